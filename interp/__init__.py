@@ -1,0 +1,1 @@
+"""Turns a model into data: tasks, models, forward passes, patches and pictures."""

@@ -1,0 +1,18 @@
+"""Families, loading and saving. TransformerLens is imported only when a bridge is booted."""
+
+from interp.models.families import FAMILIES, ModelConfig, build_model
+from interp.models.folder import load_raw, load_tokenizer, save_run, whole_folder, write_whole
+from interp.models.run import Run, load_run
+
+__all__ = [
+    "FAMILIES",
+    "ModelConfig",
+    "Run",
+    "build_model",
+    "load_raw",
+    "load_run",
+    "load_tokenizer",
+    "save_run",
+    "whole_folder",
+    "write_whole",
+]

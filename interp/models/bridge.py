@@ -1,0 +1,94 @@
+"""How does a raw model become a TransformerBridge whose hooks can be trusted?
+
+TransformerLens is imported inside the functions: a cold import takes seconds, and tasks, training and
+evaluation do not need it. Facts here hold for TransformerLens 4.3, which `pyproject.toml` pins.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+# Largest difference from the raw model's logits, relative to their spread. Measured: 0 to 1.5e-6.
+TOLERANCE = 1e-4
+
+
+def boot_bridge(raw: PreTrainedModel) -> TransformerBridge:
+    """A TransformerBridge around a raw model, proved to give the raw model's logits.
+
+    **Takes the raw model over**: booting changes it in place, so that it can no longer be saved; load
+    another copy where both are needed. Compatibility mode stays off (it folds weights).
+
+    Raises `ValueError` for an architecture that TransformerLens does not know, and `RuntimeError` when the
+    bridge's logits differ from the raw model's.
+    """
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+    tokens = _self_test_tokens(raw)
+    with torch.no_grad():
+        expected = raw(tokens).logits
+    architecture = type(raw).__name__
+    try:
+        bridge = build_bridge_from_module(raw, architecture, hf_config=raw.config)
+    except (ValueError, KeyError, NotImplementedError, AttributeError) as error:
+        raise ValueError(f"TransformerLens cannot serve {architecture}: {error}") from error
+    # Strings would get a BOS that token tensors do not get; this house passes tensors only.
+    bridge.cfg.default_prepend_bos = False
+    if raw.config.model_type == "bloom":
+        _mend_bloom(bridge)
+    bridge.eval()
+    _self_test(bridge, tokens, expected)
+    return bridge
+
+
+def _mend_bloom(bridge: Any) -> None:
+    """Gives BLOOM blocks the three calls that their `forward` skips in TransformerLens 4.3.
+
+    Without them `start_at_layer` gives wrong logits, `hook_mlp_in` never fires, and the inputs of split
+    q/k/v are taken after the LayerNorm. The class of each block is replaced, not the library's own class,
+    so that other bridges in the process keep their behaviour.
+    """
+    from transformer_lens.model_bridge.generalized_components.bloom_block import BloomBlockBridge
+
+    class MendedBloomBlock(BloomBlockBridge):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            self._maybe_wire_capture_hooks()
+            self._clear_attention_capture()
+            args, kwargs = self._maybe_inject_start_residual(args, kwargs)
+            try:
+                return super().forward(*args, **kwargs)
+            finally:
+                self._clear_attention_capture()
+
+    for block in bridge.blocks:
+        assert type(block) is BloomBlockBridge, "TransformerLens builds BLOOM of another block now"
+        block.__class__ = MendedBloomBlock
+
+
+def _self_test_tokens(raw: PreTrainedModel) -> torch.Tensor:
+    gen = torch.Generator().manual_seed(0)
+    return torch.randint(raw.config.vocab_size, (2, 6), generator=gen).to(raw.device)
+
+
+def _self_test(bridge: Any, tokens: torch.Tensor, expected: torch.Tensor) -> None:
+    with torch.no_grad():
+        logits = bridge(tokens)
+        _require_equal("logits", logits, expected)
+        if len(bridge.blocks) > 1 and bridge.cfg.architecture == "BloomForCausalLM":
+            _, cache = bridge.run_with_cache(tokens, names_filter="blocks.1.hook_resid_pre")
+            resumed = bridge(cache["blocks.1.hook_resid_pre"], start_at_layer=1)
+            _require_equal("logits from start_at_layer=1", resumed, expected)
+
+
+def _require_equal(what: str, got: torch.Tensor, expected: torch.Tensor) -> None:
+    difference = float((got - expected).abs().max() / expected.std().clamp_min(1e-6))
+    if not difference <= TOLERANCE:
+        raise RuntimeError(
+            f"the bridge's {what} differ from the raw model's by {difference:.1e} of their spread "
+            f"(allowed {TOLERANCE:.0e}); is transformer-lens 4.3 installed?"
+        )

@@ -1,0 +1,103 @@
+"""Which architectures differ in the positional encoding and in nothing else that matters?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    PreTrainedModel,
+)
+
+FAMILIES = ("alibi", "rotary", "none", "absolute")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model to train from scratch.
+
+    `family` is the positional encoding: alibi (BLOOM), rotary (GPT-NeoX), none (the same GPT-NeoX with
+    `rotary_pct=0`) or absolute (GPT-2). `n_ctx` is the number of positions of the absolute family, which
+    has a table of them; the others have no limit. `rotary_pct` and `rotary_base` serve rotary alone.
+    """
+
+    family: str
+    n_layers: int = 3
+    d_model: int = 128
+    n_heads: int = 8
+    n_ctx: int = 512
+    initializer_range: float = 0.08
+    rotary_pct: float = 1.0
+    rotary_base: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise ValueError(f"unknown family {self.family!r}; families are {', '.join(FAMILIES)}")
+        for name in ("n_layers", "d_model", "n_heads", "n_ctx"):
+            if not 1 <= getattr(self, name) <= 2**16:
+                raise ValueError(f"{name} must be from 1 to 65536; got {getattr(self, name)}")
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
+
+    def to_json(self) -> dict:
+        """A plain dictionary; `ModelConfig(**data)` undoes it."""
+        return asdict(self)
+
+
+def build_model(config: ModelConfig, vocab_size: int, seed: int) -> PreTrainedModel:
+    """A freshly initialised model in float32, in training mode. The global random state is left alone."""
+    common = {
+        "vocab_size": vocab_size,
+        "initializer_range": config.initializer_range,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "attn_implementation": "eager",
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        match config.family:
+            case "alibi":
+                shape = {"hidden_size": config.d_model, "n_layer": config.n_layers, "n_head": config.n_heads}
+                return BloomForCausalLM(BloomConfig(**shape, **common))
+            case "absolute":
+                shape = {"n_embd": config.d_model, "n_layer": config.n_layers, "n_head": config.n_heads}
+                no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+                return GPT2LMHeadModel(
+                    GPT2Config(n_positions=config.n_ctx, **shape, **no_dropout, **common)
+                )
+            case _:
+                # Sequential blocks, as in the other families, so that a residual between attention and
+                # MLP (resid_mid) exists.
+                return GPTNeoXForCausalLM(
+                    GPTNeoXConfig(
+                        hidden_size=config.d_model,
+                        num_hidden_layers=config.n_layers,
+                        num_attention_heads=config.n_heads,
+                        intermediate_size=4 * config.d_model,
+                        max_position_embeddings=config.n_ctx,
+                        rotary_pct=config.rotary_pct if config.family == "rotary" else 0.0,
+                        rotary_emb_base=config.rotary_base,
+                        use_parallel_residual=False,
+                        **common,
+                    )
+                )
+
+
+def family_of(model_type: str, rotary_fraction: float | None = None) -> str:
+    """The family of a Hugging Face `model_type`, in words; unknown ones are named as they are."""
+    match model_type:
+        case "bloom":
+            return "alibi"
+        case "gpt2":
+            return "absolute"
+        case "gpt_neox":
+            return "none" if rotary_fraction == 0 else "rotary"
+        case _:
+            return model_type

@@ -1,0 +1,156 @@
+"""What is in a run's folder, and is it safe and whole?
+
+A run is what `save_pretrained` wrote (`config.json`, `model.safetensors`, a tokenizer) plus `run.json`:
+task, format, vocabulary, recipe, seed and versions. Weights are safetensors; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+RECORD = "run.json"
+RECORD_VERSION = 1
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yields a new folder to write into; it takes its place when the block ends well, and else vanishes.
+
+    A folder that is already there is replaced only once the new one is complete.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield fresh
+        for path in fresh.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            folder.rename(old / folder.name)
+            fresh.rename(folder)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(folder)
+        folder.chmod(0o755)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that it is either the old one or the whole new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def save_run(folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, record: dict) -> None:
+    """Writes a run, whole or not at all. `record` is what `run.json` shall hold."""
+    with whole_folder(folder) as fresh:
+        model.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+        text = json.dumps({"version": RECORD_VERSION, **record}, indent=1, ensure_ascii=False)
+        (fresh / RECORD).write_text(text + "\n", encoding="utf-8")
+
+
+def read_record(folder: Path) -> dict | None:
+    """The contents of `run.json`, or None where there is none (a folder that someone else made)."""
+    path = folder / RECORD
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        version = record["version"]
+        missing = [key for key in ("format", "vocabulary") if key not in record]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a run record: {error!r}") from error
+    if version != RECORD_VERSION:
+        raise ValueError(f"{path} has version {version!r}; this mnemoscope reads version {RECORD_VERSION}")
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    return record
+
+
+def load_tokenizer(source: str) -> Tokenizer:
+    """The tokenizer of a folder or of a hub name."""
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"no tokenizer can be loaded from {source}: {_first_line(error)}") from error
+
+
+def load_raw(source: str) -> PreTrainedModel:
+    """The raw Hugging Face model of a folder or of a hub name, in evaluation mode.
+
+    Attention is eager, so that patterns exist. Raises `ValueError` when weights are missing, truncated,
+    foreign (names or shapes that the architecture does not have) or not finite; Hugging Face alone would
+    fill the gaps with random numbers and go on.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        _check_weight_files(folder)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        if type(config) not in AutoModelForCausalLM._model_mapping:
+            raise ValueError(f"{config.model_type!r} is not a causal language model")
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            attn_implementation="eager",
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"no model can be loaded from {source}: {_first_line(error)}") from error
+    for kind, what in (("missing_keys", "lack"), ("mismatched_keys", "have another shape for")):
+        if keys := sorted(map(str, info[kind])):
+            raise ValueError(f"the weights in {source} {what} {len(keys)} tensors, such as {keys[0]}")
+    if keys := sorted(map(str, info["unexpected_keys"])):
+        raise ValueError(
+            f"the weights in {source} are of another model: {len(keys)} tensors that "
+            f"{type(model).__name__} does not have, such as {keys[0]}"
+        )
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise ValueError(f"the weights in {source} hold NaN or infinity, in {name}")
+    return model.eval()
+
+
+def _check_weight_files(folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise ValueError(f"{folder} has no config.json: not a folder that save_pretrained wrote")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = sorted(p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt*")))
+        hint = f" ({pickled[0]} is a pickle, which is never loaded; convert it)" if pickled else ""
+        raise ValueError(f"{folder} has no weights: no model.safetensors{hint}")
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as weights:
+                weights.keys()
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{file} is not a whole safetensors file: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

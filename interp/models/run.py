@@ -1,0 +1,99 @@
+"""A trained model together with the task it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from interp.models.bridge import boot_bridge
+from interp.models.families import family_of
+from interp.models.folder import load_raw, load_tokenizer, read_record
+from interp.tasks import Batch, Format, Vocabulary, fit_vocabulary, parse_format, sample, sequence_length
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+# Names of the tables that hold learned absolute positions in Hugging Face models.
+_POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A model with its task. `raw` and `model` are two copies of the same weights.
+
+    `model` is a TransformerBridge, for hooks; `raw` is the Hugging Face model, for everything that needs
+    none (it is faster, and it is the reference that the bridge is held to). Each is loaded when first used.
+    """
+
+    name: str
+    source: str
+    format: Format
+    vocabulary: Vocabulary
+    record: dict = field(default_factory=dict)
+
+    @cached_property
+    def raw(self) -> PreTrainedModel:
+        """The Hugging Face model, in evaluation mode."""
+        return load_raw(self.source)
+
+    @cached_property
+    def model(self) -> TransformerBridge:
+        """The model as a TransformerBridge, proved equal to `raw` when it is booted."""
+        return boot_bridge(load_raw(self.source))
+
+    @cached_property
+    def family(self) -> str:
+        """The positional encoding: alibi, rotary, none or absolute; else Hugging Face's `model_type`."""
+        rope = getattr(self.raw.config, "rope_parameters", None) or {}
+        return family_of(self.raw.config.model_type, rope.get("partial_rotary_factor"))
+
+    @cached_property
+    def max_positions(self) -> int | None:
+        """Positions in the model's table of them; None where the encoding sets no limit."""
+        for name, module in self.raw.named_modules():
+            if name.rsplit(".", 1)[-1] in _POSITION_TABLES and isinstance(module, nn.Embedding):
+                return min(module.num_embeddings, self.raw.config.max_position_embeddings)
+        return None
+
+    def check_length(self, length: int | tuple[int, int]) -> None:
+        """Raises `ValueError` when prompts of this length have more positions than the model."""
+        limit = self.max_positions
+        if limit is not None and (need := sequence_length(self.format, length)) > limit:
+            raise ValueError(
+                f"length {length} of {self.format} takes {need} positions; {self.name} has {limit}"
+            )
+
+    def sample(self, batch_size: int, length: int | tuple[int, int], seed: int) -> Batch:
+        """Random prompts in this run's format and tokens.
+
+        Raises `ValueError` for a length below 1, or beyond the model's positions or the vocabulary's labels.
+        """
+        batch = sample(self.format, batch_size, length, seed, self.vocabulary)
+        self.check_length(length)
+        return batch
+
+
+def load_run(source: str | Path, fmt: str | Format | None = None, name: str | None = None) -> Run:
+    """A run from a folder that `save_pretrained` wrote, or from a hub name such as "bigscience/bloomz-560m".
+
+    Where there is no `run.json`, `fmt` must say which task to pose, and its symbols are mapped to single
+    tokens of the model's tokenizer. Where there is one, `fmt` may pose another format to the same weights
+    (the run's vocabulary must have its symbols).
+    """
+    source = str(source)
+    record = read_record(Path(source)) if Path(source).is_dir() else None
+    name = name or Path(source).name
+    if record is None:
+        if fmt is None:
+            raise ValueError(
+                f"{source} has no run.json, so its task is not known: name a format, such as 'parity-aligned'"
+            )
+        fmt = parse_format(fmt)
+        return Run(name, source, fmt, fit_vocabulary(load_tokenizer(source), fmt))
+    vocabulary = Vocabulary.from_json(record["vocabulary"])
+    return Run(name, source, parse_format(fmt or record["format"]), vocabulary, record)

@@ -1,0 +1,23 @@
+"""What the model reads: formats, labels, roles and counterfactuals. Needs torch and a tokenizer, no model."""
+
+from interp.tasks.batch import ANSWER_ROLES, LABEL_ROLES, Batch, Role
+from interp.tasks.formats import Format, known_formats, parse_format
+from interp.tasks.sampling import sample, sequence_length
+from interp.tasks.vocabulary import LONGEST, Vocabulary, fit_vocabulary, house_tokenizer, house_vocabulary
+
+__all__ = [
+    "ANSWER_ROLES",
+    "LABEL_ROLES",
+    "LONGEST",
+    "Batch",
+    "Format",
+    "Role",
+    "Vocabulary",
+    "fit_vocabulary",
+    "house_tokenizer",
+    "house_vocabulary",
+    "known_formats",
+    "parse_format",
+    "sample",
+    "sequence_length",
+]

@@ -1,0 +1,146 @@
+"""What else could the prompt have been? Edits that keep the layout, so that positions keep their meaning.
+
+Each returns a new `Batch` with the same roles and steps. Outputs stay as they were written unless an edit
+says that it recomputes them, so a teacher-forced step still follows the original earlier answers.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.tasks import addition, parity
+from interp.tasks.batch import LABEL_ROLES, Batch, Role
+from interp.tasks.layout import draw_without_repeats, generator
+from interp.tasks.sampling import sample
+
+Step = int | Int[Tensor, " batch"]
+
+
+def swap_labels(batch: Batch, i: Step, j: Step, role: Role = Role.INPUT_LABEL) -> Batch:
+    """The labels of steps i and j trade places on one side; bits, digits and answers stay.
+
+    `i` and `j` are steps, one for all prompts or one for each (`[batch]`). Where a label stands at several
+    positions of the role (both operands of an addition), it is traded at all of them. In non-aligned
+    addition, where a step has a label for each operand, those of the first operand are traded. For
+    `Role.INPUT_LABEL` this is intervention M1 of science 2.1, for `Role.OUTPUT_LABEL` it is M2.
+
+    Raises `ValueError` when a step has no label of that role, when i equals j, or when the two labels are
+    the same token, so that there is nothing to trade (`constant`, and `cyclic` a period apart).
+
+    >>> swap_labels(sample("parity-numeric", 1, 3, seed=0), 1, 3).text()
+    '>>> 3 a 2 b 1 a === 1 a 2 b 3 b'
+    """
+    if role not in LABEL_ROLES:
+        names = ", ".join(r.name for r in LABEL_ROLES)
+        raise ValueError(f"role must be one of {names}; got {Role(role).name}")
+    at = batch.at(role)
+    where_i, where_j = (_first_positions(batch, role, s) for s in (i, j))
+    rows = torch.arange(len(batch))
+    label_i, label_j = (batch.tokens[rows, w].unsqueeze(1) for w in (where_i, where_j))
+    if (label_i == label_j).any():
+        raise ValueError(
+            f"the labels of steps {_words(i)} and {_words(j)} are the same token in {batch.format}: "
+            "there is nothing to trade"
+        )
+    tokens = batch.tokens.clone()
+    here = batch.tokens[:, at]
+    tokens[:, at] = torch.where(here == label_i, label_j, torch.where(here == label_j, label_i, here))
+    return batch.with_tokens(tokens)
+
+
+def rename_labels(batch: Batch, seed: int, held_out: bool = False) -> Batch:
+    """Each label gets another name, the same one wherever it stands in its prompt (M3 of science 2.1).
+
+    New names are drawn without repeats from the label pool, or with `held_out=True` from labels that no
+    prompt has ever contained. Raises `ValueError` when a prompt has more labels than there are names.
+    """
+    if not batch.format.labels:
+        raise ValueError(f"{batch.format} has no labels to rename")
+    vocabulary = batch.vocabulary
+    pool = vocabulary.held_out_pool if held_out else vocabulary.pool
+    at = torch.isin(batch.role, torch.tensor(LABEL_ROLES)).nonzero().flatten()
+    here = batch.tokens[:, at]
+    ordered, order = here.sort(dim=1)
+    rank = torch.zeros_like(here)
+    rank[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]).long().cumsum(dim=1)
+    which = torch.empty_like(here).scatter_(1, order, rank)
+    count = int(which.max()) + 1
+    if count > len(pool):
+        kind = "held-out labels" if held_out else "labels in the pool"
+        raise ValueError(f"a prompt has {count} labels and there are only {len(pool)} {kind}")
+    names = draw_without_repeats(pool, len(batch), count, generator(seed))
+    tokens = batch.tokens.clone()
+    tokens[:, at] = names.gather(1, which)
+    return batch.with_tokens(tokens)
+
+
+def flip_input(
+    batch: Batch, step: Step, scratchpad: Literal["keep", "recompute"] = "keep", operand: int = 0
+) -> Batch:
+    """One input is edited: a bit is flipped; a digit goes one up, 9 to 8 (in operand 0 or 1).
+
+    `scratchpad="keep"` leaves the written outputs, so that under teacher forcing the true answer of parity
+    changes at this step alone; `"recompute"` writes the correct outputs of the edited input.
+    """
+    if scratchpad not in ("keep", "recompute"):
+        raise ValueError(f"scratchpad must be 'keep' or 'recompute'; got {scratchpad!r}")
+    where = _first_positions(batch, Role.INPUT, step, operand)
+    symbols = batch.vocabulary.tokens(batch.format.inputs)
+    rows = torch.arange(len(batch))
+    value = (batch.tokens[rows, where].unsqueeze(1) == symbols).long().argmax(dim=1)
+    last = len(symbols) - 1
+    edited = torch.where(value == last, last - 1, value + 1)
+    tokens = batch.tokens.clone()
+    tokens[rows, where] = symbols[edited]
+    kept = batch.with_tokens(tokens)
+    if scratchpad == "keep":
+        return kept
+    match batch.format.task:
+        case "parity":
+            return parity.write(parity.read(kept), batch.format, batch.vocabulary)
+        case "addition":
+            return addition.write(addition.read(kept), batch.format, batch.vocabulary)
+        case task:
+            raise ValueError(f"outputs of {task} cannot be recomputed; use scratchpad='keep'")
+
+
+def redraw(batch: Batch, seed: int, keep: Literal["", "labels", "inputs"] = "") -> Batch:
+    """Other random prompts of the same layout; `keep` holds the labels or the inputs as they were.
+
+    Outputs are recomputed, so the result is a valid prompt: the natural source for resampling.
+    """
+    if keep not in ("", "labels", "inputs"):
+        raise ValueError(f"keep must be '', 'labels' or 'inputs'; got {keep!r}")
+    if keep == "inputs":
+        return rename_labels(batch, seed)
+    fresh = sample(batch.format, len(batch), batch.length, seed, batch.vocabulary)
+    if keep == "" or not batch.format.labels:
+        return fresh
+    tokens = fresh.tokens.clone()
+    labels = torch.isin(batch.role, torch.tensor(LABEL_ROLES))
+    tokens[:, labels] = batch.tokens[:, labels]
+    if batch.format.task == "recall":
+        raise ValueError("the values of recall belong to its labels; redraw both")
+    return fresh.with_tokens(tokens)
+
+
+def _first_positions(batch: Batch, role: Role, step: Step, occurrence: int = 0) -> Int[Tensor, " batch"]:
+    """Position of each prompt's step: the first of that role and step, or a later occurrence."""
+    steps = torch.full((len(batch),), step) if isinstance(step, int) else step
+    if steps.shape != (len(batch),):
+        raise ValueError(f"steps must be one number or [batch]={len(batch)} of them; got {tuple(steps.shape)}")
+    table = {}
+    for s in set(steps.tolist()):
+        found = batch.at(role, s)
+        if occurrence >= len(found):
+            raise ValueError(f"step {s} has {len(found)} {role.words} position(s); there is no number {occurrence}")
+        table[s] = int(found[occurrence])
+    return torch.tensor([table[s] for s in steps.tolist()])
+
+
+def _words(step: Step) -> str:
+    return str(step) if isinstance(step, int) else "(one for each prompt)"

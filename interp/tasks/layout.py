@@ -1,0 +1,74 @@
+"""How are a prompt's columns put in order, and how are random numbers drawn?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import repeat
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.tasks.batch import Batch, Role
+from interp.tasks.formats import Format
+from interp.tasks.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Column:
+    """One position: its tokens in every prompt, its role and its step."""
+
+    tokens: Int[Tensor, " batch"]
+    role: Role
+    step: int = -1
+
+
+def constant(token: int, batch_size: int, role: Role, step: int = -1) -> Column:
+    """The same token in every prompt."""
+    return Column(torch.full((batch_size,), token, dtype=torch.long), role, step)
+
+
+def assemble(
+    columns: list[Column], fmt: Format, length: int | tuple[int, int], vocabulary: Vocabulary
+) -> Batch:
+    """A batch from its columns, left to right."""
+    return Batch(
+        tokens=torch.stack([c.tokens for c in columns], dim=1),
+        role=torch.tensor([c.role for c in columns]),
+        step=torch.tensor([c.step for c in columns]),
+        format=fmt,
+        length=length,
+        vocabulary=vocabulary,
+    )
+
+
+def generator(seed: int) -> torch.Generator:
+    """The one way from a public integer seed to random numbers."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be an integer from 0 to 2**63 - 1; got {seed}")
+    return torch.Generator().manual_seed(seed)
+
+
+def draw_without_repeats(
+    pool: Int[Tensor, " label"], batch_size: int, count: int, gen: torch.Generator
+) -> Int[Tensor, "batch count"]:
+    """`count` different entries of the pool for each prompt, uniformly, in random order."""
+    if count > len(pool):
+        raise ValueError(f"a prompt needs {count} different labels; the vocabulary has {len(pool)}")
+    if 4 * count < len(pool):  # few labels seldom repeat: draw, and shuffle only for the prompts that do
+        drawn = torch.randint(len(pool), (batch_size, count), generator=gen)
+        ordered = drawn.sort(dim=1).values
+        repeats = (ordered[:, 1:] == ordered[:, :-1]).any(dim=1).nonzero().flatten()
+        drawn[repeats] = shuffled(len(pool), len(repeats), gen)[:, :count]
+        return pool[drawn]
+    return pool[shuffled(len(pool), batch_size, gen)[:, :count]]
+
+
+def shuffled(n: int, batch_size: int, gen: torch.Generator) -> Int[Tensor, "batch n"]:
+    """A random order of 0 to n-1 for each prompt."""
+    return torch.rand(batch_size, n, generator=gen).argsort(dim=1)
+
+
+def fixed(tokens: Int[Tensor, " n"], batch_size: int) -> Int[Tensor, "batch n"]:
+    """The same row for every prompt."""
+    return repeat(tokens, "n -> batch n", batch=batch_size)

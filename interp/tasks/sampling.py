@@ -1,0 +1,87 @@
+"""How are random prompts of a format drawn?"""
+
+from __future__ import annotations
+
+from interp.tasks import addition, parity, recall
+from interp.tasks.batch import Batch
+from interp.tasks.formats import Format, parse_format
+from interp.tasks.layout import generator
+from interp.tasks.vocabulary import Vocabulary, house_vocabulary
+
+
+def sample(
+    fmt: str | Format,
+    batch_size: int,
+    length: int | tuple[int, int],
+    seed: int,
+    vocabulary: Vocabulary | None = None,
+) -> Batch:
+    """Random prompts of one format and one length, with the correct output written in.
+
+    `length` is the number of bits or, for addition, of digits: one number for both operands, or a pair.
+    The same arguments give the same prompts. Raises `ValueError` for an unknown format, a length below 1,
+    or a length that takes more labels than the vocabulary has.
+
+    >>> sample("parity-scratchpad", batch_size=2, length=3, seed=0).text(1)
+    '>>> 0 1 0 === 0 1 1'
+    """
+    fmt = parse_format(fmt)
+    vocabulary = vocabulary or house_vocabulary()
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    check_length(fmt, length, vocabulary)
+    gen = generator(seed)
+    if fmt.task == "addition":
+        pair = length if isinstance(length, tuple) else (length, length)
+        return addition.write(addition.draw(fmt, vocabulary, batch_size, pair, gen), fmt, vocabulary)
+    assert isinstance(length, int)
+    if fmt.task == "recall":
+        return recall.write(recall.draw(fmt, vocabulary, batch_size, length, gen), fmt, vocabulary)
+    return parity.write(parity.draw(fmt, vocabulary, batch_size, length, gen), fmt, vocabulary)
+
+
+def check_length(fmt: Format, length: int | tuple[int, int], vocabulary: Vocabulary) -> None:
+    """Raises `ValueError` when prompts of this length cannot be written with this vocabulary."""
+    lengths = length if isinstance(length, tuple) else (length,)
+    if isinstance(length, tuple) and (fmt.task != "addition" or len(length) != 2):
+        raise ValueError(f"{fmt} takes one length, a number; got {length}")
+    if min(lengths) < 1:
+        raise ValueError(f"a length must be at least 1; got {length}")
+    if (need := fmt.labels_needed(length)) > len(vocabulary.labels):
+        raise ValueError(
+            f"length {length} of {fmt} needs {need} different labels in a prompt; "
+            f"the vocabulary has {len(vocabulary.labels)}"
+        )
+    fixed_labels = dict.fromkeys(fmt.fixed_labels(max(lengths)))
+    if missing := [s for s in fixed_labels if s not in vocabulary.ids]:
+        raise ValueError(f"length {length} of {fmt} needs the label {missing[0]!r}, which the vocabulary lacks")
+
+
+def sequence_length(fmt: Format, length: int | tuple[int, int]) -> int:
+    """Tokens in a prompt with its output.
+
+    >>> sequence_length(parse_format("parity-aligned"), 20)
+    82
+    """
+    if fmt.task == "addition":
+        n, m = length if isinstance(length, tuple) else (length, length)
+        places = max(n, m)
+        digits = 2 * places if fmt.name == "zeropad" else n + m
+        match fmt.name:
+            case "none":
+                labels = 0
+            case "nonaligned":
+                labels = 3 * (n + m)
+            case _:
+                labels = digits + 2 + 2 * (places + 1)
+        return digits + labels + 2 * (places + 1) + 4
+    assert isinstance(length, int)
+    match fmt.name:
+        case "direct":
+            return length + 3
+        case "scratchpad":
+            return 2 * length + 2
+        case "interleaved":
+            return 2 * length + 1
+        case _:
+            return 2 * length * (2 + fmt.gap) + 2

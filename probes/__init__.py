@@ -1,0 +1,1 @@
+"""Turns data into evidence, and evidence into a verdict with stated limits."""
