@@ -34,9 +34,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     try:
         yield fresh
         for path in fresh.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)  # temporary folders are private
             if path.is_file():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
+        fresh.chmod(0o755)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
             folder.rename(old / folder.name)
@@ -44,7 +46,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             fresh.rename(folder)
-        folder.chmod(0o755)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

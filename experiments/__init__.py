@@ -1,0 +1,26 @@
+"""The only place with names, paths and prints: the command line, training, evaluation and shipped runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from interp.models import Run
+    from interp.tasks import Format
+
+__all__ = ["load"]
+
+
+def load(name: str | Path, fmt: str | Format | None = None) -> Run:
+    """A run by its name (`<task>-<format>-<family>`), by a folder, or by a hub name ("owner/model").
+
+    `fmt` poses a task to a model that has no `run.json`, such as a pretrained one; its symbols are mapped
+    to single tokens of the model's tokenizer. Raises `ValueError` with the nearest names for an unknown one.
+
+    >>> load("parity-aligned-alibi").sample(batch_size=1, length=2, seed=0).n_pos
+    10
+    """
+    from experiments.names import load_named
+
+    return load_named(name, fmt)

@@ -1,0 +1,60 @@
+"""The executable `mnemoscope`: one verb a file. Heavy libraries are imported inside the verbs."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from experiments.evaluate import Evaluate
+from experiments.train import Train
+from experiments.verdict import Verdict
+
+Verb = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Verdict, tyro.conf.subcommand("verdict")]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb; the exit status. Bad input is one line on standard error and status 2."""
+    verb = tyro.cli(
+        Verb,  # type: ignore[arg-type]
+        prog="mnemoscope",
+        description="What does a mnemonic token do inside a transformer?",
+        args=argv,
+        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagConversionOff),
+    )
+    quiet()
+    try:
+        return verb.run()
+    except (ValueError, OSError) as error:
+        print(f"mnemoscope {type(verb).__name__.lower()}: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without line breaks."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split())
+
+
+def quiet() -> None:
+    """Silences the progress bars and advice of the libraries below; errors still come through."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

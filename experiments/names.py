@@ -1,0 +1,35 @@
+"""Which folder does a name mean?"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from interp.models import Run, load_run
+from interp.tasks import Format
+
+SHIPPED = Path(__file__).parent / "runs"
+OUT = Path("mnemoscope-out")
+
+
+def shipped_runs() -> list[str]:
+    """Names of the runs that come with the package."""
+    return sorted(p.parent.name for p in SHIPPED.glob("*/run.json"))
+
+
+def load_named(name: str | Path, fmt: str | Format | None = None) -> Run:
+    """The run that a name means: a shipped run, a folder, a run under `mnemoscope-out`, or a hub name."""
+    text = str(name)
+    if text in shipped_runs():
+        return load_run(SHIPPED / text, fmt)
+    if Path(text).is_dir():
+        return load_run(text, fmt)
+    if re.fullmatch(r"[\w.-]+", text) and (OUT / text).is_dir():
+        return load_run(OUT / text, fmt)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not text.startswith("."):
+        return load_run(text, fmt)
+    known = shipped_runs() + sorted(p.parent.name for p in OUT.glob("*/run.json"))
+    near = difflib.get_close_matches(text, known, n=3, cutoff=0.4)
+    hint = f"nearest: {', '.join(near)}" if near else f"runs are {', '.join(known) or 'none yet'}"
+    raise ValueError(f"unknown run {text!r}; {hint}; or name a folder that save_pretrained wrote")

@@ -1,0 +1,83 @@
+"""`mnemoscope train`: trains a run from scratch, and goes on where a killed one stopped."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model from scratch: `mnemoscope train parity-aligned-alibi --seed 1`.
+
+    The same command goes on where a killed or interrupted one stopped, and ends in the same weights.
+    """
+
+    name: Annotated[str, tyro.conf.Positional]
+    """<task>-<format>-<family>, such as parity-aligned-alibi; families are alibi, rotary, none, absolute."""
+    seed: int = 1
+    """Initialisation and data order."""
+    out: Path = Path("mnemoscope-out")
+    """Folder in which the run's own folder is made."""
+    steps: int = 3000
+    """Most optimiser steps; a competent model stops earlier."""
+    longest: int | None = None
+    """Longest length trained on; default 20 bits for parity, 10 digits for addition."""
+    rehearsal: float = 0.5
+    """Share of each step's tokens that is in-context recall, the stand-in for pretraining; 0 for none."""
+    n_layers: int = 3
+    d_model: int = 128
+    n_heads: int = 8
+    n_ctx: int = 512
+    """Positions of the absolute family, and the room for position augmentation."""
+    lr: float = 2e-3
+    positions: Literal["plain", "start", "jump"] = "plain"
+    """Position augmentation: none, a random start, or a random jump after the separator."""
+    precision: Literal["no", "bf16"] | None = None
+    """Mixed precision; default bf16 on a GPU that has it, else no."""
+    threads: int | None = None
+    """CPU threads; default all cores. Bit-identical resuming needs the same number."""
+
+    def run(self) -> int:
+        """Trains; status 0 also when the model did not learn, which is a result."""
+        import torch
+
+        from experiments.training.loop import train_run
+
+        if self.threads is not None:
+            if self.threads < 1:
+                raise ValueError(f"--threads must be at least 1; got {self.threads}")
+            torch.set_num_threads(self.threads)
+        precision = self.precision
+        if precision is None:
+            precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+        recipe = self.recipe()
+        trained = train_run(recipe, self.out, precision)
+        accuracy = trained.accuracy.get("task", float("nan"))
+        if trained.competent:
+            print(f"learned: step accuracy {accuracy:.3f} at length {recipe.longest}, {trained.steps} steps")
+        else:
+            print(
+                f"did NOT learn: step accuracy {accuracy:.3f} at length {recipe.longest} after "
+                f"{trained.steps} steps (competent from .95); try more --steps or another --seed"
+            )
+        print(trained.folder)
+        print(f"next: mnemoscope evaluate {trained.folder}", file=sys.stderr)
+        return 0
+
+    def recipe(self):  # noqa: ANN201  (the type would import torch)
+        """The recipe that these options mean."""
+        from experiments.training.recipe import Recipe
+        from interp.models import ModelConfig
+
+        fmt, _, family = self.name.rpartition("-")
+        model = ModelConfig(family, self.n_layers, self.d_model, self.n_heads, self.n_ctx)
+        longest = self.longest or (10 if fmt.startswith("addition") else 20)
+        return Recipe(
+            fmt, model, self.seed, self.steps, longest,
+            rehearsal=self.rehearsal, lr=self.lr, positions=self.positions,
+        )  # fmt: skip

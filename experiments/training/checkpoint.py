@@ -1,0 +1,51 @@
+"""Where did training stop? Weights, optimiser and step, in safetensors and JSON, whole or absent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from interp.models import whole_folder
+
+KEEP = 1
+
+
+def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, state: dict) -> None:
+    """Writes `folder/step-N`, then removes older ones, so that there is always a whole one."""
+    with whole_folder(folder / f"step-{step:08d}") as fresh:
+        weights = {name: p.detach().contiguous().clone() for name, p in model.named_parameters()}
+        save_file(weights, fresh / "weights.safetensors")
+        moments: dict[str, Tensor] = {}
+        for index, values in optimizer.state_dict()["state"].items():
+            for key, value in values.items():
+                moments[f"{index}.{key}"] = value.detach().contiguous().clone()
+        save_file(moments, fresh / "optimizer.safetensors")
+        (fresh / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
+    for old in _steps(folder)[:-KEEP]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict | None:
+    """Puts the newest checkpoint's weights and moments in place; its state, or None where there is none."""
+    if not (found := _steps(folder)):
+        return None
+    newest = found[-1]
+    weights = load_file(newest / "weights.safetensors")
+    for name, parameter in model.named_parameters():
+        parameter.data.copy_(weights[name])
+    whole = optimizer.state_dict()
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in load_file(newest / "optimizer.safetensors").items():
+        index, key = name.split(".", 1)
+        moments.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**whole, "state": moments})
+    return json.loads((newest / "state.json").read_text(encoding="utf-8"))
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"))

@@ -1,0 +1,223 @@
+"""How is a recipe turned into a run?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from experiments.provenance import provenance
+from experiments.training.checkpoint import load_checkpoint, save_checkpoint
+from experiments.training.recipe import Part, Recipe, parts
+from interp.forward import correct
+from interp.models import build_model, save_run, write_whole
+from interp.tasks import Batch, house_tokenizer, house_vocabulary, parse_format, sample
+
+CHECK_EVERY = 100
+CHECK_PROMPTS = 64
+CHECK_SEED = 2**40  # far from the seeds of training data
+SAVE_EVERY_SECONDS = 60
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out: where, whether it learned, and its last accuracies at the longest trained length."""
+
+    folder: Path
+    competent: bool
+    accuracy: dict[str, float]
+    steps: int
+
+
+def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: float = SAVE_EVERY_SECONDS) -> Trained:
+    """Trains a recipe into `out/<recipe.name>`, going on where an earlier, killed call stopped.
+
+    On a CPU with the same number of threads the weights are bit-identical, interrupted or not. Raises
+    `ValueError` when the folder holds a run, or a half-trained run of another recipe.
+    """
+    final, work = out / recipe.name, out / f"{recipe.name}.training"
+    if final.exists():
+        raise ValueError(f"{final} is there already; remove it to train again, or choose another --out")
+    accelerator = Accelerator(mixed_precision=precision)
+    if accelerator.is_main_process:
+        _claim(work, recipe)
+    accelerator.wait_for_everyone()
+    model = build_model(recipe.model, len(house_vocabulary().ids), recipe.seed)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
+    )
+    state = load_checkpoint(work, model, optimizer) or {"step": 0, "cooldown_from": None, "accuracy": {}}
+    state.setdefault("seconds", 0.0)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    metrics = work / METRICS
+    if accelerator.is_main_process:
+        _forget_after(metrics, state["step"])
+    checks = _check_batches(recipe)
+    sums: dict[str, list[float]] = {}
+    began = saved = time.monotonic()
+    before = state["seconds"]
+    bar = tqdm(
+        total=recipe.steps, initial=state["step"], desc=recipe.name, unit="step", file=sys.stderr,
+        disable=None if accelerator.is_main_process else True,
+    )  # fmt: skip
+    step = state["step"]
+    while step < recipe.steps and not _cooled(recipe, state, step):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr * _schedule(recipe, state["cooldown_from"], step)
+        losses = _gradients(accelerator, wrapped, recipe, step)
+        accelerator.clip_grad_norm_(wrapped.parameters(), recipe.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        step += 1
+        bar.update()
+        for name, loss in losses.items():
+            sums.setdefault(name, []).append(loss)
+        state["seconds"] = before + time.monotonic() - began
+        if step % CHECK_EVERY == 0 or step == recipe.steps:
+            state["accuracy"] = _accuracies(accelerator.unwrap_model(wrapped), checks)
+            grown = step >= max(recipe.ramp, recipe.rehearsal_ramp if recipe.rehearsal else 0)
+            good = all(a >= recipe.competent for a in state["accuracy"].values())
+            if state["cooldown_from"] is None and grown and good:
+                state["cooldown_from"] = step
+            means = {f"loss_{k}": sum(v) / len(v) for k, v in sums.items()}
+            line = {"step": step, "lr": optimizer.param_groups[0]["lr"], **means}
+            line |= {f"accuracy_{k}": a for k, a in state["accuracy"].items()}
+            line["seconds"] = round(state["seconds"], 1)
+            sums.clear()
+            bar.set_postfix({k.split("_", 1)[1]: f"{v:.3f}" for k, v in line.items() if k.startswith("acc")})
+            if accelerator.is_main_process:
+                with metrics.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+            # Saved at a check only: the running loss means are empty there, so metrics resume exactly too.
+            if accelerator.is_main_process and time.monotonic() - saved >= save_every:
+                raw_optimizer: Any = getattr(optimizer, "optimizer", optimizer)
+                kept = {k: v for k, v in state.items() if k != "step"}
+                save_checkpoint(work, step, accelerator.unwrap_model(wrapped), raw_optimizer, kept)
+                saved = time.monotonic()
+    bar.close()
+    competent = bool(state["accuracy"]) and state["accuracy"]["task"] >= 0.95
+    if accelerator.is_main_process:
+        record = {
+            "format": str(parse_format(recipe.format)),
+            "vocabulary": house_vocabulary().to_json(),
+            "recipe": recipe.to_json(),
+            "outcome": {"competent": competent, "steps": step, "accuracy": state["accuracy"]},
+            "training_seconds": round(state["seconds"], 1),
+            "provenance": provenance(device=str(accelerator.device)),
+        }
+        trained = accelerator.unwrap_model(wrapped).cpu().float().eval()
+        save_run(final, trained, house_tokenizer(), record)
+        shutil.copyfile(metrics, final / METRICS)
+        shutil.rmtree(work)
+    accelerator.wait_for_everyone()
+    return Trained(final, competent, state["accuracy"], step)
+
+
+def _claim(work: Path, recipe: Recipe) -> None:
+    """Makes the working folder, or checks that the one there is of the same recipe."""
+    wanted = json.dumps({**recipe.to_json(), "threads": torch.get_num_threads()}, indent=1) + "\n"
+    path = work / "recipe.json"
+    if not path.exists():
+        write_whole(path, wanted)
+        return
+    there, ours = json.loads(path.read_text(encoding="utf-8")), json.loads(wanted)
+    if there != ours:
+        differ = [f"{k} {there.get(k)} there, {v} now" for k, v in ours.items() if there.get(k) != v]
+        raise ValueError(f"{work} is of another recipe ({'; '.join(differ)}); remove it or choose another --out")
+    for stale in work.glob(".step-*"):  # written by a process that was killed
+        shutil.rmtree(stale)
+
+
+def _forget_after(metrics: Path, step: int) -> None:
+    """Drops the lines that a killed process wrote after its last checkpoint."""
+    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True) if metrics.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    write_whole(metrics, "".join(line for line in whole if json.loads(line)["step"] <= step))
+
+
+def _schedule(recipe: Recipe, cooldown_from: int | None, step: int) -> float:
+    """Learning rate at a step, as a share of the highest."""
+    start = recipe.steps - recipe.cooldown if cooldown_from is None else cooldown_from
+    left = 1 - (1 - recipe.final_lr) * (step - start) / max(1, recipe.cooldown)
+    return min(1.0, (step + 1) / max(1, recipe.warmup)) * min(1.0, max(recipe.final_lr, left))
+
+
+def _cooled(recipe: Recipe, state: dict, step: int) -> bool:
+    return state["cooldown_from"] is not None and step >= state["cooldown_from"] + recipe.cooldown
+
+
+def _gradients(accelerator: Accelerator, model: Any, recipe: Recipe, step: int) -> dict[str, float]:
+    """Accumulates the gradients of one step's parts; the loss of each part, in nats a predicted token."""
+    found = parts(recipe, step, accelerator.process_index)
+    losses = {}
+    for k, part in enumerate(found):
+        last = k == len(found) - 1
+        with nullcontext() if last else accelerator.no_sync(model):
+            loss = _loss(model, part, recipe, step, accelerator.device)
+            accelerator.backward(loss * part.weight)
+        losses[part.name] = loss.item()
+    return losses
+
+
+def _predicted(batch: Batch) -> Tensor:
+    return batch.predicted(forced=not batch.format.model_can_write_labels)
+
+
+def _loss(model: Any, part: Part, recipe: Recipe, step: int, device: torch.device) -> Tensor:
+    batch = part.batch
+    at = _predicted(batch)
+    extra = {}
+    if recipe.positions != "plain":
+        extra["position_ids"] = position_ids(recipe, batch, step).to(device)
+    tokens = batch.tokens.to(device)
+    logits = model(tokens, use_cache=False, logits_to_keep=(at - 1).to(device), **extra).logits
+    return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, at.to(device)].flatten())
+
+
+def position_ids(recipe: Recipe, batch: Batch, step: int) -> Tensor:
+    """Position augmentation, `[batch pos]`: no distance or position at test is new.
+
+    "start": each prompt begins at a random position. "jump": positions leap ahead after the first token
+    that the model writes (the first label has to be found at a learned distance from the separator), by up
+    to what the model's positions leave, a limit that grows over `position_ramp` steps.
+    """
+    gen = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    room = recipe.model.n_ctx - batch.n_pos
+    if recipe.positions == "jump":
+        room = int(room * min(1.0, step / max(1, recipe.position_ramp)))
+    leap = torch.randint(max(0, room) + 1, (len(batch), 1), generator=gen)
+    ids = torch.arange(batch.n_pos).expand(len(batch), -1)
+    if recipe.positions == "start":
+        return ids + leap
+    return ids + leap * (torch.arange(batch.n_pos) > _predicted(batch)[0])
+
+
+def _check_batches(recipe: Recipe) -> dict[str, Batch]:
+    """The prompts that tell when a model is competent: the longest that it trains on."""
+    checks = {"task": sample(recipe.format, CHECK_PROMPTS, recipe.longest, CHECK_SEED)}
+    if recipe.rehearsal:
+        longest = recipe.rehearsal_longest
+        checks["rehearsal"] = sample("recall-shuffled", CHECK_PROMPTS, longest, CHECK_SEED)
+        checks["rehearsal_ordered"] = sample("recall-ordered", CHECK_PROMPTS, longest, CHECK_SEED)
+    return checks
+
+
+def _accuracies(model: Any, checks: dict[str, Batch]) -> dict[str, float]:
+    model.eval()
+    found = {name: float(correct(model, b, _predicted(b)).float().mean()) for name, b in checks.items()}
+    model.train()
+    return found
+
+

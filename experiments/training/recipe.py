@@ -1,0 +1,112 @@
+"""What does it take to train a run again?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from interp.models import ModelConfig
+from interp.tasks import Batch, house_vocabulary, parse_format, sample
+
+POSITIONS = ("plain", "start", "jump")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines the weights, apart from thread count, device and library versions.
+
+    Lengths grow from 1 to `longest` (bits, or digits for addition) over `ramp` steps: short lengths first
+    break the XOR trap (science 4). A share `rehearsal` of each step's tokens is in-context recall, ordered
+    and shuffled, whose lengths grow to `rehearsal_longest` pairs; it is used alike for every format.
+    The learning rate warms up, stays, and cools down linearly to `final_lr` of itself once the model is
+    competent at the longest lengths of both, or when `steps - cooldown` is reached; then training stops.
+    """
+
+    format: str
+    model: ModelConfig
+    seed: int
+    steps: int = 3000
+    longest: int = 20
+    ramp: int = 1500
+    rehearsal: float = 0.5
+    rehearsal_longest: int = 60
+    rehearsal_ramp: int = 1500
+    tokens: int = 4096
+    lr: float = 2e-3
+    warmup: int = 100
+    cooldown: int = 1000
+    final_lr: float = 0.02
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    competent: float = 0.995
+    positions: str = "plain"
+    position_ramp: int = 1500
+
+    def __post_init__(self) -> None:
+        parse_format(self.format)
+        if self.positions not in POSITIONS:
+            raise ValueError(f"positions must be one of {', '.join(POSITIONS)}; got {self.positions!r}")
+        if self.positions != "plain" and self.model.family not in ("rotary", "absolute"):
+            raise ValueError(f"family {self.model.family} takes no position ids; use positions='plain'")
+        if not 0 <= self.rehearsal < 1:
+            raise ValueError(f"rehearsal is a share from 0 to below 1; got {self.rehearsal}")
+        for name in ("steps", "longest", "tokens", "rehearsal_longest"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+
+    @property
+    def name(self) -> str:
+        """The folder's name: `<task>-<format>-<family>-seed<seed>`."""
+        return f"{parse_format(self.format)}-{self.model.family}-seed{self.seed}"
+
+    def to_json(self) -> dict:
+        """A plain dictionary; `from_json` undoes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict) -> Recipe:
+        """The recipe that `to_json` wrote."""
+        return cls(**{**data, "model": ModelConfig(**data["model"])})
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the batches of a step, and its weight in the loss."""
+
+    name: str
+    batch: Batch
+    weight: float
+
+
+def parts(recipe: Recipe, step: int, process: int = 0) -> list[Part]:
+    """The data of one training step: a pure function of recipe, step and process, so resuming needs no state.
+
+    >>> recipe = Recipe("parity-aligned", ModelConfig("alibi"), seed=0)
+    >>> [(p.name, p.batch.length, len(p.batch)) for p in parts(recipe, step=0)]
+    [('task', 1, 128), ('rehearsal', 1, 128)]
+    """
+    rng = np.random.default_rng([recipe.seed, step, process])
+    fmt = parse_format(recipe.format)
+
+    def length(longest: int, ramp: int) -> int:
+        shortest_top = min(2, longest)
+        top = shortest_top + (longest - shortest_top) * step / max(1, ramp)
+        return int(rng.integers(1, min(longest, int(top)) + 1))
+
+    def batch(name: str, n: int | tuple[int, int], share: float) -> Batch:
+        seed = int(rng.integers(2**63))
+        positions = sample(name, 1, n, 0).n_pos
+        # Many tiny prompts would cost more in overhead than they teach; few long ones are too noisy.
+        size = min(128, max(8, int(recipe.tokens * share / positions)))
+        return sample(name, size, n, seed, house_vocabulary())
+
+    n: int | tuple[int, int] = length(recipe.longest, recipe.ramp)
+    if fmt.task == "addition":
+        n = (n, length(recipe.longest, recipe.ramp))
+    found = [Part("task", batch(recipe.format, n, 1 - recipe.rehearsal), 1 - recipe.rehearsal)]
+    if recipe.rehearsal:
+        name = "recall-shuffled" if rng.random() < 0.5 else "recall-ordered"
+        m = length(recipe.rehearsal_longest, recipe.rehearsal_ramp)
+        found.append(Part("rehearsal", batch(name, m, recipe.rehearsal), recipe.rehearsal))
+    return found
