@@ -1,4 +1,135 @@
+"""`mnemoscope evaluate`: how far past its training does a run still work?"""
+
+from __future__ import annotations
+
+import json
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from interp.models import Run
+    from probes.evidence import Accuracy
+
+
 @dataclass(frozen=True)
 class Evaluate:
-    pass
+    """Accuracy by length, model-written and environment-forced, and the bit that each step really reads.
+
+    Writes evaluation.json and accuracy.svg for each run; with several runs also one figure of all.
+    """
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Runs by name, such as parity-aligned-alibi, or folders that save_pretrained wrote."""
+    format: str | None = None
+    """Task to pose to a model that has no run.json, such as parity-aligned."""
+    lengths: tuple[int, ...] = tuple(range(5, 61, 5))
+    """Bits, or digits for addition."""
+    offset_lengths: tuple[int, ...] = (15, 20, 30, 40, 60)
+    """Lengths at which to ask which bit is read (parity with a scratchpad only)."""
+    prompts: int = 256
+    """Prompts at each length."""
+    seed: int = 0
+    """Seed of the prompts."""
+    out: Path | None = None
+    """Folder for the results; default mnemoscope-out/<run>."""
+    json: bool = False
+    """Print JSON instead of tables."""
+
+    def run(self) -> int:
+        """Evaluates every run; status 0."""
+        from experiments import load
+        from experiments.results import result_folder
+
+        if not self.runs:
+            raise ValueError("name at least one run, such as parity-aligned-alibi")
+        if self.out and len(self.runs) > 1:
+            raise ValueError("--out takes one run's results; with several runs leave it out")
+        if self.prompts < 2:
+            raise ValueError(f"--prompts must be at least 2; got {self.prompts}")
+        loaded = [load(name, self.format) for name in self.runs]
+        for run in loaded:  # everything is checked before the first forward pass
+            for length in self.lengths:
+                run.sample(1, length, 0)
+        curves: dict[str, list[Accuracy]] = {}
+        for run in loaded:
+            curves[run.name] = self.evaluate(run, result_folder(run, self.out))
+        if len(loaded) > 1:
+            from experiments.names import OUT
+
+            save_figure(curves, _trained(loaded[0]), OUT / "accuracy-by-length.svg")
+        return 0
+
+    def evaluate(self, run: Run, folder: Path) -> list[Accuracy]:
+        """One run: computes, writes and prints."""
+        from tqdm import tqdm
+
+        from experiments.results import print_table, write_result
+        from probes.competence import accuracies, modes_of
+        from probes.offsets import offsets_read
+
+        rows: list[Accuracy] = []
+        has_steps = run.format.task == "parity" and run.format.name != "direct"
+        offset_lengths = self.offset_lengths if has_steps else ()
+        histograms: dict[int, dict[int, float]] = {}
+        with tqdm(total=len(self.lengths) + len(offset_lengths), desc=run.name, file=sys.stderr,
+                  disable=None) as bar:  # fmt: skip
+            for length in self.lengths:
+                batch = run.sample(self.prompts, length, seed=1000 * self.seed + length)
+                for mode in modes_of(batch):
+                    rows += accuracies(run.raw, batch, mode)
+                bar.update()
+            for length in offset_lengths:
+                batch = run.sample(min(self.prompts, 16), length, seed=1000 * self.seed + length)
+                histograms[length] = offsets_read(run.raw, batch).histogram
+                bar.update()
+        data = {
+            "prompts": self.prompts,
+            "trained_to": _trained(run),
+            "accuracy": [row.to_json() for row in rows],
+            "offsets": [
+                {"length": n, "offset": k, "share": share} for n, h in histograms.items() for k, share in h.items()
+            ],
+        }
+        written = write_result(folder / "evaluation.json", run, self.seed, data)
+        save_figure({run.name: rows}, _trained(run), folder / "accuracy.svg")
+        if self.json:
+            print(json.dumps(written))
+            return rows
+        modes = list(dict.fromkeys(row.mode for row in rows))
+        for mode in modes:
+            title = f"{run.name}, labels {mode}: value [95 % interval], {self.prompts} prompts a length"
+            metrics = ("step", "exact", "final")
+            table = []
+            for n in self.lengths:
+                by_metric = {r.metric: r for r in rows if r.length == n and r.mode == mode}
+                chance = " ".join(f"{by_metric[m].chance:.2g}" for m in metrics)
+                table.append([str(n), *(str(by_metric[m].estimate) for m in metrics), chance])
+            print_table(title, ["length", "step accuracy", "exact match", "final", "chance"], table)
+        if histograms:
+            table = []
+            for n, shares in histograms.items():
+                top = ", ".join(f"{k:+d}: {share:.3f}" for k, share in list(shares.items())[:4])
+                table.append([str(n), f"{shares.get(0, 0.0):.3f}", top])
+            print_table("offset of the bit that a step reads (0 is right)", ["length", "at 0", "most frequent"], table)
+        print(folder / "evaluation.json")
+        print(folder / "accuracy.svg")
+        return rows
+
+
+def save_figure(curves: dict[str, list[Accuracy]], trained: int | None, path: Path) -> None:
+    """Writes the accuracy figure, the same bytes for the same numbers."""
+    import matplotlib
+
+    from interp.views.accuracy import accuracy_by_length
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"svg.hashsalt": "mnemoscope"}):
+        accuracy_by_length(curves, trained).savefig(path, metadata={"Date": None})
+
+
+def _trained(run: Run) -> int | None:
+    return run.record.get("recipe", {}).get("longest")

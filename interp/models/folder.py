@@ -10,17 +10,24 @@ import json
 import os
 import shutil
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 RECORD = "run.json"
 RECORD_VERSION = 1
+
+# What Hugging Face raises for files that are missing, damaged or senseless.
+_BAD_FILES = (
+    OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, SafetensorError, StrictDataclassError
+)
 
 
 @contextmanager
@@ -82,7 +89,9 @@ def read_record(folder: Path) -> dict | None:
         record = json.loads(path.read_text(encoding="utf-8"))
         version = record["version"]
         missing = [key for key in ("format", "vocabulary") if key not in record]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        if not isinstance(record.get("format", ""), str):
+            raise TypeError("the format is not a name")
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a run record: {error!r}") from error
     if version != RECORD_VERSION:
         raise ValueError(f"{path} has version {version!r}; this mnemoscope reads version {RECORD_VERSION}")
@@ -95,8 +104,8 @@ def load_tokenizer(source: str) -> Tokenizer:
     """The tokenizer of a folder or of a hub name."""
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"no tokenizer can be loaded from {source}: {_first_line(error)}") from error
+    except _BAD_FILES as error:
+        raise ValueError(f"no tokenizer can be loaded from {source}: {_reason(source, error)}") from error
 
 
 def load_raw(source: str) -> PreTrainedModel:
@@ -104,7 +113,7 @@ def load_raw(source: str) -> PreTrainedModel:
 
     Attention is eager, so that patterns exist. Raises `ValueError` when weights are missing, truncated,
     foreign (names or shapes that the architecture does not have) or not finite; Hugging Face alone would
-    fill the gaps with random numbers and go on.
+    fill the gaps with random numbers and go on. Raises it too for a model that reads later tokens (BERT).
     """
     folder = Path(source)
     if folder.is_dir():
@@ -121,11 +130,12 @@ def load_raw(source: str) -> PreTrainedModel:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"no model can be loaded from {source}: {_first_line(error)}") from error
-    for kind, what in (("missing_keys", "lack"), ("mismatched_keys", "have another shape for")):
-        if keys := sorted(map(str, info[kind])):
-            raise ValueError(f"the weights in {source} {what} {len(keys)} tensors, such as {keys[0]}")
+    except _BAD_FILES as error:
+        if "ignore_mismatched_sizes" in str(error):  # names a report that went elsewhere
+            raise ValueError(f"the weights in {source} have other shapes than its config.json says") from error
+        raise ValueError(f"no model can be loaded from {source}: {_reason(source, error)}") from error
+    if keys := sorted(map(str, info["missing_keys"])):
+        raise ValueError(f"the weights in {source} lack {len(keys)} tensors, such as {keys[0]}")
     if keys := sorted(map(str, info["unexpected_keys"])):
         raise ValueError(
             f"the weights in {source} are of another model: {len(keys)} tensors that "
@@ -134,7 +144,20 @@ def load_raw(source: str) -> PreTrainedModel:
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise ValueError(f"the weights in {source} hold NaN or infinity, in {name}")
-    return model.eval()
+    model.eval()
+    if not _is_causal(model):
+        raise ValueError(f"{source} is not a causal language model: {type(model).__name__} reads later tokens")
+    return model
+
+
+@torch.no_grad()
+def _is_causal(model: PreTrainedModel) -> bool:
+    """Whether another last token leaves the earlier logits alone; `is_decoder` is False for GPT-NeoX too."""
+    tokens = torch.arange(4).remainder(model.config.vocab_size)[None].to(model.device)
+    edited = tokens.clone()
+    edited[0, -1] = 0
+    logits, other = (model(t, use_cache=False).logits[:, :-1] for t in (tokens, edited))
+    return torch.allclose(logits, other, rtol=0, atol=1e-4 * float(logits.std()))
 
 
 def _check_weight_files(folder: Path) -> None:
@@ -150,8 +173,12 @@ def _check_weight_files(folder: Path) -> None:
             with safe_open(file, framework="pt") as weights:
                 weights.keys()
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{file} is not a whole safetensors file: {_first_line(error)}") from error
+            raise ValueError(f"{file} is not a whole safetensors file: {_one_line(error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _reason(source: str, error: BaseException) -> str:
+    return _one_line(error) if Path(source).exists() else f"there is no such folder; {_one_line(error)}"
+
+
+def _one_line(error: BaseException) -> str:
+    return textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from interp.models.bridge import boot_bridge
 from interp.models.families import family_of
-from interp.models.folder import load_raw, load_tokenizer, read_record
+from interp.models.folder import RECORD, load_raw, load_tokenizer, read_record
 from interp.tasks import Batch, Format, Vocabulary, fit_vocabulary, parse_format, sample, sequence_length
 
 if TYPE_CHECKING:
@@ -95,5 +95,8 @@ def load_run(source: str | Path, fmt: str | Format | None = None, name: str | No
             )
         fmt = parse_format(fmt)
         return Run(name, source, fmt, fit_vocabulary(load_tokenizer(source), fmt))
-    vocabulary = Vocabulary.from_json(record["vocabulary"])
+    try:
+        vocabulary = Vocabulary.from_json(record["vocabulary"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"the vocabulary in {source}/{RECORD} is damaged: {error!r}") from error
     return Run(name, source, parse_format(fmt or record["format"]), vocabulary, record)

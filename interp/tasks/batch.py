@@ -64,7 +64,7 @@ class Batch:
     vocabulary: Vocabulary
 
     def __post_init__(self) -> None:
-        if self.tokens.ndim != 2 or self.role.shape != self.step.shape != self.tokens.shape[1:]:
+        if self.tokens.ndim != 2 or not self.role.shape == self.step.shape == self.tokens.shape[1:]:
             raise ValueError(
                 f"tokens must be [batch pos] with role and step [pos]; got tokens {tuple(self.tokens.shape)}, "
                 f"role {tuple(self.role.shape)}, step {tuple(self.step.shape)}"

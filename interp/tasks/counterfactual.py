@@ -56,7 +56,7 @@ def rename_labels(batch: Batch, seed: int, held_out: bool = False) -> Batch:
     """Each label gets another name, the same one wherever it stands in its prompt (M3 of science 2.1).
 
     New names are drawn without repeats from the label pool, or with `held_out=True` from labels that no
-    prompt has ever contained. Raises `ValueError` when a prompt has more labels than there are names.
+    prompt of the task has ever contained. Raises `ValueError` when a prompt has more labels than there are names.
     """
     if not batch.format.labels:
         raise ValueError(f"{batch.format} has no labels to rename")
@@ -85,9 +85,14 @@ def flip_input(
 
     `scratchpad="keep"` leaves the written outputs, so that under teacher forcing the true answer of parity
     changes at this step alone; `"recompute"` writes the correct outputs of the edited input.
+
+    Raises `ValueError` when the operand has no such step, or when outputs are to be recomputed for a digit
+    that is zero padding: a number of more digits would be another layout.
     """
     if scratchpad not in ("keep", "recompute"):
         raise ValueError(f"scratchpad must be 'keep' or 'recompute'; got {scratchpad!r}")
+    if operand not in (0, 1):
+        raise ValueError(f"operand must be 0 or 1; got {operand}")
     where = _first_positions(batch, Role.INPUT, step, operand)
     symbols = batch.vocabulary.tokens(batch.format.inputs)
     rows = torch.arange(len(batch))
@@ -103,6 +108,9 @@ def flip_input(
         case "parity":
             return parity.write(parity.read(kept), batch.format, batch.vocabulary)
         case "addition":
+            assert isinstance(batch.length, tuple)
+            if int(torch.as_tensor(step).max()) > batch.length[operand]:
+                raise ValueError(f"operand {operand} has zero padding at step {_words(step)}: use scratchpad='keep'")
             return addition.write(addition.read(kept), batch.format, batch.vocabulary)
         case task:
             raise ValueError(f"outputs of {task} cannot be recomputed; use scratchpad='keep'")
@@ -128,18 +136,34 @@ def redraw(batch: Batch, seed: int, keep: Literal["", "labels", "inputs"] = "") 
     return fresh.with_tokens(tokens)
 
 
-def _first_positions(batch: Batch, role: Role, step: Step, occurrence: int = 0) -> Int[Tensor, " batch"]:
-    """Position of each prompt's step: the first of that role and step, or a later occurrence."""
+def _first_positions(batch: Batch, role: Role, step: Step, operand: int = 0) -> Int[Tensor, " batch"]:
+    """Position of each prompt's step: the first of that role and step that belongs to the operand."""
     steps = torch.full((len(batch),), step) if isinstance(step, int) else step
     if steps.shape != (len(batch),):
         raise ValueError(f"steps must be one number or [batch]={len(batch)} of them; got {tuple(steps.shape)}")
     table = {}
     for s in set(steps.tolist()):
-        found = batch.at(role, s)
-        if occurrence >= len(found):
-            raise ValueError(f"step {s} has {len(found)} {role.words} position(s); there is no number {occurrence}")
-        table[s] = int(found[occurrence])
+        found = _of_operand(batch, role, s, operand)
+        if len(found) == 0:
+            raise ValueError(f"operand {operand} has no {role.words} with step {s}")
+        table[s] = int(found[0])
     return torch.tensor([table[s] for s in steps.tolist()])
+
+
+def _of_operand(batch: Batch, role: Role, step: int, operand: int) -> Int[Tensor, " found"]:
+    """Positions of a step that belong to one operand; all of them where the operands share their labels."""
+    found = batch.at(role, step)
+    if batch.format.task != "addition":
+        return found[: 0 if operand else None]
+    if role in LABEL_ROLES and batch.format.name != "nonaligned":
+        return found
+    if role in (Role.INPUT, Role.INPUT_LABEL):
+        return found[(found > batch.at(Role.SEPARATOR)[0]) == bool(operand)]
+    # Non-aligned outputs cite the second operand's label before the first's.
+    assert isinstance(batch.length, tuple)
+    if step > batch.length[operand]:
+        return found[:0]
+    return found[:1] if operand else found[-1:]
 
 
 def _words(step: Step) -> str:

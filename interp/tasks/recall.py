@@ -49,9 +49,14 @@ def write(content: RecallContent, fmt: Format, vocabulary: Vocabulary) -> Batch:
 
 
 def draw(fmt: Format, vocabulary: Vocabulary, batch_size: int, n: int, gen: torch.Generator) -> RecallContent:
-    """Uniform random values and labels, asked for in order or in random order."""
+    """Uniform random values and labels, asked for in order or in random order.
+
+    Held-out labels are drawn too: recall teaches a model what they are, so that a task that never contained
+    them can be renamed to them without meeting untrained embeddings (M3).
+    """
     values = torch.randint(len(fmt.inputs), (batch_size, n), generator=gen)
-    labels = draw_without_repeats(vocabulary.pool, batch_size, n, gen)
+    every_label = torch.cat([vocabulary.pool, vocabulary.held_out_pool])
+    labels = draw_without_repeats(every_label, batch_size, n, gen)
     if fmt.name == "shuffled":
         return RecallContent(values, labels, shuffled(n, batch_size, gen))
     return RecallContent(values, labels, torch.arange(n).expand(batch_size, n))

@@ -28,8 +28,8 @@ SPACE_MARKS = "Ġ▁"
 class Vocabulary:
     """Symbols of the tasks and the token id that stands for each.
 
-    `labels` are the pool that prompts draw from; `held_out` are labels that no prompt contains unless a
-    counterfactual puts them there. Both hold symbols, such as "M17".
+    `labels` are the pool that prompts draw from; `held_out` are labels that no prompt of parity or addition
+    contains unless a counterfactual puts them there (recall knows them). Both hold symbols, such as "M17".
     """
 
     ids: dict[str, int]
@@ -149,18 +149,16 @@ def fit_vocabulary(tokenizer: PreTrainedTokenizerBase, fmt: Format, longest: int
     if fmt.labels != "pool":
         return Vocabulary(ids, (), ())
     named = [f"M{i + 1}" for i in range(POOL_SIZE + HELD_OUT_SIZE)]
-    found = [by_text[m] for m in named if m in by_text and by_text[m] not in taken]
-    taken.update(found)
-    for token in words:
-        if len(found) == len(named):
-            break
-        found.append(token)
+    found = {m: by_text[m] for m in named if m in by_text and by_text[m] not in taken}
+    taken.update(found.values())
+    found.update(zip([m for m in named if m not in found], words, strict=False))
     if len(found) < 3:
         raise ValueError(f"{fmt} needs single-token words for labels; this tokenizer has {len(found)}")
     # Two thirds are drawn in prompts, one third is held out, as in the house vocabulary.
     n_pool = min(POOL_SIZE, -(-2 * len(found) // 3))
-    ids.update(zip(named, found, strict=False))
-    return Vocabulary(ids, tuple(named[:n_pool]), tuple(named[n_pool : len(found)]))
+    names = [m for m in named if m in found]
+    ids.update({m: found[m] for m in names})
+    return Vocabulary(ids, tuple(names[:n_pool]), tuple(names[n_pool:]))
 
 
 def _untaken(candidates: Iterable[tuple[int, str]], taken: set[int]) -> Iterator[int]:

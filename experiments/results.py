@@ -1,0 +1,50 @@
+"""Where do results go, and how are they shown?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.names import OUT
+from experiments.provenance import provenance
+from interp.models import Run, write_whole
+
+RESULT_VERSION = 1
+
+
+def result_folder(run: Run, out: Path | None) -> Path:
+    """The folder for a run's results: `out`, or `mnemoscope-out/<run>`. Made now, so that a path that
+    cannot be written is an error before any work is done."""
+    folder = out or OUT / run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder")
+    probe = folder / ".writable"
+    write_whole(probe, "")
+    probe.unlink()
+    return folder
+
+
+def write_result(path: Path, run: Run, seed: int, data: dict) -> dict:
+    """Writes a result with the run, seed, versions and command that made it; returns what was written."""
+    whole = {"version": RESULT_VERSION, "run": run.name, "format": str(run.format), "seed": seed}
+    whole |= {"provenance": provenance(), **data}
+    write_whole(path, json.dumps(whole, indent=1) + "\n")
+    return whole
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on standard output; plain text of any width when that is not a terminal."""
+    table = Table(title=title, title_justify="left")
+    for k, column in enumerate(columns):
+        table.add_column(column, justify="left" if k == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)

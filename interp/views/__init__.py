@@ -1,0 +1,1 @@
+"""Pictures of data that was computed elsewhere."""
