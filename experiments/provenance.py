@@ -12,7 +12,7 @@ from pathlib import Path
 LIBRARIES = ("torch", "transformers", "numpy", "accelerate", "transformer-lens")
 
 
-def provenance(**more: object) -> dict:
+def provenance_record(**more: object) -> dict:
     """Versions, date, commit and command; `more` is added as it is. Never a path or a host's name."""
     versions = {"python": platform.python_version(), "mnemoscope": _version("mnemoscope")}
     versions |= {name: _version(name) for name in LIBRARIES}

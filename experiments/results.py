@@ -10,29 +10,35 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.names import OUT
-from experiments.provenance import provenance
+from experiments.provenance import provenance_record
 from interp.models import Run, write_whole
 
 RESULT_VERSION = 1
 
 
 def result_folder(run: Run, out: Path | None) -> Path:
-    """The folder for a run's results: `out`, or `mnemoscope-out/<run>`. Made now, so that a path that
-    cannot be written is an error before any work is done."""
-    folder = out or OUT / run.name
-    folder.mkdir(parents=True, exist_ok=True)
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder")
+    """The folder for a run's results: `out`, or `mnemoscope-out/<run>`."""
+    return writable_folder(out or OUT / run.name)
+
+
+def writable_folder(folder: Path) -> Path:
+    """Makes a folder and proves that it can be written, so that a bad path is an error before any work.
+
+    Raises `ValueError` when it cannot.
+    """
     probe = folder / ".writable"
-    write_whole(probe, "")
-    probe.unlink()
+    try:
+        write_whole(probe, "")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written: {error.strerror or error}") from error
     return folder
 
 
 def write_result(path: Path, run: Run, seed: int, data: dict) -> dict:
     """Writes a result with the run, seed, versions and command that made it; returns what was written."""
     whole = {"version": RESULT_VERSION, "run": run.name, "format": str(run.format), "seed": seed}
-    whole |= {"provenance": provenance(), **data}
+    whole |= {"provenance": provenance_record(), **data}
     write_whole(path, json.dumps(whole, indent=1) + "\n")
     return whole
 

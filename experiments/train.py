@@ -46,6 +46,7 @@ class Train:
         """Trains; status 0 also when the model did not learn, which is a result."""
         import torch
 
+        from experiments.results import writable_folder
         from experiments.training.loop import train_run
 
         if self.threads is not None:
@@ -56,7 +57,7 @@ class Train:
         if precision is None:
             precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
         recipe = self.recipe()
-        trained = train_run(recipe, self.out, precision)
+        trained = train_run(recipe, writable_folder(self.out), precision)
         accuracy = trained.accuracy.get("task", float("nan"))
         if trained.competent:
             print(f"learned: step accuracy {accuracy:.3f} at length {recipe.longest}, {trained.steps} steps")

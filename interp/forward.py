@@ -6,6 +6,9 @@ without gradients, in chunks of prompts, on the device where the model is; resul
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -15,29 +18,58 @@ from interp.tasks import Batch
 
 # Tokens in one forward pass: small enough for a cache, large enough to fill two cores.
 CHUNK_TOKENS = 8192
+# Logits held at once, 256 MiB of float32: with a vocabulary of 250,000 this is what sets the chunk.
+CHUNK_LOGITS = 2**26
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Readout:
+    """What a model predicts at some positions, teacher forced.
+
+    Shapes:
+        likeliest: `[batch predicted]`, the token with the highest logit of the whole vocabulary.
+        logits:    `[batch predicted symbol]`, logits of the format's output symbols, in their order.
+    """
+
+    likeliest: Int[Tensor, "batch predicted"]
+    logits: Float[Tensor, "batch predicted symbol"]
+
+
 def predict(
     model: PreTrainedModel, batch: Batch, at: Int[Tensor, " predicted"]
 ) -> Float[Tensor, "batch predicted d_vocab"]:
     """Logits for the tokens at positions `at`, read one position earlier, teacher forced.
 
-    Only those positions are unembedded. Raises `ValueError` for position 0, which nothing predicts.
+    Only those positions are unembedded. Raises `ValueError` for position 0, which nothing predicts, and for
+    logits that are not finite, naming the prompt.
     """
+    return torch.cat([logits.cpu() for logits in _logits(model, batch, at)])
+
+
+def readout(model: PreTrainedModel, batch: Batch, at: Int[Tensor, " predicted"]) -> Readout:
+    """As `predict`, keeping only the likeliest token and the logits of the output symbols.
+
+    The whole vocabulary's logits exist for one chunk of prompts at a time.
+    """
+    symbols = batch.vocabulary.tokens(batch.format.outputs)
+    found = [(x.argmax(dim=-1).cpu(), x[..., symbols.to(x.device)].cpu()) for x in _logits(model, batch, at)]
+    return Readout(torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found]))
+
+
+@torch.no_grad()
+def _logits(model: PreTrainedModel, batch: Batch, at: Tensor) -> Iterator[Float[Tensor, "chunk predicted d_vocab"]]:
     if (at < 1).any():
         raise ValueError("position 0 is not predicted by anything")
-    size = max(1, CHUNK_TOKENS // batch.n_pos)
-    device = model.device
-    chunks = [
-        model(rows.to(device), use_cache=False, logits_to_keep=(at - 1).to(device)).logits.float().cpu()
-        for rows in batch.tokens.split(size)
-    ]
-    logits = torch.cat(chunks)
-    if not torch.isfinite(logits).all():
-        row = int((~torch.isfinite(logits)).flatten(1).any(1).nonzero()[0])
-        raise ValueError(f"the model's logits hold NaN or infinity, first in prompt {row}: {batch.text(row)}")
-    return logits
+    vocab = model.config.vocab_size
+    size = max(1, min(CHUNK_TOKENS // batch.n_pos, CHUNK_LOGITS // (len(at) * vocab)))
+    keep = (at - 1).to(model.device)
+    for start in range(0, len(batch), size):
+        rows = batch.tokens[start : start + size].to(model.device)
+        logits = model(rows, use_cache=False, logits_to_keep=keep).logits.float()
+        if not torch.isfinite(logits).all():
+            row = start + int((~torch.isfinite(logits)).flatten(1).any(1).nonzero()[0])
+            raise ValueError(f"the model's logits hold NaN or infinity, first in prompt {row}: {batch.text(row)}")
+        yield logits
 
 
 def correct(
@@ -48,7 +80,7 @@ def correct(
     Greedy decoding writes the batch's outputs exactly if and only if every predicted position is correct
     here, so exact match costs one forward pass (science 1.2).
     """
-    return predict(model, batch, at).argmax(dim=-1) == batch.tokens[:, at]
+    return readout(model, batch, at).likeliest == batch.tokens[:, at]
 
 
 @torch.no_grad()

@@ -10,9 +10,9 @@ from jaxtyping import Bool
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from interp.forward import generate, predict
+from interp.forward import correct, generate
 from interp.tasks import Batch, Role
-from probes.evidence import Accuracy
+from probes.evidence import Accuracy, Interval
 from probes.intervals import clustered_proportion, wilson
 
 MODES = {"forced": True, "written": False}
@@ -38,7 +38,7 @@ def accuracies(model: PreTrainedModel, batch: Batch, mode: str) -> list[Accuracy
     """
     forced = MODES[mode]
     at = batch.predicted(forced)
-    right = predict(model, batch, at).argmax(dim=-1) == batch.tokens[:, at]
+    right = correct(model, batch, at)
     exact = right.all(dim=1)
     free = right.clone()
     if not exact.all():
@@ -53,7 +53,7 @@ def accuracies(model: PreTrainedModel, batch: Batch, mode: str) -> list[Accuracy
     n = len(batch)
     length = batch.length if isinstance(batch.length, int) else max(batch.length)
 
-    def row(metric: str, estimate, chance: float) -> Accuracy:  # noqa: ANN001
+    def row(metric: str, estimate: Interval, chance: float) -> Accuracy:
         return Accuracy(metric, mode, length, estimate, chance, n)
 
     return [

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from interp.forward import predict
+from interp.forward import readout
 from interp.tasks import Batch, Role, counterfactual
 from interp.tasks.layout import generator
 from probes.evidence import Evidence
@@ -126,18 +126,13 @@ def _margin(
 ) -> tuple[Float[Tensor, " batch"], Bool[Tensor, " batch"]]:
     """logit(original answer) - logit(the other one) at each prompt's step; whether the other one is likeliest."""
     at = original.at(Role.OUTPUT)
-    column = (step - 1).unsqueeze(1)
-    logits = predict(model, batch, at).gather(1, column.unsqueeze(2).expand(-1, -1, _width(model)))[:, 0]
-    answer = original.tokens[:, at].gather(1, column)
-    zero, one = original.vocabulary.tokens(original.format.outputs)
-    other = torch.where(answer == zero, one, zero)
-    margin = logits.gather(1, answer) - logits.gather(1, other)
-    return margin.flatten(), logits.argmax(dim=-1) == other.flatten()
-
-
-def _width(model: PreTrainedModel) -> int:
-    head = model.get_output_embeddings()
-    return int(head.weight.shape[0])  # type: ignore[union-attr]
+    rows, column = torch.arange(len(original)), step - 1
+    found = readout(model, batch, at)
+    symbols = original.vocabulary.tokens(original.format.outputs)
+    answer = (original.tokens[rows, at[column]].unsqueeze(1) == symbols).long().argmax(dim=1)
+    logits = found.logits[rows, column]
+    margin = logits[rows, answer] - logits[rows, 1 - answer]
+    return margin, found.likeliest[rows, column] == symbols[1 - answer]
 
 
 def _one_of(

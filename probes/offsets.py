@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from interp.forward import predict
+from interp.forward import readout
 from interp.tasks import Batch, Role, counterfactual
 
 
@@ -46,11 +46,10 @@ def offsets_read(model: PreTrainedModel, batch: Batch) -> Offsets:
     if batch.format.task != "parity" or batch.format.name == "direct":
         raise ValueError(f"{batch.format} has no output step for each bit, so no offset to read")
     at = batch.at(Role.OUTPUT)
-    zero, one = batch.vocabulary.tokens(batch.format.outputs).tolist()
 
     def margin(prompts: Batch) -> Float[Tensor, "batch step"]:
-        logits = predict(model, prompts, at)
-        return logits[..., one] - logits[..., zero]
+        logits = readout(model, prompts, at).logits
+        return logits[..., 1] - logits[..., 0]
 
     base = margin(batch)
     steps = len(at)

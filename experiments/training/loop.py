@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.provenance import provenance
+from experiments.provenance import provenance_record
 from experiments.training.checkpoint import load_checkpoint, save_checkpoint
 from experiments.training.recipe import Part, Recipe, parts
 from interp.forward import correct
@@ -115,7 +115,7 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
             "recipe": recipe.to_json(),
             "outcome": {"competent": competent, "steps": step, "accuracy": state["accuracy"]},
             "training_seconds": round(state["seconds"], 1),
-            "provenance": provenance(device=str(accelerator.device)),
+            "provenance": provenance_record(device=str(accelerator.device)),
         }
         trained = accelerator.unwrap_model(wrapped).cpu().float().eval()
         save_run(final, trained, house_tokenizer(), record)

@@ -39,12 +39,19 @@ class Run:
     @cached_property
     def raw(self) -> PreTrainedModel:
         """The Hugging Face model, in evaluation mode."""
-        return load_raw(self.source)
+        return self._load()
 
     @cached_property
     def model(self) -> TransformerBridge:
         """The model as a TransformerBridge, proved equal to `raw` when it is booted."""
-        return boot_bridge(load_raw(self.source))
+        return boot_bridge(self._load())
+
+    def _load(self) -> PreTrainedModel:
+        model = load_raw(self.source)
+        size, top = model.config.vocab_size, max(self.vocabulary.ids.values(), default=-1)
+        if top >= size:
+            raise ValueError(f"{self.name}'s vocabulary has token id {top}; its model has {size} tokens")
+        return model
 
     @cached_property
     def family(self) -> str:
@@ -90,9 +97,8 @@ def load_run(source: str | Path, fmt: str | Format | None = None, name: str | No
     name = name or Path(source).name
     if record is None:
         if fmt is None:
-            raise ValueError(
-                f"{source} has no run.json, so its task is not known: name a format, such as 'parity-aligned'"
-            )
+            what = "has no run.json" if Path(source).is_dir() else "is no folder here; as a hub name it has no run.json"
+            raise ValueError(f"{source} {what}, so its task is not known: name a format, such as 'parity-aligned'")
         fmt = parse_format(fmt)
         return Run(name, source, fmt, fit_vocabulary(load_tokenizer(source), fmt))
     try:

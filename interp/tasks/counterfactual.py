@@ -32,7 +32,7 @@ def swap_labels(batch: Batch, i: Step, j: Step, role: Role = Role.INPUT_LABEL) -
     the same token, so that there is nothing to trade (`constant`, and `cyclic` a period apart).
 
     >>> swap_labels(sample("parity-numeric", 1, 3, seed=0), 1, 3).text()
-    '>>> 3 a 2 b 1 a === 1 a 2 b 3 b'
+    '>>> 3 a 2 b 1 b === 1 a 2 b 3 a'
     """
     if role not in LABEL_ROLES:
         names = ", ".join(r.name for r in LABEL_ROLES)
@@ -110,7 +110,7 @@ def flip_input(
         case "addition":
             assert isinstance(batch.length, tuple)
             if int(torch.as_tensor(step).max()) > batch.length[operand]:
-                raise ValueError(f"operand {operand} has zero padding at step {_words(step)}: use scratchpad='keep'")
+                raise ValueError(f"step {_words(step)} of operand {operand} is padding; use scratchpad='keep'")
             return addition.write(addition.read(kept), batch.format, batch.vocabulary)
         case task:
             raise ValueError(f"outputs of {task} cannot be recomputed; use scratchpad='keep'")

@@ -42,7 +42,7 @@ def write(content: ParityContent, fmt: Format, vocabulary: Vocabulary) -> Batch:
         for i in range(n):
             if labels is not None:
                 columns.append(Column(labels[:, i], label_role, i + 1))
-            columns += [token(FILLER, Role.FILLER, i + 1)] * fmt.gap
+            columns += [token(FILLER, Role.FILLER, i + 1) for _ in range(fmt.gap)]
             columns.append(Column(values[:, i], role, i + 1))
         return columns
 

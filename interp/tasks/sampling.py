@@ -23,7 +23,7 @@ def sample(
     or a length that takes more labels than the vocabulary has.
 
     >>> sample("parity-scratchpad", batch_size=2, length=3, seed=0).text(1)
-    '>>> 0 1 0 === 0 1 1'
+    '>>> 0 1 1 === 0 1 0'
     """
     fmt = parse_format(fmt)
     vocabulary = vocabulary or house_vocabulary()

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 
 import torch
 from jaxtyping import Int
-from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -103,7 +103,6 @@ def house_tokenizer() -> PreTrainedTokenizerFast:
     """
     words = Tokenizer(WordLevel(house_vocabulary().ids, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words.decoder = decoders.WordPiece(prefix="", cleanup=False)
     names = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), SPECIAL, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=words, clean_up_tokenization_spaces=False, **names)
 

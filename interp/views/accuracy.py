@@ -55,7 +55,7 @@ def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | Non
                 lengths = [p.length for p in line]
                 axis.plot(
                     lengths, [p.estimate.value for p in line], style, color=colour, marker="o", markersize=3,
-                    label=f"{name}, {'labels ' if mode == 'written' else ''}{mode}",
+                    label=f"{name} ({mode})",
                 )  # fmt: skip
                 low, high = [p.estimate.low for p in line], [p.estimate.high for p in line]
                 axis.fill_between(lengths, low, high, color=colour, alpha=0.15, linewidth=0)

@@ -1,0 +1,147 @@
+"""The command line, in process: what works, and what bad input gets."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from experiments import load
+from experiments.cli import main
+from experiments.names import SHIPPED, shipped_runs
+
+DEFAULT = "parity-aligned-alibi"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A copy of the shipped run to break."""
+    return Path(shutil.copytree(SHIPPED / DEFAULT, tmp_path / "broken"))
+
+
+def refused(capsys, *argv: str) -> str:
+    """Runs a verb that must fail: its one line."""
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith(f"mnemoscope {argv[0]}: ")
+    return lines[0]
+
+
+def test_verdict_of_the_default_run(capsys):
+    assert main(["verdict", DEFAULT, "--lengths", "20", "40", "--prompts", "64", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [f["status"] for f in found["findings"]] == ["PRESENT", "PRESENT"]
+    assert found == json.loads(Path("mnemoscope-out", DEFAULT, "verdict.json").read_text())
+    assert found["provenance"]["versions"]["torch"]
+
+
+def test_verdict_prints_competence_and_following_rates(capsys):
+    assert main(["verdict", DEFAULT, "--lengths", "10", "--prompts", "32"]) == 0
+    out = capsys.readouterr().out
+    for words in ("step accuracy", "M1 swap input labels", "rho, control", "label identity is used as an address"):
+        assert words in out
+
+
+@pytest.mark.parametrize("name", ["parity-scratchpad-alibi", "parity-constant-alibi"])
+def test_verdict_where_there_is_nothing_to_trade(name, capsys):
+    assert main(["verdict", name, "--lengths", "8", "--prompts", "16", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"][0]["status"] == "NOT APPLICABLE"
+
+
+def test_evaluate_writes_numbers_and_a_figure(capsys):
+    argv = ["evaluate", DEFAULT, "--lengths", "5", "30", "--offset-lengths", "8", "--prompts", "16"]
+    assert main([*argv, "--out", "here"]) == 0
+    found = json.loads(Path("here/evaluation.json").read_text())
+    rows = {(r["metric"], r["mode"], r["length"]): r for r in found["accuracy"]}
+    assert len(rows) == 4 * 2 * 2
+    assert rows["step", "forced", 30]["value"] > 0.95
+    assert {o["length"] for o in found["offsets"]} == {8}
+    first = Path("here/accuracy.svg").read_bytes()
+    assert main([*argv, "--out", "there"]) == 0
+    assert Path("there/accuracy.svg").read_bytes() == first
+    capsys.readouterr()
+
+
+def test_several_runs_share_a_figure(capsys):
+    argv = ["evaluate", DEFAULT, "parity-scratchpad-alibi", "--lengths", "5", "--offset-lengths", "--prompts", "8"]
+    assert main(argv) == 0
+    assert Path("mnemoscope-out/accuracy-by-length.svg").stat().st_size > 1000
+    assert "--out takes one" in refused(capsys, *argv, "--out", "x")
+
+
+def test_an_unknown_run_names_the_nearest(capsys):
+    assert DEFAULT in refused(capsys, "verdict", "parity-alined-alibi")
+    assert set(shipped_runs()) >= {DEFAULT, "parity-scratchpad-alibi", "parity-constant-alibi"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["verdict", DEFAULT, "--lengths", "0"], "at least 1; got 0"),
+        (["verdict", DEFAULT, "--lengths", "500"], "needs 500 different labels"),
+        (["verdict", DEFAULT, "--format", "parity-foo"], "unknown format"),
+        (["verdict", DEFAULT, "--prompts", "3"], "--prompts must be at least 16"),
+        (["evaluate", DEFAULT, "--lengths", "-3"], "at least 1; got -3"),
+        (["evaluate"], "at least one run"),
+        (["train", "parity-aligned-foo"], "families are alibi"),
+        (["train", "parity-aligned-alibi", "--steps", "0"], "steps must be at least 1"),
+        (["train", "parity-aligned-alibi", "--threads", "0"], "--threads must be at least 1"),
+        (["train", "parity-aligned-alibi", "--seed", "-1"], "seed must be"),
+    ],
+)
+def test_bad_values_get_one_line(argv, words, capsys):
+    assert words in refused(capsys, *argv)
+    assert not list(Path().rglob("*.json"))
+
+
+def test_a_length_beyond_the_positions(tmp_path, capsys):
+    main(["train", "parity-aligned-absolute", "--steps", "1", "--longest", "2", "--n-ctx", "50", "--d-model", "16",
+          "--n-heads", "2", "--n-layers", "1", "--rehearsal", "0"])  # fmt: skip
+    capsys.readouterr()
+    line = refused(capsys, "evaluate", "parity-aligned-absolute-seed1", "--lengths", "12", "13")
+    assert "takes 54 positions" in line
+    assert "has 50" in line
+
+
+@pytest.mark.parametrize("verb", ["verdict", "evaluate"])
+def test_broken_folders(verb, broken, capsys):
+    weights = broken / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert "not a whole safetensors file" in refused(capsys, verb, str(broken))
+    tensors = {k: v.clone() for k, v in load_file(SHIPPED / DEFAULT / "model.safetensors").items()}
+    save_file({f"other.{k}": v for k, v in tensors.items()}, weights, metadata={"format": "pt"})
+    assert str(broken) in refused(capsys, verb, str(broken))
+    weights.unlink()
+    assert "no weights" in refused(capsys, verb, str(broken))
+    (broken / "config.json").unlink()
+    assert "config.json" in refused(capsys, verb, str(broken))
+
+
+def test_a_tokenizer_that_lacks_the_labels(broken, capsys):
+    record = json.loads((broken / "run.json").read_text())
+    record["vocabulary"]["ids"] = {k: v for k, v in record["vocabulary"]["ids"].items() if not k.startswith("M")}
+    (broken / "run.json").write_text(json.dumps(record))
+    assert "labels without a token" in refused(capsys, "verdict", str(broken))
+
+
+def test_an_out_that_cannot_be_written(capsys):
+    Path("file").write_text("")
+    for argv in (["verdict", DEFAULT, "--out", "file/x"], ["train", "parity-aligned-alibi", "--out", "file"]):
+        assert "cannot be written" in refused(capsys, *argv)
+    assert Path("file").read_text() == ""
+
+
+def test_loading_by_name_folder_and_with_another_format():
+    run = load(DEFAULT)
+    assert (run.name, str(run.format), run.family) == (DEFAULT, "parity-aligned", "alibi")
+    other = load(SHIPPED / DEFAULT, "parity-constant")
+    assert other.sample(1, 2, 0).text().startswith(">>> #")

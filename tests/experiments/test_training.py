@@ -1,0 +1,190 @@
+"""Training: what is learned from what, and that nothing is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from experiments.training import loop
+from experiments.training.loop import position_ids, train_run
+from experiments.training.recipe import Recipe, parts
+from interp.models import ModelConfig, load_run
+from interp.tasks import parse_format, sample
+
+TINY = ModelConfig("alibi", n_layers=1, d_model=16, n_heads=2)
+RECIPE = Recipe("parity-aligned", TINY, seed=0, steps=24, longest=4, ramp=5, rehearsal_longest=6,
+                rehearsal_ramp=5, tokens=256, cooldown=8)  # fmt: skip
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+from experiments.training import loop
+from tests.experiments.test_training import RECIPE
+torch.set_num_threads(1)
+loop.CHECK_EVERY = 4
+loop.train_run(RECIPE, Path(sys.argv[1]), save_every=0)
+"""
+
+
+@pytest.fixture(autouse=True)
+def frequent_checks(monkeypatch):
+    monkeypatch.setattr(loop, "CHECK_EVERY", 4)
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_a_killed_run_ends_in_the_same_bytes(tmp_path):
+    whole = train_run(RECIPE, tmp_path / "whole", save_every=0)
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "killed")]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    script = SCRIPT.replace("set_num_threads(1)", f"set_num_threads({torch.get_num_threads()})")
+    command[2] = script
+    work = tmp_path / "killed" / f"{RECIPE.name}.training"
+    root = Path(__file__).parent.parent.parent
+    process = subprocess.Popen(command, env=environment, cwd=root, stderr=subprocess.DEVNULL)
+    while not list(work.glob("step-*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / RECIPE.name).exists()
+    subprocess.run(command, env=environment, cwd=root, check=True, stderr=subprocess.DEVNULL)
+    resumed = tmp_path / "killed" / RECIPE.name
+    assert weights(resumed) == weights(whole.folder)
+    lines = [
+        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
+        for path in (resumed / "metrics.jsonl", whole.folder / "metrics.jsonl")
+    ]
+    assert lines[0] == lines[1]
+    assert [line["step"] for line in lines[0]] == list(range(4, 25, 4))
+    assert sorted(p.name for p in resumed.parent.iterdir()) == [RECIPE.name]
+
+
+def test_another_seed_gives_other_weights(tmp_path):
+    from dataclasses import replace
+
+    first = train_run(RECIPE, tmp_path)
+    second = train_run(replace(RECIPE, seed=1), tmp_path)
+    assert weights(first.folder) != weights(second.folder)
+
+
+def test_a_run_is_loadable_and_says_how_it_was_made(tmp_path):
+    trained = train_run(RECIPE, tmp_path)
+    run = load_run(trained.folder)
+    assert str(run.format) == "parity-aligned"
+    assert Recipe.from_json(run.record["recipe"]) == RECIPE
+    assert run.record["outcome"]["competent"] is trained.competent is False
+    assert run.record["provenance"]["versions"]["torch"] == torch.__version__
+    stored = load_file(trained.folder / "model.safetensors")
+    assert all(torch.isfinite(v).all() for v in stored.values())
+
+
+def test_training_is_refused_where_a_run_or_another_recipe_is(tmp_path):
+    from dataclasses import replace
+
+    train_run(RECIPE, tmp_path)
+    with pytest.raises(ValueError, match="is there already"):
+        train_run(RECIPE, tmp_path)
+    work = tmp_path / "other" / f"{RECIPE.name}.training"
+    loop._claim(work, RECIPE)
+    with pytest.raises(ValueError, match="another recipe .*lr 0.002 there, 0.1 now"):
+        train_run(replace(RECIPE, lr=0.1), tmp_path / "other")
+
+
+def test_competence_starts_the_cooldown_and_ends_training_early(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_accuracies", lambda model, checks: dict.fromkeys(checks, 1.0))
+    trained = train_run(RECIPE, tmp_path)
+    assert (trained.competent, trained.steps) == (True, 8 + RECIPE.cooldown)
+    rates = [json.loads(line)["lr"] for line in (trained.folder / "metrics.jsonl").read_text().splitlines()]
+    assert rates[-1] < rates[-2]
+
+
+def test_data_is_a_pure_function_of_recipe_step_and_process():
+    a, b = (parts(RECIPE, 7)[0].batch.tokens for _ in range(2))
+    assert torch.equal(a, b)
+    others = [parts(RECIPE, 8)[0].batch.tokens, parts(RECIPE, 7, process=1)[0].batch.tokens]
+    assert all(a.shape != o.shape or not torch.equal(a, o) for o in others)
+
+
+def test_lengths_start_short_and_reach_the_longest():
+    recipe = Recipe("parity-aligned", TINY, seed=0)
+    lengths = {step: [parts(recipe, s)[0].batch.length for s in range(step, step + 60)] for step in (0, 2000)}
+    assert max(lengths[0]) <= 2
+    assert max(lengths[2000]) == 20
+    assert min(lengths[2000]) <= 3
+    assert np.mean(lengths[2000]) == pytest.approx(10.5, abs=2.5)
+
+
+def test_rehearsal_is_alike_for_every_format_and_can_be_left_out():
+    names = ("parity-aligned", "parity-scratchpad", "addition-none")
+    found = [[p.name for p in parts(Recipe(n, TINY, seed=0), 3)] for n in names]
+    assert found == [["task", "rehearsal"]] * 3
+    assert [p.name for p in parts(Recipe("parity-aligned", TINY, seed=0, rehearsal=0.0), 3)] == ["task"]
+
+
+def test_loss_is_on_predicted_tokens_only(monkeypatch):
+    """The loss of a model that knows every predicted token and nothing else is zero."""
+    part = parts(RECIPE, 3)[0]
+    at = loop._predicted(part.batch)
+
+    def model(tokens, use_cache, logits_to_keep):  # noqa: ANN001, ANN202
+        assert torch.equal(logits_to_keep, at - 1)
+        logits = torch.nn.functional.one_hot(tokens[:, at], 1000).float() * 100
+        from types import SimpleNamespace
+
+        return SimpleNamespace(logits=logits)
+
+    assert float(loop._loss(model, part, RECIPE, 3, torch.device("cpu"))) == pytest.approx(0.0, abs=1e-6)
+    assert at.min() > part.batch.n_pos // 2
+
+
+@pytest.mark.parametrize("kind", ["start", "jump"])
+def test_position_augmentation(kind):
+    model = ModelConfig("rotary", n_layers=1, d_model=16, n_heads=2, n_ctx=200)
+    recipe = Recipe("parity-aligned", model, seed=0, positions=kind, position_ramp=10)
+    batch = sample("parity-aligned", 200, 5, seed=0)
+    ids = position_ids(recipe, batch, step=10)
+    steps = ids.diff(dim=1)
+    assert ids.min() >= 0
+    assert 150 < ids.max() < 200
+    first = int(batch.predicted(False)[0])
+    if kind == "start":
+        assert (steps == 1).all()
+        assert len(set(ids[:, 0].tolist())) > 50
+    else:
+        assert (ids[:, : first + 1] == torch.arange(first + 1)).all()
+        assert len(set(steps[:, first].tolist())) > 50
+        assert (steps[:, first + 1 :] == 1).all()
+        assert (position_ids(recipe, batch, step=0).diff(dim=1) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"positions": "jump"}, "takes no position ids"),
+        ({"positions": "sideways"}, "plain, start, jump"),
+        ({"format": "parity-alined"}, "nearest: parity-aligned"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"rehearsal": 1.0}, "share"),
+    ],
+)
+def test_a_bad_recipe_is_an_error(change, words):
+    with pytest.raises(ValueError, match=words):
+        Recipe(**{"format": "parity-aligned", "model": TINY, "seed": 0, **change})
+
+
+def test_every_format_and_family_trains_a_step(tmp_path):
+    formats = ("parity-direct", "parity-interleaved", "parity-nonaligned", "addition-nonaligned")
+    for fmt, family in zip(formats, ("alibi", "rotary", "none", "absolute"), strict=True):
+        recipe = Recipe(fmt, ModelConfig(family, 1, 16, 2), seed=0, steps=1, longest=3, tokens=64)
+        assert load_run(train_run(recipe, tmp_path).folder).family == family
+        assert parse_format(fmt).name in str(recipe.name)

@@ -1,0 +1,414 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertLMHeadModel
+
+from interp.models import (
+    FAMILIES,
+    ModelConfig,
+    build_model,
+    load_raw,
+    load_run,
+    load_tokenizer,
+    save_run,
+    whole_folder,
+    write_whole,
+)
+from interp.models.folder import RECORD, RECORD_VERSION, read_record
+from interp.tasks import house_tokenizer
+
+Edit = Callable[[Path], object]
+
+
+@pytest.fixture
+def folder(saved_families: Path, tmp_path: Path) -> Path:
+    """A copy of the saved alibi run, to be damaged."""
+    return shutil.copytree(saved_families / "alibi", tmp_path / "run")
+
+
+def edit_json(folder: Path, name: str = "config.json", **changes: object) -> None:
+    data = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**data, **changes}))
+
+
+def edit_weights(folder: Path, edit: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    path = folder / "model.safetensors"
+    save_file(edit(load_file(path)), path, metadata={"format": "pt"})
+
+
+def refuses(load: Callable[[], object], *parts: str) -> None:
+    """`load` raises a `ValueError` of one line that holds each part."""
+    with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as caught:
+        load()
+    assert type(caught.value) is ValueError
+    for part in parts:
+        assert part in str(caught.value)
+
+
+# Whole folders and files
+
+
+def test_whole_folder_appears_when_the_block_ends_and_not_before(tmp_path: Path):
+    target = tmp_path / "parent" / "run"
+    with whole_folder(target) as fresh:
+        (fresh / "inner").mkdir()
+        (fresh / "inner" / "file").write_text("x")
+        assert not target.exists()
+        assert fresh.parent == target.parent
+    assert (target / "inner" / "file").read_text() == "x"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_whole_folder_is_readable_by_others(tmp_path: Path):
+    with whole_folder(tmp_path / "run") as fresh:
+        (fresh / "inner").mkdir(mode=0o700)
+        (fresh / "inner" / "file").write_text("x")
+        (fresh / "inner" / "file").chmod(0o600)
+    modes = [(tmp_path / p).stat().st_mode & 0o777 for p in ("run", "run/inner", "run/inner/file")]
+    assert modes == [0o755, 0o755, 0o644]
+
+
+def test_whole_folder_replaces_the_old_folder_wholly(tmp_path: Path):
+    target = tmp_path / "run"
+    target.mkdir()
+    (target / "old").write_text("old")
+    with whole_folder(target) as fresh:
+        (fresh / "new").write_text("new")
+        assert (target / "old").exists()
+    assert [p.name for p in target.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def write_half(target: Path, error: type[BaseException]) -> None:
+    with whole_folder(target) as fresh:
+        (fresh / "old").write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_whole_folder_leaves_nothing_behind_on_an_exception(error: type[BaseException], tmp_path: Path):
+    with pytest.raises(error):
+        write_half(tmp_path / "run", error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whole_folder_keeps_the_old_folder_on_an_exception(tmp_path: Path):
+    target = tmp_path / "run"
+    target.mkdir()
+    (target / "old").write_text("old")
+    with pytest.raises(ZeroDivisionError):
+        write_half(target, ZeroDivisionError)
+    assert (target / "old").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_write_whole_writes_and_replaces(tmp_path: Path):
+    path = tmp_path / "new" / "file.json"
+    write_whole(path, "one")
+    write_whole(path, "zwölf")
+    assert path.read_text(encoding="utf-8") == "zwölf"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_write_whole_keeps_the_old_file_when_writing_fails(tmp_path: Path):
+    path = tmp_path / "file"
+    write_whole(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(path, "half \ud800")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# Saving and loading
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_come_back_byte_for_byte(family: str, tmp_path: Path):
+    config = ModelConfig(family, n_layers=2, d_model=16, n_heads=2)
+    model = build_model(config, vocab_size=30, seed=3)
+    expected = {name: weight.clone() for name, weight in model.state_dict().items()}
+    save_run(tmp_path / "run", model, house_tokenizer(), {"format": "parity-aligned", "vocabulary": {}})
+    loaded = load_raw(str(tmp_path / "run"))
+    assert not loaded.training
+    assert loaded.config._attn_implementation == "eager"
+    got = loaded.state_dict()
+    assert got.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert got[name].dtype == weight.dtype
+        assert got[name].numpy().tobytes() == weight.numpy().tobytes(), name
+
+
+def test_a_saved_run_is_plain_files_without_pickles(saved_families: Path):
+    names = {p.name for p in (saved_families / "alibi").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", RECORD} <= names
+    assert {Path(n).suffix for n in names} == {".json", ".safetensors"}
+    assert sorted(p.name for p in saved_families.iterdir()) == sorted(FAMILIES)
+
+
+def test_a_save_that_fails_leaves_the_old_run(folder: Path):
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    model = build_model(ModelConfig("rotary", 2, 16, 2), vocab_size=30, seed=1)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        save_run(folder, model, house_tokenizer(), {"format": object()})
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_the_record_comes_back_with_its_version(saved_families: Path):
+    record = read_record(saved_families / "alibi")
+    assert record is not None
+    assert (record["version"], record["format"]) == (RECORD_VERSION, "parity-aligned")
+    assert record["vocabulary"]["ids"]["==="] == house_tokenizer().convert_tokens_to_ids("===")
+
+
+def test_a_folder_without_a_record_has_none(folder: Path):
+    (folder / RECORD).unlink()
+    assert read_record(folder) is None
+
+
+def test_the_tokenizer_comes_back(saved_families: Path):
+    tokenizer = load_tokenizer(str(saved_families / "alibi"))
+    assert tokenizer.get_vocab() == house_tokenizer().get_vocab()
+    text = ">>> M1 0 M2 1 === M1 0"
+    assert tokenizer(text)["input_ids"] == house_tokenizer()(text)["input_ids"]
+
+
+# Weights that must not be loaded
+
+
+def test_no_config(folder: Path):
+    (folder / "config.json").unlink()
+    refuses(lambda: load_raw(str(folder)), str(folder), "no config.json")
+
+
+def test_no_weights(folder: Path):
+    (folder / "model.safetensors").unlink()
+    refuses(lambda: load_raw(str(folder)), "no model.safetensors")
+
+
+class Boom:
+    """Unpickling this creates a file beside it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth"])
+def test_a_pickle_is_named_and_never_loaded(name: str, folder: Path):
+    (folder / "model.safetensors").unlink()
+    torch.save(Boom(folder / "boom"), folder / name)
+    refuses(lambda: load_raw(str(folder)), "no weights", f"{name} is a pickle, which is never loaded")
+    assert not (folder / "boom").exists()
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.0001, 0.01, 0.1, 0.5, 0.9, 0.999999])
+def test_truncated_weights(keep: float, folder: Path):
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    refuses(lambda: load_raw(str(folder)), "model.safetensors is not a whole safetensors file")
+
+
+@pytest.mark.parametrize("header", [b"\xff" * 8, b"\x00" * 8, b"\x02" + b"\x00" * 7 + b"{]"])
+def test_garbage_weights(header: bytes, folder: Path):
+    (folder / "model.safetensors").write_bytes(header + b"\x00" * 100)
+    refuses(lambda: load_raw(str(folder)), "not a whole safetensors file")
+
+
+def test_a_missing_shard(folder: Path):
+    (folder / "model.safetensors").unlink()
+    raw = build_model(ModelConfig("alibi", 2, 16, 2), vocab_size=416, seed=0)
+    raw.save_pretrained(folder, max_shard_size="20KB")
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    assert torch.equal(load_raw(str(folder)).lm_head.weight, raw.lm_head.weight)
+    shards[-1].unlink()
+    refuses(lambda: load_raw(str(folder)), str(folder), shards[-1].name)
+
+
+def test_weights_of_another_architecture(folder: Path, saved_families: Path):
+    shutil.copy(saved_families / "rotary" / "model.safetensors", folder)
+    refuses(lambda: load_raw(str(folder)), "the weights in", "lack")
+
+
+def change(name: str, to: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[dict], dict]:
+    return lambda weights: {k: to(v) if k.endswith(name) else v for k, v in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda w: {k.replace("mlp.", "ffn."): v for k, v in w.items()}, "lack 8 tensors"),
+        (lambda w: {k: v for k, v in w.items() if not k.endswith("ln_f.bias")}, "lack 1 tensors"),
+        (lambda w: {**w, "extra": torch.zeros(2)}, "are of another model: 1 tensors"),
+        (change("ln_f.bias", lambda v: v[:-1].clone()), "other shapes"),
+        (change("ln_f.bias", lambda v: v * torch.nan), "hold NaN or infinity, in transformer.ln_f.bias"),
+        (change("1.mlp.dense_h_to_4h.weight", lambda v: v / v.new_zeros(())), "hold NaN or infinity"),
+    ],
+    ids=["renamed", "one less", "one more", "shape", "nan", "infinity"],
+)
+def test_foreign_weights(edit: Callable, message: str, folder: Path):
+    edit_weights(folder, edit)
+    refuses(lambda: load_raw(str(folder)), f"the weights in {folder}", message)
+
+
+@pytest.mark.parametrize("n_layer", [1, 3])
+def test_weights_with_another_number_of_layers(n_layer: int, folder: Path):
+    edit_json(folder, n_layer=n_layer)
+    refuses(lambda: load_raw(str(folder)), "the weights in", "12 tensors")
+
+
+def test_buffers_of_old_hub_checkpoints_are_not_foreign(saved_families: Path, tmp_path: Path):
+    folder = shutil.copytree(saved_families / "rotary", tmp_path / "run")
+    before = load_raw(str(folder)).state_dict()
+    old = {f"gpt_neox.layers.0.attention.{name}": torch.ones(1) for name in ("bias", "masked_bias")}
+    edit_weights(folder, lambda w: {**w, **old})
+    assert load_raw(str(folder)).state_dict().keys() == before.keys()
+
+
+# Configurations that must not be loaded
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
+def test_a_damaged_config(text: str, folder: Path):
+    (folder / "config.json").write_text(text)
+    refuses(lambda: load_raw(str(folder)), f"no model can be loaded from {folder}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_size": "wide"},
+        {"vocab_size": None},
+        {"n_head": 0},
+        {"n_head": 3},
+        {"model_type": "no-such-type"},
+    ],
+    ids=str,
+)
+def test_a_senseless_config(changes: dict, folder: Path):
+    edit_json(folder, **changes)
+    refuses(lambda: load_raw(str(folder)), f"no model can be loaded from {folder}")
+
+
+@pytest.mark.parametrize("vocab_size", [415, 417, 10**12])
+def test_a_config_of_other_sizes(vocab_size: int, folder: Path):
+    edit_json(folder, vocab_size=vocab_size)
+    refuses(lambda: load_raw(str(folder)), "have other shapes than in its config.json")
+
+
+@pytest.mark.parametrize("model_type", ["t5", "vit"])
+def test_a_config_of_a_model_of_another_kind(model_type: str, folder: Path):
+    edit_json(folder, model_type=model_type)
+    refuses(lambda: load_raw(str(folder)), f"{model_type!r} is not a causal language model")
+
+
+@pytest.mark.parametrize("is_decoder", [False, True])
+def test_bert_is_refused_unless_it_is_a_decoder(is_decoder: bool, tmp_path: Path):
+    config = BertConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        vocab_size=30,
+        is_decoder=is_decoder,
+    )
+    BertLMHeadModel(config).save_pretrained(tmp_path)
+    if is_decoder:
+        assert load_raw(str(tmp_path)).config.model_type == "bert"
+    else:
+        refuses(lambda: load_raw(str(tmp_path)), "not a causal language model: BertLMHeadModel looks ahead")
+
+
+@pytest.mark.parametrize("model_type", ["bloom", "no-such-type"])
+def test_code_of_the_folder_is_never_run(model_type: str, folder: Path):
+    ran = folder / "ran"
+    (folder / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass Evil: pass\n")
+    auto_map = {name: "evil.Evil" for name in ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer")}
+    edit_json(folder, auto_map=auto_map, model_type=model_type)
+    edit_json(folder, "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]})
+    load_tokenizer(str(folder))
+    if model_type == "bloom":
+        assert type(load_raw(str(folder))).__module__.startswith("transformers.")
+    else:
+        refuses(lambda: load_raw(str(folder)), "custom code")
+    assert not ran.exists()
+
+
+# Tokenizers, records, names
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "{}"])
+def test_a_missing_or_damaged_tokenizer(text: str | None, folder: Path):
+    if text is None:
+        for path in folder.glob("tokenizer*"):
+            path.unlink()
+    else:
+        (folder / "tokenizer.json").write_text(text)
+    refuses(lambda: load_tokenizer(str(folder)), f"no tokenizer can be loaded from {folder}")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"[]", b"7", b"null", b"{}", b"\xff\xfe", b'{"version": 1, "format": 5, "vocabulary": {}}'],
+)
+def test_a_damaged_record(data: bytes, folder: Path):
+    (folder / RECORD).write_bytes(data)
+    refuses(lambda: load_run(folder), f"{folder / RECORD} is not a run record")
+
+
+def test_a_record_that_is_a_folder(folder: Path):
+    (folder / RECORD).unlink()
+    (folder / RECORD).mkdir()
+    refuses(lambda: load_run(folder), f"{folder / RECORD} is not a run record")
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_a_record_of_another_version(version: object, folder: Path):
+    edit_json(folder, RECORD, version=version)
+    expected = f"has version {version!r}; this mnemoscope reads version {RECORD_VERSION}"
+    refuses(lambda: load_run(folder), expected)
+
+
+@pytest.mark.parametrize("key", ["format", "vocabulary"])
+def test_a_record_that_lacks_a_key(key: str, folder: Path):
+    record = json.loads((folder / RECORD).read_text())
+    del record[key]
+    (folder / RECORD).write_text(json.dumps(record))
+    refuses(lambda: load_run(folder), f"{RECORD} lacks {key}")
+
+
+@pytest.mark.parametrize(
+    "vocabulary",
+    [
+        {},
+        [],
+        None,
+        {"ids": [], "labels": [], "held_out": []},
+        {"ids": {"a": "x"}, "labels": [], "held_out": []},
+        {"ids": {"a": -1}, "labels": [], "held_out": []},
+        {"ids": {"a": 1, "b": 1}, "labels": [], "held_out": []},
+        {"ids": {"a": 1}, "labels": ["M1"], "held_out": []},
+        {"ids": {"a": 1}, "labels": 3, "held_out": []},
+    ],
+    ids=str,
+)
+def test_a_damaged_vocabulary(vocabulary: object, folder: Path):
+    edit_json(folder, RECORD, vocabulary=vocabulary)
+    refuses(lambda: load_run(folder), f"the vocabulary in {folder / RECORD} is damaged")
+
+
+@pytest.mark.parametrize("name", ["no-such/no-such", "nosuchmodel", "/no/such/folder", "a/b/c", "bad name!"])
+@pytest.mark.parametrize("load", [load_raw, load_tokenizer, lambda name: load_run(name, "parity-aligned")])
+def test_a_name_that_is_neither_here_nor_cached(load: Callable[[str], object], name: str):
+    refuses(lambda: load(name), name, "there is no such folder")

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from interp import forward
+from interp.forward import correct, generate, predict, readout
+from interp.models import FAMILIES, ModelConfig, build_model, load_raw
+from interp.tasks import Batch, house_vocabulary, known_formats, parse_format, sample
+
+FORMATS = ("parity-scratchpad", "parity-aligned", "parity-interleaved", "parity-gap2", "addition-aligned")
+
+
+def tiny(family: str, seed: int = 0) -> PreTrainedModel:
+    config = ModelConfig(family, n_layers=2, d_model=16, n_heads=2, initializer_range=0.3)
+    return build_model(config, len(house_vocabulary().ids), seed).eval()
+
+
+@pytest.fixture(params=FAMILIES, scope="module")
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return tiny(request.param)
+
+
+@torch.no_grad()
+def slow_generate(model: PreTrainedModel, batch: Batch, forced: bool) -> Tensor:
+    """Greedy decoding, literally: the whole prompt again for each token, one prompt at a time."""
+    rows = []
+    for row in batch.tokens:
+        tokens = row.clone()
+        for position in batch.predicted(forced).tolist():
+            tokens[position] = model(tokens[None, :position], use_cache=False).logits[0, -1].argmax()
+        rows.append(tokens)
+    return torch.stack(rows)
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, model: PreTrainedModel) -> list[int]:
+    """The batch size of each forward pass from now on."""
+    sizes: list[int] = []
+    original = model.forward
+
+    def counted(input_ids: Tensor, *args, **kwargs):
+        sizes.append(len(input_ids))
+        return original(input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", counted)
+    return sizes
+
+
+# predict
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_predict_reads_the_full_logits_one_position_earlier(fmt: str, model: PreTrainedModel):
+    batch = sample(fmt, 3, 4, seed=0)
+    for at in (batch.predicted(), torch.arange(1, batch.n_pos), torch.tensor([7, 3, 3])):
+        with torch.no_grad():
+            expected = model(batch.tokens).logits[:, at - 1]
+        logits = predict(model, batch, at)
+        assert logits.shape == (3, len(at), 416)
+        assert torch.allclose(logits, expected, rtol=0, atol=1e-5)
+        assert not logits.requires_grad
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+def test_predict_reads_models_of_others(kind: str, saved_foreign: Path):
+    model, batch = load_raw(str(saved_foreign / f"{kind}-house")), sample("parity-aligned", 3, 4, seed=0)
+    at = batch.predicted()
+    with torch.no_grad():
+        assert torch.allclose(predict(model, batch, at), model(batch.tokens).logits[:, at - 1], atol=1e-5)
+    assert torch.equal(generate(model, batch).tokens, slow_generate(model, batch, forced=True))
+
+
+def test_predict_gives_float32():
+    batch = sample("parity-aligned", 2, 3, seed=0)
+    half = tiny("rotary").bfloat16()
+    assert predict(half, batch, batch.predicted()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("at", [[0], [3, 0], [-1]])
+def test_nothing_predicts_position_0(at: list[int], model: PreTrainedModel):
+    with pytest.raises(ValueError, match="position 0 is not predicted"):
+        predict(model, sample("parity-aligned", 2, 3, seed=0), torch.tensor(at))
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(0, [1] * 5), (1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (99, [5])])
+def test_chunks_change_nothing(
+    rows: int, sizes: list[int], model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+):
+    batch = sample("parity-aligned", 5, 4, seed=0)
+    whole, written = predict(model, batch, batch.predicted()), generate(model, batch).tokens
+    monkeypatch.setattr(forward, "CHUNK_TOKENS", rows * batch.n_pos)
+    calls = count_calls(monkeypatch, model)
+    assert torch.allclose(predict(model, batch, batch.predicted()), whole, rtol=0, atol=1e-5)
+    assert calls == sizes
+    calls.clear()
+    assert torch.equal(generate(model, batch).tokens, written)
+    assert calls == [size for size in sizes for _ in batch.predicted()]
+
+
+@pytest.mark.parametrize("chunk", [1, 10_000])
+def test_logits_that_are_not_finite_name_the_first_prompt(chunk: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(forward, "CHUNK_TOKENS", chunk)
+    batch, model = sample("parity-aligned", 4, 3, seed=0), tiny("rotary")
+    label = next(t for t in batch.tokens[2].tolist() if not (batch.tokens[:2] == t).any())
+    with torch.no_grad():
+        model.get_parameter("gpt_neox.embed_in.weight")[label] = torch.nan
+    with pytest.raises(ValueError, match=re.escape(f"NaN or infinity, first in prompt 2: {batch.text(2)}")):
+        predict(model, batch, batch.predicted())
+    assert predict(model, batch.rows(slice(2)), batch.predicted()).isfinite().all()
+
+
+def test_correct_compares_with_the_batch(model: PreTrainedModel):
+    batch = sample("parity-aligned", 4, 3, seed=0)
+    at = batch.predicted()
+    best = predict(model, batch, at).argmax(-1)
+    right = correct(model, batch, at)
+    assert right.shape == (4, 3)
+    assert torch.equal(right, best == batch.tokens[:, at])
+    last = batch.tokens.clone()
+    last[:, at[-1]] = best[:, -1]
+    assert correct(model, batch.with_tokens(last), at)[:, -1].all()
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_readout_keeps_the_likeliest_token_and_the_output_symbols(fmt: str, model: PreTrainedModel):
+    batch = sample(fmt, 3, 4, seed=0)
+    at = batch.predicted()
+    logits, found = predict(model, batch, at), readout(model, batch, at)
+    assert torch.equal(found.likeliest, logits.argmax(-1))
+    assert found.logits.shape == (3, len(at), len(batch.format.outputs))
+    for i, symbol in enumerate(batch.format.outputs):
+        assert torch.equal(found.logits[..., i], logits[..., batch.vocabulary[symbol]])
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(0, [1] * 5), (3, [3, 2]), (9, [5])])
+def test_a_large_vocabulary_makes_chunks_smaller(
+    rows: int, sizes: list[int], model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+):
+    batch = sample("parity-aligned", 5, 4, seed=0)
+    at = batch.predicted()
+    whole = readout(model, batch, at)
+    monkeypatch.setattr(forward, "CHUNK_LOGITS", rows * len(at) * 416)
+    calls = count_calls(monkeypatch, model)
+    found = readout(model, batch, at)
+    assert calls == sizes
+    assert torch.equal(found.likeliest, whole.likeliest)
+    assert torch.allclose(found.logits, whole.logits, rtol=0, atol=1e-5)
+
+
+# generate
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("fmt", ["parity-scratchpad", "parity-aligned", "addition-aligned"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_generate_is_hugging_faces_greedy_decoding(family: str, fmt: str, seed: int):
+    model, batch = tiny(family, seed), sample(fmt, 4, 4, seed=seed)
+    at = batch.predicted(forced=False)
+    assert torch.equal(at, torch.arange(int(at[0]), batch.n_pos))
+    assert model.generation_config is not None
+    model.generation_config.eos_token_id = None  # a random model may write <eos> and stop
+    prompt = batch.tokens[:, : int(at[0])]
+    expected = model.generate(  # pyright: ignore[reportCallIssue]
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=len(at), do_sample=False
+    )
+    got = generate(model, batch, forced=False)
+    assert torch.equal(got.tokens, expected)
+    assert not torch.equal(got.tokens, batch.tokens)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "forced"),
+    [(f, True) for f in known_formats()]
+    + [(f, False) for f in known_formats() if parse_format(f).model_can_write_labels],
+)
+def test_generate_is_the_loop_without_a_cache(fmt: str, forced: bool, model: PreTrainedModel):
+    batch = sample(fmt, 3, 3, seed=1)
+    got = generate(model, batch, forced)
+    assert torch.equal(got.tokens, slow_generate(model, batch, forced))
+
+
+def test_generate_changes_only_what_is_predicted(model: PreTrainedModel):
+    batch = sample("parity-aligned", 3, 4, seed=0)
+    before = batch.tokens.clone()
+    got = generate(model, batch)
+    assert torch.equal(batch.tokens, before)
+    at = batch.predicted()
+    given = torch.ones(batch.n_pos, dtype=torch.bool)
+    given[at] = False
+    assert torch.equal(got.tokens[:, given], before[:, given])
+    assert not torch.equal(got.tokens[:, at], before[:, at])
+    assert torch.equal(got.role, batch.role)
+    assert torch.equal(got.step, batch.step)
+
+
+def test_generate_ignores_the_answers_that_are_written_in(model: PreTrainedModel):
+    batch = sample("parity-aligned", 3, 4, seed=0)
+    tokens = batch.tokens.clone()
+    tokens[:, batch.predicted()] = 7
+    assert torch.equal(generate(model, batch.with_tokens(tokens)).tokens, generate(model, batch).tokens)
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("forced", [True, False])
+def test_exact_match_by_one_forward_is_exact_match_by_decoding(
+    fmt: str, forced: bool, model: PreTrainedModel
+):
+    """Rows: as the model writes them; one token off, at each predicted position; and as they were sampled."""
+    original = sample(fmt, 2, 4, seed=0)
+    at = original.predicted(forced)
+    own = generate(model, original, forced).tokens
+    spoiled = []
+    for position in at.tolist():
+        row = own[:1].clone()
+        row[0, position] = (row[0, position] + 1) % 416
+        spoiled.append(row)
+    batch = original.with_tokens(torch.cat([own, *spoiled, original.tokens]))
+    by_forward = correct(model, batch, at).all(dim=1)
+    by_decoding = (generate(model, batch, forced).tokens == batch.tokens).all(dim=1)
+    assert torch.equal(by_forward, by_decoding)
+    assert by_forward.tolist() == [True, True] + [False] * (len(at) + 2)

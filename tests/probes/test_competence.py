@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from interp.forward import correct, generate
+from interp.models import ModelConfig, build_model
+from interp.tasks import Role, house_vocabulary, sample
+from probes.competence import accuracies, modes_of
+from tests.probes.oracle_models import OracleModel
+
+
+def by_metric(model, batch, mode="forced"):
+    return {a.metric: a for a in accuracies(model, batch, mode)}
+
+
+def test_a_model_that_is_always_right_scores_one():
+    batch = sample("parity-aligned", 40, 12, seed=0)
+    for a in by_metric(OracleModel(batch, share=1.0), batch).values():
+        assert a.estimate.value == 1.0
+        assert a.n == 40
+
+
+def test_chance_levels():
+    batch = sample("parity-aligned", 4, 10, seed=0)
+    found = by_metric(OracleModel(batch, share=1.0), batch)
+    assert {m: a.chance for m, a in found.items()} == {
+        "step": 0.5, "exact": 0.5**10, "final": 0.5, "free step": 0.5,
+    }  # fmt: skip
+    batch = sample("addition-none", 4, 3, seed=0)
+    model = build_model(ModelConfig("none", 1, 16, 2), len(house_vocabulary().ids), seed=0).eval()
+    found = by_metric(model, batch)
+    assert found["step"].chance == pytest.approx(0.1)
+    assert found["exact"].chance == pytest.approx(0.1**8)
+    assert found["final"].chance == pytest.approx(0.1**4)
+
+
+@pytest.mark.parametrize(
+    "fmt", ["parity-aligned", "parity-constant", "parity-interleaved", "parity-direct", "addition-none"]
+)
+def test_metrics_equal_a_literal_recount(fmt):
+    """On a random model, with everything decoded, whatever the shortcuts; a written step needs its label."""
+    length = 4
+    batch = sample(fmt, 12, length, seed=1)
+    model = build_model(ModelConfig("alibi", 1, 16, 2), len(house_vocabulary().ids), seed=1).eval()
+    for mode in modes_of(batch):
+        found = by_metric(model, batch, mode)
+        at = batch.predicted(mode == "forced")
+        decoded = generate(model, batch, mode == "forced").tokens
+        exact = sum(decoded[r].tolist() == batch.tokens[r].tolist() for r in range(12)) / 12
+        assert found["exact"].estimate.value == pytest.approx(exact)
+        answers = torch.isin(batch.role, torch.tensor((Role.OUTPUT, Role.ANSWER)))
+        free = (decoded == batch.tokens)[:, answers].double().mean()
+        assert found["free step"].estimate.value == pytest.approx(float(free))
+        right = dict(zip(at.tolist(), correct(model, batch, at).T, strict=True))
+        labelled = batch.at(Role.OUTPUT_LABEL).tolist() if batch.format.labels and mode == "written" else []
+        steps = [right[p] & (right[p - 1] if p - 1 in labelled else right[p]) for p in answers.nonzero().flatten().tolist()]
+        step = torch.stack(steps)
+        assert found["step"].estimate.value == pytest.approx(float(step.double().mean()))
+
+
+@pytest.mark.parametrize(
+    ("fmt", "modes"),
+    [
+        ("parity-aligned", ("forced", "written")),
+        ("parity-nonaligned", ("forced",)),
+        ("parity-scratchpad", ("forced",)),
+        ("addition-zeropad", ("forced", "written")),
+    ],
+)
+def test_modes(fmt, modes):
+    assert modes_of(sample(fmt, 1, 3, seed=0)) == modes

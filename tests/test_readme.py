@@ -1,0 +1,48 @@
+"""What the README advertises works when a stranger types it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.names import SHIPPED, shipped_runs
+from experiments.tables import with_table
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_snippets_run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "output label 25" in done.stdout
+
+
+def test_commands_of_the_readme_exist():
+    from experiments import cli
+
+    verbs = set(re.findall(r"mnemoscope ([a-z]+) ", README))
+    assert verbs
+    assert verbs <= {verb.__name__.lower() for verb in (cli.Train, cli.Evaluate, cli.Verdict)}
+
+
+def test_the_accuracy_table_is_the_committed_results():
+    assert with_table(README) == README, "run `python -m experiments.tables`"
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_shipped_runs_are_small():
+    sizes = {name: sum(f.stat().st_size for f in (SHIPPED / name).iterdir()) for name in shipped_runs()}
+    assert all(size <= 4 * 2**20 for size in sizes.values()), sizes
+    assert sum(sizes.values()) <= 80 * 2**20
