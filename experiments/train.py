@@ -70,7 +70,7 @@ class Train:
         print(f"next: mnemoscope evaluate {trained.folder}", file=sys.stderr)
         return 0
 
-    def recipe(self):  # noqa: ANN201  (the type would import torch)
+    def recipe(self):
         """The recipe that these options mean."""
         from experiments.training.recipe import Recipe
         from interp.models import ModelConfig

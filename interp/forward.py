@@ -58,8 +58,8 @@ def readout(model: PreTrainedModel, batch: Batch, at: Int[Tensor, " predicted"])
 
 @torch.no_grad()
 def _logits(model: PreTrainedModel, batch: Batch, at: Tensor) -> Iterator[Float[Tensor, "chunk predicted d_vocab"]]:
-    if (at < 1).any():
-        raise ValueError("position 0 is not predicted by anything")
+    if not len(at) or (at < 1).any():
+        raise ValueError(f"predicted positions must be at least 1, and at least one; got {at.tolist()}")
     vocab = model.config.vocab_size
     size = max(1, min(CHUNK_TOKENS // batch.n_pos, CHUNK_LOGITS // (len(at) * vocab)))
     keep = (at - 1).to(model.device)

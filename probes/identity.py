@@ -94,7 +94,7 @@ def follow_the_label(
     n = len(x)
     length = int(x.at(Role.INPUT).numel())
 
-    def measure(do: Batch):  # noqa: ANN202
+    def measure(do: Batch):
         margin, follows = _margin(model, do, x, i)
         return ratio(base - margin, full, level), wilson(int(follows.sum()), n, level)
 

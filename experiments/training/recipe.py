@@ -95,7 +95,7 @@ def parts(recipe: Recipe, step: int, process: int = 0) -> list[Part]:
         return int(rng.integers(1, min(longest, int(top)) + 1))
 
     def batch(name: str, n: int | tuple[int, int], share: float) -> Batch:
-        seed = int(rng.integers(2**63))
+        seed = int(rng.integers(2**63)) % 2**32
         positions = sample(name, 1, n, 0).n_pos
         # Many tiny prompts would cost more in overhead than they teach; few long ones are too noisy.
         size = min(128, max(8, int(recipe.tokens * share / positions)))

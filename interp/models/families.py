@@ -75,6 +75,10 @@ def build_model(config: ModelConfig, vocab_size: int, seed: int) -> PreTrainedMo
             case _:
                 # Sequential blocks, as in the other families, so that a residual between attention and
                 # MLP (resid_mid) exists.
+                rotary = {
+                    "rotary_pct": config.rotary_pct if config.family == "rotary" else 0.0,
+                    "rotary_emb_base": config.rotary_base,
+                }
                 return GPTNeoXForCausalLM(
                     GPTNeoXConfig(
                         hidden_size=config.d_model,
@@ -82,9 +86,8 @@ def build_model(config: ModelConfig, vocab_size: int, seed: int) -> PreTrainedMo
                         num_attention_heads=config.n_heads,
                         intermediate_size=4 * config.d_model,
                         max_position_embeddings=config.n_ctx,
-                        rotary_pct=config.rotary_pct if config.family == "rotary" else 0.0,
-                        rotary_emb_base=config.rotary_base,
                         use_parallel_residual=False,
+                        **rotary,
                         **common,
                     )
                 )

@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -129,7 +130,7 @@ def load_raw(source: str) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise ValueError(f"{config.model_type!r} is not a causal language model")
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             attn_implementation="eager",
@@ -137,6 +138,7 @@ def load_raw(source: str) -> PreTrainedModel:
             trust_remote_code=False,
             output_loading_info=True,
         )
+        model, info = loaded
     except _BAD_FILES as error:
         if "ignore_mismatched_sizes" in str(error):  # names a report that went elsewhere
             raise ValueError(f"the weights in {source} have other shapes than in its config.json") from error

@@ -106,7 +106,7 @@ class Batch:
         """Positions whose tokens the model must write; the logits that predict them stand one earlier.
 
         `forced=True` is the paper's environment-forced mode: labels are put there from outside and only
-        the answers are predicted. `forced=False`: the model writes every token after the first separator.
+        the answers are predicted. `forced=False`: the model writes every token after `===`, fillers included.
         Raises `ValueError` where the labels cannot be predicted (non-aligned parity draws them at random).
         """
         answers = torch.isin(self.role, torch.tensor(ANSWER_ROLES))

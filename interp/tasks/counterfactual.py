@@ -53,10 +53,11 @@ def swap_labels(batch: Batch, i: Step, j: Step, role: Role = Role.INPUT_LABEL) -
 
 
 def rename_labels(batch: Batch, seed: int, held_out: bool = False) -> Batch:
-    """Each label gets another name, the same one wherever it stands in its prompt (M3 of science 2.1).
+    """Each label gets a new name, the same one wherever it stands in its prompt (M3 of science 2.1).
 
-    New names are drawn without repeats from the label pool, or with `held_out=True` from labels that no
-    prompt of the task has ever contained. Raises `ValueError` when a prompt has more labels than there are names.
+    A label may draw its own name, one time in as many as there are names. New names are drawn without
+    repeats from the label pool, or with `held_out=True` from labels that no prompt of the task has ever
+    contained. Raises `ValueError` when a prompt has more labels than there are names.
     """
     if not batch.format.labels:
         raise ValueError(f"{batch.format} has no labels to rename")
@@ -124,8 +125,12 @@ def redraw(batch: Batch, seed: int, keep: Literal["", "labels", "inputs"] = "") 
     if keep not in ("", "labels", "inputs"):
         raise ValueError(f"keep must be '', 'labels' or 'inputs'; got {keep!r}")
     if keep == "inputs":
+        if batch.format.labels == "fixed":
+            raise ValueError(f"labels of {batch.format} are the same in every prompt; there is nothing to redraw")
         return rename_labels(batch, seed)
     fresh = sample(batch.format, len(batch), batch.length, seed, batch.vocabulary)
+    if torch.equal(fresh.tokens, batch.tokens):
+        raise ValueError(f"seed {seed} draws the same prompts again; use another seed")
     if keep == "" or not batch.format.labels:
         return fresh
     tokens = fresh.tokens.clone()

@@ -30,6 +30,10 @@ class Format:
     gap: int = 0
     period: int = 0
 
+    def __post_init__(self) -> None:
+        if (self.gap > 0) != (self.name == "gap") or (self.period > 0) != (self.name == "cyclic"):
+            raise ValueError(f"{self.task}-{self.name} with gap {self.gap} and period {self.period}; use parse_format")
+
     def __str__(self) -> str:
         suffix = {"gap": self.gap, "cyclic": self.period if self.period != DEFAULT_PERIOD else ""}
         return f"{self.task}-{self.name}{suffix.get(self.name, '')}"

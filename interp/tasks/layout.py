@@ -43,9 +43,12 @@ def assemble(
 
 
 def generator(seed: int) -> torch.Generator:
-    """The one way from a public integer seed to random numbers."""
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be an integer from 0 to 2**63 - 1; got {seed}")
+    """The one way from a public integer seed to random numbers.
+
+    Torch's CPU generator ignores all but the low 32 bits of a seed, so larger ones would repeat smaller ones.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be an integer from 0 to 2**32 - 1; got {seed}")
     return torch.Generator().manual_seed(seed)
 
 

@@ -21,19 +21,27 @@ TITLES = {
 class Estimate(Protocol):
     """A value with its interval."""
 
-    value: float
-    low: float
-    high: float
+    @property
+    def value(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
 
 
 class Point(Protocol):
     """One accuracy: see `probes.evidence.Accuracy`."""
 
-    metric: str
-    mode: str
-    length: int
-    estimate: Estimate
-    chance: float
+    @property
+    def metric(self) -> str: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def estimate(self) -> Estimate: ...
+    @property
+    def chance(self) -> float: ...
 
 
 def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | None) -> Figure:

@@ -83,7 +83,7 @@ def test_predict_gives_float32():
 
 @pytest.mark.parametrize("at", [[0], [3, 0], [-1]])
 def test_nothing_predicts_position_0(at: list[int], model: PreTrainedModel):
-    with pytest.raises(ValueError, match="position 0 is not predicted"):
+    with pytest.raises(ValueError, match="predicted positions must be at least 1"):
         predict(model, sample("parity-aligned", 2, 3, seed=0), torch.tensor(at))
 
 

@@ -52,8 +52,8 @@ def test_metrics_equal_a_literal_recount(fmt):
         assert found["free step"].estimate.value == pytest.approx(float(free))
         right = dict(zip(at.tolist(), correct(model, batch, at).T, strict=True))
         labelled = batch.at(Role.OUTPUT_LABEL).tolist() if batch.format.labels and mode == "written" else []
-        steps = [right[p] & (right[p - 1] if p - 1 in labelled else right[p]) for p in answers.nonzero().flatten().tolist()]
-        step = torch.stack(steps)
+        ends = answers.nonzero().flatten().tolist()
+        step = torch.stack([right[p] & right[p - 1] if p - 1 in labelled else right[p] for p in ends])
         assert found["step"].estimate.value == pytest.approx(float(step.double().mean()))
 
 

@@ -18,8 +18,11 @@ def test_an_address_follows_the_label_wholly(fmt):
     for name in ("M1", "M2"):
         assert found[name].effect.value == pytest.approx(1.0, abs=1e-6)
         assert found[name].follows.value == 1.0
-        assert found[name].control.value == pytest.approx(0.0, abs=1e-6)
-        assert found[name].control_follows.value == 0.0
+        control, follows = found[name].control, found[name].control_follows
+        assert control is not None
+        assert follows is not None
+        assert control.value == pytest.approx(0.0, abs=1e-6)
+        assert follows.value == 0.0
     for name in ("M3", "held out"):
         assert found[name].effect.value == pytest.approx(0.0, abs=1e-6)
         assert found[name].follows.value == 0.0

@@ -211,6 +211,13 @@ def test_a_pickle_is_named_and_never_loaded(name: str, folder: Path):
     assert not (folder / "boom").exists()
 
 
+def test_a_pickle_is_not_loaded_beside_other_safetensors(folder: Path):
+    weights = folder / "model.safetensors"
+    torch.save(load_file(weights), folder / "pytorch_model.bin")
+    weights.rename(folder / "adapter.safetensors")
+    refuses(lambda: load_raw(str(folder)), "no file named model.safetensors")
+
+
 @pytest.mark.parametrize("keep", [0.0, 0.0001, 0.01, 0.1, 0.5, 0.9, 0.999999])
 def test_truncated_weights(keep: float, folder: Path):
     path = folder / "model.safetensors"

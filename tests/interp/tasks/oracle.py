@@ -1,4 +1,4 @@
-"""A second opinion on every prompt, from its text alone. It shares no code with `interp`: it imports none of it.
+"""A second opinion on every prompt, from its text alone. It imports nothing of `interp`.
 
 It re-reads a prompt token by token, by the literal formats of the paper (science 1.1), names each position
 and recomputes what the output part must be.

@@ -12,7 +12,7 @@ from interp.tasks.layout import generator
 
 ADDITION = [name for name in known_formats() if name.startswith("addition")]
 HOUSE = house_vocabulary()
-# Science 1.1, 12 + 9 = 021. Labels by place, units first; non-aligned: the first operand's, then the second's.
+# Science 1.1, 12 + 9 = 021. Labels by place, units first; non-aligned: first operand, then second.
 LITERAL = [
     ("addition-none", None, ">>> 1 2 + 9 === 1 2 0 ### 0 2 1"),
     (

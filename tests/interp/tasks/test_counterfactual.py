@@ -157,9 +157,9 @@ def test_steps_may_differ_from_prompt_to_prompt(name):
         ("parity-aligned", 0, 1, Role.OUTPUT_LABEL, "no output label with step 0"),
         ("parity-scratchpad", 1, 2, Role.INPUT_LABEL, "no input label in parity-scratchpad"),
         ("parity-aligned", 1, 2, Role.ANSWER_LABEL, "no answer label in parity-aligned"),
-        ("parity-aligned", 1, 2, Role.INPUT, "role must be one of INPUT_LABEL, OUTPUT_LABEL, ANSWER_LABEL; got INPUT"),
-        ("parity-aligned", torch.tensor([1, 2]), 3, Role.INPUT_LABEL, r"steps must be one number or \[batch\]=3"),
-        ("parity-aligned", torch.tensor([1, 2, 3]), 3, Role.INPUT_LABEL, "one for each prompt.* and 3 are the same"),
+        ("parity-aligned", 1, 2, Role.INPUT, "one of INPUT_LABEL, OUTPUT_LABEL, ANSWER_LABEL; got INPUT"),
+        ("parity-aligned", torch.tensor([1, 2]), 3, Role.INPUT_LABEL, r"one number or \[batch\]=3"),
+        ("parity-aligned", torch.tensor([1, 2, 3]), 3, Role.INPUT_LABEL, r"each prompt\) and 3 are the same"),
         ("parity-aligned", torch.tensor([1, 2, 6]), 3, Role.INPUT_LABEL, "no input label with step 6"),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_swap_that_means_nothing_is_refused(name, i, j, role, message):
 
 @pytest.mark.parametrize("role", LABEL_ROLES)
 def test_labels_of_different_operands_are_not_traded(role):
-    with pytest.raises(ValueError, match="operand 0 has no .* label with step 2"):
+    with pytest.raises(ValueError, match=r"operand 0 has no .* label with step 2"):
         swap_labels(sample("addition-nonaligned", 2, (1, 2), seed=0), 1, 2, role)
 
 
@@ -296,7 +296,8 @@ def test_flip_and_recompute_passes_the_oracle_and_changes_no_label(name):
 def test_after_a_flip_that_keeps_the_scratchpad_only_that_step_is_wrong():
     """Under teacher forcing parity(i) = bit(i) XOR the written parity(i-1)."""
     flipped = flip_input(sample("parity-aligned", 8, 9, seed=0), 4)
-    bits, written = ((flipped.tokens[:, flipped.at(r)] == HOUSE["1"]).long() for r in (Role.INPUT, Role.OUTPUT))
+    sides = (Role.INPUT, Role.OUTPUT)
+    bits, written = ((flipped.tokens[:, flipped.at(r)] == HOUSE["1"]).long() for r in sides)
     previous = torch.nn.functional.pad(written, (1, 0))[:, :-1]
     assert ((bits ^ previous) != written).any(dim=0).tolist() == [step == 4 for step in range(1, 10)]
 
@@ -340,18 +341,22 @@ def test_a_redraw_passes_the_oracle_and_holds_what_it_should(name, keep):
         assert torch.equal(fresh.tokens[:, inputs], batch.tokens[:, inputs]) == (keep == "inputs")
 
 
-@given(st.sampled_from(FORMATS), st.integers(0, 2**40))
+@given(st.sampled_from(FORMATS), st.integers(1, 2**32 - 1))
 @settings(deadline=None, max_examples=30)
 def test_a_redraw_is_of_its_seed(name, seed):
-    batch = sample(name, 3, dict(SHORT)[name], seed=0)
-    assert torch.equal(redraw(batch, seed).tokens, sample(name, 3, dict(SHORT)[name], seed).tokens)
+    batch = sample(name, 30, dict(SHORT)[name], seed=0)
+    assert torch.equal(redraw(batch, seed).tokens, sample(name, 30, dict(SHORT)[name], seed).tokens)
 
 
 def test_a_redraw_that_means_nothing_is_refused():
     with pytest.raises(ValueError, match="keep must be '', 'labels' or 'inputs'; got 'bits'"):
         redraw(sample("parity-aligned", 1, 3, seed=0), seed=0, keep="bits")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="values of recall belong to its labels"):
-        redraw(sample("recall-ordered", 1, 3, seed=0), seed=0, keep="labels")
+        redraw(sample("recall-ordered", 1, 3, seed=0), seed=1, keep="labels")
+    with pytest.raises(ValueError, match="seed 0 draws the same prompts again"):
+        redraw(sample("parity-aligned", 1, 3, seed=0), seed=0)
+    with pytest.raises(ValueError, match="are the same in every prompt"):
+        redraw(sample("parity-numeric", 1, 3, seed=0), seed=1, keep="inputs")
     with pytest.raises(ValueError, match="no labels to rename"):
         redraw(sample("parity-scratchpad", 1, 3, seed=0), seed=0, keep="inputs")
 
@@ -360,5 +365,5 @@ def test_edits_leave_the_global_random_state_alone():
     batch = sample("parity-aligned", 4, 5, seed=0)
     state = torch.random.get_rng_state()
     rename_labels(batch, seed=0)
-    redraw(batch, seed=0)
+    redraw(batch, seed=1)
     assert torch.equal(torch.random.get_rng_state(), state)

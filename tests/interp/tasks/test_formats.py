@@ -10,11 +10,7 @@ PARITY_LENGTHS = (1, 2, 3, 5, 10, 20, 60)
 PAIRS = ((1, 1), (2, 1), (1, 2), (5, 3), (3, 5), (14, 14), (20, 20))
 EXTRA = ("parity-cyclic2", "parity-cyclic1", "parity-cyclic64", "parity-gap3")
 FORMATS = known_formats() + EXTRA
-CASES = [
-    (name, length)
-    for name in FORMATS
-    for length in (PAIRS if name.startswith("addition") else PARITY_LENGTHS)
-]
+CASES = [(name, length) for name in FORMATS for length in (PAIRS if name.startswith("addition") else PARITY_LENGTHS)]
 SHORT = [(name, (3, 2) if name.startswith("addition") else 3) for name in FORMATS]
 
 

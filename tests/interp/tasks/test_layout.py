@@ -24,13 +24,13 @@ def test_fixed_repeats_one_row():
     assert fixed(torch.tensor([5, 6]), 3).tolist() == [[5, 6]] * 3
 
 
-@pytest.mark.parametrize("seed", [-1, 2**63, -(2**70)])
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**63, -(2**70)])
 def test_a_seed_outside_the_range_is_refused(seed):
     with pytest.raises(ValueError, match=f"seed must be an integer from 0 to .*; got {seed}"):
         generator(seed)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2**32, 2**63 - 1])
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])
 def test_a_seed_gives_the_same_numbers_again(seed):
     first, second = (torch.randint(10**6, (8,), generator=generator(seed)) for _ in range(2))
     assert torch.equal(first, second)
@@ -42,11 +42,6 @@ def numbers(seed):
 
 def test_seeds_give_different_numbers():
     assert len({tuple(numbers(seed)) for seed in (0, 1, 2, 10**6, 2**31, 2**32 - 1)}) == 6
-
-
-@pytest.mark.xfail(strict=True, reason="torch's CPU generator reads the low 32 bits of a seed alone")
-def test_seeds_that_share_their_low_32_bits_give_different_numbers():
-    assert numbers(2**40 + 3) != numbers(3)
 
 
 @given(st.integers(1, 60), st.integers(0, 2**31), st.data())
@@ -73,9 +68,7 @@ BRANCHES = [(128, 5), (128, 31), (128, 32), (128, 128), (9, 2), (8, 2), (2, 1)]
 def test_each_place_of_a_draw_is_uniform_over_the_pool(size, count):
     """Places of one draw depend on each other, so each is tested alone, at a level that covers them all."""
     drawn = draw_without_repeats(torch.arange(size), 20_000, count, generator(5))
-    p_values = [
-        stats.chisquare(torch.bincount(drawn[:, i], minlength=size).numpy()).pvalue for i in range(count)
-    ]
+    p_values = [stats.chisquare(torch.bincount(drawn[:, i], minlength=size).numpy()).pvalue for i in range(count)]
     assert min(p_values) > 1e-3 / count
 
 

@@ -50,7 +50,12 @@ def byte_level_words():
 
 FOREIGN = {
     "some symbols": tokenizer_of(
-        [*[">>>", "===", "0", "1", "[0]", "a", "+", "3", "M4", "M17", "M150", "#", "c2", "c5"], *PUNCTUATION, *LETTERS, *WORDS[:300]]
+        [
+            *[">>>", "===", "0", "1", "[0]", "a", "+", "3", "M4", "M17", "M150", "#", "c2", "c5"],
+            *PUNCTUATION,
+            *LETTERS,
+            *WORDS[:300],
+        ]
     ),
     "byte level": tokenizer_of(byte_level_words(), "bpe"),
     "no digits": tokenizer_of([*PUNCTUATION, *LETTERS, *WORDS[300:600]]),
@@ -59,7 +64,7 @@ FOREIGN = {
 FITS = [(kind, name) for kind in FOREIGN for name in FORMATS]
 
 
-def text_of(tokenizer, token):
+def text_of(tokenizer, token) -> str:
     return tokenizer.convert_ids_to_tokens(token)
 
 
@@ -217,8 +222,8 @@ def test_the_house_tokenizer_is_fitted_by_its_names():
 
 
 def test_some_fits_in_full():
-    fitted = fit_vocabulary(tokenizer_of(["x", "===", ",", ".", "Ġ0", "foo", "bar", "foo?", "ĠFoo", "baz", "bäh", "M2", "7"]), parse_format("parity-gap1"))
-    # 0 <unk>, 1 x, 2 ===, 3 ',', 4 '.', 5 Ġ0, 6 foo, 7 bar, 8 foo?, 9 ĠFoo (foo again), 10 baz, 11 bäh, 12 M2
+    words = ["x", "===", ",", ".", "Ġ0", "foo", "bar", "foo?", "ĠFoo", "baz", "bäh", "M2", "7"]  # ids from 1
+    fitted = fit_vocabulary(tokenizer_of(words), parse_format("parity-gap1"))
     assert fitted.ids == {"===": 2, "0": 5, ">>>": 3, "_": 4, "1": 1, "M1": 6, "M2": 12, "M3": 7, "M4": 10}
     assert (fitted.labels, fitted.held_out) == (("M1", "M2", "M3"), ("M4",))
 

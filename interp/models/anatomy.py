@@ -1,0 +1,276 @@
+"""What does each block compute, step by step and at some positions only?
+
+A raw Hugging Face model, taken apart into the steps between TransformerLens's sites, on the model's own
+modules and weights. The patching engine runs these steps on few positions and many patches at once; a
+self-test holds them to the raw model's logits before they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+SUPPORTED = ("bloom", "gpt_neox", "gpt2", "llama")
+# Largest difference of the self-test from the raw logits, relative to their spread.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Block:
+    """The modules of one block. `out` is the attention's output projection, `mlp_last` the MLP's.
+
+    `split` turns the output of `qkv` (one fused projection, or three) into q, k and v, each
+    `[... pos head d_head]`. `parallel` blocks feed the MLP from resid_pre and have no resid_mid.
+    """
+
+    module: nn.Module
+    ln1: nn.Module
+    ln2: nn.Module
+    qkv: tuple[nn.Module, ...]
+    split: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    out: nn.Module
+    mlp_body: Callable[[Tensor], Tensor]
+    mlp_last: nn.Module
+    parallel: bool
+
+    def project(self, resid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v (before any rotation), each `[... pos head d_head]`, from resid_pre `[... pos d_model]`."""
+        normed = self.ln1(resid)
+        return self.split(*(projection(normed) for projection in self.qkv))
+
+    def attn_out(self, z: Tensor) -> Tensor:
+        """The attention's output `[... pos d_model]` from z `[... pos head d_head]`."""
+        return self.out(z.flatten(-2))
+
+    def mlp_out(self, resid: Tensor) -> Tensor:
+        """The MLP's output from the residual that feeds it: resid_mid, or resid_pre in parallel blocks."""
+        return self.mlp_last(self.mlp_body(self.ln2(resid)))
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A model as steps. `softmax_dtype` is the type that this architecture computes patterns in."""
+
+    raw: PreTrainedModel
+    blocks: tuple[Block, ...]
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    scale: float
+    slopes: Float[Tensor, " head"] | None
+    rotation: Callable[[Int[Tensor, " pos"]], tuple[Tensor, Tensor]] | None
+    softmax_dtype: torch.dtype | None
+    final_norm: nn.Module
+    start: Callable[[Tensor], Tensor]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.raw.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return self.raw.dtype
+
+    def embed(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """resid_pre of layer 0."""
+        return self.start(tokens)
+
+    def rotate(self, x: Tensor, positions: Int[Tensor, " pos"]) -> Tensor:
+        """q or k `[... pos head d_head]` as attention uses it; the same where the encoding is not rotary."""
+        if self.rotation is None:
+            return x
+        cos, sin = (t.unsqueeze(1) for t in self.rotation(positions))  # [pos 1 rotary]
+        n = cos.shape[-1]
+        turned, rest = x[..., :n], x[..., n:]
+        half = n // 2
+        swapped = torch.cat([-turned[..., half:], turned[..., :half]], dim=-1)
+        return torch.cat([turned * cos + swapped * sin, rest], dim=-1)
+
+    def bias(self, dest: Int[Tensor, " dest"], src: Int[Tensor, " src"]) -> Float[Tensor, "head dest src"]:
+        """What is added to the scores: the causal mask and, for ALiBi, the slopes times the key's position."""
+        mask = torch.zeros(len(dest), len(src), dtype=self.dtype, device=self.device)
+        mask = mask.masked_fill(src.unsqueeze(0) > dest.unsqueeze(1), torch.finfo(self.dtype).min)
+        if self.slopes is None:
+            return mask.unsqueeze(0)
+        return mask + (self.slopes.unsqueeze(1) * src).to(self.dtype).unsqueeze(1)
+
+    def softmax(self, scores: Tensor) -> Tensor:
+        """The pattern, in the type in which the architecture computes it."""
+        return torch.softmax(scores, dim=-1, dtype=self.softmax_dtype).to(self.dtype)
+
+    def expand_heads(self, x: Tensor) -> Tensor:
+        """k or v with each key-value head repeated for the query heads that share it, `[... head d_head]`."""
+        return x if self.n_kv_heads == self.n_heads else x.repeat_interleave(self.n_heads // self.n_kv_heads, dim=-2)
+
+    def pattern(
+        self, q: Float[Tensor, "... dest head d_head"], k: Float[Tensor, "... src kv_head d_head"],
+        dest: Int[Tensor, " dest"], src: Int[Tensor, " src"],
+    ) -> Float[Tensor, "... head dest src"]:  # fmt: skip
+        """Attention from q and k before rotation."""
+        q, k = self.rotate(q, dest), self.expand_heads(self.rotate(k, src))
+        scores = torch.einsum("...dhe,...she->...hds", q, k) * self.scale
+        return self.softmax(scores + self.bias(dest, src))
+
+    def mix(self, pattern: Float[Tensor, "... head dest src"], v: Tensor) -> Float[Tensor, "... dest head d_head"]:
+        """z from a pattern and v `[... src kv_head d_head]`."""
+        return torch.einsum("...hds,...she->...dhe", pattern, self.expand_heads(v))
+
+    def unembed(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
+        """Logits from the last resid_post."""
+        head = self.raw.get_output_embeddings()
+        assert isinstance(head, nn.Module)
+        return head(self.final_norm(resid))
+
+    @torch.no_grad()
+    def self_test(self) -> None:
+        """Raises `RuntimeError` unless the steps give the raw model's logits."""
+        gen = torch.Generator().manual_seed(0)
+        tokens = torch.randint(self.raw.config.vocab_size, (2, 7), generator=gen).to(self.device)
+        resid, positions = self.embed(tokens), torch.arange(7, device=self.device)
+        for block in self.blocks:
+            q, k, v = block.project(resid)
+            mid = resid + block.attn_out(self.mix(self.pattern(q, k, positions, positions), v))
+            resid = mid + block.mlp_out(resid if block.parallel else mid)
+        expected = self.raw(tokens, use_cache=False).logits
+        difference = float((self.unembed(resid) - expected).abs().max() / expected.std().clamp_min(1e-6))
+        # Half precision rounds differently in a different order of operations.
+        if not difference <= (TOLERANCE if self.dtype in (torch.float32, torch.float64) else 0.1):
+            raise RuntimeError(
+                f"{type(self.raw).__name__} taken apart differs from the raw model by {difference:.1e} of its "
+                "logits' spread; this configuration is not supported"
+            )
+
+
+def anatomy_of(raw: PreTrainedModel) -> Anatomy:
+    """Takes a raw model apart, and proves that the parts make the whole.
+
+    Raises `ValueError` for an architecture that is not among `SUPPORTED`, or for a model in training mode.
+    """
+    if raw.training:
+        raise ValueError("the model is in training mode; call model.eval() first")
+    match raw.config.model_type:
+        case "bloom":
+            found = _bloom(raw)
+        case "gpt_neox":
+            found = _gpt_neox(raw)
+        case "gpt2":
+            found = _gpt2(raw)
+        case "llama":
+            found = _llama(raw)
+        case other:
+            raise ValueError(f"patching knows the architectures {', '.join(SUPPORTED)}; this model is {other!r}")
+    found.self_test()
+    return found
+
+
+def _interleaved(n_heads: int, d_head: int) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """The fused layout of BLOOM and GPT-NeoX: for each head its q, k and v in turn."""
+
+    def split(fused: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = fused.unflatten(-1, (n_heads, 3, d_head)).unbind(-2)
+        return q, k, v
+
+    return split
+
+
+def _bloom(raw: Any) -> Anatomy:
+    from transformers.models.bloom.modeling_bloom import _get_alibi_slopes
+
+    config, body = raw.config, raw.transformer
+    if config.apply_residual_connection_post_layernorm:
+        raise ValueError("BLOOM with apply_residual_connection_post_layernorm is not supported")
+    d_head = config.hidden_size // config.n_head
+    blocks = tuple(
+        Block(
+            b, b.input_layernorm, b.post_attention_layernorm, (b.self_attention.query_key_value,),
+            _interleaved(config.n_head, d_head), b.self_attention.dense,
+            lambda x, mlp=b.mlp: mlp.gelu_impl(mlp.dense_h_to_4h(x)), b.mlp.dense_4h_to_h, False,
+        )
+        for b in body.h
+    )  # fmt: skip
+    return Anatomy(
+        raw, blocks, config.n_head, config.n_head, d_head, d_head**-0.5,
+        _get_alibi_slopes(config.n_head, raw.device), None, torch.float32, body.ln_f,
+        lambda tokens: body.word_embeddings_layernorm(body.word_embeddings(tokens)),
+    )  # fmt: skip
+
+
+def _gpt_neox(raw: Any) -> Anatomy:
+    config, body = raw.config, raw.gpt_neox
+    d_head = config.hidden_size // config.num_attention_heads
+    blocks = tuple(
+        Block(
+            b, b.input_layernorm, b.post_attention_layernorm, (b.attention.query_key_value,),
+            _interleaved(config.num_attention_heads, d_head), b.attention.dense,
+            lambda x, mlp=b.mlp: mlp.act(mlp.dense_h_to_4h(x)), b.mlp.dense_4h_to_h, config.use_parallel_residual,
+        )
+        for b in body.layers
+    )  # fmt: skip
+    return Anatomy(
+        raw, blocks, config.num_attention_heads, config.num_attention_heads, d_head, d_head**-0.5, None,
+        _rotation(raw, body.rotary_emb), torch.float32, body.final_layer_norm, body.embed_in,
+    )  # fmt: skip
+
+
+def _gpt2(raw: Any) -> Anatomy:
+    config, body = raw.config, raw.transformer
+    if config.scale_attn_by_inverse_layer_idx or config.reorder_and_upcast_attn or config.add_cross_attention:
+        raise ValueError("GPT-2 with scaling by layer, upcast attention or cross-attention is not supported")
+    n_heads = config.n_head
+    d_head = config.n_embd // n_heads
+
+    def split(fused: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = fused.unflatten(-1, (3, n_heads, d_head)).unbind(-3)
+        return q, k, v
+
+    blocks = tuple(
+        Block(
+            b, b.ln_1, b.ln_2, (b.attn.c_attn,), split, b.attn.c_proj,
+            lambda x, mlp=b.mlp: mlp.act(mlp.c_fc(x)), b.mlp.c_proj, False,
+        )
+        for b in body.h
+    )  # fmt: skip
+
+    def start(tokens: Tensor) -> Tensor:
+        return body.wte(tokens) + body.wpe(torch.arange(tokens.shape[1], device=tokens.device))
+
+    scale = d_head**-0.5 if config.scale_attn_weights else 1.0
+    return Anatomy(raw, blocks, n_heads, n_heads, d_head, scale, None, None, None, body.ln_f, start)
+
+
+def _llama(raw: Any) -> Anatomy:
+    config, body = raw.config, raw.model
+    n_heads, n_kv, d_head = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+
+    def split(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return q.unflatten(-1, (n_heads, d_head)), k.unflatten(-1, (n_kv, d_head)), v.unflatten(-1, (n_kv, d_head))
+
+    blocks = tuple(
+        Block(
+            b, b.input_layernorm, b.post_attention_layernorm,
+            (b.self_attn.q_proj, b.self_attn.k_proj, b.self_attn.v_proj), split, b.self_attn.o_proj,
+            lambda x, mlp=b.mlp: mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x), b.mlp.down_proj, False,
+        )
+        for b in body.layers
+    )  # fmt: skip
+    return Anatomy(
+        raw, blocks, n_heads, n_kv, d_head, d_head**-0.5, None, _rotation(raw, body.rotary_emb), torch.float32,
+        body.norm, body.embed_tokens,
+    )  # fmt: skip
+
+
+def _rotation(raw: PreTrainedModel, rotary: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def rotation(positions: Tensor) -> tuple[Tensor, Tensor]:
+        like = torch.empty(0, dtype=raw.dtype, device=raw.device)
+        cos, sin = rotary(like, positions.unsqueeze(0))
+        return cos[0], sin[0]
+
+    return rotation
