@@ -1,0 +1,1 @@
+"""Which activation, moved from one run to another, changes the answer?"""

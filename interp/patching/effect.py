@@ -1,0 +1,151 @@
+"""What did each patch do, how was that checked, and what did it cost?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas
+    from transformer_lens.patching import PatchingResult
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What was verified while the sweep ran; differences are the largest, in units of the metric.
+
+    `positive`: patching everything gives the source run. `negative`: patching a run with itself changes
+    nothing. `spot_cells` random cells were recomputed by the literal loop on the raw model.
+    """
+
+    positive: float
+    negative: float
+    spot_cells: int
+    spot_difference: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the sweep did, counted: patches asked for and those that could not matter, FLOPs and rows."""
+
+    patches: int
+    skipped: int
+    flops: float
+    loop_flops: float
+    lower_bound_flops: float
+    chunk_rows: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class PatchEffect:
+    """The metric of every patched run, for each prompt.
+
+    Shapes:
+        values: `[*axes batch]`, the metric after each patch.
+        base:   `[batch]`, the metric of the run that is patched into.
+        source: `[batch]`, the metric of the run that activations come from.
+
+    `axes` names the swept axes ("layer", "pos", "head") and `labels` their entries; positions are in words.
+    """
+
+    site: str
+    metric: str
+    direction: str
+    axes: tuple[str, ...]
+    labels: dict[str, tuple[str | int, ...]]
+    values: Float[Tensor, "*cells batch"]
+    base: Float[Tensor, " batch"]
+    source: Float[Tensor, " batch"]
+    checks: Checks | None = None
+    cost: Cost | None = None
+    details: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        expected = (*(len(self.labels[a]) for a in self.axes), len(self.base))
+        if tuple(self.values.shape) != expected or self.base.shape != self.source.shape:
+            raise ValueError(f"values must be {expected} for axes {self.axes}; got {tuple(self.values.shape)}")
+
+    @property
+    def change(self) -> Float[Tensor, "*cells batch"]:
+        """Metric after the patch minus before it."""
+        return self.values - self.base
+
+    @property
+    def recovered(self) -> Float[Tensor, "*cells"]:
+        """Share of the way from base to source, ratio of means over prompts: 0 for no effect, 1 for all.
+
+        Raises `ValueError` where the two runs do not differ in the metric: there is nothing to recover.
+        """
+        full = self.source - self.base
+        mean, error = float(full.mean()), float(full.std(correction=0)) / max(1, len(full)) ** 0.5
+        if abs(mean) <= max(3 * error if len(full) > 1 else 0.0, 1e-6):
+            raise ValueError(
+                f"source and base differ by {mean:.3g} in {self.metric}: too little to recover; look at `change`"
+            )
+        return self.change.mean(dim=-1) / mean
+
+    def top(self, k: int = 5) -> list[tuple[tuple[str | int, ...], float]]:
+        """The k cells whose patch moves the mean metric most, with that change."""
+        change = self.change.mean(dim=-1)
+        order = change.flatten().abs().argsort(descending=True, stable=True)[:k].tolist()
+        names = list(product(*(self.labels[a] for a in self.axes)))
+        return [(names[i], float(change.flatten()[i])) for i in order]
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row a cell and prompt: axes, prompt, value, base, source. Written as parquet by the verbs."""
+        import pandas
+
+        names = list(product(*(self.labels[a] for a in self.axes)))
+        n = len(self.base)
+        columns: dict[str, object] = {
+            axis: [name[i] for name in names for _ in range(n)] for i, axis in enumerate(self.axes)
+        }
+        cells = len(names)
+        columns |= {
+            "prompt": list(range(n)) * cells,
+            "value": self.values.flatten().tolist(),
+            "base": self.base.repeat(cells).tolist(),
+            "source": self.source.repeat(cells).tolist(),
+        }
+        return pandas.DataFrame(columns)
+
+    def to_patching_result(self) -> PatchingResult:
+        """TransformerLens's own result type, for its statistics (bootstrap, permutation p-values)."""
+        import pandas
+        from transformer_lens.patching import PatchingResult
+
+        names = list(product(*(self.labels[a] for a in self.axes)))
+        index = pandas.DataFrame(names, columns=list(self.axes))
+        return PatchingResult(
+            values=self.values, axis_names=list(self.axes), index_df=index, metric_names=[self.metric],
+            reduced=False, baseline=self.base,
+        )  # fmt: skip
+
+    def summary(self) -> dict:
+        """Checks, cost and the mean metrics, as plain data."""
+        return {
+            "site": self.site,
+            "metric": self.metric,
+            "direction": self.direction,
+            "base": float(self.base.mean()),
+            "source": float(self.source.mean()),
+            "checks": None if self.checks is None else asdict(self.checks),
+            "cost": None if self.cost is None else asdict(self.cost),
+            **self.details,
+        }
+
+
+def require_finite(values: Tensor, what: str) -> Tensor:
+    """The values, or a `ValueError` that names the first prompt whose metric is NaN or infinite."""
+    bad = ~torch.isfinite(values)
+    if bad.any():
+        prompt = int(bad.nonzero()[0][-1])
+        raise ValueError(f"{what} is NaN or infinite, first in prompt {prompt}")
+    return values
