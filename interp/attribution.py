@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from interp.tasks import ANSWER_ROLES, Batch, Role
@@ -116,7 +116,7 @@ def integrated_gradients(
         start, end = _embed(model, other.tokens[rows]), _embed(model, batch.tokens[rows])
         mean = torch.zeros(())
         for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-            mean = weight * _gradients(model, start.lerp(end, float(node)), dest, pairs[rows])[1] + mean
+            mean = float(weight) * _gradients(model, start.lerp(end, float(node)), dest, pairs[rows])[1] + mean
         product = (end - start).to(mean).unsqueeze(1) * mean
         with torch.no_grad():
             margin, before = (_margins(model, x, dest, pairs[rows]) for x in (end, start))
@@ -171,7 +171,9 @@ def _require_same_layout(batch: Batch, other: Batch, name: str) -> None:
 
 
 def _chunks(model: PreTrainedModel, batch: Batch, n_dest: int) -> list[slice]:
-    width = model.get_input_embeddings().weight.shape[-1]
+    table = model.get_input_embeddings()
+    assert isinstance(table, nn.Embedding)
+    width = table.embedding_dim
     largest = n_dest * max(model.config.vocab_size, batch.n_pos * width)
     size = max(1, min(CHUNK_TOKENS // batch.n_pos, CHUNK_NUMBERS // largest))
     return [slice(start, start + size) for start in range(0, len(batch), size)]

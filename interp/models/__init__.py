@@ -1,5 +1,6 @@
 """Families, loading and saving. TransformerLens is imported only when a bridge is booted."""
 
+from interp.models.bridge import boot_bridge, raw_of
 from interp.models.families import FAMILIES, ModelConfig, build_model
 from interp.models.folder import load_raw, load_tokenizer, save_run, whole_folder, write_whole
 from interp.models.run import Run, load_run
@@ -8,10 +9,12 @@ __all__ = [
     "FAMILIES",
     "ModelConfig",
     "Run",
+    "boot_bridge",
     "build_model",
     "load_raw",
     "load_run",
     "load_tokenizer",
+    "raw_of",
     "save_run",
     "whole_folder",
     "write_whole",

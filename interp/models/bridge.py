@@ -6,6 +6,7 @@ evaluation do not need it. Facts here hold for TransformerLens 4.3, which `pypro
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 # Largest difference from the raw model's logits, relative to their spread. Measured: 0 to 1.5e-6.
 TOLERANCE = 1e-4
+_TWIN = "mnemoscope_raw"
 
 
 def boot_bridge(raw: PreTrainedModel) -> TransformerBridge:
@@ -33,6 +35,8 @@ def boot_bridge(raw: PreTrainedModel) -> TransformerBridge:
     with torch.no_grad():
         expected = raw(tokens).logits
     architecture = type(raw).__name__
+    # A twin that shares the weights keeps the modules as they were, for everything that needs no hook.
+    twin = copy.deepcopy(raw, memo={id(t): t for t in (*raw.parameters(), *raw.buffers())})
     try:
         bridge = build_bridge_from_module(raw, architecture, hf_config=raw.config)
     except (ValueError, KeyError, NotImplementedError, AttributeError) as error:
@@ -43,7 +47,24 @@ def boot_bridge(raw: PreTrainedModel) -> TransformerBridge:
         _mend_bloom(bridge)
     bridge.eval()
     _self_test(bridge, tokens, expected)
+    bridge.__dict__[_TWIN] = twin
     return bridge
+
+
+def raw_of(model: TransformerBridge | PreTrainedModel) -> PreTrainedModel:
+    """The raw Hugging Face model: the model itself, or the twin that shares a bridge's weights.
+
+    Raises `ValueError` for a bridge that this package did not boot.
+    """
+    if isinstance(model, PreTrainedModel):
+        return model
+    twin = model.__dict__.get(_TWIN)
+    if twin is None:
+        raise ValueError(
+            f"expected a run's `model` or `raw`, or a Hugging Face model; got {type(model).__name__} (a bridge must "
+            "be booted by interp.models.boot_bridge, which keeps the raw model)"
+        )
+    return twin
 
 
 def _mend_bloom(bridge: Any) -> None:

@@ -22,10 +22,17 @@ from interp.patching.trace import Trace, pattern_of
 
 
 class Engine:
-    """Patches from one run (source) into another (base), both `[batch pos]` of the same layout."""
+    """Patches from one run (source) into another (base), both `[batch pos]` of the same layout.
 
-    def __init__(self, anatomy: Anatomy, base: Trace, source: Trace, site: str, metric: Metric) -> None:
+    `prompts [batch]` are the numbers of these prompts in the whole batch, which the metric knows them by.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self, anatomy: Anatomy, base: Trace, source: Trace, site: str, metric: Metric, prompts: Tensor
+    ) -> None:
         self.anatomy, self.base, self.source, self.site, self.metric = anatomy, base, source, site, metric
+        self.prompts = prompts
         self.n_layers = len(anatomy.blocks)
         self.n_pos = base.tokens.shape[1]
         self.reads = metric.positions.to(anatomy.device)
@@ -34,7 +41,12 @@ class Engine:
         self.keys = [anatomy.expand_heads(anatomy.rotate(k, self.positions)).transpose(1, 2) for k in base.k]
         self.values = [anatomy.expand_heads(v).transpose(1, 2) for v in base.v]
         self.patterns: dict[int, Tensor] = {}
-        self.base_logits = self._unembed(base.resid_pre[-1][:, self.reads])
+        self.base_logits = anatomy.unembed(base.resid_pre[-1][:, self.reads])
+
+    @torch.no_grad()
+    def measure_base(self) -> Float[Tensor, " batch"]:
+        """The metric of the unpatched run."""
+        return self.metric.compute(self.base_logits, self.prompts).double().cpu()
 
     @torch.no_grad()
     def differs(self, layer: int, head: int | None) -> Tensor:
@@ -68,9 +80,9 @@ class Engine:
         """Positions that a layer has to compute: in the last one, those that the metric reads."""
         return self.reads[self.reads >= start] if layer == self.n_layers - 1 else self.positions[start:]
 
-    def _edited(self, base: Tensor, cells: Sequence[Cell], start: int, to: Tensor | None = None) -> Tensor:
+    def _edited(self, base: Tensor, cells: Sequence[Cell], start: int) -> Tensor:
         """Copies of the base's `[batch pos d_model]` from start on, with each cell's positions from the source."""
-        source = self.source.site(self.site, cells[0].layer) if to is None else to
+        source = self.source.site(self.site, cells[0].layer)
         rows = base[:, start:].expand(len(cells), -1, -1, -1).clone()
         for row, cell in enumerate(cells):
             for position in cell.positions:
@@ -186,20 +198,14 @@ class Engine:
             z[:, :, head] = self._attend(layer, head, q, keys, dest) @ values
         return self._finish(layer, base.resid_pre[layer][:, dest], z).unsqueeze(0)
 
-    def _unembed(self, resid: Tensor) -> Tensor:
-        return self.anatomy.unembed(resid)
-
     def _measure(self, rows: Tensor, start: int) -> Float[Tensor, "cell batch"]:
         """The metric, from final residuals `[cell batch read-from-start d_model]` and the base's earlier logits."""
-        logits = self._unembed(rows)
+        logits = self.anatomy.unembed(rows)
         early = int((self.reads < start).sum())
         if early:
             kept = self.base_logits[:, :early].expand(len(rows), -1, -1, -1)
             logits = torch.cat([kept, logits], dim=2)
-        prompts = torch.arange(rows.shape[1])
-        return self.metric.compute(logits, prompts).float().cpu() if logits.dtype != torch.float64 else (
-            self.metric.compute(logits, prompts).cpu()
-        )
+        return self.metric.compute(logits, self.prompts).double().cpu()
 
 
 def _joined(rows: Tensor | None, new: Tensor) -> Tensor:

@@ -8,13 +8,13 @@ what "mean" loses depends on the input.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -93,7 +93,7 @@ def knock_out(
     are masked first, then nulled, and the values of those that still carry attention are replaced last.
 
     `freeze_later=True` (M12): the scores of every layer are those of the intact run (with the entry's own
-    edges removed from them), so that no later head can look elsewhere and stand in.
+    edges removed), so that no later head can look elsewhere and stand in.
 
     Raises `ValueError` for a role, step, position, layer or head that is not there, for a knockout without
     an edge, and for a row that "renormalise" leaves without a key.
@@ -107,21 +107,21 @@ def knock_out(
     n_layers = len(anatomy.blocks)
     keep: list[Place] = [("resid_pre", layer) for layer in range(n_layers)]
     keep += [("scores", layer) for layer in range(n_layers)] if freeze_later else []
-    means = _value_means(anatomy, batch, metric, entries)
+    means = _value_means(anatomy, batch, metric, {_mean_by(entry) for entry in entries.values()})
     base, values, raw_difference = [], [], 0.0
     for rows in chunks(anatomy, batch, metric, copies=4 + (n_layers if freeze_later else 0)):
         tokens = batch.tokens[rows].to(anatomy.device)
         final, intact = walk(anatomy, anatomy.embed(tokens), keep=keep)
         if not base:
             raw_difference = difference_from_raw(anatomy, tokens, final, metric)
-        base.append(measure_at(anatomy, final, metric, rows))
+        base.append(measure(anatomy, final, metric, rows))
         cells = []
         for entry in entries.values():
             masks = _masks(anatomy, batch, entry)
             start = min(layer for by_layer in masks.values() for layer in by_layer)
-            edits = _edits(anatomy, masks, means, entry, intact if freeze_later else {}, start)
+            edits = _edits(anatomy, masks, means.get(_mean_by(entry), {}), intact, start)
             cut, _ = walk(anatomy, intact["resid_pre", start], start, edits=edits)
-            cells.append(measure_at(anatomy, cut, metric, rows))
+            cells.append(measure(anatomy, cut, metric, rows))
         values.append(torch.stack(cells))
     before = require_finite(torch.cat(base), metric.name)
     details = {"freeze_later": freeze_later, "raw_difference": raw_difference}
@@ -129,3 +129,138 @@ def knock_out(
         "attention edges", metric.name, "knockout", ("knockout",), {"knockout": tuple(entries)},
         require_finite(torch.cat(values, dim=-1), metric.name), before, before, details=details,
     )  # fmt: skip
+
+
+def single(raw_model: PreTrainedModel, knockout: Knockout) -> dict[str, Entry]:
+    """The knockout in each of its heads alone, for `knock_out`: {"L0H0": ..., "L0H1": ...}."""
+    heads = _heads(raw_model, knockout)
+    return groups(raw_model, knockout, {f"L{layer}H{head}": [(layer, head)] for layer, head in heads})
+
+
+def pairwise(raw_model: PreTrainedModel, knockout: Knockout) -> dict[str, Entry]:
+    """The knockout in each pair of its heads at once: {"L0H0+L0H1": ...}. With `single`, it shows backups."""
+    pairs = combinations(_heads(raw_model, knockout), 2)
+    return groups(raw_model, knockout, {"+".join(f"L{i}H{j}" for i, j in pair): pair for pair in pairs})
+
+
+def groups(
+    raw_model: PreTrainedModel, knockout: Knockout, heads: Mapping[str, Collection[Head]]
+) -> dict[str, Entry]:  # fmt: skip
+    """The knockout in each named set of heads at once. Raises `ValueError` for a head that the model lacks."""
+    entries: dict[str, Entry] = {name: replace(knockout, heads=tuple(some)) for name, some in heads.items()}
+    for entry in entries.values():
+        _heads(raw_model, entry)
+    return entries
+
+
+def _named(knockouts: Entry | Sequence[Entry] | Mapping[str, Entry]) -> dict[str, Entry]:
+    if isinstance(knockouts, Knockout | tuple):
+        knockouts = [knockouts]
+    if isinstance(knockouts, Mapping):
+        named = dict(knockouts)
+    else:
+        named = {" + ".join(map(str, _parts(entry))): entry for entry in knockouts}
+        if len(named) < len(knockouts):
+            raise ValueError("two entries are the same knockout")
+    if not named or not all(_parts(entry) for entry in named.values()):
+        raise ValueError("no knockouts were given")
+    return named
+
+
+def _parts(entry: Entry) -> tuple[Knockout, ...]:
+    return entry if isinstance(entry, tuple) else (entry,)
+
+
+def _mean_by(entry: Entry) -> str | None:
+    """What the values of an entry are averaged by; None where no value is replaced."""
+    found = {k.mean_by for k in _parts(entry) if k.mode == "mean"}
+    if len(found) > 1:
+        raise ValueError("knockouts in one entry have one mean_by, 'role' or 'step'; got both")
+    return found.pop() if found else None
+
+
+def _heads(raw_model: PreTrainedModel, knockout: Entry) -> list[Head]:
+    """The (layer, head) pairs of a knockout, in order."""
+    assert isinstance(knockout, Knockout)
+    n_layers, n_heads = raw_model.config.num_hidden_layers, raw_model.config.num_attention_heads
+    for layer in (*(knockout.layers or ()), *(i for i, _ in knockout.heads or ())):
+        if not 0 <= layer < n_layers:
+            raise ValueError(f"no layer {layer}; layers are 0 to {n_layers - 1}")
+    for _, head in knockout.heads or ():
+        if not 0 <= head < n_heads:
+            raise ValueError(f"no head {head}; heads are 0 to {n_heads - 1}")
+    if knockout.heads is not None:
+        return sorted(set(knockout.heads))
+    layers = range(n_layers) if knockout.layers is None else sorted(set(knockout.layers))
+    return [(layer, head) for layer in layers for head in range(n_heads)]
+
+
+def _masks(anatomy: Anatomy, batch: Batch, entry: Entry) -> Masks:
+    """The edges of an entry; raises the errors that `knock_out` promises."""
+    masks: Masks = {}
+    allowed = torch.ones(batch.n_pos, batch.n_pos, dtype=torch.bool).tril()
+    for knockout in _parts(entry):
+        edges = torch.zeros_like(allowed)
+        edges[positions_at(batch, knockout.dest).unsqueeze(1), positions_at(batch, knockout.src)] = True
+        edges &= allowed
+        if not edges.any():
+            raise ValueError(f"{knockout} has no edge: every source stands after every destination")
+        for layer, head in _heads(anatomy.raw, knockout):
+            by_layer = masks.setdefault(knockout.mode, {})
+            by_layer.setdefault(layer, torch.zeros(anatomy.n_heads, *edges.shape, dtype=torch.bool))[head] |= edges
+    for layer, mask in masks.get("renormalise", {}).items():
+        # All scores of a row at -inf would be NaN, at finfo.min they would leak to the future.
+        empty = (mask | ~allowed).all(dim=-1)
+        if empty.any():
+            head, dest = empty.nonzero()[0].tolist()
+            raise ValueError(
+                f"L{layer}H{head} is left without a key at {batch.name(dest)} (position {dest}); keep one source "
+                "(its own position is one), or use mode='null'"
+            )
+    return masks
+
+
+@torch.no_grad()
+def _value_means(anatomy: Anatomy, batch: Batch, metric: Metric, by: set[str | None]) -> dict[str | None, dict]:
+    """The intact run's values by layer, `[pos kv_head d_head]`, averaged over prompts and like positions."""
+    if not by - {None}:
+        return {}
+    places: list[Place] = [("v", layer) for layer in range(len(anatomy.blocks))]
+    total: dict[int, Tensor] = {}
+    for rows in chunks(anatomy, batch, metric, copies=4):
+        _, kept = walk(anatomy, anatomy.embed(batch.tokens[rows].to(anatomy.device)), keep=places)
+        for (_, layer), v in kept.items():
+            total[layer] = total.get(layer, 0) + v.double().sum(dim=0)
+    role, step = batch.role, batch.step
+    like = {"role": role.unsqueeze(1) == role}
+    like["step"] = like["role"] & (step.unsqueeze(1) == step)
+    means = {}
+    for name in by - {None}:
+        weights = (like[name] / like[name].sum(dim=1, keepdim=True) / len(batch)).to(anatomy.device).double()
+        means[name] = {i: torch.einsum("ps,she->phe", weights, t).to(anatomy.dtype) for i, t in total.items()}
+    return means
+
+
+def _edits(
+    anatomy: Anatomy, masks: Masks, means: Mapping[int, Tensor], intact: Mapping[Place, Tensor], start: int
+) -> dict[Place, Edit]:  # fmt: skip
+    """The functions that carry out an entry; scores that `intact` holds replace those of layers from `start` on."""
+    edits: dict[Place, Edit] = {}
+    for layer in range(start, len(anatomy.blocks)):
+        gone, saved = masks.get("renormalise", {}).get(layer), intact.get(("scores", layer))
+        if gone is not None or saved is not None:
+            edits["scores", layer] = lambda x, _, gone=gone, saved=saved: _without(x if saved is None else saved, gone)
+        if (null := masks.get("null", {}).get(layer)) is not None:
+            edits["pattern", layer] = lambda x, _, gone=null: x.masked_fill(gone.to(x.device), 0.0)
+        if (dull := masks.get("mean", {}).get(layer)) is not None:
+
+            def replaced(z: Tensor, seen: Mapping, dull: Tensor = dull, mean: Tensor = means[layer]) -> Tensor:
+                instead = anatomy.expand_heads(mean - seen["v"])
+                return z + torch.einsum("rhds,rshe->rdhe", seen["pattern"] * dull.to(z.device), instead)
+
+            edits["z", layer] = replaced
+    return edits
+
+
+def _without(scores: Tensor, gone: Tensor | None) -> Tensor:
+    return scores.clone() if gone is None else scores.masked_fill(gone.to(scores.device), -torch.inf)

@@ -1,0 +1,327 @@
+"""Along which path does a difference between two prompts reach the answer?
+
+Path patching (Wang et al. 2211.00593, section 3.1; Goldowsky-Dill et al. 2304.05969): one component, the
+sender, gives what it gives on the source prompts; only the receivers see that, through the residual stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from interp.models.anatomy import Anatomy, anatomy_of
+from interp.patching.effect import PatchEffect, require_finite
+from interp.patching.metrics import Metric
+from interp.patching.stepwise import (
+    At,
+    Edit,
+    Place,
+    chunks,
+    difference_from_raw,
+    measure,
+    positions_at,
+    walk,
+    words_of,
+)
+from interp.tasks import Batch
+
+SenderKind = Literal["head", "mlp", "embed"]
+ReceiverKind = Literal["q", "k", "v", "mlp", "logits"]
+
+
+@dataclass(frozen=True)
+class Sender:
+    """What comes from the source run: a head's or an MLP's output, or the embedding, at some positions.
+
+    `at`: a Role, a (Role, step) pair, a tuple of these, a tuple of positions, or None for all.
+
+    >>> str(Sender("head", 0, 1, at=Role.INPUT_LABEL))
+    'L0H1 at input label'
+    """
+
+    kind: SenderKind
+    layer: int | None = None
+    head: int | None = None
+    at: At | None = None
+
+    def __post_init__(self) -> None:
+        _require_form(self, get_args(SenderKind), with_head=("head",), with_layer=("head", "mlp"))
+
+    def __str__(self) -> str:
+        return _text(self)
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """What sees the sender: q, k or v of a head, an MLP, or the logits, at some positions (None for all).
+
+    q is read at the positions that attend, k and v at those attended to. With grouped queries the head of
+    k and v is a key-value head.
+
+    >>> str(Receiver("k", 1, 0, at=(Role.INPUT, 3)))
+    'L1H0 k at input 3'
+    """
+
+    kind: ReceiverKind
+    layer: int | None = None
+    head: int | None = None
+    at: At | None = None
+
+    def __post_init__(self) -> None:
+        _require_form(self, get_args(ReceiverKind), with_head=("q", "k", "v"), with_layer=("q", "k", "v", "mlp"))
+
+    def __str__(self) -> str:
+        return _text(self)
+
+
+def path_patch(
+    raw_model: PreTrainedModel, base: Batch, source: Batch, senders: Sender | Sequence[Sender],
+    receivers: Receiver | Sequence[Receiver], metric: Metric, direct: bool = True,
+    freeze_downstream: bool = False, chain: bool = False, grid: bool = False,
+) -> PatchEffect:  # fmt: skip
+    """The metric of the base prompts, with each sender's source output seen by the receivers alone.
+
+    Axis "sender": each to all receivers at once; with `grid`, axes "sender" and "receiver": each to each.
+
+    - `direct=True`: heads and MLPs between sender and receivers give what they give on base, so that a
+      receiver reads resid_base + (sender_source - sender_base), through its LayerNorm. `False`: MLPs in
+      between are computed anew (heads are not), as in Wang et al.
+    - After the receivers everything is computed anew, except that a receiver does not see what another one
+      changed (Wang et al. set all of them at once); with `chain=True` it sees that too, and then all
+      receivers together give the plain patch. Logits always see what other receivers changed.
+    - `freeze_downstream=True`: only the receivers' own direct path to the logits counts; all else is base's.
+
+    Raises `ValueError` for prompts of two layouts, a component that is not there, a receiver before its
+    sender or at positions where the sender changes nothing. In a grid such cells equal the base, without
+    work, and `details["impossible"]` counts them. `direction` is "source into base".
+
+    >>> effect = path_patch(run.raw, clean, swapped, Sender("head", 0, 1), Receiver("k", 1, 0), logit_diff(clean))
+    """
+    anatomy = anatomy_of(raw_model)
+    if chain and freeze_downstream:
+        raise ValueError("chain=True needs receivers that see each other; freeze_downstream=True forbids it")
+    if base.tokens.shape != source.tokens.shape or not (
+        torch.equal(base.role, source.role) and torch.equal(base.step, source.step)
+    ):
+        raise ValueError("base and source must have the same number of prompts and the same roles and steps")
+    senders = [senders] if isinstance(senders, Sender) else list(senders)
+    receivers = [receivers] if isinstance(receivers, Receiver) else list(receivers)
+    if not senders or not receivers:
+        raise ValueError("give at least one sender and one receiver")
+    for node in (*senders, *receivers):
+        _require_there(anatomy, base, node)
+    cells = [(s, [r]) for s in senders for r in receivers] if grid else [(s, receivers) for s in senders]
+    mistakes = [_mistake(anatomy, base, metric, s, r) for s, some in cells for r in some]
+    if (first := next(filter(None, mistakes), None)) and (not grid or all(mistakes)):
+        raise ValueError(first)
+    values, baselines, sources, raw_difference = [], [], [], 0.0
+    for rows in chunks(anatomy, base, metric, copies=4 + 2 * len(anatomy.blocks)):
+        runs = _Runs(anatomy, base, *(_record(anatomy, batch.tokens[rows]) for batch in (base, source)))
+        if not baselines:
+            raw_difference = difference_from_raw(anatomy, base.tokens[rows], runs.base[_FINAL], metric)
+        baselines.append(measure(anatomy, runs.base[_FINAL], metric, rows))
+        sources.append(measure(anatomy, runs.source[_FINAL], metric, rows))
+        row = []
+        for i, (sender, some) in enumerate(cells):
+            if grid and mistakes[i]:
+                row.append(baselines[-1])
+                continue
+            seen = _send(runs, sender, direct)
+            final = _direct(runs, seen, some) if freeze_downstream else _onward(runs, seen, some, chain)
+            row.append(measure(anatomy, final, metric, rows))
+        values.append(torch.stack(row))
+    found = require_finite(torch.cat(values, dim=-1), metric.name)
+    labels = {"sender": tuple(map(str, senders))} | ({"receiver": tuple(map(str, receivers))} if grid else {})
+    details = {
+        "receivers": [str(r) for r in receivers], "direct": direct, "freeze_downstream": freeze_downstream,
+        "chain": chain, "impossible": sum(map(bool, mistakes)), "raw_difference": raw_difference,
+    }  # fmt: skip
+    return PatchEffect(
+        "path", metric.name, "source into base", tuple(labels), labels,
+        found.unflatten(0, tuple(len(x) for x in labels.values())), torch.cat(baselines), torch.cat(sources),
+        details=details,
+    )  # fmt: skip
+
+
+# What is recorded of a run: the residual before each layer and after the last (_FINAL), and the parts added.
+_Seen = Mapping[Place, Tensor]
+_FINAL: Place = ("resid_pre", -1)
+_RECORDED = ("resid_pre", "z", "attn_out", "mlp_in", "mlp_out")
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """One chunk of prompts: the two runs that paths are made of."""
+
+    anatomy: Anatomy
+    batch: Batch
+    base: _Seen
+    source: _Seen
+
+
+def _record(anatomy: Anatomy, tokens: Tensor) -> dict[Place, Tensor]:
+    with torch.no_grad():
+        places: list[Place] = [(site, layer) for site in _RECORDED for layer in range(len(anatomy.blocks))]
+        final, kept = walk(anatomy, anatomy.embed(tokens.to(anatomy.device)), keep=places)
+    return kept | {_FINAL: final}
+
+
+@torch.no_grad()
+def _send(runs: _Runs, sender: Sender, direct: bool) -> dict[Place, Tensor]:
+    """What receivers read (resid_pre, mlp_in, _FINAL) when the sender is the source's and other heads are base's."""
+    anatomy, base, source = runs.anatomy, runs.base, runs.source
+    at = _positions(runs, sender)
+    resid, seen = base["resid_pre", sender.layer or 0], {}
+    if sender.kind == "embed":
+        resid = _put(resid, source["resid_pre", 0], at)
+    for layer in range(sender.layer or 0, len(anatomy.blocks)):
+        block, own = anatomy.blocks[layer], layer == sender.layer
+        seen["resid_pre", layer] = resid
+        attn = base["attn_out", layer]
+        if own and sender.kind == "head":
+            z = base["z", layer].clone()
+            z[:, at, sender.head] = source["z", layer][:, at, sender.head]
+            attn = block.attn_out(z)
+        mid = resid + attn
+        seen["mlp_in", layer] = resid if block.parallel else mid
+        if own and sender.kind == "mlp":
+            mlp = _put(base["mlp_out", layer], source["mlp_out", layer], at)
+        else:
+            mlp = base["mlp_out", layer] if direct else block.mlp_out(seen["mlp_in", layer])
+        resid = mid + mlp
+    return seen | {_FINAL: resid}
+
+
+def _onward(runs: _Runs, seen: _Seen, receivers: Sequence[Receiver], chain: bool) -> Float[Tensor, "row pos d_model"]:
+    """The last residual when the receivers read what they saw and everything after them is computed anew."""
+    by_layer = {r.layer: [x for x in receivers if x.layer == r.layer] for r in receivers if r.layer is not None}
+    final = runs.base[_FINAL]
+    if by_layer:
+        start = min(by_layer)
+        edits: dict[Place, Edit] = {}
+        for layer, some in by_layer.items():
+            edits |= _edits(runs, seen, layer, some, chain)
+        final, _ = walk(runs.anatomy, runs.base["resid_pre", start], start, edits=edits)
+    return _at_logits(runs, seen, receivers, final)
+
+
+def _direct(runs: _Runs, seen: _Seen, receivers: Sequence[Receiver]) -> Float[Tensor, "row pos d_model"]:
+    """The last residual when it changes only by what the receivers' own heads and MLPs add."""
+    final, base = runs.base[_FINAL], runs.base
+    for layer in sorted({r.layer for r in receivers if r.layer is not None}):
+        here = [r for r in receivers if r.layer == layer]
+        edits = _edits(runs, seen, layer, [r for r in here if r.kind != "mlp"], chain=False)
+        if edits:
+            _, kept = walk(runs.anatomy, base["resid_pre", layer], layer, layer + 1, edits, [("attn_out", layer)])
+            final = final + (kept["attn_out", layer] - base["attn_out", layer])
+        mlp_in = base["mlp_in", layer]
+        for receiver in here:
+            if receiver.kind == "mlp":
+                mlp_in = _put(mlp_in, seen["mlp_in", layer], _positions(runs, receiver))
+        final = final + (runs.anatomy.blocks[layer].mlp_out(mlp_in) - base["mlp_out", layer])
+    return _at_logits(runs, seen, receivers, final)
+
+
+def _at_logits(runs: _Runs, seen: _Seen, receivers: Sequence[Receiver], final: Tensor) -> Tensor:
+    for receiver in receivers:
+        if receiver.kind == "logits":
+            final = _put(final, final + (seen[_FINAL] - runs.base[_FINAL]), _positions(runs, receiver))
+    return final
+
+
+def _edits(
+    runs: _Runs, seen: _Seen, layer: int, receivers: Sequence[Receiver], chain: bool
+) -> dict[Place, Edit]:  # fmt: skip
+    """What makes one layer's receivers read what they saw; those of one kind share an edit."""
+    block, base = runs.anatomy.blocks[layer], runs.base
+
+    def projected(value: Tensor, now: Mapping, some: list[Receiver], which: int) -> Tensor:
+        resid = seen["resid_pre", layer]
+        if chain:
+            resid = now["resid_pre"] + (resid - base["resid_pre", layer])
+        fresh, value = block.project(resid)[which], value.clone()
+        for receiver in some:
+            at = _positions(runs, receiver)
+            value[:, at, receiver.head] = fresh[:, at, receiver.head]
+        return value
+
+    def fed(value: Tensor, _: Mapping, some: list[Receiver]) -> Tensor:
+        resid = seen["mlp_in", layer]
+        if chain:
+            resid = value + (resid - base["mlp_in", layer])
+        return _put(value, resid, torch.cat([_positions(runs, receiver) for receiver in some]))
+
+    edits: dict[Place, Edit] = {}
+    for which, kind in enumerate(("q", "k", "v")):
+        if some := [r for r in receivers if r.kind == kind]:
+            edits[kind, layer] = partial(projected, some=some, which=which)
+    if some := [r for r in receivers if r.kind == "mlp"]:
+        edits["mlp_in", layer] = partial(fed, some=some)
+    return edits
+
+
+def _put(into: Tensor, new: Tensor, at: Tensor) -> Tensor:
+    """`into` with the positions `at` of `new`."""
+    into = into.clone()
+    into[:, at] = new[:, at]
+    return into
+
+
+def _positions(runs: _Runs, node: Sender | Receiver) -> Tensor:
+    return positions_at(runs.batch, node.at).to(runs.anatomy.device)
+
+
+def _require_form(node: Sender | Receiver, kinds: tuple, with_layer: tuple, with_head: tuple) -> None:
+    name = type(node).__name__.lower()
+    if node.kind not in kinds:
+        raise ValueError(f"a {name} is one of {', '.join(kinds)}; got {node.kind!r}")
+    for what, value, wanted in (("layer", node.layer, with_layer), ("head", node.head, with_head)):
+        if (value is not None) != (node.kind in wanted):
+            raise ValueError(f"a {name} of kind {node.kind!r} {'needs a' if node.kind in wanted else 'has no'} {what}")
+
+
+def _text(node: Sender | Receiver) -> str:
+    where = "" if node.at is None else f" at {words_of(node.at)}"
+    match node.kind:
+        case "embed" | "logits":
+            return node.kind + where
+        case "mlp":
+            return f"L{node.layer} MLP{where}"
+        case "head":
+            return f"L{node.layer}H{node.head}{where}"
+        case kind:
+            return f"L{node.layer}H{node.head} {kind}{where}"
+
+
+def _require_there(anatomy: Anatomy, batch: Batch, node: Sender | Receiver) -> None:
+    positions_at(batch, node.at)
+    n_heads = anatomy.n_kv_heads if node.kind in ("k", "v") else anatomy.n_heads
+    if node.layer is not None and not 0 <= node.layer < len(anatomy.blocks):
+        raise ValueError(f"{node}: no layer {node.layer}; layers are 0 to {len(anatomy.blocks) - 1}")
+    if node.head is not None and not 0 <= node.head < n_heads:
+        kind = "key-value heads" if n_heads < anatomy.n_heads else "heads"
+        raise ValueError(f"{node}: no head {node.head}; {kind} are 0 to {n_heads - 1}")
+
+
+def _mistake(anatomy: Anatomy, batch: Batch, metric: Metric, sender: Sender, receiver: Receiver) -> str | None:
+    """Why nothing could pass from the sender to the receiver; None where something can."""
+    n = len(anatomy.blocks)
+    written = -1 if sender.layer is None else 2 * sender.layer + (sender.kind == "mlp")
+    # A parallel MLP reads the residual from before its layer's attention.
+    after_attention = receiver.layer is not None and receiver.kind == "mlp" and not anatomy.blocks[receiver.layer].parallel
+    read = 2 * n if receiver.layer is None else 2 * receiver.layer + after_attention
+    if written >= read:
+        return f"{receiver} reads the residual before {sender} writes to it; receivers stand after their sender"
+    shared = set(positions_at(batch, sender.at).tolist()) & set(positions_at(batch, receiver.at).tolist())
+    if not shared:
+        return f"{sender} and {receiver} have no position in common, and the residual stream joins no two positions"
+    if receiver.kind == "logits" and not shared & set(metric.positions.tolist()):
+        return f"{metric.name} reads no logits where {sender} changes them; it reads positions {metric.positions.tolist()}"
+    return None

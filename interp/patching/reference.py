@@ -1,0 +1,161 @@
+"""The literal loop: one whole forward pass of the raw model for each patch. Slow, and the judge of the engine.
+
+It shares nothing with the engine but the values that are patched in: hooks on Hugging Face's own modules, and
+Hugging Face's own forward pass. Every hook asserts that it fired once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from interp.models.anatomy import Anatomy, Block
+from interp.patching.cells import Cell
+from interp.patching.metrics import Metric
+
+Edit = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def record(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], site: str, layer: int) -> Tensor:
+    """A site's activations in the raw model's own forward pass."""
+    kept: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        kept.append(x.clone())
+        return x
+
+    with _at(anatomy, site, layer, keep):
+        anatomy.raw(tokens.to(anatomy.device), use_cache=False)
+    return kept[0]
+
+
+@torch.no_grad()
+def literal(
+    anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], site: str, cell: Cell, source: Tensor, metric: Metric,
+    prompts: Int[Tensor, " batch"],
+) -> Float[Tensor, " batch"]:  # fmt: skip
+    """The metric of one patched run. `source` is the site's activations in the source run, as `record` gives."""
+    at = list(cell.positions)
+
+    def edit(x: Tensor) -> Tensor:
+        x = x.clone()
+        if site == "pattern":
+            x[:, cell.head, at] = source[:, cell.head, at]
+        elif cell.head is not None:
+            x[:, at, cell.head] = source[:, at, cell.head]
+        else:
+            x[:, at] = source[:, at]
+        return x
+
+    with _at(anatomy, site, cell.layer, edit):
+        logits = anatomy.raw(tokens.to(anatomy.device), use_cache=False).logits
+    return metric.compute(logits[:, metric.positions.to(logits.device)], prompts).double().cpu()
+
+
+@contextmanager
+def _at(anatomy: Anatomy, site: str, layer: int, edit: Edit) -> Iterator[None]:
+    """Within the block, a site's activations pass through `edit`, exactly once."""
+    block = anatomy.blocks[layer]
+    fired: list[str] = []
+
+    def counted(x: Tensor) -> Tensor:
+        fired.append(site)
+        return edit(x)
+
+    handles = _hooks(anatomy, block, site, counted)
+    try:
+        yield
+        assert fired == [site], f"{site} of layer {layer} fired {len(fired)} times"
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hooks(anatomy: Anatomy, block: Block, site: str, edit: Edit) -> list:
+    def on_output(_: nn.Module, __: tuple, out: Tensor | tuple) -> Tensor | tuple:
+        return (edit(out[0]), *out[1:]) if isinstance(out, tuple) else edit(out)
+
+    def on_input(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        if args:
+            return (edit(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+
+    match site:
+        case "resid_pre":
+            return [block.module.register_forward_pre_hook(on_input, with_kwargs=True)]
+        case "resid_post":
+            return [block.module.register_forward_hook(on_output)]
+        case "attn_out":
+            return [block.out.register_forward_hook(on_output)]
+        case "mlp_out":
+            return [block.mlp_last.register_forward_hook(on_output)]
+        case "z":
+
+            def through_heads(_: nn.Module, args: tuple) -> tuple:
+                return (edit(args[0].unflatten(-1, (anatomy.n_heads, anatomy.d_head))).flatten(-2),)
+
+            return [block.out.register_forward_pre_hook(through_heads)]
+        case "q" | "k" | "v":
+            return [_projection_hook(anatomy, block, site, edit)]
+        case "resid_mid":
+            return _resid_mid_hooks(block, edit)
+        case "pattern":
+            return _pattern_hooks(anatomy, block, edit)
+    raise AssertionError(site)
+
+
+def _projection_hook(anatomy: Anatomy, block: Block, site: str, edit: Edit):  # type: ignore[no-untyped-def]
+    which = "qkv".index(site)
+    if len(block.qkv) == 3:
+        return block.qkv[which].register_forward_hook(
+            lambda _, __, out: edit(out.unflatten(-1, (-1, anatomy.d_head))).flatten(-2)
+        )
+
+    def fused(_: nn.Module, __: tuple, out: Tensor) -> Tensor:
+        out = out.clone()
+        part = block.split(out)[which]  # a view of `out`
+        part.copy_(edit(part))
+        return out
+
+    return block.qkv[0].register_forward_hook(fused)
+
+
+def _resid_mid_hooks(block: Block, edit: Edit) -> list:
+    """Through the attention's output: the residual after attention is resid_pre plus that output."""
+    pre: list[Tensor] = []
+
+    def keep(_: nn.Module, args: tuple, kwargs: dict) -> None:
+        pre.append(args[0] if args else kwargs["hidden_states"])
+
+    def on_output(_: nn.Module, __: tuple, out: Tensor) -> Tensor:
+        return edit(pre[0] + out) - pre[0]
+
+    return [
+        block.module.register_forward_pre_hook(keep, with_kwargs=True),
+        block.out.register_forward_hook(on_output),
+    ]
+
+
+def _pattern_hooks(anatomy: Anatomy, block: Block, edit: Edit) -> list:
+    """Through z: the edited pattern, recomputed from this run's own q and k, times this run's own v."""
+    parts: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable:
+        def hook(_: nn.Module, __: tuple, out: Tensor) -> None:
+            parts[name] = out
+
+        return hook
+
+    def on_input(_: nn.Module, args: tuple) -> tuple:
+        q, k, v = block.split(*(parts[str(i)] for i in range(len(block.qkv))))
+        positions = torch.arange(q.shape[1], device=q.device)
+        pattern = anatomy.pattern(q, k, positions, positions)
+        return (anatomy.mix(edit(pattern), v).flatten(-2),)
+
+    handles = [projection.register_forward_hook(keep(str(i))) for i, projection in enumerate(block.qkv)]
+    return [*handles, block.out.register_forward_pre_hook(on_input)]
