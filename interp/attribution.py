@@ -1,8 +1,13 @@
 """Which tokens does an answer depend on, by the gradient at the input embeddings?
 
 Maps of the answer's margin m_i = logit(y_i) - logit(other answer) at output step i, teacher forced, on the
-output of the token embedding table (before any position is added). A map describes, it decides nothing:
-gradient x input is blind to saturated attention (science 1.3). Models are raw Hugging Face models.
+token embeddings (before any position is added). A map describes, it decides nothing: gradient x input is
+blind to saturated attention (science 1.3). Models are raw Hugging Face models.
+
+The trap of LayerNorm: what a model reads only through one does not change when it is scaled, so x * dm/dx sums
+to 0 whatever m does. BLOOM normalises its embeddings at once: on its table every signed map is 0 (up to the
+LayerNorm's epsilon), which is why `normed` embeddings are the default. In every pre-LayerNorm model the first
+block's attention reads its sources so: compare with `absolute` and with integrated gradients.
 """
 
 from __future__ import annotations
@@ -20,6 +25,8 @@ from transformers import PreTrainedModel
 from interp.tasks import ANSWER_ROLES, Batch, Role
 
 Kind = Literal["signed", "absolute", "l2"]
+# `raw`: the output of the embedding table. `normed`: after the LayerNorm right behind it, where there is one (BLOOM).
+Embeddings = Literal["normed", "raw"]
 # Tokens in one forward pass whose graph is kept.
 CHUNK_TOKENS = 2048
 # Numbers held at once in logits, or in gradients [chunk dest src_pos d_model]: 64 MiB of float32.
@@ -60,7 +67,7 @@ class Attribution:
 
 def gradient_x_input(
     model: PreTrainedModel, batch: Batch, steps: Sequence[int] | None = None, kind: Kind = "signed",
-    against: Batch | None = None, role: Role = Role.OUTPUT,
+    against: Batch | None = None, role: Role = Role.OUTPUT, embeddings: Embeddings = "normed",
 ) -> Attribution:  # fmt: skip
     """g[i, j] = sum_d x[j, d] * d m_i / d x[j, d] on the input embeddings x (science 1.3).
 
@@ -79,12 +86,12 @@ def gradient_x_input(
     >>> found.values.shape, found.dest.tolist(), found.steps
     (torch.Size([2, 2, 8]), [6, 7], (2, 3))
     """
-    _check(model, kind)
+    _check(model, kind, embeddings)
     dest, pairs = _answers(batch, steps, role, against)
     values, margins = [], []
     for rows in _chunks(model, batch, len(dest)):
-        x = _embed(model, batch.tokens[rows])
-        margin, gradient = _gradients(model, x, dest, pairs[rows])
+        x = _embed(model, batch.tokens[rows], embeddings)
+        margin, gradient = _gradients(model, x, dest, pairs[rows], embeddings)
         values.append(_reduced(x.to(gradient).unsqueeze(1) * gradient, kind).cpu())
         margins.append(margin.cpu())
     found = Attribution(torch.cat(values), batch, dest, kind, "gradient x input", torch.cat(margins))
@@ -105,7 +112,7 @@ def integrated_gradients(
     Arguments, costs (n times) and errors are as in `gradient_x_input`; also raises `ValueError` for n < 1 and
     for an `other` of another layout.
     """
-    _check(model, kind)
+    _check(model, kind, embeddings)
     if n < 1:
         raise ValueError(f"n, the number of gradients on the path, must be at least 1; got {n}")
     _require_same_layout(batch, other, "other")
@@ -113,13 +120,14 @@ def integrated_gradients(
     nodes, weights = np.polynomial.legendre.leggauss(n)
     values, margins, gaps = [], [], []
     for rows in _chunks(model, batch, len(dest)):
-        start, end = _embed(model, other.tokens[rows]), _embed(model, batch.tokens[rows])
+        start, end = (_embed(model, b.tokens[rows], embeddings) for b in (other, batch))
         mean = torch.zeros(())
         for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-            mean = float(weight) * _gradients(model, start.lerp(end, float(node)), dest, pairs[rows])[1] + mean
+            _, gradient = _gradients(model, start.lerp(end, float(node)), dest, pairs[rows], embeddings)
+            mean = mean + float(weight) * gradient
         product = (end - start).to(mean).unsqueeze(1) * mean
         with torch.no_grad():
-            margin, before = (_margins(model, x, dest, pairs[rows]) for x in (end, start))
+            margin, before = (_margins(model, x, dest, pairs[rows], embeddings) for x in (end, start))
         values.append(_reduced(product, kind).cpu())
         margins.append(margin.cpu())
         gaps.append((product.sum(dim=(-2, -1)) - (margin - before)).cpu())
@@ -129,7 +137,9 @@ def integrated_gradients(
     return _require_finite(found)
 
 
-def _check(model: PreTrainedModel, kind: str) -> None:
+def _check(model: PreTrainedModel, kind: str, embeddings: str) -> None:
+    if embeddings not in get_args(Embeddings):
+        raise ValueError(f"unknown embeddings {embeddings!r}; there are {', '.join(get_args(Embeddings))}")
     if kind not in get_args(Kind):
         raise ValueError(f"unknown kind {kind!r}; kinds are {', '.join(get_args(Kind))}")
     if model.training:
@@ -179,26 +189,43 @@ def _chunks(model: PreTrainedModel, batch: Batch, n_dest: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, len(batch), size)]
 
 
+def _norm(model: PreTrainedModel, embeddings: Embeddings) -> nn.Module | None:
+    return getattr(model.base_model, "word_embeddings_layernorm", None) if embeddings == "normed" else None
+
+
 @torch.no_grad()
-def _embed(model: PreTrainedModel, tokens: Int[Tensor, "chunk pos"]) -> Float[Tensor, "chunk pos d_model"]:
-    return model.get_input_embeddings()(tokens.to(model.device))
+def _embed(
+    model: PreTrainedModel, tokens: Int[Tensor, "chunk pos"], embeddings: Embeddings
+) -> Float[Tensor, "chunk pos d_model"]:
+    x = model.get_input_embeddings()(tokens.to(model.device))
+    norm = _norm(model, embeddings)
+    return x if norm is None else norm(x)
 
 
-def _margins(model: PreTrainedModel, x: Tensor, dest: Tensor, pairs: Tensor) -> Float[Tensor, "chunk dest"]:
+def _margins(
+    model: PreTrainedModel, x: Tensor, dest: Tensor, pairs: Tensor, embeddings: Embeddings
+) -> Float[Tensor, "chunk dest"]:
     """Margins at the answers, in float32 or better; only the positions that are read are unembedded."""
     keep = (dest - 1).to(x.device)
-    logits = model(inputs_embeds=x, use_cache=False, logits_to_keep=keep).logits
+    norm = _norm(model, embeddings)
+    # Hugging Face takes embeddings before the LayerNorm only, so what it gives out is replaced.
+    handle = None if norm is None else norm.register_forward_hook(lambda module, args, out: x)
+    try:
+        logits = model(inputs_embeds=x, use_cache=False, logits_to_keep=keep).logits
+    finally:
+        if handle is not None:
+            handle.remove()
     answer, other = logits.gather(-1, pairs.to(x.device)).to(_precise(logits)).unbind(-1)
     return answer - other
 
 
 def _gradients(
-    model: PreTrainedModel, x: Tensor, dest: Tensor, pairs: Tensor
+    model: PreTrainedModel, x: Tensor, dest: Tensor, pairs: Tensor, embeddings: Embeddings
 ) -> tuple[Float[Tensor, "chunk dest"], Float[Tensor, "chunk dest src_pos d_model"]]:
     """Margins and their gradients at x. One backward pass a step: prompts do not touch each other."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        margins = _margins(model, x, dest, pairs)
+        margins = _margins(model, x, dest, pairs, embeddings)
         # `grad` and not `backward`: nothing is written to the parameters.
         gradients = [torch.autograd.grad(m.sum(), x, retain_graph=True)[0] for m in margins.unbind(dim=1)]
     return margins.detach(), torch.stack(gradients, dim=1).to(margins.dtype)

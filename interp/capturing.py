@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -90,7 +91,7 @@ def capture(
 
 def _check(model: Any) -> None:
     if not hasattr(model, "hook_dict"):
-        raise ValueError(f"activations are read from a TransformerBridge, such as run.model; got {type(model).__name__}")
+        raise ValueError(f"activations come from a TransformerBridge, such as run.model; got {type(model).__name__}")
     if any(module.training for module in model.modules()):
         raise ValueError("the model is in training mode; call model.eval() first")
 
@@ -135,16 +136,16 @@ def _run(
         got: dict[Key, Tensor] = {}
         fired = dict.fromkeys(hooks, 0)
 
-        # Caches of TransformerLens alias live storage, hence the copy.
-        def keep(value: Tensor, key: Key, got: dict = got, fired: dict = fired) -> None:
+        # What a hook sees may be live storage that the model still writes to, hence the copy.
+        def keep(value: Tensor, hook: Any, key: Key, got: dict = got, fired: dict = fired) -> None:
             got[key] = value.detach().to(device or value.device, copy=True)
             fired[key] += 1
 
         with torch.no_grad():
             out = model.run_with_hooks(
-                rows.tokens.to(model.cfg.device), return_type="logits" if logits else None, use_cache=False,
-                fwd_hooks=[(name, lambda value, hook, key=key, keep=keep: keep(value, key)) for key, name in hooks.items()],
-                stop_at_layer=stop,
+                rows.tokens.to(next(model.parameters()).device), return_type="logits" if logits else None,
+                use_cache=False, stop_at_layer=stop,
+                fwd_hooks=[(name, partial(keep, key=key)) for key, name in hooks.items()],
             )  # fmt: skip
         for key, times in fired.items():
             if times != 1:

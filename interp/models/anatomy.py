@@ -46,7 +46,7 @@ class Block:
 
     def attn_out(self, z: Tensor) -> Tensor:
         """The attention's output `[... pos d_model]` from z `[... pos head d_head]`."""
-        return self.out(z.flatten(-2))
+        return self.out(z.flatten(-2).contiguous())  # Conv1D of GPT-2 takes views
 
     def mlp_out(self, resid: Tensor) -> Tensor:
         """The MLP's output from the residual that feeds it: resid_mid, or resid_pre in parallel blocks."""

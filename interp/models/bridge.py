@@ -58,7 +58,7 @@ def raw_of(model: TransformerBridge | PreTrainedModel) -> PreTrainedModel:
     """
     if isinstance(model, PreTrainedModel):
         return model
-    twin = model.__dict__.get(_TWIN)
+    twin = getattr(model, "__dict__", {}).get(_TWIN)
     if twin is None:
         raise ValueError(
             f"expected a run's `model` or `raw`, or a Hugging Face model; got {type(model).__name__} (a bridge must "

@@ -8,7 +8,7 @@ what "mean" loses depends on the input.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal, get_args
@@ -25,6 +25,7 @@ from interp.patching.stepwise import (
     At,
     Edit,
     Place,
+    Site,
     chunks,
     difference_from_raw,
     measure,
@@ -83,7 +84,7 @@ Entry = Knockout | tuple[Knockout, ...]
 
 
 def knock_out(
-    raw_model: PreTrainedModel, batch: Batch, knockouts: Entry | Sequence[Entry] | Mapping[str, Entry],
+    raw_model: PreTrainedModel, batch: Batch, knockouts: Entry | list[Entry] | Mapping[str, Entry],
     metric: Metric, freeze_later: bool = False,
 ) -> PatchEffect:  # fmt: skip
     """The metric of each prompt under each knockout. A tuple of knockouts is one entry: they act in one run.
@@ -105,8 +106,8 @@ def knock_out(
     for entry in entries.values():  # every mistake is named before work starts
         _masks(anatomy, batch, entry)
     n_layers = len(anatomy.blocks)
-    keep: list[Place] = [("resid_pre", layer) for layer in range(n_layers)]
-    keep += [("scores", layer) for layer in range(n_layers)] if freeze_later else []
+    sites: tuple[Site, ...] = ("resid_pre", "scores") if freeze_later else ("resid_pre",)
+    keep: list[Place] = [(site, layer) for site in sites for layer in range(n_layers)]
     means = _value_means(anatomy, batch, metric, {_mean_by(entry) for entry in entries.values()})
     base, values, raw_difference = [], [], 0.0
     for rows in chunks(anatomy, batch, metric, copies=4 + (n_layers if freeze_later else 0)):
@@ -119,7 +120,7 @@ def knock_out(
         for entry in entries.values():
             masks = _masks(anatomy, batch, entry)
             start = min(layer for by_layer in masks.values() for layer in by_layer)
-            edits = _edits(anatomy, masks, means.get(_mean_by(entry), {}), intact, start)
+            edits = _edits(anatomy, masks, means.get(_mean_by(entry) or "", {}), intact, start)
             cut, _ = walk(anatomy, intact["resid_pre", start], start, edits=edits)
             cells.append(measure(anatomy, cut, metric, rows))
         values.append(torch.stack(cells))
@@ -153,14 +154,14 @@ def groups(
     return entries
 
 
-def _named(knockouts: Entry | Sequence[Entry] | Mapping[str, Entry]) -> dict[str, Entry]:
-    if isinstance(knockouts, Knockout | tuple):
-        knockouts = [knockouts]
+def _named(knockouts: Entry | list[Entry] | Mapping[str, Entry]) -> dict[str, Entry]:
     if isinstance(knockouts, Mapping):
         named = dict(knockouts)
     else:
-        named = {" + ".join(map(str, _parts(entry))): entry for entry in knockouts}
-        if len(named) < len(knockouts):
+        # A tuple of knockouts is one entry; a list holds entries.
+        listed = [knockouts] if isinstance(knockouts, Knockout | tuple) else list(knockouts)
+        named = {" + ".join(map(str, _parts(entry))): entry for entry in listed}
+        if len(named) < len(listed):
             raise ValueError("two entries are the same knockout")
     if not named or not all(_parts(entry) for entry in named.values()):
         raise ValueError("no knockouts were given")
@@ -221,9 +222,10 @@ def _masks(anatomy: Anatomy, batch: Batch, entry: Entry) -> Masks:
 
 
 @torch.no_grad()
-def _value_means(anatomy: Anatomy, batch: Batch, metric: Metric, by: set[str | None]) -> dict[str | None, dict]:
+def _value_means(anatomy: Anatomy, batch: Batch, metric: Metric, by: set[str | None]) -> dict[str, dict]:
     """The intact run's values by layer, `[pos kv_head d_head]`, averaged over prompts and like positions."""
-    if not by - {None}:
+    wanted = [name for name in by if name is not None]
+    if not wanted:
         return {}
     places: list[Place] = [("v", layer) for layer in range(len(anatomy.blocks))]
     total: dict[int, Tensor] = {}
@@ -235,9 +237,9 @@ def _value_means(anatomy: Anatomy, batch: Batch, metric: Metric, by: set[str | N
     like = {"role": role.unsqueeze(1) == role}
     like["step"] = like["role"] & (step.unsqueeze(1) == step)
     means = {}
-    for name in by - {None}:
-        weights = (like[name] / like[name].sum(dim=1, keepdim=True) / len(batch)).to(anatomy.device).double()
-        means[name] = {i: torch.einsum("ps,she->phe", weights, t).to(anatomy.dtype) for i, t in total.items()}
+    for name in wanted:
+        weights = like[name].double() / (like[name].sum(dim=1, keepdim=True) * len(batch))
+        means[name] = {i: torch.einsum("ps,she->phe", weights.to(t.device), t).to(anatomy.dtype) for i, t in total.items()}
     return means
 
 

@@ -138,7 +138,9 @@ def path_patch(
             row.append(measure(anatomy, final, metric, rows))
         values.append(torch.stack(row))
     found = require_finite(torch.cat(values, dim=-1), metric.name)
-    labels = {"sender": tuple(map(str, senders))} | ({"receiver": tuple(map(str, receivers))} if grid else {})
+    labels: dict[str, tuple[str | int, ...]] = {"sender": tuple(map(str, senders))}
+    if grid:
+        labels["receiver"] = tuple(map(str, receivers))
     details = {
         "receivers": [str(r) for r in receivers], "direct": direct, "freeze_downstream": freeze_downstream,
         "chain": chain, "impossible": sum(map(bool, mistakes)), "raw_difference": raw_difference,
@@ -315,13 +317,13 @@ def _mistake(anatomy: Anatomy, batch: Batch, metric: Metric, sender: Sender, rec
     n = len(anatomy.blocks)
     written = -1 if sender.layer is None else 2 * sender.layer + (sender.kind == "mlp")
     # A parallel MLP reads the residual from before its layer's attention.
-    after_attention = receiver.layer is not None and receiver.kind == "mlp" and not anatomy.blocks[receiver.layer].parallel
-    read = 2 * n if receiver.layer is None else 2 * receiver.layer + after_attention
+    layer = n if receiver.layer is None else receiver.layer
+    read = 2 * layer + (receiver.kind == "mlp" and not anatomy.blocks[layer].parallel)
     if written >= read:
         return f"{receiver} reads the residual before {sender} writes to it; receivers stand after their sender"
     shared = set(positions_at(batch, sender.at).tolist()) & set(positions_at(batch, receiver.at).tolist())
     if not shared:
         return f"{sender} and {receiver} have no position in common, and the residual stream joins no two positions"
     if receiver.kind == "logits" and not shared & set(metric.positions.tolist()):
-        return f"{metric.name} reads no logits where {sender} changes them; it reads positions {metric.positions.tolist()}"
+        return f"{metric.name} reads positions {metric.positions.tolist()}, and {sender} changes none of their logits"
     return None

@@ -47,7 +47,7 @@ def walk(
     edits = dict(edits or {})
     for site, layer in (*edits, *keep):
         if site not in SITES or not start <= layer < stop:
-            raise ValueError(f"no place {site!r} in layer {layer}; sites: {', '.join(SITES)}; layers {start}-{stop - 1}")
+            raise ValueError(f"no {site!r} in layer {layer}; sites: {', '.join(SITES)}; layers {start} to {stop - 1}")
     kept: dict[Place, Tensor] = {}
     positions = torch.arange(resid.shape[-2], device=resid.device)
     bias = anatomy.bias(positions, positions)
@@ -77,7 +77,8 @@ class _Layer:
         edit = self.edits.pop((site, self.layer), None)
         if edit is not None:
             edited = edit(value, self.seen)
-            assert edited.shape == value.shape and edited is not value, f"an edit of {site} must return a new value"
+            assert edited.shape == value.shape, f"an edit of {site} changed its shape"
+            assert edited is not value, f"an edit of {site} must return a new value"
             value = edited
         self.seen[site] = value
         if (site, self.layer) in self.keep:
@@ -166,7 +167,7 @@ def _parts(at: At) -> tuple[int | tuple[Role, int], ...]:
             return (at,)
         case (Role(), int() as step) if not isinstance(step, Role):
             return (at,)  # pyright: ignore[reportReturnType]
-        case tuple() if at and (all(map(_is_role, at)) or not any(map(_is_role, at)) and all(map(_is_number, at))):
+        case tuple() if at and (all(map(_is_role, at)) or all(map(_is_position, at))):
             return at
     raise ValueError(
         f"a place is a Role ({', '.join(r.name for r in Role)}), a pair of Role and step, a tuple of these, or a "
@@ -183,5 +184,5 @@ def _is_role(part: object) -> bool:
     return False
 
 
-def _is_number(part: object) -> bool:
-    return isinstance(part, int) and not isinstance(part, bool)
+def _is_position(part: object) -> bool:
+    return isinstance(part, int) and not isinstance(part, bool | Role)

@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from interp.patching.effect import PatchEffect, require_finite
+
+
+def effect(values, base, source):
+    labels = {"layer": (0, 1), "pos": ("0: start", "1: input 1", "2: input 2")}
+    return PatchEffect("resid_pre", "logit difference", "denoise", ("layer", "pos"), labels,
+                       torch.tensor(values), torch.tensor(base), torch.tensor(source))  # fmt: skip
+
+
+KNOWN = effect(
+    [[[0.0, 0.0], [2.0, 4.0], [1.0, 2.0]], [[0.0, 0.0], [-1.0, -1.0], [0.5, 0.5]]], base=[0.0, 0.0], source=[2.0, 4.0]
+)
+
+
+def test_recovered_is_a_ratio_of_means():
+    assert torch.allclose(KNOWN.recovered, torch.tensor([[0.0, 1.0, 0.5], [0.0, -1 / 3, 1 / 6]]))
+
+
+def test_top_orders_by_size_of_change():
+    assert KNOWN.top(3) == [((0, "1: input 1"), 3.0), ((0, "2: input 2"), 1.5), ((1, "1: input 1"), -1.0)]
+
+
+@pytest.mark.parametrize("source", [[0.0, 0.0], [5.0, -5.0], [1e-9, 1e-9]])
+def test_recovered_never_divides_by_nothing(source):
+    with pytest.raises(ValueError, match="too little to recover"):
+        _ = effect(KNOWN.values.tolist(), [0.0, 0.0], source).recovered
+
+
+def test_dataframe_has_one_row_for_each_cell_and_prompt():
+    frame = KNOWN.to_dataframe()
+    assert list(frame.columns) == ["layer", "pos", "prompt", "value", "base", "source"]
+    assert len(frame) == 12
+    row = frame[(frame.layer == 1) & (frame.pos == "1: input 1") & (frame.prompt == 1)].iloc[0]
+    assert (row.value, row.base, row.source) == (-1.0, 0.0, 4.0)
+
+
+def test_statistics_of_transformer_lens_apply():
+    result = KNOWN.to_patching_result()
+    assert torch.allclose(result.effect(), KNOWN.change)
+    assert torch.allclose(result.normalized(KNOWN.source).mean(dim=-1)[0], torch.tensor([0.0, 1.0, 0.5]))
+    low, high = result.bootstrap_ci(n_resamples=50)
+    assert (low <= result.mean()).all()
+    assert (result.mean() <= high).all()
+    assert list(result.to_dataframe().columns)[:2] == ["layer", "pos"]
+
+
+def test_shapes_are_checked_where_a_value_is_born():
+    with pytest.raises(ValueError, match="values must be"):
+        effect([[[0.0]]], [0.0], [1.0])
+
+
+def test_finite():
+    assert torch.equal(require_finite(torch.ones(2, 3), "x"), torch.ones(2, 3))
+    with pytest.raises(ValueError, match="x is NaN or infinite, first in prompt 2"):
+        require_finite(torch.tensor([[0.0, 1.0, float("inf")]]), "x")
