@@ -10,12 +10,14 @@ from typing import Annotated
 import tyro
 
 from experiments.evaluate import Evaluate
+from experiments.patch import Patch
 from experiments.train import Train
 from experiments.verdict import Verdict
 
 Verb = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Patch, tyro.conf.subcommand("patch")]
     | Annotated[Verdict, tyro.conf.subcommand("verdict")]
 )
 
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="mnemoscope",
         description="What does a mnemonic token do inside a transformer?",
         args=argv,
-        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagConversionOff),
+        config=(tyro.conf.OmitSubcommandPrefixes,),
     )
     quiet()
     try:

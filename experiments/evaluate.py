@@ -60,7 +60,7 @@ class Evaluate:
         if len(loaded) > 1:
             from experiments.names import OUT
 
-            save_figure(curves, _trained(loaded[0]), OUT / "accuracy-by-length.svg")
+            save_accuracy(curves, _trained(loaded[0]), OUT / "accuracy-by-length.svg")
         return 0
 
     def evaluate(self, run: Run, folder: Path) -> list[Accuracy]:
@@ -95,7 +95,7 @@ class Evaluate:
             ],
         }
         written = write_result(folder / "evaluation.json", run, self.seed, data)
-        save_figure({run.name: rows}, _trained(run), folder / "accuracy.svg")
+        save_accuracy({run.name: rows}, _trained(run), folder / "accuracy.svg")
         if self.json:
             print(json.dumps(written))
             return rows
@@ -120,15 +120,12 @@ class Evaluate:
         return rows
 
 
-def save_figure(curves: dict[str, list[Accuracy]], trained: int | None, path: Path) -> None:
-    """Writes the accuracy figure, the same bytes for the same numbers."""
-    import matplotlib
-
+def save_accuracy(curves: dict[str, list[Accuracy]], trained: int | None, path: Path) -> None:
+    """Writes the figure of accuracy by length."""
+    from experiments.results import save_figure
     from interp.views.accuracy import accuracy_by_length
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context({"svg.hashsalt": "mnemoscope"}):
-        accuracy_by_length(curves, trained).savefig(path, metadata={"Date": None})
+    save_figure(accuracy_by_length(curves, trained), path)
 
 
 def _trained(run: Run) -> int | None:

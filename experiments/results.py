@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +13,9 @@ from rich.table import Table
 from experiments.names import OUT
 from experiments.provenance import provenance_record
 from interp.models import Run, write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULT_VERSION = 1
 
@@ -43,9 +47,21 @@ def write_result(path: Path, run: Run, seed: int, data: dict) -> dict:
     return whole
 
 
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes an SVG figure, the same bytes for the same numbers, whole or not at all."""
+    import io
+
+    import matplotlib
+
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "mnemoscope"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    write_whole(path, text.getvalue())
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on standard output; plain text of any width when that is not a terminal."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for k, column in enumerate(columns):
         table.add_column(column, justify="left" if k == 0 else "right", no_wrap=True)
     for row in rows:
@@ -53,4 +69,5 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
+    console.print(title, highlight=False)
     console.print(table)

