@@ -193,6 +193,7 @@ def reduce(model: TransformerBridge, batches: Iterable[Batch], reducers: Sequenc
         for rows, _, got in _run(model, batch, keys, False, None):
             for reducer, state in zip(reducers, states, strict=True):
                 reducer.add(state, model, rows, got)
+            del got  # or this chunk would be alive while the next one is run
     if not all(states):
         raise ValueError("no batch was given: there is nothing to reduce")
     return {name: reducer.result(state) for name, reducer, state in zip(names, reducers, states, strict=True)}

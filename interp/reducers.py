@@ -15,6 +15,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from interp.tasks import LABEL_ROLES, Batch, Role
 
@@ -158,8 +159,7 @@ def attention_masses(
     def where(defined: Bool[Tensor, "batch dest"], values: Tensor) -> Tensor:
         return torch.where(defined.unsqueeze(1), values, nowhere)
 
-    after = match.roll(1, dims=-1)
-    after[..., 0] = False
+    after = pad(match[..., :-1], (1, 0))
     has_match = match.any(dim=-1)
     previous = torch.full_like(pattern[..., 0], torch.nan)
     previous[..., 1:] = pattern.diagonal(offset=-1, dim1=-2, dim2=-1)

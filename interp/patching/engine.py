@@ -18,7 +18,7 @@ from torch import Tensor
 from interp.models.anatomy import Anatomy
 from interp.patching.cells import LOCAL_SITES, Cell, as_index
 from interp.patching.metrics import Metric
-from interp.patching.trace import Trace, pattern_of
+from interp.patching.tracing import Trace, pattern_of
 
 
 class Engine:

@@ -52,6 +52,8 @@ def logit_diff(
         symbols = batch.vocabulary.tokens(batch.format.outputs)
         if len(symbols) != 2:
             raise ValueError(f"{batch.format} has {len(symbols)} answers; say against which batch's answer")
+        if not torch.isin(answers, symbols).all():
+            raise ValueError("a written answer is not an output symbol; say against which batch's answer")
         others = symbols.sum() - answers
 
     def compute(logits: Tensor, rows: Tensor) -> Tensor:

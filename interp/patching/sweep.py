@@ -20,7 +20,7 @@ from interp.patching.effect import Checks, Cost, PatchEffect, require_finite
 from interp.patching.engine import Engine
 from interp.patching.metrics import Metric
 from interp.patching.reference import literal, record
-from interp.patching.trace import Trace, trace
+from interp.patching.tracing import Trace, trace
 from interp.tasks import Batch
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,8 @@ def heat_map(
         every = -(-len(columns) // MOST_NAMES)
         axis.set_xticks(range(0, len(columns), every), columns[::every], rotation=90, fontsize=6)
     axis.set_title(title, fontsize=9)
-    figure.colorbar(image, ax=axis, label=unit, fraction=0.03, pad=0.01)
+    bar = figure.colorbar(image, ax=axis, fraction=0.03, pad=0.01)
+    bar.set_label("\n".join(textwrap.wrap(unit, 20)), fontsize=7)
     return figure
 
 
