@@ -95,8 +95,8 @@ class Patch:
         if self.json:
             print(json.dumps(written))
             return 0
-        title = f"{run.name}, {self.site}: largest changes of the {effect.metric} (base {float(effect.base.mean()):.3f},"
-        title += f" source {float(effect.source.mean()):.3f})"
+        base, source = float(effect.base.mean()), float(effect.source.mean())
+        title = f"{run.name}, {self.site}: changes of the {effect.metric} (base {base:.3f}, source {source:.3f})"
         rows = [[" ".join(str(c) for c in cell), f"{change:+.3f}"] for cell, change in effect.top(10)]
         print_table(title, [" ".join(effect.axes), "change"], rows)
         checks, cost = effect.checks, effect.cost

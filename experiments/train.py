@@ -58,14 +58,11 @@ class Train:
             precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
         recipe = self.recipe()
         trained = train_run(recipe, writable_folder(self.out), precision)
-        accuracy = trained.accuracy.get("task", float("nan"))
+        reached = f"step accuracy {trained.step_accuracy:.3f} at length {recipe.longest}, {trained.steps} steps"
         if trained.competent:
-            print(f"learned: step accuracy {accuracy:.3f} at length {recipe.longest}, {trained.steps} steps")
+            print(f"learned: {reached}")
         else:
-            print(
-                f"did NOT learn: step accuracy {accuracy:.3f} at length {recipe.longest} after "
-                f"{trained.steps} steps (competent from .95); try more --steps or another --seed"
-            )
+            print(f"did NOT learn: {reached} (competent from .95); try more --steps or another --seed")
         print(trained.folder)
         print(f"next: mnemoscope evaluate {trained.folder}", file=sys.stderr)
         return 0

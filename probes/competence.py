@@ -24,6 +24,12 @@ def modes_of(batch: Batch) -> tuple[str, ...]:
     return ("forced", "written") if has_labels and batch.format.model_can_write_labels else ("forced",)
 
 
+def steps_right(model: PreTrainedModel, batch: Batch, mode: str) -> Bool[Tensor, "batch step"]:
+    """Whether each step is right, teacher forced: its answer and, in the written mode, its label too."""
+    at = batch.predicted(MODES[mode])
+    return _by_step(correct(model, batch, at), batch, at)
+
+
 def accuracies(model: PreTrainedModel, batch: Batch, mode: str) -> list[Accuracy]:
     """Step accuracy, exact match, final answer and free-running step accuracy at the batch's length.
 

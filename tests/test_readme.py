@@ -25,12 +25,20 @@ def test_python_snippets_run(code):
     assert "output label 25" in done.stdout
 
 
+def test_the_example_script_is_short_and_runs():
+    path = ROOT / "experiments" / "patching_example.py"
+    code = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    assert len(code) <= 15
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "output label 25" in done.stdout.splitlines()[0]
+
+
 def test_commands_of_the_readme_exist():
     from experiments import cli
 
-    verbs = set(re.findall(r"mnemoscope ([a-z]+) ", README))
-    assert verbs
-    assert verbs <= {verb.__name__.lower() for verb in (cli.Train, cli.Evaluate, cli.Verdict)}
+    verbs = set(re.findall(r"`(?:\.venv/bin/)?mnemoscope ([a-z]+) ", README))
+    assert verbs == {verb.__name__.lower() for verb in (cli.Train, cli.Evaluate, cli.Patch, cli.Verdict)}
 
 
 def test_the_accuracy_table_is_the_committed_results():

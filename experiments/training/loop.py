@@ -23,6 +23,8 @@ from experiments.training.recipe import Part, Recipe, parts
 from interp.forward import correct
 from interp.models import build_model, save_run, write_whole
 from interp.tasks import Batch, house_tokenizer, house_vocabulary, parse_format, sample
+from probes.competence import modes_of, steps_right
+from probes.decision import MARGINS
 
 CHECK_EVERY = 100
 CHECK_PROMPTS = 64
@@ -33,11 +35,11 @@ METRICS = "metrics.jsonl"
 
 @dataclass(frozen=True)
 class Trained:
-    """What came out: where, whether it learned, and its last accuracies at the longest trained length."""
+    """What came out: where, whether it learned, and its step accuracy at the longest trained length."""
 
     folder: Path
     competent: bool
-    accuracy: dict[str, float]
+    step_accuracy: float
     steps: int
 
 
@@ -107,13 +109,13 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
                 save_checkpoint(work, step, accelerator.unwrap_model(wrapped), raw_optimizer, kept)
                 saved = time.monotonic()
     bar.close()
-    competent = bool(state["accuracy"]) and state["accuracy"]["task"] >= 0.95
+    outcome = _outcome(accelerator.unwrap_model(wrapped), checks["task"], state["accuracy"], step)
     if accelerator.is_main_process:
         record = {
             "format": str(parse_format(recipe.format)),
             "vocabulary": house_vocabulary().to_json(),
             "recipe": recipe.to_json(),
-            "outcome": {"competent": competent, "steps": step, "accuracy": state["accuracy"]},
+            "outcome": outcome,
             "training_seconds": round(state["seconds"], 1),
             "provenance": provenance_record(device=str(accelerator.device)),
         }
@@ -122,7 +124,15 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
         shutil.copyfile(metrics, final / METRICS)
         shutil.rmtree(work)
     accelerator.wait_for_everyone()
-    return Trained(final, competent, state["accuracy"], step)
+    return Trained(final, outcome["competent"], outcome["step_accuracy"], step)
+
+
+def _outcome(model: Any, check: Batch, accuracy: dict[str, float], steps: int) -> dict:
+    """What was learned. `accuracy` counts predicted tokens, labels among them; a step needs all of its tokens."""
+    model.eval()
+    step_accuracy = float(steps_right(model, check, modes_of(check)[-1]).float().mean())
+    competent = step_accuracy >= MARGINS.competence
+    return {"competent": competent, "step_accuracy": step_accuracy, "steps": steps, "token_accuracy": accuracy}
 
 
 def _claim(work: Path, recipe: Recipe) -> None:
@@ -205,7 +215,7 @@ def position_ids(recipe: Recipe, batch: Batch, step: int) -> Tensor:
 
 
 def _check_batches(recipe: Recipe) -> dict[str, Batch]:
-    """The prompts that tell when a model is competent: the longest that it trains on."""
+    """The prompts that say when to cool down: the longest that it trains on."""
     checks = {"task": sample(recipe.format, CHECK_PROMPTS, recipe.longest, CHECK_SEED)}
     if recipe.rehearsal:
         longest = recipe.rehearsal_longest

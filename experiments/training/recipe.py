@@ -49,6 +49,8 @@ class Recipe:
             raise ValueError(f"positions must be one of {', '.join(POSITIONS)}; got {self.positions!r}")
         if self.positions != "plain" and self.model.family not in ("rotary", "absolute"):
             raise ValueError(f"family {self.model.family} takes no position ids; use positions='plain'")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be an integer from 0 to 2**32 - 1; got {self.seed}")
         if not 0 <= self.rehearsal < 1:
             raise ValueError(f"rehearsal is a share from 0 to below 1; got {self.rehearsal}")
         for name in ("steps", "longest", "tokens", "rehearsal_longest"):

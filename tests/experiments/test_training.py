@@ -102,8 +102,9 @@ def test_training_is_refused_where_a_run_or_another_recipe_is(tmp_path):
 
 def test_competence_starts_the_cooldown_and_ends_training_early(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_accuracies", lambda model, checks: dict.fromkeys(checks, 1.0))
+    monkeypatch.setattr(loop, "steps_right", lambda model, batch, mode: torch.ones(4, 4, dtype=torch.bool))
     trained = train_run(RECIPE, tmp_path)
-    assert (trained.competent, trained.steps) == (True, 8 + RECIPE.cooldown)
+    assert (trained.competent, trained.steps, trained.step_accuracy) == (True, 8 + RECIPE.cooldown, 1.0)
     rates = [json.loads(line)["lr"] for line in (trained.folder / "metrics.jsonl").read_text().splitlines()]
     assert rates[-1] < rates[-2]
 

@@ -27,7 +27,8 @@ def tiny(architecture: str, dtype: torch.dtype = torch.float32) -> PreTrainedMod
                 model = LlamaForCausalLM(LlamaConfig(**common, num_key_value_heads=2))
             case _:
                 model = build_model(ModelConfig(architecture, **SMALL), VOCAB, seed=0)
-    return model.to(dtype).eval()
+    model.to(dtype)  # type: ignore[arg-type]
+    return model.eval()
 
 
 def prompts(size: int = 3, length: int = 3, seed: int = 0) -> Batch:

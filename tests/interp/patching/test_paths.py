@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -167,7 +167,7 @@ CASES: dict[str, tuple[Sender, list[Receiver]]] = {
     "head to q, all positions": (Sender("head", 0, 1), [Receiver("q", 1, 0)]),
     "head to k": (Sender("head", 0, 1, at=BITS), [Receiver("k", 2, 1, at=BITS)]),
     "head to v at one step": (Sender("head", 0, 0, at=(LABELS, 2)), [Receiver("v", 1, 1, at=LABELS)]),
-    "head to mlp of its layer or the next": (Sender("head", 0, 1), [Receiver("mlp", 1)]),
+    "head to the next mlp": (Sender("head", 0, 1), [Receiver("mlp", 1)]),
     "mlp to several kinds": (Sender("mlp", 0), [Receiver(x, 1, 1, at=(LABELS, BITS)) for x in ("q", "k", "v")]),  # pyright: ignore
     "embed to two layers": (Sender("embed", at=LABELS), [Receiver("k", 1, 1), Receiver("v", 2, 0)]),
     "embed to the first layer": (Sender("embed"), [Receiver("k", 0, 0), Receiver("q", 0, 1, at=OUT)]),
@@ -295,10 +295,9 @@ def test_all_receivers_of_a_last_sender_are_the_plain_patch(kind: str, pair: tup
 
 
 def test_a_linear_case_by_hand():
-    """Two layers without attention or MLP; the first head hands on its own position's token, the logits read it.
+    """One layer, one head, no MLP: uniform attention counts the ones so far, and logit 0 reads the count.
 
-    Embeddings are one-hot pairs, so that LayerNorm multiplies by a known factor. Head L0H0 attends to the
-    previous position only (by its position embedding) and adds the token's strength there along (4, -5).
+    Embeddings are pairs of +1 and -1, so that LayerNorm multiplies by a known factor.
     """
     base = sample("parity-scratchpad", 2, 3, seed=0)
     source = counterfactual.flip_input(base, 2)
@@ -346,18 +345,19 @@ def test_a_linear_case_by_hand():
 def test_a_grid_is_each_to_each_and_counts_what_cannot_be(pair: tuple[Batch, Batch]):
     raw, (base, source), metric = tiny("rotary", N_LAYERS), pair, probe(pair[0])
     senders = [Sender("head", 0, 1), Sender("mlp", 1, at=BITS), Sender("embed")]
-    receivers = [Receiver("k", 1, 0), Receiver("v", 2, 1, at=LABELS), Receiver("logits")]
+    receivers = [Receiver("k", 1, 0), Receiver("v", 2, 1, at=LABELS), Receiver("logits"), Receiver("k", 0, 1)]
     effect = path_patch(raw, base, source, senders, receivers, metric, grid=True)
     assert effect.axes == ("sender", "receiver")
     assert effect.labels == {
         "sender": ("L0H1", "L1 MLP at input", "embed"),
-        "receiver": ("L1H0 k", "L2H1 v at input label", "logits"),
+        "receiver": ("L1H0 k", "L2H1 v at input label", "logits", "L0H1 k"),
     }
-    assert effect.values.shape == (3, 3, 3)
-    assert effect.details["impossible"] == 3  # k is before, v stands elsewhere, and so do the logits that are read
+    assert effect.values.shape == (3, 4, 3)
+    # From the MLP: k is before it, v stands elsewhere, and so do the logits that are read. From a head: L0H1 k.
+    assert effect.details["impossible"] == 5
     for i, sender in enumerate(senders):
         for j, receiver in enumerate(receivers):
-            if i == 1:
+            if i == 1 or (i, j) == (0, 3):
                 assert torch.equal(effect.values[i, j], effect.base)
             else:
                 alone = path_patch(raw, base, source, sender, receiver, metric)
@@ -426,9 +426,8 @@ def test_paths_that_are_not_there_are_refused(senders: Any, receivers: Any, mess
 def test_other_mistakes_are_named(pair: tuple[Batch, Batch]):
     (base, source), raw = pair, tiny("rotary", N_LAYERS)
     metric = probe(base)
-    for wrong in (source.rows(slice(2)), sample("parity-aligned", 3, 4, seed=0), sample("parity-cyclic3", 3, 3, 0)):
-        if wrong.tokens.shape == base.tokens.shape and torch.equal(wrong.role, base.role):
-            continue  # the same layout: nothing is wrong with it
+    other_role, other_step = replace(base, role=base.role.flip(0)), replace(base, step=base.step.flip(0))
+    for wrong in (source.rows(slice(2)), sample("parity-aligned", 3, 4, seed=0), other_role, other_step):
         with pytest.raises(ValueError, match="the same number of prompts and the same roles and steps"):
             path_patch(raw, base, wrong, HEAD, LOGITS, metric)
     with pytest.raises(ValueError, match="chain=True needs"):

@@ -68,23 +68,26 @@ def test_the_engine_equals_a_loop_on_the_bridge(architecture, site):
     name = f"blocks.{layer}." + (f"attn.hook_{site}" if head_site else f"hook_{site}")
     _, cache = bridge.run_with_cache(clean.tokens, names_filter=name)
     given = cache[name].clone()
-    for head in effect.labels.get("head", (None,)):
+    for head in range(len(effect.labels.get("head", (0,)))):
         for pos in range(clean.n_pos):
             fired = []
 
             def edit(x, hook, head=head, pos=pos, fired=fired):
                 fired.append(hook.name)
                 x = x.clone()
-                at = (slice(None), head, pos) if site == "pattern" else (slice(None), pos, head)
-                at = at if head_site else (slice(None), pos)
-                x[at] = given[at]
+                if site == "pattern":
+                    x[:, head, pos] = given[:, head, pos]
+                elif head_site:
+                    x[:, pos, head] = given[:, pos, head]
+                else:
+                    x[:, pos] = given[:, pos]
                 return x
 
             with torch.no_grad():
                 logits = bridge.run_with_hooks(corrupted.tokens, fwd_hooks=[(name, edit)])
             assert len(fired) == 1
             expected = metric.compute(logits[:, metric.positions], torch.arange(3))
-            found = effect.values[0, head, pos] if head_site else effect.values[0, pos]
+            found = effect.values.flatten(0, -2)[head * clean.n_pos + pos]
             assert float((found - expected).abs().max()) <= 2e-5 * max(1.0, float(expected.abs().max()))
 
 
@@ -242,7 +245,7 @@ def test_a_small_memory_budget_holds():
         total = peak = 0
         for event in found.profiler.kineto_results.events():  # type: ignore[union-attr]
             if event.name() == "[memory]":
-                total += event.nbytes()
+                total += event.nbytes()  # type: ignore[attr-defined]
                 peak = max(peak, total)
         peaks[budget] = peak
     assert peaks[2**23] <= 2**23
