@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy
+from interp.patching.stepwise import positions_at, words_of
 from interp.tasks import Batch, Role
 
 RESID_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
@@ -68,17 +69,7 @@ def places_of(batch: Batch, positions: Place | Iterable[Place] | None) -> list[t
 
 
 def _positions(batch: Batch, place: object) -> list[int]:
-    match place:
-        case Role():
-            return batch.at(place).tolist()
-        case (Role() as role, int(step)):
-            return batch.at(role, step).tolist()
-        case int() if 0 <= place < batch.n_pos:
-            return [place]
-        case int():
-            raise ValueError(f"position {place} is outside 0 to {batch.n_pos - 1}")
-        case _:
-            raise ValueError(f"a place is a Role, a (Role, step) pair, a position or a Joint; got {place!r}")
+    return positions_at(batch, (place,) if isinstance(place, int) and not isinstance(place, Role) else place).tolist()  # type: ignore[arg-type]
 
 
 def _named(batch: Batch, positions: tuple[int, ...]) -> str:
@@ -87,13 +78,10 @@ def _named(batch: Batch, positions: tuple[int, ...]) -> str:
 
 def _joint_name(joint: Joint) -> str:
     def words(place: object) -> str:
-        match place:
-            case Role():
-                return f"all {place.words}s"
-            case (Role() as role, step):
-                return f"{role.words} {step}"
-            case _:
-                return str(place)
+        if isinstance(place, int) and not isinstance(place, Role):
+            return str(place)
+        named = words_of(place)  # type: ignore[arg-type]
+        return f"all {named}s" if isinstance(place, Role) else named
 
     return " + ".join(words(p) for p in joint.places)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -19,66 +18,9 @@ from transformers import PreTrainedModel
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.patching.effect import PatchEffect, require_finite
 from interp.patching.metrics import Metric
-from interp.patching.stepwise import (
-    At,
-    Edit,
-    Place,
-    chunks,
-    difference_from_raw,
-    measure,
-    positions_at,
-    walk,
-    words_of,
-)
+from interp.patching.nodes import Receiver, Sender, mistake, require_there
+from interp.patching.stepwise import Edit, Place, chunks, difference_from_raw, measure, positions_at, walk
 from interp.tasks import Batch
-
-SenderKind = Literal["head", "mlp", "embed"]
-ReceiverKind = Literal["q", "k", "v", "mlp", "logits"]
-
-
-@dataclass(frozen=True)
-class Sender:
-    """What comes from the source run: a head's or an MLP's output, or the embedding, at some positions.
-
-    `at`: a Role, a (Role, step) pair, a tuple of these, a tuple of positions, or None for all.
-
-    >>> str(Sender("head", 0, 1, at=Role.INPUT_LABEL))
-    'L0H1 at input label'
-    """
-
-    kind: SenderKind
-    layer: int | None = None
-    head: int | None = None
-    at: At | None = None
-
-    def __post_init__(self) -> None:
-        _require_form(self, get_args(SenderKind), with_head=("head",), with_layer=("head", "mlp"))
-
-    def __str__(self) -> str:
-        return _text(self)
-
-
-@dataclass(frozen=True)
-class Receiver:
-    """What sees the sender: q, k or v of a head, an MLP, or the logits, at some positions (None for all).
-
-    q is read at the positions that attend, k and v at those attended to. With grouped queries the head of
-    k and v is a key-value head.
-
-    >>> str(Receiver("k", 1, 0, at=(Role.INPUT, 3)))
-    'L1H0 k at input 3'
-    """
-
-    kind: ReceiverKind
-    layer: int | None = None
-    head: int | None = None
-    at: At | None = None
-
-    def __post_init__(self) -> None:
-        _require_form(self, get_args(ReceiverKind), with_head=("q", "k", "v"), with_layer=("q", "k", "v", "mlp"))
-
-    def __str__(self) -> str:
-        return _text(self)
 
 
 @torch.no_grad()
@@ -117,9 +59,9 @@ def path_patch(
     if not senders or not receivers:
         raise ValueError("give at least one sender and one receiver")
     for node in (*senders, *receivers):
-        _require_there(anatomy, base, node)
+        require_there(anatomy, base, node)
     cells = [(s, [r]) for s in senders for r in receivers] if grid else [(s, receivers) for s in senders]
-    mistakes = [_mistake(anatomy, base, metric, s, r) for s, some in cells for r in some]
+    mistakes = [mistake(anatomy, base, metric, s, r) for s, some in cells for r in some]
     if (first := next(filter(None, mistakes), None)) and (not grid or all(mistakes)):
         raise ValueError(first)
     values, baselines, sources, raw_difference = [], [], [], 0.0
@@ -277,52 +219,3 @@ def _put(into: Tensor, new: Tensor, at: Tensor) -> Tensor:
 
 def _positions(runs: _Runs, node: Sender | Receiver) -> Tensor:
     return positions_at(runs.batch, node.at).to(runs.anatomy.device)
-
-
-def _require_form(node: Sender | Receiver, kinds: tuple, with_layer: tuple, with_head: tuple) -> None:
-    name = type(node).__name__.lower()
-    if node.kind not in kinds:
-        raise ValueError(f"a {name} is one of {', '.join(kinds)}; got {node.kind!r}")
-    for what, value, wanted in (("layer", node.layer, with_layer), ("head", node.head, with_head)):
-        if (value is not None) != (node.kind in wanted):
-            raise ValueError(f"a {name} of kind {node.kind!r} {'needs a' if node.kind in wanted else 'has no'} {what}")
-
-
-def _text(node: Sender | Receiver) -> str:
-    where = "" if node.at is None else f" at {words_of(node.at)}"
-    match node.kind:
-        case "embed" | "logits":
-            return node.kind + where
-        case "mlp":
-            return f"L{node.layer} MLP{where}"
-        case "head":
-            return f"L{node.layer}H{node.head}{where}"
-        case kind:
-            return f"L{node.layer}H{node.head} {kind}{where}"
-
-
-def _require_there(anatomy: Anatomy, batch: Batch, node: Sender | Receiver) -> None:
-    positions_at(batch, node.at)
-    n_heads = anatomy.n_kv_heads if node.kind in ("k", "v") else anatomy.n_heads
-    if node.layer is not None and not 0 <= node.layer < len(anatomy.blocks):
-        raise ValueError(f"{node}: no layer {node.layer}; layers are 0 to {len(anatomy.blocks) - 1}")
-    if node.head is not None and not 0 <= node.head < n_heads:
-        kind = "key-value heads" if n_heads < anatomy.n_heads else "heads"
-        raise ValueError(f"{node}: no head {node.head}; {kind} are 0 to {n_heads - 1}")
-
-
-def _mistake(anatomy: Anatomy, batch: Batch, metric: Metric, sender: Sender, receiver: Receiver) -> str | None:
-    """Why nothing could pass from the sender to the receiver; None where something can."""
-    n = len(anatomy.blocks)
-    written = -1 if sender.layer is None else 2 * sender.layer + (sender.kind == "mlp")
-    # A parallel MLP reads the residual from before its layer's attention.
-    layer = n if receiver.layer is None else receiver.layer
-    read = 2 * layer + (receiver.kind == "mlp" and not anatomy.blocks[layer].parallel)
-    if written >= read:
-        return f"{receiver} reads the residual before {sender} writes to it; receivers stand after their sender"
-    shared = set(positions_at(batch, sender.at).tolist()) & set(positions_at(batch, receiver.at).tolist())
-    if not shared:
-        return f"{sender} and {receiver} have no position in common, and the residual stream joins no two positions"
-    if receiver.kind == "logits" and not shared & set(metric.positions.tolist()):
-        return f"{metric.name} reads positions {metric.positions.tolist()}, and {sender} changes none of their logits"
-    return None

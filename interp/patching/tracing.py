@@ -9,6 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy
+from interp.patching.stepwise import Site, walk
+
+KEPT: tuple[Site, ...] = ("resid_pre", "attn_out", "mlp_out", "q", "k", "v", "z")
 
 
 @dataclass(frozen=True)
@@ -38,22 +41,13 @@ class Trace:
 
 @torch.no_grad()
 def trace(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"]) -> Trace:
-    """Runs the model step by step and keeps every site."""
+    """Runs the model step by step and keeps every site but the patterns."""
     tokens = tokens.to(anatomy.device)
-    positions = torch.arange(tokens.shape[1], device=anatomy.device)
-    kept: dict[str, list[Tensor]] = {s: [] for s in ("resid_mid", "attn_out", "mlp_out", "q", "k", "v", "z")}
-    resid = [anatomy.embed(tokens)]
-    for block in anatomy.blocks:
-        q, k, v = block.project(resid[-1])
-        z = anatomy.mix(anatomy.pattern(q, k, positions, positions), v)
-        attn_out = block.attn_out(z)
-        mid = resid[-1] + attn_out
-        mlp_out = block.mlp_out(resid[-1] if block.parallel else mid)
-        for name, value in (("resid_mid", mid), ("attn_out", attn_out), ("mlp_out", mlp_out), ("z", z),
-                            ("q", q), ("k", k), ("v", v)):  # fmt: skip
-            kept[name].append(value)
-        resid.append(mid + mlp_out)
-    return Trace(tokens, tuple(resid), **{name: tuple(values) for name, values in kept.items()})
+    layers = range(len(anatomy.blocks))
+    final, kept = walk(anatomy, anatomy.embed(tokens), keep=[(site, layer) for site in KEPT for layer in layers])
+    found = {site: tuple(kept[site, layer] for layer in layers) for site in KEPT}
+    mid = tuple(pre + out for pre, out in zip(found["resid_pre"], found["attn_out"], strict=True))
+    return Trace(tokens, resid_mid=mid, **{**found, "resid_pre": (*found["resid_pre"], final)})
 
 
 @torch.no_grad()
