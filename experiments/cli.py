@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from experiments.bench import Bench
 from experiments.evaluate import Evaluate
 from experiments.patch import Patch
 from experiments.train import Train
@@ -18,6 +19,7 @@ Verb = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Patch, tyro.conf.subcommand("patch")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Verdict, tyro.conf.subcommand("verdict")]
 )
 

@@ -73,6 +73,8 @@ class Patch:
         from experiments.results import print_table, result_folder, write_result
         from interp.patching import plan
 
+        if self.memory < 1:
+            raise ValueError(f"--memory must be at least 1; got {self.memory}")
         run = load(self.name, self.format)
         clean, corrupted = self.pair(run)
         places = self.places(clean)
@@ -133,12 +135,12 @@ class Patch:
         roles = {role.name.lower(): role for role in Role}
 
         def place(text: str):  # type: ignore[no-untyped-def]
-            role, _, step = text.partition(":")
+            role, colon, step = text.partition(":")
             if text.isdecimal():
                 return int(text)
-            if role not in roles or (step and not step.isdecimal()):
+            if role not in roles or (colon and not step.isdecimal()):
                 raise ValueError(f"unknown position {text!r}; give an index, a role ({', '.join(roles)}) or role:step")
-            return (roles[role], int(step)) if step else roles[role]
+            return (roles[role], int(step)) if colon else roles[role]
 
         if not self.positions:
             if self.joint:
@@ -181,6 +183,7 @@ class Patch:
 
     def compute(self, sweep: Sweep, folder: Path, run: Run) -> PatchEffect:
         """Runs the units that are not on disk yet; each is written whole as soon as it is done."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file, save_file
         from tqdm import tqdm
 
@@ -193,11 +196,14 @@ class Patch:
         began = time.monotonic()
         for unit in tqdm(sweep.units, desc=self.site, file=sys.stderr, disable=None):
             path = work / f"{unit.number}.safetensors"
-            if not path.exists():
+            try:
+                found = load_file(path)["values"]
+            except (FileNotFoundError, SafetensorError):  # not done yet, or cut short when the machine went down
+                found = sweep.compute(unit)
                 part = path.with_suffix(".part")
-                save_file({"values": sweep.compute(unit)}, part)
+                save_file({"values": found}, part)
                 part.replace(path)
-            sweep.put(values, unit, load_file(path)["values"])
+            sweep.put(values, unit, found)
         effect = sweep.finish(values, seed=self.seed, seconds=time.monotonic() - began)
         shutil.rmtree(work)
         return effect

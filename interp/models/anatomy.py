@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -188,11 +190,13 @@ def _bloom(raw: Any) -> Anatomy:
     if config.apply_residual_connection_post_layernorm:
         raise ValueError("BLOOM with apply_residual_connection_post_layernorm is not supported")
     d_head = config.hidden_size // config.n_head
+    act = _tanh_gelu(raw, body.h[0].mlp.gelu_impl)
     blocks = tuple(
         Block(
             b, b.input_layernorm, b.post_attention_layernorm, (b.self_attention.query_key_value,),
             _interleaved(config.n_head, d_head), b.self_attention.dense,
-            lambda x, mlp=b.mlp: mlp.gelu_impl(mlp.dense_h_to_4h(x)), b.mlp.dense_4h_to_h, False,
+            lambda x, mlp=b.mlp: act(mlp.dense_h_to_4h(x)),
+            b.mlp.dense_4h_to_h, False,
         )
         for b in body.h
     )  # fmt: skip
@@ -231,10 +235,12 @@ def _gpt2(raw: Any) -> Anatomy:
         q, k, v = fused.unflatten(-1, (3, n_heads, d_head)).unbind(-3)
         return q, k, v
 
+    own = body.h[0].mlp.act
+    act = _tanh_gelu(raw, own) if config.activation_function in ("gelu_new", "gelu_pytorch_tanh") else own
     blocks = tuple(
         Block(
             b, b.ln_1, b.ln_2, (b.attn.c_attn,), split, b.attn.c_proj,
-            lambda x, mlp=b.mlp: mlp.act(mlp.c_fc(x)), b.mlp.c_proj, False,
+            lambda x, mlp=b.mlp: act(mlp.c_fc(x)), b.mlp.c_proj, False,
         )
         for b in body.h
     )  # fmt: skip
@@ -265,6 +271,14 @@ def _llama(raw: Any) -> Anatomy:
         raw, blocks, n_heads, n_kv, d_head, d_head**-0.5, None, _rotation(raw, body.rotary_emb), torch.float32,
         body.norm, body.embed_tokens,
     )  # fmt: skip
+
+
+def _tanh_gelu(raw: PreTrainedModel, own: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The tanh form of GELU in one pass over memory; Hugging Face's takes eight and a third of an MLP's time.
+
+    BLOOM's constant has eight digits, so in float64 the model's own function is kept.
+    """
+    return own if raw.dtype == torch.float64 else partial(F.gelu, approximate="tanh")
 
 
 def _rotation(raw: PreTrainedModel, rotary: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

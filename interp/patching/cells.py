@@ -51,7 +51,7 @@ def places_of(batch: Batch, positions: Place | Iterable[Place] | None) -> list[t
         return [(_named(batch, (p,)), (p,)) for p in range(batch.n_pos)]
     if isinstance(positions, Role | int | Joint) or (
         isinstance(positions, tuple) and len(positions) == 2 and isinstance(positions[0], Role)
-        and not isinstance(positions[1], Role)
+        and isinstance(positions[1], int) and not isinstance(positions[1], Role)
     ):  # fmt: skip
         positions = [positions]  # type: ignore[list-item]
     found: list[tuple[str, tuple[int, ...]]] = []

@@ -66,10 +66,9 @@ class Engine:
         rows: Tensor | None = None  # [cell batch pos-from-start d_model], in `order`
         for layer in range(self.n_layers):
             here = [cells[i] for i in order if cells[i].layer == layer]
-            if self.site == "resid_pre" and here:
-                rows = _joined(rows, self._edited(self.base.resid_pre[layer], here, start))
-            if rows is not None:
-                rows = self._advance(layer, rows, start)
+            entering = here if self.site == "resid_pre" else []
+            if rows is not None or entering:
+                rows = self._advance(layer, rows, entering, start)
             if self.site != "resid_pre" and here:
                 rows = _joined(rows, self._enter(layer, here, start))
         assert rows is not None
@@ -80,33 +79,40 @@ class Engine:
         """Positions that a layer has to compute: in the last one, those that the metric reads."""
         return self.reads[self.reads >= start] if layer == self.n_layers - 1 else self.positions[start:]
 
-    def _edited(self, base: Tensor, cells: Sequence[Cell], start: int) -> Tensor:
-        """Copies of the base's `[batch pos d_model]` from start on, with each cell's positions from the source."""
-        source = self.source.site(self.site, cells[0].layer)
-        rows = base[:, start:].expand(len(cells), -1, -1, -1).clone()
+    def _edited(self, site: str, layer: int, cells: Sequence[Cell], start: int) -> Tensor:
+        """Copies of the base's `[batch pos ...]` from start on, with each cell's positions from the source."""
+        base, source = (run.site(site, layer) for run in (self.base, self.source))
+        rows = base[:, start:].expand(len(cells), *(-1 for _ in base.shape)).clone()
         for row, cell in enumerate(cells):
             for position in cell.positions:
                 rows[row, :, position - start] = source[:, position]
         return rows
 
-    def _advance(self, layer: int, rows: Tensor, start: int) -> Tensor:
-        """One block over the stacked rows `[cell batch pos-from-start d_model]`."""
-        anatomy, block, dest = self.anatomy, self.anatomy.blocks[layer], self._dest(layer, start)
-        src = self.positions[start:]
-        q, k, v = block.project(rows)
-        at = dest - start
-        q = anatomy.rotate(q[..., at, :, :], dest).permute(1, 3, 0, 2, 4)  # [batch head cell dest d_head]
+    def _advance(self, layer: int, rows: Tensor | None, entering: Sequence[Cell], start: int) -> Tensor:
+        """One block over the stacked rows `[cell batch pos-from-start d_model]` and those whose resid_pre is patched.
+
+        Rows that enter here differ from the base at their own positions alone, and there q, k and v are the
+        source's: nothing of theirs is projected.
+        """
+        anatomy, dest = self.anatomy, self._dest(layer, start)
+        src, at = self.positions[start:], dest - start
+        parts = [] if rows is None else [(rows, *anatomy.blocks[layer].project(rows))]
+        if entering:
+            resid, q, k, v = (self._edited(site, layer, entering, start) for site in ("resid_pre", "q", "k", "v"))
+            parts.append((resid, q, k, v))
+        resid, q, k, v = (p[0] if len(p) == 1 else torch.cat(p) for p in zip(*parts, strict=True))
+        q = anatomy.rotate(q[:, :, at], dest).permute(1, 3, 0, 2, 4) * anatomy.scale  # [batch head cell dest d_head]
         k = anatomy.expand_heads(anatomy.rotate(k, src)).permute(1, 3, 0, 2, 4)
         v = anatomy.expand_heads(v).permute(1, 3, 0, 2, 4)
         before_k, before_v = self.keys[layer][:, :, :start], self.values[layer][:, :, :start]
         n_cells, n_dest = q.shape[2], q.shape[3]
         # The prefix is the same for every cell: fold cells into queries, so that it is never copied.
         prefix = (q.flatten(2, 3) @ before_k.mT).unflatten(2, (n_cells, n_dest))
-        scores = torch.cat([prefix, q @ k.mT], dim=-1) * anatomy.scale
-        pattern = anatomy.softmax(scores + anatomy.bias(dest, self.positions).unsqueeze(1))
+        scores = torch.cat([prefix, q @ k.mT], dim=-1)
+        pattern = anatomy.softmax(scores.add_(anatomy.bias(dest, self.positions).unsqueeze(1)))
         z = (pattern[..., :start].flatten(2, 3) @ before_v).unflatten(2, (n_cells, n_dest))
         z = z + pattern[..., start:] @ v
-        return self._finish(layer, rows[:, :, at], z.permute(2, 0, 3, 1, 4))
+        return self._finish(layer, resid[:, :, at], z.permute(2, 0, 3, 1, 4))
 
     def _finish(self, layer: int, resid: Tensor, z: Tensor) -> Tensor:
         """resid_post from resid_pre and z at the same positions."""

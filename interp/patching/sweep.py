@@ -15,11 +15,12 @@ from torch import Tensor
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.bridge import raw_of
 from interp.patching.cells import Cell, Place, check_site, chosen, first, heads_at, live, places_of
+from interp.patching.checking import run_checks
+from interp.patching.chunks import Chunks
 from interp.patching.cost import engine_flops, lower_bound_flops, row_bytes, sizes_of
-from interp.patching.effect import Checks, Cost, PatchEffect, require_finite
+from interp.patching.effect import Cost, PatchEffect, require_finite
 from interp.patching.engine import Engine
 from interp.patching.metrics import Metric
-from interp.patching.reference import literal, record
 from interp.patching.tracing import Trace, trace
 from interp.tasks import Batch
 
@@ -27,13 +28,9 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel
 
-# Largest difference from the literal loop, relative to the largest metric (at least 1), by type of the weights.
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
-HALF_TOLERANCE = 0.05
 MEMORY = 2**30
 # Positions that one unit of work starts from at most, and prompts that it holds.
 BUCKET, PROMPTS = 8, 32
-SPOT_PROMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,8 @@ class Sweep:
         """Which cells can change the metric; the others equal the base exactly and are not computed."""
         n_layers, reads = len(self.anatomy.blocks), set(self.metric.positions.tolist())
         table: dict[tuple[int, int | None], Tensor] = {}
-        for prompts in self._slices():
-            engine = self._engine(prompts)
+        for prompts in self.slices():
+            engine = self.engine(prompts)
             for key in {(c.layer, c.head) for c in self.cells}:
                 found = engine.differs(*key)
                 table[key] = table[key] | found if key in table else found
@@ -85,7 +82,7 @@ class Sweep:
             if not buckets or first(self.cells[i]) >= first(self.cells[buckets[-1][0]]) + BUCKET:
                 buckets.append([])
             buckets[-1].append(i)
-        plan = [(p, b) for p in self._slices() for b in buckets]
+        plan = [(p, b) for p in self.slices() for b in buckets]
         return tuple(Unit(k, first(self.cells[b[0]]), tuple(b), p) for k, (p, b) in enumerate(plan))
 
     @property
@@ -128,16 +125,19 @@ class Sweep:
 
     def compute(self, unit: Unit) -> Float[Tensor, "cell prompt"]:
         """The metric after each patch of a unit."""
-        engine = self._engine(unit.prompts)
+        engine = self.engine(unit.prompts)
+        sizes = sizes_of(self.anatomy, self.base.n_pos, len(self.metric.positions))
         cells = [self.cells[i] for i in unit.cells]
         found = []
         done = 0
         while done < len(cells):
-            size = self._chunks.size(len(unit.prompts))
+            size = self._chunks.size()
             began = time.perf_counter()
             part = cells[done : done + size]
-            found.append(engine.run(part, unit.start))
-            self._chunks.took(size, len(part), self.base.n_pos - unit.start, time.perf_counter() - began)
+            start = first(part[0])  # cells are in order of position: the rest of the bucket can start later
+            found.append(engine.run(part, start))
+            flops = engine_flops(sizes, part, self.site, start)
+            self._chunks.took(size, len(part), flops, time.perf_counter() - began)
             done += len(part)
         return require_finite(torch.cat(found), f"{self.metric.name} of a patched run")
 
@@ -147,7 +147,7 @@ class Sweep:
         Raises `RuntimeError` when a check fails: then no number of this sweep can be trusted.
         """
         base, source = self.baselines
-        checks = self._checks(values, spot_cells, seed)
+        checks = run_checks(self, values, spot_cells, seed)
         shape = tuple(len(self.labels[a]) for a in self.axes)
         cost = replace(self.cost, chunk_rows=self._chunks.best * min(len(self.base), PROMPTS), seconds=seconds)
         return PatchEffect(
@@ -159,8 +159,8 @@ class Sweep:
     def baselines(self) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
         """The metric of the unpatched base and source runs."""
         base, source = [], []
-        for prompts in self._slices():
-            engine = self._engine(prompts)
+        for prompts in self.slices():
+            engine = self.engine(prompts)
             base.append(engine.measure_base())
             swapped = Engine(self.anatomy, engine.source, engine.base, self.site, self.metric, engine.prompts)
             source.append(swapped.measure_base())
@@ -173,7 +173,8 @@ class Sweep:
     def _chunks(self) -> Chunks:
         return Chunks(max(1, self._most_rows() // min(len(self.base), PROMPTS)))
 
-    def _slices(self) -> Iterator[range]:
+    def slices(self) -> Iterator[range]:
+        """Prompts that are run together."""
         n = len(self.base)
         size = max(1, min(PROMPTS, int(self.memory / 3 / max(1, self._trace_bytes() / min(n, PROMPTS)))))
         return (range(start, min(start + size, n)) for start in range(0, n, size))
@@ -190,78 +191,20 @@ class Sweep:
     def _most_rows(self) -> int:
         return max(1, int(self.memory / 2 / self._largest_row()))
 
-    def _engine(self, prompts: range) -> Engine:
+    def engine(self, prompts: range) -> Engine:
+        """The engine for some prompts; the newest one is kept."""
         cached = self.__dict__.get("_cached_engine")
         if cached is None or cached[0] != prompts:
             rows = slice(prompts.start, prompts.stop)
             base, source = (trace(self.anatomy, b.tokens[rows]) for b in (self.base, self.source))
-            cached = (prompts, self._engine_of(base, source, prompts))
+            cached = (prompts, self.engine_of(base, source, prompts))
             self.__dict__["_cached_engine"] = cached  # the newest slice alone, so that memory stays flat
         return cached[1]
 
-    def _engine_of(self, base: Trace, source: Trace, prompts: range, site: str | None = None) -> Engine:
+    def engine_of(self, base: Trace, source: Trace, prompts: range, site: str | None = None) -> Engine:
+        """An engine between any two runs of some prompts, at this sweep's site or another."""
         numbers = torch.arange(prompts.start, prompts.stop)
         return Engine(self.anatomy, base, source, site or self.site, self.metric, numbers)
-
-    def _checks(self, values: Tensor, spot_cells: int, seed: int) -> Checks:
-        base, source = self.baselines
-        scale = max(1.0, float(base.abs().max()), float(source.abs().max()))
-        tolerance = TOLERANCE.get(self.anatomy.dtype, HALF_TOLERANCE) * scale
-        prompts = next(self._slices())
-        engine = self._engine(prompts)
-        rows = slice(prompts.start, prompts.stop)
-
-        everything = Cell(0, tuple(range(self.base.n_pos)))
-        whole = self._engine_of(engine.base, engine.source, prompts, "resid_pre").run([everything], 0)[0]
-        positive = float((whole - source[rows]).abs().max())
-        negative = 0.0
-        if self.units:
-            cell = self.cells[self.units[0].cells[0]]
-            same = self._engine_of(engine.base, engine.base, prompts).run([cell], first(cell))[0]
-            negative = float((same - base[rows]).abs().max())
-
-        gen = torch.Generator().manual_seed(seed)
-        picked = torch.randperm(len(self.cells), generator=gen)[:spot_cells].tolist()
-        few = range(min(SPOT_PROMPTS, len(self.base)))
-        spot = 0.0
-        for i in picked:
-            cell = self.cells[i]
-            given = record(self.anatomy, self.source.tokens[: len(few)], self.site, cell.layer)
-            tokens = self.base.tokens[: len(few)]
-            expected = literal(self.anatomy, tokens, self.site, cell, given, self.metric, torch.tensor(few))
-            spot = max(spot, float((values[i, : len(few)] - expected).abs().max()))
-        found = Checks(positive, negative, len(picked), spot, tolerance)
-        for what, difference in (("positive control", positive), ("negative control", negative), ("spot", spot)):
-            if not difference <= tolerance:
-                raise RuntimeError(
-                    f"the {what} check failed: {difference:.2e} from what it must be, {tolerance:.2e} allowed; "
-                    "no number of this sweep can be trusted"
-                )
-        return found
-
-
-class Chunks:
-    """How many cells to stack: every size is tried once on real work, then the fastest is kept."""
-
-    def __init__(self, most: int) -> None:
-        self.candidates = [c for c in (1, 2, 4, 8, 16, 32) if c <= most] or [1]
-        self.times: dict[int, float] = {}
-
-    def size(self, prompts: int) -> int:
-        """Cells for the next chunk."""
-        untried = [c for c in self.candidates if c not in self.times]
-        return untried[0] if untried else self.best
-
-    def took(self, asked: int, cells: int, length: int, seconds: float) -> None:
-        """Remembers how fast a chunk was; the first one also warms up and does not count."""
-        if asked == cells or asked not in self.times:
-            speed = seconds / (cells * max(1, length))
-            self.times[asked] = min(speed, self.times.get(asked, speed))
-
-    @property
-    def best(self) -> int:
-        """The fastest size so far."""
-        return min(self.times, key=self.times.__getitem__) if self.times else self.candidates[0]
 
 
 def plan(
@@ -282,6 +225,8 @@ def plan(
     """
     if direction not in ("denoise", "noise"):
         raise ValueError(f"direction must be 'denoise' or 'noise'; got {direction!r}")
+    if memory < 1:
+        raise ValueError(f"memory must be at least 1 byte; got {memory}")
     if clean.tokens.shape != corrupted.tokens.shape or not (
         torch.equal(clean.role, corrupted.role) and torch.equal(clean.step, corrupted.step)
     ):

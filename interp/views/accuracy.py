@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# A second round of colours has another marker.
+MARKERS = "os^D"
 STYLES = {"forced": "-", "written": "--"}
 TITLES = {
     "step": "step accuracy, teacher forced",
@@ -55,20 +57,22 @@ def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | Non
     axes = figure.subplots(1, len(TITLES), sharey=True)
     for axis, (metric, title) in zip(axes, TITLES.items(), strict=True):
         chances: dict[int, float] = {}
-        for colour, (name, points) in zip(COLOURS, curves.items(), strict=False):
+        for k, (name, points) in enumerate(curves.items()):
+            colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k // len(COLOURS) % len(MARKERS)]
             for mode, style in STYLES.items():
                 line = sorted((p for p in points if (p.metric, p.mode) == (metric, mode)), key=lambda p: p.length)
                 if not line:
                     continue
                 lengths = [p.length for p in line]
                 axis.plot(
-                    lengths, [p.estimate.value for p in line], style, color=colour, marker="o", markersize=3,
+                    lengths, [p.estimate.value for p in line], style, color=colour, marker=marker, markersize=3,
                     label=f"{name} ({mode})",
                 )  # fmt: skip
                 low, high = [p.estimate.low for p in line], [p.estimate.high for p in line]
                 axis.fill_between(lengths, low, high, color=colour, alpha=0.15, linewidth=0)
                 chances |= {p.length: p.chance for p in line}
-        axis.plot(*zip(*sorted(chances.items()), strict=True), ":", color="#555555", label="chance")
+        if chances:
+            axis.plot(*zip(*sorted(chances.items()), strict=True), ":", color="#555555", label="chance")
         if trained:
             axis.axvspan(0, trained, color="#888888", alpha=0.12, linewidth=0)
             axis.text(trained / 2, 1.03, "trained", ha="center", va="bottom", fontsize=8, color="#555555")

@@ -1,0 +1,75 @@
+"""`mnemoscope bench`: patching against TransformerLens and the hook loop, side by side in one run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Times whole sweeps against one forward a patch, alternating, and counts FLOPs. Writes patching.json.
+
+    Ratios of one run on one machine; `--only` takes a part of a case's name, such as 4x128-82-b1-resid_pre.
+    """
+
+    only: str = ""
+    """Run the cases whose name contains this; others keep their earlier result in the file."""
+    rounds: int = 5
+    """Alternating rounds of each case; medians are reported."""
+    threads: int = 1
+    """CPU threads."""
+    bloom: bool = False
+    """Run BLOOM-560M's shape (24 layers, d=1024, 250,880 tokens, random weights) instead: takes 6 GiB."""
+    out: Path = Path("mnemoscope-out")
+    """Folder for patching.json."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        """Runs the cases one by one; each is on disk as soon as it is done."""
+        import torch
+        from tqdm import tqdm
+
+        from experiments.benchmarks.patching import BLOOM_560M, DEFAULT, run_case
+        from experiments.provenance import provenance_record
+        from experiments.results import writable_folder
+        from interp.models import write_whole
+
+        if self.rounds < 1 or self.threads < 1:
+            raise ValueError("--rounds and --threads must be at least 1")
+        cases = [BLOOM_560M] if self.bloom else [c for c in DEFAULT if self.only in c.name]
+        if not cases:
+            raise ValueError(f"no case contains {self.only!r}; cases are {', '.join(c.name for c in DEFAULT)}")
+        torch.set_num_threads(self.threads)
+        path = writable_folder(self.out) / "patching.json"
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}
+        bar = tqdm(cases, file=sys.stderr, disable=None)
+        for case in bar:
+            bar.set_description(case.name)
+            rows[case.name] = run_case(case, self.rounds)
+            data = {"provenance": provenance_record(), "rows": rows}
+            write_whole(path, json.dumps(data, indent=1) + "\n")
+        if self.json:
+            print(json.dumps({c.name: rows[c.name] for c in cases}))
+            return 0
+        self.show([(c.name, rows[c.name]) for c in cases])
+        print(path)
+        return 0
+
+    def show(self, rows: list[tuple[str, dict]]) -> None:
+        """Prints the table."""
+        from experiments.results import print_table
+
+        columns = ["case", "ours ms", "TransformerLens ms", "hooks ms", "x TL", "x hooks", "x fewer FLOPs",
+                   "of bound", "skipped", "difference"]  # fmt: skip
+        cells = [
+            [name, *(f"{row['ms_a_patch'][k]:.3f}" for k in ("ours", "transformer_lens", "hook loop")),
+             *(f"{row['ratio'][k]:.1f}" for k in ("transformer_lens", "hook loop")),
+             f"{row['flops']['times_fewer']:.1f}", f"{row['flops']['of_lower_bound']:.2f}",
+             f"{row['skipped'] / row['patches']:.0%}", f"{max(row['difference'].values()):.1e}"]
+            for name, row in rows
+        ]  # fmt: skip
+        print_table("milliseconds a patch, medians", columns, cells)
