@@ -67,7 +67,8 @@ def probability(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT)
     at, answers = _answers(batch, step, role)
 
     def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        return _pick(logits.float().log_softmax(dim=-1), answers[rows]).exp().mean(dim=-1)
+        precise = logits if logits.dtype == torch.float64 else logits.float()
+        return _pick(precise.log_softmax(dim=-1), answers[rows]).exp().mean(dim=-1)
 
     return Metric(_named("probability", step), at - 1, compute)
 

@@ -31,7 +31,7 @@ def heat_map(
     if not torch.isfinite(values).all():
         raise ValueError("a heat map cannot show NaN or infinity")
     limit = float(values.abs().max()) or 1.0
-    width = max(6.0, min(40.0, 1.8 + 0.16 * len(columns)))
+    width = max(6.0, min(40.0, 1.8 + 0.16 * len(columns)), 1.8 + len(columns) / 90)  # inches of 110 pixels
     figure = Figure(figsize=(width, 1.9 + 0.28 * len(rows)), layout="constrained", dpi=110)
     axis = figure.subplots()
     image = axis.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
