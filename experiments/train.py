@@ -76,6 +76,6 @@ class Train:
         model = ModelConfig(family, self.n_layers, self.d_model, self.n_heads, self.n_ctx)
         longest = self.longest or (10 if fmt.startswith("addition") else 20)
         return Recipe(
-            fmt, model, self.seed, self.steps, longest,
+            fmt, model, self.seed, self.steps, longest, cooldown=min(1000, self.steps // 3),
             rehearsal=self.rehearsal, lr=self.lr, positions=self.positions,
         )  # fmt: skip

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import pandas
@@ -22,7 +23,7 @@ RUN = "parity-aligned-alibi"
 HERE = Path("mnemoscope-out", RUN)
 SMALL = ["--length", "6", "--step", "4", "--partner", "2", "--prompts", "2"]
 # Ten units of work: five buckets of positions for each of two slices of prompts.
-LARGER = ["patch", RUN, "--length", "12", "--step", "5", "--prompts", "40", "--site", "resid_mid"]
+LARGER = ["patch", RUN, "--length", "12", "--step", "5", "--prompts", "33", "--site", "resid_mid"]
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +31,13 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@cache
+def shipped():
+    return load(RUN)
+
+
 def prompts(corrupt="flip_input"):
-    clean = load(RUN).sample(2, 6, 0)
+    clean = shipped().sample(2, 6, 0)
     match corrupt:
         case "flip_input":
             return clean, counterfactual.flip_input(clean, 4)
@@ -70,7 +76,7 @@ def assert_same(table, effect):
 def test_every_site_writes_a_table_a_record_and_a_figure(site, capsys):
     table, record = written(site=site)
     clean, corrupted = prompts()
-    effect = patch(load(RUN).raw, clean, corrupted, site, logit_diff(clean, 4))
+    effect = patch(shipped().raw, clean, corrupted, site, logit_diff(clean, 4))
     assert_same(table, effect)
     assert effect.change.abs().max() > 0.1  # there was something to compare
 
@@ -99,7 +105,7 @@ def test_every_site_writes_a_table_a_record_and_a_figure(site, capsys):
 
 def test_every_metric():
     clean, corrupted = prompts()
-    raw = load(RUN).raw
+    raw = shipped().raw
     made = {
         "logit_diff": logit_diff(clean, 4), "probability": probability(clean, 4), "accuracy": accuracy(clean, 4),
         "kl": kl(clean, predict(raw, clean, clean.at(Role.OUTPUT, 4)), 4),
@@ -117,7 +123,7 @@ def test_every_metric():
 def test_every_corruption_and_direction(corrupt, direction):
     table, record = written("--corrupt", corrupt, "--direction", direction, site="resid_mid")
     clean, corrupted = prompts(corrupt)
-    effect = patch(load(RUN).raw, clean, corrupted, "resid_mid", logit_diff(clean, 4), direction=direction)
+    effect = patch(shipped().raw, clean, corrupted, "resid_mid", logit_diff(clean, 4), direction=direction)
     assert_same(table, effect)
     assert not torch.equal(effect.base, effect.source)
     assert (record["effect"]["direction"], record["options"]["corrupt"]) == (direction, corrupt)
@@ -136,7 +142,7 @@ def test_every_corruption_and_direction(corrupt, direction):
 def test_positions_are_roles_steps_indices_and_joint_sets(words, places, labels):
     table, _ = written("--positions", *words)
     clean, corrupted = prompts()
-    effect = patch(load(RUN).raw, clean, corrupted, "resid_pre", logit_diff(clean, 4), positions=places)
+    effect = patch(shipped().raw, clean, corrupted, "resid_pre", logit_diff(clean, 4), positions=places)
     assert len(effect.labels["pos"]) == labels
     assert_same(table, effect)
 
@@ -144,7 +150,7 @@ def test_positions_are_roles_steps_indices_and_joint_sets(words, places, labels)
 def test_layers_and_heads_are_those_asked_for():
     table, record = written("--layers", "2", "0", "--heads", "5", "1", "3", "--positions", "output_label:4", site="z")
     clean, corrupted = prompts()
-    effect = patch(load(RUN).raw, clean, corrupted, "z", logit_diff(clean, 4), [2, 0], (Role.OUTPUT_LABEL, 4),
+    effect = patch(shipped().raw, clean, corrupted, "z", logit_diff(clean, 4), [2, 0], (Role.OUTPUT_LABEL, 4),
                    [5, 1, 3])  # fmt: skip
     assert_same(table, effect)
     assert list(table["layer"].unique()) == [2, 0]
