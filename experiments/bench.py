@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+PEERS = ("transformer_lens", "hook loop", "nnsight")
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -63,11 +65,11 @@ class Bench:
         """Prints the table."""
         from experiments.results import print_table
 
-        columns = ["case", "ours ms", "TransformerLens ms", "hooks ms", "x TL", "x hooks", "x fewer FLOPs",
+        columns = ["case", "ours ms", "TransformerLens ms", "hooks ms", "x TL", "x hooks", "x nnsight", "x fewer FLOPs",
                    "of bound", "skipped", "difference"]  # fmt: skip
         cells = [
             [name, *(f"{row['ms_a_patch'][k]:.3f}" for k in ("ours", "transformer_lens", "hook loop")),
-             *(f"{row['ratio'][k]:.1f}" for k in ("transformer_lens", "hook loop")),
+             *(f"{row['ratio'][k]:.1f}" if k in row["ratio"] else "-" for k in PEERS),
              f"{row['flops']['times_fewer']:.1f}", f"{row['flops']['of_lower_bound']:.2f}",
              f"{row['skipped'] / row['patches']:.0%}", f"{max(row['difference'].values()):.1e}"]
             for name, row in rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from itertools import product
 from statistics import median
 from typing import Any
@@ -19,10 +20,13 @@ from interp.models.anatomy import Anatomy, anatomy_of
 from interp.patching import Metric, logit_diff, plan
 from interp.patching.reference import literal, record
 from interp.patching.sweep import BUCKET, Sweep
+from interp.patching.tracing import trace
 from interp.tasks import Batch, counterfactual, house_vocabulary, sample
 
 # Patches timed of the loops, whose every patch costs one forward; ours is timed on whole sweeps.
 LOOP_PATCHES = 8
+# Patches in one trace of nnsight: of 8, 16 and 41, the fastest here.
+NNSIGHT_BATCH = 41
 # Positions swept at most; beyond, evenly spaced buckets of neighbouring positions stand for all.
 MOST_POSITIONS = 88
 
@@ -79,7 +83,10 @@ def run_case(case: Case, rounds: int) -> dict:
         found = [literal(anatomy, corrupted.tokens, case.site, c, given[c.layer], metric, rows).mean() for c in picked]
         return torch.stack(found)
 
-    times: dict[str, list[float]] = {"ours": [], "transformer_lens": [], "hook loop": []}
+    loops = {"transformer_lens": (by_transformer_lens, len(picked)), "hook loop": (by_hooks, len(picked))}
+    if by_nnsight := nnsight_by_hand(anatomy, case, clean, corrupted):
+        loops["nnsight"] = (by_nnsight, len(anatomy.blocks) * NNSIGHT_BATCH)
+    times: dict[str, list[float]] = {"ours": [], **{name: [] for name in loops}}
     values: dict[str, Tensor] = {}
     effect = None
     for _ in range(rounds):
@@ -87,13 +94,18 @@ def run_case(case: Case, rounds: int) -> dict:
         began = time.perf_counter()
         effect = fresh.run()  # with its controls and its spot check
         times["ours"].append((time.perf_counter() - began) / len(fresh.cells))
-        for name, loop in (("transformer_lens", by_transformer_lens), ("hook loop", by_hooks)):
+        for name, (loop, patches) in loops.items():
             began = time.perf_counter()
             values[name] = loop()
-            times[name].append((time.perf_counter() - began) / len(picked))
+            times[name].append((time.perf_counter() - began) / patches)
     assert effect is not None
     index = {cell: i for i, cell in enumerate(sweep.cells)}
     ours = effect.values.flatten(0, -2)[[index[c] for c in picked]].mean(dim=-1)
+    if "nnsight" in values:  # its loop runs other cells: compare those
+        logits = values.pop("nnsight").unflatten(1, (NNSIGHT_BATCH, len(clean)))
+        theirs = metric.compute(logits, rows).double()
+        same = effect.values[:, _middle(clean.n_pos)]
+        values["nnsight"] = ours + (theirs - same).abs().max()
     scale = max(1.0, float(effect.base.abs().max()), float(effect.source.abs().max()))
     ms = {name: 1000 * median(found) for name, found in times.items()}
     counted, forward = _flops(case, anatomy, corrupted)
@@ -130,15 +142,16 @@ def _prepare(case: Case, anatomy: Anatomy | None = None) -> tuple[Sweep, Metric,
     else:
         corrupted = counterfactual.redraw(clean, seed=1)
     metric = logit_diff(clean, step=case.bits)
-    sweep = plan(anatomy.raw, clean, corrupted, case.site, metric, positions=_positions(clean.n_pos))
+    most = MOST_POSITIONS if case.d_model < 1024 else 2 * BUCKET
+    sweep = plan(anatomy.raw, clean, corrupted, case.site, metric, positions=_positions(clean.n_pos, most))
     return sweep, metric, clean, corrupted
 
 
-def _positions(n_pos: int) -> list[int] | None:
+def _positions(n_pos: int, most: int) -> list[int] | None:
     """All positions, or evenly spaced buckets of them."""
-    if n_pos <= MOST_POSITIONS:
+    if n_pos <= most:
         return None
-    n = MOST_POSITIONS // BUCKET
+    n = most // BUCKET
     starts = [round(i * (n_pos - BUCKET) / (n - 1)) for i in range(n)]
     return sorted({p for s in starts for p in range(s, s + BUCKET)})
 
@@ -176,6 +189,48 @@ def _transformer_lens_loop(
             ).cpu()  # fmt: skip
 
     return loop
+
+
+def nnsight_by_hand(anatomy: Anatomy, case: Case, clean: Batch, corrupted: Batch) -> Callable[[], Tensor] | None:
+    """The best that we know how to write in nnsight 0.8, where it is installed (extra `peers`), on BLOOM.
+
+    Layers before the patch are skipped, patches of one layer share a trace as a batch, and only the position
+    that the metric reads is unembedded. Every layer is timed with positions in the middle of the prompt, so the
+    average is that of a whole sweep. Gives logits `[layer row read d_vocab]`.
+    """
+    here = case.family == "alibi" and case.site == "resid_pre" and clean.n_pos <= MOST_POSITIONS and not case.vocabulary
+    if not here or find_spec("nnsight") is None:
+        return None
+    from nnsight import NNsight  # type: ignore[import-not-found]
+
+    model: Any = NNsight(anatomy.raw)
+    metric = logit_diff(clean, step=case.bits)
+    base, source = (trace(anatomy, b.tokens) for b in (corrupted, clean))
+    positions = _middle(clean.n_pos)
+    at, n = metric.positions.to(anatomy.device), len(clean)
+
+    def loop() -> Tensor:
+        found = []
+        for layer in range(len(anatomy.blocks)):
+            resid = base.resid_pre[layer].repeat(NNSIGHT_BATCH, 1, 1)
+            for k, position in enumerate(positions):
+                resid[k * n : (k + 1) * n, position] = source.resid_pre[layer][:, position]
+            tokens = corrupted.tokens.to(anatomy.device).repeat(NNSIGHT_BATCH, 1)
+            with torch.no_grad(), model.trace(tokens, use_cache=False, logits_to_keep=at):
+                if layer == 0:
+                    model.transformer.word_embeddings_layernorm.output = resid
+                for i in range(layer):
+                    model.transformer.h[i].skip((resid, None))
+                logits = model.output.logits.save()
+            found.append(logits)
+        return torch.stack(found)
+
+    return loop
+
+
+def _middle(n_pos: int) -> list[int]:
+    start = n_pos // 2 - NNSIGHT_BATCH // 2
+    return list(range(start, start + NNSIGHT_BATCH))
 
 
 def _flops(case: Case, anatomy: Anatomy, corrupted: Batch) -> tuple[float, float]:
