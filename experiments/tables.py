@@ -1,15 +1,17 @@
-"""The README's table of shipped runs, made from their result files: `python -m experiments.tables`."""
+"""The README's tables, made from result files: `python -m experiments.tables`."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from experiments.names import SHIPPED, shipped_runs
 
-BEGIN, END = "<!-- accuracy table: python -m experiments.tables -->\n", "<!-- end of accuracy table -->"
 LENGTHS = (10, 20, 30, 40, 60)
 METRICS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
+BENCHMARK = Path(__file__).parent / "benchmarks" / "results" / "patching.json"
+CORRUPTIONS = {"flip": "a bit flipped", "redraw": "another prompt"}
 
 
 def accuracy_table() -> str:
@@ -27,15 +29,38 @@ def accuracy_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_table(text: str) -> str:
-    """A README's text with the table in its place."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    if not after:
-        raise ValueError(f"the README has no place for the table, between {BEGIN.strip()} and {END}")
-    return before + BEGIN + accuracy_table() + END + after
+def speed_table() -> str:
+    """Every row of the benchmark, as Markdown, from `benchmarks/results/patching.json`."""
+    head = ("family", "layers x d", "tokens", "prompts", "site", "corrupted by", "ms a patch", "x TransformerLens",
+            "x hook loop", "x nnsight", "x fewer FLOPs", "of the bound", "difference")  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in json.loads(BENCHMARK.read_text(encoding="utf-8"))["rows"].values():
+        case, ratio, flops = row["case"], row["ratio"], row["flops"]
+        cells = (
+            case["family"], f"{case['n_layers']} x {case['d_model']}", row["tokens"], case["prompts"], case["site"],
+            CORRUPTIONS[case["corrupt"]], f"{row['ms_a_patch']['ours']:.3g}", f"{ratio['transformer_lens']:.1f}",
+            f"{ratio['hook loop']:.1f}", f"{ratio['nnsight']:.1f}" if "nnsight" in ratio else "",
+            f"{flops['times_fewer']:.1f}", f"{flops['of_lower_bound']:.2f}", f"{max(row['difference'].values()):.0e}",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES: dict[str, Callable[[], str]] = {"accuracy": accuracy_table, "speed": speed_table}
+
+
+def with_tables(text: str) -> str:
+    """A README's text with the tables in their places."""
+    for name, make in TABLES.items():
+        begin, end = f"<!-- {name} table: python -m experiments.tables -->\n", f"<!-- end of {name} table -->"
+        before, _, rest = text.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"the README has no place for the {name} table, between {begin.strip()} and {end}")
+        text = before + begin + make() + end + after
+    return text
 
 
 if __name__ == "__main__":
     readme = Path(__file__).parent.parent / "README.md"
-    readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -60,7 +60,8 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
     )
-    state = load_checkpoint(work, model, optimizer) or {"step": 0, "cooldown_from": None, "accuracy": {}}
+    state = load_checkpoint(work, model, optimizer) or {"step": 0, "accuracy": {}}
+    state.setdefault("cooldown_from", max(0, recipe.steps - recipe.cooldown))
     state.setdefault("seconds", 0.0)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     metrics = work / METRICS
@@ -75,7 +76,7 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
         disable=None if accelerator.is_main_process else True,
     )  # fmt: skip
     step = state["step"]
-    while step < recipe.steps and not _cooled(recipe, state, step):
+    while step < min(recipe.steps, state["cooldown_from"] + recipe.cooldown):
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * _schedule(recipe, state["cooldown_from"], step)
         losses = _gradients(accelerator, wrapped, recipe, step)
@@ -91,8 +92,8 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
             state["accuracy"] = _accuracies(accelerator.unwrap_model(wrapped), checks)
             grown = step >= max(recipe.ramp, recipe.rehearsal_ramp if recipe.rehearsal else 0)
             good = all(a >= recipe.competent for a in state["accuracy"].values())
-            if state["cooldown_from"] is None and grown and good:
-                state["cooldown_from"] = step
+            if grown and good:  # only ever earlier: a cool-down that has begun goes on
+                state["cooldown_from"] = min(step, state["cooldown_from"])
             means = {f"loss_{k}": sum(v) / len(v) for k, v in sums.items()}
             line = {"step": step, "lr": optimizer.param_groups[0]["lr"], **means}
             line |= {f"accuracy_{k}": a for k, a in state["accuracy"].items()}
@@ -157,15 +158,10 @@ def _forget_after(metrics: Path, step: int) -> None:
     write_whole(metrics, "".join(line for line in whole if json.loads(line)["step"] <= step))
 
 
-def _schedule(recipe: Recipe, cooldown_from: int | None, step: int) -> float:
-    """Learning rate at a step, as a share of the highest."""
-    start = recipe.steps - recipe.cooldown if cooldown_from is None else cooldown_from
-    left = 1 - (1 - recipe.final_lr) * (step - start) / max(1, recipe.cooldown)
+def _schedule(recipe: Recipe, cooldown_from: int, step: int) -> float:
+    """Learning rate at a step, as a share of the highest: up, level, then down to `final_lr`, and never up again."""
+    left = 1 - (1 - recipe.final_lr) * (step - cooldown_from) / max(1, recipe.cooldown)
     return min(1.0, (step + 1) / max(1, recipe.warmup)) * min(1.0, max(recipe.final_lr, left))
-
-
-def _cooled(recipe: Recipe, state: dict, step: int) -> bool:
-    return state["cooldown_from"] is not None and step >= state["cooldown_from"] + recipe.cooldown
 
 
 def _gradients(accelerator: Accelerator, model: Any, recipe: Recipe, step: int) -> dict[str, float]:

@@ -21,7 +21,7 @@ from interp.tasks import parse_format, sample
 
 TINY = ModelConfig("alibi", n_layers=1, d_model=16, n_heads=2)
 RECIPE = Recipe("parity-aligned", TINY, seed=0, steps=24, longest=4, ramp=5, rehearsal_longest=6,
-                rehearsal_ramp=5, tokens=256, cooldown=8)  # fmt: skip
+                rehearsal_ramp=5, tokens=256, warmup=4, cooldown=8)  # fmt: skip
 SCRIPT = """
 import sys, torch
 from pathlib import Path
@@ -107,6 +107,23 @@ def test_competence_starts_the_cooldown_and_ends_training_early(tmp_path, monkey
     assert (trained.competent, trained.steps, trained.step_accuracy) == (True, 8 + RECIPE.cooldown, 1.0)
     rates = [json.loads(line)["lr"] for line in (trained.folder / "metrics.jsonl").read_text().splitlines()]
     assert rates[-1] < rates[-2]
+
+
+def test_competence_late_in_training_does_not_raise_the_learning_rate_again(tmp_path, monkeypatch):
+    """A cool-down that has begun goes on to its end, whenever the checks turn good."""
+    seen = []
+
+    def late(model, checks):
+        seen.append(1)
+        return dict.fromkeys(checks, float(len(seen) >= 5))  # at step 20 of 24, the cool-down began at 16
+
+    monkeypatch.setattr(loop, "_accuracies", late)
+    trained = train_run(RECIPE, tmp_path)
+    rates = [json.loads(line)["lr"] for line in (trained.folder / "metrics.jsonl").read_text().splitlines()]
+    warm = rates[rates.index(max(rates)) :]
+    assert trained.steps == RECIPE.steps
+    assert all(later <= earlier for earlier, later in zip(warm, warm[1:], strict=False))
+    assert rates[-1] < 0.2 * max(rates)
 
 
 def test_data_is_a_pure_function_of_recipe_step_and_process():
