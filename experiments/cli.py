@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from logging import getLogger
 from typing import Annotated
 
 import tyro
@@ -58,6 +59,7 @@ def quiet() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    getLogger("huggingface_hub").setLevel("ERROR")  # a name that cannot be had is one line, not a retry log
 
 
 if __name__ == "__main__":

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from probes.evidence import Accuracy
 
 
+OFFSET_LENGTHS = (15, 20, 30, 40, 60)
+# Every bit of every prompt is edited in turn: few prompts give many steps.
+OFFSET_PROMPTS = 16
+
+
 @dataclass(frozen=True)
 class Evaluate:
     """Accuracy by length, model-written and environment-forced, and the bit that each step really reads.
@@ -28,8 +33,9 @@ class Evaluate:
     """Task to pose to a model that has no run.json, such as parity-aligned."""
     lengths: tuple[int, ...] = tuple(range(5, 61, 5))
     """Bits, or digits for addition."""
-    offset_lengths: tuple[int, ...] = (15, 20, 30, 40, 60)
-    """Lengths at which to ask which bit is read (parity with a scratchpad only)."""
+    offset_lengths: tuple[int, ...] | None = None
+    """Lengths at which to ask which bit decides a step (parity with a scratchpad only); default those of
+    15, 20, 30, 40 and 60 that are not longer than --lengths."""
     prompts: int = 256
     """Prompts at each length."""
     seed: int = 0
@@ -42,17 +48,20 @@ class Evaluate:
     def run(self) -> int:
         """Evaluates every run; status 0."""
         from experiments import load
-        from experiments.results import result_folder
+        from experiments.results import check_seed, result_folder
 
         if not self.runs:
             raise ValueError("name at least one run, such as parity-aligned-alibi")
         if self.out and len(self.runs) > 1:
             raise ValueError("--out takes one run's results; with several runs leave it out")
+        if not self.lengths:
+            raise ValueError("name at least one length")
+        check_seed(self.seed)
         if self.prompts < 2:
             raise ValueError(f"--prompts must be at least 2; got {self.prompts}")
         loaded = [load(name, self.format) for name in self.runs]
         for run in loaded:  # everything is checked before the first forward pass
-            for length in self.lengths:
+            for length in (*self.lengths, *self.offsets_of(run)):
                 run.sample(1, length, 0)
         curves: dict[str, list[Accuracy]] = {}
         for run in loaded:
@@ -63,6 +72,14 @@ class Evaluate:
             save_accuracy(curves, _trained(loaded[0]), OUT / "accuracy-by-length.svg")
         return 0
 
+    def offsets_of(self, run: Run) -> tuple[int, ...]:
+        """Lengths at which the format has a bit for each step to read."""
+        if run.format.task != "parity" or run.format.name == "direct":
+            return ()
+        if self.offset_lengths is not None:
+            return self.offset_lengths
+        return tuple(n for n in OFFSET_LENGTHS if n <= max(self.lengths))
+
     def evaluate(self, run: Run, folder: Path) -> list[Accuracy]:
         """One run: computes, writes and prints."""
         from tqdm import tqdm
@@ -72,9 +89,8 @@ class Evaluate:
         from probes.offsets import offsets_read
 
         rows: list[Accuracy] = []
-        has_steps = run.format.task == "parity" and run.format.name != "direct"
-        offset_lengths = self.offset_lengths if has_steps else ()
-        histograms: dict[int, dict[int, float]] = {}
+        offset_lengths = self.offsets_of(run)
+        histograms: dict[int, dict[int | None, float]] = {}
         with tqdm(total=len(self.lengths) + len(offset_lengths), desc=run.name, file=sys.stderr,
                   disable=None) as bar:  # fmt: skip
             for length in self.lengths:
@@ -83,13 +99,14 @@ class Evaluate:
                     rows += accuracies(run.raw, batch, mode)
                 bar.update()
             for length in offset_lengths:
-                batch = run.sample(min(self.prompts, 16), length, seed=1000 * self.seed + length)
+                batch = run.sample(min(self.prompts, OFFSET_PROMPTS), length, seed=1000 * self.seed + length)
                 histograms[length] = offsets_read(run.raw, batch).histogram
                 bar.update()
         data = {
             "prompts": self.prompts,
             "trained_to": _trained(run),
             "accuracy": [row.to_json() for row in rows],
+            "offset_prompts": min(self.prompts, OFFSET_PROMPTS),
             "offsets": [
                 {"length": n, "offset": k, "share": share} for n, h in histograms.items() for k, share in h.items()
             ],
@@ -112,9 +129,11 @@ class Evaluate:
         if histograms:
             table = []
             for n, shares in histograms.items():
-                top = ", ".join(f"{k:+d}: {share:.3f}" for k, share in list(shares.items())[:4])
+                named = [("none" if k is None else f"{k:+d}", share) for k, share in shares.items()]
+                top = ", ".join(f"{k}: {share:.3f}" for k, share in named[:4])
                 table.append([str(n), f"{shares.get(0, 0.0):.3f}", top])
-            print_table("offset of the bit that a step reads (0 is right)", ["length", "at 0", "most frequent"], table)
+            title = f"offset of the bit whose edit flips a step's answer (0 is right), {OFFSET_PROMPTS} prompts at most"
+            print_table(title, ["length", "at 0", "most frequent"], table)
         print(folder / "evaluation.json")
         print(folder / "accuracy.svg")
         return rows

@@ -39,7 +39,7 @@ class Patch:
     """Output step whose answer is read."""
     corrupt: Literal["flip_input", "swap_input_labels", "swap_output_labels", "redraw"] = "flip_input"
     """How the corrupted prompt differs: bit --step flipped (scratchpad kept), labels of --step and --partner
-    traded on one side, or another random prompt."""
+    traded on one side (of prompts whose bits differ there), or another random prompt."""
     partner: int = 5
     """The step whose label trades places with that of --step."""
     direction: Literal["denoise", "noise"] = "denoise"
@@ -115,8 +115,12 @@ class Patch:
 
     def pair(self, run: Run) -> tuple[Batch, Batch]:
         """The clean prompts and their corrupted twins."""
+        from experiments.results import check_seed
         from interp.tasks import Role, counterfactual
 
+        if self.prompts < 1:
+            raise ValueError(f"--prompts must be at least 1; got {self.prompts}")
+        check_seed(self.seed)
         clean = run.sample(self.prompts, self.length, self.seed)
         match self.corrupt:
             case "flip_input":
@@ -125,7 +129,18 @@ class Patch:
                 return clean, counterfactual.redraw(clean, self.seed + 1)
             case _:
                 role = Role.INPUT_LABEL if self.corrupt == "swap_input_labels" else Role.OUTPUT_LABEL
+                clean = self.unequal(run)
                 return clean, counterfactual.swap_labels(clean, self.step, self.partner, role=role)
+
+    def unequal(self, run: Run) -> Batch:
+        """Prompts whose inputs at --step and --partner differ: where they are equal, a trade changes no answer."""
+        from interp.tasks import Role
+
+        many = run.sample(8 * self.prompts + 64, self.length, self.seed)
+        first, second = (many.tokens[:, many.at(Role.INPUT, s)[0]] for s in (self.step, self.partner))
+        found = (first != second).nonzero().flatten()[: self.prompts]
+        assert len(found) == self.prompts, "half of random prompts have unequal bits"
+        return many.rows(found)
 
     def places(self, batch: Batch) -> list | None:
         """The positions asked for."""

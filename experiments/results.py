@@ -39,6 +39,12 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
+def check_seed(seed: int) -> None:
+    """Raises `ValueError` unless a seed leaves room for those that are derived from it (1000 a seed)."""
+    if not 0 <= seed < 4_000_000:
+        raise ValueError(f"seed must be an integer from 0 to 3999999; got {seed}")
+
+
 def write_result(path: Path, run: Run, seed: int, data: dict) -> dict:
     """Writes a result with the run, seed, versions and command that made it; returns what was written."""
     whole = {"version": RESULT_VERSION, "run": run.name, "format": str(run.format), "seed": seed}

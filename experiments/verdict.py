@@ -40,19 +40,20 @@ class Verdict:
         from tqdm import tqdm
 
         from experiments import load
-        from experiments.results import print_table, result_folder, write_result
+        from experiments.results import check_seed, print_table, result_folder, write_result
         from probes.competence import accuracies, modes_of
         from probes.decision import MARGINS, find_address
         from probes.identity import follow_the_label, refuse
 
         if not self.lengths:
             raise ValueError("name at least one length")
+        check_seed(self.seed)
         if self.prompts < 16:
             raise ValueError(f"--prompts must be at least 16; got {self.prompts}")
         run = load(self.name, self.format)
         batches = [run.sample(self.prompts, n, seed=1000 * self.seed + n) for n in self.lengths]
         folder = result_folder(run, self.out)
-        level = MARGINS.level(comparisons=2 * len(batches))
+        level = MARGINS.level(len(batches))
         findings = []
         for batch in tqdm(batches, desc=run.name, unit="length", file=sys.stderr, disable=None):
             assert isinstance(batch.length, int)
@@ -86,7 +87,7 @@ class Verdict:
         if any(f.evidence for f in findings):
             title = (
                 f"does the answer follow the label? rho: share of the margin moved; follows: share of prompts; "
-                f"{100 * level:.1f} % intervals (95 % for all at once)"
+                f"{100 * level:.1f} % intervals (95 % for all that decide, at once)"
             )
             table = [
                 [str(e.length), e.name, str(e.effect), str(e.control or "-"), str(e.follows),
@@ -97,6 +98,12 @@ class Verdict:
             print_table(title, columns, table)
         for finding in findings:
             print(f"length {finding.length}: {finding.status} - {finding.sentence}")
+        if share := run.record.get("recipe", {}).get("rehearsal"):
+            pairs = run.record["recipe"]["rehearsal_longest"]
+            print(
+                f"Trained with rehearsal: {share:.0%} of its tokens were in-context recall of up to {pairs} pairs, "
+                "which also knows the held-out labels; 'past training' means past the lengths of parity."
+            )
         print(
             "A statement about this one model, inferred over prompts. These arms cannot tell a placeholder "
             "from a sink from an unused label."

@@ -98,7 +98,7 @@ def gradient_x_input(
 
 
 def integrated_gradients(
-    model: PreTrainedModel, batch: Batch, other: Batch, steps: Sequence[int] | None = None, n: int = 32,
+    model: PreTrainedModel, batch: Batch, other: Batch, steps: Sequence[int] | None = None, n: int = 128,
     kind: Kind = "signed", against: Batch | None = None, role: Role = Role.OUTPUT,
     embeddings: Embeddings = "normed",
 ) -> Attribution:  # fmt: skip

@@ -21,14 +21,16 @@ class Margins:
     rho: float = 0.10
     competence: float = 0.95
     alpha: float = 0.05
+    # Intervals that decide at one length: two swaps, their two controls, and renaming.
+    intervals: int = 5
 
     def to_json(self) -> dict:
         """The thresholds, as they are written beside every finding."""
         return asdict(self)
 
-    def level(self, comparisons: int) -> float:
-        """Confidence level of each interval so that all of them hold at once (Bonferroni)."""
-        return 1 - self.alpha / max(1, comparisons)
+    def level(self, lengths: int) -> float:
+        """Confidence level of each interval so that all that decide, at all lengths, hold at once (Bonferroni)."""
+        return 1 - self.alpha / (self.intervals * max(1, lengths))
 
 
 MARGINS = Margins()
@@ -59,9 +61,11 @@ class AddressFinding:
         """The finding as it may be quoted."""
         match self.status:
             case Status.PRESENT:
-                return "label identity is used as an address"
+                return "label identity is used as an address (labels and earlier answers forced)"
             case Status.ABSENT:
                 return "label identity is not used as an address"
+            case Status.NOT_APPLICABLE:
+                return f"the question does not apply: {self.reason}"
             case _:
                 return f"it cannot be said whether label identity is used as an address: {self.reason}"
 
@@ -87,9 +91,10 @@ def find_address(
     """The finding at one length, from its accuracies and from M1, M2 and M3 with simultaneous intervals.
 
     PRESENT: both swaps move more than `margins.rho`, and more than their controls, by the whole interval,
-    while consistent renaming does not. ABSENT: both swaps lie within +-`margins.rho` (TOST). One of each is
-    UNRESOLVED: the arms contradict each other. Below the competence gate, or where the interventions cannot
-    be made (`refusal` says why), NOT APPLICABLE.
+    while consistent renaming is shown to move less (its whole interval within +-`margins.rho`). The arm with
+    held-out labels is description and decides nothing. ABSENT: both swaps lie within +-`margins.rho` (TOST).
+    One of each is UNRESOLVED: the arms contradict each other. Where step accuracy (teacher forced) is not above
+    the gate by its whole interval, or where the interventions cannot be made (`refusal` says why), NOT APPLICABLE.
     """
 
     def finding(status: Status, reason: str) -> AddressFinding:
@@ -98,8 +103,8 @@ def find_address(
     step = next(a for a in accuracy if a.metric == "step" and a.mode == "forced")
     if refusal:
         return finding(Status.NOT_APPLICABLE, refusal)
-    if step.estimate.value < margins.competence:
-        reason = f"step accuracy {step.estimate.value:.3f} is below the gate of {margins.competence}"
+    if step.estimate.low < margins.competence:
+        reason = f"step accuracy {step.estimate} is not surely above the gate of {margins.competence}"
         return finding(Status.NOT_APPLICABLE, reason)
     swaps = [e for e in evidence if e.control is not None]
     assert len(swaps) == 2, "M1 and M2 are needed"
@@ -107,8 +112,8 @@ def find_address(
     present = [_above(e.effect, margins.rho) and e.effect.low > _of(e.control).high for e in swaps]
     absent = [_within(e.effect, margins.rho) for e in swaps]
     if all(present):
-        if _above(rename.effect, margins.rho):
-            reason = f"renaming alone moves {rename.effect} of the margin, so names matter in themselves"
+        if not _within(rename.effect, margins.rho):
+            reason = f"renaming alone moves {rename.effect} of the margin, so names may matter in themselves"
             return finding(Status.INDETERMINATE, reason)
         return finding(Status.PRESENT, "both swaps move the answer with the label, beyond their controls")
     if all(absent):

@@ -1,8 +1,8 @@
-"""Which bit does each step really read? (M11 of science 2.1)
+"""Which bit decides each step? (M11 of science 2.1)
 
 An index solution reads a constant offset that must be extrapolated past the trained length; an address
 follows the match. Causal: every input bit is edited in turn, with the written scratchpad kept, and the bit
-whose edit moves a step's margin most is the one that the step reads.
+whose edit turns a step's answer over is the one that the step reads.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -25,21 +25,26 @@ class Offsets:
 
     Shapes:
         influence: `[step slot]`, mean over prompts of |change in margin| in logits when a slot's bit is edited.
-        offset:    `[batch step]`, slot read minus step: 0 is right, +3 reads three bits too late.
+        flips:     `[batch step slot]`, whether editing a slot's bit turns the step's answer over.
+        offset:    `[batch step]`, slot read minus step: 0 is right, +3 reads three bits too late. Where several
+                   edits turn the answer over it is the one that moves the margin most; meaningless where none does.
     """
 
     influence: Float[Tensor, "step slot"]
+    flips: Bool[Tensor, "batch step slot"]
     offset: Int[Tensor, "batch step"]
 
     @property
-    def histogram(self) -> dict[int, float]:
-        """Share of steps by offset, the most frequent first."""
-        counts = Counter(self.offset.flatten().tolist())
-        return {offset: count / self.offset.numel() for offset, count in counts.most_common()}
+    def histogram(self) -> dict[int | None, float]:
+        """Share of steps by offset, the most frequent first; None for steps that no single bit decides."""
+        decided = self.flips.any(dim=-1).flatten().tolist()
+        pairs = zip(self.offset.flatten().tolist(), decided, strict=True)
+        counts = Counter(offset if read else None for offset, read in pairs)
+        return {offset: count / len(decided) for offset, count in counts.most_common()}
 
 
 def offsets_read(model: PreTrainedModel, batch: Batch) -> Offsets:
-    """Edits each input bit in turn and sees which step's margin moves: one forward pass for each bit.
+    """Edits each input bit in turn and sees which answers turn over: one forward pass for each bit.
 
     Raises `ValueError` for formats without a step for each bit (direct) and for addition.
     """
@@ -51,11 +56,11 @@ def offsets_read(model: PreTrainedModel, batch: Batch) -> Offsets:
         logits = readout(model, prompts, at).logits
         return logits[..., 1] - logits[..., 0]
 
-    base = margin(batch)
+    base = margin(batch).unsqueeze(-1)
     steps = len(at)
-    moved = torch.stack(
-        [(margin(counterfactual.flip_input(batch, slot + 1)) - base).abs() for slot in range(steps)], dim=-1
-    )  # [batch step slot]
-    if batch.format.name == "interleaved":  # a later bit cannot have been read
-        moved = moved.tril()
-    return Offsets(moved.mean(dim=0), moved.argmax(dim=-1) - torch.arange(steps))
+    edited = torch.stack([margin(counterfactual.flip_input(batch, slot + 1)) for slot in range(steps)], dim=-1)
+    # In interleaved prompts later bits stand after the step: causality leaves those margins as they were.
+    flips = (base > 0) != (edited > 0)
+    moved = (edited - base).abs()  # [batch step slot]
+    slot = torch.where(flips, moved, -1.0).argmax(dim=-1)
+    return Offsets(moved.mean(dim=0), flips, slot - torch.arange(steps))

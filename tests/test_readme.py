@@ -23,6 +23,8 @@ def test_python_snippets_run(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert "output label" in done.stdout
+    if found := re.search(r"completeness gap (\S+)", done.stdout):
+        assert float(found[1]) < 0.05
 
 
 def test_the_example_script_is_short_and_runs():

@@ -53,13 +53,14 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
     if final.exists():
         raise ValueError(f"{final} is there already; remove it to train again, or choose another --out")
     accelerator = Accelerator(mixed_precision=precision)
-    if accelerator.is_main_process:
-        _claim(work, recipe)
-    accelerator.wait_for_everyone()
+    checks = _check_batches(recipe)
     model = build_model(recipe.model, len(house_vocabulary().ids), recipe.seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
     )
+    if accelerator.is_main_process:
+        _claim(work, recipe)  # only now: a recipe that cannot be built leaves nothing behind
+    accelerator.wait_for_everyone()
     state = load_checkpoint(work, model, optimizer) or {"step": 0, "accuracy": {}}
     state.setdefault("cooldown_from", max(0, recipe.steps - recipe.cooldown))
     state.setdefault("seconds", 0.0)
@@ -67,7 +68,6 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
     metrics = work / METRICS
     if accelerator.is_main_process:
         _forget_after(metrics, state["step"])
-    checks = _check_batches(recipe)
     sums: dict[str, list[float]] = {}
     began = saved = time.monotonic()
     before = state["seconds"]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from interp.models import ModelConfig
-from interp.tasks import Batch, house_vocabulary, parse_format, sample
+from interp.tasks import Batch, check_length, house_vocabulary, parse_format, sample, sequence_length
 
 POSITIONS = ("plain", "start", "jump")
 
@@ -53,9 +53,18 @@ class Recipe:
             raise ValueError(f"seed must be an integer from 0 to 2**32 - 1; got {self.seed}")
         if not 0 <= self.rehearsal < 1:
             raise ValueError(f"rehearsal is a share from 0 to below 1; got {self.rehearsal}")
+        if not 0 < self.lr < 1:
+            raise ValueError(f"lr must be between 0 and 1; got {self.lr}")
         for name in ("steps", "longest", "tokens", "rehearsal_longest"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        needs = [(parse_format(self.format), self.longest)]
+        if self.rehearsal:
+            needs.append((parse_format("recall-ordered"), self.rehearsal_longest))
+        for fmt, length in needs:
+            check_length(fmt, length, house_vocabulary())
+            if self.model.family == "absolute" and (need := sequence_length(fmt, length)) > self.model.n_ctx:
+                raise ValueError(f"length {length} of {fmt} takes {need} positions; n_ctx is {self.model.n_ctx}")
 
     @property
     def name(self) -> str:

@@ -44,6 +44,9 @@ class ModelConfig:
                 raise ValueError(f"{name} must be from 1 to 65536; got {getattr(self, name)}")
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
+        rotary = int(self.d_model // self.n_heads * self.rotary_pct)
+        if self.family == "rotary" and (rotary < 2 or rotary % 2):
+            raise ValueError(f"rotary turns pairs: {rotary} dimensions of a head are not an even number from 2")
 
     def to_json(self) -> dict:
         """A plain dictionary; `ModelConfig(**data)` undoes it."""

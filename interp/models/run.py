@@ -94,7 +94,7 @@ def load_run(source: str | Path, fmt: str | Format | None = None, name: str | No
     """
     source = str(source)
     record = read_record(Path(source)) if Path(source).is_dir() else None
-    name = name or Path(source).name
+    name = name or (Path(source).resolve().name if Path(source).is_dir() else Path(source).name)
     if record is None:
         if fmt is None:
             what = "has no run.json" if Path(source).is_dir() else "is no folder here; as a hub name it has no run.json"

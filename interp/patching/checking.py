@@ -21,7 +21,8 @@ SPOT_PROMPTS = 4
 
 
 def run_checks(sweep: Sweep, values: Tensor, spot_cells: int, seed: int) -> Checks:
-    """Positive control (patch everything), negative control (a run with itself), and a spot check.
+    """Positive control (all of resid_pre patched gives the source run), negative control (this site of a run into
+    itself changes nothing), and a spot check of this site against the literal loop.
 
     Raises `RuntimeError` when one fails: then no number of the sweep can be trusted.
     """
@@ -41,15 +42,19 @@ def run_checks(sweep: Sweep, values: Tensor, spot_cells: int, seed: int) -> Chec
         same = sweep.engine_of(engine.base, engine.base, prompts).run([cell], first(cell))[0]
         negative = float((same - base[rows]).abs().max())
 
-    picked = torch.randperm(len(sweep.cells), generator=torch.Generator().manual_seed(seed))[:spot_cells].tolist()
-    few = min(SPOT_PROMPTS, len(base))
+    gen = torch.Generator().manual_seed(seed)
+    # One of those that were not computed, the others of those that were, on prompts from anywhere in the batch.
+    order = torch.randperm(len(sweep.cells), generator=gen).tolist()
+    dead = [i for i in order if not sweep.alive[i]]
+    alive = [i for i in order if sweep.alive[i]]
+    picked = (dead[: min(1, spot_cells // 2)] + alive + dead[1:])[:spot_cells]
+    few = torch.randperm(len(base), generator=gen)[:SPOT_PROMPTS].sort().values
     spot = 0.0
     for i in picked:
         cell = sweep.cells[i]
-        given = record(sweep.anatomy, sweep.source.tokens[:few], sweep.site, cell.layer)
-        tokens, numbers = sweep.base.tokens[:few], torch.arange(few)
-        expected = literal(sweep.anatomy, tokens, sweep.site, cell, given, sweep.metric, numbers)
-        spot = max(spot, float((values[i, :few] - expected).abs().max()))
+        given = record(sweep.anatomy, sweep.source.tokens[few], sweep.site, cell.layer)
+        expected = literal(sweep.anatomy, sweep.base.tokens[few], sweep.site, cell, given, sweep.metric, few)
+        spot = max(spot, float((values[i, few] - expected).abs().max()))
     for what, difference in (("positive control", positive), ("negative control", negative), ("spot", spot)):
         if not difference <= tolerance:
             raise RuntimeError(

@@ -8,8 +8,10 @@ CLOSE = 1.05
 class Chunks:
     """How many cells to stack: every size is tried once on real work, then the fastest is kept."""
 
+    MOST = 32
+
     def __init__(self, most: int) -> None:
-        self.candidates = [c for c in (2, 4, 8, 16, 32) if c <= most] or [1]
+        self.candidates = [c for c in (2, 4, 8, 16, self.MOST) if c <= most] or [1]
         self.times: dict[int, float] = {}
 
     def size(self) -> int:

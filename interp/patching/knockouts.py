@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.models.anatomy import Anatomy, anatomy_of
+from interp.models.bridge import raw_of
 from interp.patching.effect import PatchEffect, require_finite
 from interp.patching.metrics import Metric
 from interp.patching.stepwise import (
@@ -102,7 +103,7 @@ def knock_out(
 
     >>> effect = knock_out(run.raw, batch, [Knockout(Role.INPUT_LABEL, Role.OUTPUT, mode="null")], logit_diff(batch))
     """
-    anatomy = anatomy_of(raw_model)
+    anatomy = anatomy_of(raw_of(raw_model))
     entries = _named(knockouts)
     for entry in entries.values():  # every mistake is named before work starts
         _masks(anatomy, batch, entry)

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.models.anatomy import Anatomy, anatomy_of
+from interp.models.bridge import raw_of
 from interp.patching.effect import PatchEffect, require_finite
 from interp.patching.metrics import Metric
 from interp.patching.nodes import Receiver, Sender, mistake, require_there
@@ -47,7 +48,7 @@ def path_patch(
 
     >>> effect = path_patch(run.raw, clean, swapped, Sender("head", 0, 1), Receiver("k", 1, 0), logit_diff(clean))
     """
-    anatomy = anatomy_of(raw_model)
+    anatomy = anatomy_of(raw_of(raw_model))
     if chain and freeze_downstream:
         raise ValueError("chain=True needs receivers that see each other; freeze_downstream=True forbids it")
     if base.tokens.shape != source.tokens.shape or not (

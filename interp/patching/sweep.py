@@ -105,7 +105,9 @@ class Sweep:
     @property
     def peak_bytes(self) -> int:
         """Memory that the sweep keeps to, beyond the model: two runs' activations and one chunk of rows."""
-        return min(self.memory, self._trace_bytes() + self._largest_row() * self._most_rows())
+        prompts = len(next(self.slices()))
+        rows = max(prompts, min(self._most_rows(), Chunks.MOST * prompts))
+        return self._trace_bytes(prompts) + self._largest_row() * rows
 
     def run(self, spot_cells: int = 4, seed: int = 0, progress: Callable[[Iterable], Iterable] = iter) -> PatchEffect:
         """Computes every unit; `progress` may wrap the units in a bar."""
@@ -149,7 +151,7 @@ class Sweep:
         base, source = self.baselines
         checks = run_checks(self, values, spot_cells, seed)
         shape = tuple(len(self.labels[a]) for a in self.axes)
-        cost = replace(self.cost, chunk_rows=self._chunks.best * min(len(self.base), PROMPTS), seconds=seconds)
+        cost = replace(self.cost, chunk_rows=self._chunks.best * len(next(self.slices())), seconds=seconds)
         return PatchEffect(
             self.site, self.metric.name, self.direction, self.axes, self.labels,
             values.reshape(*shape, len(self.base)), base, source, checks, cost,
@@ -171,19 +173,19 @@ class Sweep:
 
     @cached_property
     def _chunks(self) -> Chunks:
-        return Chunks(max(1, self._most_rows() // min(len(self.base), PROMPTS)))
+        return Chunks(max(1, self._most_rows() // len(next(self.slices()))))
 
     def slices(self) -> Iterator[range]:
         """Prompts that are run together."""
         n = len(self.base)
-        size = max(1, min(PROMPTS, int(self.memory / 3 / max(1, self._trace_bytes() / min(n, PROMPTS)))))
+        fit = min(self.memory / 3 / self._trace_bytes(1), self._most_rows())
+        size = max(1, min(PROMPTS, int(fit)))
         return (range(start, min(start + size, n)) for start in range(0, n, size))
 
-    def _trace_bytes(self) -> int:
-        """Two traces of a slice of prompts, and the keys and values as attention uses them."""
+    def _trace_bytes(self, prompts: int) -> int:
+        """Two traces of some prompts, and the keys and values as attention uses them."""
         d = self.anatomy.n_heads * self.anatomy.d_head
-        floats = 2 * len(self.anatomy.blocks) * self.base.n_pos * 9 * d * min(len(self.base), PROMPTS)
-        return floats * self.anatomy.dtype.itemsize
+        return 2 * len(self.anatomy.blocks) * self.base.n_pos * 9 * d * prompts * self.anatomy.dtype.itemsize
 
     def _largest_row(self) -> int:
         return row_bytes(self.anatomy, self.base.n_pos, self.base.n_pos, len(self.metric.positions))
@@ -247,7 +249,13 @@ def plan(
     if n_heads:
         labels["head"] = tuple(h for h in wanted_heads if h is not None)
     base, source = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
-    return Sweep(anatomy, base, source, site, metric, direction, axes, labels, cells, memory)
+    sweep = Sweep(anatomy, base, source, site, metric, direction, axes, labels, cells, memory)
+    if sweep.peak_bytes > memory:
+        raise ValueError(
+            f"one prompt and one patch at a time take {sweep.peak_bytes / 2**20:.1f} MiB beyond the model; "
+            f"the budget is {memory / 2**20:.1f} MiB"
+        )
+    return sweep
 
 
 def patch(
@@ -284,7 +292,8 @@ def patch(
     literal loop by less than 1e-5 in float32 and 1e-9 in float64, relative to the largest metric.
 
     Raises `ValueError` for an unknown site, layer, head or place, naming the choices, and for batches of
-    different layouts; `RuntimeError` when a check against the literal loop fails.
+    different layouts, and for a budget below what one patch takes; `RuntimeError` when a check against the
+    literal loop fails.
     """
     sweep = plan(model, clean, corrupted, site, metric, layers, positions, heads, direction, memory)
     return sweep.run(spot_cells, seed, progress)

@@ -2,7 +2,7 @@
 
 from interp.tasks.batch import ANSWER_ROLES, LABEL_ROLES, Batch, Role
 from interp.tasks.formats import Format, known_formats, parse_format
-from interp.tasks.sampling import sample, sequence_length
+from interp.tasks.sampling import check_length, sample, sequence_length
 from interp.tasks.vocabulary import LONGEST, Vocabulary, fit_vocabulary, house_tokenizer, house_vocabulary
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Format",
     "Role",
     "Vocabulary",
+    "check_length",
     "fit_vocabulary",
     "house_tokenizer",
     "house_vocabulary",

@@ -54,7 +54,8 @@ def written(*more, site="resid_pre", folder=HERE):
     """Runs the verb: its table and its record."""
     assert main(["patch", RUN, *SMALL, "--site", site, *more]) == 0
     assert sorted(p.name for p in folder.iterdir()) == [f"patch-{site}.{end}" for end in ("json", "parquet", "svg")]
-    return pandas.read_parquet(folder / f"patch-{site}.parquet"), json.loads((folder / f"patch-{site}.json").read_text())
+    record = json.loads((folder / f"patch-{site}.json").read_text())
+    return pandas.read_parquet(folder / f"patch-{site}.parquet"), record
 
 
 def assert_same(table, effect):
@@ -68,8 +69,8 @@ def assert_same(table, effect):
         assert table[axis].tolist() == [labels[i] for i in where]
     slack = 1e-5 * max(1.0, float(effect.base.abs().max()), float(effect.source.abs().max()))
     for column, values in (("value", effect.values), ("base", effect.base), ("source", effect.source)):
-        difference = torch.tensor(table[column].tolist(), dtype=torch.float64) - values.expand_as(effect.values).flatten()
-        assert float(difference.abs().max()) <= slack, column
+        found = torch.tensor(table[column].tolist(), dtype=torch.float64)
+        assert float((found - values.expand_as(effect.values).flatten()).abs().max()) <= slack, column
 
 
 @pytest.mark.parametrize("site", SITES)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_competence_late_in_training_does_not_raise_the_learning_rate_again(tmp_
     rates = [json.loads(line)["lr"] for line in (trained.folder / "metrics.jsonl").read_text().splitlines()]
     warm = rates[rates.index(max(rates)) :]
     assert trained.steps == RECIPE.steps
-    assert all(later <= earlier for earlier, later in zip(warm, warm[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(warm))
     assert rates[-1] < 0.2 * max(rates)
 
 

@@ -34,6 +34,9 @@ def accuracy(step: float) -> list[Accuracy]:
         (evidence(around(0.5), around(0.5), control=0.6), 0.99, Status.INDETERMINATE),
         (evidence(around(0.95), around(0.9), rename=around(0.3)), 0.99, Status.INDETERMINATE),
         (evidence(around(0.11), around(0.95)), 0.99, Status.INDETERMINATE),
+        (evidence(around(0.95), around(0.9), rename=around(0.0, 0.3)), 0.99, Status.INDETERMINATE),
+        (evidence(around(0.95), around(0.9), rename=around(-0.3)), 0.99, Status.INDETERMINATE),
+        (evidence(around(0.95), around(0.9)), 0.96, Status.NOT_APPLICABLE),
     ],
 )
 def test_every_status_has_its_case(arms, step, status):
@@ -52,6 +55,6 @@ def test_a_finding_is_json():
 
 
 def test_simultaneous_level():
-    assert MARGINS.level(10) == pytest.approx(0.995)
+    assert MARGINS.level(lengths=2) == pytest.approx(0.995)
     with pytest.raises(AttributeError):
         MARGINS.rho = 0.2  # type: ignore[misc]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from interp.tasks import sample
+from interp.tasks import Role, sample
 from probes.offsets import offsets_read
 from tests.probes.oracle_models import OracleModel
 
@@ -17,8 +17,29 @@ def test_an_address_reader_reads_at_offset_zero():
 def test_a_planted_index_offset_is_found(offset):
     batch = sample("parity-aligned", 6, 20, seed=0)
     found = offsets_read(OracleModel(batch, share=0.0, offset=offset), batch)  # type: ignore[arg-type]
-    assert max(found.histogram, key=found.histogram.__getitem__) == offset
+    assert next(iter(found.histogram)) == offset
     assert found.histogram[offset] == pytest.approx((20 - abs(offset)) / 20)  # the rest is clamped at the end
+
+
+def test_a_larger_change_that_turns_nothing_over_is_not_a_read():
+    """A bit may move a saturated margin further up than the own bit moves it down."""
+    batch = sample("parity-aligned", 4, 8, seed=0)
+
+    class Louder(OracleModel):
+        def __call__(self, tokens, use_cache, logits_to_keep):
+            out = super().__call__(tokens, use_cache, logits_to_keep)
+            loud = tokens[:, batch.at(Role.INPUT, 1)] != batch.tokens[:, batch.at(Role.INPUT, 1)]
+            out.logits = torch.where(loud.unsqueeze(-1), out.logits * 9, out.logits)
+            return out
+
+    found = offsets_read(Louder(batch, share=1.0), batch)  # type: ignore[arg-type]
+    assert found.histogram == {0: 1.0}
+    assert (found.influence[1:, 0] > found.influence.diagonal()[1:]).all()
+
+
+def test_a_step_that_no_bit_decides_is_counted_as_such():
+    batch = sample("parity-aligned", 4, 8, seed=0)
+    assert offsets_read(OracleModel(batch, share=1.0, margin=0.0), batch).histogram == {None: 1.0}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fmt", ["parity-direct", "addition-aligned"])

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from interp.forward import predict
 from interp.models.anatomy import anatomy_of
-from interp.patching import SITES, Joint, Metric, accuracy, kl, logit_diff, patch, probability
+from interp.patching import SITES, Joint, Metric, accuracy, kl, logit_diff, patch, plan, probability
+from interp.patching import sweep as sweep_module
 from interp.patching.cells import HEAD_SITES, Cell
 from interp.patching.reference import literal, record
 from interp.tasks import Role, counterfactual
@@ -134,7 +136,7 @@ def sweeps(draw) -> dict[str, Any]:
         "corruption": draw(st.sampled_from(CORRUPTIONS)), "at": draw(st.integers(1, length)),
         "step": draw(st.one_of(st.none(), st.integers(1, length))), "seed": draw(st.integers(0, 99)),
         "direction": draw(st.sampled_from(["denoise", "noise"])),
-        "memory": draw(st.sampled_from([1, 2**18, 2**30])),
+        "prompts_at_once": draw(st.sampled_from([1, 2, 32])), "bucket": draw(st.sampled_from([1, 3, 8])),
     }  # fmt: skip
 
 
@@ -146,7 +148,7 @@ def listed(asked, count):
     return list(range(count)) if asked is None else [asked] if isinstance(asked, int) else asked
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(case=sweeps())
 def test_any_sweep_equals_the_literal_loop(case):
     site, clean, dtype = case["site"], case["clean"], case["dtype"]
@@ -168,8 +170,11 @@ def test_any_sweep_equals_the_literal_loop(case):
             reject()  # the sweep's own controls may rightly fail
         judges = [strict, generous]
 
-    effect = patch(model, clean, corrupted, site, metric, case["layers"], case["positions"], case["heads"],
-                   case["direction"], memory=case["memory"], spot_cells=0)  # fmt: skip
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sweep_module, "PROMPTS", case["prompts_at_once"])
+        patched.setattr(sweep_module, "BUCKET", case["bucket"])
+        effect = patch(model, clean, corrupted, site, metric, case["layers"], case["positions"], case["heads"],
+                       case["direction"], spot_cells=0)  # fmt: skip
     given_at = {c.layer: record(anatomy, source.tokens, site, c.layer) for c in case["cells"]}
     expected = [
         torch.stack([literal(anatomy, base.tokens, site, c, given_at[c.layer], j, rows) for c in case["cells"]])
@@ -193,6 +198,36 @@ def test_any_sweep_equals_the_literal_loop(case):
     assert torch.equal(torch.as_tensor(result.values), effect.values)
     assert result.axis_names == list(effect.axes)
     assert len(result.index_df) == len(case["cells"])
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_patch_that_matters_to_some_prompts_alone_is_computed(at_once, monkeypatch):
+    """The first prompt differs nowhere."""
+    monkeypatch.setattr(sweep_module, "PROMPTS", at_once)
+    clean = prompts(3)
+    tokens = counterfactual.flip_input(clean, 2).tokens
+    tokens[0] = clean.tokens[0]
+    corrupted, metric = clean.with_tokens(tokens), logit_diff(clean, 2)
+    effect = patch(tiny("alibi"), clean, corrupted, "resid_pre", metric)
+    assert not effect.change[..., 0].any()
+    assert (effect.change[..., 1:].abs().amax(dim=(0, 1)) > 1e-3).all()
+    at = int(clean.at(Role.INPUT, 2)[0])
+    assert torch.allclose(effect.values[0, at], effect.source, atol=1e-5)  # the one token that differs
+
+
+@pytest.mark.parametrize(
+    ("places", "cells"),
+    [
+        ((Role.SEPARATOR, Joint(0)), [(7,), (0,)]),
+        ((Role.SEPARATOR, (Role.INPUT, 1)), [(7,), (2,)]),
+        ((Role.INPUT, 1), [(2,)]),  # one place: a role and its step
+        ([Role.SEPARATOR, 0], [(7,), (0,)]),
+    ],
+)
+def test_places_in_a_tuple_keep_their_order(places, cells):
+    clean = prompts(1)
+    sweep = plan(tiny("alibi"), clean, counterfactual.flip_input(clean, 2), "resid_pre", logit_diff(clean), 0, places)
+    assert [c.positions for c in sweep.cells] == cells
 
 
 def test_probability_in_double_is_computed_in_double():

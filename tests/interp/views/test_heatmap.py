@@ -3,6 +3,8 @@
 import base64
 import io
 import re
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ def draw(values, groups=()):
     return heat_map(values, rows, columns, "a title", "change in logit difference at step 3", groups)
 
 
-def parts(figure):
+def parts(figure) -> tuple[Any, Any]:
     """The map's axis and image."""
     axis = figure.axes[0]
     (image,) = axis.images
@@ -52,7 +54,7 @@ def test_zeros_are_white():
 def test_every_value_stands_in_its_cell():
     values = torch.tensor([[1.0, -2.0, 0.5], [0.0, 2.0, -0.25]])
     axis, image = parts(draw(values))
-    assert torch.equal(torch.tensor(image.get_array().data), values)  # type: ignore[union-attr]
+    assert torch.equal(torch.tensor(image.get_array().data), values)
     assert axis.get_ylim() == (1.5, -0.5)  # the first row on top
     assert axis.get_xlim() == (-0.5, 2.5)
     assert axis.get_title() == "a title"
@@ -100,7 +102,7 @@ def test_names_are_thinned_beyond_the_limit(columns):
     axis, _ = parts(draw(torch.ones(2, columns), groups=["bit"] * columns))
     ticks = [int(t) for t in axis.get_xticks()]
     assert MOST_NAMES / 2 <= len(ticks) <= MOST_NAMES
-    assert len({b - a for a, b in zip(ticks, ticks[1:], strict=False)}) == 1
+    assert len({b - a for a, b in pairwise(ticks)}) == 1
     assert [t.get_text() for t in axis.get_xticklabels()] == [f"c{i}" for i in ticks]
 
 
