@@ -136,6 +136,8 @@ class Patch:
         """Prompts whose inputs at --step and --partner differ: where they are equal, a trade changes no answer."""
         from interp.tasks import Role
 
+        if self.step == self.partner:
+            raise ValueError(f"--partner must be another step than --step; both are {self.step}: nothing to trade")
         many = run.sample(8 * self.prompts + 64, self.length, self.seed)
         first, second = (many.tokens[:, many.at(Role.INPUT, s)[0]] for s in (self.step, self.partner))
         found = (first != second).nonzero().flatten()[: self.prompts]

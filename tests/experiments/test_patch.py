@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from experiments import load
 from experiments.cli import main
+from experiments.patch import Patch
 from interp.forward import predict
 from interp.patching import SITES, Joint, Sweep, accuracy, kl, logit_diff, patch, probability
 from interp.tasks import Role, counterfactual
@@ -37,17 +38,19 @@ def shipped():
 
 
 def prompts(corrupt="flip_input"):
+    """The prompts of the verb, by the library."""
     clean = shipped().sample(2, 6, 0)
     match corrupt:
         case "flip_input":
             return clean, counterfactual.flip_input(clean, 4)
-        case "swap_input_labels":
-            return clean, counterfactual.swap_labels(clean, 4, 2)
-        case "swap_output_labels":
-            return clean, counterfactual.swap_labels(clean, 4, 2, Role.OUTPUT_LABEL)
         case "redraw":
             return clean, counterfactual.redraw(clean, 1)
-    raise AssertionError(corrupt)
+    role = Role.INPUT_LABEL if corrupt == "swap_input_labels" else Role.OUTPUT_LABEL
+    clean, _ = Patch(RUN, corrupt=corrupt, length=6, step=4, partner=2, prompts=2).pair(shipped())
+    bits = clean.tokens[:, torch.cat([clean.at(Role.INPUT, s) for s in (4, 2)])]
+    assert bits.shape == (2, 2)
+    assert (bits[:, 0] != bits[:, 1]).all()  # where they are equal, a trade changes no answer
+    return clean, counterfactual.swap_labels(clean, 4, 2, role)
 
 
 def written(*more, site="resid_pre", folder=HERE):
@@ -267,6 +270,7 @@ def compute(self, unit):
     return honest(self, unit)
 Sweep.compute = compute
 from experiments.cli import main
+from experiments.patch import Patch
 sys.exit(main(sys.argv[1:]))
 """
     process = subprocess.Popen([sys.executable, "-c", script, *LARGER], env={**os.environ, "OMP_NUM_THREADS": "1"},
