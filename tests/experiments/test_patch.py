@@ -7,6 +7,7 @@ import sys
 import time
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
@@ -37,7 +38,7 @@ def shipped():
     return load(RUN)
 
 
-def prompts(corrupt="flip_input"):
+def prompts(corrupt: Any = "flip_input"):
     """The prompts of the verb, by the library."""
     clean = shipped().sample(2, 6, 0)
     match corrupt:

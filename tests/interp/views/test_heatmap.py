@@ -83,6 +83,7 @@ def test_every_cell_has_a_pixel_in_the_saved_picture(rows, columns, tmp_path):
     pixels = max((imread(io.BytesIO(base64.b64decode(p))) for p in pictures), key=lambda p: p.size)
     blue = torch.tensor(pixels[..., 2] > pixels[..., 0])
     height, width = blue.shape
+    assert len(torch.tensor(pixels[..., 0]).unique()) == 2  # nothing is blended
     middle = blue[height // rows // 2]
     assert int((middle[1:] != middle[:-1]).sum()) == columns - 1
     middle = blue[:, width // columns // 2]
