@@ -86,7 +86,7 @@ class Patch:
             return self.show_plan(sweep)
         folder = result_folder(run, self.out)
         stem = folder / f"patch-{self.site}"
-        effect = self.compute(sweep, folder, run)
+        effect, work = self.compute(sweep, folder, run)
         effect.to_dataframe().to_parquet(stem.with_suffix(".parquet.part"))
         stem.with_suffix(".parquet.part").replace(stem.with_suffix(".parquet"))
         self.draw(effect, stem.with_suffix(".svg"))
@@ -94,6 +94,7 @@ class Patch:
         top = [{"cell": list(cell), "change": change} for cell, change in effect.top(10)]
         data = {"options": options, "effect": effect.summary(), "top": top}
         written = write_result(stem.with_suffix(".json"), run, self.seed, data)
+        shutil.rmtree(work)  # only now is nothing lost with it
         if self.json:
             print(json.dumps(written))
             return 0
@@ -198,8 +199,8 @@ class Patch:
         print(f"at most {sweep.peak_bytes / 2**20:.0f} MiB beyond the model; about {seconds:.0f} s here")
         return 0
 
-    def compute(self, sweep: Sweep, folder: Path, run: Run) -> PatchEffect:
-        """Runs the units that are not on disk yet; each is written whole as soon as it is done."""
+    def compute(self, sweep: Sweep, folder: Path, run: Run) -> tuple[PatchEffect, Path]:
+        """Runs the units that are not on disk yet; each is written whole as soon as it is done, in a work folder."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file, save_file
         from tqdm import tqdm
@@ -221,9 +222,11 @@ class Patch:
                 save_file({"values": found}, part)
                 part.replace(path)
             sweep.put(values, unit, found)
-        effect = sweep.finish(values, seed=self.seed, seconds=time.monotonic() - began)
-        shutil.rmtree(work)
-        return effect
+        try:
+            return sweep.finish(values, seed=self.seed, seconds=time.monotonic() - began), work
+        except RuntimeError as error:  # a failed check: these numbers must not be found again
+            shutil.rmtree(work)
+            raise ValueError(str(error)) from error
 
     def draw(self, effect: PatchEffect, path: Path) -> None:
         """The heat map: layer by position; with heads, layer by head, summed over positions in absolute value."""

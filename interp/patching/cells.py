@@ -91,6 +91,8 @@ def chosen(what: str, asked: int | Sequence[int] | None, count: int) -> list[int
     numbers = list(range(count)) if asked is None else [asked] if isinstance(asked, int) else list(asked)
     if not numbers:
         raise ValueError(f"no {what} asked for; there are {count}")
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"the same {what} is asked for twice: {', '.join(map(str, numbers))}")
     if bad := [n for n in numbers if not 0 <= n < count]:
         raise ValueError(f"there is no {what} {bad[0]}; {what}s run from 0 to {count - 1}")
     return numbers
