@@ -36,7 +36,7 @@ def refused(capsys, *argv: str) -> str:
 
 
 def test_verdict_of_the_default_run(capsys):
-    assert main(["verdict", DEFAULT, "--lengths", "20", "40", "--prompts", "64", "--json"]) == 0
+    assert main(["verdict", DEFAULT, "--lengths", "20", "40", "--prompts", "128", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [f["status"] for f in found["findings"]] == ["PRESENT", "PRESENT"]
     assert found == json.loads(Path("mnemoscope-out", DEFAULT, "verdict.json").read_text())
@@ -44,7 +44,7 @@ def test_verdict_of_the_default_run(capsys):
 
 
 def test_verdict_prints_competence_and_following_rates(capsys):
-    assert main(["verdict", DEFAULT, "--lengths", "10", "--prompts", "32"]) == 0
+    assert main(["verdict", DEFAULT, "--lengths", "10", "--prompts", "128"]) == 0
     out = capsys.readouterr().out
     for words in ("step accuracy", "M1 swap input labels", "rho, control", "label identity is used as an address"):
         assert words in out
