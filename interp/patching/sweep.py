@@ -164,7 +164,7 @@ class Sweep:
         for prompts in self.slices():
             engine = self.engine(prompts)
             base.append(engine.measure_base())
-            swapped = Engine(self.anatomy, engine.source, engine.base, self.site, self.metric, engine.prompts)
+            swapped = self.engine_of(engine.source, engine.base, prompts)
             source.append(swapped.measure_base())
         found = (torch.cat(base), torch.cat(source))
         for values, what in zip(found, ("base", "source"), strict=True):
