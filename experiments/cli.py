@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from experiments.bench import Bench
+from experiments.calibrate import Calibrate
 from experiments.evaluate import Evaluate
 from experiments.patch import Patch
 from experiments.train import Train
@@ -22,6 +23,7 @@ Verb = (
     | Annotated[Patch, tyro.conf.subcommand("patch")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Verdict, tyro.conf.subcommand("verdict")]
+    | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
 )
 
 
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Verb,  # type: ignore[arg-type]
         prog="mnemoscope",
         description="What does a mnemonic token do inside a transformer?",
-        args=argv,
+        args=_bare_json(sys.argv[1:] if argv is None else argv),
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
     quiet()
@@ -43,6 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+
+
+def _bare_json(argv: Sequence[str]) -> list[str]:
+    """`verdict RUN --json` without a file means standard output, as `--json` does for the other verbs."""
+    args = list(argv)
+    if args[:1] == ["verdict"]:
+        for k in reversed([k for k, a in enumerate(args) if a == "--json"]):
+            if k + 1 == len(args) or args[k + 1].startswith("--"):
+                args.insert(k + 1, "-")
+    return args
 
 
 def one_line(error: Exception) -> str:

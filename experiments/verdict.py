@@ -1,4 +1,4 @@
-"""`mnemoscope verdict`: what do the labels do inside a run?"""
+"""`mnemoscope verdict`: what do the labels do inside a run, or inside all seeds of a configuration?"""
 
 from __future__ import annotations
 
@@ -6,107 +6,198 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+if TYPE_CHECKING:
+    from interp.models import Run
+    from probes.decision import Verdict as Found
+
+LENGTHS = (20, 40)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether label identity is used as an address, at lengths inside and past training.
+    """Anchor, placeholder, sink, a mixture, unused, or honestly undecided: what do the labels do?
 
-    Competence first, then M1 and M2 (labels trade places: does the answer follow?) and M3 (labels are
-    renamed consistently: does anything change?), with matched controls. These arms alone cannot tell a
-    placeholder from a sink from an unused label. Writes verdict.json.
+    One run is judged over prompts; several runs of one configuration, which differ in their seed, over models.
+    Every arm has a matched control; a role is PRESENT, ABSENT or INDETERMINATE, and NOT APPLICABLE where the
+    model cannot do the task. Writes verdict.json and verdict.svg.
     """
 
-    name: Annotated[str, tyro.conf.Positional]
-    """A run by name, such as parity-aligned-alibi, or a folder that save_pretrained wrote."""
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Runs by name, such as parity-aligned-alibi, or folders that save_pretrained wrote."""
+    model: Path | None = None
+    """A folder that save_pretrained wrote, without a run.json; say --task and --format."""
+    task: str | None = None
+    """Task of a model that has no run.json: parity."""
     format: str | None = None
-    """Task to pose to a model that has no run.json, such as parity-aligned."""
-    lengths: tuple[int, ...] = (10, 20, 30, 40, 60)
-    """Bits."""
-    prompts: int = 256
+    """Format to pose, such as aligned (with --task) or parity-aligned."""
+    forced: bool = False
+    """Measure competence only with labels put there from outside; else also with labels that the model writes."""
+    lengths: tuple[int, ...] = ()
+    """Bits; default 20 and 40, or what fits into the model's positions."""
+    prompts: int = 96
     """Prompts at each length."""
     seed: int = 0
     """Seed of the prompts and of the choice of steps."""
+    arms: tuple[str, ...] = ()
+    """Arms of the battery, M1 to M12 and shares; default all. A role whose arm is left out stays INDETERMINATE."""
     out: Path | None = None
     """Folder for the result; default mnemoscope-out/<run>."""
-    json: bool = False
-    """Print JSON instead of tables."""
+    json: str | None = None
+    """Write the verdict as JSON to this file, "-" for standard output instead of tables."""
 
     def run(self) -> int:
-        """Computes, writes and prints; status 0 whatever the finding is."""
+        """Measures, decides, writes and prints; status 0 whatever the verdict is."""
         from tqdm import tqdm
 
-        from experiments import load
-        from experiments.results import check_seed, print_table, result_folder, write_result
-        from probes.competence import accuracies, modes_of
-        from probes.decision import MARGINS, find_address
-        from probes.identity import follow_the_label, refuse
+        from experiments.results import check_seed, result_folder, save_figure, write_result
+        from interp.models import write_whole
+        from probes import battery, verdict
+        from probes.arms import ARMS
 
-        if not self.lengths:
-            raise ValueError("name at least one length")
         check_seed(self.seed)
-        if self.prompts < 16:
-            raise ValueError(f"--prompts must be at least 16; got {self.prompts}")
-        run = load(self.name, self.format)
-        batches = [run.sample(self.prompts, n, seed=1000 * self.seed + n) for n in self.lengths]
-        folder = result_folder(run, self.out)
-        level = MARGINS.level(len(batches))
-        findings = []
-        for batch in tqdm(batches, desc=run.name, unit="length", file=sys.stderr, disable=None):
-            assert isinstance(batch.length, int)
-            accuracy = [row for mode in modes_of(batch) for row in accuracies(run.raw, batch, mode)]
-            refusal = refuse(batch)
-            evidence = []
-            if refusal is None:
-                try:
-                    evidence = follow_the_label(run.raw, batch, self.seed, level)
-                except ValueError as error:
-                    refusal = str(error)
-            findings.append(find_address(batch.length, accuracy, evidence, refusal))
+        runs = self._load()
+        lengths = self.lengths or default_lengths(runs[0])
+        target = None if self.json in (None, "-") else Path(str(self.json))
+        if target is not None:
+            check_target(target)
+        folder = result_folder(runs[0], self.out)
+        batteries = []
+        with tqdm(unit="step", file=sys.stderr, disable=None) as bar:
 
-        data = {"prompts": self.prompts, "unit": "prompts of one model", "margins": MARGINS.to_json()}
-        data["findings"] = [f.to_json() for f in findings]
-        written = write_result(folder / "verdict.json", run, self.seed, data)
-        if self.json:
+            def step(what: str) -> None:
+                bar.update()
+                bar.set_description(what)
+
+            for run in runs:
+                batteries.append(
+                    battery(run, lengths, self.seed, self.prompts, self.forced, self.arms or ARMS, step=step)
+                )
+        found = verdict(batteries)
+        data = {"prompts": self.prompts, **found.to_json()}
+        written = write_result(folder / "verdict.json", runs[0], self.seed, data)
+        save_figure(_picture(found), folder / "verdict.svg")
+        if target is not None:
+            write_whole(target, json.dumps(written, indent=1) + "\n")
+        if self.json == "-":
             print(json.dumps(written))
             return 0
-        trained = run.record.get("recipe", {}).get("longest")
-        title = f"{run.name}: competence, {self.prompts} prompts a length, 95 % intervals"
-        table = []
-        for finding in findings:
-            for mode in dict.fromkeys(a.mode for a in finding.accuracy):
-                by_metric = {a.metric: str(a.estimate) for a in finding.accuracy if a.mode == mode}
-                where = "past training" if trained and finding.length > trained else "trained" if trained else ""
-                cells = [by_metric[m] for m in ("step", "exact", "final")]
-                table.append([str(finding.length), where, mode, *cells])
-        columns = ["length", "", "labels", "step accuracy", "exact match", "final"]
-        print_table(title, columns, table)
-        if any(f.evidence for f in findings):
-            title = (
-                f"does the answer follow the label? rho: share of the margin moved; follows: share of prompts; "
-                f"{100 * level:.1f} % intervals (95 % for all that decide, at once)"
-            )
-            table = [
-                [str(e.length), e.name, str(e.effect), str(e.control or "-"), str(e.follows),
-                 str(e.control_follows or "-"), str(e.n)]
-                for f in findings for e in f.evidence
-            ]  # fmt: skip
-            columns = ["length", "arm", "rho", "rho, control", "follows", "follows, control", "prompts"]
-            print_table(title, columns, table)
-        for finding in findings:
-            print(f"length {finding.length}: {finding.status} - {finding.sentence}")
-        if share := run.record.get("recipe", {}).get("rehearsal"):
-            pairs = run.record["recipe"]["rehearsal_longest"]
-            print(
-                f"Trained with rehearsal: {share:.0%} of its tokens were in-context recall of up to {pairs} pairs, "
-                "which also knows the held-out labels; 'past training' means past the lengths of parity."
-            )
-        print(
-            "A statement about this one model, inferred over prompts. These arms cannot tell a placeholder "
-            "from a sink from an unused label."
-        )
+        _report(found, runs[0])
         print(folder / "verdict.json")
         return 0
+
+    def _load(self) -> list[Run]:
+        from experiments import load
+
+        fmt = self.format
+        if self.task is not None:
+            if fmt is None:
+                raise ValueError(f"--task {self.task} needs --format, such as aligned")
+            fmt = fmt if fmt.startswith(f"{self.task}-") else f"{self.task}-{fmt}"
+        names = [*self.names, *([str(self.model)] if self.model else [])]
+        if not names:
+            raise ValueError("name a run, such as parity-aligned-alibi, or a folder with --model")
+        if self.model is not None and not self.model.is_dir():
+            raise ValueError(f"{self.model} is no folder")
+        runs = [load(name, fmt) for name in names]
+        if repeated := {r.name for r in runs if sum(r.source == other.source for other in runs) > 1}:
+            raise ValueError(f"{', '.join(sorted(repeated))} was named twice; a verdict over models counts each once")
+        return [replace_name(run, names[k]) if sum(run.name == r.name for r in runs) > 1 else run
+                for k, run in enumerate(runs)]  # fmt: skip
+
+
+def replace_name(run: Run, name: str) -> Run:
+    """The run under the name it was asked for, where two folders end alike."""
+    from dataclasses import replace
+
+    return replace(run, name=name)
+
+
+def default_lengths(run: Run) -> tuple[int, ...]:
+    """20 and 40 where they fit into the model's positions and labels, else the longest that does.
+
+    Raises `ValueError` where not even the shortest that can be tested fits.
+    """
+    from interp.tasks import check_length
+    from probes.trials import SHORTEST
+
+    def fits(length: int) -> bool:
+        try:
+            run.check_length(length)
+            check_length(run.format, length, run.vocabulary)
+        except ValueError:
+            return False
+        return True
+
+    if found := tuple(n for n in LENGTHS if fits(n)):
+        return found
+    for n in range(min(LENGTHS) - 1, SHORTEST - 1, -1):
+        if fits(n):
+            return (n,)
+    raise ValueError(f"{run.name} takes no {run.format} with {SHORTEST} bits or more, which the verdict needs")
+
+
+def check_target(path: Path) -> None:
+    """Raises `ValueError` before any work when a file cannot be written."""
+    from experiments.results import writable_folder
+
+    if path.is_dir():
+        raise ValueError(f"--json {path} is a folder; name a file")
+    writable_folder(path.parent)
+
+
+def _picture(found: Found):
+    from interp.views.calibration import draw_roles
+
+    rows = {}
+    for finding in found.lengths:
+        rows[f"length {finding.length}"] = {
+            name: (role.rho.value, role.rho.low, role.rho.high) for name, role in finding.roles.items() if role.rho
+        }
+    return draw_roles(rows, None)
+
+
+def _report(found: Found, run: Run) -> None:
+    from experiments.results import print_table
+
+    who = found.names[0] if len(found.names) == 1 else f"{len(found.names)} models"
+    table = []
+    for finding in found.lengths:
+        for mode in dict.fromkeys(a.mode for a in finding.accuracy):
+            rows = [a for a in finding.accuracy if a.mode == mode]
+            cells = [str(next(a.estimate for a in rows if a.metric == m)) for m in ("step", "exact", "final")]
+            counts = "yes" if finding.mode is not None else "no"
+            table.append([str(finding.length), mode, *cells, counts])
+    columns = ["length", "labels", "step accuracy", "exact match", "final", "competent"]
+    print_table(f"{who}: can it do the task? 95 % intervals", columns, table)
+    table = []
+    for finding in found.lengths:
+        for name, role in finding.roles.items():
+            table.append([str(finding.length), name, role.status.value, str(role.rho or "-"), str(role.control or "-")])
+    columns = ["length", "role", "status", "rho", "matched control"]
+    title = "roles (rho: 0 no effect, 1 the full effect; 95 % intervals, decided at simultaneous ones)"
+    print_table(title, columns, table)
+    table = [
+        [str(e.length), e.arm, e.name, e.quantity, str(e.value), str(e.control or "-"), str(e.n)]
+        for f in found.lengths for e in f.evidence
+    ]  # fmt: skip
+    if table:
+        columns = ["length", "arm", "what", "in", "value", "control", "n"]
+        print_table(f"evidence, over {table[0] and found.lengths[0].evidence[0].unit}", columns, table)
+    for finding in found.lengths:
+        print(f"length {finding.length}: {finding.label}")
+        for name, role in finding.roles.items():
+            print(f"  {name}: {role.status} - {role.reason}")
+    print(f"verdict: {found.label}")
+    print(f"may be claimed {found.may_claim}")
+    print(f"may not be claimed: {found.may_not_claim}")
+    recipe = run.record.get("recipe", {})
+    if share := recipe.get("rehearsal"):
+        print(
+            f"Trained with rehearsal: {share:.0%} of its tokens were in-context recall of up to "
+            f"{recipe['rehearsal_longest']} pairs, which also knows the held-out labels; lengths past "
+            f"{recipe.get('longest')} are new to parity, not to addressing."
+        )

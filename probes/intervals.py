@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 from torch import Tensor
 
@@ -42,25 +45,60 @@ def clustered_proportion(right: Bool[Tensor, "prompt step"], level: float = LEVE
     return wilson(p * n, n, level)
 
 
+def mean(values: Float[Tensor, " prompt"], level: float = LEVEL, floor: float = 0.0) -> Interval:
+    """A mean over prompts with a t interval; `floor` is the least standard error that is believed.
+
+    A count that never varied in n prompts is not known to be constant: a floor of 1/n is the rule of three.
+    """
+    x = values.double().numpy()
+    if len(x) < 3:
+        raise ValueError(f"a mean needs at least 3 prompts; got {len(x)}")
+    error = max(float(x.std(ddof=1)) / np.sqrt(len(x)), floor)
+    return _t(float(x.mean()), error, len(x) - 1, level)
+
+
 def ratio(
-    numerator: Float[Tensor, " prompt"], denominator: Float[Tensor, " prompt"], level: float = LEVEL
+    numerator: Float[Tensor, " prompt"],
+    denominator: Float[Tensor, " prompt"],
+    level: float = LEVEL,
+    strata: Int[Tensor, " prompt"] | None = None,
+    weights: Sequence[float] | None = None,
+    floor: float = 0.0,
 ) -> Interval:
     """The ratio of two means over prompts, with a t interval on the linearised ratio (delta method).
+
+    With `strata` (numbers from 0) the numerator is the sum over strata of weight times the stratum's mean, the
+    denominator the plain mean of the strata's means, and the variance that within strata alone (Cochran,
+    Sampling Techniques, chapter 5). Without `weights` each stratum counts alike. `floor` as in `mean`, in units
+    of the numerator.
 
     Raises `ValueError` when the mean denominator is not clearly different from zero: the ratio is then
     undefined and no number is better than none.
     """
-    top, bottom = (x.double().numpy() for x in (numerator, denominator))
-    n = len(top)
-    if n < 3:
-        raise ValueError(f"a ratio needs at least 3 prompts; got {n}")
-    mean = float(bottom.mean())
-    error = float(bottom.std(ddof=1)) / np.sqrt(n)
-    if abs(mean) <= 3 * error or mean == 0:
+    top, bottom = (x.double() for x in (numerator, denominator))
+    groups = torch.zeros(len(top), dtype=torch.long) if strata is None else strata
+    members = [groups == g for g in range(int(groups.max()) + 1)] if len(top) else []
+    weights = [1 / len(members)] * len(members) if weights is None else weights
+    if len(weights) != len(members):
+        raise ValueError(f"{len(members)} strata need as many weights; got {len(weights)}")
+    if min([int(m.sum()) for m in members], default=0) < (3 if len(members) < 2 else 2):
+        raise ValueError(f"a ratio needs at least 3 prompts, and 2 in each stratum; got {len(top)}")
+
+    def error_of(by_prompt: list[Tensor]) -> float:
+        return float(np.sqrt(sum(float(x.var()) / len(x) for x in by_prompt)))
+
+    equal = 1 / len(members)
+    average = float(sum(bottom[m].mean() * equal for m in members))
+    error = error_of([bottom[m] * equal for m in members])
+    if abs(average) <= 3 * error or average == 0:
         raise ValueError(
-            f"the edited bit moves the margin by {mean:.3g} +- {error:.2g}: too little to normalise by"
+            f"the edited bit moves the margin by {average:.3g} +- {error:.2g}: too little to normalise by"
         )
-    value = float(top.mean()) / mean
-    residual = top - value * bottom
-    half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * float(residual.std(ddof=1)) / np.sqrt(n) / abs(mean)
-    return Interval(value, value - half, value + half)
+    value = float(sum(w * top[m].mean() for w, m in zip(weights, members, strict=True))) / average
+    residual = [w * top[m] - value * equal * bottom[m] for w, m in zip(weights, members, strict=True)]
+    spread = max(error_of(residual), floor) / abs(average)
+    return _t(value, spread, len(top) - len(members), level)
+
+
+def _t(value: float, error: float, df: float, level: float) -> Interval:
+    return Interval(value, value, value, float(error), df).at(level)

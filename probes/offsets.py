@@ -17,6 +17,8 @@ from transformers import PreTrainedModel
 
 from interp.forward import readout
 from interp.tasks import Batch, Role, counterfactual
+from probes.evidence import Evidence
+from probes.intervals import clustered_proportion
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,22 @@ def offsets_read(model: PreTrainedModel, batch: Batch) -> Offsets:
     moved = (edited - base).abs()  # [batch step slot]
     slot = torch.where(flips, moved, -1.0).argmax(dim=-1)
     return Offsets(moved.mean(dim=0), flips, slot - torch.arange(steps))
+
+
+def follow_offsets(model: PreTrainedModel, batch: Batch) -> list[Evidence]:
+    """M11 on one length: share of steps that the step's own bit decides; control: that any other bit decides.
+
+    `details["histogram"]` has the share of steps by the offset read, `None` where no single bit decides.
+    """
+    found = offsets_read(model, batch)
+    own = found.flips.diagonal(dim1=1, dim2=2)  # [batch step]
+    others = found.flips.clone()
+    others.diagonal(dim1=1, dim2=2).fill_(False)
+    n, steps = own.shape
+    return [
+        Evidence(
+            "M11", "own bit", "which bit, edited, turns the answer of a step over?", steps, "share of steps",
+            clustered_proportion(own), clustered_proportion(others.any(dim=2)), n,
+            details={"histogram": {str(k): v for k, v in found.histogram.items()}},
+        )
+    ]  # fmt: skip

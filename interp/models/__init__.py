@@ -3,7 +3,7 @@
 from interp.models.bridge import boot_bridge, raw_of
 from interp.models.families import FAMILIES, ModelConfig, build_model
 from interp.models.folder import load_raw, load_tokenizer, save_run, whole_folder, write_whole
-from interp.models.run import Run, load_run
+from interp.models.run import Run, load_run, run_in_memory
 
 __all__ = [
     "FAMILIES",
@@ -15,6 +15,7 @@ __all__ = [
     "load_run",
     "load_tokenizer",
     "raw_of",
+    "run_in_memory",
     "save_run",
     "whole_folder",
     "write_whole",

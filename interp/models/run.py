@@ -85,6 +85,13 @@ class Run:
         return batch
 
 
+def run_in_memory(name: str, raw: PreTrainedModel, fmt: str | Format, vocabulary: Vocabulary) -> Run:
+    """A run around a model that has no folder; its bridge cannot be had, because booting would take the model over."""
+    run = Run(name, "memory", parse_format(fmt), vocabulary)
+    run.__dict__["raw"] = raw.eval()
+    return run
+
+
 def load_run(source: str | Path, fmt: str | Format | None = None, name: str | None = None) -> Run:
     """A run from a folder that `save_pretrained` wrote, or from a hub name such as "bigscience/bloomz-560m".
 

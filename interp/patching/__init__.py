@@ -2,8 +2,9 @@
 
 from interp.patching.cells import SITES, Joint
 from interp.patching.effect import Checks, Cost, PatchEffect
-from interp.patching.knockouts import Knockout, groups, knock_out, pairwise, single
-from interp.patching.metrics import Metric, accuracy, kl, logit_diff, probability
+from interp.patching.grafts import Graft, transplant
+from interp.patching.knockouts import Knockout, groups, knock_out, knock_out_for, pairwise, single
+from interp.patching.metrics import Metric, accuracy, kl, logit_diff, margin, probability
 from interp.patching.nodes import Receiver, Sender
 from interp.patching.paths import path_patch
 from interp.patching.sweep import Sweep, patch, plan
@@ -12,6 +13,7 @@ __all__ = [
     "SITES",
     "Checks",
     "Cost",
+    "Graft",
     "Joint",
     "Knockout",
     "Metric",
@@ -23,11 +25,14 @@ __all__ = [
     "groups",
     "kl",
     "knock_out",
+    "knock_out_for",
     "logit_diff",
+    "margin",
     "pairwise",
     "patch",
     "path_patch",
     "plan",
     "probability",
     "single",
+    "transplant",
 ]

@@ -8,7 +8,7 @@ what "mean" loses depends on the input.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal, get_args
@@ -47,7 +47,7 @@ Masks = dict[Mode, dict[int, Bool[Tensor, "head dest src"]]]
 class Knockout:
     """Edges from `src` to `dest`, which are removed together, and how.
 
-    `src`, `dest`: a Role, a (Role, step) pair, a tuple of these, or a tuple of positions. Edges that the
+    `src`, `dest`: a Role, a (Role, step) pair, a tuple of these, a tuple of positions, or None (all). Edges that the
     causal mask forbids are left out; a position that is in both loses its edge to itself too.
     `layers`: None for all. `heads`: (layer, head) pairs, None for all of `layers`.
     `mode`: "renormalise" masks the scores, so that the other keys share the attention; "null" deletes the
@@ -56,8 +56,8 @@ class Knockout:
     at positions of the same role, or with `mean_by="step"` of the same role and step.
     """
 
-    src: At
-    dest: At
+    src: At | None
+    dest: At | None
     layers: tuple[int, ...] | None = None
     heads: Collection[Head] | None = None
     mode: Mode = "renormalise"
@@ -84,7 +84,6 @@ class Knockout:
 Entry = Knockout | tuple[Knockout, ...]
 
 
-@torch.no_grad()
 def knock_out(
     raw_model: PreTrainedModel, batch: Batch, knockouts: Entry | list[Entry] | Mapping[str, Entry],
     metric: Metric, freeze_later: bool = False,
@@ -103,35 +102,58 @@ def knock_out(
 
     >>> effect = knock_out(run.raw, batch, [Knockout(Role.INPUT_LABEL, Role.OUTPUT, mode="null")], logit_diff(batch))
     """
+    (effect,) = knock_out_for(raw_model, batch, knockouts, [metric], freeze_later)
+    return effect
+
+
+@torch.no_grad()
+def knock_out_for(
+    raw_model: PreTrainedModel, batch: Batch, knockouts: Entry | list[Entry] | Mapping[str, Entry],
+    metrics: Sequence[Metric], freeze_later: bool = False,
+) -> list[PatchEffect]:  # fmt: skip
+    """As `knock_out`, for several metrics of the same runs, in their order."""
     anatomy = anatomy_of(raw_of(raw_model))
     entries = _named(knockouts)
+    if not metrics:
+        raise ValueError("give at least one metric")
     for entry in entries.values():  # every mistake is named before work starts
-        _masks(anatomy, batch, entry)
+        masks_of(anatomy, batch, entry)
     n_layers = len(anatomy.blocks)
     sites: tuple[Site, ...] = ("resid_pre", "scores") if freeze_later else ("resid_pre",)
     keep: list[Place] = [(site, layer) for site in sites for layer in range(n_layers)]
-    means = _value_means(anatomy, batch, metric, {_mean_by(entry) for entry in entries.values()})
-    base, values, raw_difference = [], [], 0.0
-    for rows in chunks(anatomy, batch, metric, copies=4 + (n_layers if freeze_later else 0)):
+    widest = max(metrics, key=lambda m: len(m.positions))
+    means = _value_means(anatomy, batch, widest, {_mean_by(entry) for entry in entries.values()})
+    base: list[list[Tensor]] = [[] for _ in metrics]
+    values: list[list[Tensor]] = [[] for _ in metrics]
+    raw_difference = 0.0
+    for rows in chunks(anatomy, batch, widest, copies=4 + (n_layers if freeze_later else 0)):
         tokens = batch.tokens[rows].to(anatomy.device)
         final, intact = walk(anatomy, anatomy.embed(tokens), keep=keep)
-        if not base:
-            raw_difference = difference_from_raw(anatomy, tokens, final, metric)
-        base.append(measure(anatomy, final, metric, rows))
-        cells = []
+        if not base[0]:
+            raw_difference = difference_from_raw(anatomy, tokens, final, widest)
+        cells: list[list[Tensor]] = [[] for _ in metrics]
+        for found, metric in zip(base, metrics, strict=True):
+            found.append(measure(anatomy, final, metric, rows))
         for entry in entries.values():
-            masks = _masks(anatomy, batch, entry)
+            masks = masks_of(anatomy, batch, entry)
             start = min(layer for by_layer in masks.values() for layer in by_layer)
             edits = _edits(anatomy, masks, means.get(_mean_by(entry) or "", {}), intact, start)
             cut, _ = walk(anatomy, intact["resid_pre", start], start, edits=edits)
-            cells.append(measure(anatomy, cut, metric, rows))
-        values.append(torch.stack(cells))
-    before = require_finite(torch.cat(base), metric.name)
+            for cell, metric in zip(cells, metrics, strict=True):
+                cell.append(measure(anatomy, cut, metric, rows))
+        for found, cell in zip(values, cells, strict=True):
+            found.append(torch.stack(cell))
     details = {"freeze_later": freeze_later, "raw_difference": raw_difference}
-    return PatchEffect(
-        "attention edges", metric.name, "knockout", ("knockout",), {"knockout": tuple(entries)},
-        require_finite(torch.cat(values, dim=-1), metric.name), before, before, details=details,
-    )  # fmt: skip
+    effects = []
+    for metric, before, after in zip(metrics, base, values, strict=True):
+        intact_values = require_finite(torch.cat(before), metric.name)
+        effects.append(
+            PatchEffect(
+                "attention edges", metric.name, "knockout", ("knockout",), {"knockout": tuple(entries)},
+                require_finite(torch.cat(after, dim=-1), metric.name), intact_values, intact_values, details=details,
+            )
+        )  # fmt: skip
+    return effects
 
 
 def single(raw_model: PreTrainedModel, knockout: Knockout) -> dict[str, Entry]:
@@ -198,8 +220,8 @@ def _heads(raw_model: PreTrainedModel, knockout: Entry) -> list[Head]:
     return [(layer, head) for layer in layers for head in range(n_heads)]
 
 
-def _masks(anatomy: Anatomy, batch: Batch, entry: Entry) -> Masks:
-    """The edges of an entry; raises the errors that `knock_out` promises."""
+def masks_of(anatomy: Anatomy, batch: Batch, entry: Entry) -> Masks:
+    """The edges of an entry by mode and layer, `[head dest src]`; raises the errors that `knock_out` promises."""
     masks: Masks = {}
     allowed = torch.ones(batch.n_pos, batch.n_pos, dtype=torch.bool).tril()
     for knockout in _parts(entry):

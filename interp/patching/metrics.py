@@ -62,25 +62,69 @@ def logit_diff(
     return Metric(_named("logit difference", step), at - 1, compute)
 
 
-def probability(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT) -> Metric:
-    """Probability of the batch's answer at a step; without one, the mean over all steps of the role."""
+def margin(
+    batch: Batch, steps: Int[Tensor, " batch"], answers: Int[Tensor, " batch"], others: Int[Tensor, " batch"],
+    role: Role = Role.OUTPUT,
+) -> Metric:  # fmt: skip
+    """logit(answer) - logit(other) at each prompt's own step, for token ids given by prompt.
+
+    Raises `ValueError` unless there is one step, answer and other answer for each prompt, and the two differ.
+    """
+    if not steps.shape == answers.shape == others.shape == (len(batch),):
+        raise ValueError(f"steps, answers and others must each be [batch]={len(batch)}; got {tuple(steps.shape)}, "
+                         f"{tuple(answers.shape)}, {tuple(others.shape)}")
+    if (answers == others).any():
+        raise ValueError(f"prompt {int((answers == others).nonzero()[0])} has the same answer twice: no margin")
+    where = torch.stack([batch.at(role, s)[0] for s in steps.tolist()]) - 1
+    positions, column = where.unique(return_inverse=True)
+
+    def compute(logits: Tensor, rows: Tensor) -> Tensor:
+        own = column[rows].to(logits.device)
+        index = own.view(-1, 1, 1).expand(*logits.shape[:-2], 1, logits.shape[-1])
+        here = logits.gather(-2, index).squeeze(-2)
+        pick = (t[rows].to(logits.device).expand(here.shape[:-1]).unsqueeze(-1) for t in (answers, others))
+        answer, other = (here.gather(-1, t).squeeze(-1) for t in pick)
+        return answer - other
+
+    return Metric("logit difference at each prompt's step", positions, compute)
+
+
+def probability(
+    batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, among_answers: bool = False
+) -> Metric:  # fmt: skip
+    """Probability of the batch's answer at a step; without one, the mean over all steps of the role.
+
+    `among_answers`: given that the token is one of the format's output symbols.
+    """
     at, answers = _answers(batch, step, role)
+    symbols = batch.vocabulary.tokens(batch.format.outputs)
 
     def compute(logits: Tensor, rows: Tensor) -> Tensor:
         precise = logits if logits.dtype == torch.float64 else logits.float()
-        return _pick(precise.log_softmax(dim=-1), answers[rows]).exp().mean(dim=-1)
+        choices = precise[..., symbols.to(logits.device)] if among_answers else precise
+        return (_pick(precise, answers[rows]) - choices.logsumexp(dim=-1)).exp().mean(dim=-1)
 
-    return Metric(_named("probability", step), at - 1, compute)
+    return Metric(_named("probability among answers" if among_answers else "probability", step), at - 1, compute)
 
 
-def accuracy(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT) -> Metric:
-    """Share of steps at which the batch's answer is the likeliest token of the whole vocabulary."""
+def accuracy(
+    batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, among_answers: bool = False
+) -> Metric:  # fmt: skip
+    """Share of steps at which the batch's answer is the likeliest token of the whole vocabulary.
+
+    `among_answers`: the likeliest of the format's output symbols, so that chance is one in as many.
+    """
     at, answers = _answers(batch, step, role)
+    symbols = batch.vocabulary.tokens(batch.format.outputs)
 
     def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        return (logits.argmax(dim=-1) == answers[rows].to(logits.device)).float().mean(dim=-1)
+        if among_answers:
+            likeliest = symbols.to(logits.device)[logits[..., symbols.to(logits.device)].argmax(dim=-1)]
+        else:
+            likeliest = logits.argmax(dim=-1)
+        return (likeliest == answers[rows].to(logits.device)).float().mean(dim=-1)
 
-    return Metric(_named("accuracy", step), at - 1, compute)
+    return Metric(_named("accuracy among answers" if among_answers else "accuracy", step), at - 1, compute)
 
 
 def kl(batch: Batch, reference: Float[Tensor, "batch read d_vocab"], step: int | None = None,

@@ -22,6 +22,8 @@ POOL_SIZE = 2 * LONGEST
 HELD_OUT_SIZE = 64
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 SPACE_MARKS = "Ġ▁"
+# Tokens up to which a tokenizer was made for such tasks; those of language models have tens of thousands.
+SMALL = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +113,8 @@ def fit_vocabulary(tokenizer: PreTrainedTokenizerBase, fmt: Format, longest: int
     """Maps the symbols of one format to single tokens of *any* tokenizer, so that any model takes the task.
 
     A symbol that is a token by name keeps it (with or without a leading-space mark). Other separators take
-    punctuation, other digits take letters, labels take ASCII words, all without colliding. Deterministic:
+    punctuation, other digits take letters, all without colliding. Labels are those by name (M1, M2, ...) where there
+    are enough for `longest`, or all that a small tokenizer has; else ASCII words fill them up. Deterministic:
     tokens are tried in id order. Raises `ValueError` when the tokenizer has too few such tokens.
     """
     vocab = tokenizer.get_vocab()
@@ -149,6 +152,11 @@ def fit_vocabulary(tokenizer: PreTrainedTokenizerBase, fmt: Format, longest: int
         return Vocabulary(ids, (), ())
     named = [f"M{i + 1}" for i in range(POOL_SIZE + HELD_OUT_SIZE)]
     found = {m: by_text[m] for m in named if m in by_text and by_text[m] not in taken}
+    if len(found) >= fmt.labels_needed(longest) or (len(vocab) < SMALL and len(found) >= 3):
+        # The tokenizer has labels of its own; other words would mean nothing to its model.
+        own = tuple(found)
+        ids.update(found)
+        return Vocabulary(ids, own[:POOL_SIZE], own[POOL_SIZE:])
     taken.update(found.values())
     found.update(zip([m for m in named if m not in found], words, strict=False))
     if len(found) < 3:

@@ -1,29 +1,46 @@
-"""Models whose mechanism is known because it is written down: they read token ids and compute logits.
+"""Models whose mechanism is known: oracles, written down as what they answer, and planted transformers.
 
-They stand where a Hugging Face model stands for `interp.forward`: called with tokens, they return logits.
+Oracles stand where a Hugging Face model stands for `interp.forward`: called with tokens, they return logits.
 """
 
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from functools import cache
 from types import SimpleNamespace
+from typing import Literal
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from interp.tasks import Batch, Role
+from interp.models import ModelConfig, build_model
+from interp.models.run import Run
+from interp.tasks import Batch, Role, house_vocabulary, parse_format
+from probes.arms import Battery, battery
+from probes.planted import Plan, Planted, plant
+
+# Bits of a prompt, and prompts: 73 prompts without a mistake are the fewest that pass the gate of .95.
+LENGTH, PROMPTS = 10, 75
+SHARES = {"mixture": 0.5, "A1 + unused": 0.5, "placeholder + unused": 0.5}
 
 
 class OracleModel:
     """Answers parity by `address` (the label at the output step), by `index`, or by a mixture of both.
 
-    `share` is the address route's share of the margin: 1 follows the label wholly, 0 not at all. `offset` is
+    `share` is the address route's share of the margin: 1 follows the label wholly, 0 not at all. What it finds
+    under the label is the `stored` thing: the bit, the parity up to it, or the parity before it. `offset` is
     added to the index that the index route reads. `noise` adds a fixed random logit difference by prompt.
     `margin=0` ignores everything.
     """
 
     def __init__(
-        self, layout: Batch, share: float, offset: int = 0, noise: float = 0.0, margin: float = 3.0
-    ):
+        self, layout: Batch, share: float, offset: int = 0, noise: float = 0.0, margin: float = 3.0,
+        stored: Literal["bit", "state", "state before"] = "bit",
+    ):  # fmt: skip
         self.layout, self.share, self.offset, self.noise = layout, share, offset, noise
-        self.margin = margin
+        self.margin, self.stored = margin, stored
         self.vocab = max(layout.vocabulary.ids.values()) + 1
         self.config = SimpleNamespace(vocab_size=self.vocab)
         self.device = torch.device("cpu")
@@ -42,9 +59,16 @@ class OracleModel:
         match = (out_labels.unsqueeze(2) == in_labels.unsqueeze(1)).long()
         by_address = match.argmax(dim=2)
         by_index = (torch.arange(n) + self.offset).clamp(0, n - 1).expand_as(by_address)
+        state = bits.cumsum(dim=1) % 2
         sign = torch.zeros(len(tokens), n)
         for share, slot in ((self.share, by_address), (1 - self.share, by_index)):
-            answer = before ^ bits.gather(1, slot)
+            match self.stored:
+                case "bit":
+                    answer = before ^ bits.gather(1, slot)
+                case "state":
+                    answer = state.gather(1, slot)
+                case "state before":
+                    answer = bits ^ (state ^ bits).gather(1, slot)
             sign += share * (2.0 * answer - 1)
         noise = torch.randn(len(tokens), n, generator=torch.Generator().manual_seed(0)) * self.noise
 
@@ -56,3 +80,39 @@ class OracleModel:
         logits[:, at, out_one] = margins / 2
         logits[:, at, out_zero] = -margins / 2
         return SimpleNamespace(logits=logits[:, logits_to_keep])
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryRun(Run):
+    """A run whose model was never written to a folder."""
+
+    made: list[PreTrainedModel] = field(default_factory=list)
+
+    def _load(self) -> PreTrainedModel:
+        return copy.deepcopy(self.made[0])  # a bridge takes its model over
+
+
+@cache
+def planted(mechanism: str, architecture: str = "gpt2", longest: int = LENGTH, seed: int = 0) -> Planted:
+    """A clean planted model; where there are two routes, half of the margin is each one's."""
+    return plant(Plan(mechanism, architecture, longest, SHARES.get(mechanism, 1.0), seed=seed))
+
+
+@cache
+def planted_run(mechanism: str, architecture: str = "gpt2", fmt: str = "parity-aligned") -> MemoryRun:
+    """The planted model, posed a format."""
+    model = planted(mechanism, architecture)
+    return MemoryRun(mechanism, "", parse_format(fmt), model.vocabulary, made=[model.model])
+
+
+@cache
+def random_run(fmt: str = "parity-aligned") -> MemoryRun:
+    """A model that has learned nothing."""
+    model = build_model(ModelConfig("absolute", 2, 16, 2), len(house_vocabulary().ids), seed=0).eval()
+    return MemoryRun("random", "", parse_format(fmt), house_vocabulary(), made=[model])
+
+
+@cache
+def measured(mechanism: str, architecture: str = "gpt2") -> Battery:
+    """The deciding arms on a planted model."""
+    return battery(planted_run(mechanism, architecture), (LENGTH,), seed=1, prompts=PROMPTS)

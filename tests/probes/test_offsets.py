@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from interp.tasks import Role, sample
-from probes.offsets import offsets_read
-from tests.probes.oracle_models import OracleModel
+from probes.offsets import follow_offsets, offsets_read
+from tests.probes.oracle_models import OracleModel, planted
 
 
 def test_an_address_reader_reads_at_offset_zero():
@@ -47,3 +47,32 @@ def test_formats_without_a_step_for_each_bit_are_refused(fmt):
     batch = sample(fmt, 2, 5, seed=0)
     with pytest.raises(ValueError, match="no output step for each bit"):
         offsets_read(None, batch)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "own", "others", "histogram"),
+    [
+        ({"share": 1.0}, 1.0, 0.0, {"0": 1.0}),
+        # At the last step there is no later bit, so it reads its own.
+        ({"share": 0.0, "offset": 1}, 0.1, 0.9, {"1": 0.9, "0": 0.1}),
+        ({"share": 1.0, "margin": 0.0}, 0.0, 0.0, {"None": 1.0}),
+    ],
+)
+def test_m11_says_whose_bit_decides(options, own, others, histogram):
+    batch = sample("parity-aligned", 12, 10, seed=0)
+    (e,) = follow_offsets(OracleModel(batch, **options), batch)  # type: ignore[arg-type]
+    assert (e.arm, e.length, e.n) == ("M11", 10, 12)
+    assert e.control is not None
+    assert (e.value.value, e.control.value) == pytest.approx((own, others))
+    assert e.details["histogram"] == pytest.approx(histogram)
+
+
+@pytest.mark.parametrize("mechanism", ["A1", "placeholder"])
+def test_m11_does_not_tell_an_address_from_a_place(mechanism):
+    """A placeholder's answer is turned over by every bit up to the step, an anchor's by its own alone."""
+    model = planted(mechanism)
+    batch = sample("parity-aligned", 8, 10, 0, model.vocabulary)
+    (e,) = follow_offsets(model.model, batch)
+    assert e.value.value == 1
+    assert e.control is not None
+    assert e.control.value == pytest.approx(0.9 if mechanism == "placeholder" else 0.0)

@@ -1,0 +1,128 @@
+"""What do all arms of the battery find in one model? (science 2.1)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from interp.tasks import Batch
+from probes.attention import look_at_labels
+from probes.backups import cut_routes
+from probes.competence import accuracies, modes_of
+from probes.evidence import Accuracy, Evidence
+from probes.history import read_stored_results
+from probes.identity import follow_the_label
+from probes.mistakes import learn_from_mistakes
+from probes.offsets import follow_offsets
+from probes.removal import DIGITS, HARMLESS, LABELS, find_idle_heads, find_resting_heads, remove_labels
+from probes.routes import trace_identity
+from probes.shares import divide_margin
+from probes.trials import OVERSAMPLE, choose, refuse, refuse_address
+
+if TYPE_CHECKING:
+    from interp.models import Run
+
+DECIDING = ("M1", "M2", "M3", "M4", "M5", "M6", "shares")
+DESCRIBING = ("M7", "M8", "M9", "M10", "M11", "M12")
+ARMS = (*DECIDING, *DESCRIBING)
+# Prompts for arms whose cost grows with heads or steps, and for the discovery of idle heads.
+FEW = 24
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found at one length. `refusal` says why labels cannot be tested there, `no_address` why not as
+    addresses; evidence is then missing accordingly."""
+
+    length: int | tuple[int, int]
+    accuracy: tuple[Accuracy, ...]
+    evidence: tuple[Evidence, ...]
+    refusal: str | None = None
+    no_address: str | None = None
+
+
+@dataclass(frozen=True)
+class Battery:
+    """Everything measured on one model, length by length, from prompts drawn with `seed`."""
+
+    name: str
+    format: str
+    prompts: int
+    seed: int
+    measured: tuple[Measured, ...]
+
+
+def battery(
+    run: Run, lengths: Sequence[int] = (20, 40), seed: int = 0, prompts: int = 96, forced: bool = False,
+    arms: Collection[str] = DECIDING, competence: float | None = 0.9, step: Callable[[str], object] = lambda _: None,
+) -> Battery:  # fmt: skip
+    """Runs the arms on a run (`interp.models.Run`) at each length; `probes.verdict` decides what follows.
+
+    Prompts of different purposes (competence, trials, discovery, description) are drawn with seeds of their own.
+    `forced`: competence is measured with labels put there from outside alone. Lengths at which step accuracy is
+    below `competence` by far get no arms, because they could not count (None: all lengths do). `step` is called
+    with the name of each piece of work as it begins.
+
+    Raises `ValueError` for an unknown arm, fewer than 24 prompts, or a length that the run cannot take.
+    """
+    if unknown := sorted(set(arms) - set(ARMS)):
+        raise ValueError(f"unknown arms {', '.join(unknown)}; arms are {', '.join(ARMS)}")
+    if prompts < 24:
+        raise ValueError(f"at least 24 prompts are needed; got {prompts}")
+    if not lengths or len(set(lengths)) < len(lengths):
+        raise ValueError(f"name one or more different lengths; got {list(lengths)}")
+    for length in lengths:
+        run.check_length(length)
+    measured = []
+    for length in lengths:
+
+        def draw(size: int, purpose: int, length: int = length) -> Batch:
+            return run.sample(size, length, seed=1_000_000 * purpose + 1000 * seed + length)
+
+        measured.append(_measure(run, draw, length, seed, prompts, forced, frozenset(arms), competence, step))
+    return Battery(run.name, str(run.format), prompts, seed, tuple(measured))
+
+
+def _measure(
+    run: Run, draw: Callable[[int, int], Batch], length: int, seed: int, prompts: int, forced: bool,
+    arms: frozenset[str], competence: float | None, step: Callable[[str], object],
+) -> Measured:  # fmt: skip
+    step(f"length {length}: competence")
+    plain = draw(prompts, 0)
+    modes = ("forced",) if forced else modes_of(plain)
+    accuracy = tuple(row for mode in modes for row in accuracies(run.raw, plain, mode))
+    best = max(a.estimate.value for a in accuracy if a.metric == "step")
+    refusal = refuse(plain)
+    if refusal or (competence is not None and best < competence):
+        return Measured(length, accuracy, (), refusal)
+    model, no_address, found = run.raw, refuse_address(plain), []
+
+    def arm(names: Collection[str], work: Callable[[], list[Evidence]]) -> None:
+        if arms & set(names):
+            step(f"length {length}: {', '.join(names)}")
+            found.extend(work())
+
+    try:
+        trials = choose(draw(prompts * OVERSAMPLE, 1), seed, prompts)
+        if no_address is None:
+            arm(("M1", "M2", "M3"), lambda: follow_the_label(model, trials, seed))
+            arm(("M4",), lambda: trace_identity(model, trials))
+        arm(("M5",), lambda: read_stored_results(model, trials))
+    except ValueError as error:  # too small a margin to normalise by, or too few trials
+        return Measured(length, accuracy, (), str(error))
+    if arms & {"M6", "shares"}:
+        step(f"length {length}: which heads carry nothing from labels")
+        idle = find_idle_heads(model, draw(FEW, 2), LABELS)
+        digits_there = None
+        if idle.rests > HARMLESS:
+            resting = find_resting_heads(model, draw(FEW, 2), idle)
+            digits_there = find_idle_heads(model, draw(FEW, 2), DIGITS, among=resting)
+        arm(("M6",), lambda: remove_labels(model, plain, idle, digits_there))
+        arm(("shares",), lambda: divide_margin(model, trials, idle, address=no_address is None))
+    few = draw(FEW, 3)
+    arm(("M7",), lambda: look_at_labels(run.model, few))
+    arm(("M10",), lambda: learn_from_mistakes(model, plain))
+    arm(("M11",), lambda: follow_offsets(model, few))
+    arm(("M12",), lambda: cut_routes(model, few))
+    return Measured(length, accuracy, tuple(found), None, no_address)

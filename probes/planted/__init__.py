@@ -1,0 +1,17 @@
+"""Makes transformers whose mechanism is known by construction, to hold verdicts to."""
+
+from probes.planted.plan import ARCHITECTURES_OF, MECHANISMS, Dirt, Plan, Truth, draw_plan
+from probes.planted.planting import Planted, plant, prove, save_planted
+
+__all__ = [
+    "ARCHITECTURES_OF",
+    "MECHANISMS",
+    "Dirt",
+    "Plan",
+    "Planted",
+    "Truth",
+    "draw_plan",
+    "plant",
+    "prove",
+    "save_planted",
+]

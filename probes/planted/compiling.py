@@ -1,0 +1,129 @@
+"""Which matrices make the parts of a mechanism, before an architecture is chosen for them?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.planted.codes import ROTARY_SIZE, rotary_frequencies, turned
+from probes.planted.parts import ONE, SIZES, Circuit, Form, Head, Match, Move, Offset, Term, Unit
+
+HEAD_SIZE = 32
+
+
+@dataclass(frozen=True)
+class HeadMatrices:
+    """q, k, v `[d_head feature]` and o `[d_head feature]`; q holds the square root of the head's size."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    o: Tensor
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Heads, and the MLP's input `[unit feature]` and output `[unit feature]`."""
+
+    heads: tuple[HeadMatrices, ...]
+    reads: Float[Tensor, "unit feature"]
+    writes: Float[Tensor, "unit feature"]
+
+
+@dataclass(frozen=True)
+class Space:
+    """The features as coordinates (`slices`; the constant is the last) and how an architecture sees distance.
+
+    With `rotary`, the first dimensions of a head turn with the position; else "place" holds a code of it.
+    """
+
+    slices: Mapping[str, slice]
+    size: int
+    frequencies: Float[Tensor, " pair"]
+    rotary: bool
+
+    def form(self, form: Form) -> Float[Tensor, " feature"]:
+        """A number as weights of all coordinates."""
+        row = torch.zeros(self.size, dtype=torch.float64)
+        for key, weight in form.items():
+            name, index = (key, 0) if isinstance(key, str) else key
+            row[self._at(name).start + index] += weight
+        return row
+
+    def code(self, name: str) -> Float[Tensor, "code feature"]:
+        """A feature's own coordinates."""
+        return torch.eye(self.size, dtype=torch.float64)[self._at(name)]
+
+    def _at(self, name: str) -> slice:
+        return slice(self.size - 1, self.size) if name == ONE else self.slices[name]
+
+
+def compile_layers(circuit: Circuit, space: Space) -> tuple[Layer, ...]:
+    """The matrices of each layer, in the order of the parts."""
+    layers = []
+    for layer in range(circuit.n_layers):
+        here = [part for part in circuit.parts if part.layer == layer]
+        heads = tuple(_head(part, space) for part in here if isinstance(part, Head))
+        units = [part for part in here if isinstance(part, Unit)]
+        reads = [space.form(unit.reads) for unit in units]
+        writes = [_written(unit, space) for unit in units]
+        layers.append(Layer(heads, *(_stack(rows, space.size) for rows in (reads, writes))))
+    return tuple(layers)
+
+
+def _head(head: Head, space: Space) -> HeadMatrices:
+    q, k = (torch.zeros(HEAD_SIZE, space.size, dtype=torch.float64) for _ in range(2))
+    used = ROTARY_SIZE if space.rotary else 0
+    for score in head.scores:
+        match score:
+            case Offset() if space.rotary:
+                # A dimension and the one half of them further on turn together, by the position.
+                frequencies = rotary_frequencies()
+                angle = -score.back * frequencies
+                shares = torch.full_like(frequencies, 1 / math.sqrt(len(frequencies)))
+                starts = torch.cat([shares * angle.cos(), shares * angle.sin()])
+                q[:ROTARY_SIZE, -1] = score.sharpness * starts
+                k[: len(frequencies), -1] = shares
+                continue
+            case Offset():
+                back = turned(-score.back, space.frequencies)
+                a, b = score.sharpness * back @ space.code("place"), space.code("place")
+            case Match():
+                a, b = score.sharpness * space.code(score.query), space.code(score.key)
+                if score.turn:
+                    a = turned(score.turn, space.frequencies) @ a
+            case Term():
+                a, b = space.form(score.query)[None], space.form(score.key)[None]
+        assert used + len(a) <= HEAD_SIZE, "the scores of a head take more dimensions than it has"
+        q[used : used + len(a)], k[used : used + len(b)] = a, b
+        used += len(a)
+    v, o = _moved(head.moves, space)
+    return HeadMatrices(q * math.sqrt(HEAD_SIZE), k, v, o)
+
+
+def _moved(moves: tuple[Move, ...], space: Space) -> tuple[Tensor, Tensor]:
+    v, o = (torch.zeros(HEAD_SIZE, space.size, dtype=torch.float64) for _ in range(2))
+    used = 0
+    for move in moves:
+        source = space.code(move.source) if isinstance(move.source, str) else space.form(move.source)[None]
+        assert used + len(source) <= HEAD_SIZE, "the moves of a head take more dimensions than it has"
+        v[used : used + len(source)] = source
+        o[used : used + len(source)] = move.gain * space.code(move.target)
+        used += len(source)
+    return v, o
+
+
+def _written(unit: Unit, space: Space) -> Float[Tensor, " feature"]:
+    row = torch.zeros(space.size, dtype=torch.float64)
+    for name, value in unit.writes.items():
+        row[space.slices[name]] += torch.as_tensor(value, dtype=torch.float64).reshape(-1).expand(SIZES.get(name, 1))
+    return row
+
+
+def _stack(rows: list[Tensor], size: int) -> Tensor:
+    return torch.stack(rows) if rows else torch.zeros(0, size, dtype=torch.float64)

@@ -1,0 +1,173 @@
+"""What is a mechanism made of? Heads and MLP units between named features of the residual stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.planted.codes import LABEL_SIZE, PAIRS
+
+ONE = "one"
+# Sizes of the features that are codes; every other one is a number.
+SIZES = {
+    "label": LABEL_SIZE,
+    "previous label": LABEL_SIZE,
+    "label two before": LABEL_SIZE,
+    "next label": LABEL_SIZE,
+    "decoy": LABEL_SIZE,
+    "place": 2 * PAIRS,
+    "pointer": 2 * PAIRS,
+    "target": 2 * PAIRS,
+}
+# Features that a token has by itself (`embed`), and those that a GPT-2 position has.
+OF_TOKENS = ("label", "is label", "bit", "is value", "is start", "is separator", "ballast")
+OF_POSITIONS = ("place", "number", "position ballast")
+# Counts are read to a part in a thousand, with all that they are made of, so these are never in superposition.
+EXACT = ("number", "separator number", "values", "ones", "bit", "is value", "is start", "is separator", "is label")
+
+# A number read off the residual: weights of features, or of one dimension (name, index) of a code.
+Form = Mapping[str | tuple[str, int], float]
+
+
+@dataclass(frozen=True)
+class Match:
+    """A score of `sharpness` where the query's code, `turn` places on, is the key's, and less elsewhere."""
+
+    query: str
+    key: str
+    sharpness: float
+    turn: int = 0
+
+
+@dataclass(frozen=True)
+class Term:
+    """A score that is the product of a number at the query and a number at the key."""
+
+    query: Form
+    key: Form
+
+
+@dataclass(frozen=True)
+class Offset:
+    """A score that is highest for the key `back` positions before the query."""
+
+    back: int
+    sharpness: float
+
+
+@dataclass(frozen=True)
+class Move:
+    """What a head copies: a code, or a number, from the key's position into a feature at the query's."""
+
+    source: str | Form
+    target: str
+    gain: float = 1.0
+
+
+@dataclass(frozen=True)
+class Head:
+    """One attention head. Without moves it looks, and writes nothing."""
+
+    layer: int
+    scores: tuple[Match | Term | Offset, ...]
+    moves: tuple[Move, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit of an MLP: relu of a number, times what it writes into features (a number or a code each)."""
+
+    layer: int
+    reads: Form
+    writes: Mapping[str, float | Tensor]
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A whole mechanism. The answer is 1 where the weighted sum of the `routes` is above one half."""
+
+    parts: tuple[Head | Unit, ...]
+    routes: Mapping[str, float] = field(default_factory=lambda: {"answer": 1.0})
+    baseline: float = 0.0
+    writes_labels: bool = False
+
+    @property
+    def n_layers(self) -> int:
+        """Layers that the parts need."""
+        return 1 + max(part.layer for part in self.parts)
+
+
+def any_key(form: Form) -> Term:
+    """A bias of keys, whatever the query."""
+    return Term({ONE: 1.0}, form)
+
+
+def xor(layer: int, a: str, b: str, result: str, unless: Form | None = None) -> tuple[Unit, ...]:
+    """a XOR b, of codes -1/2 and 1/2, as 0 or 1: 1 - relu(a + b) - relu(-a - b) (science 3.1).
+
+    Where the number `unless` is 1 (else it is 0), the result is 1 whatever a and b are.
+    """
+    shut = {name: -2.0 * weight for name, weight in (unless or {}).items()}
+    return (
+        Unit(layer, {ONE: 1.0}, {result: 1.0}),
+        Unit(layer, {a: 1.0, b: 1.0, **shut}, {result: -1.0}),
+        Unit(layer, {a: -1.0, b: -1.0, **shut}, {result: -1.0}),
+    )
+
+
+def table(
+    layer: int, reads: Form, knots: Sequence[float], values: Mapping[str, Float[Tensor, "knot ..."]],
+    only: str = ONE,
+) -> tuple[Unit, ...]:  # fmt: skip
+    """Features that are a piecewise linear function of one number: a unit for each knot.
+
+    Knots come in one direction, the closest together last, so that large slopes act on small differences.
+    Before the first knot and after the last one the function is constant. It is 0 where the flag `only` is.
+    The number that is read lies between -1 and 1.
+    """
+    direction = 1.0 if knots[-1] > knots[0] else -1.0
+    steps = torch.tensor(knots, dtype=torch.float64).diff().abs()
+    assert (direction * torch.tensor(knots).diff() > 0).all(), "knots must go one way"
+
+    def bends(value: Tensor) -> Tensor:
+        slopes = value.diff(dim=0) / steps.reshape(-1, *[1] * (value.ndim - 1))
+        none = torch.zeros_like(slopes[:1])
+        return torch.cat([none, slopes, none]).diff(dim=0)
+
+    bent = {name: bends(value.double()) for name, value in values.items()}
+    units = [Unit(layer, {only: 1.0}, {name: value[0].double() for name, value in values.items()})]
+    for i, knot in enumerate(knots):
+        form = {name: direction * weight for name, weight in reads.items()}
+        form[ONE] = form.get(ONE, 0.0) - direction * knot
+        if only != ONE:
+            form[ONE], form[only] = form[ONE] - 2.0, form.get(only, 0.0) + 2.0
+        units.append(Unit(layer, form, {name: bend[i] for name, bend in bent.items()}))
+    return tuple(units)
+
+
+def features_of(circuit: Circuit, positions: bool) -> tuple[str, ...]:
+    """Every feature that the circuit reads or writes, or that tokens (and positions) have, in a fixed order."""
+    found: set[str] = {*OF_TOKENS, *circuit.routes}
+    found |= {"next label"} if circuit.writes_labels else set()
+    found |= set(OF_POSITIONS) if positions else set()
+    for part in circuit.parts:
+        if isinstance(part, Unit):
+            found |= {*_names(part.reads), *part.writes}
+            continue
+        for score in part.scores:
+            match score:
+                case Match():
+                    found |= {score.query, score.key}
+                case Term():
+                    found |= {*_names(score.query), *_names(score.key)}
+        for move in part.moves:
+            found |= {move.target, *([move.source] if isinstance(move.source, str) else _names(move.source))}
+    return tuple(sorted(found - {ONE}))
+
+
+def _names(form: Form) -> set[str]:
+    return {key if isinstance(key, str) else key[0] for key in form}

@@ -1,0 +1,163 @@
+"""How is a planted model made, proved to solve the task, and saved?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from interp.forward import correct
+from interp.models.folder import save_run
+from interp.tasks import Batch, Vocabulary, sample
+from interp.tasks.layout import generator
+from probes.planted.backends import empty_model, norms_of, write_weights
+from probes.planted.basis import build_basis, slices_of, width
+from probes.planted.codes import label_codes, place_frequencies
+from probes.planted.compiling import HEAD_SIZE, Space, compile_layers
+from probes.planted.dirtying import centre_norms, disturb, listening, shares_hold
+from probes.planted.mechanisms import BUILDERS
+from probes.planted.parts import features_of
+from probes.planted.pieces import Setting
+from probes.planted.plan import SHORTEST, Plan, Truth, truth_of
+from probes.planted.symbols import (
+    embedding,
+    label_tokens,
+    planted_tokenizer,
+    planted_vocabulary,
+    positions,
+    unembedding,
+)
+
+FORMAT = "parity-aligned"
+# Length of the constant in units of a usual feature vector: LayerNorm's scale then varies by 1 / (2 x its square).
+FEATURE_LENGTH = 3.0
+CLEAN_CONSTANT = 30.0
+LOOSE_CONSTANTS = (1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 12.0, CLEAN_CONSTANT)
+# Dimensions that superposition leaves, as a share of what its features would take.
+KEPT = (0.75, 0.8, 0.85, 0.9, 0.94, 0.97, 1.0)
+# Accuracy that dirt must leave, on a sample; above the .98 that is promised of all prompts.
+ENOUGH = 0.99
+
+
+@dataclass(frozen=True, eq=False)
+class Planted:
+    """A model of known mechanism.
+
+    `written`: the model writes its output labels too; else it must be given them. `applied`: what the dirt
+    came down to: "noise" (averaged over tensors), "kept" (dimensions that superposition left, as a share) and
+    "constant" (what holds LayerNorm's scale, in lengths of a usual residual). `directions`: where in the
+    residual stream each feature lies, `[dimension d_model]`, unit vectors.
+    """
+
+    plan: Plan
+    truth: Truth
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary: Vocabulary
+    written: bool
+    applied: Mapping[str, float]
+    directions: Mapping[str, Float[Tensor, "dimension d_model"]]
+
+
+def plant(plan: Plan) -> Planted:
+    """The model of a plan, in float32 and evaluation mode. The same plan gives the same weights.
+
+    >>> plant(Plan("A1", "gpt2", longest=12)).truth.label
+    'anchor'
+    """
+    dirt = plan.dirt
+    kept = next((k for k in KEPT if _solves(_compiled(plan, CLEAN_CONSTANT, k))), 1.0) if dirt.superposition else 1.0
+    constant = CLEAN_CONSTANT
+    if dirt.layernorm:
+        constant = next((c for c in LOOSE_CONSTANTS if _solves(_compiled(plan, c, kept))), CLEAN_CONSTANT)
+    planted = _compiled(plan, constant, kept)
+    if dirt.noise:
+        noise = disturb(planted.model, dirt.noise, plan.seed, lambda: _solves(planted))
+        planted = replace(planted, applied={**planted.applied, "noise": noise})
+    assert _solves(planted), f"{plan} does not solve its task"
+    return planted
+
+
+def prove(planted: Planted, prompts: int = 64, seed: int = 0) -> dict[int, float]:
+    """Step accuracy by length, teacher forced: the shortest, the middle and the longest length.
+
+    Where the model writes its labels, they count as steps too.
+    """
+    longest = planted.plan.longest
+    lengths = sorted({SHORTEST, (SHORTEST + longest) // 2, longest})
+    batches = {length: sample(FORMAT, prompts, length, seed, planted.vocabulary) for length in lengths}
+    return {length: _accuracy(planted, batch) for length, batch in batches.items()}
+
+
+def save_planted(planted: Planted, folder: str | Path) -> None:
+    """Writes an ordinary run, which says nothing of the mechanism."""
+    record = {"format": FORMAT, "vocabulary": planted.vocabulary.to_json()}
+    save_run(Path(folder), planted.model, planted.tokenizer, record)
+
+
+def _solves(planted: Planted) -> bool:
+    """Whether the accuracy is high enough at every length, and the truth still holds; the longest is tried first."""
+    plan, vocabulary = planted.plan, planted.vocabulary
+    routes = [planted.directions[name][0] for name in ("answer", "second answer") if name in planted.directions]
+    try:
+        for length in sorted({SHORTEST, (SHORTEST + plan.longest) // 2, plan.longest}, reverse=True):
+            # As many steps at each length; not the prompts that `prove` draws.
+            batch = sample(FORMAT, 48 * plan.longest // length, length, 2**31, vocabulary)
+            with listening(norms_of(planted.model)[-1]) as seen:
+                if _accuracy(planted, batch) < ENOUGH:
+                    return False
+            if len(routes) == 2 and not shares_hold(torch.cat(seen), batch, routes, plan.share):
+                return False
+        if plan.mechanism == "A1-backup":  # where no label matches, the backup alone answers
+            return _accuracy(planted, sample("parity-nonaligned", 64, plan.longest, 2**31, vocabulary)) >= ENOUGH
+        return True
+    except ValueError:  # logits that are not finite
+        return False
+
+
+def _accuracy(planted: Planted, batch: Batch) -> float:
+    forced = not planted.written or not batch.format.model_can_write_labels
+    return float(correct(planted.model, batch, batch.predicted(forced)).float().mean())
+
+
+@lru_cache(maxsize=8)
+def _codes(seed: int) -> tuple[Tensor, Tensor]:
+    gen = generator(seed)
+    return label_codes(len(label_tokens()), gen), place_frequencies(gen)
+
+
+def _compiled(plan: Plan, constant: float, kept: float) -> Planted:
+    codes, frequencies = _codes(plan.seed)
+    gen = generator((plan.seed + 2**31) % 2**32)
+    sharpness, margin = 40 + 20 * torch.rand(2, generator=gen).double()
+    setting = Setting(plan.architecture, plan.longest, plan.share, frequencies, float(sharpness))
+    circuit = BUILDERS[plan.mechanism](setting)
+    gpt2 = plan.architecture == "gpt2"
+    names = features_of(circuit, positions=gpt2)
+    slices = slices_of(names)
+    size = 1 + max(place.stop for place in slices.values())
+    layers = compile_layers(circuit, Space(slices, size, frequencies, rotary=not gpt2))
+    rotated = plan.dirt.rotation or plan.dirt.superposition
+    n_heads = max(*(len(layer.heads) for layer in layers), -(-width(names, not rotated, kept) // HEAD_SIZE))
+    d_model, n_positions = n_heads * HEAD_SIZE, 4 * plan.longest + 2
+    basis = build_basis(names, d_model, constant * FEATURE_LENGTH, gen, rotated, kept)
+    vocabulary = planted_vocabulary()
+    model = empty_model(plan.architecture, layers, d_model, len(vocabulary.ids), n_positions)
+    write_weights(
+        model, layers, basis, gen,
+        embedding(slices, size, codes), positions(slices, size, n_positions, frequencies) if gpt2 else None,
+        unembedding(circuit, slices, size, codes, float(margin) / 5),
+    )  # fmt: skip
+    applied = {"noise": 0.0, "kept": kept, "constant": constant}
+    planted = Planted(
+        plan, truth_of(plan), model, planted_tokenizer(), vocabulary, circuit.writes_labels, applied,
+        {name: basis.write[place].float() for name, place in slices.items()},
+    )  # fmt: skip
+    centre_norms(planted.model, sample(FORMAT, 8, plan.longest, plan.seed, vocabulary))
+    return planted

@@ -1,0 +1,99 @@
+"""Which tokens does a planted model know, and what is written into the residual stream at each?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+from jaxtyping import Float
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from interp.tasks import Vocabulary
+from probes.planted.codes import place_code
+from probes.planted.parts import Circuit
+
+LONGEST = 40
+SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
+# Labels of the constant and cyclic formats too, so that the same weights can be posed those.
+FIXED_LABELS = ("#", *(f"c{i + 1}" for i in range(8)))
+# Squared length of what a token, and a position, writes; ballast fills up what is missing.
+TOKEN_LENGTH, POSITION_LENGTH = 2.0, 2.0
+
+
+@cache
+def planted_vocabulary() -> Vocabulary:
+    """80 labels that prompts draw from and 48 that they never contain, in as many tokens as it takes."""
+    labels = tuple(f"M{i + 1}" for i in range(2 * LONGEST + 48))
+    symbols = (*SPECIAL, ">>>", "===", "0", "1", *FIXED_LABELS, *labels)
+    return Vocabulary({s: i for i, s in enumerate(symbols)}, labels[: 2 * LONGEST], labels[2 * LONGEST :])
+
+
+def planted_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer whose tokens are the symbols, separated by spaces."""
+    words = Tokenizer(WordLevel(planted_vocabulary().ids, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    names = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), SPECIAL, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=words, clean_up_tokenization_spaces=False, **names)
+
+
+def label_tokens() -> list[int]:
+    """Token ids that have a label's code."""
+    vocabulary = planted_vocabulary()
+    return [vocabulary[s] for s in (*FIXED_LABELS, *vocabulary.labels, *vocabulary.held_out)]
+
+
+def embedding(slices: Mapping[str, slice], size: int, codes: Float[Tensor, "label code"]) -> Float[Tensor, "token f"]:
+    """What each token is, as features. All are of one length, so that LayerNorm treats them alike."""
+    ids = planted_vocabulary().ids
+    rows = torch.zeros(len(ids), size, dtype=torch.float64)
+
+    def put(tokens: int | list[int], name: str, value: float | Tensor) -> None:
+        rows[tokens, slices[name]] = torch.as_tensor(value, dtype=torch.float64)
+
+    put(label_tokens(), "label", codes)
+    put(label_tokens(), "is label", 1.0)
+    for symbol, bit in (("0", -0.5), ("1", 0.5)):
+        put(ids[symbol], "bit", bit)
+        put(ids[symbol], "is value", 1.0)
+    put(ids[">>>"], "is start", 1.0)
+    put(ids["==="], "is separator", 1.0)
+    rows[:, slices["ballast"].start] = (TOKEN_LENGTH - rows.square().sum(dim=1)).clamp_min(0).sqrt()
+    rows[:, -1] = 1.0
+    return rows
+
+
+def positions(
+    slices: Mapping[str, slice], size: int, count: int, frequencies: Float[Tensor, " pair"]
+) -> Float[Tensor, "pos f"]:  # fmt: skip
+    """What each GPT-2 position is, as features."""
+    place = torch.arange(count)
+    rows = torch.zeros(count, size, dtype=torch.float64)
+    number = place.double() / count
+    rows[:, slices["place"]] = place_code(place, frequencies)
+    rows[:, slices["number"].start] = number
+    rows[:, slices["position ballast"].start] = (POSITION_LENGTH - 1 - number.square()).sqrt()
+    return rows
+
+
+def unembedding(
+    circuit: Circuit, slices: Mapping[str, slice], size: int, codes: Float[Tensor, "label code"], margin: float
+) -> Float[Tensor, "token f"]:  # fmt: skip
+    """Logits: `margin` between the two answers at a label; labels, where they are written, from "next label"."""
+    ids = planted_vocabulary().ids
+    rows = torch.zeros(len(ids), size, dtype=torch.float64)
+    for symbol, sign in (("0", -0.5), ("1", 0.5)):
+        row = rows[ids[symbol]]
+        # Two different labels are at most half alike, so no label that is written comes near.
+        row[slices["is label"].start] = 3 * margin
+        for route, share in circuit.routes.items():
+            row[slices[route].start] += 2 * sign * margin * share
+        row[-1] += 2 * sign * margin * (circuit.baseline - 0.5)
+    if circuit.writes_labels:
+        rows[label_tokens(), slices["next label"]] = 2 * margin * codes
+    assert math.isfinite(float(rows.sum()))
+    return rows

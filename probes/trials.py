@@ -1,0 +1,180 @@
+"""On which prompts and steps are the interventions made, and what would each answer be under each mechanism?
+
+A trial is a prompt, the step that is read, and four other steps: a partner before it whose label can be traded,
+an earlier step between the two whose input can be edited, a later one, and two bystanders. Interventions of
+different arms share their trials, so that they can act together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from interp.tasks import LABEL_ROLES, Batch, Role, counterfactual, parity
+from interp.tasks.layout import generator
+
+SHORTEST = 5
+# Prompts drawn for each one that is wanted: at length 5 about one in five has the steps that are needed.
+OVERSAMPLE = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """Prompts with the steps that the interventions use, all `[batch]` and 1-based.
+
+    `partner < earlier < step < later`; `bystanders` hold different bits and come before `step`.
+    `cell` says where trading labels of `step` and `partner` changes the answer (science 2.1: two answer maps):
+    0: the bit differs and the stored state does not; 1: the state differs and the bit does not; 2: both differ.
+    `answer` and `other` are token ids: the answer, and the one under every intervention that changes it.
+    """
+
+    batch: Batch
+    step: Int[Tensor, " batch"]
+    partner: Int[Tensor, " batch"]
+    earlier: Int[Tensor, " batch"]
+    later: Int[Tensor, " batch"]
+    bystanders: tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]
+    cell: Int[Tensor, " batch"]
+    answer: Int[Tensor, " batch"]
+    other: Int[Tensor, " batch"]
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    @property
+    def length(self) -> int:
+        """Bits."""
+        assert isinstance(self.batch.length, int)
+        return self.batch.length
+
+    def rows(self, index: Int[Tensor, " rows"] | Bool[Tensor, " batch"]) -> Trials:
+        """Some of the trials."""
+        tensors = ("step", "partner", "earlier", "later", "cell", "answer", "other")
+        first, second = self.bystanders
+        picked = {name: getattr(self, name)[index] for name in tensors}
+        return Trials(batch=self.batch.rows(index), bystanders=(first[index], second[index]), **picked)
+
+    @property
+    def swapped_inputs(self) -> Batch:
+        """M1: the input labels of `step` and `partner` trade places."""
+        return counterfactual.swap_labels(self.batch, self.step, self.partner, role=Role.INPUT_LABEL)
+
+    @property
+    def swapped_outputs(self) -> Batch:
+        """M2: the same on the output side."""
+        return counterfactual.swap_labels(self.batch, self.step, self.partner, role=Role.OUTPUT_LABEL)
+
+    def swapped_bystanders(self, role: Role) -> Batch:
+        """The matched control of both: two labels that the step does not use trade places."""
+        return counterfactual.swap_labels(self.batch, *self.bystanders, role=role)
+
+    @property
+    def edited(self) -> Batch:
+        """The ordinary prompt whose true answer is the other one: the step's own bit is flipped."""
+        return counterfactual.flip_input(self.batch, self.step)
+
+    @property
+    def other_history(self) -> Batch:
+        """M5: an earlier bit is flipped, the written scratchpad is kept."""
+        return counterfactual.flip_input(self.batch, self.earlier)
+
+    @property
+    def other_future(self) -> Batch:
+        """The matched control of M5: a later bit is flipped."""
+        return counterfactual.flip_input(self.batch, self.later)
+
+    @property
+    def labels(self) -> Bool[Tensor, "batch pos"]:
+        """Label positions but for the one at which the answer is read."""
+        labels = torch.isin(self.batch.role, torch.tensor(LABEL_ROLES))
+        own = (self.batch.role == Role.OUTPUT_LABEL) & (self.batch.step == self.step.unsqueeze(1))
+        return labels & ~own
+
+    def positions(self, role: Role, steps: Sequence[Int[Tensor, " batch"]]) -> Bool[Tensor, "batch pos"]:
+        """Positions of a role that belong to any of the given steps of each prompt."""
+        own = torch.stack([self.batch.step == s.unsqueeze(1) for s in steps]).any(dim=0)
+        return (self.batch.role == role) & own
+
+
+def refuse(batch: Batch) -> str | None:
+    """Why labels cannot be tested on a format at all; None where they can."""
+    fmt = batch.format
+    if fmt.task != "parity":
+        return f"{fmt} is not parity: its answers are not two-valued, and the margin is not defined here"
+    if not fmt.labels:
+        return f"{fmt} has no labels, so there is no mnemonic to test"
+    if "direct" in fmt.name:
+        return f"{fmt} has no output steps"
+    assert isinstance(batch.length, int)
+    if batch.length < SHORTEST:
+        return f"a length of at least {SHORTEST} is needed to choose a step and the others; got {batch.length}"
+    return None
+
+
+def refuse_address(batch: Batch) -> str | None:
+    """Why labels cannot be addresses on a format: they repeat within a prompt. None where they can."""
+    symbols = batch.format.fixed_labels(batch.length) if isinstance(batch.length, int) else ()
+    if len(set(symbols)) < len(symbols):
+        return f"{batch.format} repeats labels within a prompt, so none of them is an address"
+    return None
+
+
+def choose(batch: Batch, seed: int, size: int | None = None) -> Trials:
+    """Random trials, as many in each cell (to one), at most `size`; prompts without such steps are left out.
+
+    Raises `ValueError` for a format or length on which the interventions cannot be made, or when a cell is empty.
+    """
+    if reason := refuse(batch):
+        raise ValueError(reason)
+    gen = generator(seed)
+    content = parity.read(batch)
+    bits, n = content.bits, content.bits.shape[1]
+    state = content.parities
+    # Step i, partner j and earlier k with j < k < i; zero-based, so that i runs to the last but one.
+    step = torch.randint(3, n - 1, (len(batch),), generator=gen)
+    number = torch.arange(n)
+    partners = number < (step - 1).unsqueeze(1)
+    bit_differs, state_differs = (x != x.gather(1, step.unsqueeze(1)) for x in (bits, state))
+    cells = torch.stack([bit_differs & ~state_differs, ~bit_differs & state_differs, bit_differs & state_differs])
+    possible = (cells & partners).any(dim=-1)  # [cell batch]
+    # The cell that is fewest so far in turn: a third of the prompts aims at each, and takes another if need be.
+    turn = (torch.arange(len(batch)).unsqueeze(0) + torch.arange(3).unsqueeze(1)) % 3
+    aims = torch.where(possible, turn, 3).min(dim=0)
+    cell, good = aims.indices, aims.values < 3
+    partner, _ = _one_of(cells[cell, torch.arange(len(batch))] & partners, gen)
+    earlier, _ = _one_of((number > partner.unsqueeze(1)) & (number < step.unsqueeze(1)), gen)
+    later, _ = _one_of(number > step.unsqueeze(1), gen)
+    free = (number < step.unsqueeze(1)) & (number != partner.unsqueeze(1))
+    pairs = free.unsqueeze(1) & free.unsqueeze(2) & (bits.unsqueeze(1) != bits.unsqueeze(2))
+    pair, has_pair = _one_of(pairs.flatten(1), gen)
+    symbols = batch.vocabulary.tokens(batch.format.outputs)
+    answer = state.gather(1, step.unsqueeze(1)).squeeze(1)
+    found = Trials(
+        batch, step + 1, partner + 1, earlier + 1, later + 1, (pair // n + 1, pair % n + 1), cell,
+        symbols[answer], symbols[1 - answer],
+    ).rows(good & has_pair)  # fmt: skip
+    return _balanced(found, size)
+
+
+def _balanced(trials: Trials, size: int | None) -> Trials:
+    """As many trials of each cell, in their order."""
+    members = [(trials.cell == c).nonzero().flatten() for c in range(3)]
+    each = min(len(m) for m in members)
+    each = each if size is None else min(each, -(-size // 3))
+    if each < 2:
+        raise ValueError(
+            f"too few prompts have the steps that are needed at length {trials.length}; ask for more prompts"
+        )
+    return trials.rows(torch.cat([m[:each] for m in members]).sort().values)
+
+
+def _one_of(
+    allowed: Bool[Tensor, "batch choice"], gen: torch.Generator
+) -> tuple[Int[Tensor, " batch"], Bool[Tensor, " batch"]]:
+    """A uniformly random allowed choice in each row, and whether there is one."""
+    noise = torch.rand(allowed.shape, generator=gen)
+    return torch.where(allowed, noise, -1.0).argmax(dim=1), allowed.any(dim=1)

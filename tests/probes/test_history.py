@@ -1,0 +1,48 @@
+"""M5 on planted models: stored results are found where they are read, and a decodable one that nobody reads is not."""
+
+import pytest
+from pytest import approx
+
+from interp.tasks import sample
+from probes.history import read_stored_results
+from probes.trials import choose
+from tests.probes.oracle_models import planted
+
+
+def stored(mechanism: str, architecture: str = "gpt2", fmt: str = "parity-aligned"):
+    model = planted(mechanism, architecture)
+    trials = choose(sample(fmt, 240, 10, 0, model.vocabulary), 0, 24)
+    return {e.name.removeprefix("history in V at "): e for e in read_stored_results(model.model, trials)}
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "architecture", "share"),
+    [
+        ("placeholder", "gpt2", 1.0),
+        ("placeholder", "gpt_neox", 1.0),
+        ("content-addressed placeholder", "gpt2", 1.0),
+        ("mixture", "gpt2", 0.5),
+        ("placeholder + unused", "gpt2", 0.5),
+        ("A1", "gpt2", 0.0),
+        ("A2", "gpt2", 0.0),  # its values at labels are pointers: identity, not history
+        ("sink", "gpt2", 0.0),
+        ("bias sink", "gpt2", 0.0),
+        ("unused, decodable", "gpt2", 0.0),
+        ("unused, dormant direction", "gpt2", 0.0),
+    ],
+)
+def test_what_is_stored_at_labels_is_found_at_the_reader(mechanism, architecture, share):
+    found = stored(mechanism, architecture)
+    layers = planted(mechanism, architecture).model.config.num_hidden_layers
+    for name in ("labels", "input labels", f"labels, L{layers - 1}"):
+        assert found[name].value.value == approx(share, abs=0.02), name
+    for name in ("output labels", *(f"labels, L{layer}" for layer in range(layers - 1))):
+        assert found[name].value.value == approx(0, abs=0.02), name
+    assert found["labels"].control is not None
+    assert found["labels"].control.value == approx(0, abs=0.02)
+    assert found["input labels"].control is None
+
+
+def test_constant_labels_store_as_well():
+    """Nothing is traded, so labels need not differ."""
+    assert stored("placeholder", fmt="parity-constant")["labels"].value.value == approx(1, abs=0.02)

@@ -1,0 +1,73 @@
+"""Shapley shares on planted models: each factor gets what was built, and all sum to one."""
+
+import pytest
+from pytest import approx
+
+from interp.tasks import sample
+from probes.removal import LABELS, Idle, find_idle_heads
+from probes.shares import FACTORS, divide_margin
+from probes.trials import choose
+from tests.probes.oracle_models import planted
+
+NO_SINK = Idle(LABELS, (), ())
+
+
+def shares(mechanism: str, architecture: str = "gpt2", idle: Idle | None = NO_SINK, address: bool = True, size: int = 36):
+    model = planted(mechanism, architecture)
+    trials = choose(sample("parity-aligned", 300, 10, 0, model.vocabulary), 0, size)
+    if idle is None:
+        idle = find_idle_heads(model.model, sample("parity-aligned", 24, 10, 5, model.vocabulary))
+    found = divide_margin(model.model, trials, idle, address)
+    assert [e.name for e in found] == [*FACTORS, "interaction", "remainder"]
+    assert {e.n for e in found} == {size // 3}
+    return {e.name: e.value for e in found}
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "architecture", "address", "content", "interaction"),
+    [
+        ("A1", "gpt2", 1.0, 0.0, 0.0),
+        ("A2", "gpt_neox", 1.0, 0.0, 0.0),
+        ("placeholder", "gpt2", 0.0, 1.0, 0.0),
+        ("mixture", "gpt2", 0.5, 0.5, 0.0),
+        ("A1 + unused", "gpt2", 0.5, 0.0, 0.0),
+        ("placeholder + unused", "gpt2", 0.0, 0.5, 0.0),
+        # Each alone turns the answer over; under the other label the earlier bit has no say, so both do no more.
+        ("content-addressed placeholder", "gpt2", 0.5, 0.5, -1.0),
+        ("unused, massive attention", "gpt2", 0.0, 0.0, 0.0),
+    ],
+)
+def test_shares_are_what_was_built(mechanism, architecture, address, content, interaction):
+    found = shares(mechanism, architecture)
+    expected = {"address": address, "content": content, "normalisation": 0.0, "interaction": interaction,
+                "remainder": 1 - address - content}  # fmt: skip
+    assert {name: x.value for name, x in found.items()} == {n: approx(v, abs=0.02) for n, v in expected.items()}
+
+
+@pytest.mark.parametrize("mechanism", ["sink", "mixture", "placeholder"])
+def test_shares_and_remainder_sum_to_one(mechanism):
+    found = shares(mechanism, idle=None)
+    assert sum(found[name].value for name in (*FACTORS, "remainder")) == approx(1, abs=1e-6)
+    for x in found.values():
+        assert x.low <= x.value <= x.high
+
+
+def test_a_sink_has_a_share_and_the_others_none():
+    """Its flood turns about half of the answers over; the same without its heads is nothing (the before half)."""
+    found = shares("sink", idle=None, size=90)
+    assert 0.1 < found["normalisation"].value < 0.9
+    assert found["address"].value == approx(0, abs=0.02)
+    assert found["content"].value == approx(0, abs=0.02)
+    assert shares("sink")["normalisation"].value == 0
+
+
+def test_normalisation_is_no_factor_where_nothing_rests_on_labels():
+    heads = tuple((i, j) for i in range(2) for j in range(planted("sink").model.config.num_attention_heads))
+    assert shares("sink", idle=Idle(LABELS, heads, heads, rests=0.0))["normalisation"].error == 0
+    assert shares("sink", idle=Idle(LABELS, heads, heads, rests=0.5))["normalisation"].error > 0.1  # type: ignore[operator]
+
+
+def test_labels_that_cannot_be_traded_have_no_address():
+    found = shares("A1", address=False)
+    assert found["address"].value == 0
+    assert found["remainder"].value == approx(1, abs=0.02)
