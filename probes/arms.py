@@ -10,6 +10,8 @@ from interp.tasks import Batch
 from probes.attention import look_at_labels
 from probes.backups import cut_routes
 from probes.competence import accuracies, modes_of
+from probes.decoding import decode_labels
+from probes.erasing import erase_labels
 from probes.evidence import Accuracy, Evidence
 from probes.history import read_stored_results
 from probes.identity import follow_the_label
@@ -18,6 +20,7 @@ from probes.offsets import follow_offsets
 from probes.removal import DIGITS, HARMLESS, LABELS, find_idle_heads, find_resting_heads, remove_labels
 from probes.routes import trace_identity
 from probes.shares import divide_margin
+from probes.subspaces import search_labels
 from probes.trials import OVERSAMPLE, choose, refuse, refuse_address
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ DESCRIBING = ("M7", "M8", "M9", "M10", "M11", "M12")
 ARMS = (*DECIDING, *DESCRIBING)
 # Prompts for arms whose cost grows with heads or steps, and for the discovery of idle heads.
 FEW = 24
+# Prompts for probes and for DAS, which learn, and the length at which DAS learns; it is tried at the others.
+SOME, MANY, DAS_LENGTH = 256, 900, 10
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,10 @@ def _measure(
         arm(("shares",), lambda: divide_margin(model, trials, idle, address=no_address is None))
     few = draw(FEW, 3)
     arm(("M7",), lambda: look_at_labels(run.model, few))
+    arm(("M8",), lambda: [*decode_labels(model, draw(SOME, 4), seed), *erase_labels(model, draw(SOME, 4), few, seed)])
+    if "M9" in arms:
+        learnt = run.sample(MANY, min(DAS_LENGTH, length), seed=1_000_000 * 5 + 1000 * seed)
+        arm(("M9",), lambda: search_labels(model, learnt, draw(SOME, 6), seed, pointer=no_address is None))
     arm(("M10",), lambda: learn_from_mistakes(model, plain))
     arm(("M11",), lambda: follow_offsets(model, few))
     arm(("M12",), lambda: cut_routes(model, few))

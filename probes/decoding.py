@@ -24,7 +24,7 @@ from interp.models.bridge import raw_of
 from interp.tasks import Batch, Role
 from interp.tasks.layout import generator
 from probes.concepts import Concept, concept_of
-from probes.evidence import PROMPTS, Interval
+from probes.evidence import PROMPTS, Evidence, Interval
 from probes.intervals import LEVEL, clustered_proportion, mean
 
 # Shares of the prompts after which the probe is fitted anew, each portion coded by the probe before it.
@@ -101,6 +101,26 @@ def decode(
         for concept in wanted
         for found in decode_from(held, concept, seed, random, level)
     ]  # fmt: skip
+
+
+def decode_labels(model: PreTrainedModel, batch: Batch, seed: int) -> list[Evidence]:
+    """M8 on one length, its decoding half: prefix parity at input labels, where it is most selective.
+
+    "state" is the probe's accuracy, its control that for the parity of random subsets of the same history. That it
+    is decodable shows no use of it: `erase_labels` does. `details` has every layer, slot index and bit too.
+    """
+    found = decode(model, batch, seed=seed)
+    best = max((d for d in found if d.concept == "state"), key=lambda d: d.selectivity.value)
+    question = f"can prefix parity be read off input labels, before layer {best.layer} of all?"
+    rows = [
+        {"concept": d.concept, "layer": d.layer, "measure": d.measure, "score": d.score.value, "chance": d.chance,
+         "control": d.control.value, "untrained": d.untrained and d.untrained.value,
+         "compression": d.code and d.code.compression}
+        for d in found
+    ]  # fmt: skip
+    assert isinstance(best.length, int)
+    return [Evidence("M8", "state at input labels", question, best.length, best.measure, best.score, best.control,
+                     best.prompts, details={"chance": best.chance, "probes": rows})]  # fmt: skip
 
 
 def decode_from(

@@ -23,7 +23,7 @@ from interp.tasks import Batch, Role, counterfactual
 from interp.tasks.layout import generator
 from probes.concepts import Concept, concept_of
 from probes.decoding import chance_of, held_out
-from probes.evidence import PROMPTS, Interval
+from probes.evidence import PROMPTS, Evidence, Interval
 from probes.intervals import LEVEL, clustered_proportion, mean, ratio
 
 # Least share of the largest variance for a direction that LEACE may use (below, float32 rounding is amplified), and
@@ -82,6 +82,25 @@ class Erased:
     def to_json(self) -> dict:
         """A nested plain dictionary."""
         return {**asdict(self), "decodable": self.decodable}
+
+
+def erase_labels(model: PreTrainedModel, fitted: Batch, batch: Batch, seed: int) -> list[Evidence]:
+    """M8 on one length, its causal half: prefix parity is erased (LEACE) at input labels, where it hurts most.
+
+    Accuracy lost, against erasing as many random directions; `details` has every layer and the erasure of
+    history-matched controls.
+    """
+    found = erase(model, fitted, batch, seed=seed)
+    worst = max(found, key=lambda e: e.loss.lost.value)
+    where = ", ".join(map(str, worst.layers))
+    question = f"is anything lost when prefix parity is erased at input labels before layer {where}?"
+    rows = [
+        {"layers": list(e.layers), "decodable": e.decodable, "before": e.before.value, "left": e.left.value,
+         "lost": e.loss.lost.value, "random": e.random.lost.value, "matched": e.matched.lost.value}
+        for e in found
+    ]  # fmt: skip
+    return [Evidence("M8", "erase state at input labels", question, worst.length, "accuracy lost", worst.loss.lost,
+                     worst.random.lost, worst.n, details={"erasures": rows})]  # fmt: skip
 
 
 def erase(

@@ -35,27 +35,6 @@ def refused(capsys, *argv: str) -> str:
     return lines[0]
 
 
-def test_verdict_of_the_default_run(capsys):
-    assert main(["verdict", DEFAULT, "--lengths", "20", "40", "--prompts", "128", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [f["status"] for f in found["findings"]] == ["PRESENT", "PRESENT"]
-    assert found == json.loads(Path("mnemoscope-out", DEFAULT, "verdict.json").read_text())
-    assert found["provenance"]["versions"]["torch"]
-
-
-def test_verdict_prints_competence_and_following_rates(capsys):
-    assert main(["verdict", DEFAULT, "--lengths", "10", "--prompts", "128"]) == 0
-    out = capsys.readouterr().out
-    for words in ("step accuracy", "M1 swap input labels", "rho, control", "label identity is used as an address"):
-        assert words in out
-
-
-@pytest.mark.parametrize("name", ["parity-scratchpad-alibi", "parity-constant-alibi"])
-def test_verdict_where_there_is_nothing_to_trade(name, capsys):
-    assert main(["verdict", name, "--lengths", "8", "--prompts", "16", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["findings"][0]["status"] == "NOT APPLICABLE"
-
-
 def test_evaluate_writes_numbers_and_a_figure(capsys):
     argv = ["evaluate", DEFAULT, "--lengths", "5", "30", "--offset-lengths", "8", "--prompts", "16"]
     assert main([*argv, "--out", "here"]) == 0
@@ -88,7 +67,7 @@ def test_an_unknown_run_names_the_nearest(capsys):
         (["verdict", DEFAULT, "--lengths", "0"], "at least 1; got 0"),
         (["verdict", DEFAULT, "--lengths", "500"], "needs 500 different labels"),
         (["verdict", DEFAULT, "--format", "parity-foo"], "unknown format"),
-        (["verdict", DEFAULT, "--prompts", "3"], "--prompts must be at least 16"),
+        (["verdict", DEFAULT, "--prompts", "3"], "at least 24 prompts are needed"),
         (["evaluate", DEFAULT, "--lengths", "-3"], "at least 1; got -3"),
         (["evaluate"], "at least one run"),
         (["train", "parity-aligned-foo"], "families are alibi"),

@@ -134,7 +134,8 @@ def test_an_untrained_model_is_another_one_of_the_same_kind():
     state = torch.get_rng_state()
     one, same, other = (untrained(raw, seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
-    weights = [m.get_input_embeddings().weight.detach() for m in (one, same, other, raw)]  # pyright: ignore[reportOptionalMemberAccess]
+    models: list[Any] = [one, same, other, raw]
+    weights = [m.get_input_embeddings().weight.detach() for m in models]
     assert torch.equal(weights[0], weights[1])
     assert not torch.allclose(weights[0], weights[2])
     assert not torch.allclose(weights[0], weights[3])

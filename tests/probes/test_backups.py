@@ -1,7 +1,6 @@
 """M12 on planted models: a backup shows as what freezing loses and freedom does not."""
 
 import pytest
-from pytest import approx
 
 from interp.tasks import sample
 from probes.backups import cut_routes
@@ -18,10 +17,10 @@ def cuts(mechanism: str):
 def test_without_any_head_the_answer_is_lost(mechanism):
     found, config = cuts(mechanism)
     assert list(found) == ["single", "pair", "all heads"]
-    assert found["all heads"].value.value == approx(0.5, abs=0.1)
+    assert found["all heads"].value.value == pytest.approx(0.5, abs=0.1)
     listed = found["single"].details["heads"]
     assert len(listed) == config.num_hidden_layers * config.num_attention_heads
-    assert max(x["frozen"] for x in listed.values()) == approx(found["single"].value.value, abs=1e-4)
+    assert max(x["frozen"] for x in listed.values()) == pytest.approx(found["single"].value.value, abs=1e-4)
     assert found["pair"].value.value >= found["single"].value.value - 0.05
 
 
@@ -30,7 +29,14 @@ def test_a_route_without_a_backup_loses_alike_frozen_and_free():
     single = found["single"]
     assert single.name == f"single, {next(n for n, x in single.details['heads'].items() if x['frozen'] > 0.3)}"
     assert single.control is not None
-    assert single.value.value == approx(single.control.value, abs=0.02)
+    assert single.value.value == pytest.approx(single.control.value, abs=0.02)
     assert single.value.value > 0.3
     # One head is the route: the others lose nothing.
     assert sum(x["frozen"] > 0.02 for x in single.details["heads"].values()) == 1
+
+
+@pytest.mark.xfail(strict=True, reason="M12 nulls and freezes scores; an MLP opens this backup, on a miss")
+def test_a_backup_restores_what_is_lost_without_it():
+    single = cuts("A1-backup")[0]["single"]
+    assert single.control is not None
+    assert single.value.value > single.control.value + 0.3

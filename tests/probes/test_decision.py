@@ -1,60 +1,447 @@
+"""What may be concluded: every status and label on synthetic evidence, then on every planted mechanism."""
+
+from __future__ import annotations
+
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from probes.decision import MARGINS, Status, find_address
-from probes.evidence import Accuracy, Evidence, Interval
+from probes.arms import Battery, Measured, battery
+from probes.decision import HEADLINE, MARGINS, ROLES, SCHEMA, Status, verdict
+from probes.evidence import MODELS, PROMPTS, Accuracy, Evidence, Interval
+from probes.inference import sign_flip
+from probes.planted import MECHANISMS
+from tests.probes import oracle_models
+from tests.probes.oracle_models import LENGTH, measured, planted, planted_run, random_run
+
+PRESENT, ABSENT, UNSURE, NONE, TORN = (
+    Status.PRESENT, Status.ABSENT, Status.INDETERMINATE, Status.NOT_APPLICABLE, Status.UNRESOLVED,
+)  # fmt: skip
+LOST = "remove labels, all heads: mean"
+MASKED = "remove labels, all heads: renormalise"
 
 
-def around(value: float, half: float = 0.02) -> Interval:
-    return Interval(value, value - half, value + half)
+def about(value: float, half: float = 0.02) -> Interval:
+    """A t interval whose half width at 95 % is about `half`."""
+    return Interval(value, value, value, half / 2, 200).at(0.95)
 
 
-def evidence(m1: Interval, m2: Interval, rename: Interval | None = None, control: float = 0.0) -> list[Evidence]:
-    swaps = [
-        Evidence(name, "?", 20, effect, around(0), around(control), around(0), n=100)
-        for name, effect in (("M1 swap input labels", m1), ("M2 swap output labels", m2))
-    ]
-    return [*swaps, Evidence("M3 rename labels", "?", 20, rename or around(0), around(0), None, None, n=100)]
+def evidence(length: int = 20, **values: Any) -> tuple[Evidence, ...]:
+    """All arms that decide. By default nothing has any effect; None leaves an arm out; `x_control` is a control."""
+    arms = {
+        "m1": ("M1", "swap input labels"), "m2": ("M2", "swap output labels"), "m3": ("M3", "rename labels"),
+        "m4": ("M4", "attention"), "m5": HEADLINE["placeholder"], "sink": HEADLINE["sink"],
+        "either": HEADLINE["anchor"], "lost": ("M6", LOST), "masked": ("M6", MASKED),
+        "remainder": ("shares", "remainder"), "address": ("shares", "address"),
+    }  # fmt: skip
+    values = {"remainder": None, "address": None, **values}
+    if "either" not in values and (values.get("m1", 0.0), values.get("m2", 0.0)) != (None, None):
+        sides = [values.get(name, 0.0) for name in ("m1", "m2")]
+        numbers = [x.value if isinstance(x, Interval) else x for x in sides if x is not None]
+        values["either"] = sum(numbers) / len(numbers)
+    found = []
+    for key, (arm, name) in arms.items():
+        value = values.get(key, 0.0)
+        if value is None:
+            continue
+        interval = value if isinstance(value, Interval) else about(value)
+        control = values.get(f"{key}_control", 0.0 if key in ("m1", "m2", "m4", "m5", "sink", "either") else None)
+        control = about(control) if isinstance(control, float | int) else control
+        found.append(Evidence(arm, name, "?", length, "rho", interval, control, 96))
+    return tuple(found)
 
 
-def accuracy(step: float) -> list[Accuracy]:
-    return [Accuracy("step", "forced", 20, around(step), 0.5, 100)]
+def accuracy(step: float | Interval = 1.0, mode: str = "forced", length: int = 20) -> tuple[Accuracy, ...]:
+    estimate = step if isinstance(step, Interval) else Interval(step, step - 0.01, min(1.0, step + 0.01))
+    return tuple(Accuracy(m, mode, length, estimate, 0.5, 96) for m in ("step", "exact", "final"))
+
+
+def one(found: tuple[Evidence, ...], step: float | Interval = 1.0, **more: Any) -> Battery:
+    return Battery("x", "parity-aligned", 96, 0, (Measured(20, accuracy(step), found, **more),))
+
+
+def statuses(found: Any) -> tuple[Status, ...]:
+    return tuple(found.roles[role].status for role in ROLES)
+
+
+ANCHOR: dict[str, Any] = {"m1": 1.0, "m2": 1.0, "m4": 1.0, "lost": 0.4, "masked": 0.4}
+CONTENT: dict[str, Any] = {"m5": 1.0, "lost": 0.4, "masked": 0.4}
+SINK: dict[str, Any] = {"sink": 1.0, "masked": 0.5}
+WIDE = about(0.0, 0.3)
+
+CASES: dict[str, tuple[dict[str, Any], tuple[Status, ...], str]] = {
+    # One role, several, none.
+    "anchor": (ANCHOR, (PRESENT, ABSENT, ABSENT), "anchor"),
+    "placeholder": (CONTENT, (ABSENT, PRESENT, ABSENT), "placeholder"),
+    "sink": (SINK, (ABSENT, ABSENT, PRESENT), "sink"),
+    "two": ({**ANCHOR, **CONTENT}, (PRESENT, PRESENT, ABSENT), "mixed(anchor, placeholder)"),
+    "three": ({**ANCHOR, **CONTENT, **SINK}, (PRESENT,) * 3, "mixed(anchor, placeholder, sink)"),
+    "none": ({}, (ABSENT,) * 3, "unused"),
+    "an anchor that hides from removal": ({**ANCHOR, "lost": 0.0, "masked": 0.0}, (PRESENT, ABSENT, ABSENT), "anchor"),
+    # Neither shown.
+    "weak anchor": ({"m1": 0.1, "m2": 0.1, "m4": 0.1}, (UNSURE, ABSENT, ABSENT), "undecided"),
+    "wide anchor": ({"m1": WIDE, "m2": WIDE, "either": WIDE, "m4": WIDE}, (UNSURE, ABSENT, ABSENT), "undecided"),
+    "wide placeholder": ({"m5": WIDE}, (ABSENT, UNSURE, ABSENT), "undecided"),
+    "wide sink": ({"sink": WIDE, "masked": WIDE}, (ABSENT, ABSENT, UNSURE), "undecided"),
+    "an anchor, and a placeholder perhaps": ({**ANCHOR, "m5": WIDE}, (PRESENT, UNSURE, ABSENT), "undecided"),
+    "two, and a third perhaps": (
+        {**ANCHOR, **CONTENT, "sink": WIDE, "masked": WIDE}, (PRESENT, PRESENT, UNSURE), "mixed(anchor, placeholder)",
+    ),
+    "negative effect": ({"m5": -0.5}, (ABSENT, UNSURE, ABSENT), "undecided"),
+    # Controls.
+    "control as large": ({**CONTENT, "m5_control": 1.0}, (ABSENT, UNSURE, ABSENT), "undecided"),
+    "control below": ({**CONTENT, "m5_control": 0.5}, (ABSENT, PRESENT, ABSENT), "placeholder"),
+    "control of a side as large": ({**ANCHOR, "m2_control": 1.0}, (UNSURE, ABSENT, ABSENT), "undecided"),
+    # Arms that contradict each other.
+    "M1 alone": ({"m1": 1.0, "m2": 0.0, "m4": 1.0}, (TORN, ABSENT, ABSENT), "unresolved"),
+    "M2 alone": ({"m1": 0.0, "m2": 1.0, "m4": 0.0}, (TORN, ABSENT, ABSENT), "unresolved"),
+    "M1 and M2 without a path": ({**ANCHOR, "m4": 0.0}, (TORN, ABSENT, ABSENT), "unresolved"),
+    "a path, and no effect": ({"m4": 1.0}, (TORN, ABSENT, ABSENT), "unresolved"),
+    "a path and no effect, beside a sink": ({**SINK, "m4": 1.0}, (TORN, ABSENT, PRESENT), "unresolved"),
+    "removal hurts and no role is there": ({"lost": 0.4, "masked": 0.4}, (TORN,) * 3, "unresolved"),
+    "removal hurts within the margin": ({"lost": 0.03, "masked": 0.03}, (ABSENT,) * 3, "unused"),
+    # What an anchor needs beside M1 and M2.
+    "one side unsure": ({**ANCHOR, "m2": about(0.5, 0.6)}, (UNSURE, ABSENT, ABSENT), "undecided"),
+    "path unsure": ({**ANCHOR, "m4": about(0.1, 0.3)}, (UNSURE, ABSENT, ABSENT), "undecided"),
+    "renaming moves": ({**ANCHOR, "m3": 0.3}, (UNSURE, ABSENT, ABSENT), "undecided"),
+    "renaming moves downwards": ({**ANCHOR, "m3": -0.3}, (UNSURE, ABSENT, ABSENT), "undecided"),
+    "renaming unsure": ({**ANCHOR, "m3": WIDE}, (UNSURE, ABSENT, ABSENT), "undecided"),
+    "no renaming": ({**ANCHOR, "m3": None}, (PRESENT, ABSENT, ABSENT), "anchor"),
+    "absent, but for one side": ({"m2": about(0.09, 0.05), "either": 0.03}, (UNSURE, ABSENT, ABSENT), "undecided"),
+    # What was not measured.
+    "no M1": ({**ANCHOR, "m1": None}, (UNSURE, ABSENT, ABSENT), "undecided"),
+    "no M4": ({**ANCHOR, "m4": None}, (UNSURE, ABSENT, ABSENT), "undecided"),
+    "no M5": ({**ANCHOR, "m5": None}, (PRESENT, UNSURE, ABSENT), "undecided"),
+    "no M6": ({**CONTENT, "sink": None, "masked": None}, (ABSENT, PRESENT, UNSURE), "undecided"),
+    # A sink where no head is idle.
+    "no idle head, and nothing lost": ({"sink": None}, (ABSENT,) * 3, "unused"),
+    "no idle head, and much lost": ({**CONTENT, "sink": None}, (ABSENT, PRESENT, UNSURE), "undecided"),
+    "unsure of idle heads, and nothing lost": (
+        {**ANCHOR, "sink": WIDE, "masked": 0.0}, (PRESENT, ABSENT, ABSENT), "anchor",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_branch_of_one_model(case):
+    values, expected, label = CASES[case]
+    found = verdict(one(evidence(**values)))
+    assert statuses(found) == expected
+    assert found.label == label
+    assert found.lengths[0].label == label
+    for role in found.roles.values():
+        assert role.reason
+    json.dumps(found.to_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize(
-    ("arms", "step", "status"),
+    ("step", "competent"),
     [
-        (evidence(around(0.95), around(0.9)), 0.99, Status.PRESENT),
-        (evidence(around(0.0), around(0.01)), 0.99, Status.ABSENT),
-        (evidence(around(0.95), around(0.0)), 0.99, Status.UNRESOLVED),
-        (evidence(around(0.95), around(0.1, 0.2)), 0.99, Status.INDETERMINATE),
-        (evidence(around(0.0, 0.3), around(0.0, 0.3)), 0.99, Status.INDETERMINATE),
-        (evidence(around(0.95), around(0.9)), 0.94, Status.NOT_APPLICABLE),
-        (evidence(around(0.5), around(0.5), control=0.6), 0.99, Status.INDETERMINATE),
-        (evidence(around(0.95), around(0.9), rename=around(0.3)), 0.99, Status.INDETERMINATE),
-        (evidence(around(0.11), around(0.95)), 0.99, Status.INDETERMINATE),
-        (evidence(around(0.95), around(0.9), rename=around(0.0, 0.3)), 0.99, Status.INDETERMINATE),
-        (evidence(around(0.95), around(0.9), rename=around(-0.3)), 0.99, Status.INDETERMINATE),
-        (evidence(around(0.95), around(0.9)), 0.96, Status.NOT_APPLICABLE),
+        (1.0, True),
+        (0.96, True),  # .95 to .97: the gate is reached by the whole interval
+        (0.955, False),
+        (0.5, False),
     ],
 )
-def test_every_status_has_its_case(arms, step, status):
-    assert find_address(20, accuracy(step), arms).status == status
+def test_the_gate_is_passed_by_the_whole_interval(step, competent):
+    found = verdict(one(evidence(**ANCHOR), step))
+    assert found.label == ("anchor" if competent else "not-applicable")
+    assert statuses(found) == ((PRESENT, ABSENT, ABSENT) if competent else (NONE,) * 3)
+    if not competent:
+        assert "gate of 0.95" in found.roles["anchor"].reason
+        assert found.may_claim.startswith("nothing: step accuracy")
 
 
-def test_a_refusal_is_not_applicable_and_says_why():
-    found = find_address(20, accuracy(1.0), [], refusal="it has no labels")
-    assert found.status == Status.NOT_APPLICABLE
-    assert "it has no labels" in found.sentence
+def test_exact_match_does_not_open_the_gate_and_one_mode_is_enough():
+    poor, good = accuracy(0.5), accuracy(1.0, "written")
+    exact = tuple(a if a.metric == "step" else replace(a, estimate=about(1.0)) for a in poor)
+    base = one(evidence(**ANCHOR)).measured[0]
+    for rows, mode in ((exact, None), (poor + good, "written"), (accuracy(1.0) + good, "written"),
+                       (accuracy(1.0) + accuracy(0.5, "written"), "forced")):  # fmt: skip
+        found = verdict(Battery("x", "parity-aligned", 96, 0, (replace(base, accuracy=rows),)))
+        assert found.lengths[0].mode == mode
+        assert found.label == ("anchor" if mode else "not-applicable")
 
 
-def test_a_finding_is_json():
-    text = json.dumps(find_address(20, accuracy(1.0), evidence(around(1.0), around(1.0))).to_json())
-    assert json.loads(text)["status"] == "PRESENT"
+def test_refusals_say_why():
+    found = verdict(one((), refusal="it has no labels"))
+    assert found.label == "not-applicable"
+    assert all(r.reason == "it has no labels" and r.status is NONE for r in found.roles.values())
+    # Labels that repeat are no address; the other roles are judged, and name the label.
+    values: dict[str, Any] = {"m1": None, "m2": None, "m3": None, "m4": None, "either": None}
+    for more, label in (({}, "unused"), (CONTENT, "placeholder"), ({"m5": WIDE}, "undecided")):
+        found = verdict(one(evidence(**{**values, **more}), no_address="labels repeat"))
+        assert found.roles["anchor"].status is NONE
+        assert found.roles["anchor"].reason == "labels repeat"
+        assert found.label == label
+    torn = verdict(one(evidence(**{**values, "lost": 0.4, "masked": 0.4}), no_address="labels repeat"))
+    assert statuses(torn) == (NONE, TORN, TORN)
 
 
-def test_simultaneous_level():
-    assert MARGINS.level(lengths=2) == pytest.approx(0.995)
+def test_the_level_is_for_all_intervals_at_once():
+    """An effect that is there at 95 % alone is not there at the simultaneous level, the less the more lengths."""
+    assert MARGINS.level(1) == pytest.approx(1 - 0.05 / 11)
+    assert MARGINS.level(2) == pytest.approx(1 - 0.05 / 22)
     with pytest.raises(AttributeError):
         MARGINS.rho = 0.2  # type: ignore[misc]
+    e = Interval(0.2, 0.2, 0.2, 0.04, 200)
+    assert e.at(0.95).low > MARGINS.rho > e.at(MARGINS.level(1)).low
+    assert verdict(one(evidence(m5=e))).roles["placeholder"].status is UNSURE
+    assert verdict(one(evidence(m5=replace(e, error=0.03)))).roles["placeholder"].status is PRESENT
+    narrow = replace(e, error=0.0335)
+    assert narrow.at(MARGINS.level(1)).low > MARGINS.rho > narrow.at(MARGINS.level(2)).low
+    two = [Measured(n, accuracy(length=n), evidence(n, m5=narrow)) for n in (20, 40)]
+    assert verdict(one(evidence(m5=narrow))).roles["placeholder"].status is PRESENT
+    assert verdict(Battery("x", "f", 96, 0, tuple(two))).roles["placeholder"].status is UNSURE
+
+
+LENGTHS = {
+    "alike": ((ANCHOR, 1.0), (ANCHOR, 1.0), PRESENT, "anchor"),
+    "one is not competent": ((ANCHOR, 1.0), ({}, 0.6), PRESENT, "anchor"),
+    "neither is": ((ANCHOR, 0.6), (ANCHOR, 0.6), NONE, "not-applicable"),
+    "unlike": ((ANCHOR, 1.0), ({}, 1.0), UNSURE, "undecided"),
+    "one contradicts": ((ANCHOR, 1.0), ({**ANCHOR, "m4": 0.0}, 1.0), TORN, "unresolved"),
+    "one is unsure": ((ANCHOR, 1.0), ({**ANCHOR, "m3": 0.3}, 1.0), UNSURE, "undecided"),
+}
+
+
+@pytest.mark.parametrize("case", LENGTHS)
+def test_lengths_are_combined(case):
+    *parts, status, label = LENGTHS[case]
+    at = [Measured(n, accuracy(s, length=n), evidence(n, **v)) for n, (v, s) in zip((20, 40), parts, strict=True)]
+    found = verdict(Battery("x", "parity-aligned", 96, 0, tuple(at)))
+    assert found.roles["anchor"].status is status
+    assert found.label == label
+    assert [f.length for f in found.lengths] == [20, 40]
+
+
+def test_rho_is_the_mean_of_the_lengths_that_count():
+    def two(second: float) -> Battery:
+        first = Measured(20, accuracy(), evidence(m5=0.8, remainder=0.2, **{"lost": 0.4}))
+        return Battery("x", "f", 96, 0, (first, Measured(40, accuracy(second), evidence(40, m5=0.4, remainder=0.6))))
+
+    found, alone = verdict(two(1.0)), verdict(two(0.5))
+    rho = found.roles["placeholder"].rho
+    assert rho is not None
+    assert rho.value == pytest.approx(0.6)
+    assert rho.error == pytest.approx(0.01 / 2**0.5)
+    assert found.remainder == pytest.approx(0.4)
+    assert alone.remainder == pytest.approx(0.2)
+    assert alone.roles["placeholder"].rho.value == pytest.approx(0.8)  # type: ignore[union-attr]
+    assert verdict(one(evidence())).remainder is None
+
+
+# Several models -----------------------------------------------------------------------------------------
+
+
+def models(count: int, spread: float = 0.01, competent: int | None = None, **values: Any) -> list[Battery]:
+    """Models that scatter evenly about the values; those after the first `competent` cannot do the task."""
+    found = []
+    for k in range(count):
+        off = spread * (2 * k / max(1, count - 1) - 1)
+        step = 1.0 if competent is None or k < competent else 0.6
+        own = evidence(**{**{name: 0.0 for name in ("m1", "m2", "m3", "m4", "m5", "sink", "lost", "masked")}, **values})
+        own = tuple(replace(e, value=about(e.value.value + off)) for e in own)
+        found.append(replace(one(own, step), name=f"m{k}"))
+    return found
+
+
+def test_two_models_can_never_show_presence():
+    """The smallest p of the sign-flip test over two models is 1/4; over one, the claim is about that one alone."""
+    assert sign_flip([1.0, 1.0]) == 0.25
+    assert verdict(models(1, **ANCHOR)).label == "anchor"
+    found = verdict(models(2, **ANCHOR))
+    assert found.roles["anchor"].status is UNSURE
+    assert found.label == "undecided"
+
+
+@pytest.mark.parametrize(("values", "label"), [(ANCHOR, "anchor"), (CONTENT, "placeholder"), (SINK, "sink")])
+def test_eight_models_can(values, label):
+    found = verdict(models(8, **values))
+    assert found.label == label
+    assert found.replication == "models"
+    assert {e.unit for f in found.lengths for e in f.evidence} == {MODELS}
+    assert all(e.n == 8 for f in found.lengths for e in f.evidence)
+
+
+def test_holm_asks_more_of_five_models_than_of_eight():
+    """2^-5 = .031 is below .05, but one of the three hypotheses of a family needs .0167: 2^-6 or less."""
+    assert [verdict(models(k, **ANCHOR)).roles["anchor"].status for k in (5, 6)] == [UNSURE, PRESENT]
+
+
+def test_absence_over_models_is_toast():
+    assert verdict(models(8)).label == "unused"
+    wide = verdict(models(8, spread=0.3))
+    assert statuses(wide) == (UNSURE,) * 3
+    assert wide.label == "undecided"
+
+
+def test_models_that_scatter_widely_show_no_presence():
+    found = verdict(models(8, spread=1.5, m5=1.0, lost=0.4))
+    assert found.roles["placeholder"].status is UNSURE
+
+
+def test_the_control_is_taken_off_each_model():
+    found = verdict([
+        replace(b, measured=tuple(
+            replace(m, evidence=tuple(replace(e, control=about(0.95)) if e.arm == "M5" else e for e in m.evidence))
+            for m in b.measured
+        ))
+        for b in models(8, **{**CONTENT, "m5": 0.9})
+    ])  # fmt: skip
+    assert found.roles["placeholder"].status is UNSURE
+
+
+def test_models_that_cannot_do_the_task_do_not_count():
+    found = verdict(models(8, competent=6, **ANCHOR))
+    assert found.roles["anchor"].status is PRESENT
+    assert "6 of 8 models are competent" in found.roles["anchor"].reason
+    assert all(e.n == 6 for e in found.lengths[0].evidence)
+    alone = verdict(models(8, competent=1, **ANCHOR))
+    assert alone.label == "not-applicable"
+    assert "1 of 8 models are competent; 2 are needed" in alone.roles["anchor"].reason
+    assert verdict(models(8, competent=0, **ANCHOR)).label == "not-applicable"
+
+
+def test_rho_over_models_is_the_t_interval_of_their_means():
+    found = verdict(models(8, spread=0.07, m5=0.7, lost=0.4))
+    rho = found.roles["placeholder"].rho
+    assert rho is not None
+    assert (rho.value, rho.df) == (pytest.approx(0.7), 7)
+    assert rho.error == pytest.approx(0.07 * (sum((2 * k / 7 - 1) ** 2 for k in range(8)) / 7 / 8) ** 0.5)
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="a description that is NaN in one model stops the verdict")
+def test_a_description_that_is_undefined_does_not_stop_the_verdict():
+    """M7's share of what is written is NaN in a head that writes nothing."""
+    nan = Interval(*[float("nan")] * 3)
+    share = Evidence("M7", "share of what is written from labels in L0H0", "?", 20, "share", nan, None, 24)
+    several = [
+        replace(b, measured=tuple(replace(m, evidence=(*m.evidence, share)) for m in b.measured))
+        for b in models(8, **ANCHOR)
+    ]
+    assert verdict(several).label == "anchor"
+
+
+def test_models_that_are_not_alike_are_refused():
+    first, second = models(2)
+    with pytest.raises(ValueError, match=r"share format and lengths; got .*parity-aligned.* and .*parity-gap2"):
+        verdict([first, replace(second, format="parity-gap2")])
+    with pytest.raises(ValueError, match="share format and lengths"):
+        verdict([first, replace(second, measured=(*second.measured, replace(second.measured[0], length=40)))])
+    with pytest.raises(ValueError, match="given twice"):
+        verdict([first, first])
+    with pytest.raises(ValueError, match="at least one model"):
+        verdict([])
+
+
+# JSON and words -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_json_by_schema_1(count):
+    values: dict[str, Any] = {**ANCHOR, "remainder": 0.25, "address": 0.75}
+    found = verdict(models(count, **values))
+    data = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert SCHEMA == data["schema"] == 1
+    assert data["verdict"] == "anchor"
+    assert set(data["roles"]) == {"anchor", "placeholder", "sink"}
+    for name, status in zip(ROLES, ("PRESENT", "ABSENT", "ABSENT"), strict=True):
+        role = data["roles"][name]
+        assert role["status"] == status
+        low, high = role["ci"]
+        assert low <= role["rho"] <= high
+    assert data["roles"]["anchor"]["rho"] == pytest.approx(1.0, abs=0.02)
+    assert data["remainder"] == pytest.approx(0.25, abs=0.02)
+    assert data["replication"] == ("prompts" if count == 1 else "models")
+    assert data["n_models"] == count == len(data["models"])
+    assert data["format"] == "parity-aligned"
+    assert data["competence"]["gate"] == 0.95
+    (length,) = data["competence"]["lengths"]
+    assert (length["length"], length["competent"], length["mode"], length["forced step"]) == (20, True, "forced", 1.0)
+    assert data["by_length"][0]["shares"]["address"]["value"] == pytest.approx(0.75, abs=0.02)
+    assert {e["arm"] for e in data["evidence"]} == {"M1", "M2", "M3", "M4", "M5", "M6", "shares"}
+    assert {e["unit"] for e in data["evidence"]} == {PROMPTS if count == 1 else MODELS}
+    assert data["margins"]["version"]
+
+
+def test_json_of_what_was_not_measured():
+    data = json.loads(json.dumps(verdict(one((), 0.5)).to_json(), allow_nan=False))
+    assert data["verdict"] == "not-applicable"
+    assert data["roles"]["sink"]["rho"] is data["roles"]["sink"]["ci"] is data["remainder"] is None
+    assert data["competence"]["lengths"][0]["competent"] is False
+
+
+def test_claims_are_about_what_was_seen():
+    single, several = verdict(one(evidence(**ANCHOR))), verdict(models(8, **ANCHOR))
+    assert "this one model, at length 20" in single.may_claim
+    assert "role is anchor" in single.may_claim
+    assert "trained from another seed" in single.may_not_claim
+    assert "models trained like these 8" in several.may_claim
+    assert "another seed" not in several.may_not_claim
+    assert "also rest on them" in single.may_not_claim
+    assert "also rest on them" not in verdict(one(evidence(**SINK))).may_not_claim
+    unsure = verdict(one(evidence(**ANCHOR, m5=WIDE))).may_claim
+    assert "anchor PRESENT; sink ABSENT; no label follows" in unsure
+    assert "none of anchor, placeholder and sink" in verdict(one(evidence())).may_claim
+
+
+# Planted models -----------------------------------------------------------------------------------------
+
+QUICK = [
+    ("A1", "gpt_neox"), ("placeholder", "gpt2"),
+    ("content-addressed placeholder", "gpt_neox"), ("sink", "gpt2"), ("mixture", "gpt2"),
+    ("unused, massive attention", "gpt2"),
+]  # fmt: skip
+REST = [(m, a) for m in MECHANISMS for a in ("gpt2", "gpt_neox") if (m, a) not in QUICK]
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "architecture"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in REST)]
+)
+def test_planted_models_get_their_label(mechanism, architecture):
+    found, truth = verdict(measured(mechanism, architecture)), planted(mechanism, architecture).truth
+    assert found.label == truth.label
+    assert {role: f.status is PRESENT for role, f in found.roles.items()} == truth.roles
+    assert Status.UNRESOLVED not in statuses(found)
+    if truth.shares:
+        for share in ("address", "content"):
+            measured_share = found.lengths[0].share(share)
+            assert measured_share is not None
+            assert measured_share.value == pytest.approx(truth.shares[share], abs=0.05)
+    assert found.replication == "prompts"
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_a_random_model_is_not_judged():
+    found = verdict(battery(random_run(), (8,), prompts=24))
+    assert found.label == "not-applicable"
+    assert "gate" in found.roles["anchor"].reason
+    # Asked for all the same, there is no margin to normalise by, or the gate stands.
+    forced = verdict(battery(random_run(), (8,), prompts=24, competence=None, arms=("M1", "M5")))
+    assert forced.label == "not-applicable"
+
+
+def test_a_format_without_labels_is_not_judged():
+    found = verdict(battery(random_run("parity-scratchpad"), (8,), prompts=24))
+    assert found.label == "not-applicable"
+
+
+def test_constant_labels_are_no_anchor_and_may_be_another_thing():
+    """The same weights as the placeholder, posed labels that are all alike: what is stored does not mind."""
+    run = planted_run("placeholder", fmt="parity-constant")
+    found = verdict(battery(run, (LENGTH,), seed=1, prompts=oracle_models.PROMPTS, forced=True))
+    assert statuses(found) == (NONE, PRESENT, ABSENT)
+    assert "repeats labels" in found.roles["anchor"].reason
+    assert found.label == "placeholder"
+
+
+def test_forty_eight_prompts_never_pass_the_gate():
+    """A Wilson interval of 48 right of 48 begins at .926: the battery measures, and the verdict cannot say."""
+    run = planted_run("content-addressed placeholder")
+    few = battery(run, (LENGTH,), seed=1, prompts=48, arms=("M5",))
+    assert few.measured[0].evidence
+    assert verdict(few).label == "not-applicable"
+    assert verdict(few, replace(MARGINS, competence=0.9)).roles["placeholder"].status is PRESENT

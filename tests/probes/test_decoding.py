@@ -34,7 +34,7 @@ def states() -> Tensor:
 
 def test_a_state_that_is_there_is_found_and_its_control_is_not():
     (found,) = decode_from({1: written(2 * states() - 1, strength=4)}, concept_of("state", BATCH), random={1: noise(5)})
-    assert found.score.low > 0.97
+    assert found.score.low > 0.96
     assert found.control.high < 0.6
     assert found.selectivity.low > 0.4
     assert found.untrained is not None
@@ -65,7 +65,7 @@ def test_bits_that_are_there_make_no_state():
     assert state.selectivity.high < 0.1
     slots = torch.eye(LENGTH).expand(240, LENGTH, LENGTH) * (2 * bits - 1).roll(1, dims=1).unsqueeze(-1)
     (previous,) = decode_from({1: torch.cat([noise(), slots], dim=2)}, concept_of("previous bit", BATCH))
-    assert previous.score.low > 0.97
+    assert previous.score.low > 0.96
     assert previous.selectivity.low > 0.4
 
 
@@ -93,7 +93,7 @@ def test_layers_are_independent_and_in_order():
     found = decode_from(features, concept_of("state", BATCH))
     assert [d.layer for d in found] == [0, 2]
     assert found[0].score.high < 0.58
-    assert found[1].score.low > 0.97
+    assert found[1].score.low > 0.96
 
 
 def test_a_code_costs_what_is_not_known():

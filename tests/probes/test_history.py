@@ -1,9 +1,10 @@
 """M5 on planted models: stored results are found where they are read, and a decodable one that nobody reads is not."""
 
 import pytest
-from pytest import approx
 
+from interp.patching import transplant
 from interp.tasks import sample
+from probes import history
 from probes.history import read_stored_results
 from probes.trials import choose
 from tests.probes.oracle_models import planted
@@ -35,14 +36,33 @@ def test_what_is_stored_at_labels_is_found_at_the_reader(mechanism, architecture
     found = stored(mechanism, architecture)
     layers = planted(mechanism, architecture).model.config.num_hidden_layers
     for name in ("labels", "input labels", f"labels, L{layers - 1}"):
-        assert found[name].value.value == approx(share, abs=0.02), name
+        assert found[name].value.value == pytest.approx(share, abs=0.02), name
     for name in ("output labels", *(f"labels, L{layer}" for layer in range(layers - 1))):
-        assert found[name].value.value == approx(0, abs=0.02), name
+        assert found[name].value.value == pytest.approx(0, abs=0.02), name
     assert found["labels"].control is not None
-    assert found["labels"].control.value == approx(0, abs=0.02)
+    assert found["labels"].control.value == pytest.approx(0, abs=0.02)
     assert found["input labels"].control is None
+
+
+def test_attention_is_frozen_in_every_entry(monkeypatch: pytest.MonkeyPatch):
+    """All scores of the base, in all layers, so that nothing but values can act."""
+    model = planted("placeholder")
+    trials = choose(sample("parity-aligned", 240, 10, 0, model.vocabulary), 0, 24)
+    seen = {}
+
+    def watched(raw, base, entries, metric):
+        seen.update(entries)
+        return transplant(raw, base, entries, metric)
+
+    monkeypatch.setattr(history, "transplant", watched)
+    read_stored_results(model.model, trials)
+    assert len(seen) == 6
+    for frozen, taken in seen.values():
+        assert (frozen.site, frozen.source, frozen.at, frozen.layers) == ("scores", trials.batch, None, None)
+        assert taken.site == "v"
+        assert (taken.source.tokens != trials.batch.tokens).sum() == len(trials)
 
 
 def test_constant_labels_store_as_well():
     """Nothing is traded, so labels need not differ."""
-    assert stored("placeholder", fmt="parity-constant")["labels"].value.value == approx(1, abs=0.02)
+    assert stored("placeholder", fmt="parity-constant")["labels"].value.value == pytest.approx(1, abs=0.02)

@@ -27,8 +27,9 @@ def test_an_address_follows_the_label_wholly(fmt):
     found = arms(share=1.0, fmt=fmt)
     for name in (INPUTS, OUTPUTS, EITHER):
         assert found[name].value.value == pytest.approx(1.0, abs=1e-6)
-        assert found[name].control is not None
-        assert found[name].control.value == pytest.approx(0.0, abs=1e-6)
+        control = found[name].control
+        assert control is not None
+        assert control.value == pytest.approx(0.0, abs=1e-6)
     for name in (INPUTS, OUTPUTS):
         assert found[name].details["follows"]["value"] == 1.0
         assert found[name].details["control follows"]["value"] == 0.0

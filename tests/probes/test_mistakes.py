@@ -1,7 +1,6 @@
 """M10: what a model answers after a label that it wrote by mistake, against prompts written by hand."""
 
 import pytest
-import torch
 
 from interp.tasks import Batch, Role, parity, sample
 from probes import mistakes

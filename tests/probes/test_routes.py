@@ -1,7 +1,6 @@
 """M4 on planted models: identity goes by the route that was built, and by no other."""
 
 import pytest
-from pytest import approx
 
 from interp.patching import transplant
 from interp.patching.grafts import Graft
@@ -41,16 +40,18 @@ SITES = ("V at label", "K at label", "V at bit", "K at bit")
 )  # fmt: skip
 def test_identity_goes_by_the_route_that_was_built(mechanism, architecture, attention, through):
     found = routes(mechanism, architecture)
-    assert found["attention"].value.value == approx(attention, abs=0.02)
+    assert found["attention"].value.value == pytest.approx(attention, abs=0.02)
     assert found["attention"].control is not None
-    assert found["attention"].control.value == approx(0, abs=0.02)
+    assert found["attention"].control.value == pytest.approx(0, abs=0.02)
     layers = planted(mechanism, architecture).model.config.num_hidden_layers
     for name in (f"{site}, L{layer}" for site in SITES for layer in range(layers)):
-        assert found[name].value.value == approx(through.get(name, 0.0), abs=0.02), name
+        assert found[name].value.value == pytest.approx(through.get(name, 0.0), abs=0.02), name
         assert found[name].control is None
 
 
-@pytest.mark.parametrize(("mechanism", "moves"), [("A1", True), ("A2", True), ("placeholder", False), ("unused", False)])
+@pytest.mark.parametrize(
+    ("mechanism", "moves"), [("A1", True), ("A2", True), ("placeholder", False), ("unused", False)]
+)
 def test_the_query_side_shows_a_reader(mechanism, moves):
     """Not all of it: in the base run the partner's output step has the same label."""
     value = routes(mechanism)["Q at output label, L1"].value
@@ -58,7 +59,7 @@ def test_the_query_side_shows_a_reader(mechanism, moves):
 
 
 def test_a_query_in_a_layer_before_the_reader_is_no_route():
-    assert routes("A1")["Q at output label, L0"].value.value == approx(0, abs=0.01)
+    assert routes("A1")["Q at output label, L0"].value.value == pytest.approx(0, abs=0.01)
 
 
 def test_the_margin_is_each_prompts_own():
@@ -68,4 +69,4 @@ def test_the_margin_is_each_prompts_own():
     found = transplant(model.model, trials.batch, {"edited": [Graft("resid_pre", trials.edited, None, (0,))]}, metric)
     assert (found.base > 0).all()
     assert (found.values[0] < 0).all()
-    assert found.values[0].tolist() == approx((-found.base).tolist(), rel=1e-3)
+    assert found.values[0].tolist() == pytest.approx((-found.base).tolist(), rel=1e-3)

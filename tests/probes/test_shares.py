@@ -1,7 +1,6 @@
 """Shapley shares on planted models: each factor gets what was built, and all sum to one."""
 
 import pytest
-from pytest import approx
 
 from interp.tasks import sample
 from probes.removal import LABELS, Idle, find_idle_heads
@@ -12,7 +11,9 @@ from tests.probes.oracle_models import planted
 NO_SINK = Idle(LABELS, (), ())
 
 
-def shares(mechanism: str, architecture: str = "gpt2", idle: Idle | None = NO_SINK, address: bool = True, size: int = 36):
+def shares(
+    mechanism: str, architecture: str = "gpt2", idle: Idle | None = NO_SINK, address: bool = True, size: int = 36
+):  # fmt: skip
     model = planted(mechanism, architecture)
     trials = choose(sample("parity-aligned", 300, 10, 0, model.vocabulary), 0, size)
     if idle is None:
@@ -41,13 +42,13 @@ def test_shares_are_what_was_built(mechanism, architecture, address, content, in
     found = shares(mechanism, architecture)
     expected = {"address": address, "content": content, "normalisation": 0.0, "interaction": interaction,
                 "remainder": 1 - address - content}  # fmt: skip
-    assert {name: x.value for name, x in found.items()} == {n: approx(v, abs=0.02) for n, v in expected.items()}
+    assert {name: x.value for name, x in found.items()} == {n: pytest.approx(v, abs=0.02) for n, v in expected.items()}
 
 
 @pytest.mark.parametrize("mechanism", ["sink", "mixture", "placeholder"])
 def test_shares_and_remainder_sum_to_one(mechanism):
     found = shares(mechanism, idle=None)
-    assert sum(found[name].value for name in (*FACTORS, "remainder")) == approx(1, abs=1e-6)
+    assert sum(found[name].value for name in (*FACTORS, "remainder")) == pytest.approx(1, abs=1e-6)
     for x in found.values():
         assert x.low <= x.value <= x.high
 
@@ -56,8 +57,8 @@ def test_a_sink_has_a_share_and_the_others_none():
     """Its flood turns about half of the answers over; the same without its heads is nothing (the before half)."""
     found = shares("sink", idle=None, size=90)
     assert 0.1 < found["normalisation"].value < 0.9
-    assert found["address"].value == approx(0, abs=0.02)
-    assert found["content"].value == approx(0, abs=0.02)
+    assert found["address"].value == pytest.approx(0, abs=0.02)
+    assert found["content"].value == pytest.approx(0, abs=0.02)
     assert shares("sink")["normalisation"].value == 0
 
 
@@ -70,4 +71,4 @@ def test_normalisation_is_no_factor_where_nothing_rests_on_labels():
 def test_labels_that_cannot_be_traded_have_no_address():
     found = shares("A1", address=False)
     assert found["address"].value == 0
-    assert found["remainder"].value == approx(1, abs=0.02)
+    assert found["remainder"].value == pytest.approx(1, abs=0.02)

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from interp.forward import predict
 from interp.models import FAMILIES, ModelConfig, build_model
 from interp.models.anatomy import anatomy_of
 from interp.models.bridge import boot_bridge
 from interp.patching import stepwise
 from interp.patching.effect import PatchEffect
-from interp.patching.knockouts import MODES, Knockout, groups, knock_out, pairwise, single
-from interp.patching.metrics import Metric, logit_diff
+from interp.patching.knockouts import MODES, Knockout, groups, knock_out, knock_out_for, pairwise, single
+from interp.patching.metrics import Metric, accuracy, kl, logit_diff
 from interp.tasks import Batch, Role, house_vocabulary, sample
 
 KINDS = (*FAMILIES, "parallel", "grouped")
@@ -422,6 +423,38 @@ def test_sweeps_name_their_heads(batch: Batch):
     for name, heads in (("L1H2", {(1, 2)}), ("L0H3+L1H2", {(0, 3), (1, 2)}), ("late", {(1, 0), (1, 1)})):
         cell = effect.values[effect.labels["knockout"].index(name)]
         assert torch.equal(cell, only(knock_out(raw, batch, Knockout(LABELS, OUT, heads=heads), metric)))
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_several_metrics_of_the_same_runs(freeze: bool, batch: Batch, monkeypatch: pytest.MonkeyPatch):
+    """Each is what it is alone, in the order asked for, whatever positions the others read."""
+    raw = tiny("rotary")
+    metrics = [logit_diff(batch, 2), probe(batch), kl(batch, predict(raw, batch, batch.at(OUT))), accuracy(batch, 3)]
+    knockouts: Any = {mode: Knockout(LABELS, OUT, mode=mode) for mode in MODES}
+    for floats in (stepwise.CHUNK_FLOATS, 1):
+        monkeypatch.setattr(stepwise, "CHUNK_FLOATS", floats)
+        found = knock_out_for(raw, batch, knockouts, metrics, freeze_later=freeze)
+        assert [e.metric for e in found] == [m.name for m in metrics]
+        for effect, metric in zip(found, metrics, strict=True):
+            alone = knock_out(raw, batch, knockouts, metric, freeze_later=freeze)
+            assert effect.labels == alone.labels == {"knockout": MODES}
+            assert torch.allclose(effect.values, alone.values, rtol=0, atol=1e-5)
+            assert torch.allclose(effect.base, alone.base, rtol=0, atol=1e-5)
+            assert effect.details["freeze_later"] == freeze
+    assert found[1].change.abs().max() > 1e-2
+    assert torch.allclose(found[2].base, torch.zeros(len(batch)), atol=1e-5)
+    assert (found[2].values > 1e-4).any()
+
+
+def test_no_metric_is_a_mistake(batch: Batch):
+    with pytest.raises(ValueError, match="at least one metric"):
+        knock_out_for(tiny("rotary"), batch, Knockout(LABELS, OUT), [])
+
+
+@pytest.mark.xfail(strict=True, raises=IndexError, reason="only the metric of most positions is checked")
+def test_each_of_several_metrics_is_checked(batch: Batch):
+    with pytest.raises(ValueError, match="reads position 99; these prompts have 0 to"):
+        knock_out_for(tiny("rotary"), batch, Knockout(LABELS, OUT), [probe(batch), probe(batch, [99])])
 
 
 @pytest.mark.parametrize("freeze", [False, True])

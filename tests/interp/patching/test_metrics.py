@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from interp.forward import predict
-from interp.patching.metrics import Metric, accuracy, kl, logit_diff, probability
+from interp.patching.metrics import Metric, accuracy, kl, logit_diff, margin, probability
 from interp.tasks import Role, counterfactual, sample
 from tests.interp.patching.models import VOCAB, prompts, tiny
 
@@ -73,3 +73,88 @@ def test_against_another_batch():
 def test_bad_requests(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+STEPS = torch.tensor([3, 1, 2])
+ZERO, ONE = BATCH.vocabulary.tokens(BATCH.format.outputs).tolist()
+
+
+def test_a_margin_is_at_each_prompts_own_step_for_its_own_tokens():
+    """By hand from the raw model's logits."""
+    answers, others = torch.tensor([ONE, ZERO, ONE]), torch.tensor([ZERO, ONE, 7])
+    metric = margin(BATCH, STEPS, answers, others)
+    logits = tiny("alibi")(BATCH.tokens).logits.detach()
+    expected = []
+    for row, step in enumerate(STEPS.tolist()):
+        at = int(BATCH.at(Role.OUTPUT, step)[0]) - 1
+        expected.append(logits[row, at, answers[row]] - logits[row, at, others[row]])
+    read, rows = logits[:, metric.positions], torch.arange(3)
+    assert torch.allclose(metric.compute(read, rows), torch.stack(expected))
+    assert metric.positions.tolist() == sorted(int(BATCH.at(Role.OUTPUT, s)[0]) - 1 for s in (1, 2, 3))
+    # Any slice of prompts and any stack of runs.
+    assert torch.allclose(metric.compute(read[[2, 0]], torch.tensor([2, 0])), torch.stack(expected)[[2, 0]])
+    stacked = torch.stack([read, 2 * read])
+    assert torch.allclose(metric.compute(stacked, rows), torch.stack(expected) * torch.tensor([[1.0], [2.0]]))
+
+
+def test_a_margin_of_one_step_for_all_is_the_logit_difference():
+    answers = BATCH.tokens[:, BATCH.at(Role.OUTPUT, 2)].squeeze(1)
+    metric = margin(BATCH, torch.full((3,), 2), answers, ZERO + ONE - answers)
+    logits = predict(tiny("rotary"), BATCH, metric.positions + 1)
+    rows = torch.arange(3)
+    assert torch.allclose(metric.compute(logits, rows), logit_diff(BATCH, 2).compute(logits, rows))
+    assert metric.compute(logits, rows).abs().min() > 1e-4
+
+
+def test_a_margin_may_be_of_labels():
+    steps = torch.tensor([2, 2, 3])
+    own = torch.stack([BATCH.tokens[r, int(BATCH.at(Role.OUTPUT_LABEL, s)[0])] for r, s in enumerate(steps.tolist())])
+    metric = margin(BATCH, steps, own, torch.full((3,), ZERO), role=Role.OUTPUT_LABEL)
+    assert metric.positions.tolist() == [int(BATCH.at(Role.OUTPUT_LABEL, s)[0]) - 1 for s in (2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "answers", "others", "words"),
+    [
+        ([1, 2], [ONE] * 3, [ZERO] * 3, r"must each be \[batch\]=3; got \(2,\), \(3,\), \(3,\)"),
+        ([1, 2, 3], [ONE], [ZERO] * 3, r"must each be \[batch\]=3"),
+        ([1, 2, 3], [ONE, ONE, ZERO], [ZERO, ZERO, ZERO], "prompt 2 has the same answer twice"),
+        ([1, 2, 9], [ONE] * 3, [ZERO] * 3, "no output with step 9"),
+    ],
+)
+def test_bad_margins(steps, answers, others, words):
+    with pytest.raises(ValueError, match=words):
+        margin(BATCH, *map(torch.tensor, (steps, answers, others)))
+
+
+@pytest.mark.parametrize("step", [None, 2])
+def test_among_answers_only_the_formats_symbols_compete(step):
+    """A third token outbids both answers: nothing is right in the whole vocabulary, all is among the answers."""
+    at, rows = BATCH.at(Role.OUTPUT, step), torch.arange(3)
+    logits = logits_for(BATCH, at, 1.5, 0.5)
+    logits[..., 3] = 9.0
+    p = math.e / (1 + math.e)
+    assert (accuracy(BATCH, step).compute(logits, rows) == 0).all()
+    assert (accuracy(BATCH, step, among_answers=True).compute(logits, rows) == 1).all()
+    assert (probability(BATCH, step).compute(logits, rows) < 0.01).all()
+    among = probability(BATCH, step, among_answers=True).compute(logits, rows)
+    assert torch.allclose(among, torch.full((3,), p), atol=1e-5)
+    turned = logits_for(BATCH, at, 0.5, 1.5)
+    assert (accuracy(BATCH, step, among_answers=True).compute(turned, rows) == 0).all()
+    assert torch.allclose(
+        probability(BATCH, step, among_answers=True).compute(turned, rows), torch.full((3,), 1 - p), atol=1e-5
+    )
+    assert accuracy(BATCH, step, among_answers=True).name != accuracy(BATCH, step).name
+    assert probability(BATCH, step, among_answers=True).name != probability(BATCH, step).name
+
+
+def test_among_answers_is_the_whole_vocabulary_where_nothing_else_competes():
+    rows = torch.arange(3)
+    logits = logits_for(BATCH, BATCH.at(Role.OUTPUT), 1.5, 0.5)
+    for make in (accuracy, probability):
+        whole, among = (make(BATCH, among_answers=a).compute(logits, rows) for a in (False, True))
+        assert torch.allclose(whole, among, atol=1e-6)
+    digits = sample("addition-none", 3, 2, seed=0)
+    uniform = torch.zeros(3, len(digits.at(Role.OUTPUT)), VOCAB)
+    found = probability(digits, among_answers=True).compute(uniform, rows)
+    assert torch.allclose(found, torch.full((3,), 0.1))

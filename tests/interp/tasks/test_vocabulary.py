@@ -51,7 +51,7 @@ def byte_level_words():
 FOREIGN = {
     "some symbols": tokenizer_of(
         [
-            *[">>>", "===", "0", "1", "[0]", "a", "+", "3", "M4", "M17", "M150", "#", "c2", "c5"],
+            *[">>>", "===", "0", "1", "[0]", "a", "+", "3", "M4", "M17", "#", "c2", "c5"],
             *PUNCTUATION,
             *LETTERS,
             *WORDS[:300],
@@ -270,3 +270,62 @@ def test_fixed_labels_are_fitted_to_the_longest_length_asked_for():
     assert sample("parity-numeric", 1, 5, seed=0, vocabulary=fitted).length == 5
     with pytest.raises(ValueError, match="needs the label '6', which the vocabulary lacks"):
         sample("parity-numeric", 1, 6, seed=0, vocabulary=fitted)
+
+
+STRUCTURE = (">>>", "===", "0", "1")
+
+
+def named(count, first=1):
+    return [f"M{i}" for i in range(first, first + count)]
+
+
+def test_labels_by_name_are_taken_alone_where_there_are_enough():
+    """Other words would mean nothing to a model that was trained on these."""
+    words = list(WORDS[:300])
+    for count in (64, 128, 150, 192):
+        fitted = fit_vocabulary(tokenizer_of([*STRUCTURE, *words, *named(count)]), parse_format("parity-aligned"))
+        assert fitted.labels == tuple(named(min(count, 128)))
+        assert fitted.held_out == tuple(named(count)[128:])
+        assert set(fitted.ids) == {*STRUCTURE, *named(count)}
+        assert fitted.ids["M1"] == len(STRUCTURE) + 300 + 1
+
+
+def test_the_rule_goes_by_the_length_that_is_asked_for():
+    """A large tokenizer that happens to know ten such names: enough for 10 bits, filled up with words for more."""
+    words = [*WORDS, *(f"{a}{b}" for a, b in product(WORDS, "bdfgkl"))]
+    large = tokenizer_of([*STRUCTURE, *words, *named(10)])
+    assert len(large) > 4096
+    own = fit_vocabulary(large, parse_format("parity-aligned"), longest=10)
+    assert own.labels == tuple(named(10))
+    for longest in (11, 64):
+        filled = fit_vocabulary(large, parse_format("parity-aligned"), longest=longest)
+        assert (len(filled.labels), len(filled.held_out)) == (128, 64)
+        assert filled.ids["M1"] == large.get_vocab()["M1"]
+        assert text_of(large, filled.ids["M11"]) in WORDS
+    # Non-aligned parity takes two labels a bit.
+    assert len(fit_vocabulary(large, parse_format("parity-nonaligned"), longest=10).labels) == 128
+    assert len(fit_vocabulary(large, parse_format("parity-nonaligned"), longest=5).labels) == 10
+
+
+@pytest.mark.parametrize(("count", "own"), [(2, False), (3, True), (20, True)])
+def test_a_small_tokenizer_has_no_labels_but_its_own(count, own):
+    """Made for such a task, with fewer labels than the longest length takes; with fewer than three, words help out."""
+    names = named(count, first=7)
+    fitted = fit_vocabulary(tokenizer_of([*STRUCTURE, *WORDS[:60], *names]), parse_format("parity-gap1"))
+    assert (set(fitted.labels + fitted.held_out) == set(names)) == own
+    if own:
+        assert (fitted.labels, fitted.held_out) == (tuple(names), ())
+        length = count
+        assert sample("parity-gap1", 4, length, seed=0, vocabulary=fitted).length == length
+        with pytest.raises(ValueError, match=f"the vocabulary has {count}"):
+            sample("parity-gap1", 1, count + 1, seed=0, vocabulary=fitted)
+    else:
+        assert {"M7", "M8"} < set(fitted.ids)
+        assert len(fitted.labels) + len(fitted.held_out) > 40
+
+
+def test_labels_by_name_come_in_the_order_of_their_numbers_marked_or_not():
+    words = [*STRUCTURE, "M3", "ĠM1", "M10", "M2", "M2x", "M0", "M193", "ĠM3"]
+    fitted = fit_vocabulary(tokenizer_of(words), parse_format("parity-aligned"))
+    assert fitted.labels == ("M1", "M2", "M3", "M10")
+    assert [fitted.ids[m] for m in fitted.labels] == [6, 8, 5, 7]  # a bare token goes before a marked one
