@@ -12,15 +12,16 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 
-def load(name: str | Path, fmt: str | Format | None = None) -> Run:
+def load(name: str | Path, fmt: str | Format | None = None, longest: int | None = None) -> Run:
     """A run by its name (`<task>-<format>-<family>`), by a folder, or by a hub name ("owner/model").
 
     `fmt` poses a task to a model that has no `run.json`, such as a pretrained one; its symbols are mapped
-    to single tokens of the model's tokenizer. Raises `ValueError` with the nearest names for an unknown one.
+    to single tokens of the model's tokenizer, labels for at most `longest` bits. Raises `ValueError` with the
+    nearest names for an unknown one.
 
     >>> load("parity-aligned-alibi").sample(batch_size=1, length=2, seed=0).n_pos
     10
     """
     from experiments.names import load_named
 
-    return load_named(name, fmt)
+    return load_named(name, fmt) if longest is None else load_named(name, fmt, longest)

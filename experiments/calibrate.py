@@ -51,6 +51,9 @@ class Calibrate:
         for name in ("variants", "prompts", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1; got {getattr(self, name)}")
+        if self.repetitions < 0:
+            raise ValueError(f"--repetitions must be at least 0; got {self.repetitions}")
+        check_seed(self.seed)
         check_seed(self.seed + self.variants)
         names = self.mechanisms or MECHANISMS
         if unknown := sorted(set(names) - set(MECHANISMS)):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from interp.models import Run, load_run
-from interp.tasks import Format
+from interp.tasks import LONGEST, Format
 
 SHIPPED = Path(__file__).parent / "runs"
 OUT = Path("mnemoscope-out")
@@ -18,17 +18,17 @@ def shipped_runs() -> list[str]:
     return sorted(p.parent.name for p in SHIPPED.glob("*/run.json"))
 
 
-def load_named(name: str | Path, fmt: str | Format | None = None) -> Run:
+def load_named(name: str | Path, fmt: str | Format | None = None, longest: int = LONGEST) -> Run:
     """The run that a name means: a shipped run, a folder, a run under `mnemoscope-out`, or a hub name."""
     text = str(name)
     if text in shipped_runs():
-        return load_run(SHIPPED / text, fmt)
+        return load_run(SHIPPED / text, fmt, longest=longest)
     if Path(text).is_dir():
-        return load_run(text, fmt)
+        return load_run(text, fmt, longest=longest)
     if re.fullmatch(r"[\w.-]+", text) and (OUT / text).is_dir():
-        return load_run(OUT / text, fmt)
+        return load_run(OUT / text, fmt, longest=longest)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not text.startswith("."):
-        return load_run(text, fmt)
+        return load_run(text, fmt, longest=longest)
     known = shipped_runs() + sorted(p.parent.name for p in OUT.glob("*/run.json"))
     near = difflib.get_close_matches(text, known, n=3, cutoff=0.4)
     hint = f"nearest: {', '.join(near)}" if near else f"runs are {', '.join(known) or 'none yet'}"

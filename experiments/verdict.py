@@ -102,7 +102,7 @@ class Verdict:
             raise ValueError("name a run, such as parity-aligned-alibi, or a folder with --model")
         if self.model is not None and not self.model.is_dir():
             raise ValueError(f"{self.model} is no folder")
-        runs = [load(name, fmt) for name in names]
+        runs = [load(name, fmt, max(self.lengths, default=None)) for name in names]
         if repeated := {r.name for r in runs if sum(r.source == other.source for other in runs) > 1}:
             raise ValueError(f"{', '.join(sorted(repeated))} was named twice; a verdict over models counts each once")
         return [replace_name(run, names[k]) if sum(run.name == r.name for r in runs) > 1 else run
@@ -192,7 +192,7 @@ def _report(found: Found, run: Run) -> None:
         for name, role in finding.roles.items():
             print(f"  {name}: {role.status} - {role.reason}")
     print(f"verdict: {found.label}")
-    print(f"may be claimed {found.may_claim}")
+    print(f"may be claimed: {found.may_claim}")
     print(f"may not be claimed: {found.may_not_claim}")
     recipe = run.record.get("recipe", {})
     if share := recipe.get("rehearsal"):

@@ -17,11 +17,11 @@ from probes.history import read_stored_results
 from probes.identity import follow_the_label
 from probes.mistakes import learn_from_mistakes
 from probes.offsets import follow_offsets
-from probes.removal import DIGITS, HARMLESS, LABELS, find_idle_heads, find_resting_heads, remove_labels
+from probes.removal import discover, remove_labels
 from probes.routes import trace_identity
 from probes.shares import divide_margin
 from probes.subspaces import search_labels
-from probes.trials import OVERSAMPLE, choose, refuse, refuse_address
+from probes.trials import BOTH_DIFFER, OVERSAMPLE, check_shortest, choose, refuse, refuse_address
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -31,6 +31,8 @@ DESCRIBING = ("M7", "M8", "M9", "M10", "M11", "M12")
 ARMS = (*DECIDING, *DESCRIBING)
 # Prompts for arms whose cost grows with heads or steps, and for the discovery of idle heads.
 FEW = 24
+# Prompts that decide competence, at least: with fewer, not even a perfect model is surely above the gate.
+GATE = 128
 # Prompts for probes and for DAS, which learn, and the length at which DAS learns; it is tried at the others.
 SOME, MANY, DAS_LENGTH = 256, 900, 10
 
@@ -79,6 +81,7 @@ def battery(
         raise ValueError(f"name one or more different lengths; got {list(lengths)}")
     for length in lengths:
         run.check_length(length)
+        check_shortest(length)
     measured = []
     for length in lengths:
 
@@ -94,9 +97,10 @@ def _measure(
     arms: frozenset[str], competence: float | None, step: Callable[[str], object],
 ) -> Measured:  # fmt: skip
     step(f"length {length}: competence")
-    plain = draw(prompts, 0)
+    many = draw(max(prompts, GATE), 0)
+    plain = many.rows(slice(prompts))
     modes = ("forced",) if forced else modes_of(plain)
-    accuracy = tuple(row for mode in modes for row in accuracies(run.raw, plain, mode))
+    accuracy = tuple(row for mode in modes for row in accuracies(run.raw, many, mode))
     best = max(a.estimate.value for a in accuracy if a.metric == "step")
     refusal = refuse(plain)
     if refusal or (competence is not None and best < competence):
@@ -118,13 +122,11 @@ def _measure(
         return Measured(length, accuracy, (), str(error))
     if arms & {"M6", "shares"}:
         step(f"length {length}: which heads carry nothing from labels")
-        idle = find_idle_heads(model, draw(FEW, 2), LABELS)
-        digits_there = None
-        if idle.rests > HARMLESS:
-            resting = find_resting_heads(model, draw(FEW, 2), idle)
-            digits_there = find_idle_heads(model, draw(FEW, 2), DIGITS, among=resting)
-        arm(("M6",), lambda: remove_labels(model, plain, idle, digits_there))
-        arm(("shares",), lambda: divide_margin(model, trials, idle, address=no_address is None))
+        rest = discover(model, draw(FEW, 2), draw(FEW, 8))
+        arm(("M6",), lambda: remove_labels(model, plain, rest))
+        if "shares" in arms:
+            both = choose(draw(prompts * OVERSAMPLE, 7), seed, prompts // 2, cells=(BOTH_DIFFER,))
+            arm(("shares",), lambda: divide_margin(model, both, rest.idle, address=no_address is None))
     few = draw(FEW, 3)
     arm(("M7",), lambda: look_at_labels(run.model, few))
     arm(("M8",), lambda: [*decode_labels(model, draw(SOME, 4), seed), *erase_labels(model, draw(SOME, 4), few, seed)])

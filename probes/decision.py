@@ -26,13 +26,14 @@ HEADLINE = {"anchor": ("M1", "either side"), "placeholder": ("M5", "history in V
 class Margins:
     """Every threshold of the decision, fixed before looking (science 3). Frozen and versioned together."""
 
-    version: str = "2026-11b"
+    version: str = "2026-11c"
     rho: float = 0.10
     accuracy: float = 0.05
     competence: float = 0.95
     alpha: float = 0.05
-    # Intervals that decide at one length: M1, M2 and both, M3, M4, M5, M6, and four controls.
-    intervals: int = 11
+    # Intervals that decide at one length: M1, M2, both, and whatever is found, M3, M4, M5 by V and by K, M6 by answer
+    # and by margin, and five controls.
+    intervals: int = 15
 
     def to_json(self) -> dict:
         """The thresholds, as they are written beside every finding."""
@@ -229,9 +230,13 @@ def _at_length(
     judge = _Judge(measured.evidence, margins, level, tests or {})
     roles = {
         "anchor": RoleFinding(Status.NOT_APPLICABLE, measured.no_address) if measured.no_address else judge.anchor(),
-        "placeholder": judge.simple("placeholder"),
+        "placeholder": judge.placeholder(),
         "sink": judge.sink(),
     }
+    held = judge.find("M6", "margin held")
+    if _label(roles) == "unused" and held is not None and held.value.at(level).low > margins.rho:
+        reason = f"taking labels away leaves the answers, and moves {held.value} of their margin"
+        roles["sink"] = replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)
     removed = judge.find("M6", "remove labels, all heads: mean")
     label = _label(roles)
     if label == "unused" and removed is not None and removed.value.at(level).low > margins.accuracy:
@@ -283,6 +288,16 @@ class _Judge:
         reason = f"{e.arm}: {e.value} shows neither presence nor absence"
         return RoleFinding(Status.INDETERMINATE, reason, e.value, e.control)
 
+    def placeholder(self) -> RoleFinding:
+        """M5 through values; where those say no, through keys: a result can be read by being attended to."""
+        found, keys = self.simple("placeholder"), self.find("M5", "history in K at labels")
+        if found.status is not Status.ABSENT or keys is None or self.absent(keys):
+            return found
+        reason = f"through V {found.rho}, through K {keys.value}"
+        if self.present(keys):
+            return RoleFinding(Status.PRESENT, f"read by attention: {reason}", keys.value, keys.control)
+        return replace(found, status=Status.INDETERMINATE, reason=reason)
+
     def anchor(self) -> RoleFinding:
         """M1 and M2 together, held against M3 (renaming does nothing) and M4 (attention carries it)."""
         found = self.simple("anchor")
@@ -291,6 +306,11 @@ class _Judge:
         if any(s is None for s in swaps) or attention is None:
             return replace(found, status=Status.INDETERMINATE, reason="M1, M2 or M4 was not measured")
         sides = [s for s in swaps if s is not None]
+        whatever = self.find("M1", "whatever is found")
+        if whatever is not None and whatever.value.at(self.level).low > self.margins.rho:
+            reason = f"labels are checked rather than followed: their trade moves {whatever.value} of the margin where "
+            reason += "the same is found under both"
+            return replace(found, status=Status.UNRESOLVED, reason=reason)
         present, absent = [self.present(s) for s in sides], [self.absent(s) for s in sides]
         if any(present) and any(absent):
             only = sides[present.index(True)]

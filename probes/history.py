@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from interp.patching import Graft, transplant
 from interp.tasks import Batch, Role
-from probes.evidence import Evidence
+from probes.evidence import Evidence, Interval
 from probes.identity import full_effect
 from probes.intervals import ratio
 from probes.routes import answer_margin
@@ -22,7 +22,8 @@ def read_stored_results(model: PreTrainedModel, trials: Trials) -> list[Evidence
     """M5: rho when V at labels comes from a run with another history, attention frozen.
 
     "labels" takes every label but the one at which the answer is read; its control has another future instead.
-    Then input and output labels apart, and single layers.
+    Then input and output labels apart, and single layers. Last K at labels, with nothing frozen: a result can also
+    be read by whether its position is attended to, and then its value may say nothing.
     """
     x = trials.batch
     sides = {
@@ -38,14 +39,16 @@ def read_stored_results(model: PreTrainedModel, trials: Trials) -> list[Evidence
     entries["control"] = values_from(trials.other_future, trials.labels)
     for layer in range(model.config.num_hidden_layers):
         entries[f"labels, L{layer}"] = values_from(trials.other_history, trials.labels, (layer,))
+    entries["K"] = [Graft("k", trials.other_history, trials.labels)]
+    entries["K control"] = [Graft("k", trials.other_future, trials.labels)]
     full = full_effect(model, trials)
     moved = dict(zip(entries, -transplant(model, x, entries, answer_margin(trials)).change, strict=True))
-    control = ratio(moved.pop("control"), full, strata=trials.cell)
+    rho = {name: ratio(value, full, strata=trials.cell) for name, value in moved.items()}
+    control, keys, keys_control = (rho.pop(name) for name in ("control", "K", "K control"))
     question = "an earlier bit was another one, for what stands at labels alone: does the answer follow?"
-    return [
-        Evidence(
-            "M5", f"history in V at {name}", question, trials.length, "rho", ratio(value, full, strata=trials.cell),
-            control if name == "labels" else None, len(trials),
-        )
-        for name, value in moved.items()
-    ]  # fmt: skip
+
+    def evidence(name: str, value: Interval, control: Interval | None) -> Evidence:
+        return Evidence("M5", f"history in {name}", question, trials.length, "rho", value, control, len(trials))
+
+    found = [evidence(f"V at {name}", value, control if name == "labels" else None) for name, value in rho.items()]
+    return [*found, evidence("K at labels", keys, keys_control)]

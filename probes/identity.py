@@ -17,22 +17,25 @@ from interp.forward import readout
 from interp.tasks import Batch, Role, counterfactual
 from probes.evidence import Evidence, Interval
 from probes.intervals import ratio, wilson
-from probes.trials import Trials
+from probes.trials import BOTH_DIFFER, Trials
 
-# Effects in the three cells of `Trials`, weighted so that whatever is found under a label counts once: its bit
-# changes the answer in cells 0 and 2, the state stored with it in 1 and 2, the state before it in 0 and 1.
-EACH_MAP_ONCE = (0.5, 0.5, 0.5)
-MAPS = {"bit": (0.5, -0.5, 0.5), "state": (-0.5, 0.5, 0.5), "state before": (0.5, 0.5, -0.5)}
+# Effects in the four cells of `Trials`, weighted so that whatever is found under a label counts once: its bit
+# changes the answer in cells 0 and 2, the state stored with it in 1 and 2, the state before it in 0 and 1, and what
+# changes it in cell 3 too follows nothing (a model that reads by index and breaks where labels do not agree).
+EACH_MAP_ONCE = (0.5, 0.5, 0.5, -1.5)
+MAPS = {"bit": (0.5, -0.5, 0.5, -0.5), "state": (-0.5, 0.5, 0.5, -0.5), "state before": (0.5, 0.5, -0.5, -0.5)}
+SAME_UNDER_BOTH = 3
 
 
 def follow_the_label(model: PreTrainedModel, trials: Trials, seed: int) -> list[Evidence]:
     """M1, M2 and M3 on one length: how much of the margin, and how often the answer, follows the label.
 
     rho = [m(x) - m(do)] / [m(x) - m(x~)], where m is the teacher-forced margin of the original answer at
-    the step read and x~ is the prompt with that step's bit edited and the written scratchpad kept. The three
+    the step read and x~ is the prompt with that step's bit edited and the written scratchpad kept. The four
     cells of trials are weighted so that a label which leads to the bit, to a stored state, or to both counts 1;
     `details["maps"]` has the parts. The matched control trades two labels that the step does not use. "either
-    side" is the mean of M1 and M2 in each prompt.
+    side" is the mean of M1 and M2 in each prompt; "whatever is found" its effect where the bit and the state
+    under both labels are the same, so that an answer which follows the label does not change.
     """
     x = trials.batch
     full = full_effect(model, trials)
@@ -54,7 +57,7 @@ def follow_the_label(model: PreTrainedModel, trials: Trials, seed: int) -> list[
         details = {
             "maps": {name: by_cell(value, full, trials, weights).to_json() for name, weights in MAPS.items()},
             # Where both maps say that the answer changes.
-            "follows": asdict(_share(follows[trials.cell == 2])),
+            "follows": asdict(_share(follows[trials.cell == BOTH_DIFFER])),
             "control follows": asdict(_share(control_follows)),
         }
         question = f"two {side} labels trade places: does the answer follow the label?"
@@ -67,6 +70,9 @@ def follow_the_label(model: PreTrainedModel, trials: Trials, seed: int) -> list[
             "M1", "either side", question, trials, by_cell(mean, full, trials), ratio(matched, full, strata=trials.cell)
         )
     )
+    same = trials.cell == SAME_UNDER_BOTH
+    question = "the same is found under both labels: does the trade change the answer all the same?"
+    found.append(_evidence("M1", "whatever is found", question, trials.rows(same), ratio(mean[same], full[same])))
     question = "every label gets another name, the same wherever it stands: does anything change?"
     if x.format.labels == "pool":
         value, _ = moved(counterfactual.rename_labels(x, seed + 1))
@@ -89,7 +95,7 @@ def by_cell(
     moved: Float[Tensor, " batch"], full: Float[Tensor, " batch"], trials: Trials,
     weights: tuple[float, ...] = EACH_MAP_ONCE,
 ) -> Interval:  # fmt: skip
-    """rho of an intervention on identity, from its effects in the three cells."""
+    """rho of an intervention on identity, from its effects in the four cells."""
     return ratio(moved, full, strata=trials.cell, weights=weights)
 
 

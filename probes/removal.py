@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.forward import predict
-from interp.patching import Knockout, accuracy, kl, knock_out, knock_out_for, logit_diff, probability
+from interp.patching import Graft, Knockout, accuracy, kl, knock_out, knock_out_for, logit_diff, probability, transplant
 from interp.patching.knockouts import Head, Mode
 from interp.tasks import Batch, Role
 from probes.evidence import Evidence, Interval
@@ -48,6 +49,12 @@ class Idle:
     output_side: tuple[Head, ...]
     rests: float = 0.0
 
+    def without(self, other: Idle) -> Idle:
+        """These heads but for the other's."""
+        sides = zip((self.input_side, self.output_side), (other.input_side, other.output_side), strict=True)
+        inputs, outputs = (tuple(h for h in own if h not in gone) for own, gone in sides)
+        return Idle(self.src, inputs, outputs)
+
     def knockouts(self, batch: Batch, mode: Mode) -> tuple[Knockout, ...]:
         """The removal of `src` from these heads; empty where there are none."""
         sides = zip(sides_of(batch), (self.input_side, self.output_side), strict=True)
@@ -55,13 +62,14 @@ class Idle:
 
 
 def find_idle_heads(
-    model: PreTrainedModel, batch: Batch, src: tuple[Role, ...] = LABELS, among: Idle | None = None
+    model: PreTrainedModel, batch: Batch, src: tuple[Role, ...] = LABELS, among: Idle | None = None,
+    other: Batch | None = None,
 ) -> Idle:  # fmt: skip
     """Which heads carry nothing from labels (or from `src`)? Use prompts that are used for nothing else.
 
     Heads are sorted by what their replacement takes from the answer's probability; of those that lose at most
     `HARMLESS` alone, the longest list that loses at most that together is found by bisection. `among`: the heads
-    to choose from; None for all.
+    to choose from; None for all. `other`: other prompts of the same layout, whose keys must serve as well.
     """
     metric = probability(batch, among_answers=True)
     heads = (_all_heads(model),) * 2 if among is None else (among.input_side, among.output_side)
@@ -84,7 +92,43 @@ def find_idle_heads(
         low, high = (middle, high) if joint_loss(first(middle), "mean") <= HARMLESS else (low, middle)
         middle = (low + high) // 2
     idle = first(low)
+    if other is not None:
+        idle = _without_telling_keys(model, batch, other, idle)
     return replace(idle, rests=joint_loss(idle, "renormalise"))
+
+
+def _without_telling_keys(model: PreTrainedModel, batch: Batch, other: Batch, idle: Idle) -> Idle:
+    """The heads in which it does not matter whose keys stand at `src`: keys from other prompts lose nothing.
+
+    A constant value can still tell something by how much it is attended to. The keys of all heads are taken
+    together; where that loses something, heads that lose something alone are left out.
+    """
+    metric = probability(batch, among_answers=True)
+    at = torch.isin(batch.role, torch.tensor(idle.src)).unsqueeze(0)
+    kv_groups = model.config.num_attention_heads // _kv_heads(model)
+
+    def keys(heads: Collection[Head]) -> list[Graft]:
+        layers = sorted({layer for layer, _ in heads})
+        by_layer = {i: tuple(sorted({h // kv_groups for j, h in heads if j == i})) for i in layers}
+        return [Graft("k", other, at, (layer,), some) for layer, some in by_layer.items()]
+
+    def lost(entries: dict[str, list[Graft]]) -> list[float]:
+        return (-transplant(model, batch, entries, metric).change.mean(dim=-1)).tolist()
+
+    heads = sorted({*idle.input_side, *idle.output_side})
+    if not heads or lost({"all": keys(heads)})[0] <= HARMLESS:
+        return idle
+    alone = lost({f"L{i}H{j}": keys([(i, j)]) for i, j in heads})
+    order = sorted(zip(alone, heads, strict=True))
+    telling = [head for loss, head in order if loss > HARMLESS]
+    rest = [head for _, head in order if head not in telling]
+    while rest and lost({"rest": keys(rest)})[0] > HARMLESS:  # they tell it together
+        telling.append(rest.pop())
+    return idle.without(Idle(idle.src, tuple(telling), tuple(telling)))
+
+
+def _kv_heads(model: PreTrainedModel) -> int:
+    return getattr(model.config, "num_key_value_heads", None) or model.config.num_attention_heads
 
 
 def find_resting_heads(model: PreTrainedModel, batch: Batch, idle: Idle) -> Idle:
@@ -101,18 +145,65 @@ def find_resting_heads(model: PreTrainedModel, batch: Batch, idle: Idle) -> Idle
     return replace(idle, input_side=inputs, output_side=outputs)
 
 
-def remove_labels(
-    model: PreTrainedModel, batch: Batch, idle: Idle, digits_there: Idle | None = None
-) -> list[Evidence]:  # fmt: skip
+def find_counting_heads(model: PreTrainedModel, batch: Batch, resting: Idle) -> Idle:
+    """The resting heads that miss digits as they miss labels: their denominator counts tokens, whatever they are.
+
+    A head that looks everywhere alike knows from one over the number of keys how far it has come (the position
+    that rotary and position-free models compute so). Labels are no sink there: any token would do, and what the
+    attention on them does is carried on. Discovery, as `find_idle_heads`.
+    """
+    metric = probability(batch, among_answers=True)
+    digits = replace(resting, src=DIGITS)
+    found: list[list[Head]] = [[], []]
+    for side, heads in enumerate((digits.input_side, digits.output_side)):
+        for head in heads:
+            at = sides_of(batch)[side]
+            entries = {mode: _remove(DIGITS, at, [head], mode) for mode in ("renormalise", "mean")}
+            shared, replaced = (-knock_out(model, batch, entries, metric).change.mean(dim=-1)).tolist()
+            if shared - replaced > HARMLESS:
+                found[side].append(head)
+    return replace(resting, input_side=tuple(found[0]), output_side=tuple(found[1]))
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What discovery found: idle heads but for those that count; those that count; the control's heads.
+
+    `digits`: heads that rest on labels and carry nothing from digits, from which digits are taken; None where the
+    model rests on labels nowhere.
+    """
+
+    idle: Idle
+    counting: Idle
+    digits: Idle | None
+
+
+def discover(model: PreTrainedModel, batch: Batch, other: Batch) -> Rest:
+    """Sorts the heads for `remove_labels`, on prompts that are used for nothing else; `other` are as many more."""
+    idle = find_idle_heads(model, batch, other=other)
+    none = Idle(LABELS, (), ())
+    if idle.rests <= HARMLESS:
+        return Rest(idle, none, None)
+    resting = find_resting_heads(model, batch, idle)
+    counting = find_counting_heads(model, batch, resting)
+    if counting.input_side or counting.output_side:
+        # What others rest on may have been hidden behind those that count, and is looked for again.
+        idle = find_idle_heads(model, batch, among=idle.without(counting), other=other)
+        if idle.rests <= HARMLESS:
+            return Rest(idle, counting, None)
+        resting = find_resting_heads(model, batch, idle)
+    return Rest(idle, counting, find_idle_heads(model, batch, DIGITS, among=resting))
+
+
+def remove_labels(model: PreTrainedModel, batch: Batch, rest: Rest) -> list[Evidence]:
     """M6 on one length: the three removals from all heads, and N + B on the idle ones.
 
     Accuracy is that among the answers, so that chance is one half in parity. Beside it the mean |change in margin|
     in logits, because a sink's removal changes the margin's sign both ways, and for all heads the KL in nats from
     the intact answer. "sink" is N + B on idle heads as a share of the accuracy above chance. Its matched control
-    takes as many other positions, the digits, away from the heads that rest on labels and carry nothing from
-    digits either (`digits_there`; None where there is no such head): a head that counts by its denominator would
-    miss those as well.
+    takes as many other positions, the digits, away from the heads that rest on labels (None where none does).
     """
+    idle = rest.idle
     n, above = len(batch), 1 - 1 / len(batch.format.outputs)
     steps = batch.at(Role.OUTPUT)
     sorts = {"accuracy": accuracy(batch, among_answers=True), "margin": logit_diff(batch)}
@@ -145,8 +236,15 @@ def remove_labels(
             continue
         clean = effect["accuracy"].base - (1 - above)
         value = ratio(lost["renormalise"] - lost["mean"], clean, floor=1 / n)
-        control = None if digits_there is None else _as_sink(model, batch, digits_there, clean)
-        details["idle heads"] = {"input side": idle.input_side, "output side": idle.output_side}
+        control = None if rest.digits is None else _as_sink(model, batch, rest.digits, clean)
+        margin = effect["margin"]
+        # Unsigned: a constant that labels add pushes half of the prompts' margins up and half down.
+        size = dict(zip(MODES, margin.change.abs(), strict=True))
+        held = ratio(size["renormalise"] - size["mean"], margin.base.abs())
+        question = "how much of the margin hangs on the labels' attention or on a constant of theirs?"
+        found.append(evidence("margin held", question, "share of the margin", held))
+        for key, some in (("idle heads", idle), ("counting heads", rest.counting)):
+            details[key] = {"input side": some.input_side, "output side": some.output_side}
         question = "do labels take attention, or add a constant, and carry nothing?"
         found.append(evidence("sink", question, "share of accuracy above chance", value,
                               control=control, details=details))  # fmt: skip

@@ -20,6 +20,9 @@ from interp.tasks.layout import generator
 SHORTEST = 5
 # Prompts drawn for each one that is wanted: at length 5 about one in five has the steps that are needed.
 OVERSAMPLE = 12
+CELLS = (0, 1, 2, 3)
+# Where both answer maps of a trade agree that the answer changes.
+BOTH_DIFFER = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,8 @@ class Trials:
 
     `partner < earlier < step < later`; `bystanders` hold different bits and come before `step`.
     `cell` says where trading labels of `step` and `partner` changes the answer (science 2.1: two answer maps):
-    0: the bit differs and the stored state does not; 1: the state differs and the bit does not; 2: both differ.
+    0: the bit differs and the stored state does not; 1: the state differs and the bit does not; 2: both differ;
+    3: neither does, so that what a trade changes there, it changes whatever stands under the labels.
     `answer` and `other` are token ids: the answer, and the one under every intervention that changes it.
     """
 
@@ -109,9 +113,6 @@ def refuse(batch: Batch) -> str | None:
         return f"{fmt} has no labels, so there is no mnemonic to test"
     if "direct" in fmt.name:
         return f"{fmt} has no output steps"
-    assert isinstance(batch.length, int)
-    if batch.length < SHORTEST:
-        return f"a length of at least {SHORTEST} is needed to choose a step and the others; got {batch.length}"
     return None
 
 
@@ -123,13 +124,16 @@ def refuse_address(batch: Batch) -> str | None:
     return None
 
 
-def choose(batch: Batch, seed: int, size: int | None = None) -> Trials:
-    """Random trials, as many in each cell (to one), at most `size`; prompts without such steps are left out.
+def choose(
+    batch: Batch, seed: int, size: int | None = None, cells: Sequence[int] = CELLS
+) -> Trials:  # fmt: skip
+    """Random trials, as many in each of `cells`, about `size`; prompts without such steps are left out.
 
     Raises `ValueError` for a format or length on which the interventions cannot be made, or when a cell is empty.
     """
     if reason := refuse(batch):
         raise ValueError(reason)
+    check_shortest(batch.length)
     gen = generator(seed)
     content = parity.read(batch)
     bits, n = content.bits, content.bits.shape[1]
@@ -139,13 +143,18 @@ def choose(batch: Batch, seed: int, size: int | None = None) -> Trials:
     number = torch.arange(n)
     partners = number < (step - 1).unsqueeze(1)
     bit_differs, state_differs = (x != x.gather(1, step.unsqueeze(1)) for x in (bits, state))
-    cells = torch.stack([bit_differs & ~state_differs, ~bit_differs & state_differs, bit_differs & state_differs])
-    possible = (cells & partners).any(dim=-1)  # [cell batch]
-    # The cell that is fewest so far in turn: a third of the prompts aims at each, and takes another if need be.
-    turn = (torch.arange(len(batch)).unsqueeze(0) + torch.arange(3).unsqueeze(1)) % 3
-    aims = torch.where(possible, turn, 3).min(dim=0)
-    cell, good = aims.indices, aims.values < 3
-    partner, _ = _one_of(cells[cell, torch.arange(len(batch))] & partners, gen)
+    kinds = torch.stack(
+        [bit_differs & ~state_differs, ~bit_differs & state_differs, bit_differs & state_differs,
+         ~bit_differs & ~state_differs]
+    )[list(cells)]  # fmt: skip
+    possible = (kinds & partners).any(dim=-1)  # [cell batch]
+    # The cells in turn: as many prompts aim at each, and take another if need be.
+    count = len(cells)
+    turn = (torch.arange(len(batch)).unsqueeze(0) + torch.arange(count).unsqueeze(1)) % count
+    aims = torch.where(possible, turn, count).min(dim=0)
+    chosen, good = aims.indices, aims.values < count
+    partner, _ = _one_of(kinds[chosen, torch.arange(len(batch))] & partners, gen)
+    cell = torch.tensor(list(cells))[chosen]
     earlier, _ = _one_of((number > partner.unsqueeze(1)) & (number < step.unsqueeze(1)), gen)
     later, _ = _one_of(number > step.unsqueeze(1), gen)
     free = (number < step.unsqueeze(1)) & (number != partner.unsqueeze(1))
@@ -157,14 +166,20 @@ def choose(batch: Batch, seed: int, size: int | None = None) -> Trials:
         batch, step + 1, partner + 1, earlier + 1, later + 1, (pair // n + 1, pair % n + 1), cell,
         symbols[answer], symbols[1 - answer],
     ).rows(good & has_pair)  # fmt: skip
-    return _balanced(found, size)
+    return _balanced(found, size, cells)
 
 
-def _balanced(trials: Trials, size: int | None) -> Trials:
+def check_shortest(length: int | tuple[int, int]) -> None:
+    """Raises `ValueError` for a length at which there is no step with all the others that a trial needs."""
+    if isinstance(length, int) and length < SHORTEST:
+        raise ValueError(f"a length of at least {SHORTEST} is needed to choose a step and the others; got {length}")
+
+
+def _balanced(trials: Trials, size: int | None, cells: Sequence[int]) -> Trials:
     """As many trials of each cell, in their order."""
-    members = [(trials.cell == c).nonzero().flatten() for c in range(3)]
+    members = [(trials.cell == c).nonzero().flatten() for c in cells]
     each = min(len(m) for m in members)
-    each = each if size is None else min(each, -(-size // 3))
+    each = each if size is None else min(each, -(-size // len(cells)))
     if each < 2:
         raise ValueError(
             f"too few prompts have the steps that are needed at length {trials.length}; ask for more prompts"

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from interp.models.bridge import boot_bridge
 from interp.models.families import family_of
 from interp.models.folder import RECORD, load_raw, load_tokenizer, read_record
-from interp.tasks import Batch, Format, Vocabulary, fit_vocabulary, parse_format, sample, sequence_length
+from interp.tasks import LONGEST, Batch, Format, Vocabulary, fit_vocabulary, parse_format, sample, sequence_length
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -92,12 +92,14 @@ def run_in_memory(name: str, raw: PreTrainedModel, fmt: str | Format, vocabulary
     return run
 
 
-def load_run(source: str | Path, fmt: str | Format | None = None, name: str | None = None) -> Run:
+def load_run(
+    source: str | Path, fmt: str | Format | None = None, name: str | None = None, longest: int = LONGEST
+) -> Run:  # fmt: skip
     """A run from a folder that `save_pretrained` wrote, or from a hub name such as "bigscience/bloomz-560m".
 
     Where there is no `run.json`, `fmt` must say which task to pose, and its symbols are mapped to single
-    tokens of the model's tokenizer. Where there is one, `fmt` may pose another format to the same weights
-    (the run's vocabulary must have its symbols).
+    tokens of the model's tokenizer, for prompts of at most `longest` bits. Where there is one, `fmt` may pose
+    another format to the same weights (the run's vocabulary must have its symbols).
     """
     source = str(source)
     record = read_record(Path(source)) if Path(source).is_dir() else None
@@ -107,7 +109,7 @@ def load_run(source: str | Path, fmt: str | Format | None = None, name: str | No
             what = "has no run.json" if Path(source).is_dir() else "is no folder here; as a hub name it has no run.json"
             raise ValueError(f"{source} {what}, so its task is not known: name a format, such as 'parity-aligned'")
         fmt = parse_format(fmt)
-        return Run(name, source, fmt, fit_vocabulary(load_tokenizer(source), fmt))
+        return Run(name, source, fmt, fit_vocabulary(load_tokenizer(source), fmt, longest))
     try:
         vocabulary = Vocabulary.from_json(record["vocabulary"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -32,13 +32,15 @@ class Graft:
     """A site that is taken from the run on `source`; the base itself as source freezes the site.
 
     `at`: `[batch pos]` or `[1 pos]`, positions that are taken (None: all); for "scores" (the attention before
-    its softmax, causal mask included) the positions that attend. `layers`: None for all.
+    its softmax, causal mask included) the positions that attend. `layers`, `heads`: None for all; k and v have the
+    key-value heads.
     """
 
     site: GraftSite
     source: Batch
     at: Bool[Tensor, "#batch pos"] | None = None
     layers: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.site not in GRAFT_SITES:
@@ -47,6 +49,8 @@ class Graft:
             raise ValueError(f"the graft of {self.site} names no position: nothing would be taken")
         if self.layers is not None and not self.layers:
             raise ValueError(f"the graft of {self.site} names no layer; None means all")
+        if self.heads is not None and (not self.heads or self.site not in ("q", "k", "v", "scores", "z")):
+            raise ValueError(f"heads must be named, and of q, k, v, scores or z; got {self.heads} of {self.site}")
 
 
 Part = Graft | Knockout
@@ -119,6 +123,9 @@ class _Plan:
             for layer in range(n_layers) if part.layers is None else part.layers:
                 if not 0 <= layer < n_layers:
                     raise ValueError(f"{name}: no layer {layer}; layers are 0 to {n_layers - 1}")
+                size = anatomy.n_kv_heads if part.site in ("k", "v") else anatomy.n_heads
+                if odd := [h for h in part.heads or () if not 0 <= h < size]:
+                    raise ValueError(f"{name}: {part.site} has no head {odd[0]}; heads are 0 to {size - 1}")
                 if (part.site, layer) in self.grafts:
                     raise ValueError(f"{name}: two grafts of {part.site} in layer {layer}; give one")
                 self.grafts[part.site, layer] = part
@@ -138,24 +145,29 @@ class _Plan:
             site, layer = place
             graft = self.grafts.get(place)
             new = None if graft is None else kept[id(graft.source)][place]
-            at = None if graft is None or graft.at is None else graft.at.expand(-1, graft.source.n_pos)
-            here = None if at is None else (at if len(at) == 1 else at[rows])
             gone = self.gone.get(layer) if site == "scores" else None
 
             def edit(
-                value: Tensor, _: Mapping, site: str = site, new: Tensor | None = new, here: Tensor | None = here,
+                value: Tensor, _: Mapping, graft: Graft | None = graft, new: Tensor | None = new,
                 gone: Tensor | None = gone,
             ) -> Tensor:  # fmt: skip
-                out = value if new is None else new
-                if new is not None and here is not None:
-                    out = torch.where(_shaped(here, site, value), new, value)
+                out = value if graft is None or new is None else torch.where(_taken(graft, rows, value), new, value)
                 return out.clone() if gone is None else out.masked_fill(gone.to(value.device), -torch.inf)
 
             found[place] = edit
         return found
 
 
-def _shaped(at: Bool[Tensor, "row pos"], site: str, value: Tensor) -> Tensor:
-    """Positions as a mask that broadcasts over a site's other axes; for scores, over the rows that attend."""
-    at = at.to(value.device)
-    return at[:, None, :, None] if site == "scores" else at.view(*at.shape, *(1,) * (value.ndim - 2))
+def _taken(graft: Graft, rows: Tensor, value: Tensor) -> Bool[Tensor, "..."]:
+    """Which entries of a site's value are taken, as a mask that broadcasts over its other axes."""
+    at = torch.ones(1, graft.source.n_pos, dtype=torch.bool) if graft.at is None else graft.at
+    at = (at if len(at) == 1 else at[rows]).to(value.device)
+    if value.ndim == 3:  # [row pos d_model]
+        return at.unsqueeze(-1)
+    size = value.shape[1 if graft.site == "scores" else 2]
+    heads = torch.ones(size, dtype=torch.bool, device=value.device)
+    if graft.heads is not None:
+        heads = torch.zeros_like(heads).index_fill(0, torch.tensor(graft.heads, device=value.device), True)
+    if graft.site == "scores":  # [row head dest src]: the rows that attend
+        return at[:, None, :, None] & heads[None, :, None, None]
+    return at[:, :, None, None] & heads[None, None, :, None]

@@ -14,7 +14,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-ARGV = ["calibrate", "--variants", "1", "--mechanisms", "A1", "--prompts", "48", "--repetitions", "2", "--workers", "1",
+ARGV = ["calibrate", "--variants", "1", "--mechanisms", "A1", "--repetitions", "2", "--workers", "1",
         "--seed", "4", "--out", "cal"]  # fmt: skip
 
 
@@ -52,11 +52,12 @@ def case(mechanism: str, label: str, expected: str, present: str = "", absent: s
     """A judged case in which the planted roles are those named in `expected`."""
     roles = {r: r in expected for r in ("anchor", "placeholder", "sink")}
     status = {r: "PRESENT" if r in present else "ABSENT" if r in absent else "INDETERMINATE" for r in roles}
+    kinds = {"rotation": False, "noise": 0.02 if dirt else 0.0, "superposition": False, "layernorm": False}
     return {
-        "mechanism": mechanism, "label": label, "truth": {"label": expected, "roles": roles, "shares": {"address": 0.5}},
+        "mechanism": mechanism, "label": label,
+        "truth": {"label": expected, "roles": roles, "shares": {"address": 0.5}},
         "roles": {r: {"status": status[r], "rho": 0.01} for r in roles}, "shares": {"address": 0.5},
-        "plan": {"dirt": {"rotation": False, "noise": 0.02 if dirt else 0.0, "superposition": False, "layernorm": False}},
-        "controls": {"M1 either side": 0.02, "M6 sink": 5.0}, **more,
+        "plan": {"dirt": kinds}, "controls": {"M1 either side": 0.02, "M6 sink": 5.0}, **more,
     }  # fmt: skip
 
 

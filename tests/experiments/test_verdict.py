@@ -74,8 +74,8 @@ def test_a_folder_of_a_stranger(stranger):
 
 
 def test_json_on_standard_output(stranger, capsys):
-    argv = ["verdict", "--model", str(stranger), "--format", "parity-aligned", "--lengths", "8", "--arms", "M5", "--json"]
-    assert main(argv) == 0
+    argv = ["verdict", "--model", str(stranger), "--format", "parity-aligned", "--lengths", "8", "--arms", "M5"]
+    assert main([*argv, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verdict"] == "undecided"
 
 

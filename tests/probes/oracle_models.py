@@ -21,7 +21,7 @@ from interp.tasks import Batch, Role, house_vocabulary, parse_format
 from probes.arms import Battery, battery
 from probes.planted import Plan, Planted, plant
 
-# Bits of a prompt, and prompts: 73 prompts without a mistake are the fewest that pass the gate of .95.
+# Bits of a prompt, and prompts: M6 believes no error below 1/prompts, so with 59 or fewer no sink is ever ABSENT.
 LENGTH, PROMPTS = 10, 75
 SHARES = {"mixture": 0.5, "A1 + unused": 0.5, "placeholder + unused": 0.5}
 

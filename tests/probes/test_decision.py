@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from probes.arms import Battery, Measured, battery
+from probes.arms import GATE, Battery, Measured, battery
 from probes.decision import HEADLINE, MARGINS, ROLES, SCHEMA, Status, verdict
 from probes.evidence import MODELS, PROMPTS, Accuracy, Evidence, Interval
 from probes.inference import sign_flip
+from probes.intervals import wilson
 from probes.planted import MECHANISMS
 from tests.probes import oracle_models
 from tests.probes.oracle_models import LENGTH, measured, planted, planted_run, random_run
@@ -219,7 +220,7 @@ def test_lengths_are_combined(case):
 
 def test_rho_is_the_mean_of_the_lengths_that_count():
     def two(second: float) -> Battery:
-        first = Measured(20, accuracy(), evidence(m5=0.8, remainder=0.2, **{"lost": 0.4}))
+        first = Measured(20, accuracy(), evidence(m5=0.8, remainder=0.2, lost=0.4))
         return Battery("x", "f", 96, 0, (first, Measured(40, accuracy(second), evidence(40, m5=0.4, remainder=0.6))))
 
     found, alone = verdict(two(1.0)), verdict(two(0.5))
@@ -438,10 +439,11 @@ def test_constant_labels_are_no_anchor_and_may_be_another_thing():
     assert found.label == "placeholder"
 
 
-def test_forty_eight_prompts_never_pass_the_gate():
-    """A Wilson interval of 48 right of 48 begins at .926: the battery measures, and the verdict cannot say."""
-    run = planted_run("content-addressed placeholder")
-    few = battery(run, (LENGTH,), seed=1, prompts=48, arms=("M5",))
-    assert few.measured[0].evidence
-    assert verdict(few).label == "not-applicable"
-    assert verdict(few, replace(MARGINS, competence=0.9)).roles["placeholder"].status is PRESENT
+@pytest.mark.parametrize("prompts", [24, 48])
+def test_few_prompts_do_not_close_the_gate(prompts):
+    """A Wilson interval of 48 right of 48 begins at .926, below the gate, so competence has more prompts."""
+    assert wilson(48, 48).low < MARGINS.competence < wilson(GATE, GATE).low
+    found = battery(planted_run("content-addressed placeholder"), (LENGTH,), prompts=prompts, arms=("M5",))
+    assert {a.n for a in found.measured[0].accuracy} == {GATE}
+    assert {e.n for e in found.measured[0].evidence} == {prompts}
+    assert verdict(found).roles["placeholder"].status is PRESENT

@@ -130,7 +130,6 @@ def test_a_seed_decides_and_another_differs():
         ("parity-direct", 10, "no labels"),
         ("parity-interleaved", 10, "no labels"),
         ("addition-aligned", 5, "not parity"),
-        ("parity-aligned", 4, "at least 5"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_a_reason(fmt, length, words):
@@ -138,6 +137,14 @@ def test_what_cannot_be_asked_is_refused_with_a_reason(fmt, length, words):
     assert words in (refuse(batch) or "")
     with pytest.raises(ValueError, match=words):
         choose(batch, seed=0)
+
+
+def test_a_length_without_room_for_the_steps_is_an_error():
+    batch = sample("parity-aligned", 100, 4, seed=0)
+    assert refuse(batch) is None  # the format is not to blame
+    with pytest.raises(ValueError, match=r"at least 5 is needed .* got 4"):
+        choose(batch, seed=0)
+    assert len(choose(sample("parity-aligned", 100, 5, seed=0), seed=0)) >= 6
 
 
 def test_labels_that_repeat_are_no_addresses_but_can_store():

@@ -124,7 +124,7 @@ def test_a_margin_may_be_of_labels():
 )
 def test_bad_margins(steps, answers, others, words):
     with pytest.raises(ValueError, match=words):
-        margin(BATCH, *map(torch.tensor, (steps, answers, others)))
+        margin(BATCH, torch.tensor(steps), torch.tensor(answers), torch.tensor(others))
 
 
 @pytest.mark.parametrize("step", [None, 2])
