@@ -26,7 +26,7 @@ class Calibrate:
     """Seed of the first variant; from 10,000 on no threshold was tuned."""
     mechanisms: tuple[str, ...] = ()
     """Mechanisms by name; default all."""
-    prompts: int = 96
+    prompts: int = 128
     """Prompts a case."""
     repetitions: int = 30
     """How often one variant of each of the repeated mechanisms is judged again, for coverage; 0 for none."""

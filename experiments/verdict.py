@@ -38,7 +38,7 @@ class Verdict:
     """Measure competence only with labels put there from outside; else also with labels that the model writes."""
     lengths: tuple[int, ...] = ()
     """Bits; default 20 and 40, or what fits into the model's positions."""
-    prompts: int = 96
+    prompts: int = 128
     """Prompts at each length."""
     seed: int = 0
     """Seed of the prompts and of the choice of steps."""
@@ -90,6 +90,8 @@ class Verdict:
         return 0
 
     def _load(self) -> list[Run]:
+        import torch
+
         from experiments import load
 
         fmt = self.format
@@ -103,10 +105,24 @@ class Verdict:
         if self.model is not None and not self.model.is_dir():
             raise ValueError(f"{self.model} is no folder")
         runs = [load(name, fmt, max(self.lengths, default=None)) for name in names]
-        if repeated := {r.name for r in runs if sum(r.source == other.source for other in runs) > 1}:
+        places = [Path(r.source).resolve() for r in runs]
+        if repeated := {r.name for r, place in zip(runs, places, strict=True) if places.count(place) > 1}:
             raise ValueError(f"{', '.join(sorted(repeated))} was named twice; a verdict over models counts each once")
+        shapes = {name: shape_of(run) for name, run in zip(names, runs, strict=True)}
+        if len(set(shapes.values())) > 1:
+            listed = "; ".join(f"{name} is {shape}" for name, shape in shapes.items())
+            raise ValueError(f"models that are judged together must differ in their seed alone; {listed}")
+        for run in runs:
+            if run.raw.device.type == "cpu" and run.raw.dtype in (torch.float16, torch.bfloat16):
+                run.raw.float()  # half precision is slow on a CPU, and its rounding is not what is asked about
         return [replace_name(run, names[k]) if sum(run.name == r.name for r in runs) > 1 else run
                 for k, run in enumerate(runs)]  # fmt: skip
+
+
+def shape_of(run: Run) -> str:
+    """What models of one configuration share."""
+    config = run.raw.config
+    return f"{config.model_type} with {config.num_hidden_layers} layers x {config.hidden_size}, posed {run.format}"
 
 
 def replace_name(run: Run, name: str) -> Run:

@@ -61,7 +61,7 @@ class Battery:
 
 
 def battery(
-    run: Run, lengths: Sequence[int] = (20, 40), seed: int = 0, prompts: int = 96, forced: bool = False,
+    run: Run, lengths: Sequence[int] = (20, 40), seed: int = 0, prompts: int = 128, forced: bool = False,
     arms: Collection[str] = DECIDING, competence: float | None = 0.9, step: Callable[[str], object] = lambda _: None,
 ) -> Battery:  # fmt: skip
     """Runs the arms on a run (`interp.models.Run`) at each length; `probes.verdict` decides what follows.

@@ -36,7 +36,7 @@ def as_run(planted: Planted) -> Run:
     return run_in_memory("model", planted.model, FORMAT, planted.vocabulary)
 
 
-def judge(mechanism: str, seed: int, prompts: int = 96) -> dict:
+def judge(mechanism: str, seed: int, prompts: int = 128) -> dict:
     """One case: a random variant is planted, proves its accuracy, and is judged at its longest length.
 
     A plain dictionary: plan, truth, accuracy, the verdict, and rho, interval and status of each role.
@@ -60,7 +60,7 @@ def judge(mechanism: str, seed: int, prompts: int = 96) -> dict:
     }  # fmt: skip
 
 
-def repeat(mechanism: str, seed: int, times: int, prompts: int = 96) -> dict:
+def repeat(mechanism: str, seed: int, times: int, prompts: int = 128) -> dict:
     """One model judged `times` over with fresh prompts: how often does each 95 % interval hold the truth?
 
     The truth is the mean over all repetitions, which has the error of one in sqrt(times). Roles whose estimates

@@ -26,7 +26,7 @@ HEADLINE = {"anchor": ("M1", "either side"), "placeholder": ("M5", "history in V
 class Margins:
     """Every threshold of the decision, fixed before looking (science 3). Frozen and versioned together."""
 
-    version: str = "2026-11c"
+    version: str = "2026-11d"
     rho: float = 0.10
     accuracy: float = 0.05
     competence: float = 0.95
@@ -237,10 +237,12 @@ def _at_length(
     if _label(roles) == "unused" and held is not None and held.value.at(level).low > margins.rho:
         reason = f"taking labels away leaves the answers, and moves {held.value} of their margin"
         roles["sink"] = replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)
-    removed = judge.find("M6", "remove labels, all heads: mean")
     label = _label(roles)
-    if label == "unused" and removed is not None and removed.value.at(level).low > margins.accuracy:
-        reason = f"no role is there, yet removing labels loses {removed.value} of accuracy"
+    # Only what counts by its denominator may miss labels that are used for nothing.
+    removals = [judge.find("M6", f"remove labels, all heads: {mode}") for mode in ("null", "mean")]
+    hurting = [e for e in removals if e is not None and e.value.at(level).low > margins.accuracy]
+    if label == "unused" and hurting:
+        reason = f"no role is there, yet removing labels loses {hurting[0].value} of accuracy"
         roles = {
             name: replace(r, status=Status.UNRESOLVED, reason=reason) if r.status is Status.ABSENT else r
             for name, r in roles.items()
@@ -343,8 +345,10 @@ class _Judge:
             found = self.simple("sink")
             if found.status is not Status.INDETERMINATE:
                 return found
-        else:
+        elif everywhere is not None:
             found = RoleFinding(Status.INDETERMINATE, "in every head labels carry something: a sink would not show")
+        else:
+            found = RoleFinding(Status.INDETERMINATE, "M6 was not measured")
         if everywhere is not None and "sink" not in self.tests:
             lost = everywhere.value.at(self.level)
             if -self.margins.accuracy < lost.low and lost.high < self.margins.accuracy:

@@ -11,7 +11,7 @@ N + B is then measured on those that carry nothing, together.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,8 +19,19 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.forward import predict
-from interp.patching import Graft, Knockout, accuracy, kl, knock_out, knock_out_for, logit_diff, probability, transplant
-from interp.patching.knockouts import Head, Mode
+from interp.patching import (
+    Graft,
+    Knockout,
+    PatchEffect,
+    accuracy,
+    kl,
+    knock_out,
+    knock_out_for,
+    logit_diff,
+    probability,
+    transplant,
+)
+from interp.patching.knockouts import Entry, Head, Mode
 from interp.tasks import Batch, Role
 from probes.evidence import Evidence, Interval
 from probes.intervals import mean, ratio
@@ -33,7 +44,7 @@ QUESTIONS: dict[Mode, str] = {
     "mean": "labels keep their attention and lose what depends on the prompt: what is lost?",
 }
 MODES = tuple(QUESTIONS)
-# Share of the answer's probability, in discovery, up to which heads count as carrying nothing.
+# Share of the answer's probability above chance, in discovery, up to which heads count as carrying nothing.
 HARMLESS = 0.02
 
 
@@ -67,15 +78,14 @@ def find_idle_heads(
 ) -> Idle:  # fmt: skip
     """Which heads carry nothing from labels (or from `src`)? Use prompts that are used for nothing else.
 
-    Heads are sorted by what their replacement takes from the answer's probability; of those that lose at most
-    `HARMLESS` alone, the longest list that loses at most that together is found by bisection. `among`: the heads
-    to choose from; None for all. `other`: other prompts of the same layout, whose keys must serve as well.
+    Heads are sorted by what their replacement takes of the answer's probability above chance; of those that lose
+    at most `HARMLESS` alone, the longest list that loses at most that together is found by bisection. `among`: the
+    heads to choose from; None for all. `other`: other prompts of the same layout, whose keys must serve as well.
     """
-    metric = probability(batch, among_answers=True)
     heads = (_all_heads(model),) * 2 if among is None else (among.input_side, among.output_side)
     units = [(side, head) for side in (0, 1) for head in heads[side]]
     entries = {str(unit): _remove(src, sides_of(batch)[unit[0]], [unit[1]], "mean") for unit in units}
-    lost = (-knock_out(model, batch, entries, metric).change.mean(dim=-1)).tolist()
+    lost = _losses(model, batch, entries)
     candidates = [units[k] for k in sorted(range(len(units)), key=lambda k: lost[k]) if lost[k] <= HARMLESS]
 
     def first(count: int) -> Idle:
@@ -84,7 +94,7 @@ def find_idle_heads(
 
     def joint_loss(idle: Idle, mode: Mode) -> float:
         parts = idle.knockouts(batch, mode)
-        return -float(knock_out(model, batch, {"joint": parts}, metric).change.mean()) if parts else 0.0
+        return _losses(model, batch, {"joint": parts})[0] if parts else 0.0
 
     low, high = 0, len(candidates) + 1
     middle = len(candidates)  # all of them first: as a rule that is the answer
@@ -95,6 +105,17 @@ def find_idle_heads(
     if other is not None:
         idle = _without_telling_keys(model, batch, other, idle)
     return replace(idle, rests=joint_loss(idle, "renormalise"))
+
+
+def _losses(model: PreTrainedModel, batch: Batch, entries: Mapping[str, Entry]) -> list[float]:
+    """What each removal takes of the answer's probability, as a share of what it has above chance."""
+    effect = knock_out(model, batch, entries, probability(batch, among_answers=True))
+    return (-effect.change.mean(dim=-1) / _above_chance(batch, effect)).tolist()
+
+
+def _above_chance(batch: Batch, effect: PatchEffect) -> float:
+    # A model of small margins answers right with little certainty; its shares are as large as another's.
+    return max(float(effect.base.mean()) - 1 / len(batch.format.outputs), 1e-3)
 
 
 def _without_telling_keys(model: PreTrainedModel, batch: Batch, other: Batch, idle: Idle) -> Idle:
@@ -113,7 +134,8 @@ def _without_telling_keys(model: PreTrainedModel, batch: Batch, other: Batch, id
         return [Graft("k", other, at, (layer,), some) for layer, some in by_layer.items()]
 
     def lost(entries: dict[str, list[Graft]]) -> list[float]:
-        return (-transplant(model, batch, entries, metric).change.mean(dim=-1)).tolist()
+        effect = transplant(model, batch, entries, metric)
+        return (-effect.change.mean(dim=-1) / _above_chance(batch, effect)).tolist()
 
     heads = sorted({*idle.input_side, *idle.output_side})
     if not heads or lost({"all": keys(heads)})[0] <= HARMLESS:
@@ -136,10 +158,9 @@ def find_resting_heads(model: PreTrainedModel, batch: Batch, idle: Idle) -> Idle
 
     Discovery, as `find_idle_heads`.
     """
-    metric = probability(batch, among_answers=True)
     units = [(side, head) for side, heads in enumerate((idle.input_side, idle.output_side)) for head in heads]
     entries = {str(u): _remove(idle.src, sides_of(batch)[u[0]], [u[1]], "renormalise") for u in units}
-    lost = (-knock_out(model, batch, entries, metric).change.mean(dim=-1)).tolist()
+    lost = _losses(model, batch, entries)
     found = [unit for unit, loss in zip(units, lost, strict=True) if loss > HARMLESS] or units
     inputs, outputs = (tuple(head for s, head in found if s == side) for side in (0, 1))
     return replace(idle, input_side=inputs, output_side=outputs)
@@ -150,17 +171,18 @@ def find_counting_heads(model: PreTrainedModel, batch: Batch, resting: Idle) -> 
 
     A head that looks everywhere alike knows from one over the number of keys how far it has come (the position
     that rotary and position-free models compute so). Labels are no sink there: any token would do, and what the
-    attention on them does is carried on. Discovery, as `find_idle_heads`.
+    attention on them does is carried on. Only the denominator counts: the null sink must lose nothing, of labels or
+    digits. Discovery, as `find_idle_heads`.
     """
-    metric = probability(batch, among_answers=True)
     digits = replace(resting, src=DIGITS)
     found: list[list[Head]] = [[], []]
     for side, heads in enumerate((digits.input_side, digits.output_side)):
         for head in heads:
             at = sides_of(batch)[side]
-            entries = {mode: _remove(DIGITS, at, [head], mode) for mode in ("renormalise", "mean")}
-            shared, replaced = (-knock_out(model, batch, entries, metric).change.mean(dim=-1)).tolist()
-            if shared - replaced > HARMLESS:
+            entries = {mode: _remove(DIGITS, at, [head], mode) for mode in MODES}
+            entries["labels null"] = _remove(LABELS, at, [head], "null")
+            shared, *without_denominator = _losses(model, batch, entries)
+            if shared > HARMLESS and max(without_denominator) <= HARMLESS:
                 found[side].append(head)
     return replace(resting, input_side=tuple(found[0]), output_side=tuple(found[1]))
 

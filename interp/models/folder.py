@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 RECORD = "run.json"
 RECORD_VERSION = 1
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
 
 # What Hugging Face raises for files that are missing, damaged or senseless.
 _BAD_FILES = (
@@ -109,7 +110,10 @@ def read_record(folder: Path) -> dict | None:
 
 
 def load_tokenizer(source: str) -> Tokenizer:
-    """The tokenizer of a folder or of a hub name."""
+    """The tokenizer of a folder or of a hub name. Raises `ValueError` where there is none."""
+    folder = Path(source)
+    if folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES):
+        raise ValueError(f"{source} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except _BAD_FILES as error:

@@ -120,9 +120,8 @@ def fit_vocabulary(tokenizer: PreTrainedTokenizerBase, fmt: Format, longest: int
     vocab = tokenizer.get_vocab()
     special = set(tokenizer.all_special_ids)
     by_id = sorted((i, s) for s, i in vocab.items() if i not in special)
-    by_text: dict[str, int] = {}
-    for i, s in by_id:
-        by_text.setdefault(s, i)
+    # By name a special token serves too (`>>>` may be the tokenizer's bos); it never stands in for another symbol.
+    by_text: dict[str, int] = {s: i for s, i in vocab.items() if s.strip(SPACE_MARKS)}
     for i, s in by_id:  # a marked form serves where there is no bare one
         by_text.setdefault(s.lstrip(SPACE_MARKS), i)
 
@@ -132,7 +131,7 @@ def fit_vocabulary(tokenizer: PreTrainedTokenizerBase, fmt: Format, longest: int
     wanted = fmt.structure + tuple(dict.fromkeys(fmt.inputs + fmt.outputs)) + wanted_labels
     for symbol in wanted:
         token = by_text.get(symbol)
-        if token is not None and token not in taken:
+        if token is not None and token not in ids.values():
             ids[symbol] = token
             taken.add(token)
 
@@ -151,7 +150,7 @@ def fit_vocabulary(tokenizer: PreTrainedTokenizerBase, fmt: Format, longest: int
     if fmt.labels != "pool":
         return Vocabulary(ids, (), ())
     named = [f"M{i + 1}" for i in range(POOL_SIZE + HELD_OUT_SIZE)]
-    found = {m: by_text[m] for m in named if m in by_text and by_text[m] not in taken}
+    found = {m: by_text[m] for m in named if m in by_text and by_text[m] not in ids.values()}
     if len(found) >= fmt.labels_needed(longest) or (len(vocab) < SMALL and len(found) >= 3):
         # The tokenizer has labels of its own; other words would mean nothing to its model.
         own = tuple(found)

@@ -54,8 +54,8 @@ def test_each_purpose_has_prompts_of_its_own(monkeypatch: pytest.MonkeyPatch):
     run = Watched("x", "", base.format, base.vocabulary, made=base.made)
     battery(run, (8, 9), seed=3, prompts=24, arms=("M5", "M6", "M11"))
     seeds = [(length, seed) for _, length, seed, _ in drawn]
-    # Competence, trials, discovery and description, at each length; discovery may be drawn again for another purpose.
-    assert len(set(seeds)) == 8
+    # Competence, trials, discovery (twice) and description, at each length.
+    assert len(set(seeds)) == 10
     assert [size for size, *_ in drawn[:2]] == [arms.GATE, 24 * OVERSAMPLE]
     distinct = {(length, seed): {tuple(r) for r in batch.tokens.tolist()} for _, length, seed, batch in drawn}
     for length in (8, 9):

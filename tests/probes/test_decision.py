@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from probes.arms import GATE, Battery, Measured, battery
 from probes.decision import HEADLINE, MARGINS, ROLES, SCHEMA, Status, verdict
@@ -34,7 +35,8 @@ def evidence(length: int = 20, **values: Any) -> tuple[Evidence, ...]:
     arms = {
         "m1": ("M1", "swap input labels"), "m2": ("M2", "swap output labels"), "m3": ("M3", "rename labels"),
         "m4": ("M4", "attention"), "m5": HEADLINE["placeholder"], "sink": HEADLINE["sink"],
-        "either": HEADLINE["anchor"], "lost": ("M6", LOST), "masked": ("M6", MASKED),
+        "either": HEADLINE["anchor"], "lost": ("M6", LOST), "masked": ("M6", MASKED), "held": ("M6", "margin held"),
+        "null": ("M6", "remove labels, all heads: null"), "k5": ("M5", "history in K at labels"), "whatever": ("M1", "whatever is found"),
         "remainder": ("shares", "remainder"), "address": ("shares", "address"),
     }  # fmt: skip
     values = {"remainder": None, "address": None, **values}
@@ -48,7 +50,7 @@ def evidence(length: int = 20, **values: Any) -> tuple[Evidence, ...]:
         if value is None:
             continue
         interval = value if isinstance(value, Interval) else about(value)
-        control = values.get(f"{key}_control", 0.0 if key in ("m1", "m2", "m4", "m5", "sink", "either") else None)
+        control = values.get(f"{key}_control", 0.0 if key in ("m1", "m2", "m4", "m5", "k5", "sink", "either") else None)
         control = about(control) if isinstance(control, float | int) else control
         found.append(Evidence(arm, name, "?", length, "rho", interval, control, 96))
     return tuple(found)
@@ -102,6 +104,7 @@ CASES: dict[str, tuple[dict[str, Any], tuple[Status, ...], str]] = {
     "a path, and no effect": ({"m4": 1.0}, (TORN, ABSENT, ABSENT), "unresolved"),
     "a path and no effect, beside a sink": ({**SINK, "m4": 1.0}, (TORN, ABSENT, PRESENT), "unresolved"),
     "removal hurts and no role is there": ({"lost": 0.4, "masked": 0.4}, (TORN,) * 3, "unresolved"),
+    "a null removal hurts and no role is there": ({"null": 0.4, "masked": 0.4}, (TORN,) * 3, "unresolved"),
     "removal hurts within the margin": ({"lost": 0.03, "masked": 0.03}, (ABSENT,) * 3, "unused"),
     # What an anchor needs beside M1 and M2.
     "one side unsure": ({**ANCHOR, "m2": about(0.5, 0.6)}, (UNSURE, ABSENT, ABSENT), "undecided"),
@@ -111,6 +114,18 @@ CASES: dict[str, tuple[dict[str, Any], tuple[Status, ...], str]] = {
     "renaming unsure": ({**ANCHOR, "m3": WIDE}, (UNSURE, ABSENT, ABSENT), "undecided"),
     "no renaming": ({**ANCHOR, "m3": None}, (PRESENT, ABSENT, ABSENT), "anchor"),
     "absent, but for one side": ({"m2": about(0.09, 0.05), "either": 0.03}, (UNSURE, ABSENT, ABSENT), "undecided"),
+    "whatever is found": ({**ANCHOR, "whatever": 0.3}, (TORN, ABSENT, ABSENT), "unresolved"),
+    "whatever is found, perhaps": ({**ANCHOR, "whatever": WIDE}, (PRESENT, ABSENT, ABSENT), "anchor"),
+    # Results that are read by attention, and not by value.
+    "by keys": ({"k5": 1.0, "lost": 0.4, "masked": 0.4}, (ABSENT, PRESENT, ABSENT), "placeholder"),
+    "by keys, as the control": ({"k5": 1.0, "k5_control": 1.0}, (ABSENT, UNSURE, ABSENT), "undecided"),
+    "by keys, perhaps": ({"k5": WIDE}, (ABSENT, UNSURE, ABSENT), "undecided"),
+    "by values, and keys perhaps": ({**CONTENT, "k5": WIDE}, (ABSENT, PRESENT, ABSENT), "placeholder"),
+    "by values, perhaps, and by keys": ({"m5": WIDE, "k5": 1.0}, (ABSENT, UNSURE, ABSENT), "undecided"),
+    # A margin that hangs on labels while the answers stand.
+    "margin held": ({"held": 0.3}, (ABSENT, ABSENT, UNSURE), "undecided"),
+    "margin held, beside an anchor": ({**ANCHOR, "held": 0.3}, (PRESENT, ABSENT, ABSENT), "anchor"),
+    "margin held, perhaps": ({"held": WIDE}, (ABSENT,) * 3, "unused"),
     # What was not measured.
     "no M1": ({**ANCHOR, "m1": None}, (UNSURE, ABSENT, ABSENT), "undecided"),
     "no M4": ({**ANCHOR, "m4": None}, (UNSURE, ABSENT, ABSENT), "undecided"),
@@ -183,15 +198,17 @@ def test_refusals_say_why():
 
 def test_the_level_is_for_all_intervals_at_once():
     """An effect that is there at 95 % alone is not there at the simultaneous level, the less the more lengths."""
-    assert MARGINS.level(1) == pytest.approx(1 - 0.05 / 11)
-    assert MARGINS.level(2) == pytest.approx(1 - 0.05 / 22)
+    assert MARGINS.level(1) == pytest.approx(1 - 0.05 / MARGINS.intervals)
+    assert MARGINS.level(2) == pytest.approx(1 - 0.05 / MARGINS.intervals / 2)
+    assert MARGINS.intervals >= 11
     with pytest.raises(AttributeError):
         MARGINS.rho = 0.2  # type: ignore[misc]
     e = Interval(0.2, 0.2, 0.2, 0.04, 200)
     assert e.at(0.95).low > MARGINS.rho > e.at(MARGINS.level(1)).low
     assert verdict(one(evidence(m5=e))).roles["placeholder"].status is UNSURE
-    assert verdict(one(evidence(m5=replace(e, error=0.03)))).roles["placeholder"].status is PRESENT
-    narrow = replace(e, error=0.0335)
+    assert verdict(one(evidence(m5=replace(e, error=0.02)))).roles["placeholder"].status is PRESENT
+    half = [stats.t.ppf(0.5 + MARGINS.level(k) / 2, 200) for k in (1, 2)]
+    narrow = replace(e, error=0.1 / (sum(half) / 2))
     assert narrow.at(MARGINS.level(1)).low > MARGINS.rho > narrow.at(MARGINS.level(2)).low
     two = [Measured(n, accuracy(length=n), evidence(n, m5=narrow)) for n in (20, 40)]
     assert verdict(one(evidence(m5=narrow))).roles["placeholder"].status is PRESENT

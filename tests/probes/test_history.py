@@ -1,6 +1,7 @@
 """M5 on planted models: stored results are found where they are read, and a decodable one that nobody reads is not."""
 
 import pytest
+import torch
 
 from interp.patching import transplant
 from interp.tasks import sample
@@ -11,9 +12,13 @@ from tests.probes.oracle_models import planted
 
 
 def stored(mechanism: str, architecture: str = "gpt2", fmt: str = "parity-aligned"):
+    return {e.name.removeprefix("history in V at "): e for e in read_all(mechanism, architecture, fmt)}
+
+
+def read_all(mechanism: str, architecture: str = "gpt2", fmt: str = "parity-aligned"):
     model = planted(mechanism, architecture)
     trials = choose(sample(fmt, 240, 10, 0, model.vocabulary), 0, 24)
-    return {e.name.removeprefix("history in V at "): e for e in read_stored_results(model.model, trials)}
+    return read_stored_results(model.model, trials)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +49,17 @@ def test_what_is_stored_at_labels_is_found_at_the_reader(mechanism, architecture
     assert found["input labels"].control is None
 
 
+HISTORY = {"K": "other_history", "K control": "other_future"}
+
+
+@pytest.mark.parametrize("mechanism", ["placeholder", "A1", "unused, decodable"])
+def test_what_is_read_by_value_is_not_read_by_key(mechanism):
+    keys = {e.name: e for e in read_all(mechanism)}["history in K at labels"]
+    assert keys.value.value == pytest.approx(0, abs=0.02)
+    assert keys.control is not None
+    assert keys.control.value == pytest.approx(0, abs=0.02)
+
+
 def test_attention_is_frozen_in_every_entry(monkeypatch: pytest.MonkeyPatch):
     """All scores of the base, in all layers, so that nothing but values can act."""
     model = planted("placeholder")
@@ -56,7 +72,12 @@ def test_attention_is_frozen_in_every_entry(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(history, "transplant", watched)
     read_stored_results(model.model, trials)
-    assert len(seen) == 6
+    assert len(seen) == 8
+    for name in ("K", "K control"):
+        (alone,) = seen.pop(name)  # with nothing frozen: keys act through attention
+        assert (alone.site, alone.layers) == ("k", None)
+        assert torch.equal(alone.at, trials.labels)
+        assert torch.equal(alone.source.tokens, getattr(trials, HISTORY[name]).tokens)
     for frozen, taken in seen.values():
         assert (frozen.site, frozen.source, frozen.at, frozen.layers) == ("scores", trials.batch, None, None)
         assert taken.site == "v"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from interp.tasks import parity, sample
+from interp.tasks import Role, parity, sample
 from probes.identity import EACH_MAP_ONCE, MAPS, by_cell, follow_the_label, full_effect, margins
 from probes.trials import Trials, choose
 from tests.probes.oracle_models import OracleModel, planted
@@ -69,12 +69,15 @@ def test_maps_say_what_is_stored_under_a_label(stored, share):
 
 
 def test_weights_undo_the_cells():
-    """An effect in two cells of three is one map; the weights are the inverse of that table."""
-    cells = {"bit": (1, 0, 1), "state": (0, 1, 1), "state before": (1, 1, 0)}
+    """An effect in two cells of four is one map; the weights are the inverse of that table. What acts in all cells
+    alike follows nothing."""
+    cells = {"bit": (1, 0, 1, 0), "state": (0, 1, 1, 0), "state before": (1, 1, 0, 0)}
     for name, effects in cells.items():
         for other, weights in MAPS.items():
             assert sum(w * e for w, e in zip(weights, effects, strict=True)) == (name == other)
         assert sum(w * e for w, e in zip(EACH_MAP_ONCE, effects, strict=True)) == 1
+    assert sum(EACH_MAP_ONCE) == 0
+    assert all(sum(weights) == 0 for weights in MAPS.values())
 
 
 def test_either_side_is_the_mean_of_both_sides():
@@ -83,6 +86,31 @@ def test_either_side_is_the_mean_of_both_sides():
     found = {(e.arm, e.name): e for e in follow_the_label(OracleModel(trials.batch, 0.3), trials, 0)}  # type: ignore[arg-type]
     m1, m2, both = (found[name].value.value for name in (INPUTS, OUTPUTS, EITHER))
     assert both == pytest.approx((m1 + m2) / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("stored", MAPS)
+def test_a_model_that_breaks_where_labels_disagree_follows_nothing(stored):
+    """It reads by index, and is only less sure of itself where the labels of a step do not match."""
+    trials = trials_of()
+
+    class Checks(OracleModel):
+        def __call__(self, tokens, use_cache, logits_to_keep):
+            out = super().__call__(tokens, use_cache, logits_to_keep)
+            sides = (tokens[:, trials.batch.at(role)] for role in (Role.INPUT_LABEL, Role.OUTPUT_LABEL))
+            differs = torch.ne(*sides).any(dim=1)
+            out.logits[differs] *= 0.5
+            return out
+
+    found = follow_the_label(Checks(trials.batch, 0.0, stored=stored), trials, 0)  # type: ignore[arg-type]
+    values = {(e.arm, e.name): e for e in found}
+    assert values["M1", "whatever is found"].value.value == pytest.approx(0.25, abs=1e-6)
+    for name in (INPUTS, OUTPUTS, EITHER):
+        assert values[name].value.value == pytest.approx(0.0, abs=1e-6)
+    # The before half: nothing is moved where the label is followed and the same is found under both.
+    for e in follow_the_label(OracleModel(trials.batch, 1.0, stored=stored), trials, 0):  # type: ignore[arg-type]
+        if e.name == "whatever is found":
+            assert e.value.value == pytest.approx(0.0, abs=1e-6)
+            assert e.n == len(trials) // 4
 
 
 def test_a_model_that_shies_at_new_names_fails_the_held_out_half_of_m3():
@@ -144,8 +172,8 @@ def test_where_bits_differ_a_stored_state_shows_half():
     trials = choose(sample("parity-aligned", 240, 10, 0, model.vocabulary), 0, 48)
     full = full_effect(model.model, trials)
     moved = margins(model.model, trials.batch, trials)[0] - margins(model.model, trials.swapped_inputs, trials)[0]
-    assert by_cell(moved, full, trials, (0.5, 0.0, 0.5)).value == pytest.approx(0.5, abs=0.01)
+    assert by_cell(moved, full, trials, (0.5, 0.0, 0.5, 0.0)).value == pytest.approx(0.5, abs=0.01)
     assert by_cell(moved, full, trials).value == pytest.approx(1.0, abs=0.01)
     differs = parity.read(trials.batch).bits
-    rows = trials.cell != 1
+    rows = torch.isin(trials.cell, torch.tensor((0, 2)))
     assert (differs.gather(1, trials.step[:, None] - 1) != differs.gather(1, trials.partner[:, None] - 1))[rows].all()

@@ -40,7 +40,8 @@ def resting_of(mechanism: str, architecture: str = "gpt2") -> Idle:
 
 @cache
 def rest_of(mechanism: str, architecture: str = "gpt2") -> Rest:
-    return discover(planted(mechanism, architecture).model, batch_of(mechanism, architecture, 24, 7))
+    first, other = (batch_of(mechanism, architecture, 24, seed) for seed in (7, 8))
+    return discover(planted(mechanism, architecture).model, first, other)
 
 
 @cache

@@ -5,22 +5,22 @@ import pytest
 from interp.tasks import sample
 from probes.removal import LABELS, Idle, find_idle_heads
 from probes.shares import FACTORS, divide_margin
-from probes.trials import choose
+from probes.trials import BOTH_DIFFER, choose
 from tests.probes.oracle_models import planted
 
 NO_SINK = Idle(LABELS, (), ())
 
 
 def shares(
-    mechanism: str, architecture: str = "gpt2", idle: Idle | None = NO_SINK, address: bool = True, size: int = 36
+    mechanism: str, architecture: str = "gpt2", idle: Idle | None = NO_SINK, address: bool = True, size: int = 12
 ):  # fmt: skip
     model = planted(mechanism, architecture)
-    trials = choose(sample("parity-aligned", 300, 10, 0, model.vocabulary), 0, size)
+    trials = choose(sample("parity-aligned", 300, 10, 0, model.vocabulary), 0, size, (BOTH_DIFFER,))
     if idle is None:
         idle = find_idle_heads(model.model, sample("parity-aligned", 24, 10, 5, model.vocabulary))
     found = divide_margin(model.model, trials, idle, address)
     assert [e.name for e in found] == [*FACTORS, "interaction", "remainder"]
-    assert {e.n for e in found} == {size // 3}
+    assert {e.n for e in found} == {size}
     return {e.name: e.value for e in found}
 
 
@@ -55,7 +55,7 @@ def test_shares_and_remainder_sum_to_one(mechanism):
 
 def test_a_sink_has_a_share_and_the_others_none():
     """Its flood turns about half of the answers over; the same without its heads is nothing (the before half)."""
-    found = shares("sink", idle=None, size=90)
+    found = shares("sink", idle=None, size=30)
     assert 0.1 < found["normalisation"].value < 0.9
     assert found["address"].value == pytest.approx(0, abs=0.02)
     assert found["content"].value == pytest.approx(0, abs=0.02)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from interp.tasks import Role, parity, sample
-from probes.trials import Trials, choose, refuse, refuse_address
+from probes.trials import BOTH_DIFFER, CELLS, Trials, choose, refuse, refuse_address
 
 SIZE = 240
 
@@ -43,7 +43,8 @@ def test_cells_are_what_the_bits_and_parities_say(length):
         i, j = int(t.step[row]), int(t.partner[row])
         bit_differs = bits[i - 1] != bits[j - 1]
         state_differs = sum(bits[:i]) % 2 != sum(bits[:j]) % 2
-        assert int(t.cell[row]) == {(True, False): 0, (False, True): 1, (True, True): 2}[bit_differs, state_differs]
+        table = {(True, False): 0, (False, True): 1, (True, True): 2, (False, False): 3}
+        assert int(t.cell[row]) == table[bit_differs, state_differs]
         first, second = (int(b[row]) for b in t.bystanders)
         assert bits[first - 1] != bits[second - 1]
         assert first < i
@@ -53,10 +54,21 @@ def test_cells_are_what_the_bits_and_parities_say(length):
 
 @pytest.mark.parametrize("length", [5, 12])
 def test_cells_are_balanced(length):
-    counts = trials_of(length).cell.bincount(minlength=3)
+    counts = trials_of(length).cell.bincount(minlength=4)
     assert counts.min() == counts.max() >= 20
-    assert trials_of(length, size=30).cell.bincount(minlength=3).tolist() == [10, 10, 10]
-    assert trials_of(length, size=31).cell.bincount(minlength=3).tolist() == [11, 11, 11]  # to one
+    assert trials_of(length, size=40).cell.tolist().count(3) == 10
+    assert trials_of(length, size=40).cell.bincount(minlength=4).tolist() == [10, 10, 10, 10]
+    assert trials_of(length, size=41).cell.bincount(minlength=4).tolist() == [11, 11, 11, 11]  # about 41
+
+
+def test_some_cells_alone():
+    batch = sample("parity-aligned", SIZE, 12, seed=1)
+    for cells in ((BOTH_DIFFER,), (3, 0)):
+        found = choose(batch, 2, 40, cells)
+        assert found.cell.bincount(minlength=4).tolist() == [(c in cells) * 40 // len(cells) for c in CELLS]
+        tables = (getattr(parity.read(found.batch), name) for name in ("bits", "parities"))
+        bit, state = (at(table, found.step) != at(table, found.partner) for table in tables)
+        assert torch.equal(2 * bit + state, torch.tensor([2, 1, 3, 0])[found.cell])
 
 
 def test_answers_are_the_right_one_and_the_wrong_one():
@@ -107,7 +119,7 @@ def test_masks_name_the_positions():
 def test_rows_keep_everything_together():
     t = trials_of(9)
     some = t.rows(t.cell == 2)
-    assert len(some) == len(t) // 3
+    assert len(some) == len(t) // 4
     assert set(some.cell.tolist()) == {2}
     kept = (t.cell == 2).nonzero().flatten()
     for name in ("step", "partner", "earlier", "later", "answer", "other"):
