@@ -71,7 +71,7 @@ class Calibrate:
         ]
         missing = [job for job in jobs if not job[0].exists()]
         with (
-            ProcessPoolExecutor(self.workers, mp_context=_spawn(), initializer=_one_thread) as pool,
+            ProcessPoolExecutor(self.workers, mp_context=_spawn(), initializer=_start_worker) as pool,
             tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="case", file=sys.stderr, disable=None) as bar,
         ):
             futures = {pool.submit(work, *args): path for path, work, args in missing}
@@ -116,10 +116,21 @@ def _spawn():
     return multiprocessing.get_context("spawn")
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
+    """One thread each (a pool shares the cores better than each would split small products), and no orphans."""
     import os
+    import threading
+    import time
 
-    os.environ["OMP_NUM_THREADS"] = "1"  # a pool shares the cores better than each would split small products
+    parent = os.getppid()
+
+    def follow_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=follow_parent, daemon=True).start()
+    os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
     torch.set_num_threads(1)

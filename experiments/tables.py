@@ -11,6 +11,7 @@ from experiments.names import SHIPPED, shipped_runs
 LENGTHS = (10, 20, 30, 40, 60)
 METRICS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
 BENCHMARK = Path(__file__).parent / "benchmarks" / "results" / "patching.json"
+CALIBRATION = Path(__file__).parent / "results" / "calibration.json"
 CORRUPTIONS = {"flip": "a bit flipped", "redraw": "another prompt"}
 
 
@@ -46,7 +47,65 @@ def speed_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES: dict[str, Callable[[], str]] = {"accuracy": accuracy_table, "speed": speed_table}
+def verdict_table() -> str:
+    """The arms that decide of each shipped run that has labels, as Markdown, from its `verdict.json`."""
+    head = ("run", "length", "anchor (M1, M2)", "its attention alone (M4)", "placeholder (M5)", "sink (M6)", "verdict")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name in shipped_runs():
+        data = json.loads((SHIPPED / name / "verdict.json").read_text(encoding="utf-8"))
+        attention = {e["length"]: e["value"] for e in data["evidence"] if (e["arm"], e["name"]) == ("M4", "attention")}
+        for at in data["by_length"]:
+            cells = [
+                f"{role['status']} {_interval(role['rho'], role['ci'])}".strip()
+                for role in (at["roles"][r] for r in ("anchor", "placeholder", "sink"))
+            ]
+            seen = attention.get(at["length"])
+            cells.insert(1, "" if seen is None else _interval(seen["value"], [seen["low"], seen["high"]]))
+            lines.append(f"| {name} | {at['length']} | {' | '.join(cells)} | {at['verdict']} |")
+    return "\n".join(lines) + "\n"
+
+
+def calibration_table() -> str:
+    """Confusion and error rates, as Markdown, from `results/calibration.json`."""
+    data = json.loads(CALIBRATION.read_text(encoding="utf-8"))
+    labels = sorted({label for row in data["confusion"].values() for label in row})
+    lines = [f"| planted (* never used for tuning) | right | {' | '.join(labels)} |", "|---" * (2 + len(labels)) + "|"]
+    for mechanism, row in data["confusion"].items():
+        star = "" if mechanism in data["tuned_on"] else " *"
+        cells = " | ".join(str(row.get(label, "")) for label in labels)
+        lines.append(f"| {mechanism}{star} | {data['expected'][mechanism]} | {cells} |")
+    lines += ["", "| | measured | asked | met |", "|---|---|---|---|"]
+    for name, rate in data["rates"].items():
+        asked = "" if rate["target"] is None else f"at most {rate['target']}"
+        lines.append(f"| {name} | {rate['hits']} of {rate['n']} | {asked} | {_yes(rate['met'])} |")
+    for name, error in data["share error"].items():
+        found = f"mean {error['mean']:.3f}, largest {error['largest']:.3f}, "
+        found += f"{error['above target']} of {error['n']} above"
+        lines.append(f"| share error, {name} | {found} | at most {error['target']} | {_yes(error['met'])} |")
+    for name, row in data["coverage"].items():
+        if row["intervals"]:
+            low, high = row["target"]
+            found = f"{row['rate']:.3f} of {row['intervals']}"
+            lines.append(f"| coverage of 95 % intervals, {name} | {found} | {low} to {high} | {_yes(row['met'])} |")
+    for name, null in data["nulls"].items():
+        if name != "margin":
+            found, within = null["99th percentile"], null["99th percentile"] <= data["nulls"]["margin"]
+            cells = f"{found:.3f} of {null['n']} | at most {data['nulls']['margin']} | {_yes(within)}"
+            lines.append(f"| 99th percentile of abs(rho), {name} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _interval(value: float | None, bounds: list[float] | None) -> str:
+    return "" if value is None or bounds is None else f"{value:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
+
+
+def _yes(met: bool | None) -> str:
+    return {None: "", True: "yes", False: "**no**"}[met]
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "verdict": verdict_table, "calibration": calibration_table, "accuracy": accuracy_table, "speed": speed_table,
+}  # fmt: skip
 
 
 def with_tables(text: str) -> str:

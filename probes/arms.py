@@ -128,7 +128,7 @@ def _measure(
             both = choose(draw(prompts * OVERSAMPLE, 7), seed, prompts // 2, cells=(BOTH_DIFFER,))
             arm(("shares",), lambda: divide_margin(model, both, rest.idle, address=no_address is None))
     few = draw(FEW, 3)
-    arm(("M7",), lambda: look_at_labels(run.model, few))
+    arm(("M7",), lambda: look_at_labels(model, few))
     arm(("M8",), lambda: [*decode_labels(model, draw(SOME, 4), seed), *erase_labels(model, draw(SOME, 4), few, seed)])
     if "M9" in arms:
         learnt = run.sample(MANY, min(DAS_LENGTH, length), seed=1_000_000 * 5 + 1000 * seed)

@@ -2,7 +2,7 @@
 
 Evidence of one model is inferred over its prompts, evidence of several models over the models. Each role is
 PRESENT, ABSENT, INDETERMINATE or NOT APPLICABLE, and UNRESOLVED where arms contradict each other; a label follows
-only where all roles are settled.
+only where all roles are settled, or where two are there, whatever the third is.
 """
 
 from __future__ import annotations
@@ -448,9 +448,9 @@ def _pool(competent: Sequence[Measured], everyone: Sequence[Measured]) -> Measur
     found = []
     for first in competent[0].evidence:
         same = [next((e for e in m.evidence if (e.arm, e.name) == (first.arm, first.name)), None) for m in competent]
-        there = [e for e in same if e is not None]
+        there = [e for e in same if e is not None and math.isfinite(e.value.value)]
         if len(there) < len(competent):
-            continue  # an arm such as M10 that some models give no occasion for
+            continue  # some models give no occasion for an arm such as M10, or a description is undefined in them
         values, controls = [e.value.value for e in there], [e.control.value if e.control else None for e in there]
         control = t_interval([c for c in controls if c is not None]) if None not in controls else None
         found.append(

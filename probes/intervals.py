@@ -77,7 +77,9 @@ def ratio(
     """
     top, bottom = (x.double() for x in (numerator, denominator))
     groups = torch.zeros(len(top), dtype=torch.long) if strata is None else strata
-    members = [groups == g for g in range(int(groups.max()) + 1)] if len(top) else []
+    if not len(top):
+        raise ValueError("a ratio needs at least 3 prompts; got 0")
+    members = [groups == g for g in range(int(groups.max()) + 1)]
     weights = [1 / len(members)] * len(members) if weights is None else weights
     if len(weights) != len(members):
         raise ValueError(f"{len(members)} strata need as many weights; got {len(weights)}")

@@ -40,7 +40,8 @@ def test_commands_of_the_readme_exist():
     from experiments import cli
 
     verbs = set(re.findall(r"`(?:\.venv/bin/)?mnemoscope ([a-z]+) ", README))
-    assert verbs == {verb.__name__.lower() for verb in (cli.Train, cli.Evaluate, cli.Patch, cli.Bench, cli.Verdict)}
+    known = (cli.Train, cli.Evaluate, cli.Patch, cli.Bench, cli.Verdict, cli.Calibrate)
+    assert verbs == {verb.__name__.lower() for verb in known}
 
 
 def test_the_tables_are_the_committed_results():

@@ -113,7 +113,7 @@ def load_tokenizer(source: str) -> Tokenizer:
     """The tokenizer of a folder or of a hub name. Raises `ValueError` where there is none."""
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES):
-        raise ValueError(f"{source} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
+        raise ValueError(f"no tokenizer can be loaded from {source}: it has none of {', '.join(TOKENIZER_FILES)}")
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except _BAD_FILES as error:

@@ -120,6 +120,8 @@ class _Plan:
                 torch.equal(part.source.role, base.role) and torch.equal(part.source.step, base.step)
             ):
                 raise ValueError(f"{name}: base and source must have as many prompts and the same roles and steps")
+            if part.at is not None and part.at.shape not in ((1, base.n_pos), (len(base), base.n_pos)):
+                raise ValueError(f"{name}: `at` must be [1 or {len(base)}, {base.n_pos}]; got {tuple(part.at.shape)}")
             for layer in range(n_layers) if part.layers is None else part.layers:
                 if not 0 <= layer < n_layers:
                     raise ValueError(f"{name}: no layer {layer}; layers are 0 to {n_layers - 1}")

@@ -126,6 +126,8 @@ def knock_out_for(
     base: list[list[Tensor]] = [[] for _ in metrics]
     values: list[list[Tensor]] = [[] for _ in metrics]
     raw_difference = 0.0
+    for metric in metrics:
+        chunks(anatomy, batch, metric, copies=1).__next__()  # its errors, for every metric
     for rows in chunks(anatomy, batch, widest, copies=4 + (n_layers if freeze_later else 0)):
         tokens = batch.tokens[rows].to(anatomy.device)
         final, intact = walk(anatomy, anatomy.embed(tokens), keep=keep)

@@ -33,14 +33,6 @@ def test_the_deciding_arms_are_the_default():
     assert len(set(names)) == len(names)
 
 
-def test_m7_needs_a_bridge_and_the_others_none(monkeypatch: pytest.MonkeyPatch):
-    run = planted_run("A1")
-    calls = []
-    monkeypatch.setattr(arms, "look_at_labels", lambda model, batch: calls.append((model, len(batch))) or [])
-    battery(run, (8,), prompts=24, arms=("M7",))
-    assert calls == [(run.model, arms.FEW)]
-
-
 def test_each_purpose_has_prompts_of_its_own(monkeypatch: pytest.MonkeyPatch):
     drawn = []
 

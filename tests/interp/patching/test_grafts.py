@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from interp.forward import predict
+from interp.models.anatomy import anatomy_of
 from interp.patching import grafts
 from interp.patching.grafts import GRAFT_SITES, Graft, transplant
 from interp.patching.knockouts import Knockout, knock_out
 from interp.patching.metrics import Metric, logit_diff
+from interp.patching.stepwise import measure, walk
 from interp.tasks import Batch, Role, counterfactual
 from tests.interp.patching.models import ARCHITECTURES, VOCAB, prompts, tiny
 
@@ -252,3 +254,42 @@ def test_a_source_of_another_layout_is_refused_even_at_the_same_size():
     moved = Batch(SOURCE.tokens, SOURCE.role.roll(1), SOURCE.step, SOURCE.format, SOURCE.length, SOURCE.vocabulary)
     with pytest.raises(ValueError, match="same roles and steps"):
         transplant(tiny("absolute"), BASE, {"x": [Graft("v", moved)]}, probe())
+
+
+def test_heads_of_a_graft_are_taken_and_no_others():
+    """All heads by name are the whole site; one head alone is not."""
+    model = tiny("absolute")
+    n_heads = model.config.num_attention_heads
+    for site in ("q", "k", "v", "z", "scores"):
+        entries = {"whole": [Graft(site, SOURCE)], "named": [Graft(site, SOURCE, heads=tuple(range(n_heads)))]}
+        entries |= {f"H{h}": [Graft(site, SOURCE, heads=(h,))] for h in range(n_heads)}
+        values = transplant(model, BASE, entries, probe()).values
+        torch.testing.assert_close(values[0], values[1])
+        assert (values[2:] - values[0]).abs().amax(dim=1).min() > 1e-4, site
+    with pytest.raises(ValueError, match=f"v has no head {n_heads}"):
+        transplant(model, BASE, {"x": [Graft("v", SOURCE, heads=(n_heads,))]}, probe())
+    with pytest.raises(ValueError, match="of q, k, v, scores or z"):
+        Graft("resid_pre", SOURCE, heads=(0,))
+
+
+def test_one_head_of_scores_is_a_hand_made_mix_of_two_patterns():
+    """Scores of one head from the source, z of the others from an unedited run: the same as taking that head's rows."""
+    model = tiny("absolute")
+    alone = transplant(model, BASE, {"x": [Graft("scores", SOURCE, layers=(2,), heads=(1,))]}, probe()).values[0]
+    anatomy = anatomy_of(model)
+
+    def edit(scores: Tensor, _: object) -> Tensor:
+        mixed = scores.clone()
+        mixed[:, 1] = walk(anatomy, anatomy.embed(SOURCE.tokens), keep=[("scores", 2)])[1]["scores", 2][:, 1]
+        return mixed
+
+    final, _ = walk(anatomy, anatomy.embed(BASE.tokens), edits={("scores", 2): edit})
+    expected = measure(anatomy, final, probe(), torch.arange(len(BASE)))
+    torch.testing.assert_close(alone, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_positions_of_another_shape_are_refused():
+    for shape in ((1, 1), (len(BASE) + 1, BASE.n_pos)):
+        entries = {"x": [Graft("v", BASE, at=torch.ones(shape, dtype=torch.bool))]}
+        with pytest.raises(ValueError, match="`at` must be"):
+            transplant(tiny("absolute"), BASE, entries, probe())

@@ -451,7 +451,6 @@ def test_no_metric_is_a_mistake(batch: Batch):
         knock_out_for(tiny("rotary"), batch, Knockout(LABELS, OUT), [])
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="only the metric of most positions is checked")
 def test_each_of_several_metrics_is_checked(batch: Batch):
     with pytest.raises(ValueError, match="reads position 99; these prompts have 0 to"):
         knock_out_for(tiny("rotary"), batch, Knockout(LABELS, OUT), [probe(batch), probe(batch, [99])])
