@@ -100,7 +100,7 @@ class Calibrate:
 
     def _file(self, kind: str, mechanism: str, seed: int) -> Path:
         """One case's file; whatever changes the case is in its name."""
-        from probes.decision import MARGINS
+        from probes.findings import MARGINS
 
         slug = "".join(c if c.isalnum() else "-" for c in mechanism)
         return self.out / "cases" / f"{kind}-{slug}-{seed}-{self.prompts}-{MARGINS.version}.json"

@@ -12,7 +12,7 @@ import tyro
 
 if TYPE_CHECKING:
     from interp.models import Run
-    from probes.decision import Verdict as Found
+    from probes.findings import Verdict as Found
 
 LENGTHS = (20, 40)
 

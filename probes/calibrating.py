@@ -14,9 +14,11 @@ import numpy as np
 
 from interp.models import Run, run_in_memory
 from probes.arms import DECIDING, battery
-from probes.decision import HEADLINE, MARGINS, ROLES, Status, verdict
+from probes.decision import verdict
 from probes.evidence import Evidence, Interval
+from probes.findings import MARGINS, ROLES, Status
 from probes.intervals import wilson
+from probes.judging import HEADLINE
 from probes.planted import MECHANISMS, Planted, draw_plan, plant, prove
 
 TUNED_ON = ("A1", "A2", "placeholder", "sink", "unused", "mixture")

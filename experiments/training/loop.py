@@ -24,7 +24,7 @@ from interp.forward import correct
 from interp.models import build_model, save_run, write_whole
 from interp.tasks import Batch, house_tokenizer, house_vocabulary, parse_format, sample
 from probes.competence import modes_of, steps_right
-from probes.decision import MARGINS
+from probes.findings import MARGINS
 
 CHECK_EVERY = 100
 CHECK_PROMPTS = 64

@@ -10,10 +10,12 @@ import pytest
 from scipy import stats
 
 from probes.arms import GATE, Battery, Measured, battery
-from probes.decision import HEADLINE, MARGINS, ROLES, SCHEMA, Status, verdict
+from probes.decision import verdict
 from probes.evidence import MODELS, PROMPTS, Accuracy, Evidence, Interval
+from probes.findings import MARGINS, ROLES, SCHEMA, Status
 from probes.inference import sign_flip
 from probes.intervals import wilson
+from probes.judging import HEADLINE
 from probes.planted import MECHANISMS
 from tests.probes import oracle_models
 from tests.probes.oracle_models import LENGTH, measured, planted, planted_run, random_run
