@@ -103,6 +103,14 @@ def test_no_label_follows_from_a_model_that_has_none_or_cannot(name, tmp_path):
     assert found["evidence"] == []
 
 
+def test_a_model_of_another_task_gets_no_label(stranger, capsys):
+    """Posed what it was not made for: a parity model adds nothing up, and recall has no steps to judge."""
+    argv = ("--model", str(stranger), "--task", "addition", "--format", "aligned", "--lengths", "5")
+    assert "of addition-aligned" in refused(capsys, *argv)
+    found = judged(DEFAULT, "--format", "recall-ordered", "--lengths", "8", "--prompts", "24")
+    assert found["verdict"] == "not-applicable"
+
+
 def test_labels_that_repeat_are_no_addresses():
     found = judged("parity-constant-alibi", "--lengths", "10", "--arms", *DECIDING, "--prompts", "48")
     assert found["roles"]["anchor"]["status"] == "NOT APPLICABLE"
