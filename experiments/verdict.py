@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from interp.models import Run
     from probes.findings import Verdict as Found
 
-LENGTHS = (20, 40)
+# Past what training saw, and well past it: bits from 20, digits from 10 (science 1).
+LENGTHS = {"parity": (20, 40), "addition": (10, 14)}
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class Verdict:
     model: Path | None = None
     """A folder that save_pretrained wrote, without a run.json; say --task and --format."""
     task: str | None = None
-    """Task of a model that has no run.json: parity."""
+    """Task of a model that has no run.json: parity or addition."""
     format: str | None = None
     """Format to pose, such as aligned (with --task) or parity-aligned."""
     forced: bool = False
     """Measure competence only with labels put there from outside; else also with labels that the model writes."""
     lengths: tuple[int, ...] = ()
-    """Bits; default 20 and 40, or what fits into the model's positions."""
+    """Bits, default 20 and 40, or digits of both operands, default 10 and 14; or what fits into the positions."""
     prompts: int = 128
     """Prompts at each length."""
     seed: int = 0
@@ -133,12 +134,14 @@ def replace_name(run: Run, name: str) -> Run:
 
 
 def default_lengths(run: Run) -> tuple[int, ...]:
-    """20 and 40 where they fit into the model's positions and labels, else the longest that does.
+    """20 and 40 bits, 10 and 14 digits, where they fit into the positions and labels, else the longest that does.
 
     Raises `ValueError` where not even the shortest that can be tested fits.
     """
     from interp.tasks import check_length
-    from probes.trials import SHORTEST
+    from probes.trials import shortest_of
+
+    usual, shortest = LENGTHS.get(run.format.task, LENGTHS["parity"]), shortest_of(run.format.task)
 
     def fits(length: int) -> bool:
         try:
@@ -148,12 +151,13 @@ def default_lengths(run: Run) -> tuple[int, ...]:
             return False
         return True
 
-    if found := tuple(n for n in LENGTHS if fits(n)):
+    if found := tuple(n for n in usual if fits(n)):
         return found
-    for n in range(min(LENGTHS) - 1, SHORTEST - 1, -1):
+    for n in range(min(usual) - 1, shortest - 1, -1):
         if fits(n):
             return (n,)
-    raise ValueError(f"{run.name} takes no {run.format} with {SHORTEST} bits or more, which the verdict needs")
+    unit = "digits" if run.format.task == "addition" else "bits"
+    raise ValueError(f"{run.name} takes no {run.format} with {shortest} {unit} or more, which the verdict needs")
 
 
 def check_target(path: Path) -> None:
@@ -207,6 +211,8 @@ def _report(found: Found, run: Run) -> None:
         print(f"length {finding.length}: {finding.label}")
         for name, role in finding.roles.items():
             print(f"  {name}: {role.status} - {role.reason}")
+        for name, why in finding.left_out.items():
+            print(f"  {name} {why}")
     print(f"verdict: {found.label}")
     print(f"may be claimed: {found.may_claim}")
     print(f"may not be claimed: {found.may_not_claim}")

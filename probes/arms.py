@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from interp.tasks import Batch
+from interp.tasks import Batch, Format
 from probes.attention import look_at_labels
 from probes.backups import cut_routes
 from probes.competence import accuracies, modes_of
@@ -21,7 +21,8 @@ from probes.removal import discover, remove_labels
 from probes.routes import trace_identity
 from probes.shares import divide_margin
 from probes.subspaces import search_labels
-from probes.trials import BOTH_DIFFER, OVERSAMPLE, check_shortest, choose, refuse, refuse_address
+from probes.sums import choose_sums
+from probes.trials import BOTH_DIFFER, OVERSAMPLE, Trials, check_shortest, choose, refuse, refuse_address
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
 DECIDING = ("M1", "M2", "M3", "M4", "M5", "M6", "shares")
 DESCRIBING = ("M7", "M8", "M9", "M10", "M11", "M12")
 ARMS = (*DECIDING, *DESCRIBING)
+# Arms that are parity's alone, and why. None of them decides a role.
+NOT_OF_ADDITION = {
+    "M8": "its controls are prefix parities and bits, which addition does not have",
+    "M9": "its pointer and state are parity's: two-valued answers that an exclusive or composes",
+    "M10": "the answer that a wrong label leads to is written as an exclusive or of bits",
+    "M11": "a digit's edit changes the answers of higher places too, so no single input decides a step",
+}
 # Prompts for arms whose cost grows with heads or steps, and for the discovery of idle heads.
 FEW = 24
 # Prompts that decide competence, at least: with fewer, not even a perfect model is surely above the gate.
@@ -40,13 +48,15 @@ SOME, MANY, DAS_LENGTH = 256, 900, 10
 @dataclass(frozen=True)
 class Measured:
     """What was found at one length. `refusal` says why labels cannot be tested there, `no_address` why not as
-    addresses; evidence is then missing accordingly."""
+    addresses; evidence is then missing accordingly. `left_out` has the reason for each arm that was asked for and
+    is not the task's."""
 
     length: int | tuple[int, int]
     accuracy: tuple[Accuracy, ...]
     evidence: tuple[Evidence, ...]
     refusal: str | None = None
     no_address: str | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,8 @@ def battery(
     Prompts of different purposes (competence, trials, discovery, description) are drawn with seeds of their own.
     `forced`: competence is measured with labels put there from outside alone. Lengths at which step accuracy is
     below `competence` by far get no arms, because they could not count (None: all lengths do). `step` is called
-    with the name of each piece of work as it begins.
+    with the name of each piece of work as it begins. In addition a length is the digits of both operands; arms that
+    are parity's alone are left out, and `Measured.left_out` says why.
 
     Raises `ValueError` for an unknown arm, fewer than 24 prompts, or a length that the run cannot take.
     """
@@ -81,7 +92,7 @@ def battery(
         raise ValueError(f"name one or more different lengths; got {list(lengths)}")
     for length in lengths:
         run.check_length(length)
-        check_shortest(length)
+        check_shortest(length, run.format.task)
     measured = []
     for length in lengths:
 
@@ -102,9 +113,10 @@ def _measure(
     modes = ("forced",) if forced else modes_of(plain)
     accuracy = tuple(row for mode in modes for row in accuracies(run.raw, many, mode))
     best = max(a.estimate.value for a in accuracy if a.metric == "step")
-    refusal = refuse(plain)
+    refusal, left_out = refuse(plain), left_out_of(run.format, arms)
+    arms = arms - set(left_out)
     if refusal or (competence is not None and best < competence):
-        return Measured(length, accuracy, (), refusal)
+        return Measured(length, accuracy, (), refusal, left_out=left_out)
     model, no_address, found = run.raw, refuse_address(plain), []
 
     def arm(names: Collection[str], work: Callable[[], list[Evidence]]) -> None:
@@ -113,19 +125,19 @@ def _measure(
             found.extend(work())
 
     try:
-        trials = choose(draw(prompts * OVERSAMPLE, 1), seed, prompts)
+        trials = draw_trials(run.format, draw, 1, seed, prompts)
         if no_address is None:
             arm(("M1", "M2", "M3"), lambda: follow_the_label(model, trials, seed))
             arm(("M4",), lambda: trace_identity(model, trials))
         arm(("M5",), lambda: read_stored_results(model, trials))
     except ValueError as error:  # too small a margin to normalise by, or too few trials
-        return Measured(length, accuracy, (), str(error))
+        return Measured(length, accuracy, (), str(error), left_out=left_out)
     if arms & {"M6", "shares"}:
         step(f"length {length}: which heads carry nothing from labels")
         rest = discover(model, draw(FEW, 2), draw(FEW, 8))
         arm(("M6",), lambda: remove_labels(model, plain, rest))
         if "shares" in arms:
-            both = choose(draw(prompts * OVERSAMPLE, 7), seed, prompts // 2, cells=(BOTH_DIFFER,))
+            both = draw_trials(run.format, draw, 7, seed, prompts, all_differ=True)
             arm(("shares",), lambda: divide_margin(model, both, rest.idle, address=no_address is None))
     few = draw(FEW, 3)
     arm(("M7",), lambda: look_at_labels(model, few))
@@ -136,4 +148,22 @@ def _measure(
     arm(("M10",), lambda: learn_from_mistakes(model, plain))
     arm(("M11",), lambda: follow_offsets(model, few))
     arm(("M12",), lambda: cut_routes(model, few))
-    return Measured(length, accuracy, tuple(found), None, no_address)
+    return Measured(length, accuracy, tuple(found), None, no_address, left_out)
+
+
+def draw_trials(
+    fmt: Format, draw: Callable[[int, int], Batch], purpose: int, seed: int, prompts: int, all_differ: bool = False
+) -> Trials:  # fmt: skip
+    """About `prompts` trials of a format that `draw` poses; half as many where they must be those that `all_differ`."""
+    if fmt.task == "addition":
+        batch = draw(prompts, purpose)  # every prompt serves
+        return choose_sums(batch, seed, prompts // 2, cells=(0,)) if all_differ else choose_sums(batch, seed, prompts)
+    batch = draw(prompts * OVERSAMPLE, purpose)
+    return choose(batch, seed, prompts // 2, cells=(BOTH_DIFFER,)) if all_differ else choose(batch, seed, prompts)
+
+
+def left_out_of(fmt: Format, arms: Collection[str]) -> dict[str, str]:
+    """Which of the arms do not apply to a format's task, and why."""
+    if fmt.task != "addition":
+        return {}
+    return {name: f"left out for addition: {why}" for name, why in NOT_OF_ADDITION.items() if name in arms}

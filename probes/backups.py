@@ -13,6 +13,7 @@ from interp.patching import Knockout, groups, knock_out, pairwise, probability, 
 from interp.tasks import Batch, Role
 from probes.evidence import Evidence
 from probes.intervals import mean
+from probes.removal import sides_of
 
 # Heads whose pairs are tried: those that lose most alone, frozen.
 PAIRED = 4
@@ -25,8 +26,7 @@ def cut_routes(model: PreTrainedModel, batch: Batch) -> list[Evidence]:
     `details`, each single head. Removal is by null sink, so that nothing else is read in its place.
     """
     metric = probability(batch, among_answers=True)
-    separator = int(batch.at(Role.SEPARATOR)[-1])
-    sources = tuple(range(1, separator))
+    sources = sides_of(batch)[0][1:]
     cut = Knockout(sources, Role.OUTPUT_LABEL, mode="null")
     alone = single(model, cut)
     frozen, free = (-knock_out(model, batch, alone, metric, freeze_later=f).change for f in (True, False))

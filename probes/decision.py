@@ -62,7 +62,7 @@ def _at_length(
     if refusal:
         roles = {role: RoleFinding(Status.NOT_APPLICABLE, refusal) for role in ROLES}
         return LengthFinding(
-            measured.length, "not-applicable", None, roles, measured.accuracy, measured.evidence
+            measured.length, "not-applicable", None, roles, measured.accuracy, measured.evidence, measured.left_out
         )
     judge = Judge(measured.evidence, margins, level, tests or {})
     roles = {
@@ -85,7 +85,7 @@ def _at_length(
             for name, r in roles.items()
         }
         label = "unresolved"
-    return LengthFinding(measured.length, label, mode, roles, measured.accuracy, measured.evidence)
+    return LengthFinding(measured.length, label, mode, roles, measured.accuracy, measured.evidence, measured.left_out)
 
 
 def _over_lengths(role: str, findings: Sequence[LengthFinding]) -> RoleFinding:
@@ -161,7 +161,7 @@ def _pool(competent: Sequence[Measured], everyone: Sequence[Measured]) -> Measur
     length, reasons = everyone[0].length, [m.refusal for m in everyone if m.refusal]
     if len(competent) < 2:
         reason = reasons[0] if reasons else f"{len(competent)} of {len(everyone)} models are competent; 2 are needed"
-        return Measured(length, accuracy, (), reason)
+        return Measured(length, accuracy, (), reason, left_out=everyone[0].left_out)
     found = []
     for first in competent[0].evidence:
         same = [next((e for e in m.evidence if (e.arm, e.name) == (first.arm, first.name)), None) for m in competent]
@@ -174,4 +174,4 @@ def _pool(competent: Sequence[Measured], everyone: Sequence[Measured]) -> Measur
             replace(first, value=t_interval(values), control=control, n=len(there), unit=MODELS,
                     details={"models": values, "controls": controls})
         )  # fmt: skip
-    return Measured(length, accuracy, tuple(found), None, competent[0].no_address)
+    return Measured(length, accuracy, tuple(found), None, competent[0].no_address, competent[0].left_out)

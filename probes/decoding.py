@@ -3,6 +3,7 @@
 A probe alone shows what is decodable, never what is used: `probes.erasing` asks the second question. Its score
 stands beside a history-matched control (Hewitt and Liang 1909.03369, with functions of the same history in place of
 labels keyed to the token, which score .99 everywhere), the embedding, an untrained model, and a code length.
+For parity alone: `probes.arms` leaves it out for addition, and says why.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 LEACE (Belrose et al. 2306.03819) changes activations as little as it can so that no linear probe finds the concept.
 It is held against two controls: as many random directions of the whitened space in the same affine form, which keeps
 the mean, and LEACE itself on functions of the same history that are of no use (`probes.concepts`).
+For parity alone: `probes.arms` leaves it out for addition, and says why.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from probes.evidence import Accuracy, Evidence, Interval
@@ -69,7 +69,10 @@ class RoleFinding:
 
 @dataclass(frozen=True)
 class LengthFinding:
-    """The roles at one length. `mode` is the way of writing labels in which the model is competent, None if none."""
+    """The roles at one length. `mode` is the way of writing labels in which the model is competent, None if none.
+
+    `left_out`: arms that were asked for and do not apply to the task, each with the reason.
+    """
 
     length: int | tuple[int, int]
     label: str
@@ -77,6 +80,7 @@ class LengthFinding:
     roles: dict[str, RoleFinding]
     accuracy: tuple[Accuracy, ...]
     evidence: tuple[Evidence, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def share(self, name: str) -> Interval | None:
         """A Shapley share, "interaction" or "remainder"; None where it was not measured."""
@@ -88,7 +92,7 @@ class LengthFinding:
         return {
             "length": self.length, "verdict": self.label, "mode": self.mode,
             "roles": {name: role.to_json() for name, role in self.roles.items()}, "shares": shares or None,
-            "accuracy": [a.to_json() for a in self.accuracy],
+            "accuracy": [a.to_json() for a in self.accuracy], "left_out": self.left_out,
         }  # fmt: skip
 
 

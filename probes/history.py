@@ -1,6 +1,7 @@
 """Do label positions store a result that later tokens read? (M5 of science 2.1)
 
-The source run has the same labels and another earlier bit; the written scratchpad is kept clean. Only what stands
+The source run has the same labels and another earlier bit (addition: a lower digit, so that the carry into the
+place that is read is another); the written scratchpad is kept clean. Only what stands
 at the labels is taken from it, through V, with every attention score as it was: identity cannot act, content can.
 """
 
@@ -43,7 +44,7 @@ def read_stored_results(model: PreTrainedModel, trials: Trials) -> list[Evidence
     entries["K control"] = [Graft("k", trials.other_future, trials.labels)]
     full = full_effect(model, trials)
     moved = dict(zip(entries, -transplant(model, x, entries, answer_margin(trials)).change, strict=True))
-    rho = {name: ratio(value, full, strata=trials.cell) for name, value in moved.items()}
+    rho = {name: ratio(value, full, strata=trials.strata) for name, value in moved.items()}
     control, keys, keys_control = (rho.pop(name) for name in ("control", "K", "K control"))
     question = "an earlier bit was another one, for what stands at labels alone: does the answer follow?"
 

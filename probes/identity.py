@@ -17,12 +17,9 @@ from interp.forward import readout
 from interp.tasks import Batch, Role, counterfactual
 from probes.evidence import Evidence, Interval
 from probes.intervals import ratio, wilson
-from probes.trials import BOTH_DIFFER, Trials
+from probes.trials import Trials
 
-# Effects in the four cells of `Trials`, weighted so that whatever is found under a label counts once: its bit
-# changes the answer in cells 0 and 2, the state stored with it in 1 and 2, the state before it in 0 and 1, and what
-# changes it in cell 3 too follows nothing (a model that reads by index and breaks where labels do not agree).
-EACH_MAP_ONCE = (0.5, 0.5, 0.5, -1.5)
+# Parity's answer maps, by cell; in addition the digits are all that is found under a label.
 MAPS = {"bit": (0.5, -0.5, 0.5, -0.5), "state": (-0.5, 0.5, 0.5, -0.5), "state before": (0.5, 0.5, -0.5, -0.5)}
 SAME_UNDER_BOTH = 3
 
@@ -31,9 +28,9 @@ def follow_the_label(model: PreTrainedModel, trials: Trials, seed: int) -> list[
     """M1, M2 and M3 on one length: how much of the margin, and how often the answer, follows the label.
 
     rho = [m(x) - m(do)] / [m(x) - m(x~)], where m is the teacher-forced margin of the original answer at
-    the step read and x~ is the prompt with that step's bit edited and the written scratchpad kept. The four
+    the step read and x~ is the prompt with that step's bit edited and the written scratchpad kept. The
     cells of trials are weighted so that a label which leads to the bit, to a stored state, or to both counts 1;
-    `details["maps"]` has the parts. The matched control trades two labels that the step does not use. "either
+    `details["maps"]` has the parts (parity). The matched control trades two labels that the step does not use. "either
     side" is the mean of M1 and M2 in each prompt; "whatever is found" its effect where the bit and the state
     under both labels are the same, so that an answer which follows the label does not change.
     """
@@ -54,20 +51,22 @@ def follow_the_label(model: PreTrainedModel, trials: Trials, seed: int) -> list[
         control, control_follows = moved(trials.swapped_bystanders(role))
         values.append(value)
         controls.append(control)
+        maps = MAPS if x.format.task == "parity" else {}
         details = {
-            "maps": {name: by_cell(value, full, trials, weights).to_json() for name, weights in MAPS.items()},
-            # Where both maps say that the answer changes.
-            "follows": asdict(_share(follows[trials.cell == BOTH_DIFFER])),
+            **({"maps": {m: by_cell(value, full, trials, w).to_json() for m, w in maps.items()}} if maps else {}),
+            # Where every map says that the answer changes.
+            "follows": asdict(_share(follows[trials.all_differ])),
             "control follows": asdict(_share(control_follows)),
         }
         question = f"two {side} labels trade places: does the answer follow the label?"
-        effect, matched = by_cell(value, full, trials), ratio(control, full, strata=trials.cell)
+        effect, matched = by_cell(value, full, trials), ratio(control, full, strata=trials.strata)
         found.append(_evidence(arm, f"swap {side} labels", question, trials, effect, matched, details))
     question = "M1 and M2 in one number: how much of the margin follows the label?"
     mean, matched = (torch.stack(both).mean(dim=0) for both in (values, controls))
     found.append(
         _evidence(
-            "M1", "either side", question, trials, by_cell(mean, full, trials), ratio(matched, full, strata=trials.cell)
+            "M1", "either side", question, trials, by_cell(mean, full, trials),
+            ratio(matched, full, strata=trials.strata),
         )
     )
     same = trials.cell == SAME_UNDER_BOTH
@@ -76,11 +75,11 @@ def follow_the_label(model: PreTrainedModel, trials: Trials, seed: int) -> list[
     question = "every label gets another name, the same wherever it stands: does anything change?"
     if x.format.labels == "pool":
         value, _ = moved(counterfactual.rename_labels(x, seed + 1))
-        found.append(_evidence("M3", "rename labels", question, trials, ratio(value, full, strata=trials.cell)))
-        if trials.length <= len(x.vocabulary.held_out):
+        found.append(_evidence("M3", "rename labels", question, trials, ratio(value, full, strata=trials.strata)))
+        if x.format.labels_needed(x.length) <= len(x.vocabulary.held_out):
             value, _ = moved(counterfactual.rename_labels(x, seed + 2, held_out=True))
             question = "as M3, with names that no prompt of the task ever contained in training"
-            effect = ratio(value, full, strata=trials.cell)
+            effect = ratio(value, full, strata=trials.strata)
             found.append(_evidence("M3", "rename to held-out labels", question, trials, effect))
     return found
 
@@ -93,10 +92,10 @@ def full_effect(model: PreTrainedModel, trials: Trials) -> Float[Tensor, " batch
 
 def by_cell(
     moved: Float[Tensor, " batch"], full: Float[Tensor, " batch"], trials: Trials,
-    weights: tuple[float, ...] = EACH_MAP_ONCE,
+    weights: tuple[float, ...] | None = None,
 ) -> Interval:  # fmt: skip
-    """rho of an intervention on identity, from its effects in the four cells."""
-    return ratio(moved, full, strata=trials.cell, weights=weights)
+    """rho of an intervention on identity, from its effects in the cells; `weights` as `Trials.weights` has them."""
+    return ratio(moved, full, strata=trials.strata, weights=trials.weights if weights is None else weights)
 
 
 def margins(

@@ -2,6 +2,7 @@
 
 Natural interventions: nobody traded anything. If the answer is right for the label that was written rather than
 for the step, the label is the address, and the model's own mistakes show it.
+For parity alone: `probes.arms` leaves it out for addition, and says why.
 """
 
 from __future__ import annotations

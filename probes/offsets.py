@@ -3,6 +3,7 @@
 An index solution reads a constant offset that must be extrapolated past the trained length; an address
 follows the match. Causal: every input bit is edited in turn, with the written scratchpad kept, and the bit
 whose edit turns a step's answer over is the one that the step reads.
+For parity alone: `probes.arms` leaves it out for addition, and says why.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from interp.patching import (
     kl,
     knock_out,
     knock_out_for,
-    logit_diff,
+    lead,
     probability,
     transplant,
 )
@@ -220,15 +220,16 @@ def discover(model: PreTrainedModel, batch: Batch, other: Batch) -> Rest:
 def remove_labels(model: PreTrainedModel, batch: Batch, rest: Rest) -> list[Evidence]:
     """M6 on one length: the three removals from all heads, and N + B on the idle ones.
 
-    Accuracy is that among the answers, so that chance is one half in parity. Beside it the mean |change in margin|
-    in logits, because a sink's removal changes the margin's sign both ways, and for all heads the KL in nats from
-    the intact answer. "sink" is N + B on idle heads as a share of the accuracy above chance. Its matched control
-    takes as many other positions, the digits, away from the heads that rest on labels (None where none does).
+    Accuracy is that among the answers, so that chance is one half in parity and a tenth in addition. Beside it the
+    mean |change in margin| in logits (the answer's lead over the best other one), because a sink's removal changes
+    the margin's sign both ways, and for all heads the KL in nats from the intact answer. "sink" is N + B on idle heads
+    as a share of the accuracy above chance. Its matched control takes as many other positions, the digits, away from
+    the heads that rest on labels (None where none does).
     """
     idle = rest.idle
     n, above = len(batch), 1 - 1 / len(batch.format.outputs)
     steps = batch.at(Role.OUTPUT)
-    sorts = {"accuracy": accuracy(batch, among_answers=True), "margin": logit_diff(batch)}
+    sorts = {"accuracy": accuracy(batch, among_answers=True), "margin": lead(batch)}
     divergence = {"KL": kl(batch, predict(model, batch, steps))}
     everything = Idle(LABELS, _all_heads(model), _all_heads(model))
 
@@ -274,8 +275,8 @@ def remove_labels(model: PreTrainedModel, batch: Batch, rest: Rest) -> list[Evid
 
 
 def sides_of(batch: Batch) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Positions that attend while the input is read, and from the last separator on."""
-    separator = int(batch.at(Role.SEPARATOR)[-1])
+    """Positions that attend while the input is read, and from `===` on, which is not the last separator of a sum."""
+    separator = int(batch.at(Role.SEPARATOR)[1 if batch.format.task == "addition" else 0])
     return tuple(range(separator)), tuple(range(separator, batch.n_pos))
 
 

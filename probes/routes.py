@@ -25,8 +25,8 @@ def trace_identity(model: PreTrainedModel, trials: Trials) -> list[Evidence]:
     """M4: rho when parts of the run on traded input labels (M1), output labels for Q (M2), enter the original run.
 
     "attention" takes all scores and nothing else; its control those of two labels that the step does not use. The
-    others take K or V at the two labels, K or V at their bits, or Q at the output label, in one layer, and compute
-    everything after it anew.
+    others take K or V at the two labels, K or V at their bits (digits), or Q at the output label, in one layer, and
+    compute everything after it anew.
     """
     x, swapped, layers = trials.batch, trials.swapped_inputs, range(model.config.num_hidden_layers)
     pair = (trials.step, trials.partner)
@@ -46,7 +46,7 @@ def trace_identity(model: PreTrainedModel, trials: Trials) -> list[Evidence]:
     }
     full = full_effect(model, trials)
     moved = dict(zip(entries, -transplant(model, x, entries, answer_margin(trials)).change, strict=True))
-    control = ratio(moved.pop("control"), full, strata=trials.cell)
+    control = ratio(moved.pop("control"), full, strata=trials.strata)
     questions: Mapping[str, str] = {"attention": "does the attention alone carry what a trade of labels does?"}
     return [
         Evidence(

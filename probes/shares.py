@@ -19,7 +19,7 @@ from probes.inference import shapley
 from probes.intervals import ratio
 from probes.removal import HARMLESS, Idle
 from probes.routes import answer_margin
-from probes.trials import BOTH_DIFFER, Trials
+from probes.trials import Trials
 
 FACTORS = ("address", "content", "normalisation")
 # Effects of one prompt are kept within these: a flood that a removed sink lets in has no size of its own. It pushes
@@ -30,13 +30,13 @@ BOUNDS = (-0.5, 1.5)
 def divide_margin(model: PreTrainedModel, trials: Trials, idle: Idle, address: bool = True) -> list[Evidence]:
     """Shapley shares of the margin with what they leave: address, content, normalisation, interaction, remainder.
 
-    Trials are those where both answer maps of a trade agree (`BOTH_DIFFER`), so that an address counts whatever it
-    leads to; others are left out.
+    Trials are those where every answer map of a trade says that the answer changes (`Trials.all_differ`), so that an
+    address counts whatever it leads to; others are left out.
     The three shares and the remainder sum to 1; the interaction is already in the shares. A share is one of this
     margin; another readout would divide otherwise. `address=False` where labels cannot be traded. Normalisation is a
     factor where discovery found that the model rests on it (`Idle.rests`); else its share is 0.
     """
-    both = trials.rows(trials.cell == BOTH_DIFFER)
+    both = trials.rows(trials.all_differ)
     x, swapped, flipped = both.batch, both.swapped_inputs if address else both.batch, both.other_history
     knockouts = idle.knockouts(x, "renormalise") if idle.rests > HARMLESS else ()
     factors = [f for f, possible in zip(FACTORS, (address, True, bool(knockouts)), strict=True) if possible]

@@ -3,6 +3,7 @@
 DAS learns directions whose interchange gives the answers of a causal model with one variable changed. It finds some
 anywhere if it may (Arora et al. 2024; Makelov et al. 2311.17030), so what counts is held-out prompts and lengths,
 controls trained alike, and the effect of the part that downstream weights read.
+For parity alone: `probes.arms` leaves it out for addition, and says why.
 """
 
 from __future__ import annotations

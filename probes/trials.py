@@ -17,19 +17,28 @@ from torch import Tensor
 from interp.tasks import LABEL_ROLES, Batch, Role, counterfactual, parity
 from interp.tasks.layout import generator
 
+# Fewest bits, and fewest digits of each operand: `probes.sums` needs two more places below the step.
 SHORTEST = 5
+SHORTEST_SUM = 6
 # Prompts drawn for each one that is wanted: at length 5 about one in five has the steps that are needed.
 OVERSAMPLE = 12
 CELLS = (0, 1, 2, 3)
 # Where both answer maps of a trade agree that the answer changes.
 BOTH_DIFFER = 2
+# Effects in the four cells of `Trials`, weighted so that whatever is found under a label counts once: its bit
+# changes the answer in cells 0 and 2, the state stored with it in 1 and 2, the state before it in 0 and 1, and what
+# changes it in cell 3 too follows nothing (a model that reads by index and breaks where labels do not agree).
+EACH_MAP_ONCE = (0.5, 0.5, 0.5, -1.5)
+# Addition has cells 0 and 3 alone: digits are all that is found under a label.
+DIGITS_ONCE = (1.0, -1.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Trials:
-    """Prompts with the steps that the interventions use, all `[batch]` and 1-based.
+    """Prompts of parity or addition with the steps that the interventions use, all `[batch]` and 1-based.
 
-    `partner < earlier < step < later`; `bystanders` hold different bits and come before `step`.
+    Parity: `partner < earlier < step < later`; `bystanders` hold different bits and come before `step`. Addition
+    (`probes.sums`): steps are places, and the order is `earlier < step < later`.
     `cell` says where trading labels of `step` and `partner` changes the answer (science 2.1: two answer maps):
     0: the bit differs and the stored state does not; 1: the state differs and the bit does not; 2: both differ;
     3: neither does, so that what a trade changes there, it changes whatever stands under the labels.
@@ -51,9 +60,23 @@ class Trials:
 
     @property
     def length(self) -> int:
-        """Bits."""
-        assert isinstance(self.batch.length, int)
-        return self.batch.length
+        """Bits, or digits of the longer operand."""
+        return self.batch.length if isinstance(self.batch.length, int) else max(self.batch.length)
+
+    @property
+    def strata(self) -> Int[Tensor, " batch"]:
+        """Number of each trial's cell among the cells that there are, from 0."""
+        return self.cell.unique(return_inverse=True)[1]
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """What each stratum's effect counts in rho, so that whatever is found under a label counts once."""
+        return DIGITS_ONCE if self.batch.format.task == "addition" else EACH_MAP_ONCE
+
+    @property
+    def all_differ(self) -> Bool[Tensor, " batch"]:
+        """Trials in which a trade of labels changes the answer by every answer map: cell 2, in addition cell 0."""
+        return self.cell == (0 if self.batch.format.task == "addition" else BOTH_DIFFER)
 
     def rows(self, index: Int[Tensor, " rows"] | Bool[Tensor, " batch"]) -> Trials:
         """Some of the trials."""
@@ -78,22 +101,22 @@ class Trials:
 
     @property
     def edited(self) -> Batch:
-        """The ordinary prompt whose true answer is the other one: the step's own bit is flipped."""
+        """The ordinary prompt whose true answer is the other one: the step's own bit (first digit) is another."""
         return counterfactual.flip_input(self.batch, self.step)
 
     @property
     def other_history(self) -> Batch:
-        """M5: an earlier bit is flipped, the written scratchpad is kept."""
+        """M5: an earlier bit (a lower digit, and with it the carry) is another, the written scratchpad is kept."""
         return counterfactual.flip_input(self.batch, self.earlier)
 
     @property
     def other_future(self) -> Batch:
-        """The matched control of M5: a later bit is flipped."""
+        """The matched control of M5: a later bit (a higher digit) is another."""
         return counterfactual.flip_input(self.batch, self.later)
 
     @property
     def labels(self) -> Bool[Tensor, "batch pos"]:
-        """Label positions but for the one at which the answer is read."""
+        """Label positions but for the step's own output label (both that it cites in non-aligned addition)."""
         labels = torch.isin(self.batch.role, torch.tensor(LABEL_ROLES))
         own = (self.batch.role == Role.OUTPUT_LABEL) & (self.batch.step == self.step.unsqueeze(1))
         return labels & ~own
@@ -107,8 +130,8 @@ class Trials:
 def refuse(batch: Batch) -> str | None:
     """Why labels cannot be tested on a format at all; None where they can."""
     fmt = batch.format
-    if fmt.task != "parity":
-        return f"{fmt} is not parity: its answers are not two-valued, and the margin is not defined here"
+    if fmt.task not in ("parity", "addition"):
+        return f"{fmt} is neither parity nor addition: no counterfactual answers are defined for it"
     if not fmt.labels:
         return f"{fmt} has no labels, so there is no mnemonic to test"
     if "direct" in fmt.name:
@@ -127,12 +150,14 @@ def refuse_address(batch: Batch) -> str | None:
 def choose(
     batch: Batch, seed: int, size: int | None = None, cells: Sequence[int] = CELLS
 ) -> Trials:  # fmt: skip
-    """Random trials, as many in each of `cells`, about `size`; prompts without such steps are left out.
+    """Random trials of parity, as many in each of `cells`, about `size`; prompts without such steps are left out.
 
     Raises `ValueError` for a format or length on which the interventions cannot be made, or when a cell is empty.
     """
     if reason := refuse(batch):
         raise ValueError(reason)
+    if batch.format.task != "parity":
+        raise ValueError(f"{batch.format} is not parity; for addition there is probes.sums.choose_sums")
     check_shortest(batch.length)
     gen = generator(seed)
     content = parity.read(batch)
@@ -153,13 +178,13 @@ def choose(
     turn = (torch.arange(len(batch)).unsqueeze(0) + torch.arange(count).unsqueeze(1)) % count
     aims = torch.where(possible, turn, count).min(dim=0)
     chosen, good = aims.indices, aims.values < count
-    partner, _ = _one_of(kinds[chosen, torch.arange(len(batch))] & partners, gen)
+    partner, _ = one_of(kinds[chosen, torch.arange(len(batch))] & partners, gen)
     cell = torch.tensor(list(cells))[chosen]
-    earlier, _ = _one_of((number > partner.unsqueeze(1)) & (number < step.unsqueeze(1)), gen)
-    later, _ = _one_of(number > step.unsqueeze(1), gen)
+    earlier, _ = one_of((number > partner.unsqueeze(1)) & (number < step.unsqueeze(1)), gen)
+    later, _ = one_of(number > step.unsqueeze(1), gen)
     free = (number < step.unsqueeze(1)) & (number != partner.unsqueeze(1))
     pairs = free.unsqueeze(1) & free.unsqueeze(2) & (bits.unsqueeze(1) != bits.unsqueeze(2))
-    pair, has_pair = _one_of(pairs.flatten(1), gen)
+    pair, has_pair = one_of(pairs.flatten(1), gen)
     symbols = batch.vocabulary.tokens(batch.format.outputs)
     answer = state.gather(1, step.unsqueeze(1)).squeeze(1)
     found = Trials(
@@ -169,10 +194,16 @@ def choose(
     return _balanced(found, size, cells)
 
 
-def check_shortest(length: int | tuple[int, int]) -> None:
+def shortest_of(task: str) -> int:
+    """The fewest bits or digits at which there is a step with all the others that a trial needs."""
+    return SHORTEST_SUM if task == "addition" else SHORTEST
+
+
+def check_shortest(length: int | tuple[int, int], task: str = "parity") -> None:
     """Raises `ValueError` for a length at which there is no step with all the others that a trial needs."""
-    if isinstance(length, int) and length < SHORTEST:
-        raise ValueError(f"a length of at least {SHORTEST} is needed to choose a step and the others; got {length}")
+    least = shortest_of(task)
+    if (length if isinstance(length, int) else min(length)) < least:
+        raise ValueError(f"a length of at least {least} is needed to choose a step and the others; got {length}")
 
 
 def _balanced(trials: Trials, size: int | None, cells: Sequence[int]) -> Trials:
@@ -187,7 +218,7 @@ def _balanced(trials: Trials, size: int | None, cells: Sequence[int]) -> Trials:
     return trials.rows(torch.cat([m[:each] for m in members]).sort().values)
 
 
-def _one_of(
+def one_of(
     allowed: Bool[Tensor, "batch choice"], gen: torch.Generator
 ) -> tuple[Int[Tensor, " batch"], Bool[Tensor, " batch"]]:
     """A uniformly random allowed choice in each row, and whether there is one."""

@@ -4,7 +4,7 @@ from interp.patching.cells import SITES, Joint
 from interp.patching.effect import Checks, Cost, PatchEffect
 from interp.patching.grafts import Graft, transplant
 from interp.patching.knockouts import Knockout, groups, knock_out, knock_out_for, pairwise, single
-from interp.patching.metrics import Metric, accuracy, kl, logit_diff, margin, probability
+from interp.patching.metrics import Metric, accuracy, kl, lead, logit_diff, margin, probability
 from interp.patching.nodes import Receiver, Sender
 from interp.patching.paths import path_patch
 from interp.patching.sweep import Sweep, patch, plan
@@ -26,6 +26,7 @@ __all__ = [
     "kl",
     "knock_out",
     "knock_out_for",
+    "lead",
     "logit_diff",
     "margin",
     "pairwise",

@@ -62,6 +62,25 @@ def logit_diff(
     return Metric(_named("logit difference", step), at - 1, compute)
 
 
+def lead(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT) -> Metric:
+    """logit(answer) - the largest logit of another output symbol; without a step, the mean over all of the role.
+
+    With two-valued outputs it is `logit_diff`; it is defined for ten digits, too, where the rival may change.
+    Raises `ValueError` where a written answer is not an output symbol.
+    """
+    at, answers = _answers(batch, step, role)
+    symbols = batch.vocabulary.tokens(batch.format.outputs)
+    if not torch.isin(answers, symbols).all():
+        raise ValueError("a written answer is not an output symbol, so it has no rivals")
+
+    def compute(logits: Tensor, rows: Tensor) -> Tensor:
+        own = answers[rows].unsqueeze(-1) == symbols  # [row read symbol]
+        rivals = logits[..., symbols.to(logits.device)].masked_fill(own.to(logits.device), -torch.inf)
+        return (_pick(logits, answers[rows]) - rivals.amax(dim=-1)).mean(dim=-1)
+
+    return Metric(_named("lead over the best other answer", step), at - 1, compute)
+
+
 def margin(
     batch: Batch, steps: Int[Tensor, " batch"], answers: Int[Tensor, " batch"], others: Int[Tensor, " batch"],
     role: Role = Role.OUTPUT,

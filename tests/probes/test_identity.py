@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from interp.tasks import Role, parity, sample
-from probes.identity import EACH_MAP_ONCE, MAPS, by_cell, follow_the_label, full_effect, margins
-from probes.trials import Trials, choose
+from probes.identity import MAPS, by_cell, follow_the_label, full_effect, margins
+from probes.trials import EACH_MAP_ONCE, Trials, choose
 from tests.probes.oracle_models import OracleModel, planted
 
 

@@ -141,7 +141,8 @@ def test_a_seed_decides_and_another_differs():
         ("parity-scratchpad", 10, "no labels"),
         ("parity-direct", 10, "no labels"),
         ("parity-interleaved", 10, "no labels"),
-        ("addition-aligned", 5, "not parity"),
+        ("addition-none", 6, "no labels"),
+        ("recall-ordered", 6, "neither parity nor addition"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_a_reason(fmt, length, words):
