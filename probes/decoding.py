@@ -110,7 +110,8 @@ def decode_labels(model: PreTrainedModel, batch: Batch, seed: int) -> list[Evide
     "state" is the probe's accuracy, its control that for the parity of random subsets of the same history. That it
     is decodable shows no use of it: `erase_labels` does. `details` has every layer, slot index and bit too.
     """
-    found = decode(model, batch, seed=seed)
+    layers = varying_layers(model, batch, Role.INPUT_LABEL)
+    found = decode(model, batch, layers=layers, seed=seed)
     best = max((d for d in found if d.concept == "state"), key=lambda d: d.selectivity.value)
     question = f"can prefix parity be read off input labels, before layer {best.layer} of all?"
     rows = [
@@ -122,6 +123,16 @@ def decode_labels(model: PreTrainedModel, batch: Batch, seed: int) -> list[Evide
     assert isinstance(best.length, int)
     return [Evidence("M8", "state at input labels", question, best.length, best.measure, best.score, best.control,
                      best.prompts, details={"chance": best.chance, "probes": rows})]  # fmt: skip
+
+
+def varying_layers(model: PreTrainedModel, batch: Batch, role: Role) -> list[int]:
+    """Layers before which the residual at a role is not one and the same vector (0: the embedding).
+
+    A token that is the same everywhere (`#`) is embedded alike everywhere unless positions are added: there is
+    nothing to decode or erase there.
+    """
+    held = residuals(raw_of(model), batch, role)
+    return [layer for layer, x in held.items() if float(x.flatten(0, 1).std(dim=0).max()) > 1e-6 * float(x.abs().max())]
 
 
 def decode_from(

@@ -23,7 +23,7 @@ from interp.patching import accuracy, margin
 from interp.tasks import Batch, Role, counterfactual
 from interp.tasks.layout import generator
 from probes.concepts import Concept, concept_of
-from probes.decoding import chance_of, held_out
+from probes.decoding import chance_of, held_out, varying_layers
 from probes.evidence import PROMPTS, Evidence, Interval
 from probes.intervals import LEVEL, clustered_proportion, mean, ratio
 
@@ -91,7 +91,9 @@ def erase_labels(model: PreTrainedModel, fitted: Batch, batch: Batch, seed: int)
     Accuracy lost, against erasing as many random directions; `details` has every layer and the erasure of
     history-matched controls.
     """
-    found = erase(model, fitted, batch, seed=seed)
+    inner = range(raw_of(model).config.num_hidden_layers)
+    layers = [layer for layer in varying_layers(model, fitted, Role.INPUT_LABEL) if layer in inner]
+    found = erase(model, fitted, batch, layers=layers, seed=seed)
     worst = max(found, key=lambda e: e.loss.lost.value)
     where = ", ".join(map(str, worst.layers))
     question = f"is anything lost when prefix parity is erased at input labels before layer {where}?"

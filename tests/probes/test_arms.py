@@ -2,6 +2,7 @@
 
 import pytest
 
+from experiments import load
 from probes import arms
 from probes.arms import ARMS, DECIDING, battery
 from probes.trials import OVERSAMPLE
@@ -140,3 +141,12 @@ def test_mistakes_are_named_before_work_starts(options, words, monkeypatch: pyte
 def test_each_arm_by_name_measures_something(arm):
     (found,) = battery(planted_run("A1"), (8,), prompts=24, arms=(arm,)).measured
     assert arm in of(found)
+
+
+def test_m8_where_labels_are_embedded_alike():
+    """`#` without positions: the embedding of a label says nothing, and is neither probed nor erased."""
+    run = load("parity-constant-alibi")
+    (found,) = battery(run, (10,), prompts=24, arms=("M8",)).measured
+    decoded, erased = found.evidence
+    assert {p["layer"] for p in decoded.details["probes"]} == {1, 2, 3}
+    assert [e["layers"] for e in erased.details["erasures"]][:2] == [[1], [2]]
