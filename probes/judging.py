@@ -48,6 +48,8 @@ class Judge:
             reason = f"{e.arm}: {e.value} lies within +-{self.margins.rho}"
             return RoleFinding(Status.ABSENT, reason, e.value, e.control)
         reason = f"{e.arm}: {e.value} shows neither presence nor absence"
+        if e.control is not None and e.value.at(self.level).low > self.margins.rho:
+            reason = f"{e.arm}: {e.value} is not more than its control, {e.control}"
         return RoleFinding(Status.INDETERMINATE, reason, e.value, e.control)
 
     def placeholder(self) -> RoleFinding:
