@@ -64,7 +64,7 @@ def test_an_unknown_run_names_the_nearest(capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["verdict", DEFAULT, "--lengths", "0"], "at least 1; got 0"),
+        (["verdict", DEFAULT, "--lengths", "0"], "at least 5 is needed to choose a step and the others; got 0"),
         (["verdict", DEFAULT, "--lengths", "500"], "needs 500 different labels"),
         (["verdict", DEFAULT, "--format", "parity-foo"], "unknown format"),
         (["verdict", DEFAULT, "--prompts", "3"], "at least 24 prompts are needed"),
