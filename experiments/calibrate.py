@@ -51,8 +51,8 @@ class Calibrate:
         for name in ("variants", "prompts", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1; got {getattr(self, name)}")
-        if self.repetitions < 0:
-            raise ValueError(f"--repetitions must be at least 0; got {self.repetitions}")
+        if self.repetitions < 0 or self.repetitions == 1:
+            raise ValueError(f"--repetitions must be 0, or 2 and more; got {self.repetitions}")
         check_seed(self.seed)
         check_seed(self.seed + self.variants)
         names = self.mechanisms or MECHANISMS
@@ -65,7 +65,7 @@ class Calibrate:
             for m in names
         ]
         repeated = [m for m in REPEATED if m in names] if self.repetitions else []
-        again = f"repeat{self.repetitions}"
+        again = f"apart{self.repetitions}"
         jobs += [
             (self._file(again, m, self.seed), repeat, (m, self.seed, self.repetitions, self.prompts)) for m in repeated
         ]

@@ -65,8 +65,9 @@ def judge(mechanism: str, seed: int, prompts: int = 128) -> dict:
 def repeat(mechanism: str, seed: int, times: int, prompts: int = 128) -> dict:
     """One model judged `times` over with fresh prompts: how often does each 95 % interval hold the truth?
 
-    The truth is the mean over all repetitions, which has the error of one in sqrt(times). Roles whose estimates
-    do not vary (to 1e-6) have nothing to cover and are left out, by name.
+    The truth is the mean over the other repetitions; its own error is added to the interval's half-width, so that
+    an exact interval covers at its level whatever `times` is. Roles whose estimates do not vary (to 1e-6) have
+    nothing to cover and are left out, by name.
     """
     planted = plant(draw_plan(mechanism, seed))
     run, length = as_run(planted), planted.plan.longest
@@ -83,8 +84,10 @@ def repeat(mechanism: str, seed: int, times: int, prompts: int = 128) -> dict:
         if len(values) < times or np.ptp(values) < 1e-6:
             constant.append(role)
             continue
-        truth = float(values.mean())
-        covered[role] = sum(i.low <= truth <= i.high for i in intervals)
+        others = (values.sum() - values) / (times - 1)
+        wider = np.sqrt(1 + 1 / (times - 1))
+        half = np.array([i.high - i.low for i in intervals]) / 2 * wider
+        covered[role] = int((np.abs(values - others) <= half).sum())
     return {"mechanism": mechanism, "seed": seed, "times": times, "covered": covered, "constant": constant,
             "plan": planted.plan.to_json()}  # fmt: skip
 
