@@ -21,9 +21,11 @@ ALLOWED = {
     "interp.erasure": ("interp.models", "interp.patching", "interp.tasks"),
     "interp.interchange": ("interp.models", "interp.patching", "interp.tasks"),
     "interp.rowspace": ("interp.models", "interp.tasks"),
+    # A circuit is held to exact patches, measured by patching's metrics, and its heads are described by reducers.
+    "interp.circuits": ("interp.circuits", "interp.models", "interp.patching", "interp.reducers", "interp.tasks"),
     "interp.views": ("interp.views", "interp.tasks"),
     "probes": ("probes", "interp.forward", "interp.tasks", "interp.models", "interp.capturing",
-               "interp.reducers",
+               "interp.reducers", "interp.circuits",
                "interp.attribution", "interp.patching", "interp.erasure", "interp.interchange", "interp.rowspace"),
     # Planted models test the verdict only if neither side knows the other.
     "probes.planted": ("probes.planted", "interp.forward", "interp.tasks", "interp.models"),

@@ -71,11 +71,17 @@ class Anatomy:
     softmax_dtype: torch.dtype | None
     final_norm: nn.Module
     start: Callable[[Tensor], Tensor]
+    causal: bool = True
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.raw.device
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.raw.config.hidden_size
 
     @property
     def dtype(self) -> torch.dtype:
@@ -98,9 +104,10 @@ class Anatomy:
         return torch.cat([turned * cos + swapped * sin, rest], dim=-1)
 
     def bias(self, dest: Int[Tensor, " dest"], src: Int[Tensor, " src"]) -> Float[Tensor, "head dest src"]:
-        """What is added to the scores: the causal mask and, for ALiBi, the slopes times the key's position."""
+        """What is added to the scores: the causal mask, if any, and, for ALiBi, the slopes times the key's position."""
         mask = torch.zeros(len(dest), len(src), dtype=self.dtype, device=self.device)
-        mask = mask.masked_fill(src.unsqueeze(0) > dest.unsqueeze(1), torch.finfo(self.dtype).min)
+        if self.causal:
+            mask = mask.masked_fill(src.unsqueeze(0) > dest.unsqueeze(1), torch.finfo(self.dtype).min)
         if self.slopes is None:
             return mask.unsqueeze(0)
         return mask + (self.slopes.unsqueeze(1) * src).to(self.dtype).unsqueeze(1)
@@ -133,6 +140,16 @@ class Anatomy:
         basis = torch.eye(width, dtype=self.dtype, device=self.device)
         out = self.blocks[layer].out
         return (out(basis) - out(torch.zeros_like(basis[:1]))).unflatten(0, (self.n_heads, self.d_head))
+
+    @torch.no_grad()
+    def input_weights(self, layer: int) -> tuple[tuple[Tensor, Tensor], ...]:
+        """(weight, bias) of q, of k and of v: `[d_model head d_head]` and `[head d_head]`, as `project` applies them
+        to the normed residual. k and v have key-value heads."""
+        block = self.blocks[layer]
+        basis = torch.eye(self.d_model, dtype=self.dtype, device=self.device)
+        whole = block.split(*(projection(basis) for projection in block.qkv))
+        bias = block.split(*(projection(torch.zeros_like(basis[:1])) for projection in block.qkv))
+        return tuple((w - b, b[0]) for w, b in zip(whole, bias, strict=True))
 
     def unembed(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
         """Logits from the last resid_post."""
