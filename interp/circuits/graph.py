@@ -21,6 +21,7 @@ from interp.patching.nodes import Receiver, Sender
 from interp.tasks import Batch, Role
 
 ANYWHERE = "anywhere"
+_SHARED: tuple[Literal["k"], Literal["v"]] = ("k", "v")  # what key-value heads are read as
 Prompts = Batch | Int[Tensor, "batch pos"]
 
 
@@ -38,7 +39,7 @@ class Places:
     def __post_init__(self) -> None:
         if len(set(self.names)) < len(self.names) or not self.names:
             raise ValueError(f"places need one or more different names; got {self.names}")
-        if self.index.ndim != 1 or not ((0 <= self.index) & (self.index < len(self.names))).all():
+        if self.index.ndim != 1 or not ((self.index >= 0) & (self.index < len(self.names))).all():
             raise ValueError(f"the place of each position must be a number from 0 to {len(self.names) - 1}")
 
     @property
@@ -182,8 +183,9 @@ class Graph:
                 return (self.numbers[Receiver("mlp", writer.layer)],)
             case _:
                 assert writer.head is not None
-                own = {"q": writer.head, "k": writer.head // self.shared, "v": writer.head // self.shared}
-                return tuple(self.numbers[Receiver(kind, writer.layer, head)] for kind, head in own.items())
+                shared = writer.head // self.shared
+                own = Receiver("q", writer.layer, writer.head), *(Receiver(k, writer.layer, shared) for k in _SHARED)
+                return tuple(self.numbers[reader] for reader in own)
 
 
 def graph_of(anatomy: Anatomy, places: Places, read: Int[Tensor, " read"]) -> Graph:

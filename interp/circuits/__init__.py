@@ -1,0 +1,47 @@
+"""Which parts of a model do the work, how much of it, and what is each part's job?"""
+
+from interp.circuits.ablation import Ablation
+from interp.circuits.circuit import Circuit, circuit_from_json
+from interp.circuits.graph import Edge, Graph, Places, named_places, places_around
+from interp.circuits.scoring import METHODS, EdgeScores, edge_scores
+from interp.circuits.selecting import acdc, greedy, random_circuit, top_n
+from interp.circuits.weighing import (
+    Completeness,
+    Curve,
+    Faithfulness,
+    RandomCircuits,
+    against_random,
+    completeness,
+    curve,
+    faithfulness,
+    minimality,
+    overlap,
+)
+
+__all__ = [
+    "METHODS",
+    "Ablation",
+    "Circuit",
+    "Completeness",
+    "Curve",
+    "Edge",
+    "EdgeScores",
+    "Faithfulness",
+    "Graph",
+    "Places",
+    "RandomCircuits",
+    "acdc",
+    "against_random",
+    "circuit_from_json",
+    "completeness",
+    "curve",
+    "edge_scores",
+    "faithfulness",
+    "greedy",
+    "minimality",
+    "named_places",
+    "overlap",
+    "places_around",
+    "random_circuit",
+    "top_n",
+]

@@ -1,0 +1,252 @@
+"""How much does each edge matter? Gradients of one or a few runs, instead of one run an edge.
+
+Edge attribution (EAP, Syed et al. 2310.10348): what an edge carries in the clean run less what it carries in the
+corrupted one, times the gradient of the metric at its reader. Integrated over the way from one run to the other
+(EAP-IG, Hanna et al. 2403.17806) it survives saturation, and adds up to the whole difference of the metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from interp.circuits.graph import Edge, Graph, Places, Prompts, graph_of, places_of, tokens_of
+from interp.circuits.passing import Passing
+from interp.models.anatomy import anatomy_of
+from interp.models.bridge import raw_of
+from interp.patching.metrics import Metric
+from interp.patching.nodes import Sender
+from interp.tasks import Batch
+
+if TYPE_CHECKING:
+    import pandas
+    from transformer_lens.model_bridge import TransformerBridge
+
+Method = Literal["eap", "eap-clean", "eap-ig-inputs", "eap-ig-activations"]
+METHODS: tuple[Method, ...] = get_args(Method)
+# From how far the way is gone, 0 to 1: the residual that a run starts with, and what its first attention adds.
+Move = Callable[[float], tuple[Tensor, Tensor | None]]
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeScores:
+    """What each edge is worth, in units of the metric: how much it rises when the edge alone turns clean.
+
+    Shapes:
+        values: `[place reader writer]`, means over prompts; 0 where the graph has no edge.
+
+    `clean` and `corrupted` are the mean metrics of the two runs.
+    """
+
+    graph: Graph
+    values: Float[Tensor, "place reader writer"]
+    method: str
+    metric: str
+    clean: float
+    corrupted: float
+    details: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.values.shape != self.graph.possible.shape:
+            raise ValueError(f"values must be {list(self.graph.possible.shape)}; got {list(self.values.shape)}")
+        if not torch.isfinite(self.values).all():
+            edge = self.graph.edge(*(~torch.isfinite(self.values)).nonzero()[0].tolist())
+            raise ValueError(f"the score of {edge} is NaN or infinite")
+
+    def top(self, k: int = 10) -> list[tuple[Edge, float]]:
+        """The k edges with the largest absolute scores, with their scores."""
+        flat = self.values.flatten()
+        order = flat.abs().masked_fill(~self.graph.possible.flatten(), -1).argsort(descending=True, stable=True)
+        found = order[: min(k, len(self.graph))]
+        shape = self.values.shape
+        where = torch.stack(torch.unravel_index(found, shape), dim=1).tolist()
+        return [(self.graph.edge(*place), float(flat[i])) for place, i in zip(where, found.tolist(), strict=True)]
+
+    def of_writers(self) -> dict[Sender, float]:
+        """The sum over a writer's edges: its own score, to first order (node attribution)."""
+        return dict(zip(self.graph.writers, self.values.sum(dim=(0, 1)).tolist(), strict=True))
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row an edge: writer, reader, place, score."""
+        import pandas
+
+        rows = [
+            (str(e.writer), str(e.reader), e.place, float(self.values[self.graph.index(e)])) for e in self.graph.edges()
+        ]
+        return pandas.DataFrame(rows, columns=["writer", "reader", "place", "score"])
+
+
+def edge_scores(
+    raw_model: PreTrainedModel | TransformerBridge, clean: Prompts, corrupted: Prompts, metric: Metric,
+    method: Method = "eap-ig-inputs", n: int = 32, places: Places | Literal["anywhere", "role"] = "anywhere",
+) -> EdgeScores:  # fmt: skip
+    """The score of every edge, of a batch of prompts at once. Key-value heads may be shared.
+
+    - "eap": gradients of the corrupted run (TransformerLens's `attribution_patch`); "eap-clean": of the clean run.
+    - "eap-ig-inputs": gradients averaged over `n` midpoints between the embeddings of the two runs. The scores of
+      the embedding's edges add up to the difference of the metric, `details["gap"]` off.
+    - "eap-ig-activations": each writer (all heads of a layer together) is moved in `n` steps from what it gives in
+      the corrupted run to what it gives in the clean one, in the clean run. The scores of its edges add up to what
+      is lost when it alone gives what the corrupted run gave. (Hanna et al. average the gradients over the points
+      of all writers; here those of a writer score its own edges alone.) `2 n_layers + 1` times the work.
+
+    Edges are of `places`, see `places_of`. Raises `ValueError` for prompts of two layouts, an unknown method, a
+    metric without a gradient (accuracy), and scores that are not finite.
+
+    >>> scores = edge_scores(run.raw, clean, counterfactual.redraw(clean, 1), logit_diff(clean), places="role")
+    >>> scores.top(3)
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    if n < 1:
+        raise ValueError(f"n, the points between the two runs, must be at least 1; got {n}")
+    passing, tokens = prepare(raw_model, clean, corrupted, metric, places)
+    graph = passing.graph
+    values = torch.zeros(graph.possible.shape, dtype=torch.float64)
+    totals = torch.zeros(2, dtype=torch.float64)
+    for rows in passing.rows(len(tokens[0]), copies=2.5):
+        given = [passing.written(t[rows]) for t in tokens]
+        difference = given[0] - given[1]
+        pull = _Pull(passing, metric, rows)
+        totals += torch.stack([pull.measured(passing.resid(g, len(passing.anatomy.blocks))).sum() for g in given])
+        match method:
+            case "eap" | "eap-clean":
+                found = pull.back(given[method == "eap"][0])
+                values += _product(passing, difference, found)
+            case "eap-ig-inputs":
+                found = _mean(n, lambda far: pull.back(given[1][0] + far * difference[0]))  # noqa: B023
+                values += _product(passing, difference, found)
+            case "eap-ig-activations":
+                for writers, layer, move in _moves(passing, given[0], difference):
+                    found = _mean(n, lambda far: pull.back(*move(far), layer))  # noqa: B023
+                    values[:, :, writers] += _product(passing, difference[writers], found)
+    values, totals = values / len(tokens[0]), totals / len(tokens[0])
+    values = values.masked_fill(~graph.possible, 0.0).float()
+    details: dict = {} if method.startswith("eap") and "ig" not in method else {"n": n}
+    if method == "eap-ig-inputs":
+        details["gap"] = float(values[:, :, 0].double().sum() - (totals[0] - totals[1]))
+    return EdgeScores(graph, values, method, metric.name, *totals.tolist(), details)
+
+
+def prepare(
+    raw_model: PreTrainedModel | TransformerBridge, clean: Prompts, corrupted: Prompts, metric: Metric,
+    places: Places | Literal["anywhere", "role"],
+) -> tuple[Passing, tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]]:  # fmt: skip
+    """The model with its graph, and the tokens of both sides. Raises `ValueError` for prompts of two layouts."""
+    anatomy = anatomy_of(raw_of(raw_model))
+    tokens = tokens_of(clean), tokens_of(corrupted)
+    if tokens[0].shape != tokens[1].shape:
+        raise ValueError(f"clean is {list(tokens[0].shape)} and corrupted {list(tokens[1].shape)}; give pairs")
+    if isinstance(clean, Batch) and isinstance(corrupted, Batch):
+        same = torch.equal(clean.role, corrupted.role) and torch.equal(clean.step, corrupted.step)
+        if not same:
+            raise ValueError("clean and corrupted must have the same roles and steps, position by position")
+    where = places_of(clean, places)
+    return Passing(anatomy, graph_of(anatomy, where, metric.positions), where), tokens
+
+
+def _mean(n: int, gradients: Callable[[float], Tensor]) -> Tensor:
+    """The mean over n midpoints of the way from 0 to 1."""
+    total = gradients(0.5 / n)
+    for k in range(1, n):
+        total += gradients((k + 0.5) / n)
+    return total / n
+
+
+def _moves(passing: Passing, clean: Tensor, difference: Tensor) -> Iterator[tuple[slice, int, Move]]:
+    """Writers that are moved together, the layer from which on the run differs, and the run's start by how far.
+
+    A start is the residual before that layer and, where heads are moved, what the layer's attention adds.
+    """
+
+    def start(layer: int, writers: slice) -> Move:
+        change = difference[writers].sum(dim=0)
+        return lambda far: (passing.resid(clean, layer) - (1 - far) * change, None)
+
+    def attention(layer: int, writers: slice) -> Move:
+        change, adds = difference[writers].sum(dim=0), clean[writers].sum(dim=0) + passing.bias(layer)
+        return lambda far: (passing.resid(clean, layer), adds - (1 - far) * change)
+
+    yield slice(0, 1), 0, start(0, slice(0, 1))
+    for layer in range(len(passing.anatomy.blocks)):
+        heads = slice(passing.before(layer), passing.before(layer + 1) - 1)
+        mlp = slice(heads.stop, heads.stop + 1)
+        yield heads, layer, attention(layer, heads)
+        yield mlp, layer + 1, start(layer + 1, mlp)
+
+
+def _product(passing: Passing, difference: Tensor, gradients: Tensor) -> Float[Tensor, "place reader writer"]:
+    """Summed over prompts, positions of a place and dimensions."""
+    found = []
+    for place in range(len(passing.places.names)):
+        at = (passing.places.index == place).nonzero().flatten().to(difference.device)
+        found.append(gradients[:, :, at].flatten(1) @ difference[:, :, at].flatten(1).T)
+    return torch.stack(found).double().cpu()
+
+
+class _Pull:
+    """The metric of some prompts, and its gradient at what each reader sees."""
+
+    def __init__(self, passing: Passing, metric: Metric, rows: Tensor) -> None:
+        self.passing, self.metric, self.rows = passing, metric, rows
+
+    @torch.no_grad()
+    def measured(self, final: Float[Tensor, "row pos d_model"]) -> Float[Tensor, " row"]:
+        """The metric, from the residual after the last layer."""
+        return self._metric(final).double().cpu()
+
+    def _metric(self, final: Tensor) -> Tensor:
+        logits = self.passing.anatomy.unembed(final[:, self.metric.positions.to(final.device)])
+        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+        return self.metric.compute(logits, self.rows)
+
+    def back(
+        self, resid: Float[Tensor, "row pos d_model"], attn_out: Float[Tensor, "row pos d_model"] | None = None,
+        layer: int = 0,
+    ) -> Float[Tensor, "reader row pos d_model"]:  # fmt: skip
+        """Gradients at the readers of a run that starts with `resid` before `layer`; 0 at readers before it.
+
+        With `attn_out` the attention of that layer adds this, whatever it reads, and its q, k and v get 0 too.
+        """
+        a, blocks = self.passing.anatomy, self.passing.anatomy.blocks
+        positions = torch.arange(resid.shape[1], device=resid.device)
+        found = resid.new_zeros(len(self.passing.graph.readers), *resid.shape)
+        read: dict[int, tuple[Tensor, ...]] = {}
+        fed: dict[int, Tensor] = {}
+        before: dict[int, Tensor] = {}
+        with torch.enable_grad():
+            resid = resid.detach().requires_grad_()
+            for i in range(layer, len(blocks)):
+                before[i], adds = resid.detach(), attn_out if i == layer else None
+                if adds is None:
+                    read[i] = q, k, v = blocks[i].project(resid)
+                    adds = blocks[i].attn_out(a.mix(a.pattern(q, k, positions, positions), v))
+                mid = resid + adds
+                # A view has a gradient of its own, without that of the residual stream beside the MLP.
+                fed[i] = (resid if blocks[i].parallel else mid).view_as(mid)
+                resid = mid + blocks[i].mlp_out(fed[i])
+            total = self._metric(resid).sum()
+            if not total.requires_grad:
+                raise ValueError(f"{self.metric.name} has no gradient; use logit_diff, margin, probability or kl")
+            taps = [*(t for some in read.values() for t in some), *fed.values(), resid]
+            *pulled, found[-1] = torch.autograd.grad(total, taps)
+        for i in read:
+            found[self.passing.readers(i)][:-1] = self._through(i, before[i], [pulled.pop(0) for _ in range(3)])
+        for i, gradient in zip(fed, pulled, strict=True):
+            found[self.passing.readers(i)][-1] = gradient
+        return found
+
+    @torch.no_grad()
+    def _through(self, layer: int, resid: Tensor, pulled: list[Tensor]) -> Float[Tensor, "reader row pos d_model"]:
+        """From gradients at q, k and v to gradients at what each head reads, through its weights and the norm."""
+        a = self.passing.anatomy
+        weights = [w for w, _ in a.input_weights(layer)]
+        at_norm = [torch.einsum("...phe,dhe->h...pd", g, w) for g, w in zip(pulled, weights, strict=True)]
+        pull = torch.func.vjp(a.blocks[layer].ln1, resid)[1]
+        return torch.func.vmap(pull)(torch.cat(at_norm))[0].detach()
