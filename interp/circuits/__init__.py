@@ -2,7 +2,9 @@
 
 from interp.circuits.ablation import Ablation
 from interp.circuits.circuit import Circuit, circuit_from_json
+from interp.circuits.exact import exact_edge_scores
 from interp.circuits.graph import Edge, Graph, Places, named_places, places_around
+from interp.circuits.nodes import Node, NodeScores, node_scores
 from interp.circuits.scoring import METHODS, EdgeScores, edge_scores
 from interp.circuits.selecting import acdc, greedy, random_circuit, top_n
 from interp.circuits.weighing import (
@@ -28,6 +30,8 @@ __all__ = [
     "EdgeScores",
     "Faithfulness",
     "Graph",
+    "Node",
+    "NodeScores",
     "Places",
     "RandomCircuits",
     "acdc",
@@ -36,10 +40,12 @@ __all__ = [
     "completeness",
     "curve",
     "edge_scores",
+    "exact_edge_scores",
     "faithfulness",
     "greedy",
     "minimality",
     "named_places",
+    "node_scores",
     "overlap",
     "places_around",
     "random_circuit",

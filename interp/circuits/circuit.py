@@ -63,8 +63,10 @@ class Circuit:
 
     def edges(self) -> list[tuple[Edge, float | None]]:
         """Edges and their scores, the largest absolute score first; in the model's order without scores."""
-        scores = self.scores
-        found = [(e, None if scores is None else float(scores[self.graph.index(e)])) for e in self.graph.edges(self.kept)]
+        found = [
+            (e, None if self.scores is None else float(self.scores[self.graph.index(e)]))
+            for e in self.graph.edges(self.kept)
+        ]
         return sorted(found, key=lambda pair: -abs(pair[1] or 0.0))
 
     def heads(self) -> list[tuple[int, int]]:

@@ -7,9 +7,9 @@ corrupted one, times the gradient of the metric at its reader. Integrated over t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +22,7 @@ from interp.models.anatomy import anatomy_of
 from interp.models.bridge import raw_of
 from interp.patching.metrics import Metric
 from interp.patching.nodes import Sender
+from interp.patching.stepwise import measure, read_for_gradient
 from interp.tasks import Batch
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 Method = Literal["eap", "eap-clean", "eap-ig-inputs", "eap-ig-activations"]
 METHODS: tuple[Method, ...] = get_args(Method)
+T = TypeVar("T")
+# Something like tqdm: shows how far a loop has come.
+Progress = Callable[[Iterable[T]], Iterable[T]]
 # From how far the way is gone, 0 to 1: the residual that a run starts with, and what its first attention adds.
 Move = Callable[[float], tuple[Tensor, Tensor | None]]
 
@@ -85,6 +89,7 @@ class EdgeScores:
 def edge_scores(
     raw_model: PreTrainedModel | TransformerBridge, clean: Prompts, corrupted: Prompts, metric: Metric,
     method: Method = "eap-ig-inputs", n: int = 32, places: Places | Literal["anywhere", "role"] = "anywhere",
+    progress: Progress[Tensor] = iter,
 ) -> EdgeScores:  # fmt: skip
     """The score of every edge, of a batch of prompts at once. Key-value heads may be shared.
 
@@ -110,11 +115,12 @@ def edge_scores(
     graph = passing.graph
     values = torch.zeros(graph.possible.shape, dtype=torch.float64)
     totals = torch.zeros(2, dtype=torch.float64)
-    for rows in passing.rows(len(tokens[0]), copies=2.5):
+    for rows in progress(list(passing.rows(len(tokens[0]), copies=2.5))):
         given = [passing.written(t[rows]) for t in tokens]
         difference = given[0] - given[1]
         pull = _Pull(passing, metric, rows)
-        totals += torch.stack([pull.measured(passing.resid(g, len(passing.anatomy.blocks))).sum() for g in given])
+        ends = [passing.resid(g, len(passing.anatomy.blocks)) for g in given]
+        totals += torch.stack([measure(passing.anatomy, end, metric, rows).double().sum() for end in ends])
         match method:
             case "eap" | "eap-clean":
                 found = pull.back(given[method == "eap"][0])
@@ -126,12 +132,12 @@ def edge_scores(
                 for writers, layer, move in _moves(passing, given[0], difference):
                     found = _mean(n, lambda far: pull.back(*move(far), layer))  # noqa: B023
                     values[:, :, writers] += _product(passing, difference[writers], found)
-    values, totals = values / len(tokens[0]), totals / len(tokens[0])
+    values, (base, source) = values / len(tokens[0]), (totals / len(tokens[0])).tolist()
     values = values.masked_fill(~graph.possible, 0.0).float()
     details: dict = {} if method.startswith("eap") and "ig" not in method else {"n": n}
     if method == "eap-ig-inputs":
-        details["gap"] = float(values[:, :, 0].double().sum() - (totals[0] - totals[1]))
-    return EdgeScores(graph, values, method, metric.name, *totals.tolist(), details)
+        details["gap"] = float(values[:, :, 0].double().sum() - (base - source))
+    return EdgeScores(graph, values, method, metric.name, base, source, details)
 
 
 def prepare(
@@ -196,16 +202,6 @@ class _Pull:
     def __init__(self, passing: Passing, metric: Metric, rows: Tensor) -> None:
         self.passing, self.metric, self.rows = passing, metric, rows
 
-    @torch.no_grad()
-    def measured(self, final: Float[Tensor, "row pos d_model"]) -> Float[Tensor, " row"]:
-        """The metric, from the residual after the last layer."""
-        return self._metric(final).double().cpu()
-
-    def _metric(self, final: Tensor) -> Tensor:
-        logits = self.passing.anatomy.unembed(final[:, self.metric.positions.to(final.device)])
-        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-        return self.metric.compute(logits, self.rows)
-
     def back(
         self, resid: Float[Tensor, "row pos d_model"], attn_out: Float[Tensor, "row pos d_model"] | None = None,
         layer: int = 0,
@@ -231,9 +227,7 @@ class _Pull:
                 # A view has a gradient of its own, without that of the residual stream beside the MLP.
                 fed[i] = (resid if blocks[i].parallel else mid).view_as(mid)
                 resid = mid + blocks[i].mlp_out(fed[i])
-            total = self._metric(resid).sum()
-            if not total.requires_grad:
-                raise ValueError(f"{self.metric.name} has no gradient; use logit_diff, margin, probability or kl")
+            total = read_for_gradient(a, resid, self.metric, self.rows)
             taps = [*(t for some in read.values() for t in some), *fed.values(), resid]
             *pulled, found[-1] = torch.autograd.grad(total, taps)
         for i in read:

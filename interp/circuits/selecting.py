@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool
@@ -15,16 +14,13 @@ from interp.circuits.ablation import Ablation, ablation_of
 from interp.circuits.circuit import Circuit
 from interp.circuits.graph import Graph, Places, Prompts
 from interp.circuits.passing import CHUNK_FLOATS
-from interp.circuits.scoring import EdgeScores, prepare
+from interp.circuits.scoring import EdgeScores, Progress, prepare
 from interp.patching.metrics import Metric
 from interp.patching.nodes import Receiver
 from interp.patching.stepwise import measure
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-
-T = TypeVar("T")
-Progress = Callable[[Iterable[T]], Iterable[T]]
 
 
 def top_n(scores: EdgeScores, n: int) -> Circuit:

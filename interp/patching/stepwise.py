@@ -89,12 +89,28 @@ class _Layer:
         return value
 
 
-def measure(anatomy: Anatomy, resid: Float[Tensor, "row pos d_model"], metric: Metric, rows: Tensor) -> Tensor:
-    """The metric `[row]` of prompts numbered `rows`, on the CPU, from the residual after the last layer."""
+def read(anatomy: Anatomy, resid: Float[Tensor, "row pos d_model"], metric: Metric, rows: Tensor) -> Tensor:
+    """The metric `[row]` of prompts numbered `rows`, from the residual after the last layer, with its gradient."""
     logits = anatomy.unembed(resid[:, metric.positions.to(resid.device)])
     # A difference of two logits needs more digits than half precision has.
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    return metric.compute(logits, rows).cpu()
+    return metric.compute(logits, rows)
+
+
+@torch.no_grad()
+def measure(anatomy: Anatomy, resid: Float[Tensor, "row pos d_model"], metric: Metric, rows: Tensor) -> Tensor:
+    """As `read`, on the CPU and without a gradient."""
+    return read(anatomy, resid, metric, rows).cpu()
+
+
+def read_for_gradient(
+    anatomy: Anatomy, resid: Float[Tensor, "row pos d_model"], metric: Metric, rows: Tensor
+) -> Float[Tensor, ""]:
+    """The sum of `read` over prompts. Raises `ValueError` for a metric that has no gradient."""
+    total = read(anatomy, resid, metric, rows).sum()
+    if not total.requires_grad:
+        raise ValueError(f"{metric.name} has no gradient; use logit_diff, margin, probability or kl")
+    return total
 
 
 @torch.no_grad()
