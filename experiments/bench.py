@@ -1,4 +1,4 @@
-"""`mnemoscope bench`: patching against TransformerLens and the hook loop, side by side in one run."""
+"""`mnemoscope bench`: patching and edge attribution against TransformerLens, side by side in one run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PEERS = ("transformer_lens", "hook loop", "nnsight")
 
 @dataclass(frozen=True)
 class Bench:
-    """Times whole sweeps against one forward a patch, alternating, and counts FLOPs. Writes patching.json.
+    """Times whole sweeps against one forward a patch, alternating, and counts FLOPs; writes patching.json or edges.json.
 
     Ratios of one run on one machine; `--only` takes a part of a case's name, such as 4x128-82-b1-resid_pre.
     """
@@ -23,6 +23,8 @@ class Bench:
     """Alternating rounds of each case; medians are reported."""
     threads: int = 1
     """CPU threads."""
+    edges: bool = False
+    """Time edge attribution instead, against TransformerLens's `attribution_patch`."""
     bloom: bool = False
     """Run BLOOM-560M's shape (24 layers, d=1024, 250,880 tokens, random weights) instead: takes 6 GiB."""
     out: Path = Path("mnemoscope-out")
@@ -35,29 +37,39 @@ class Bench:
         import torch
         from tqdm import tqdm
 
-        from experiments.benchmarks.patching import BLOOM_560M, DEFAULT, run_case
+        from experiments.benchmarks import edges, patching
         from experiments.provenance import provenance_record
         from experiments.results import writable_folder
         from interp.models import write_whole
 
         if self.rounds < 1 or self.threads < 1:
             raise ValueError("--rounds and --threads must be at least 1")
-        cases = [BLOOM_560M] if self.bloom else [c for c in DEFAULT if self.only in c.name]
+        if self.edges and self.bloom:
+            raise ValueError("--edges and --bloom are two benchmarks; run one after the other")
+        default = edges.DEFAULT if self.edges else patching.DEFAULT
+        cases = [patching.BLOOM_560M] if self.bloom else [c for c in default if self.only in c.name]
         if not cases:
-            raise ValueError(f"no case contains {self.only!r}; cases are {', '.join(c.name for c in DEFAULT)}")
+            raise ValueError(f"no case contains {self.only!r}; cases are {', '.join(c.name for c in default)}")
         torch.set_num_threads(self.threads)
-        path = writable_folder(self.out) / "patching.json"
+        path = writable_folder(self.out) / ("edges.json" if self.edges else "patching.json")
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}
         bar = tqdm(cases, file=sys.stderr, disable=None)
         for case in bar:
             bar.set_description(case.name)
-            rows[case.name] = run_case(case, self.rounds)
+            if isinstance(case, edges.EdgeCase):
+                rows[case.name] = edges.run_case(case, self.rounds)
+            else:
+                rows[case.name] = patching.run_case(case, self.rounds)
             data = {"provenance": provenance_record(), "rows": rows}
             write_whole(path, json.dumps(data, indent=1) + "\n")
         if self.json:
             print(json.dumps({c.name: rows[c.name] for c in cases}))
             return 0
-        self.show([(c.name, rows[c.name]) for c in cases])
+        shown = [(c.name, rows[c.name]) for c in cases]
+        if self.edges:
+            self.show_edges(shown)
+        else:
+            self.show(shown)
         print(path)
         return 0
 
@@ -75,3 +87,15 @@ class Bench:
             for name, row in rows
         ]  # fmt: skip
         print_table("milliseconds a patch, medians", columns, cells)
+
+    def show_edges(self, rows: list[tuple[str, dict]]) -> None:
+        """Prints the table of edge attribution."""
+        from experiments.results import print_table
+
+        columns = ["case", "edges", "ours ms", "TransformerLens ms", "x TL", "difference"]
+        cells = [
+            [name, str(row["edges"]), *(f"{row['ms_a_pair'][k]:.1f}" for k in ("ours", "transformer_lens")),
+             f"{row['ratio']:.1f}", f"{row['difference']:.1e}"]
+            for name, row in rows
+        ]  # fmt: skip
+        print_table("milliseconds a pair of prompts, medians", columns, cells)

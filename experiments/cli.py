@@ -12,6 +12,7 @@ import tyro
 
 from experiments.bench import Bench
 from experiments.calibrate import Calibrate
+from experiments.circuit import Circuit
 from experiments.evaluate import Evaluate
 from experiments.patch import Patch
 from experiments.train import Train
@@ -23,6 +24,7 @@ Verb = (
     | Annotated[Patch, tyro.conf.subcommand("patch")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Verdict, tyro.conf.subcommand("verdict")]
+    | Annotated[Circuit, tyro.conf.subcommand("circuit")]
     | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
 )
 

@@ -1,0 +1,183 @@
+"""`mnemoscope circuit`: which parts of a model do the work, how much of it, and what is each part's job?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    import networkx
+
+    from interp.circuits import Circuit as Parts
+    from interp.models import Run
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """Searches a circuit, weighs it on fresh prompts, at other lengths too, and describes its heads.
+
+    Edges are scored by gradients, the best are chosen, and of those ACDC keeps what is needed, by exact runs. Writes
+    circuit.json, .graphml, .svg and .html (interactive), and circuit-curve.svg. The same command goes on where a
+    killed one stopped.
+    """
+
+    name: Annotated[str, tyro.conf.Positional]
+    """A run by name, such as parity-aligned-alibi, or a folder that save_pretrained wrote."""
+    length: int = 20
+    """Bits, or digits of both operands for addition, of the prompts that the circuit is searched on."""
+    lengths: tuple[int, ...] = ()
+    """Lengths at which the same circuit is tried; default the length, one and a half of it, and twice it."""
+    method: Literal["eap", "eap-clean", "eap-ig-inputs", "eap-ig-activations", "exact-noise", "exact-denoise"] = (
+        "eap-ig-inputs"
+    )
+    """How edges are scored; the exact ones take a run an edge."""
+    points: int = 16
+    """Points between the two runs, for the integrated methods."""
+    places: Literal["role", "anywhere"] = "role"
+    """Whether an edge is told apart by the role of its positions."""
+    select: Literal["greedy", "top"] = "greedy"
+    """From the logits up, or by score alone."""
+    share: float = 0.1
+    """Edges that are chosen by their scores, as a share of all."""
+    prune: float = 0.003
+    """ACDC's threshold: what an edge must be worth, as a share of the whole margin; 0 prunes nothing."""
+    repeats: int = 1
+    """How often the search is done again on other prompts, to see how much of the circuit is found again."""
+    prompts: int = 32
+    """Prompts of the search, and as many of the weighing; pruning takes 16 of them."""
+    seed: int = 0
+    """Seed of the prompts."""
+    format: str | None = None
+    """Task to pose to a model that has no run.json, such as parity-aligned."""
+    out: Path | None = None
+    """Folder for the results; default mnemoscope-out/<run>."""
+    json: bool = False
+    """Print JSON instead of tables."""
+
+    def run(self) -> int:
+        """Searches, weighs, writes and prints; status 0."""
+        from experiments import load
+        from experiments.circuit_search import FURTHER, at_length, search, weigh
+        from experiments.results import check_seed, result_folder, write_result
+        from interp.circuits import describe_heads, overlap
+
+        self._check()
+        check_seed(self.seed)
+        run = load(self.name, self.format)
+        length = (self.length, self.length) if run.format.task == "addition" else self.length
+        lengths = self.lengths or (self.length, self.length * 3 // 2, self.length * 2)
+        run.check_length(length)
+        folder = result_folder(run, self.out)
+        work = self._work(folder, run)
+        found = search(run, self, length, self.seed, work)
+        if not len(found.circuit):
+            raise ValueError(f"no edge is worth --prune {self.prune}: does the model do length {self.length} at all?")
+        others = [search(run, self, length, self.seed + FURTHER + i, work).circuit for i in range(self.repeats)]
+        weighed = weigh(run, found, self, length)
+        spoken = describe_heads(run.raw, run.sample(self.prompts, length, self.seed))
+        names = {f"L{layer}H{head}": spoken.name(layer, head) for layer, head in found.circuit.heads()}
+        at = {n: at_length(run, found.circuit, self, (n, n) if isinstance(length, tuple) else n) for n in lengths}
+        options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        data = {
+            "options": options, "possible_edges": len(found.circuit.graph), "circuit": found.circuit.to_json(),
+            "heads": names, "descriptions": spoken.to_json(), "lengths": {str(n): worth for n, worth in at.items()},
+            "again": [{"edges": len(c), "overlap": overlap(found.circuit, c)} for c in others], **weighed,
+        }  # fmt: skip
+        written = write_result(folder / "circuit.json", run, self.seed, data)
+        self._draw(run, found.circuit, written, folder)
+        shutil.rmtree(work)  # only now is nothing lost with it
+        if self.json:
+            print(json.dumps(written))
+        else:
+            self._report(run, found.circuit, written, folder)
+        return 0
+
+    def _check(self) -> None:
+        for name in ("length", "points", "prompts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1; got {getattr(self, name)}")
+        if self.prompts < 2:
+            raise ValueError("--prompts must be at least 2: intervals are over prompts")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"--share must be above 0 and at most 1; got {self.share}")
+        for name in ("prune", "repeats"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} must be 0 or more; got {getattr(self, name)}")
+        if any(n < 1 for n in self.lengths):
+            raise ValueError(f"--lengths must be at least 1; got {' '.join(map(str, self.lengths))}")
+
+    def _work(self, folder: Path, run: Run) -> Path:
+        """Where unfinished work is kept: another folder for other options or weights."""
+        options = {k: str(v) for k, v in asdict(self).items() if k not in ("out", "json", "lengths", "repeats")}
+        weights = sum(float(p.detach().double().abs().sum()) for p in run.raw.parameters())
+        key = hashlib.sha256(json.dumps([options, weights, run.source]).encode()).hexdigest()[:12]
+        work = folder / f".circuit-{key}"
+        work.mkdir(exist_ok=True)
+        return work
+
+    def _draw(self, run: Run, circuit: Parts, data: dict, folder: Path) -> None:
+        import networkx
+        from interp.views.circuit import circuit_page, draw_circuit
+
+        from experiments.results import save_figure
+        from interp.models import write_whole
+        from interp.views.curve import faithfulness_by_size
+
+        graph = self._graph(run, circuit, data)
+        write_whole(folder / "circuit.graphml", "\n".join(networkx.generate_graphml(graph)) + "\n")
+        write_whole(folder / "circuit.svg", draw_circuit(graph))
+        write_whole(folder / "circuit.html", circuit_page(graph))
+        worth = data["ablations"]["corrupted"]
+        one = {"sizes": [len(circuit)], **{k: [worth[k]] for k in ("values", "low", "high")}}
+        lines = {**data["curves"], "this circuit": one}
+        title = f"{run.name}, length {self.length}: {data['circuit']['details']['metric']}"
+        figure = faithfulness_by_size(
+            {name: SimpleNamespace(**line) for name, line in lines.items()}, data["possible_edges"], title
+        )
+        save_figure(figure, folder / "circuit-curve.svg")
+
+    def _graph(self, run: Run, circuit: Parts, data: dict) -> networkx.MultiDiGraph:
+        worth = data["ablations"]["corrupted"]
+        graph = circuit.to_networkx()
+        graph.graph["n_layers"] = run.raw.config.num_hidden_layers
+        for node, name in data["heads"].items():
+            graph.nodes[node]["label"] = name
+        graph.graph["title"] = f"{run.name}: a circuit of {len(circuit)} of {data['possible_edges']} edges"
+        graph.graph["subtitle"] = (
+            f"length {self.length}; faithfulness {worth['values']:.3f} [{worth['low']:.3f}, {worth['high']:.3f}], "
+            f"step accuracy {worth['accuracy']:.3f}"
+        )
+        return graph
+
+    def _report(self, run: Run, circuit: Parts, data: dict, folder: Path) -> None:
+        from experiments.results import print_table
+
+        possible, length = data["possible_edges"], self.length
+        print(f"{run.name}: {len(circuit)} of {possible} edges ({circuit.share:.1%}), searched at length {length}")
+
+        def row(name: str, worth: dict) -> list[str]:
+            return [name, f"{worth['values']:.3f} [{worth['low']:.3f}, {worth['high']:.3f}]",
+                    f"{worth['accuracy']:.3f}", f"{worth['accuracy_full']:.3f}"]  # fmt: skip
+
+        rows = [row(f"{kind}, n={length}", worth) for kind, worth in data["ablations"].items()]
+        rows += [row(f"corrupted, n={n}", worth) for n, worth in data["lengths"].items()]
+        columns = ["edges outside of it", "faithfulness", "step accuracy", "of the full model"]
+        print_table("how faithful it is on fresh prompts", columns, rows)
+        print_table("its heads", ["head", "what it was measured to do"], [[h, n] for h, n in data["heads"].items()])
+        edges = [[str(e), f"{score:+.3f}"] for e, score in circuit.edges()[:12] if score is not None]
+        print_table("its strongest edges", ["edge", "score"], edges)
+        drawn, whole = data["random"], data["completeness"]
+        print(f"random circuits of its size: largest {drawn['largest']:.3f}, p {drawn['p']:.3f} of {drawn['n']}")
+        print(f"the model without it: {whole['complement']:.3f}; without a random half of it, circuit and model differ "
+              f"by {whole['mean_gap']:.3f} on average")  # fmt: skip
+        for again in data["again"]:
+            print(f"searched again on other prompts: {again['edges']} edges, overlap (Jaccard) {again['overlap']:.2f}")
+        for name in ("circuit.json", "circuit.graphml", "circuit.svg", "circuit.html", "circuit-curve.svg"):
+            print(folder / name)

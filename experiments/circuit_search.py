@@ -1,0 +1,192 @@
+"""How is a circuit searched in a run, and what is it put to the test with?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from interp.circuits import (
+    Ablation,
+    Circuit,
+    EdgeScores,
+    Faithfulness,
+    acdc,
+    against_random,
+    circuit_from_json,
+    completeness,
+    curve,
+    edge_scores,
+    exact_edge_scores,
+    faithfulness,
+    greedy,
+    minimality,
+    top_n,
+)
+from interp.models import Run, write_whole
+from interp.patching import Metric, accuracy, logit_diff
+from interp.tasks import Batch, counterfactual
+
+if TYPE_CHECKING:
+    from experiments.circuit import Circuit as Options
+
+T = TypeVar("T")
+# Prompts that ACDC cuts edges on; more of them hold more memory, and each cut costs a run of all.
+ACDC_PROMPTS = 16
+# Seeds of the prompts: those that a circuit is searched on, those that it is weighed on, and further searches.
+WEIGHED, FURTHER = 500, 700
+REFERENCE = 900
+RANDOM, HALVES = 50, 10
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Prompts, their twins with everything redrawn, and what is measured on them."""
+
+    clean: Batch
+    corrupted: Batch
+    metric: Metric
+
+    def first(self, n: int) -> Pair:
+        """The first n prompts."""
+        clean, corrupted = (b.rows(slice(0, n)) for b in (self.clean, self.corrupted))
+        return Pair(clean, corrupted, metric_of(clean, corrupted))
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A circuit, and the scores of all edges that it was chosen by."""
+
+    scores: EdgeScores
+    circuit: Circuit
+
+
+def pair(run: Run, prompts: int, length: int | tuple[int, int], seed: int) -> Pair:
+    """Prompts of a seed, each with another random prompt of the same layout."""
+    clean = run.sample(prompts, length, seed)
+    corrupted = counterfactual.redraw(clean, seed + 100)
+    return Pair(clean, corrupted, metric_of(clean, corrupted))
+
+
+def metric_of(clean: Batch, corrupted: Batch) -> Metric:
+    """The margin of the answers: over the other symbol, or where there are more than two, over the twin's answer."""
+    return logit_diff(clean, against=None if len(clean.format.outputs) == 2 else corrupted)
+
+
+def bar(what: str):  # type: ignore[no-untyped-def]
+    """A progress bar for the library's loops."""
+    from tqdm import tqdm
+
+    def progress(items: Iterable[T]) -> Iterable[T]:
+        return tqdm(items, desc=what, file=sys.stderr, disable=None)
+
+    return progress
+
+
+def search(run: Run, options: Options, length: int | tuple[int, int], seed: int, work: Path) -> Found:
+    """Scores, the edges that they choose, and of those the ones that are needed; each kept on disk once it is done."""
+    here = pair(run, options.prompts, length, seed)
+    scores = _scores(run, options, here, work / f"scores-{seed}.safetensors", f"scores, seed {seed}")
+    n = max(1, round(options.share * len(scores.graph)))
+    chosen = greedy(scores, n) if options.select == "greedy" else top_n(scores, n)
+    if not options.prune or not len(chosen):
+        return Found(scores, chosen)
+    path = work / f"circuit-{seed}.json"
+    if path.is_file():
+        return Found(scores, circuit_from_json(json.loads(path.read_text(encoding="utf-8"))))
+    few = here.first(ACDC_PROMPTS)
+    progress = bar(f"pruning, seed {seed}")
+    circuit = acdc(run.raw, few.clean, few.corrupted, few.metric, options.prune, chosen, progress=progress)
+    write_whole(path, json.dumps(circuit.to_json()))
+    return Found(scores, circuit)
+
+
+def _scores(run: Run, options: Options, here: Pair, path: Path, what: str) -> EdgeScores:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    from interp.circuits.scoring import prepare
+
+    graph = prepare(run.raw, here.clean, here.corrupted, here.metric, options.places)[0].graph
+    if path.is_file():
+        with safe_open(path, framework="pt") as file:
+            rest = json.loads(file.metadata()["rest"])
+            return EdgeScores(graph, file.get_tensor("values"), **rest)
+    args: Any = (run.raw, here.clean, here.corrupted, here.metric)
+    match options.method:
+        case "exact-noise" | "exact-denoise":
+            direction = "noise" if options.method == "exact-noise" else "denoise"
+            found = exact_edge_scores(*args, direction=direction, places=options.places, progress=bar(what))
+        case method:
+            found = edge_scores(*args, method, options.points, options.places, bar(what))
+    rest = {name: getattr(found, name) for name in ("method", "metric", "clean", "corrupted", "details")}
+    part = path.with_suffix(".part")
+    save_file({"values": found.values.contiguous()}, part, {"rest": json.dumps(rest)})
+    part.replace(path)
+    return found
+
+
+def weigh(run: Run, found: Found, options: Options, length: int | tuple[int, int]) -> dict:
+    """What the circuit is worth on fresh prompts: by ablation, beside random ones, and part by part."""
+    there = pair(run, options.prompts, length, options.seed + WEIGHED)
+    args: Any = (run.raw, there.clean)
+    reference = run.sample(options.prompts, length, options.seed + REFERENCE)
+    ablations = {
+        "corrupted": Ablation("corrupted", there.corrupted), "resample": Ablation("resample", reference, options.seed),
+        "mean": Ablation("mean", reference),
+    }  # fmt: skip
+    by_ablation = {}
+    for name, ablation in ablations.items():
+        by_ablation[name] = _worth(*args, ablation, there, found.circuit)
+    few = there.first(ACDC_PROMPTS)
+    rest: Any = (run.raw, few.clean, few.corrupted, few.metric, found.circuit)
+    ways = (options.select, "random")
+    lines = {how: curve(*args, there.corrupted, there.metric, found.scores, selected=how) for how in ways}
+    drawn = against_random(*rest, n=RANDOM, seed=options.seed)
+    whole = completeness(*rest, n=HALVES, seed=options.seed)
+    return {
+        "ablations": by_ablation,
+        "curves": {
+            how: {"shares": list(c.shares), "sizes": list(c.sizes), **_numbers(c.faithfulness), "cpr": c.cpr,
+                  "cmd": c.cmd, "smallest_with_0.9": c.smallest(0.9)}
+            for how, c in lines.items()
+        },
+        "random": {"p": drawn.p, "largest": max(drawn.shares), "mean": sum(drawn.shares) / RANDOM, "n": RANDOM},
+        "completeness": {
+            "complement": whole.complement, "mean_gap": sum(whole.gaps) / HALVES, "largest_gap": max(whole.gaps),
+        },
+        "minimality": [{"edge": str(edge), "loss": loss} for edge, loss in minimality(*rest)],
+    }  # fmt: skip
+
+
+def at_length(run: Run, circuit: Circuit, options: Options, length: int | tuple[int, int]) -> dict:
+    """The circuit on prompts of a length, as it is."""
+    there = pair(run, options.prompts, length, options.seed + WEIGHED)
+    return _worth(run.raw, there.clean, Ablation("corrupted", there.corrupted), there, circuit)
+
+
+def _worth(raw: Any, clean: Batch, ablation: Ablation, there: Pair, circuit: Circuit) -> dict:
+    """Faithfulness of the margin, and step accuracy of the circuit and of the full model."""
+    margin = faithfulness(raw, clean, ablation, there.metric, circuit)
+    steps = faithfulness(raw, clean, ablation, accuracy(clean), circuit)
+    ratio = {name: values[0] for name, values in _numbers(margin).items()}
+    return {
+        **ratio, "accuracy": float(steps.values.mean()), "accuracy_full": float(steps.full.mean()),
+        "accuracy_empty": float(steps.empty.mean()), "margin_full": float(margin.full.mean()),
+        "margin_empty": float(margin.empty.mean()),
+    }  # fmt: skip
+
+
+def _numbers(found: Faithfulness) -> dict[str, list[float]]:
+    low, high = (_plain(x) for x in found.interval().unbind(dim=-1))
+    return {"values": _plain(found.share), "low": low, "high": high}
+
+
+def _plain(x: Tensor) -> list[float]:
+    return torch.as_tensor(x).double().tolist()
