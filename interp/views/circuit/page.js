@@ -162,6 +162,9 @@
     });
     for (const part of all("[data-script]")) part.hidden = false;
     filter();
+    // A picture that is far wider than its frame opens at its middle, where the residual stream runs.
+    const frame = find(".frame");
+    if (frame.scrollWidth > 2 * frame.clientWidth) frame.scrollLeft = (frame.scrollWidth - frame.clientWidth) / 2;
     root.dataset.ready = "true";
   }
 

@@ -97,7 +97,8 @@ def points(path: str, steps: int = 24) -> list[tuple[float, float]]:
             case "M":
                 found.append((numbers[0], numbers[1]))
             case "V":
-                found.append((found[-1][0], numbers[0]))
+                x, y = found[-1]
+                found.extend((x, y + (numbers[0] - y) * k / steps) for k in range(1, steps + 1))
             case _:
                 (a, b), (c, d, e, f, g, h) = found[-1], numbers
                 for t in (k / steps for k in range(1, steps + 1)):

@@ -77,6 +77,18 @@ def test_edges_run_up_from_their_writer_to_their_port(graph):
         assert way[-1][1] == pytest.approx(foot, abs=0.02)
 
 
+def test_a_head_has_tabs_for_q_k_and_v_from_left_to_right_under_its_box(graph):
+    for node in nodes(tree(graph)).values():
+        tabs = [(port.get("data-port"), sides(port.find(SVG + "rect"))) for port in node.iter(SVG + "g") if port != node]
+        assert [name for name, _ in tabs] == (["q", "k", "v"] if node.get("class") == "node head" else [])
+        left, _, right, foot = box(node)
+        edge = left
+        for _, (start, _, end, low) in tabs:
+            assert edge <= start < end <= right
+            assert low > foot + 8
+            edge = end
+
+
 def test_no_edge_runs_behind_a_node_that_is_not_its_own(graph):
     root = tree(graph)
     rows: dict[str, list[tuple[str, tuple[float, float, float, float]]]] = {}
