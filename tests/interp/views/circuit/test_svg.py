@@ -79,7 +79,7 @@ def test_edges_run_up_from_their_writer_to_their_port(graph):
 
 def test_a_head_has_tabs_for_q_k_and_v_from_left_to_right_under_its_box(graph):
     for node in nodes(tree(graph)).values():
-        tabs = [(port.get("data-port"), sides(port.find(SVG + "rect"))) for port in node.iter(SVG + "g") if port != node]
+        tabs = [(port.get("data-port"), sides(port.find(SVG + "rect"))) for port in node.findall(SVG + "g")]
         assert [name for name, _ in tabs] == (["q", "k", "v"] if node.get("class") == "node head" else [])
         left, _, right, foot = box(node)
         edge = left
