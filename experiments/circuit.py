@@ -124,10 +124,10 @@ class Circuit:
 
     def _draw(self, run: Run, circuit: Parts, data: dict, folder: Path) -> None:
         import networkx
-        from interp.views.circuit import circuit_page, draw_circuit
 
         from experiments.results import save_figure
         from interp.models import write_whole
+        from interp.views.circuit import circuit_page, draw_circuit
         from interp.views.curve import faithfulness_by_size
 
         graph = self._graph(run, circuit, data)

@@ -1,0 +1,95 @@
+"""What is a view? A picture that a notebook shows, a file keeps, and a page without script still has something of."""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+# A page that may fetch nothing: everything that it needs is in it.
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'none'; "
+    "base-uri 'none'; form-action 'none'"
+)
+STILLS = {b"\x89PNG": "image/png", b"<svg": "image/svg+xml", b"<?xml": "image/svg+xml"}
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A picture, and what takes its place where script runs.
+
+    `title` is a few words, `alt` says in words what is to be seen (alternative text), `still` is a whole PNG or SVG
+    file. `live` is an HTML fragment with its own data, style and script, without ids, so that any number of them can
+    stand on a page; "" where the still picture is all there is. `bundle` is script that all views of one kind share
+    and that a page carries once.
+
+    >>> View("a dot", "a dot", b'<svg xmlns="http://www.w3.org/2000/svg"/>').media
+    'image/svg+xml'
+    """
+
+    title: str
+    alt: str
+    still: bytes
+    live: str = ""
+    bundle: str = ""
+
+    def __post_init__(self) -> None:
+        _ = self.media
+        if not self.title or not self.alt:
+            raise ValueError("a view needs a title and alternative text: what it shows, in words")
+
+    @property
+    def media(self) -> str:
+        """The media type of the still picture. Raises `ValueError` for what is neither PNG nor SVG."""
+        for start, media in STILLS.items():
+            if self.still.startswith(start):
+                return media
+        raise ValueError(f"a still picture is a PNG or SVG file; this one starts with {self.still[:8]!r}")
+
+    def picture(self) -> str:
+        """The still picture as an HTML image."""
+        data = base64.b64encode(self.still).decode()
+        return f'<img class="still" alt="{escape(self.alt, quote=True)}" src="data:{self.media};base64,{data}">'
+
+    def fragment(self) -> str:
+        """The view as part of a page that holds its `bundle`: the still picture, which script replaces."""
+        return f'<div class="mnemo-view"><div class="mnemo-still">{self.picture()}</div>{self.live}</div>\n'
+
+    def _repr_html_(self) -> str:
+        """For a notebook: untrusted ones run no script, and show the picture."""
+        return (f"<script>{self.bundle}</script>\n" if self.bundle else "") + self.fragment()
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the page (.html) or the still picture (.svg or .png, as it is), whole or not at all.
+
+        Raises `ValueError` for another suffix.
+        """
+        path, own = Path(path), ".png" if self.media == "image/png" else ".svg"
+        if path.suffix not in (".html", own):
+            raise ValueError(f"{self.title} is saved as .html or {own}; got {path.suffix or 'no suffix'!r}")
+        data = page([self], self.title).encode() if path.suffix == ".html" else self.still
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(part).chmod(0o644)
+            Path(part).replace(path)
+        finally:
+            Path(part).unlink(missing_ok=True)
+        return path
+
+
+def page(views: list[View], title: str) -> str:
+    """One HTML page that needs nothing else, with each bundle once."""
+    bundles = "".join(f"<script>{bundle}</script>\n" for bundle in dict.fromkeys(v.bundle for v in views if v.bundle))
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)}</title>\n{bundles}</head>\n<body>\n<main>\n"
+        f"{''.join(view.fragment() for view in views)}</main>\n</body>\n</html>\n"
+    )
