@@ -12,7 +12,7 @@ PEERS = ("transformer_lens", "hook loop", "nnsight")
 
 @dataclass(frozen=True)
 class Bench:
-    """Times whole sweeps against one forward a patch, alternating, and counts FLOPs; writes patching.json or edges.json.
+    """Times whole sweeps against one forward a patch, alternating, and counts FLOPs. Writes patching.json.
 
     Ratios of one run on one machine; `--only` takes a part of a case's name, such as 4x128-82-b1-resid_pre.
     """
