@@ -140,6 +140,8 @@ def test_a_head_that_writes_labels_copies():
         assert found.value(*copier, Role.OUTPUT, "copying_rate") > 0.8
         assert found.value(*copier, Role.OUTPUT, "due_label") > 0.8
         assert found.ov_copying[other].isnan()
+        # Rounding of weights that do not meet is no score either.
+        assert described("unused", architecture).ov_copying[writer("unused", architecture, "indexed")].isnan()
         assert found.value(*other, Role.OUTPUT, "copying") == pytest.approx(0, abs=1e-9)
         assert found.value(*other, Role.OUTPUT, "copying_rate") == 0
 
@@ -213,6 +215,7 @@ def test_copying_is_what_the_logits_of_the_head_alone_say():
     found = describe_heads(anatomy.raw, batch).value(1, 2, LABEL, "copying")
     assert found == pytest.approx(sum(expected) / len(expected), abs=1e-5)
     assert abs(found) > 1e-3
+    assert describe_heads(bridge, batch).value(1, 2, LABEL, "copying") == found
 
 
 def test_answers_are_read_where_the_format_says():

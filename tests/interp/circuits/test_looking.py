@@ -24,6 +24,10 @@ def test_uniform_attention_as_counted_by_hand():
     elevenths["separator"] = 1  # `>>>` is the start
     for name, count in elevenths.items():
         assert torch.allclose(found[name], torch.full((2,), count / 11)), name
+    separator = int(batch.at(Role.SEPARATOR))
+    masses = attention_statistics(uniform(batch), batch)["separator"]
+    assert masses[..., :separator].isnan().all()
+    assert masses[..., separator:].isfinite().all()
     # Its own label occurred once, in front of its bit.
     assert torch.equal(found["induction"], found["after_matching_label"])
 
@@ -60,6 +64,17 @@ def test_what_is_due():
     assert found["due_input"][: int(batch.at(Role.INPUT).max()) + 1].isnan().all()
     assert found["due_input"][-1].isnan()  # nothing is answered after it
     assert found["due_input"][batch.at(LABEL, 2)] == 0
+
+
+def test_what_is_due_where_the_answer_before_is_what_asks():
+    batch = sample("parity-scratchpad", 1, 4, seed=0)
+    for step in (1, 2, 3):
+        looks = torch.zeros(1, 1, batch.n_pos, batch.n_pos)
+        looks[..., batch.at(Role.INPUT, step + 1)] = 1
+        found = attention_statistics(looks, batch)["due_input"][0, 0, batch.at(Role.OUTPUT)]
+        expected = [float(s == step) for s in (1, 2, 3)]
+        assert found[:3].tolist() == expected
+        assert found[3].isnan()
 
 
 def test_spread_counts_what_can_be_seen():

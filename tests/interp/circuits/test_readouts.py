@@ -101,6 +101,18 @@ def test_each_part_is_what_its_output_alone_adds(architecture):
     assert (found.of("bias").abs().max() > 1e-3) == (architecture != "grouped")
 
 
+def test_a_bias_of_the_logits_is_in_the_bias():
+    model = noisy("rotary")
+    plain = attribute_margin(boot_bridge(copy.deepcopy(model)), BATCH)
+    table = torch.nn.Linear(16, model.config.vocab_size)
+    table.weight = model.get_output_embeddings().weight
+    model.set_output_embeddings(table)
+    found = attribute_margin(boot_bridge(copy.deepcopy(model)), BATCH)
+    assert torch.allclose(found.parts.sum(dim=0), raw_margins(model, BATCH), atol=1e-5)
+    assert torch.allclose(found.parts[:-1], plain.parts[:-1], atol=1e-5)
+    assert not torch.allclose(found.of("bias"), plain.of("bias"), atol=1e-2)
+
+
 @pytest.mark.parametrize("architecture", ["absolute", "alibi", "parallel"])
 def test_heads_say_what_transformer_lens_says_in_compatibility_mode(architecture):
     """There the gain is folded into W_U. Its value biases go into the attention's bias, so here they are zero."""
