@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from interp.circuits import Circuit as Parts
     from interp.models import Run
 
+FILES = ("circuit.json", "circuit.graphml", "circuit.svg", "circuit.html", "circuit-curve.svg", "circuit-heads.parquet")
+
 
 @dataclass(frozen=True)
 class Circuit:
     """Searches a circuit, weighs it on fresh prompts, at other lengths too, and describes its heads.
 
     Edges are scored by gradients, the best are chosen, and of those ACDC keeps what is needed, by exact runs. Writes
-    circuit.json, .graphml, .svg and .html (interactive), and circuit-curve.svg. The same command goes on where a
-    killed one stopped.
+    circuit.json, .graphml, .svg and .html (interactive), circuit-curve.svg, and circuit-heads.parquet (what each
+    head was measured to do). The same command goes on where a killed one stopped.
     """
 
     name: Annotated[str, tyro.conf.Positional]
@@ -87,10 +89,13 @@ class Circuit:
         options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
         data = {
             "options": options, "possible_edges": len(found.circuit.graph), "circuit": found.circuit.to_json(),
-            "heads": names, "descriptions": spoken.to_json(), "lengths": {str(n): worth for n, worth in at.items()},
+            "heads": names, "lengths": {str(n): worth for n, worth in at.items()},
             "again": [{"edges": len(c), "overlap": overlap(found.circuit, c)} for c in others], **weighed,
         }  # fmt: skip
         written = write_result(folder / "circuit.json", run, self.seed, data)
+        part = folder / ".circuit-heads.parquet"
+        spoken.table().to_parquet(part)
+        part.replace(folder / "circuit-heads.parquet")
         self._draw(run, found.circuit, written, folder)
         shutil.rmtree(work)  # only now is nothing lost with it
         if self.json:
@@ -167,7 +172,7 @@ class Circuit:
                     f"{worth['accuracy']:.3f}", f"{worth['accuracy_full']:.3f}"]  # fmt: skip
 
         rows = [row(f"{kind}, n={length}", worth) for kind, worth in data["ablations"].items()]
-        rows += [row(f"corrupted, n={n}", worth) for n, worth in data["lengths"].items()]
+        rows += [row(f"corrupted, n={n}", worth) for n, worth in data["lengths"].items() if n != str(length)]
         columns = ["edges outside of it", "faithfulness", "step accuracy", "of the full model"]
         print_table("how faithful it is on fresh prompts", columns, rows)
         print_table("its heads", ["head", "what it was measured to do"], [[h, n] for h, n in data["heads"].items()])
@@ -179,5 +184,5 @@ class Circuit:
               f"by {whole['mean_gap']:.3f} on average")  # fmt: skip
         for again in data["again"]:
             print(f"searched again on other prompts: {again['edges']} edges, overlap (Jaccard) {again['overlap']:.2f}")
-        for name in ("circuit.json", "circuit.graphml", "circuit.svg", "circuit.html", "circuit-curve.svg"):
+        for name in FILES:
             print(folder / name)

@@ -2,9 +2,12 @@
 
 from interp.circuits.ablation import Ablation
 from interp.circuits.circuit import Circuit, circuit_from_json
+from interp.circuits.describing import describe_heads
+from interp.circuits.descriptions import HeadDescriptions
 from interp.circuits.exact import exact_edge_scores
 from interp.circuits.graph import Edge, Graph, Places, named_places, places_around
 from interp.circuits.nodes import Node, NodeScores, node_scores
+from interp.circuits.readouts import LayerReadouts, MarginParts, attribute_margin, read_layers
 from interp.circuits.scoring import METHODS, EdgeScores, edge_scores
 from interp.circuits.selecting import acdc, greedy, random_circuit, top_n
 from interp.circuits.weighing import (
@@ -30,15 +33,20 @@ __all__ = [
     "EdgeScores",
     "Faithfulness",
     "Graph",
+    "HeadDescriptions",
+    "LayerReadouts",
+    "MarginParts",
     "Node",
     "NodeScores",
     "Places",
     "RandomCircuits",
     "acdc",
     "against_random",
+    "attribute_margin",
     "circuit_from_json",
     "completeness",
     "curve",
+    "describe_heads",
     "edge_scores",
     "exact_edge_scores",
     "faithfulness",
@@ -49,5 +57,6 @@ __all__ = [
     "overlap",
     "places_around",
     "random_circuit",
+    "read_layers",
     "top_n",
 ]
