@@ -11,6 +11,7 @@ from experiments.names import SHIPPED, shipped_runs
 LENGTHS = (10, 20, 30, 40, 60)
 METRICS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
 BENCHMARK = Path(__file__).parent / "benchmarks" / "results" / "patching.json"
+EDGES = BENCHMARK.with_name("edges.json")
 CALIBRATION = Path(__file__).parent / "results" / "calibration.json"
 CORRUPTIONS = {"flip": "a bit flipped", "redraw": "another prompt"}
 
@@ -44,6 +45,37 @@ def speed_table() -> str:
             f"{flops['times_fewer']:.1f}", f"{flops['of_lower_bound']:.2f}", f"{max(row['difference'].values()):.0e}",
         )  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def edges_table() -> str:
+    """Every row of the benchmark of edge attribution, as Markdown, from `benchmarks/results/edges.json`."""
+    head = ("family", "layers x d", "tokens", "pairs", "edges", "ms a pair", "TransformerLens", "x", "difference")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in json.loads(EDGES.read_text(encoding="utf-8"))["rows"].values():
+        case, ms = row["case"], row["ms_a_pair"]
+        cells = (
+            case["family"], f"{case['n_layers']} x {case['d_model']}", row["tokens"], case["prompts"], row["edges"],
+            f"{ms['ours']:.3g}", f"{ms['transformer_lens']:.3g}", f"{row['ratio']:.1f}", f"{row['difference']:.0e}",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def circuit_table() -> str:
+    """The circuit of each shipped run, at each length, as Markdown, from its `circuit.json`."""
+    head = ("run", "edges", "length", "faithfulness", "step accuracy", "of the full model", "heads")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name in shipped_runs():
+        data = json.loads((SHIPPED / name / "circuit.json").read_text(encoding="utf-8"))
+        for n, worth in data["lengths"].items():
+            share = data["circuit"]["share"]
+            cells = (
+                name, f"{data['circuit']['size']} of {data['possible_edges']} ({share:.1%})", n,
+                _interval(worth["values"], [worth["low"], worth["high"]]), f"{worth['accuracy']:.3f}",
+                f"{worth['accuracy_full']:.3f}", len(data["heads"]),
+            )  # fmt: skip
+            lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -104,7 +136,8 @@ def _yes(met: bool | None) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "verdict": verdict_table, "calibration": calibration_table, "accuracy": accuracy_table, "speed": speed_table,
+    "verdict": verdict_table, "calibration": calibration_table, "circuit": circuit_table, "accuracy": accuracy_table,
+    "speed": speed_table, "edges": edges_table,
 }  # fmt: skip
 
 
