@@ -109,6 +109,11 @@ class Circuit:
             raise ValueError(f"the circuit knows the places {', '.join(self.graph.places)}; not {', '.join(missing)}")
         return self.kept[[self.graph.places.index(name) for name in places.names]]
 
+    def require_of(self, graph: Graph) -> None:
+        """Raises `ValueError` unless the graph is of a model with the same layers and heads."""
+        if (graph.writers, graph.readers) != (self.graph.writers, self.graph.readers):
+            raise ValueError("the circuit is of a model with other layers or heads")
+
     def places(self, prompts: Prompts) -> Places:
         """The places of other prompts that the circuit's are: roles, or anywhere.
 
@@ -136,11 +141,12 @@ class Circuit:
         ...     right = correct(model, clean, clean.predicted())
         """
         raw = raw_of(raw_model)
+        if "forward" in raw.__dict__:
+            raise ValueError("a circuit is already installed in this model; leave its `with` block first")
         anatomy = anatomy_of(raw)
         tokens, where = tokens_of(prompts), self.places(prompts) if places is None else places_of(prompts, places)
         graph = graph_of(anatomy, where, torch.arange(tokens.shape[1]))
-        if (graph.writers, graph.readers) != (self.graph.writers, self.graph.readers):
-            raise ValueError("the circuit is of a model with other layers or heads")
+        self.require_of(graph)
         passing, kept = Passing(anatomy, graph, where), self.on(where)
         instead = ablation_of(ablation).prepared(passing, tokens)
         number = {tuple(row): i for i, row in enumerate(tokens.tolist())}
@@ -166,8 +172,6 @@ class Circuit:
                 final = final[:, logits_to_keep]
             return CausalLMOutput(logits=anatomy.unembed(final))  # pyright: ignore[reportArgumentType]
 
-        if "forward" in raw.__dict__:
-            raise ValueError("a circuit is already installed in this model; leave its `with` block first")
         raw.__dict__["forward"] = forward
         try:
             yield raw

@@ -84,7 +84,7 @@ def acdc(
     absolute score first. `start` is the circuit to begin with; scores begin with every edge.
 
     The circuit's scores are measured: what the metric loses when the edge is cut, at its turn.
-    Raises `ValueError` for prompts of two layouts, a threshold below 0, and more prompts than memory holds.
+    Raises `ValueError` for another model's start, a threshold below 0, and more prompts than memory holds.
     """
     if threshold < 0:
         raise ValueError(f"threshold must be 0 or more; got {threshold}")
@@ -92,6 +92,7 @@ def acdc(
         start = Circuit(start.graph, start.graph.possible, start.values)
     ablation = ablation_of(ablation)
     passing, (tokens, _) = prepare(raw_model, clean, clean, metric, places or start.places(clean))
+    start.require_of(passing.graph)
     kept = start.on(passing.places) & passing.graph.possible
     numbers = [start.graph.places.index(name) for name in passing.places.names]  # places are matched by name
     worth = None if start.scores is None else start.scores[numbers].abs()
