@@ -229,6 +229,8 @@ def test_acdc_with_a_huge_threshold_cuts_everything():
     assert len(acdc(small(), clean, corrupted, metric, 1e6, scores)) == 0
     with pytest.raises(ValueError, match="threshold must be 0 or more; got -1"):
         acdc(small(), clean, corrupted, metric, -1, scores)
+    with pytest.raises(ValueError, match="other layers or heads"):
+        acdc(tiny("grouped"), clean, corrupted, metric, 0.1, scores)
 
 
 def test_acdc_measures_what_each_edge_is_worth_at_its_turn():
