@@ -237,8 +237,15 @@ def circuit_from_json(data: dict) -> Circuit:
         possible = torch.tensor([[x == "1" for x in place] for place in data["possible"]]).reshape(shape)
         graph = Graph(writers, readers, places, possible, data["shared"])
         kept = _mask([e["index"] for e in data["edges"]], shape)
+        for edge in data["edges"]:
+            own = graph.edge(*edge["index"])
+            if (str(own.writer), str(own.reader), own.place) != (edge["writer"], edge["reader"], edge["place"]):
+                raise ValueError(f"this is no circuit: index {edge['index']} is {own}, and the edge has other names")
+        scored = {edge["score"] is not None for edge in data["edges"]}
+        if len(scored) > 1:
+            raise ValueError("this is no circuit: some of its edges have a score and others have none")
         scores = None
-        if data["edges"] and data["edges"][0]["score"] is not None:
+        if True in scored:
             scores = torch.zeros(possible.shape)
             for edge in data["edges"]:
                 scores[tuple(edge["index"])] = edge["score"]
@@ -261,7 +268,7 @@ def _mask(index: list[list[int]], shape: tuple[int, ...]) -> Bool[Tensor, "place
     mask = torch.zeros(shape, dtype=torch.bool)
     if index:
         at = torch.tensor(index)
-        if (at < 0).any():
-            raise ValueError("an edge's index is below 0")
+        if at.shape[1:] != (3,) or (at < 0).any():
+            raise ValueError("this is no circuit: an edge's index is three numbers, none of them below 0")
         mask[tuple(at.T)] = True
     return mask
