@@ -63,8 +63,10 @@ class Circuit:
 
     def edges(self) -> list[tuple[Edge, float | None]]:
         """Edges and their scores, the largest absolute score first; in the model's order without scores."""
-        scores = self.scores
-        found = [(e, None if scores is None else float(scores[self.graph.index(e)])) for e in self.graph.edges(self.kept)]
+        found = [
+            (e, None if self.scores is None else float(self.scores[self.graph.index(e)]))
+            for e in self.graph.edges(self.kept)
+        ]
         return sorted(found, key=lambda pair: -abs(pair[1] or 0.0))
 
     def heads(self) -> list[tuple[int, int]]:
@@ -135,7 +137,10 @@ class Circuit:
 
         Edges outside of it carry what `ablation` says (prompts alone are the corrupted twins, row by row). The model
         may then be run on any of `prompts`, in any order, and with `Ablation("mean", ...)` on any prompts of their
-        layout. There is no cache, so it cannot generate; a bridge's own forward is not touched, only its raw model.
+        layout. There is no cache, so it cannot generate. A bridge's own forward is not touched, only its raw model,
+        which may be another object than the run's `raw`: measure with the model that the block gives.
+        Raises `ValueError` for a circuit of another model or other places, a second install, and equal prompts with
+        different twins.
 
         >>> with circuit.installed(run.raw, clean, corrupted) as model:
         ...     right = correct(model, clean, clean.predicted())
@@ -149,7 +154,14 @@ class Circuit:
         self.require_of(graph)
         passing, kept = Passing(anatomy, graph, where), self.on(where)
         instead = ablation_of(ablation).prepared(passing, tokens)
-        number = {tuple(row): i for i, row in enumerate(tokens.tolist())}
+        number: dict[tuple[int, ...], int] = {}
+        for i, row in enumerate(tokens.tolist()):
+            first = number.setdefault(tuple(row), i)
+            if instead.mean is None and not torch.equal(instead.tokens[first], instead.tokens[i]):
+                raise ValueError(
+                    f"prompts {first} and {i} are the same, and their twins are not: the circuit could not tell "
+                    "which of them it is run on; give each prompt once"
+                )
 
         @torch.no_grad()
         def forward(
@@ -267,8 +279,7 @@ def _one_of(kind: str, choices: Any) -> Any:
 def _mask(index: list[list[int]], shape: tuple[int, ...]) -> Bool[Tensor, "place reader writer"]:
     mask = torch.zeros(shape, dtype=torch.bool)
     if index:
-        at = torch.tensor(index)
-        if at.shape[1:] != (3,) or (at < 0).any():
+        if any(len(at) != 3 or min(at) < 0 for at in index):
             raise ValueError("this is no circuit: an edge's index is three numbers, none of them below 0")
-        mask[tuple(at.T)] = True
+        mask[tuple(torch.tensor(index).T)] = True
     return mask

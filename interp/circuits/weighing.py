@@ -77,7 +77,8 @@ def faithfulness(
 ) -> Faithfulness:  # fmt: skip
     """The metric under each circuit, all of the same places; prompts may be of another length than where it was found.
 
-    Raises `ValueError` for no circuit, circuits of different places or of another model, and as `Ablation.prepared` and `Circuit.on`.
+    Raises `ValueError` for no circuit, circuits of different places or of another model, and as `Ablation.prepared`
+    and `Circuit.on`.
 
     >>> faithfulness(run.raw, clean, corrupted, logit_diff(clean), circuit).share
     """
