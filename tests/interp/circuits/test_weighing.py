@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Literal
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ from interp.circuits.graph import graph_of, places_of
 from interp.models.anatomy import anatomy_of
 from interp.patching import Metric, accuracy, logit_diff
 from interp.patching.nodes import Receiver, Sender
+from interp.patching.stepwise import measure
 from interp.tasks import Batch, counterfactual, sample
 from probes.planted import Dirt, Plan, Planted, plant
 from tests.interp.circuits.planted_edges import circuit_of, heads_of, needed_edges
@@ -54,7 +56,7 @@ def none(graph: Graph) -> Circuit:
     return Circuit(graph, torch.zeros_like(graph.possible))
 
 
-def graph_for(raw, batch: Batch, metric: Metric, places="anywhere") -> Graph:
+def graph_for(raw, batch: Batch, metric: Metric, places: Literal["anywhere", "role"] = "anywhere") -> Graph:
     return graph_of(anatomy_of(raw), places_of(batch, places), metric.positions)
 
 
@@ -144,10 +146,12 @@ def test_prompts_may_be_run_in_chunks(monkeypatch):
     expected = faithfulness(raw, clean, other, metric, circuit)
     calls = []
     monkeypatch.setattr("interp.circuits.passing.CHUNK_FLOATS", 1)
-    monkeypatch.setattr(
-        "interp.circuits.weighing.measure",
-        lambda anatomy, final, m, rows: calls.append(len(rows)) or m.compute(anatomy.unembed(final[:, m.positions]), rows),
-    )
+
+    def counted(anatomy, final, m, rows):
+        calls.append(len(rows))
+        return measure(anatomy, final, m, rows)
+
+    monkeypatch.setattr("interp.circuits.weighing.measure", counted)
     found = faithfulness(raw, clean, other, metric, circuit)
     assert calls == [1] * 15
     torch.testing.assert_close(found.values, expected.values, atol=1e-5, rtol=0)
