@@ -79,8 +79,9 @@ def test_what_is_no_edge_does_not_reach_the_logits_that_are_read(architecture):
 
 def test_queries_of_shared_keys_are_fed_by_their_own_q_and_the_shared_k_and_v():
     graph = graph_at("grouped", ["here"] * 3, [2])
-    fed = [str(graph.readers[i]) for i in graph.readers_of(Sender("head", 1, 3))]
-    assert fed == ["L1H3 q", "L1H1 k", "L1H1 v"]
+    for head, shared in enumerate((0, 0, 1, 1)):
+        fed = [str(graph.readers[i]) for i in graph.readers_of(Sender("head", 1, head))]
+        assert fed == [f"L1H{head} q", f"L1H{shared} k", f"L1H{shared} v"]
     assert graph.readers_of(Sender("embed")) == ()
     assert [str(graph.readers[i]) for i in graph.readers_of(Sender("mlp", 2))] == ["L2 MLP"]
 

@@ -159,8 +159,9 @@ def test_a_gradient_at_one_end_misses_sharp_attention(case, method):
 def test_other_prompts_of_the_task_hide_the_address(case):
     """In prompts of the task, output i cites input i: attention is the same in all of them, so no gradient moves it.
 
-    A1's match still depends on both ends' labels, so an exact cut, of one end, breaks it. A2's pointer is the
-    same in every prompt: nothing that only redraws can show that it is computed.
+    An exact cut gives the match another prompt's label at one of its ends, and so breaks it. But A2's pointer is the
+    same in every prompt: its edge can be cut for nothing, and once it is, so can those that compute it. What is left
+    is faithful, and not how the model does it: nothing that only redraws can show the address.
     """
     scores, right = scored(case, "redrawn", "eap-ig-inputs"), truth(case)
     gap = scores.clean - scores.corrupted
@@ -170,11 +171,14 @@ def test_other_prompts_of_the_task_hide_the_address(case):
     alone = cut_alone(case, "redrawn")
     needed, patterns = (mask[right.graph.possible] for mask in (right.kept, of_patterns))
     assert alone[needed & ~patterns].min() > 0.5
-    if case[0] == "A1":
-        assert alone[patterns].min() > 0.5
-    else:
-        assert alone[patterns].max() < 1e-3
+    of_pointer = torch.tensor([r.kind == "q" and r.layer == 2 for r in right.graph.readers])[:, None] & right.kept
+    pointer = of_pointer[right.graph.possible]
+    assert int(pointer.sum()) == (case[0] == "A2")
+    assert alone[patterns & ~pointer].min() > 0.5
+    assert (alone[pointer] < 1e-3).all()
     clean, corrupted, metric = posed(*case, "redrawn")
     found = acdc(planted_as(*case).model, clean, corrupted, metric, 0.05, scores)
     expected = right.kept if case[0] == "A1" else right.kept & ~of_patterns
     assert torch.equal(found.kept, expected)
+    share = float(faithfulness(planted_as(*case).model, clean, corrupted, metric, found).share)
+    assert share == pytest.approx(1, abs=1e-3)
