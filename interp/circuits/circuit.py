@@ -111,6 +111,11 @@ class Circuit:
             raise ValueError(f"the circuit knows the places {', '.join(self.graph.places)}; not {', '.join(missing)}")
         return self.kept[[self.graph.places.index(name) for name in places.names]]
 
+    def require_of(self, graph: Graph) -> None:
+        """Raises `ValueError` unless the graph is of a model with the same layers and heads."""
+        if (graph.writers, graph.readers) != (self.graph.writers, self.graph.readers):
+            raise ValueError("the circuit is of a model with other layers or heads")
+
     def places(self, prompts: Prompts) -> Places:
         """The places of other prompts that the circuit's are: roles, or anywhere.
 
@@ -132,20 +137,31 @@ class Circuit:
 
         Edges outside of it carry what `ablation` says (prompts alone are the corrupted twins, row by row). The model
         may then be run on any of `prompts`, in any order, and with `Ablation("mean", ...)` on any prompts of their
-        layout. There is no cache, so it cannot generate; a bridge's own forward is not touched, only its raw model.
+        layout. There is no cache, so it cannot generate. A bridge's own forward is not touched, only its raw model,
+        which may be another object than the run's `raw`: measure with the model that the block gives.
+        Raises `ValueError` for a circuit of another model or other places, a second install, and equal prompts with
+        different twins.
 
         >>> with circuit.installed(run.raw, clean, corrupted) as model:
         ...     right = correct(model, clean, clean.predicted())
         """
         raw = raw_of(raw_model)
+        if "forward" in raw.__dict__:
+            raise ValueError("a circuit is already installed in this model; leave its `with` block first")
         anatomy = anatomy_of(raw)
         tokens, where = tokens_of(prompts), self.places(prompts) if places is None else places_of(prompts, places)
         graph = graph_of(anatomy, where, torch.arange(tokens.shape[1]))
-        if (graph.writers, graph.readers) != (self.graph.writers, self.graph.readers):
-            raise ValueError("the circuit is of a model with other layers or heads")
+        self.require_of(graph)
         passing, kept = Passing(anatomy, graph, where), self.on(where)
         instead = ablation_of(ablation).prepared(passing, tokens)
-        number = {tuple(row): i for i, row in enumerate(tokens.tolist())}
+        number: dict[tuple[int, ...], int] = {}
+        for i, row in enumerate(tokens.tolist()):
+            first = number.setdefault(tuple(row), i)
+            if instead.mean is None and not torch.equal(instead.tokens[first], instead.tokens[i]):
+                raise ValueError(
+                    f"prompts {first} and {i} are the same, and their twins are not: the circuit could not tell "
+                    "which of them it is run on; give each prompt once"
+                )
 
         @torch.no_grad()
         def forward(
@@ -168,8 +184,6 @@ class Circuit:
                 final = final[:, logits_to_keep]
             return CausalLMOutput(logits=anatomy.unembed(final))  # pyright: ignore[reportArgumentType]
 
-        if "forward" in raw.__dict__:
-            raise ValueError("a circuit is already installed in this model; leave its `with` block first")
         raw.__dict__["forward"] = forward
         try:
             yield raw
@@ -235,8 +249,15 @@ def circuit_from_json(data: dict) -> Circuit:
         possible = torch.tensor([[x == "1" for x in place] for place in data["possible"]]).reshape(shape)
         graph = Graph(writers, readers, places, possible, data["shared"])
         kept = _mask([e["index"] for e in data["edges"]], shape)
+        for edge in data["edges"]:
+            own = graph.edge(*edge["index"])
+            if (str(own.writer), str(own.reader), own.place) != (edge["writer"], edge["reader"], edge["place"]):
+                raise ValueError(f"this is no circuit: index {edge['index']} is {own}, and the edge has other names")
+        scored = {edge["score"] is not None for edge in data["edges"]}
+        if len(scored) > 1:
+            raise ValueError("this is no circuit: some of its edges have a score and others have none")
         scores = None
-        if data["edges"] and data["edges"][0]["score"] is not None:
+        if True in scored:
             scores = torch.zeros(possible.shape)
             for edge in data["edges"]:
                 scores[tuple(edge["index"])] = edge["score"]
@@ -258,8 +279,7 @@ def _one_of(kind: str, choices: Any) -> Any:
 def _mask(index: list[list[int]], shape: tuple[int, ...]) -> Bool[Tensor, "place reader writer"]:
     mask = torch.zeros(shape, dtype=torch.bool)
     if index:
-        at = torch.tensor(index)
-        if (at < 0).any():
-            raise ValueError("an edge's index is below 0")
-        mask[tuple(at.T)] = True
+        if any(len(at) != 3 or min(at) < 0 for at in index):
+            raise ValueError("this is no circuit: an edge's index is three numbers, none of them below 0")
+        mask[tuple(torch.tensor(index).T)] = True
     return mask

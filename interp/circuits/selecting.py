@@ -6,7 +6,7 @@ import heapq
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -80,7 +80,7 @@ def acdc(
     absolute score first. `start` is the circuit to begin with; scores begin with every edge.
 
     The circuit's scores are measured: what the metric loses when the edge is cut, at its turn.
-    Raises `ValueError` for prompts of two layouts, a threshold below 0, and more prompts than memory holds.
+    Raises `ValueError` for another model's start, a threshold below 0, and more prompts than memory holds.
     """
     if threshold < 0:
         raise ValueError(f"threshold must be 0 or more; got {threshold}")
@@ -88,7 +88,10 @@ def acdc(
         start = Circuit(start.graph, start.graph.possible, start.values)
     ablation = ablation_of(ablation)
     passing, (tokens, _) = prepare(raw_model, clean, clean, metric, places or start.places(clean))
+    start.require_of(passing.graph)
     kept = start.on(passing.places) & passing.graph.possible
+    numbers = [start.graph.places.index(name) for name in passing.places.names]  # places are matched by name
+    worth = None if start.scores is None else start.scores[numbers].abs()
     instead = ablation.prepared(passing, tokens)
     parts = list(passing.rows(len(tokens)))
     held = 2 * len(passing.graph.writers) * tokens.numel() * passing.anatomy.d_model
@@ -109,7 +112,7 @@ def acdc(
     gap = float((full - measured(torch.zeros_like(kept), 0, None)[0]).abs().mean())
     now, runs = measured(kept, 0, None)
     scores = torch.zeros(kept.shape)
-    for place, reader, writer in progress(_order(start, kept)):
+    for place, reader, writer in progress(_order(kept, worth)):
         layer = passing.graph.readers[reader].layer
         trial = kept.clone()
         trial[place, reader, writer] = False
@@ -122,10 +125,11 @@ def acdc(
     return Circuit(passing.graph, kept, scores, details).connected()
 
 
-def _order(start: Circuit, kept: Bool[Tensor, "place reader writer"]) -> list[tuple[int, int, int]]:
-    """Edges with the last reader first; those of a reader by their absolute score, or the last writer first."""
+def _order(
+    kept: Bool[Tensor, "place reader writer"], worth: Float[Tensor, "place reader writer"] | None
+) -> list[tuple[int, int, int]]:
+    """Edges with the last reader first; those of a reader by what they are worth, or the last writer first."""
     found = [tuple(index) for index in kept.nonzero().tolist()]
-    worth = None if start.scores is None else start.scores.abs()
     return sorted(found, key=lambda e: (-e[1], -e[2] if worth is None else float(worth[e]), e))  # pyright: ignore[reportReturnType]
 
 

@@ -77,7 +77,8 @@ def faithfulness(
 ) -> Faithfulness:  # fmt: skip
     """The metric under each circuit, all of the same places; prompts may be of another length than where it was found.
 
-    Raises `ValueError` for no circuit, circuits of different places, and as `Ablation.prepared` and `Circuit.on`.
+    Raises `ValueError` for no circuit, circuits of different places or of another model, and as `Ablation.prepared`
+    and `Circuit.on`.
 
     >>> faithfulness(run.raw, clean, corrupted, logit_diff(clean), circuit).share
     """
@@ -85,6 +86,8 @@ def faithfulness(
     if not circuits or any(c.graph.places != circuits[0].graph.places for c in circuits):
         raise ValueError("give one or more circuits, all of the same places")
     passing, (tokens, _) = prepare(raw_model, clean, clean, metric, places or circuits[0].places(clean))
+    for circuit in circuits:
+        circuit.require_of(passing.graph)
     ablation = ablation_of(ablation)
     values, full, empty = _measured(passing, tokens, ablation, metric, [c.on(passing.places) for c in circuits])
     return Faithfulness(values, full, empty, metric.name, ablation.kind)
