@@ -52,6 +52,31 @@ def swap_labels(batch: Batch, i: Step, j: Step, role: Role = Role.INPUT_LABEL) -
     return batch.with_tokens(tokens)
 
 
+def reorder_labels(batch: Batch, seed: int) -> Batch:
+    """The input labels of each prompt change places at random: `swap_labels` of all of them at once.
+
+    Bits, digits, answers and output labels stay, so step i now cites another slot. Every valid prompt cites its slots
+    in order; to a model that follows labels only such a prompt is one with other addresses. No prompt keeps its order.
+    Raises `ValueError` where a prompt has no two different input labels.
+
+    >>> reorder_labels(sample("parity-numeric", 1, 3, seed=0), seed=1).text()
+    '>>> 2 a 3 b 1 b === 1 a 2 b 3 a'
+    """
+    at = batch.at(Role.INPUT_LABEL)
+    here = batch.tokens[:, at]
+    which = _numbered(here)
+    count = int(which.max()) + 1
+    if count < 2 or (which.amax(dim=1) + 1 < count).any():
+        raise ValueError(f"the input labels of a prompt of {batch.format} are one and the same: there is no other order")
+    order = torch.rand(len(batch), count, generator=generator(seed)).argsort(dim=1)
+    same = (order == torch.arange(count)).all(dim=1, keepdim=True)
+    order = torch.where(same, order.roll(1, dims=1), order)
+    names = torch.empty(len(batch), count, dtype=here.dtype).scatter_(1, which, here)
+    tokens = batch.tokens.clone()
+    tokens[:, at] = names.gather(1, order).gather(1, which)
+    return batch.with_tokens(tokens)
+
+
 def rename_labels(batch: Batch, seed: int, held_out: bool = False) -> Batch:
     """Each label gets a new name, the same one wherever it stands in its prompt (M3 of science 2.1).
 
@@ -65,10 +90,7 @@ def rename_labels(batch: Batch, seed: int, held_out: bool = False) -> Batch:
     pool = vocabulary.held_out_pool if held_out else vocabulary.pool
     at = torch.isin(batch.role, torch.tensor(LABEL_ROLES)).nonzero().flatten()
     here = batch.tokens[:, at]
-    ordered, order = here.sort(dim=1)
-    rank = torch.zeros_like(here)
-    rank[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]).long().cumsum(dim=1)
-    which = torch.empty_like(here).scatter_(1, order, rank)
+    which = _numbered(here)
     count = int(which.max()) + 1
     if count > len(pool):
         kind = "held-out labels" if held_out else "labels in the pool"
@@ -139,6 +161,14 @@ def redraw(batch: Batch, seed: int, keep: Literal["", "labels", "inputs"] = "") 
     if batch.format.task == "recall":
         raise ValueError("the values of recall belong to its labels; redraw both")
     return fresh.with_tokens(tokens)
+
+
+def _numbered(labels: Int[Tensor, "batch label"]) -> Int[Tensor, "batch label"]:
+    """Each prompt's labels by number, equal ones alike, in the order of their tokens."""
+    ordered, order = labels.sort(dim=1)
+    rank = torch.zeros_like(labels)
+    rank[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]).long().cumsum(dim=1)
+    return torch.empty_like(labels).scatter_(1, order, rank)
 
 
 def _first_positions(batch: Batch, role: Role, step: Step, operand: int = 0) -> Int[Tensor, " batch"]:

@@ -30,11 +30,7 @@ INTEGRATED: tuple[Method, ...] = ("eap-ig-inputs", "eap-ig-activations")
 
 def reordered(batch: Batch, seed: int) -> Batch:
     """Other prompts, whose outputs cite the input labels in another order, so that each step reads elsewhere."""
-    fresh, at = counterfactual.redraw(batch, seed), batch.at(Role.INPUT_LABEL)
-    order = torch.rand(len(batch), len(at), generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
-    tokens = fresh.tokens.clone()
-    tokens[:, at] = tokens[:, at].gather(1, order)
-    return fresh.with_tokens(tokens)
+    return counterfactual.reorder_labels(counterfactual.redraw(batch, seed), seed)
 
 
 @cache

@@ -1,12 +1,14 @@
 """Does each edit change what it says, everywhere it says, and nothing else?"""
 
+from itertools import permutations
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.tasks import LABEL_ROLES, Role, house_vocabulary, parse_format, sample
-from interp.tasks.counterfactual import flip_input, redraw, rename_labels, swap_labels
+from interp.tasks.counterfactual import flip_input, redraw, rename_labels, reorder_labels, swap_labels
 from tests.interp.tasks import oracle
 from tests.interp.tasks.test_addition import literal as addition_literal
 from tests.interp.tasks.test_formats import FORMATS, SHORT
@@ -172,6 +174,36 @@ def test_a_swap_that_means_nothing_is_refused(name, i, j, role, message):
 def test_labels_of_different_operands_are_not_traded(role):
     with pytest.raises(ValueError, match=r"operand 0 has no .* label with step 2"):
         swap_labels(sample("addition-nonaligned", 2, (1, 2), seed=0), 1, 2, role)
+
+
+@pytest.mark.parametrize("name", [n for n in LABELLED if n != "parity-constant"])
+def test_reordering_permutes_the_names_of_input_labels_and_keeps_the_rest(name):
+    for length in lengths(name):
+        batch = sample(name, 6, length, seed=1)
+        inputs = batch.role == Role.INPUT_LABEL
+        if len(batch.tokens[0, inputs].unique()) < 2:
+            continue
+        moved = reorder_labels(batch, seed=7)
+        assert torch.equal(moved.tokens[:, ~inputs], batch.tokens[:, ~inputs])
+        for old, new in zip(batch.tokens[:, inputs].tolist(), moved.tokens[:, inputs].tolist(), strict=True):
+            assert old != new
+            names = dict(zip(old, new, strict=True))
+            assert [names[token] for token in old] == new  # alike where a label stands twice
+            assert sorted(names) == sorted(names.values())
+
+
+def test_reordering_follows_its_seed_draws_every_order_and_refuses_what_has_none():
+    batch = sample("parity-aligned", 600, 3, seed=1)
+    once, again = reorder_labels(batch, 7), reorder_labels(batch, 7)
+    assert torch.equal(once.tokens, again.tokens)
+    at = batch.at(Role.INPUT_LABEL)
+    orders = [tuple(o.index(t) for t in n) for o, n in zip(batch.tokens[:, at].tolist(), once.tokens[:, at].tolist(),
+                                                           strict=True)]  # fmt: skip
+    assert set(orders) == set(permutations(range(3))) - {(0, 1, 2)}
+    with pytest.raises(ValueError, match="one and the same: there is no other order"):
+        reorder_labels(sample("parity-constant", 2, 3, seed=0), 1)
+    with pytest.raises(ValueError, match="no input label in parity-scratchpad"):
+        reorder_labels(sample("parity-scratchpad", 2, 3, seed=0), 1)
 
 
 @pytest.mark.parametrize("held_out", [False, True])
