@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-SUPPORTED = ("bloom", "gpt_neox", "gpt2", "llama")
+SUPPORTED = ("bloom", "gpt_neox", "gpt2", "llama", "native")
 # Largest difference of the self-test from the raw logits, relative to their spread.
 TOLERANCE = 1e-4
 
@@ -29,7 +29,8 @@ class Block:
     """The modules of one block. `out` is the attention's output projection, `mlp_last` the MLP's.
 
     `split` turns the output of `qkv` (one fused projection, or three) into q, k and v, each
-    `[... pos head d_head]`. `parallel` blocks feed the MLP from resid_pre and have no resid_mid.
+    `[... pos head d_head]`. `parallel` blocks feed the MLP from resid_pre and have no resid_mid. Without `has_mlp`
+    there is no MLP in the model, and here one that adds zero.
     """
 
     module: nn.Module
@@ -41,6 +42,7 @@ class Block:
     mlp_body: Callable[[Tensor], Tensor]
     mlp_last: nn.Module
     parallel: bool
+    has_mlp: bool = True
 
     def project(self, resid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v (before any rotation), each `[... pos head d_head]`, from resid_pre `[... pos d_model]`."""
@@ -178,8 +180,9 @@ class Anatomy:
     def difference(self) -> float:
         """Largest difference of the steps from the raw model's logits on random tokens, in their spread."""
         gen = torch.Generator().manual_seed(0)
-        tokens = torch.randint(self.raw.config.vocab_size, (2, 7), generator=gen).to(self.device)
-        resid, positions = self.embed(tokens), torch.arange(7, device=self.device)
+        n_pos = min(7, getattr(self.raw.config, "max_position_embeddings", 7))
+        tokens = torch.randint(self.raw.config.vocab_size, (2, n_pos), generator=gen).to(self.device)
+        resid, positions = self.embed(tokens), torch.arange(n_pos, device=self.device)
         for block in self.blocks:
             q, k, v = block.project(resid)
             mid = resid + block.attn_out(self.mix(self.pattern(q, k, positions, positions), v))
@@ -204,6 +207,8 @@ def anatomy_of(raw: PreTrainedModel) -> Anatomy:
             found = _gpt2(raw)
         case "llama":
             found = _llama(raw)
+        case "native":
+            found = _native(raw)
         case other:
             raise ValueError(f"patching knows the architectures {', '.join(SUPPORTED)}; this model is {other!r}")
     found.self_test()
@@ -307,6 +312,34 @@ def _llama(raw: Any) -> Anatomy:
     return Anatomy(
         raw, blocks, n_heads, n_kv, d_head, d_head**-0.5, None, _rotation(raw, body.rotary_emb), torch.float32,
         body.norm, body.embed_tokens,
+    )  # fmt: skip
+
+
+def _native(raw: Any) -> Anatomy:
+    body, config = raw.body, raw.config
+    n_heads, n_kv, d_head = config.num_attention_heads, config.num_key_value_heads, body.cfg.d_head
+
+    def split(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return q.unflatten(-1, (n_heads, d_head)), k.unflatten(-1, (n_kv, d_head)), v.unflatten(-1, (n_kv, d_head))
+
+    def block(b: Any) -> Block:
+        qkv = b.attn.q, b.attn.k, b.attn.v
+        if body.cfg.attn_only:
+            none = nn.Linear(1, raw.config.hidden_size, bias=False, device="meta")
+            none.weight = nn.Parameter(torch.zeros(none.weight.shape, dtype=raw.dtype, device=raw.device))
+            return Block(b, b.ln1, nn.Identity(), qkv, split, b.attn.o, lambda x: x[..., :1], none, False, False)
+        mlp = b.mlp
+        return Block(
+            b, b.ln1, b.ln2, qkv, split, b.attn.o, lambda x: mlp.act(mlp.fc_in(x)), mlp.fc_out, False
+        )  # fmt: skip
+
+    def start(tokens: Tensor) -> Tensor:
+        return body.tok_embed(tokens) + body.pos(torch.arange(tokens.shape[1], device=tokens.device))
+
+    attention = body.layers[0].attn
+    return Anatomy(
+        raw, tuple(map(block, body.layers)), n_heads, n_kv, d_head, 1 / attention.scale, None, None, None,
+        body.ln_out, start, attention.causal,
     )  # fmt: skip
 
 

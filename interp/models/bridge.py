@@ -7,10 +7,12 @@ evaluation do not need it. Facts here hold for TransformerLens 4.3, which `pypro
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import PreTrainedModel
+
+from interp.models.native import NativeRaw, native_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -52,18 +54,35 @@ def boot_bridge(raw: PreTrainedModel) -> TransformerBridge:
 
 
 def raw_of(model: TransformerBridge | PreTrainedModel) -> PreTrainedModel:
-    """The raw Hugging Face model: the model itself, or the twin that shares a bridge's weights.
+    """The raw model: the model itself, or the twin that shares a bridge's weights.
 
-    Raises `ValueError` for a bridge that this package did not boot.
+    For a bridge that `TransformerBridge.boot_native` made, the twin is a `NativeRaw`, which serves as one. Raises
+    `ValueError` for another bridge that this package did not boot, and for native models as `native_of`;
+    `RuntimeError` where a native twin gives other logits than its bridge.
     """
-    if isinstance(model, PreTrainedModel):
-        return model
+    if isinstance(model, PreTrainedModel | NativeRaw):
+        return cast(PreTrainedModel, model)
     twin = getattr(model, "__dict__", {}).get(_TWIN)
+    if twin is None and hasattr(model, "original_model"):
+        twin = _native_twin(model)
     if twin is None:
         raise ValueError(
             f"expected a run's `model` or `raw`, or a Hugging Face model; got {type(model).__name__} (a bridge must "
-            "be booted by interp.models.boot_bridge, which keeps the raw model)"
+            "be booted by interp.models.boot_bridge, which keeps the raw model, or by TransformerBridge.boot_native)"
         )
+    return twin
+
+
+def _native_twin(bridge: Any) -> Any:
+    twin = native_of(bridge)
+    if twin is not None:
+        config = twin.config
+        shape = (2, min(6, config.max_position_embeddings))
+        gen = torch.Generator().manual_seed(0)
+        tokens = torch.randint(config.vocab_size, shape, generator=gen).to(twin.device)
+        with torch.no_grad():
+            _require_equal("logits", bridge(tokens), twin(tokens).logits)
+        bridge.__dict__[_TWIN] = twin
     return twin
 
 

@@ -104,6 +104,8 @@ def check_site(site: str, anatomy: Anatomy) -> None:
         raise ValueError(f"unknown site {site!r}; sites are {', '.join(SITES)}")
     if site == "resid_mid" and anatomy.blocks[0].parallel:
         raise ValueError("parallel blocks have no resid_mid: attention and MLP both read resid_pre; patch attn_out")
+    if site == "mlp_out" and not anatomy.blocks[0].has_mlp:
+        raise ValueError("this model has no MLPs, so there is no mlp_out")
 
 
 def heads_at(site: str, anatomy: Anatomy) -> int:

@@ -225,7 +225,8 @@ def _heads(raw_model: PreTrainedModel, knockout: Entry) -> list[Head]:
 def masks_of(anatomy: Anatomy, batch: Batch, entry: Entry) -> Masks:
     """The edges of an entry by mode and layer, `[head dest src]`; raises the errors that `knock_out` promises."""
     masks: Masks = {}
-    allowed = torch.ones(batch.n_pos, batch.n_pos, dtype=torch.bool).tril()
+    allowed = torch.ones(batch.n_pos, batch.n_pos, dtype=torch.bool)
+    allowed = allowed.tril() if anatomy.causal else allowed
     for knockout in _parts(entry):
         edges = torch.zeros_like(allowed)
         edges[positions_at(batch, knockout.dest).unsqueeze(1), positions_at(batch, knockout.src)] = True

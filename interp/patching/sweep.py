@@ -234,6 +234,11 @@ def plan(
     ):
         raise ValueError("clean and corrupted must have the same number of prompts, roles and steps")
     anatomy = anatomy_of(raw_of(model))
+    if not anatomy.causal:
+        raise ValueError(
+            "this model attends in both directions, and the sweep skips what a causal mask leaves unchanged; "
+            "path_patch, knock_out and transplant compute all positions"
+        )
     check_site(site, anatomy)
     if int(metric.positions.max()) >= clean.n_pos:
         raise ValueError(f"the metric reads position {int(metric.positions.max())}; prompts have {clean.n_pos}")
@@ -291,9 +296,9 @@ def patch(
     Returns the metric of every patched run for every prompt, `[layer (head) pos batch]`. Differs from the
     literal loop by less than 1e-5 in float32 and 1e-9 in float64, relative to the largest metric.
 
-    Raises `ValueError` for an unknown site, layer, head or place, naming the choices, and for batches of
-    different layouts, and for a budget below what one patch takes; `RuntimeError` when a check against the
-    literal loop fails.
+    Raises `ValueError` for an unknown site, layer, head or place, naming the choices, for batches of different
+    layouts, for a model without a causal mask, and for a budget below what one patch takes; `RuntimeError` when
+    a check against the literal loop fails.
     """
     sweep = plan(model, clean, corrupted, site, metric, layers, positions, heads, direction, memory)
     return sweep.run(spot_cells, seed, progress)
