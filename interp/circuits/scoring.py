@@ -34,8 +34,11 @@ METHODS: tuple[Method, ...] = get_args(Method)
 T = TypeVar("T")
 # Something like tqdm: shows how far a loop has come.
 Progress = Callable[[Iterable[T]], Iterable[T]]
-# From how far the way is gone, 0 to 1: the residual that a run starts with, and what its first attention adds.
-Move = Callable[[float], tuple[Tensor, Tensor | None]]
+# From how far each prompt has gone the way, `[row 1 1]` from 0 to 1: the residual that a run starts with, and what its
+# first attention adds.
+Move = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+# Share of the points of a way that are spread evenly; the others go where the metric changes.
+EVENLY = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +97,9 @@ def edge_scores(
     """The score of every edge, of a batch of prompts at once. Key-value heads may be shared.
 
     - "eap": gradients of the corrupted run (TransformerLens's `attribution_patch`); "eap-clean": of the clean run.
-    - "eap-ig-inputs": gradients averaged over `n` midpoints between the embeddings of the two runs. The scores of
-      the embedding's edges add up to the difference of the metric, `details["gap"]` off.
+    - "eap-ig-inputs": gradients averaged over `n` points between the embeddings of the two runs, more of them where
+      the metric changes. The scores of the embedding's edges add up to the difference of the metric, but for
+      `details["gap"]`: where that is not small, take more points, or exact scores.
     - "eap-ig-activations": each writer (all heads of a layer together) is moved in `n` steps from what it gives in
       the corrupted run to what it gives in the clean one, in the clean run. The scores of its edges add up to what
       is lost when it alone gives what the corrupted run gave. (Hanna et al. average the gradients over the points
@@ -126,12 +130,10 @@ def edge_scores(
                 found = pull.back(given[method == "eap"][0])
                 values += _product(passing, difference, found)
             case "eap-ig-inputs":
-                found = _mean(n, lambda far: pull.back(given[1][0] + far * difference[0]))  # noqa: B023
-                values += _product(passing, difference, found)
+                values += _product(passing, difference, pull.along(n, 0, _from(given[1][0], difference[0])))
             case "eap-ig-activations":
                 for writers, layer, move in _moves(passing, given[0], difference):
-                    found = _mean(n, lambda far: pull.back(*move(far), layer))  # noqa: B023
-                    values[:, :, writers] += _product(passing, difference[writers], found)
+                    values[:, :, writers] += _product(passing, difference[writers], pull.along(n, layer, move))
     values, (base, source) = values / len(tokens[0]), (totals / len(tokens[0])).tolist()
     values = values.masked_fill(~graph.possible, 0.0).float()
     details: dict = {} if method.startswith("eap") and "ig" not in method else {"n": n}
@@ -157,12 +159,8 @@ def prepare(
     return Passing(anatomy, graph_of(anatomy, where, metric.positions), where), tokens
 
 
-def _mean(n: int, gradients: Callable[[float], Tensor]) -> Tensor:
-    """The mean over n midpoints of the way from 0 to 1."""
-    total = gradients(0.5 / n)
-    for k in range(1, n):
-        total += gradients((k + 0.5) / n)
-    return total / n
+def _from(start: Tensor, change: Tensor) -> Move:
+    return lambda far: (start + far * change, None)
 
 
 def _moves(passing: Passing, clean: Tensor, difference: Tensor) -> Iterator[tuple[slice, int, Move]]:
@@ -173,7 +171,7 @@ def _moves(passing: Passing, clean: Tensor, difference: Tensor) -> Iterator[tupl
 
     def start(layer: int, writers: slice) -> Move:
         change = difference[writers].sum(dim=0)
-        return lambda far: (passing.resid(clean, layer) - (1 - far) * change, None)
+        return _from(passing.resid(clean, layer) - change, change)
 
     def attention(layer: int, writers: slice) -> Move:
         change, adds = difference[writers].sum(dim=0), clean[writers].sum(dim=0) + passing.bias(layer)
@@ -202,6 +200,58 @@ class _Pull:
     def __init__(self, passing: Passing, metric: Metric, rows: Tensor) -> None:
         self.passing, self.metric, self.rows = passing, metric, rows
 
+    def along(self, n: int, layer: int, move: Move) -> Float[Tensor, "reader row pos d_model"]:
+        """Gradients averaged over the way from 0 to 1, by the midpoints of n parts.
+
+        Sharp attention makes the metric jump somewhere on the way, and even parts step over it. So a quarter of the
+        parts is even, and then, prompt by prompt, the part is halved whose width times the metric's change is largest.
+        """
+        rows = len(self.rows)
+        ends = torch.linspace(0, 1, max(1, int(n * EVENLY)) + 1, dtype=torch.float64).expand(rows, -1)
+        values = torch.stack([self.ahead(layer, move, far) for far in ends.T], dim=1)
+        while ends.shape[1] <= n:
+            # What a part may be wrong by, to first order.
+            widest = (values.diff(dim=1).abs() * ends.diff(dim=1)).argmax(dim=1, keepdim=True)
+            middle = (ends.gather(1, widest) + ends.gather(1, widest + 1)) / 2
+            ends, order = torch.cat([ends, middle], dim=1).sort(dim=1)
+            values = torch.cat([values, self.ahead(layer, move, middle[:, 0]).unsqueeze(1)], dim=1).gather(1, order)
+        middles, widths = (ends[:, 1:] + ends[:, :-1]) / 2, ends.diff(dim=1)
+        total: Tensor | None = None
+        for far, width in zip(middles.T, widths.T, strict=True):
+            part = self.back(*move(self._spread(far)), layer) * self._spread(width)
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        return total
+
+    def _spread(self, x: Float[Tensor, " row"]) -> Float[Tensor, "row 1 1"]:
+        a = self.passing.anatomy
+        return x.to(a.device, a.dtype).view(-1, 1, 1)
+
+    @torch.no_grad()
+    def ahead(self, layer: int, move: Move, far: Float[Tensor, " row"]) -> Float[Tensor, " row"]:
+        """The metric of a run that starts as `back` says, so far along the way."""
+        a, (resid, attn_out) = self.passing.anatomy, move(self._spread(far))
+        final = self._run(resid, attn_out, layer, lambda *_: None)
+        return measure(a, final, self.metric, self.rows).double()
+
+    def _run(
+        self, resid: Tensor, attn_out: Tensor | None, layer: int, keep: Callable[[int, Tensor, tuple, Tensor], None]
+    ) -> Tensor:
+        """The residual after the last layer. `keep` sees each layer's number, residual, (q, k, v) and MLP's input."""
+        a = self.passing.anatomy
+        positions = torch.arange(resid.shape[1], device=resid.device)
+        for i in range(layer, len(a.blocks)):
+            block, read, adds = a.blocks[i], (), attn_out if i == layer else None
+            if adds is None:
+                read = q, k, v = block.project(resid)
+                adds = block.attn_out(a.mix(a.pattern(q, k, positions, positions), v))
+            mid = resid + adds
+            # A view has a gradient of its own, without that of the residual stream beside the MLP.
+            fed = (resid if block.parallel else mid).view_as(mid)
+            keep(i, resid, read, fed)
+            resid = mid + block.mlp_out(fed)
+        return resid
+
     def back(
         self, resid: Float[Tensor, "row pos d_model"], attn_out: Float[Tensor, "row pos d_model"] | None = None,
         layer: int = 0,
@@ -210,25 +260,21 @@ class _Pull:
 
         With `attn_out` the attention of that layer adds this, whatever it reads, and its q, k and v get 0 too.
         """
-        a, blocks = self.passing.anatomy, self.passing.anatomy.blocks
-        positions = torch.arange(resid.shape[1], device=resid.device)
-        found = resid.new_zeros(len(self.passing.graph.readers), *resid.shape)
-        read: dict[int, tuple[Tensor, ...]] = {}
+        read: dict[int, tuple] = {}
         fed: dict[int, Tensor] = {}
         before: dict[int, Tensor] = {}
+
+        def keep(i: int, resid: Tensor, projected: tuple, into_mlp: Tensor) -> None:
+            before[i], fed[i] = resid.detach(), into_mlp
+            if projected:
+                read[i] = projected
+
+        found = resid.new_zeros(len(self.passing.graph.readers), *resid.shape)
         with torch.enable_grad():
-            resid = resid.detach().requires_grad_()
-            for i in range(layer, len(blocks)):
-                before[i], adds = resid.detach(), attn_out if i == layer else None
-                if adds is None:
-                    read[i] = q, k, v = blocks[i].project(resid)
-                    adds = blocks[i].attn_out(a.mix(a.pattern(q, k, positions, positions), v))
-                mid = resid + adds
-                # A view has a gradient of its own, without that of the residual stream beside the MLP.
-                fed[i] = (resid if blocks[i].parallel else mid).view_as(mid)
-                resid = mid + blocks[i].mlp_out(fed[i])
-            total = read_for_gradient(a, resid, self.metric, self.rows)
-            taps = [*(t for some in read.values() for t in some), *fed.values(), resid]
+            final = self._run(resid.detach().requires_grad_(), attn_out, layer, keep)
+            final = final.view_as(final)
+            total = read_for_gradient(self.passing.anatomy, final, self.metric, self.rows)
+            taps = [*(t for some in read.values() for t in some), *fed.values(), final]
             *pulled, found[-1] = torch.autograd.grad(total, taps)
         for i in read:
             found[self.passing.readers(i)][:-1] = self._through(i, before[i], [pulled.pop(0) for _ in range(3)])

@@ -67,7 +67,7 @@ def reorder_labels(batch: Batch, seed: int) -> Batch:
     which = _numbered(here)
     count = int(which.max()) + 1
     if count < 2 or (which.amax(dim=1) + 1 < count).any():
-        raise ValueError(f"the input labels of a prompt of {batch.format} are one and the same: there is no other order")
+        raise ValueError(f"the input labels of a prompt of {batch.format} are one and the same: no other order")
     order = torch.rand(len(batch), count, generator=generator(seed)).argsort(dim=1)
     same = (order == torch.arange(count)).all(dim=1, keepdim=True)
     order = torch.where(same, order.roll(1, dims=1), order)

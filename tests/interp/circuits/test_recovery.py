@@ -13,7 +13,7 @@ from torch import Tensor
 from interp.circuits import METHODS, Circuit, EdgeScores, acdc, edge_scores, faithfulness
 from interp.circuits.scoring import Method
 from interp.patching import Metric, logit_diff
-from interp.tasks import Batch, Role, counterfactual, sample
+from interp.tasks import Batch, counterfactual, sample
 from probes.planted import Dirt, Plan, Planted, plant
 from tests.interp.circuits.planted_edges import needed_edges
 

@@ -212,26 +212,26 @@ def test_input_scores_of_planted_models_add_up(mechanism, architecture, changed)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox"])
-def test_swapped_labels_turn_sharp_attention_and_the_gap_says_what_was_missed(architecture):
+def test_swapped_labels_are_found_where_even_points_step_over_them(architecture):
     """Half way between two labels a head at sharpness 40 and more matches neither: its gradient is a spike.
 
-    A1 reads the bit by one such match, and 128 points on the way resolve it. A2 reads it at what another match
-    points to, and both must be passed at once: 32 points see nothing of it, 1024 miss 99 % (gpt2) and 61 %
-    (gpt_neox). With one writer moved at a time the second match is found, and not the first.
+    A1 reads the bit by one such match; even points miss 35 % of it with 32 and need 128. A2 reads it at what another
+    match points to, and both must be passed at once: 1024 even points miss 99 % (gpt2) and 61 % (gpt_neox).
     """
-    assert abs(relative_gap(integrated("A1", architecture, "swap", 32))) > 0.1
-    assert abs(relative_gap(integrated("A1", architecture, "swap", 128))) < 0.02
-    assert relative_gap(integrated("A2", architecture, "swap", 32)) == pytest.approx(-1, abs=0.01)
+    for mechanism, at_32, at_128 in (("A1", 0.03, 0.01), ("A2", 0.05, 0.015)):
+        assert abs(relative_gap(integrated(mechanism, architecture, "swap", 32))) < at_32
+        assert abs(relative_gap(integrated(mechanism, architecture, "swap", 128))) < at_128
+    assert abs(relative_gap(integrated("A2", architecture, "swap", 16))) > 0.5  # too few, and the gap says so
     activations = by_name(integrated("A2", architecture, "swap", 128, "eap-ig-activations"))
     assert activations["L1H4 -> L2H0 q"] == pytest.approx(activations["L2 MLP -> logits"], rel=0.05)
-    assert abs(activations["embed -> L1H4 q"]) < 0.01
+    assert activations["embed -> L1H4 q"] == pytest.approx(activations["L2 MLP -> logits"], rel=0.05)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_activation_scores_of_a_group_are_what_it_alone_loses(kind):
     raw = model(kind)
     coarse, fine = (
-        edge_scores(raw, CLEAN, CORRUPTED, METRIC, "eap-ig-activations", n, places="role") for n in (4, 64)
+        edge_scores(raw, CLEAN, CORRUPTED, METRIC, "eap-ig-activations", n, places="role") for n in (4, 256)
     )
     passing = passing_of(raw, METRIC, "role")
     instead, whole = passing.written(CORRUPTED.tokens), torch.ones_like(passing.graph.possible)
