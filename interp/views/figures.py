@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 # A still picture of more bytes than this is a PNG: a scatter of thousands of points.
 MOST_BYTES = 150_000
+# On a phone, a figure stays legible and scrolls.
+NARROW = (
+    '<style class="mnemo-figure">.mnemo-view:has(> .mnemo-figure) > .mnemo-still { overflow-x: auto; }\n'
+    ".mnemo-view:has(> .mnemo-figure) > .mnemo-still img { min-width: 600px; }</style>"
+)
+STYLE = "font: 13px/1.4 system-ui, sans-serif; font-variant-numeric: tabular-nums"
 
 
 def as_view(figure: Figure, title: str, alt: str, columns: Sequence[str] = (), rows: Sequence[Sequence] = ()) -> View:
@@ -31,8 +37,8 @@ def as_view(figure: Figure, title: str, alt: str, columns: Sequence[str] = (), r
         figure.savefig(data, format="svg", facecolor="white", metadata={"Date": None})
     if len(data.getvalue()) > MOST_BYTES:
         data = io.BytesIO()
-        figure.savefig(data, format="png", facecolor="white", dpi=160, metadata={"Software": None})
-    return View(title, alt, data.getvalue(), _table(columns, rows) if rows else "")
+        figure.savefig(data, format="png", facecolor="white", dpi=130, metadata={"Software": None})
+    return View(title, alt, data.getvalue(), NARROW + (_table(columns, rows) if rows else ""))
 
 
 def by_length(curves: Mapping[str, Sequence[Point]], trained: int | None, title: str = "Accuracy by length") -> View:
@@ -71,6 +77,6 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence]) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>\n" for row in rows)
     return (
-        f'<details><summary>The numbers</summary><div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead>\n'
+        f'<details style="{STYLE}"><summary>The numbers</summary><div style="overflow-x: auto"><table><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}</tbody></table></div></details>"
     )

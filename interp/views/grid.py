@@ -111,7 +111,7 @@ def draw_grid(
     for outline in outlines:
         for row, column in outline.cells:
             if any(not (0 <= row < len(p.rows) and 0 <= column < len(p.columns)) for p in panels):
-                raise ValueError(f"{outline.name}: there is no cell {row, column} in every panel")
+                raise ValueError(f"{outline.name}: there is no cell {row}, {column} in every panel")
     if outlines and any(max(p.values.shape) > MOST for p in panels):
         raise ValueError(f"cells can be outlined in maps of up to {MOST} rows and columns, which are not pooled")
     names = [panel.name for panel in panels]

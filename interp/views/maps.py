@@ -70,7 +70,7 @@ def effect(found: Effect, title: str = "") -> View:
     unit = f"change in {found.metric}"
     base, source = (array_of(run) for run in (found.base, found.source))
     caption = (
-        f"Blue: the patch raises the {found.metric}; red: it lowers it; white: nothing changes. Mean over {base.size} "
+        f"Blue: the patch raises the {found.metric}; red: it lowers it; neutral: nothing changes. Mean over {base.size} "
         f"prompt{'s' * (base.size != 1)}. Without a patch it is {base.mean():.3g}; in the run that activations come from "
         f"it is {source.mean():.3g}, so that {source.mean() - base.mean():+.3g} would be the whole way."
     )

@@ -59,9 +59,9 @@ def draw_probes(rows: Iterable[Any], title: str = "") -> Figure:
     figure = Figure(figsize=(max(4.2, 2.6 * across), 0.7 + 2.3 * down), layout="constrained", dpi=110)
     axes = figure.subplots(down, across, squeeze=False).ravel()
     floors = {m: min(_lows(flat, m)) for m in {row.get("measure", "accuracy") for row in flat}}
-    for k, (axis, name) in enumerate(zip(axes, names, strict=False)):
+    for axis, name in zip(axes, names, strict=False):
         mine = sorted((row for row in flat if row["name"] == name), key=lambda row: row["layer"])
-        colour, layers = COLOURS[k % len(COLOURS)], [row["layer"] for row in mine]
+        colour, layers = COLOURS[0], [row["layer"] for row in mine]
         axis.plot(layers, [row["value"] for row in mine], color=colour, marker=MARKERS[0], markersize=4)
         axis.fill_between(layers, *([row[k] for row in mine] for k in ("low", "high")), color=colour, alpha=0.2, lw=0)
         held = [row for row in mine if row["control"] is not None]

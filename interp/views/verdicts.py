@@ -119,9 +119,8 @@ def _finding(axis, row: int, found: Mapping | None, colour: str) -> None:  # typ
         ends = [min(max(x if x is not None else value, LOW), HIGH) for x in (control["low"], control["high"])]
         axis.plot(ends, [row + 0.28] * 2, "-", color="#333333", linewidth=1)
         axis.plot([value], [row + 0.28], "s", color="#333333", markersize=3.5, fillstyle="none")
-    right = rho < 0.5
-    axis.text(HIGH if right else 0.6, row - 0.12, f"{found['status']}  {rho:.2f} [{low:.2f}, {high:.2f}]",
-              ha="right", va="bottom", fontsize=7.5)  # fmt: skip
+    axis.text(HIGH, row - 0.14, f"{found['status']}  {rho:.2f} [{low:.2f}, {high:.2f}]", ha="right", va="bottom",
+              fontsize=7.5)  # fmt: skip
 
 
 def _keys(margin: float, planted: bool) -> list:

@@ -52,7 +52,8 @@ class View:
     def picture(self) -> str:
         """The still picture as an HTML image."""
         data = base64.b64encode(self.still).decode()
-        return f'<img class="still" alt="{escape(self.alt, quote=True)}" src="data:{self.media};base64,{data}">'
+        wide = "max-width: 100%; height: auto"
+        return f'<img class="still" style="{wide}" alt="{escape(self.alt, quote=True)}" src="data:{self.media};base64,{data}">'
 
     def fragment(self) -> str:
         """The view as part of a page that holds its `bundle`: the still picture, which script replaces."""
