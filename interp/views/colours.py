@@ -44,6 +44,11 @@ def rgb(stops: Iterable[str], share: ndarray) -> ndarray:
     return (mixed + 0.5).astype(np.uint8)
 
 
+def hexed(stops: Iterable[str], share: float) -> str:
+    """One colour as CSS writes it."""
+    return "#" + bytes(rgb(stops, np.array(share)).tolist()).hex()
+
+
 def colours_of(groups: Iterable[str]) -> dict[str, str]:
     """A colour for each group, in the order of appearance; roles have their own.
 

@@ -66,7 +66,9 @@ def faithfulness(lines: Mapping[str, Points], edges: int, title: str = "Faithful
         for size, *three in zip(line.sizes, line.values, line.low, line.high, strict=True)
     ]
     alt = f"{title}: share of what the full model does, by number of edges (of {edges}); lines: {', '.join(lines)}."
-    return as_view(faithfulness_by_size(lines, edges, title), title, alt, ("line", "edges", "value", "low", "high"), rows)
+    return as_view(
+        faithfulness_by_size(lines, edges, title), title, alt, ("line", "edges", "value", "low", "high"), rows
+    )
 
 
 def _three(estimate) -> tuple[str, str, str]:  # type: ignore[no-untyped-def]
@@ -77,6 +79,6 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence]) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>\n" for row in rows)
     return (
-        f'<details style="{STYLE}"><summary>The numbers</summary><div style="overflow-x: auto"><table><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}</tbody></table></div></details>"
+        f'<details style="{STYLE}"><summary>The numbers</summary><div style="overflow-x: auto"><table>'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div></details>"
     )

@@ -142,7 +142,9 @@ def pooled(panel: Panel) -> tuple[Panel, str]:
     rows, columns = panel.rows.pooled(high), panel.columns.pooled(wide)
     blocks = np.full((len(rows) * high, len(columns) * wide), np.nan)
     blocks[: panel.values.shape[0], : panel.values.shape[1]] = panel.values
-    blocks = blocks.reshape(len(rows), high, len(columns), wide).transpose(0, 2, 1, 3).reshape(len(rows), len(columns), -1)
+    blocks = (
+        blocks.reshape(len(rows), high, len(columns), wide).transpose(0, 2, 1, 3).reshape(len(rows), len(columns), -1)
+    )
     peak = np.where(np.isnan(blocks), -1, np.abs(blocks)).argmax(axis=2)
     values = np.take_along_axis(blocks, peak[..., None], axis=2)[..., 0]
     note = f"Pooled: each cell has the largest absolute value of {high} x {wide} (rows x columns), with its sign."

@@ -70,9 +70,10 @@ def effect(found: Effect, title: str = "") -> View:
     unit = f"change in {found.metric}"
     base, source = (array_of(run) for run in (found.base, found.source))
     caption = (
-        f"Blue: the patch raises the {found.metric}; red: it lowers it; neutral: nothing changes. Mean over {base.size} "
-        f"prompt{'s' * (base.size != 1)}. Without a patch it is {base.mean():.3g}; in the run that activations come from "
-        f"it is {source.mean():.3g}, so that {source.mean() - base.mean():+.3g} would be the whole way."
+        f"Blue: the patch raises the {found.metric}; red: it lowers it; neutral: nothing changes. Mean over "
+        f"{base.size} prompt{'s' * (base.size != 1)}. Without a patch it is {base.mean():.3g}; in the run that "
+        f"activations come from it is {source.mean():.3g}, so that {source.mean() - base.mean():+.3g} would be the "
+        "whole way."
     )
     limit = float(np.abs(change).max()) or 1.0
     if "head" not in axes:
@@ -119,7 +120,9 @@ def attribution(found: Attributed, prompts: int | Sequence[int] = 2, title: str 
     many = f"mean over {len(values)} prompts" if len(values) > 1 else "the prompt"
     if found.kind == "signed":
         panels.append(Panel(f"{many}, signed", mean, rows, columns, unit))
-        panels.append(Panel(f"{many}, absolute", np.abs(values).mean(axis=0), rows, columns, f"size, {unit}", "sequential"))
+        panels.append(
+            Panel(f"{many}, absolute", np.abs(values).mean(axis=0), rows, columns, f"size, {unit}", "sequential")
+        )
     else:
         panels.append(Panel(f"{many}, {found.kind}", mean, rows, columns, unit, "sequential"))
     for row in chosen:

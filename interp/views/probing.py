@@ -34,7 +34,8 @@ def probes(rows: Iterable[Any], title: str = "What probes read, layer by layer")
         against = "" if best["control"] is None else f", its control {best['control']:.2f}"
         ends.append(f"{name}: highest {best['value']:.2f} at layer {best['layer']}{against}")
     table = [
-        (row["name"], row.get("measure", "accuracy"), row["layer"], *(_three(row.get(k)) for k in SHOWN)) for row in flat
+        (row["name"], row.get("measure", "accuracy"), row["layer"], *(_three(row.get(k)) for k in SHOWN))
+        for row in flat
     ]
     alt = f"{title}: a curve over layers for each concept. {'; '.join(ends)}."
     return as_view(draw_probes(flat, title), title, alt, ("concept", "measure", "layer", *SHOWN), table)
@@ -65,7 +66,9 @@ def draw_probes(rows: Iterable[Any], title: str = "") -> Figure:
         axis.plot(layers, [row["value"] for row in mine], color=colour, marker=MARKERS[0], markersize=4)
         axis.fill_between(layers, *([row[k] for row in mine] for k in ("low", "high")), color=colour, alpha=0.2, lw=0)
         held = [row for row in mine if row["control"] is not None]
-        axis.plot([r["layer"] for r in held], [r["control"] for r in held], "--", color="#333333", marker="s", markersize=3)
+        axis.plot(
+            [r["layer"] for r in held], [r["control"] for r in held], "--", color="#333333", marker="s", markersize=3
+        )
         banded = [row for row in held if row.get("control_low") is not None]
         ends = ([row[f"control_{end}"] for row in banded] for end in ("low", "high"))
         axis.fill_between([row["layer"] for row in banded], *ends, color="#333333", alpha=0.15, lw=0)
@@ -91,13 +94,12 @@ def _legend(figure: Figure, rows: list[dict]) -> None:
     from matplotlib.lines import Line2D
 
     keys = [Line2D([], [], color=COLOURS[0], marker=MARKERS[0], markersize=4, label="probe, 95 % interval")]
-    for key, label, style in (
-        ("control", "matched control", {"linestyle": "--", "color": "#333333", "marker": "s", "markersize": 3}),
-        ("chance", "chance", {"linestyle": ":", "color": "#777777"}),
-        ("untrained", "random weights", {"linestyle": "", "marker": "x", "color": "#777777"}),
-    ):
-        if any(row.get(key) is not None for row in rows):
-            keys.append(Line2D([], [], label=label, **style))
+    more = {
+        "control": Line2D([], [], ls="--", color="#333333", marker="s", markersize=3, label="matched control"),
+        "chance": Line2D([], [], ls=":", color="#777777", label="chance"),
+        "untrained": Line2D([], [], ls="", color="#777777", marker="x", label="random weights"),
+    }
+    keys += [key for name, key in more.items() if any(row.get(name) is not None for row in rows)]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), fontsize=7)
 
 

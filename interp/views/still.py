@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views.colours import OUTLINES, STOPS, colours_of, rgb
+from interp.views.colours import OUTLINES, STOPS, colours_of, hexed, rgb
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from interp.views.axes import Axis
     from interp.views.grid import Outline, Panel
 
-FONT = 'font-family="system-ui, \'Segoe UI\', Helvetica, Arial, \'DejaVu Sans\', sans-serif"'
+FONT = "font-family=\"system-ui, 'Segoe UI', Helvetica, Arial, 'DejaVu Sans', sans-serif\""
 INK, FAINT = "#15181c", "#4d5561"
 PAD, STRIP = 12, 6
 # Pixels that a whole map may take; a cell is never less than one.
@@ -53,7 +53,8 @@ def draw_still(panel: Panel, title: str, caption: str, outlines: tuple[Outline, 
     parts += [
         f'<image x="{x0}" y="{y0}" width="{columns * w}" height="{down}" preserveAspectRatio="none" '
         f'href="data:image/png;base64,{data}"/>',
-        f'<rect x="{x0 - 0.5}" y="{y0 - 0.5}" width="{columns * w + 1}" height="{down + 1}" fill="none" stroke="#8b93a0"/>',
+        f'<rect x="{x0 - 0.5}" y="{y0 - 0.5}" width="{columns * w + 1}" height="{down + 1}" fill="none" '
+        'stroke="#8b93a0"/>',
     ]
     for k, outline in enumerate(outlines):
         path = "".join(_mark(x0 + c * w, y0 + r * h, w, h) for r, c in outline.cells)
@@ -154,8 +155,10 @@ def _legend(panel: Panel, outlines: tuple[Outline, ...], y: float, whole: int) -
     parts, stops = [], STOPS[panel.scale]
     low, wide = (-panel.top if panel.scale == "diverging" else 0.0), min(160, whole - 180)
     for k in range(40):
-        colour = "#%02x%02x%02x" % tuple(rgb(stops, np.array(k / 39)).tolist())
-        parts.append(f'<rect x="{PAD + k * wide / 40:.2f}" y="{y}" width="{wide / 40 + 0.3:.2f}" height="10" fill="{colour}"/>')
+        colour = hexed(stops, k / 39)
+        parts.append(
+            f'<rect x="{PAD + k * wide / 40:.2f}" y="{y}" width="{wide / 40 + 0.3:.2f}" height="10" fill="{colour}"/>'
+        )
     parts.append(f'<rect x="{PAD}" y="{y}" width="{wide}" height="10" fill="none" stroke="#8b93a0"/>')
     ends = [(low, 0.0), (panel.top, 1.0)] + ([(0.0, 0.5)] if low else [])
     for (value, at), anchor in zip(ends, ("start", "end", "middle"), strict=False):
@@ -166,7 +169,9 @@ def _legend(panel: Panel, outlines: tuple[Outline, ...], y: float, whole: int) -
     y += max(26, 13 * len(unit) + 4)
     groups = colours_of(g for axis in (panel.rows, panel.columns) for g in axis.groups)
     keys = [(name, f'fill="{colour}"') for name, colour in groups.items()]
-    keys += [(o.name, f'fill="none" stroke="{OUTLINES[k % len(OUTLINES)]}" stroke-width="2"') for k, o in enumerate(outlines)]
+    keys += [
+        (o.name, f'fill="none" stroke="{OUTLINES[k % len(OUTLINES)]}" stroke-width="2"') for k, o in enumerate(outlines)
+    ]
     x = PAD
     y += 12 if keys else 0
     for name, look in keys:

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from interp.views.colours import STOPS, rgb
+from interp.views.colours import STOPS, hexed
 from interp.views.grid import in_script
 from interp.views.still import FAINT, FONT, INK, LETTER
 from interp.views.view import View
@@ -52,7 +52,7 @@ def head_table(table: Any, sort: str = "", title: str = "Where each head looks")
     return View(title, alt, _still(found, sort, title).encode(), _live(found, sort, title), _bundle())
 
 
-def _shaped(rows: list[Mapping]) -> _Table:
+def _shaped(rows: list) -> _Table:
     if not rows:
         raise ValueError("no rows to show")
     rows = _wide(rows) if {"statistic", "value"} <= set(rows[0]) else [dict(row) for row in rows]
@@ -141,7 +141,7 @@ def _still(table: _Table, sort: str, title: str) -> str:
             parts.append(_text(12 + sum(texts[:k]), y + 13, word))
         for k, value in enumerate(numbers):
             share = 0.0 if math.isnan(value) else abs(value) / tops[k]
-            colour = "#%02x%02x%02x" % tuple(rgb(STOPS["sequential"][:3], share * 0.8).tolist())  # type: ignore[arg-type]
+            colour = hexed(STOPS["sequential"][:3], share * 0.8)
             x = left + CELL_WIDTH * k
             parts.append(f'<rect x="{x:.1f}" y="{y}" width="{CELL_WIDTH - 1}" height="{LINE - 1}" fill="{colour}"/>')
             parts.append(_text(x + CELL_WIDTH - 6, y + 13, _digits(value), "end"))

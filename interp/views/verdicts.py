@@ -128,13 +128,17 @@ def _keys(margin: float, planted: bool) -> list:
 
     keys = [
         Line2D([], [], color=COLOURS[0], marker="o", linewidth=2.5, label="estimate, 95 % interval"),
-        Line2D([], [], color="#333333", marker="s", markersize=3.5, fillstyle="none", linewidth=1, label="matched control"),
+        Line2D(
+            [], [], color="#333333", marker="s", markersize=3.5, fillstyle="none", linewidth=1, label="matched control"
+        ),
         Line2D([], [], color="black", linestyle="--", linewidth=0.8, label=f"margin ±{margin:.2f}"),
     ]
     if planted:
         keys += [
             Line2D([], [], color="#555555", marker="o", markersize=3, linewidth=0, label="one planted model"),
-            Line2D([], [], color="black", marker="|", markersize=9, markeredgewidth=1.6, linewidth=0, label="their median"),
+            Line2D(
+                [], [], color="black", marker="|", markersize=9, markeredgewidth=1.6, linewidth=0, label="their median"
+            ),
         ]
     return keys
 

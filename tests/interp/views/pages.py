@@ -72,7 +72,8 @@ class Page:
         events = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
         sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
         assert {url.split(":")[0] for url in sent} <= {"file", "data", "chrome", "blob"}
-        assert self.browser.get_log("browser") == []
+        complaints = [entry["message"] for entry in self.browser.get_log("browser")]
+        assert not complaints
         return True
 
     def cell(self) -> tuple[int, int]:
@@ -84,9 +85,18 @@ class Page:
         """The colour in the middle of a cell, read from the canvas."""
         w, h = self.cell()
         x, y = column * w + w // 2, row * h + h // 2
-        got = self.js("return [...document.querySelector('canvas.map').getContext('2d')"
-                      ".getImageData(arguments[0], arguments[1], 1, 1).data]", x, y)  # fmt: skip
-        return tuple(got[:3])
+        red, green, blue = self.pixels(x, y, 1)[0]
+        return red, green, blue
+
+    def pixels(self, x: int, y: int, n: int) -> list[list[int]]:
+        """n pixels of the map's canvas from (x, y) to the right; read from a copy, which is there to be read."""
+        got = self.js(
+            "const map = document.querySelector('canvas.map'), [x, y, n] = arguments;"
+            "const pen = Object.assign(document.createElement('canvas'), {width: n, height: 1})"
+            ".getContext('2d', {willReadFrequently: true});"
+            "pen.drawImage(map, -x, -y); return [...pen.getImageData(0, 0, n, 1).data]", x, y, n,
+        )  # fmt: skip
+        return [got[k : k + 3] for k in range(0, len(got), 4)]
 
     def point(self, row: int, column: int) -> str:
         """Moves the pointer to a cell; what is read out then."""
@@ -95,6 +105,8 @@ class Page:
         w, h = self.cell()
         box = self.js("const b = document.querySelector('canvas.map').getBoundingClientRect(); return [b.left, b.top]")
         chain = ActionChains(self.browser)
-        chain.w3c_actions.pointer_action.move_to_location(int(box[0] + (column + 0.5) * w), int(box[1] + (row + 0.5) * h))
+        chain.w3c_actions.pointer_action.move_to_location(
+            int(box[0] + (column + 0.5) * w), int(box[1] + (row + 0.5) * h)
+        )
         chain.perform()
         return self.text(".readout")

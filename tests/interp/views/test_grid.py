@@ -49,7 +49,12 @@ def test_values_are_kept_to_three_digits_in_any_unit(unit):
 
 
 def test_tensors_of_any_kind_are_taken():
-    for values in (torch.eye(3, dtype=torch.bfloat16), torch.eye(3, requires_grad=True), [[1, 0, 0]] * 3, np.eye(3, dtype=int)):
+    for values in (
+        torch.eye(3, dtype=torch.bfloat16),
+        torch.eye(3, requires_grad=True),
+        [[1, 0, 0]] * 3,
+        np.eye(3, dtype=int),
+    ):
         assert panel_of_3(values).top == 1.0
 
 
@@ -118,10 +123,7 @@ def test_a_view_has_no_ids_and_asks_for_nothing():
 
 @pytest.mark.parametrize("task", ["parity-aligned", "parity-scratchpad", "parity-interleaved", "addition-aligned"])
 def test_axes_of_batches_have_sections_and_round_steps(task):
-    try:
-        batch = sample(task, batch_size=1, length=(10, 10) if task.startswith("addition") else 40, seed=0)
-    except ValueError as error:
-        pytest.skip(f"no such format: {error}")
+    batch = sample(task, batch_size=1, length=(10, 10) if task.startswith("addition") else 40, seed=0)
     found = positions(batch, 0)
     assert len(found) == batch.n_pos
     ends = [end for _, end, _ in found.sections]
@@ -171,9 +173,8 @@ def test_every_cell_has_pixels_of_its_own(browser, tmp_path):
     sign = np.indices((40, 242)).sum(axis=0) % 2 * 2.0 - 1
     found = Page(browser, tmp_path / "v.html", page([draw_grid(panel(sign), "t")], "t"), 390)
     w, h = found.cell()
-    line = found.js("return [...document.querySelector('canvas.map').getContext('2d')"
-                    ".getImageData(0, arguments[0], arguments[1], 1).data]", 20 * h, 242 * w)  # fmt: skip
-    blue = np.array(line).reshape(242, w, 4)[:, :, 2] > np.array(line).reshape(242, w, 4)[:, :, 0]
+    line = np.array(found.pixels(0, 20 * h, 242 * w)).reshape(242, w, 3)
+    blue = line[:, :, 2] > line[:, :, 0]
     assert (blue[:-1, w // 2] != blue[1:, w // 2]).all()
 
 
