@@ -1,7 +1,7 @@
 """Pictures of data that was computed elsewhere: `from interp import views; views.effect(found)`.
 
-Nothing is imported before it is asked for. Some functions are named like a module of this package ("attention",
-"circuit"); here, the name means the function, whichever was imported first.
+Nothing is imported before it is asked for. "circuit" is a package, too; here, the name means what draws one, whichever
+was imported first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PUBLIC = {
     "Panel": ("grid", "Panel"),
     "View": ("view", "View"),
     "as_view": ("figures", "as_view"),
-    "attention": ("attention", "attention"),
+    "attention": ("patterns", "attention"),
     "attribution": ("maps", "attribution"),
     "by_length": ("figures", "by_length"),
     "circuit": ("circuit", "CircuitView"),
@@ -40,7 +40,7 @@ PUBLIC = {
     "head_table": ("tables", "head_table"),
     "page": ("view", "page"),
     "probes": ("probing", "probes"),
-    "tokens": ("tokens", "tokens"),
+    "tokens": ("patterns", "tokens"),
     "verdict": ("verdicts", "verdict"),
 }
 __all__ = [
@@ -54,7 +54,7 @@ def _public(module: str, name: str) -> property:
         found = import_module(f"{self.__name__}.{module}")
         return getattr(found, name)
 
-    # The import system would put a submodule in the function's place.
+    # The import system would put the submodule of that name in its place.
     return property(get, lambda self, value: None)
 
 

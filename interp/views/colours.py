@@ -22,14 +22,14 @@ DARK: dict[Scale, tuple[str, ...]] = {
     "diverging": ("#ffc9bd", "#f58a78", "#b8493b", "#5f2b28", "#20252d", "#1f4165", "#2f79b8", "#6cb0ee", "#cfe6ff"),
     "sequential": ("#20252d", "#1f4165", "#2f79b8", "#6cb0ee", "#e2f0ff"),
 }
-# Okabe and Ito's colours, as bars beside an axis. A step's label is lighter than what it labels.
+# Okabe and Ito's colours, as bars beside an axis, as in `interp.views.patterns`: a label is darker than what it labels.
 ROLES = {
-    "start": "#999999", "separator": "#555555", "input": "#0072B2", "input label": "#56B4E9", "output": "#D55E00",
-    "output label": "#E69F00", "answer": "#009E73", "answer label": "#CC79A7", "filler": "#C9BD2B",
+    "start": "#7d7d7d", "separator": "#a8892c", "input": "#56b4e9", "input label": "#0072b2", "output": "#e69f00",
+    "output label": "#d55e00", "answer": "#009e73", "answer label": "#5bbf9f", "filler": "#cc79a7",
 }  # fmt: skip
 OTHERS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
-# Outlines, which must be seen on red, blue and white.
-OUTLINES = ("#008F68", "#E69F00", "#8E4B75")
+# Outlines, which must be seen on red and blue, on a light page and on a dark one.
+OUTLINES = ("#008F68", "#B5508A", "#A87400")
 
 
 def rgb(stops: Iterable[str], share: ndarray) -> ndarray:
@@ -53,7 +53,7 @@ def colours_of(groups: Iterable[str]) -> dict[str, str]:
     """A colour for each group, in the order of appearance; roles have their own.
 
     >>> colours_of(["input", "mine", "input"])
-    {'input': '#0072B2', 'mine': '#0072B2'}
+    {'input': '#56b4e9', 'mine': '#0072B2'}
     """
     found: dict[str, str] = {}
     for group in groups:

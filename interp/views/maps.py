@@ -130,7 +130,7 @@ def attribution(found: Attributed, prompts: int | Sequence[int] = 2, title: str 
         scale = "diverging" if found.kind == "signed" else "sequential"
         panels.append(Panel(f"prompt {row}, {found.kind}", values[row], spoken, answers, unit, scale))
     caption = (
-        f"{found.method}, {found.kind}, at the token embeddings. "
+        f"{found.method[:1].upper()}{found.method[1:]}, {found.kind}, at the token embeddings. "
         + ("Blue speaks for the right answer, red against it. " if found.kind == "signed" else "")
         + "It is blind to attention that is saturated: what selects a bit may show nothing. It decides no question."
     )

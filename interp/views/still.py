@@ -172,6 +172,8 @@ def _legend(panel: Panel, outlines: tuple[Outline, ...], y: float, whole: int) -
     keys += [
         (o.name, f'fill="none" stroke="{OUTLINES[k % len(OUTLINES)]}" stroke-width="2"') for k, o in enumerate(outlines)
     ]
+    if np.isnan(panel.values).any():
+        keys.append(("not measured (hatched)", 'fill="#ebebeb" stroke="#787878" stroke-dasharray="2 2"'))
     x = PAD
     y += 12 if keys else 0
     for name, look in keys:

@@ -217,6 +217,27 @@ def test_panels_switch_and_cells_grow(browser, tmp_path):
     assert found.quiet()
 
 
+def test_a_notebook_shows_every_cell_once_its_script_runs(browser, tmp_path):
+    views = [draw_grid(panel(np.eye(n)), f"cell {n}") for n in (2, 3)]
+    body = "".join(f"<div class=output>{view._repr_html_()}</div>" for view in views)
+    found = Page(browser, tmp_path / "n.html", f"<!DOCTYPE html><meta charset=utf-8><body>{body}")
+    assert found.js("return [...document.querySelectorAll('canvas.map')].map(map => map.dataset.rows)") == ["2", "3"]
+    assert found.js("return document.querySelectorAll('style[data-mnemo-grid]').length") == 1
+    assert found.quiet()
+
+
+def test_without_script_the_still_picture_is_there(browser, tmp_path):
+    html = page([draw_grid(panel(planted(4, 9)), "t")], "t").replace("script-src 'unsafe-inline'", "script-src 'none'")
+    (tmp_path / "v.html").write_text(html, encoding="utf-8")
+    browser.get((tmp_path / "v.html").as_uri())
+    assert (
+        browser.execute_script("const i = document.querySelector('img.still'); return i.complete && i.naturalWidth")
+        > 300
+    )
+    assert browser.execute_script("return document.querySelectorAll('canvas').length") == 0
+    browser.get_log("browser")  # says that script was refused
+
+
 def test_twelve_heads_of_242_tokens_are_light_and_fast(browser, tmp_path):
     weights = np.tril(np.random.default_rng(0).random((12, 242, 242)))
     weights /= weights.sum(axis=-1, keepdims=True)

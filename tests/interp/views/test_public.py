@@ -2,12 +2,11 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
 from interp import views
-
-PARTS = ("attention", "tokens")
 
 
 def run(code: str) -> str:
@@ -22,8 +21,10 @@ def test_nothing_heavy_is_imported_before_it_is_asked_for():
     assert run(code).strip() == "[]"
 
 
-@pytest.mark.parametrize("name", [name for name in views.__all__ if name not in PARTS])
+@pytest.mark.parametrize("name", views.__all__)
 def test_every_name_is_there(name):
+    if not find_spec(f"interp.views.{views.PUBLIC[name][0]}"):
+        pytest.skip(f"interp.views.{views.PUBLIC[name][0]} is not here yet")
     assert callable(getattr(views, name))
     assert name in dir(views)
     assert sorted(views.__all__) == sorted(views.PUBLIC)
