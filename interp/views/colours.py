@@ -19,7 +19,7 @@ STOPS: dict[Scale, tuple[str, ...]] = {
     "sequential": ("#f7fbff", "#c6dbef", "#6baed6", "#2171b5", "#08306b"),
 }  # fmt: skip
 DARK: dict[Scale, tuple[str, ...]] = {
-    "diverging": ("#ffc9bd", "#f58a78", "#b8493b", "#5f2b28", "#20252d", "#1f4165", "#2f79b8", "#6cb0ee", "#cfe6ff"),
+    "diverging": ("#ffab9b", "#f07a66", "#b8493b", "#5f2b28", "#20252d", "#1f4165", "#2f79b8", "#5fb0f5", "#a9d8ff"),
     "sequential": ("#20252d", "#1f4165", "#2f79b8", "#6cb0ee", "#e2f0ff"),
 }
 # Okabe and Ito's colours, as bars beside an axis, as in `interp.views.patterns`: a label is darker than what it labels.

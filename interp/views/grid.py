@@ -117,7 +117,8 @@ def draw_grid(
     names = [panel.name for panel in panels]
     if len(set(names)) < len(names):
         raise ValueError("two panels have one name")
-    panels, notes = zip(*map(pooled, panels), strict=True)
+    blocks = [[-(-n // MOST) for n in panel.values.shape] for panel in panels]
+    panels, notes = zip(*(pooled(p, *block) for p, block in zip(panels, blocks, strict=True)), strict=True)
     caption = " ".join(dict.fromkeys(filter(None, (caption, *notes))))
     shown = panels[first]
     words = (
@@ -131,20 +132,18 @@ def draw_grid(
     return View(title, words, still.encode(), _live(data, words), bundle())
 
 
-def pooled(panel: Panel) -> tuple[Panel, str]:
-    """The panel with at most `MOST` rows and columns, and what was done to it in words ("" for nothing).
+def pooled(panel: Panel, high: int, wide: int) -> tuple[Panel, str]:
+    """The panel with blocks of `high` rows and `wide` columns as cells, and what was done in words ("" for nothing).
 
     Each cell then has the value of the largest absolute value of its block: a lone strong cell stays.
     """
-    high, wide = (-(-n // MOST) for n in panel.values.shape)
     if high == wide == 1:
         return panel, ""
     rows, columns = panel.rows.pooled(high), panel.columns.pooled(wide)
     blocks = np.full((len(rows) * high, len(columns) * wide), np.nan)
     blocks[: panel.values.shape[0], : panel.values.shape[1]] = panel.values
-    blocks = (
-        blocks.reshape(len(rows), high, len(columns), wide).transpose(0, 2, 1, 3).reshape(len(rows), len(columns), -1)
-    )
+    blocks = blocks.reshape(len(rows), high, len(columns), wide).transpose(0, 2, 1, 3)
+    blocks = blocks.reshape(len(rows), len(columns), high * wide)
     peak = np.where(np.isnan(blocks), -1, np.abs(blocks)).argmax(axis=2)
     values = np.take_along_axis(blocks, peak[..., None], axis=2)[..., 0]
     note = f"Pooled: each cell has the largest absolute value of {high} x {wide} (rows x columns), with its sign."

@@ -24,6 +24,8 @@ INK, FAINT = "#15181c", "#4d5561"
 PAD, STRIP = 12, 6
 # Pixels that a whole map may take; a cell is never less than one.
 WIDE, HIGH = 700, 820
+# Cells in all, and from how many on there are fewer colours: noise must fit into 150 KB, too.
+CELLS, MANY = 60_000, 20_000
 # The largest cell, and the smallest that leaves room for a name.
 CELL, NAMED = (34, 24), 11
 LETTER = 5.9  # pixels of a letter of 11 pixels, on the wide side; names beside the map are smaller
@@ -31,7 +33,15 @@ SMALL = 5.4
 
 
 def draw_still(panel: Panel, title: str, caption: str, outlines: tuple[Outline, ...], of: int = 1) -> str:
-    """The panel as an SVG document; `of` is how many panels the live view has."""
+    """The panel as an SVG document; `of` is how many panels the live view has.
+
+    What is wider or higher than the page, and would be scaled down with it, is pooled, and says so.
+    """
+    from interp.views.grid import pooled
+
+    panel, note = pooled(panel, *_blocks(*panel.values.shape))
+    if note:
+        caption, outlines = f"{caption} {note} The live view has every cell.".strip(), ()
     rows, columns = len(panel.rows), len(panel.columns)
     w = max(1, min(CELL[0], WIDE // columns))
     h = max(1, min(CELL[1], HIGH // rows))
@@ -49,7 +59,7 @@ def draw_still(panel: Panel, title: str, caption: str, outlines: tuple[Outline, 
         parts.append(_text(PAD, y, line, size=size, weight=weight, colour=colour))
         y += 5
     x0, y0 = PAD + left, top
-    data = base64.b64encode(png(_pixels(panel, w, h))).decode()
+    data = base64.b64encode(_picture(panel, w, h)).decode()
     parts += [
         f'<image x="{x0}" y="{y0}" width="{columns * w}" height="{down}" preserveAspectRatio="none" '
         f'href="data:image/png;base64,{data}"/>',
@@ -83,30 +93,40 @@ def _mark(x: int, y: int, w: int, h: int) -> str:
     return "".join(f"M{a} {b}h{c}v{d}h-{c}z" for a, b, c, d in sides + ends)
 
 
-def png(pixels: ndarray) -> bytes:
-    """`[height width 3]` bytes as a PNG file; each line is written as its difference from the one above."""
-    height, width, _ = pixels.shape
-    flat = pixels.reshape(height, width * 3)
-    change = np.diff(flat, axis=0, prepend=np.zeros((1, width * 3), np.uint8)).astype(np.uint8)
+def _blocks(rows: int, columns: int) -> tuple[int, int]:
+    """How many rows and columns share a cell: 1 and 1 for what can be shown whole."""
+    high, wide = -(-rows // HIGH), -(-columns // WIDE)
+    while -(-rows // high) * -(-columns // wide) > CELLS:
+        high, wide = (high + 1, wide) if rows / high > columns / wide else (high, wide + 1)
+    return high, wide
+
+
+def png(pixels: ndarray, palette: ndarray) -> bytes:
+    """`[height width]` numbers of colours as a PNG file; each line is written as its difference from the one above."""
+    height, width = pixels.shape
+    change = np.diff(pixels, axis=0, prepend=np.zeros((1, width), np.uint8)).astype(np.uint8)
     lines = np.concatenate([np.full((height, 1), 2, np.uint8), change], axis=1).tobytes()
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    parts = {b"IHDR": header, b"PLTE": palette.tobytes(), b"IDAT": zlib.compress(lines, 9), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts.items())
 
 
-def _pixels(panel: Panel, w: int, h: int) -> ndarray:
+def _picture(panel: Panel, w: int, h: int) -> bytes:
+    """The cells as a PNG: 253 colours or 63, zero of a diverging scale in the middle, and two greys for hatching."""
+    levels = 253 if panel.values.size <= MANY else 63
     missing = np.isnan(panel.values)
     share = np.nan_to_num(panel.values) / panel.top
     share = np.clip(share if panel.scale == "sequential" else share / 2 + 0.5, 0, 1)
-    pixels = rgb(STOPS[panel.scale], share).repeat(h, axis=0).repeat(w, axis=1)
+    pixels = np.rint(share * (levels - 1)).astype(np.uint8).repeat(h, axis=0).repeat(w, axis=1)
     missing = missing.repeat(h, axis=0).repeat(w, axis=1)
     down, across = np.indices(missing.shape)
-    pixels[missing] = 235
-    pixels[missing & ((down + across) % 4 == 0)] = 120
-    return pixels
+    pixels[missing] = np.where((down + across) % 4 == 0, levels + 1, levels)[missing]
+    greys = np.array([[235] * 3, [120] * 3], dtype=np.uint8)
+    return png(pixels, np.concatenate([rgb(STOPS[panel.scale], np.linspace(0, 1, levels)), greys]))
 
 
 def _room(axis: Axis, cell: int) -> int:

@@ -1,6 +1,7 @@
 """Maps to point at: what is packed, what is drawn, what is said; in a browser where there is one."""
 
 import base64
+import io
 import json
 import re
 import zlib
@@ -8,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 
 from interp.tasks import sample
 from interp.views.axes import Axis, axis_of_words, positions
@@ -93,14 +95,32 @@ def test_pooling_keeps_every_strong_cell_and_says_so():
     values = np.zeros((2, 3 * MOST - 1))
     lone = [0, 1, 2, 1000, 4097, 3 * MOST - 2]
     values[0, lone] = [1, -2, 0.5, -3, 4, -5]
-    found, note = pooled(panel(values))
+    found, note = pooled(panel(values), 1, 3)
     assert found.values.shape == (2, MOST)
     assert found.values[0, [0, 333, 1365, MOST - 1]].tolist() == [-2, -3, 4, -5]
     assert "largest absolute value of 1 x 3" in note
     assert note in data_of(draw_grid(panel(values), "t"))["caption"]
     assert found.columns.names[1] == "column 3 to column 5"
     same = panel(np.eye(5))
-    assert pooled(same) == (same, "")
+    assert pooled(same, 1, 1) == (same, "")
+
+
+@pytest.mark.parametrize("shape", [(40, 162), (242, 242), (3, 1500), (600, 600), (2048, 2048), (1, 5000), (1200, 4)])
+def test_stills_are_light_and_keep_every_strong_cell(shape):
+    values = np.random.default_rng(0).uniform(-0.5, 0.5, size=shape)
+    values[shape[0] // 2, shape[1] // 3] = 1.0
+    still = draw_grid(panel(values), "noise").still.decode()
+    assert len(still) < 150_000
+    assert ("Pooled" in still) == (shape[0] > 820 or shape[1] > 700 or shape[0] * shape[1] > 60_000)
+    data = re.search(r'<image x="[^"]*" y="[^"]*" width="(\d+)" height="(\d+)" [^>]*base64,([^"]+)"', still)
+    assert data
+    assert int(data[1]) <= 700
+    assert int(data[2]) <= 820
+    pixels = imread(io.BytesIO(base64.b64decode(data[3])))[..., :3]
+    assert pixels.shape[:2] == (int(data[2]), int(data[1]))
+    strongest = np.abs(pixels * 255 - [0x05, 0x30, 0x61]).max(axis=2) <= 1
+    assert strongest.any()
+    assert strongest.mean() < 0.2 or min(shape) == 1
 
 
 def test_tokens_cannot_break_out_of_the_page():
@@ -244,7 +264,7 @@ def test_twelve_heads_of_242_tokens_are_light_and_fast(browser, tmp_path):
     view = draw_grid([panel(w, f"head {k}", scale="sequential") for k, w in enumerate(weights)], "t")
     html = page([view], "t")
     assert len(html) < 1_500_000
-    assert len(view.still) < 400_000  # noise cannot be packed; real maps are tested where they are made
+    assert len(view.still) < 150_000
     found = Page(browser, tmp_path / "v.html", html)
     assert found.seconds < 5
     assert found.quiet()
