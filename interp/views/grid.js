@@ -52,8 +52,8 @@
       select.addEventListener("change", () => { chosen = Number(select.value); at = null; draw(); list(); say(); });
     }
     const button = (text, name, work) => make("button", controls, { type: "button", textContent: text, onclick: work }, { "aria-label": name });
-    button("\u2212", "smaller cells", () => { zoom = Math.max(zoom - 1, -6); draw(); });
-    button("+", "larger cells", () => { zoom = Math.min(zoom + 1, 6); draw(); });
+    button("\u2212", "smaller cells", () => { zoom = Math.max(zoom - 1, -6); draw(); if (at) show(...at); });
+    button("+", "larger cells", () => { zoom = Math.min(zoom + 1, 6); draw(); if (at) show(...at); });
     if (data.outlines.length) {
       const box = make("input", make("label", controls), { type: "checkbox", checked: true }, { autocomplete: "off" });
       box.after(" outlines");

@@ -45,7 +45,7 @@ def draw_still(panel: Panel, title: str, caption: str, outlines: tuple[Outline, 
     rows, columns = len(panel.rows), len(panel.columns)
     w = max(1, min(CELL[0], WIDE // columns))
     h = max(1, min(CELL[1], HIGH // rows))
-    left, below = _room(panel.rows, h), _room(panel.columns, w)
+    left, below = _room(panel.rows, h, True), _room(panel.columns, w, False)
     across, down = max(columns * w + 8, 320), rows * h
     whole = left + across + 2 * PAD
     letters = int((whole - 2 * PAD) / LETTER)
@@ -129,12 +129,12 @@ def _picture(panel: Panel, w: int, h: int) -> bytes:
     return png(pixels, np.concatenate([rgb(STOPS[panel.scale], np.linspace(0, 1, levels)), greys]))
 
 
-def _room(axis: Axis, cell: int) -> int:
+def _room(axis: Axis, cell: int, upright: bool) -> int:
     """Pixels that names need beside a map."""
     strip = STRIP + 4 if axis.groups else 4
     if cell >= NAMED or not axis.groups:
         return strip + 4 + int(max(map(len, _names(axis))) * SMALL)
-    return strip + 22 + int(max(len(name) for *_, name in axis.sections) * SMALL)
+    return strip + 22 + (int(max(len(name) for *_, name in axis.sections) * SMALL) if upright else 10)
 
 
 def _names(axis: Axis) -> list[str]:

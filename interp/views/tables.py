@@ -29,6 +29,11 @@ class _Table:
     numbers: tuple[str, ...]
     rows: tuple[tuple[tuple[str, ...], tuple[float, ...]], ...]
 
+    @property
+    def whole(self) -> list[bool]:
+        """Which columns hold whole numbers only."""
+        return [all(math.isnan(n[k]) or n[k].is_integer() for _, n in self.rows) for k in range(len(self.numbers))]
+
 
 def head_table(table: Any, sort: str = "", title: str = "Where each head looks") -> View:
     """A row for each head (and role), a column for each statistic, the largest of column `sort` first.
@@ -47,7 +52,7 @@ def head_table(table: Any, sort: str = "", title: str = "Where each head looks")
     at = found.numbers.index(sort)
     rows = sorted(found.rows, key=lambda row: (math.isnan(row[1][at]), -row[1][at] if row[1][at] == row[1][at] else 0))
     found = _Table(found.texts, found.numbers, tuple(rows))
-    said = [f"{' '.join(texts)} {_digits(numbers[at])}" for texts, numbers in rows[:3]]
+    said = [f"{' '.join(texts)} {_digits(numbers[at], found.whole[at])}" for texts, numbers in rows[:3]]
     alt = f"{title}. Table of {len(rows)} rows, sorted by {_words(sort)}; first: {'; '.join(said)}."
     return View(title, alt, _still(found, sort, title).encode(), _live(found, sort, title), _bundle())
 
@@ -91,7 +96,7 @@ def _is_number(value: object) -> bool:
 
 def _live(table: _Table, sort: str, title: str) -> str:
     """The table, and controls that are hidden until script runs."""
-    choices = ""
+    choices, whole = "", table.whole
     for k, name in enumerate(table.texts):
         kinds = list(dict.fromkeys(texts[k] for texts, _ in table.rows))
         if 1 < len(kinds) <= MOST_KINDS:
@@ -107,7 +112,7 @@ def _live(table: _Table, sort: str, title: str) -> str:
     body = "".join(
         "<tr>" + "".join(f'<th scope="row">{escape(t)}</th>' if k == 0 else f"<td>{escape(t)}</td>"
                          for k, t in enumerate(texts))
-        + "".join(f"<td>{_digits(n)}</td>" for n in numbers) + "</tr>\n"
+        + "".join(f"<td>{_digits(n, w)}</td>" for n, w in zip(numbers, whole, strict=True)) + "</tr>\n"
         for texts, numbers in table.rows
     )  # fmt: skip
     return (
@@ -121,7 +126,7 @@ def _live(table: _Table, sort: str, title: str) -> str:
 
 def _still(table: _Table, sort: str, title: str) -> str:
     """The first rows as an SVG; the darker a number's cell, the larger it is in its column's share of the top."""
-    rows, names = table.rows[:STILL_ROWS], [textwrap.wrap(_words(n), 11) for n in table.numbers]
+    rows, whole, names = table.rows[:STILL_ROWS], table.whole, [textwrap.wrap(_words(n), 11) for n in table.numbers]
     texts = [max([len(_words(n)), *(len(t[k]) for t, _ in rows)]) * LETTER + 14 for k, n in enumerate(table.texts)]
     left, top = 12 + sum(texts), 34 + 13 * max(map(len, names))
     width = int(left + CELL_WIDTH * len(names) + 12)
@@ -144,7 +149,7 @@ def _still(table: _Table, sort: str, title: str) -> str:
             colour = hexed(STOPS["sequential"][:3], share * 0.8)
             x = left + CELL_WIDTH * k
             parts.append(f'<rect x="{x:.1f}" y="{y}" width="{CELL_WIDTH - 1}" height="{LINE - 1}" fill="{colour}"/>')
-            parts.append(_text(x + CELL_WIDTH - 6, y + 13, _digits(value), "end"))
+            parts.append(_text(x + CELL_WIDTH - 6, y + 13, _digits(value, whole[k]), "end"))
     note = f"The {len(rows)} rows of {len(table.rows)} with the largest {_words(sort)}; shades are by column."
     parts.append(_text(12, height - 16, note, "start", 11, "400", FAINT))
     width = max(width, int(len(note) * LETTER) + 24, int(len(title) * 7.4) + 24)
@@ -168,11 +173,11 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _digits(value: float) -> str:
-    """Shares with three decimals, so that columns can be compared by eye; what is larger with three digits."""
+def _digits(value: float, whole: bool = False) -> str:
+    """Three decimals, so that a column can be compared by eye; none where a column has whole numbers only."""
     if math.isnan(value):
         return "-"
-    return f"{value:.3f}" if abs(value) < 10 and value != int(value) else f"{value:g}"
+    return f"{value:.0f}" if whole else f"{value:.3f}" if abs(value) < 1e4 else f"{value:.4g}"
 
 
 @cache

@@ -25,7 +25,7 @@ def verdict(found: Any, calibration: Mapping | None = None, title: str = "") -> 
     `found` is a `Verdict`, or what its `to_json` gives; `calibration` is the content of `calibration.json`. Raises
     `ValueError` for data without roles.
 
-    >>> view = verdict(verdict_of(battery(run)), json.loads(Path("calibration.json").read_text()))
+    >>> view = verdict(found, json.loads(Path("experiments/results/calibration.json").read_text()))
     """
     data = found if isinstance(found, Mapping) else found.to_json()
     _check(data)

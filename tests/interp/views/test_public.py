@@ -1,7 +1,9 @@
 """The names of `interp.views`: there, right, and free until they are used."""
 
+import doctest
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 
 import pytest
@@ -37,6 +39,13 @@ def test_a_name_means_the_function_whichever_module_was_imported_first():
         "from interp.views import circuit\nprint(circuit.__name__)"
     )
     assert run(code).split() == ["CircuitView", "CircuitView"]
+
+
+@pytest.mark.parametrize("module", ["axes", "colours", "grid", "tables", "view"])
+def test_examples_that_stand_alone_are_right(module):
+    failed, tried = doctest.testmod(import_module(f"interp.views.{module}"))
+    assert tried
+    assert not failed
 
 
 def test_an_unknown_name_is_an_attribute_error():
