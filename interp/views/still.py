@@ -46,12 +46,13 @@ def draw_still(panel: Panel, title: str, caption: str, outlines: tuple[Outline, 
     w = max(1, min(CELL[0], WIDE // columns))
     h = max(1, min(CELL[1], HIGH // rows))
     left, below = _room(panel.rows, h, True), _room(panel.columns, w, False)
-    across, down = max(columns * w + 8, 320), rows * h
+    across, down = max(columns * w + 8, 420), rows * h
     whole = left + across + 2 * PAD
     letters = int((whole - 2 * PAD) / LETTER)
     head = [(13, "600", INK, line) for line in textwrap.wrap(title, int(letters * 0.8))]
     if of > 1:
-        head.append((11, "400", FAINT, f"{panel.name} (one of {of} maps; the live view has them all)"))
+        name = f"{panel.name} (one of {of} maps; the live view has them all)"
+        head += [(11, "400", FAINT, line) for line in textwrap.wrap(name, letters)]
     top = PAD + sum(size + 5 for size, *_ in head) + 6
     parts, y = [], PAD
     for size, weight, colour, line in head:

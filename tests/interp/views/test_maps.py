@@ -9,6 +9,7 @@ from interp.attribution import Attribution, Kind
 from interp.patching import PatchEffect
 from interp.tasks import Role, sample
 from interp.views.maps import attribution, effect
+from interp.views.tables import head_table
 from interp.views.view import page
 from tests.interp.views.pages import Page, open_browser
 from tests.interp.views.test_grid import data_of
@@ -115,6 +116,28 @@ def test_the_diagonals_are_seen_and_read(browser, tmp_path, length, wide):
     row, column = bit["cells"][3]
     assert re.match(r"output 4 from input 4: \+1 .*; outlined: bit i$", found.point(row, column))
     assert found.quiet()
+
+
+STILLS = {
+    "layer by position": lambda: effect(effect_of(("layer", "pos"), length=12)),
+    "layer by head": lambda: effect(effect_of(("layer", "head", "pos"))),
+    "10 bits": lambda: attribution(attributed(10)),
+    "40 bits": lambda: attribution(attributed(40)),
+    "table": lambda: head_table([{"head": "L0H1", "role": "output label", "share_of_values_on_labels": 0.25}]),
+}
+
+
+@pytest.mark.parametrize("name", STILLS)
+def test_no_words_of_a_still_picture_are_cut(browser, tmp_path, name):
+    path = STILLS[name]().save(tmp_path / "still.svg")
+    browser.get(path.as_uri())
+    cut = browser.execute_script(
+        "const f = document.documentElement.getBoundingClientRect();"
+        "return [...document.querySelectorAll('text')].filter(t => { const r = t.getBoundingClientRect();"
+        "return r.left < f.left || r.right > f.right || r.top < f.top || r.bottom > f.bottom })"
+        ".map(t => t.textContent)"
+    )
+    assert cut == []
 
 
 def test_an_effect_is_drawn(browser, tmp_path):
