@@ -78,5 +78,6 @@ def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | Non
             axis.text(trained / 2, 1.03, "trained", ha="center", va="bottom", fontsize=8, color="#555555")
         axis.set(title=title, xlabel="length", ylim=(-0.03, 1.12), xlim=(0, None))
     axes[0].set_ylabel("accuracy")
-    axes[0].legend(fontsize=7, loc="lower left")
+    if drawn := [axis for axis in axes if axis.lines]:
+        drawn[0].legend(fontsize=7, loc="lower left")
     return figure

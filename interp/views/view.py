@@ -52,7 +52,10 @@ class View:
     def picture(self) -> str:
         """The still picture as an HTML image."""
         data = base64.b64encode(self.still).decode()
-        return f'<img class="still" alt="{escape(self.alt, quote=True)}" src="data:{self.media};base64,{data}">'
+        return (
+            f'<img class="still" style="max-width: 100%; height: auto" alt="{escape(self.alt, quote=True)}" '
+            f'src="data:{self.media};base64,{data}">'
+        )
 
     def fragment(self) -> str:
         """The view as part of a page that holds its `bundle`: the still picture, which script replaces."""
