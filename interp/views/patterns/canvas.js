@@ -86,7 +86,7 @@
         "aria-label": `${kind || "attention"}: arrow keys move the cell, Page Up and Page Down change the head` }, canvas, ...marks);
       const [left, below] = [make("canvas", { class: "roles" }), make("canvas", { class: "roles" })];
       const box = make("figure", { class: "map" }, make("figcaption", { text: kind }), make("div", { class: "axes" },
-        make("span", { class: "from", text: "from (destination) \u2193" }), left, field, make("span"), make("span"), below,
+        make("span", { class: "from", text: "from (destination) \u2192" }), left, field, make("span"), make("span"), below,
         make("span"), make("span"), make("span", { class: "to", text: "to (source) \u2192" })));
       const cell = (event) => {
         const area = canvas.getBoundingClientRect();
@@ -117,7 +117,7 @@
       const values = kinds.map((_, c) => at(c, layer, head, d, s));
       const where = `Layer ${view.layers[layer]}, head ${view.heads[head]}: from ${view.names[d]} to ${view.names[s]}: `;
       const what = view.causal && s > d ? "later than its destination, which attention cannot see"
-        : compared ? `${number(values[0])} in ${kinds[0]}, ${number(values[1])} in ${kinds[1]}, difference ${values[2] > 0 ? "+" : ""}${number(values[2])}`
+        : compared ? `${number(values[0])} in ${kinds[0]}, ${number(values[1])} in ${kinds[1]}, difference ${values[2] >= 0.0005 ? "+" : ""}${number(values[2])}`
           : number(values[0]);
       return `${where}${what} (${view.tokens[d]} to ${view.tokens[s]})`;
     };
@@ -152,7 +152,7 @@
       }
       for (const one of small) {
         const value = at(one.c, one.l, one.h, dest, src);
-        one.value.textContent = number(value).replace("under ", "<");
+        one.value.textContent = number(value).replace("under ", "<").replace("above ", ">");
         one.button.setAttribute("aria-label", `layer ${view.layers[one.l]} head ${view.heads[one.h]} ${kinds[one.c]}, ${number(value)} at the chosen cell`);
       }
       line.tokens.forEach((button, pos) => {
@@ -190,7 +190,7 @@
     // As large as there is room for, in whole pixels a cell; names stand at the cells where they fit.
     function fit() {
       const across = Math.max(200, root.clientWidth - 60);
-      const share = compared ? Math.max(across / 3 - 40, Math.min(across, 300)) : Math.min(across, 720);
+      const share = compared ? Math.max(across / 3 - 40, Math.min(across, 300)) : Math.min(across, 760);
       const each = Math.max(1, Math.min(18, Math.floor(share / n))) * unit;
       const room = each >= 10 ? 54 : 9;
       for (const map of large) {
@@ -226,9 +226,9 @@
         : "Every cell has a pixel or more.");
     root.append(make("p", { class: "title", text: view.title }), legend(view),
       make("div", { class: "controls" }, scale, make("label", {}, check, "bring out faint weights (square root)")),
-      make("div", { class: "rows" }, ...rows), said,
+      make("div", { class: rows.length > 1 ? "rows grid" : "rows" }, ...rows), said,
       make("div", { class: "maps" }, ...large.map((map) => map.box)),
-      make("p", { class: "hint", text: "Tokens, shaded by the weight from the chosen destination; choose another:" }),
+      make("p", { class: "hint", text: `Tokens, shaded by the ${compared ? "difference" : "weight"} from the chosen destination; choose another:` }),
       line.element, make("p", { class: "note", text: note }));
     src = strongest(dest);
     redraw();

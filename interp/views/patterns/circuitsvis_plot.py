@@ -24,11 +24,14 @@ MENDS = (
     # No label is left out; each is in its role's colour, which our page knows.
     ("ticks:{display:!0,minRotation:45,maxRotation:90}",
      "ticks:{display:!0,autoSkip:!1,minRotation:90,maxRotation:90,font:{size:10}}"),
-    ("labels:[...c].reverse(),ticks:{display:!0}", "labels:[...c].reverse(),ticks:{display:!0,autoSkip:!1,font:{size:10}}"),
+    ("labels:[...c].reverse(),ticks:{display:!0}",
+     "labels:[...c].reverse(),ticks:{display:!0,autoSkip:!1,font:{size:10}}"),
     # The page can find the chart of a canvas, to mark a cell by keyboard.
     ("animation:{duration:0},plugins:{tooltip:{enabled:",
      "animation:{duration:0,onComplete:e=>{e.chart.canvas.mnemoChart=e.chart}},plugins:{tooltip:{enabled:"),
 )  # fmt: skip
+# Where a plot hands its properties to its script.
+HANDS_OVER = re.compile(r'CircuitsVis\.render\(\s*"[\w-]+",\s*CircuitsVis\.(\w+),\s*(\{.*\})\s*\)\s*</script>$', re.S)
 # The function that makes HTML of a token.
 AS_HTML = re.compile(r'(function \w+\((\w+)\)\{return \2)(\.replace\(/\\s/g,"&nbsp;"\))')
 
@@ -46,7 +49,7 @@ def mended_bundle() -> str | None:
         text = text.replace(old, new)
     text = AS_HTML.sub(r'\1.replace(/&/g,"&amp;").replace(/</g,"&lt;")\3', text)
     # React makes script elements with this; as it stands it would end ours.
-    return text.replace("</script>", r"<\/script>") + "\n" + script_of("plot")
+    return text.replace("</script>", r"<\/script>") + "\nglobalThis.CircuitsVis = CircuitsVis;\n" + script_of("plot")
 
 
 def plot_props(values: Float[Tensor, "head dest_pos src_pos"], prompt: Prompt, heads: list[int]) -> dict[str, Any]:
@@ -80,6 +83,6 @@ def _rounded(values: Tensor) -> list:
 
 def _props(source: str) -> dict[str, Any]:
     """What a plot hands to its script: circuitsvis keeps it only in the page that it writes."""
-    found = re.search(r'CircuitsVis\.render\(\s*"[\w-]+",\s*CircuitsVis\.(\w+),\s*(\{.*\})\s*\)\s*</script>$', source, re.S)
+    found = HANDS_OVER.search(source)
     assert found, "circuitsvis writes its page in another way"
     return {"component": found[1], "props": json.loads(found[2])}

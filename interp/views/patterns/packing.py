@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 # Up to here 16 bits a weight: 12 heads x 242 tokens make under 1 MB. Above, 8.
-MOST_FINE = 400_000
+MOST_FINE = 500_000
 
 
 @dataclass(frozen=True)

@@ -62,13 +62,15 @@ def attention(
         parts.append(_values(against, layers, prompt, numbers, batch.n_pos)[0])
     n_heads, n = len(numbers), batch.n_pos
     many = f"{n_heads} head{'s' * (n_heads > 1)}, {n} tokens"
-    where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {', '.join(map(str, layers))}"
-    title = f"Attention, {where}, {many}" + (f": {conditions[0]} against {conditions[1]}" if against is not None else "")
-    why = _why_not_circuitsvis(layers, values, against is not None)
+    where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {_span(layers)}"
+    compared = against is not None
+    title = f"Attention, {where}, {many}" + (f": {conditions[0]} against {conditions[1]}" if compared else "")
+    why = _why_not_circuitsvis(layers, values, compared)
     if viewer == "circuitsvis" and why:
         raise ValueError(f"circuitsvis cannot show this: {why}; use viewer='canvas'")
     if viewer != "canvas" and not why:
-        view = {"kind": "plot", "title": title, "causal": not values.triu(1).any(), **shown.data(), **plot_props(values[0], shown, numbers)}
+        view = {"kind": "plot", "causal": not values.triu(1).any(), **shown.data()}
+        view |= plot_props(values[0], shown, numbers) | {"title": title}
         bundle = mended_bundle()
         assert bundle is not None
     else:
@@ -100,6 +102,11 @@ def _values(
     return torch.stack(picked), numbers
 
 
+def _span(layers: list[int]) -> str:
+    whole = layers == list(range(layers[0], layers[-1] + 1)) and len(layers) > 2
+    return f"{layers[0]} to {layers[-1]}" if whole else ", ".join(map(str, layers))
+
+
 def _same_layout(batch: Batch, other: Batch) -> None:
     if not (torch.equal(batch.role, other.role) and torch.equal(batch.step, other.step)):
         raise ValueError("two conditions are compared position by position: they need the same roles and steps")
@@ -112,7 +119,7 @@ def _why_not_circuitsvis(layers: list[int], values: Tensor, compared: bool) -> s
     if len(layers) > 1:
         return "it shows one layer at a time"
     if n > MOST_TOKENS or values.numel() > MOST_CELLS:
-        return f"at {values.shape[1]} heads of {n} tokens it would draw for long and drop labels"
+        return f"{values.shape[1]} heads of {n} tokens are more than it draws in a few seconds"
     return "" if mended_bundle() else "this version of circuitsvis is not one whose labels we can mend"
 
 

@@ -1,4 +1,4 @@
-"""What does a page need besides its data? One style, one script for all views of a kind, and JSON that is safe in it."""
+"""What does a page need besides its data? A style, one script for all views of a kind, and JSON that is safe in it."""
 
 from __future__ import annotations
 

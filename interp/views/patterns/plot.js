@@ -1,7 +1,7 @@
 // What does circuitsvis not give its plots? A parent of their own, the keyboard, roles, and a read-out in words.
 "use strict";
 (() => {
-  const { make, number, legend, colour, strip, starters } = globalThis.mnemoViews;
+  const { make, number, legend, colour, strip, ink, schemes, starters } = globalThis.mnemoViews;
   let made = 0;
 
   // Two plots in one parent would be one, and circuitsvis finds its element by an id.
@@ -56,6 +56,12 @@
       set(below, { left: ox + area.left, top: oy + area.bottom + 1, width: area.width, height: 4 });
       left.style.background = bands(middle(y, 0) < middle(y, n - 1) ? "to bottom" : "to top");
       below.style.background = bands("to right");
+      const { mass } = schemes();
+      line.tokens.forEach((button, pos) => {
+        const rgb = mass[Math.round((attention[head()][dest][pos] / view.props.maxValue) * 255)];
+        button.style.background = `rgb(${rgb.join(",")})`;
+        button.style.color = ink(rgb);
+      });
       line.mark(dest, src);
       say(dest, src);
     }
@@ -94,7 +100,7 @@
     });
     // The chosen head, by pointer or keyboard, is told by circuitsvis's own heading.
     new MutationObserver(follow).observe(place.querySelector("h2"), { characterData: true, childList: true, subtree: true });
-    root.append(make("p", { class: "hint", text: "Tokens, their roles as bars; choose one as destination:" }), line.element,
+    root.append(make("p", { class: "hint", text: "Tokens, shaded by the weight from the chosen destination; choose another:" }), line.element,
       make("p", { class: "note", text: "circuitsvis, with all labels, roles and keyboard added. Weights are rounded to 0.0001." }));
     src = strongest(dest);
     follow();
@@ -103,7 +109,7 @@
 
   starters.row = async (root, view) => {
     const said = readout();
-    const words = (pos) => `from ${view.from} to ${view.names[pos]}: ${view.signed && view.values[pos] > 0 ? "+" : ""}${number(view.values[pos])} (${view.tokens[pos]})`;
+    const words = (pos) => `from ${view.from} to ${view.names[pos]}: ${view.signed && view.values[pos] >= 0.0005 ? "+" : ""}${number(view.values[pos])} (${view.tokens[pos]})`;
     const { place } = mount(root, view);
     const spans = () => [...place.querySelectorAll(".colored-tokens > span > span")];
     await until(() => spans().length === view.tokens.length);

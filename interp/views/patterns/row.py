@@ -58,11 +58,13 @@ def tokens(
     limits = f"Colours run from {-scale:.3f} (red) over 0 (white) to {scale:.3f} (blue)." if signed else (
         f"Colours run from 0 (white) to {scale:.3f} (blue).")  # fmt: skip
     data: dict[str, Any] = {
-        "title": title, **shown.data(), "from": shown.names[dest], "signed": signed, "values": [float(f"{v:.5g}") for v in row],
+        "title": title, **shown.data(), "from": shown.names[dest], "signed": signed,
+        "values": [float(f"{v:.7g}") for v in row],
     }  # fmt: skip
     bundle = mended_bundle() if viewer != "strip" and (viewer == "circuitsvis" or n <= MOST_TOKENS) else None
     if bundle:
-        data |= {"kind": "row", "note": f"circuitsvis, with roles and keyboard added. {limits}", **token_props(row, shown)}
+        data |= {"kind": "row", "note": f"circuitsvis, with roles and keyboard added. {limits}"}
+        data |= token_props(row, shown)
     elif viewer == "circuitsvis":
         raise ValueError("this version of circuitsvis is not one that we can mend; use viewer='strip'")
     else:

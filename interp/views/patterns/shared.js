@@ -15,7 +15,8 @@ globalThis.mnemoViews = (() => {
 
   function number(value) {
     const size = Math.abs(value);
-    return size > 0 && size < 0.0005 ? `${value < 0 ? "-" : ""}under 0.001` : value.toFixed(3);
+    if (size > 0 && size < 0.0005) return value < 0 ? "above -0.001" : "under 0.001";
+    return value.toFixed(3).replace("-", "\u2212");
   }
 
   function legend(view) {

@@ -1,4 +1,4 @@
-"""What is seen where no script runs? All heads as small maps in one PNG, at least one pixel a cell or the maximum of some.
+"""What is seen where no script runs? All heads as small maps in a PNG: a pixel or more a cell, or the largest of some.
 
 Never resampled: neighbouring tokens alternate between bits and labels, and at half size, nearest-neighbour hides
 98 % of a previous-token head. Text is matplotlib's, maps are set pixel by pixel.
