@@ -53,7 +53,7 @@ def pack(values: Float[Tensor, "block dest_pos src_pos"], bits: int | None = Non
     n = values.shape[-1]
     lower = torch.tril(torch.ones(n, n, dtype=torch.bool))
     causal = not values[:, ~lower].any()
-    flat = (values[:, lower] if causal else values).reshape(-1)
+    flat = (values[:, lower] if causal else values).reshape(-1).double()
     limit = float(flat.max()) or 1.0
     bits = bits or (16 if flat.numel() <= MOST_FINE else 8)
     if bits == 16:
