@@ -49,7 +49,11 @@ def mended_bundle() -> str | None:
         text = text.replace(old, new)
     text = AS_HTML.sub(r'\1.replace(/&/g,"&amp;").replace(/</g,"&lt;")\3', text)
     # React makes script elements with this; as it stands it would end ours.
-    return text.replace("</script>", r"<\/script>") + "\nglobalThis.CircuitsVis = CircuitsVis;\n" + script_of("plot")
+    text = text.replace("</script>", r"<\/script>")
+    # A notebook has the script in each output; run twice, its libraries complain hundreds of times.
+    once = f"if (!globalThis.CircuitsVis?.mended) (function () {{\n{text}\n"
+    once += "globalThis.CircuitsVis = { ...CircuitsVis, mended: true };\n})();\n"
+    return once + script_of("plot")
 
 
 def plot_props(values: Float[Tensor, "head dest_pos src_pos"], prompt: Prompt, heads: list[int]) -> dict[str, Any]:

@@ -44,15 +44,15 @@ def browser(tmp_path_factory):
 class Opened:
     """A page that is open in the browser and has drawn all its views, with short ways to ask."""
 
-    def __init__(self, browser, path, html: str):
+    def __init__(self, browser, path, html: str, state: str):
         path.write_text(html, encoding="utf-8")
         self.browser = browser
         for log in ("browser", "performance"):
             browser.get_log(log)
         start = time.monotonic()
         browser.get(path.as_uri())
-        while set(states := self.js(STATES)) != {"true"}:
-            assert "failed" not in states, browser.get_log("browser")
+        while set(states := self.js(STATES)) != {state}:
+            assert state == "failed" or "failed" not in states, browser.get_log("browser")
             assert time.monotonic() < start + 40, states
             time.sleep(0.01)
         self.seconds = time.monotonic() - start
@@ -90,12 +90,14 @@ class Opened:
 def open_page(browser, tmp_path):
     """Opens a page, at a width and in a colour scheme, and puts the browser back afterwards."""
 
-    def opened(html: str, width: int = 1100, dark: bool = False, height: int = 900) -> Opened:
+    def opened(
+        html: str, width: int = 1100, dark: bool = False, height: int = 900, state: str = "true"
+    ) -> Opened:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        return Opened(browser, tmp_path / "view.html", html)
+        return Opened(browser, tmp_path / "view.html", html, state)
 
     yield opened
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -13,9 +13,9 @@ from tests.interp.views.patterns.samples import NASTY, nasty, noise, planted, pr
 KEY = "arguments[0].dispatchEvent(new KeyboardEvent('keydown', {key: arguments[1], bubbles: true, cancelable: true}))"
 
 
-def view_of(n_heads: int, length: int, **arguments):
+def view_of(n_heads: int, length: int, viewer: str = "auto"):
     batch = prompts(length)
-    return attention({1: planted(n_heads, batch.n_pos)}, **({"layer": 1} | arguments), batch=batch)
+    return attention({1: planted(n_heads, batch.n_pos)}, 1, batch=batch, viewer=viewer)
 
 
 def light(pixel) -> float:
@@ -211,6 +211,28 @@ def test_a_row_shows_every_token_and_tells_it(open_page, viewer):
     opened.js(KEY, opened.all("[tabindex='0']")[0], "ArrowLeft")
     assert f"to {batch.name(4)}: 0.000 (<!--)" in opened.said
     opened.assert_quiet()
+
+
+def test_views_of_all_kinds_as_a_notebook_shows_them(open_page):
+    """Each brings its script along, in any order, and again."""
+    row = planted(1, 34)[0, 0, 20]
+    kinds = [view_of(3, 8), view_of(3, 8, viewer="canvas"), tokens(row, prompts(8), 0, 20),
+             tokens(row, prompts(8), 0, 20, viewer="strip"), view_of(3, 20), view_of(2, 8)]  # fmt: skip
+    opened = open_page("<!DOCTYPE html><meta charset=utf-8><body>" + "".join(v._repr_html_() for v in kinds))
+    assert len(opened.all(".said")) == len(kinds)
+    assert not any(still.is_displayed() for still in opened.all(".still"))
+    assert len(opened.all("style[data-mnemo-attention]")) == 1
+    opened.assert_quiet()
+
+
+@pytest.mark.parametrize("viewer", ["circuitsvis", "canvas"])
+def test_where_the_live_view_cannot_be_drawn_the_still_picture_stays(open_page, viewer):
+    gone = "<script>delete window.DecompressionStream</script>"
+    view = view_of(3, 8, viewer=viewer)
+    html = page([view], "old").replace("CircuitsVis.render(place.id", "CircuitsVis.nothing(place.id")
+    opened = open_page(html.replace("<title>", f"{gone}<title>"), state="failed")
+    assert opened.one(".still").is_displayed()
+    assert "cannot draw" in opened.one(".mnemo-attention").text
 
 
 def test_in_the_dark_text_is_light_on_dark_everywhere(open_page):

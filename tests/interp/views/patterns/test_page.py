@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,8 +100,9 @@ def test_what_is_not_there_is_refused_with_the_choices():
         ({"against": {0: broken}}, "NaN"),
         ({"batch": None}, "give a Capture"),
     ):
+        given: dict[str, Any] = {"first": patterns, "layer": 0, "batch": batch} | arguments
         with pytest.raises(ValueError, match=words):
-            attention(**({"first": patterns, "layer": 0, "batch": batch} | arguments))
+            attention(**given)
 
 
 def test_two_conditions_of_another_layout_are_refused():

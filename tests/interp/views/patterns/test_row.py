@@ -64,6 +64,6 @@ def test_what_is_not_there_is_refused():
         (torch.zeros(batch.n_pos), {"prompt": 1}, "prompts are 0 to 0"),
         (torch.zeros(batch.n_pos), {"viewer": "canvas"}, "viewers are auto, circuitsvis, strip"),
     ):
+        given: dict[str, Any] = {"prompt": 0, "dest": 1} | arguments
         with pytest.raises(ValueError, match=words):
-            given: dict[str, Any] = {"prompt": 0, "dest": 1} | arguments
             views.tokens(values, batch, **given)
