@@ -23,14 +23,18 @@
     const compared = view.conditions.length === 2;
     const kinds = compared ? [...view.conditions, "difference"] : [""];
     const [L, H] = [view.layers.length, view.heads.length];
-    const at = (kind, layer, head, dest, src) => (kind < 2
-      ? weight((kind * L + layer) * H + head, dest, src)
-      : weight(layer * H + head, dest, src) - weight((L + layer) * H + head, dest, src));
+    function at(kind, layer, head, dest, src) {
+      if (kind < 2) return weight((kind * L + layer) * H + head, dest, src);
+      const change = weight(layer * H + head, dest, src) - weight((L + layer) * H + head, dest, src);
+      return Math.abs(change) > 2 * view.error ? change : 0; // less may be of storing them
+    }
     let [layer, head, dest, src] = [0, 0, n - 1, 0];
     let [scheme, faint] = [schemes(), false];
     let widest = 0;
-    if (compared) for (let l = 0; l < L; l++) for (let h = 0; h < H; h++)
-      for (let d = 0; d < n; d++) for (let s = 0; s < n; s++) widest = Math.max(widest, Math.abs(at(2, l, h, d, s)));
+    if (compared) for (let l = 0; l < L; l++) for (let h = 0; h < H; h++) for (let d = 0; d < n; d++) for (let s = 0; s < n; s++) {
+      const change = Math.abs(at(2, l, h, d, s));
+      if (change > widest) [widest, layer, head, dest] = [change, l, h, d]; // opens at the largest difference
+    }
     const limits = [view.limit, view.limit, widest || 1];
 
     function paint(kind, value) {
@@ -117,7 +121,7 @@
       const values = kinds.map((_, c) => at(c, layer, head, d, s));
       const where = `Layer ${view.layers[layer]}, head ${view.heads[head]}: from ${view.names[d]} to ${view.names[s]}: `;
       const what = view.causal && s > d ? "later than its destination, which attention cannot see"
-        : compared ? `${number(values[0])} in ${kinds[0]}, ${number(values[1])} in ${kinds[1]}, difference ${values[2] >= 0.0005 ? "+" : ""}${number(values[2])}`
+        : compared ? `${number(values[0])} in ${kinds[0]}, ${number(values[1])} in ${kinds[1]}, difference ${values[2] > 0 ? "+" : ""}${number(values[2])}`
           : number(values[0]);
       return `${where}${what} (${view.tokens[d]} to ${view.tokens[s]})`;
     };
@@ -127,7 +131,8 @@
     }
     function strongest(d) {
       let best = 0;
-      for (let s = 1; s < n; s++) if (at(0, layer, head, d, s) > at(0, layer, head, d, best)) best = s;
+      const size = (s) => Math.abs(at(compared ? 2 : 0, layer, head, d, s));
+      for (let s = 1; s < n; s++) if (size(s) > size(best)) best = s;
       return best;
     }
     function move(d, s) {
@@ -152,7 +157,7 @@
       }
       for (const one of small) {
         const value = at(one.c, one.l, one.h, dest, src);
-        one.value.textContent = number(value).replace("under ", "<").replace("above ", ">");
+        one.value.textContent = number(value);
         one.button.setAttribute("aria-label", `layer ${view.layers[one.l]} head ${view.heads[one.h]} ${kinds[one.c]}, ${number(value)} at the chosen cell`);
       }
       line.tokens.forEach((button, pos) => {
@@ -221,7 +226,7 @@
     const check = make("input", { type: "checkbox", autocomplete: "off" });
     check.addEventListener("input", () => { faint = check.checked; redraw(); });
     const note = `Drawn by mnemoscope\u2019s own viewer${view.why ? `, not circuitsvis: ${view.why}` : ""}. ` +
-      `Weights are stored in ${view.bits} bits, within ${view.error}. ` + (k > 1
+      `Weights are stored in ${view.bits} bits, within ${view.error}${compared ? "; a difference of less than twice that is shown as 0" : ""}. ` + (k > 1
         ? `In small maps a pixel is the largest of ${k} \u00d7 ${k} cells; the large one has a pixel or more for each cell.`
         : "Every cell has a pixel or more.");
     root.append(make("p", { class: "title", text: view.title }), legend(view),

@@ -109,7 +109,7 @@
 
   starters.row = async (root, view) => {
     const said = readout();
-    const words = (pos) => `from ${view.from} to ${view.names[pos]}: ${view.signed && view.values[pos] >= 0.0005 ? "+" : ""}${number(view.values[pos])} (${view.tokens[pos]})`;
+    const words = (pos) => `from ${view.from} to ${view.names[pos]}: ${view.signed && view.values[pos] > 0 ? "+" : ""}${number(view.values[pos])} (${view.tokens[pos]})`;
     const { place } = mount(root, view);
     const spans = () => [...place.querySelectorAll(".colored-tokens > span > span")];
     await until(() => spans().length === view.tokens.length);

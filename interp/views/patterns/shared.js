@@ -15,8 +15,7 @@ globalThis.mnemoViews = (() => {
 
   function number(value) {
     const size = Math.abs(value);
-    if (size > 0 && size < 0.0005) return value < 0 ? "above -0.001" : "under 0.001";
-    return value.toFixed(3).replace("-", "\u2212");
+    return (size > 0 && size < 0.0005 ? value.toPrecision(1) : value.toFixed(3)).replace("-", "\u2212");
   }
 
   function legend(view) {

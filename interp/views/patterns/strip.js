@@ -5,7 +5,7 @@
 
   starters.strip = (root, view) => {
     const said = make("p", { class: "said", "aria-live": "polite" });
-    const words = (pos) => `from ${view.from} to ${view.names[pos]}: ${view.signed && view.values[pos] >= 0.0005 ? "+" : ""}${number(view.values[pos])} (${view.tokens[pos]})`;
+    const words = (pos) => `from ${view.from} to ${view.names[pos]}: ${view.signed && view.values[pos] > 0 ? "+" : ""}${number(view.values[pos])} (${view.tokens[pos]})`;
     const limit = Math.max(...view.values.map(Math.abs)) || 1;
     let chosen = view.values.reduce((best, value, pos, all) => (Math.abs(value) > Math.abs(all[best]) ? pos : best), 0);
     function choose(pos) {

@@ -110,8 +110,14 @@ def test_two_conditions_show_first_second_and_a_signed_difference(open_page):
     opened = open_page(page([view], "two"))
     names = ("clean", "corrupted", "difference")
     assert [c.text for c in opened.all("figcaption")] == [f"Layer 1, head 0: {name}" for name in names]
+    lost, found = f"to {batch.name(19)}: 1.000 in clean, 0.000", f"to {batch.name(5)}: 0.000 in clean, 1.000"
+    assert f"from {batch.name(20)} {found} in corrupted, difference \u22121.000" in opened.said  # the largest, unasked
+    opened.all("button.token")[3].click()
+    assert f"from {batch.name(3)} to" in opened.said
     opened.all("button.token")[20].click()
-    assert f"to {batch.name(19)}: 1.000 in clean, 0.000 in corrupted, difference +1.000" in opened.said
+    for _ in range(14):
+        opened.js(KEY, opened.one(".field"), "ArrowRight")
+    assert f"{lost} in corrupted, difference +1.000" in opened.said
     large = opened.all("canvas.large")
     up, down, same = (opened.pixel(large[2], *cell) for cell in ((19, 20), (5, 20), (3, 20)))
     assert up[2] - up[0] > 50
