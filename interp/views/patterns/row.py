@@ -107,6 +107,6 @@ def _svg(row: Tensor, prompt: Prompt, title: str, limits: str) -> str:
         "<style>text { font: 12px 'DejaVu Sans Mono', Menlo, Consolas, monospace } "
         ".words { font: 12px system-ui, 'DejaVu Sans', sans-serif; fill: #15181c }</style>"
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>'
-        f'<text class="words" x="8" y="20" font-weight="bold">{escape(title)}</text>{"".join(parts)}'
+        f'<text class="words" x="8" y="20" style="font-weight: bold">{escape(title)}</text>{"".join(parts)}'
         f'<text class="words" x="8" y="{height - 8}">{escape(limits)}</text></svg>'
     )

@@ -42,20 +42,22 @@ def mosaic(
     heads: list[int], title: str, conditions: tuple[str, str],
 ) -> bytes:  # fmt: skip
     """A PNG: a row of heads a layer, and with two conditions a row each and one of their difference."""
-    rows, signed, names = [], [], []
+    rows, signed, names, notes = [], [], [], []
     for i, layer in enumerate(layers):
         kinds = [(blocks[0, i], False, "")]
         if len(blocks) == 2:
-            kinds = [(blocks[0, i], False, f", {conditions[0]}"), (blocks[1, i], False, f", {conditions[1]}"),
-                     (blocks[0, i] - blocks[1, i], True, ", difference")]  # fmt: skip
+            kinds = [(blocks[0, i], False, conditions[0]), (blocks[1, i], False, conditions[1]),
+                     (blocks[0, i] - blocks[1, i], True, "difference")]  # fmt: skip
         for values, sign, name in kinds:
             rows.append(values)
             signed.append(sign)
-            names.append([f"L{layer}H{head}{name}" for head in heads])
+            # The condition is said once a row: there is room for it to run over several heads.
+            names.append([f"L{layer}H{head}" for head in heads])
+            notes.append(name)
     if len(rows) == 1:  # one layer: lines of a width that a page has
         across = next(c for c in range(min(len(heads), 6), 0, -1) if len(heads) % c == 0 or c <= 4)
         rows = list(rows[0].split(across))
-        signed, names = signed * len(rows), [names[0][i : i + across] for i in range(0, len(heads), across)]
+        signed, notes, names = signed * len(rows), notes * len(rows), [names[0][i : i + across] for i in range(0, len(heads), across)]
     limits = [max((float(r.abs().max()) for r, s in zip(rows, signed, strict=True) if s == sign), default=1) or 1.0
               for sign in (False, True)]  # fmt: skip
     causal = not any(bool(r.triu(1).any()) for r in rows)
@@ -65,7 +67,7 @@ def mosaic(
         if k >= n or len(zlib.compress(b"".join(level.tobytes() for level in levels), 6)) < MOST_BYTES:
             break
         k += 1
-    return _png(levels, signed, names, prompt, title, k, limits)
+    return _png(levels, signed, names, notes, prompt, title, k, limits)
 
 
 def _levels(values: Tensor, limit: float, signed: bool, causal: bool) -> np.ndarray:
@@ -80,8 +82,8 @@ def _levels(values: Tensor, limit: float, signed: bool, causal: bool) -> np.ndar
 
 
 def _png(
-    levels: list[np.ndarray], signed: list[bool], names: list[list[str]], prompt: Prompt, title: str, k: int,
-    limits: list[float],
+    levels: list[np.ndarray], signed: list[bool], names: list[list[str]], notes: list[str], prompt: Prompt, title: str,
+    k: int, limits: list[float],
 ) -> bytes:  # fmt: skip
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import LinearSegmentedColormap, to_rgb
@@ -96,7 +98,8 @@ def _png(
     across = max(len(level) for level in levels)
     left, top = 12, 34
     width = max(560, left + across * (side + STRIP + GAP))
-    height = top + len(levels) * (side + STRIP + NAME + 6) + 56
+    tall = side + STRIP + NAME + 6 + (NAME - 2) * any(notes)
+    height = top + len(levels) * tall + 56
     image = np.ones((height, width, 3))
     colours = np.array([to_rgb(COLOURS[role]) for role in prompt.roles])
     # Where a pixel stands for several tokens, the strip has a lane for each of them: bits and labels alternate.
@@ -104,23 +107,23 @@ def _png(
     roles = colours[at].repeat(up, 0)
     texts = []
     for i, row in enumerate(levels):
-        y = top + i * (side + STRIP + NAME + 6) + NAME
+        y = top + (i + 1) * tall - side - STRIP - 6
+        texts.append((left, y - NAME - 2, notes[i]))
         for j, codes in enumerate(row):
             x = left + j * (side + STRIP + GAP)
             image[y : y + side, x : x + STRIP] = roles
             image[y : y + side, x + STRIP : x + STRIP + side] = tables[signed[i]][codes].repeat(up, 0).repeat(up, 1)
             image[y + side : y + side + STRIP, x + STRIP : x + STRIP + side] = roles.swapaxes(0, 1)
-            texts.append((x + STRIP, y - 4, names[i][j], side + STRIP + GAP - 4))
+            texts.append((x + STRIP, y - 4, names[i][j]))
     foot = height - 38
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
     for j, role in enumerate(prompt.kinds):  # the legend of the strips
         x = left + j * (width - left) // len(prompt.kinds)
         image[foot - 8 : foot, x : x + 8] = to_rgb(COLOURS[role])
-        texts.append((x + 11, foot, role.words, 0))
+        texts.append((x + 11, foot, role.words))
     figure.figimage((image * 255).round().astype(np.uint8))
-    for x, y, text, room in texts:
-        long = room and len(text) * 5.6 > room
-        figure.text(x / width, 1 - y / height, text, fontsize=5.2 if long else 6.8, va="baseline")
+    for x, y, text in texts:
+        figure.text(x / width, 1 - y / height, text, fontsize=6.8, va="baseline")
     figure.text(left / width, 1 - 16 / height, title, fontsize=8.5, va="baseline", weight="bold")
     scale = f"White is 0, dark blue {limits[0]:.3f}." + (
         f" Difference: blue up to +{limits[1]:.3f}, red to \u2212{limits[1]:.3f}." if any(signed) else "")  # fmt: skip
@@ -130,7 +133,16 @@ def _png(
     figure.text(left / width, 1 - (foot + 31) / height, scale, fontsize=6.8, va="baseline")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    drawn = np.asarray(canvas.buffer_rgba())[..., :3]
+    # A palette of the colours that are meant: one chosen by frequency would lose a few cells of strong difference.
+    roles_used = np.array([to_rgb(COLOURS[role]) for role in prompt.kinds])
+    greys = np.linspace(0, 1, 64)[:, None].repeat(3, 1)
+    palette = (np.concatenate([*tables, roles_used, greys]) * 255).round().astype(np.uint8)
+    found, where = np.unique(drawn @ np.array([65536, 256, 1]), return_inverse=True)
+    found = np.stack([found >> 16, found >> 8 & 255, found & 255], -1)
+    nearest = np.abs(found[:, None] - palette.astype(int)).sum(-1).argmin(-1).astype(np.uint8)
+    small = Image.fromarray(nearest[where].reshape(height, width))
+    small.putpalette(palette.tobytes())
     out = io.BytesIO()
-    drawn.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(out, "PNG", optimize=True)
+    small.save(out, "PNG", optimize=True)
     return out.getvalue()

@@ -65,6 +65,10 @@ def test_a_hard_picture_is_pooled_small_and_still_shows_the_planted_head(n_heads
 
 def test_a_difference_of_zero_is_neither_red_nor_blue():
     two = torch.stack([planted(2, 34), planted(2, 34)])
+    two[1, 0, 0, 20, 19], two[1, 0, 0, 20, 5] = 0, 1  # and one cell of each sign
     image, _ = drawn(two, 8)
-    blocks = image[34 + 2 * 128 + 20 : 34 + 3 * 128 - 16, 20:110]
-    assert (np.abs(blocks[..., 0] - blocks[..., 2]) < 12).all()
+    difference = image[-56 - 108 : -56 - 10, 20:114]
+    blue, red = difference[..., 2] - difference[..., 0] > 60, difference[..., 0] - difference[..., 2] > 60
+    assert blue.sum() == red.sum() == 9  # 3 x 3 pixels a cell
+    grey = difference[~blue & ~red]
+    assert (np.abs(grey[:, 0] - grey[:, 2]) < 12).all()
