@@ -57,7 +57,8 @@ def mosaic(
     if len(rows) == 1:  # one layer: lines of a width that a page has
         across = next(c for c in range(min(len(heads), 6), 0, -1) if len(heads) % c == 0 or c <= 4)
         rows = list(rows[0].split(across))
-        signed, notes, names = signed * len(rows), notes * len(rows), [names[0][i : i + across] for i in range(0, len(heads), across)]
+        names = [names[0][i : i + across] for i in range(0, len(heads), across)]
+        signed, notes = signed * len(rows), notes * len(rows)
     limits = [max((float(r.abs().max()) for r, s in zip(rows, signed, strict=True) if s == sign), default=1) or 1.0
               for sign in (False, True)]  # fmt: skip
     causal = not any(bool(r.triu(1).any()) for r in rows)
