@@ -45,14 +45,18 @@ globalThis.mnemoViews = (() => {
       });
       return button;
     });
+    const element = make("div", { class: "strip", role: "group", "aria-label": "tokens of the prompt" }, ...tokens);
     function mark(dest, src) {
       tokens.forEach((button, pos) => {
         button.tabIndex = pos === dest ? 0 : -1;
         button.setAttribute("aria-pressed", String(pos === dest));
         button.classList.toggle("source", pos === src);
       });
+      // The strip scrolls by itself: the chosen token is in sight, and stays where it is if it was.
+      const [at, frame] = [tokens[dest].getBoundingClientRect(), element.getBoundingClientRect()];
+      if (at.top < frame.top || at.bottom > frame.bottom) element.scrollTop += at.top - frame.top - frame.height / 2;
     }
-    return { element: make("div", { class: "strip", role: "group", "aria-label": "tokens of the prompt" }, ...tokens), tokens, mark };
+    return { element, tokens, mark };
   }
 
   // Colours between stops, as 256 numbers; `ink` says whether text on a colour is best dark or light.

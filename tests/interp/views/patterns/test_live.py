@@ -57,6 +57,9 @@ def test_no_pixel_hides_a_head(open_page, width):
         assert shown.any(1)[2:-2].mean() > 0.99
         assert shown.any(0)[2:-4].mean() > 0.99
     assert opened.js("return document.documentElement.scrollWidth") <= width
+    inside = opened.js("""const [a, b] = ['.strip', '.token[aria-pressed=true]'].map((s) =>
+        document.querySelector(s).getBoundingClientRect()); return a.top <= b.top && b.bottom <= a.bottom""")
+    assert inside  # the chosen token, the last of 242, is in sight
     opened.assert_quiet()
 
 
