@@ -1,6 +1,7 @@
 """`mnemoscope circuit` on a shipped run: what it writes, what it refuses, and how it goes on after a kill."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import pytest
 import torch
 
 from experiments import circuit_search, load
-from experiments.circuit import FILES
+from experiments.circuit import FILES, Circuit
 from experiments.circuit_search import pair
 from experiments.cli import main
 from interp.circuits import Ablation, circuit_from_json, faithfulness, greedy
 from interp.circuits.scoring import prepare
+from interp.tasks import Role
 
 RUN = "parity-aligned-alibi"
 HERE = Path("mnemoscope-out", RUN)
@@ -27,6 +29,9 @@ SMALL = ["circuit", RUN, "--length", "6", "--lengths", "6", "9", "--prompts", "6
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(circuit_search, "RANDOM", 3)
+
+
+OPTIONS = Circuit(RUN, length=6, prompts=6, points=4, share=0.03, places="anywhere")
 
 
 @cache
@@ -45,7 +50,7 @@ def test_what_is_written_is_what_the_library_finds(capsys):
     circuit = circuit_from_json(data["circuit"])
     assert 0 < len(circuit) <= 0.03 * data["possible_edges"] + 1
     assert data["possible_edges"] == len(circuit.graph) == 802
-    there = pair(shipped(), 6, 6, circuit_search.WEIGHED)
+    there = pair(shipped(), OPTIONS, 6, circuit_search.WEIGHED)
     found = faithfulness(shipped().raw, there.clean, there.corrupted, there.metric, circuit)
     worth = data["ablations"]["corrupted"]
     assert worth["values"] == pytest.approx(float(found.share[0]))
@@ -108,11 +113,22 @@ def test_a_circuit_goes_on_from_the_scores_and_the_pruning_that_are_on_disk(monk
 def test_without_pruning_the_circuit_is_the_greedy_one_and_json_is_printed(capsys):
     assert main([*SMALL, "--repeats", "0", "--prune", "0", "--method", "eap", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
-    here = pair(shipped(), 6, 6, 0)
+    here = pair(shipped(), OPTIONS, 6, 0)
     graph = prepare(shipped().raw, here.clean, here.corrupted, here.metric, "anywhere")[0].graph
     found = circuit_search.edge_scores(shipped().raw, here.clean, here.corrupted, here.metric, "eap", 4)
     expected = greedy(found, round(0.03 * len(graph)))
     assert torch.equal(circuit_from_json(data["circuit"]).kept, expected.kept)
+
+
+def test_corrupted_prompts_have_other_addresses_where_labels_can_be_told_apart():
+    batches = {name: pair(load(name), OPTIONS, 6, 3) for name in (RUN, "parity-constant-alibi")}
+    for name, found in batches.items():
+        twin = found.corrupted
+        inputs, outputs = (twin.tokens[:, twin.at(role)] for role in (Role.INPUT_LABEL, Role.OUTPUT_LABEL))
+        assert torch.equal(inputs, outputs) == (name != RUN)
+        assert torch.equal(inputs.sort(dim=1).values, outputs.sort(dim=1).values)
+    plain = pair(shipped(), replace(OPTIONS, reorder="no"), 6, 3).corrupted
+    assert torch.equal(plain.tokens[:, plain.at(Role.INPUT_LABEL)], plain.tokens[:, plain.at(Role.OUTPUT_LABEL)])
 
 
 @pytest.mark.slow
