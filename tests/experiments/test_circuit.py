@@ -15,6 +15,7 @@ from experiments import circuit_search, load
 from experiments.circuit import FILES, Circuit
 from experiments.circuit_search import pair
 from experiments.cli import main
+from experiments.names import SHIPPED
 from interp.circuits import Ablation, circuit_from_json, faithfulness, greedy
 from interp.circuits.scoring import prepare
 from interp.tasks import Role
@@ -129,6 +130,31 @@ def test_corrupted_prompts_have_other_addresses_where_labels_can_be_told_apart()
         assert torch.equal(inputs.sort(dim=1).values, outputs.sort(dim=1).values)
     plain = pair(shipped(), replace(OPTIONS, reorder="no"), 6, 3).corrupted
     assert torch.equal(plain.tokens[:, plain.at(Role.INPUT_LABEL)], plain.tokens[:, plain.at(Role.OUTPUT_LABEL)])
+
+
+def test_the_shipped_circuit_of_the_anchor_does_the_work_at_20_and_at_40_bits_and_not_without_its_labels():
+    """What the README says of it, on prompts that nobody has seen."""
+    data = json.loads((SHIPPED / RUN / "circuit.json").read_text(encoding="utf-8"))
+    circuit = circuit_from_json(data["circuit"])
+    assert circuit.share < 0.02
+    labelless = circuit.without(*(e for e, _ in circuit.edges() if e.writer.kind == "embed" and "label" in e.place))
+    for length in (20, 40):
+        there = pair(shipped(), replace(OPTIONS, prompts=8), length, 31)
+        found = faithfulness(shipped().raw, there.clean, there.corrupted, there.metric, [circuit, labelless]).share
+        assert found[0] > 0.9
+        assert found[1] < 0.3
+    matching = [head for head, name in data["heads"].items() if "matching label (bit)" in name]
+    assert matching == ["L1H4", "L1H5", "L1H6", "L1H7"]
+
+
+@pytest.mark.parametrize("name", ["parity-constant-alibi", "parity-scratchpad-alibi"])
+def test_the_other_shipped_circuits_are_less_than_half_of_their_models(name):
+    data = json.loads((SHIPPED / name / "circuit.json").read_text(encoding="utf-8"))
+    assert data["options"]["share"] == 0.1
+    assert data["ablations"]["corrupted"]["high"] < 0.5
+    assert data["again"][0]["overlap"] < 0.5
+    assert data["curves"]["greedy"]["smallest_with_0.9"] / data["possible_edges"] == pytest.approx(0.5, abs=0.01)
+    assert not any("matching" in head for head in data["heads"].values())
 
 
 @pytest.mark.slow
