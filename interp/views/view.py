@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 # A page that may fetch nothing: everything that it needs is in it.
 POLICY = (
@@ -15,6 +16,16 @@ POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 STILLS = {b"\x89PNG": "image/png", b"<svg": "image/svg+xml", b"<?xml": "image/svg+xml"}
+# What notebooks are shown: see `show_live`.
+_shown = {"live": True}
+
+
+def show_live(live: bool) -> None:
+    """Whether notebooks get live views from here on (as they do unasked), or their still pictures.
+
+    Stills are for notebooks that are read where no script runs, and are a hundredth of the size.
+    """
+    _shown["live"] = live
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +75,23 @@ class View:
     def _repr_html_(self) -> str:
         """For a notebook: untrusted ones run no script, and show the picture."""
         return (f"<script>{self.bundle}</script>\n" if self.bundle else "") + self.fragment()
+
+    def _ipython_display_(self) -> None:
+        """For a notebook, in place of every other form of it: the live view or the still picture, and words."""
+        from IPython.display import display  # pyright: ignore[reportMissingImports]
+
+        display(self.outputs(), raw=True)
+
+    def outputs(self) -> dict[str, Any]:
+        """What a notebook's cell keeps, by media type: the live view or, after `show_live(False)`, the still picture.
+
+        >>> View("a dot", "a dot", b'<svg xmlns="http://www.w3.org/2000/svg"/>').outputs()["text/plain"]
+        'a dot'
+        """
+        if _shown["live"]:
+            return {"text/html": self._repr_html_(), "text/plain": self.alt}
+        still = self.still.decode() if self.media == "image/svg+xml" else base64.b64encode(self.still).decode()
+        return {self.media: still, "text/plain": self.alt}
 
     def save(self, path: str | Path) -> Path:
         """Writes the page (.html) or the still picture (.svg or .png, as it is), whole or not at all.
