@@ -35,11 +35,12 @@ How often is a step right, given right steps before it?
 for run in (plain, labelled):
     for length in (20, 40):
         batch = run.sample(batch_size=128, length=length, seed=0)
-        print(f"{run.name}, {length} bits: {correct(run.raw, batch, batch.predicted()).float().mean():.2f}")
+        right = correct(run.raw, batch, batch.predicted()).float().mean()
+        print(f"{run.name}, {length} bits: {right:.2f}")
 
 # %% [markdown]
 """
-At a trained length both are right; at twice the length only the model with labels is.
+At a trained length both are right, or nearly always; at twice the length only the model with labels is.
 
 ## Attention, head by head
 
@@ -49,7 +50,8 @@ by role. For short prompts it is circuitsvis, whose heads can be clicked in a li
 
 # %%
 short = labelled.sample(batch_size=1, length=8, seed=0)
-views.attention(capture(labelled.model, short, patterns=[1]), layer=1)
+seen = capture(labelled.model, short, patterns=[1])
+views.attention(seen, layer=1)
 
 # %% [markdown]
 """
@@ -60,11 +62,11 @@ output label 5 looks in head 4.
 
 # %%
 dest = int(short.at(Role.OUTPUT_LABEL, 5)[0])
-views.tokens(capture(labelled.model, short, patterns=[1]).patterns[1][:, 4], short, prompt=0, dest=dest)
+views.tokens(seen.patterns[1][:, 4], short, prompt=0, dest=dest)
 
 # %% [markdown]
 """
-It looks at a single token: bit 5, the one after the same label in the input.
+Nearly all of its attention is on one token: bit 5, the one after the same label in the input.
 
 ## Every head, measured
 
@@ -75,19 +77,17 @@ its attention is far above chance.
 # %%
 batch = labelled.sample(batch_size=32, length=20, seed=0)
 heads = describe_heads(labelled.raw, batch)
-rows = [
-    {"head": f"L{layer}H{head}", "named": name,
-     "on the bit after the matching label": heads.value(layer, head, Role.OUTPUT_LABEL, "after_matching_label"),
-     "on the matching label": heads.value(layer, head, Role.OUTPUT_LABEL, "matching_label"),
-     "on labels": heads.value(layer, head, Role.OUTPUT_LABEL, "labels")}
-    for (layer, head), name in heads.names().items()
-]  # fmt: skip
+masses = {"after_matching_label": "on the bit after the matching label", "labels": "on labels"}
+rows = []
+for (layer, head), name in heads.names().items():
+    found = {words: heads.value(layer, head, Role.OUTPUT_LABEL, m) for m, words in masses.items()}
+    rows.append({"head": f"L{layer}H{head}", "named": name, **found})
 views.head_table(rows, title="Where each head looks from output labels")
 
 # %% [markdown]
 """
-The same four heads of layer 1 stand at the top, then there is a gap. They look at the *bit* after the matching label,
-hardly at the label itself.
+The same four heads of layer 1 stand at the top, then there is a gap: one more head does some of it, the others none.
+The four look at the *bit* after the matching label, hardly at labels themselves.
 
 ## Past the trained length
 
@@ -96,7 +96,8 @@ The four heads at 40 bits, twice what training saw. Prompts this long get a view
 
 # %%
 long = labelled.sample(batch_size=1, length=40, seed=0)
-views.attention(capture(labelled.model, long, patterns=[1]), layer=1, heads=[4, 5, 6, 7])
+far = capture(labelled.model, long, patterns=[1])
+views.attention(far, layer=1, heads=[4, 5, 6, 7])
 
 # %% [markdown]
 """
@@ -110,22 +111,26 @@ before it, is outlined. First the model with labels:
 """
 
 # %%
-views.attribution(gradient_x_input(labelled.raw, labelled.sample(batch_size=64, length=20, seed=0)))
+batch = labelled.sample(batch_size=64, length=20, seed=0)
+views.attribution(gradient_x_input(labelled.raw, batch))
 
 # %% [markdown]
 """
-Two thin diagonals run along the outlines, and nearly everything else is pale. Now the model without labels:
+Two thin diagonals lie on the outlines. A third, below the parities, is the label right before the answer: the answer is
+read out there. Everything else is pale, the input's labels too. Now the model without labels:
 """
 
 # %%
-views.attribution(gradient_x_input(plain.raw, plain.sample(batch_size=64, length=20, seed=0)))
+batch = plain.sample(batch_size=64, length=20, seed=0)
+views.attribution(gradient_x_input(plain.raw, batch))
 
 # %% [markdown]
 """
-Its answers depend on a broad smear of neighbouring bits and earlier parities: it has no way to pick out one bit by
-name. This is the difference that the paper's maps show (Ebrahimi, Panchal and Memisevic, COLM 2024).
+Here bits speak in a band several steps wide, for the answer and against it, and late answers far more than early ones
+(mind the scale). There is no name by which one bit could be picked out of its neighbours. This is the difference that
+the paper's maps show (Ebrahimi, Panchal and Memisevic, COLM 2024).
 
 The maps have a blind spot. Input labels are pale in the first one, and yet the patching notebook shows that they
-carry the addresses: attention that is sharp is saturated, and has no gradient. So a map is where questions come from;
-`hypotheses.ipynb` answers them.
+carry the addresses: sharp attention is saturated, and has next to no gradient. So a map is where questions come from;
+`hypotheses.ipynb` is about answers.
 """

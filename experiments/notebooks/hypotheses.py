@@ -3,15 +3,17 @@
 # What is a label to the model? Three hypotheses, tested
 
 Models that were given a label before each bit, and the same label before each step, do parity past the lengths that
-they were trained on. Why? Three answers, and what each predicts:
+they were trained on. Why? Three answers, and what each predicts, beside a fourth that must
+stay possible:
 
 | a label is | trade its **name** | give it another **history** | take it **away** |
 |---|---|---|---|
 | an **anchor**: an address, equal names find each other | the answer follows the name | nothing | the address is lost |
 | a **placeholder**: it stores the result so far | nothing | the answer follows the history | the result is lost |
 | a **sink**: attention that has nothing to do rests there | nothing | nothing | attention floods elsewhere |
+| **unused** | nothing | nothing | nothing |
 
-"Taking away" tempts most and tells least: every answer predicts harm. So the battery changes one thing at a time, each
+Taking labels away tempts most and tells least: all three predict harm. So the battery changes one thing at a time, each
 with a matched control, and says *undecided* where the evidence does not do.
 """
 
@@ -55,15 +57,17 @@ such a trade, M5 gives labels another history, M6 takes them away in three ways.
 """
 
 # %%
+deciding = ("swap input labels", "swap output labels", "rename labels", "attention")
+deciding += ("history in V at labels", "sink")
 for e in found.lengths[0].evidence:
-    if (e.arm, e.name) in {("M1", "swap input labels"), ("M2", "swap output labels"), ("M3", "rename labels"),
-                           ("M4", "attention"), ("M5", "history in V at labels"), ("M6", "sink")}:  # fmt: skip
+    if e.name in deciding and e.arm != "M7":
         print(f"{e.arm} {e.name}: {e.value}" + (f", matched control {e.control}" if e.control else ""))
 
 # %% [markdown]
 """
-Trading labels on either side moves all of the answer, and so does trading the attention alone; renaming them alike on
-both sides, another history, and labels as mere places to rest do next to nothing. The anchor's row of predictions.
+Trading labels on either side moves all of the answer or nearly, and so does trading the attention alone. Renaming
+labels alike on both sides, giving them another history, and taking them away as places to rest do next to nothing.
+That is the anchor's row of predictions.
 
 ## How often is such a verdict wrong?
 
@@ -76,7 +80,8 @@ stranger. A row is what was planted, a column what was said; the right answer is
 results = Path(experiments.__file__).parent / "results"
 calibration = json.loads((results / "calibration.json").read_text(encoding="utf-8"))
 figure = draw_confusion(calibration["confusion"], calibration["never_tuned"], calibration["expected"])
-views.as_view(figure, "Planted mechanism against verdict", "What was planted, by row, and what was said, by column.")
+alt = "What was planted, by row, and what was said, by column."
+views.as_view(figure, "Planted mechanism against verdict", alt)
 
 # %% [markdown]
 """

@@ -5,7 +5,7 @@
 A small transformer does parity with a scratchpad. Its prompt gives every bit a **label**, a token drawn at random,
 and the scratchpad writes the same labels before its running parities:
 
-`>>> M17 a M4 b … === M17 a M4 b …`
+`>>> M17 0 M4 1 … === M17 0 M4 1 …`
 
 What does a label do for the step that it stands before? Two prompts that differ in *one* thing answer that. We run
 the model on both, move one activation from one run into the other, and see whether the answer follows.
@@ -53,8 +53,8 @@ whatever its token is: the place where they part is `output label 20`.
 
 # %%
 effect = patch(run.model, clean, corrupted, site="resid_pre", metric=metric)
-print(f"logits for the right answer, less those for the other: clean {effect.source.mean():+.1f}, "
-      f"corrupted {effect.base.mean():+.1f}")  # fmt: skip
+for name, margin in (("clean", effect.source), ("corrupted", effect.base)):
+    print(f"{name}: the right answer is ahead by {margin.mean():+.1f} logits")
 views.effect(effect)
 
 # %% [markdown]
@@ -77,7 +77,8 @@ random cells are computed again by one plain forward pass each.
 
 # %%
 assert effect.checks is not None
-print("random cells agree with the plain forward pass:", effect.checks.spot_difference < effect.checks.tolerance)
+agree = effect.checks.spot_difference < effect.checks.tolerance
+print("random cells agree with the plain forward pass:", agree)
 print(f"the best cell goes {effect.recovered.max():.2f} of the way from corrupted to clean")
 
 # %% [markdown]

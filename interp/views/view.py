@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from html import escape
@@ -16,6 +17,9 @@ POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 STILLS = {b"\x89PNG": "image/png", b"<svg": "image/svg+xml", b"<?xml": "image/svg+xml"}
+# Pixels of a notebook's column, and where an SVG says its size.
+COLUMN = 760
+SIZE = re.compile(r'width="([\d.]+)(pt|px|)" height="([\d.]+)(?:pt|px|)"')
 # What notebooks are shown: see `show_live`.
 _shown = {"live": True}
 
@@ -90,7 +94,8 @@ class View:
         """
         if _shown["live"]:
             return {"text/html": self._repr_html_(), "text/plain": self.alt}
-        still = self.still.decode() if self.media == "image/svg+xml" else base64.b64encode(self.still).decode()
+        svg = self.media == "image/svg+xml"
+        still = narrowed(self.still.decode()) if svg else base64.b64encode(self.still).decode()
         return {self.media: still, "text/plain": self.alt}
 
     def save(self, path: str | Path) -> Path:
@@ -111,6 +116,23 @@ class View:
         finally:
             Path(part).unlink(missing_ok=True)
         return path
+
+
+def narrowed(svg: str) -> str:
+    """An SVG that is drawn no wider than a notebook's column, which would cut it off.
+
+    >>> narrowed('<svg width="1000" height="500" viewBox="0 0 1000 500"/>')
+    '<svg width="760" height="380" viewBox="0 0 1000 500"/>'
+    """
+    head, end, rest = svg.partition(" viewBox=")
+    found = SIZE.search(head)
+    if not end or found is None:
+        return svg
+    pixels = [float(found[k]) * (4 / 3 if found[2] == "pt" else 1) for k in (1, 3)]
+    if pixels[0] <= COLUMN:
+        return svg
+    high = round(pixels[1] * COLUMN / pixels[0])
+    return head[: found.start()] + f'width="{COLUMN}" height="{high}"' + head[found.end() :] + end + rest
 
 
 def page(views: list[View], title: str) -> str:
