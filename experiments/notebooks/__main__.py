@@ -22,14 +22,14 @@ class Notebooks:
 
     def run(self) -> int:
         """Writes each notebook, or says what is stale."""
-        from interp.models import write_whole
-
         if unknown := sorted(set(self.names) - set(NAMES)):
             raise ValueError(f"unknown notebooks {', '.join(unknown)}; notebooks are {', '.join(NAMES)}")
         if self.check:
             found = list(filter(None, map(stale, self.names)))
             print("\n".join(found) or "every notebook is its source's")
             return 1 if found else 0
+        from interp.models import write_whole
+
         for name in self.names:
             text = text_of(execute(name))
             if len(text.encode()) >= MOST_BYTES:

@@ -127,9 +127,10 @@ to the bits, and to the input labels, everywhere:
 """
 
 # %%
-cuts = [Knockout(seen, Role.OUTPUT_LABEL, mode="null") for seen in (Role.INPUT, Role.INPUT_LABEL)]
+unseen = {"bits": Role.INPUT, "input labels": Role.INPUT_LABEL}
+cuts = {name: Knockout(role, Role.OUTPUT_LABEL, mode="null") for name, role in unseen.items()}
 lost = knock_out(run.raw, clean, cuts, metric)
-for seen, change in zip(("bits", "input labels"), lost.change.mean(dim=-1), strict=True):
+for seen, change in zip(unseen, lost.change.mean(dim=-1), strict=True):
     print(f"output labels cannot see {seen}: {abs(change / lost.base.mean()):.2f} of the margin is lost")
 
 # %% [markdown]

@@ -92,11 +92,9 @@ class View:
         >>> View("a dot", "a dot", b'<svg xmlns="http://www.w3.org/2000/svg"/>').outputs()["text/plain"]
         'a dot'
         """
-        if _shown["live"]:
+        if shows_live():
             return {"text/html": self._repr_html_(), "text/plain": self.alt}
-        svg = self.media == "image/svg+xml"
-        still = narrowed(self.still.decode()) if svg else base64.b64encode(self.still).decode()
-        return {self.media: still, "text/plain": self.alt}
+        return still_outputs(self.still, self.media, self.alt)
 
     def save(self, path: str | Path) -> Path:
         """Writes the page (.html) or the still picture (.svg or .png, as it is), whole or not at all.
@@ -116,6 +114,17 @@ class View:
         finally:
             Path(part).unlink(missing_ok=True)
         return path
+
+
+def still_outputs(still: bytes, media: str, words: str) -> dict[str, Any]:
+    """A still picture as a notebook's cell keeps it, with what is to be seen in words."""
+    picture = narrowed(still.decode()) if media == "image/svg+xml" else base64.b64encode(still).decode()
+    return {media: picture, "text/plain": words}
+
+
+def shows_live() -> bool:
+    """What `show_live` was told last; True at first."""
+    return _shown["live"]
 
 
 def narrowed(svg: str) -> str:

@@ -7,11 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
-
-nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed (extras notebook or test)")
-pytest.importorskip("jupytext", reason="jupytext is not installed (extras notebook or test)")
-pytest.importorskip("ipykernel", reason="ipykernel is not installed (extras notebook or test)")
+from nbconvert import HTMLExporter
 
 from experiments.notebooks import building
 from experiments.notebooks.building import FOLDER, MOST_BYTES, NAMES, execute, notebook_of, read_script, stale, text_of
@@ -160,9 +158,8 @@ LOADER = "<script>window.define = () => { throw new Error('defined') }; window.d
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_with_the_flag_every_view_is_drawn_without_a_network(tmp_path, name):
-    nbconvert = pytest.importorskip("nbconvert", reason="nbconvert is not installed (extras notebook or test)")
     with open_browser(tmp_path / "profile") as browser:
-        html, _ = nbconvert.HTMLExporter().from_notebook_node(execute(name, live=True))
+        html, _ = HTMLExporter().from_notebook_node(execute(name, live=True))
         html, removed = re.subn(r'<script src="https://[^"]*"> ?</script>', LOADER, html)
         assert removed == 2, "nbconvert's own: require.js and MathJax"
         page = Page(browser, tmp_path / "live.html", html)
