@@ -135,7 +135,7 @@ for seen, change in zip(unseen, lost.change.mean(dim=-1), strict=True):
 
 # %% [markdown]
 """
-Without the bits nearly all of the margin goes, without the input labels nothing. So this model uses a label as an
+Without the bits the whole margin goes, without the input labels nothing does. So this model uses a label as an
 **address**: written on its bit by one head, matched by four. Whether that is *all* that labels do here is the question
 of `hypotheses.ipynb`; how it looks in attention and in gradients, of `attention_and_maps.ipynb`.
 """
