@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from interp.views.probing import probes
     from interp.views.tables import head_table
     from interp.views.verdicts import verdict
-    from interp.views.view import View, page
+    from interp.views.view import View, page, show_live
 
     attention: Any
     circuit: Any
@@ -40,12 +40,13 @@ PUBLIC = {
     "head_table": ("tables", "head_table"),
     "page": ("view", "page"),
     "probes": ("probing", "probes"),
+    "show_live": ("view", "show_live"),
     "tokens": ("patterns", "tokens"),
     "verdict": ("verdicts", "verdict"),
 }
 __all__ = [
     "Outline", "Panel", "View", "as_view", "attention", "attribution", "by_length", "circuit", "draw_grid", "effect",
-    "faithfulness", "head_table", "page", "probes", "tokens", "verdict",
+    "faithfulness", "head_table", "page", "probes", "show_live", "tokens", "verdict",
 ]  # fmt: skip
 
 

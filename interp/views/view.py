@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 # A page that may fetch nothing: everything that it needs is in it.
 POLICY = (
@@ -15,6 +17,19 @@ POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 STILLS = {b"\x89PNG": "image/png", b"<svg": "image/svg+xml", b"<?xml": "image/svg+xml"}
+# Pixels of a notebook's column, and where an SVG says its size.
+COLUMN = 760
+SIZE = re.compile(r'width="([\d.]+)(pt|px|)" height="([\d.]+)(?:pt|px|)"')
+# What notebooks are shown: see `show_live`.
+_shown = {"live": True}
+
+
+def show_live(live: bool) -> None:
+    """Whether notebooks get live views from here on (as they do unasked), or their still pictures.
+
+    Stills are for notebooks that are read where no script runs, and are a hundredth of the size.
+    """
+    _shown["live"] = live
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +80,22 @@ class View:
         """For a notebook: untrusted ones run no script, and show the picture."""
         return (f"<script>{self.bundle}</script>\n" if self.bundle else "") + self.fragment()
 
+    def _ipython_display_(self) -> None:
+        """For a notebook, in place of every other form of it: the live view or the still picture, and words."""
+        from IPython.display import display  # pyright: ignore[reportMissingImports]
+
+        display(self.outputs(), raw=True)
+
+    def outputs(self) -> dict[str, Any]:
+        """What a notebook's cell keeps, by media type: the live view or, after `show_live(False)`, the still picture.
+
+        >>> View("a dot", "a dot", b'<svg xmlns="http://www.w3.org/2000/svg"/>').outputs()["text/plain"]
+        'a dot'
+        """
+        if shows_live():
+            return {"text/html": self._repr_html_(), "text/plain": self.alt}
+        return still_outputs(self.still, self.media, self.alt)
+
     def save(self, path: str | Path) -> Path:
         """Writes the page (.html) or the still picture (.svg or .png, as it is), whole or not at all.
 
@@ -83,6 +114,34 @@ class View:
         finally:
             Path(part).unlink(missing_ok=True)
         return path
+
+
+def still_outputs(still: bytes, media: str, words: str) -> dict[str, Any]:
+    """A still picture as a notebook's cell keeps it, with what is to be seen in words."""
+    picture = narrowed(still.decode()) if media == "image/svg+xml" else base64.b64encode(still).decode()
+    return {media: picture, "text/plain": words}
+
+
+def shows_live() -> bool:
+    """What `show_live` was told last; True at first."""
+    return _shown["live"]
+
+
+def narrowed(svg: str) -> str:
+    """An SVG that is drawn no wider than a notebook's column, which would cut it off.
+
+    >>> narrowed('<svg width="1000" height="500" viewBox="0 0 1000 500"/>')
+    '<svg width="760" height="380" viewBox="0 0 1000 500"/>'
+    """
+    head, end, rest = svg.partition(" viewBox=")
+    found = SIZE.search(head)
+    if not end or found is None:
+        return svg
+    pixels = [float(found[k]) * (4 / 3 if found[2] == "pt" else 1) for k in (1, 3)]
+    if pixels[0] <= COLUMN:
+        return svg
+    high = round(pixels[1] * COLUMN / pixels[0])
+    return head[: found.start()] + f'width="{COLUMN}" height="{high}"' + head[found.end() :] + end + rest
 
 
 def page(views: list[View], title: str) -> str:

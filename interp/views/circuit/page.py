@@ -12,10 +12,11 @@ import tempfile
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interp.views.circuit.parts import Parts, count, parts_of
 from interp.views.circuit.svg import draw_circuit
+from interp.views.view import shows_live, still_outputs
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
@@ -45,6 +46,19 @@ class CircuitView:
         drawn, words = draw_circuit(self.graph), escape(parts_of(self.graph).summary)
         data = base64.b64encode(drawn.encode()).decode()
         return _fragment(self.graph, drawn, f'<img class="still" alt="{words}" src="data:image/svg+xml;base64,{data}">')
+
+    def _ipython_display_(self) -> None:
+        """For a notebook, as any view: live or, after `views.show_live(False)`, the still picture."""
+        from IPython.display import display  # pyright: ignore[reportMissingImports]
+
+        display(self.outputs(), raw=True)
+
+    def outputs(self) -> dict[str, Any]:
+        """What a notebook's cell keeps, by media type."""
+        words = parts_of(self.graph).summary
+        if shows_live():
+            return {"text/html": self._repr_html_(), "text/plain": words}
+        return still_outputs(draw_circuit(self.graph).encode(), "image/svg+xml", words)
 
     def save(self, path: str | Path) -> Path:
         """Writes a picture (.svg) or an interactive page (.html), whole or not at all. `ValueError` for another."""

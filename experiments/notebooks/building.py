@@ -1,0 +1,101 @@
+"""How does a percent script become a notebook that reads well where nothing runs?
+
+Executed in a kernel of this Python, without progress bars, timings or anything else that differs between two runs.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+FOLDER = Path(__file__).parent
+NAMES = ("patching", "attention_and_maps", "hypotheses")
+# The line that a reader changes to get live views.
+FLAG = "LIVE = False"
+MOST_BYTES = 2**20
+SECONDS = 600
+# In the kernel: no bars, no complaint that there are no widgets to draw them with, no advice on padding, which a
+# `Batch` never has.
+QUIET = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore:IProgress not found", "TRANSFORMERS_VERBOSITY": "error",
+         "HF_HUB_OFFLINE": "1"}  # fmt: skip
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def script_of(name: str) -> Path:
+    """The source of a notebook."""
+    return FOLDER / f"{name}.py"
+
+
+def notebook_of(name: str) -> Path:
+    """The notebook that is built from it."""
+    return FOLDER / f"{name}.ipynb"
+
+
+def read_script(name: str, live: bool = False) -> NotebookNode:
+    """The cells of a percent script, without outputs; `live` sets its flag. Raises `ValueError` for an unknown name."""
+    import jupytext
+
+    if name not in NAMES:
+        raise ValueError(f"unknown notebook {name!r}; notebooks are {', '.join(NAMES)}")
+    text = script_of(name).read_text(encoding="utf-8")
+    assert text.count(FLAG) == 1, f"{name}.py has one line {FLAG}"
+    notebook = jupytext.reads(text.replace(FLAG, "LIVE = True") if live else text, fmt="py:percent")
+    for number, cell in enumerate(notebook.cells):
+        cell.id, cell.metadata = f"cell-{number:02d}", {}
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def execute(name: str, live: bool = False) -> NotebookNode:
+    """The notebook with its outputs, stripped of what differs from run to run.
+
+    Raises `nbclient.exceptions.CellExecutionError` where a cell fails, and `ValueError` where one writes to standard
+    error: warnings and bars are not what a reader came for.
+    """
+    from nbclient import NotebookClient
+
+    notebook = read_script(name, live)
+    client = NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", record_timing=False,
+                            coalesce_streams=True,
+                            extra_arguments=["--log-level=ERROR"],
+                            resources={"metadata": {"path": str(FOLDER.parent.parent)}})  # fmt: skip
+    client.execute(env={**os.environ, **QUIET})
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}  # without the version
+    for cell in notebook.cells:
+        cell.metadata = {}
+        for output in cell.get("outputs", ()):
+            if output.output_type == "stream" and output.name == "stderr":
+                raise ValueError(f"{name}: a cell writes to standard error: {output.text}")
+            if "metadata" in output:
+                output.metadata = {}
+    return notebook
+
+
+def text_of(notebook: NotebookNode) -> str:
+    """A notebook as it is stored."""
+    import nbformat
+
+    nbformat.validate(notebook)
+    return nbformat.writes(notebook) + "\n"
+
+
+def stale(name: str) -> str:
+    """How the stored notebook differs from its source, in words; "" where it does not."""
+    import nbformat
+
+    path = notebook_of(name)
+    if not path.exists():
+        return f"{path.name} has not been built"
+    wanted, found = read_script(name), nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+    if len(wanted.cells) != len(found.cells):
+        return f"{path.name} has {len(found.cells)} cells, its source {len(wanted.cells)}"
+    for number, (new, old) in enumerate(zip(wanted.cells, found.cells, strict=True)):
+        if (new.cell_type, new.source) != (old.cell_type, old.source):
+            return f"cell {number} of {path.name} differs from its source"
+    ran = [cell.execution_count for cell in found.cells if cell.cell_type == "code"]
+    return "" if ran == list(range(1, len(ran) + 1)) else f"{path.name} was not executed from top to bottom"

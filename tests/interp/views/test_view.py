@@ -1,0 +1,72 @@
+"""What a notebook's cell keeps of a view, live and still."""
+
+import base64
+import sys
+from types import ModuleType
+
+import networkx as nx
+import pytest
+
+from interp import views
+from interp.views.view import View, narrowed
+from tests.interp.views.circuit.samples import small
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="1000pt" height="500pt" viewBox="0 0 1000 500"/>'
+PNG = b"\x89PNG\r\n\x1a\n rest"
+
+
+@pytest.fixture
+def stills():
+    views.show_live(False)
+    yield
+    views.show_live(True)
+
+
+def test_a_notebook_gets_the_live_view_unasked():
+    view = View("title", "words", SVG, "<p>live</p>", "1;")
+    assert view.outputs() == {"text/html": view._repr_html_(), "text/plain": "words"}
+    circuit = views.circuit(small())
+    assert circuit.outputs()["text/html"] == circuit._repr_html_()
+
+
+@pytest.mark.usefixtures("stills")
+@pytest.mark.parametrize(("still", "media"), [(SVG, "image/svg+xml"), (PNG, "image/png")])
+def test_a_notebook_gets_the_still_picture_when_asked(still, media):
+    found = View("title", "words", still, "<p>live</p>", "1;").outputs()
+    assert set(found) == {media, "text/plain"}
+    assert found["text/plain"] == "words"
+    assert media != "image/png" or base64.b64decode(found[media]) == still
+
+
+@pytest.mark.usefixtures("stills")
+def test_a_circuit_is_still_with_the_others():
+    graph = small()
+    assert isinstance(graph, nx.MultiDiGraph)
+    found = views.circuit(graph).outputs()
+    assert set(found) == {"image/svg+xml", "text/plain"}
+    assert found["image/svg+xml"].startswith("<svg")
+
+
+def test_it_is_shown_as_it_is_kept(monkeypatch):
+    shown = []
+    module = ModuleType("IPython.display")
+    module.display = lambda data, raw: shown.append((data, raw))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    for view in (View("title", "words", SVG), views.circuit(small())):
+        view._ipython_display_()
+        assert shown.pop() == (view.outputs(), True)
+
+
+@pytest.mark.parametrize(
+    ("size", "drawn"),
+    [
+        ('width="1000pt" height="500pt"', 'width="760" height="380"'),
+        ('width="1520px" height="100px"', 'width="760" height="50"'),
+        ('width="760" height="500"', 'width="760" height="500"'),
+        ('width="100%"', 'width="100%"'),
+    ],
+)
+def test_no_picture_is_wider_than_a_notebooks_column(size, drawn):
+    svg = '<svg {} viewBox="0 0 1 1"><rect width="2000" height="1"/></svg>'
+    assert narrowed(svg.format(size)) == svg.format(drawn)
+    assert narrowed(f"<svg {size}/>") == f"<svg {size}/>"  # it could not be scaled
