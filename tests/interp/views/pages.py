@@ -27,7 +27,7 @@ def open_browser(profile: Path):
     options.binary_location = program
     for flag in (
         "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+        "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1100,900",
         "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}",
     ):  # fmt: skip
         options.add_argument(flag)

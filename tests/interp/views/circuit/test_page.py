@@ -2,13 +2,13 @@
 
 import json
 import re
-import shutil
 import time
 
 import pytest
 
 from interp.views.circuit import CircuitView, circuit_page, draw_circuit
 from tests.interp.views.circuit.samples import GRAPHS, small
+from tests.interp.views.pages import open_browser
 
 
 def test_the_page_has_the_same_picture_and_needs_nothing_else():
@@ -46,27 +46,8 @@ def test_saving(tmp_path):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if not program or not driver:
-        pytest.skip("no browser is installed (chromium and chromedriver)")
-    pytest.importorskip("selenium", reason="selenium, which drives the browser, is not installed")
-    from selenium import webdriver  # pyright: ignore[reportMissingImports]
-    from selenium.webdriver.chrome.options import Options  # pyright: ignore[reportMissingImports]
-    from selenium.webdriver.chrome.service import Service  # pyright: ignore[reportMissingImports]
-
-    options = Options()
-    options.binary_location = program
-    for flag in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(driver))
-    yield found
-    found.quit()
+    with open_browser(tmp_path_factory.mktemp("profile")) as found:
+        yield found
 
 
 class Page:

@@ -2,11 +2,12 @@
 
 import io
 import json
-import shutil
 import time
 
 import pytest
 from PIL import Image
+
+from tests.interp.views.pages import open_browser
 
 STATES = "return [...document.querySelectorAll('.mnemo-attention')].map(v => v.dataset.ready ?? 'none')"
 
@@ -18,27 +19,8 @@ PIXEL = """const pen = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequ
 
 @pytest.fixture(scope="package")
 def browser(tmp_path_factory):
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if not program or not driver:
-        pytest.skip("no browser is installed (chromium and chromedriver)")
-    pytest.importorskip("selenium", reason="selenium, which drives the browser, is not installed")
-    from selenium import webdriver  # pyright: ignore[reportMissingImports]
-    from selenium.webdriver.chrome.options import Options  # pyright: ignore[reportMissingImports]
-    from selenium.webdriver.chrome.service import Service  # pyright: ignore[reportMissingImports]
-
-    options = Options()
-    options.binary_location = program
-    for flag in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1100,900",
-        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(driver))
-    yield found
-    found.quit()
+    with open_browser(tmp_path_factory.mktemp("profile")) as found:
+        yield found
 
 
 class Opened:
