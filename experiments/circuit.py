@@ -135,7 +135,7 @@ class Circuit:
         from interp.views.circuit import circuit_page, draw_circuit
         from interp.views.curve import faithfulness_by_size
 
-        graph = self._graph(run, circuit, data)
+        graph = self.graph(run, circuit, data)
         write_whole(folder / "circuit.graphml", "\n".join(networkx.generate_graphml(graph)) + "\n")
         write_whole(folder / "circuit.svg", draw_circuit(graph))
         write_whole(folder / "circuit.html", circuit_page(graph))
@@ -148,7 +148,8 @@ class Circuit:
         )
         save_figure(figure, folder / "circuit-curve.svg")
 
-    def _graph(self, run: Run, circuit: Parts, data: dict) -> networkx.MultiDiGraph:
+    def graph(self, run: Run, circuit: Parts, data: dict) -> networkx.MultiDiGraph:
+        """The circuit as it is drawn: heads with their names, and what it is worth; `data` is its circuit.json."""
         worth = data["ablations"]["corrupted"]
         graph = circuit.to_networkx()
         graph.graph["n_layers"] = run.raw.config.num_hidden_layers
