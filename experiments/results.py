@@ -47,7 +47,7 @@ def check_seed(seed: int) -> None:
 
 
 def weights_of(run: Run) -> str:
-    """A name for the weights of a run, the same for the same numbers: a result that carries it is known to be theirs."""
+    """A name for the weights of a run, the same for the same numbers: a result with it is known to be theirs."""
     found = hashlib.sha256()
     for name, values in sorted(run.raw.named_parameters()):
         found.update(name.encode() + values.detach().float().cpu().numpy().tobytes())

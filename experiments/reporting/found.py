@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.circuit import Circuit
 from experiments.evaluate import Evaluate
@@ -95,7 +95,7 @@ def verdict_part(run: Run, options: Report, work: Path, step: Callable[[str], No
     return Part(data, (Picture(picture, words),), sources, notes)
 
 
-def points_of(data: dict) -> list[SimpleNamespace]:
+def points_of(data: dict) -> list[Any]:
     """The accuracies of an evaluation, as the view takes them."""
     return [
         SimpleNamespace(
@@ -129,7 +129,7 @@ def accuracy_part(run: Run, options: Report, work: Path, step: Callable[[str], N
     picture = views.by_length({run.name: points_of(data)}, trained_to(run), f"{run.name}: accuracy by length")
     words = (
         "Solid: labels are put there from outside. Dashed: the model writes them itself. Shaded: lengths of the "
-        "training. Dotted: chance. Bands are 95 % Wilson intervals over steps or prompts."
+        "training. Dotted: chance. Bands are 95 % intervals."
     )
     return Part(data, (Picture(picture, words),), sources, notes)
 
@@ -160,7 +160,8 @@ def _drawn(run: Run, data: dict) -> tuple[Picture, ...]:
     graph = Circuit(run.name, length=data["options"]["length"]).graph(run, circuit, data)
     worth = data["ablations"]["corrupted"]
     one = {"sizes": [len(circuit)], **{k: [worth[k]] for k in ("values", "low", "high")}}
-    lines = {name: SimpleNamespace(**line) for name, line in {**data["curves"], "this circuit": one}.items()}
+    lines: dict[str, Any] = {name: SimpleNamespace(**line) for name, line in data["curves"].items()}
+    lines["this circuit"] = SimpleNamespace(**one)
     title = f"{run.name}: faithfulness of circuits by size"
     return (
         Picture(views.circuit(graph).view(), "Choose a part to see what it reads and writes; boxes carry what each "

@@ -48,7 +48,8 @@ def map_part(run: Run, options: Report, work: Path, step: Callable[[str], None])
     code = f"views.attribution(gradient_x_input(run.raw, run.sample({many}, {size(run, length)}, seed={options.seed})))"
     words = (
         "A column for each answer, a row for each token before it. Outlined: where the right answer comes from, bit i "
-        "and the parity before it. Off the outlines, the answer depends on something else."
+        "and the parity before it. Off the outlines, the answer depends on something else. Signs cancel in the mean; "
+        "the list has absolute values and single prompts, too."
     )
     source = Source("map", code, options.seed, now(options), code=True)
     return Part({"length": length}, (Picture(views.attribution(found, title=title), words),), (source,))
@@ -63,7 +64,7 @@ def patch_part(run: Run, options: Report, work: Path, step: Callable[[str], None
     if run.format.task != "parity":
         corrupt, story = "redraw", "another random prompt"
     elif run.format.labels == "pool":
-        corrupt, story = "swap_output_labels", f"the same prompt with output labels {at} and {partner} traded"
+        corrupt, story = "swap_input_labels", f"the same prompt with input labels {at} and {partner} traded"
     else:
         corrupt, story = "flip_input", f"the same prompt with bit {at} flipped"
     pictures, sources, data = [], [], {"story": story, "step": at, "length": length, "heads": []}
@@ -75,19 +76,27 @@ def patch_part(run: Run, options: Report, work: Path, step: Callable[[str], None
         pictures.append(Picture(views.effect(effect, title), _patch_words(site, story, at)))
         more = f" --partner {partner}" if "swap" in corrupt else ""
         command = (
-            f"mnemoscope patch {options.said(run)} --site {site} --length {length} --step {at} --corrupt {corrupt}{more} "
-            f"--prompts {many} --seed {options.seed}"
+            f"mnemoscope patch {options.said(run)} --site {site} --length {length} --step {at} --corrupt {corrupt}"
+            f"{more} --prompts {many} --seed {options.seed}"
         )
         assert effect.checks is not None
-        checked = f"{effect.checks.spot_cells} random cells equal the literal loop to {effect.checks.spot_difference:.0e}"
-        sources.append(Source(f"patching {site}", command, options.seed, f"{now(options)}; {checked}"))
-        data[site] = [{"cell": [str(c) for c in cell], "change": float(x)} for cell, x in effect.top(5)]
+        cells, gap = effect.checks.spot_cells, effect.checks.spot_difference
+        made = f"{now(options)}; {cells} random cells equal the literal loop to {gap:.0e}"
+        sources.append(Source(f"patching {site}", command, options.seed, made))
+        data[site] = [{"cell": _place(cell), "change": float(x)} for cell, x in effect.top(3)]
         data["whole"] = float(effect.source.mean() - effect.base.mean())
         if site == "z":
             peak = effect.change.mean(dim=-1).abs().amax(dim=2).flatten()
             n_heads = len(effect.labels["head"])
             data["heads"] = [divmod(int(k), n_heads) for k in peak.argsort(descending=True)[:MOST_HEADS]]
     return Part(data, tuple(pictures), tuple(sources))
+
+
+def _place(cell: tuple[str | int, ...]) -> str:
+    """A cell in words: layer 1, "110: output label 25"; with a head, L1H4."""
+    *where, pos = cell
+    name = "layer {}" if len(where) == 1 else "L{}H{}"
+    return f"{name.format(*where)} at {str(pos).partition(': ')[2] or pos}"
 
 
 def _effect(run: Run, verb: Patch, work: Path, length: int) -> PatchEffect:
@@ -120,7 +129,8 @@ def probe_part(run: Run, options: Report, work: Path, step: Callable[[str], None
     from probes.decoding import decode, varying_layers
 
     if run.format.task != "parity":
-        return Part(notes=("Left out: the probes' controls are prefix parities and bits, which addition does not have.",))
+        why = "Left out: the probes' controls are prefix parities and bits, which addition does not have."
+        return Part(notes=(why,))
     length, many = _room(run, options.length), prompts_of("probes", options)
     batch, role = run.sample(many, length, options.seed), Role.INPUT_LABEL
     if not (batch.role == role).any():
@@ -153,17 +163,16 @@ def attention_part(
     pictures = []
     for layer in sorted(seen.patterns):
         mine = [h for at, h in heads if at == layer]
-        pictures.append(Picture(
-            views.attention(seen, layer, heads=mine),
-            f"Layer {layer}, head{'s' * (len(mine) > 1)} {', '.join(map(str, mine))}: {chosen}. Choose a head, then a "
-            "cell or a token, to have it read out.",
-        ))  # fmt: skip
-    layer, head = heads[0]
+        who = f"Layer {layer}, head{'s' * (len(mine) > 1)} {', '.join(map(str, mine))}"
+        words = f"{who}: {chosen}. Choose a head, then a cell or a token, to have it read out."
+        pictures.append(Picture(views.attention(seen, layer, heads=mine), words))
     answers = [p for p in range(batch.n_pos) if Role(int(batch.role[p])) in ANSWER_ROLES]
-    dest = answers[len(answers) // 2] - 1  # the logits of an answer stand one before it
+    answer = answers[len(answers) // 2]
+    dest = answer - 1  # the logits of an answer stand one before it
+    layer, head = max(heads, key=lambda at: float(seen.patterns[at[0]][0, at[1], dest, :dest].max()))
     row = views.tokens(seen.patterns[layer][:, head], batch, 0, dest, f"L{layer}H{head} from {batch.name(dest)}")
-    pictures.append(Picture(row, f"One row of L{layer}H{head}: what it sees where {batch.name(answers[len(answers) // 2])} "
-                                 "is answered."))  # fmt: skip
+    words = f"Of these heads, L{layer}H{head} looks hardest where {batch.name(answer)} is answered: one row of it."
+    pictures.append(Picture(row, words))
     whole = capture(run.model, run.sample(1, size(run, longer), options.seed), patterns=True)
     pictures.append(Picture(views.attention(whole, sorted(whole.patterns)), f"Every head, at length {longer}."))
     spoken = describe_heads(run.raw, run.sample(many, size(run, longer), options.seed))
@@ -174,14 +183,15 @@ def attention_part(
         for layer, head in spoken.names()
     ]  # fmt: skip
     title = f"What each head does where answers are read ({Role(role).words})"
-    pictures.append(Picture(views.head_table(table, "output_share", title),
-                            "Mean attention by kind of target, and the head's output as a share of the residual."))  # fmt: skip
+    words = "Mean attention by kind of target, and the head's output as a share of the residual."
+    pictures.append(Picture(views.head_table(table, "output_share", title), words))
     seed = options.seed
+    one, all_ = (f"run.sample(1, {size(run, n)}, seed={seed})" for n in (short, longer))
     codes = (
-        ("attention", f"views.attention(capture(run.model, run.sample(1, {size(run, short)}, seed={seed}), patterns=True), "
-                      f"layer={layer})"),
+        ("attention", f"views.attention(capture(run.model, {one}, patterns=True), layer={layer})"),
+        ("every head", f"views.attention(capture(run.model, {all_}, patterns=True), {sorted(whole.patterns)})"),
         ("heads", f"describe_heads(run.raw, run.sample({many}, {size(run, longer)}, seed={seed})).table()"),
-    )  # fmt: skip
+    )
     sources = tuple(Source(what, code, seed, now(options), code=True) for what, code in codes)
     return Part({"heads": heads}, tuple(pictures), sources)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from experiments.reporting.part import Picture, Source
 from interp.views.view import POLICY, View
 
-SIZE = "0000.0 kB"  # what stands for the size of the file until it is known
+SIZE = "000.00 MB"  # what stands for the size of the file until it is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ def report_page(title: str, lead: str, sections: Sequence[Section], views: Seque
         for s in sections
     )
     bundles = "".join(
-        f'<script type="text/plain" data-bundle="{k}">{bundle}</script>\n' for k, bundle in enumerate(bundles_of(views))
+        f'<script type="text/plain" data-bundle="{k}">{text}</script>\n' for k, text in enumerate(bundles_of(views))
     )
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -44,10 +44,10 @@ def report_page(title: str, lead: str, sections: Sequence[Section], views: Seque
         f'<a class="skip" href="#{sections[0].name}">Skip to the report</a>\n'
         f"<header>\n<h1>{escape(title)}</h1>\n{lead}</header>\n"
         f'<nav aria-label="Contents">\n<ol>{contents}</ol>\n</nav>\n<main>\n{bodies}</main>\n'
-        f"<footer><p>Made by <code>{escape(command)}</code>. One file of {SIZE}, which asks no host for anything: it can "
-        f"be kept, mailed and opened anywhere.</p></footer>\n{bundles}<script>\n{script}</script>\n</body>\n</html>\n"
+        f"<footer><p>Made by <code>{escape(command)}</code>. One file of {SIZE}, which asks no host for anything: it "
+        f"can be kept, mailed and opened anywhere.</p></footer>\n{bundles}<script>\n{script}</script>\n</body>\n</html>\n"
     )
-    return page.replace(SIZE, f"{len(page.encode()) / 1000:.1f} kB".rjust(len(SIZE), "\u2007"), 1)
+    return page.replace(SIZE, f"{len(page.encode()) / 1e6:.2f} MB", 1)
 
 
 def bundles_of(views: Sequence[View]) -> list[str]:
@@ -98,7 +98,9 @@ def sources_of(sources: Sequence[Source]) -> str:
     if not sources:
         return ""
     rows = "".join(
-        f"<li>{escape(s.what)}: {'Python ' * s.code}<code>{escape(s.command)}</code>; seed {s.seed}; {escape(s.made)}.</li>\n"
+        f"<li>{escape(s.what)}: {'Python ' * s.code}<code>{escape(s.command)}</code>; seed {s.seed}; "
+        f"{escape(s.made)}.</li>\n"
         for s in sources
     )
-    return f'<details class="sources" open><summary>Where these numbers are from</summary>\n<ul>\n{rows}</ul></details>\n'
+    head = '<details class="sources" open><summary>Where these numbers are from</summary>'
+    return f"{head}\n<ul>\n{rows}</ul></details>\n"

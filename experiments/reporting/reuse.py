@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.circuit import Circuit
 from experiments.names import OUT, SHIPPED
@@ -101,7 +101,7 @@ def _verdict_again(run: Run, data: dict) -> bool:
     from probes import battery, verdict
 
     first = data["by_length"][0]
-    length = tuple(first["length"]) if isinstance(first["length"], list) else first["length"]
+    length: Any = tuple(first["length"]) if isinstance(first["length"], list) else first["length"]
     at = [e for e in data["evidence"] if e["length"] == first["length"]]
     arms = (at[0]["arm"],) if at else ("M1",)
     again = verdict([battery(run, (length,), data["seed"], data["prompts"], False, arms)]).to_json()

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 # Lengths in the table of accuracy, of those that were measured.
 LENGTHS = (10, 20, 30, 40, 60)
 ABOUT = (
-    "Ebrahimi, Panchal and Memisevic (COLM 2024, arXiv 2408.05506) found that models solve lengths they never saw when "
-    "matching tokens, mnemonics, stand before each bit of a problem and before each step of its solution. A mnemonic at "
-    "a position is called a label here."
+    "Ebrahimi, Panchal and Memisevic (COLM 2024, arXiv 2408.05506) found that models solve lengths they never saw "
+    "when matching tokens, mnemonics, stand before each bit of a problem and before each step of its solution. A mnemonic "
+    "at a position is called a label here."
 )
 Measured = Sequence[tuple["Run", dict[str, Part]]]
 
@@ -37,15 +37,18 @@ def whole_page(measured: Measured, title: str, command: str) -> str:
         if any(name in parts for _, parts in measured):
             sections.append(made.section(name, heading, above))
     sections.append(made.limits(compared))
-    return report_page(title, paragraph(ABOUT, "faint"), sections, views, command)
+    lead = "".join(paragraph(words.in_short(run.name, parts["verdict"].data, parts["accuracy"].data), "answer")
+                   for run, parts in measured)  # fmt: skip
+    return report_page(title, lead + paragraph(ABOUT, "faint"), sections, views, command)
 
 
 REST = (
     ("attention", "Where the heads that matter look",
      "Attention shows where a head looks, never alone what it is for: weights can be large where nothing is carried."),
     ("patch", "What moves the answer",
-     "Activations of one run are put into another, one place at a time. Blue moves the margin toward the answer of the "
-     "clean prompt. A place that restores the answer is sufficient in this pair of prompts; it need not be the only one."),
+     "Activations of one run are put into another, one place at a time. Blue moves the margin toward the answer of "
+     "the clean prompt. A place that restores the answer suffices in these pairs of prompts; it need not be the only "
+     "one."),
     ("probes", "What can be read off the labels",
      "A probe shows what is decodable, never what is used; a score means something only above its matched control."),
     ("circuit", "Which parts do the work",
@@ -78,8 +81,13 @@ class _Made:
             body += table("Verdicts side by side, over all lengths: status, rho, 95 % interval",
                           ("run", "verdict", "anchor", "placeholder", "sink"), rows)  # fmt: skip
         for run, part in found:
-            body += self.heading(run) + paragraph(words.answer(part.data), "answer") + self.figures(part.pictures)
+            body += self.heading(run) + paragraph(words.answer(part.data)) + self.figures(part.pictures)
             body += "".join(paragraph(line) for line in words.role_lines(part.data) + words.claims(part.data))
+            if rows := words.evidence_rows(part.data):
+                body += f"<details>\n<summary>The evidence, arm by arm ({len(rows)} rows)</summary>\n"
+                columns = ("length", "arm", "what", "in", "value [95 %]", "matched control", "n")
+                body += table(f"{run.name}: all arms; rho is 0 for no effect and 1 for the full one", columns, rows)
+                body += "</details>\n"
             if not self.compared:
                 body += "<h3>How often is such a verdict wrong?</h3>\n"
                 body += "".join(map(paragraph, words.how_often_wrong(part.data, counted)))
@@ -99,8 +107,8 @@ class _Made:
 
     def competence(self, together: Sequence[Picture]) -> Section:
         found = [(run, parts["accuracy"]) for run, parts in self.measured]
-        body = paragraph("A mechanism can only be judged where the model does the task. Three measures, with chance beside "
-                         "them: steps under teacher forcing, whole answers, and the final bit.")  # fmt: skip
+        body = paragraph("A mechanism can only be judged where the model does the task. Three measures, with chance "
+                         "beside them: steps under teacher forcing, whole answers, and the final bit.")  # fmt: skip
         body += self.figures(together or found[0][1].pictures)
         there = {row["length"] for _, part in found for row in part.data["accuracy"]}
         lengths = [n for n in LENGTHS if n in there] or sorted(there)
@@ -115,8 +123,8 @@ class _Made:
 
     def maps(self) -> Section:
         found = [(run, parts["map"]) for run, parts in self.measured]
-        body = paragraph("Gradient x input, as in the paper's Figure 5. It describes and decides nothing: where attention is "
-                         "saturated, what selects a bit may show nothing at all.")  # fmt: skip
+        body = paragraph("Gradient x input, as in the paper's Figure 5. It describes and decides nothing: where "
+                         "attention is saturated, what selects a bit may show nothing at all.")  # fmt: skip
         each = "".join(
             f"<div>{self.heading(run)}{self.figures(part.pictures)}{_notes(part)}</div>\n" for run, part in found
         )
@@ -129,6 +137,8 @@ class _Made:
         for run, parts in self.measured:
             part = parts[name]
             body += self.heading(run) + words_of(name, part) + self.figures(part.pictures)
+            if name == "probes" and part.pictures:
+                body += paragraph(words.erased(parts["verdict"].data))
             body += _notes(part) + sources_of(part.sources)
         return Section(name, title, body)
 
@@ -136,8 +146,8 @@ class _Made:
         made = provenance_record()
         versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items() if version)
         lines = [
-            "Maps, attention and probes describe. Patches and the arms of the verdict intervene. Only the verdict's arms "
-            "have matched controls, margins that were fixed beforehand, and counted error rates.",
+            "Maps, attention and probes describe. Patches and the arms of the verdict intervene. Only the verdict's "
+            "arms have matched controls, margins that were fixed beforehand, and counted error rates.",
             "One model is one model. A sentence about a format or an encoding needs several seeds of each.",
         ]
         if compared:
@@ -152,10 +162,13 @@ def words_of(name: str, part: Part) -> str:
     data = part.data
     match name:
         case "patch" if data:
-            tops = ", ".join(f"{' '.join(top['cell'])} ({top['change']:+.2f})" for top in data["z"][:3])
+            places, heads = (
+                ", ".join(f"{top['cell']} ({top['change']:+.2f})" for top in data[site]) for site in ("resid_pre", "z")
+            )
             return paragraph(
-                f"Length {data['length']}, the answer at step {data['step']}; the other run is {data['story']}. The whole way "
-                f"from one to the other is {data['whole']:+.2f} logits. Heads and positions that move it most: {tops}."
+                f"Length {data['length']}, the answer at step {data['step']}; patched into is {data['story']}. The "
+                f"whole way from there to the clean prompt is {data['whole']:+.2f} logits. Most of it is moved by the "
+                f"residual of {places}; of heads, by {heads}."
             )
         case "circuit" if data:
             worth = data["ablations"]["corrupted"]
@@ -170,7 +183,7 @@ def words_of(name: str, part: Part) -> str:
             heads = [[head, does] for head, does in data["heads"].items()]
             return (
                 paragraph(said)
-                + table("The same circuit at other lengths", ("length", "faithfulness", "step accuracy", "full model"), rows)
+                + table("The same circuit by length", ("length", "faithfulness", "step accuracy", "full model"), rows)
                 + table("Its heads", ("head", "what it was measured to do"), heads)
             )
     return ""

@@ -12,8 +12,8 @@ FORMATS = {
     "direct": "Only the final parity is asked for.",
     "scratchpad": "The running parities are written one after the other, without any label.",
     "interleaved": "Each running parity is written right after its bit.",
-    "aligned": "A label stands before each bit, random in each prompt and without repeats; the same label stands before "
-    "the parity of that step.",
+    "aligned": "A label stands before each bit, random in each prompt and without repeats; the same label stands "
+    "before the parity of that step.",
     "nonaligned": "Labels stand before bits and before parities, but those of the output match none of the input.",
     "numeric": "Labels are 1, 2, 3, ... in every prompt.",
     "constant": "The same token # stands before each bit and each parity.",
@@ -21,6 +21,7 @@ FORMATS = {
     "none": "No labels.",
     "zeropad": "As aligned, with operands of equal length.",
 }
+GOOD = 0.95  # step accuracy of a model that does the task
 ROLES = {
     "anchor": "its identity is an address",
     "placeholder": "its position stores a result that later tokens read",
@@ -33,18 +34,21 @@ def question(run: Run) -> list[str]:
     config = run.raw.config
     size = sum(p.numel() for p in run.raw.parameters()) / 1e6
     recipe = run.record.get("recipe", {})
-    kind = f"{config.model_type}, {config.num_hidden_layers} layers, {config.hidden_size} wide, {size:.2f} million parameters"
+    kind = (
+        f"{config.model_type} with {run.family} positions, {config.num_hidden_layers} layers, "
+        f"{config.hidden_size} wide, {size:.2f} million parameters"
+    )
     unit = "digits" if run.format.task == "addition" else "bits"
     longest = recipe.get("longest")
     trained = f", trained on {run.format.task} of at most {longest} {unit}" if longest else ""
     length = (3, 3) if run.format.task == "addition" else 4
     asked = (
-        "**What do the labels do inside this model?** A label can be an **anchor** (its identity is an address), a "
-        "**placeholder** (its position stores a result that later tokens read), a **sink** (it takes attention and "
+        "**What do the labels do inside this model?** A label can be an **anchor** (its identity is an address), "
+        "a **placeholder** (its position stores a result that later tokens read), a **sink** (it takes attention and "
         "carries nothing), a mixture, or unused."
         if run.format.labels
-        else "This format has **no labels**, so their role cannot be asked; what can be asked is how far the model gets "
-        "without them, and what its answers depend on."
+        else "This format has **no labels**, so their role cannot be asked; what can be asked is how far the model "
+        "gets without them, and what its answers depend on."
     )
     words = [
         f"`{run.name}` is a transformer ({kind}){trained}. {FORMATS.get(run.format.name, '')} A prompt of its task: "
@@ -54,7 +58,8 @@ def question(run: Run) -> list[str]:
     if share := recipe.get("rehearsal"):
         words.append(
             f"Trained with rehearsal: {share:.0%} of its tokens were in-context recall of up to "
-            f"{recipe['rehearsal_longest']} pairs. Lengths past {longest} are therefore new to parity, not to addressing."
+            f"{recipe['rehearsal_longest']} pairs. Lengths past {longest} are therefore new to parity, not to "
+            "addressing."
         )
     return words
 
@@ -74,9 +79,29 @@ def answer(data: dict) -> str:
     return f"Verdict at length {lengths}: **{data['verdict']}** ({words})."
 
 
+def in_short(name: str, data: dict, accuracy: dict) -> str:
+    """The verdict, its reach and how far the model works, in two sentences."""
+    steps = [r for r in accuracy["accuracy"] if r["metric"] == "step" and r["mode"] == "forced"]
+    far = [r["length"] for r in steps if all(s["value"] >= GOOD for s in steps if s["length"] <= r["length"])]
+    longest = accuracy.get("trained_to")
+    reach = f"to length {max(far)}" if far else "at no length that was measured"
+    trained = f" (it was trained to {longest})" if longest else ""
+    lengths = " and ".join(_length(at["length"]) for at in data["by_length"])
+    judged = f"the labels are judged **{data['verdict']}**"
+    if data["verdict"] == "not-applicable":
+        judged = "no role of labels is judged"
+    return (
+        f"In short: in `{name}`, at length {lengths}, {judged}. Under teacher forcing, its steps are at least "
+        f"{GOOD:.0%} right {reach}{trained}."
+    )
+
+
 def role_lines(data: dict) -> list[str]:
     """Each role, its status and why."""
-    return [f"**{name}: {role['status']}.** {role['reason'] or 'no reason is given'}." for name, role in data["roles"].items()]
+    return [
+        f"**{name}: {role['status']}.** {(role['reason'] or 'no reason is given').replace('+-', '±')}."
+        for name, role in data["roles"].items()
+    ]
 
 
 def claims(data: dict) -> list[str]:
@@ -96,9 +121,9 @@ def how_often_wrong(data: dict, counted: dict) -> list[str]:
     called = {name: row.get(label, 0) for name, row in counted["confusion"].items()}
     right = sum(n for name, n in called.items() if counted["expected"][name] == label)
     words = [
-        f"The same code judged {counted['cases']} models whose mechanism was planted ({counted['mechanisms']} mechanisms, "
-        f"{counted['variants']} variants each). It gave a wrong confident label to **{rate['hits']} of {rate['n']}** "
-        f"(95 % interval {_share(rate)}); among mechanisms that no threshold was tuned on, to {never['hits']} of "
+        f"The same code judged {counted['cases']} models whose mechanism was planted ({counted['mechanisms']} "
+        f"mechanisms, {counted['variants']} variants each). It gave a wrong confident label to "
+        f"**{rate['hits']} of {rate['n']}** (95 % interval {_share(rate)}); among mechanisms that no threshold was tuned on, to {never['hits']} of "
         f"{never['n']} ({_share(never)}). {open_['hits']} of {open_['n']} were left undecided or unresolved."
     ]
     if total := sum(called.values()):
@@ -107,14 +132,13 @@ def how_often_wrong(data: dict, counted: dict) -> list[str]:
         words.append(f"No planted model was called {label}: these counts say nothing of how often that is wrong.")
     whole = counted["coverage"]["all"]
     words.append(
-        f"Nominal 95 % intervals held the truth in {whole['covered']} of {whole['intervals']} cases. Planted models are "
-        "small and made by hand inside GPT-2 and GPT-NeoX; the counts are error rates there, not the chance that this "
+        f"Nominal 95 % intervals held the truth in {whole['covered']} of {whole['intervals']} cases. Planted models "
+        "are small and made by hand inside GPT-2 and GPT-NeoX; the counts are error rates there, not the chance that this "
         "verdict on this model is wrong."
     )
     if data["margins"]["version"] != counted["margins"]["version"]:
-        words.append(
-            f"**The counts are of margins {counted['margins']['version']}, the verdict is of {data['margins']['version']}.**"
-        )
+        then, today = counted["margins"]["version"], data["margins"]["version"]
+        words.append(f"**The counts are of margins {then}, the verdict is of {today}.**")
     return words
 
 
@@ -137,6 +161,25 @@ def accuracy_rows(name: str, data: dict, lengths: Sequence[int]) -> list[list[st
     return rows
 
 
+def evidence_rows(data: dict) -> list[list[str]]:
+    """Every arm of a verdict: what was done, what came of it, and of its matched control."""
+    return [
+        [_length(e["length"]), e["arm"], e["name"], e["quantity"], _estimate(e["value"]), _estimate(e["control"]),
+         str(e["n"])]
+        for e in data["evidence"]
+    ]  # fmt: skip
+
+
+def erased(data: dict) -> str:
+    """What erasing does to what a probe reads: the second half of M8."""
+    found = [e for e in data["evidence"] if e["arm"] == "M8" and e["quantity"] == "accuracy lost"]
+    said = "; ".join(
+        f"at length {_length(e['length'])}, {_estimate(e['value'])} of accuracy (control {_estimate(e['control'])})"
+        for e in found
+    )
+    return f"Erasing prefix parity at input labels (M8 of the verdict) costs, {said}." if said else ""
+
+
 def offsets(data: dict) -> str:
     """Which bit decides a step's answer, where that was asked."""
     shares = {row["length"]: 0.0 for row in data.get("offsets", ())}
@@ -145,8 +188,8 @@ def offsets(data: dict) -> str:
         return ""
     said = ", ".join(f"{share:.3f} at length {n}" for n, share in shares.items())
     return (
-        f"Bit by bit, each was edited to see which step's answer turns over. Share of steps that read their own bit: {said} "
-        f"({data['offset_prompts']} prompts each)."
+        f"Bit by bit, each was edited to see which step's answer turns over. Share of steps that read their own bit: "
+        f"{said} ({data['offset_prompts']} prompts each)."
     )
 
 
@@ -158,6 +201,10 @@ def _share(rate: dict) -> str:
 def _interval(value: float, bounds: Sequence[float | None]) -> str:
     low, high = ("unbounded" if b is None else f"{b:.3f}" for b in bounds)
     return f"{value:.3f} [{low}, {high}]"
+
+
+def _estimate(found: dict | None) -> str:
+    return "" if found is None else _interval(found["value"], [found["low"], found["high"]])
 
 
 def _length(length: int | Sequence[int]) -> str:
