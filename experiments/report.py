@@ -114,7 +114,7 @@ class Report:
                 parts[name] = self._part(run, name, parts, work, bar)
                 bar.update()
             measured.append((run, parts))
-        who = " and ".join(run.name for run in group)
+        who = ", ".join(run.name for run in group[:-1]) + " and " * (len(group) > 1) + group[-1].name
         title = f"{who}, side by side" if len(group) > 1 else f"What do the labels do in {who}?"
         if len(group) == 1 and not group[0].format.labels:
             title = f"What does {who} do without labels?"

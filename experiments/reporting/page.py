@@ -45,7 +45,8 @@ def report_page(title: str, lead: str, sections: Sequence[Section], views: Seque
         f"<header>\n<h1>{escape(title)}</h1>\n{lead}</header>\n"
         f'<nav aria-label="Contents">\n<ol>{contents}</ol>\n</nav>\n<main>\n{bodies}</main>\n'
         f"<footer><p>Made by <code>{escape(command)}</code>. One file of {SIZE}, which asks no host for anything: it "
-        f"can be kept, mailed and opened anywhere.</p></footer>\n{bundles}<script>\n{script}</script>\n</body>\n</html>\n"
+        f"can be kept, mailed and opened anywhere.</p></footer>\n"
+        f"{bundles}<script>\n{script}</script>\n</body>\n</html>\n"
     )
     return page.replace(SIZE, f"{len(page.encode()) / 1e6:.2f} MB", 1)
 
@@ -69,7 +70,8 @@ def figure(picture: Picture, bundles: Sequence[str]) -> str:
 
 def paragraph(words: str, kind: str = "") -> str:
     """Words as a paragraph; what stands between backticks is code."""
-    return f"<p{f' class={kind}' if kind else ''}>{marked(words)}</p>\n" if words else ""
+    name = f' class="report-{kind}"' if kind else ""
+    return f"<p{name}>{marked(words)}</p>\n" if words else ""
 
 
 def marked(words: str) -> str:
@@ -87,7 +89,7 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -
         for row in rows
     )  # fmt: skip
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}">'
+        f'<div class="report-scroll" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}">'
         f'<table class="plain"><caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}</tbody></table></div>\n"
     )

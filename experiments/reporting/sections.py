@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from experiments.provenance import provenance_record
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 LENGTHS = (10, 20, 30, 40, 60)
 ABOUT = (
     "Ebrahimi, Panchal and Memisevic (COLM 2024, arXiv 2408.05506) found that models solve lengths they never saw "
-    "when matching tokens, mnemonics, stand before each bit of a problem and before each step of its solution. A mnemonic "
-    "at a position is called a label here."
+    "when matching tokens, mnemonics, stand before each bit of a problem and before each step of its solution. A "
+    "mnemonic at a position is called a label here."
 )
 Measured = Sequence[tuple["Run", dict[str, Part]]]
 
@@ -69,8 +70,16 @@ class _Made:
     def heading(self, run: Run) -> str:
         return f"<h3>{run.name}</h3>\n" if self.compared else ""
 
+    def sources(self, found: Sequence[tuple[Run, Part]]) -> str:
+        many = [(run.name, source) for run, part in found for source in part.sources]
+        return sources_of([replace(s, what=f"{name}, {s.what}") if self.compared else s for name, s in many])
+
     def question(self) -> Section:
-        body = "".join(self.heading(run) + "".join(map(paragraph, words.question(run))) for run, _ in self.measured)
+        body, said = "", set()
+        for run, _ in self.measured:
+            lines = [line for line in words.question(run) if line not in said]  # what holds for all is said once
+            said |= {*lines}
+            body += self.heading(run) + "".join(map(paragraph, lines))
         return Section("question", "The question", body)
 
     def verdict(self) -> Section:
@@ -98,7 +107,7 @@ class _Made:
             lines = [words.how_often_wrong(data, counted) for data in kinds.values()]
             body += "".join(map(paragraph, dict.fromkeys(line for some in lines for line in some)))
         made = counted["provenance"]
-        body += sources_of([source for _, part in found for source in part.sources])
+        body += self.sources(found)
         body += paragraph(
             f"The counts are from `experiments/results/calibration.json`, made by `{made['command']}`, first seed "
             f"{counted['first_seed']}, {made['date']}, commit {made['commit']}.", "faint",
@@ -113,12 +122,14 @@ class _Made:
         there = {row["length"] for _, part in found for row in part.data["accuracy"]}
         lengths = [n for n in LENGTHS if n in there] or sorted(there)
         rows = [row for run, part in found for row in words.accuracy_rows(run.name, part.data, lengths)]
-        body += table("Accuracy by length", ("run", "labels", "measure", *(f"n={n}" for n in lengths)), rows)
+        columns = ["run", "labels", "measure", *(f"n={n}" for n in lengths)]
+        first = 0 if self.compared else 1  # one run need not be named in each row
+        body += table("Accuracy by length", columns[first:], [row[first:] for row in rows])
         for run, part in found:
             if said := words.offsets(part.data):
                 body += paragraph((f"`{run.name}`: " if self.compared else "") + said)
             body += _notes(part)
-        body += sources_of([source for _, part in found for source in part.sources])
+        body += self.sources(found)
         return Section("competence", "Can the model do the task, and how far?", body)
 
     def maps(self) -> Section:
@@ -128,8 +139,8 @@ class _Made:
         each = "".join(
             f"<div>{self.heading(run)}{self.figures(part.pictures)}{_notes(part)}</div>\n" for run, part in found
         )
-        body += f'<div class="pair">{each}</div>\n' if self.compared else each
-        body += sources_of([source for _, part in found for source in part.sources])
+        body += f'<div class="report-pair">{each}</div>\n' if self.compared else each
+        body += self.sources(found)
         return Section("map", "Which tokens each answer depends on", body)
 
     def section(self, name: str, title: str, above: str) -> Section:

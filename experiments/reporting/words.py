@@ -91,7 +91,7 @@ def in_short(name: str, data: dict, accuracy: dict) -> str:
     if data["verdict"] == "not-applicable":
         judged = "no role of labels is judged"
     return (
-        f"In short: in `{name}`, at length {lengths}, {judged}. Under teacher forcing, its steps are at least "
+        f"In `{name}`, at length {lengths}, {judged}. Under teacher forcing, its steps are at least "
         f"{GOOD:.0%} right {reach}{trained}."
     )
 
@@ -123,18 +123,21 @@ def how_often_wrong(data: dict, counted: dict) -> list[str]:
     words = [
         f"The same code judged {counted['cases']} models whose mechanism was planted ({counted['mechanisms']} "
         f"mechanisms, {counted['variants']} variants each). It gave a wrong confident label to "
-        f"**{rate['hits']} of {rate['n']}** (95 % interval {_share(rate)}); among mechanisms that no threshold was tuned on, to {never['hits']} of "
-        f"{never['n']} ({_share(never)}). {open_['hits']} of {open_['n']} were left undecided or unresolved."
+        f"**{rate['hits']} of {rate['n']}** (95 % interval {_share(rate)}); among mechanisms that "
+        f"no threshold was tuned on, to {never['hits']} of {never['n']} ({_share(never)}). "
+        f"{open_['hits']} of {open_['n']} were left undecided or unresolved."
     ]
-    if total := sum(called.values()):
+    if label in ("undecided", "unresolved", "not-applicable"):
+        words.append(f"**{label}** claims nothing, so it cannot be wrong; it may be unhelpful.")
+    elif total := sum(called.values()):
         words.append(f"Of the planted models that it called **{label}**, {right} of {total} were.")
     else:
         words.append(f"No planted model was called {label}: these counts say nothing of how often that is wrong.")
     whole = counted["coverage"]["all"]
     words.append(
         f"Nominal 95 % intervals held the truth in {whole['covered']} of {whole['intervals']} cases. Planted models "
-        "are small and made by hand inside GPT-2 and GPT-NeoX; the counts are error rates there, not the chance that this "
-        "verdict on this model is wrong."
+        "are small and made by hand inside GPT-2 and GPT-NeoX; the counts are error rates there, not the chance "
+        "that this verdict on this model is wrong."
     )
     if data["margins"]["version"] != counted["margins"]["version"]:
         then, today = counted["margins"]["version"], data["margins"]["version"]
