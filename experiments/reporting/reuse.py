@@ -35,7 +35,7 @@ def found_beside(run: Run, verb: str, name: str, seed: int) -> tuple[dict | None
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             reason = why_not(run, verb, data, seed)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError):
+        except (KeyError, TypeError, AttributeError, ValueError, StopIteration):
             reason = "it is no result file that this version reads"
         if not reason:
             return data, where, ""
