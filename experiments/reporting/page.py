@@ -65,7 +65,7 @@ def figure(picture: Picture, bundles: Sequence[str]) -> str:
         inside = f'<div class="mnemo-view" data-bundle="{kind}">{still}<template>{view.live}</template></div>'
     else:
         inside = f'<div class="mnemo-view">{still}{view.live}</div>'
-    return f"<figure>\n<figcaption>{marked(picture.words)}</figcaption>\n{inside}\n</figure>\n"
+    return f'<figure class="report-figure">\n<figcaption>{marked(picture.words)}</figcaption>\n{inside}\n</figure>\n'
 
 
 def paragraph(words: str, kind: str = "") -> str:

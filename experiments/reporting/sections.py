@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from html import escape
 from typing import TYPE_CHECKING
 
 from experiments.provenance import provenance_record
@@ -68,7 +69,7 @@ class _Made:
         return "".join(figure(p, self.bundles) for p in pictures)
 
     def heading(self, run: Run) -> str:
-        return f"<h3>{run.name}</h3>\n" if self.compared else ""
+        return f"<h3>{escape(run.name)}</h3>\n" if self.compared else ""
 
     def sources(self, found: Sequence[tuple[Run, Part]]) -> str:
         many = [(run.name, source) for run, part in found for source in part.sources]
