@@ -42,6 +42,9 @@ class Circuit:
     """How edges are scored; the exact ones take a run an edge."""
     points: int = 16
     """Points between the two runs, for the integrated methods."""
+    reorder: Literal["auto", "yes", "no"] = "auto"
+    """Give the corrupted prompts their input labels in another order, so that addresses differ too; by default where
+    labels can be told apart."""
     places: Literal["role", "anywhere"] = "role"
     """Whether an edge is told apart by the role of its positions."""
     select: Literal["greedy", "top"] = "greedy"
@@ -66,7 +69,7 @@ class Circuit:
     def run(self) -> int:
         """Searches, weighs, writes and prints; status 0."""
         from experiments import load
-        from experiments.circuit_search import FURTHER, at_length, search, weigh
+        from experiments.circuit_search import FURTHER, at_length, gap_of, search, weigh
         from experiments.results import check_seed, result_folder, write_result
         from interp.circuits import describe_heads, overlap
 
@@ -89,7 +92,7 @@ class Circuit:
         options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
         data = {
             "options": options, "possible_edges": len(found.circuit.graph), "circuit": found.circuit.to_json(),
-            "heads": names, "lengths": {str(n): worth for n, worth in at.items()},
+            "gap": gap_of(found.scores), "heads": names, "lengths": {str(n): worth for n, worth in at.items()},
             "again": [{"edges": len(c), "overlap": overlap(found.circuit, c)} for c in others], **weighed,
         }  # fmt: skip
         written = write_result(folder / "circuit.json", run, self.seed, data)
@@ -183,6 +186,8 @@ class Circuit:
         print(f"random circuits of its size: largest {drawn['largest']:.3f}, p {drawn['p']:.3f} of {drawn['n']}")
         print(f"the model without it: {whole['complement']:.3f}; without a random half of it, circuit and model differ "
               f"by {whole['mean_gap']:.3f} on average")  # fmt: skip
+        if gap := data["gap"]:
+            print(f"the integral over the way between the prompts misses {abs(gap):.1%} of the difference")
         for again in data["again"]:
             print(f"searched again on other prompts: {again['edges']} edges, overlap (Jaccard) {again['overlap']:.2f}")
         for name in FILES:

@@ -31,7 +31,7 @@ from interp.circuits import (
 )
 from interp.models import Run, write_whole
 from interp.patching import Metric, accuracy, logit_diff
-from interp.tasks import Batch, counterfactual
+from interp.tasks import Batch, Role, counterfactual
 
 if TYPE_CHECKING:
     from experiments.circuit import Circuit as Options
@@ -67,11 +67,22 @@ class Found:
     circuit: Circuit
 
 
-def pair(run: Run, prompts: int, length: int | tuple[int, int], seed: int) -> Pair:
-    """Prompts of a seed, each with another random prompt of the same layout."""
-    clean = run.sample(prompts, length, seed)
+def pair(run: Run, options: Options, length: int | tuple[int, int], seed: int) -> Pair:
+    """Prompts of a seed, each with another random prompt of the same layout, its input labels in another order.
+
+    Ordinary prompts cite their labels in order, all of them: between two of those, addresses do not differ.
+    """
+    clean = run.sample(options.prompts, length, seed)
     corrupted = counterfactual.redraw(clean, seed + 100)
+    if options.reorder == "yes" or (options.reorder == "auto" and orderable(clean)):
+        corrupted = counterfactual.reorder_labels(corrupted, seed + 100)
     return Pair(clean, corrupted, metric_of(clean, corrupted))
+
+
+def orderable(batch: Batch) -> bool:
+    """Whether input labels are there, and one can be told from another."""
+    labels = batch.role == Role.INPUT_LABEL
+    return bool(labels.any()) and len(batch.tokens[:, labels].unique()) > 1
 
 
 def metric_of(clean: Batch, corrupted: Batch) -> Metric:
@@ -91,7 +102,7 @@ def bar(what: str):  # type: ignore[no-untyped-def]
 
 def search(run: Run, options: Options, length: int | tuple[int, int], seed: int, work: Path) -> Found:
     """Scores, the edges that they choose, and of those the ones that are needed; each kept on disk once it is done."""
-    here = pair(run, options.prompts, length, seed)
+    here = pair(run, options, length, seed)
     scores = _scores(run, options, here, work / f"scores-{seed}.safetensors", f"scores, seed {seed}")
     n = max(1, round(options.share * len(scores.graph)))
     chosen = greedy(scores, n) if options.select == "greedy" else top_n(scores, n)
@@ -132,9 +143,15 @@ def _scores(run: Run, options: Options, here: Pair, path: Path, what: str) -> Ed
     return found
 
 
+def gap_of(scores: EdgeScores) -> float | None:
+    """What integrated gradients miss of the metric's difference, as a share of it; None for other scores."""
+    gap = scores.details.get("gap")
+    return None if gap is None else gap / (scores.clean - scores.corrupted)
+
+
 def weigh(run: Run, found: Found, options: Options, length: int | tuple[int, int]) -> dict:
     """What the circuit is worth on fresh prompts: by ablation, beside random ones, and part by part."""
-    there = pair(run, options.prompts, length, options.seed + WEIGHED)
+    there = pair(run, options, length, options.seed + WEIGHED)
     args: Any = (run.raw, there.clean)
     reference = run.sample(options.prompts, length, options.seed + REFERENCE)
     ablations = {
@@ -167,7 +184,7 @@ def weigh(run: Run, found: Found, options: Options, length: int | tuple[int, int
 
 def at_length(run: Run, circuit: Circuit, options: Options, length: int | tuple[int, int]) -> dict:
     """The circuit on prompts of a length, as it is."""
-    there = pair(run, options.prompts, length, options.seed + WEIGHED)
+    there = pair(run, options, length, options.seed + WEIGHED)
     return _worth(run.raw, there.clean, Ablation("corrupted", there.corrupted), there, circuit)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -11,12 +10,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutput
 
 from interp.circuits.ablation import Ablation, ablation_of
-from interp.circuits.graph import ANYWHERE, Edge, Graph, Places, Prompts, graph_of, places_of, tokens_of
-from interp.circuits.passing import Passing
-from interp.models.anatomy import anatomy_of
+from interp.circuits.graph import ANYWHERE, Edge, Graph, Places, Prompts, places_of
+from interp.circuits.installing import install
 from interp.models.bridge import raw_of
 from interp.patching.nodes import Receiver, ReceiverKind, Sender, SenderKind
 from interp.tasks import Batch, Role
@@ -128,11 +125,10 @@ class Circuit:
             return places_of(prompts, "role")
         raise ValueError(f"the circuit's places are {', '.join(self.graph.places)}; give Places for these prompts")
 
-    @contextmanager
     def installed(
         self, raw_model: PreTrainedModel | TransformerBridge, prompts: Prompts, ablation: Ablation | Prompts,
         places: Places | None = None,
-    ) -> Iterator[PreTrainedModel]:  # fmt: skip
+    ) -> AbstractContextManager[PreTrainedModel]:  # fmt: skip
         """Inside the `with` block the raw model *is* the circuit; everything that runs it measures the circuit.
 
         Edges outside of it carry what `ablation` says (prompts alone are the corrupted twins, row by row). The model
@@ -145,50 +141,8 @@ class Circuit:
         >>> with circuit.installed(run.raw, clean, corrupted) as model:
         ...     right = correct(model, clean, clean.predicted())
         """
-        raw = raw_of(raw_model)
-        if "forward" in raw.__dict__:
-            raise ValueError("a circuit is already installed in this model; leave its `with` block first")
-        anatomy = anatomy_of(raw)
-        tokens, where = tokens_of(prompts), self.places(prompts) if places is None else places_of(prompts, places)
-        graph = graph_of(anatomy, where, torch.arange(tokens.shape[1]))
-        self.require_of(graph)
-        passing, kept = Passing(anatomy, graph, where), self.on(where)
-        instead = ablation_of(ablation).prepared(passing, tokens)
-        number: dict[tuple[int, ...], int] = {}
-        for i, row in enumerate(tokens.tolist()):
-            first = number.setdefault(tuple(row), i)
-            if instead.mean is None and not torch.equal(instead.tokens[first], instead.tokens[i]):
-                raise ValueError(
-                    f"prompts {first} and {i} are the same, and their twins are not: the circuit could not tell "
-                    "which of them it is run on; give each prompt once"
-                )
-
-        @torch.no_grad()
-        def forward(
-            input_ids: Tensor | None = None, use_cache: bool | None = None, logits_to_keep: int | Tensor = 0,
-            **others: Any,
-        ) -> CausalLMOutput:  # fmt: skip
-            given = [name for name, value in others.items() if value is not None and name != "return_dict"]
-            if input_ids is None or use_cache or given:
-                what = "use_cache" if use_cache else ", ".join(given) or "no input_ids"
-                raise ValueError(f"a circuit takes input_ids and logits_to_keep, whole prompts at once; got {what}")
-            rows = [number.get(tuple(row), -1) for row in input_ids.tolist()]
-            if -1 in rows and instead.mean is None:
-                raise ValueError(f"prompt {rows.index(-1)} of this call is none of those the circuit was set up for")
-            if input_ids.shape[1] != where.n_pos:
-                raise ValueError(f"the circuit was set up for {where.n_pos} positions; got {input_ids.shape[1]}")
-            final, _ = passing.run(input_ids, instead[torch.tensor(rows)], kept)
-            if isinstance(logits_to_keep, int):
-                final = final[:, -logits_to_keep:] if logits_to_keep else final
-            else:
-                final = final[:, logits_to_keep]
-            return CausalLMOutput(logits=anatomy.unembed(final))  # pyright: ignore[reportArgumentType]
-
-        raw.__dict__["forward"] = forward
-        try:
-            yield raw
-        finally:
-            del raw.__dict__["forward"]
+        where = self.places(prompts) if places is None else places_of(prompts, places)
+        return install(self, raw_of(raw_model), prompts, ablation_of(ablation), where)
 
     def to_networkx(self) -> networkx.MultiDiGraph:
         """Nodes are writers and the logits, by name; an edge says what it is read as, where, and its score.

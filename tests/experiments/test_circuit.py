@@ -1,6 +1,7 @@
 """`mnemoscope circuit` on a shipped run: what it writes, what it refuses, and how it goes on after a kill."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import pytest
 import torch
 
 from experiments import circuit_search, load
-from experiments.circuit import FILES
+from experiments.circuit import FILES, Circuit
 from experiments.circuit_search import pair
 from experiments.cli import main
+from experiments.names import SHIPPED
 from interp.circuits import Ablation, circuit_from_json, faithfulness, greedy
 from interp.circuits.scoring import prepare
+from interp.tasks import Role
 
 RUN = "parity-aligned-alibi"
 HERE = Path("mnemoscope-out", RUN)
@@ -27,6 +30,9 @@ SMALL = ["circuit", RUN, "--length", "6", "--lengths", "6", "9", "--prompts", "6
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(circuit_search, "RANDOM", 3)
+
+
+OPTIONS = Circuit(RUN, length=6, prompts=6, points=4, share=0.03, places="anywhere")
 
 
 @cache
@@ -45,7 +51,7 @@ def test_what_is_written_is_what_the_library_finds(capsys):
     circuit = circuit_from_json(data["circuit"])
     assert 0 < len(circuit) <= 0.03 * data["possible_edges"] + 1
     assert data["possible_edges"] == len(circuit.graph) == 802
-    there = pair(shipped(), 6, 6, circuit_search.WEIGHED)
+    there = pair(shipped(), OPTIONS, 6, circuit_search.WEIGHED)
     found = faithfulness(shipped().raw, there.clean, there.corrupted, there.metric, circuit)
     worth = data["ablations"]["corrupted"]
     assert worth["values"] == pytest.approx(float(found.share[0]))
@@ -108,11 +114,47 @@ def test_a_circuit_goes_on_from_the_scores_and_the_pruning_that_are_on_disk(monk
 def test_without_pruning_the_circuit_is_the_greedy_one_and_json_is_printed(capsys):
     assert main([*SMALL, "--repeats", "0", "--prune", "0", "--method", "eap", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
-    here = pair(shipped(), 6, 6, 0)
+    here = pair(shipped(), OPTIONS, 6, 0)
     graph = prepare(shipped().raw, here.clean, here.corrupted, here.metric, "anywhere")[0].graph
     found = circuit_search.edge_scores(shipped().raw, here.clean, here.corrupted, here.metric, "eap", 4)
     expected = greedy(found, round(0.03 * len(graph)))
     assert torch.equal(circuit_from_json(data["circuit"]).kept, expected.kept)
+
+
+def test_corrupted_prompts_have_other_addresses_where_labels_can_be_told_apart():
+    batches = {name: pair(load(name), OPTIONS, 6, 3) for name in (RUN, "parity-constant-alibi")}
+    for name, found in batches.items():
+        twin = found.corrupted
+        inputs, outputs = (twin.tokens[:, twin.at(role)] for role in (Role.INPUT_LABEL, Role.OUTPUT_LABEL))
+        assert torch.equal(inputs, outputs) == (name != RUN)
+        assert torch.equal(inputs.sort(dim=1).values, outputs.sort(dim=1).values)
+    plain = pair(shipped(), replace(OPTIONS, reorder="no"), 6, 3).corrupted
+    assert torch.equal(plain.tokens[:, plain.at(Role.INPUT_LABEL)], plain.tokens[:, plain.at(Role.OUTPUT_LABEL)])
+
+
+def test_the_shipped_circuit_of_the_anchor_does_the_work_at_20_and_at_40_bits_and_not_without_its_labels():
+    """What the README says of it, on prompts that nobody has seen."""
+    data = json.loads((SHIPPED / RUN / "circuit.json").read_text(encoding="utf-8"))
+    circuit = circuit_from_json(data["circuit"])
+    assert circuit.share < 0.02
+    labelless = circuit.without(*(e for e, _ in circuit.edges() if e.writer.kind == "embed" and "label" in e.place))
+    for length in (20, 40):
+        there = pair(shipped(), replace(OPTIONS, prompts=8), length, 31)
+        found = faithfulness(shipped().raw, there.clean, there.corrupted, there.metric, [circuit, labelless]).share
+        assert found[0] > 0.9
+        assert found[1] < 0.3
+    matching = [head for head, name in data["heads"].items() if "matching label (bit)" in name]
+    assert matching == ["L1H4", "L1H5", "L1H6", "L1H7"]
+
+
+@pytest.mark.parametrize("name", ["parity-constant-alibi", "parity-scratchpad-alibi"])
+def test_the_other_shipped_circuits_are_less_than_half_of_their_models(name):
+    data = json.loads((SHIPPED / name / "circuit.json").read_text(encoding="utf-8"))
+    assert data["options"]["share"] == 0.1
+    assert data["ablations"]["corrupted"]["high"] < 0.5
+    assert data["again"][0]["overlap"] < 0.5
+    assert data["curves"]["greedy"]["smallest_with_0.9"] / data["possible_edges"] == pytest.approx(0.5, abs=0.01)
+    assert not any("matching" in head for head in data["heads"].values())
 
 
 @pytest.mark.slow
