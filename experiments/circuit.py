@@ -8,7 +8,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -89,7 +89,7 @@ class Circuit:
         spoken = describe_heads(run.raw, run.sample(self.prompts, length, self.seed))
         names = {f"L{layer}H{head}": spoken.name(layer, head) for layer, head in found.circuit.heads()}
         at = {n: at_length(run, found.circuit, self, (n, n) if isinstance(length, tuple) else n) for n in lengths}
-        options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        options = {k: v for k, v in asdict(self).items() if k not in ("out", "json")}
         data = {
             "options": options, "possible_edges": len(found.circuit.graph), "circuit": found.circuit.to_json(),
             "gap": gap_of(found.scores), "heads": names, "lengths": {str(n): worth for n, worth in at.items()},
@@ -138,7 +138,7 @@ class Circuit:
         from interp.views.circuit import circuit_page, draw_circuit
         from interp.views.curve import faithfulness_by_size
 
-        graph = self._graph(run, circuit, data)
+        graph = self.graph(run, circuit, data)
         write_whole(folder / "circuit.graphml", "\n".join(networkx.generate_graphml(graph)) + "\n")
         write_whole(folder / "circuit.svg", draw_circuit(graph))
         write_whole(folder / "circuit.html", circuit_page(graph))
@@ -146,12 +146,11 @@ class Circuit:
         one = {"sizes": [len(circuit)], **{k: [worth[k]] for k in ("values", "low", "high")}}
         lines = {**data["curves"], "this circuit": one}
         title = f"{run.name}, length {self.length}: {data['circuit']['details']['metric']}"
-        figure = faithfulness_by_size(
-            {name: SimpleNamespace(**line) for name, line in lines.items()}, data["possible_edges"], title
-        )
-        save_figure(figure, folder / "circuit-curve.svg")
+        drawn: Any = {name: SimpleNamespace(**line) for name, line in lines.items()}
+        save_figure(faithfulness_by_size(drawn, data["possible_edges"], title), folder / "circuit-curve.svg")
 
-    def _graph(self, run: Run, circuit: Parts, data: dict) -> networkx.MultiDiGraph:
+    def graph(self, run: Run, circuit: Parts, data: dict) -> networkx.MultiDiGraph:
+        """The circuit as it is drawn: heads with their names, and what it is worth; `data` is its circuit.json."""
         worth = data["ablations"]["corrupted"]
         graph = circuit.to_networkx()
         graph.graph["n_layers"] = run.raw.config.num_hidden_layers

@@ -129,11 +129,11 @@ def _scores(run: Run, options: Options, here: Pair, path: Path, what: str) -> Ed
         with safe_open(path, framework="pt") as file:
             rest = json.loads(file.metadata()["rest"])
             return EdgeScores(graph, file.get_tensor("values"), **rest)
-    args: Any = (run.raw, here.clean, here.corrupted, here.metric)
+    args = (run.raw, here.clean, here.corrupted, here.metric)
     match options.method:
         case "exact-noise" | "exact-denoise":
             direction = "noise" if options.method == "exact-noise" else "denoise"
-            found = exact_edge_scores(*args, direction=direction, places=options.places, progress=bar(what))
+            found = exact_edge_scores(*args, direction, options.places, bar(what))
         case method:
             found = edge_scores(*args, method, options.points, options.places, bar(what))
     rest = {name: getattr(found, name) for name in ("method", "metric", "clean", "corrupted", "details")}
@@ -152,7 +152,6 @@ def gap_of(scores: EdgeScores) -> float | None:
 def weigh(run: Run, found: Found, options: Options, length: int | tuple[int, int]) -> dict:
     """What the circuit is worth on fresh prompts: by ablation, beside random ones, and part by part."""
     there = pair(run, options, length, options.seed + WEIGHED)
-    args: Any = (run.raw, there.clean)
     reference = run.sample(options.prompts, length, options.seed + REFERENCE)
     ablations = {
         "corrupted": Ablation("corrupted", there.corrupted), "resample": Ablation("resample", reference, options.seed),
@@ -160,13 +159,15 @@ def weigh(run: Run, found: Found, options: Options, length: int | tuple[int, int
     }  # fmt: skip
     by_ablation = {}
     for name, ablation in ablations.items():
-        by_ablation[name] = _worth(*args, ablation, there, found.circuit)
+        by_ablation[name] = _worth(run.raw, there.clean, ablation, there, found.circuit)
     few = there.first(ACDC_PROMPTS)
-    rest: Any = (run.raw, few.clean, few.corrupted, few.metric, found.circuit)
-    ways = (options.select, "random")
-    lines = {how: curve(*args, there.corrupted, there.metric, found.scores, selected=how) for how in ways}
-    drawn = against_random(*rest, n=RANDOM, seed=options.seed)
-    whole = completeness(*rest, n=HALVES, seed=options.seed)
+    lines = {
+        how: curve(run.raw, there.clean, there.corrupted, there.metric, found.scores, selected=how)
+        for how in (options.select, "random")
+    }
+    rest = (run.raw, few.clean, few.corrupted, few.metric, found.circuit)
+    drawn = against_random(*rest, RANDOM, options.seed)
+    whole = completeness(*rest, HALVES, options.seed)
     return {
         "ablations": by_ablation,
         "curves": {

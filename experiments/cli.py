@@ -15,6 +15,7 @@ from experiments.calibrate import Calibrate
 from experiments.circuit import Circuit
 from experiments.evaluate import Evaluate
 from experiments.patch import Patch
+from experiments.report import Report
 from experiments.train import Train
 from experiments.verdict import Verdict
 
@@ -25,6 +26,7 @@ Verb = (
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Verdict, tyro.conf.subcommand("verdict")]
     | Annotated[Circuit, tyro.conf.subcommand("circuit")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
 )
 

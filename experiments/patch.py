@@ -90,7 +90,7 @@ class Patch:
         effect.to_dataframe().to_parquet(stem.with_suffix(".parquet.part"))
         stem.with_suffix(".parquet.part").replace(stem.with_suffix(".parquet"))
         self.draw(effect, stem.with_suffix(".svg"))
-        options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        options = {k: v for k, v in asdict(self).items() if k not in ("out", "json")}
         top = [{"cell": list(cell), "change": change} for cell, change in effect.top(10)]
         data = {"options": options, "effect": effect.summary(), "top": top}
         written = write_result(stem.with_suffix(".json"), run, self.seed, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -45,10 +46,18 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"seed must be an integer from 0 to 3999999; got {seed}")
 
 
+def weights_of(run: Run) -> str:
+    """A name for the weights of a run, the same for the same numbers: a result with it is known to be theirs."""
+    found = hashlib.sha256()
+    for name, values in sorted(run.raw.named_parameters()):
+        found.update(name.encode() + values.detach().float().cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
 def write_result(path: Path, run: Run, seed: int, data: dict) -> dict:
-    """Writes a result with the run, seed, versions and command that made it; returns what was written."""
+    """Writes a result with the run, its weights, seed, versions and command that made it; returns what was written."""
     whole = {"version": RESULT_VERSION, "run": run.name, "format": str(run.format), "seed": seed}
-    whole |= {"provenance": provenance_record(), **data}
+    whole |= {"weights": weights_of(run), "provenance": provenance_record(), **data}
     write_whole(path, json.dumps(whole, indent=1) + "\n")
     return whole
 

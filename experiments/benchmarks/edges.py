@@ -50,7 +50,8 @@ def run_case(case: EdgeCase, rounds: int) -> dict:
 
     config = ModelConfig(case.family, case.n_layers, case.d_model, case.n_heads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = build_model(config, len(house_vocabulary().ids), seed=0).to(device).eval()
+    model: Any = build_model(config, len(house_vocabulary().ids), seed=0)
+    model.to(device).eval()
     bridge: Any = boot_bridge(copy.deepcopy(model))
     clean = sample("parity-aligned", case.prompts, case.bits, seed=0)
     corrupted = counterfactual.redraw(clean, seed=1)

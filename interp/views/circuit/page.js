@@ -4,6 +4,15 @@
 (() => {
   const words = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
 
+  // On a page of views the picture is beside the view, for readers without script.
+  function bring(root) {
+    const beside = root.closest(".mnemo-view")?.querySelector(":scope > .mnemo-still");
+    const picture = beside?.querySelector("img.still");
+    if (!picture || root.querySelector(".frame").childElementCount) return;
+    root.querySelector(".frame").append(picture.cloneNode());
+    beside.hidden = true;
+  }
+
   // In a notebook the picture is an image, which a notebook that is not trusted shows, too; here it becomes a part of
   // the document.
   function unpack(still) {
@@ -13,6 +22,7 @@
   }
 
   function start(root) {
+    bring(root);
     root.querySelectorAll("img.still").forEach(unpack);
     const find = (selector) => root.querySelector(selector);
     const all = (selector) => [...root.querySelectorAll(selector)];
@@ -168,8 +178,11 @@
     root.dataset.ready = "true";
   }
 
-  for (const root of document.querySelectorAll(".mnemo-circuit-view:not([data-ready])")) {
-    root.dataset.ready = "false";
-    start(root);
-  }
+  globalThis.mnemoCircuit = () => {
+    for (const root of document.querySelectorAll(".mnemo-circuit-view:not([data-ready])")) {
+      root.dataset.ready = "false";
+      start(root);
+    }
+  };
+  globalThis.mnemoCircuit();
 })();

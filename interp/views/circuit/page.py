@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.views.circuit.parts import Parts, count, parts_of
 from interp.views.circuit.svg import draw_circuit
-from interp.views.view import shows_live, still_outputs
+from interp.views.view import View, shows_live, still_outputs
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
@@ -25,6 +25,8 @@ HINT = (
     "Choose a node or an edge: point, click, or Tab and the arrow keys; Escape lets go. "
     "A node is shown with what it reads and writes."
 )
+# Of a still picture that its live view has taken in.
+HIDDEN = "<style>.mnemo-view > .mnemo-still[hidden] { display: none !important }</style>"
 # Nothing may be fetched, whatever a label says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -59,6 +61,12 @@ class CircuitView:
         if shows_live():
             return {"text/html": self._repr_html_(), "text/plain": words}
         return still_outputs(draw_circuit(self.graph).encode(), "image/svg+xml", words)
+
+    def view(self) -> View:
+        """The same as a `View`, to stand on a page beside others, with its script once."""
+        drawn, parts = draw_circuit(self.graph), parts_of(self.graph)
+        live = _fragment(self.graph, drawn, "", "globalThis.mnemoCircuit?.()")
+        return View(parts.title or "A circuit", parts.summary, drawn.encode(), live + HIDDEN, _file("js"))
 
     def save(self, path: str | Path) -> Path:
         """Writes a picture (.svg) or an interactive page (.html), whole or not at all. `ValueError` for another."""
@@ -97,18 +105,25 @@ def circuit_page(graph: MultiDiGraph) -> str:
     )
 
 
-def _fragment(graph: MultiDiGraph, drawn: str, image: str | None = None) -> str:
-    """The view as part of a page. It has no ids, and its styles begin with its class, so that views do not collide."""
-    parts, here = parts_of(graph), Path(__file__)
+def _fragment(graph: MultiDiGraph, drawn: str, image: str | None = None, script: str = "") -> str:
+    """The view as part of a page. It has no ids, and its styles begin with its class, so that views do not collide.
+
+    `image` stands in for the picture; `script` for the whole script, which a page has elsewhere.
+    """
+    parts = parts_of(graph)
     wide = re.search(r' width="([\d.]+)"', drawn)
     assert wide
-    style, script = (here.with_name(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    style, script = _file("css"), script or _file("js")
     return (
         f'<div class="mnemo-circuit-view" style="--wide: {wide[1]}px">\n<style>\n{style}</style>\n{_controls(parts)}'
-        f'<div class="stage"><div class="frame">\n{image or drawn}</div>\n'
+        f'<div class="stage"><div class="frame">\n{drawn if image is None else image}</div>\n'
         f'<div class="readout" data-script hidden><p class="said" aria-live="polite">{HINT}</p><ul></ul></div></div>\n'
         f"{_table(parts)}<script>\n{script}</script>\n</div>\n"
     )
+
+
+def _file(kind: str) -> str:
+    return Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8")
 
 
 def _controls(parts: Parts) -> str:

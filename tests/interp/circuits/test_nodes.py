@@ -90,7 +90,7 @@ def test_scores_and_magnitudes_are_those_of_gradients_by_hooks(kind):
     assert scale > 0.05
     torch.testing.assert_close(found.values[order], expected.mean(dim=1).double(), rtol=0, atol=1e-5 * scale)
     assert found.magnitude is not None
-    sizes = sum(slow(raw, metric, layer).abs() for layer in range(3)) / 2
+    sizes = torch.stack([slow(raw, metric, layer).abs() for layer in range(3)]).sum(dim=0) / 2
     torch.testing.assert_close(found.magnitude[order], sizes.mean(dim=1).double(), rtol=0, atol=1e-5 * scale)
 
 

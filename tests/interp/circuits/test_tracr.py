@@ -267,12 +267,12 @@ def test_plain_edge_attribution_misses_what_saturates():
         assert max(at[name] for name in chain) < 1e-3
     better = scored("reverse", "eap-ig-inputs")
     at = {str(edge): better.values[better.graph.index(edge)].abs() for edge in better.graph.edges()}
-    assert min(at[name] for name in chain) > 0.1
+    assert min(at[name] for name in chain) > 0.01
 
 
-def test_the_gap_tells_that_steps_were_jumped_over():
-    """32 points on the way do not resolve reverse's steps, and the result says so; xproportion has none."""
-    assert abs(scored("reverse", "eap-ig-inputs").details["gap"]) > 0.1
+def test_points_go_where_the_steps_of_reverse_are():
+    """Its metric jumps; 32 even points missed more than twice its whole difference, which is 1. xproportion is smooth."""
+    assert abs(scored("reverse", "eap-ig-inputs").details["gap"]) < 0.1
     assert abs(scored("xproportion", "eap-ig-inputs").details["gap"]) < 0.02
 
 

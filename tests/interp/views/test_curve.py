@@ -14,7 +14,8 @@ def line(sizes, values):
 
 
 def test_lines_bands_and_the_one_circuit():
-    lines = {"greedy": line([0, 4, 40], [0.0, 0.5, 1.0]), "random": line([1, 40], [0.0, 1.0]), "this": line([9], [0.9])}
+    lines: Any = {"greedy": line([0, 4, 40], [0.0, 0.5, 1.0]), "random": line([1, 40], [0.0, 1.0])}
+    lines["this"] = line([9], [0.9])
     axis: Any = faithfulness_by_size(lines, 40, "a title").axes[0]
     drawn = {item.get_label(): item for item in axis.lines if not str(item.get_label()).startswith("_")}
     assert list(drawn["greedy"].get_xdata()) == [4, 40]  # no edge at all has no place on a logarithm

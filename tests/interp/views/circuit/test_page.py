@@ -7,6 +7,7 @@ import time
 import pytest
 
 from interp.views.circuit import CircuitView, circuit_page, draw_circuit
+from interp.views.view import page as views_page
 from tests.interp.views.circuit.samples import GRAPHS, small
 from tests.interp.views.pages import open_browser
 
@@ -32,6 +33,16 @@ def test_a_view_is_a_fragment_without_ids_that_shows_an_image_where_no_script_ru
     rules = [rule for rule in re.findall(r"^\s*([^{}@\n]+)\{", style, re.M) if rule.strip()]
     assert rules
     assert all(rule.startswith(".mnemo-circuit-view") for rule in rules)
+
+
+def test_views_on_a_page_of_views_share_their_script():
+    view = CircuitView(small()).view()
+    assert view.still.decode() == draw_circuit(small())
+    assert view.alt.startswith("A circuit of 5 nodes and 7 edges")
+    both = views_page([view, CircuitView(small()).view()], "two circuits")
+    assert both.count("globalThis.mnemoCircuit = ") == 1
+    assert "const picture" not in view.live
+    assert not re.search(r"<[^>]*\sid=", view.live)
 
 
 def test_saving(tmp_path):
@@ -205,3 +216,12 @@ def test_texts_are_inside_their_boxes_as_the_browser_draws_them(browser, tmp_pat
         ".filter(r => r.left < f.left || r.right > f.right || r.top < f.top || r.bottom > f.bottom).length"
     )
     assert outside == 0
+
+
+def test_views_on_one_page_are_both_drawn(browser, tmp_path):
+    views = [CircuitView(small()).view(), CircuitView(small()).view()]
+    page = Page(browser, tmp_path / "two.html", views_page(views, "two circuits"))
+    assert page.js("return document.querySelectorAll('.frame svg.mnemo-circuit').length") == 2
+    assert page.js("return [...document.querySelectorAll('.mnemo-still')].every(s => s.hidden && !s.offsetHeight)")
+    page.click("g.node[data-node=L0H1]")
+    assert page.lit()

@@ -1,0 +1,108 @@
+"""How do sections become one HTML file that needs nothing else and shows its first picture at once?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from experiments.reporting.part import Picture, Source
+from interp.views.view import POLICY, View
+
+SIZE = "000.00 MB"  # what stands for the size of the file until it is known
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """A heading and what stands below it, as HTML. `name` is what the table of contents jumps to."""
+
+    name: str
+    title: str
+    body: str
+
+
+def report_page(title: str, lead: str, sections: Sequence[Section], views: Sequence[View], command: str) -> str:
+    """The whole page; `views` are all that stand in the sections, so that each bundle is carried once."""
+    style, script = (Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    contents = "".join(f'<li><a href="#{s.name}">{escape(s.title)}</a></li>' for s in sections)
+    bodies = "".join(
+        f'<section id="{s.name}" aria-labelledby="{s.name}-title">\n<h2 id="{s.name}-title">{escape(s.title)}</h2>\n'
+        f"{s.body}</section>\n"
+        for s in sections
+    )
+    bundles = "".join(
+        f'<script type="text/plain" data-bundle="{k}">{text}</script>\n' for k, text in enumerate(bundles_of(views))
+    )
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f'<a class="skip" href="#{sections[0].name}">Skip to the report</a>\n'
+        f"<header>\n<h1>{escape(title)}</h1>\n{lead}</header>\n"
+        f'<nav aria-label="Contents">\n<ol>{contents}</ol>\n</nav>\n<main>\n{bodies}</main>\n'
+        f"<footer><p>Made by <code>{escape(command)}</code>. One file of {SIZE}, which asks no host for anything: it "
+        f"can be kept, mailed and opened anywhere.</p></footer>\n"
+        f"{bundles}<script>\n{script}</script>\n</body>\n</html>\n"
+    )
+    return page.replace(SIZE, f"{len(page.encode()) / 1e6:.2f} MB", 1)
+
+
+def bundles_of(views: Sequence[View]) -> list[str]:
+    """The scripts of all views, each once, in order."""
+    return list(dict.fromkeys(view.bundle for view in views if view.bundle))
+
+
+def figure(picture: Picture, bundles: Sequence[str]) -> str:
+    """The still picture, and in a template what script puts in its place."""
+    view = picture.view
+    still = f'<div class="mnemo-still">{view.picture()}</div>'
+    if view.bundle:
+        kind = bundles.index(view.bundle)
+        inside = f'<div class="mnemo-view" data-bundle="{kind}">{still}<template>{view.live}</template></div>'
+    else:
+        inside = f'<div class="mnemo-view">{still}{view.live}</div>'
+    return f'<figure class="report-figure">\n<figcaption>{marked(picture.words)}</figcaption>\n{inside}\n</figure>\n'
+
+
+def paragraph(words: str, kind: str = "") -> str:
+    """Words as a paragraph; what stands between backticks is code."""
+    name = f' class="report-{kind}"' if kind else ""
+    return f"<p{name}>{marked(words)}</p>\n" if words else ""
+
+
+def marked(words: str) -> str:
+    """Text as HTML; `code` between backticks and **strong** between stars."""
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(words))
+    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
+
+
+def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that scrolls by itself where it is wider than the page."""
+    head = "".join(f'<th scope="col">{escape(c)}</th>' for c in columns)
+    body = "".join(
+        "<tr>" + "".join(f'<th scope="row">{marked(c)}</th>' if k == 0 else f"<td>{marked(c)}</td>"
+                         for k, c in enumerate(row)) + "</tr>\n"
+        for row in rows
+    )  # fmt: skip
+    return (
+        f'<div class="report-scroll" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}">'
+        f'<table class="plain"><caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}</tbody></table></div>\n"
+    )
+
+
+def sources_of(sources: Sequence[Source]) -> str:
+    """The command and seed behind each number of a section."""
+    if not sources:
+        return ""
+    rows = "".join(
+        f"<li>{escape(s.what)}: {'Python ' * s.code}<code>{escape(s.command)}</code>; seed {s.seed}; "
+        f"{escape(s.made)}.</li>\n"
+        for s in sources
+    )
+    head = '<details class="sources" open><summary>Where these numbers are from</summary>'
+    return f"{head}\n<ul>\n{rows}</ul></details>\n"
