@@ -40,7 +40,7 @@ def test_commands_of_the_readme_exist():
     from experiments import cli
 
     verbs = set(re.findall(r"`(?:\.venv/bin/)?mnemoscope ([a-z]+) ", README))
-    known = (cli.Train, cli.Evaluate, cli.Patch, cli.Bench, cli.Verdict, cli.Calibrate, cli.Circuit)
+    known = (cli.Train, cli.Evaluate, cli.Patch, cli.Bench, cli.Verdict, cli.Calibrate, cli.Circuit, cli.Report)
     assert verbs == {verb.__name__.lower() for verb in known}
 
 
