@@ -271,7 +271,7 @@ def test_plain_edge_attribution_misses_what_saturates():
 
 
 def test_points_go_where_the_steps_of_reverse_are():
-    """The metric of reverse jumps; 32 even points missed twice its whole difference, which is 1. xproportion is smooth."""
+    """The metric of reverse jumps; 32 even points missed twice its difference, which is 1. xproportion is smooth."""
     assert abs(scored("reverse", "eap-ig-inputs").details["gap"]) < 0.1
     assert abs(scored("xproportion", "eap-ig-inputs").details["gap"]) < 0.02
 
