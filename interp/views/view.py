@@ -20,16 +20,20 @@ STILLS = {b"\x89PNG": "image/png", b"<svg": "image/svg+xml", b"<?xml": "image/sv
 # Pixels of a notebook's column, and where an SVG says its size.
 COLUMN = 760
 SIZE = re.compile(r'width="([\d.]+)(pt|px|)" height="([\d.]+)(?:pt|px|)"')
-# What notebooks are shown: see `show_live`.
+# What notebooks are shown, and the bundles that this one has already: see `show_live`.
 _shown = {"live": True}
+_carried: set[str] = set()
 
 
 def show_live(live: bool) -> None:
     """Whether notebooks get live views from here on (as they do unasked), or their still pictures.
 
-    Stills are for notebooks that are read where no script runs, and are a hundredth of the size.
+    Stills are for notebooks that are read where no script runs, and are a hundredth of the size. A notebook carries the
+    script of each kind of view once, with the first view that is shown after this call (or the start); where that cell
+    is run again by itself and the notebook is then opened anew, views show their stills until all is run again.
     """
     _shown["live"] = live
+    _carried.clear()
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +88,12 @@ class View:
         """For a notebook, in place of every other form of it: the live view or the still picture, and words."""
         from IPython.display import display  # pyright: ignore[reportMissingImports]
 
-        display(self.outputs(), raw=True)
+        found = self.outputs()
+        if shows_live() and self.bundle in _carried:
+            found["text/html"] = self.fragment()
+        elif shows_live() and self.bundle:
+            _carried.add(self.bundle)
+        display(found, raw=True)
 
     def outputs(self) -> dict[str, Any]:
         """What a notebook's cell keeps, by media type: the live view or, after `show_live(False)`, the still picture.

@@ -57,6 +57,24 @@ def test_it_is_shown_as_it_is_kept(monkeypatch):
         assert shown.pop() == (view.outputs(), True)
 
 
+def test_a_notebook_carries_each_bundle_once_and_again_when_asked(monkeypatch):
+    shown = []
+    module = ModuleType("IPython.display")
+    module.display = lambda data, raw: shown.append(data["text/html"])  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    views.show_live(True)
+    kinds = [View("title", "words", SVG, "<p>live</p>", bundle) for bundle in ("1;", "1;", "2;", "", "1;")]
+    for view in kinds:
+        view._ipython_display_()
+    assert [("1;" in html, "2;" in html) for html in shown] == [
+        (True, False), (False, False), (False, True), (False, False), (False, False),
+    ]  # fmt: skip
+    assert shown[1] == kinds[1].fragment()
+    views.show_live(True)  # as the first cell of a notebook does
+    kinds[1]._ipython_display_()
+    assert shown[-1] == kinds[1]._repr_html_()
+
+
 @pytest.mark.parametrize(
     ("size", "drawn"),
     [
