@@ -20,7 +20,7 @@ from interp.circuits.graph import Places, Prompts
 from interp.circuits.passing import Passing
 from interp.circuits.scoring import prepare
 from interp.patching.metrics import Metric
-from interp.patching.stepwise import read_for_gradient
+from interp.patching.stepwise import Edit, Place, Site, read_for_gradient, walk
 
 if TYPE_CHECKING:
     import pandas
@@ -114,7 +114,10 @@ def node_scores(
     return NodeScores(nodes, values, magnitude, metric.name)
 
 
-Values = dict[tuple[str, int], Tensor]
+Values = dict[Place, Tensor]
+_START: Place = ("resid_pre", 0)
+# What a layer adds to the residual stream.
+_ADDED: tuple[Site, ...] = ("attn_out", "mlp_out")
 
 
 def _sites(passing: Passing) -> list[tuple[NodeSite, int, range | tuple[None]]]:
@@ -129,33 +132,27 @@ def _sites(passing: Passing) -> list[tuple[NodeSite, int, range | tuple[None]]]:
 def _record(passing: Passing, tokens: Tensor) -> Values:
     """What every site gives in an ordinary run, and the residual at the start."""
     resid = passing.anatomy.embed(tokens.to(passing.anatomy.device))
-    return {("start", 0): resid} | _forward(passing, resid, None)[1]
+    return {_START: resid} | _forward(passing, resid, None)[1]
 
 
 def _forward(passing: Passing, resid: Tensor, dropped: int | None) -> tuple[Tensor, Values]:
     """The last residual, and the values of all sites; no gradient comes through what the dropped layer adds."""
-    a, kept = passing.anatomy, {}
-    positions = torch.arange(resid.shape[1], device=resid.device)
-    for layer, block in enumerate(a.blocks):
-        q, k, v = block.project(resid)
-        pattern = a.pattern(q, k, positions, positions)
-        z = a.mix(pattern, v)
-        attn_out = block.attn_out(z)
-        mid = resid + (attn_out.detach() if layer == dropped else attn_out)
-        mlp_out = block.mlp_out(resid if block.parallel else mid)
-        resid = mid + (mlp_out.detach() if layer == dropped else mlp_out)
-        values = {"q": q, "k": k, "v": v, "pattern": pattern, "z": z, "mlp_out": mlp_out}
-        kept |= {(site, layer): value for site, value in values.items()}
-    return resid, kept
+    edits: dict[Place, Edit] = {}
+    if dropped is not None:
+        edits = {(site, dropped): lambda x, _: x.detach() for site in _ADDED}
+    keep: list[Place] = [(site, i) for i in range(len(passing.anatomy.blocks)) for site in (*NODE_SITES, "pattern")]
+    return walk(passing.anatomy, resid, edits=edits, keep=keep)
 
 
 def _gradients(passing: Passing, own: Values, metric: Metric, rows: Tensor, dropped: int | None) -> Values:
     """The metric's gradient at every site; 0 at those of the dropped layer."""
     with torch.enable_grad():
-        final, values = _forward(passing, own["start", 0].detach().requires_grad_(), dropped)
+        final, values = _forward(passing, own[_START].detach().requires_grad_(), dropped)
         total = read_for_gradient(passing.anatomy, final, metric, rows)
-        found = torch.autograd.grad(total, list(values.values()), allow_unused=True)
-    return {key: torch.zeros_like(v) if g is None else g for (key, v), g in zip(values.items(), found, strict=True)}
+        telling = {key: value for key, value in values.items() if value.requires_grad}
+        found = torch.autograd.grad(total, list(telling.values()), allow_unused=True)
+    gradients = dict(zip(telling, found, strict=True))
+    return {key: torch.zeros_like(v) if (g := gradients.get(key)) is None else g for key, v in values.items()}
 
 
 @torch.no_grad()
@@ -163,12 +160,12 @@ def _scores(
     passing: Passing, own: Values, other: Values, gradients: Values, saturation: bool
 ) -> Float[Tensor, "node row"]:  # fmt: skip
     """Scores of all nodes for each prompt, in the order of `_sites`, then places, then heads."""
-    a, index = passing.anatomy, passing.places.index.to(own["start", 0].device)
+    a, index = passing.anatomy, passing.places.index.to(own[_START].device)
     inside = torch.stack([index == place for place in range(len(passing.places.names))]).to(a.dtype)  # [place pos]
     positions = torch.arange(len(index), device=index.device)
     found = []
     for site, layer, _ in _sites(passing):
-        key = (site, layer)
+        key: Place = (site, layer)
         if saturation and site in ("q", "k"):
             found.append(_through_softmax(passing, own, other, gradients, site, layer, inside, positions))
             continue

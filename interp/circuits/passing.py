@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,6 +34,24 @@ class Passing:
         """Writers that a layer has."""
         return self.anatomy.n_heads + 1
 
+    @cached_property
+    def reads(self) -> list[tuple[tuple[Tensor, Tensor], ...]]:
+        """`Anatomy.input_weights` of each layer."""
+        return [self.anatomy.input_weights(layer) for layer in range(len(self.anatomy.blocks))]
+
+    @cached_property
+    def writes(self) -> list[Float[Tensor, "head d_head d_model"]]:
+        """`Anatomy.output_weights` of each layer."""
+        return [self.anatomy.output_weights(layer) for layer in range(len(self.anatomy.blocks))]
+
+    @cached_property
+    @torch.no_grad()
+    def biases(self) -> Float[Tensor, "layer d_model"]:
+        """What each layer's attention adds whatever its heads do."""
+        a = self.anatomy
+        nothing = torch.zeros(1, a.n_heads * a.d_head, dtype=a.dtype, device=a.device)
+        return torch.cat([block.out(nothing) for block in a.blocks])
+
     def before(self, layer: int) -> int:
         """The number of writers before a layer."""
         return 1 + layer * self.per_layer
@@ -50,11 +69,15 @@ class Passing:
         each = copies * n_pos * (width + 3 * a.n_heads * n_pos)
         return iter(torch.arange(n_prompts).split(max(1, int(CHUNK_FLOATS // each))))
 
-    @torch.no_grad()
     def written(self, tokens: Int[Tensor, "row pos"]) -> Float[Tensor, "writer row pos d_model"]:
         """What each writer adds to the residual stream in an ordinary run."""
-        whole = torch.ones_like(self.graph.possible)
-        return self.run(tokens, None, whole)[1]
+        return self.ordinary(tokens)[1]
+
+    def ordinary(
+        self, tokens: Int[Tensor, "row pos"]
+    ) -> tuple[Float[Tensor, "row pos d_model"], Float[Tensor, "writer row pos d_model"]]:
+        """What the logits see, and what each writer gives, when every edge is kept."""
+        return self.run(tokens, None, torch.ones_like(self.graph.possible))
 
     @torch.no_grad()
     def run(
@@ -95,8 +118,8 @@ class Passing:
             x = seen(resid, slice(own.start, own.stop - 1), first)
             q, k, v = block.project(resid) if x is None else self._project(layer, x)
             z = a.mix(a.pattern(q, k, positions, positions), v)
-            given[heads] = torch.einsum("...phe,hed->h...pd", z, a.output_weights(layer))
-            mid = resid + given[heads].sum(dim=0) + self.bias(layer)
+            given[heads] = torch.einsum("...phe,hed->h...pd", z, self.writes[layer])
+            mid = resid + given[heads].sum(dim=0) + self.biases[layer]
             fed = resid if block.parallel else mid
             x = seen(fed, mlp, first if block.parallel else heads.stop)
             given[heads.stop] = block.mlp_out(fed if x is None else x[0])
@@ -106,21 +129,15 @@ class Passing:
 
     def resid(self, given: Float[Tensor, "writer row pos d_model"], layer: int) -> Float[Tensor, "row pos d_model"]:
         """The residual before a layer (or, after the last one, at the end), from what writers gave."""
-        return given[: self.before(layer)].sum(dim=0) + sum(self.bias(i) for i in range(layer))
-
-    @torch.no_grad()
-    def bias(self, layer: int) -> Float[Tensor, " d_model"]:
-        """What a layer's attention adds whatever its heads do."""
-        a = self.anatomy
-        return a.blocks[layer].out(torch.zeros(1, a.n_heads * a.d_head, dtype=a.dtype, device=a.device))[0]
+        return given[: self.before(layer)].sum(dim=0) + self.biases[:layer].sum(dim=0)
 
     def _project(self, layer: int, x: Float[Tensor, "reader row pos d_model"]) -> tuple[Tensor, ...]:
         """q, k and v of heads that each see a residual of their own."""
         a = self.anatomy
         normed = a.blocks[layer].ln1(x).split((a.n_heads, a.n_kv_heads, a.n_kv_heads))
-        weights = a.input_weights(layer)
         return tuple(
-            torch.einsum("h...pd,dhe->...phe", some, w) + b for some, (w, b) in zip(normed, weights, strict=True)
+            torch.einsum("h...pd,dhe->...phe", some, weight) + bias
+            for some, (weight, bias) in zip(normed, self.reads[layer], strict=True)
         )
 
     def _mixed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from jaxtyping import Float
@@ -10,13 +10,14 @@ from torch import Tensor
 
 from interp.circuits.passing import Passing
 from interp.patching.metrics import Metric
-from interp.patching.stepwise import measure, read_for_gradient
+from interp.patching.stepwise import Edit, Place, Site, measure, read_for_gradient, walk
 
 # From how far each prompt has gone the way, `[row 1 1]` from 0 to 1: the residual that a run starts with, and what its
 # first attention adds.
 Move = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 # Share of the points of a way that are spread evenly; the others go where the metric changes.
 EVENLY = 0.25
+_READ: tuple[Site, ...] = ("q", "k", "v")
 
 
 class Pull:
@@ -55,27 +56,21 @@ class Pull:
     @torch.no_grad()
     def ahead(self, layer: int, move: Move, far: Float[Tensor, " row"]) -> Float[Tensor, " row"]:
         """The metric of a run that starts as `back` says, so far along the way."""
-        a, (resid, attn_out) = self.passing.anatomy, move(self._spread(far))
-        final = self._run(resid, attn_out, layer, lambda *_: None)
-        return measure(a, final, self.metric, self.rows).double()
+        final, _ = self._run(*move(self._spread(far)), layer, ())
+        return measure(self.passing.anatomy, final, self.metric, self.rows).double()
 
     def _run(
-        self, resid: Tensor, attn_out: Tensor | None, layer: int, keep: Callable[[int, Tensor, tuple, Tensor], None]
-    ) -> Tensor:
-        """The residual after the last layer. `keep` sees each layer's number, residual, (q, k, v) and MLP's input."""
-        a = self.passing.anatomy
-        positions = torch.arange(resid.shape[1], device=resid.device)
-        for i in range(layer, len(a.blocks)):
-            block, read, adds = a.blocks[i], (), attn_out if i == layer else None
-            if adds is None:
-                read = q, k, v = block.project(resid)
-                adds = block.attn_out(a.mix(a.pattern(q, k, positions, positions), v))
-            mid = resid + adds
-            # A view has a gradient of its own, without that of the residual stream beside the MLP.
-            fed = (resid if block.parallel else mid).view_as(mid)
-            keep(i, resid, read, fed)
-            resid = mid + block.mlp_out(fed)
-        return resid
+        self, resid: Tensor, attn_out: Tensor | None, layer: int, keep: Collection[Place]
+    ) -> tuple[Tensor, dict[Place, Tensor]]:
+        """The residual after the last layer, and what is kept. What an MLP reads is told apart from the residual."""
+        # A view has a gradient of its own, without that of the residual stream beside the MLP.
+        edits: dict[Place, Edit] = {("mlp_in", i): lambda x, _: x.view_as(x) for i in self._layers(layer)}
+        if attn_out is not None:
+            edits["attn_out", layer] = lambda *_: attn_out
+        return walk(self.passing.anatomy, resid, layer, edits=edits, keep=keep)
+
+    def _layers(self, first: int) -> range:
+        return range(first, len(self.passing.anatomy.blocks))
 
     def back(
         self, resid: Float[Tensor, "row pos d_model"], attn_out: Float[Tensor, "row pos d_model"] | None = None,
@@ -85,33 +80,27 @@ class Pull:
 
         With `attn_out` the attention of that layer adds this, whatever it reads, and its q, k and v get 0 too.
         """
-        read: dict[int, tuple] = {}
-        fed: dict[int, Tensor] = {}
-        before: dict[int, Tensor] = {}
-
-        def keep(i: int, resid: Tensor, projected: tuple, into_mlp: Tensor) -> None:
-            before[i], fed[i] = resid.detach(), into_mlp
-            if projected:
-                read[i] = projected
-
+        attends = self._layers(layer if attn_out is None else layer + 1)
+        read: list[Place] = [(site, i) for i in attends for site in _READ]
+        fed: list[Place] = [("mlp_in", i) for i in self._layers(layer)]
+        before: list[Place] = [("resid_pre", i) for i in attends]
         found = resid.new_zeros(len(self.passing.graph.readers), *resid.shape)
         with torch.enable_grad():
-            final = self._run(resid.detach().requires_grad_(), attn_out, layer, keep)
+            final, kept = self._run(resid.detach().requires_grad_(), attn_out, layer, (*read, *fed, *before))
             final = final.view_as(final)
             total = read_for_gradient(self.passing.anatomy, final, self.metric, self.rows)
-            taps = [*(t for some in read.values() for t in some), *fed.values(), final]
-            *pulled, found[-1] = torch.autograd.grad(total, taps)
-        for i in read:
-            found[self.passing.readers(i)][:-1] = self._through(i, before[i], [pulled.pop(0) for _ in range(3)])
-        for i, gradient in zip(fed, pulled, strict=True):
+            *pulled, found[-1] = torch.autograd.grad(total, [*(kept[place] for place in (*read, *fed)), final])
+        for i in attends:
+            resid, own = kept["resid_pre", i].detach(), [pulled.pop(0) for _ in _READ]
+            found[self.passing.readers(i)][:-1] = self._through(i, resid, own)
+        for (_, i), gradient in zip(fed, pulled, strict=True):
             found[self.passing.readers(i)][-1] = gradient
         return found
 
     @torch.no_grad()
     def _through(self, layer: int, resid: Tensor, pulled: list[Tensor]) -> Float[Tensor, "reader row pos d_model"]:
         """From gradients at q, k and v to gradients at what each head reads, through its weights and the norm."""
-        a = self.passing.anatomy
-        weights = [w for w, _ in a.input_weights(layer)]
+        weights = [w for w, _ in self.passing.reads[layer]]
         at_norm = [torch.einsum("...phe,dhe->h...pd", g, w) for g, w in zip(pulled, weights, strict=True)]
-        pull = torch.func.vjp(a.blocks[layer].ln1, resid)[1]
+        pull = torch.func.vjp(self.passing.anatomy.blocks[layer].ln1, resid)[1]
         return torch.func.vmap(pull)(torch.cat(at_norm))[0].detach()

@@ -116,10 +116,9 @@ def edge_scores(
     values = torch.zeros(graph.possible.shape, dtype=torch.float64)
     totals = torch.zeros(2, dtype=torch.float64)
     for rows in progress(list(passing.rows(len(tokens[0]), copies=2.5))):
-        given = [passing.written(t[rows]) for t in tokens]
+        ends, given = zip(*(passing.ordinary(t[rows]) for t in tokens), strict=True)
         difference = given[0] - given[1]
         pull = Pull(passing, metric, rows)
-        ends = [passing.resid(g, len(passing.anatomy.blocks)) for g in given]
         totals += torch.stack([measure(passing.anatomy, end, metric, rows).double().sum() for end in ends])
         match method:
             case "eap" | "eap-clean":
@@ -170,8 +169,9 @@ def _moves(passing: Passing, clean: Tensor, difference: Tensor) -> Iterator[tupl
         return _from(passing.resid(clean, layer) - change, change)
 
     def attention(layer: int, writers: slice) -> Move:
-        change, adds = difference[writers].sum(dim=0), clean[writers].sum(dim=0) + passing.bias(layer)
-        return lambda far: (passing.resid(clean, layer), adds - (1 - far) * change)
+        change, adds = difference[writers].sum(dim=0), clean[writers].sum(dim=0) + passing.biases[layer]
+        resid = passing.resid(clean, layer)
+        return lambda far: (resid, adds - (1 - far) * change)
 
     yield slice(0, 1), 0, start(0, slice(0, 1))
     for layer in range(len(passing.anatomy.blocks)):

@@ -33,7 +33,6 @@ CHUNK_FLOATS = 2**26
 ROUNDING = 10
 
 
-@torch.no_grad()
 def walk(
     anatomy: Anatomy, resid: Float[Tensor, "row pos d_model"], start: int = 0, stop: int | None = None,
     edits: Mapping[Place, Edit] | None = None, keep: Collection[Place] = (),
@@ -41,7 +40,8 @@ def walk(
     """The residual before layer `stop` (by default after the last), from that before layer `start`, and what was kept.
 
     `resid` is resid_pre of layer `start`. An edit at resid_pre, attn_out or mlp_out changes the residual
-    stream; one at mlp_in reaches the MLP alone. What is kept is the value after its edit.
+    stream; one at mlp_in reaches the MLP alone. What is kept is the value after its edit. Gradients flow unless the
+    caller forbids it.
     Raises `ValueError` for a place to edit or keep that the pass does not come to.
 
     >>> resid, kept = walk(anatomy, anatomy.embed(tokens), keep=[("pattern", 1)])
