@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
@@ -123,12 +122,10 @@ class Circuit:
 
     def _work(self, folder: Path, run: Run) -> Path:
         """Where unfinished work is kept: another folder for other options or weights."""
+        from experiments.results import work_folder
+
         options = {k: str(v) for k, v in asdict(self).items() if k not in ("out", "json", "lengths", "repeats")}
-        weights = sum(float(p.detach().double().abs().sum()) for p in run.raw.parameters())
-        key = hashlib.sha256(json.dumps([options, weights, run.source]).encode()).hexdigest()[:12]
-        work = folder / f".circuit-{key}"
-        work.mkdir(exist_ok=True)
-        return work
+        return work_folder(folder, run, "circuit", options)
 
     def _draw(self, run: Run, circuit: Parts, data: dict, folder: Path) -> None:
         import networkx
@@ -142,12 +139,8 @@ class Circuit:
         write_whole(folder / "circuit.graphml", "\n".join(networkx.generate_graphml(graph)) + "\n")
         write_whole(folder / "circuit.svg", draw_circuit(graph))
         write_whole(folder / "circuit.html", circuit_page(graph))
-        worth = data["ablations"]["corrupted"]
-        one = {"sizes": [len(circuit)], **{k: [worth[k]] for k in ("values", "low", "high")}}
-        lines = {**data["curves"], "this circuit": one}
         title = f"{run.name}, length {self.length}: {data['circuit']['details']['metric']}"
-        drawn: Any = {name: SimpleNamespace(**line) for name, line in lines.items()}
-        save_figure(faithfulness_by_size(drawn, data["possible_edges"], title), folder / "circuit-curve.svg")
+        save_figure(faithfulness_by_size(lines_of(data), data["possible_edges"], title), folder / "circuit-curve.svg")
 
     def graph(self, run: Run, circuit: Parts, data: dict) -> networkx.MultiDiGraph:
         """The circuit as it is drawn: heads with their names, and what it is worth; `data` is its circuit.json."""
@@ -190,3 +183,10 @@ class Circuit:
             print(f"searched again on other prompts: {again['edges']} edges, overlap (Jaccard) {again['overlap']:.2f}")
         for name in FILES:
             print(folder / name)
+
+
+def lines_of(data: dict) -> dict[str, Any]:
+    """The curves of a circuit.json, and its circuit as a line of one point, as `interp.views.curve` takes them."""
+    worth = data["ablations"]["corrupted"]
+    one = {"sizes": [data["circuit"]["size"]], **{k: [worth[k]] for k in ("values", "low", "high")}}
+    return {name: SimpleNamespace(**line) for name, line in {**data["curves"], "this circuit": one}.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -205,11 +204,10 @@ class Patch:
         from safetensors.torch import load_file, save_file
         from tqdm import tqdm
 
+        from experiments.results import work_folder
+
         identity = {k: str(v) for k, v in asdict(self).items() if k not in ("out", "json", "dry_run")}
-        weights = sum(float(p.detach().double().abs().sum()) for p in run.raw.parameters())
-        key = hashlib.sha256(json.dumps([identity, weights, run.source]).encode()).hexdigest()[:12]
-        work = folder / f".patch-{self.site}-{key}"
-        work.mkdir(exist_ok=True)
+        work = work_folder(folder, run, f"patch-{self.site}", identity)
         values = sweep.blank()
         began = time.monotonic()
         for unit in tqdm(sweep.units, desc=self.site, file=sys.stderr, disable=None):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -150,23 +148,21 @@ class Report:
 
     def _work(self, folder: Path, run: Run) -> Path:
         """Where parts are kept until the page is written: another folder for other options or weights."""
-        from experiments.results import weights_of
+        from experiments.results import work_folder
 
         options = [self.quick, self.fresh, self.length, self.map_length, self.seed, self.compare, str(run.format)]
-        key = hashlib.sha256(json.dumps([options, weights_of(run), run.source]).encode()).hexdigest()[:12]
-        work = folder / f".report-{key}"
-        work.mkdir(exist_ok=True)
-        return work
+        return work_folder(folder, run, "report", options)
 
 
 def _heads(parts: dict[str, Part]) -> tuple[list[tuple[int, int]], str]:
     """The heads to show: those of the circuit, at most a few, else those whose patch moves the answer most."""
     from experiments.reporting.measured import MOST_HEADS
+    from interp.circuits import circuit_from_json
 
     moving = [(layer, head) for layer, head in parts["patch"].data.get("heads", ())]
     circuit = parts["circuit"].data
     if circuit:
-        mine = [(int(name[1:].split("H")[0]), int(name.split("H")[1])) for name in circuit["heads"]]
+        mine = circuit_from_json(circuit["circuit"]).heads()
         first = [h for h in moving if h in mine] + [h for h in mine if h not in moving]
         return first[: 2 * MOST_HEADS], "heads of the circuit"
     if not moving:

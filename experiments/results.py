@@ -54,6 +54,14 @@ def weights_of(run: Run) -> str:
     return found.hexdigest()[:16]
 
 
+def work_folder(folder: Path, run: Run, what: str, options: object) -> Path:
+    """Where unfinished work on a run is kept, in its folder of results: another one for other options or weights."""
+    key = hashlib.sha256(json.dumps([options, weights_of(run), run.source]).encode()).hexdigest()[:12]
+    work = folder / f".{what}-{key}"
+    work.mkdir(exist_ok=True)
+    return work
+
+
 def write_result(path: Path, run: Run, seed: int, data: dict) -> dict:
     """Writes a result with the run, its weights, seed, versions and command that made it; returns what was written."""
     whole = {"version": RESULT_VERSION, "run": run.name, "format": str(run.format), "seed": seed}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from experiments.names import SHIPPED, shipped_runs
@@ -18,24 +18,22 @@ CORRUPTIONS = {"flip": "a bit flipped", "redraw": "another prompt"}
 
 def accuracy_table() -> str:
     """The three metrics of each shipped run by length and mode, as Markdown, from its `evaluation.json`."""
-    lines = ["| run | labels | metric | " + " | ".join(f"n={n}" for n in LENGTHS) + " |"]
-    lines.append("|---|---|---|" + "---|" * len(LENGTHS))
+    found = []
     for name in shipped_runs():
         path = SHIPPED / name / "evaluation.json"
         rows = json.loads(path.read_text(encoding="utf-8"))["accuracy"]
         values = {(r["mode"], r["metric"], r["length"]): r["value"] for r in rows}
         for mode in dict.fromkeys(r["mode"] for r in rows):
             for metric, words in METRICS.items():
-                cells = " | ".join(f"{values[mode, metric, n]:.3f}" for n in LENGTHS)
-                lines.append(f"| {name} | {mode} | {words} | {cells} |")
-    return "\n".join(lines) + "\n"
+                found.append((name, mode, words, *(f"{values[mode, metric, n]:.3f}" for n in LENGTHS)))
+    return _markdown(("run", "labels", "metric", *(f"n={n}" for n in LENGTHS)), found)
 
 
 def speed_table() -> str:
     """Every row of the benchmark, as Markdown, from `benchmarks/results/patching.json`."""
     head = ("family", "layers x d", "tokens", "prompts", "site", "corrupted by", "ms a patch", "x TransformerLens",
             "x hook loop", "x nnsight", "x fewer FLOPs", "of the bound", "difference")  # fmt: skip
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    rows = []
     for row in json.loads(BENCHMARK.read_text(encoding="utf-8"))["rows"].values():
         case, ratio, flops = row["case"], row["ratio"], row["flops"]
         cells = (
@@ -44,28 +42,28 @@ def speed_table() -> str:
             f"{ratio['hook loop']:.1f}", f"{ratio['nnsight']:.1f}" if "nnsight" in ratio else "",
             f"{flops['times_fewer']:.1f}", f"{flops['of_lower_bound']:.2f}", f"{max(row['difference'].values()):.0e}",
         )  # fmt: skip
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return _markdown(head, rows)
 
 
 def edges_table() -> str:
     """Every row of the benchmark of edge attribution, as Markdown, from `benchmarks/results/edges.json`."""
     head = ("family", "layers x d", "tokens", "pairs", "edges", "ms a pair", "TransformerLens", "x", "difference")
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    rows = []
     for row in json.loads(EDGES.read_text(encoding="utf-8"))["rows"].values():
         case, ms = row["case"], row["ms_a_pair"]
         cells = (
             case["family"], f"{case['n_layers']} x {case['d_model']}", row["tokens"], case["prompts"], row["edges"],
             f"{ms['ours']:.3g}", f"{ms['transformer_lens']:.3g}", f"{row['ratio']:.1f}", f"{row['difference']:.0e}",
         )  # fmt: skip
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return _markdown(head, rows)
 
 
 def circuit_table() -> str:
     """The circuit of each shipped run, at each length, as Markdown, from its `circuit.json`."""
     head = ("run", "edges", "length", "faithfulness", "step accuracy", "of the full model", "heads")
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    rows = []
     for name in shipped_runs():
         data = json.loads((SHIPPED / name / "circuit.json").read_text(encoding="utf-8"))
         for n, worth in data["lengths"].items():
@@ -75,14 +73,14 @@ def circuit_table() -> str:
                 _interval(worth["values"], [worth["low"], worth["high"]]), f"{worth['accuracy']:.3f}",
                 f"{worth['accuracy_full']:.3f}", len(data["heads"]),
             )  # fmt: skip
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
+            rows.append(cells)
+    return _markdown(head, rows)
 
 
 def verdict_table() -> str:
     """The arms that decide of each shipped run that has labels, as Markdown, from its `verdict.json`."""
     head = ("run", "length", "anchor (M1, M2)", "its attention alone (M4)", "placeholder (M5)", "sink (M6)", "verdict")
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    rows = []
     for name in shipped_runs():
         data = json.loads((SHIPPED / name / "verdict.json").read_text(encoding="utf-8"))
         attention = {e["length"]: e["value"] for e in data["evidence"] if (e["arm"], e["name"]) == ("M4", "attention")}
@@ -93,37 +91,43 @@ def verdict_table() -> str:
             ]
             seen = attention.get(at["length"])
             cells.insert(1, "" if seen is None else _interval(seen["value"], [seen["low"], seen["high"]]))
-            lines.append(f"| {name} | {at['length']} | {' | '.join(cells)} | {at['verdict']} |")
-    return "\n".join(lines) + "\n"
+            rows.append((name, at["length"], *cells, at["verdict"]))
+    return _markdown(head, rows)
 
 
 def calibration_table() -> str:
     """Confusion and error rates, as Markdown, from `results/calibration.json`."""
     data = json.loads(CALIBRATION.read_text(encoding="utf-8"))
     labels = sorted({label for row in data["confusion"].values() for label in row})
-    lines = [f"| planted (* never used for tuning) | right | {' | '.join(labels)} |", "|---" * (2 + len(labels)) + "|"]
+    confusion = []
     for mechanism, row in data["confusion"].items():
         star = "" if mechanism in data["tuned_on"] else " *"
-        cells = " | ".join(str(row.get(label, "")) for label in labels)
-        lines.append(f"| {mechanism}{star} | {data['expected'][mechanism]} | {cells} |")
-    lines += ["", "| | measured | asked | met |", "|---|---|---|---|"]
+        confusion.append((mechanism + star, data["expected"][mechanism], *(row.get(label, "") for label in labels)))
+    rates = []
     for name, rate in data["rates"].items():
         asked = "" if rate["target"] is None else f"at most {rate['target']}"
-        lines.append(f"| {name} | {rate['hits']} of {rate['n']} | {asked} | {_yes(rate['met'])} |")
+        rates.append((name, f"{rate['hits']} of {rate['n']}", asked, _yes(rate["met"])))
     for name, error in data["share error"].items():
         found = f"mean {error['mean']:.3f}, largest {error['largest']:.3f}, "
         found += f"{error['above target']} of {error['n']} above"
-        lines.append(f"| share error, {name} | {found} | at most {error['target']} | {_yes(error['met'])} |")
+        rates.append((f"share error, {name}", found, f"at most {error['target']}", _yes(error["met"])))
     for name, row in data["coverage"].items():
         if row["intervals"]:
             low, high = row["target"]
             found = f"{row['rate']:.3f} of {row['intervals']}"
-            lines.append(f"| coverage of 95 % intervals, {name} | {found} | {low} to {high} | {_yes(row['met'])} |")
+            rates.append((f"coverage of 95 % intervals, {name}", found, f"{low} to {high}", _yes(row["met"])))
     for name, null in data["nulls"].items():
         if name != "margin":
-            found, within = null["99th percentile"], null["99th percentile"] <= data["nulls"]["margin"]
-            cells = f"{found:.3f} of {null['n']} | at most {data['nulls']['margin']} | {_yes(within)}"
-            lines.append(f"| 99th percentile of abs(rho), {name} | {cells} |")
+            found, margin = null["99th percentile"], data["nulls"]["margin"]
+            cells = (f"{found:.3f} of {null['n']}", f"at most {margin}", _yes(found <= margin))
+            rates.append((f"99th percentile of abs(rho), {name}", *cells))
+    head = ("planted (* never used for tuning)", "right", *labels)
+    return _markdown(head, confusion) + "\n" + _markdown(("", "measured", "asked", "met"), rates)
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines += [f"| {' | '.join(map(str, cells))} |" for cells in rows]
     return "\n".join(lines) + "\n"
 
 

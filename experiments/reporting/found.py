@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from experiments.circuit import Circuit
+from experiments.circuit import Circuit, lines_of
 from experiments.evaluate import Evaluate
 from experiments.reporting.part import Part, Picture, Source
 from experiments.reporting.reuse import found_beside
@@ -158,16 +158,13 @@ def _drawn(run: Run, data: dict) -> tuple[Picture, ...]:
 
     circuit = circuit_from_json(data["circuit"])
     graph = Circuit(run.name, length=data["options"]["length"]).graph(run, circuit, data)
-    worth = data["ablations"]["corrupted"]
-    one = {"sizes": [len(circuit)], **{k: [worth[k]] for k in ("values", "low", "high")}}
-    lines: dict[str, Any] = {name: SimpleNamespace(**line) for name, line in data["curves"].items()}
-    lines["this circuit"] = SimpleNamespace(**one)
     title = f"{run.name}: faithfulness of circuits by size"
     return (
         Picture(views.circuit(graph).view(), "Choose a part to see what it reads and writes; boxes carry what each "
                 "head was measured to do. An edge's colour is the sign of its score, its width the size."),
-        Picture(views.faithfulness(lines, data["possible_edges"], title), "1 is what the full model does, 0 what is "
-                "left without any edge. The star is the circuit above; random circuits of a size are the comparison."),
+        Picture(views.faithfulness(lines_of(data), data["possible_edges"], title), "1 is what the full model does, 0 "
+                "what is left without any edge. The star is the circuit above; random circuits of a size are the "
+                "comparison."),
     )  # fmt: skip
 
 

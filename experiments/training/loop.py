@@ -59,7 +59,7 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
         model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
     )
     if accelerator.is_main_process:
-        _claim(work, recipe)  # only now: a recipe that cannot be built leaves nothing behind
+        _claim(work, recipe, precision)  # only now: a recipe that cannot be built leaves nothing behind
     accelerator.wait_for_everyone()
     state = load_checkpoint(work, model, optimizer) or {"step": 0, "accuracy": {}}
     state.setdefault("cooldown_from", max(0, recipe.steps - recipe.cooldown))
@@ -117,6 +117,7 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
             "vocabulary": house_vocabulary().to_json(),
             "recipe": recipe.to_json(),
             "outcome": outcome,
+            "precision": precision,
             "training_seconds": round(state["seconds"], 1),
             "provenance": provenance_record(device=str(accelerator.device)),
         }
@@ -136,9 +137,10 @@ def _outcome(model: Any, check: Batch, accuracy: dict[str, float], steps: int) -
     return {"competent": competent, "step_accuracy": step_accuracy, "steps": steps, "token_accuracy": accuracy}
 
 
-def _claim(work: Path, recipe: Recipe) -> None:
+def _claim(work: Path, recipe: Recipe, precision: str) -> None:
     """Makes the working folder, or checks that the one there is of the same recipe."""
-    wanted = json.dumps({**recipe.to_json(), "threads": torch.get_num_threads()}, indent=1) + "\n"
+    means = {"threads": torch.get_num_threads(), "precision": precision}
+    wanted = json.dumps({**recipe.to_json(), **means}, indent=1) + "\n"
     path = work / "recipe.json"
     if not path.exists():
         write_whole(path, wanted)

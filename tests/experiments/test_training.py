@@ -96,7 +96,7 @@ def test_training_is_refused_where_a_run_or_another_recipe_is(tmp_path):
     with pytest.raises(ValueError, match="is there already"):
         train_run(RECIPE, tmp_path)
     work = tmp_path / "other" / f"{RECIPE.name}.training"
-    loop._claim(work, RECIPE)
+    loop._claim(work, RECIPE, "no")
     with pytest.raises(ValueError, match=r"another recipe .*lr 0.002 there, 0.1 now"):
         train_run(replace(RECIPE, lr=0.1), tmp_path / "other")
 
