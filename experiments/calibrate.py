@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+
+from experiments.jobs import Job, finished
 
 FOLDER = Path("mnemoscope-out") / "calibration"
 
@@ -70,18 +71,12 @@ class Calibrate:
             (self._file(again, m, self.seed), repeat, (m, self.seed, self.repetitions, self.prompts)) for m in repeated
         ]
         missing = [job for job in jobs if not job[0].exists()]
-        with (
-            ProcessPoolExecutor(self.workers, mp_context=_spawn(), initializer=_start_worker) as pool,
-            tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="case", file=sys.stderr, disable=None) as bar,
-        ):
-            futures = {pool.submit(work, *args): path for path, work, args in missing}
-            try:
-                for future in as_completed(futures):
-                    write_whole(futures[future], json.dumps(future.result()) + "\n")
-                    bar.update()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        waiting = {path.name: path for path, _, _ in missing}
+        bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="case", file=sys.stderr, disable=None)
+        with bar:
+            for job, result in finished((Job(path.name, work, args) for path, work, args in missing), self.workers):
+                write_whole(waiting[job.name], json.dumps(result) + "\n")
+                bar.update()
         rows = [json.loads(path.read_text(encoding="utf-8")) for path, _, _ in jobs]
         cases, repetitions = rows[: len(rows) - len(repeated)], rows[len(rows) - len(repeated) :]
         table = tally(cases, repetitions)
@@ -108,32 +103,6 @@ class Calibrate:
 
 # Coverage needs estimates that vary: mixtures, noise, and each role in turn.
 REPEATED = ("A1", "A2", "placeholder", "content-addressed placeholder", "sink", "bias sink", "unused", "mixture")
-
-
-def _spawn():
-    import multiprocessing
-
-    return multiprocessing.get_context("spawn")
-
-
-def _start_worker() -> None:
-    """One thread each (a pool shares the cores better than each would split small products), and no orphans."""
-    import os
-    import threading
-    import time
-
-    parent = os.getppid()
-
-    def follow_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=follow_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = "1"
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _report(table: dict) -> None:

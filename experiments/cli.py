@@ -16,6 +16,7 @@ from experiments.circuit import Circuit
 from experiments.evaluate import Evaluate
 from experiments.patch import Patch
 from experiments.report import Report
+from experiments.sweep import Sweep
 from experiments.train import Train
 from experiments.verdict import Verdict
 
@@ -28,6 +29,7 @@ Verb = (
     | Annotated[Circuit, tyro.conf.subcommand("circuit")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
 )
 
 

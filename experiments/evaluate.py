@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from probes.evidence import Accuracy
 
 
+# Bits, and digits of both operands: through the trained lengths and well past them (science 1).
+LENGTHS = {"parity": tuple(range(5, 61, 5)), "addition": (*range(2, 15, 2), 16, 18, 20)}
 OFFSET_LENGTHS = (15, 20, 30, 40, 60)
 # Every bit of every prompt is edited in turn: few prompts give many steps.
 OFFSET_PROMPTS = 16
@@ -31,8 +33,8 @@ class Evaluate:
     """Runs by name, such as parity-aligned-alibi, or folders that save_pretrained wrote."""
     format: str | None = None
     """Task to pose to a model that has no run.json, such as parity-aligned."""
-    lengths: tuple[int, ...] = tuple(range(5, 61, 5))
-    """Bits, or digits for addition."""
+    lengths: tuple[int, ...] = ()
+    """Bits, default 5 to 60, or digits of both operands, default 2 to 20."""
     offset_lengths: tuple[int, ...] | None = None
     """Lengths at which to ask which bit decides a step (parity with a scratchpad only); default those of
     15, 20, 30, 40 and 60 that are not longer than --lengths."""
@@ -54,23 +56,33 @@ class Evaluate:
             raise ValueError("name at least one run, such as parity-aligned-alibi")
         if self.out and len(self.runs) > 1:
             raise ValueError("--out takes one run's results; with several runs leave it out")
-        if not self.lengths:
-            raise ValueError("name at least one length")
         check_seed(self.seed)
         if self.prompts < 2:
             raise ValueError(f"--prompts must be at least 2; got {self.prompts}")
         loaded = [load(name, self.format) for name in self.runs]
         for run in loaded:  # everything is checked before the first forward pass
-            for length in (*self.lengths, *self.offsets_of(run)):
+            for length in (*self.lengths_of(run), *self.offsets_of(run)):
                 run.sample(1, length, 0)
         curves: dict[str, list[Accuracy]] = {}
         for run in loaded:
-            curves[run.name] = self.evaluate(run, result_folder(run, self.out))
+            folder = result_folder(run, self.out)
+            curves[run.name], written = self.measure(run, folder)
+            save_accuracy({run.name: curves[run.name]}, _trained(run), folder / "accuracy.svg")
+            if self.json:
+                print(json.dumps(written))
+            else:
+                self.show(run, curves[run.name], written["offsets"])
+                print(folder / "evaluation.json")
+                print(folder / "accuracy.svg")
         if len(loaded) > 1:
             from experiments.names import OUT
 
             save_accuracy(curves, _trained(loaded[0]), OUT / "accuracy-by-length.svg")
         return 0
+
+    def lengths_of(self, run: Run) -> tuple[int, ...]:
+        """The lengths that were asked for, or those usual for the run's task."""
+        return self.lengths or LENGTHS.get(run.format.task, LENGTHS["parity"])
 
     def offsets_of(self, run: Run) -> tuple[int, ...]:
         """Lengths at which the format has a bit for each step to read."""
@@ -78,22 +90,21 @@ class Evaluate:
             return ()
         if self.offset_lengths is not None:
             return self.offset_lengths
-        return tuple(n for n in OFFSET_LENGTHS if n <= max(self.lengths))
+        return tuple(n for n in OFFSET_LENGTHS if n <= max(self.lengths_of(run)))
 
-    def evaluate(self, run: Run, folder: Path) -> list[Accuracy]:
-        """One run: computes, writes and prints."""
+    def measure(self, run: Run, folder: Path) -> tuple[list[Accuracy], dict]:
+        """One run: computes and writes; the accuracies, and what evaluation.json says."""
         from tqdm import tqdm
 
-        from experiments.results import print_table, write_result
+        from experiments.results import write_result
         from probes.competence import accuracies, modes_of
         from probes.offsets import offsets_read
 
         rows: list[Accuracy] = []
-        offset_lengths = self.offsets_of(run)
+        lengths, offset_lengths = self.lengths_of(run), self.offsets_of(run)
         histograms: dict[int, dict[int | None, float]] = {}
-        with tqdm(total=len(self.lengths) + len(offset_lengths), desc=run.name, file=sys.stderr,
-                  disable=None) as bar:  # fmt: skip
-            for length in self.lengths:
+        with tqdm(total=len(lengths) + len(offset_lengths), desc=run.name, file=sys.stderr, disable=None) as bar:
+            for length in lengths:
                 batch = run.sample(self.prompts, length, seed=1000 * self.seed + length)
                 for mode in modes_of(batch):
                     rows += accuracies(run.raw, batch, mode)
@@ -112,20 +123,24 @@ class Evaluate:
             ],
         }
         written = write_result(folder / "evaluation.json", run, self.seed, data)
-        save_accuracy({run.name: rows}, _trained(run), folder / "accuracy.svg")
-        if self.json:
-            print(json.dumps(written))
-            return rows
-        modes = list(dict.fromkeys(row.mode for row in rows))
-        for mode in modes:
+        return rows, written
+
+    def show(self, run: Run, rows: list[Accuracy], offsets: list[dict]) -> None:
+        """Prints what was measured as tables."""
+        from experiments.results import print_table
+
+        for mode in dict.fromkeys(row.mode for row in rows):
             title = f"{run.name}, labels {mode}: value [95 % interval], {self.prompts} prompts a length"
             metrics = ("step", "exact", "final")
             table = []
-            for n in self.lengths:
+            for n in self.lengths_of(run):
                 by_metric = {r.metric: r for r in rows if r.length == n and r.mode == mode}
                 chance = " ".join(f"{by_metric[m].chance:.2g}" for m in metrics)
                 table.append([str(n), *(str(by_metric[m].estimate) for m in metrics), chance])
             print_table(title, ["length", "step accuracy", "exact match", "final", "chance"], table)
+        histograms: dict[int, dict[int | None, float]] = {}
+        for row in offsets:
+            histograms.setdefault(row["length"], {})[row["offset"]] = row["share"]
         if histograms:
             table = []
             for n, shares in histograms.items():
@@ -134,9 +149,6 @@ class Evaluate:
                 table.append([str(n), f"{shares.get(0, 0.0):.3f}", top])
             title = f"offset of the bit whose edit flips a step's answer (0 is right), {OFFSET_PROMPTS} prompts at most"
             print_table(title, ["length", "at 0", "most frequent"], table)
-        print(folder / "evaluation.json")
-        print(folder / "accuracy.svg")
-        return rows
 
 
 def save_accuracy(curves: dict[str, list[Accuracy]], trained: int | None, path: Path) -> None:

@@ -62,11 +62,11 @@ def work_folder(folder: Path, run: Run, what: str, options: object) -> Path:
     return work
 
 
-def write_result(path: Path, run: Run, seed: int, data: dict) -> dict:
+def write_result(path: Path, run: Run, seed: int, data: dict, indent: int | None = 1) -> dict:
     """Writes a result with the run, its weights, seed, versions and command that made it; returns what was written."""
     whole = {"version": RESULT_VERSION, "run": run.name, "format": str(run.format), "seed": seed}
     whole |= {"weights": weights_of(run), "provenance": provenance_record(), **data}
-    write_whole(path, json.dumps(whole, indent=1) + "\n")
+    write_whole(path, json.dumps(whole, indent=indent) + "\n")
     return whole
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from experiments.training.loop import Trained
+    from experiments.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -47,19 +51,12 @@ class Train:
         """Trains; status 0 also when the model did not learn, which is a result."""
         import torch
 
-        from experiments.results import writable_folder
-        from experiments.training.loop import train_run
-
         if self.threads is not None:
             if self.threads < 1:
                 raise ValueError(f"--threads must be at least 1; got {self.threads}")
             torch.set_num_threads(self.threads)
-        precision = self.precision
-        if precision is None:
-            precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-        recipe = self.recipe()
-        trained = train_run(recipe, writable_folder(self.out), precision)
-        reached = f"step accuracy {trained.step_accuracy:.3f} at length {recipe.longest}, {trained.steps} steps"
+        trained = self.trained()
+        reached = f"step accuracy {trained.step_accuracy:.3f} at length {self.recipe().longest}, {trained.steps} steps"
         if trained.competent:
             print(f"learned: {reached}")
         else:
@@ -68,7 +65,19 @@ class Train:
         print(f"next: mnemoscope evaluate {trained.folder}", file=sys.stderr)
         return 0
 
-    def recipe(self):
+    def trained(self) -> Trained:
+        """Trains with the threads that there are."""
+        import torch
+
+        from experiments.results import writable_folder
+        from experiments.training.loop import train_run
+
+        precision = self.precision
+        if precision is None:
+            precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+        return train_run(self.recipe(), writable_folder(self.out), precision)
+
+    def recipe(self) -> Recipe:
         """The recipe that these options mean."""
         from experiments.training.recipe import Recipe
         from interp.models import ModelConfig

@@ -113,14 +113,12 @@ def accuracy_part(run: Run, options: Report, work: Path, step: Callable[[str], N
     data, sources, notes = beside(run, "evaluate", "evaluation.json", options)
     if data is None:
         usual = Evaluate((run.name,))
-        lengths = fitting(run, (10, 20, 40) if options.quick else usual.lengths) or default_lengths(run)
+        lengths = fitting(run, (10, 20, 40) if options.quick else usual.lengths_of(run)) or default_lengths(run)
         offsets = fitting(run, (20, 40)) if options.quick else None
         prompts = QUICK_PROMPTS if options.quick else usual.prompts
         verb = Evaluate((run.name,), lengths=lengths, offset_lengths=offsets, prompts=prompts, seed=options.seed)
         folder = work / "evaluate"
-        with contextlib.redirect_stdout(io.StringIO()):
-            verb.evaluate(run, folder)
-        data = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        _, data = verb.measure(run, folder)
         more = f" --lengths {' '.join(map(str, lengths))} --prompts {prompts}"
         command = f"mnemoscope evaluate {options.said(run)} --seed {options.seed}{more}"
         sources = (Source("evaluation", command, options.seed, now(options)),)

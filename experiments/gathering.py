@@ -1,0 +1,118 @@
+"""What do all runs of a zoo say together? One tidy table, and one verdict a configuration, over its seeds."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.provenance import provenance_record
+from interp.models import write_whole
+from interp.models.folder import read_record
+from probes.decision import verdict
+from probes.evidence import Interval
+from probes.findings import MARGINS
+from probes.keeping import battery_from_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLE, VERDICTS = "results.parquet", "verdicts.json"
+COLUMNS = ("run", "task", "format", "family", "seed", "rehearsal", "trained_to", "learned", "posed", "length", "mode",
+           "metric", "value", "low", "high", "chance", "n")  # fmt: skip
+NOWHERE = float("nan")
+
+
+def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
+    """Reads every run in a folder and writes results.parquet and verdicts.json there, whole or not at all.
+
+    The table has a row for each run, posed format, length, mode and metric: accuracies ("step", "exact", "final",
+    "free step"; mode "forced" or "written"), the share of steps that read a bit at an offset ("offset +1", "offset
+    none"), and the roles of one model ("rho anchor" and so on, with 95 % intervals over its prompts). `learned` says
+    whether the run is competent at its longest trained length; runs that are not are in the table too. Verdicts are
+    over the seeds that learned, by `<task>-<format>-<family>`. Raises `ValueError` for a damaged file.
+    """
+    import pandas as pd
+
+    rows: list[tuple] = []
+    batteries: dict[str, dict[str, Any]] = {}
+    for run in sorted(p.parent for p in folder.glob("*/run.json")):
+        record = read_record(run)
+        assert record is not None
+        about = _about(run.name, record)
+        rows += [(*about.values(), *row) for row in _rows(run, record["format"])]
+        kind = f"{about['task']}-{about['format']}-{about['family']}"
+        entry = batteries.setdefault(kind, {"models": [], "learned": 0, "of": 0, "batteries": []})
+        entry["of"] += 1
+        entry["learned"] += about["learned"]
+        if about["learned"] and (found := _read(run / "battery.json")):
+            entry["models"].append(run.name)
+            entry["batteries"].append(battery_from_json(found["battery"]))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    fresh = folder / f".{TABLE}.{os.getpid()}"
+    try:
+        table.to_parquet(fresh, index=False)
+        fresh.replace(folder / TABLE)
+    finally:
+        fresh.unlink(missing_ok=True)
+    verdicts = {kind: _judged(entry) for kind, entry in sorted(batteries.items())}
+    text = {"version": 1, "provenance": provenance_record(), "verdicts": verdicts}
+    write_whole(folder / VERDICTS, json.dumps(text) + "\n")
+    return table, verdicts
+
+
+def _judged(entry: dict[str, Any]) -> dict:
+    """The verdict over the seeds that learned; without one, why there is none."""
+    several, why = entry.pop("batteries"), None
+    if not entry["learned"]:
+        why = "not applicable: no seed learned the task"
+    elif not several:
+        why = "not measured yet"
+    elif not any(m.evidence or m.refusal is None for b in several for m in b.measured):
+        why = f"not applicable: {several[0].measured[0].refusal}"
+    return {**entry, "verdict": None if why else verdict(several).to_json(), "why": why}
+
+
+def _about(name: str, record: dict) -> dict[str, Any]:
+    task, _, fmt = record["format"].partition("-")
+    recipe, outcome = record["recipe"], record["outcome"]
+    return {
+        "run": name, "task": task, "format": fmt, "family": recipe["model"]["family"], "seed": recipe["seed"],
+        "rehearsal": recipe["rehearsal"], "trained_to": recipe["longest"], "learned": outcome["competent"],
+    }  # fmt: skip
+
+
+def _rows(run: Path, own: str) -> Iterator[tuple]:
+    """What comes after `learned`: posed, length, mode, metric, value, low, high, chance, n."""
+    if found := _read(run / "evaluation.json"):
+        for row in found["accuracy"]:
+            yield own, row["length"], row["mode"], row["metric"], *_bounds(row), row["chance"], row["n"]
+        for row in found["offsets"]:
+            offset = "none" if row["offset"] is None else f"{row['offset']:+d}"
+            share = (row["share"], NOWHERE, NOWHERE)
+            yield own, row["length"], "", f"offset {offset}", *share, NOWHERE, found["offset_prompts"]
+    if found := _read(run / "transfer.json"):
+        for row in found["accuracy"]:
+            yield row["posed"], row["length"], row["mode"], row["metric"], *_bounds(row), row["chance"], row["n"]
+    if found := _read(run / "battery.json"):
+        for at in verdict(battery_from_json(found["battery"])).lengths:
+            for role, what in at.roles.items():
+                if isinstance(what.rho, Interval):
+                    rho = (what.rho.value, what.rho.low, what.rho.high)
+                    yield own, at.length, "", f"rho {role}", *rho, MARGINS.rho, found["battery"]["prompts"]
+
+
+def _bounds(row: dict) -> tuple[float, float, float]:
+    return row["value"], row["low"], row["high"]
+
+
+def _read(path: Path) -> dict | None:
+    """A result beside a run; None where it has not been made yet."""
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}; remove it to make it again") from error

@@ -1,0 +1,191 @@
+"""`mnemoscope sweep`: trains, evaluates and measures every model of the zoo, and gathers what came out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from experiments.grid import grid
+from experiments.jobs import Job, finished
+
+if TYPE_CHECKING:
+    from experiments.train import Train
+    from interp.models import Run
+
+FOLDER = Path("mnemoscope-out") / "zoo"
+Precision = Literal["no", "bf16"]
+# What the same weights are posed, and at which lengths: in and past the trained range.
+POSED = {
+    "parity": ("scratchpad", "aligned", "nonaligned", "numeric", "constant", "cyclic"),
+    "addition": ("none", "aligned", "zeropad", "nonaligned"),
+}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Train, evaluate and judge a grid of models: task x format x family x seed (`experiments/grid.py`).
+
+    What is there is not done again: a run's folder is a trained model, and each of its files a finished stage. So the
+    same command goes on where a killed one stopped, and a larger grid takes over what a smaller one has done. Then
+    writes results.parquet, a row for each run, length, mode and metric, and verdicts.json, over the seeds.
+    """
+
+    groups: tuple[str, ...] = ()
+    """Parts of the grid by name, such as confirmatory or gaps; default all."""
+    seeds: tuple[int, ...] = ()
+    """Only these seeds; default all of the groups."""
+    stages: tuple[str, ...] = ()
+    """train, evaluate, transfer, battery; default all. Earlier stages that are missing are not made up for."""
+    steps: int | None = None
+    """Most optimiser steps of each training, for a trial; default the recipe's."""
+    prompts: int = 128
+    """Prompts of the battery at each length."""
+    precision: Precision | None = None
+    """Mixed precision of training; default bf16 on a GPU that has it, else no."""
+    workers: int = 2
+    """Processes, one thread each."""
+    out: Path = FOLDER
+    """Folder of the zoo, a folder a run."""
+    dry_run: bool = False
+    """Only say what is there and what is missing."""
+
+    def run(self) -> int:
+        """Does what is missing; status 1 when a run could not be finished, which is named."""
+        from tqdm import tqdm
+
+        from experiments.gathering import TABLE, gather
+        from experiments.results import writable_folder
+
+        stages = self._stages()
+        runs = grid(self.groups, self.seeds)
+        if self.prompts < 24:
+            raise ValueError(f"--prompts must be at least 24; got {self.prompts}")
+        if self.workers < 1:
+            raise ValueError(f"--workers must be at least 1; got {self.workers}")
+        missing = {train: [s for s in stages if not (self.out / name_of(train) / STAGES[s]).exists()] for train in runs}
+        total, left = len(runs) * len(stages), sum(map(len, missing.values()))
+        print(f"{len(runs)} runs, {total - left} of {total} stages are there, {left} to do")
+        if self.dry_run:
+            for train, lacking in missing.items():
+                print(f"{name_of(train)}: {', '.join(lacking) or 'done'}")
+            return 0
+        out = writable_folder(self.out)
+        failed: dict[str, str] = {}
+        first = [job for train, lacking in missing.items() if (job := self._job(train, lacking))]
+
+        def follow(job: Job, error: str | None) -> Iterable[Job]:
+            train, lacking = job.args[1], job.args[-1]
+            if error is not None:
+                failed[name_of(train)] = error
+                return ()
+            following = self._job(train, lacking[1:])
+            return () if following is None else (following,)
+
+        with tqdm(total=total, initial=total - left, unit="stage", file=sys.stderr, disable=None) as bar:
+            for job, error in finished(first, self.workers, follow):
+                bar.update()
+                bar.set_description(job.name)
+                if error is not None:
+                    tqdm.write(f"{job.name}: {error}", file=sys.stderr)
+        table, verdicts = gather(out)
+        learned = dict(zip(table["run"], table["learned"], strict=True))
+        print(f"{out / TABLE}: {len(table)} rows of {len(learned)} runs")
+        print(f"{sum(learned.values())} of {len(learned)} runs learned their trained lengths")
+        for name, entry in verdicts.items():
+            said = entry["verdict"]["verdict"] if entry["verdict"] else entry["why"]
+            print(f"{name}: {entry['learned']} of {entry['of']} learned; {said}")
+        for name, error in failed.items():
+            print(f"NOT finished: {name}: {error}", file=sys.stderr)
+        return 1 if failed else 0
+
+    def _stages(self) -> tuple[str, ...]:
+        if unknown := sorted(set(self.stages) - set(STAGES)):
+            raise ValueError(f"unknown stages {', '.join(unknown)}; stages are {', '.join(STAGES)}")
+        return tuple(s for s in STAGES if not self.stages or s in self.stages)
+
+    def _job(self, train: Train, lacking: list[str]) -> Job | None:
+        """The first of the missing stages of a run."""
+        if not lacking:
+            return None
+        options = {"precision": self.precision, "steps": self.steps, "prompts": self.prompts}
+        return Job(f"{name_of(train)} {lacking[0]}", do_stage, (self.out, train, options, lacking))
+
+
+def name_of(train: Train) -> str:
+    """The folder of a run of the grid."""
+    return f"{train.name}-seed{train.seed}"
+
+
+def do_stage(out: Path, train: Train, options: dict, lacking: list[str]) -> str | None:
+    """Does the first of the stages that a run lacks; what went wrong, or None. Runs in a worker."""
+    from experiments.cli import one_line, quiet
+
+    quiet()
+    work: dict[str, Callable[[], Any]] = {
+        "train": partial(_train, out, train, options),
+        "evaluate": partial(_evaluate, out / name_of(train)),
+        "transfer": partial(_transfer, out / name_of(train), options["prompts"]),
+        "battery": partial(_battery, out / name_of(train), options["prompts"]),
+    }
+    try:
+        work[lacking[0]]()
+    except (ValueError, OSError) as error:  # one run's trouble is not the others'
+        return one_line(error)
+    return None
+
+
+def _train(out: Path, train: Train, options: dict) -> None:
+    from dataclasses import replace
+
+    if options["steps"] is not None:
+        train = replace(train, steps=options["steps"])
+    replace(train, out=out, precision=options["precision"]).trained()
+
+
+def _evaluate(folder: Path) -> None:
+    from experiments import load
+    from experiments.evaluate import Evaluate
+
+    Evaluate((str(folder),)).measure(load(folder), folder)
+
+
+def _transfer(folder: Path, prompts: int) -> None:
+    """Poses the other formats of the task to the same weights, labels forced."""
+    from experiments import load
+    from experiments.results import write_result
+    from experiments.verdict import default_lengths
+    from probes.competence import accuracies
+
+    run = load(folder)
+    rows = []
+    for fmt in POSED[run.format.task]:
+        posed = load(folder, f"{run.format.task}-{fmt}")
+        for length in default_lengths(posed):
+            if str(posed.format) != str(run.format):
+                found = accuracies(posed.raw, posed.sample(prompts, length, seed=length), "forced")
+                rows += [{"posed": str(posed.format), **row.to_json()} for row in found]
+    write_result(folder / STAGES["transfer"], run, 0, {"prompts": prompts, "accuracy": rows})
+
+
+def _battery(folder: Path, prompts: int) -> None:
+    """Measures every arm at a trained length and past it; a format without labels gets its competence alone."""
+    from experiments import load
+    from experiments.results import write_result
+    from experiments.verdict import default_lengths
+    from probes import battery
+    from probes.arms import ARMS
+    from probes.keeping import battery_to_json
+
+    run: Run = load(folder)
+    found = battery(run, default_lengths(run), seed=0, prompts=prompts, arms=ARMS)
+    write_result(folder / STAGES["battery"], run, 0, {"battery": battery_to_json(found)}, indent=None)
+
+
+# A stage is done when its file is there; files are written whole or not at all, training's last.
+STAGES = {
+    "train": "run.json", "evaluate": "evaluation.json", "transfer": "transfer.json", "battery": "battery.json",
+}  # fmt: skip
