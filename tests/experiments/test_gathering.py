@@ -1,0 +1,95 @@
+"""What lies beside runs becomes one table and one verdict a configuration; nothing is left out."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.gathering import COLUMNS, gather
+from experiments.training.recipe import Recipe
+from interp.models import ModelConfig
+from interp.tasks import house_vocabulary
+from probes.findings import ROLES
+from probes.keeping import battery_to_json
+from tests.probes.test_decision import ANCHOR, evidence, one
+
+ACCURACY = {"value": 0.9, "low": 0.8, "high": 0.95, "chance": 0.5, "n": 256}
+
+
+def put(folder: Path, seed: int, fmt: str = "parity-aligned", learned: bool = True, **files: dict) -> Path:
+    """A run without weights, and the results that are named."""
+    recipe = Recipe(fmt, ModelConfig("alibi"), seed)
+    run = folder / recipe.name
+    run.mkdir(parents=True)
+    outcome = {"competent": learned, "step_accuracy": 0.5 + 0.5 * learned, "steps": 3000}
+    record = {"version": 1, "format": fmt, "vocabulary": house_vocabulary().to_json(), "recipe": recipe.to_json()}
+    (run / "run.json").write_text(json.dumps({**record, "outcome": outcome}))
+    for name, data in files.items():
+        (run / f"{name}.json").write_text(json.dumps(data))
+    return run
+
+
+def evaluation(value: float = 0.9) -> dict:
+    row = {"metric": "step", "mode": "forced", "length": 20, **ACCURACY, "value": value}
+    offsets = [{"length": 20, "offset": 0, "share": 0.75}, {"length": 20, "offset": None, "share": 0.2},
+               {"length": 20, "offset": -3, "share": 0.05}]  # fmt: skip
+    return {"accuracy": [row], "offsets": offsets, "offset_prompts": 16}
+
+
+def kept(name: str) -> dict:
+    from dataclasses import replace
+
+    return {"battery": battery_to_json(replace(one(evidence(**ANCHOR)), name=name))}
+
+
+def test_one_row_a_run_length_mode_and_metric(tmp_path):
+    posed = {"posed": "parity-constant", "metric": "exact", "mode": "forced", "length": 40, **ACCURACY}
+    transfer = {"accuracy": [posed]}
+    put(tmp_path, 2, evaluation=evaluation(), transfer=transfer, battery=kept("a"))
+    put(tmp_path, 3, fmt="parity-constant", learned=False, evaluation=evaluation(0.5))
+    table, _ = gather(tmp_path)
+    assert tuple(table.columns) == COLUMNS
+    assert pd.read_parquet(tmp_path / "results.parquet").equals(table)
+    first = table[table["run"] == "parity-aligned-alibi-seed2"].set_index(["posed", "metric"])["value"]
+    roles = [("parity-aligned", f"rho {role}") for role in ROLES]
+    assert first.drop(index=roles).to_dict() == {
+        ("parity-aligned", "step"): 0.9, ("parity-aligned", "offset +0"): 0.75, ("parity-aligned", "offset none"): 0.2,
+        ("parity-aligned", "offset -3"): 0.05, ("parity-constant", "exact"): 0.9,
+    }  # fmt: skip
+    assert first["parity-aligned", "rho anchor"] == pytest.approx(1.0)
+    failed = table[table["run"] == "parity-constant-alibi-seed3"]
+    assert not failed["learned"].any()
+    assert failed["seed"].unique().tolist() == [3]
+
+
+def test_verdicts_are_over_the_seeds_that_learned(tmp_path):
+    for seed in range(2, 10):
+        put(tmp_path, seed, learned=seed != 5, battery=kept(f"seed{seed}"))
+    put(tmp_path, 2, fmt="parity-cyclic", learned=False)
+    put(tmp_path, 2, fmt="parity-numeric")
+    _, verdicts = gather(tmp_path)
+    aligned = verdicts["parity-aligned-alibi"]
+    assert (aligned["learned"], aligned["of"], len(aligned["models"])) == (7, 8, 7)
+    assert aligned["verdict"]["verdict"] == "anchor"
+    assert aligned["verdict"]["replication"] == "models"
+    assert "seed5" not in aligned["verdict"]["models"]
+    assert verdicts["parity-cyclic-alibi"]["why"] == "not applicable: no seed learned the task"
+    assert verdicts["parity-numeric-alibi"]["why"] == "not measured yet"
+    written = json.loads((tmp_path / "verdicts.json").read_text())
+    assert written["verdicts"] == json.loads(json.dumps(verdicts))
+    assert written["provenance"]["versions"]["mnemoscope"]
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    run = put(tmp_path, 2)
+    (run / "evaluation.json").write_text('{"accuracy": [')
+    with pytest.raises(ValueError, match=r"evaluation.json is damaged.*remove it to make it again"):
+        gather(tmp_path)
+
+
+def test_nothing_is_an_empty_table(tmp_path):
+    table, verdicts = gather(tmp_path)
+    assert len(table) == 0
+    assert tuple(table.columns) == COLUMNS
+    assert verdicts == {}

@@ -1,0 +1,40 @@
+"""The grid has every configuration that is asked for, each once."""
+
+import pytest
+
+from experiments.grid import CONFIRMING, GROUPS, grid
+from interp.models import FAMILIES
+from interp.tasks import known_formats
+
+
+def test_every_run_is_there_once_and_can_be_built():
+    runs = [(t.name, t.seed) for t in grid()]
+    assert len(set(runs)) == len(runs)
+    assert {t.recipe().name for t in grid()} == {f"{name}-seed{seed}" for name, seed in runs}
+    assert [seed for _, seed in runs] == sorted(seed for _, seed in runs)
+
+
+def test_every_format_and_family_has_three_seeds_or_more():
+    seeds = {}
+    for train in grid():
+        seeds.setdefault(train.name, set()).add(train.seed)
+    for fmt in (f for f in known_formats() if not f.startswith("recall")):
+        assert len(seeds[f"{fmt}-alibi"]) >= 3
+    for family in FAMILIES:
+        for fmt in ("scratchpad", "aligned"):
+            assert len(seeds[f"parity-{fmt}-{family}"]) >= 3
+
+
+def test_what_confirms_was_not_looked_at():
+    """Seed 1 is the shipped run that tests, notebooks and circuits were written beside."""
+    assert 1 not in CONFIRMING
+    assert len(GROUPS["confirmatory"]) >= 8
+
+
+def test_parts_of_the_grid():
+    assert {t.seed for t in grid(seeds=(2,))} == {2}
+    assert {t.name for t in grid(("gaps",))} == {f"parity-gap{g}-alibi" for g in (1, 2, 4, 8)}
+    with pytest.raises(ValueError, match="unknown groups gap; groups are confirmatory"):
+        grid(("gap",))
+    with pytest.raises(ValueError, match=r"no run of these groups has seed 1; seeds are 2, 3, 4"):
+        grid(("gaps",), (1,))
