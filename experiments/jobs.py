@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 # A job whose workers die this often is at fault itself: it takes more memory than there is, say.
 MOST_LOSSES = 3
@@ -33,22 +33,44 @@ class LostWorker(Exception):
     """The process that did a job is gone; nothing is known of the job."""
 
 
+class Engine(Protocol):
+    """Where jobs are done: `workers` at once. What `submit` gives stands for the job until it has ended."""
+
+    workers: int
+
+    def submit(self, job: Job) -> Any:
+        """Begins a job."""
+        ...
+
+    def wait(self, handles: list[Any]) -> list[Any]:
+        """The jobs that have ended, at least one."""
+        ...
+
+    def result(self, handle: Any) -> Any:
+        """What a job returned; its own exception, or `LostWorker`."""
+        ...
+
+    def stop(self, at_once: bool) -> None:
+        """Ends the workers; `at_once` where jobs are running that nobody waits for any more."""
+        ...
+
+
 def finished(
-    jobs: Iterable[Job], workers: int, follow: Callable[[Job, Any], Iterable[Job]] = lambda job, result: ()
+    jobs: Iterable[Job],
+    workers: int | Engine,
+    follow: Callable[[Job, Any], Iterable[Job]] = lambda job, result: (),
 ) -> Iterator[tuple[Job, Any]]:
-    """Yields each job and what it returned, as they end, from `workers` processes of one thread each.
+    """Yields each job and what it returned, as they end, from `workers` processes of one thread each, or an engine.
 
     `follow` gives the jobs that a result makes possible; they come before those that wait. A job whose worker dies
     is done again by another, at most three times. A job's own exception ends everything, as Ctrl-C does: workers are
     stopped at once. Raises `ValueError` for fewer than one worker, `ChildProcessError` for a job that kills them.
     """
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1; got {workers}")
-    waiting, losses = deque(jobs), Counter[str]()
-    engine, running = Processes(workers), dict[Any, Job]()
+    engine: Engine = Processes(workers) if isinstance(workers, int) else workers
+    waiting, losses, running = deque(jobs), Counter[str](), dict[Any, Job]()
     try:
         while waiting or running:
-            while waiting and len(running) < workers:
+            while waiting and len(running) < engine.workers:
                 job = waiting.popleft()
                 running[engine.submit(job)] = job
             for handle in engine.wait(list(running)):
@@ -72,6 +94,8 @@ class Processes:
     """Processes of this machine. One that dies takes the others' jobs with it, which are then done again too."""
 
     def __init__(self, workers: int) -> None:
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1; got {workers}")
         self.workers = workers
         self.pool = self._begin()
 
@@ -80,8 +104,7 @@ class Processes:
         return ProcessPoolExecutor(self.workers, mp_context=spawn, initializer=start_worker)
 
     def submit(self, job: Job) -> Future:
-        """Begins a job, with new processes where one of the old ones has died."""
-        try:
+        try:  # with new processes where one of the old ones has died
             return self.pool.submit(job.work, *job.args)
         except BrokenProcessPool:
             self.pool.shutdown(wait=False)
@@ -89,18 +112,15 @@ class Processes:
             return self.pool.submit(job.work, *job.args)
 
     def wait(self, handles: list[Future]) -> list[Future]:
-        """The jobs that have ended, at least one."""
         return list(wait(handles, return_when=FIRST_COMPLETED).done)
 
     def result(self, handle: Future) -> Any:
-        """What a job returned; its own exception, or `LostWorker`."""
         try:
             return handle.result()
         except BrokenProcessPool as error:
             raise LostWorker from error
 
     def stop(self, at_once: bool) -> None:
-        """Ends the processes; `at_once` where jobs are running that nobody waits for any more."""
         if at_once:
             for process in multiprocessing.active_children():
                 process.terminate()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.grid import grid
-from experiments.jobs import Job, finished
+from experiments.jobs import Engine, Job, Processes, finished
 
 if TYPE_CHECKING:
     from experiments.train import Train
@@ -46,8 +46,12 @@ class Sweep:
     """Prompts of the battery at each length."""
     precision: Precision | None = None
     """Mixed precision of training; default bf16 on a GPU that has it, else no."""
-    workers: int = 2
-    """Processes, one thread each."""
+    workers: int | None = None
+    """Processes, one thread each; default 2, or every CPU of a Ray cluster."""
+    engine: Literal["local", "ray"] = "local"
+    """Processes of this machine, or workers of a Ray cluster that is there; its nodes must share --out."""
+    gpus: float = 0.0
+    """GPUs a worker, with --engine ray; 0.125 puts eight on each."""
     out: Path = FOLDER
     """Folder of the zoo, a folder a run."""
     dry_run: bool = False
@@ -64,7 +68,7 @@ class Sweep:
         runs = grid(self.groups, self.seeds)
         if self.prompts < 24:
             raise ValueError(f"--prompts must be at least 24; got {self.prompts}")
-        if self.workers < 1:
+        if self.workers is not None and self.workers < 1:
             raise ValueError(f"--workers must be at least 1; got {self.workers}")
         missing = {train: [s for s in stages if not (self.out / name_of(train) / STAGES[s]).exists()] for train in runs}
         total, left = len(runs) * len(stages), sum(map(len, missing.values()))
@@ -86,7 +90,7 @@ class Sweep:
             return () if following is None else (following,)
 
         with tqdm(total=total, initial=total - left, unit="stage", file=sys.stderr, disable=None) as bar:
-            for job, error in finished(first, self.workers, follow):
+            for job, error in finished(first, self._engine(), follow):
                 bar.update()
                 bar.set_description(job.name)
                 if error is not None:
@@ -102,6 +106,13 @@ class Sweep:
             print(f"NOT finished: {name}: {error}", file=sys.stderr)
         return 1 if failed else 0
 
+    def _engine(self) -> Engine:
+        if self.engine == "local":
+            return Processes(self.workers or 2)
+        from experiments.on_ray import OnRay
+
+        return OnRay(self.workers, self.gpus)
+
     def _stages(self) -> tuple[str, ...]:
         if unknown := sorted(set(self.stages) - set(STAGES)):
             raise ValueError(f"unknown stages {', '.join(unknown)}; stages are {', '.join(STAGES)}")
@@ -112,7 +123,7 @@ class Sweep:
         if not lacking:
             return None
         options = {"precision": self.precision, "steps": self.steps, "prompts": self.prompts}
-        return Job(f"{name_of(train)} {lacking[0]}", do_stage, (self.out, train, options, lacking))
+        return Job(f"{name_of(train)} {lacking[0]}", do_stage, (self.out.resolve(), train, options, lacking))
 
 
 def name_of(train: Train) -> str:
