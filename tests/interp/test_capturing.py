@@ -65,7 +65,7 @@ def taken_apart(raw: PreTrainedModel, batch: Batch) -> dict[str, dict[int, Tenso
     resid, at = anatomy.embed(batch.tokens), torch.arange(batch.n_pos)
     for i, block in enumerate(anatomy.blocks):
         q, k, v = block.project(resid)
-        pattern = anatomy.pattern(q, k, at, at)
+        pattern = anatomy.pattern(block, q, k, at, at)
         z = anatomy.mix(pattern, v)
         mid = resid + block.attn_out(z)
         mlp_out = block.mlp_out(resid if block.parallel else mid)
