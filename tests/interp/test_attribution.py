@@ -23,8 +23,8 @@ KINDS: tuple[Literal["signed", "absolute", "l2"], ...] = ("signed", "absolute", 
 # Central differences in float64: their relative step, and their largest error relative to the largest cell.
 # GPT-2 computes in float64 throughout. The others take softmax, rotary tables (GPT-NeoX, Llama) or RMSNorm
 # (Llama) in float32, so that a difference carries noise of about 1e-7 / step. OPT is left out: ReLU has kinks.
-STEP = {"absolute": 1e-4, "rotary": 1e-2, "none": 1e-2, "alibi": 1e-2, "llama": 1e-2}
-TOLERANCE = {"absolute": 1e-7, "rotary": 1e-3, "none": 1e-3, "alibi": 1e-3, "llama": 1e-3}
+STEP = {"absolute": 1e-4, "rotary": 1e-2, "none": 1e-2, "alibi": 1e-2, "alibi_sink": 1e-2, "llama": 1e-2}
+TOLERANCE = {"absolute": 1e-7, "rotary": 1e-3, "none": 1e-3, "alibi": 1e-3, "alibi_sink": 1e-3, "llama": 1e-3}
 
 
 def tiny(family: str, n_layers: int = 2) -> PreTrainedModel:
