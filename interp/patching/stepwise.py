@@ -20,7 +20,7 @@ from interp.patching.metrics import Metric
 from interp.tasks import Batch, Role
 
 # q and k are before rotation; k and v have the key-value heads; "mlp_in" is what the MLP alone reads. Where there is a
-# key sink, "scores" and "pattern" are without it.
+# key sink, "pattern" is without its column, and "scores" are less its logit: they alone decide the pattern.
 Site = Literal["resid_pre", "q", "k", "v", "scores", "pattern", "z", "attn_out", "mlp_in", "mlp_out"]
 SITES: tuple[Site, ...] = get_args(Site)
 Place = tuple[Site, int]
@@ -60,8 +60,11 @@ def walk(
         resid = step.at("resid_pre", resid)
         q, k, v = (step.at(site, x) for site, x in zip(("q", "k", "v"), block.project(resid), strict=True))
         turned = anatomy.rotate(q, positions), anatomy.expand_heads(anatomy.rotate(k, positions))
-        scores = step.at("scores", torch.einsum("...dhe,...she->...hds", *turned) * anatomy.scale + bias)
-        pattern = step.at("pattern", anatomy.softmax(scores, anatomy.sink(block, turned[0], positions)))
+        scores = torch.einsum("...dhe,...she->...hds", *turned) * anatomy.scale + bias
+        sink = anatomy.sink(block, turned[0], positions)
+        if sink is not None:  # whoever sets the scores sets the pattern
+            scores, sink = scores - sink, torch.zeros_like(sink)
+        pattern = step.at("pattern", anatomy.softmax(step.at("scores", scores), sink))
         z = step.at("z", anatomy.mix(pattern, v))
         mid = resid + step.at("attn_out", block.attn_out(z))
         mlp_in = step.at("mlp_in", resid if block.parallel else mid)
