@@ -62,9 +62,9 @@ def walk(
         turned = anatomy.rotate(q, positions), anatomy.expand_heads(anatomy.rotate(k, positions))
         scores = torch.einsum("...dhe,...she->...hds", *turned) * anatomy.scale + bias
         sink = anatomy.sink(block, turned[0], positions)
-        if sink is not None:  # whoever sets the scores sets the pattern
-            scores, sink = scores - sink, torch.zeros_like(sink)
-        pattern = step.at("pattern", anatomy.softmax(step.at("scores", scores), sink))
+        # Less the sink's logit, so that whoever sets the scores sets the pattern; back up, to round as the model does.
+        scores = step.at("scores", scores) if sink is None else step.at("scores", scores - sink) + sink
+        pattern = step.at("pattern", anatomy.softmax(scores, sink))
         z = step.at("z", anatomy.mix(pattern, v))
         mid = resid + step.at("attn_out", block.attn_out(z))
         mlp_in = step.at("mlp_in", resid if block.parallel else mid)
