@@ -23,7 +23,7 @@ class Train:
     """
 
     name: Annotated[str, tyro.conf.Positional]
-    """<task>-<format>-<family>, such as parity-aligned-alibi; families are alibi, rotary, none, absolute."""
+    """<task>-<format>-<family>, such as parity-aligned-alibi; families: alibi, rotary, none, absolute, alibi_sink."""
     seed: int = 1
     """Initialisation and data order."""
     out: Path = Path("mnemoscope-out")

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from interp.models.anatomy import TOLERANCE, Anatomy, anatomy_of
+from interp.models.anatomy import TOLERANCE, Anatomy, Block, anatomy_of
 from interp.models.bridge import raw_of
 from interp.patching.stepwise import Place, Site, walk
 from interp.tasks import Batch
@@ -245,11 +245,11 @@ def _tail_class() -> type:
                 k, v = (self.kept[s, layer][index].index_put((here, window), x) for s, x in (("k", k), ("v", v)))
                 if layer == len(anatomy.blocks) - 1:  # of the last layer only the answer is read
                     q, resid, window = q[here, read_at], resid[here, read_at], read.unsqueeze(1)
-                mid = resid + block.attn_out(self._attend(q, k, v, window))
+                mid = resid + block.attn_out(self._attend(block, q, k, v, window))
                 resid = mid + block.mlp_out(resid if block.parallel else mid)
             return anatomy.unembed(resid[:, 0])[:, self.pairs.symbols.to(device)]
 
-        def _attend(self, q: Tensor, k: Tensor, v: Tensor, window: Tensor) -> Tensor:
+        def _attend(self, block: Block, q: Tensor, k: Tensor, v: Tensor, window: Tensor) -> Tensor:
             """z of queries that stand at other positions in each row."""
             anatomy, flat = self.anatomy, window.flatten()
             src = torch.arange(k.shape[1], device=k.device)
@@ -257,7 +257,7 @@ def _tail_class() -> type:
             bias = anatomy.bias(flat, src).unflatten(1, window.shape).transpose(0, 1)
             keys = anatomy.expand_heads(anatomy.rotate(k, src))
             scores = torch.einsum("rdhe,rshe->rhds", q, keys) * anatomy.scale + bias
-            return anatomy.mix(anatomy.softmax(scores), v)
+            return anatomy.mix(anatomy.softmax(scores, anatomy.sink(block, q, window)), v)
 
     return Tail
 

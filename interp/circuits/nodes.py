@@ -180,14 +180,14 @@ def _through_softmax(
     positions: Tensor,
 ) -> Float[Tensor, "place head row"]:  # fmt: skip
     """How the pattern itself would change, times its gradient."""
-    a = passing.anatomy
+    a, block = passing.anatomy, passing.anatomy.blocks[layer]
     pattern, pull = own["pattern", layer], gradients["pattern", layer]
     if site == "q":  # a query changes its own row only
-        fresh = a.pattern(other["q", layer], own["k", layer], positions, positions)
+        fresh = a.pattern(block, other["q", layer], own["k", layer], positions, positions)
         return torch.einsum("gd,rhds->ghr", inside, (fresh - pattern) * pull)
     found = []
     for here in inside:
         k = torch.where(here.view(-1, 1, 1) > 0, other["k", layer], own["k", layer])
-        change = ((a.pattern(own["q", layer], k, positions, positions) - pattern) * pull).sum(dim=(-2, -1))
+        change = ((a.pattern(block, own["q", layer], k, positions, positions) - pattern) * pull).sum(dim=(-2, -1))
         found.append(change.unflatten(1, (a.n_kv_heads, -1)).sum(dim=-1).T)  # query heads that share the key
     return torch.stack(found)

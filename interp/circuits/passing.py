@@ -117,7 +117,7 @@ class Passing:
             mlp = slice(own.stop - 1, own.stop)
             x = seen(resid, slice(own.start, own.stop - 1), first)
             q, k, v = block.project(resid) if x is None else self._project(layer, x)
-            z = a.mix(a.pattern(q, k, positions, positions), v)
+            z = a.mix(a.pattern(block, q, k, positions, positions), v)
             given[heads] = torch.einsum("...phe,hed->h...pd", z, self.writes[layer])
             mid = resid + given[heads].sum(dim=0) + self.biases[layer]
             fed = resid if block.parallel else mid

@@ -1,11 +1,12 @@
 """Families, loading and saving. TransformerLens is imported only when a bridge is booted."""
 
 from interp.models.bridge import boot_bridge, raw_of
-from interp.models.families import FAMILIES, ModelConfig, build_model
+from interp.models.families import BRIDGED, FAMILIES, ModelConfig, build_model
 from interp.models.folder import load_raw, load_tokenizer, save_run, whole_folder, write_whole
 from interp.models.run import Run, load_run, run_in_memory
 
 __all__ = [
+    "BRIDGED",
     "FAMILIES",
     "ModelConfig",
     "Run",

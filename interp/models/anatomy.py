@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-SUPPORTED = ("bloom", "gpt_neox", "gpt2", "llama", "native")
+SUPPORTED = ("bloom", "bloom_key_sink", "gpt_neox", "gpt2", "llama", "native")
 # Largest difference of the self-test from the raw logits, relative to their spread.
 TOLERANCE = 1e-4
 
@@ -30,7 +30,8 @@ class Block:
 
     `split` turns the output of `qkv` (one fused projection, or three) into q, k and v, each
     `[... pos head d_head]`. `parallel` blocks feed the MLP from resid_pre and have no resid_mid. Without `has_mlp`
-    there is no MLP in the model, and here one that adds zero.
+    there is no MLP in the model, and here one that adds zero. `sink_key` is one more key in each head, whose value is
+    zero (see `interp.models.sink`).
     """
 
     module: nn.Module
@@ -43,6 +44,7 @@ class Block:
     mlp_last: nn.Module
     parallel: bool
     has_mlp: bool = True
+    sink_key: Float[Tensor, "head d_head"] | None = None
 
     def project(self, resid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v (before any rotation), each `[... pos head d_head]`, from resid_pre `[... pos d_model]`."""
@@ -114,22 +116,35 @@ class Anatomy:
             return mask.unsqueeze(0)
         return mask + (self.slopes.unsqueeze(1) * src).to(self.dtype).unsqueeze(1)
 
-    def softmax(self, scores: Tensor) -> Tensor:
-        """The pattern, in the type in which the architecture computes it."""
-        return torch.softmax(scores, dim=-1, dtype=self.softmax_dtype).to(self.dtype)
+    def sink(
+        self, block: Block, q: Float[Tensor, "... dest head d_head"], dest: Int[Tensor, "... dest"],
+        heads: slice = slice(None),
+    ) -> Float[Tensor, "... head dest 1"] | None:  # fmt: skip
+        """The logit of a block's key sink, from q after rotation (of `heads` alone); None where there is no sink."""
+        if block.sink_key is None:
+            return None
+        assert self.slopes is not None, "key sinks are BLOOM's here"
+        logit = torch.einsum("...dhe,he->...dh", q, block.sink_key[heads]) * self.scale
+        return (logit + (self.slopes[heads] * dest.unsqueeze(-1)).to(self.dtype)).mT.unsqueeze(-1)
+
+    def softmax(self, scores: Tensor, sink: Tensor | None) -> Tensor:
+        """The pattern, in the type in which the architecture computes it. What goes to the sink is left out."""
+        n_src = scores.shape[-1]
+        scores = scores if sink is None else torch.cat([scores, sink], dim=-1)
+        return torch.softmax(scores, dim=-1, dtype=self.softmax_dtype)[..., :n_src].to(self.dtype)
 
     def expand_heads(self, x: Tensor) -> Tensor:
         """k or v with each key-value head repeated for the query heads that share it, `[... head d_head]`."""
         return x if self.n_kv_heads == self.n_heads else x.repeat_interleave(self.n_heads // self.n_kv_heads, dim=-2)
 
     def pattern(
-        self, q: Float[Tensor, "... dest head d_head"], k: Float[Tensor, "... src kv_head d_head"],
+        self, block: Block, q: Float[Tensor, "... dest head d_head"], k: Float[Tensor, "... src kv_head d_head"],
         dest: Int[Tensor, " dest"], src: Int[Tensor, " src"],
     ) -> Float[Tensor, "... head dest src"]:  # fmt: skip
         """Attention from q and k before rotation."""
         q, k = self.rotate(q, dest), self.expand_heads(self.rotate(k, src))
         scores = torch.einsum("...dhe,...she->...hds", q, k) * self.scale
-        return self.softmax(scores + self.bias(dest, src))
+        return self.softmax(scores + self.bias(dest, src), self.sink(block, q, dest))
 
     def mix(self, pattern: Float[Tensor, "... head dest src"], v: Tensor) -> Float[Tensor, "... dest head d_head"]:
         """z from a pattern and v `[... src kv_head d_head]`."""
@@ -185,7 +200,7 @@ class Anatomy:
         resid, positions = self.embed(tokens), torch.arange(n_pos, device=self.device)
         for block in self.blocks:
             q, k, v = block.project(resid)
-            mid = resid + block.attn_out(self.mix(self.pattern(q, k, positions, positions), v))
+            mid = resid + block.attn_out(self.mix(self.pattern(block, q, k, positions, positions), v))
             resid = mid + block.mlp_out(resid if block.parallel else mid)
         expected = self.raw(tokens, use_cache=False).logits
         return float((self.unembed(resid) - expected).abs().max() / expected.std().clamp_min(1e-6))
@@ -199,7 +214,7 @@ def anatomy_of(raw: PreTrainedModel) -> Anatomy:
     if raw.training:
         raise ValueError("the model is in training mode; call model.eval() first")
     match raw.config.model_type:
-        case "bloom":
+        case "bloom" | "bloom_key_sink":
             found = _bloom(raw)
         case "gpt_neox":
             found = _gpt_neox(raw)
@@ -238,7 +253,7 @@ def _bloom(raw: Any) -> Anatomy:
             b, b.input_layernorm, b.post_attention_layernorm, (b.self_attention.query_key_value,),
             _interleaved(config.n_head, d_head), b.self_attention.dense,
             lambda x, mlp=b.mlp: act(mlp.dense_h_to_4h(x)),
-            b.mlp.dense_4h_to_h, False,
+            b.mlp.dense_4h_to_h, False, sink_key=getattr(b.self_attention, "sink_key", None),
         )
         for b in body.h
     )  # fmt: skip

@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from interp.models.native import NativeRaw, native_of
+from interp.models.sink import MODEL_TYPE as KEY_SINK
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -33,6 +34,8 @@ def boot_bridge(raw: PreTrainedModel) -> TransformerBridge:
     """
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
+    if raw.config.model_type == KEY_SINK:
+        raise ValueError("TransformerLens knows no key sinks: this model has no bridge; use its `raw`")
     tokens = _self_test_tokens(raw)
     with torch.no_grad():
         expected = raw(tokens).logits

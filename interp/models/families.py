@@ -15,7 +15,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-FAMILIES = ("alibi", "rotary", "none", "absolute")
+from interp.models.sink import SinkBloomConfig, SinkBloomForCausalLM
+
+# Those that TransformerLens can serve, and BLOOM with key sinks, which it does not know.
+BRIDGED = ("alibi", "rotary", "none", "absolute")
+FAMILIES = (*BRIDGED, "alibi_sink")
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,9 @@ class ModelConfig:
     """A model to train from scratch.
 
     `family` is the positional encoding: alibi (BLOOM), rotary (GPT-NeoX), none (the same GPT-NeoX with
-    `rotary_pct=0`) or absolute (GPT-2). `n_ctx` is the number of positions of the absolute family, which
-    has a table of them; the others have no limit. `rotary_pct` and `rotary_base` serve rotary alone.
+    `rotary_pct=0`), absolute (GPT-2) or alibi_sink (BLOOM with a learned key of value zero in each head, a control:
+    `interp.models.sink`). `n_ctx` is the number of positions of the absolute family, which has a table of them; the
+    others have no limit. `rotary_pct` and `rotary_base` serve rotary alone.
     """
 
     family: str
@@ -66,9 +71,11 @@ def build_model(config: ModelConfig, vocab_size: int, seed: int) -> PreTrainedMo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         match config.family:
-            case "alibi":
+            case "alibi" | "alibi_sink":
                 shape = {"hidden_size": config.d_model, "n_layer": config.n_layers, "n_head": config.n_heads}
-                return BloomForCausalLM(BloomConfig(**shape, **common))
+                if config.family == "alibi":
+                    return BloomForCausalLM(BloomConfig(**shape, **common))
+                return SinkBloomForCausalLM(SinkBloomConfig(**shape, **common))
             case "absolute":
                 shape = {"n_embd": config.d_model, "n_layer": config.n_layers, "n_head": config.n_heads}
                 no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
@@ -101,6 +108,8 @@ def family_of(model_type: str, rotary_fraction: float | None = None) -> str:
     match model_type:
         case "bloom":
             return "alibi"
+        case "bloom_key_sink":
+            return "alibi_sink"
         case "gpt2":
             return "absolute"
         case "gpt_neox":

@@ -55,7 +55,7 @@ class Run:
 
     @cached_property
     def family(self) -> str:
-        """The positional encoding: alibi, rotary, none or absolute; else Hugging Face's `model_type`."""
+        """One of FAMILIES, by the positional encoding; else Hugging Face's `model_type`."""
         rope = getattr(self.raw.config, "rope_parameters", None) or {}
         return family_of(self.raw.config.model_type, rope.get("partial_rotary_factor"))
 

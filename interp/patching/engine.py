@@ -94,14 +94,17 @@ class Engine:
         Rows that enter here differ from the base at their own positions alone, and there q, k and v are the
         source's: nothing of theirs is projected.
         """
-        anatomy, dest = self.anatomy, self._dest(layer, start)
+        anatomy, block, dest = self.anatomy, self.anatomy.blocks[layer], self._dest(layer, start)
         src, at = self.positions[start:], dest - start
-        parts = [] if rows is None else [(rows, *anatomy.blocks[layer].project(rows))]
+        parts = [] if rows is None else [(rows, *block.project(rows))]
         if entering:
             resid, q, k, v = (self._edited(site, layer, entering, start) for site in ("resid_pre", "q", "k", "v"))
             parts.append((resid, q, k, v))
         resid, q, k, v = (p[0] if len(p) == 1 else torch.cat(p) for p in zip(*parts, strict=True))
-        q = anatomy.rotate(q[:, :, at], dest).permute(1, 3, 0, 2, 4) * anatomy.scale  # [batch head cell dest d_head]
+        q = anatomy.rotate(q[:, :, at], dest)
+        sink = anatomy.sink(block, q, dest)  # [cell batch head dest 1]
+        sink = sink if sink is None else sink.permute(1, 2, 0, 3, 4)
+        q = q.permute(1, 3, 0, 2, 4) * anatomy.scale  # [batch head cell dest d_head]
         k = anatomy.expand_heads(anatomy.rotate(k, src)).permute(1, 3, 0, 2, 4)
         v = anatomy.expand_heads(v).permute(1, 3, 0, 2, 4)
         before_k, before_v = self.keys[layer][:, :, :start], self.values[layer][:, :, :start]
@@ -109,7 +112,7 @@ class Engine:
         # The prefix is the same for every cell: fold cells into queries, so that it is never copied.
         prefix = (q.flatten(2, 3) @ before_k.mT).unflatten(2, (n_cells, n_dest))
         scores = torch.cat([prefix, q @ k.mT], dim=-1)
-        pattern = anatomy.softmax(scores.add_(anatomy.bias(dest, self.positions).unsqueeze(1)))
+        pattern = anatomy.softmax(scores.add_(anatomy.bias(dest, self.positions).unsqueeze(1)), sink)
         z = (pattern[..., :start].flatten(2, 3) @ before_v).unflatten(2, (n_cells, n_dest))
         z = z + pattern[..., start:] @ v
         return self._finish(layer, resid[:, :, at], z.permute(2, 0, 3, 1, 4))
@@ -178,7 +181,9 @@ class Engine:
     def _attend(self, layer: int, head: int, q: Tensor, keys: Tensor, dest: Tensor) -> Tensor:
         """One head's pattern `[batch dest src]` from rotated q `[batch dest d_head]` and keys `[batch src d_head]`."""
         bias = self.anatomy.bias(dest, self.positions)
-        return self.anatomy.softmax(q @ keys.mT * self.anatomy.scale + bias[head if len(bias) > 1 else 0])
+        sink = self.anatomy.sink(self.anatomy.blocks[layer], q.unsqueeze(2), dest, slice(head, head + 1))
+        scores = q @ keys.mT * self.anatomy.scale + bias[head if len(bias) > 1 else 0]
+        return self.anatomy.softmax(scores, sink if sink is None else sink[:, 0])
 
     def _source_pattern(self, layer: int) -> Tensor:
         if layer not in self.patterns:

@@ -50,7 +50,7 @@ class Knockout:
     `src`, `dest`: a Role, a (Role, step) pair, a tuple of these, a tuple of positions, or None (all). Edges that the
     causal mask forbids are left out; a position that is in both loses its edge to itself too.
     `layers`: None for all. `heads`: (layer, head) pairs, None for all of `layers`.
-    `mode`: "renormalise" masks the scores, so that the other keys share the attention; "null" deletes the
+    `mode`: "renormalise" masks the scores, so that other keys (a sink, too) share the attention; "null" deletes the
     numerators and keeps the denominator, as if the attention went to a sink of value zero; "mean" keeps the
     attention and replaces the value by its mean over the batch (of the intact run, in that layer and head)
     at positions of the same role, or with `mean_by="step"` of the same role and step.

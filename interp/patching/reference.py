@@ -154,7 +154,7 @@ def _pattern_hooks(anatomy: Anatomy, block: Block, edit: Edit) -> list:
     def on_input(_: nn.Module, args: tuple) -> tuple:
         q, k, v = block.split(*(parts[str(i)] for i in range(len(block.qkv))))
         positions = torch.arange(q.shape[1], device=q.device)
-        pattern = anatomy.pattern(q, k, positions, positions)
+        pattern = anatomy.pattern(block, q, k, positions, positions)
         return (anatomy.mix(edit(pattern), v).flatten(-2),)
 
     handles = [projection.register_forward_hook(keep(str(i))) for i, projection in enumerate(block.qkv)]

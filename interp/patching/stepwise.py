@@ -19,7 +19,8 @@ from interp.models.anatomy import TOLERANCE, Anatomy
 from interp.patching.metrics import Metric
 from interp.tasks import Batch, Role
 
-# q and k are before rotation; k and v have the key-value heads; "mlp_in" is what the MLP alone reads.
+# q and k are before rotation; k and v have the key-value heads; "mlp_in" is what the MLP alone reads. Where there is a
+# key sink, "pattern" is without its column, and "scores" are less its logit: they alone decide the pattern.
 Site = Literal["resid_pre", "q", "k", "v", "scores", "pattern", "z", "attn_out", "mlp_in", "mlp_out"]
 SITES: tuple[Site, ...] = get_args(Site)
 Place = tuple[Site, int]
@@ -59,8 +60,11 @@ def walk(
         resid = step.at("resid_pre", resid)
         q, k, v = (step.at(site, x) for site, x in zip(("q", "k", "v"), block.project(resid), strict=True))
         turned = anatomy.rotate(q, positions), anatomy.expand_heads(anatomy.rotate(k, positions))
-        scores = step.at("scores", torch.einsum("...dhe,...she->...hds", *turned) * anatomy.scale + bias)
-        pattern = step.at("pattern", anatomy.softmax(scores))
+        scores = torch.einsum("...dhe,...she->...hds", *turned) * anatomy.scale + bias
+        sink = anatomy.sink(block, turned[0], positions)
+        # Less the sink's logit, so that whoever sets the scores sets the pattern; back up, to round as the model does.
+        scores = step.at("scores", scores) if sink is None else step.at("scores", scores - sink) + sink
+        pattern = step.at("pattern", anatomy.softmax(scores, sink))
         z = step.at("z", anatomy.mix(pattern, v))
         mid = resid + step.at("attn_out", block.attn_out(z))
         mlp_in = step.at("mlp_in", resid if block.parallel else mid)

@@ -54,4 +54,4 @@ def trace(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"]) -> Trace:
 def pattern_of(anatomy: Anatomy, run: Trace, layer: int) -> Float[Tensor, "batch head dest_pos src_pos"]:
     """One layer's attention pattern, recomputed from its q and k."""
     positions = torch.arange(run.tokens.shape[1], device=anatomy.device)
-    return anatomy.pattern(run.q[layer], run.k[layer], positions, positions)
+    return anatomy.pattern(anatomy.blocks[layer], run.q[layer], run.k[layer], positions, positions)

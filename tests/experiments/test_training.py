@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from experiments.training import loop
 from experiments.training.loop import position_ids, train_run
 from experiments.training.recipe import Recipe, parts
-from interp.models import ModelConfig, load_run
+from interp.models import FAMILIES, ModelConfig, load_run
 from interp.tasks import parse_format, sample
 
 TINY = ModelConfig("alibi", n_layers=1, d_model=16, n_heads=2)
@@ -70,9 +71,31 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path):
     assert sorted(p.name for p in resumed.parent.iterdir()) == [RECIPE.name]
 
 
-def test_another_seed_gives_other_weights(tmp_path):
-    from dataclasses import replace
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_goes_on_to_the_same_bytes(family, tmp_path, monkeypatch):
+    recipe = replace(RECIPE, format="parity-scratchpad", model=replace(TINY, family=family), steps=2)
+    monkeypatch.setattr(loop, "CHECK_EVERY", 1)
+    whole = train_run(recipe, tmp_path / "whole")
+    save = loop.save_checkpoint
 
+    def killed(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(recipe, tmp_path / "killed", save_every=0)
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    work = tmp_path / "killed" / f"{recipe.name}.training"
+    assert [p.name for p in work.glob("step-*")] == ["step-00000001"]
+    resumed = train_run(recipe, tmp_path / "killed")
+    assert weights(resumed.folder) == weights(whole.folder)
+    sinks = [w for name, w in load_file(whole.folder / "model.safetensors").items() if name.endswith("sink_key")]
+    assert len(sinks) == (family == "alibi_sink")
+    assert all(w.any() for w in sinks)  # zero at the start: it was trained
+
+
+def test_another_seed_gives_other_weights(tmp_path):
     first = train_run(RECIPE, tmp_path)
     second = train_run(replace(RECIPE, seed=1), tmp_path)
     assert weights(first.folder) != weights(second.folder)
@@ -90,8 +113,6 @@ def test_a_run_is_loadable_and_says_how_it_was_made(tmp_path):
 
 
 def test_training_is_refused_where_a_run_or_another_recipe_is(tmp_path):
-    from dataclasses import replace
-
     train_run(RECIPE, tmp_path)
     with pytest.raises(ValueError, match="is there already"):
         train_run(RECIPE, tmp_path)
@@ -204,8 +225,8 @@ def test_a_bad_recipe_is_an_error(change, words):
 
 
 def test_every_format_and_family_trains_a_step(tmp_path):
-    formats = ("parity-direct", "parity-interleaved", "parity-nonaligned", "addition-nonaligned")
-    for fmt, family in zip(formats, ("alibi", "rotary", "none", "absolute"), strict=True):
+    formats = ("parity-direct", "parity-interleaved", "parity-nonaligned", "addition-nonaligned", "parity-scratchpad")
+    for fmt, family in zip(formats, FAMILIES, strict=True):
         recipe = Recipe(fmt, ModelConfig(family, 1, 16, 2), seed=0, steps=1, longest=3, tokens=64)
         assert load_run(train_run(recipe, tmp_path).folder).family == family
         assert parse_format(fmt).name in str(recipe.name)

@@ -19,12 +19,13 @@ from interp.tasks import Batch, Role, house_vocabulary, sample
 from interp.tasks.counterfactual import flip_input, redraw, swap_labels
 
 D_VOCAB = len(house_vocabulary().ids)
+BLOOMS = ("bloom", "bloom_key_sink")
 KINDS: tuple[Literal["signed", "absolute", "l2"], ...] = ("signed", "absolute", "l2")
 # Central differences in float64: their relative step, and their largest error relative to the largest cell.
 # GPT-2 computes in float64 throughout. The others take softmax, rotary tables (GPT-NeoX, Llama) or RMSNorm
 # (Llama) in float32, so that a difference carries noise of about 1e-7 / step. OPT is left out: ReLU has kinks.
-STEP = {"absolute": 1e-4, "rotary": 1e-2, "none": 1e-2, "alibi": 1e-2, "llama": 1e-2}
-TOLERANCE = {"absolute": 1e-7, "rotary": 1e-3, "none": 1e-3, "alibi": 1e-3, "llama": 1e-3}
+STEP = {"absolute": 1e-4, "rotary": 1e-2, "none": 1e-2, "alibi": 1e-2, "alibi_sink": 1e-2, "llama": 1e-2}
+TOLERANCE = {"absolute": 1e-7, "rotary": 1e-3, "none": 1e-3, "alibi": 1e-3, "alibi_sink": 1e-3, "llama": 1e-3}
 
 
 def tiny(family: str, n_layers: int = 2) -> PreTrainedModel:
@@ -79,7 +80,7 @@ def embed(model: PreTrainedModel, batch: Batch) -> Tensor:
 def entry(model: PreTrainedModel) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     """The module that gives out the embeddings which the map is about, and what leads from tokens to there."""
     table = model.get_input_embeddings()
-    if model.config.model_type != "bloom":
+    if model.config.model_type not in BLOOMS:
         return table, table
     norm = model.get_submodule("transformer.word_embeddings_layernorm")
     return norm, lambda tokens: norm(table(tokens))
@@ -88,7 +89,7 @@ def entry(model: PreTrainedModel) -> tuple[nn.Module, Callable[[Tensor], Tensor]
 def without_norm(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of the model that takes normed embeddings as its `inputs_embeds`."""
     copy = deepcopy(model)
-    if model.config.model_type == "bloom":
+    if model.config.model_type in BLOOMS:
         copy.get_submodule("transformer").word_embeddings_layernorm = nn.Identity()
     return copy
 

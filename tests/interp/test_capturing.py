@@ -20,7 +20,7 @@ from transformers import (
 
 from interp import capturing
 from interp.capturing import SITES, Capture, capture, reduce
-from interp.models import FAMILIES, ModelConfig, build_model
+from interp.models import BRIDGED, ModelConfig, build_model
 from interp.models.anatomy import anatomy_of
 from interp.models.bridge import boot_bridge
 from interp.reducers import HeadStatistics, Mean
@@ -31,7 +31,7 @@ FOREIGN = ("llama", "opt", "parallel")
 
 
 def tiny(family: str) -> PreTrainedModel:
-    if family in FAMILIES:
+    if family in BRIDGED:
         config = ModelConfig(family, n_layers=2, d_model=16, n_heads=4, initializer_range=0.3)
         return build_model(config, D_VOCAB, seed=0).eval()
     sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -65,7 +65,7 @@ def taken_apart(raw: PreTrainedModel, batch: Batch) -> dict[str, dict[int, Tenso
     resid, at = anatomy.embed(batch.tokens), torch.arange(batch.n_pos)
     for i, block in enumerate(anatomy.blocks):
         q, k, v = block.project(resid)
-        pattern = anatomy.pattern(q, k, at, at)
+        pattern = anatomy.pattern(block, q, k, at, at)
         z = anatomy.mix(pattern, v)
         mid = resid + block.attn_out(z)
         mlp_out = block.mlp_out(resid if block.parallel else mid)
@@ -81,7 +81,7 @@ def taken_apart(raw: PreTrainedModel, batch: Batch) -> dict[str, dict[int, Tenso
 # Capture
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "llama", "parallel"])
+@pytest.mark.parametrize("family", [*BRIDGED, "llama", "parallel"])
 def test_every_site_is_what_the_raw_model_taken_apart_computes(family: str):
     batch, raw = sample("parity-aligned", 3, 3, seed=0), tiny(family)
     sites = [site for site in SITES if (family, site) != ("parallel", "resid_mid")]
@@ -98,7 +98,7 @@ def test_every_site_is_what_the_raw_model_taken_apart_computes(family: str):
     assert got.k[0].shape[2] == (2 if family == "llama" else 4)
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *FOREIGN])
+@pytest.mark.parametrize("family", [*BRIDGED, *FOREIGN])
 def test_every_site_is_what_the_bridges_own_cache_holds(family: str):
     batch, bridge = sample("addition-aligned", 2, 2, seed=0), bridge_of(family)
     sites = [site for site in SITES if (family, site) != ("parallel", "resid_mid")]
@@ -112,7 +112,7 @@ def test_every_site_is_what_the_bridges_own_cache_holds(family: str):
     assert torch.equal(got.resid[2], cache["blocks.1.hook_resid_post"])
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *FOREIGN])
+@pytest.mark.parametrize("family", [*BRIDGED, *FOREIGN])
 def test_rows_of_patterns_sum_to_1_and_see_no_future(family: str):
     batch = sample("parity-scratchpad", 3, 4, seed=0)
     for pattern in capture(bridge_of(family), batch, patterns=True).patterns.values():
@@ -121,7 +121,7 @@ def test_rows_of_patterns_sum_to_1_and_see_no_future(family: str):
         assert (pattern.triu(1) == 0).all()
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *FOREIGN])
+@pytest.mark.parametrize("family", [*BRIDGED, *FOREIGN])
 def test_only_what_is_asked_for_is_kept_and_later_layers_are_not_run(family: str, monkeypatch: pytest.MonkeyPatch):
     bridge, batch = bridge_of(family), sample("parity-aligned", 2, 3, seed=0)
     everything = capture(bridge, batch, patterns=True, resid=True, z=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from interp.capturing import capture, reduce
-from interp.models import FAMILIES
+from interp.models import BRIDGED
 from interp.reducers import (
     Averages,
     HeadStatistics,
@@ -217,7 +217,7 @@ def everything_at_once(bridge: Any, batches: list[Batch], epsilon: float) -> dic
     return found
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "llama", "opt", "parallel"])
+@pytest.mark.parametrize("family", [*BRIDGED, "llama", "opt", "parallel"])
 def test_head_statistics_are_the_literal_computation_on_everything_at_once(family: str):
     batches = [batch.rows(slice(2)) for batch in (MIXED if family == "llama" else MIXED[:2])]
     table = reduce(bridge_of(family), iter(batches), [HeadStatistics(0.2)])["head statistics"]

@@ -56,7 +56,7 @@ def test_chance_of_composition_is_that_of_random_matrices():
     assert float(scores.square().mean().sqrt()) == pytest.approx(chance_composition(32), rel=0.005)
 
 
-@pytest.mark.parametrize("architecture", ["rotary", "grouped", "alibi"])
+@pytest.mark.parametrize("architecture", ["rotary", "grouped", "alibi", "alibi_sink"])
 def test_ov_copying_equals_the_whole_matrix(architecture):
     """The eigenvalues of d_vocab x d_vocab, once, the slow way; the raw weights' own norms are folded by hand."""
     model = noisy(architecture)

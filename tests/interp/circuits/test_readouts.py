@@ -16,7 +16,7 @@ from interp.patching import logit_diff
 from interp.patching.stepwise import walk
 from interp.tasks import Batch, Role, sample
 from probes.planted import Plan, Planted, plant
-from tests.interp.patching.models import ARCHITECTURES, tiny
+from tests.interp.patching.models import BRIDGED, tiny
 
 BATCH = sample("parity-aligned", 3, 3, seed=0)
 
@@ -56,7 +56,7 @@ def raw_margins(model: Any, batch: Batch) -> Tensor:
     return torch.stack([m.compute(logits[:, m.positions], torch.arange(len(batch))) for m in metrics], dim=1).double()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", BRIDGED)
 def test_parts_sum_to_the_raw_models_margin(architecture):
     found, expected = attributed(architecture), raw_margins(noisy(architecture), BATCH)
     assert torch.allclose(found.parts.sum(dim=0), expected, atol=1e-5)
@@ -67,7 +67,7 @@ def test_parts_sum_to_the_raw_models_margin(architecture):
     assert found.steps.tolist() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", BRIDGED)
 def test_each_part_is_what_its_output_alone_adds(architecture):
     """On the raw model taken apart; the bias is the rest, and is there only where the architecture has biases."""
     found, model = attributed(architecture), noisy(architecture)
@@ -169,7 +169,7 @@ def test_a_planted_answer_can_be_read_after_the_last_layer_alone(architecture):
     assert (found.rank[0] > 0).any()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", BRIDGED)
 def test_the_last_entry_of_the_lens_is_the_model_and_the_first_its_embedding(architecture):
     model = noisy(architecture)
     found = read_layers(boot_bridge(noisy(architecture)), BATCH)

@@ -118,7 +118,8 @@ def _exact_norm(norm: LlamaRMSNorm, x: Tensor) -> Tensor:
 def test_eap_is_the_slope_of_an_edge_that_moves_alone(kind, method, monkeypatch):
     """Central differences of exact interventions, in float64."""
     # NeoX, BLOOM and Llama compute patterns in float32, Llama its norms too: rounding would drown a small step.
-    monkeypatch.setattr(Anatomy, "softmax", lambda self, scores: torch.softmax(scores, dim=-1))
+    softmax = Anatomy.softmax
+    monkeypatch.setattr(Anatomy, "softmax", lambda self, *a: softmax(replace(self, softmax_dtype=None), *a))
     monkeypatch.setattr(LlamaRMSNorm, "forward", _exact_norm)
     raw, step = copy.deepcopy(model(kind)).double(), 1e-4
     scores = edge_scores(raw, CLEAN, CORRUPTED, METRIC, method, places="role")

@@ -13,6 +13,7 @@ CLASSES = {
     "rotary": "GPTNeoXForCausalLM",
     "none": "GPTNeoXForCausalLM",
     "absolute": "GPT2LMHeadModel",
+    "alibi_sink": "SinkBloomForCausalLM",
 }
 
 
@@ -141,6 +142,7 @@ def test_model_config_round_trip():
     ("arguments", "family"),
     [
         (("bloom",), "alibi"),
+        (("bloom_key_sink",), "alibi_sink"),
         (("gpt2",), "absolute"),
         (("gpt_neox", 1.0), "rotary"),
         (("gpt_neox", 0.25), "rotary"),

@@ -3,19 +3,21 @@
 from functools import cache
 
 import torch
+from torch import nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from interp.models import ModelConfig, build_model
 from interp.tasks import Batch, house_vocabulary, sample
 
 VOCAB = len(house_vocabulary().ids)
-ARCHITECTURES = ("alibi", "rotary", "none", "absolute", "parallel", "grouped")
+BRIDGED = ("alibi", "rotary", "none", "absolute", "parallel", "grouped")
+ARCHITECTURES = (*BRIDGED, "alibi_sink")
 SMALL = {"n_layers": 3, "d_model": 16, "n_heads": 4, "n_ctx": 64, "initializer_range": 0.3}
 
 
 @cache
 def tiny(architecture: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A random model: the four families, NeoX with parallel blocks, Llama with grouped key-value heads."""
+    """A random model: the families, NeoX with parallel blocks, Llama with grouped key-value heads."""
     common = {"vocab_size": VOCAB, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
               "intermediate_size": 32, "initializer_range": 0.3, "attn_implementation": "eager"}  # fmt: skip
     with torch.random.fork_rng():
@@ -27,6 +29,9 @@ def tiny(architecture: str, dtype: torch.dtype = torch.float32) -> PreTrainedMod
                 model = LlamaForCausalLM(LlamaConfig(**common, num_key_value_heads=2))
             case _:
                 model = build_model(ModelConfig(architecture, **SMALL), VOCAB, seed=0)
+                for name, weight in model.named_parameters():
+                    if name.endswith("sink_key"):  # zero at the start: all heads would leak alike
+                        nn.init.normal_(weight)
     model.to(dtype)  # type: ignore[arg-type]
     return model.eval()
 

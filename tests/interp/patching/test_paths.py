@@ -43,7 +43,7 @@ Edit = Callable[[int, Tensor], Tensor]
 def ends(raw: Any) -> tuple[Any, Any]:
     """The module that gives the first residual, and the final norm."""
     match raw.config.model_type:
-        case "bloom":
+        case "bloom" | "bloom_key_sink":
             return raw.transformer.word_embeddings_layernorm, raw.transformer.ln_f
         case "gpt_neox":
             return raw.gpt_neox.embed_in, raw.gpt_neox.final_layer_norm

@@ -293,7 +293,7 @@ def test_architectures_that_cannot_be_served_say_why():
     opt = OPTForCausalLM(OPTConfig(vocab_size=500, hidden_size=16, num_hidden_layers=1, ffn_dim=16,
                                    num_attention_heads=2, word_embed_proj_dim=16)).eval()  # fmt: skip
     clean, corrupted = both()
-    with pytest.raises(ValueError, match="bloom, gpt_neox, gpt2, llama, native; this model is 'opt'"):
+    with pytest.raises(ValueError, match="bloom, bloom_key_sink, gpt_neox, gpt2, llama, native; this model is 'opt'"):
         patch(opt, clean, corrupted, "pattern", logit_diff(clean, 3))
     with pytest.raises(ValueError, match="parallel blocks have no resid_mid"):
         patch(tiny("parallel"), clean, corrupted, "resid_mid", logit_diff(clean, 3))
