@@ -25,6 +25,8 @@ GROUPS: dict[str, tuple[tuple[str, int], ...]] = {
     "families": tuple(
         (f"parity-{fmt}-{family}", seed) for seed in SEEDS for family in OTHERS for fmt in ("scratchpad", "aligned")
     ),
+    # A key sink in each head: if labels serve as sinks, this model does not need them (science 2.3).
+    "sink": tuple((f"parity-{fmt}-{BEST}_sink", seed) for seed in SEEDS for fmt in ("scratchpad", "aligned")),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any
@@ -19,15 +20,16 @@ class OnRay:
     def __init__(self, workers: int | None = None, gpus: float = 0.0, address: str = "auto") -> None:
         try:
             import ray
+            from ray import exceptions
         except ImportError as error:
             raise ValueError("--engine ray needs Ray: pip install 'mnemoscope[distributed]'") from error
         if workers is not None and workers < 1:
             raise ValueError(f"workers must be at least 1; got {workers}")
         try:
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, ValueError) as error:
             raise ValueError(f"no Ray cluster answers at {address!r}; begin one with: ray start --head") from error
-        self.ray = ray
+        self.ray, self.exceptions = ray, exceptions
         self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         # A lost job is given out again by `experiments.jobs.finished`, which counts; Ray itself does not retry.
         self.remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(do_remotely)
@@ -45,9 +47,9 @@ class OnRay:
         self.running.discard(handle)
         try:
             return self.ray.get(handle)
-        except self.ray.exceptions.RayTaskError as error:
+        except self.exceptions.RayTaskError as error:
             raise error.cause from None
-        except self.ray.exceptions.RayError as error:  # a process, a node or its memory is gone
+        except self.exceptions.RayError as error:  # a process, a node or its memory is gone
             raise LostWorker from error
 
     def stop(self, at_once: bool) -> None:

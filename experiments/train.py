@@ -26,20 +26,24 @@ class Train:
     """<task>-<format>-<family>, such as parity-aligned-alibi; families: alibi, rotary, none, absolute, alibi_sink."""
     seed: int = 1
     """Initialisation and data order."""
+    source: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """Go on from a pretrained model: a folder that save_pretrained wrote, or a hub name (bigscience/bloomz-560m)."""
     out: Path = Path("mnemoscope-out")
     """Folder in which the run's own folder is made."""
     steps: int = 3000
     """Most optimiser steps; a competent model stops earlier."""
     longest: int | None = None
     """Longest length trained on; default 20 bits for parity, 10 digits for addition."""
-    rehearsal: float = 0.5
-    """Share of each step's tokens that is in-context recall, the stand-in for pretraining; 0 for none."""
+    rehearsal: float | None = None
+    """Share of each step's tokens that is in-context recall, the stand-in for pretraining; default 0.5, and 0 with
+    --from."""
     n_layers: int = 3
     d_model: int = 128
     n_heads: int = 8
     n_ctx: int = 512
     """Positions of the absolute family, and the room for position augmentation."""
-    lr: float = 2e-3
+    lr: float | None = None
+    """Highest learning rate; default 2e-3, and 1e-4 with --from."""
     positions: Literal["plain", "start", "jump"] = "plain"
     """Position augmentation: none, a random start, or a random jump after the separator."""
     precision: Literal["no", "bf16"] | None = None
@@ -79,14 +83,17 @@ class Train:
 
     def recipe(self) -> Recipe:
         """The recipe that these options mean."""
-        from experiments.training.recipe import Recipe
+        from experiments.training.recipe import Pretrained, Recipe
         from interp.models import ModelConfig
 
-        fmt, _, family = self.name.rpartition("-")
-        model = ModelConfig(family, self.n_layers, self.d_model, self.n_heads, self.n_ctx)
+        if self.source is None:
+            fmt, _, family = self.name.rpartition("-")
+            model, lr, rehearsal = ModelConfig(family, self.n_layers, self.d_model, self.n_heads, self.n_ctx), 2e-3, 0.5
+        else:
+            fmt, model, lr, rehearsal = self.name, Pretrained(self.source), 1e-4, 0.0
         usual = 10 if fmt.startswith("addition") else 20
-        longest = usual if self.longest is None else self.longest
         return Recipe(
-            fmt, model, self.seed, self.steps, longest, cooldown=min(1000, self.steps // 3),
-            rehearsal=self.rehearsal, lr=self.lr, positions=self.positions,
+            fmt, model, self.seed, self.steps, usual if self.longest is None else self.longest,
+            cooldown=min(1000, self.steps // 3), rehearsal=rehearsal if self.rehearsal is None else self.rehearsal,
+            lr=lr if self.lr is None else self.lr, positions=self.positions,
         )  # fmt: skip

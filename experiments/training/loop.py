@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from experiments.provenance import provenance_record
 from experiments.training.checkpoint import load_checkpoint, save_checkpoint
-from experiments.training.recipe import Part, Recipe, parts
+from experiments.training.recipe import Part, Pretrained, Recipe, parts
 from interp.forward import correct
-from interp.models import build_model, save_run, write_whole
-from interp.tasks import Batch, house_tokenizer, house_vocabulary, parse_format, sample
+from interp.models import build_model, load_run, load_tokenizer, save_run, write_whole
+from interp.tasks import Batch, Vocabulary, house_tokenizer, house_vocabulary, parse_format, sample
+from interp.tasks.formats import RECALL_START
 from probes.competence import modes_of, steps_right
 from probes.findings import MARGINS
 
@@ -30,6 +33,8 @@ CHECK_EVERY = 100
 CHECK_PROMPTS = 64
 CHECK_SEED = 0
 SAVE_EVERY_SECONDS = 60
+# A checkpoint of a large model takes a while: saving gets at most a twentieth of the time.
+SAVE_SHARE = 20
 METRICS = "metrics.jsonl"
 
 
@@ -53,8 +58,9 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
     if final.exists():
         raise ValueError(f"{final} is there already; remove it to train again, or choose another --out")
     accelerator = Accelerator(mixed_precision=precision)
-    checks = _check_batches(recipe)
-    model = build_model(recipe.model, len(house_vocabulary().ids), recipe.seed)
+    model, tokenizer, vocabulary = beginning(recipe)
+    checks = _check_batches(recipe, vocabulary)
+    parts_of = partial(parts, recipe, process=accelerator.process_index, vocabulary=vocabulary)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
     )
@@ -70,7 +76,7 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
         _forget_after(metrics, state["step"])
     sums: dict[str, list[float]] = {}
     began = saved = time.monotonic()
-    before = state["seconds"]
+    before, saving = state["seconds"], 0.0
     bar = tqdm(
         total=recipe.steps, initial=state["step"], desc=recipe.name, unit="step", file=sys.stderr,
         disable=None if accelerator.is_main_process else True,
@@ -79,7 +85,7 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
     while step < min(recipe.steps, state["cooldown_from"] + recipe.cooldown):
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * _schedule(recipe, state["cooldown_from"], step)
-        losses = _gradients(accelerator, wrapped, recipe, step)
+        losses = _gradients(accelerator, wrapped, recipe, step, parts_of(step))
         accelerator.clip_grad_norm_(wrapped.parameters(), recipe.clip)
         optimizer.step()
         optimizer.zero_grad()
@@ -104,17 +110,19 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
                 with metrics.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
             # Saved at a check only: the running loss means are empty there, so metrics resume exactly too.
-            if accelerator.is_main_process and time.monotonic() - saved >= save_every:
+            if accelerator.is_main_process and time.monotonic() - saved >= max(save_every, SAVE_SHARE * saving):
+                began_saving = time.monotonic()
                 raw_optimizer: Any = getattr(optimizer, "optimizer", optimizer)
                 kept = {k: v for k, v in state.items() if k != "step"}
                 save_checkpoint(work, step, accelerator.unwrap_model(wrapped), raw_optimizer, kept)
                 saved = time.monotonic()
+                saving = saved - began_saving
     bar.close()
     outcome = _outcome(accelerator.unwrap_model(wrapped), checks["task"], state["accuracy"], step)
     if accelerator.is_main_process:
         record = {
             "format": str(parse_format(recipe.format)),
-            "vocabulary": house_vocabulary().to_json(),
+            "vocabulary": vocabulary.to_json(),
             "recipe": recipe.to_json(),
             "outcome": outcome,
             "precision": precision,
@@ -122,11 +130,28 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
             "provenance": provenance_record(device=str(accelerator.device)),
         }
         trained = accelerator.unwrap_model(wrapped).cpu().float().eval()
-        save_run(final, trained, house_tokenizer(), record)
+        save_run(final, trained, tokenizer, record)
         shutil.copyfile(metrics, final / METRICS)
         shutil.rmtree(work)
     accelerator.wait_for_everyone()
     return Trained(final, outcome["competent"], outcome["step_accuracy"], step)
+
+
+def beginning(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Vocabulary]:
+    """The model before the first step, its tokenizer, and which tokens stand for the symbols of the task.
+
+    Raises `ValueError` for a pretrained model whose tokens or positions do not take the recipe's lengths.
+    """
+    if not isinstance(recipe.model, Pretrained):
+        vocabulary = house_vocabulary()
+        return build_model(recipe.model, len(vocabulary.ids), recipe.seed), house_tokenizer(), vocabulary
+    run = load_run(recipe.model.source, recipe.format)
+    if recipe.rehearsal and RECALL_START not in run.vocabulary.ids:
+        raise ValueError(f"rehearsal takes symbols that {run.name} has no tokens for; leave it at 0")
+    run.check_length(recipe.longest)
+    model = run.raw.float().train()
+    model.requires_grad_(True)
+    return model, load_tokenizer(recipe.model.source), run.vocabulary
 
 
 def _outcome(model: Any, check: Batch, accuracy: dict[str, float], steps: int) -> dict:
@@ -166,9 +191,10 @@ def _schedule(recipe: Recipe, cooldown_from: int, step: int) -> float:
     return min(1.0, (step + 1) / max(1, recipe.warmup)) * min(1.0, max(recipe.final_lr, left))
 
 
-def _gradients(accelerator: Accelerator, model: Any, recipe: Recipe, step: int) -> dict[str, float]:
+def _gradients(
+    accelerator: Accelerator, model: Any, recipe: Recipe, step: int, found: list[Part]
+) -> dict[str, float]:  # fmt: skip
     """Accumulates the gradients of one step's parts; the loss of each part, in nats a predicted token."""
-    found = parts(recipe, step, accelerator.process_index)
     losses = {}
     for k, part in enumerate(found):
         last = k == len(found) - 1
@@ -202,6 +228,7 @@ def position_ids(recipe: Recipe, batch: Batch, step: int) -> Tensor:
     to what the model's positions leave, a limit that grows over `position_ramp` steps.
     """
     gen = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    assert not isinstance(recipe.model, Pretrained), "positions are moved in models of our own alone"
     room = recipe.model.n_ctx - batch.n_pos
     if recipe.positions == "jump":
         room = int(room * min(1.0, step / max(1, recipe.position_ramp)))
@@ -212,13 +239,13 @@ def position_ids(recipe: Recipe, batch: Batch, step: int) -> Tensor:
     return ids + leap * (torch.arange(batch.n_pos) > _predicted(batch)[0])
 
 
-def _check_batches(recipe: Recipe) -> dict[str, Batch]:
+def _check_batches(recipe: Recipe, vocabulary: Vocabulary) -> dict[str, Batch]:
     """The prompts that say when to cool down: the longest that it trains on."""
-    checks = {"task": sample(recipe.format, CHECK_PROMPTS, recipe.longest, CHECK_SEED)}
+    checks = {"task": sample(recipe.format, CHECK_PROMPTS, recipe.longest, CHECK_SEED, vocabulary)}
     if recipe.rehearsal:
         longest = recipe.rehearsal_longest
-        checks["rehearsal"] = sample("recall-shuffled", CHECK_PROMPTS, longest, CHECK_SEED)
-        checks["rehearsal_ordered"] = sample("recall-ordered", CHECK_PROMPTS, longest, CHECK_SEED)
+        checks["rehearsal"] = sample("recall-shuffled", CHECK_PROMPTS, longest, CHECK_SEED, vocabulary)
+        checks["rehearsal_ordered"] = sample("recall-ordered", CHECK_PROMPTS, longest, CHECK_SEED, vocabulary)
     return checks
 
 

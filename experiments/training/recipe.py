@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
 from interp.models import ModelConfig
-from interp.tasks import Batch, check_length, house_vocabulary, parse_format, sample, sequence_length
+from interp.tasks import Batch, Vocabulary, check_length, house_vocabulary, parse_format, sample, sequence_length
 
 POSITIONS = ("plain", "start", "jump")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model to go on from: a folder that `save_pretrained` wrote, or a hub name such as "bigscience/bloomz-560m"."""
+
+    source: str
+
+    @property
+    def family(self) -> str:
+        """The last part of its name, in the place of a positional encoding."""
+        return Path(self.source).name
 
 
 @dataclass(frozen=True)
@@ -24,7 +37,7 @@ class Recipe:
     """
 
     format: str
-    model: ModelConfig
+    model: ModelConfig | Pretrained
     seed: int
     steps: int = 3000
     longest: int = 20
@@ -47,7 +60,8 @@ class Recipe:
         parse_format(self.format)
         if self.positions not in POSITIONS:
             raise ValueError(f"positions must be one of {', '.join(POSITIONS)}; got {self.positions!r}")
-        if self.positions != "plain" and self.model.family not in ("rotary", "absolute"):
+        plain = self.positions == "plain"
+        if not plain and (isinstance(self.model, Pretrained) or self.model.family not in ("rotary", "absolute")):
             raise ValueError(f"family {self.model.family} takes no position ids; use positions='plain'")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be an integer from 0 to 2**32 - 1; got {self.seed}")
@@ -62,6 +76,8 @@ class Recipe:
         if self.rehearsal:
             needs.append((parse_format("recall-ordered"), self.rehearsal_longest))
         for fmt, length in needs:
+            if isinstance(self.model, Pretrained):
+                continue  # its tokenizer and its positions decide, when they are read
             check_length(fmt, length, house_vocabulary())
             if self.model.family == "absolute" and (need := sequence_length(fmt, length)) > self.model.n_ctx:
                 raise ValueError(f"length {length} of {fmt} takes {need} positions; n_ctx is {self.model.n_ctx}")
@@ -78,7 +94,8 @@ class Recipe:
     @classmethod
     def from_json(cls, data: dict) -> Recipe:
         """The recipe that `to_json` wrote."""
-        return cls(**{**data, "model": ModelConfig(**data["model"])})
+        model = data["model"]
+        return cls(**{**data, "model": Pretrained(**model) if "source" in model else ModelConfig(**model)})
 
 
 @dataclass(frozen=True)
@@ -90,8 +107,10 @@ class Part:
     weight: float
 
 
-def parts(recipe: Recipe, step: int, process: int = 0) -> list[Part]:
-    """The data of one training step: a pure function of recipe, step and process, so resuming needs no state.
+def parts(recipe: Recipe, step: int, process: int = 0, vocabulary: Vocabulary | None = None) -> list[Part]:
+    """The data of one training step: a pure function of its arguments, so resuming needs no state.
+
+    `vocabulary`: of the model that is trained; default the house's.
 
     >>> recipe = Recipe("parity-aligned", ModelConfig("alibi"), seed=0)
     >>> [(p.name, p.batch.length, len(p.batch)) for p in parts(recipe, step=0)]
@@ -107,10 +126,10 @@ def parts(recipe: Recipe, step: int, process: int = 0) -> list[Part]:
 
     def batch(name: str, n: int | tuple[int, int], share: float) -> Batch:
         seed = int(rng.integers(2**63)) % 2**32
-        positions = sample(name, 1, n, 0).n_pos
+        positions = sequence_length(parse_format(name), n)
         # Many tiny prompts would cost more in overhead than they teach; few long ones are too noisy.
         size = min(128, max(8, int(recipe.tokens * share / positions)))
-        return sample(name, size, n, seed, house_vocabulary())
+        return sample(name, size, n, seed, vocabulary)
 
     n: int | tuple[int, int] = length(recipe.longest, recipe.ramp)
     if fmt.task == "addition":

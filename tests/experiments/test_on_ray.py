@@ -20,7 +20,7 @@ def cluster(monkeypatch):
 
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.second = made.add_node(num_cpus=1)
+    made.add_node(num_cpus=1)
     monkeypatch.setenv("RAY_ADDRESS", made.address)
     yield made
     ray.shutdown()
@@ -79,7 +79,7 @@ def test_a_lost_node_costs_no_job(cluster, tmp_path):
 
     def lose_node(job, result):
         if job.name == "first":
-            cluster.remove_node(cluster.second, allow_graceful=False)
+            cluster.remove_node(list(cluster.worker_nodes)[0], allow_graceful=False)
         return ()
 
     jobs = [Job("first", slowly, (0.1, str(tmp_path / "first"))), *(Job(m.name, slowly, (4.0, str(m))) for m in marks)]
