@@ -215,7 +215,7 @@ def _finished(
 
     for axis in axes[-1]:
         axis.set_xlabel(unit, fontsize=8)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=(1, 2, 5, 10)))
     handles = [*keys(styles), Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (1, 2.5)), label="chance")]
     width = figure.get_size_inches()[0]
     figure.legend(handles=handles, loc="outside lower center", ncols=max(2, int(width // 2.1)), fontsize=7,

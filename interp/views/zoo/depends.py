@@ -57,7 +57,7 @@ def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
     bar.set_label(f"share of the answer's {kind} (absolute, mean over {count} prompts)", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     handles = [Line2D([], [], color=colour, linewidth=1.2, label=name)
-               for colour, name in zip(OUTLINES, ("bit i", "parity at i−1"), strict=True)]  # fmt: skip
+               for colour, name in zip(OUTLINES, ("bit i", "parity at i-1"), strict=True)]  # fmt: skip
     handles.append(Line2D([], [], color="black", linestyle="--", linewidth=1, label=f"trained up to {trained_to} bits"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     figure.suptitle(f"Which tokens each answer depends on, parity of {with_.batch.length} bits", fontsize=9)

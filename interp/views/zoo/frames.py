@@ -20,7 +20,8 @@ COLUMNS = (
 # What figures of rows take; intervals and counts are for tables.
 NEEDED = tuple(c for c in COLUMNS if c not in ("seed", "low", "high", "n"))
 FAMILIES = {
-    "alibi": "ALiBi", "rotary": "rotary", "none": "no positions", "absolute": "absolute", "alibi_sink": "ALiBi, own sink"
+    "alibi": "ALiBi", "rotary": "rotary", "none": "no positions", "absolute": "absolute",
+    "alibi_sink": "ALiBi, own sink",
 }  # fmt: skip
 # The order of formats in every figure; others follow in the order of their names.
 FORMATS = (

@@ -61,7 +61,7 @@ def offsets(frame: DataFrame, family: str = "alibi") -> Figure:
         inside = sum(n <= here["trained_to"].min() for n in lengths)
         axis.axhline(inside - 0.5, color="black", linewidth=0.9)
         axis.axvline(0, color="black", linewidth=0.7, linestyle=":", zorder=3)
-        axis.set_xticks((-BEYOND, -10, 0, 10, BEYOND, NONE), ("<−25", "−10", "0", "10", ">25", "none"))
+        axis.set_xticks((-BEYOND, -10, 0, 10, BEYOND, NONE), ("<-25", "-10", "0", "10", ">25", "none"))
         axis.set_yticks(range(len(lengths)), [str(n) for n in lengths])
         axis.set(xlim=(-BEYOND - 0.5, NONE + 1.5), ylim=(len(lengths) - 0.5, -0.5))
         axis.tick_params(labelsize=7, length=2)
@@ -73,7 +73,7 @@ def offsets(frame: DataFrame, family: str = "alibi") -> Figure:
     bar.ax.tick_params(labelsize=7)
     handles = [
         Line2D([], [], color=COLOURS[1], marker="D", markersize=4, fillstyle="none", linewidth=0,
-               label="where a reader of fixed distances would look: n − trained length too late"),
+               label="where a reader of fixed distances would look: n - trained length too late"),
         Line2D([], [], color="black", linewidth=0.9, label="below: longer than any in training"),
     ]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=1 + (len(formats) > 1), fontsize=7, frameon=False)

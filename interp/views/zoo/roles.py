@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LOW, HIGH = -0.15, 1.25  # rho outside is drawn at the edge, as a triangle
 PLANTED = {True: "planted, role present", False: "planted, role absent"}
 # Beside a verdict whose intervals are over prompts.
-ONE_MODEL = "; one judged, over prompts"
+ONE_MODEL = ", 1 judged"
 KEYS = ("models", "learned", "of", "verdict")
 
 
@@ -62,8 +62,8 @@ def roles_by_format(
     axes[0].set_yticks(range(len(words)), words, fontsize=8)
     axes[0].set(ylim=(len(words) - 0.5, -0.5), xlim=(LOW - 0.02, HIGH + 0.02))
     shown = " or ".join(f"{m:.2f}" for m in sorted(margins))
-    figure.suptitle(f"What the labels are: 95 % intervals over trained models; grey: within ±{shown}, as if absent",
-                    fontsize=9)  # fmt: skip
+    over = "over trained models" + " (over prompts where 1 was judged)" * any(map(_over_prompts, verdicts.values()))
+    figure.suptitle(f"What the labels are: 95 % intervals {over}; grey: within ±{shown}, as if absent", fontsize=9)
     return figure
 
 
@@ -103,15 +103,19 @@ def _cell(axis: Axes, row: int, name: str, entry: Mapping[str, Any], role: str, 
 def _say(axis: Axes, row: int, words: str) -> None:
     """Words in place of a value: whole, and small where they are many."""
     size = 7 if len(words) <= 60 else 6
-    lines = "\n".join(textwrap.wrap(words, 58))
+    lines = "\n".join(textwrap.wrap(words, 52))
     axis.text((LOW + HIGH) / 2, row, lines, ha="center", va="center", fontsize=size, color="#444444")
 
 
 def _named(name: str, entry: Mapping[str, Any]) -> str:
     task, fmt, family = _parts(name)
     kind = fmt if task == "parity" else f"{task} {fmt}"
-    one = (entry["verdict"] or {}).get("replication") == "prompts"
-    return f"{kind}, {FAMILIES.get(family, family)}\n{entry['learned']} of {entry['of']} learned" + ONE_MODEL * one
+    learned = f"{entry['learned']} of {entry['of']} learned" + ONE_MODEL * _over_prompts(entry)
+    return f"{kind}, {FAMILIES.get(family, family)}\n{learned}"
+
+
+def _over_prompts(entry: Mapping[str, Any]) -> bool:
+    return (entry["verdict"] or {}).get("replication") == "prompts"
 
 
 def _parts(name: str) -> tuple[str, str, str]:
