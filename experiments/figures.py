@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from experiments.names import OUT, ZOO
 
@@ -133,7 +133,7 @@ class Figures:
         return zoo.maps(*found, trained_to=trained_to)
 
 
-def by_rehearsal(frame: DataFrame, task: str) -> list[tuple[str, DataFrame]]:
+def by_rehearsal(frame: Any, task: str) -> list[tuple[str, DataFrame]]:
     """Parts of a task's table that were trained alike, with what their figures' names end in; most runs first.
 
     >>> [suffix for suffix, _ in by_rehearsal(frame, "parity")]
@@ -142,6 +142,8 @@ def by_rehearsal(frame: DataFrame, task: str) -> list[tuple[str, DataFrame]]:
     if not {"task", "rehearsal", "run"} <= set(frame.columns):
         return [("", frame)]  # the figure says what is missing
     frame = frame[frame["task"] == task]
+    if frame.empty:
+        return [("", frame)]
     if frame["rehearsal"].isna().any():
         raise ValueError(f"runs of {task} without a share of rehearsal cannot be told from those with one")
     runs = frame.groupby("rehearsal")["run"].nunique()
@@ -149,4 +151,4 @@ def by_rehearsal(frame: DataFrame, task: str) -> list[tuple[str, DataFrame]]:
     shares = sorted(runs.index, key=lambda share: (-runs[share], -share))
     parts = [frame[frame["rehearsal"] == share] for share in shares]
     names = ["", *(f"-rehearsal-{share:g}" for share in shares[1:])]
-    return list(zip(names, parts, strict=True)) or [("", frame)]
+    return list(zip(names, parts, strict=True))

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from experiments.names import SHIPPED, ZOO, shipped_runs
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 LENGTHS = (10, 20, 30, 40, 60)
 METRICS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
@@ -142,7 +139,7 @@ def zoo_table(zoo: Path = ZOO) -> str:
         return "not built yet\n"
     import pandas as pd
 
-    frame = pd.read_parquet(path)
+    frame: Any = pd.read_parquet(path)
     frame = frame[frame["posed"] == frame["task"] + "-" + frame["format"]]
     judged = zoo / "verdicts.json"
     verdicts = json.loads(judged.read_text(encoding="utf-8")) if judged.is_file() else {}
@@ -152,13 +149,13 @@ def zoo_table(zoo: Path = ZOO) -> str:
     ) or "not built yet\n"  # fmt: skip
 
 
-def _zoo_task(frame: DataFrame, lengths: Sequence[int], verdicts: Mapping[str, dict]) -> str:
+def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) -> str:
     from interp.views.zoo.frames import FAMILIES, in_order
 
     head = ["format", "family", "rehearsal", "learned", "labels"]
     head += [f"{metric} n={n}" for metric in ("step", "exact") for n in lengths] + ["verdict"]
     rows = []
-    configs = dict(iter(frame.groupby(["family", "format", "rehearsal"])))
+    configs: dict[Any, Any] = dict(iter(frame.groupby(["family", "format", "rehearsal"])))
     families, formats = in_order(frame["family"], tuple(FAMILIES)), in_order(frame["format"])
     for key in sorted(configs, key=lambda key: (families.index(key[0]), formats.index(key[1]), -key[2])):
         (family, fmt, share), config = key, configs[key]

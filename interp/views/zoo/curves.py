@@ -128,7 +128,7 @@ def _panels(down: int, across: int, size: tuple[float, float]) -> tuple[Figure, 
     return figure, [axes[row * across : (row + 1) * across] for row in range(down)]
 
 
-def _modes(rows: DataFrame) -> list[str]:
+def _modes(rows: Any) -> list[str]:
     return [mode for mode in STYLES if mode in set(rows["mode"])]
 
 
@@ -137,7 +137,7 @@ def _said(name: str, mode: str) -> str:
     return f", {MODES[mode].removesuffix(' by the model')}" if parse_format(f"parity-{name}").labels else ""
 
 
-def _by_mode(axis: Axes, rows: DataFrame) -> None:
+def _by_mode(axis: Axes, rows: Any) -> None:
     """The lines of one format, coloured by who wrote the labels."""
     for mode, words in MODES.items():
         some = rows[rows["mode"] == mode]
@@ -146,7 +146,7 @@ def _by_mode(axis: Axes, rows: DataFrame) -> None:
     _frame(axis, rows)
 
 
-def _lines(axis: Axes, rows: DataFrame, colour: str, style: str, marker: str, label: str) -> None:
+def _lines(axis: Axes, rows: Any, colour: str, style: str, marker: str, label: str) -> None:
     """A thin line a seed, dotted where it did not learn, and the median of those that did, which has the label.
 
     A line's own label is its run after "_", which keeps it out of legends.
@@ -171,7 +171,7 @@ def shade(axis: Axes, longest: Iterable[int]) -> None:
         axis.axvspan(0, n, color="#888888", alpha=0.14, linewidth=0)
 
 
-def _frame(axis: Axes, rows: DataFrame) -> None:
+def _frame(axis: Axes, rows: Any) -> None:
     chance = rows.dropna(subset=["chance"]).groupby("length")["chance"].mean()
     if len(chance):
         axis.plot(chance.index, chance.to_numpy(), color=GREY, linewidth=0.9, linestyle=(0, (1, 2.5)), label="_chance")
@@ -188,7 +188,7 @@ def _sides(axes: Sequence[Sequence[Axes]], names: Sequence[str]) -> None:
         row[0].set_ylabel(name, fontsize=8)
 
 
-def keys(styles: Mapping[str, tuple[str, str, str]] | None = None) -> list[Any]:
+def keys(styles: Mapping[str, tuple[Any, Any, str]] | None = None) -> list[Any]:
     """What lines mean: by colour, style and marker, then what all figures share."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -207,8 +207,8 @@ def keys(styles: Mapping[str, tuple[str, str, str]] | None = None) -> list[Any]:
 
 
 def _finished(
-    figure: Figure, axes: Sequence[Sequence[Axes]], rows: DataFrame, title: str, unit: str = "bits",
-    styles: Mapping[str, tuple[str, str, str]] | None = None,
+    figure: Figure, axes: Sequence[Sequence[Axes]], rows: Any, title: str, unit: str = "bits",
+    styles: Mapping[str, tuple[Any, Any, str]] | None = None,
 ) -> Figure:  # fmt: skip
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -37,7 +37,7 @@ class NoRows(ValueError):
 def rows_of(
     frame: DataFrame, figure: str, task: str = "parity", families: Collection[str] = (), formats: Collection[str] = (),
     metrics: Collection[str] = (), own: bool = True,
-) -> DataFrame:  # fmt: skip
+) -> Any:  # fmt: skip
     """The rows of a task, and of some families, formats and metrics where any are named.
 
     `own`: only those in which a run was posed the format that it was trained on. Raises `ValueError` for missing
@@ -50,7 +50,8 @@ def rows_of(
     """
     if lacks := [c for c in NEEDED if c not in frame.columns]:
         raise ValueError(f"{figure}: the table lacks {', '.join(lacks)}")
-    kept = frame[frame["task"] == task]
+    # Any: by its stubs, nearly every selection of pandas may be nearly anything.
+    kept: Any = frame[frame["task"] == task]
     for column, names in (("family", families), ("format", formats), ("metric", metrics)):
         if names:
             kept = kept[kept[column].isin(list(names))]
@@ -81,13 +82,13 @@ def in_order(names: Collection[str], order: Sequence[str] = FORMATS) -> list[str
     return sorted(set(names), key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
-def counted(rows: DataFrame) -> str:
+def counted(rows: Any) -> str:
     """How many of the runs learned what they were trained on: "2 of 3 learned"."""
     learned = rows.groupby("run")["learned"].first()
     return f"{int(learned.sum())} of {len(learned)} learned"
 
 
-def trained_alike(rows: DataFrame) -> str:
+def trained_alike(rows: Any) -> str:
     """What all runs of a figure share, in words, for its title."""
     share = float(rows["rehearsal"].iloc[0])
     longest = ", ".join(str(n) for n in sorted(rows["trained_to"].unique()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interp.views.accuracy import COLOURS
 from interp.views.zoo.frames import FAMILIES, NoRows, in_order, rows_of, trained_alike
@@ -54,14 +54,14 @@ def transfer(frame: DataFrame, lengths: Sequence[int] = (), family: str = "alibi
     return figure
 
 
-def _lengths(rows: DataFrame) -> list[int]:
+def _lengths(rows: Any) -> list[int]:
     """The longest that was trained, and the longest up to twice that; the shortest there is where neither is."""
     longest, there = int(rows["trained_to"].min()), sorted(int(n) for n in rows["length"].unique())
     inside, past = [n for n in there if n <= longest], [n for n in there if longest < n <= 2 * longest]
     return inside[-1:] + past[-1:] or there[:1]
 
 
-def _matrix(axis: Axes, rows: DataFrame, trained: Sequence[str], posed: Sequence[str]) -> None:
+def _matrix(axis: Axes, rows: Any, trained: Sequence[str], posed: Sequence[str]) -> None:
     from matplotlib.patches import Rectangle
 
     values = rows.groupby(["format", "shown"])["value"].median()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interp.views.accuracy import COLOURS
 from interp.views.zoo.curves import keys, panels, shade
@@ -19,6 +19,7 @@ FARTHEST = 25
 BEYOND = FARTHEST + 1
 # Where "no bit decides" stands, apart from the offsets.
 NONE = BEYOND + 8
+DIAMOND: dict[str, Any] = {"color": COLOURS[1], "markersize": 4, "fillstyle": "none"}
 # Name: colour, style, marker.
 READS = {
     "at 0: the right bit": (COLOURS[0], "-", "o"),
@@ -46,18 +47,19 @@ def offsets(frame: DataFrame, family: str = "alibi") -> Figure:
     figure, axes = panels(len(formats), 3, (3.3, 0.85 + 0.17 * most), share=False)
     # A square root, lest all that is not at 0 be white.
     scale = ScalarMappable(PowerNorm(0.5, 0, 1), "Blues")
+    look: dict[str, Any] = {"cmap": scale.cmap, "norm": scale.norm}
     for axis, name in zip(axes, formats, strict=True):
         here = rows[rows["format"] == name]
         lengths, shares = _matrix(here)
         for row, n in enumerate(lengths):
             # Cell by cell where they are: the column of "none" stands apart.
             edges = np.arange(-BEYOND - 0.5, BEYOND + 1)
-            axis.pcolormesh(edges, [row - 0.5, row + 0.5], shares[None, row, :-1], cmap=scale.cmap, norm=scale.norm)
-            axis.pcolormesh([NONE - 1.5, NONE + 1.5], [row - 0.5, row + 0.5], shares[None, row, -1:], cmap=scale.cmap,
-                            norm=scale.norm)  # fmt: skip
+            axis.pcolormesh(edges, [row - 0.5, row + 0.5], shares[None, row, :-1], **look)
+            axis.pcolormesh([NONE - 1.5, NONE + 1.5], [row - 0.5, row + 0.5], shares[None, row, -1:], **look)
             trained = sorted(here[here["length"] == n]["trained_to"].unique())
             past = [min(n - longest, BEYOND) for longest in trained if n > longest]
-            axis.plot(past, [row] * len(past), "D", color=COLOURS[1], markersize=4, fillstyle="none", label="_index")
+            if past:
+                axis.plot(past, [row] * len(past), "D", label="_index", **DIAMOND)
         inside = sum(n <= here["trained_to"].min() for n in lengths)
         axis.axhline(inside - 0.5, color="black", linewidth=0.9)
         axis.axvline(0, color="black", linewidth=0.7, linestyle=":", zorder=3)
@@ -72,7 +74,7 @@ def offsets(frame: DataFrame, family: str = "alibi") -> Figure:
     bar.set_label("share of steps", fontsize=7)
     bar.ax.tick_params(labelsize=7)
     handles = [
-        Line2D([], [], color=COLOURS[1], marker="D", markersize=4, fillstyle="none", linewidth=0,
+        Line2D([], [], marker="D", linewidth=0, **DIAMOND,
                label="where a reader of fixed distances would look: n - trained length too late"),
         Line2D([], [], color="black", linewidth=0.9, label="below: longer than any in training"),
     ]  # fmt: skip
@@ -105,7 +107,7 @@ def where_read(frame: DataFrame, family: str = "alibi") -> Figure:
     return figure
 
 
-def _offset_rows(frame: DataFrame, figure: str, family: str) -> DataFrame:
+def _offset_rows(frame: DataFrame, figure: str, family: str) -> Any:
     """The rows of offsets, with the offset itself: a number, or NaN where no single bit decides."""
     import pandas as pd
 
@@ -117,7 +119,7 @@ def _offset_rows(frame: DataFrame, figure: str, family: str) -> DataFrame:
     return rows.assign(offset=pd.to_numeric(words.where(words != "none"), errors="raise"))
 
 
-def _matrix(rows: DataFrame) -> tuple[list[int], ndarray]:
+def _matrix(rows: Any) -> tuple[list[int], ndarray]:
     """Lengths, and `[length offset]` shares from -26 to +26, then none: the mean of seeds, each an equal part."""
     import numpy as np
 
@@ -133,7 +135,7 @@ def _matrix(rows: DataFrame) -> tuple[list[int], ndarray]:
     return [int(n) for n in lengths], shares
 
 
-def _shares(axis: Axes, rows: DataFrame) -> None:
+def _shares(axis: Axes, rows: Any) -> None:
     """A line a seed of each of the shares, dotted where it did not learn, and the median of those that did."""
     import pandas as pd
 
@@ -153,5 +155,5 @@ def _shares(axis: Axes, rows: DataFrame) -> None:
                       linewidth=1.9, label=name)  # fmt: skip
 
 
-def _title(words: str, rows: DataFrame, family: str) -> str:
+def _title(words: str, rows: Any, family: str) -> str:
     return f"{words}: parity, {FAMILIES.get(family, family)}\n{trained_alike(rows)}"
