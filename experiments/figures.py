@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from experiments.names import OUT, ZOO
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
@@ -46,6 +44,7 @@ class Figures:
 
     def run(self) -> int:
         """Draws and writes every figure, then prints the paths; status 0."""
+        from experiments.names import OUT
         from experiments.results import check_seed, save_figure, writable_folder
         from interp.views.zoo import NoRows
 
@@ -66,9 +65,16 @@ class Figures:
             written.append(folder / f"{name}.svg")
             save_figure(figure, written[-1])
         if not written:
-            raise ValueError(f"nothing to draw: {self.zoo or ZOO} has no results yet")
+            raise ValueError(f"nothing to draw: {self.results} has no results yet")
         print("\n".join(map(str, written)))
         return 0
+
+    @property
+    def results(self) -> Path:
+        """The folder of the results."""
+        from experiments import names
+
+        return self.zoo or names.ZOO
 
     def drawings(self) -> list[tuple[str, bool, Callable[[], Figure]]]:
         """(file name, whether it must be there, what draws it) of every figure that was asked for."""
@@ -98,7 +104,7 @@ class Figures:
 
         from interp.views.zoo import COLUMNS
 
-        path = (self.zoo or ZOO) / "results.parquet"
+        path = self.results / "results.parquet"
         if not path.is_file():
             return pd.DataFrame(columns=list(COLUMNS))
         try:
@@ -112,7 +118,7 @@ class Figures:
         from interp.views.verdicts import planted_values
         from interp.views.zoo import NoRows, roles_by_format
 
-        path = (self.zoo or ZOO) / "verdicts.json"
+        path = self.results / "verdicts.json"
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if not found:
             raise NoRows(f"there are no verdicts in {path}")

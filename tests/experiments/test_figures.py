@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from experiments import figures
+from experiments import figures, names
 from experiments.cli import main
 from experiments.figures import by_rehearsal
 from experiments.tables import FIGURE_TABLES, with_tables, zoo_table
@@ -31,7 +32,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def folder_of(name: str, frame: pd.DataFrame | None, verdicts: dict | None = None) -> Path:
+def folder_of(name: str, frame: Any, verdicts: dict | None = None) -> Path:
     folder = Path(name)
     folder.mkdir()
     if frame is not None:
@@ -172,7 +173,7 @@ def test_a_zoo_that_was_not_built_is_said_to_be(tmp_path):
 
 
 def test_a_verb_without_results_says_so(monkeypatch, no_models, capsys):
-    monkeypatch.setattr(figures, "ZOO", Path("empty"))
+    monkeypatch.setattr(names, "ZOO", Path("empty"))
     assert main(["figures", "--only", "by-family"]) == 2
     assert "no rows" in capsys.readouterr().err
     assert main(["figures"]) == 0  # maps need no results

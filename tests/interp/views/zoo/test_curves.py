@@ -4,9 +4,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from interp.views import zoo
 from interp.views.accuracy import COLOURS
-from tests.interp.views.zoo.runs import FAMILY, LENGTHS, data, labelled, rows_of, shaded, table, value_of, words
+from tests.interp.views.zoo.runs import FAMILY, LENGTHS, data, labelled, rows_of, shaded, table, value_of, words, zoo
 
 
 class TestLinesOfAccuracy:

@@ -6,7 +6,7 @@ import torch
 
 from interp.attribution import Attribution
 from interp.tasks import Role, sample
-from interp.views import zoo
+from tests.interp.views.zoo.runs import zoo
 
 
 def attributed(fmt: str, length: int = 30) -> Attribution:

@@ -4,9 +4,8 @@ import pandas as pd
 import pytest
 
 from experiments.results import save_figure
-from interp.views import zoo
 from interp.views.zoo.frames import NEEDED
-from tests.interp.views.zoo.runs import FAMILY, POSED, READ, rows_of, table
+from tests.interp.views.zoo.runs import FAMILY, POSED, READ, rows_of, table, zoo
 
 OF_TABLE = (zoo.by_family, zoo.variants, zoo.gaps, zoo.addition, zoo.offsets, zoo.where_read, zoo.transfer)
 WHOLE = pd.concat([

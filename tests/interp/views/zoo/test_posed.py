@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from interp.views import zoo
-from tests.interp.views.zoo.runs import POSED, value_of
+from tests.interp.views.zoo.runs import POSED, value_of, zoo
 
 
 class TestTransfer:

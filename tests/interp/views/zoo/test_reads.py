@@ -2,8 +2,7 @@
 
 import pytest
 
-from interp.views import zoo
-from tests.interp.views.zoo.runs import READ, data, labelled, offset_rows, shaded, table
+from tests.interp.views.zoo.runs import READ, data, labelled, offset_rows, shaded, table, zoo
 
 
 def cells(axis) -> list[list[float]]:
@@ -34,7 +33,7 @@ class TestOffsets:
 
     def test_the_line_between_trained_and_longer_lengths(self):
         for axis in zoo.offsets(READ).axes[:2]:
-            assert 0.5 in [line.get_ydata()[0] for line in axis.lines]  # type: ignore[index]
+            assert 0.5 in [line.get_ydata()[0] for line in axis.lines]
 
     def test_where_none_learned_all_are_shown_and_counted(self):
         failed = table(offset_rows("cyclic", {20: {"+0": 0.4, "none": 0.6}}, learned=False))

@@ -2,8 +2,7 @@
 
 import pytest
 
-from interp.views import zoo
-from tests.interp.views.zoo.runs import words
+from tests.interp.views.zoo.runs import words, zoo
 
 
 def finding(status: str, rho: float | None, reason: str = "because") -> dict:
