@@ -122,7 +122,8 @@ class Figures:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if not found:
             raise NoRows(f"there are no verdicts in {path}")
-        return roles_by_format(found, planted_values(json.loads(CALIBRATION.read_text(encoding="utf-8"))))
+        planted, frame = planted_values(json.loads(CALIBRATION.read_text(encoding="utf-8"))), self.table()
+        return roles_by_format(found, planted, None if frame.empty else frame)
 
     def maps(self) -> Figure:
         """Gradient x input of the shipped runs, on the same bits; the only figure for which models run."""

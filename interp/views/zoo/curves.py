@@ -21,8 +21,12 @@ VARIANTS = ("aligned", "numeric", "constant", "nonaligned", "cyclic", "scratchpa
 GAPS = {"aligned": "gap 0 (aligned)", "gap1": "gap 1", "gap2": "gap 2", "gap4": "gap 4", "gap8": "gap 8"}
 ADDITION = {"none": "no labels", "aligned": "aligned", "zeropad": "aligned, padded with zeros",
             "nonaligned": "own labels for each operand"}  # fmt: skip
-# Name: colour, style, marker.
-BY_MODE = {words: (COLOURS[k], STYLES[mode], MARKERS[k]) for k, (mode, words) in enumerate(MODES.items())}
+# Of formats side by side some have no labels. Mode: colour, style, marker, name.
+BY_MODE = {
+    "forced": (COLOURS[0], STYLES["forced"], MARKERS[0], "labels given, or none"),
+    "written": (COLOURS[1], STYLES["written"], MARKERS[1], MODES["written"]),
+}
+MODE_KEYS = {name: (colour, style, marker) for colour, style, marker, name in BY_MODE.values()}
 # A line of seeds that did not learn; also under whatever style its mode has.
 DOTTED = ":"
 
@@ -68,7 +72,7 @@ def variants(frame: DataFrame, family: str = "alibi") -> Figure:
     for axis, words in zip(axes[0], WORDS.values(), strict=True):
         axis.set_title(words, fontsize=10)
     _sides(axes, [f"{name}\n{counted(rows[rows['format'] == name])}" for name in formats])
-    return _finished(figure, axes, rows, f"Parity, {FAMILIES.get(family, family)}, by format", styles=BY_MODE)
+    return _finished(figure, axes, rows, f"Parity, {FAMILIES.get(family, family)}, by format", styles=MODE_KEYS)
 
 
 def gaps(frame: DataFrame, family: str = "alibi") -> Figure:
@@ -108,7 +112,7 @@ def addition(frame: DataFrame, family: str = "alibi") -> Figure:
         here = rows[rows["format"] == name]
         axes[0][column].set_title(f"{ADDITION.get(name, name)}\n{counted(here)}", fontsize=9)
     _sides(axes, ("exact match", "step accuracy"))
-    return _finished(figure, axes, rows, f"Addition, {FAMILIES.get(family, family)}", "digits", BY_MODE)
+    return _finished(figure, axes, rows, f"Addition, {FAMILIES.get(family, family)}", "digits", MODE_KEYS)
 
 
 def panels(n: int, across: int, size: tuple[float, float], share: bool = True) -> tuple[Figure, list[Axes]]:
@@ -139,10 +143,10 @@ def _said(name: str, mode: str) -> str:
 
 def _by_mode(axis: Axes, rows: Any) -> None:
     """The lines of one format, coloured by who wrote the labels."""
-    for mode, words in MODES.items():
+    for mode, look in BY_MODE.items():
         some = rows[rows["mode"] == mode]
         if len(some):
-            _lines(axis, some, *BY_MODE[words], words)
+            _lines(axis, some, *look)
     _frame(axis, rows)
 
 
@@ -159,10 +163,15 @@ def _lines(axis: Axes, rows: Any, colour: str, style: str, marker: str, label: s
         axis.plot(line["length"], line["value"], style if learned else DOTTED, color=colour, label=f"_{run}", **look)
     middle = rows[rows["learned"].astype(bool)].groupby("length")["value"].median()
     if len(middle):
-        axis.plot(middle.index, middle.to_numpy(), style, color=colour, linewidth=1.9, marker=marker, markersize=3.5,
-                  label=label)  # fmt: skip
+        look = {"color": colour, "linewidth": 1.9, "label": label, **_dots(marker, style)}
+        axis.plot(middle.index, middle.to_numpy(), style, **look)
     else:
         axis.add_line(Line2D([], [], linestyle=DOTTED, color=colour, linewidth=1.1, label=label))
+
+
+def _dots(marker: str, style: Any) -> dict[str, Any]:
+    """Open on dashed lines, which markers hide where lines are short, as in legends."""
+    return {"marker": marker, "markersize": 3.8, **({} if style == "-" else {"markerfacecolor": "white"})}
 
 
 def shade(axis: Axes, longest: Iterable[int]) -> None:
@@ -194,7 +203,7 @@ def keys(styles: Mapping[str, tuple[Any, Any, str]] | None = None) -> list[Any]:
     from matplotlib.patches import Patch
 
     found: list[Any] = [
-        Line2D([], [], color=colour, linestyle=style, marker=marker, markersize=3.5, linewidth=1.9, label=name)
+        Line2D([], [], color=colour, linestyle=style, linewidth=1.9, label=name, **_dots(marker, style))
         for name, (colour, style, marker) in (styles or {}).items()
     ]
     return [

@@ -36,7 +36,6 @@ def offsets(frame: DataFrame, family: str = "alibi") -> Figure:
     reader of fixed distances would look, past training: distances learned on the longest prompts, `trained_to` bits
     back, are n - trained_to too short for n bits, and lead to a later bit (science 1.2).
     """
-    import numpy as np
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import PowerNorm
     from matplotlib.lines import Line2D
@@ -47,15 +46,16 @@ def offsets(frame: DataFrame, family: str = "alibi") -> Figure:
     figure, axes = panels(len(formats), 3, (3.3, 0.85 + 0.17 * most), share=False)
     # A square root, lest all that is not at 0 be white.
     scale = ScalarMappable(PowerNorm(0.5, 0, 1), "Blues")
-    look: dict[str, Any] = {"cmap": scale.cmap, "norm": scale.norm}
+    look: dict[str, Any] = {
+        "cmap": scale.cmap, "norm": scale.norm, "aspect": "auto", "interpolation": "nearest",
+    }  # fmt: skip
     for axis, name in zip(axes, formats, strict=True):
         here = rows[rows["format"] == name]
         lengths, shares = _matrix(here)
+        # Two pictures: the column of "none" stands apart.
+        axis.imshow(shares[:, :-1], extent=(-BEYOND - 0.5, BEYOND + 0.5, len(lengths) - 0.5, -0.5), **look)
+        axis.imshow(shares[:, -1:], extent=(NONE - 1.5, NONE + 1.5, len(lengths) - 0.5, -0.5), **look)
         for row, n in enumerate(lengths):
-            # Cell by cell where they are: the column of "none" stands apart.
-            edges = np.arange(-BEYOND - 0.5, BEYOND + 1)
-            axis.pcolormesh(edges, [row - 0.5, row + 0.5], shares[None, row, :-1], **look)
-            axis.pcolormesh([NONE - 1.5, NONE + 1.5], [row - 0.5, row + 0.5], shares[None, row, -1:], **look)
             trained = sorted(here[here["length"] == n]["trained_to"].unique())
             past = [min(n - longest, BEYOND) for longest in trained if n > longest]
             if past:

@@ -20,22 +20,28 @@ LOW, HIGH = -0.15, 1.25  # rho outside is drawn at the edge, as a triangle
 PLANTED = {True: "planted, role present", False: "planted, role absent"}
 # Beside a verdict whose intervals are over prompts.
 ONE_MODEL = ", 1 judged"
+# Columns of the table that are taken.
+TAKEN = ("run", "task", "format", "posed", "metric", "value")
 KEYS = ("models", "learned", "of", "verdict")
 
 
 def roles_by_format(
-    verdicts: Mapping[str, Mapping[str, Any]], planted: Mapping[str, Mapping[bool, Sequence[float]]]
-) -> Figure:
+    verdicts: Mapping[str, Mapping[str, Any]], planted: Mapping[str, Mapping[bool, Sequence[float]]],
+    frame: Any = None,
+) -> Figure:  # fmt: skip
     """rho of anchor, placeholder and sink with its interval over seeds, a row a "<task>-<format>-<family>".
 
     On top, for comparison, a tick for each planted model that has the role and for each that has not: `planted` is
     what `verdicts.planted_values` makes of a calibration, {} for none. Where there is no verdict or no rho, the row
-    says why. Each verdict is a `Verdict` as JSON, or None, with `models`, how many of them `learned`, and `of` how
-    many. Raises `ValueError` for no verdicts and for entries that lack any of these.
+    says why. With `frame`, the table of all runs, an open circle below the interval is one of its models, mean over
+    lengths. Each verdict is a `Verdict` as JSON, or None, with `models`, how many of them `learned`, and `of` how
+    many. Raises `ValueError` for no verdicts, for entries that lack any of these and for a table that lacks columns.
     """
     from matplotlib.figure import Figure
 
     _check(verdicts)
+    if lacks := [c for c in TAKEN if frame is not None and c not in frame.columns]:
+        raise ValueError(f"roles by format: the table lacks {', '.join(lacks)}")
     names = sorted(verdicts, key=_place)
     first = len(PLANTED) if planted else 0
     high = 1.2 + 0.44 * (len(names) + first * 0.7)
@@ -52,6 +58,10 @@ def roles_by_format(
             axis.text(HIGH, row - 0.42, f"n = {len(values)}", ha="right", va="top", fontsize=6.5, color="#444444")
         for row, name in enumerate(names, start=first):
             _cell(axis, row, name, verdicts[name], role, colour, marker)
+            if frame is not None:
+                one = _each(frame, verdicts[name]["models"], role)
+                axis.plot(one, [row + 0.34] * len(one), "o", color=colour, markersize=3.2, fillstyle="none",
+                          markeredgewidth=0.7, label="_each")  # fmt: skip
         if first:
             axis.axhline(first - 0.5, color="#999999", linewidth=0.8)
         axis.set_title(role, fontsize=10)
@@ -63,8 +73,16 @@ def roles_by_format(
     axes[0].set(ylim=(len(words) - 0.5, -0.5), xlim=(LOW - 0.02, HIGH + 0.02))
     shown = " or ".join(f"{m:.2f}" for m in sorted(margins))
     over = "over trained models" + " (over prompts where 1 was judged)" * any(map(_over_prompts, verdicts.values()))
-    figure.suptitle(f"What the labels are: 95 % intervals {over}; grey: within ±{shown}, as if absent", fontsize=9)
+    figure.suptitle(f"What the labels are: 95 % intervals {over}; grey: within ±{shown}, as if absent"
+                    + "; open circles: each model" * (frame is not None), fontsize=9)  # fmt: skip
     return figure
+
+
+def _each(frame: Any, models: Sequence[str], role: str) -> list[float]:
+    """rho of each model on its own format, the mean over lengths, at the edge where it lies outside."""
+    own = frame["posed"] == frame["task"] + "-" + frame["format"]
+    kept = frame[own & (frame["metric"] == f"rho {role}") & frame["run"].isin(list(models))]
+    return kept.groupby("run")["value"].mean().dropna().clip(LOW, HIGH).tolist()
 
 
 def why_not(name: str, entry: Mapping[str, Any]) -> str:

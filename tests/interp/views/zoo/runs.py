@@ -15,7 +15,8 @@ METRICS = ("step", "exact", "final")
 
 def value_of(metric: str, mode: str, length: int, seed: int) -> float:
     """Another number for each line."""
-    return 1 - METRICS.index(metric) / 10 - (mode == "written") / 20 - length / 100 - seed / 200
+    lost = METRICS.index(metric) / 10 if metric in METRICS else 0.0
+    return 1 - lost - (mode == "written") / 20 - length / 100 - seed / 200
 
 
 def rows_of(

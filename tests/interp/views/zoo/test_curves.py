@@ -99,7 +99,7 @@ def test_addition_is_by_digits_and_its_parity_namesakes_stay_out():
     figure = zoo.addition(table(*parts, rows_of("aligned")))
     none, aligned = figure.axes[:2]
     assert none.get_title() == "no labels\n3 of 3 learned"
-    assert data(labelled(aligned, "labels given")) == pytest.approx(
+    assert data(labelled(aligned, "labels given, or none")) == pytest.approx(
         {n: value_of("exact", "forced", n, 2) for n in (5, 10, 14)}
     )
     assert figure.axes[2].get_xlabel() == "digits"

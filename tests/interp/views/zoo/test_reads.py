@@ -7,8 +7,8 @@ from tests.interp.views.zoo.runs import READ, data, labelled, offset_rows, shade
 
 def cells(axis) -> list[list[float]]:
     """`[row column]`: offsets from -26 to 26, then none."""
-    meshes = [mesh.get_array().ravel().tolist() for mesh in axis.collections if type(mesh).__name__ == "QuadMesh"]
-    return [a + b for a, b in zip(meshes[::2], meshes[1::2], strict=True)]
+    offsets, none = (image.get_array().tolist() for image in axis.images)
+    return [a + b for a, b in zip(offsets, none, strict=True)]
 
 
 class TestOffsets:

@@ -1,8 +1,9 @@
 """Roles by format: what is drawn, and what is said where nothing is."""
 
+import numpy as np
 import pytest
 
-from tests.interp.views.zoo.runs import words, zoo
+from tests.interp.views.zoo.runs import rows_of, table, words, zoo
 
 
 def finding(status: str, rho: float | None, reason: str = "because") -> dict:
@@ -56,6 +57,25 @@ class TestRoles:
         assert "not judged (1 of 2 learned)" in anchor
         assert "not applicable: labels repeat" in anchor
         assert "PRESENT 0.90 [0.85, 0.95]" in anchor
+
+    def test_each_judged_model_is_a_circle_at_its_mean_over_lengths(self):
+        frame = table(*(
+            rows_of("aligned", metrics=(metric,), modes=("",), posed=posed)
+            for metric in ("rho anchor", "rho sink", "step") for posed in ("", "parity-constant")
+        ))  # fmt: skip
+        frame["value"] = frame["length"] / 40 + (frame["metric"] != "rho anchor")
+        frame.loc[frame["posed"] == "parity-constant", "value"] = -1.0
+        frame["run"] = frame["run"].str[-1].map({"1": "a", "2": "b", "3": "not judged"})
+        figure = zoo.roles_by_format({"parity-aligned-alibi": judged()}, PLANTED, frame)
+        found = {axis.get_title(): [d for line in axis.lines if line.get_label() == "_each"
+                                    for d in line.get_xydata().tolist()] for axis in figure.axes}  # fmt: skip
+        mean = (10 + 20 + 40) / 3 / 40
+        assert np.array(found["anchor"]) == pytest.approx(np.array([(mean, 2.34)] * 2))
+        assert np.array(found["sink"]) == pytest.approx(np.array([(1.25, 2.34)] * 2))  # at the edge
+        assert not found["placeholder"]
+        assert "open circles" in words(figure)
+        with pytest.raises(ValueError, match=r"the table lacks posed$"):
+            zoo.roles_by_format(VERDICTS, PLANTED, frame.drop(columns="posed"))
 
     def test_a_verdict_on_one_model_is_not_sold_as_one_over_models(self):
         over_models = words(zoo.roles_by_format({"parity-aligned-alibi": judged()}, {}))
