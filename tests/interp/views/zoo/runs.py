@@ -14,9 +14,9 @@ METRICS = ("step", "exact", "final")
 
 
 def value_of(metric: str, mode: str, length: int, seed: int) -> float:
-    """Another number for each line."""
+    """Another number for each line; the median of three seeds is not their mean."""
     lost = METRICS.index(metric) / 10 if metric in METRICS else 0.0
-    return 1 - lost - (mode == "written") / 20 - length / 100 - seed / 200
+    return 1 - lost - (mode == "written") / 20 - length / 100 - seed**2 / 500
 
 
 def rows_of(
