@@ -14,6 +14,7 @@ from experiments.bench import Bench
 from experiments.calibrate import Calibrate
 from experiments.circuit import Circuit
 from experiments.evaluate import Evaluate
+from experiments.figures import Figures
 from experiments.patch import Patch
 from experiments.report import Report
 from experiments.sweep import Sweep
@@ -30,6 +31,7 @@ Verb = (
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Figures, tyro.conf.subcommand("figures")]
 )
 
 

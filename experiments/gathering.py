@@ -19,7 +19,7 @@ from probes.keeping import battery_from_json
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLE, VERDICTS = "results.parquet", "verdicts.json"
+TABLE, VERDICTS, VERSION = "results.parquet", "verdicts.json", 1
 COLUMNS = ("run", "task", "format", "family", "seed", "rehearsal", "trained_to", "learned", "posed", "length", "mode",
            "metric", "value", "low", "high", "chance", "n")  # fmt: skip
 NOWHERE = float("nan")
@@ -58,9 +58,19 @@ def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
     finally:
         fresh.unlink(missing_ok=True)
     verdicts = {kind: _judged(entry) for kind, entry in sorted(batteries.items())}
-    text = {"version": 1, "provenance": provenance_record(), "verdicts": verdicts}
+    text = {"version": VERSION, "provenance": provenance_record(), "verdicts": verdicts}
     write_whole(folder / VERDICTS, json.dumps(text) + "\n")
     return table, verdicts
+
+
+def read_verdicts(folder: Path) -> dict[str, dict]:
+    """The verdicts that `gather` wrote, by configuration; none where it has not. Raises `ValueError` for other files."""
+    path = folder / VERDICTS
+    if (data := _read(path)) is None:
+        return {}
+    if not isinstance(data, dict) or data.get("version") != VERSION:
+        raise ValueError(f"{path} is not what `mnemoscope sweep` of version {VERSION} writes; run it again")
+    return data["verdicts"]
 
 
 def _judged(entry: dict[str, Any]) -> dict:

@@ -10,6 +10,8 @@ from interp.models import Run, load_run
 from interp.tasks import LONGEST, Format
 
 SHIPPED = Path(__file__).parent / "runs"
+# Results of all trained configurations: results.parquet and verdicts.json.
+ZOO = Path(__file__).parent / "zoo"
 OUT = Path("mnemoscope-out")
 
 

@@ -1,18 +1,21 @@
-"""The README's tables, made from result files: `python -m experiments.tables`."""
+"""The tables of README.md and figures/README.md, made from result files: `python -m experiments.tables`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from experiments.names import SHIPPED, shipped_runs
+from experiments.names import SHIPPED, ZOO, shipped_runs
 
 LENGTHS = (10, 20, 30, 40, 60)
 METRICS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
 BENCHMARK = Path(__file__).parent / "benchmarks" / "results" / "patching.json"
 EDGES = BENCHMARK.with_name("edges.json")
 CALIBRATION = Path(__file__).parent / "results" / "calibration.json"
+# Lengths of the table of all configurations, by task: the longest trained, and past it.
+ZOO_LENGTHS = {"parity": (20, 30, 40, 60), "addition": (10, 12, 14)}
 CORRUPTIONS = {"flip": "a bit flipped", "redraw": "another prompt"}
 
 
@@ -125,6 +128,63 @@ def calibration_table() -> str:
     return _markdown(head, confusion) + "\n" + _markdown(("", "measured", "asked", "met"), rates)
 
 
+def zoo_table(zoo: Path = ZOO) -> str:
+    """Every trained configuration, as Markdown, from `zoo/results.parquet` and `zoo/verdicts.json`.
+
+    One table a task, one row a configuration and who writes the labels: accuracy is the median over the seeds that
+    learned, with the least and the greatest. A verdict stands beside the configuration whose runs it judged.
+    """
+    from experiments.gathering import TABLE, read_verdicts
+
+    path = zoo / TABLE
+    if not path.is_file():
+        return "not built yet\n"
+    import pandas as pd
+
+    frame: Any = pd.read_parquet(path)
+    frame = frame[frame["posed"] == frame["task"] + "-" + frame["format"]]
+    verdicts = read_verdicts(zoo)
+    return "\n".join(
+        _zoo_task(frame[frame["task"] == task], lengths, verdicts)
+        for task, lengths in ZOO_LENGTHS.items() if task in set(frame["task"])
+    ) or "not built yet\n"  # fmt: skip
+
+
+def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) -> str:
+    from interp.views.zoo.frames import FAMILIES, in_order
+
+    head = ["format", "family", "rehearsal", "learned", "labels"]
+    head += [f"{metric} n={n}" for metric in ("step", "exact") for n in lengths] + ["verdict"]
+    rows = []
+    configs: dict[Any, Any] = dict(iter(frame.groupby(["family", "format", "rehearsal"])))
+    families, formats = in_order(frame["family"], tuple(FAMILIES)), in_order(frame["format"])
+    for key in sorted(configs, key=lambda key: (families.index(key[0]), formats.index(key[1]), -key[2])):
+        (family, fmt, share), config = key, configs[key]
+        learned = config.groupby("run")["learned"].first().astype(bool)
+        entry = verdicts.get(f"{config['task'].iloc[0]}-{fmt}-{family}", {})
+        ours = set(entry.get("models", ())) & set(learned.index)
+        label = (entry["verdict"] or {}).get("verdict", "") if ours else ""
+        kept = config[config["run"].isin(learned[learned].index)]
+        for mode in (m for m in ("forced", "written") if m in set(config["mode"])):
+            cells = [
+                _spread(kept[(kept["mode"] == mode) & (kept["metric"] == metric) & (kept["length"] == n)]["value"])
+                for metric in ("step", "exact") for n in lengths
+            ]  # fmt: skip
+            of = f"{int(learned.sum())} of {len(learned)}"
+            rows.append((fmt, family, f"{share:g}", of, mode, *cells, label))
+    return _markdown(head, rows)
+
+
+def _spread(values: Iterable[float]) -> str:
+    """Median, least and greatest; the value alone where there is one, nothing where there is none."""
+    import statistics
+
+    found = list(values)
+    if len(found) < 2:
+        return "".join(f"{v:.3f}" for v in found)
+    return f"{statistics.median(found):.3f} [{min(found):.3f}, {max(found):.3f}]"
+
+
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     lines += [f"| {' | '.join(map(str, cells))} |" for cells in rows]
@@ -145,9 +205,15 @@ TABLES: dict[str, Callable[[], str]] = {
 }  # fmt: skip
 
 
-def with_tables(text: str) -> str:
+FIGURE_TABLES: dict[str, Callable[[], str]] = {"zoo": zoo_table}
+ROOT = Path(__file__).parent.parent
+# Files with tables, and which they have.
+PLACES = {ROOT / "README.md": TABLES, ROOT / "figures" / "README.md": FIGURE_TABLES}
+
+
+def with_tables(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
     """A README's text with the tables in their places."""
-    for name, make in TABLES.items():
+    for name, make in tables.items():
         begin, end = f"<!-- {name} table: python -m experiments.tables -->\n", f"<!-- end of {name} table -->"
         before, _, rest = text.partition(begin)
         _, found, after = rest.partition(end)
@@ -158,5 +224,5 @@ def with_tables(text: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = Path(__file__).parent.parent / "README.md"
-    readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for readme, tables in PLACES.items():
+        readme.write_text(with_tables(readme.read_text(encoding="utf-8"), tables), encoding="utf-8")

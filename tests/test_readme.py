@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.names import SHIPPED, shipped_runs
-from experiments.tables import with_tables
+from experiments.tables import PLACES, with_tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,12 +40,16 @@ def test_commands_of_the_readme_exist():
     from experiments import cli
 
     verbs = set(re.findall(r"`(?:\.venv/bin/)?mnemoscope ([a-z]+) ", README))
-    known = (cli.Train, cli.Evaluate, cli.Patch, cli.Bench, cli.Verdict, cli.Calibrate, cli.Circuit, cli.Report)
+    known = (
+        cli.Train, cli.Evaluate, cli.Patch, cli.Bench, cli.Verdict, cli.Calibrate, cli.Circuit, cli.Report, cli.Figures,
+    )  # fmt: skip
     assert verbs == {verb.__name__.lower() for verb in known}
 
 
-def test_the_tables_are_the_committed_results():
-    assert with_tables(README) == README, "run `python -m experiments.tables`"
+@pytest.mark.parametrize("path", PLACES, ids=str)
+def test_the_tables_are_the_committed_results(path):
+    text = path.read_text(encoding="utf-8")
+    assert with_tables(text, PLACES[path]) == text, "run `python -m experiments.tables`"
 
 
 def test_links_lead_somewhere():

@@ -135,10 +135,10 @@ def attribution(found: Attributed, prompts: int | Sequence[int] = 2, title: str 
         + "It is blind to attention that is saturated: what selects a bit may show nothing. It decides no question."
     )
     return draw_grid(panels, title or f"Which tokens each answer depends on ({found.method})", caption,
-                     "{column} from {row}", _ideal(batch, dest))  # fmt: skip
+                     "{column} from {row}", ideal_cells(batch, dest))  # fmt: skip
 
 
-def _ideal(batch: Batch, dest: Sequence[int]) -> list[Outline]:
+def ideal_cells(batch: Batch, dest: Sequence[int]) -> list[Outline]:
     """Where parity at step i comes from: input i, and the output before it. Other tasks have no such diagonals."""
     if batch.format.task != "parity":
         return []

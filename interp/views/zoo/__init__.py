@@ -1,0 +1,17 @@
+"""What did many runs have in common, and where did they part? Figures of a table of runs, formats, lengths and seeds.
+
+The table has a row for each run, format posed, length, mode and metric: see `frames.COLUMNS`. Every figure raises
+`ValueError` for a table without the columns that it takes, and `NoRows`, which is one, for a table without its rows.
+"""
+
+from interp.views.zoo.curves import addition, by_family, gaps, variants
+from interp.views.zoo.depends import maps
+from interp.views.zoo.frames import COLUMNS, NoRows
+from interp.views.zoo.posed import transfer
+from interp.views.zoo.reads import offsets, where_read
+from interp.views.zoo.roles import roles_by_format
+
+__all__ = [
+    "COLUMNS", "NoRows", "addition", "by_family", "gaps", "maps", "offsets", "roles_by_format", "transfer", "variants",
+    "where_read",
+]  # fmt: skip
