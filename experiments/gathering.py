@@ -64,7 +64,7 @@ def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
 
 
 def read_verdicts(folder: Path) -> dict[str, dict]:
-    """The verdicts that `gather` wrote, by configuration; none where it has not. Raises `ValueError` for other files."""
+    """What `gather` judged, by configuration; nothing where it has not. Raises `ValueError` for another file."""
     path = folder / VERDICTS
     if (data := _read(path)) is None:
         return {}

@@ -30,7 +30,7 @@ GROUPS: dict[str, tuple[tuple[str, int], ...]] = {
 }
 
 
-def grid(groups: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Train]:
+def runs_of(groups: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Train]:
     """The runs of some groups, or of all, each once, lowest seeds first; `seeds` keeps those seeds alone.
 
     Raises `ValueError` for an unknown group and for seeds that leave nothing.

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from experiments.grid import grid
+from experiments.grid import runs_of
 from experiments.jobs import Engine, Job, Processes, finished
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Sweep:
         from experiments.results import writable_folder
 
         stages = self._stages()
-        runs = grid(self.groups, self.seeds)
+        runs = runs_of(self.groups, self.seeds)
         if self.prompts < 24:
             raise ValueError(f"--prompts must be at least 24; got {self.prompts}")
         if self.workers is not None and self.workers < 1:

@@ -38,7 +38,7 @@ def folder_of(name: str, frame: Any, verdicts: dict | None = None) -> Path:
     if frame is not None:
         frame.to_parquet(folder / "results.parquet")
     if verdicts is not None:
-        (folder / "verdicts.json").write_text(json.dumps(verdicts))
+        (folder / "verdicts.json").write_text(json.dumps({"version": 1, "verdicts": verdicts}))
     return folder
 
 

@@ -2,21 +2,21 @@
 
 import pytest
 
-from experiments.grid import CONFIRMING, GROUPS, grid
+from experiments.grid import CONFIRMING, GROUPS, runs_of
 from interp.models import FAMILIES
 from interp.tasks import known_formats
 
 
 def test_every_run_is_there_once_and_can_be_built():
-    runs = [(t.name, t.seed) for t in grid()]
+    runs = [(t.name, t.seed) for t in runs_of()]
     assert len(set(runs)) == len(runs)
-    assert {t.recipe().name for t in grid()} == {f"{name}-seed{seed}" for name, seed in runs}
+    assert {t.recipe().name for t in runs_of()} == {f"{name}-seed{seed}" for name, seed in runs}
     assert [seed for _, seed in runs] == sorted(seed for _, seed in runs)
 
 
 def test_every_format_and_family_has_three_seeds_or_more():
     seeds = {}
-    for train in grid():
+    for train in runs_of():
         seeds.setdefault(train.name, set()).add(train.seed)
     for fmt in (f for f in known_formats() if not f.startswith("recall")):
         assert len(seeds[f"{fmt}-alibi"]) >= 3
@@ -32,9 +32,9 @@ def test_what_confirms_was_not_looked_at():
 
 
 def test_parts_of_the_grid():
-    assert {t.seed for t in grid(seeds=(2,))} == {2}
-    assert {t.name for t in grid(("gaps",))} == {f"parity-gap{g}-alibi" for g in (1, 2, 4, 8)}
+    assert {t.seed for t in runs_of(seeds=(2,))} == {2}
+    assert {t.name for t in runs_of(("gaps",))} == {f"parity-gap{g}-alibi" for g in (1, 2, 4, 8)}
     with pytest.raises(ValueError, match="unknown groups gap; groups are confirmatory"):
-        grid(("gap",))
+        runs_of(("gap",))
     with pytest.raises(ValueError, match=r"no run of these groups has seed 1; seeds are 2, 3, 4"):
-        grid(("gaps",), (1,))
+        runs_of(("gaps",), (1,))

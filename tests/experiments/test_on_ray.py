@@ -79,7 +79,7 @@ def test_a_lost_node_costs_no_job(cluster, tmp_path):
 
     def lose_node(job, result):
         if job.name == "first":
-            cluster.remove_node(list(cluster.worker_nodes)[0], allow_graceful=False)
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
         return ()
 
     jobs = [Job("first", slowly, (0.1, str(tmp_path / "first"))), *(Job(m.name, slowly, (4.0, str(m))) for m in marks)]

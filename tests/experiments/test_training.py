@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 
 from experiments.training import loop
 from experiments.training.loop import position_ids, train_run
-from experiments.training.recipe import Recipe, parts
-from interp.models import FAMILIES, ModelConfig, load_run
+from experiments.training.recipe import Pretrained, Recipe, parts
+from interp.models import FAMILIES, ModelConfig, build_model, load_run
 from interp.tasks import parse_format, sample
+from tests.interp.tasks.test_vocabulary import tokenizer_of
 
 TINY = ModelConfig("alibi", n_layers=1, d_model=16, n_heads=2)
 RECIPE = Recipe("parity-aligned", TINY, seed=0, steps=24, longest=4, ramp=5, rehearsal_longest=6,
@@ -222,6 +223,73 @@ def test_position_augmentation(kind):
 def test_a_bad_recipe_is_an_error(change, words):
     with pytest.raises(ValueError, match=words):
         Recipe(**{"format": "parity-aligned", "model": TINY, "seed": 0, **change})
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory) -> Path:
+    """A small GPT-2 of somebody else's: no run.json, and a tokenizer with words in the places of labels."""
+    words = [*"+=#_~", *"abcdefghij", *(f"{a}{b}y" for a in "abcdefghijklmnopqr" for b in "aeioulmn")]
+    tokenizer = tokenizer_of(words)
+    folder = tmp_path_factory.mktemp("pretrained") / "their-gpt2"
+    config = ModelConfig("absolute", n_layers=1, d_model=16, n_heads=2, n_ctx=64)
+    build_model(config, len(tokenizer), seed=7).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_training_goes_on_from_any_folder(foreign, tmp_path):
+    recipe = replace(RECIPE, model=Pretrained(str(foreign)), rehearsal=0.0, steps=1, lr=1e-3)
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    trained = load_run(train_run(recipe, tmp_path).folder)
+    assert trained.name == "parity-aligned-their-gpt2-seed0"
+    theirs = load_run(foreign, "parity-aligned")
+    assert trained.vocabulary.ids == theirs.vocabulary.ids
+    assert (trained.sample(2, 4, 0).tokens == theirs.sample(2, 4, 0).tokens).all()
+    assert trained.raw.config.model_type == "gpt2"
+    before, after = theirs.raw.state_dict(), trained.raw.state_dict()
+    moved = [float((after[name] - before[name]).abs().max()) for name in before]
+    assert 0 < max(moved) < 2e-3  # one step of that size away from what they had, not a fresh model
+
+
+def test_going_on_from_a_run_of_ours_keeps_its_symbols(tmp_path):
+    first = train_run(replace(RECIPE, steps=1), tmp_path / "first").folder
+    recipe = replace(RECIPE, model=Pretrained(str(first)), steps=1)  # with rehearsal: it knows the symbols
+    again = train_run(recipe, tmp_path / "again").folder
+    assert again.name == f"parity-aligned-{first.name}-seed0"
+    assert load_run(again).vocabulary.ids == load_run(first).vocabulary.ids
+
+
+def test_a_pretrained_model_resumes_to_the_same_bytes(foreign, tmp_path, monkeypatch):
+    recipe = replace(RECIPE, model=Pretrained(str(foreign)), rehearsal=0.0, steps=12)
+    whole = train_run(recipe, tmp_path / "whole").folder
+    real, calls = loop.save_checkpoint, []
+
+    def save_and_die(*args):
+        real(*args)
+        calls.append(args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save_checkpoint", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(recipe, tmp_path / "killed", save_every=0)
+    monkeypatch.setattr(loop, "save_checkpoint", real)
+    assert calls
+    assert weights(train_run(recipe, tmp_path / "killed").folder) == weights(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rehearsal": 0.5}, "rehearsal takes symbols that their-gpt2 has no tokens for"),
+        ({"longest": 30}, "length 30 of parity-aligned takes 122 positions; their-gpt2 has 64"),
+        ({"model": Pretrained("no/where/at-all")}, "no-where|cannot|no folder|No|no "),
+        ({"positions": "start"}, "takes no position ids"),
+    ],
+)
+def test_a_pretrained_model_that_cannot_take_the_recipe_is_an_error(change, words, foreign, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        train_run(replace(RECIPE, **{"model": Pretrained(str(foreign)), "rehearsal": 0.0, **change}), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_format_and_family_trains_a_step(tmp_path):
