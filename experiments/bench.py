@@ -52,7 +52,7 @@ class Bench:
             raise ValueError(f"no case contains {self.only!r}; cases are {', '.join(c.name for c in default)}")
         torch.set_num_threads(self.threads)
         path = writable_folder(self.out) / ("edges.json" if self.edges else "patching.json")
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}
+        rows = _earlier(path) if path.exists() else {}
         bar = tqdm(cases, file=sys.stderr, disable=None)
         for case in bar:
             bar.set_description(case.name)
@@ -99,3 +99,13 @@ class Bench:
             for name, row in rows
         ]  # fmt: skip
         print_table("milliseconds a pair of prompts, medians", columns, cells)
+
+
+def _earlier(path: Path) -> dict:
+    """The rows of an earlier result. Raises `ValueError` for another file of that name, which is left alone."""
+    from interp.models import read_json
+
+    found = read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("rows"), dict):
+        raise ValueError(f"{path} is no result of this verb; move it, or choose another --out")
+    return found["rows"]

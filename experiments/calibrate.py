@@ -43,7 +43,7 @@ class Calibrate:
 
         from experiments.provenance import provenance_record
         from experiments.results import check_seed, save_figure, writable_folder
-        from interp.models import write_whole
+        from interp.models import read_json, write_whole
         from interp.views.calibration import draw_confusion
         from probes.calibrating import judge, repeat, tally
         from probes.planted import MECHANISMS
@@ -82,9 +82,12 @@ class Calibrate:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        rows = [json.loads(path.read_text(encoding="utf-8")) for path, _, _ in jobs]
+        rows = [read_json(path) for path, _, _ in jobs]
         cases, repetitions = rows[: len(rows) - len(repeated)], rows[len(rows) - len(repeated) :]
-        table = tally(cases, repetitions)
+        try:
+            table = tally(cases, repetitions)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"a file in {self.out / 'cases'} is of another version or damaged: {error!r}") from error
         seeds = {"first_seed": self.seed, "variants": self.variants, "prompts": self.prompts}
         whole = {"schema": 1, **seeds, "provenance": provenance_record(), **table, "repeated": repetitions,
                  "judged": cases}  # fmt: skip
