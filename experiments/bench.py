@@ -39,11 +39,12 @@ class Bench:
 
         from experiments.benchmarks import edges, patching
         from experiments.provenance import provenance_record
-        from experiments.results import writable_folder
+        from experiments.results import check_workers, writable_folder
         from interp.models import write_whole
 
-        if self.rounds < 1 or self.threads < 1:
-            raise ValueError("--rounds and --threads must be at least 1")
+        if self.rounds < 1:
+            raise ValueError(f"--rounds must be at least 1; got {self.rounds}")
+        check_workers("threads", self.threads)
         if self.edges and self.bloom:
             raise ValueError("--edges and --bloom are two benchmarks; run one after the other")
         default = edges.DEFAULT if self.edges else patching.DEFAULT

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+MOST_VARIANTS = 10_000
 FOLDER = Path("mnemoscope-out") / "calibration"
 
 
@@ -42,13 +43,16 @@ class Calibrate:
         from tqdm import tqdm
 
         from experiments.provenance import provenance_record
-        from experiments.results import check_seed, save_figure, writable_folder
+        from experiments.results import check_seed, check_workers, save_figure, writable_folder
         from interp.models import read_json, write_whole
         from interp.views.calibration import draw_confusion
         from probes.calibrating import judge, repeat, tally
         from probes.planted import MECHANISMS
 
-        for name in ("variants", "prompts", "workers"):
+        check_workers("workers", self.workers)
+        if self.variants > MOST_VARIANTS:
+            raise ValueError(f"--variants must be at most {MOST_VARIANTS}; got {self.variants}")
+        for name in ("variants", "prompts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1; got {getattr(self, name)}")
         if self.repetitions < 0 or self.repetitions == 1:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from interp.models import Run, load_run
 from interp.tasks import LONGEST, Format
+from interp.tasks.limits import shown
 
 SHIPPED = Path(__file__).parent / "runs"
 OUT = Path("mnemoscope-out")
+LONGEST_HUB_NAME = 96
 
 
 def shipped_runs() -> list[str]:
@@ -23,13 +25,20 @@ def load_named(name: str | Path, fmt: str | Format | None = None, longest: int =
     text = str(name)
     if text in shipped_runs():
         return load_run(SHIPPED / text, fmt, longest=longest)
-    if Path(text).is_dir():
+    if _is_folder(Path(text)):
         return load_run(text, fmt, longest=longest)
-    if re.fullmatch(r"[\w.-]+", text) and (OUT / text).is_dir():
+    if re.fullmatch(r"[\w.-]+", text) and _is_folder(OUT / text):
         return load_run(OUT / text, fmt, longest=longest)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not text.startswith("."):
+    if len(text) <= LONGEST_HUB_NAME and re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not text.startswith("."):
         return load_run(text, fmt, longest=longest)
     known = shipped_runs() + sorted(p.parent.name for p in OUT.glob("*/run.json"))
-    near = difflib.get_close_matches(text, known, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(text[:LONGEST_HUB_NAME], known, n=3, cutoff=0.4)
     hint = f"nearest: {', '.join(near)}" if near else f"runs are {', '.join(known) or 'none yet'}"
-    raise ValueError(f"unknown run {text!r}; {hint}; or name a folder that save_pretrained wrote")
+    raise ValueError(f"unknown run {shown(text)}; {hint}; or name a folder that save_pretrained wrote")
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # no file system takes such a name
+        return False

@@ -47,12 +47,11 @@ class Train:
         """Trains; status 0 also when the model did not learn, which is a result."""
         import torch
 
-        from experiments.results import writable_folder
+        from experiments.results import check_workers, writable_folder
         from experiments.training.loop import train_run
 
         if self.threads is not None:
-            if self.threads < 1:
-                raise ValueError(f"--threads must be at least 1; got {self.threads}")
+            check_workers("threads", self.threads)
             torch.set_num_threads(self.threads)
         precision = self.precision
         if precision is None:

@@ -69,7 +69,8 @@ def why_not(run: Run, verb: str, data: dict, seed: int) -> str:
     if changed := _changed(verb, data):
         return f"it was made with {changed}"
     if verb == "verdict" and (margins := _margins(data)) != MARGINS.version:
-        return f"its margins are those of {shown(margins)}, not of {MARGINS.version}"
+        older = margins[:40] if isinstance(margins, str) else shown(margins)
+        return f"its margins are those of {older}, not of {MARGINS.version}"
     if wrong := misfit(data, FORMS[verb]) or _inside(run, verb, data):
         return f"{UNREAD}: {wrong}"
     if verb == "verdict" and data["models"] != [run.name]:

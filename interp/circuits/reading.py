@@ -57,11 +57,11 @@ def circuit_from_json(data: dict) -> Circuit:
         raise ValueError(f"this is no circuit: {error!r}") from error
 
 
-def _numbers(node: list) -> list[int | None]:
+def _numbers(node: list) -> tuple[int | None, int | None]:
     """A node's layer and head."""
     if len(node) != 3 or any(x is not None and (not is_whole(x) or not 0 <= x < MOST_PARTS) for x in node[1:]):
         raise ValueError(f"this is no circuit: a node is a kind, a layer and a head; got {shown(node)}")
-    return node[1:]
+    return node[1], node[2]
 
 
 def _is_number(score: object) -> bool:

@@ -127,7 +127,10 @@ class Batch:
                 f"{self.format}: the output labels match nothing in the context, so no model can write them; "
                 "use forced=True"
             )
-        separator = int(self.at(Role.SEPARATOR)[1 if self.format.task == "addition" else 0])
+        separators, which = self.at(Role.SEPARATOR), int(self.format.task == "addition")
+        if len(separators) <= which:
+            raise ValueError(f"{self.format} has {which + 1} separators before its output; here is {len(separators)}")
+        separator = int(separators[which])
         after = torch.arange(self.n_pos) > separator
         return after.nonzero().flatten()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral
+from operator import index
 
 # Positions of a prompt: more than any model here reads, and few enough to be written in a second.
 MOST_POSITIONS = 2**17
@@ -26,10 +27,10 @@ def check_whole(value: object, what: str, low: int, high: int) -> None:
     """
     if not is_whole(value):
         raise ValueError(f"{what} must be an integer; got {shown(value)}")
-    assert isinstance(value, Integral)
-    if value < low:
+    number = index(value)  # type: ignore[arg-type]
+    if number < low:
         raise ValueError(f"{what} must be at least {low}; got {shown(value)}")
-    if value > high:
+    if number > high:
         raise ValueError(f"{what} must be at most {high}; got {shown(value)}")
 
 

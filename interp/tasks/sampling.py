@@ -30,6 +30,7 @@ def sample(
     vocabulary = vocabulary or house_vocabulary()
     check_whole(batch_size, "batch_size", 1, MOST_TOKENS)
     check_length(fmt, length, vocabulary)
+    batch_size, length = int(batch_size), _plain(length)
     if batch_size * (positions := sequence_length(fmt, length)) > MOST_TOKENS:
         raise ValueError(
             f"{batch_size} prompts of {positions} positions are more than {MOST_TOKENS} tokens, the most of one batch"
@@ -67,12 +68,18 @@ def check_length(fmt: Format, length: int | tuple[int, int], vocabulary: Vocabul
         raise ValueError(f"length {length} of {fmt} needs the label {missing[0]!r}, which the vocabulary lacks")
 
 
+def _plain(length: int | tuple[int, int]) -> int | tuple[int, int]:
+    """Python's own integers for numpy's."""
+    return (int(length[0]), int(length[1])) if isinstance(length, tuple) else int(length)
+
+
 def sequence_length(fmt: Format, length: int | tuple[int, int]) -> int:
     """Tokens in a prompt with its output.
 
     >>> sequence_length(parse_format("parity-aligned"), 20)
     82
     """
+    length = _plain(length)
     if fmt.task == "addition":
         n, m = length if isinstance(length, tuple) else (length, length)
         places = max(n, m)
