@@ -35,8 +35,7 @@ def circuit_from_json(data: dict) -> Circuit:
         shape = (len(places), len(readers), len(writers))
         possible = torch.tensor([[x == "1" for x in place] for place in data["possible"]]).reshape(shape)
         graph = Graph(writers, readers, places, possible, shared)
-        for writer in writers:
-            graph.readers_of(writer)  # each is there
+        _check_whole(graph)
         kept = _mask([e["index"] for e in data["edges"]], shape)
         for edge in data["edges"]:
             own = graph.edge(*edge["index"])
@@ -55,6 +54,25 @@ def circuit_from_json(data: dict) -> Circuit:
         return Circuit(graph, kept, scores, data["details"])
     except (LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"this is no circuit: {error!r}") from error
+
+
+def _check_whole(graph: Graph) -> None:
+    """Raises `LookupError` or `ValueError` where a part is read and does not write, or the other way round."""
+    for writer in graph.writers:
+        graph.readers_of(writer)  # each is there
+    there = set(graph.writers)
+    for reader in graph.readers:
+        match reader.kind:
+            case "logits":
+                continue
+            case "mlp":
+                own = Sender("mlp", reader.layer)
+            case kind:
+                assert reader.head is not None
+                shared = 1 if kind == "q" else graph.shared
+                own = Sender("head", reader.layer, (reader.head + 1) * shared - 1)  # the last that shares it
+        if own not in there:
+            raise ValueError(f"this is no circuit: {reader} is read, and {shown(str(own))} does not write")
 
 
 def _numbers(node: list) -> tuple[int | None, int | None]:

@@ -171,6 +171,7 @@ def load_raw(source: str) -> PreTrainedModel:
     model.eval()
     try:
         causal = _is_causal(model)
+        _runs_with_cache(model)
     except Exception as error:  # sizes that fit the file and not each other
         raise ValueError(f"the model in {source} does not run: {_reason(source, error)}") from error
     if not causal:
@@ -186,6 +187,12 @@ def _is_causal(model: PreTrainedModel) -> bool:
     edited[0, -1] = 0
     logits, other = (model(t, use_cache=False).logits[:, :-1] for t in (tokens, edited))
     return not (logits - other).abs().max() > 1e-4 * logits.std()  # NaN is for `predict` to name
+
+
+@torch.no_grad()
+def _runs_with_cache(model: PreTrainedModel) -> None:
+    """Raises whatever a cache of senseless sizes makes a model raise, before a model that writes labels meets it."""
+    model(torch.zeros(1, 4, dtype=torch.long, device=model.device), use_cache=True)
 
 
 def _weights_in(folder: Path) -> dict[str, Held]:

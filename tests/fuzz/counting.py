@@ -39,7 +39,7 @@ def hammer(kind: str, count: int, inputs: SearchStrategy[T], check: Callable[[T]
 
     @settings(
         max_examples=count, deadline=None, database=None, derandomize=count <= few,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[*HealthCheck.__members__.values()],
     )  # fmt: skip
     @given(inputs)
     def each(value: T) -> None:

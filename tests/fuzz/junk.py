@@ -43,10 +43,10 @@ def mutated(draw: st.DrawFn, whole: Any, most: int = 3) -> Any:
                 case "remove":
                     del node[key]
                 case "add" if isinstance(node, dict):
-                    node[draw(st.text(max_size=8))] = draw(leaves)
-                case "add":
-                    node.insert(key, draw(leaves))
+                    node[draw(st.text(max_size=8))] = copy.deepcopy(draw(leaves))
+                case "add" if isinstance(node, list):
+                    node.insert(key, copy.deepcopy(draw(leaves)))
                 case _:
-                    node[key] = draw(leaves)
+                    node[key] = copy.deepcopy(draw(leaves))
             break
     return found

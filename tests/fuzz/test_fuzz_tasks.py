@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from hypothesis import strategies as st
@@ -53,7 +55,7 @@ def test_prompts_or_a_reason(count):
     hammer("tasks", count, st.tuples(names, small(1, 4), lengths, seeds), check_sample)
 
 
-def vocabularies() -> st.SearchStrategy[dict]:
+def vocabularies() -> st.SearchStrategy[Any]:
     ids = st.dictionaries(st.sampled_from(SYMBOLS), st.integers(0, 60) | st.integers(0, 60) | leaves, max_size=40)
     labels = st.lists(st.sampled_from(SYMBOLS) | leaves, max_size=6) | leaves
     return st.fixed_dictionaries({"ids": ids | leaves, "labels": labels, "held_out": labels}) | json_junk.filter(
