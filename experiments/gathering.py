@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.provenance import provenance_record
-from interp.models import write_whole
+from interp.models import read_json, write_whole
 from interp.models.folder import read_record
 from probes.decision import verdict
 from probes.evidence import Interval
@@ -118,11 +118,6 @@ def _bounds(row: dict) -> tuple[float, float, float]:
     return row["value"], row["low"], row["high"]
 
 
-def _read(path: Path) -> dict | None:
+def _read(path: Path) -> Any:
     """A result beside a run; None where it has not been made yet."""
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}; remove it to make it again") from error
+    return read_json(path) if path.exists() else None

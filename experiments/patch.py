@@ -214,7 +214,7 @@ class Patch:
             path = work / f"{unit.number}.safetensors"
             try:
                 found = load_file(path)["values"]
-            except (FileNotFoundError, SafetensorError):  # not done yet, or cut short when the machine went down
+            except (FileNotFoundError, SafetensorError, KeyError):  # not done yet, or cut short with the machine
                 found = sweep.compute(unit)
                 part = path.with_suffix(".part")
                 save_file({"values": found}, part)

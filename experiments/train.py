@@ -55,9 +55,10 @@ class Train:
         """Trains; status 0 also when the model did not learn, which is a result."""
         import torch
 
+        from experiments.results import check_workers
+
         if self.threads is not None:
-            if self.threads < 1:
-                raise ValueError(f"--threads must be at least 1; got {self.threads}")
+            check_workers("threads", self.threads)
             torch.set_num_threads(self.threads)
         trained = self.trained()
         reached = f"step accuracy {trained.step_accuracy:.3f} at length {self.recipe().longest}, {trained.steps} steps"

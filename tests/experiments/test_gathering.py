@@ -87,7 +87,7 @@ def test_verdicts_are_over_the_seeds_that_learned(tmp_path):
 def test_a_damaged_file_is_named(tmp_path):
     run = put(tmp_path, 2)
     (run / "evaluation.json").write_text('{"accuracy": [')
-    with pytest.raises(ValueError, match=r"evaluation.json is damaged.*remove it to make it again"):
+    with pytest.raises(ValueError, match=r"evaluation.json is not JSON"):
         gather(tmp_path)
 
 
