@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.provenance import provenance_record
 from interp.models import read_json, write_whole
 from interp.models.folder import read_record
+from interp.views.zoo import COLUMNS
 from probes.decision import verdict
 from probes.evidence import Interval
 from probes.findings import MARGINS
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLE, VERDICTS, VERSION = "results.parquet", "verdicts.json", 1
-COLUMNS = ("run", "task", "format", "family", "seed", "rehearsal", "trained_to", "learned", "posed", "length", "mode",
-           "metric", "value", "low", "high", "chance", "n")  # fmt: skip
 NOWHERE = float("nan")
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.gathering import COLUMNS, gather
+from experiments.gathering import gather
 from experiments.training.recipe import Recipe
 from interp.models import ModelConfig
 from interp.tasks import house_vocabulary
+from interp.views.zoo import COLUMNS
 from probes.findings import ROLES
 from probes.keeping import battery_to_json
 from tests.probes.test_decision import ANCHOR, evidence, one
