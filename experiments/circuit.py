@@ -60,6 +60,8 @@ class Circuit:
     """Seed of the prompts."""
     format: str | None = None
     """Task to pose to a model that has no run.json, such as parity-aligned."""
+    memory: int = 1024
+    """MiB that one pass may take beyond the model; prompts run in chunks that fit."""
     out: Path | None = None
     """Folder for the results; default mnemoscope-out/<run>."""
     json: bool = False
@@ -88,7 +90,7 @@ class Circuit:
         spoken = describe_heads(run.raw, run.sample(self.prompts, length, self.seed))
         names = {f"L{layer}H{head}": spoken.name(layer, head) for layer, head in found.circuit.heads()}
         at = {n: at_length(run, found.circuit, self, (n, n) if isinstance(length, tuple) else n) for n in lengths}
-        options = {k: v for k, v in asdict(self).items() if k not in ("out", "json")}
+        options = {k: v for k, v in asdict(self).items() if k not in ("out", "json", "memory")}
         data = {
             "options": options, "possible_edges": len(found.circuit.graph), "circuit": found.circuit.to_json(),
             "gap": gap_of(found.scores), "heads": names, "lengths": {str(n): worth for n, worth in at.items()},
@@ -124,7 +126,7 @@ class Circuit:
         """Where unfinished work is kept: another folder for other options or weights."""
         from experiments.results import work_folder
 
-        options = {k: str(v) for k, v in asdict(self).items() if k not in ("out", "json", "lengths", "repeats")}
+        options = {k: str(v) for k, v in asdict(self).items() if k not in ("out", "json", "memory", "lengths", "repeats")}
         return work_folder(folder, run, "circuit", options)
 
     def _draw(self, run: Run, circuit: Parts, data: dict, folder: Path) -> None:

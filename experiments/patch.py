@@ -72,8 +72,6 @@ class Patch:
         from experiments.results import print_table, result_folder, write_result
         from interp.patching import plan
 
-        if self.memory < 1:
-            raise ValueError(f"--memory must be at least 1; got {self.memory}")
         run = load(self.name, self.format)
         clean, corrupted = self.pair(run)
         places = self.places(clean)
