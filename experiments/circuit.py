@@ -126,7 +126,8 @@ class Circuit:
         """Where unfinished work is kept: another folder for other options or weights."""
         from experiments.results import work_folder
 
-        options = {k: str(v) for k, v in asdict(self).items() if k not in ("out", "json", "memory", "lengths", "repeats")}
+        aside = ("out", "json", "memory", "lengths", "repeats")
+        options = {k: str(v) for k, v in asdict(self).items() if k not in aside}
         return work_folder(folder, run, "circuit", options)
 
     def _draw(self, run: Run, circuit: Parts, data: dict, folder: Path) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from interp.budget import numbers
 from interp.circuits.ablation import Ablation, ablation_of
 from interp.circuits.circuit import Circuit
 from interp.circuits.graph import Graph, Places, Prompts

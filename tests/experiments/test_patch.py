@@ -1,8 +1,8 @@
 """`mnemoscope patch` on a shipped run: what it writes, what it refuses, and how it goes on after a kill."""
 
 import json
-import re
 import os
+import re
 import subprocess
 import sys
 import time
