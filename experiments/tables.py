@@ -168,7 +168,8 @@ def confirmatory_table(zoo: Path = ZOO) -> str:
             beside = _interval(control.get("value"), [control["low"], control["high"]] if control else None)
             rows.append((at["length"], name, _interval(role["rho"], role["ci"]), beside, *cells, role["status"]))
     verdict = entry["verdict"]
-    words = f"{entry['learned']} of {entry['of']} models learned the task and are judged: **{verdict['verdict']}**. "
+    words = f"{entry['learned']} of {entry['of']} models learned the task, {len(entry['models'])} of them are judged: "
+    words += f"**{verdict['verdict']}**. "
     words += f"May be claimed: {verdict['may_claim']}. May not be claimed: {verdict['may_not_claim']}.\n"
     return _markdown(head, rows) + "\n" + words
 
