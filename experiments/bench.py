@@ -25,6 +25,8 @@ class Bench:
     """CPU threads."""
     edges: bool = False
     """Time edge attribution instead, against TransformerLens's `attribution_patch`."""
+    peak: bool = False
+    """Measure instead how much memory capture, patching and the verdict take, for 10, 100 and 1,000 prompts."""
     bloom: bool = False
     """Run BLOOM-560M's shape (24 layers, d=1024, 250,880 tokens, random weights) instead: takes 6 GiB."""
     out: Path = Path("mnemoscope-out")
@@ -37,7 +39,7 @@ class Bench:
         import torch
         from tqdm import tqdm
 
-        from experiments.benchmarks import edges, patching
+        from experiments.benchmarks import edges, memory, patching
         from experiments.provenance import provenance_record
         from experiments.results import check_workers, writable_folder
         from interp.models import write_whole
@@ -45,22 +47,26 @@ class Bench:
         if self.rounds < 1:
             raise ValueError(f"--rounds must be at least 1; got {self.rounds}")
         check_workers("threads", self.threads)
-        if self.edges and self.bloom:
-            raise ValueError("--edges and --bloom are two benchmarks; run one after the other")
-        default = edges.DEFAULT if self.edges else patching.DEFAULT
+        if self.edges + self.bloom + self.peak > 1:
+            raise ValueError("--edges, --peak and --bloom are different benchmarks; run one after the other")
+        default = edges.DEFAULT if self.edges else memory.DEFAULT if self.peak else patching.DEFAULT
         cases = [patching.BLOOM_560M] if self.bloom else [c for c in default if self.only in c.name]
         if not cases:
             raise ValueError(f"no case contains {self.only!r}; cases are {', '.join(c.name for c in default)}")
         torch.set_num_threads(self.threads)
-        path = writable_folder(self.out) / ("edges.json" if self.edges else "patching.json")
+        kind = "edges" if self.edges else "memory" if self.peak else "patching"
+        path = writable_folder(self.out) / f"{kind}.json"
         rows = _earlier(path) if path.exists() else {}
         bar = tqdm(cases, file=sys.stderr, disable=None)
         for case in bar:
             bar.set_description(case.name)
-            if isinstance(case, edges.EdgeCase):
-                rows[case.name] = edges.run_case(case, self.rounds)
-            else:
-                rows[case.name] = patching.run_case(case, self.rounds)
+            match case:
+                case edges.EdgeCase():
+                    rows[case.name] = edges.run_case(case, self.rounds)
+                case memory.MemoryCase():
+                    rows[case.name] = memory.run_case(case)
+                case _:
+                    rows[case.name] = patching.run_case(case, self.rounds)
             data = {"provenance": provenance_record(), "rows": rows}
             write_whole(path, json.dumps(data, indent=1) + "\n")
         if self.json:
@@ -69,6 +75,8 @@ class Bench:
         shown = [(c.name, rows[c.name]) for c in cases]
         if self.edges:
             self.show_edges(shown)
+        elif self.peak:
+            self.show_peaks(shown)
         else:
             self.show(shown)
         print(path)
@@ -100,6 +108,13 @@ class Bench:
             for name, row in rows
         ]  # fmt: skip
         print_table("milliseconds a pair of prompts, medians", columns, cells)
+
+    def show_peaks(self, rows: list[tuple[str, dict]]) -> None:
+        """Prints the table of memory."""
+        from experiments.results import print_table
+
+        cells = [[n, str(r["prompts"]), str(r["budget_mib"]), f"{r['peak_mib']:.0f}"] for n, r in rows]
+        print_table("MiB beyond what was held before", ["case", "prompts", "budget", "peak"], cells)
 
 
 def _earlier(path: Path) -> dict:
