@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 ALLOWED = {
     "interp": (),
     "interp.tasks": ("interp.tasks",),
-    "interp.models": ("interp.models", "interp.tasks"),
+    "interp.models": ("interp.models", "interp.tasks", "interp.writing"),
     "interp.forward": ("interp.tasks",),
     "interp.capturing": ("interp.models", "interp.tasks", "interp.forward"),
     "interp.attribution": ("interp.models", "interp.tasks", "interp.forward"),
@@ -23,7 +23,7 @@ ALLOWED = {
     "interp.rowspace": ("interp.models", "interp.tasks"),
     # A circuit is held to exact patches, measured by patching's metrics, and its heads are described by reducers.
     "interp.circuits": ("interp.circuits", "interp.models", "interp.patching", "interp.reducers", "interp.tasks"),
-    "interp.views": ("interp.views", "interp.tasks"),
+    "interp.views": ("interp.views", "interp.tasks", "interp.writing"),
     "probes": ("probes", "interp.forward", "interp.tasks", "interp.models", "interp.capturing",
                "interp.reducers", "interp.circuits",
                "interp.attribution", "interp.patching", "interp.erasure", "interp.interchange", "interp.rowspace"),

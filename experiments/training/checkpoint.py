@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from interp.models import whole_folder
+from interp.writing import whole_folder
 
 KEEP = 1
 
