@@ -94,7 +94,7 @@ class Injector:
                 os.kill(self.here, signal.SIGKILL)
             case "interrupt":
                 self._mark()
-                os.kill(self.here, signal.SIGINT)
+                os.killpg(os.getpgid(0), signal.SIGINT)  # a terminal sends it to all
             case "lost":
                 if self._mark():
                     half()

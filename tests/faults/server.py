@@ -35,15 +35,6 @@ def warm() -> None:
     import transformers.models.gpt2.modeling_gpt2
     import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
 
-    import experiments.reporting.sections
-    import experiments.training.loop
-    import interp.circuits
-    import interp.patching
-    import interp.views.accuracy
-    import interp.views.calibration
-    import interp.views.circuit
-    import interp.views.curve
-    import interp.views.heatmap
     import probes.calibrating
     import probes.planted  # noqa: F401
     from tests.faults.work import make_small
@@ -137,7 +128,10 @@ def _strike(pid: int, kind: str, draw: int) -> bool:
             return False
         pid = int(random.Random(draw).choice(children))
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, SIGNALS[kind])
+        if kind == "interrupt":  # a terminal sends it to all
+            os.killpg(pid, SIGNALS[kind])
+        else:
+            os.kill(pid, SIGNALS[kind])
         return True
     return False
 

@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.faults.work import ARGV, WITH_WORKERS, furnish, result
+from tests.faults.work import ARGV, WITH_WORKERS, content, furnish, result
 
 ROOT = Path(__file__).parent.parent.parent
 FAULTS = ("kill", "interrupt", "full", "lost")
 STATUS = {"kill": {-9}, "interrupt": {130, 0}, "full": {2}, "lost": {0}}
 # How often each verb is drawn: those that take long are drawn less.
-WEIGHT = {"train": 8, "patch": 8, "evaluate": 8, "circuit": 4, "calibrate": 3, "sweep": 4, "report": 2}
+WEIGHT = {"train": 16, "patch": 12, "evaluate": 12, "circuit": 6, "calibrate": 2, "sweep": 8, "report": 3}
 NONE = {"kind": "", "at": 0, "delay": None, "worker": False}
 
 
@@ -155,10 +155,10 @@ def attempt(here: Lab, verb: str, fault: str, seed: int, mounts: bool) -> list[s
     folder = here.fresh(verb)
     with small_disk(folder / "out", real):
         first = here.run(verb, folder, NONE if real else plan)
-        if real and first["status"] == 0 or not real and not first["injected"]:
+        if (real and first["status"] == 0) or (not real and not first["injected"]):
             return None
         wrong = complaints_of(first, fault, real)
-        for name, data in visible(folder).items():
+        for name, data in visible(folder).items():  # whole at any time
             if data != reference.files.get(name):
                 wrong.append(f"after the fault {name} is not what it shall be")
         if real:
@@ -193,17 +193,7 @@ def complaints_of(ended: dict, fault: str, real: int | None) -> list[str]:
 
 
 def visible(folder: Path) -> dict[str, Any]:
-    """Results that stand where results stand, in no hidden or working folder: they must be whole at any time."""
-    found = {}
-    for name, data in result_paths(folder).items():
-        found[name] = data
-    return found
-
-
-def result_paths(folder: Path) -> dict[str, Any]:
-    """The contents of files outside of what is hidden or at work."""
-    from tests.faults.work import content
-
+    """What stands where results stand: outside of what is hidden or at work."""
     found = {}
     for path in sorted((folder / "out").rglob("*")):
         parts = path.relative_to(folder).parts
@@ -225,7 +215,7 @@ def count(here: Lab, each: int, verbs: tuple[str, ...] = tuple(ARGV), faults: tu
         order = [v for v in able for _ in range(WEIGHT[v])]
         seed, done = first, 0
         while done < each:
-            verb = order[(seed * 7) % len(order)] if len(able) > 1 else able[0]
+            verb = random.Random(f"{fault} {seed}").choice(order)
             wrong = attempt(here, verb, fault, seed, mounts)
             if wrong is not None:
                 done += 1
