@@ -80,7 +80,7 @@ def _train(
         until_done.enter_context(alone_in(work))  # only now: a recipe that cannot be built leaves nothing behind
         if final.exists():
             raise ValueError(f"{final} has just been trained by another process")
-        _claim(work, recipe, precision)
+        _claim(work, recipe, precision, accelerator.num_processes)
     accelerator.wait_for_everyone()
     state = load_checkpoint(work, model, optimizer) or {"step": 0, "accuracy": {}}
     state.setdefault("cooldown_from", max(0, recipe.steps - recipe.cooldown))
@@ -144,6 +144,7 @@ def _train(
             "recipe": recipe.to_json(),
             "outcome": outcome,
             "precision": precision,
+            "processes": accelerator.num_processes,
             "training_seconds": round(state["seconds"], 1),
             "provenance": provenance_record(device=str(accelerator.device)),
         }
@@ -190,9 +191,11 @@ def _outcome(model: Any, check: Batch, accuracy: dict[str, float], steps: int) -
     return {"competent": competent, "step_accuracy": step_accuracy, "steps": steps, "token_accuracy": accuracy}
 
 
-def _claim(work: Path, recipe: Recipe, precision: str) -> None:
+def _claim(work: Path, recipe: Recipe, precision: str, processes: int = 1) -> None:
     """Makes the working folder, or checks that the one there is of the same recipe."""
     means = {"threads": torch.get_num_threads(), "precision": precision}
+    if processes > 1:  # each has its own data
+        means["processes"] = processes
     wanted = json.dumps({**recipe.to_json(), **means}, indent=1) + "\n"
     path = work / "recipe.json"
     if not path.exists():
@@ -200,7 +203,8 @@ def _claim(work: Path, recipe: Recipe, precision: str) -> None:
         return
     there, ours = json.loads(path.read_text(encoding="utf-8")), json.loads(wanted)
     if there != ours:
-        differ = [f"{k} {there.get(k)} there, {v} now" for k, v in ours.items() if there.get(k) != v]
+        names = [k for k in {**there, **ours} if there.get(k) != ours.get(k)]
+        differ = [f"{k} {there.get(k)} there, {ours.get(k)} now" for k in names]
         raise ValueError(f"{work} is of another recipe ({'; '.join(differ)}); remove it or choose another --out")
     for stale in work.glob(".step-*"):  # written by a process that was killed
         shutil.rmtree(stale)

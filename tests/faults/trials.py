@@ -92,10 +92,11 @@ def lab() -> Iterator[Lab]:
     logging.disable_progress_bar()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     command = [sys.executable, "-m", "tests.faults.server"]
-    with tempfile.TemporaryDirectory(prefix="faults-") as name:
-        server = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with (
+        tempfile.TemporaryDirectory(prefix="faults-") as name,
+        subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as server,
+    ):
         try:
             vocabulary = house_vocabulary()
             model = build_model(ModelConfig("alibi", n_layers=1, d_model=16, n_heads=2), len(vocabulary.ids), 0)
@@ -104,7 +105,6 @@ def lab() -> Iterator[Lab]:
             yield Lab(Path(name), server)
         finally:
             server.kill()
-            server.wait()
 
 
 def draw(verb: str, fault: str, seed: int, reference: Reference) -> dict[str, Any]:
