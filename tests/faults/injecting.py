@@ -38,6 +38,7 @@ class Injector:
 
         import safetensors.torch
 
+        library: Any = safetensors.torch
         for name in CALLS:
             setattr(os, name, self._around(name))
 
@@ -47,13 +48,13 @@ class Injector:
             return self.real_open(file, mode, *args, **more)
 
         io.open = builtins.open = opened  # type: ignore[assignment]
-        serialize = safetensors.torch.serialize_file
+        serialize = library.serialize_file
 
         def serialized(*args: Any, **more: Any) -> Any:
             self._meet("safetensors", growing=True)
             return serialize(*args, **more)
 
-        safetensors.torch.serialize_file = serialized
+        library.serialize_file = serialized
 
     def _around(self, name: str) -> Callable:
         real = self.real[name]
