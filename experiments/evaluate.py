@@ -147,9 +147,7 @@ class Evaluate:
             "trained_to": _trained(run),
             "accuracy": [row.to_json() for row in rows],
             "offset_prompts": min(self.prompts, OFFSET_PROMPTS),
-            "offsets": [
-                {"length": n, "offset": k, "share": share} for n, h in histograms.items() for k, share in h
-            ],
+            "offsets": [{"length": n, "offset": k, "share": share} for n, h in histograms.items() for k, share in h],
         }
 
     def show(self, run: Run, rows: list[Accuracy], offsets: list[dict]) -> None:

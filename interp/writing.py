@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import secrets
 import shutil
@@ -159,12 +160,13 @@ def _locked(handle: int) -> bool | None:
 
 def _sweep(path: Path) -> None:
     """Removes what killed processes left half-written beside `path`; a folder they were replacing comes back."""
-    for old in path.parent.glob(f".{path.name}.????????.old"):
+    name = glob.escape(path.name)
+    for old in path.parent.glob(f".{name}.????????.old"):
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(path)
-    for part in path.parent.glob(f".{path.name}.????????.part"):
+    for part in path.parent.glob(f".{name}.????????.part"):
         with suppress(OSError):  # another one sweeps too
             handle = os.open(part, os.O_RDONLY if part.is_dir() else os.O_RDWR)
             try:

@@ -55,16 +55,16 @@ def names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["kill", "full"])
 def test_a_file_is_the_old_one_or_the_new_one(kind, tmp_path):
-    path, new = tmp_path / "a.json", "new" * 100
+    path, new = tmp_path / "a[1].json", "new" * 100
     path.write_text("old")
     at = 0
     while dies(lambda: write_whole(path, new), at, kind):
         assert path.read_text() in ("old", new)
-        assert kind == "kill" or names(tmp_path) == ["a.json"]  # who lives clears up
+        assert kind == "kill" or names(tmp_path) == ["a[1].json"]  # who lives clears up
         at += 1
     assert at > 3
     assert path.read_text() == new
-    assert names(tmp_path) == ["a.json"]  # the last writer removed what all the killed ones left
+    assert names(tmp_path) == ["a[1].json"]  # the last writer removed what all the killed ones left
 
 
 def test_what_belongs_together_is_never_described_by_an_older_record(tmp_path):
