@@ -39,11 +39,12 @@ class Bench:
 
         from experiments.benchmarks import edges, patching
         from experiments.provenance import provenance_record
-        from experiments.results import writable_folder
+        from experiments.results import check_workers, writable_folder
         from interp.models import write_whole
 
-        if self.rounds < 1 or self.threads < 1:
-            raise ValueError("--rounds and --threads must be at least 1")
+        if self.rounds < 1:
+            raise ValueError(f"--rounds must be at least 1; got {self.rounds}")
+        check_workers("threads", self.threads)
         if self.edges and self.bloom:
             raise ValueError("--edges and --bloom are two benchmarks; run one after the other")
         default = edges.DEFAULT if self.edges else patching.DEFAULT
@@ -52,7 +53,7 @@ class Bench:
             raise ValueError(f"no case contains {self.only!r}; cases are {', '.join(c.name for c in default)}")
         torch.set_num_threads(self.threads)
         path = writable_folder(self.out) / ("edges.json" if self.edges else "patching.json")
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}
+        rows = _earlier(path) if path.exists() else {}
         bar = tqdm(cases, file=sys.stderr, disable=None)
         for case in bar:
             bar.set_description(case.name)
@@ -99,3 +100,13 @@ class Bench:
             for name, row in rows
         ]  # fmt: skip
         print_table("milliseconds a pair of prompts, medians", columns, cells)
+
+
+def _earlier(path: Path) -> dict:
+    """The rows of an earlier result. Raises `ValueError` for another file of that name, which is left alone."""
+    from interp.models import read_json
+
+    found = read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("rows"), dict):
+        raise ValueError(f"{path} is no result of this verb; move it, or choose another --out")
+    return found["rows"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from experiments.jobs import Job, finished
 
+MOST_VARIANTS = 10_000
 FOLDER = Path("mnemoscope-out") / "calibration"
 
 
@@ -43,13 +44,16 @@ class Calibrate:
         from tqdm import tqdm
 
         from experiments.provenance import provenance_record
-        from experiments.results import check_seed, save_figure, writable_folder
-        from interp.models import write_whole
+        from experiments.results import check_seed, check_workers, save_figure, writable_folder
+        from interp.models import read_json, write_whole
         from interp.views.calibration import draw_confusion
         from probes.calibrating import judge, repeat, tally
         from probes.planted import MECHANISMS
 
-        for name in ("variants", "prompts", "workers"):
+        check_workers("workers", self.workers)
+        if self.variants > MOST_VARIANTS:
+            raise ValueError(f"--variants must be at most {MOST_VARIANTS}; got {self.variants}")
+        for name in ("variants", "prompts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1; got {getattr(self, name)}")
         if self.repetitions < 0 or self.repetitions == 1:
@@ -77,9 +81,12 @@ class Calibrate:
             for job, result in finished((Job(path.name, work, args) for path, work, args in missing), self.workers):
                 write_whole(waiting[job.name], json.dumps(result) + "\n")
                 bar.update()
-        rows = [json.loads(path.read_text(encoding="utf-8")) for path, _, _ in jobs]
+        rows = [read_json(path) for path, _, _ in jobs]
         cases, repetitions = rows[: len(rows) - len(repeated)], rows[len(rows) - len(repeated) :]
-        table = tally(cases, repetitions)
+        try:
+            table = tally(cases, repetitions)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"a file in {self.out / 'cases'} is of another version or damaged: {error!r}") from error
         seeds = {"first_seed": self.seed, "variants": self.variants, "prompts": self.prompts}
         whole = {"schema": 1, **seeds, "provenance": provenance_record(), **table, "repeated": repetitions,
                  "judged": cases}  # fmt: skip

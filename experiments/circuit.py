@@ -59,6 +59,8 @@ class Circuit:
     """Seed of the prompts."""
     format: str | None = None
     """Task to pose to a model that has no run.json, such as parity-aligned."""
+    memory: int = 1024
+    """MiB that one pass may take beyond the model; prompts run in chunks that fit."""
     out: Path | None = None
     """Folder for the results; default mnemoscope-out/<run>."""
     json: bool = False
@@ -76,7 +78,8 @@ class Circuit:
         lengths = self.lengths or (self.length, self.length * 3 // 2, self.length * 2)
         run.check_length(length)
         folder = result_folder(run, self.out)
-        kept = {k: str(v) for k, v in asdict(self).items() if k not in ("out", "json", "lengths", "repeats")}
+        aside = ("out", "json", "memory", "lengths", "repeats")
+        kept = {k: str(v) for k, v in asdict(self).items() if k not in aside}
         with work_folder(folder, run, "circuit", kept) as work:
             written, circuit = self._made(run, length, lengths, work, folder)
         if self.json:
@@ -101,7 +104,7 @@ class Circuit:
         spoken = describe_heads(run.raw, run.sample(self.prompts, length, self.seed))
         names = {f"L{layer}H{head}": spoken.name(layer, head) for layer, head in found.circuit.heads()}
         at = {n: at_length(run, found.circuit, self, (n, n) if isinstance(length, tuple) else n) for n in lengths}
-        options = {k: v for k, v in asdict(self).items() if k not in ("out", "json")}
+        options = {k: v for k, v in asdict(self).items() if k not in ("out", "json", "memory")}
         data = {
             "options": options, "possible_edges": len(found.circuit.graph), "circuit": found.circuit.to_json(),
             "gap": gap_of(found.scores), "heads": names, "lengths": {str(n): worth for n, worth in at.items()},

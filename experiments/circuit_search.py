@@ -29,7 +29,7 @@ from interp.circuits import (
     minimality,
     top_n,
 )
-from interp.models import Run
+from interp.models import Run, read_json
 from interp.patching import Metric, accuracy, logit_diff
 from interp.tasks import Batch, Role, counterfactual
 from interp.writing import write_tensors, write_whole
@@ -111,7 +111,7 @@ def search(run: Run, options: Options, length: int | tuple[int, int], seed: int,
         return Found(scores, chosen)
     path = work / f"circuit-{seed}.json"
     if path.is_file():
-        return Found(scores, circuit_from_json(json.loads(path.read_text(encoding="utf-8"))))
+        return Found(scores, circuit_from_json(read_json(path)))
     few = here.first(ACDC_PROMPTS)
     progress = bar(f"pruning, seed {seed}")
     circuit = acdc(run.raw, few.clean, few.corrupted, few.metric, options.prune, chosen, progress=progress)
@@ -120,15 +120,18 @@ def search(run: Run, options: Options, length: int | tuple[int, int], seed: int,
 
 
 def _scores(run: Run, options: Options, here: Pair, path: Path, what: str) -> EdgeScores:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     from interp.circuits.scoring import prepare
 
     graph = prepare(run.raw, here.clean, here.corrupted, here.metric, options.places)[0].graph
     if path.is_file():
-        with safe_open(path, framework="pt") as file:
-            rest = json.loads(file.metadata()["rest"])
-            return EdgeScores(graph, file.get_tensor("values"), **rest)
+        try:
+            with safe_open(path, framework="pt") as file:
+                rest = json.loads(file.metadata()["rest"])
+                return EdgeScores(graph, file.get_tensor("values"), **rest)
+        except (SafetensorError, ValueError, TypeError, LookupError) as error:
+            raise ValueError(f"{path} is damaged: {error!r}; remove it") from error
     args = (run.raw, here.clean, here.corrupted, here.metric)
     match options.method:
         case "exact-noise" | "exact-denoise":

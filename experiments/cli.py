@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from logging import getLogger
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from experiments.report import Report
 from experiments.sweep import Sweep
 from experiments.train import Train
 from experiments.verdict import Verdict
+from interp.budget import within
 from interp.writing import is_full
 
 Verb = (
@@ -47,13 +49,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         quiet()
-        return verb.run()
+        with passes_within(verb):
+            return verb.run()
     except (ValueError, OSError) as error:
         print(f"mnemoscope {type(verb).__name__.lower()}: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from what is on disk", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def passes_within(verb: object) -> Iterator[None]:
+    """Inside the block, passes through a model take the memory that a verb's --memory says; those without it, a GiB."""
+    memory = getattr(verb, "memory", None)
+    if memory is None:
+        yield
+        return
+    if memory < 1:
+        raise ValueError(f"--memory must be at least 1; got {memory}")
+    with within(memory * 2**20):
+        yield
 
 
 def _bare_json(argv: Sequence[str]) -> list[str]:

@@ -47,6 +47,8 @@ class Evaluate:
     """Prompts at each length."""
     seed: int = 0
     """Seed of the prompts."""
+    memory: int = 1024
+    """MiB that one pass may take beyond the model; prompts run in chunks that fit."""
     out: Path | None = None
     """Folder for the results; default mnemoscope-out/<run>."""
     json: bool = False

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.provenance import provenance_record
 from experiments.results import as_parquet
+from interp.models import read_json
 from interp.models.folder import read_record
+from interp.views.zoo import COLUMNS
 from interp.writing import write_together
 from probes.decision import verdict
 from probes.evidence import Interval
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLE, VERDICTS, VERSION = "results.parquet", "verdicts.json", 1
-COLUMNS = ("run", "task", "format", "family", "seed", "rehearsal", "trained_to", "learned", "posed", "length", "mode",
-           "metric", "value", "low", "high", "chance", "n")  # fmt: skip
 NOWHERE = float("nan")
 
 
@@ -112,11 +112,6 @@ def _bounds(row: dict) -> tuple[float, float, float]:
     return row["value"], row["low"], row["high"]
 
 
-def _read(path: Path) -> dict | None:
+def _read(path: Path) -> Any:
     """A result beside a run; None where it has not been made yet."""
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}; remove it to make it again") from error
+    return read_json(path) if path.exists() else None

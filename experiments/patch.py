@@ -71,8 +71,6 @@ class Patch:
         from experiments.results import as_parquet, print_table, result_folder, work_folder, write_result
         from interp.patching import plan
 
-        if self.memory < 1:
-            raise ValueError(f"--memory must be at least 1; got {self.memory}")
         run = load(self.name, self.format)
         clean, corrupted = self.pair(run)
         places = self.places(clean)
@@ -213,7 +211,7 @@ class Patch:
             path = work / f"{unit.number}.safetensors"
             try:
                 found = load_file(path)["values"]
-            except (FileNotFoundError, SafetensorError):  # not done yet, or cut short when the machine went down
+            except (FileNotFoundError, SafetensorError, KeyError):  # not done yet, or cut short with the machine
                 found = sweep.compute(unit)
                 write_tensors(path, {"values": found})
             sweep.put(values, unit, found)

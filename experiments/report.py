@@ -45,6 +45,8 @@ class Report:
     """Seed of all prompts."""
     format: str | None = None
     """Task to pose to a model that has no run.json, such as parity-aligned."""
+    memory: int = 1024
+    """MiB that one pass may take beyond the model; prompts run in chunks that fit."""
     out: Path | None = None
     """The HTML file; default mnemoscope-out/<run>/report.html."""
 

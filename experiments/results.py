@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 RESULT_VERSION = 1
+MOST_WORKERS = 1024
 
 
 def result_folder(run: Run, out: Path | None) -> Path:
@@ -51,6 +52,12 @@ def check_seed(seed: int) -> None:
     """Raises `ValueError` unless a seed leaves room for those that are derived from it (1000 a seed)."""
     if not 0 <= seed < 4_000_000:
         raise ValueError(f"seed must be an integer from 0 to 3999999; got {seed}")
+
+
+def check_workers(name: str, count: int) -> None:
+    """Raises `ValueError` for a number of threads or processes that no machine has; all would be started at once."""
+    if not 1 <= count <= MOST_WORKERS:
+        raise ValueError(f"--{name} must be at least 1 and at most {MOST_WORKERS}; got {count}")
 
 
 def weights_of(run: Run) -> str:

@@ -62,14 +62,14 @@ class Sweep:
         from tqdm import tqdm
 
         from experiments.gathering import TABLE, gather
-        from experiments.results import writable_folder
+        from experiments.results import check_workers, writable_folder
 
         stages = self._stages()
         runs = runs_of(self.groups, self.seeds)
         if self.prompts < 24:
             raise ValueError(f"--prompts must be at least 24; got {self.prompts}")
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"--workers must be at least 1; got {self.workers}")
+        if self.workers is not None:
+            check_workers("workers", self.workers)
         missing = {train: [s for s in stages if not (self.out / name_of(train) / STAGES[s]).exists()] for train in runs}
         total, left = len(runs) * len(stages), sum(map(len, missing.values()))
         print(f"{len(runs)} runs, {total - left} of {total} stages are there, {left} to do")

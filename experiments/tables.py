@@ -151,6 +151,29 @@ def zoo_table(zoo: Path = ZOO) -> str:
     ) or "not built yet\n"  # fmt: skip
 
 
+def confirmatory_table(zoo: Path = ZOO) -> str:
+    """What is confirmed of the aligned format over its seeds: each role at each length, with Holm's correction."""
+    from experiments.gathering import read_verdicts
+    from experiments.grid import BEST
+
+    entry = read_verdicts(zoo).get(f"parity-aligned-{BEST}")
+    if entry is None or entry["verdict"] is None:
+        return "not built yet\n"
+    head = ("length", "role", "rho over models", "matched control", "present: p", "Holm", "absent: p", "Holm", "status")
+    rows = []
+    for at in entry["verdict"]["by_length"]:
+        for name, role in at["roles"].items():
+            tests = [role.get("tests", {}).get(test, {}) for test in ("present", "absent")]
+            control = role["control"] or {}
+            cells = [f"{t[p]:.2g}" if t else "" for t in tests for p in ("p", "holm")]
+            beside = _interval(control.get("value"), [control["low"], control["high"]] if control else None)
+            rows.append((at["length"], name, _interval(role["rho"], role["ci"]), beside, *cells, role["status"]))
+    verdict = entry["verdict"]
+    words = f"{entry['learned']} of {entry['of']} models learned the task and are judged: **{verdict['verdict']}**. "
+    words += f"May be claimed: {verdict['may_claim']}. May not be claimed: {verdict['may_not_claim']}.\n"
+    return _markdown(head, rows) + "\n" + words
+
+
 def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) -> str:
     from interp.views.zoo.frames import FAMILIES, in_order
 
@@ -206,7 +229,7 @@ TABLES: dict[str, Callable[[], str]] = {
 }  # fmt: skip
 
 
-FIGURE_TABLES: dict[str, Callable[[], str]] = {"zoo": zoo_table}
+FIGURE_TABLES: dict[str, Callable[[], str]] = {"zoo": zoo_table, "confirmatory": confirmatory_table}
 ROOT = Path(__file__).parent.parent
 # Files with tables, and which they have.
 PLACES = {ROOT / "README.md": TABLES, ROOT / "figures" / "README.md": FIGURE_TABLES}

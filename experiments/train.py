@@ -56,9 +56,10 @@ class Train:
         import torch
         from accelerate import PartialState
 
+        from experiments.results import check_workers
+
         if self.threads is not None:
-            if self.threads < 1:
-                raise ValueError(f"--threads must be at least 1; got {self.threads}")
+            check_workers("threads", self.threads)
             torch.set_num_threads(self.threads)
         trained = self.trained()
         if not PartialState().is_main_process:  # one of several says it

@@ -45,6 +45,8 @@ class Verdict:
     """Seed of the prompts and of the choice of steps."""
     arms: tuple[str, ...] = ()
     """Arms of the battery, M1 to M12 and shares; default all. A role whose arm is left out stays INDETERMINATE."""
+    memory: int = 1024
+    """MiB that one pass may take beyond the model; prompts run in chunks that fit."""
     out: Path | None = None
     """Folder for the result; default mnemoscope-out/<run>."""
     json: str | None = None

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from interp.budget import numbers
 from interp.tasks import ANSWER_ROLES, Batch, Role
 
 Kind = Literal["signed", "absolute", "l2"]
@@ -28,8 +29,8 @@ Kind = Literal["signed", "absolute", "l2"]
 Embeddings = Literal["normed", "raw"]
 # Tokens in one forward pass whose graph is kept.
 CHUNK_TOKENS = 2048
-# Numbers held at once in logits, or in gradients [chunk dest src_pos d_model]: 64 MiB of float32.
-CHUNK_NUMBERS = 2**24
+# Of the budget, for what is held at once in logits, or in gradients [chunk dest src_pos d_model]: 64 MiB of a GiB.
+SHARE = 1 / 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +184,7 @@ def _chunks(model: PreTrainedModel, batch: Batch, n_dest: int) -> list[slice]:
     assert isinstance(table, nn.Embedding)
     width = table.embedding_dim
     largest = n_dest * max(model.config.vocab_size, batch.n_pos * width)
-    size = max(1, min(CHUNK_TOKENS // batch.n_pos, CHUNK_NUMBERS // largest))
+    size = max(1, min(CHUNK_TOKENS // batch.n_pos, numbers(SHARE) // largest))
     return [slice(start, start + size) for start in range(0, len(batch), size)]
 
 

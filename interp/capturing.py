@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.budget import numbers
 from interp.tasks import Batch
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ SITES = {
     "v": "attn.hook_v", "z": "attn.hook_z", "attn_out": "hook_attn_out", "mlp_out": "hook_mlp_out",
     "resid_mid": "hook_resid_mid",
 }  # fmt: skip
-# Numbers held at once by one forward pass: what is captured, logits and the MLP's inside. 128 MiB of float32.
-CHUNK_NUMBERS = 2**25
+# Of the budget, for what one forward pass holds: what is captured, logits and the MLP's inside. 128 MiB of a GiB.
+SHARE = 1 / 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +131,7 @@ def _run(
     stop = None if logits or last + 1 >= cfg.n_layers else last + 1
     inside = 8 * cfg.d_model + cfg.n_heads * batch.n_pos + (cfg.d_vocab if stop is None else 0)
     held = sum(cfg.n_heads * batch.n_pos if site == "patterns" else cfg.d_model for site, _ in hooks)
-    size = max(1, CHUNK_NUMBERS // (batch.n_pos * (inside + held)))
+    size = max(1, numbers(SHARE) // (batch.n_pos * (inside + held)))
     for start in range(0, len(batch), size):
         rows = batch.rows(slice(start, start + size))
         got: dict[Key, Tensor] = {}

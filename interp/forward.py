@@ -14,12 +14,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from interp.budget import numbers
 from interp.tasks import Batch
 
 # Tokens in one forward pass: small enough for a cache, large enough to fill two cores.
 CHUNK_TOKENS = 8192
-# Logits held at once, 256 MiB of float32: with a vocabulary of 250,000 this is what sets the chunk.
-CHUNK_LOGITS = 2**26
+# Of the budget, for logits, 256 MiB of a GiB: with a vocabulary of 250,000 this is what sets the chunk.
+SHARE = 1 / 4
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def _logits(model: PreTrainedModel, batch: Batch, at: Tensor) -> Iterator[Float[
     if not len(at) or (at < 1).any():
         raise ValueError(f"predicted positions must be at least 1, and at least one; got {at.tolist()}")
     vocab = model.config.vocab_size
-    size = max(1, min(CHUNK_TOKENS // batch.n_pos, CHUNK_LOGITS // (len(at) * vocab)))
+    size = max(1, min(CHUNK_TOKENS // batch.n_pos, numbers(SHARE) // (len(at) * vocab)))
     keep = (at - 1).to(model.device)
     for start in range(0, len(batch), size):
         rows = batch.tokens[start : start + size].to(model.device)

@@ -17,6 +17,9 @@ from probes.findings import MARGINS, ROLES, LengthFinding, Margins, RoleFinding,
 from probes.inference import equivalence, holm, sign_flip, t_interval
 from probes.judging import HEADLINE, Judge, label_of
 
+# What could not be tested does not hold.
+UNTESTED = {"present": {"holds": False}, "absent": {"holds": False}}
+
 
 def verdict(batteries: Battery | Sequence[Battery], margins: Margins = MARGINS) -> Verdict:
     """The verdict on one model, over prompts, or on several trained alike, over models.
@@ -139,19 +142,22 @@ def _over_models(several: Sequence[Battery], margins: Margins) -> list[LengthFin
                 beyond = [v - (c or 0.0) for v, c in zip(values, controls, strict=True)]
                 present[f"{k} {role}"] = sign_flip(beyond)
                 absent[f"{k} {role}"] = equivalence(values, margins.rho)
-    corrected = {"present": holm(present, margins.alpha), "absent": holm(absent, margins.alpha)}
+    corrected = {"present": (present, holm(present, margins.alpha)), "absent": (absent, holm(absent, margins.alpha))}
     findings = []
     for k, (measured, count) in enumerate(pooled):
         tests = {
-            role: {test: table.get(f"{k} {role}", (1.0, False))[1] for test, table in corrected.items()}
-            for role in ROLES
-        }
-        finding = _at_length(measured, margins, 1 - margins.alpha / (len(ROLES) * len(pooled)), tests)
-        if finding.mode is not None and count < len(several):
-            note = f" ({count} of {len(several)} models are competent and count)"
-            roles = {name: replace(r, reason=r.reason + note) for name, r in finding.roles.items()}
-            finding = replace(finding, roles=roles)
-        findings.append(finding)
+            role: {
+                test: {"p": p[key], "holm": adjusted[key][0], "holds": adjusted[key][1]}
+                for test, (p, adjusted) in corrected.items()
+            }
+            for role in ROLES if (key := f"{k} {role}") in present
+        }  # fmt: skip
+        held = {role: {test: bool(t["holds"]) for test, t in tests.get(role, UNTESTED).items()} for role in ROLES}
+        finding = _at_length(measured, margins, 1 - margins.alpha / (len(ROLES) * len(pooled)), held)
+        some = finding.mode is not None and count < len(several)
+        note = f" ({count} of {len(several)} models are competent and count)" if some else ""
+        roles = {n: replace(r, reason=r.reason + note, tests=tests.get(n)) for n, r in finding.roles.items()}
+        findings.append(replace(finding, roles=roles))
     return findings
 
 

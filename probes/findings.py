@@ -48,12 +48,17 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class RoleFinding:
-    """One role: its status and why; rho with a 95 % interval and its matched control, None where not measured."""
+    """One role: its status and why; rho with a 95 % interval and its matched control, None where not measured.
+
+    `tests`, over models alone: for "present" (sign-flip against the control) and "absent" (TOST) the p value, the one
+    after Holm's correction over roles and lengths, and whether it holds.
+    """
 
     status: Status
     reason: str
     rho: Interval | None = None
     control: Interval | None = None
+    tests: dict[str, dict[str, float | bool]] | None = None
 
     def to_json(self) -> dict:
         """A plain dictionary."""
@@ -64,6 +69,7 @@ class RoleFinding:
             "ci": interval and [interval["low"], interval["high"]],
             "control": None if self.control is None else self.control.to_json(),
             "reason": self.reason,
+            **({} if self.tests is None else {"tests": self.tests}),
         }
 
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -16,17 +17,24 @@ from experiments.reporting.part import Part, Picture, Source
 from experiments.reporting.reuse import found_beside
 from experiments.tables import CALIBRATION
 from experiments.verdict import Verdict, default_lengths
+from interp.models import read_json
+from interp.tasks.limits import shown
 
 if TYPE_CHECKING:
     from experiments.report import Report
     from interp.models import Run
 
 QUICK_PROMPTS = 48
+CALIBRATION_SCHEMA = 1
 
 
 def calibration() -> dict:
     """The shipped counts of right and wrong verdicts."""
-    return json.loads(CALIBRATION.read_text(encoding="utf-8"))
+    counted = read_json(CALIBRATION)
+    schema = counted.get("schema") if isinstance(counted, dict) else None
+    if schema != CALIBRATION_SCHEMA:
+        raise ValueError(f"{CALIBRATION} has schema {shown(schema)}; this mnemoscope reads schema {CALIBRATION_SCHEMA}")
+    return counted
 
 
 def trained_to(run: Run) -> int | None:
@@ -48,6 +56,8 @@ def beside(run: Run, verb: str, name: str, options: Report) -> tuple[dict | None
         return None, (), (why,) if why else ()
     made = data["provenance"]
     words = f"read from {where}, made {made['date']} at commit {made['commit']}"
+    if (maker := made.get("versions", {}).get("mnemoscope")) != version("mnemoscope"):
+        words += f" by mnemoscope {maker}, and this is {version('mnemoscope')}"
     return data, (Source(name.removesuffix(".json"), made["command"], data["seed"], words),), ()
 
 

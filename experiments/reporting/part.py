@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from interp.models import write_whole
+from interp.models import read_json, write_whole
 from interp.views import View
 
 
@@ -44,7 +44,10 @@ class Part:
 def kept(path: Path, make: Callable[[], Part]) -> Part:
     """The part that is on disk already, or a new one, written whole once it is done."""
     if path.is_file():
-        return _read(path)
+        try:
+            return _read(path)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            path.unlink()  # not written by this version, or damaged since: made anew
     part = make()
     _write(path, part)
     return part
@@ -61,7 +64,7 @@ def _write(path: Path, part: Part) -> None:
 
 
 def _read(path: Path) -> Part:
-    whole = json.loads(path.read_text(encoding="utf-8"))
+    whole = read_json(path)
     pictures = []
     for picture in whole["pictures"]:
         view = picture["view"] | {"still": base64.b64decode(picture["view"]["still"])}

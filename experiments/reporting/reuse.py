@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.circuit import Circuit
+from experiments.evaluate import Evaluate
 from experiments.names import OUT, SHIPPED
-from experiments.results import weights_of
+from experiments.reporting.forms import FORMS, misfit
+from experiments.results import RESULT_VERSION, weights_of
+from experiments.verdict import Verdict, default_lengths
+from interp.models import read_json
+from interp.tasks.limits import is_whole, shown
+from probes.findings import MARGINS
 
 if TYPE_CHECKING:
     from interp.models import Run
 
 # What says where a result goes or how it is printed, and not what is in it.
 HARMLESS = ("name", "names", "runs", "out", "json", "format")
+# Bytes of a result file: that of the largest circuit has a million.
+LARGEST = 2**26
+UNREAD = "it is no result file that this version reads"
+HEAD = {"run": str, "format": str, "seed": int}
 # Numbers are found again to this on another machine.
 CLOSE = 2e-3
 
@@ -29,14 +38,14 @@ def found_beside(run: Run, verb: str, name: str, seed: int) -> tuple[dict | None
     why = ""
     for folder in (Path(run.source), OUT / run.name):
         path = folder / name
-        if not path.is_file():
+        if not path.exists():
             continue
         where = f"experiments/runs/{run.name}/{name}" if folder.parent == SHIPPED else f"{folder.name}/{name}"
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path, LARGEST)
             reason = why_not(run, verb, data, seed)
-        except (KeyError, TypeError, AttributeError, ValueError, StopIteration):
-            reason = "it is no result file that this version reads"
+        except ValueError:  # not JSON, or of numbers that cannot be measured again
+            reason = UNREAD
         if not reason:
             return data, where, ""
         why = f"{where} was not used: {reason}."
@@ -45,19 +54,27 @@ def found_beside(run: Run, verb: str, name: str, seed: int) -> tuple[dict | None
 
 def why_not(run: Run, verb: str, data: dict, seed: int) -> str:
     """Why a result cannot stand for one made now with the default options; "" where it can."""
+    if not isinstance(data, dict) or not isinstance(data.get("provenance"), dict):
+        return UNREAD
+    if (version := data.get("version")) != RESULT_VERSION or not is_whole(version):
+        maker = data["provenance"].get("versions")
+        by = f", made by mnemoscope {shown(maker.get('mnemoscope'))}" if isinstance(maker, dict) else ""
+        return f"it is of version {shown(version)}{by}; this mnemoscope reads version {RESULT_VERSION}"
+    if wrong := misfit({name: data.get(name) for name in ("run", "format", "seed")}, HEAD):
+        return f"{UNREAD}: {wrong}"
     if data["run"] != run.name or data["format"] != str(run.format):
         return f"it is of {data['run']}, posed {data['format']}"
     if data["seed"] != seed:
         return f"its seed is {data['seed']}, not {seed}"
     if changed := _changed(verb, data):
         return f"it was made with {changed}"
-    if verb == "verdict":
-        from probes.findings import MARGINS
-
-        if data["margins"]["version"] != MARGINS.version:
-            return f"its margins are those of {data['margins']['version']}, not of {MARGINS.version}"
-        if data["models"] != [run.name]:
-            return "it is of several models together"
+    if verb == "verdict" and (margins := _margins(data)) != MARGINS.version:
+        older = margins[:40] if isinstance(margins, str) else shown(margins)
+        return f"its margins are those of {older}, not of {MARGINS.version}"
+    if wrong := misfit(data, FORMS[verb]) or _inside(run, verb, data):
+        return f"{UNREAD}: {wrong}"
+    if verb == "verdict" and data["models"] != [run.name]:
+        return "it is of several models together"
     if "weights" in data:
         return "" if data["weights"] == weights_of(run) else "the weights have changed since"
     if not _found_again(run, verb, data):
@@ -65,13 +82,61 @@ def why_not(run: Run, verb: str, data: dict, seed: int) -> str:
     return ""
 
 
+def _margins(data: dict) -> object:
+    margins = data.get("margins")
+    return margins.get("version") if isinstance(margins, dict) else None
+
+
+def _one(length: int | list[int]) -> int:
+    """A length as a number: that of the longer operand."""
+    return length if isinstance(length, int) else max(length, default=0)
+
+
+def _inside(run: Run, verb: str, data: dict) -> str:
+    """What does not go together in a result of the right form; "" where everything does."""
+    match verb:
+        case "verdict":
+            if data["prompts"] != (usual := Verdict().prompts):
+                return f"it has {data['prompts']} prompts, not {usual}"
+            lengths = [at["length"] for at in data["by_length"]]
+            if [*map(_one, lengths)] != [*default_lengths(run)]:
+                return f"its lengths are {shown(lengths)}, not those that are usual for the run"
+            found = [role for at in (data, *data["by_length"]) for role in at["roles"].values()]
+            if any(role["rho"] is not None and len(role["ci"]) != 2 for role in found):
+                return "an interval has not two bounds"
+            if any(_one(e["length"]) not in map(_one, lengths) for e in data["evidence"]):
+                return "its evidence is of other lengths"
+        case "evaluate":
+            usual = Evaluate(())
+            if data["prompts"] != usual.prompts:
+                return f"it has {data['prompts']} prompts, not {usual.prompts}"
+            lengths = [row["length"] for row in data["accuracy"]]
+            if not lengths or not set(map(str, lengths)) <= set(map(str, usual.lengths)):
+                return f"its lengths are {shown(lengths)}, not {usual.lengths}"
+            if not any(row["metric"] == "step" for row in data["accuracy"]):
+                return "it has no step accuracy"
+        case _:
+            from interp.circuits import circuit_from_json
+
+            n = data["options"]["length"]
+            if not data["lengths"] or not set(data["lengths"]) <= {str(m) for m in (n, n * 3 // 2, n * 2)}:
+                return f"its lengths are {shown([*data['lengths']])}"
+            heads = {f"L{layer}H{head}" for layer, head in circuit_from_json(data["circuit"]).heads()}
+            if unknown := set(data["heads"]) - heads:
+                return f"its circuit has no head {shown(min(unknown))}"
+            for line in data["curves"].values():
+                if len({len(line[name]) for name in ("sizes", "values", "low", "high")}) > 1:
+                    return "a curve has not as many values as sizes"
+    return ""
+
+
 def _changed(verb: str, data: dict) -> str:
     """Options that are not the defaults: from the options kept with the result, or from its command."""
-    if "options" in data:
+    if isinstance(data.get("options"), dict):
         usual = {k: v for k, v in asdict(Circuit(data["run"])).items() if k not in (*HARMLESS, "seed")}
         there = {k: tuple(v) if isinstance(v, list) else v for k, v in data["options"].items()}
         return ", ".join(f"--{k} {there[k]}" for k, v in usual.items() if k in there and there[k] != v)
-    words = data["provenance"]["command"].split()
+    words = str(data["provenance"].get("command")).split()
     harmless = (*HARMLESS, "seed", "workers")
     return ", ".join(w for w in words if w.startswith("--") and w.removeprefix("--").split("=")[0] not in harmless)
 

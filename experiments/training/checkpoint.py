@@ -6,10 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from interp.models import read_json
 from interp.writing import whole_folder
 
 KEEP = 1
@@ -31,10 +33,22 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: Optimi
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict | None:
-    """Puts the newest checkpoint's weights and moments in place; its state, or None where there is none."""
+    """Puts the newest checkpoint's weights and moments in place; its state, or None where there is none.
+
+    Raises `ValueError` for a checkpoint of another model, or one that was changed since.
+    """
     if not (found := _steps(folder)):
         return None
-    newest = found[-1]
+    try:
+        state = _load(found[-1], model, optimizer)
+        if type(state["step"]) is not int or not isinstance(state["accuracy"], dict):
+            raise ValueError("its state has no step or accuracy")
+        return state
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{found[-1]} is no checkpoint of this recipe: {error!r}; remove it") from error
+
+
+def _load(newest: Path, model: nn.Module, optimizer: Optimizer) -> dict:
     weights = load_file(newest / "weights.safetensors")
     for name, parameter in model.named_parameters():
         parameter.data.copy_(weights[name])
@@ -44,7 +58,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> dic
         index, key = name.split(".", 1)
         moments.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({**whole, "state": moments})
-    return json.loads((newest / "state.json").read_text(encoding="utf-8"))
+    return read_json(newest / "state.json")
 
 
 def _steps(folder: Path) -> list[Path]:

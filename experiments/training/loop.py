@@ -25,7 +25,7 @@ from experiments.provenance import provenance_record
 from experiments.training.checkpoint import load_checkpoint, save_checkpoint
 from experiments.training.recipe import Part, Pretrained, Recipe, parts
 from interp.forward import correct
-from interp.models import build_model, load_run, load_tokenizer, save_run
+from interp.models import build_model, load_run, load_tokenizer, read_json, save_run
 from interp.models.folder import read_record
 from interp.tasks import Batch, Vocabulary, house_tokenizer, house_vocabulary, parse_format, sample
 from interp.tasks.formats import RECALL_START
@@ -201,7 +201,9 @@ def _claim(work: Path, recipe: Recipe, precision: str, processes: int = 1) -> No
     if not path.exists():
         write_whole(path, wanted)
         return
-    there, ours = json.loads(path.read_text(encoding="utf-8")), json.loads(wanted)
+    there, ours = read_json(path), json.loads(wanted)
+    if not isinstance(there, dict):
+        raise ValueError(f"{path} is no recipe; remove {work} or choose another --out")
     if there != ours:
         names = [k for k in {**there, **ours} if there.get(k) != ours.get(k)]
         differ = [f"{k} {there.get(k)} there, {ours.get(k)} now" for k in names]
@@ -214,7 +216,11 @@ def _forget_after(metrics: Path, step: int) -> None:
     """Drops the lines that a killed process wrote after its last checkpoint."""
     lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True) if metrics.exists() else []
     whole = [line for line in lines if line.endswith("\n")]
-    write_whole(metrics, "".join(line for line in whole if json.loads(line)["step"] <= step))
+    try:
+        kept = [line for line in whole if json.loads(line)["step"] <= step]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{metrics} has a line that is no record of training: {error!r}") from error
+    write_whole(metrics, "".join(kept))
 
 
 def _schedule(recipe: Recipe, cooldown_from: int, step: int) -> float:

@@ -1,12 +1,13 @@
 """Which parts of a model do the work, how much of it, and what is each part's job?"""
 
 from interp.circuits.ablation import Ablation
-from interp.circuits.circuit import Circuit, circuit_from_json
+from interp.circuits.circuit import Circuit
 from interp.circuits.describing import describe_heads
 from interp.circuits.descriptions import HeadDescriptions
 from interp.circuits.exact import exact_edge_scores
 from interp.circuits.graph import Edge, Graph, Places, named_places, places_around
 from interp.circuits.nodes import Node, NodeScores, node_scores
+from interp.circuits.reading import circuit_from_json
 from interp.circuits.readouts import LayerReadouts, MarginParts, attribute_margin, read_layers
 from interp.circuits.scoring import METHODS, EdgeScores, edge_scores
 from interp.circuits.selecting import acdc, greedy, random_circuit, top_n

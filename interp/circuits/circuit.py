@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,7 +15,7 @@ from interp.circuits.ablation import Ablation, ablation_of
 from interp.circuits.graph import ANYWHERE, Edge, Graph, Places, Prompts, places_of
 from interp.circuits.installing import install
 from interp.models.bridge import raw_of
-from interp.patching.nodes import Receiver, ReceiverKind, Sender, SenderKind
+from interp.patching.nodes import Receiver, Sender
 from interp.tasks import Batch, Role
 
 if TYPE_CHECKING:
@@ -191,49 +191,5 @@ class Circuit:
         }  # fmt: skip
 
 
-def circuit_from_json(data: dict) -> Circuit:
-    """The circuit that `to_json` wrote. Raises `ValueError` for what is not one, or has another schema."""
-    try:
-        if data["schema"] != SCHEMA:
-            raise ValueError(f"circuits of schema {SCHEMA} are read; this one has {data['schema']!r}")
-        writers = tuple(Sender(_one_of(n[0], SenderKind), *n[1:]) for n in data["writers"])
-        readers = tuple(Receiver(_one_of(n[0], ReceiverKind), *n[1:]) for n in data["readers"])
-        places = tuple(data["places"])
-        shape = (len(places), len(readers), len(writers))
-        possible = torch.tensor([[x == "1" for x in place] for place in data["possible"]]).reshape(shape)
-        graph = Graph(writers, readers, places, possible, data["shared"])
-        kept = _mask([e["index"] for e in data["edges"]], shape)
-        for edge in data["edges"]:
-            own = graph.edge(*edge["index"])
-            if (str(own.writer), str(own.reader), own.place) != (edge["writer"], edge["reader"], edge["place"]):
-                raise ValueError(f"this is no circuit: index {edge['index']} is {own}, and the edge has other names")
-        scored = {edge["score"] is not None for edge in data["edges"]}
-        if len(scored) > 1:
-            raise ValueError("this is no circuit: some of its edges have a score and others have none")
-        scores = None
-        if True in scored:
-            scores = torch.zeros(possible.shape)
-            for edge in data["edges"]:
-                scores[tuple(edge["index"])] = edge["score"]
-        return Circuit(graph, kept, scores, data["details"])
-    except (KeyError, TypeError, IndexError, RuntimeError) as error:
-        raise ValueError(f"this is no circuit: {error!r}") from error
-
-
 def _node(node: Sender | Receiver) -> list:
     return [node.kind, node.layer, node.head]
-
-
-def _one_of(kind: str, choices: Any) -> Any:
-    if kind not in get_args(choices):
-        raise ValueError(f"a node is one of {', '.join(get_args(choices))}; got {kind!r}")
-    return kind
-
-
-def _mask(index: list[list[int]], shape: tuple[int, ...]) -> Bool[Tensor, "place reader writer"]:
-    mask = torch.zeros(shape, dtype=torch.bool)
-    if index:
-        if any(len(at) != 3 or min(at) < 0 for at in index):
-            raise ValueError("this is no circuit: an edge's index is three numbers, none of them below 0")
-        mask[tuple(torch.tensor(index).T)] = True
-    return mask

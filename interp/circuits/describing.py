@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from interp.budget import numbers
 from interp.circuits.composing import (
     ROUNDING,
     compositions,
@@ -26,7 +27,7 @@ from interp.circuits.descriptions import STATISTICS, HeadDescriptions
 from interp.circuits.looking import attention_statistics
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.bridge import raw_of
-from interp.patching.stepwise import CHUNK_FLOATS, walk
+from interp.patching.stepwise import SHARE, walk
 from interp.tasks import ANSWER_ROLES, Batch, Role
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def describe_heads(model: TransformerBridge | PreTrainedModel, batch: Batch) -> 
     tokens = torch.tensor(sorted({*batch.vocabulary.ids.values(), *batch.tokens.unique().tolist()}))
     roles = tuple(Role(r) for r in sorted(set(batch.role.tolist())))
     width = anatomy.n_heads * (3 * batch.n_pos + 2 * len(tokens) + (3 + len(anatomy.blocks)) * anatomy.d_model)
-    chunks = torch.arange(len(batch)).split(max(1, CHUNK_FLOATS // (width * batch.n_pos)))
+    chunks = torch.arange(len(batch)).split(max(1, numbers(SHARE) // (width * batch.n_pos)))
     by_prompt = torch.cat([_by_role(_measured(anatomy, batch.rows(rows), tokens), batch, roles) for rows in chunks])
     n = (~by_prompt.isnan()).sum(dim=0)  # [layer head role statistic]
     mean = by_prompt.nanmean(dim=0)

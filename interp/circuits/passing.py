@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.budget import numbers
 from interp.circuits.graph import Graph, Places
 from interp.models.anatomy import Anatomy
 
-# Numbers that the prompts of one pass may hold at once: 256 MiB of float32.
-CHUNK_FLOATS = 2**26
+# Of the budget, for what the prompts of one pass hold: 256 MiB of a GiB.
+SHARE = 1 / 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ class Passing:
         readers = self.readers(0)
         width = (2 * len(self.graph.writers) + 2 * (readers.stop - readers.start)) * a.d_model
         each = copies * n_pos * (width + 3 * a.n_heads * n_pos)
-        return iter(torch.arange(n_prompts).split(max(1, int(CHUNK_FLOATS // each))))
+        return iter(torch.arange(n_prompts).split(max(1, int(numbers(SHARE) // each))))
 
     def written(self, tokens: Int[Tensor, "row pos"]) -> Float[Tensor, "writer row pos d_model"]:
         """What each writer adds to the residual stream in an ordinary run."""

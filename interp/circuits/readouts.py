@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.budget import numbers
 from interp.patching.metrics import logit_diff
-from interp.patching.stepwise import CHUNK_FLOATS
+from interp.patching.stepwise import SHARE
 from interp.tasks import Batch, Role
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def _cached(bridge: Any, batch: Batch) -> Iterator[tuple[Tensor, Tensor, Any]]:
         raise ValueError("the batch has no prompts")
     cfg = bridge.cfg
     floats = batch.n_pos * (cfg.n_layers * (cfg.n_heads + 5) * cfg.d_model + cfg.d_vocab)
-    for rows in torch.arange(len(batch)).split(max(1, CHUNK_FLOATS // floats)):
+    for rows in torch.arange(len(batch)).split(max(1, numbers(SHARE) // floats)):
         tokens = batch.tokens[rows].to(bridge.W_U.device)
         logits, cache = bridge.run_with_cache(tokens, names_filter=lambda name: _CACHED.fullmatch(name) is not None)
         yield rows, logits, cache

@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from interp.budget import numbers
 from interp.circuits.ablation import Ablation, ablation_of
 from interp.circuits.circuit import Circuit
 from interp.circuits.graph import Graph, Places, Prompts
-from interp.circuits.passing import CHUNK_FLOATS
+from interp.circuits.passing import SHARE
 from interp.circuits.scoring import EdgeScores, Progress, prepare
 from interp.patching.metrics import Metric
 from interp.patching.nodes import Receiver
@@ -90,13 +91,13 @@ def acdc(
     passing, (tokens, _) = prepare(raw_model, clean, clean, metric, places or start.places(clean))
     start.require_of(passing.graph)
     kept = start.on(passing.places) & passing.graph.possible
-    numbers = [start.graph.places.index(name) for name in passing.places.names]  # places are matched by name
-    worth = None if start.scores is None else start.scores[numbers].abs()
+    matched = [start.graph.places.index(name) for name in passing.places.names]  # places are matched by name
+    worth = None if start.scores is None else start.scores[matched].abs()
     instead = ablation.prepared(passing, tokens)
     parts = list(passing.rows(len(tokens)))
     held = 2 * len(passing.graph.writers) * tokens.numel() * passing.anatomy.d_model
-    if held > 8 * CHUNK_FLOATS:
-        fits = int(len(tokens) * 8 * CHUNK_FLOATS / held)
+    if held > 8 * numbers(SHARE):
+        fits = int(len(tokens) * 8 * numbers(SHARE) / held)
         raise ValueError(f"{len(tokens)} prompts are more than can be held at once; give at most {fits}")
     others = [instead[rows] for rows in parts]
 

@@ -1,6 +1,7 @@
 """Families, loading and saving. TransformerLens is imported only when a bridge is booted."""
 
 from interp.models.bridge import boot_bridge, raw_of
+from interp.models.checking import read_json
 from interp.models.families import BRIDGED, FAMILIES, ModelConfig, build_model
 from interp.models.folder import load_raw, load_tokenizer, save_run
 from interp.models.run import Run, load_run, run_in_memory
@@ -17,6 +18,7 @@ __all__ = [
     "load_run",
     "load_tokenizer",
     "raw_of",
+    "read_json",
     "run_in_memory",
     "save_run",
     "whole_folder",

@@ -20,6 +20,8 @@ from interp.models.sink import SinkBloomConfig, SinkBloomForCausalLM
 # Those that TransformerLens can serve, and BLOOM with key sinks, which it does not know.
 BRIDGED = ("alibi", "rotary", "none", "absolute")
 FAMILIES = (*BRIDGED, "alibi_sink")
+# Of a model that is trained from scratch: 4 GiB in float32, and four times that with gradients and moments.
+MOST_WEIGHTS = 2**30
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class ModelConfig:
         for name in ("n_layers", "d_model", "n_heads", "n_ctx"):
             if not 1 <= getattr(self, name) <= 2**16:
                 raise ValueError(f"{name} must be from 1 to 65536; got {getattr(self, name)}")
+        table = self.n_ctx * self.d_model * (self.family == "absolute")
+        if (weights := 12 * self.n_layers * self.d_model**2 + table) > MOST_WEIGHTS:
+            size = f"{self.n_layers} layers of width {self.d_model}"
+            raise ValueError(f"{size} are {weights} weights; at most {MOST_WEIGHTS} are trained here")
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
         rotary = int(self.d_model // self.n_heads * self.rotary_pct)

@@ -13,28 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from interp.models.checking import Held, check_config, check_folder, check_sizes, headers, read_json
+from interp.tasks.limits import MOST_POSITIONS, shown
 from interp.writing import whole_folder
 
 RECORD = "run.json"
 RECORD_VERSION = 1
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
+LARGEST_RECORD = 2**26
+# What a record must hold, and what it may; the other entries are kept and not read.
+NEEDED = ("format", "vocabulary")
+TRAINING = {"longest": int, "rehearsal": (int, float), "rehearsal_longest": int}
 
-# What Hugging Face raises for files that are missing, damaged or senseless.
-_BAD_FILES = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    SafetensorError,
-    StrictDataclassError,
-)
+# What Hugging Face raises for files that are missing, damaged or senseless: anything, as fuzzing found.
+_BAD_FILES = Exception
 
 
 def save_run(
@@ -53,20 +48,29 @@ def save_run(
 def read_record(folder: Path) -> dict | None:
     """The contents of `run.json`, or None where there is none (a folder that someone else made)."""
     path = folder / RECORD
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        version = record["version"]
-        missing = [key for key in ("format", "vocabulary") if key not in record]
-        if not isinstance(record.get("format", ""), str):
-            raise TypeError("the format is not a name")
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a run record: {error!r}") from error
-    if version != RECORD_VERSION:
-        raise ValueError(f"{path} has version {version!r}; this mnemoscope reads version {RECORD_VERSION}")
-    if missing:
+        record = read_json(path, LARGEST_RECORD)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a run record: {_one_line(error)}") from error
+    if not isinstance(record, dict) or "version" not in record:
+        raise ValueError(f"{path} is not a run record: it has no version")
+    version = record["version"]
+    if version != RECORD_VERSION or type(version) is not int:
+        raise ValueError(f"{path} has version {shown(version)}; this mnemoscope reads version {RECORD_VERSION}")
+    if missing := [key for key in NEEDED if key not in record]:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
+    if not isinstance(record["format"], str):
+        raise ValueError(f"{path} is not a run record: the format is not a name")
+    recipe = record.get("recipe", {})
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} is not a run record: the recipe is {shown(recipe)}")
+    for key, kind in TRAINING.items():
+        if key in recipe and (not isinstance(recipe[key], kind) or not 0 <= recipe[key] <= MOST_POSITIONS):
+            raise ValueError(f"{path} is not a run record: the recipe's {key} is {shown(recipe[key])}")
+    if recipe.get("rehearsal") and "rehearsal_longest" not in recipe:
+        raise ValueError(f"{path} is not a run record: the recipe has rehearsal, of no rehearsal_longest")
     return record
 
 
@@ -75,6 +79,8 @@ def load_tokenizer(source: str) -> Tokenizer:
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES):
         raise ValueError(f"no tokenizer can be loaded from {source}: it has none of {', '.join(TOKENIZER_FILES)}")
+    if folder.is_dir():
+        check_folder(folder)
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except _BAD_FILES as error:
@@ -88,13 +94,17 @@ def load_raw(source: str) -> PreTrainedModel:
     foreign (names or shapes that the architecture does not have) or not finite; Hugging Face alone would
     fill the gaps with random numbers and go on. Raises it too for a model that reads later tokens (BERT).
     """
-    folder = Path(source)
+    folder, there = Path(source), None
     if folder.is_dir():
-        _check_weight_files(folder)
+        there = _weights_in(folder)
     try:
+        if there is not None:
+            check_config(folder)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise ValueError(f"{config.model_type!r} is not a causal language model")
+        if there is not None:
+            check_sizes(config, there)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
@@ -119,7 +129,12 @@ def load_raw(source: str) -> PreTrainedModel:
         if not torch.isfinite(weight).all():
             raise ValueError(f"the weights in {source} hold NaN or infinity, in {name}")
     model.eval()
-    if not _is_causal(model):
+    try:
+        causal = _is_causal(model)
+        _runs_with_cache(model)
+    except Exception as error:  # sizes that fit the file and not each other
+        raise ValueError(f"the model in {source} does not run: {_reason(source, error)}") from error
+    if not causal:
         raise ValueError(f"{source} is not a causal language model: {type(model).__name__} looks ahead")
     return model
 
@@ -134,20 +149,22 @@ def _is_causal(model: PreTrainedModel) -> bool:
     return not (logits - other).abs().max() > 1e-4 * logits.std()  # NaN is for `predict` to name
 
 
-def _check_weight_files(folder: Path) -> None:
+@torch.no_grad()
+def _runs_with_cache(model: PreTrainedModel) -> None:
+    """Raises whatever a cache of senseless sizes makes a model raise, before a model that writes labels meets it."""
+    model(torch.zeros(1, 4, dtype=torch.long, device=model.device), use_cache=True)
+
+
+def _weights_in(folder: Path) -> dict[str, Held]:
+    """The headers of a folder's weights. Raises `ValueError` where there are none that may be read."""
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder} has no config.json: not a folder that save_pretrained wrote")
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
+    check_folder(folder)
+    if not any(folder.glob("*.safetensors")):
         pickled = sorted(p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt*")))
         hint = f" ({pickled[0]} is a pickle, which is never loaded; convert it)" if pickled else ""
         raise ValueError(f"{folder} has no weights: no model.safetensors{hint}")
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as weights:
-                weights.keys()
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{file} is not a whole safetensors file: {_one_line(error)}") from error
+    return headers(folder)
 
 
 def _reason(source: str, error: BaseException) -> str:

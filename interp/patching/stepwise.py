@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.budget import numbers
 from interp.models.anatomy import TOLERANCE, Anatomy
 from interp.patching.metrics import Metric
 from interp.tasks import Batch, Role
@@ -28,8 +29,8 @@ Place = tuple[Site, int]
 Edit = Callable[[Tensor, Mapping[Site, Tensor]], Tensor]
 # A role, a (role, step) pair, a tuple of these, or a tuple of positions.
 At = Role | tuple[int | tuple[Role, int], ...]
-# Numbers that one chunk of prompts may hold at once: 256 MiB of float32.
-CHUNK_FLOATS = 2**26
+# Of the budget, for what one chunk of prompts holds: 256 MiB of a GiB.
+SHARE = 1 / 4
 # How much worse than the raw model's own rounding another order of operations may be.
 ROUNDING = 10
 
@@ -151,7 +152,7 @@ def chunks(anatomy: Anatomy, batch: Batch, metric: Metric, copies: int) -> Itera
         )
     width = anatomy.n_heads * (batch.n_pos + 3 * anatomy.d_head) + 6 * anatomy.raw.config.hidden_size
     floats = copies * batch.n_pos * width + len(metric.positions) * anatomy.raw.config.vocab_size
-    yield from torch.arange(len(batch)).split(max(1, CHUNK_FLOATS // floats))
+    yield from torch.arange(len(batch)).split(max(1, numbers(SHARE) // floats))
 
 
 def positions_at(batch: Batch, at: At | None) -> Int[Tensor, " found"]:

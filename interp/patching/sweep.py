@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.budget import allowed
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.bridge import raw_of
 from interp.patching.cells import Cell, Place, check_site, chosen, first, heads_at, live, places_of
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel
 
-MEMORY = 2**30
 # Positions that one unit of work starts from at most, and prompts that it holds.
 BUCKET, PROMPTS = 8, 32
 
@@ -219,7 +219,7 @@ def plan(
     positions: Place | Iterable[Place] | None = None,
     heads: int | Sequence[int] | None = None,
     direction: Literal["denoise", "noise"] = "denoise",
-    memory: int = MEMORY,
+    memory: int | None = None,
 ) -> Sweep:
     """What `patch` would do, without doing it: `plan(...).cost`, `.units`, `.peak_bytes`.
 
@@ -227,6 +227,7 @@ def plan(
     """
     if direction not in ("denoise", "noise"):
         raise ValueError(f"direction must be 'denoise' or 'noise'; got {direction!r}")
+    memory = allowed() if memory is None else memory
     if memory < 1:
         raise ValueError(f"memory must be at least 1 byte; got {memory}")
     if clean.tokens.shape != corrupted.tokens.shape or not (
@@ -273,7 +274,7 @@ def patch(
     positions: Place | Iterable[Place] | None = None,
     heads: int | Sequence[int] | None = None,
     direction: Literal["denoise", "noise"] = "denoise",
-    memory: int = MEMORY,
+    memory: int | None = None,
     spot_cells: int = 4,
     seed: int = 0,
     progress: Callable[[Iterable], Iterable] = iter,
@@ -290,7 +291,7 @@ def patch(
         positions: all; indices, roles or (role, step) pairs, each position one patch; a `Joint` is one patch.
         direction: "denoise" puts clean activations into the corrupted run (is the site sufficient?), "noise"
             corrupted ones into the clean run (is it necessary?).
-        memory: bytes that the sweep may use beyond the model.
+        memory: bytes that the sweep may use beyond the model; default what `interp.budget` allows, a GiB.
         spot_cells: random cells that are recomputed by the literal loop on the raw model; recorded in the result.
 
     Returns the metric of every patched run for every prompt, `[layer (head) pos batch]`. Differs from the

@@ -36,6 +36,8 @@ class Role(IntEnum):
 
 LABEL_ROLES = (Role.INPUT_LABEL, Role.OUTPUT_LABEL, Role.ANSWER_LABEL)
 ANSWER_ROLES = (Role.OUTPUT, Role.ANSWER)
+# What positions, roles and token ids are counted in.
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +66,19 @@ class Batch:
     vocabulary: Vocabulary
 
     def __post_init__(self) -> None:
+        for name in ("tokens", "role", "step"):
+            if not isinstance(values := getattr(self, name), Tensor):
+                raise ValueError(f"{name} must be a tensor of integers; got {type(values).__name__}")
         if self.tokens.ndim != 2 or not self.role.shape == self.step.shape == self.tokens.shape[1:]:
             raise ValueError(
                 f"tokens must be [batch pos] with role and step [pos]; got tokens {tuple(self.tokens.shape)}, "
                 f"role {tuple(self.role.shape)}, step {tuple(self.step.shape)}"
             )
+        for name in ("tokens", "role", "step"):
+            if (kind := getattr(self, name).dtype) not in WHOLE:
+                raise ValueError(f"{name} must be a tensor of integers; got {kind}")
+        if not ((self.role >= 0) & (self.role < len(Role))).all():
+            raise ValueError(f"role must hold values of Role, from 0 to {len(Role) - 1}")
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -117,7 +127,10 @@ class Batch:
                 f"{self.format}: the output labels match nothing in the context, so no model can write them; "
                 "use forced=True"
             )
-        separator = int(self.at(Role.SEPARATOR)[1 if self.format.task == "addition" else 0])
+        separators, which = self.at(Role.SEPARATOR), int(self.format.task == "addition")
+        if len(separators) <= which:
+            raise ValueError(f"{self.format} has {which + 1} separators before its output; here is {len(separators)}")
+        separator = int(separators[which])
         after = torch.arange(self.n_pos) > separator
         return after.nonzero().flatten()
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from interp.tasks import addition, parity
 from interp.tasks.batch import LABEL_ROLES, Batch, Role
 from interp.tasks.layout import draw_without_repeats, generator
+from interp.tasks.limits import MOST_POSITIONS, is_whole, shown
 from interp.tasks.sampling import sample
 
 Step = int | Int[Tensor, " batch"]
@@ -173,7 +174,9 @@ def _numbered(labels: Int[Tensor, "batch label"]) -> Int[Tensor, "batch label"]:
 
 def _first_positions(batch: Batch, role: Role, step: Step, operand: int = 0) -> Int[Tensor, " batch"]:
     """Position of each prompt's step: the first of that role and step that belongs to the operand."""
-    steps = torch.full((len(batch),), step) if isinstance(step, int) else step
+    if not isinstance(step, Tensor) and not is_whole(step):
+        raise ValueError(f"a step must be an integer, or a tensor of them; got {shown(step)}")
+    steps = step if isinstance(step, Tensor) else torch.full((len(batch),), min(max(int(step), -2), MOST_POSITIONS))
     if steps.shape != (len(batch),):
         raise ValueError(f"steps must be one number or [batch]={len(batch)} of them; got {tuple(steps.shape)}")
     table = {}

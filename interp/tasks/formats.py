@@ -6,6 +6,8 @@ import difflib
 import re
 from dataclasses import dataclass
 
+from interp.tasks.limits import check_whole, shown
+
 PARITY = ("direct", "scratchpad", "interleaved", "aligned", "nonaligned", "numeric", "constant", "cyclic")
 ADDITION = ("none", "aligned", "zeropad", "nonaligned")
 # Not the paper's: rehearsal of addressing itself, our stand-in for pretraining (science 4).
@@ -15,6 +17,11 @@ RECALL_VALUES = tuple("cdefghijklmnopqr")
 # Ours: the paper's cycle period is not recoverable.
 DEFAULT_PERIOD = 8
 FILLER = "_"
+NAMES = {"parity": PARITY, "addition": ADDITION, "recall": RECALL}
+# Largest N of `gapN` and `cyclicN`.
+MOST_NUMBERED = 9999
+# Of a longer name no near one is looked for: that takes time by the square.
+LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,11 @@ class Format:
     period: int = 0
 
     def __post_init__(self) -> None:
+        known = {**NAMES, "parity": (*PARITY, "gap")}
+        if (self.task, self.name) not in [(task, name) for task, names in known.items() for name in names]:
+            raise ValueError(f"unknown task or name, {shown(self.task)} and {shown(self.name)}; use parse_format")
+        check_whole(self.gap, "gap", 0, MOST_NUMBERED)
+        check_whole(self.period, "period", 0, MOST_NUMBERED)
         if (self.gap > 0) != (self.name == "gap") or (self.period > 0) != (self.name == "cyclic"):
             raise ValueError(f"{self.task}-{self.name} with gap {self.gap} and period {self.period}; use parse_format")
 
@@ -120,15 +132,17 @@ def parse_format(name: str | Format) -> Format:
     """
     if isinstance(name, Format):
         return name
+    if not isinstance(name, str):
+        raise ValueError(f"a format is a name, such as parity-aligned; got {shown(name)}")
     task, _, rest = name.partition("-")
-    numbered = re.fullmatch(r"(gap|cyclic)([1-9]\d{0,3})", rest)
+    numbered = re.fullmatch(r"(gap|cyclic)([1-9][0-9]{0,3})", rest)
     if task == "parity" and numbered:
         kind, number = numbered[1], int(numbered[2])
         return Format(task, kind, **{"gap" if kind == "gap" else "period": number})
     if task == "parity" and rest == "cyclic":
         return Format(task, rest, period=DEFAULT_PERIOD)
-    if rest in {"parity": PARITY, "addition": ADDITION, "recall": RECALL}.get(task, ()):
+    if rest in NAMES.get(task, ()):
         return Format(task, rest)
-    near = difflib.get_close_matches(name, known_formats(), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name[:LONGEST_NAME], known_formats(), n=3, cutoff=0.5)
     hint = f"; nearest: {', '.join(near)}" if near else ""
-    raise ValueError(f"unknown format {name!r}{hint}; formats are {', '.join(known_formats())}")
+    raise ValueError(f"unknown format {shown(name)}{hint}; formats are {', '.join(known_formats())}")

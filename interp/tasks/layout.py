@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interp.tasks.batch import Batch, Role
 from interp.tasks.formats import Format
+from interp.tasks.limits import is_whole, shown
 from interp.tasks.vocabulary import Vocabulary
 
 
@@ -47,9 +48,9 @@ def generator(seed: int) -> torch.Generator:
 
     Torch's CPU generator ignores all but the low 32 bits of a seed, so larger ones would repeat smaller ones.
     """
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be an integer from 0 to 2**32 - 1; got {seed}")
-    return torch.Generator().manual_seed(seed)
+    if not is_whole(seed) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be an integer from 0 to 2**32 - 1; got {shown(seed)}")
+    return torch.Generator().manual_seed(int(seed))
 
 
 def draw_without_repeats(

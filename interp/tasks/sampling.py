@@ -6,6 +6,7 @@ from interp.tasks import addition, parity, recall
 from interp.tasks.batch import Batch
 from interp.tasks.formats import Format, parse_format
 from interp.tasks.layout import generator
+from interp.tasks.limits import MOST_POSITIONS, MOST_TOKENS, check_whole, is_whole, shown
 from interp.tasks.vocabulary import Vocabulary, house_vocabulary
 
 
@@ -20,16 +21,20 @@ def sample(
 
     `length` is the number of bits or, for addition, of digits: one number for both operands, or a pair.
     The same arguments give the same prompts. Raises `ValueError` for an unknown format, a length below 1,
-    or a length that takes more labels than the vocabulary has.
+    a length that takes more labels than the vocabulary has, or more tokens than `interp.tasks.limits` allows.
 
     >>> sample("parity-scratchpad", batch_size=2, length=3, seed=0).text(1)
     '>>> 0 1 1 === 0 1 0'
     """
     fmt = parse_format(fmt)
     vocabulary = vocabulary or house_vocabulary()
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    check_whole(batch_size, "batch_size", 1, MOST_TOKENS)
     check_length(fmt, length, vocabulary)
+    batch_size, length = int(batch_size), _plain(length)
+    if batch_size * (positions := sequence_length(fmt, length)) > MOST_TOKENS:
+        raise ValueError(
+            f"{batch_size} prompts of {positions} positions are more than {MOST_TOKENS} tokens, the most of one batch"
+        )
     gen = generator(seed)
     if fmt.task == "addition":
         pair = length if isinstance(length, tuple) else (length, length)
@@ -44,17 +49,28 @@ def check_length(fmt: Format, length: int | tuple[int, int], vocabulary: Vocabul
     """Raises `ValueError` when prompts of this length cannot be written with this vocabulary."""
     lengths = length if isinstance(length, tuple) else (length,)
     if isinstance(length, tuple) and (fmt.task != "addition" or len(length) != 2):
-        raise ValueError(f"{fmt} takes one length, a number; got {length}")
-    if min(lengths) < 1:
-        raise ValueError(f"a length must be at least 1; got {length}")
+        raise ValueError(f"{fmt} takes one length, a number; got {shown(length)}")
+    if all(map(is_whole, lengths)) and min(lengths) < 1:
+        raise ValueError(f"a length must be at least 1; got {shown(length)}")
+    for one in lengths:
+        check_whole(one, "a length", 1, MOST_POSITIONS)
+    if (need := sequence_length(fmt, length)) > MOST_POSITIONS:
+        raise ValueError(f"length {length} of {fmt} takes {need} positions; the most of a prompt is {MOST_POSITIONS}")
     if (need := fmt.labels_needed(length)) > len(vocabulary.labels):
         raise ValueError(
             f"length {length} of {fmt} needs {need} different labels in a prompt; "
             f"the vocabulary has {len(vocabulary.labels)}"
         )
+    if fmt.labels == "pool" and (meant := vocabulary.pool_symbols.intersection(fmt.structure + fmt.inputs)):
+        raise ValueError(f"{min(meant)!r} cannot be a label of {fmt}, where it means something else")
     fixed_labels = dict.fromkeys(fmt.fixed_labels(max(lengths)))
     if missing := [s for s in fixed_labels if s not in vocabulary.ids]:
         raise ValueError(f"length {length} of {fmt} needs the label {missing[0]!r}, which the vocabulary lacks")
+
+
+def _plain(length: int | tuple[int, int]) -> int | tuple[int, int]:
+    """Python's own integers for numpy's."""
+    return (int(length[0]), int(length[1])) if isinstance(length, tuple) else int(length)
 
 
 def sequence_length(fmt: Format, length: int | tuple[int, int]) -> int:
@@ -63,6 +79,7 @@ def sequence_length(fmt: Format, length: int | tuple[int, int]) -> int:
     >>> sequence_length(parse_format("parity-aligned"), 20)
     82
     """
+    length = _plain(length)
     if fmt.task == "addition":
         n, m = length if isinstance(length, tuple) else (length, length)
         places = max(n, m)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from interp.tasks.formats import RECALL_START, RECALL_VALUES, Format
+from interp.tasks.limits import LARGEST_TOKEN, MOST_POSITIONS, check_whole, is_whole, shown
 
 # Longest length that the house vocabulary is made for, and twice as many labels (science 4: at least twice
 # the longest test length, so that no label is untrained there).
@@ -39,13 +41,23 @@ class Vocabulary:
     held_out: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        if not isinstance(self.ids, dict) or not all(isinstance(s, str) for s in self.ids):
+            raise ValueError(f"ids must be a dictionary from symbols to token ids; got {shown(self.ids)}")
+        if not all(is_whole(i) and 0 <= i <= LARGEST_TOKEN for i in self.ids.values()):
+            raise ValueError(f"token ids of a vocabulary must be integers from 0 to {LARGEST_TOKEN}")
+        for name in ("labels", "held_out"):
+            labels = getattr(self, name)
+            if not isinstance(labels, tuple) or not all(isinstance(s, str) for s in labels):
+                raise ValueError(f"{name} must be a tuple of symbols; got {shown(labels)}")
         seen: dict[int, str] = {}
         for symbol, token in self.ids.items():
             if token in seen:
                 raise ValueError(f"symbols {seen[token]!r} and {symbol!r} share token id {token}")
             seen[token] = symbol
         if missing := [s for s in self.labels + self.held_out if s not in self.ids]:
-            raise ValueError(f"labels without a token: {', '.join(missing[:5])}")
+            raise ValueError(f"labels without a token: {shown(', '.join(missing[:5]))[1:-1]}")
+        if repeated := {s for s, n in Counter(self.labels + self.held_out).items() if n > 1}:
+            raise ValueError(f"label {shown(min(repeated))} is there more than once; a prompt's labels must differ")
 
     def __getitem__(self, symbol: str) -> int:
         if symbol not in self.ids:
@@ -65,6 +77,11 @@ class Vocabulary:
         return {token: symbol for symbol, token in self.ids.items()}
 
     @cached_property
+    def pool_symbols(self) -> frozenset[str]:
+        """Every label, held out or not."""
+        return frozenset(self.labels + self.held_out)
+
+    @cached_property
     def pool(self) -> Int[Tensor, " label"]:
         """Token ids of the label pool."""
         return self.tokens(self.labels)
@@ -81,10 +98,10 @@ class Vocabulary:
     @classmethod
     def from_json(cls, data: dict) -> Vocabulary:
         """The vocabulary that `to_json` wrote."""
-        ids = data["ids"]
-        if not all(isinstance(i, int) and i >= 0 for i in ids.values()):
-            raise ValueError("token ids of a vocabulary must be integers from 0")
-        return cls(dict(ids), tuple(data["labels"]), tuple(data["held_out"]))
+        labels = [data[name] for name in ("labels", "held_out")]
+        if not all(isinstance(names, list) for names in labels):
+            raise ValueError("labels and held_out of a vocabulary must be lists")
+        return cls(data["ids"], *map(tuple, labels))
 
 
 @cache
@@ -117,6 +134,7 @@ def fit_vocabulary(tokenizer: PreTrainedTokenizerBase, fmt: Format, longest: int
     are enough for `longest`, or all that a small tokenizer has; else ASCII words fill them up. Deterministic:
     tokens are tried in id order. Raises `ValueError` when the tokenizer has too few such tokens.
     """
+    check_whole(longest, "longest", 1, MOST_POSITIONS)
     vocab = tokenizer.get_vocab()
     special = set(tokenizer.all_special_ids)
     by_id = sorted((i, s) for s, i in vocab.items() if i not in special)

@@ -56,6 +56,21 @@ def test_several_runs_share_a_figure(capsys):
     assert "--out takes one" in refused(capsys, *argv, "--out", "x")
 
 
+def test_a_run_of_the_zoo_is_loaded_by_name_unless_one_was_trained_here(tmp_path, monkeypatch):
+    from experiments import names
+
+    zoo, name = tmp_path / "zoo", "parity-aligned-alibi-seed7"
+    monkeypatch.setattr(names, "ZOO", zoo)
+    shutil.copytree(SHIPPED / DEFAULT, zoo / name)
+    assert Path(load(name).source) == zoo / name
+    shutil.copytree(SHIPPED / DEFAULT, Path("mnemoscope-out") / name)
+    assert Path(load(name).source) == Path("mnemoscope-out") / name
+    shutil.rmtree("mnemoscope-out")
+    (zoo / name / "model.safetensors").unlink()  # its results are shipped, its weights are not
+    with pytest.raises(ValueError, match="not weights; mnemoscope train parity-aligned-alibi --seed 7 trains it"):
+        load(name)
+
+
 def test_an_unknown_run_names_the_nearest(capsys):
     assert DEFAULT in refused(capsys, "verdict", "parity-alined-alibi")
     assert set(shipped_runs()) >= {DEFAULT, "parity-scratchpad-alibi", "parity-constant-alibi"}

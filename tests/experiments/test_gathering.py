@@ -6,10 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.gathering import COLUMNS, gather
+from experiments.gathering import gather
 from experiments.training.recipe import Recipe
 from interp.models import ModelConfig
 from interp.tasks import house_vocabulary
+from interp.views.zoo import COLUMNS
 from probes.findings import ROLES
 from probes.keeping import battery_to_json
 from tests.probes.test_decision import ANCHOR, evidence, one
@@ -87,7 +88,7 @@ def test_verdicts_are_over_the_seeds_that_learned(tmp_path):
 def test_a_damaged_file_is_named(tmp_path):
     run = put(tmp_path, 2)
     (run / "evaluation.json").write_text('{"accuracy": [')
-    with pytest.raises(ValueError, match=r"evaluation.json is damaged.*remove it to make it again"):
+    with pytest.raises(ValueError, match=r"evaluation.json is not JSON"):
         gather(tmp_path)
 
 

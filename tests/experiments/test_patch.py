@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -191,7 +192,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(capsys):
     assert f"{cost['patches']} patches for each of 2 prompts, {cost['skipped']} of which cannot matter" in out
     assert f"{cost['flops']:.3g} FLOPs" in out
     assert f"would take {cost['loop_flops']:.3g}" in out
-    assert "MiB beyond the model; about 0 s here" in out
+    assert re.search(r"MiB beyond the model; about \d+ s here", out)
 
 
 @pytest.mark.parametrize(

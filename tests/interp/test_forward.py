@@ -144,7 +144,7 @@ def test_a_large_vocabulary_makes_chunks_smaller(
     batch = sample("parity-aligned", 5, 4, seed=0)
     at = batch.predicted()
     whole = readout(model, batch, at)
-    monkeypatch.setattr(forward, "CHUNK_LOGITS", rows * len(at) * 416)
+    monkeypatch.setattr(forward, "numbers", lambda share: rows * len(at) * 416)
     calls = count_calls(monkeypatch, model)
     found = readout(model, batch, at)
     assert calls == sizes

@@ -292,6 +292,23 @@ def test_holm_asks_more_of_five_models_than_of_eight():
     assert [verdict(models(k, **ANCHOR)).roles["anchor"].status for k in (5, 6)] == [UNSURE, PRESENT]
 
 
+def test_a_verdict_over_models_tells_its_p_values():
+    found = verdict(models(8, **ANCHOR)).lengths[0]
+    anchor, sink = (found.roles[role].tests for role in ("anchor", "sink"))
+    assert anchor is not None
+    assert sink is not None
+    # Three roles at one length are a family of three; the smallest p of eight models is 2^-8.
+    assert anchor["present"] == {"p": 2**-8, "holm": pytest.approx(3 * 2**-8), "holds": True}
+    assert not anchor["absent"]["holds"]
+    assert sink["absent"]["holds"]
+    assert float(sink["absent"]["p"]) < 1e-6
+    assert not sink["present"]["holds"]
+    assert found.to_json()["roles"]["anchor"]["tests"] == anchor
+    alone = verdict(models(1, **ANCHOR)).lengths[0].roles["anchor"]
+    assert alone.tests is None
+    assert "tests" not in alone.to_json()
+
+
 def test_absence_over_models_is_toast():
     assert verdict(models(8)).label == "unused"
     wide = verdict(models(8, spread=0.3))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # were tried on it. length: bits or digits. mode: "forced", "written", or "" where it does not apply. metric: "step",
 # "exact", "final", "free step"; "offset +0", "offset none"; "rho anchor". value, low, high, chance: NaN for none.
 COLUMNS = (
-    "run", "task", "format", "family", "seed", "rehearsal", "learned", "trained_to", "posed", "length", "mode",
+    "run", "task", "format", "family", "seed", "rehearsal", "trained_to", "learned", "posed", "length", "mode",
     "metric", "value", "low", "high", "chance", "n",
 )  # fmt: skip
 # What figures of rows take; intervals and counts are for tables.

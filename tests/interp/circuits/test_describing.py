@@ -181,7 +181,7 @@ def test_prompts_are_the_replicates_and_chunks_do_not_matter(monkeypatch):
     assert whole.n.max() == len(batch)
     assert whole.n[whole.roles.index(LABEL), STATISTICS.index("previous_token")] == 4
     assert whole.n[whole.roles.index(Role.INPUT), STATISTICS.index("matching_label")] == 0
-    monkeypatch.setattr("interp.circuits.describing.CHUNK_FLOATS", 1)
+    monkeypatch.setattr("interp.circuits.describing.numbers", lambda share: 1)
     assert torch.equal(describe_heads(model, batch).mean.nan_to_num(), whole.mean.nan_to_num())
 
 

@@ -217,7 +217,7 @@ def test_one_answer_of_one_prompt():
 def test_chunks_do_not_matter_and_tables_are_means(monkeypatch):
     bridge = boot_bridge(noisy("absolute"))
     parts, layers = attribute_margin(bridge, BATCH), read_layers(bridge, BATCH)
-    monkeypatch.setattr("interp.circuits.readouts.CHUNK_FLOATS", 1)
+    monkeypatch.setattr("interp.circuits.readouts.numbers", lambda share: 1)
     assert torch.allclose(attribute_margin(bridge, BATCH).parts, parts.parts, atol=1e-6)
     assert torch.allclose(read_layers(bridge, BATCH).margin, layers.margin, atol=1e-5)
     table = parts.table()

@@ -1,0 +1,167 @@
+"""The command line: any words get a result, a help text or one line; no traceback, no half-written file.
+
+What is long (training, batteries, searches, benchmarks) is replaced by a refusal, so that all that comes before it,
+which is where options and files are looked at, sees many inputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import fields
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import strategies as st
+
+from experiments.cli import Verb, main
+from interp.models import ModelConfig, build_model, save_run
+from interp.tasks import house_tokenizer, house_vocabulary, known_formats
+from tests.fuzz.counting import counts, hammer
+
+REACHED = "the work would begin here"
+# The functions that are reached once everything has been looked at.
+LONG = (
+    "experiments.training.loop.train_run", "experiments.evaluate.Evaluate.evaluate", "experiments.patch.Patch.compute",
+    "experiments.patch.Patch.show_plan", "experiments.benchmarks.patching.run_case",
+    "experiments.benchmarks.edges.run_case", "probes.battery", "experiments.circuit_search.search",
+    "experiments.report.Report._write", "experiments.calibrate.ProcessPoolExecutor",
+)  # fmt: skip
+
+NUMBERS = ("0", "1", "2", "3", "5", "20", "-1", "1.5", "1e9", "nan", "inf", "-0", "1_0", "0x10", "None", "", "\uff19",
+           "1000000000", "99999999999999999999999", "9" * 5000)  # fmt: skip
+RUNS = ("tiny", "parity-aligned-alibi", "parity-constant-alibi", "broken", "nowhere", "parity-aligned-rotary", "..",
+        ".", "a/b", "a/..", "file", "", "~", "parity-\x1b[31m", "a\nb", "\udcff", "x" * 300)  # fmt: skip
+WORDS = (*RUNS, *NUMBERS, *known_formats()[:9], "--", "-", "-h", "--no", "yes", "auto", "role", "output:5", "answer",
+         "z", "resid_pre", "{}", "[1]", "M1", "A1", "bf16", "rotary", "@file", "--=", "--seed=",
+         "--seed=3=4")  # fmt: skip
+number = st.sampled_from(NUMBERS) | st.integers(-3, 30).map(str)
+word = st.sampled_from(WORDS) | st.text(max_size=6)
+out = st.sampled_from(("here", "here/there", "file", "file/x", "tiny", "", ".", "here/x.html", "\x00", "é\udcff"))
+# Options of each verb, and what is usually given to them.
+OPTIONS = {
+    "train": {"seed": number, "steps": number, "longest": number, "rehearsal": number, "n-layers": number,
+              "d-model": number, "n-heads": number, "n-ctx": number, "lr": number, "threads": number,
+              "positions": st.sampled_from(("plain", "start", "jump", "x")), "precision": word, "out": out},
+    "evaluate": {"lengths": number, "offset-lengths": number, "prompts": number, "seed": number, "format": word,
+                 "out": out, "json": None},
+    "patch": {"site": st.sampled_from(("resid_pre", "q", "z", "pattern", "mlp_out", "x")), "length": number,
+              "metric": st.sampled_from(("logit_diff", "probability", "accuracy", "kl", "x")), "step": number,
+              "corrupt": st.sampled_from(("flip_input", "swap_input_labels", "swap_output_labels", "redraw", "x")),
+              "partner": number, "direction": word, "layers": number, "heads": number, "positions": word, "joint": None,
+              "prompts": number, "seed": number, "memory": number, "format": word, "dry-run": None, "out": out,
+              "json": None},
+    "bench": {"only": word, "rounds": number, "threads": number, "edges": None, "bloom": None, "out": out,
+              "json": None},
+    "verdict": {"model": st.sampled_from(RUNS), "task": word, "format": word, "forced": None, "lengths": number,
+                "prompts": number, "seed": number, "arms": word, "out": out, "json": out},
+    "circuit": {"length": number, "lengths": number, "method": word, "points": number, "reorder": word, "places": word,
+                "select": word, "share": number, "prune": number, "repeats": number, "prompts": number, "seed": number,
+                "format": word, "out": out, "json": None},
+    "report": {"compare": None, "quick": None, "fresh": None, "length": number, "map-length": number, "seed": number,
+               "format": word, "out": out},
+    "calibrate": {"variants": number, "seed": number, "mechanisms": word, "prompts": number, "repetitions": number,
+                  "workers": number, "out": out, "json": None},
+}  # fmt: skip
+
+
+@st.composite
+def commands(draw: st.DrawFn) -> list[str]:
+    """A verb with options of its own, or of none, and values that fit, or do not."""
+    verb = draw(st.sampled_from((*OPTIONS, *OPTIONS, "", "trian", "--help")))
+    own = OPTIONS.get(verb, {"x": word})
+    argv = [verb]
+    if draw(st.integers(0, 9)):
+        names = ("parity-aligned-rotary", "addition-none-none") if verb == "train" else ("tiny",)
+        argv += draw(st.lists(st.sampled_from(names) | st.sampled_from(names) | st.sampled_from(RUNS), max_size=2))
+    for name in draw(st.lists(st.sampled_from(sorted(own)), max_size=4)):
+        argv.append(f"--{name}")
+        if (values := own[name]) is not None:
+            argv += draw(st.lists(values, min_size=1, max_size=1) | st.lists(values | word, max_size=3))
+    if not draw(st.integers(0, 3)):
+        argv.insert(draw(st.integers(0, len(argv))), draw(word))
+    return argv
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An own folder with a tiny run, a broken one, and a file where a folder might be."""
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    model = build_model(ModelConfig("alibi", n_layers=1, d_model=8, n_heads=2), len(house_vocabulary().ids), seed=0)
+    record = {"format": "parity-aligned", "vocabulary": house_vocabulary().to_json()}
+    for name in ("tiny", "broken"):
+        save_run(folder / name, model, house_tokenizer(), record)
+    (folder / "broken" / "model.safetensors").write_bytes(b"no")
+    (folder / "file").write_text("as it was")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError(REACHED)
+
+    for name in LONG:
+        monkeypatch.setattr(name, refuse)
+    threads = torch.get_num_threads()
+    yield folder
+    torch.set_num_threads(threads)
+
+
+def run(argv: list[str]) -> tuple[int, str, str]:
+    """The status of a command and what it printed, a parser's exit included."""
+    said, wrong = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
+        try:
+            status = main(argv)
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 1
+            assert status in (0, 1, 2), argv
+            return status, said.getvalue(), ""
+    return status, said.getvalue(), wrong.getvalue()
+
+
+def written(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@counts(60, 5_000)
+def test_any_words_get_a_result_or_one_line(count, here):
+    before = written(here.parent)
+    reached = 0
+
+    def check(argv: list[str]) -> None:
+        nonlocal reached
+        status, _, wrong = run(argv)
+        assert status in (0, 1, 2), argv
+        lines = [line for line in wrong.splitlines() if line.startswith("mnemoscope ")]
+        assert "Traceback" not in wrong
+        if status == 2 and wrong:
+            assert len(lines) == 1, (argv, wrong)
+            reached += REACHED in lines[0]
+        after = written(here.parent)
+        assert {p: after.get(p) for p in before} == before, argv
+        new = [p for p in after if p not in before]
+        # Nothing was computed, so nothing may be there but folders.
+        assert not new, (argv, new)
+
+    hammer("commands", count, commands(), check)
+    assert reached > count // 200, "the fuzzing never got to the work"
+
+
+@counts(40, 1_000)
+def test_words_without_sense(count, here):
+    def check(argv: list[str]) -> None:
+        status, _, _ = run(argv)
+        assert status in (0, 1, 2), argv
+
+    hammer("commands", count, st.lists(word, max_size=6), check)
+    assert {p.name for p in here.iterdir() if p.is_file()} == {"file"}
+
+
+def test_options_that_are_fuzzed_are_all_there_are():
+    verbs = {verb.__name__.lower(): verb for verb, *_ in map(get_args, get_args(Verb))}
+    there = {name: {field.name.replace("_", "-") for field in fields(verb)} for name, verb in verbs.items()}
+    assert {name: options - {"name", "names", "runs"} for name, options in there.items()} == {
+        name: set(options) for name, options in OPTIONS.items()
+    }

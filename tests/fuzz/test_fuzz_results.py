@@ -1,0 +1,160 @@
+"""Result files: what lies beside a run is shown whole, or left alone with a reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import strategies as st
+
+from experiments import load
+from experiments.circuit import Circuit, lines_of
+from experiments.names import SHIPPED
+from experiments.reporting import words
+from experiments.reporting.forms import FORMS, misfit
+from experiments.reporting.found import calibration, points_of
+from experiments.reporting.part import Part
+from experiments.reporting.reuse import found_beside
+from experiments.reporting.sections import words_of
+from experiments.results import weights_of
+from interp import views
+from interp.circuits import circuit_from_json
+from interp.models.folder import RECORD, read_record
+from tests.fuzz.counting import counts, hammer, refusal
+from tests.fuzz.junk import json_junk, leaves, mutated
+
+RUN = "parity-aligned-alibi"
+NAMES = {"verdict": "verdict.json", "evaluate": "evaluation.json", "circuit": "circuit.json"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The default run, in a folder whose result files may be overwritten."""
+    folder = tmp_path_factory.mktemp("results") / RUN
+    shutil.copytree(SHIPPED / RUN, folder)
+    found = load(folder)
+    found.raw  # noqa: B018
+    return found
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def whole(run, verb: str) -> dict:
+    """A shipped result that names its weights, so that nothing is measured again."""
+    data = json.loads((SHIPPED / RUN / NAMES[verb]).read_text(encoding="utf-8"))
+    return data | {"weights": weights_of(run)}
+
+
+def show(run, verb: str, data: dict, pictures: bool = False) -> None:
+    """All that a page says of a result; it must not fail for one that was accepted."""
+    match verb:
+        case "verdict":
+            for say in (words.answer, words.role_lines, words.claims, words.evidence_rows, words.erased):
+                assert say(data) is not None
+            words.verdict_row(run.name, data)
+            words.how_often_wrong(data, calibration())
+            if pictures:
+                views.verdict(data, calibration())
+        case "evaluate":
+            verdict = whole(run, "verdict")
+            words.in_short(run.name, verdict, data)
+            words.accuracy_rows(run.name, data, (10, 20))
+            words.offsets(data)
+            points = points_of(data)
+            if pictures:
+                views.by_length({run.name: points}, 20, "accuracy")
+        case _:
+            words_of("circuit", Part(data))
+            graph = Circuit(run.name).graph(run, circuit_from_json(data["circuit"]), data)
+            lines = lines_of(data)
+            if pictures:
+                views.circuit(graph).view()
+                views.faithfulness(lines, data["possible_edges"], "circuits")
+
+
+@pytest.mark.parametrize("verb", sorted(NAMES))
+def test_what_is_shipped_fits_and_is_shown(verb, run):
+    for shipped in SHIPPED.glob(f"*/{NAMES[verb]}"):
+        assert misfit(json.loads(shipped.read_text(encoding="utf-8")), FORMS[verb]) == "", shipped
+    (Path(run.source) / NAMES[verb]).write_text(json.dumps(whole(run, verb)), encoding="utf-8")
+    data, _, why = found_beside(run, verb, NAMES[verb], 0)
+    assert data, why
+    show(run, verb, data, pictures=True)
+
+
+@pytest.mark.parametrize("verb", sorted(NAMES))
+@counts(40, 2_500)
+def test_changed_results_are_shown_or_left_with_a_reason(verb, count, run):
+    path = Path(run.source) / NAMES[verb]
+    right = whole(run, verb)
+
+    def check(data: dict) -> None:
+        path.write_text(json.dumps(data | {"weights": right["weights"]}), encoding="utf-8")
+        found, _, why = found_beside(run, verb, NAMES[verb], 0)
+        if found is None:
+            assert why.startswith(f"{RUN}/{NAMES[verb]} was not used: ")
+            assert "\n" not in why
+        else:
+            show(run, verb, found)
+
+    hammer("results", count, mutated(right), check)
+
+
+@pytest.mark.parametrize("verb", sorted(NAMES))
+def test_results_of_another_version_say_so(verb, run):
+    path = Path(run.source) / NAMES[verb]
+    made = {"versions": {"mnemoscope": "9.0"}, "command": "", "date": "", "commit": None}
+    path.write_text(json.dumps(whole(run, verb) | {"version": 2, "provenance": made}), encoding="utf-8")
+    found, _, why = found_beside(run, verb, NAMES[verb], 0)
+    assert found is None
+    assert "it is of version 2, made by mnemoscope '9.0'; this mnemoscope reads version 1" in why
+
+
+def texts() -> st.SearchStrategy[bytes]:
+    """What is no result: noise, a part of one, brackets without end, another kind of JSON."""
+    part = st.sampled_from(sorted(NAMES.values())).map(lambda name: (SHIPPED / RUN / name).read_bytes())
+    cut = st.builds(lambda data, share: data[: int(len(data) * share)], part, st.floats(0, 0.99))
+    deep = st.builds(lambda n, s: s * n, st.integers(1, 200_000), st.sampled_from((b"[", b'{"a":', b"9", b"\xff")))
+    return st.one_of(st.binary(max_size=60), cut, deep, json_junk.map(lambda x: json.dumps(x).encode()))
+
+
+@counts(40, 3_000)
+def test_files_that_are_no_results(count, run):
+    def check(data: bytes) -> None:
+        for verb, name in NAMES.items():
+            (Path(run.source) / name).write_bytes(data)
+            assert found_beside(run, verb, name, 0)[0] is None
+
+    hammer("results", count, texts(), check)
+
+
+@counts(40, 4_000)
+def test_circuits_are_circuits_or_refused(count):
+    right = json.loads((SHIPPED / RUN / "circuit.json").read_text(encoding="utf-8"))["circuit"]
+
+    def check(data: object) -> None:
+        circuit = refusal(lambda: circuit_from_json(data))  # type: ignore[arg-type]
+        if circuit is not None:
+            circuit.connected()
+            circuit.to_networkx()
+            assert circuit_from_json(circuit.to_json()).heads() == circuit.heads()
+
+    hammer("results", count, mutated(right, most=2) | leaves, check)
+
+
+@counts(40, 6_000)
+def test_records_of_runs(count, tmp_path):
+    right = json.loads((SHIPPED / RUN / RECORD).read_text(encoding="utf-8"))
+
+    def check(data: object) -> None:
+        (tmp_path / RECORD).write_text(json.dumps(data), encoding="utf-8")
+        record = refusal(lambda: read_record(tmp_path))
+        if record is not None:
+            assert record["version"] == 1
+
+    hammer("results", count, mutated(right) | json_junk, check)
