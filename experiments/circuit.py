@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,9 +69,7 @@ class Circuit:
     def run(self) -> int:
         """Searches, weighs, writes and prints; status 0."""
         from experiments import load
-        from experiments.circuit_search import FURTHER, at_length, gap_of, search, weigh
-        from experiments.results import check_seed, result_folder, write_result
-        from interp.circuits import describe_heads, overlap
+        from experiments.results import check_seed, result_folder, work_folder
 
         self._check()
         check_seed(self.seed)
@@ -81,7 +78,24 @@ class Circuit:
         lengths = self.lengths or (self.length, self.length * 3 // 2, self.length * 2)
         run.check_length(length)
         folder = result_folder(run, self.out)
-        work = self._work(folder, run)
+        aside = ("out", "json", "memory", "lengths", "repeats")
+        kept = {k: str(v) for k, v in asdict(self).items() if k not in aside}
+        with work_folder(folder, run, "circuit", kept) as work:
+            written, circuit = self._made(run, length, lengths, work, folder)
+        if self.json:
+            print(json.dumps(written))
+        else:
+            self._report(run, circuit, written, folder)
+        return 0
+
+    def _made(
+        self, run: Run, length: int | tuple[int, int], lengths: tuple[int, ...], work: Path, folder: Path
+    ) -> tuple[dict, Parts]:
+        """Searches, weighs and writes; what circuit.json says, and the circuit."""
+        from experiments.circuit_search import FURTHER, at_length, gap_of, search, weigh
+        from experiments.results import as_parquet, write_result
+        from interp.circuits import describe_heads, overlap
+
         found = search(run, self, length, self.seed, work)
         if not len(found.circuit):
             raise ValueError(f"no edge is worth --prune {self.prune}: does the model do length {self.length} at all?")
@@ -96,17 +110,9 @@ class Circuit:
             "gap": gap_of(found.scores), "heads": names, "lengths": {str(n): worth for n, worth in at.items()},
             "again": [{"edges": len(c), "overlap": overlap(found.circuit, c)} for c in others], **weighed,
         }  # fmt: skip
-        written = write_result(folder / "circuit.json", run, self.seed, data)
-        part = folder / ".circuit-heads.parquet"
-        spoken.table().to_parquet(part)
-        part.replace(folder / "circuit-heads.parquet")
-        self._draw(run, found.circuit, written, folder)
-        shutil.rmtree(work)  # only now is nothing lost with it
-        if self.json:
-            print(json.dumps(written))
-        else:
-            self._report(run, found.circuit, written, folder)
-        return 0
+        others = {**self._drawn(run, found.circuit, data), "circuit-heads.parquet": as_parquet(spoken.table())}
+        files = [(folder / name, text) for name, text in others.items()]
+        return write_result(folder / "circuit.json", run, self.seed, data, others=files), found.circuit
 
     def _check(self) -> None:
         for name in ("length", "points", "prompts"):
@@ -122,28 +128,22 @@ class Circuit:
         if any(n < 1 for n in self.lengths):
             raise ValueError(f"--lengths must be at least 1; got {' '.join(map(str, self.lengths))}")
 
-    def _work(self, folder: Path, run: Run) -> Path:
-        """Where unfinished work is kept: another folder for other options or weights."""
-        from experiments.results import work_folder
-
-        aside = ("out", "json", "memory", "lengths", "repeats")
-        options = {k: str(v) for k, v in asdict(self).items() if k not in aside}
-        return work_folder(folder, run, "circuit", options)
-
-    def _draw(self, run: Run, circuit: Parts, data: dict, folder: Path) -> None:
+    def _drawn(self, run: Run, circuit: Parts, data: dict) -> dict[str, str]:
+        """The pictures and the graph, by the name of the file."""
         import networkx
 
-        from experiments.results import save_figure
-        from interp.models import write_whole
+        from experiments.results import as_svg
         from interp.views.circuit import circuit_page, draw_circuit
         from interp.views.curve import faithfulness_by_size
 
         graph = self.graph(run, circuit, data)
-        write_whole(folder / "circuit.graphml", "\n".join(networkx.generate_graphml(graph)) + "\n")
-        write_whole(folder / "circuit.svg", draw_circuit(graph))
-        write_whole(folder / "circuit.html", circuit_page(graph))
         title = f"{run.name}, length {self.length}: {data['circuit']['details']['metric']}"
-        save_figure(faithfulness_by_size(lines_of(data), data["possible_edges"], title), folder / "circuit-curve.svg")
+        return {
+            "circuit.graphml": "\n".join(networkx.generate_graphml(graph)) + "\n",
+            "circuit.svg": draw_circuit(graph),
+            "circuit.html": circuit_page(graph),
+            "circuit-curve.svg": as_svg(faithfulness_by_size(lines_of(data), data["possible_edges"], title)),
+        }
 
     def graph(self, run: Run, circuit: Parts, data: dict) -> networkx.MultiDiGraph:
         """The circuit as it is drawn: heads with their names, and what it is worth; `data` is its circuit.json."""

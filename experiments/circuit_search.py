@@ -29,9 +29,10 @@ from interp.circuits import (
     minimality,
     top_n,
 )
-from interp.models import Run, read_json, write_whole
+from interp.models import Run, read_json
 from interp.patching import Metric, accuracy, logit_diff
 from interp.tasks import Batch, Role, counterfactual
+from interp.writing import write_tensors, write_whole
 
 if TYPE_CHECKING:
     from experiments.circuit import Circuit as Options
@@ -120,7 +121,6 @@ def search(run: Run, options: Options, length: int | tuple[int, int], seed: int,
 
 def _scores(run: Run, options: Options, here: Pair, path: Path, what: str) -> EdgeScores:
     from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
 
     from interp.circuits.scoring import prepare
 
@@ -140,9 +140,7 @@ def _scores(run: Run, options: Options, here: Pair, path: Path, what: str) -> Ed
         case method:
             found = edge_scores(*args, method, options.points, options.places, bar(what))
     rest = {name: getattr(found, name) for name in ("method", "metric", "clean", "corrupted", "details")}
-    part = path.with_suffix(".part")
-    save_file({"values": found.values.contiguous()}, part, {"rest": json.dumps(rest)})
-    part.replace(path)
+    write_tensors(path, {"values": found.values}, {"rest": json.dumps(rest)})
     return found
 
 

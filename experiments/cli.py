@@ -22,6 +22,7 @@ from experiments.sweep import Sweep
 from experiments.train import Train
 from experiments.verdict import Verdict
 from interp.budget import within
+from interp.writing import is_full
 
 Verb = (
     Annotated[Train, tyro.conf.subcommand("train")]
@@ -46,15 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         args=_bare_json(sys.argv[1:] if argv is None else argv),
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
-    quiet()
     try:
+        quiet()
         with passes_within(verb):
             return verb.run()
     except (ValueError, OSError) as error:
         print(f"mnemoscope {type(verb).__name__.lower()}: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; the same command goes on from what is on disk", file=sys.stderr)
         return 130
 
 
@@ -83,6 +84,9 @@ def _bare_json(argv: Sequence[str]) -> list[str]:
 
 def one_line(error: Exception) -> str:
     """An error's message without line breaks."""
+    if is_full(error):
+        what = f" for {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        return f"no space left on the disk{what}; free some and run the same command again"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return " ".join(str(error).split())

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+from interp.writing import write_whole
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -26,7 +30,8 @@ OFFSET_PROMPTS = 16
 class Evaluate:
     """Accuracy by length, model-written and environment-forced, and the bit that each step really reads.
 
-    Writes evaluation.json and accuracy.svg for each run; with several runs also one figure of all.
+    Writes evaluation.json and accuracy.svg for each run; with several runs also one figure of all. The same command
+    goes on where a killed one stopped.
     """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -68,8 +73,7 @@ class Evaluate:
         curves: dict[str, list[Accuracy]] = {}
         for run in loaded:
             folder = result_folder(run, self.out)
-            curves[run.name], written = self.measure(run, folder)
-            save_accuracy({run.name: curves[run.name]}, _trained(run), folder / "accuracy.svg")
+            curves[run.name], written = self.measure(run, folder, figure="accuracy.svg")
             if self.json:
                 print(json.dumps(written))
             else:
@@ -94,38 +98,59 @@ class Evaluate:
             return self.offset_lengths
         return tuple(n for n in OFFSET_LENGTHS if n <= max(self.lengths_of(run)))
 
-    def measure(self, run: Run, folder: Path) -> tuple[list[Accuracy], dict]:
-        """One run: computes and writes; the accuracies, and what evaluation.json says."""
+    def measure(self, run: Run, folder: Path, figure: str | None = None) -> tuple[list[Accuracy], dict]:
+        """One run: computes and writes; the accuracies, and what evaluation.json says.
+
+        Each length is kept on disk as it is done. `figure`: the name of the file of a figure.
+        """
         from tqdm import tqdm
 
-        from experiments.results import write_result
-        from probes.competence import accuracies, modes_of
-        from probes.offsets import offsets_read
+        from experiments.results import as_svg, work_folder, write_result
+        from interp.views.accuracy import accuracy_by_length
+        from probes.evidence import Accuracy, Interval
 
         rows: list[Accuracy] = []
         lengths, offset_lengths = self.lengths_of(run), self.offsets_of(run)
-        histograms: dict[int, dict[int | None, float]] = {}
-        with tqdm(total=len(lengths) + len(offset_lengths), desc=run.name, file=sys.stderr, disable=None) as bar:
+        histograms: dict[int, list] = {}
+        with (
+            work_folder(folder, run, "evaluate", [str(run.format), self.prompts, self.seed]) as work,
+            tqdm(total=len(lengths) + len(offset_lengths), desc=run.name, file=sys.stderr, disable=None) as bar,
+        ):
             for length in lengths:
-                batch = run.sample(self.prompts, length, seed=1000 * self.seed + length)
-                for mode in modes_of(batch):
-                    rows += accuracies(run.raw, batch, mode)
+                kept = _kept(work / f"accuracy-{length}.json", partial(self._accuracies, run, length))
+                rows += [Accuracy(**{**row, "estimate": Interval(**row["estimate"])}) for row in kept]
                 bar.update()
             for length in offset_lengths:
-                batch = run.sample(min(self.prompts, OFFSET_PROMPTS), length, seed=1000 * self.seed + length)
-                histograms[length] = offsets_read(run.raw, batch).histogram
+                histograms[length] = _kept(work / f"offsets-{length}.json", partial(self._offsets, run, length))
                 bar.update()
-        data = {
+            data = self._said(run, rows, histograms)
+            others = []
+            if figure:
+                curve = accuracy_by_length({run.name: rows}, _trained(run))
+                others.append((folder / figure, as_svg(curve)))
+            written = write_result(folder / "evaluation.json", run, self.seed, data, others=others)
+        return rows, written
+
+    def _accuracies(self, run: Run, length: int) -> list[dict]:
+        from probes.competence import accuracies, modes_of
+
+        batch = run.sample(self.prompts, length, seed=1000 * self.seed + length)
+        return [asdict(row) for mode in modes_of(batch) for row in accuracies(run.raw, batch, mode)]
+
+    def _offsets(self, run: Run, length: int) -> list[tuple[int | None, float]]:
+        from probes.offsets import offsets_read
+
+        batch = run.sample(min(self.prompts, OFFSET_PROMPTS), length, seed=1000 * self.seed + length)
+        return list(offsets_read(run.raw, batch).histogram.items())
+
+    def _said(self, run: Run, rows: list[Accuracy], histograms: dict[int, list]) -> dict:
+        return {
             "prompts": self.prompts,
             "trained_to": _trained(run),
             "accuracy": [row.to_json() for row in rows],
             "offset_prompts": min(self.prompts, OFFSET_PROMPTS),
-            "offsets": [
-                {"length": n, "offset": k, "share": share} for n, h in histograms.items() for k, share in h.items()
-            ],
+            "offsets": [{"length": n, "offset": k, "share": share} for n, h in histograms.items() for k, share in h],
         }
-        written = write_result(folder / "evaluation.json", run, self.seed, data)
-        return rows, written
 
     def show(self, run: Run, rows: list[Accuracy], offsets: list[dict]) -> None:
         """Prints what was measured as tables."""
@@ -159,6 +184,13 @@ def save_accuracy(curves: dict[str, list[Accuracy]], trained: int | None, path: 
     from interp.views.accuracy import accuracy_by_length
 
     save_figure(accuracy_by_length(curves, trained), path)
+
+
+def _kept(path: Path, measure: Callable[[], list]) -> list:
+    """What is on disk already, or is measured now and kept there."""
+    if not path.is_file():
+        write_whole(path, json.dumps(measure()))
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _trained(run: Run) -> int | None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.provenance import provenance_record
-from interp.models import read_json, write_whole
+from experiments.results import as_parquet
+from interp.models import read_json
 from interp.models.folder import read_record
 from interp.views.zoo import COLUMNS
+from interp.writing import write_together
 from probes.decision import verdict
 from probes.evidence import Interval
 from probes.findings import MARGINS
@@ -50,15 +51,9 @@ def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
             entry["models"].append(run.name)
             entry["batteries"].append(battery_from_json(found["battery"]))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    fresh = folder / f".{TABLE}.{os.getpid()}"
-    try:
-        table.to_parquet(fresh, index=False)
-        fresh.replace(folder / TABLE)
-    finally:
-        fresh.unlink(missing_ok=True)
     verdicts = {kind: _judged(entry) for kind, entry in sorted(batteries.items())}
     text = {"version": VERSION, "provenance": provenance_record(), "verdicts": verdicts}
-    write_whole(folder / VERDICTS, json.dumps(text) + "\n")
+    write_together([(folder / TABLE, as_parquet(table, index=False)), (folder / VERDICTS, json.dumps(text) + "\n")])
     return table, verdicts
 
 

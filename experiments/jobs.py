@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -104,12 +106,14 @@ class Processes:
         return ProcessPoolExecutor(self.workers, mp_context=spawn, initializer=start_worker)
 
     def submit(self, job: Job) -> Future:
-        try:  # with new processes where one of the old ones has died
-            return self.pool.submit(job.work, *job.args)
-        except BrokenProcessPool:
-            self.pool.shutdown(wait=False)
-            self.pool = self._begin()
-            return self.pool.submit(job.work, *job.args)
+        # Ctrl-C reaches all; a process that begins just then must not answer it before it has learned not to.
+        with _interrupts_held():
+            try:  # with new processes where one of the old ones has died
+                return self.pool.submit(job.work, *job.args)
+            except BrokenProcessPool:
+                self.pool.shutdown(wait=False)
+                self.pool = self._begin()
+                return self.pool.submit(job.work, *job.args)
 
     def wait(self, handles: list[Future]) -> list[Future]:
         return list(wait(handles, return_when=FIRST_COMPLETED).done)
@@ -127,9 +131,18 @@ class Processes:
         self.pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the block has ended; processes that begin in it never see it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def start_worker() -> None:
     """One thread each (several processes share the cores better than each splits small products), and no orphans."""
-    import signal
     import threading
     import time
 

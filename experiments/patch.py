@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -69,7 +68,7 @@ class Patch:
     def run(self) -> int:
         """Plans, computes, checks and writes; status 0."""
         from experiments import load
-        from experiments.results import print_table, result_folder, write_result
+        from experiments.results import as_parquet, print_table, result_folder, work_folder, write_result
         from interp.patching import plan
 
         run = load(self.name, self.format)
@@ -83,15 +82,17 @@ class Patch:
             return self.show_plan(sweep)
         folder = result_folder(run, self.out)
         stem = folder / f"patch-{self.site}"
-        effect, work = self.compute(sweep, folder, run)
-        effect.to_dataframe().to_parquet(stem.with_suffix(".parquet.part"))
-        stem.with_suffix(".parquet.part").replace(stem.with_suffix(".parquet"))
-        self.draw(effect, stem.with_suffix(".svg"))
-        options = {k: v for k, v in asdict(self).items() if k not in ("out", "json")}
-        top = [{"cell": list(cell), "change": change} for cell, change in effect.top(10)]
-        data = {"options": options, "effect": effect.summary(), "top": top}
-        written = write_result(stem.with_suffix(".json"), run, self.seed, data)
-        shutil.rmtree(work)  # only now is nothing lost with it
+        identity = {k: str(v) for k, v in asdict(self).items() if k not in ("out", "json", "dry_run")}
+        with work_folder(folder, run, f"patch-{self.site}", identity) as work:
+            effect = self.compute(sweep, work)
+            options = {k: v for k, v in asdict(self).items() if k not in ("out", "json")}
+            top = [{"cell": list(cell), "change": change} for cell, change in effect.top(10)]
+            data = {"options": options, "effect": effect.summary(), "top": top}
+            others = [
+                (stem.with_suffix(".parquet"), as_parquet(effect.to_dataframe())),
+                (stem.with_suffix(".svg"), self.drawn(effect)),
+            ]
+            written = write_result(stem.with_suffix(".json"), run, self.seed, data, others=others)
         if self.json:
             print(json.dumps(written))
             return 0
@@ -196,16 +197,14 @@ class Patch:
         print(f"at most {sweep.peak_bytes / 2**20:.0f} MiB beyond the model; about {seconds:.0f} s here")
         return 0
 
-    def compute(self, sweep: Sweep, folder: Path, run: Run) -> tuple[PatchEffect, Path]:
-        """Runs the units that are not on disk yet; each is written whole as soon as it is done, in a work folder."""
+    def compute(self, sweep: Sweep, work: Path) -> PatchEffect:
+        """Runs the units that are not on disk yet; each is written whole as soon as it is done, in the work folder."""
         from safetensors import SafetensorError
-        from safetensors.torch import load_file, save_file
+        from safetensors.torch import load_file
         from tqdm import tqdm
 
-        from experiments.results import work_folder
+        from interp.writing import write_tensors
 
-        identity = {k: str(v) for k, v in asdict(self).items() if k not in ("out", "json", "dry_run")}
-        work = work_folder(folder, run, f"patch-{self.site}", identity)
         values = sweep.blank()
         began = time.monotonic()
         for unit in tqdm(sweep.units, desc=self.site, file=sys.stderr, disable=None):
@@ -214,19 +213,18 @@ class Patch:
                 found = load_file(path)["values"]
             except (FileNotFoundError, SafetensorError, KeyError):  # not done yet, or cut short with the machine
                 found = sweep.compute(unit)
-                part = path.with_suffix(".part")
-                save_file({"values": found}, part)
-                part.replace(path)
+                write_tensors(path, {"values": found})
             sweep.put(values, unit, found)
         try:
-            return sweep.finish(values, seed=self.seed, seconds=time.monotonic() - began), work
+            return sweep.finish(values, seed=self.seed, seconds=time.monotonic() - began)
         except RuntimeError as error:  # a failed check: these numbers must not be found again
-            shutil.rmtree(work)
+            for unit in sweep.units:
+                (work / f"{unit.number}.safetensors").unlink()
             raise ValueError(str(error)) from error
 
-    def draw(self, effect: PatchEffect, path: Path) -> None:
+    def drawn(self, effect: PatchEffect) -> str:
         """The heat map: layer by position; with heads, layer by head, summed over positions in absolute value."""
-        from experiments.results import save_figure
+        from experiments.results import as_svg
         from interp.views.heatmap import heat_map
 
         change = effect.change.mean(dim=-1)
@@ -236,8 +234,7 @@ class Patch:
         if "head" not in effect.axes:
             columns = [str(c) for c in effect.labels["pos"]]
             groups = [c.split(": ")[-1].rstrip(" 0123456789") for c in columns]
-            save_figure(heat_map(change, layers, columns, title, unit, groups), path)
-            return
+            return as_svg(heat_map(change, layers, columns, title, unit, groups))
         columns = [f"H{h}" for h in effect.labels["head"]]
         peak = change.gather(2, change.abs().argmax(dim=2, keepdim=True))[..., 0]
-        save_figure(heat_map(peak, layers, columns, f"{title}, the position that moves it most", unit), path)
+        return as_svg(heat_map(peak, layers, columns, f"{title}, the position that moves it most", unit))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,27 +102,30 @@ class Report:
     def _write(self, group: list[Run], target: Path, names: tuple[str, ...], bar) -> None:  # type: ignore[no-untyped-def]
         from experiments.provenance import provenance_record
         from experiments.reporting.sections import whole_page
+        from experiments.results import work_folder
         from interp.models import write_whole
 
-        works, measured = [], []
-        for run in group:
-            work = self._work(target.parent, run)
-            works.append(work)
-            parts: dict[str, Part] = {}
-            for name in names:
-                bar.set_description(f"{run.name}: {name}")
-                parts[name] = self._part(run, name, parts, work, bar)
-                bar.update()
-            measured.append((run, parts))
-        who = ", ".join(run.name for run in group[:-1]) + " and " * (len(group) > 1) + group[-1].name
-        title = f"{who}, side by side" if len(group) > 1 else f"What do the labels do in {who}?"
-        if len(group) == 1 and not group[0].format.labels:
-            title = f"What does {who} do without labels?"
-        text = whole_page(measured, title, provenance_record()["command"])
-        write_whole(target, text)
-        for work in works:  # only now is nothing lost with it
-            shutil.rmtree(work)
+        measured = []
+        with ExitStack() as kept:  # until the page is written
+            for run in group:
+                options = [self.quick, self.fresh, self.length, self.map_length, self.seed, self.compare,
+                           str(run.format)]  # fmt: skip
+                work = kept.enter_context(work_folder(target.parent, run, "report", options))
+                parts: dict[str, Part] = {}
+                for name in names:
+                    bar.set_description(f"{run.name}: {name}")
+                    parts[name] = self._part(run, name, parts, work, bar)
+                    bar.update()
+                measured.append((run, parts))
+            text = whole_page(measured, self._title(group), provenance_record()["command"])
+            write_whole(target, text)
         print(f"{target} ({len(text.encode()) / 1e6:.1f} MB)")
+
+    def _title(self, group: list[Run]) -> str:
+        who = ", ".join(run.name for run in group[:-1]) + " and " * (len(group) > 1) + group[-1].name
+        if len(group) > 1:
+            return f"{who}, side by side"
+        return f"What do the labels do in {who}?" if group[0].format.labels else f"What does {who} do without labels?"
 
     def _part(self, run: Run, name: str, parts: dict[str, Part], work: Path, bar) -> Part:  # type: ignore[no-untyped-def]
         from experiments.reporting import found, measured
@@ -147,13 +150,6 @@ class Report:
                 return Part(notes=(f"Left out: {error}.",))
 
         return kept(work / f"{name}.json", make)
-
-    def _work(self, folder: Path, run: Run) -> Path:
-        """Where parts are kept until the page is written: another folder for other options or weights."""
-        from experiments.results import work_folder
-
-        options = [self.quick, self.fresh, self.length, self.map_length, self.seed, self.compare, str(run.format)]
-        return work_folder(folder, run, "report", options)
 
 
 def _heads(parts: dict[str, Part]) -> tuple[list[tuple[int, int]], str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +16,12 @@ from rich.table import Table
 
 from experiments.names import OUT
 from experiments.provenance import provenance_record
-from interp.models import Run, write_whole
+from interp.models import Run
+from interp.writing import alone_in, is_full, write_together, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 RESULT_VERSION = 1
 MOST_WORKERS = 1024
@@ -32,11 +37,13 @@ def writable_folder(folder: Path) -> Path:
 
     Raises `ValueError` when it cannot.
     """
-    probe = folder / ".writable"
     try:
-        write_whole(probe, "")
-        probe.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # without a name: nothing is left of it, and none is in another's way
+            pass
     except OSError as error:
+        if is_full(error):
+            raise
         raise ValueError(f"{folder} cannot be written: {error.strerror or error}") from error
     return folder
 
@@ -61,24 +68,39 @@ def weights_of(run: Run) -> str:
     return found.hexdigest()[:16]
 
 
-def work_folder(folder: Path, run: Run, what: str, options: object) -> Path:
-    """Where unfinished work on a run is kept, in its folder of results: another one for other options or weights."""
+@contextmanager
+def work_folder(folder: Path, run: Run, what: str, options: object) -> Iterator[Path]:
+    """Where unfinished work on a run is kept, in its folder of results: another one for other options or weights.
+
+    It is removed when the block ends well: only then is nothing lost with it. Raises `ValueError` where another
+    process does the same work.
+    """
     key = hashlib.sha256(json.dumps([options, weights_of(run), run.source]).encode()).hexdigest()[:12]
-    work = folder / f".{what}-{key}"
-    work.mkdir(exist_ok=True)
-    return work
+    with alone_in(folder / f".{what}-{key}") as work:
+        yield work
+        shutil.rmtree(work)
 
 
-def write_result(path: Path, run: Run, seed: int, data: dict, indent: int | None = 1) -> dict:
-    """Writes a result with the run, its weights, seed, versions and command that made it; returns what was written."""
+def write_result(
+    path: Path, run: Run, seed: int, data: dict, indent: int | None = 1, others: Sequence[tuple[Path, str | bytes]] = ()
+) -> dict:
+    """Writes a result with the run, its weights, seed, versions and command that made it; returns what was written.
+
+    `others` are files that say the same in other ways, a table or a figure; the result is never beside older ones.
+    """
     whole = {"version": RESULT_VERSION, "run": run.name, "format": str(run.format), "seed": seed}
     whole |= {"weights": weights_of(run), "provenance": provenance_record(), **data}
-    write_whole(path, json.dumps(whole, indent=indent) + "\n")
+    write_together([*others, (path, json.dumps(whole, indent=indent) + "\n")])
     return whole
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes an SVG figure, the same bytes for the same numbers, whole or not at all."""
+    """Writes an SVG figure, whole or not at all."""
+    write_whole(path, as_svg(figure))
+
+
+def as_svg(figure: Figure) -> str:
+    """A figure as the text of its file, the same for the same numbers."""
     import io
 
     import matplotlib
@@ -86,7 +108,16 @@ def save_figure(figure: Figure, path: Path) -> None:
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "mnemoscope"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
-    write_whole(path, text.getvalue())
+    return text.getvalue()
+
+
+def as_parquet(table: DataFrame, index: bool | None = None) -> bytes:
+    """A table as the bytes of its file."""
+    import io
+
+    data = io.BytesIO()
+    table.to_parquet(data, index=index)
+    return data.getvalue()
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -134,6 +134,7 @@ def name_of(train: Train) -> str:
 def do_stage(out: Path, train: Train, options: dict, lacking: list[str]) -> str | None:
     """Does the first of the stages that a run lacks; what went wrong, or None. Runs in a worker."""
     from experiments.cli import one_line, quiet
+    from interp.writing import is_full
 
     quiet()
     work: dict[str, Callable[[], Any]] = {
@@ -144,8 +145,10 @@ def do_stage(out: Path, train: Train, options: dict, lacking: list[str]) -> str 
     }
     try:
         work[lacking[0]]()
-    except (ValueError, OSError) as error:  # one run's trouble is not the others'
-        return one_line(error)
+    except (ValueError, OSError) as error:
+        if is_full(error):  # and it is so for all runs
+            raise
+        return one_line(error)  # one run's trouble is not the others'
     return None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.names import SHIPPED, ZOO, shipped_runs
+from interp.writing import write_whole
 
 LENGTHS = (10, 20, 30, 40, 60)
 METRICS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
@@ -249,4 +250,4 @@ def with_tables(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> 
 
 if __name__ == "__main__":
     for readme, tables in PLACES.items():
-        readme.write_text(with_tables(readme.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        write_whole(readme, with_tables(readme.read_text(encoding="utf-8"), tables))

@@ -19,7 +19,7 @@ class Train:
     """Train a model from scratch: `mnemoscope train parity-aligned-alibi --seed 1`.
 
     The same command goes on where a killed or interrupted one stopped; on a CPU with the same --threads it ends
-    in the same weights, bit for bit.
+    in the same weights, bit for bit. Once they are there it only says so.
     """
 
     name: Annotated[str, tyro.conf.Positional]
@@ -54,6 +54,7 @@ class Train:
     def run(self) -> int:
         """Trains; status 0 also when the model did not learn, which is a result."""
         import torch
+        from accelerate import PartialState
 
         from experiments.results import check_workers
 
@@ -61,6 +62,8 @@ class Train:
             check_workers("threads", self.threads)
             torch.set_num_threads(self.threads)
         trained = self.trained()
+        if not PartialState().is_main_process:  # one of several says it
+            return 0
         reached = f"step accuracy {trained.step_accuracy:.3f} at length {self.recipe().longest}, {trained.steps} steps"
         if trained.competent:
             print(f"learned: {reached}")

@@ -13,7 +13,7 @@ ALLOWED = {
     "interp": (),
     "interp.tasks": ("interp.tasks",),
     "interp.budget": (),
-    "interp.models": ("interp.models", "interp.tasks"),
+    "interp.models": ("interp.models", "interp.tasks", "interp.writing"),
     "interp.forward": ("interp.budget", "interp.tasks",),
     "interp.capturing": ("interp.budget", "interp.models", "interp.tasks", "interp.forward"),
     "interp.attribution": ("interp.budget", "interp.models", "interp.tasks", "interp.forward"),
@@ -25,7 +25,7 @@ ALLOWED = {
     # A circuit is held to exact patches, measured by patching's metrics, and its heads are described by reducers.
     "interp.circuits": ("interp.budget", "interp.circuits", "interp.models", "interp.patching", "interp.reducers",
                         "interp.tasks"),
-    "interp.views": ("interp.views", "interp.tasks"),
+    "interp.views": ("interp.views", "interp.tasks", "interp.writing"),
     "probes": ("probes", "interp.forward", "interp.tasks", "interp.models", "interp.capturing",
                "interp.reducers", "interp.circuits",
                "interp.attribution", "interp.patching", "interp.erasure", "interp.interchange", "interp.rowspace"),

@@ -111,7 +111,7 @@ def _effect(run: Run, verb: Patch, work: Path, length: int) -> PatchEffect:
         corrupted = counterfactual.redraw(clean, verb.seed + 1)
         metric = logit_diff(clean, step=verb.step, against=corrupted)
     sweep = plan(run.raw, clean, corrupted, verb.site, metric, memory=verb.memory * 2**20)
-    return verb.compute(sweep, work, run)[0]
+    return verb.compute(sweep, work / f"patch-{verb.site}")
 
 
 def _patch_words(site: str, story: str, at: int) -> str:

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from interp.models import read_json, whole_folder
+from interp.models import read_json
+from interp.writing import whole_folder
 
 KEEP = 1
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,9 +25,11 @@ from experiments.provenance import provenance_record
 from experiments.training.checkpoint import load_checkpoint, save_checkpoint
 from experiments.training.recipe import Part, Pretrained, Recipe, parts
 from interp.forward import correct
-from interp.models import build_model, load_run, load_tokenizer, read_json, save_run, write_whole
+from interp.models import build_model, load_run, load_tokenizer, read_json, save_run
+from interp.models.folder import read_record
 from interp.tasks import Batch, Vocabulary, house_tokenizer, house_vocabulary, parse_format, sample
 from interp.tasks.formats import RECALL_START
+from interp.writing import alone_in, naming, write_whole
 from probes.competence import modes_of, steps_right
 from probes.findings import MARGINS
 
@@ -51,12 +55,20 @@ class Trained:
 def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: float = SAVE_EVERY_SECONDS) -> Trained:
     """Trains a recipe into `out/<recipe.name>`, going on where an earlier, killed call stopped.
 
-    On a CPU with the same number of threads the weights are bit-identical, interrupted or not. Raises
-    `ValueError` when the folder holds a run, or a half-trained run of another recipe.
+    On a CPU with the same number of threads the weights are bit-identical, interrupted or not. A run of this recipe
+    that is there already is what comes out. Raises `ValueError` when the folder holds another run, or a half-trained
+    run of another recipe, and when another process is training it.
     """
     final, work = out / recipe.name, out / f"{recipe.name}.training"
     if final.exists():
-        raise ValueError(f"{final} is there already; remove it to train again, or choose another --out")
+        return _finished(final, work, recipe, precision)
+    with ExitStack() as until_done:
+        return _train(recipe, final, work, precision, save_every, until_done)
+
+
+def _train(
+    recipe: Recipe, final: Path, work: Path, precision: str, save_every: float, until_done: ExitStack
+) -> Trained:  # fmt: skip
     accelerator = Accelerator(mixed_precision=precision)
     model, tokenizer, vocabulary = beginning(recipe)
     checks = _check_batches(recipe, vocabulary)
@@ -65,7 +77,10 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
         model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
     )
     if accelerator.is_main_process:
-        _claim(work, recipe, precision)  # only now: a recipe that cannot be built leaves nothing behind
+        until_done.enter_context(alone_in(work))  # only now: a recipe that cannot be built leaves nothing behind
+        if final.exists():
+            raise ValueError(f"{final} has just been trained by another process")
+        _claim(work, recipe, precision, accelerator.num_processes)
     accelerator.wait_for_everyone()
     state = load_checkpoint(work, model, optimizer) or {"step": 0, "accuracy": {}}
     state.setdefault("cooldown_from", max(0, recipe.steps - recipe.cooldown))
@@ -95,7 +110,8 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
             sums.setdefault(name, []).append(loss)
         state["seconds"] = before + time.monotonic() - began
         if step % CHECK_EVERY == 0 or step == recipe.steps:
-            state["accuracy"] = _accuracies(accelerator.unwrap_model(wrapped), checks)
+            # Decided by one process for all: two that round differently would stop at different steps.
+            (state["accuracy"],) = broadcast_object_list([_accuracies(accelerator.unwrap_model(wrapped), checks)])
             grown = step >= max(recipe.ramp, recipe.rehearsal_ramp if recipe.rehearsal else 0)
             good = all(a >= recipe.competent for a in state["accuracy"].values())
             if grown and good:  # only ever earlier: a cool-down that has begun goes on
@@ -107,8 +123,10 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
             sums.clear()
             bar.set_postfix({k.split("_", 1)[1]: f"{v:.3f}" for k, v in line.items() if k.startswith("acc")})
             if accelerator.is_main_process:
-                with metrics.open("a", encoding="utf-8") as file:
+                with naming(metrics), metrics.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())  # a checkpoint must not outlive the lines before it
             # Saved at a check only: the running loss means are empty there, so metrics resume exactly too.
             if accelerator.is_main_process and time.monotonic() - saved >= max(save_every, SAVE_SHARE * saving):
                 began_saving = time.monotonic()
@@ -126,15 +144,26 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
             "recipe": recipe.to_json(),
             "outcome": outcome,
             "precision": precision,
+            "processes": accelerator.num_processes,
             "training_seconds": round(state["seconds"], 1),
             "provenance": provenance_record(device=str(accelerator.device)),
         }
         trained = accelerator.unwrap_model(wrapped).cpu().float().eval()
-        save_run(final, trained, tokenizer, record)
-        shutil.copyfile(metrics, final / METRICS)
+        save_run(final, trained, tokenizer, record, {METRICS: metrics.read_bytes()})
         shutil.rmtree(work)
     accelerator.wait_for_everyone()
     return Trained(final, outcome["competent"], outcome["step_accuracy"], step)
+
+
+def _finished(final: Path, work: Path, recipe: Recipe, precision: str) -> Trained:
+    """What an earlier call has trained; it may have been killed before it had cleared up."""
+    record = read_record(final) or {}
+    there = {**record.get("recipe", {}), "precision": record.get("precision")}
+    if there != {**json.loads(json.dumps(recipe.to_json())), "precision": precision}:
+        raise ValueError(f"{final} is there already, of another recipe; remove it, or choose another --out")
+    shutil.rmtree(work, ignore_errors=True)
+    outcome = record["outcome"]
+    return Trained(final, outcome["competent"], outcome["step_accuracy"], outcome["steps"])
 
 
 def beginning(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Vocabulary]:
@@ -162,9 +191,11 @@ def _outcome(model: Any, check: Batch, accuracy: dict[str, float], steps: int) -
     return {"competent": competent, "step_accuracy": step_accuracy, "steps": steps, "token_accuracy": accuracy}
 
 
-def _claim(work: Path, recipe: Recipe, precision: str) -> None:
+def _claim(work: Path, recipe: Recipe, precision: str, processes: int = 1) -> None:
     """Makes the working folder, or checks that the one there is of the same recipe."""
     means = {"threads": torch.get_num_threads(), "precision": precision}
+    if processes > 1:  # each has its own data
+        means["processes"] = processes
     wanted = json.dumps({**recipe.to_json(), **means}, indent=1) + "\n"
     path = work / "recipe.json"
     if not path.exists():
@@ -174,7 +205,8 @@ def _claim(work: Path, recipe: Recipe, precision: str) -> None:
     if not isinstance(there, dict):
         raise ValueError(f"{path} is no recipe; remove {work} or choose another --out")
     if there != ours:
-        differ = [f"{k} {there.get(k)} there, {v} now" for k, v in ours.items() if there.get(k) != v]
+        names = [k for k in {**there, **ours} if there.get(k) != ours.get(k)]
+        differ = [f"{k} {there.get(k)} there, {ours.get(k)} now" for k in names]
         raise ValueError(f"{work} is of another recipe ({'; '.join(differ)}); remove it or choose another --out")
     for stale in work.glob(".step-*"):  # written by a process that was killed
         shutil.rmtree(stale)

@@ -3,8 +3,9 @@
 from interp.models.bridge import boot_bridge, raw_of
 from interp.models.checking import read_json
 from interp.models.families import BRIDGED, FAMILIES, ModelConfig, build_model
-from interp.models.folder import load_raw, load_tokenizer, save_run, whole_folder, write_whole
+from interp.models.folder import load_raw, load_tokenizer, save_run
 from interp.models.run import Run, load_run, run_in_memory
+from interp.writing import whole_folder, write_whole
 
 __all__ = [
     "BRIDGED",

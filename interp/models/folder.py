@@ -7,12 +7,8 @@ task, format, vocabulary, recipe, seed and versions. Weights are safetensors; no
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from interp.models.checking import Held, check_config, check_folder, check_sizes, headers, read_json
 from interp.tasks.limits import MOST_POSITIONS, shown
+from interp.writing import whole_folder
 
 RECORD = "run.json"
 RECORD_VERSION = 1
@@ -35,54 +32,17 @@ TRAINING = {"longest": int, "rehearsal": (int, float), "rehearsal_longest": int}
 _BAD_FILES = Exception
 
 
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yields a new folder to write into; it takes its place when the block ends well, and else vanishes.
-
-    A folder that is already there is replaced only once the new one is complete.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield fresh
-        for path in fresh.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o644)  # temporary folders are private
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-        fresh.chmod(0o755)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            folder.rename(old / folder.name)
-            fresh.rename(folder)
-            shutil.rmtree(old)
-        else:
-            fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that it is either the old one or the whole new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-def save_run(folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, record: dict) -> None:
-    """Writes a run, whole or not at all. `record` is what `run.json` shall hold."""
+def save_run(
+    folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, record: dict, beside: Mapping[str, bytes] | None = None
+) -> None:
+    """Writes a run, whole or not at all. `record` is what `run.json` shall hold; `beside`, other files by name."""
     with whole_folder(folder) as fresh:
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
         text = json.dumps({"version": RECORD_VERSION, **record}, indent=1, ensure_ascii=False)
         (fresh / RECORD).write_text(text + "\n", encoding="utf-8")
+        for name, data in (beside or {}).items():
+            (fresh / name).write_bytes(data)
 
 
 def read_record(folder: Path) -> dict | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from interp.writing import write_whole
 
 # A page that may fetch nothing: everything that it needs is in it.
 POLICY = (
@@ -114,14 +114,7 @@ class View:
         if path.suffix not in (".html", own):
             raise ValueError(f"{self.title} is saved as .html or {own}; got {path.suffix or 'no suffix'!r}")
         data = page([self], self.title).encode() if path.suffix == ".html" else self.still
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            Path(part).chmod(0o644)
-            Path(part).replace(path)
-        finally:
-            Path(part).unlink(missing_ok=True)
+        write_whole(path, data)
         return path
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from experiments.training import loop
 from experiments.training.loop import position_ids, train_run
 from experiments.training.recipe import Pretrained, Recipe, parts
+from interp import writing
 from interp.models import FAMILIES, ModelConfig, build_model, load_run
 from interp.tasks import parse_format, sample
 from tests.interp.tasks.test_vocabulary import tokenizer_of
@@ -114,13 +115,34 @@ def test_a_run_is_loadable_and_says_how_it_was_made(tmp_path):
 
 
 def test_training_is_refused_where_a_run_or_another_recipe_is(tmp_path):
-    train_run(RECIPE, tmp_path)
-    with pytest.raises(ValueError, match="is there already"):
-        train_run(RECIPE, tmp_path)
+    trained = train_run(RECIPE, tmp_path)
+    before = weights(trained.folder)
+    with pytest.raises(ValueError, match="is there already, of another recipe"):
+        train_run(replace(RECIPE, lr=0.1), tmp_path)
+    left = tmp_path / f"{RECIPE.name}.training"
+    left.mkdir()  # by one that was killed before it had cleared up
+    assert train_run(RECIPE, tmp_path) == trained
+    assert weights(trained.folder) == before
+    assert not left.exists()
     work = tmp_path / "other" / f"{RECIPE.name}.training"
     loop._claim(work, RECIPE, "no")
     with pytest.raises(ValueError, match=r"another recipe .*lr 0.002 there, 0.1 now"):
         train_run(replace(RECIPE, lr=0.1), tmp_path / "other")
+
+
+def test_two_processes_do_not_train_one_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "PATIENCE_SECONDS", 0.1)
+    work = tmp_path / f"{RECIPE.name}.training"
+    with writing.alone_in(work), pytest.raises(ValueError, match=r"another process is at work in .*\.training; wait"):
+        train_run(RECIPE, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_number_of_processes_does_not_go_on(tmp_path):
+    """Each has its own data: the rest of the run would be another run's."""
+    loop._claim(tmp_path, RECIPE, "no", processes=2)
+    with pytest.raises(ValueError, match=r"another recipe \(processes 2 there, None now\)"):
+        loop._claim(tmp_path, RECIPE, "no")
 
 
 def test_competence_starts_the_cooldown_and_ends_training_early(tmp_path, monkeypatch):

@@ -6,9 +6,7 @@ Everything is in the page: no host is contacted, and where no script runs the st
 from __future__ import annotations
 
 import base64
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from interp.views.circuit.parts import Parts, count, parts_of
 from interp.views.circuit.svg import draw_circuit
 from interp.views.view import View, shows_live, still_outputs
+from interp.writing import write_whole
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
@@ -78,14 +77,7 @@ class CircuitView:
                 text = circuit_page(self.graph)
             case other:
                 raise ValueError(f"a circuit is saved as .svg or .html; got {other or 'no suffix'!r} in {path.name!r}")
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            Path(part).chmod(0o644)
-            Path(part).replace(path)
-        finally:
-            Path(part).unlink(missing_ok=True)
+        write_whole(path, text)
         return path
 
 

@@ -1,0 +1,58 @@
+"""Nothing is lost: verbs are struck at random moments, run again, and end as if nothing had happened."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.faults.trials import FAULTS, Lab, attempt, can_mount, count, lab
+from tests.faults.work import ARGV
+
+
+@pytest.fixture(scope="module")
+def here():
+    with lab() as found:
+        yield found
+
+
+def test_a_handful_of_each_fault_is_survived(here: Lab):
+    for fault in ("kill", "interrupt", "full"):
+        table, failed = count(here, 3, ("train", "patch", "evaluate"), (fault,))
+        assert not failed
+        assert sum(row[fault]["injected"] for row in table.values() if row) == 3
+
+
+def test_a_lost_worker_is_replaced(here: Lab):
+    table, failed = count(here, 1, ("sweep",), ("lost",))
+    assert not failed
+    assert table == {"sweep": {"lost": {"injected": 1, "survived": 1}}}
+
+
+@pytest.mark.parametrize("fault", ["kill", "full"])
+def test_a_careless_writer_is_found_out(here: Lab, fault: str):
+    """Otherwise the counts would say nothing: a verb that writes in place must fail its trials."""
+    wrong = [attempt(here, "careless", fault, seed, mounts=False) for seed in range(12)]
+    said = " ".join(w for trial in wrong if trial for w in trial)
+    assert "after the fault out/result.json is not what it shall be" in said
+    assert fault == "kill" or "a full disk was not one line" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fifty_of_each_fault_are_survived(here: Lab, fault: str, tmp_path: Path):
+    """Counts go to the file that MNEMOSCOPE_FAULTS names: {verb: {fault: {injected, survived}}}."""
+    table, failed = count(here, 50, tuple(ARGV), (fault,))
+    path = Path(os.environ.get("MNEMOSCOPE_FAULTS") or tmp_path / "faults.json")
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    whole = {verb: {**known.get(verb, {}), **row} for verb, row in table.items()}
+    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(table))
+    assert not failed
+    assert sum(row[fault]["injected"] for row in table.values() if row) >= 50
+
+
+@pytest.mark.skipif(not can_mount(), reason="a small disk can be mounted by root alone")
+def test_a_disk_that_is_really_full(here: Lab):
+    tried = [attempt(here, "train", "full", seed, mounts=True) for seed in range(3)]
+    assert not [wrong for wrong in tried if wrong]
