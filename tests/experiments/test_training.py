@@ -15,8 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments.training import loop
-from experiments.training.loop import position_ids, train_run
+from experiments.training import loop, standing
+from experiments.training.gradients import loss_of, position_ids, predicted
+from experiments.training.loop import train_run
 from experiments.training.recipe import Pretrained, Recipe, parts
 from interp import writing
 from interp.models import FAMILIES, ModelConfig, build_model, load_run
@@ -146,8 +147,8 @@ def test_another_number_of_processes_does_not_go_on(tmp_path):
 
 
 def test_competence_starts_the_cooldown_and_ends_training_early(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "_accuracies", lambda model, checks: dict.fromkeys(checks, 1.0))
-    monkeypatch.setattr(loop, "steps_right", lambda model, batch, mode: torch.ones(4, 4, dtype=torch.bool))
+    monkeypatch.setattr(loop, "accuracies_of", lambda model, checks: dict.fromkeys(checks, 1.0))
+    monkeypatch.setattr(standing, "steps_right", lambda model, batch, mode: torch.ones(4, 4, dtype=torch.bool))
     trained = train_run(RECIPE, tmp_path)
     assert (trained.competent, trained.steps, trained.step_accuracy) == (True, 8 + RECIPE.cooldown, 1.0)
     rates = [json.loads(line)["lr"] for line in (trained.folder / "metrics.jsonl").read_text().splitlines()]
@@ -162,7 +163,7 @@ def test_competence_late_in_training_does_not_raise_the_learning_rate_again(tmp_
         seen.append(1)
         return dict.fromkeys(checks, float(len(seen) >= 5))  # at step 20 of 24, the cool-down began at 16
 
-    monkeypatch.setattr(loop, "_accuracies", late)
+    monkeypatch.setattr(loop, "accuracies_of", late)
     trained = train_run(RECIPE, tmp_path)
     rates = [json.loads(line)["lr"] for line in (trained.folder / "metrics.jsonl").read_text().splitlines()]
     warm = rates[rates.index(max(rates)) :]
@@ -199,7 +200,7 @@ def test_rehearsal_is_alike_for_every_format_and_can_be_left_out():
 def test_loss_is_on_predicted_tokens_only(monkeypatch):
     """The loss of a model that knows every predicted token and nothing else is zero."""
     part = parts(RECIPE, 3)[0]
-    at = loop._predicted(part.batch)
+    at = predicted(part.batch)
 
     def model(tokens, use_cache, logits_to_keep):
         assert torch.equal(logits_to_keep, at - 1)
@@ -208,7 +209,7 @@ def test_loss_is_on_predicted_tokens_only(monkeypatch):
 
         return SimpleNamespace(logits=logits)
 
-    assert float(loop._loss(model, part, RECIPE, 3, torch.device("cpu"))) == pytest.approx(0.0, abs=1e-6)
+    assert float(loss_of(model, part, RECIPE, 3, torch.device("cpu"))) == pytest.approx(0.0, abs=1e-6)
     assert at.min() > part.batch.n_pos // 2
 
 

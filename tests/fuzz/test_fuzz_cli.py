@@ -24,10 +24,11 @@ from tests.fuzz.counting import counts, hammer
 REACHED = "the work would begin here"
 # The functions that are reached once everything has been looked at.
 LONG = (
-    "experiments.training.loop.train_run", "experiments.evaluate.Evaluate.evaluate", "experiments.patch.Patch.compute",
+    "experiments.training.loop.train_run", "experiments.evaluate.Evaluate.measure", "experiments.patch.Patch.compute",
     "experiments.patch.Patch.show_plan", "experiments.benchmarks.patching.run_case",
     "experiments.benchmarks.edges.run_case", "probes.battery", "experiments.circuit_search.search",
-    "experiments.report.Report._write", "experiments.calibrate.ProcessPoolExecutor",
+    "experiments.report.Report._write", "experiments.calibrate.finished", "experiments.sweep.finished",
+    "experiments.benchmarks.memory.run_case", "experiments.figures.Figures.maps", "experiments.on_ray.OnRay",
 )  # fmt: skip
 
 NUMBERS = ("0", "1", "2", "3", "5", "20", "-1", "1.5", "1e9", "nan", "inf", "-0", "1_0", "0x10", "None", "", "\uff19",
@@ -40,30 +41,39 @@ WORDS = (*RUNS, *NUMBERS, *known_formats()[:9], "--", "-", "-h", "--no", "yes", 
 number = st.sampled_from(NUMBERS) | st.integers(-3, 30).map(str)
 word = st.sampled_from(WORDS) | st.text(max_size=6)
 out = st.sampled_from(("here", "here/there", "file", "file/x", "tiny", "", ".", "here/x.html", "\x00", "é\udcff"))
+# An option that has another name than its field: Python has taken that word.
+OTHERWISE = {"source": "from"}
 # Options of each verb, and what is usually given to them.
 OPTIONS = {
     "train": {"seed": number, "steps": number, "longest": number, "rehearsal": number, "n-layers": number,
               "d-model": number, "n-heads": number, "n-ctx": number, "lr": number, "threads": number,
-              "positions": st.sampled_from(("plain", "start", "jump", "x")), "precision": word, "out": out},
+              "positions": st.sampled_from(("plain", "start", "jump", "x")), "precision": word, "out": out,
+              "from": st.sampled_from(RUNS)},
     "evaluate": {"lengths": number, "offset-lengths": number, "prompts": number, "seed": number, "format": word,
-                 "out": out, "json": None},
+                 "memory": number, "out": out, "json": None},
     "patch": {"site": st.sampled_from(("resid_pre", "q", "z", "pattern", "mlp_out", "x")), "length": number,
               "metric": st.sampled_from(("logit_diff", "probability", "accuracy", "kl", "x")), "step": number,
               "corrupt": st.sampled_from(("flip_input", "swap_input_labels", "swap_output_labels", "redraw", "x")),
               "partner": number, "direction": word, "layers": number, "heads": number, "positions": word, "joint": None,
               "prompts": number, "seed": number, "memory": number, "format": word, "dry-run": None, "out": out,
               "json": None},
-    "bench": {"only": word, "rounds": number, "threads": number, "edges": None, "bloom": None, "out": out,
-              "json": None},
+    "bench": {"only": word, "rounds": number, "threads": number, "edges": None, "bloom": None, "peak": None,
+              "out": out, "json": None},
     "verdict": {"model": st.sampled_from(RUNS), "task": word, "format": word, "forced": None, "lengths": number,
-                "prompts": number, "seed": number, "arms": word, "out": out, "json": out},
+                "prompts": number, "seed": number, "arms": word, "memory": number, "out": out,
+                "json": out},
     "circuit": {"length": number, "lengths": number, "method": word, "points": number, "reorder": word, "places": word,
                 "select": word, "share": number, "prune": number, "repeats": number, "prompts": number, "seed": number,
-                "format": word, "out": out, "json": None},
+                "format": word, "memory": number, "out": out, "json": None},
     "report": {"compare": None, "quick": None, "fresh": None, "length": number, "map-length": number, "seed": number,
-               "format": word, "out": out},
+               "format": word, "memory": number, "out": out},
     "calibrate": {"variants": number, "seed": number, "mechanisms": word, "prompts": number, "repetitions": number,
                   "workers": number, "out": out, "json": None},
+    "sweep": {"groups": st.sampled_from(("gaps", "sink", "x")), "seeds": number, "steps": number, "prompts": number,
+              "stages": st.sampled_from(("train", "x")), "precision": word, "workers": number, "gpus": number,
+              "engine": st.sampled_from(("local", "ray", "x")), "out": out, "dry-run": None},
+    "figures": {"only": st.sampled_from(("gaps", "maps", "x")), "zoo": out, "out": out, "length": number,
+                "prompts": number, "seed": number},
 }  # fmt: skip
 
 
@@ -161,7 +171,9 @@ def test_words_without_sense(count, here):
 
 def test_options_that_are_fuzzed_are_all_there_are():
     verbs = {verb.__name__.lower(): verb for verb, *_ in map(get_args, get_args(Verb))}
-    there = {name: {field.name.replace("_", "-") for field in fields(verb)} for name, verb in verbs.items()}
+    there = {
+        name: {OTHERWISE.get(f.name, f.name).replace("_", "-") for f in fields(verb)} for name, verb in verbs.items()
+    }
     assert {name: options - {"name", "names", "runs"} for name, options in there.items()} == {
         name: set(options) for name, options in OPTIONS.items()
     }

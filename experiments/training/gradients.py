@@ -1,0 +1,64 @@
+"""What does one step of a recipe teach? The loss of its parts, and their gradients."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+
+from experiments.training.recipe import Part, Pretrained, Recipe
+from interp.tasks import Batch
+
+
+def add_gradients(
+    accelerator: Accelerator, model: Any, recipe: Recipe, step: int, found: list[Part]
+) -> dict[str, float]:  # fmt: skip
+    """Accumulates the gradients of one step's parts; the loss of each part, in nats a predicted token."""
+    losses = {}
+    for k, part in enumerate(found):
+        last = k == len(found) - 1
+        with nullcontext() if last else accelerator.no_sync(model):
+            loss = loss_of(model, part, recipe, step, accelerator.device)
+            accelerator.backward(loss * part.weight)
+        losses[part.name] = loss.item()
+    return losses
+
+
+def predicted(batch: Batch) -> Tensor:
+    """Positions of the tokens that are learned: labels too where the model can write them."""
+    return batch.predicted(forced=not batch.format.model_can_write_labels)
+
+
+def loss_of(model: Any, part: Part, recipe: Recipe, step: int, device: torch.device) -> Tensor:
+    """The mean cross-entropy of a part's predicted tokens, in nats."""
+    batch = part.batch
+    at = predicted(batch)
+    extra = {}
+    if recipe.positions != "plain":
+        extra["position_ids"] = position_ids(recipe, batch, step).to(device)
+    tokens = batch.tokens.to(device)
+    logits = model(tokens, use_cache=False, logits_to_keep=(at - 1).to(device), **extra).logits
+    return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, at.to(device)].flatten())
+
+
+def position_ids(recipe: Recipe, batch: Batch, step: int) -> Tensor:
+    """Position augmentation, `[batch pos]`: no distance or position at test is new.
+
+    "start": each prompt begins at a random position. "jump": positions leap ahead after the first token
+    that the model writes (the first label has to be found at a learned distance from the separator), by up
+    to what the model's positions leave, a limit that grows over `position_ramp` steps.
+    """
+    gen = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    assert not isinstance(recipe.model, Pretrained), "positions are moved in models of our own alone"
+    room = recipe.model.n_ctx - batch.n_pos
+    if recipe.positions == "jump":
+        room = int(room * min(1.0, step / max(1, recipe.position_ramp)))
+    leap = torch.randint(max(0, room) + 1, (len(batch), 1), generator=gen)
+    ids = torch.arange(batch.n_pos).expand(len(batch), -1)
+    if recipe.positions == "start":
+        return ids + leap
+    return ids + leap * (torch.arange(batch.n_pos) > predicted(batch)[0])
