@@ -180,3 +180,11 @@ def test_bad_input_is_one_line_and_status_2(more, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.strip().splitlines()[-1].startswith("mnemoscope circuit: ")
+
+
+def test_the_committed_pictures_are_of_the_committed_circuit():
+    data = json.loads((SHIPPED / RUN / "circuit.json").read_text(encoding="utf-8"))
+    drawn = Circuit(RUN, length=data["options"]["length"])._drawn(shipped(), circuit_from_json(data["circuit"]), data)
+    figures = Path(__file__).parents[2] / "figures"
+    for name in ("circuit.svg", "circuit-curve.svg"):
+        assert drawn[name] == (figures / name).read_text(encoding="utf-8"), name
