@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from interp.models import Run
 
 # What says where a result goes or how it is printed, and not what is in it.
-HARMLESS = ("name", "names", "runs", "out", "json", "format")
+HARMLESS = ("name", "names", "runs", "out", "json", "format", "memory")
 # Bytes of a result file: that of the largest circuit has a million.
 LARGEST = 2**26
 UNREAD = "it is no result file that this version reads"
@@ -111,8 +111,8 @@ def _inside(run: Run, verb: str, data: dict) -> str:
             if data["prompts"] != usual.prompts:
                 return f"it has {data['prompts']} prompts, not {usual.prompts}"
             lengths = [row["length"] for row in data["accuracy"]]
-            if not lengths or not set(map(str, lengths)) <= set(map(str, usual.lengths)):
-                return f"its lengths are {shown(lengths)}, not {usual.lengths}"
+            if not lengths or not set(map(str, lengths)) <= set(map(str, usual.lengths_of(run))):
+                return f"its lengths are {shown(lengths)}, not {usual.lengths_of(run)}"
             if not any(row["metric"] == "step" for row in data["accuracy"]):
                 return "it has no step accuracy"
         case _:
@@ -137,6 +137,8 @@ def _changed(verb: str, data: dict) -> str:
         there = {k: tuple(v) if isinstance(v, list) else v for k, v in data["options"].items()}
         return ", ".join(f"--{k} {there[k]}" for k, v in usual.items() if k in there and there[k] != v)
     words = str(data["provenance"].get("command")).split()
+    if words[1:2] == ["sweep"]:  # its options are about which models there are; each is evaluated alike
+        return ""
     harmless = (*HARMLESS, "seed", "workers")
     return ", ".join(w for w in words if w.startswith("--") and w.removeprefix("--").split("=")[0] not in harmless)
 

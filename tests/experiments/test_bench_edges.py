@@ -24,4 +24,4 @@ def test_the_verb_writes_rows_and_keeps_earlier_ones(tmp_path, monkeypatch, caps
         assert main(["bench", "--edges", "--only", case.family, "--rounds", "1", "--out", str(tmp_path)]) == 0
     assert set(json.loads((tmp_path / "edges.json").read_text(encoding="utf-8"))["rows"]) == {TINY.name, other.name}
     assert main(["bench", "--edges", "--bloom"]) == 2
-    assert "two benchmarks" in capsys.readouterr().err
+    assert "different benchmarks" in capsys.readouterr().err

@@ -211,6 +211,14 @@ def test_a_result_of_these_weights_is_known_by_their_name_or_by_measuring_again(
     assert reuse.found_beside(run, "verdict", "verdict.json", 0)[1]
 
 
+def test_what_a_sweep_evaluated_is_used():
+    """Its options are about which models there are, not about how each is evaluated."""
+    run = load("parity-aligned-alibi-seed3")
+    data, _, why = reuse.found_beside(run, "evaluate", "evaluation.json", 0)
+    assert data, why
+    assert "sweep" in data["provenance"]["command"]
+
+
 def test_results_of_weights_that_changed_are_measured_again(copied):
     run = load(str(copied))
     dict(run.raw.named_parameters())["transformer.h.1.self_attention.query_key_value.weight"].data.mul_(0.2)
