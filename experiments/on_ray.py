@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib import import_module
 from typing import Any
 
 from experiments.jobs import Job, LostWorker
@@ -18,9 +19,9 @@ class OnRay:
     """
 
     def __init__(self, workers: int | None = None, gpus: float = 0.0, address: str = "auto") -> None:
-        try:
-            import ray
-            from ray import exceptions
+        try:  # an extra: type checkers need not know it
+            ray: Any = import_module("ray")
+            exceptions: Any = import_module("ray.exceptions")
         except ImportError as error:
             raise ValueError("--engine ray needs Ray: pip install 'mnemoscope[distributed]'") from error
         if workers is not None and workers < 1:

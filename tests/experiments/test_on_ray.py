@@ -16,8 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 @pytest.fixture
 def cluster(monkeypatch):
-    from ray.cluster_utils import Cluster
-
+    Cluster = pytest.importorskip("ray.cluster_utils").Cluster
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     made.add_node(num_cpus=1)
