@@ -190,3 +190,13 @@ def test_a_full_disk_is_known_in_every_librarys_words(error, full, tmp_path):
         raise error
     assert is_full(caught.value) == full
     assert getattr(caught.value, "filename", None) == (str(tmp_path / "file") if full else None)
+
+
+def test_who_reads_the_old_file_never_sees_a_part_of_the_new_one(tmp_path):
+    """The new file takes the name; it is not written into the old one."""
+    path = tmp_path / "result.json"
+    write_whole(path, "old")
+    with path.open(encoding="utf-8") as reader:
+        write_whole(path, "new, and longer")
+        assert reader.read() == "old"
+    assert path.read_text(encoding="utf-8") == "new, and longer"
