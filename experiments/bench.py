@@ -42,7 +42,7 @@ class Bench:
         from experiments.benchmarks import edges, memory, patching
         from experiments.provenance import provenance_record
         from experiments.results import check_workers, writable_folder
-        from interp.models import write_whole
+        from interp.writing import write_whole
 
         if self.rounds < 1:
             raise ValueError(f"--rounds must be at least 1; got {self.rounds}")

@@ -45,8 +45,9 @@ class Calibrate:
 
         from experiments.provenance import provenance_record
         from experiments.results import check_seed, check_workers, save_figure, writable_folder
-        from interp.models import read_json, write_whole
+        from interp.models import read_json
         from interp.views.calibration import draw_confusion
+        from interp.writing import write_whole
         from probes.calibrating import judge, repeat, tally
         from probes.planted import MECHANISMS
 

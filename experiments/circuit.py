@@ -78,8 +78,7 @@ class Circuit:
         lengths = self.lengths or (self.length, self.length * 3 // 2, self.length * 2)
         run.check_length(length)
         folder = result_folder(run, self.out)
-        aside = ("out", "json", "memory", "lengths", "repeats")
-        kept = {k: str(v) for k, v in asdict(self).items() if k not in aside}
+        kept = {k: str(v) for k, v in self._options().items() if k not in ("lengths", "repeats")}
         with work_folder(folder, run, "circuit", kept) as work:
             written, circuit = self._made(run, length, lengths, work, folder)
         if self.json:
@@ -104,15 +103,18 @@ class Circuit:
         spoken = describe_heads(run.raw, run.sample(self.prompts, length, self.seed))
         names = {f"L{layer}H{head}": spoken.name(layer, head) for layer, head in found.circuit.heads()}
         at = {n: at_length(run, found.circuit, self, (n, n) if isinstance(length, tuple) else n) for n in lengths}
-        options = {k: v for k, v in asdict(self).items() if k not in ("out", "json", "memory")}
         data = {
-            "options": options, "possible_edges": len(found.circuit.graph), "circuit": found.circuit.to_json(),
+            "options": self._options(), "possible_edges": len(found.circuit.graph), "circuit": found.circuit.to_json(),
             "gap": gap_of(found.scores), "heads": names, "lengths": {str(n): worth for n, worth in at.items()},
             "again": [{"edges": len(c), "overlap": overlap(found.circuit, c)} for c in others], **weighed,
         }  # fmt: skip
         others = {**self._drawn(run, found.circuit, data), "circuit-heads.parquet": as_parquet(spoken.table())}
         files = [(folder / name, text) for name, text in others.items()]
         return write_result(folder / "circuit.json", run, self.seed, data, others=files), found.circuit
+
+    def _options(self) -> dict:
+        """The options that what is found depends on."""
+        return {k: v for k, v in asdict(self).items() if k not in ("out", "json", "memory")}
 
     def _check(self) -> None:
         for name in ("length", "points", "prompts"):

@@ -103,7 +103,7 @@ class Report:
         from experiments.provenance import provenance_record
         from experiments.reporting.sections import whole_page
         from experiments.results import work_folder
-        from interp.models import write_whole
+        from interp.writing import write_whole
 
         measured = []
         with ExitStack() as kept:  # until the page is written

@@ -128,7 +128,7 @@ class Sweep:
 
 def name_of(train: Train) -> str:
     """The folder of a run of the grid."""
-    return f"{train.name}-seed{train.seed}"
+    return train.recipe().name
 
 
 def do_stage(out: Path, train: Train, options: dict, lacking: list[str]) -> str | None:
@@ -177,11 +177,13 @@ def _transfer(folder: Path, prompts: int) -> None:
     run = load(folder)
     rows = []
     for fmt in POSED[run.format.task]:
-        posed = load(folder, f"{run.format.task}-{fmt}")
+        name = f"{run.format.task}-{fmt}"
+        if name == str(run.format):
+            continue
+        posed = load(folder, name)  # for its prompts; the weights are loaded already
         for length in default_lengths(posed):
-            if str(posed.format) != str(run.format):
-                found = accuracies(posed.raw, posed.sample(prompts, length, seed=length), "forced")
-                rows += [{"posed": str(posed.format), **row.to_json()} for row in found]
+            found = accuracies(run.raw, posed.sample(prompts, length, seed=length), "forced")
+            rows += [{"posed": str(posed.format), **row.to_json()} for row in found]
     write_result(folder / STAGES["transfer"], run, 0, {"prompts": prompts, "accuracy": rows})
 
 

@@ -57,7 +57,7 @@ class Verdict:
         from tqdm import tqdm
 
         from experiments.results import check_seed, result_folder, save_figure, write_result
-        from interp.models import write_whole
+        from interp.writing import write_whole
         from probes import battery, verdict
         from probes.arms import ARMS
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from interp.models import read_json, write_whole
+from interp.models import read_json
 from interp.views import View
+from interp.writing import write_whole
 
 
 @dataclass(frozen=True)

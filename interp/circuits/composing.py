@@ -17,7 +17,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.models.anatomy import Anatomy
-from interp.models.sink import MODEL_TYPE as KEY_SINK
 
 Kind = Literal["q", "k", "v"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -120,7 +119,7 @@ def chance_composition(d_model: int) -> float:
 def token_embeddings(anatomy: Anatomy) -> Float[Tensor, "d_vocab d_model"]:
     """What each token adds to the residual stream, in float64 and without learned positions."""
     table = _table(anatomy.raw.get_input_embeddings())
-    if anatomy.raw.config.model_type in ("bloom", KEY_SINK):  # a LayerNorm of its own stands behind the table
+    if hasattr(anatomy.raw.base_model, "word_embeddings_layernorm"):  # it stands behind the table (BLOOM)
         table = anatomy.embed(torch.arange(len(table), device=table.device).unsqueeze(1)).squeeze(1).detach()
     return table.double()
 

@@ -5,7 +5,6 @@ from interp.models.checking import read_json
 from interp.models.families import BRIDGED, FAMILIES, ModelConfig, build_model
 from interp.models.folder import load_raw, load_tokenizer, save_run
 from interp.models.run import Run, load_run, run_in_memory
-from interp.writing import whole_folder, write_whole
 
 __all__ = [
     "BRIDGED",
@@ -21,6 +20,4 @@ __all__ = [
     "read_json",
     "run_in_memory",
     "save_run",
-    "whole_folder",
-    "write_whole",
 ]

@@ -21,11 +21,10 @@ from interp.models import (
     load_run,
     load_tokenizer,
     save_run,
-    whole_folder,
-    write_whole,
 )
 from interp.models.folder import RECORD, RECORD_VERSION, read_record
 from interp.tasks import house_tokenizer
+from interp.writing import whole_folder, write_whole
 
 Edit = Callable[[Path], object]
 
