@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,9 @@ from interp.writing import alone_in, is_full, write_together, write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
+
+    from probes.arms import Recall
+    from probes.evidence import Evidence
 
 RESULT_VERSION = 1
 MOST_WORKERS = 1024
@@ -70,15 +74,34 @@ def weights_of(run: Run) -> str:
 
 @contextmanager
 def work_folder(folder: Path, run: Run, what: str, options: object) -> Iterator[Path]:
-    """Where unfinished work on a run is kept, in its folder of results: another one for other options or weights.
+    """Where unfinished work on a run is kept, in its folder of results: another one for other options, weights or code.
 
     It is removed when the block ends well: only then is nothing lost with it. Raises `ValueError` where another
     process does the same work.
     """
-    key = hashlib.sha256(json.dumps([options, weights_of(run), run.source]).encode()).hexdigest()[:12]
+    made = provenance_record()
+    about = [options, weights_of(run), run.source, made["versions"], made["commit"]]
+    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
     with alone_in(folder / f".{what}-{key}") as work:
         yield work
         shutil.rmtree(work)
+
+
+def recalling(work: Path) -> Recall:
+    """Keeps each arm of a battery in a folder of unfinished work, and takes from there what an earlier process did."""
+    from interp.models import read_json
+    from probes.keeping import evidence_from_json, evidence_to_json
+
+    def recall(name: str, measure: Callable[[], Sequence[Evidence]]) -> Sequence[Evidence]:
+        path = work / f"{re.sub('[^0-9A-Za-z]+', '-', name)}.json"
+        if path.is_file():
+            with suppress(ValueError):  # not written by this version, or damaged since: measured anew
+                return evidence_from_json(read_json(path))
+        found = measure()
+        write_whole(path, json.dumps(evidence_to_json(found)))
+        return found
+
+    return recall
 
 
 def write_result(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,7 +49,7 @@ class Verdict:
     memory: int = 1024
     """MiB that one pass may take beyond the model; prompts run in chunks that fit."""
     out: Path | None = None
-    """Folder for the result; default mnemoscope-out/<run>."""
+    """Folder for the result, and for the arms that are done until all are; default mnemoscope-out/<run>."""
     json: str | None = None
     """Write the verdict as JSON to this file, "-" for standard output instead of tables."""
 
@@ -56,7 +57,7 @@ class Verdict:
         """Measures, decides, writes and prints; status 0 whatever the verdict is."""
         from tqdm import tqdm
 
-        from experiments.results import check_seed, result_folder, save_figure, write_result
+        from experiments.results import as_svg, check_seed, recalling, result_folder, work_folder, write_result
         from interp.writing import write_whole
         from probes import battery, verdict
         from probes.arms import ARMS
@@ -68,21 +69,22 @@ class Verdict:
         if target is not None:
             check_target(target)
         folder = result_folder(runs[0], self.out)
-        batteries = []
-        with tqdm(unit="step", file=sys.stderr, disable=None) as bar:
+        batteries, options = [], [self.prompts, self.seed, str(runs[0].format)]
+        with tqdm(unit="step", file=sys.stderr, disable=None) as bar, ExitStack() as kept:  # until the verdict is written
 
             def step(what: str) -> None:
                 bar.update()
                 bar.set_description(what)
 
             for run in runs:
-                batteries.append(
-                    battery(run, lengths, self.seed, self.prompts, self.forced, self.arms or ARMS, step=step)
-                )
-        found = verdict(batteries)
-        data = {"prompts": self.prompts, **found.to_json()}
-        written = write_result(folder / "verdict.json", runs[0], self.seed, data)
-        save_figure(_picture(found), folder / "verdict.svg")
+                recall = recalling(kept.enter_context(work_folder(folder, run, "verdict", options)))
+                arms = self.arms or ARMS
+                found = battery(run, lengths, self.seed, self.prompts, self.forced, arms, step=step, recall=recall)
+                batteries.append(found)
+            found = verdict(batteries)
+            data = {"prompts": self.prompts, **found.to_json()}
+            picture = (folder / "verdict.svg", as_svg(_picture(found)))
+            written = write_result(folder / "verdict.json", runs[0], self.seed, data, others=[picture])
         if target is not None:
             write_whole(target, json.dumps(written, indent=1) + "\n")
         if self.json == "-":

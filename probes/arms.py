@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 DECIDING = ("M1", "M2", "M3", "M4", "M5", "M6", "shares")
 DESCRIBING = ("M7", "M8", "M9", "M10", "M11", "M12")
 ARMS = (*DECIDING, *DESCRIBING)
+# The evidence of a piece of work, by its name: kept from an earlier process, or measured.
+Recall = Callable[[str, Callable[[], Sequence[Evidence]]], Sequence[Evidence]]
 # Arms that are parity's alone, and why. None of them decides a role.
 NOT_OF_ADDITION = {
     "M8": "its controls are prefix parities and bits, which addition does not have",
@@ -73,13 +75,16 @@ class Battery:
 def battery(
     run: Run, lengths: Sequence[int] = (20, 40), seed: int = 0, prompts: int = 128, forced: bool = False,
     arms: Collection[str] = DECIDING, competence: float | None = 0.9, step: Callable[[str], object] = lambda _: None,
+    recall: Recall = lambda name, measure: measure(),
 ) -> Battery:  # fmt: skip
     """Runs the arms on a run (`interp.models.Run`) at each length; `probes.verdict` decides what follows.
 
     Prompts of different purposes (competence, trials, discovery, description) are drawn with seeds of their own.
     `forced`: competence is measured with labels put there from outside alone. Lengths at which step accuracy is
     below `competence` by far get no arms, because they could not count (None: all lengths do). `step` is called
-    with the name of each piece of work as it begins. In addition a length is the digits of both operands; arms that
+    with the name of each piece of work as it begins. `recall` gives the evidence of a piece by its name, of this or of
+    an earlier process that was stopped, or measures it: what it gives must have been measured on the same run with the
+    same seed and prompts. In addition a length is the digits of both operands; arms that
     are parity's alone are left out, and `Measured.left_out` says why.
 
     Raises `ValueError` for an unknown arm, fewer than 24 prompts, or a length that the run cannot take.
@@ -99,13 +104,13 @@ def battery(
         def draw(size: int, purpose: int, length: int = length) -> Batch:
             return run.sample(size, length, seed=1_000_000 * purpose + 1000 * seed + length)
 
-        measured.append(_measure(run, draw, length, seed, prompts, forced, frozenset(arms), competence, step))
+        measured.append(_measure(run, draw, length, seed, prompts, forced, frozenset(arms), competence, step, recall))
     return Battery(run.name, str(run.format), prompts, seed, tuple(measured))
 
 
 def _measure(
     run: Run, draw: Callable[[int, int], Batch], length: int, seed: int, prompts: int, forced: bool,
-    arms: frozenset[str], competence: float | None, step: Callable[[str], object],
+    arms: frozenset[str], competence: float | None, step: Callable[[str], object], recall: Recall,
 ) -> Measured:  # fmt: skip
     step(f"length {length}: competence")
     many = draw(max(prompts, GATE), 0)
@@ -119,10 +124,10 @@ def _measure(
         return Measured(length, accuracy, (), refusal, left_out=left_out)
     model, no_address, found = run.raw, refuse_address(plain), []
 
-    def arm(names: Collection[str], work: Callable[[], list[Evidence]]) -> None:
+    def arm(names: Collection[str], work: Callable[[], Sequence[Evidence]]) -> None:
         if arms & set(names):
             step(f"length {length}: {', '.join(names)}")
-            found.extend(work())
+            found.extend(recall(f"length {length}: {' '.join(names)}", work))
 
     try:
         trials = draw_trials(run.format, draw, 1, seed, prompts)

@@ -1,8 +1,9 @@
-"""How is a battery kept on disk, so that a verdict over models needs no model to run again?"""
+"""How is a battery kept on disk, whole or an arm at a time, so that no model needs to run again?"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -32,6 +33,21 @@ def battery_from_json(data: dict) -> Battery:
         return Battery(data["name"], data["format"], data["prompts"], data["seed"], measured)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the battery is damaged: {error!r}") from error
+
+
+def evidence_to_json(found: Sequence[Evidence]) -> dict:
+    """The evidence of an arm, as `battery_to_json` does it."""
+    return {"version": VERSION, "evidence": _plain(list(found))}
+
+
+def evidence_from_json(data: dict) -> tuple[Evidence, ...]:
+    """The evidence that `evidence_to_json` wrote. Raises `ValueError` for another version and for anything else."""
+    if not isinstance(data, dict) or data.get("version") != VERSION:
+        raise ValueError(f"this is no evidence of version {VERSION}")
+    try:
+        return tuple(_evidence(e) for e in data["evidence"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the evidence is damaged: {error!r}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -80,6 +80,7 @@ def verdict_part(run: Run, options: Report, work: Path, step: Callable[[str], No
 
     data, sources, notes = beside(run, "verdict", "verdict.json", options)
     if data is None:
+        from experiments.results import recalling
         from probes import battery, verdict
         from probes.arms import ARMS, DECIDING
 
@@ -88,7 +89,8 @@ def verdict_part(run: Run, options: Report, work: Path, step: Callable[[str], No
         quick = options.quick
         prompts, arms = (QUICK_PROMPTS, DECIDING) if quick else (usual.prompts, ARMS)
         lengths = lengths[:1] if quick else lengths
-        found = verdict([battery(run, lengths, options.seed, prompts, False, arms, step=lambda what: step(what))])
+        recall = recalling(work / "verdict")
+        found = verdict([battery(run, lengths, options.seed, prompts, False, arms, step=step, recall=recall)])
         data = {"run": run.name, "prompts": prompts, **found.to_json()}
         more = f" --lengths {lengths[0]} --prompts {prompts} --arms {' '.join(arms)}" if quick else ""
         command = f"mnemoscope verdict {options.said(run)} --seed {options.seed}{more}"

@@ -145,3 +145,37 @@ def test_two_models_are_judged_as_models(stranger, tmp_path):
 )
 def test_bad_input_gets_one_line(argv, words, capsys):
     assert words in refused(capsys, *argv)
+
+
+def test_a_verdict_goes_on_after_the_arms_that_are_done(monkeypatch, stranger):
+    """Stopped in its second arm and begun again, it measures the first no more, and says what it would have said."""
+    import probes.arms
+
+    argv = ("--model", str(stranger), "--task", "parity", "--format", "aligned", "--lengths", "8", "--prompts", "24",
+            "--arms", "M1", "M4", "M5")  # fmt: skip
+    whole = judged(*argv, "--out", "whole")
+    calls = []
+
+    def counted(name: str):
+        work = getattr(probes.arms, name)
+
+        def call(*args):
+            calls.append(name)
+            if calls == ["follow_the_label", "trace_identity"]:
+                raise KeyboardInterrupt
+            return work(*args)
+
+        return call
+
+    for name in ("follow_the_label", "trace_identity", "read_stored_results"):
+        monkeypatch.setattr(probes.arms, name, counted(name))
+    out = Path("again")
+    assert main(["verdict", *argv, "--out", str(out)]) == 130
+    assert [p.suffix for p in out.glob(".verdict-*/length-*")] == [".json"]
+    again = judged(*argv, "--out", str(out))
+    assert calls == ["follow_the_label", "trace_identity", "trace_identity", "read_stored_results"]
+    same = ("verdict", "roles", "evidence", "competence", "weights")
+    assert {k: again[k] for k in same} == {k: whole[k] for k in same}
+    assert sorted(p.name for p in out.iterdir()) == ["verdict.json", "verdict.svg"]
+    judged(*argv, "--out", str(out))  # nothing is kept of a verdict that was written
+    assert calls[4:] == ["follow_the_label", "trace_identity", "read_stored_results"]

@@ -8,7 +8,7 @@ import pytest
 
 from probes.decision import verdict
 from probes.evidence import Interval
-from probes.keeping import VERSION, battery_from_json, battery_to_json
+from probes.keeping import VERSION, battery_from_json, battery_to_json, evidence_from_json, evidence_to_json
 from tests.probes.oracle_models import measured
 from tests.probes.test_decision import ANCHOR, CONTENT, SINK, evidence, one
 
@@ -61,3 +61,12 @@ def test_anything_else_is_refused(change, words):
     with pytest.raises(ValueError, match="battery") as raised:
         battery_from_json(change(battery_to_json(one(evidence()))))
     assert words in str(raised.value)
+
+
+def test_the_evidence_of_an_arm_comes_back_and_anything_else_is_refused():
+    found = one(evidence(**ANCHOR)).measured[0].evidence
+    kept = json.loads(json.dumps(evidence_to_json(found), allow_nan=False))
+    assert evidence_from_json(kept) == found
+    for damaged in ({}, [kept], kept | {"version": 99}, {"version": VERSION}, kept | {"evidence": [{"arm": "M1"}]}):
+        with pytest.raises(ValueError, match="evidence"):
+            evidence_from_json(damaged)
