@@ -70,7 +70,7 @@ class Verdict:
             check_target(target)
         folder = result_folder(runs[0], self.out)
         batteries, options = [], [self.prompts, self.seed, str(runs[0].format)]
-        with tqdm(unit="step", file=sys.stderr, disable=None) as bar, ExitStack() as kept:  # until the verdict is written
+        with tqdm(unit="step", file=sys.stderr, disable=None) as bar, ExitStack() as kept:  # until it is written
 
             def step(what: str) -> None:
                 bar.update()

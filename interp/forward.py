@@ -17,9 +17,10 @@ from transformers import DynamicCache, PreTrainedModel
 from interp.budget import numbers
 from interp.tasks import Batch
 
-# Tokens in one forward pass: small enough for a cache, large enough to fill two cores.
+# Tokens in one forward pass, at most: small enough for a cache, large enough to fill two cores.
 CHUNK_TOKENS = 8192
-# Of the budget, for logits, 256 MiB of a GiB: with a vocabulary of 250,000 this is what sets the chunk.
+# Of the budget, for the logits, what a layer holds inside, and the cache of keys and values: 256 MiB of a GiB. With a
+# vocabulary of 250,000 the logits set the chunk.
 SHARE = 1 / 4
 
 
@@ -61,8 +62,7 @@ def readout(model: PreTrainedModel, batch: Batch, at: Int[Tensor, " predicted"])
 def _logits(model: PreTrainedModel, batch: Batch, at: Tensor) -> Iterator[Float[Tensor, "chunk predicted d_vocab"]]:
     if not len(at) or (at < 1).any():
         raise ValueError(f"predicted positions must be at least 1, and at least one; got {at.tolist()}")
-    vocab = model.config.vocab_size
-    size = max(1, min(CHUNK_TOKENS // batch.n_pos, numbers(SHARE) // (len(at) * vocab)))
+    size = _prompts_a_pass(model, batch.n_pos, len(at))
     keep = (at - 1).to(model.device)
     for start in range(0, len(batch), size):
         rows = batch.tokens[start : start + size].to(model.device)
@@ -71,6 +71,15 @@ def _logits(model: PreTrainedModel, batch: Batch, at: Tensor) -> Iterator[Float[
             row = start + int((~torch.isfinite(logits)).flatten(1).any(1).nonzero()[0])
             raise ValueError(f"the model's logits hold NaN or infinity, first in prompt {row}: {batch.text(row)}")
         yield logits
+
+
+def _prompts_a_pass(model: PreTrainedModel, n_pos: int, n_read: int, n_cached: int = 0) -> int:
+    """How many prompts fit, at least one; `n_cached` layers keep their keys and values."""
+    config = model.config
+    width = config.hidden_size
+    inside = 24 * width + 4 * config.num_attention_heads * n_pos  # the MLP and its non-linearity; scores and weights
+    floats = n_pos * (inside + 2 * width * n_cached) + n_read * config.vocab_size
+    return max(1, min(CHUNK_TOKENS // n_pos, numbers(SHARE) // floats))
 
 
 def correct(
@@ -93,7 +102,7 @@ def generate(model: PreTrainedModel, batch: Batch, forced: bool = True) -> Batch
     at = batch.predicted(forced)
     written = set(at.tolist())
     start = int(at[0])
-    size = max(1, CHUNK_TOKENS // batch.n_pos)
+    size = _prompts_a_pass(model, batch.n_pos, 1, model.config.num_hidden_layers)
     chunks = []
     for rows in batch.tokens.split(size):
         tokens = rows.to(model.device).clone()

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.provenance import provenance_record
+from interp.writing import write_whole
 from tests.faults.work import ARGV, WITH_WORKERS, content, furnish, result
 
 ROOT = Path(__file__).parent.parent.parent
@@ -246,10 +248,11 @@ def _main() -> int:
             print("it ended before the fault came" if wrong is None else "\n".join(wrong) or "survived")
             return bool(wrong)
         table, failed = count(here, options.each, tuple(options.verbs), tuple(options.faults), options.first)
-    text = json.dumps(table, indent=1)
+    made = provenance_record(command=" ".join(["python -m tests.faults.trials", *sys.argv[1:]]))
+    text = json.dumps({"provenance": made, "faults": table}, indent=1)
     print(text)
     if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+        write_whole(options.json, text + "\n")
     return 1 if failed else 0
 
 

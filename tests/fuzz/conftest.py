@@ -1,8 +1,24 @@
-"""The count of all inputs stands at the end of a run."""
+"""The count of all inputs stands at the end of a run, and in a file where one is asked for."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+from experiments.provenance import provenance_record
+from interp.writing import write_whole
 from tests.fuzz.counting import tried
+
+
+def pytest_addoption(parser):
+    parser.addoption("--counts", type=Path, help="write how many inputs of each kind were tried, as JSON")
+
+
+def pytest_sessionfinish(session, exitstatus):
+    # Nothing is counted as survived where something failed.
+    if (path := session.config.getoption("--counts", None)) and tried and exitstatus == 0:
+        made = provenance_record(command=" ".join(["pytest", *map(str, session.config.invocation_params.args)]))
+        write_whole(path, json.dumps({"provenance": made, "inputs": dict(sorted(tried.items()))}, indent=1) + "\n")
 
 
 def pytest_terminal_summary(terminalreporter):
