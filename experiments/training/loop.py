@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from experiments.provenance import provenance_record
 from experiments.training.checkpoint import load_checkpoint, save_checkpoint
-from experiments.training.gradients import add_gradients
+from experiments.training.gradients import optimizer_of, take_step
 from experiments.training.recipe import Recipe, parts
 from experiments.training.standing import accuracies_of, beginning, check_batches, outcome_of
 from interp.models import read_json, save_run
@@ -66,9 +66,7 @@ def _train(
     model, tokenizer, vocabulary = beginning(recipe)
     checks = check_batches(recipe, vocabulary)
     parts_of = partial(parts, recipe, process=accelerator.process_index, vocabulary=vocabulary)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
-    )
+    optimizer = optimizer_of(model, recipe)
     if accelerator.is_main_process:
         until_done.enter_context(alone_in(work))  # only now: a recipe that cannot be built leaves nothing behind
         if final.exists():
@@ -93,10 +91,7 @@ def _train(
     while step < min(recipe.steps, state["cooldown_from"] + recipe.cooldown):
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * _schedule(recipe, state["cooldown_from"], step)
-        losses = add_gradients(accelerator, wrapped, recipe, step, parts_of(step))
-        accelerator.clip_grad_norm_(wrapped.parameters(), recipe.clip)
-        optimizer.step()
-        optimizer.zero_grad()
+        losses = take_step(accelerator, wrapped, optimizer, recipe, step, parts_of(step))
         step += 1
         bar.update()
         for name, loss in losses.items():
