@@ -84,10 +84,10 @@ def cases_of(device: str) -> tuple[StepCase | StageCase, ...]:
 def run_case(case: StepCase | StageCase, rounds: int) -> dict:
     """The row of a case: medians over rounds, in processes of one CPU thread each.
 
-    "busy" is how many other processes wanted a CPU as it began (the load average of a minute): times beside other
+    "busy" is how many processes wanted a CPU as it began (the load average of a minute): times beside other
     work are longer than alone.
     """
-    busy = {"busy": round(os.getloadavg()[0], 1), "cpus": os.cpu_count()}
+    busy = {"busy": round(os.getloadavg()[0], 1)}
     if isinstance(case, StageCase):
         ((_, seconds),) = finished([Job(case.name, timed_stages, (case.prompts,))], workers=1)
         return {"case": asdict(case), "seconds": seconds, "device": device_name("cpu"), "rounds": 1, **busy}
@@ -142,8 +142,8 @@ def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
     }  # fmt: skip
     if case.is_zoo:  # what the loop does beside its steps
         checks = check_batches(recipe, vocabulary)
-        row |= {"ms_a_check": 1000 * seconds_of(lambda: accuracies_of(model, checks), case.device)}
-        row |= {"steps_a_check": CHECK_EVERY}
+        found = [seconds_of(lambda: accuracies_of(model, checks), case.device) for _ in range(rounds)]
+        row |= {"ms_a_check": 1000 * median(found), "steps_a_check": CHECK_EVERY}
     return row
 
 
@@ -215,7 +215,7 @@ def device_name(device: str) -> str:
     """What a device is called in a table."""
     import torch
 
-    return "a CPU thread" if device == "cpu" else torch.cuda.get_device_name()
+    return f"CPU, {os.cpu_count()} cores" if device == "cpu" else torch.cuda.get_device_name()
 
 
 def _words(precision: str) -> str:
