@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,9 +41,9 @@ class Bench:
     def run(self) -> int:
         """Runs the cases one by one; each is on disk as soon as it is done."""
         import torch
-        from tqdm import tqdm
 
         from experiments.benchmarks import edges, memory, patching, scaling
+        from experiments.progress import progress_bar
         from experiments.provenance import provenance_record
         from experiments.results import check_workers, writable_folder
         from interp.writing import write_whole
@@ -66,7 +65,7 @@ class Bench:
         kind = "edges" if self.edges else "memory" if self.peak else "scaling" if self.scaling else "patching"
         path = writable_folder(self.out) / f"{kind}.json"
         rows = _earlier(path) if path.exists() else {}
-        bar = tqdm(cases, file=sys.stderr, disable=None)
+        bar = progress_bar(cases, unit="case")
         for case in bar:
             bar.set_description(case.name)
             match case:

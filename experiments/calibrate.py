@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +40,7 @@ class Calibrate:
 
     def run(self) -> int:
         """Judges what is missing, then writes and prints the table."""
-        from tqdm import tqdm
-
+        from experiments.progress import progress_bar
         from experiments.provenance import provenance_record
         from experiments.results import check_seed, check_workers, save_figure, writable_folder
         from interp.models import read_json
@@ -77,7 +75,7 @@ class Calibrate:
         ]
         missing = [job for job in jobs if not job[0].exists()]
         waiting = {path.name: path for path, _, _ in missing}
-        bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="case", file=sys.stderr, disable=None)
+        bar = progress_bar(total=len(jobs), initial=len(jobs) - len(missing), unit="case")
         with bar:
             for job, result in finished((Job(path.name, work, args) for path, work, args in missing), self.workers):
                 write_whole(waiting[job.name], json.dumps(result) + "\n")

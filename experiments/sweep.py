@@ -62,6 +62,7 @@ class Sweep:
         from tqdm import tqdm
 
         from experiments.gathering import TABLE, gather
+        from experiments.progress import progress_bar
         from experiments.results import check_workers, writable_folder
 
         stages = self._stages()
@@ -89,10 +90,10 @@ class Sweep:
             following = self._job(train, lacking[1:])
             return () if following is None else (following,)
 
-        with tqdm(total=total, initial=total - left, unit="stage", file=sys.stderr, disable=None) as bar:
+        with progress_bar(total=total, initial=total - left, unit="stage") as bar:
             for job, error in finished(first, self._engine(), follow):
-                bar.update()
                 bar.set_description(job.name)
+                bar.update()
                 if error is not None:
                     tqdm.write(f"{job.name}: {error}", file=sys.stderr)
         table, verdicts = gather(out)

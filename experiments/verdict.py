@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,8 +53,7 @@ class Verdict:
 
     def run(self) -> int:
         """Measures, decides, writes and prints; status 0 whatever the verdict is."""
-        from tqdm import tqdm
-
+        from experiments.progress import progress_bar
         from experiments.results import check_seed, result_folder, save_figure, write_result
         from interp.writing import write_whole
         from probes import battery, verdict
@@ -69,11 +67,11 @@ class Verdict:
             check_target(target)
         folder = result_folder(runs[0], self.out)
         batteries = []
-        with tqdm(unit="step", file=sys.stderr, disable=None) as bar:
+        with progress_bar(unit="step") as bar:
 
             def step(what: str) -> None:
-                bar.update()
                 bar.set_description(what)
+                bar.update()
 
             for run in runs:
                 batteries.append(

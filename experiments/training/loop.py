@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from tqdm import tqdm
 
+from experiments.progress import progress_bar
 from experiments.provenance import provenance_record
 from experiments.training.checkpoint import load_checkpoint, save_checkpoint
 from experiments.training.gradients import optimizer_of, take_step
@@ -83,9 +82,8 @@ def _train(
     sums: dict[str, list[float]] = {}
     began = saved = time.monotonic()
     before, saving = state["seconds"], 0.0
-    bar = tqdm(
-        total=recipe.steps, initial=state["step"], desc=recipe.name, unit="step", file=sys.stderr,
-        disable=None if accelerator.is_main_process else True,
+    bar = progress_bar(
+        total=recipe.steps, initial=state["step"], desc=recipe.name, unit="step", shown=accelerator.is_main_process
     )  # fmt: skip
     step = state["step"]
     while step < min(recipe.steps, state["cooldown_from"] + recipe.cooldown):
