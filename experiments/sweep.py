@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,8 +31,10 @@ class Sweep:
     """Train, evaluate and judge a grid of models: task x format x family x seed (`experiments/grid.py`).
 
     What is there is not done again: a run's folder is a trained model, and each of its files a finished stage. So the
-    same command goes on where a killed one stopped, and a larger grid takes over what a smaller one has done. Then
-    writes results.parquet, a row for each run, length, mode and metric, and verdicts.json, over the seeds.
+    same command goes on where a killed one stopped, and a larger grid takes over what a smaller one has done. Several
+    commands may share --out, on several machines too if its disk has locks: what another is at is left to it, and named
+    at the end. Then writes results.parquet, a row for each run, length, mode and metric, and verdicts.json, over the
+    seeds.
     """
 
     groups: tuple[str, ...] = ()
@@ -58,7 +61,7 @@ class Sweep:
     """Only say what is there and what is missing."""
 
     def run(self) -> int:
-        """Does what is missing; status 1 when a run could not be finished, which is named."""
+        """Does what is missing; status 1 when a run could not be finished, or is another's, which is named."""
         from tqdm import tqdm
 
         from experiments.gathering import TABLE, gather
@@ -79,10 +82,10 @@ class Sweep:
                 print(f"{name_of(train)}: {', '.join(lacking) or 'done'}")
             return 0
         out = writable_folder(self.out)
-        failed: dict[str, str] = {}
+        failed: dict[str, Trouble] = {}
         first = [job for train, lacking in missing.items() if (job := self._job(train, lacking))]
 
-        def follow(job: Job, error: str | None) -> Iterable[Job]:
+        def follow(job: Job, error: Trouble | None) -> Iterable[Job]:
             train, lacking = job.args[1], job.args[-1]
             if error is not None:
                 failed[name_of(train)] = error
@@ -95,7 +98,8 @@ class Sweep:
                 bar.set_description(job.name)
                 bar.update()
                 if error is not None:
-                    tqdm.write(f"{job.name}: {error}", file=sys.stderr)
+                    tqdm.write(f"{job.name}: {error.words}", file=sys.stderr)
+        forget_locks(out)
         table, verdicts = gather(out)
         learned = dict(zip(table["run"], table["learned"], strict=True))
         print(f"{out / TABLE}: {len(table)} rows of {len(learned)} runs")
@@ -104,7 +108,8 @@ class Sweep:
             said = entry["verdict"]["verdict"] if entry["verdict"] else entry["why"]
             print(f"{name}: {entry['learned']} of {entry['of']} learned; {said}")
         for name, error in failed.items():
-            print(f"NOT finished: {name}: {error}", file=sys.stderr)
+            print(f"{'LEFT to another process' if error.another else 'NOT finished'}: {name}: {error.words}",
+                  file=sys.stderr)  # fmt: skip
         return 1 if failed else 0
 
     def _engine(self) -> Engine:
@@ -132,12 +137,21 @@ def name_of(train: Train) -> str:
     return train.recipe().name
 
 
-def do_stage(out: Path, train: Train, options: dict, lacking: list[str]) -> str | None:
-    """Does the first of the stages that a run lacks; what went wrong, or None. Runs in a worker."""
+@dataclass(frozen=True)
+class Trouble:
+    """Why a stage was not done here; `another`: because another process is at it."""
+
+    words: str
+    another: bool = False
+
+
+def do_stage(out: Path, train: Train, options: dict, lacking: list[str]) -> Trouble | None:
+    """Does the first of the stages that a run lacks, alone; what was in the way, or None. Runs in a worker."""
     from experiments.cli import one_line, quiet
-    from interp.writing import is_full
+    from interp.writing import AtWork, alone_in, is_full
 
     quiet()
+    done = out / name_of(train) / STAGES[lacking[0]]
     work: dict[str, Callable[[], Any]] = {
         "train": partial(_train, out, train, options),
         "evaluate": partial(_evaluate, out / name_of(train)),
@@ -145,12 +159,25 @@ def do_stage(out: Path, train: Train, options: dict, lacking: list[str]) -> str 
         "battery": partial(_battery, out / name_of(train), options["prompts"]),
     }
     try:
-        work[lacking[0]]()
+        with alone_in(out / f".{name_of(train)}{LOCKED}"):
+            if not done.exists():  # another may have done it since
+                work[lacking[0]]()
+    except AtWork as error:
+        return Trouble(one_line(error), another=True)
     except (ValueError, OSError) as error:
         if is_full(error):  # and it is so for all runs
             raise
-        return one_line(error)  # one run's trouble is not the others'
+        return Trouble(one_line(error))  # one run's trouble is not the others'
     return None
+
+
+def forget_locks(out: Path) -> None:
+    """Removes the locks that killed commands left; those that are held stay."""
+    from interp.writing import AtWork, alone_in
+
+    for folder in out.glob(f".*{LOCKED}"):
+        with suppress(AtWork), alone_in(folder, patience=0):
+            pass
 
 
 def _train(out: Path, train: Train, options: dict) -> None:
@@ -201,6 +228,9 @@ def _battery(folder: Path, prompts: int) -> None:
     found = battery(run, default_lengths(run), seed=0, prompts=prompts, arms=ARMS)
     write_result(folder / STAGES["battery"], run, 0, {"battery": battery_to_json(found)}, indent=None)
 
+
+# Beside a run's folder while a stage of it is done, with the lock in it. The same for all stages: they need each other.
+LOCKED = ".locked"
 
 # A stage is done when its file is there; files are written whole or not at all, training's last.
 STAGES = {

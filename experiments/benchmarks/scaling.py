@@ -160,7 +160,7 @@ def timed_stages(prompts: int) -> dict[str, float]:
         for stage in STAGES:
             began = time.perf_counter()
             if error := do_stage(Path(out), train, {"prompts": prompts}, [stage]):
-                raise ValueError(f"{stage}: {error}")
+                raise ValueError(f"{stage}: {error.words}")
             seconds[stage] = time.perf_counter() - began
     return seconds
 
