@@ -175,3 +175,16 @@ def test_output_into_a_full_disk_is_one_line(argv, tmp_path):
     assert status == 2
     assert "no space left" in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_hub_name_with_a_bad_config_gets_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    there = tmp_path / "models--owner--model"
+    snapshot = shutil.copytree(SHIPPED / DEFAULT, there / "snapshots" / ("0" * 40))
+    (there / "refs").mkdir()
+    (there / "refs" / "main").write_text("0" * 40)
+    config = json.loads((snapshot / "config.json").read_text())
+    (snapshot / "config.json").write_text(json.dumps({**config, "n_layer": 10**9}))
+    line = refused(capsys, "verdict", "owner/model", "--format", "parity-aligned", "--lengths", "5")
+    assert "at most 4096 are read" in line
+    assert "owner/model" in line
