@@ -172,11 +172,14 @@ def do_stage(out: Path, train: Train, options: dict, lacking: list[str]) -> Trou
 
 
 def forget_locks(out: Path) -> None:
-    """Removes the locks that killed commands left; those that are held stay."""
-    from interp.writing import AtWork, alone_in
+    """Removes the locks that killed commands left; those that are held stay, once orphans have had time to end."""
+    import time
 
+    from interp.writing import PATIENCE_SECONDS, AtWork, alone_in
+
+    until = time.monotonic() + PATIENCE_SECONDS  # for all together
     for folder in out.glob(f".*{LOCKED}"):
-        with suppress(AtWork), alone_in(folder, patience=0):
+        with suppress(AtWork), alone_in(folder, patience=max(0.0, until - time.monotonic())):
             pass
 
 
