@@ -13,6 +13,7 @@ from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 from experiments.jobs import Job, finished
+from experiments.provenance import provenance_record
 
 if TYPE_CHECKING:
     from experiments.training.recipe import Recipe
@@ -85,9 +86,9 @@ def run_case(case: StepCase | StageCase, rounds: int) -> dict:
     """The row of a case: medians over rounds, in processes of one CPU thread each.
 
     "busy" is how many processes wanted a CPU as it began (the load average of a minute): times beside other
-    work are longer than alone.
+    work are longer than alone. Rows of several machines stand in one file, so each says what made it.
     """
-    busy = {"busy": round(os.getloadavg()[0], 1)}
+    busy = {"busy": round(os.getloadavg()[0], 1), "provenance": provenance_record()}
     if isinstance(case, StageCase):
         ((_, seconds),) = finished([Job(case.name, timed_stages, (case.prompts,))], workers=1)
         return {"case": asdict(case), "seconds": seconds, "device": device_name("cpu"), "rounds": 1, **busy}
