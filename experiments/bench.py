@@ -130,12 +130,13 @@ class Bench:
 
     def show_scaling(self, rows: dict[str, dict]) -> None:
         """Prints what all devices in the file take, and the estimates for more of them."""
-        from experiments.benchmarks.showing import estimated_grid, estimated_parallel, measured_steps
+        from experiments.benchmarks import showing
         from experiments.results import print_table
 
-        print_table("measured on one device", *measured_steps(rows))
-        print_table("ESTIMATED: the grid on several devices", *estimated_grid(rows))
-        print_table("ESTIMATED: one model on several devices, over links that are assumed", *estimated_parallel(rows))
+        print_table("measured on one device", *showing.measured_steps(rows))
+        print_table("ESTIMATED: the grid on several devices", *showing.estimated_grid(rows))
+        print_table("ESTIMATED: one model on several devices, links assumed", *showing.estimated_parallel(rows))
+        print_table("ESTIMATED: one model on several GPUs, links assumed", *showing.estimated_links(rows))
 
 
 def _earlier(path: Path) -> dict:

@@ -67,12 +67,13 @@ def edges_table() -> str:
 
 def scaling_table(path: Path = SCALING) -> str:
     """What was measured on one device and what is estimated from it, from `benchmarks/results/scaling.json`."""
-    from experiments.benchmarks.showing import estimated_grid, estimated_parallel, measured_steps, stage_words
+    from experiments.benchmarks import showing
 
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    grid, parallel = _markdown(*estimated_grid(rows)), _markdown(*estimated_parallel(rows))
-    measured = f"Measured:\n\n{_markdown(*measured_steps(rows))}\n{stage_words(rows)}\n\n"
-    return f"{measured}Estimated, the grid:\n\n{grid}\nEstimated, one model:\n\n{parallel}"
+    estimates = {"the grid": showing.estimated_grid, "one model": showing.estimated_parallel,
+                 "one model on GPUs, from its size alone": showing.estimated_links}  # fmt: skip
+    found = f"Measured:\n\n{_markdown(*showing.measured_steps(rows))}\n{showing.stage_words(rows)}\n"
+    return found + "".join(f"\nEstimated, {what}:\n\n{_markdown(*lay(rows))}" for what, lay in estimates.items())
 
 
 def circuit_table() -> str:

@@ -82,6 +82,15 @@ def data_parallel(
     return Parallel(seconds, ours / seconds, devices * ours / seconds)
 
 
+def worthwhile_compute(gradients: float, devices: int, bandwidth: float, efficiency: float = 0.9) -> float:
+    """Seconds that a step must compute on a device for summing gradients to cost no more than 1 - `efficiency` of it.
+
+    >>> worthwhile_compute(7e9, devices=8, bandwidth=49e9, efficiency=0.8)
+    1.0
+    """
+    return round(efficiency / (1 - efficiency), 9) * all_reduce_seconds(gradients, devices, bandwidth)
+
+
 def link_of(device: str, devices: int) -> str:
     """The link that is assumed: a GPU's own within a machine of eight, the network's beyond, Ethernet for CPUs."""
     if device == "cpu":

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from experiments.benchmarks.estimates import DEVICES, LINKS, data_parallel, grid_waves, link_of
+from experiments.benchmarks.estimates import (
+    DEVICES,
+    LINKS,
+    all_reduce_seconds,
+    data_parallel,
+    grid_waves,
+    link_of,
+    worthwhile_compute,
+)
 from experiments.benchmarks.scaling import seconds_of_run
 
 Laid = tuple[list[str], list[list[str]]]
@@ -12,8 +20,8 @@ def measured_steps(rows: dict[str, dict]) -> Laid:
     """Every row of steps as it was measured, and what a sweep does with a trained run."""
     head = ["device", "layers x d", "precision", "runs at once", "ms a step", "tokens/s", "GFLOP/s", "gradients MB"]
     cells = [
-        [row["device"], _shape(row), _precision(row), str(row["case"]["runs"]), f"{row['ms_a_step']:.3g}",
-         f"{row['tokens_a_second']:.3g}", f"{row['flops_a_second'] / 1e9:.3g}", f"{row['gradient_bytes'] / 1e6:.3g}"]
+        [row["device"], _shape(row), _precision(row), str(row["case"]["runs"]), _number(row["ms_a_step"]),
+         _number(row["tokens_a_second"]), _number(row["flops_a_second"] / 1e9), _number(row["gradient_bytes"] / 1e6)]
         for row in _steps(rows)
     ]  # fmt: skip
     return head, cells
@@ -52,6 +60,22 @@ def estimated_parallel(rows: dict[str, dict]) -> Laid:
     return head, cells
 
 
+def estimated_links(rows: dict[str, dict]) -> Laid:
+    """For each shape: what summing its gradients takes over GPUs' links, and how long a step must be for that to pay.
+
+    Of the measured rows it takes the number of gradients alone, so it needs no GPU.
+    """
+    head = ["layers x d", "gradients MB", "GPUs", "link (assumed)", "all-reduce ms", "90 % efficient from, ms a step"]
+    sizes = {_shape(row): row["gradient_bytes"] for row in _steps(rows)}
+    cells = []
+    for shape, size in sizes.items():
+        for devices in DEVICES[1:]:
+            link = link_of("cuda", devices)
+            ms = [1000 * found(size, devices, LINKS[link]) for found in (all_reduce_seconds, worthwhile_compute)]
+            cells.append([shape, _number(size / 1e6), str(devices), link, *map(_number, ms)])
+    return head, cells
+
+
 def stage_words(rows: dict[str, dict]) -> str:
     """What a sweep's other stages take, in a sentence."""
     row = _stages(rows)
@@ -75,6 +99,10 @@ def _stages(rows: dict[str, dict]) -> dict | None:
 
 def _shape(row: dict) -> str:
     return f"{row['case']['n_layers']} x {row['case']['d_model']}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _precision(row: dict) -> str:

@@ -5,9 +5,23 @@ import json
 import pytest
 
 from experiments.benchmarks import scaling
-from experiments.benchmarks.estimates import LINKS, Waves, all_reduce_seconds, data_parallel, grid_waves, link_of
+from experiments.benchmarks.estimates import (
+    LINKS,
+    Waves,
+    all_reduce_seconds,
+    data_parallel,
+    grid_waves,
+    link_of,
+    worthwhile_compute,
+)
 from experiments.benchmarks.scaling import StageCase, StepCase, moments_of, run_case, seconds_of_run, together
-from experiments.benchmarks.showing import estimated_grid, estimated_parallel, measured_steps, stage_words
+from experiments.benchmarks.showing import (
+    estimated_grid,
+    estimated_links,
+    estimated_parallel,
+    measured_steps,
+    stage_words,
+)
 from experiments.cli import main
 from experiments.tables import scaling_table
 
@@ -59,6 +73,12 @@ def test_efficiency_is_the_share_of_a_step_that_computes():
     assert shared.efficiency == 0.5
 
 
+def test_what_is_worthwhile_is_as_efficient_as_asked():
+    compute = worthwhile_compute(1e9, 8, 1e9)
+    assert compute == pytest.approx(9 * 1.75)
+    assert data_parallel(compute, 1e9, 8, 1e9).efficiency == pytest.approx(0.9)
+
+
 def test_links_are_those_between_the_devices():
     assert (link_of("cuda", 8), link_of("cuda", 64), link_of("cpu", 8)) == tuple(LINKS)
 
@@ -84,6 +104,10 @@ def test_tables_take_the_fastest_and_name_the_device():
     parallel = estimated_parallel(rows)[1]
     assert [cells[3:5] for cells in parallel[:2]] == [["8", "NVLink 4"], ["64", "InfiniBand NDR"]]
     assert parallel[0][5] == f"{0.010 / (0.010 + 1.75 * 4.5e6 / 450e9):.1%}"
+    *words, ms, worthwhile = estimated_links(rows)[1][0]
+    assert words == ["3 x 128", "4.5", "8", "NVLink 4"]
+    assert (float(ms), float(worthwhile)) == pytest.approx((0.0175, 9 * 0.0175), rel=0.01)
+    assert len(estimated_links(rows)[1]) == 4  # two shapes
     assert stage_words(rows) == "Seconds a run after training, on a CPU: evaluate 5, battery 10."
 
 
@@ -92,6 +116,7 @@ def test_the_readme_gets_what_was_measured(tmp_path):
     path.write_text(json.dumps({"rows": {"a": STEP, "b": STAGES}}))
     found = scaling_table(path)
     assert found.count("some GPU") == 1 + 3 + 2
+    assert found.count("Estimated, ") == 3
     assert "NVLink 4" in found
 
 
