@@ -61,7 +61,7 @@ class Sweep:
     """Only say what is there and what is missing."""
 
     def run(self) -> int:
-        """Does what is missing; status 1 when a run could not be finished, or is another's, which is named."""
+        """Does what is missing; status 1 when a run is not finished, here or by another, which is named."""
         from tqdm import tqdm
 
         from experiments.gathering import TABLE, gather
@@ -74,7 +74,7 @@ class Sweep:
             raise ValueError(f"--prompts must be at least 24; got {self.prompts}")
         if self.workers is not None:
             check_workers("workers", self.workers)
-        missing = {train: [s for s in stages if not (self.out / name_of(train) / STAGES[s]).exists()] for train in runs}
+        missing = {train: self._lacking(name_of(train), stages) for train in runs}
         total, left = len(runs) * len(stages), sum(map(len, missing.values()))
         print(f"{len(runs)} runs, {total - left} of {total} stages are there, {left} to do")
         if self.dry_run:
@@ -107,10 +107,15 @@ class Sweep:
         for name, entry in verdicts.items():
             said = entry["verdict"]["verdict"] if entry["verdict"] else entry["why"]
             print(f"{name}: {entry['learned']} of {entry['of']} learned; {said}")
+        failed = {name: e for name, e in failed.items() if not e.another or self._lacking(name, stages)}
         for name, error in failed.items():
             print(f"{'LEFT to another process' if error.another else 'NOT finished'}: {name}: {error.words}",
                   file=sys.stderr)  # fmt: skip
         return 1 if failed else 0
+
+    def _lacking(self, name: str, stages: tuple[str, ...]) -> list[str]:
+        """The stages of a run that are not there."""
+        return [s for s in stages if not (self.out / name / STAGES[s]).exists()]
 
     def _engine(self) -> Engine:
         if self.engine == "local":

@@ -166,8 +166,7 @@ class Here:
 
 def test_the_verb_does_the_rest_and_names_what_is_left(measured, monkeypatch, capsys):
     monkeypatch.setattr(sweep.Sweep, "_engine", lambda self: Here())
-    zoo, argv = Path("zoo"), [*SMALL]
-    argv[argv.index("train")] = "battery"
+    zoo, argv = Path("zoo"), ["battery" if a == "train" else a for a in SMALL]
     with another_at(zoo / LOCK):
         assert main(argv) == 1
     said = capsys.readouterr().err.splitlines()
@@ -176,3 +175,18 @@ def test_the_verb_does_the_rest_and_names_what_is_left(measured, monkeypatch, ca
     assert main(argv) == 0
     assert len(measured) == 4
     assert not list(zoo.glob(".*"))
+
+
+def test_what_another_has_finished_by_the_end_is_not_missing(measured, monkeypatch, capsys):
+    monkeypatch.setattr(sweep.Sweep, "_engine", lambda self: Here())
+    real, other = sweep._battery, Path("zoo").resolve() / name_of(TRAIN)
+
+    def battery(folder: Path, prompts: int) -> None:
+        real(folder, prompts)
+        real(other, prompts)  # meanwhile
+
+    monkeypatch.setattr(sweep, "_battery", battery)
+    argv = ["battery" if a == "train" else a for a in SMALL]
+    with another_at(Path("zoo") / LOCK):
+        assert main(argv) == 0
+    assert "LEFT" not in capsys.readouterr().err
