@@ -1,11 +1,11 @@
-"""`mnemoscope bench`: patching and edge attribution against TransformerLens, side by side in one run."""
+"""`mnemoscope bench`: how fast is patching, side by side with others; what do memory and training take?"""
 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 PEERS = ("transformer_lens", "hook loop", "nnsight")
 
@@ -27,6 +27,10 @@ class Bench:
     """Time edge attribution instead, against TransformerLens's `attribution_patch`."""
     peak: bool = False
     """Measure instead how much memory capture, patching and the verdict take, for 10, 100 and 1,000 prompts."""
+    scaling: bool = False
+    """Measure instead what a training step and a run of the grid take, and estimate what 1, 8 and 64 devices buy."""
+    device: Literal["cpu", "cuda"] | None = None
+    """With --scaling: what to measure on; default a GPU where there is one. Rows of other devices are kept."""
     bloom: bool = False
     """Run BLOOM-560M's shape (24 layers, d=1024, 250,880 tokens, random weights) instead: takes 6 GiB."""
     out: Path = Path("mnemoscope-out")
@@ -37,9 +41,9 @@ class Bench:
     def run(self) -> int:
         """Runs the cases one by one; each is on disk as soon as it is done."""
         import torch
-        from tqdm import tqdm
 
-        from experiments.benchmarks import edges, memory, patching
+        from experiments.benchmarks import edges, memory, patching, scaling
+        from experiments.progress import progress_bar
         from experiments.provenance import provenance_record
         from experiments.results import check_workers, writable_folder
         from interp.writing import write_whole
@@ -47,17 +51,21 @@ class Bench:
         if self.rounds < 1:
             raise ValueError(f"--rounds must be at least 1; got {self.rounds}")
         check_workers("threads", self.threads)
-        if self.edges + self.bloom + self.peak > 1:
-            raise ValueError("--edges, --peak and --bloom are different benchmarks; run one after the other")
+        if self.edges + self.bloom + self.peak + self.scaling > 1:
+            raise ValueError("--edges, --peak, --scaling and --bloom are different benchmarks; run one after the other")
+        if self.device and not self.scaling:
+            raise ValueError("--device is for --scaling; the other benchmarks take a GPU where there is one")
         default = edges.DEFAULT if self.edges else memory.DEFAULT if self.peak else patching.DEFAULT
+        if self.scaling:
+            default = scaling.cases_of(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         cases = [patching.BLOOM_560M] if self.bloom else [c for c in default if self.only in c.name]
         if not cases:
             raise ValueError(f"no case contains {self.only!r}; cases are {', '.join(c.name for c in default)}")
         torch.set_num_threads(self.threads)
-        kind = "edges" if self.edges else "memory" if self.peak else "patching"
+        kind = "edges" if self.edges else "memory" if self.peak else "scaling" if self.scaling else "patching"
         path = writable_folder(self.out) / f"{kind}.json"
         rows = _earlier(path) if path.exists() else {}
-        bar = tqdm(cases, file=sys.stderr, disable=None)
+        bar = progress_bar(cases, unit="case")
         for case in bar:
             bar.set_description(case.name)
             match case:
@@ -65,6 +73,8 @@ class Bench:
                     rows[case.name] = edges.run_case(case, self.rounds)
                 case memory.MemoryCase():
                     rows[case.name] = memory.run_case(case)
+                case scaling.StepCase() | scaling.StageCase():
+                    rows[case.name] = scaling.run_case(case, self.rounds)
                 case _:
                     rows[case.name] = patching.run_case(case, self.rounds)
             data = {"provenance": provenance_record(), "rows": rows}
@@ -77,6 +87,8 @@ class Bench:
             self.show_edges(shown)
         elif self.peak:
             self.show_peaks(shown)
+        elif self.scaling:
+            self.show_scaling(rows)
         else:
             self.show(shown)
         print(path)
@@ -115,6 +127,16 @@ class Bench:
 
         cells = [[n, str(r["prompts"]), str(r["budget_mib"]), f"{r['peak_mib']:.0f}"] for n, r in rows]
         print_table("MiB beyond what was held before", ["case", "prompts", "budget", "peak"], cells)
+
+    def show_scaling(self, rows: dict[str, dict]) -> None:
+        """Prints what all devices in the file take, and the estimates for more of them."""
+        from experiments.benchmarks import showing
+        from experiments.results import print_table
+
+        print_table("measured on one device", *showing.measured_steps(rows))
+        print_table("ESTIMATED: the grid on several devices", *showing.estimated_grid(rows))
+        print_table("ESTIMATED: one model on several devices, links assumed", *showing.estimated_parallel(rows))
+        print_table("ESTIMATED: one model on several GPUs, links assumed", *showing.estimated_links(rows))
 
 
 def _earlier(path: Path) -> dict:

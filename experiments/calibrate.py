@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,8 @@ class Calibrate:
     """Plants variants of each mechanism inside GPT-2 and GPT-NeoX, judges them, and counts the mistakes.
 
     Each case is kept as it is done, so that an interrupted run goes on where it stopped. Writes calibration.json
-    and calibration.svg: confusion, false PRESENT, false ABSENT, wrong labels, share errors, coverage.
+    and calibration.svg: confusion, false PRESENT, false ABSENT, wrong labels, share errors, coverage. Refused while
+    another process does this with the same --out.
     """
 
     variants: int = 10
@@ -41,14 +41,8 @@ class Calibrate:
 
     def run(self) -> int:
         """Judges what is missing, then writes and prints the table."""
-        from tqdm import tqdm
-
-        from experiments.provenance import provenance_record
-        from experiments.results import check_seed, check_workers, save_figure, writable_folder
-        from interp.models import read_json
-        from interp.views.calibration import draw_confusion
-        from interp.writing import write_whole
-        from probes.calibrating import judge, repeat, tally
+        from experiments.results import check_seed, check_workers, writable_folder
+        from interp.writing import alone_in
         from probes.planted import MECHANISMS
 
         check_workers("workers", self.workers)
@@ -65,6 +59,25 @@ class Calibrate:
         if unknown := sorted(set(names) - set(MECHANISMS)):
             raise ValueError(f"unknown mechanisms {', '.join(unknown)}; mechanisms are {', '.join(MECHANISMS)}")
         folder = writable_folder(self.out)
+        with alone_in(folder / ".calibrate"):
+            table = self._table(folder, names)
+        if self.json:
+            print(json.dumps(table))
+        else:
+            _report(table)
+            print(folder / "calibration.json")
+        return 0
+
+    def _table(self, folder: Path, names: Sequence[str]) -> dict:
+        """Judges what is missing and writes what came out; the counts."""
+        from experiments.progress import progress_bar
+        from experiments.provenance import provenance_record
+        from experiments.results import save_figure
+        from interp.models import read_json
+        from interp.views.calibration import draw_confusion
+        from interp.writing import write_whole
+        from probes.calibrating import judge, repeat, tally
+
         jobs: list[tuple[Path, Callable, tuple]] = [
             (self._file("case", m, self.seed + k), judge, (m, self.seed + k, self.prompts))
             for k in range(self.variants)
@@ -77,7 +90,7 @@ class Calibrate:
         ]
         missing = [job for job in jobs if not job[0].exists()]
         waiting = {path.name: path for path, _, _ in missing}
-        bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="case", file=sys.stderr, disable=None)
+        bar = progress_bar(total=len(jobs), initial=len(jobs) - len(missing), unit="case")
         with bar:
             for job, result in finished((Job(path.name, work, args) for path, work, args in missing), self.workers):
                 write_whole(waiting[job.name], json.dumps(result) + "\n")
@@ -94,12 +107,7 @@ class Calibrate:
         write_whole(folder / "calibration.json", json.dumps(whole, indent=1) + "\n")
         picture = draw_confusion(table["confusion"], table["never_tuned"], table["expected"])
         save_figure(picture, folder / "calibration.svg")
-        if self.json:
-            print(json.dumps(table))
-        else:
-            _report(table)
-            print(folder / "calibration.json")
-        return 0
+        return table
 
     def _file(self, kind: str, mechanism: str, seed: int) -> Path:
         """One case's file; whatever changes the case is in its name."""

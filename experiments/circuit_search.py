@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,10 +92,10 @@ def metric_of(clean: Batch, corrupted: Batch) -> Metric:
 
 def bar(what: str):  # type: ignore[no-untyped-def]
     """A progress bar for the library's loops."""
-    from tqdm import tqdm
+    from experiments.progress import progress_bar
 
     def progress(items: Iterable[T]) -> Iterable[T]:
-        return tqdm(items, desc=what, file=sys.stderr, disable=None)
+        return progress_bar(items, desc=what)
 
     return progress
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -37,9 +38,32 @@ Verb = (
     | Annotated[Figures, tyro.conf.subcommand("figures")]
 )
 
+# What a shell says of a process that wrote to a reader that had gone: 128 and SIGPIPE's number.
+READER_GONE = 141
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb; the exit status. Bad input is one line on standard error and status 2."""
+    """Runs one verb; the exit status. Bad input is one line on standard error and status 2.
+
+    A reader of standard output that has gone (`| head -1`) ends it without a word, with a shell's status for that, 141.
+    """
+    try:
+        return _status(argv)
+    except BrokenPipeError:
+        _let_go()
+        return READER_GONE
+    except OSError as error:  # help was asked for, into a disk that is full
+        print(f"mnemoscope: {one_line(error)}", file=sys.stderr)
+        _let_go()
+        return 2
+    except SystemExit as ended:  # help was shown, or options are wrong; and what rich makes of a reader that has gone
+        gone = isinstance(ended.__context__, BrokenPipeError)
+        if _let_go() or gone:
+            return READER_GONE
+        raise
+
+
+def _status(argv: Sequence[str] | None) -> int:
     verb = tyro.cli(
         Verb,  # type: ignore[arg-type]
         prog="mnemoscope",
@@ -50,13 +74,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         quiet()
         with passes_within(verb):
-            return verb.run()
+            status = verb.run()
+        sys.stdout.flush()  # a disk that is full says so here, not as Python ends
+        return status
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         print(f"mnemoscope {type(verb).__name__.lower()}: {one_line(error)}", file=sys.stderr)
+        _let_go()
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from what is on disk", file=sys.stderr)
         return 130
+
+
+def _let_go() -> bool:
+    """Forgets what standard output cannot take, or Python would complain of it at its end; whether there was such."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -103,8 +102,7 @@ class Evaluate:
 
         Each length is kept on disk as it is done. `figure`: the name of the file of a figure.
         """
-        from tqdm import tqdm
-
+        from experiments.progress import progress_bar
         from experiments.results import as_svg, work_folder, write_result
         from interp.views.accuracy import accuracy_by_length
         from probes.evidence import Accuracy, Interval
@@ -114,7 +112,7 @@ class Evaluate:
         histograms: dict[int, list] = {}
         with (
             work_folder(folder, run, "evaluate", [str(run.format), self.prompts, self.seed]) as work,
-            tqdm(total=len(lengths) + len(offset_lengths), desc=run.name, file=sys.stderr, disable=None) as bar,
+            progress_bar(total=len(lengths) + len(offset_lengths), desc=run.name, unit="length") as bar,
         ):
             for length in lengths:
                 kept = _kept(work / f"accuracy-{length}.json", partial(self._accuracies, run, length))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -201,13 +200,13 @@ class Patch:
         """Runs the units that are not on disk yet; each is written whole as soon as it is done, in the work folder."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
-        from tqdm import tqdm
 
+        from experiments.progress import progress_bar
         from interp.writing import write_tensors
 
         values = sweep.blank()
         began = time.monotonic()
-        for unit in tqdm(sweep.units, desc=self.site, file=sys.stderr, disable=None):
+        for unit in progress_bar(sweep.units, desc=self.site):
             path = work / f"{unit.number}.safetensors"
             try:
                 found = load_file(path)["values"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -52,13 +51,13 @@ class Report:
 
     def run(self) -> int:
         """Finds or computes every part, and writes the page; status 0."""
-        from tqdm import tqdm
+        from experiments.progress import progress_bar
 
         runs = self._load()
         groups = [runs] if self.compare else [[run] for run in runs]
         targets = [self._target(group) for group in groups]
         names = (*SHARED, *(() if self.compare else ALONE))
-        with tqdm(total=len(runs) * len(names), unit="part", file=sys.stderr, disable=None) as bar:
+        with progress_bar(total=len(runs) * len(names), unit="part") as bar:
             for group, target in zip(groups, targets, strict=True):
                 self._write(group, target, names, bar)
         return 0

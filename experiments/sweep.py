@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,8 +31,10 @@ class Sweep:
     """Train, evaluate and judge a grid of models: task x format x family x seed (`experiments/grid.py`).
 
     What is there is not done again: a run's folder is a trained model, and each of its files a finished stage. So the
-    same command goes on where a killed one stopped, and a larger grid takes over what a smaller one has done. Then
-    writes results.parquet, a row for each run, length, mode and metric, and verdicts.json, over the seeds.
+    same command goes on where a killed one stopped, and a larger grid takes over what a smaller one has done. Several
+    commands may share --out, on several machines too if its disk has locks: what another is at is left to it, and named
+    at the end. Then writes results.parquet, a row for each run, length, mode and metric, and verdicts.json, over the
+    seeds.
     """
 
     groups: tuple[str, ...] = ()
@@ -58,10 +61,11 @@ class Sweep:
     """Only say what is there and what is missing."""
 
     def run(self) -> int:
-        """Does what is missing; status 1 when a run could not be finished, which is named."""
+        """Does what is missing; status 1 when a run is not finished, here or by another, which is named."""
         from tqdm import tqdm
 
         from experiments.gathering import TABLE, gather
+        from experiments.progress import progress_bar
         from experiments.results import check_workers, writable_folder
 
         stages = self._stages()
@@ -70,7 +74,7 @@ class Sweep:
             raise ValueError(f"--prompts must be at least 24; got {self.prompts}")
         if self.workers is not None:
             check_workers("workers", self.workers)
-        missing = {train: [s for s in stages if not (self.out / name_of(train) / STAGES[s]).exists()] for train in runs}
+        missing = {train: self._lacking(name_of(train), stages) for train in runs}
         total, left = len(runs) * len(stages), sum(map(len, missing.values()))
         print(f"{len(runs)} runs, {total - left} of {total} stages are there, {left} to do")
         if self.dry_run:
@@ -78,10 +82,10 @@ class Sweep:
                 print(f"{name_of(train)}: {', '.join(lacking) or 'done'}")
             return 0
         out = writable_folder(self.out)
-        failed: dict[str, str] = {}
+        failed: dict[str, Trouble] = {}
         first = [job for train, lacking in missing.items() if (job := self._job(train, lacking))]
 
-        def follow(job: Job, error: str | None) -> Iterable[Job]:
+        def follow(job: Job, error: Trouble | None) -> Iterable[Job]:
             train, lacking = job.args[1], job.args[-1]
             if error is not None:
                 failed[name_of(train)] = error
@@ -89,12 +93,13 @@ class Sweep:
             following = self._job(train, lacking[1:])
             return () if following is None else (following,)
 
-        with tqdm(total=total, initial=total - left, unit="stage", file=sys.stderr, disable=None) as bar:
+        with progress_bar(total=total, initial=total - left, unit="stage") as bar:
             for job, error in finished(first, self._engine(), follow):
-                bar.update()
                 bar.set_description(job.name)
+                bar.update()
                 if error is not None:
-                    tqdm.write(f"{job.name}: {error}", file=sys.stderr)
+                    tqdm.write(f"{job.name}: {error.words}", file=sys.stderr)
+        forget_locks(out)
         table, verdicts = gather(out)
         learned = dict(zip(table["run"], table["learned"], strict=True))
         print(f"{out / TABLE}: {len(table)} rows of {len(learned)} runs")
@@ -102,9 +107,15 @@ class Sweep:
         for name, entry in verdicts.items():
             said = entry["verdict"]["verdict"] if entry["verdict"] else entry["why"]
             print(f"{name}: {entry['learned']} of {entry['of']} learned; {said}")
+        failed = {name: e for name, e in failed.items() if not e.another or self._lacking(name, stages)}
         for name, error in failed.items():
-            print(f"NOT finished: {name}: {error}", file=sys.stderr)
+            print(f"{'LEFT to another process' if error.another else 'NOT finished'}: {name}: {error.words}",
+                  file=sys.stderr)  # fmt: skip
         return 1 if failed else 0
+
+    def _lacking(self, name: str, stages: tuple[str, ...]) -> list[str]:
+        """The stages of a run that are not there."""
+        return [s for s in stages if not (self.out / name / STAGES[s]).exists()]
 
     def _engine(self) -> Engine:
         if self.engine == "local":
@@ -131,12 +142,21 @@ def name_of(train: Train) -> str:
     return train.recipe().name
 
 
-def do_stage(out: Path, train: Train, options: dict, lacking: list[str]) -> str | None:
-    """Does the first of the stages that a run lacks; what went wrong, or None. Runs in a worker."""
+@dataclass(frozen=True)
+class Trouble:
+    """Why a stage was not done here; `another`: because another process is at it."""
+
+    words: str
+    another: bool = False
+
+
+def do_stage(out: Path, train: Train, options: dict, lacking: list[str]) -> Trouble | None:
+    """Does the first of the stages that a run lacks, alone; what was in the way, or None. Runs in a worker."""
     from experiments.cli import one_line, quiet
-    from interp.writing import is_full
+    from interp.writing import AtWork, alone_in, is_full
 
     quiet()
+    done = out / name_of(train) / STAGES[lacking[0]]
     work: dict[str, Callable[[], Any]] = {
         "train": partial(_train, out, train, options),
         "evaluate": partial(_evaluate, out / name_of(train)),
@@ -144,12 +164,28 @@ def do_stage(out: Path, train: Train, options: dict, lacking: list[str]) -> str 
         "battery": partial(_battery, out / name_of(train), options["prompts"]),
     }
     try:
-        work[lacking[0]]()
+        with alone_in(out / f".{name_of(train)}{LOCKED}"):
+            if not done.exists():  # another may have done it since
+                work[lacking[0]]()
+    except AtWork as error:
+        return Trouble(one_line(error), another=True)
     except (ValueError, OSError) as error:
         if is_full(error):  # and it is so for all runs
             raise
-        return one_line(error)  # one run's trouble is not the others'
+        return Trouble(one_line(error))  # one run's trouble is not the others'
     return None
+
+
+def forget_locks(out: Path) -> None:
+    """Removes the locks that killed commands left; those that are held stay, once orphans have had time to end."""
+    import time
+
+    from interp.writing import PATIENCE_SECONDS, AtWork, alone_in
+
+    until = time.monotonic() + PATIENCE_SECONDS  # for all together
+    for folder in out.glob(f".*{LOCKED}"):
+        with suppress(AtWork), alone_in(folder, patience=max(0.0, until - time.monotonic())):
+            pass
 
 
 def _train(out: Path, train: Train, options: dict) -> None:
@@ -200,6 +236,9 @@ def _battery(folder: Path, prompts: int) -> None:
     found = battery(run, default_lengths(run), seed=0, prompts=prompts, arms=ARMS)
     write_result(folder / STAGES["battery"], run, 0, {"battery": battery_to_json(found)}, indent=None)
 
+
+# Beside a run's folder while a stage of it is done, with the lock in it. The same for all stages: they need each other.
+LOCKED = ".locked"
 
 # A stage is done when its file is there; files are written whole or not at all, training's last.
 STAGES = {

@@ -14,6 +14,7 @@ LENGTHS = (10, 20, 30, 40, 60)
 METRICS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
 BENCHMARK = Path(__file__).parent / "benchmarks" / "results" / "patching.json"
 EDGES = BENCHMARK.with_name("edges.json")
+SCALING = BENCHMARK.with_name("scaling.json")
 CALIBRATION = Path(__file__).parent / "results" / "calibration.json"
 # Lengths of the table of all configurations, by task: the longest trained, and past it.
 ZOO_LENGTHS = {"parity": (20, 30, 40, 60), "addition": (10, 12, 14)}
@@ -62,6 +63,17 @@ def edges_table() -> str:
         )  # fmt: skip
         rows.append(cells)
     return _markdown(head, rows)
+
+
+def scaling_table(path: Path = SCALING) -> str:
+    """What was measured on one device and what is estimated from it, from `benchmarks/results/scaling.json`."""
+    from experiments.benchmarks import showing
+
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    estimates = {"the grid": showing.estimated_grid, "one model": showing.estimated_parallel,
+                 "one model on GPUs, from its size alone": showing.estimated_links}  # fmt: skip
+    found = f"Measured:\n\n{_markdown(*showing.measured_steps(rows))}\n{showing.stage_words(rows)}\n"
+    return found + "".join(f"\nEstimated, {what}:\n\n{_markdown(*lay(rows))}" for what, lay in estimates.items())
 
 
 def circuit_table() -> str:
@@ -226,7 +238,7 @@ def _yes(met: bool | None) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "verdict": verdict_table, "calibration": calibration_table, "circuit": circuit_table, "accuracy": accuracy_table,
-    "speed": speed_table, "edges": edges_table,
+    "speed": speed_table, "edges": edges_table, "scaling": scaling_table,
 }  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +54,7 @@ class Verdict:
 
     def run(self) -> int:
         """Measures, decides, writes and prints; status 0 whatever the verdict is."""
-        from tqdm import tqdm
-
+        from experiments.progress import progress_bar
         from experiments.results import as_svg, check_seed, recalling, result_folder, work_folder, write_result
         from interp.writing import write_whole
         from probes import battery, verdict
@@ -70,11 +68,11 @@ class Verdict:
             check_target(target)
         folder = result_folder(runs[0], self.out)
         batteries, options = [], [self.prompts, self.seed, str(runs[0].format)]
-        with tqdm(unit="step", file=sys.stderr, disable=None) as bar, ExitStack() as kept:  # until it is written
+        with progress_bar(unit="step") as bar, ExitStack() as kept:  # until it is written
 
             def step(what: str) -> None:
-                bar.update()
                 bar.set_description(what)
+                bar.update()
 
             for run in runs:
                 recall = recalling(kept.enter_context(work_folder(folder, run, "verdict", options)))

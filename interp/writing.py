@@ -28,6 +28,10 @@ LOCK = "lock"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+class AtWork(ValueError):
+    """Another process is doing this; it may be waited for, or left to it."""
+
+
 def write_whole(path: Path, data: str | bytes) -> None:
     """Writes a file so that it is either the old one or the whole new one, never a part."""
     write_together([(path, data)])
@@ -97,12 +101,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[Path]:
+def alone_in(folder: Path, patience: float | None = None) -> Iterator[Path]:
     """Makes a working folder and keeps other processes out of it until the block ends, or this process does.
 
-    A folder with nothing in it but the lock is removed at the end. Raises `ValueError` where another is at work.
+    A folder with nothing in it but the lock is removed at the end. Raises `AtWork` where another is at work, and still
+    is after so many seconds; default those that orphans of a killed command may take to end.
     """
-    handle = _lock(folder)
+    handle = _lock(folder, PATIENCE_SECONDS if patience is None else patience)
     try:
         yield folder
     finally:
@@ -191,8 +196,8 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _lock(folder: Path) -> int:
-    until = time.monotonic() + PATIENCE_SECONDS
+def _lock(folder: Path, patience: float) -> int:
+    until = time.monotonic() + patience
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -203,6 +208,6 @@ def _lock(folder: Path) -> int:
             return handle
         os.close(handle)
         if mine is False and time.monotonic() > until:
-            raise ValueError(f"another process is at work in {folder}; wait for it, or end it")
+            raise AtWork(f"another process is at work in {folder}; wait for it, or end it")
         if mine is False:
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""What does one step of a recipe teach? The loss of its parts, and their gradients."""
+"""What does one step of a recipe teach? The loss of its parts, their gradients, and the step that they make."""
 
 from __future__ import annotations
 
@@ -12,6 +12,22 @@ from torch import Tensor
 
 from experiments.training.recipe import Part, Pretrained, Recipe
 from interp.tasks import Batch
+
+
+def optimizer_of(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser of a recipe's weights."""
+    return torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+
+
+def take_step(
+    accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe, step: int, found: list[Part]
+) -> dict[str, float]:  # fmt: skip
+    """One whole optimiser step on its parts; the loss of each, in nats a predicted token."""
+    losses = add_gradients(accelerator, model, recipe, step, found)
+    accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    return losses
 
 
 def add_gradients(

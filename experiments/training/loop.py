@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from tqdm import tqdm
 
+from experiments.progress import progress_bar
 from experiments.provenance import provenance_record
 from experiments.training.checkpoint import load_checkpoint, save_checkpoint
-from experiments.training.gradients import add_gradients
+from experiments.training.gradients import optimizer_of, take_step
 from experiments.training.recipe import Recipe, parts
 from experiments.training.standing import accuracies_of, beginning, check_batches, outcome_of
 from interp.models import read_json, save_run
@@ -66,9 +65,7 @@ def _train(
     model, tokenizer, vocabulary = beginning(recipe)
     checks = check_batches(recipe, vocabulary)
     parts_of = partial(parts, recipe, process=accelerator.process_index, vocabulary=vocabulary)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
-    )
+    optimizer = optimizer_of(model, recipe)
     if accelerator.is_main_process:
         until_done.enter_context(alone_in(work))  # only now: a recipe that cannot be built leaves nothing behind
         if final.exists():
@@ -85,18 +82,14 @@ def _train(
     sums: dict[str, list[float]] = {}
     began = saved = time.monotonic()
     before, saving = state["seconds"], 0.0
-    bar = tqdm(
-        total=recipe.steps, initial=state["step"], desc=recipe.name, unit="step", file=sys.stderr,
-        disable=None if accelerator.is_main_process else True,
+    bar = progress_bar(
+        total=recipe.steps, initial=state["step"], desc=recipe.name, unit="step", shown=accelerator.is_main_process
     )  # fmt: skip
     step = state["step"]
     while step < min(recipe.steps, state["cooldown_from"] + recipe.cooldown):
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * _schedule(recipe, state["cooldown_from"], step)
-        losses = add_gradients(accelerator, wrapped, recipe, step, parts_of(step))
-        accelerator.clip_grad_norm_(wrapped.parameters(), recipe.clip)
-        optimizer.step()
-        optimizer.zero_grad()
+        losses = take_step(accelerator, wrapped, optimizer, recipe, step, parts_of(step))
         step += 1
         bar.update()
         for name, loss in losses.items():

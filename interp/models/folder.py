@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from interp.models.checking import Held, check_config, check_folder, check_sizes, headers, read_json
+from interp.models.hub import folder_of
 from interp.tasks.limits import MOST_POSITIONS, shown
 from interp.writing import whole_folder
 
@@ -76,15 +77,14 @@ def read_record(folder: Path) -> dict | None:
 
 def load_tokenizer(source: str) -> Tokenizer:
     """The tokenizer of a folder or of a hub name. Raises `ValueError` where there is none."""
-    folder = Path(source)
-    if folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES):
+    folder = _folder_of(source, "tokenizer")
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
         raise ValueError(f"no tokenizer can be loaded from {source}: it has none of {', '.join(TOKENIZER_FILES)}")
-    if folder.is_dir():
-        check_folder(folder)
+    check_folder(folder)
     try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except _BAD_FILES as error:
-        raise ValueError(f"no tokenizer can be loaded from {source}: {_reason(source, error)}") from error
+        raise ValueError(f"no tokenizer can be loaded from {source}: {_one_line(error)}") from error
 
 
 def load_raw(source: str) -> PreTrainedModel:
@@ -94,19 +94,16 @@ def load_raw(source: str) -> PreTrainedModel:
     foreign (names or shapes that the architecture does not have) or not finite; Hugging Face alone would
     fill the gaps with random numbers and go on. Raises it too for a model that reads later tokens (BERT).
     """
-    folder, there = Path(source), None
-    if folder.is_dir():
-        there = _weights_in(folder)
+    folder = _folder_of(source, "model")
+    there = _weights_in(folder)
     try:
-        if there is not None:
-            check_config(folder)
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        check_config(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise ValueError(f"{config.model_type!r} is not a causal language model")
-        if there is not None:
-            check_sizes(config, there)
+        check_sizes(config, there)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
+            folder,
             config=config,
             attn_implementation="eager",
             use_safetensors=True,
@@ -117,7 +114,7 @@ def load_raw(source: str) -> PreTrainedModel:
     except _BAD_FILES as error:
         if "ignore_mismatched_sizes" in str(error):  # names a report that went elsewhere
             raise ValueError(f"the weights in {source} have other shapes than in its config.json") from error
-        raise ValueError(f"no model can be loaded from {source}: {_reason(source, error)}") from error
+        raise ValueError(f"no model can be loaded from {source}: {_one_line(error)}") from error
     if keys := sorted(map(str, info["missing_keys"])):
         raise ValueError(f"the weights in {source} lack {len(keys)} tensors, such as {keys[0]}")
     if keys := sorted(map(str, info["unexpected_keys"])):
@@ -133,7 +130,7 @@ def load_raw(source: str) -> PreTrainedModel:
         causal = _is_causal(model)
         _runs_with_cache(model)
     except Exception as error:  # sizes that fit the file and not each other
-        raise ValueError(f"the model in {source} does not run: {_reason(source, error)}") from error
+        raise ValueError(f"the model in {source} does not run: {_one_line(error)}") from error
     if not causal:
         raise ValueError(f"{source} is not a causal language model: {type(model).__name__} looks ahead")
     return model
@@ -167,8 +164,11 @@ def _weights_in(folder: Path) -> dict[str, Held]:
     return headers(folder)
 
 
-def _reason(source: str, error: BaseException) -> str:
-    return _one_line(error) if Path(source).exists() else f"there is no such folder; {_one_line(error)}"
+def _folder_of(source: str, what: str) -> Path:
+    try:
+        return folder_of(source, weights=what == "model")
+    except ValueError as error:
+        raise ValueError(f"no {what} can be loaded from {source}: {_one_line(error)}") from error
 
 
 def _one_line(error: BaseException) -> str:

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from experiments import calibrate
+from experiments.calibrate import Calibrate
 from experiments.cli import main
+from interp import writing
 from probes.calibrating import TUNED_ON, planted_roles, tally
+from tests.experiments.test_sweep import another_at
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +37,19 @@ def test_cases_are_judged_once_and_counted(capsys):
     assert main([*ARGV, "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
     assert table["rates"]["wrong confident label"]["hits"] == 1
+
+
+def test_a_second_one_is_refused_until_the_first_has_died(monkeypatch, capsys):
+    monkeypatch.setattr(writing, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(Calibrate, "_table", lambda self, folder, names: {})
+    monkeypatch.setattr(calibrate, "_report", lambda table: None)
+    with another_at(Path("cal/.calibrate")):
+        assert main(ARGV) == 2
+        assert capsys.readouterr().err.splitlines() == [
+            "mnemoscope calibrate: another process is at work in cal/.calibrate; wait for it, or end it"
+        ]
+    assert main(ARGV) == 0
+    assert not list(Path("cal").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """The command line, in process: what works, and what bad input gets."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,3 +142,49 @@ def test_loading_by_name_folder_and_with_another_format():
     assert (run.name, str(run.format), run.family) == (DEFAULT, "parity-aligned", "alibi")
     other = load(SHIPPED / DEFAULT, "parity-constant")
     assert other.sample(1, 2, 0).text().startswith(">>> #")
+
+
+def piped(tmp_path: Path, *argv: str, out: str | None = None) -> tuple[int, str]:
+    """A verb whose reader has gone before it prints, or that prints into a file: its status, and its complaints."""
+    receive, send = os.pipe()
+    os.close(receive)
+    handle = send if out is None else os.open(out, os.O_WRONLY)
+    command = [sys.executable, "-m", "experiments.cli", *argv]
+    done = subprocess.run(command, stdout=handle, stderr=subprocess.PIPE, text=True, timeout=120, cwd=tmp_path,
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})  # fmt: skip
+    for opened in {send, handle}:
+        os.close(opened)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("argv", [["sweep", "--help"], ["sweep", "--dry-run"], ["patch", DEFAULT, "--dry-run"]])
+def test_a_reader_that_has_gone_ends_it_without_a_word(argv, tmp_path):
+    assert piped(tmp_path, *argv) == (141, "")
+
+
+def test_a_table_whose_reader_has_gone_too(tmp_path):
+    argv = ["evaluate", DEFAULT, "--lengths", "3", "--offset-lengths", "--prompts", "2", "--out", "here"]
+    assert piped(tmp_path, *argv) == (141, "")
+    assert (tmp_path / "here" / "evaluation.json").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+@pytest.mark.parametrize("argv", [["sweep", "--help"], ["sweep", "--dry-run"]])
+def test_output_into_a_full_disk_is_one_line(argv, tmp_path):
+    status, err = piped(tmp_path, *argv, out="/dev/full")
+    assert status == 2
+    assert "no space left" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_hub_name_with_a_bad_config_gets_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    there = tmp_path / "models--owner--model"
+    snapshot = shutil.copytree(SHIPPED / DEFAULT, there / "snapshots" / ("0" * 40))
+    (there / "refs").mkdir()
+    (there / "refs" / "main").write_text("0" * 40)
+    config = json.loads((snapshot / "config.json").read_text())
+    (snapshot / "config.json").write_text(json.dumps({**config, "n_layer": 10**9}))
+    line = refused(capsys, "verdict", "owner/model", "--format", "parity-aligned", "--lengths", "5")
+    assert "at most 4096 are read" in line
+    assert "owner/model" in line

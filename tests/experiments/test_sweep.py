@@ -1,11 +1,23 @@
 """`mnemoscope sweep`: what is missing is done, what is there is left, what fails is named."""
 
 import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from experiments import sweep
 from experiments.cli import main
+from experiments.jobs import Job
+from experiments.sweep import do_stage, forget_locks, name_of
+from experiments.train import Train
+from interp import writing
+from interp.writing import alone_in
 
 SMALL = ["sweep", "--groups", "gaps", "--seeds", "2", "--stages", "train", "--steps", "1", "--out", "zoo"]
 
@@ -66,3 +78,115 @@ def test_bad_input_gets_one_line(argv, words, capsys):
     assert words in err
     assert len(err.splitlines()) == 1
     assert not Path("mnemoscope-out").exists()
+
+
+TRAIN = Train("parity-gap1-alibi", 2)
+OPTIONS = {"precision": None, "steps": None, "prompts": 24}
+LOCK = f".{name_of(TRAIN)}.locked"
+
+
+@contextmanager
+def another_at(folder: Path) -> Iterator[int]:
+    """Another process at work in a folder, until the block ends or it is killed."""
+    receive, send = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            with alone_in(folder):
+                os.write(send, b"x")
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.read(receive, 1)
+    for handle in (receive, send):
+        os.close(handle)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list[Path]:
+    """Stands for the battery: the folders that it was asked of."""
+    asked: list[Path] = []
+
+    def battery(folder: Path, prompts: int) -> None:
+        asked.append(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "battery.json").write_text("{}")
+
+    monkeypatch.setattr(sweep, "_battery", battery)
+    monkeypatch.setattr(writing, "PATIENCE_SECONDS", 0.2)
+    return asked
+
+
+def test_what_another_process_is_at_is_left_to_it(measured):
+    zoo = Path("zoo")
+    with another_at(zoo / LOCK):
+        trouble = do_stage(zoo, TRAIN, OPTIONS, ["battery"])
+        assert trouble is not None
+        assert trouble.another
+        assert "another process is at work in" in trouble.words
+        forget_locks(zoo)
+        assert (zoo / LOCK / "lock").exists()  # held
+    assert not measured
+    assert (zoo / LOCK / "lock").exists()  # a killed process leaves the file, and nobody's lock on it
+    assert do_stage(zoo, TRAIN, OPTIONS, ["battery"]) is None
+    assert len(measured) == 1
+    assert do_stage(zoo, TRAIN, OPTIONS, ["battery"]) is None  # done since the list of what is missing was made
+    assert len(measured) == 1
+    assert sorted(p.name for p in zoo.iterdir()) == [name_of(TRAIN)]
+
+
+def test_locks_that_killed_commands_left_are_forgotten():
+    with another_at(Path("zoo") / LOCK):
+        pass
+    forget_locks(Path("zoo"))
+    assert not list(Path("zoo").iterdir())
+
+
+class Here:
+    """An engine without processes."""
+
+    workers = 1
+
+    def submit(self, job: Job) -> Callable[[], Any]:
+        return partial(job.work, *job.args)
+
+    def wait(self, handles: list[Any]) -> list[Any]:
+        return handles
+
+    def result(self, handle: Callable[[], Any]) -> Any:
+        return handle()
+
+    def stop(self, at_once: bool) -> None:
+        pass
+
+
+def test_the_verb_does_the_rest_and_names_what_is_left(measured, monkeypatch, capsys):
+    monkeypatch.setattr(sweep.Sweep, "_engine", lambda self: Here())
+    zoo, argv = Path("zoo"), ["battery" if a == "train" else a for a in SMALL]
+    with another_at(zoo / LOCK):
+        assert main(argv) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(measured) == 3
+    assert said[-1].startswith(f"LEFT to another process: {name_of(TRAIN)}: another process is at work in")
+    assert main(argv) == 0
+    assert len(measured) == 4
+    assert not list(zoo.glob(".*"))
+
+
+def test_what_another_has_finished_by_the_end_is_not_missing(measured, monkeypatch, capsys):
+    monkeypatch.setattr(sweep.Sweep, "_engine", lambda self: Here())
+    real, other = sweep._battery, Path("zoo").resolve() / name_of(TRAIN)
+
+    def battery(folder: Path, prompts: int) -> None:
+        real(folder, prompts)
+        real(other, prompts)  # meanwhile
+
+    monkeypatch.setattr(sweep, "_battery", battery)
+    argv = ["battery" if a == "train" else a for a in SMALL]
+    with another_at(Path("zoo") / LOCK):
+        assert main(argv) == 0
+    assert "LEFT" not in capsys.readouterr().err

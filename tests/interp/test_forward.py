@@ -138,13 +138,15 @@ def test_readout_keeps_the_likeliest_token_and_the_output_symbols(fmt: str, mode
 
 
 @pytest.mark.parametrize(("rows", "sizes"), [(0, [1] * 5), (3, [3, 2]), (9, [5])])
-def test_a_large_vocabulary_makes_chunks_smaller(
+def test_a_small_budget_makes_chunks_smaller(
     rows: int, sizes: list[int], model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ):
-    batch = sample("parity-aligned", 5, 4, seed=0)
+    """What a prompt takes: the logits that are read, and inside of a layer the MLP and the attention."""
+    batch, config = sample("parity-aligned", 5, 4, seed=0), model.config
     at = batch.predicted()
     whole = readout(model, batch, at)
-    monkeypatch.setattr(forward, "numbers", lambda share: rows * len(at) * 416)
+    inside = batch.n_pos * (24 * config.hidden_size + 4 * config.num_attention_heads * batch.n_pos)
+    monkeypatch.setattr(forward, "numbers", lambda share: rows * (len(at) * config.vocab_size + inside))
     calls = count_calls(monkeypatch, model)
     found = readout(model, batch, at)
     assert calls == sizes

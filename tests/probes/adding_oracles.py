@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from interp.tasks import Batch, Role
+from tests.probes.oracle_models import config_of
 
 
 class AddingOracle:
@@ -20,7 +21,7 @@ class AddingOracle:
     def __init__(self, layout: Batch, share: float, margin: float = 3.0):
         self.layout, self.share, self.margin = layout, share, margin
         self.vocab = max(layout.vocabulary.ids.values()) + 1
-        self.config = SimpleNamespace(vocab_size=self.vocab)
+        self.config = config_of(self.vocab)
         self.device = torch.device("cpu")
 
     def __call__(self, tokens: Tensor, use_cache: bool, logits_to_keep: Tensor) -> SimpleNamespace:

@@ -26,6 +26,11 @@ LENGTH, PROMPTS = 10, 75
 SHARES = {"mixture": 0.5, "A1 + unused": 0.5, "placeholder + unused": 0.5}
 
 
+def config_of(vocab: int) -> SimpleNamespace:
+    """What `interp.forward` reads of a model's config."""
+    return SimpleNamespace(vocab_size=vocab, hidden_size=1, num_attention_heads=1, num_hidden_layers=1)
+
+
 class OracleModel:
     """Answers parity by `address` (the label at the output step), by `index`, or by a mixture of both.
 
@@ -42,7 +47,7 @@ class OracleModel:
         self.layout, self.share, self.offset, self.noise = layout, share, offset, noise
         self.margin, self.stored = margin, stored
         self.vocab = max(layout.vocabulary.ids.values()) + 1
-        self.config = SimpleNamespace(vocab_size=self.vocab)
+        self.config = config_of(self.vocab)
         self.device = torch.device("cpu")
 
     def __call__(self, tokens: Tensor, use_cache: bool, logits_to_keep: Tensor) -> SimpleNamespace:

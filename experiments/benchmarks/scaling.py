@@ -1,0 +1,223 @@
+"""What does a training step, and a run of the grid, take on one device? The numbers that more devices multiply."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import mean, median
+from typing import TYPE_CHECKING, Any
+
+from experiments.jobs import Job, finished
+from experiments.provenance import provenance_record
+
+if TYPE_CHECKING:
+    from experiments.training.recipe import Recipe
+
+# A grid's run; its stages are timed on the shipped one, of a format that takes every arm.
+NAME, SHIPPED_SEED = "parity-aligned-alibi", 1
+ZOO_SHAPE = (3, 128, 8)
+STAGES = ("evaluate", "transfer", "battery")
+# Bytes that a GPU must have for BLOOM-560M's weights, gradients, moments and activations in float32.
+ROOM_FOR_BLOOM = 40 * 2**30
+PATIENCE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class StepCase:
+    """One row: optimiser steps of the zoo's recipe, by some runs at once on one device, a process each.
+
+    `moments` steps spread evenly over the recipe are timed: lengths grow with it.
+    """
+
+    device: str
+    n_layers: int = 3
+    d_model: int = 128
+    n_heads: int = 8
+    precision: str = "no"
+    runs: int = 1
+    moments: int = 12
+    vocabulary: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What the row is called."""
+        return f"{self.device}-step-{self.n_layers}x{self.d_model}-{_words(self.precision)}-runs{self.runs}"
+
+    @property
+    def is_zoo(self) -> bool:
+        """Whether the grid's models have this shape."""
+        return (self.n_layers, self.d_model, self.n_heads) == ZOO_SHAPE
+
+
+@dataclass(frozen=True)
+class StageCase:
+    """One row: what a sweep does with a run once it is trained. It computes on the CPU, whatever trained the run."""
+
+    prompts: int = 128
+
+    @property
+    def name(self) -> str:
+        """What the row is called."""
+        return f"stages-{self.prompts}"
+
+
+def cases_of(device: str) -> tuple[StepCase | StageCase, ...]:
+    """What is measured on a device. Raises `ValueError` for one that is not there."""
+    import torch
+
+    zoo = [StepCase(device, precision=p) for p in ("no", "bf16")]
+    if device == "cpu":
+        return (*zoo, StepCase(device, runs=2), StepCase(device, 12, 768, 12, moments=2), StageCase())
+    if not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: this machine has no such device; leave it out, or say cpu")
+    large = [StepCase(device, 12, 768, 12, precision=p) for p in ("no", "bf16")]
+    if torch.cuda.get_device_properties(0).total_memory >= ROOM_FOR_BLOOM:
+        large.append(StepCase(device, 24, 1024, 16, "bf16", vocabulary=250_880))
+    shared = [StepCase(device, precision="bf16", runs=runs) for runs in (4, 8)]
+    return (*zoo, *shared, *large, StageCase())
+
+
+def run_case(case: StepCase | StageCase, rounds: int) -> dict:
+    """The row of a case: medians over rounds, in processes of one CPU thread each.
+
+    "busy" is how many processes wanted a CPU as it began (the load average of a minute): times beside other
+    work are longer than alone. Rows of several machines stand in one file, so each says what made it.
+    """
+    busy = {"busy": round(os.getloadavg()[0], 1), "provenance": provenance_record()}
+    if isinstance(case, StageCase):
+        ((_, seconds),) = finished([Job(case.name, timed_stages, (case.prompts,))], workers=1)
+        return {"case": asdict(case), "seconds": seconds, "device": device_name("cpu"), "rounds": 1, **busy}
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [Job(f"{case.name} {k}", timed_steps, (case, rounds, k, folder)) for k in range(case.runs)]
+        found = [row for _, row in finished(jobs, workers=case.runs)]
+    ms, first = mean(row["ms_a_step"] for row in found), found[0]
+    return {
+        "case": asdict(case), **first, "ms_a_step": ms, "tokens_a_second": 1000 * case.runs * first["tokens"] / ms,
+        "flops_a_second": 1000 * case.runs * first["flops"] / ms, "rounds": rounds, **busy,
+    }  # fmt: skip
+
+
+def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
+    """One process of a case: the recipe's own steps, once to count FLOPs, then timed; all processes begin together."""
+    from accelerate import Accelerator
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from experiments.cli import quiet
+    from experiments.training.gradients import optimizer_of, take_step
+    from experiments.training.loop import CHECK_EVERY
+    from experiments.training.recipe import parts
+    from experiments.training.standing import accuracies_of, check_batches
+    from interp.models import ModelConfig, build_model
+    from interp.tasks import house_vocabulary
+
+    quiet()
+    recipe, vocabulary = recipe_of(case), house_vocabulary()
+    accelerator = Accelerator(mixed_precision=case.precision, cpu=case.device == "cpu")
+    assert isinstance(recipe.model, ModelConfig), "the zoo's models are trained from scratch"
+    model: Any = build_model(recipe.model, case.vocabulary or len(vocabulary.ids), recipe.seed + process)
+    model, optimizer = accelerator.prepare(model, optimizer_of(model, recipe))
+    data = {step: parts(recipe, step, process) for step in moments_of(recipe.steps, case.moments)}
+
+    def step(at: int) -> None:
+        take_step(accelerator, model, optimizer, recipe, at, data[at])
+
+    counter = FlopCounterMode(display=False)
+    with counter:
+        for at in data:
+            step(at)
+    together(Path(folder), process, case.runs)
+    times: dict[int, list[float]] = {at: [] for at in data}
+    for _ in range(rounds):
+        for at, found in times.items():
+            found.append(1000 * seconds_of(lambda at=at: step(at), case.device))
+    tokens = [sum(part.batch.tokens.numel() for part in found) for found in data.values()]
+    row = {
+        "ms_a_step": mean(median(found) for found in times.values()), "tokens": mean(tokens),
+        "flops": counter.get_total_flops() / len(data), "steps": recipe.steps, "device": device_name(case.device),
+        "gradient_bytes": sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad),
+    }  # fmt: skip
+    if case.is_zoo:  # what the loop does beside its steps
+        checks = check_batches(recipe, vocabulary)
+        found = [seconds_of(lambda: accuracies_of(model, checks), case.device) for _ in range(rounds)]
+        row |= {"ms_a_check": 1000 * median(found), "steps_a_check": CHECK_EVERY}
+    return row
+
+
+def timed_stages(prompts: int) -> dict[str, float]:
+    """Seconds of each stage that a sweep does after training, on the shipped run; in a process alone, once."""
+    from experiments.names import SHIPPED
+    from experiments.sweep import do_stage, name_of
+    from experiments.train import Train
+
+    train, seconds = Train(NAME, SHIPPED_SEED), {}
+    with tempfile.TemporaryDirectory() as out:
+        files = shutil.ignore_patterns("evaluation.json", "transfer.json", "battery.json", "*.parquet", "*.svg")
+        shutil.copytree(SHIPPED / NAME, Path(out) / name_of(train), ignore=files)
+        for stage in STAGES:
+            began = time.perf_counter()
+            if error := do_stage(Path(out), train, {"prompts": prompts}, [stage]):
+                raise ValueError(f"{stage}: {error.words}")
+            seconds[stage] = time.perf_counter() - began
+    return seconds
+
+
+def seconds_of_run(step: dict, stages: dict | None) -> float:
+    """A whole run of the grid from two rows: every step of the recipe, a check each so many, then the stages."""
+    a_check = step["ms_a_check"] / step["steps_a_check"]
+    after = sum(stages["seconds"].values()) if stages else 0.0
+    return step["steps"] * (step["ms_a_step"] + a_check) / 1000 + after
+
+
+def recipe_of(case: StepCase) -> Recipe:
+    """The grid's recipe, for a model of the case's shape."""
+    from experiments.train import Train
+
+    recipe = Train(NAME).recipe()
+    shape = {"n_layers": case.n_layers, "d_model": case.d_model, "n_heads": case.n_heads}
+    return replace(recipe, model=replace(recipe.model, **shape))
+
+
+def moments_of(steps: int, count: int) -> list[int]:
+    """Steps spread evenly over a training: the middles of so many equal parts.
+
+    >>> moments_of(3000, 3)
+    [500, 1500, 2500]
+    """
+    return sorted({(2 * k + 1) * steps // (2 * count) for k in range(count)})
+
+
+def together(folder: Path, process: int, count: int) -> None:
+    """Returns once so many processes have come here."""
+    (folder / str(process)).touch()
+    until = time.monotonic() + PATIENCE_SECONDS
+    while len(list(folder.iterdir())) < count:
+        if time.monotonic() > until:
+            raise ValueError(f"only {len(list(folder.iterdir()))} of {count} processes began; is there memory for all?")
+        time.sleep(0.01)
+
+
+def seconds_of(work: Callable[[], Any], device: str) -> float:
+    """How long some work takes, to the end of what it left a GPU to do."""
+    import torch
+
+    began = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def device_name(device: str) -> str:
+    """What a device is called in a table."""
+    import torch
+
+    return f"CPU, {os.cpu_count()} cores" if device == "cpu" else torch.cuda.get_device_name()
+
+
+def _words(precision: str) -> str:
+    return "float32" if precision == "no" else precision
