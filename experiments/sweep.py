@@ -226,15 +226,16 @@ def _transfer(folder: Path, prompts: int) -> None:
 def _battery(folder: Path, prompts: int) -> None:
     """Measures every arm at a trained length and past it; a format without labels gets its competence alone."""
     from experiments import load
-    from experiments.results import write_result
+    from experiments.results import recalling, work_folder, write_result
     from experiments.verdict import default_lengths
     from probes import battery
     from probes.arms import ARMS
     from probes.keeping import battery_to_json
 
     run: Run = load(folder)
-    found = battery(run, default_lengths(run), seed=0, prompts=prompts, arms=ARMS)
-    write_result(folder / STAGES["battery"], run, 0, {"battery": battery_to_json(found)}, indent=None)
+    with work_folder(folder, run, "battery", [prompts]) as work:
+        found = battery(run, default_lengths(run), seed=0, prompts=prompts, arms=ARMS, recall=recalling(work))
+        write_result(folder / STAGES["battery"], run, 0, {"battery": battery_to_json(found)}, indent=None)
 
 
 # Beside a run's folder while a stage of it is done, with the lock in it. The same for all stages: they need each other.
