@@ -1,4 +1,4 @@
-"""`mnemoscope bench`: patching and edge attribution against TransformerLens, side by side in one run."""
+"""`mnemoscope bench`: how fast, how large and how exact? Patching and edges are timed beside TransformerLens's."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Bench:
     """Time edge attribution instead, against TransformerLens's `attribution_patch`."""
     peak: bool = False
     """Measure instead how much memory capture, patching and the verdict take, for 10, 100 and 1,000 prompts."""
+    drift: bool = False
+    """Measure instead how far numbers of shipped runs move between 1 thread and 2, and float32 and float64."""
     bloom: bool = False
     """Run BLOOM-560M's shape (24 layers, d=1024, 250,880 tokens, random weights) instead: takes 6 GiB."""
     out: Path = Path("mnemoscope-out")
@@ -39,24 +41,25 @@ class Bench:
         import torch
         from tqdm import tqdm
 
-        from experiments.benchmarks import edges, memory, patching
+        from experiments.benchmarks import drift, edges, memory, patching
         from experiments.provenance import provenance_record
+        from experiments.reading import read_rows
         from experiments.results import check_workers, writable_folder
         from interp.writing import write_whole
 
         if self.rounds < 1:
             raise ValueError(f"--rounds must be at least 1; got {self.rounds}")
         check_workers("threads", self.threads)
-        if self.edges + self.bloom + self.peak > 1:
-            raise ValueError("--edges, --peak and --bloom are different benchmarks; run one after the other")
-        default = edges.DEFAULT if self.edges else memory.DEFAULT if self.peak else patching.DEFAULT
+        if self.edges + self.bloom + self.peak + self.drift > 1:
+            raise ValueError("--edges, --peak, --drift and --bloom are different benchmarks; run one after the other")
+        kind = "edges" if self.edges else "memory" if self.peak else "drift" if self.drift else "patching"
+        default = {"edges": edges, "memory": memory, "drift": drift, "patching": patching}[kind].DEFAULT
         cases = [patching.BLOOM_560M] if self.bloom else [c for c in default if self.only in c.name]
         if not cases:
             raise ValueError(f"no case contains {self.only!r}; cases are {', '.join(c.name for c in default)}")
         torch.set_num_threads(self.threads)
-        kind = "edges" if self.edges else "memory" if self.peak else "patching"
         path = writable_folder(self.out) / f"{kind}.json"
-        rows = _earlier(path) if path.exists() else {}
+        rows = read_rows(path) if path.exists() else {}
         bar = tqdm(cases, file=sys.stderr, disable=None)
         for case in bar:
             bar.set_description(case.name)
@@ -65,20 +68,20 @@ class Bench:
                     rows[case.name] = edges.run_case(case, self.rounds)
                 case memory.MemoryCase():
                     rows[case.name] = memory.run_case(case)
+                case drift.DriftCase():
+                    rows[case.name] = drift.run_case(case)
                 case _:
                     rows[case.name] = patching.run_case(case, self.rounds)
-            data = {"provenance": provenance_record(), "rows": rows}
+            made = provenance_record()
+            rows[case.name]["provenance"] = made  # rows of earlier commands keep theirs
+            data = {"provenance": made, "rows": rows}
             write_whole(path, json.dumps(data, indent=1) + "\n")
         if self.json:
             print(json.dumps({c.name: rows[c.name] for c in cases}))
             return 0
         shown = [(c.name, rows[c.name]) for c in cases]
-        if self.edges:
-            self.show_edges(shown)
-        elif self.peak:
-            self.show_peaks(shown)
-        else:
-            self.show(shown)
+        by_kind = {"edges": self.show_edges, "memory": self.show_peaks, "drift": self.show_drift, "patching": self.show}
+        by_kind[kind](shown)
         print(path)
         return 0
 
@@ -116,12 +119,19 @@ class Bench:
         cells = [[n, str(r["prompts"]), str(r["budget_mib"]), f"{r['peak_mib']:.0f}"] for n, r in rows]
         print_table("MiB beyond what was held before", ["case", "prompts", "budget", "peak"], cells)
 
+    def show_drift(self, rows: list[tuple[str, dict]]) -> None:
+        """Prints the table of differences."""
+        from experiments.results import print_table
 
-def _earlier(path: Path) -> dict:
-    """The rows of an earlier result. Raises `ValueError` for another file of that name, which is left alone."""
-    from interp.models import read_json
-
-    found = read_json(path)
-    if not isinstance(found, dict) or not isinstance(found.get("rows"), dict):
-        raise ValueError(f"{path} is no result of this verb; move it, or choose another --out")
-    return found["rows"]
+        met = {True: "yes", False: "NO"}
+        cells = []
+        for name, row in rows:
+            for pair, found in row["compared"].items():
+                for what, x in found.items():
+                    if what == "answers":
+                        off = ["-", f"{x['differ']} of {x['of']}", str(x["allowed"])]
+                    else:
+                        off = [f"{x['absolute']:.1e}", f"{x['relative']:.1e}", f"{x['allowed']:.1e}"]
+                    cells.append([name, pair, what, *off, met[x["met"]]])
+        columns = ["case", "compared", "what", "difference", "of the largest", "allowed", "met"]
+        print_table("largest differences", columns, cells)

@@ -17,6 +17,7 @@ from experiments.circuit import Circuit
 from experiments.evaluate import Evaluate
 from experiments.figures import Figures
 from experiments.patch import Patch
+from experiments.provenance import saying_versions
 from experiments.report import Report
 from experiments.sweep import Sweep
 from experiments.train import Train
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         quiet()
-        with passes_within(verb):
+        with passes_within(verb), saying_versions():
             return verb.run()
     except (ValueError, OSError) as error:
         print(f"mnemoscope {type(verb).__name__.lower()}: {one_line(error)}", file=sys.stderr)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.names import OUT
-from experiments.provenance import provenance_record
+from experiments.provenance import LIBRARIES, provenance_record
 from interp.models import Run
 from interp.writing import alone_in, is_full, write_together, write_whole
 
@@ -70,12 +70,15 @@ def weights_of(run: Run) -> str:
 
 @contextmanager
 def work_folder(folder: Path, run: Run, what: str, options: object) -> Iterator[Path]:
-    """Where unfinished work on a run is kept, in its folder of results: another one for other options or weights.
+    """Where unfinished work on a run is kept, in its folder of results: another one for other options, weights or
+    versions of the libraries.
 
     It is removed when the block ends well: only then is nothing lost with it. Raises `ValueError` where another
     process does the same work.
     """
-    key = hashlib.sha256(json.dumps([options, weights_of(run), run.source]).encode()).hexdigest()[:12]
+    versions = provenance_record()["versions"]
+    made = [options, weights_of(run), run.source, [versions[name] for name in ("mnemoscope", *LIBRARIES)]]
+    key = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:12]
     with alone_in(folder / f".{what}-{key}") as work:
         yield work
         shutil.rmtree(work)

@@ -66,7 +66,8 @@ def _logits(model: PreTrainedModel, batch: Batch, at: Tensor) -> Iterator[Float[
     keep = (at - 1).to(model.device)
     for start in range(0, len(batch), size):
         rows = batch.tokens[start : start + size].to(model.device)
-        logits = model(rows, use_cache=False, logits_to_keep=keep).logits.float()
+        logits = model(rows, use_cache=False, logits_to_keep=keep).logits
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if not torch.isfinite(logits).all():
             row = start + int((~torch.isfinite(logits)).flatten(1).any(1).nonzero()[0])
             raise ValueError(f"the model's logits hold NaN or infinity, first in prompt {row}: {batch.text(row)}")

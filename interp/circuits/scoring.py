@@ -130,7 +130,7 @@ def edge_scores(
                 for writers, layer, move in _moves(passing, given[0], difference):
                     values[:, :, writers] += _product(passing, difference[writers], pull.along(n, layer, move))
     values, (base, source) = values / len(tokens[0]), (totals / len(tokens[0])).tolist()
-    values = values.masked_fill(~graph.possible, 0.0).float()
+    values = values.masked_fill(~graph.possible, 0.0).to(torch.promote_types(passing.anatomy.dtype, torch.float32))
     details: dict = {} if method.startswith("eap") and "ig" not in method else {"n": n}
     if method == "eap-ig-inputs":
         details["gap"] = float(values[:, :, 0].double().sum() - (base - source))
