@@ -25,10 +25,10 @@ from probes import battery
 if TYPE_CHECKING:
     from interp.models import Run
 
-# How many passes, each off by `of_one_pass` at most, go into a quantity: a margin is the difference of two logits; the
-# effect of a patch that of two margins; gradient x input a margin forward and backward; an edge's score that, times the
-# difference of two runs; rho the ratio of two changes of the margin.
-PASSES = {"margins": 2, "patching": 4, "gradient x input": 4, "EAP-IG": 6, "rho": 8}
+# How many passes, each off by `of_one_pass` at most, go into a quantity: a margin is the difference of two logits, with
+# a patch or without; gradient x input a margin forward and backward; an edge's score that, times the difference of two
+# runs; rho the ratio of two changes of the margin.
+PASSES = {"margins": 2, "patched margins": 2, "gradient x input": 4, "EAP-IG": 6, "rho": 8}
 THREADS, WIDE = "2 threads against 1", "float32 against float64"
 # Arms of the battery whose numbers are rho, and the fewest prompts that it takes.
 ARMS, PROMPTS = ("M1", "M2", "M4", "M5"), 24
@@ -111,7 +111,7 @@ def measure(run: Run, length: int, prompts: int, seed: int = 0) -> Numbers:
     swept = patch(run.raw, clean, flipped, "resid_pre", logit_diff(clean, step))
     values = {
         "margins": seen.logits[..., 0] - seen.logits[..., 1],
-        "patching": swept.change,
+        "patched margins": swept.values,
         "gradient x input": gradient_x_input(run.raw, clean).values,
         "EAP-IG": edge_scores(run.raw, clean, redrawn, logit_diff(clean), "eap-ig-inputs", POINTS).values,
     }
