@@ -33,16 +33,17 @@ THREADS, WIDE = "2 threads against 1", "float32 against float64"
 # Arms of the battery whose numbers are rho, and the fewest prompts that it takes.
 ARMS, PROMPTS = ("M1", "M2", "M4", "M5"), 24
 # Points of integrated gradients, and prompts whose answers are read for each one that is patched.
-POINTS, READ = 8, 4
+POINTS, READ = 8, 8
 
 
 @dataclass(frozen=True)
 class DriftCase:
-    """One row: a run, posed prompts of a length."""
+    """One row: a run posed prompts of a length, and those of `rho_at` by the battery (None: not), which costs most."""
 
     run: str
     length: int
-    prompts: int = 16
+    rho_at: int | None = None
+    prompts: int = 8
 
     @property
     def name(self) -> str:
@@ -52,9 +53,9 @@ class DriftCase:
 
 # A trained length, and past it.
 DEFAULT = tuple(
-    DriftCase(run, length)
+    DriftCase(run, length, rho_at)
     for run in ("parity-aligned-alibi", "parity-scratchpad-alibi", "parity-aligned-alibi-seed3")
-    for length in (20, 40)
+    for length, rho_at in ((20, 8), (40, None))
 )
 
 
@@ -74,10 +75,10 @@ def run_case(case: DriftCase) -> dict:
     run = load(case.run)
     allowed = tolerances(run.raw)
     with threads(1):
-        base = measure(run, case.length, case.prompts)
-        wide = measure_wide(run, case.length, case.prompts)
+        base = measure(run, case.length, case.prompts, case.rho_at)
+        wide = measure_wide(run, case.length, case.prompts, case.rho_at)
     with threads(2):
-        other = measure(run, case.length, case.prompts)
+        other = measure(run, case.length, case.prompts, case.rho_at)
     compared = {THREADS: compare(other, base, allowed), WIDE: compare(base, wide, allowed)}
     return {"case": asdict(case), "compared": compared}
 
@@ -98,7 +99,7 @@ def tolerances(raw: Any) -> dict[str, float]:
     return {name: passes * of_one_pass(raw) for name, passes in PASSES.items()}
 
 
-def measure(run: Run, length: int, prompts: int, seed: int = 0) -> Numbers:
+def measure(run: Run, length: int, prompts: int, rho_at: int | None = None, seed: int = 0) -> Numbers:
     """The margins of every step, a sweep of patches, scores of edges, a map, and the battery's rho, of one seed.
 
     There is no rho of a format without labels, nor of a model whose margin is too small to be its unit.
@@ -115,16 +116,18 @@ def measure(run: Run, length: int, prompts: int, seed: int = 0) -> Numbers:
         "gradient x input": gradient_x_input(run.raw, clean).values,
         "EAP-IG": edge_scores(run.raw, clean, redrawn, logit_diff(clean), "eap-ig-inputs", POINTS).values,
     }
-    (found,) = battery(run, (length,), seed, PROMPTS, forced=True, arms=ARMS, competence=None).measured
-    rho = [e.value.value for e in found.evidence if e.quantity == "rho"]
-    return Numbers(values | ({"rho": torch.tensor(rho, dtype=torch.float64)} if rho else {}), seen.likeliest)
+    if rho_at is not None:
+        (found,) = battery(run, (rho_at,), seed, PROMPTS, forced=True, arms=ARMS, competence=None).measured
+        if rho := [e.value.value for e in found.evidence if e.quantity == "rho"]:
+            values["rho"] = torch.tensor(rho, dtype=torch.float64)
+    return Numbers(values, seen.likeliest)
 
 
-def measure_wide(run: Run, length: int, prompts: int, seed: int = 0) -> Numbers:
+def measure_wide(run: Run, length: int, prompts: int, rho_at: int | None = None, seed: int = 0) -> Numbers:
     """As `measure`, in float64 from end to end."""
     double: Any = copy.deepcopy(run.raw).double()
     with _WideSoftmax():
-        return measure(run_in_memory(run.name, double, run.format, run.vocabulary), length, prompts, seed)
+        return measure(run_in_memory(run.name, double, run.format, run.vocabulary), length, prompts, rho_at, seed)
 
 
 def compare(found: Numbers, reference: Numbers, allowed: dict[str, float]) -> dict[str, dict]:

@@ -47,9 +47,9 @@ def test_the_same_seed_gives_the_same_numbers(family):
 
 def test_the_battery_gives_the_same_rho(planted):
     with threads(1):
-        one, wide = measure(planted, LENGTH, PROMPTS), measure_wide(planted, LENGTH, PROMPTS)
+        one, wide = measure(planted, LENGTH, PROMPTS, LENGTH), measure_wide(planted, LENGTH, PROMPTS, LENGTH)
     with threads(2):
-        two = measure(planted, LENGTH, PROMPTS)
+        two = measure(planted, LENGTH, PROMPTS, LENGTH)
     assert len(one.values["rho"]) > 10
     assert float(one.values["rho"].max()) > 0.9
     for found, reference in ((two, one), (one, wide)):
@@ -79,8 +79,9 @@ def test_a_weight_that_is_off_is_seen(size):
 
 
 def test_numbers_of_two_kinds_are_not_compared(planted):
+    found, other = measure(planted, LENGTH, PROMPTS, LENGTH), measure(tiny("alibi"), LENGTH, PROMPTS)
     with pytest.raises(ValueError, match="one has margins"):
-        compare(measure(planted, LENGTH, PROMPTS), measure(tiny("alibi"), LENGTH, PROMPTS), tolerances(planted.raw))
+        compare(found, other, tolerances(planted.raw))
 
 
 def test_answers_that_differ_are_counted():
@@ -91,7 +92,7 @@ def test_answers_that_differ_are_counted():
 
 
 def test_the_verb_writes_a_row_and_the_table_shows_it(tmp_path, monkeypatch, capsys):
-    case = DriftCase("tiny", LENGTH, PROMPTS)
+    case = DriftCase("tiny", LENGTH, None, PROMPTS)
     monkeypatch.setattr(drift, "DEFAULT", (case,))
     monkeypatch.setattr("experiments.load", lambda name: tiny("alibi"))
     threads_before = torch.get_num_threads()
