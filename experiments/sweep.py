@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -134,9 +135,11 @@ def name_of(train: Train) -> str:
 def do_stage(out: Path, train: Train, options: dict, lacking: list[str]) -> str | None:
     """Does the first of the stages that a run lacks; what went wrong, or None. Runs in a worker."""
     from experiments.cli import one_line, quiet
+    from experiments.provenance import OtherVersions
     from interp.writing import is_full
 
     quiet()
+    warnings.simplefilter("ignore", OtherVersions)  # the gathering says it of all runs at once
     work: dict[str, Callable[[], Any]] = {
         "train": partial(_train, out, train, options),
         "evaluate": partial(_evaluate, out / name_of(train)),
