@@ -69,6 +69,8 @@ def drift_table() -> str:
 
     Each cell is the difference relative to the largest value of its quantity, and in brackets as it is.
     """
+    if not DRIFT.is_file():
+        return "not built yet\n"
     rows, allowed = [], {}
     for row in read_rows(DRIFT).values():
         for pair, found in row["compared"].items():
