@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -261,7 +262,7 @@ def test_means_and_ratios_over_prompts():
 def test_no_arm_of_the_battery_makes_a_refusal_of_it(arm):
     """What cannot be tested is a reason and no error; what is no number is an error."""
     vocabulary = house_vocabulary()
-    model = built()
+    model: Any = built()
     run = run_in_memory("tiny", model, "parity-aligned", vocabulary)
 
     def broken(_, args, out):  # sound while competence is measured, which has 128 prompts
