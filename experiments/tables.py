@@ -76,7 +76,9 @@ def drift_table() -> str:
         for pair, found in row["compared"].items():
             *quantities, answers = found.items()
             allowed |= {name: x["allowed"] for name, x in quantities}
-            cells = {name: f"{x['relative']:.0e} ({x['absolute']:.0e})" for name, x in quantities}
+            cells = {
+                name: f"{x['relative']:.0e} ({x['absolute']:.0e})" if x["absolute"] else "0" for name, x in quantities
+            }
             kept = f"{answers[1]['differ']} of {answers[1]['of']}"
             met = _yes(all(x["met"] for x in found.values()))
             rows.append((row["case"]["run"], row["case"]["length"], pair, cells, kept, met))
