@@ -1,13 +1,11 @@
-"""`mnemoscope bench`: how fast is patching, side by side with others; what do memory and training take?"""
+"""`mnemoscope bench`: how fast, how large and how exact? Patching and edges are timed beside TransformerLens's."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-PEERS = ("transformer_lens", "hook loop", "nnsight")
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,8 @@ class Bench:
     """Time edge attribution instead, against TransformerLens's `attribution_patch`."""
     peak: bool = False
     """Measure instead how much memory capture, patching and the verdict take, for 10, 100 and 1,000 prompts."""
+    drift: bool = False
+    """Measure instead how far numbers of shipped runs move between 1 thread and 2, and float32 and float64."""
     scaling: bool = False
     """Measure instead what a training step and a run of the grid take, and estimate what 1, 8 and 64 devices buy."""
     device: Literal["cpu", "cuda"] | None = None
@@ -42,108 +42,77 @@ class Bench:
         """Runs the cases one by one; each is on disk as soon as it is done."""
         import torch
 
-        from experiments.benchmarks import edges, memory, patching, scaling
+        from experiments.benchmarks.printing import SHOWN
         from experiments.progress import progress_bar
         from experiments.provenance import provenance_record
+        from experiments.reading import read_rows
         from experiments.results import check_workers, writable_folder
         from interp.writing import write_whole
 
         if self.rounds < 1:
             raise ValueError(f"--rounds must be at least 1; got {self.rounds}")
         check_workers("threads", self.threads)
-        if self.edges + self.bloom + self.peak + self.scaling > 1:
-            raise ValueError("--edges, --peak, --scaling and --bloom are different benchmarks; run one after the other")
-        if self.device and not self.scaling:
-            raise ValueError("--device is for --scaling; the other benchmarks take a GPU where there is one")
-        default = edges.DEFAULT if self.edges else memory.DEFAULT if self.peak else patching.DEFAULT
-        if self.scaling:
-            default = scaling.cases_of(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        cases = [patching.BLOOM_560M] if self.bloom else [c for c in default if self.only in c.name]
+        kind = self._kind()
+        default = self._cases(kind)
+        cases = [c for c in default if self.only in c.name]
         if not cases:
             raise ValueError(f"no case contains {self.only!r}; cases are {', '.join(c.name for c in default)}")
         torch.set_num_threads(self.threads)
-        kind = "edges" if self.edges else "memory" if self.peak else "scaling" if self.scaling else "patching"
         path = writable_folder(self.out) / f"{kind}.json"
-        rows = _earlier(path) if path.exists() else {}
+        rows = read_rows(path) if path.exists() else {}
         bar = progress_bar(cases, unit="case")
         for case in bar:
             bar.set_description(case.name)
-            match case:
-                case edges.EdgeCase():
-                    rows[case.name] = edges.run_case(case, self.rounds)
-                case memory.MemoryCase():
-                    rows[case.name] = memory.run_case(case)
-                case scaling.StepCase() | scaling.StageCase():
-                    rows[case.name] = scaling.run_case(case, self.rounds)
-                case _:
-                    rows[case.name] = patching.run_case(case, self.rounds)
-            data = {"provenance": provenance_record(), "rows": rows}
-            write_whole(path, json.dumps(data, indent=1) + "\n")
+            made = provenance_record()
+            rows[case.name] = {**self._measured(case), "provenance": made}  # rows of earlier commands keep theirs
+            write_whole(path, json.dumps({"provenance": made, "rows": rows}, indent=1) + "\n")
+        shown = {c.name: rows[c.name] for c in cases}
         if self.json:
-            print(json.dumps({c.name: rows[c.name] for c in cases}))
+            print(json.dumps(shown))
             return 0
-        shown = [(c.name, rows[c.name]) for c in cases]
-        if self.edges:
-            self.show_edges(shown)
-        elif self.peak:
-            self.show_peaks(shown)
-        elif self.scaling:
-            self.show_scaling(rows)
-        else:
-            self.show(shown)
+        SHOWN[kind](rows if self.scaling else shown)  # estimates are made of several rows
         print(path)
         return 0
 
-    def show(self, rows: list[tuple[str, dict]]) -> None:
-        """Prints the table."""
-        from experiments.results import print_table
+    def _kind(self) -> str:
+        """Which benchmark was asked for."""
+        kinds = {"edges": self.edges, "peak": self.peak, "drift": self.drift, "scaling": self.scaling,
+                 "bloom": self.bloom}  # fmt: skip
+        asked = [name for name, wanted in kinds.items() if wanted]
+        if len(asked) > 1:
+            flags = " and ".join(f"--{name}" for name in asked)
+            raise ValueError(f"{flags} are different benchmarks; run one after the other")
+        if self.device and not self.scaling:
+            raise ValueError("--device is for --scaling; the other benchmarks take a GPU where there is one")
+        kind = asked[0] if asked else "bloom"
+        return {"peak": "memory", "bloom": "patching"}.get(kind, kind)
 
-        columns = ["case", "ours ms", "TransformerLens ms", "hooks ms", "x TL", "x hooks", "x nnsight", "x fewer FLOPs",
-                   "of bound", "skipped", "difference"]  # fmt: skip
-        cells = [
-            [name, *(f"{row['ms_a_patch'][k]:.3f}" for k in ("ours", "transformer_lens", "hook loop")),
-             *(f"{row['ratio'][k]:.1f}" if k in row["ratio"] else "-" for k in PEERS),
-             f"{row['flops']['times_fewer']:.1f}", f"{row['flops']['of_lower_bound']:.2f}",
-             f"{row['skipped'] / row['patches']:.0%}", f"{max(row['difference'].values()):.1e}"]
-            for name, row in rows
-        ]  # fmt: skip
-        print_table("milliseconds a patch, medians", columns, cells)
+    def _cases(self, kind: str) -> tuple[Any, ...]:
+        """The cases of a benchmark."""
+        import torch
 
-    def show_edges(self, rows: list[tuple[str, dict]]) -> None:
-        """Prints the table of edge attribution."""
-        from experiments.results import print_table
+        from experiments.benchmarks import drift, edges, memory, patching, scaling
 
-        columns = ["case", "edges", "ours ms", "TransformerLens ms", "x TL", "difference"]
-        cells = [
-            [name, str(row["edges"]), *(f"{row['ms_a_pair'][k]:.1f}" for k in ("ours", "transformer_lens")),
-             f"{row['ratio']:.1f}", f"{row['difference']:.1e}"]
-            for name, row in rows
-        ]  # fmt: skip
-        print_table("milliseconds a pair of prompts, medians", columns, cells)
+        match kind:
+            case "scaling":
+                return scaling.cases_of(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            case "patching":
+                return (patching.BLOOM_560M,) if self.bloom else patching.DEFAULT
+            case _:
+                return {"drift": drift, "edges": edges, "memory": memory}[kind].DEFAULT
 
-    def show_peaks(self, rows: list[tuple[str, dict]]) -> None:
-        """Prints the table of memory."""
-        from experiments.results import print_table
+    def _measured(self, case: Any) -> dict:
+        """The row of a case."""
+        from experiments.benchmarks import drift, edges, memory, patching, scaling
 
-        cells = [[n, str(r["prompts"]), str(r["budget_mib"]), f"{r['peak_mib']:.0f}"] for n, r in rows]
-        print_table("MiB beyond what was held before", ["case", "prompts", "budget", "peak"], cells)
-
-    def show_scaling(self, rows: dict[str, dict]) -> None:
-        """Prints what all devices in the file take, and the estimates for more of them."""
-        from experiments.benchmarks import showing
-        from experiments.results import print_table
-
-        print_table("measured on one device", *showing.measured_steps(rows))
-        print_table("ESTIMATED: the grid on several devices", *showing.estimated_grid(rows))
-        print_table("ESTIMATED: one model on several devices, links assumed", *showing.estimated_parallel(rows))
-        print_table("ESTIMATED: one model on several GPUs, links assumed", *showing.estimated_links(rows))
-
-
-def _earlier(path: Path) -> dict:
-    """The rows of an earlier result. Raises `ValueError` for another file of that name, which is left alone."""
-    from interp.models import read_json
-
-    found = read_json(path)
-    if not isinstance(found, dict) or not isinstance(found.get("rows"), dict):
-        raise ValueError(f"{path} is no result of this verb; move it, or choose another --out")
-    return found["rows"]
+        match case:
+            case edges.EdgeCase():
+                return edges.run_case(case, self.rounds)
+            case memory.MemoryCase():
+                return memory.run_case(case)
+            case drift.DriftCase():
+                return drift.run_case(case)
+            case scaling.StepCase() | scaling.StageCase():
+                return scaling.run_case(case, self.rounds)
+            case _:
+                return patching.run_case(case, self.rounds)

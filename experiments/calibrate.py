@@ -73,7 +73,6 @@ class Calibrate:
         from experiments.progress import progress_bar
         from experiments.provenance import provenance_record
         from experiments.results import save_figure
-        from interp.models import read_json
         from interp.views.calibration import draw_confusion
         from interp.writing import write_whole
         from probes.calibrating import judge, repeat, tally
@@ -93,9 +92,10 @@ class Calibrate:
         bar = progress_bar(total=len(jobs), initial=len(jobs) - len(missing), unit="case")
         with bar:
             for job, result in finished((Job(path.name, work, args) for path, work, args in missing), self.workers):
-                write_whole(waiting[job.name], json.dumps(result) + "\n")
+                whole = {**result, "provenance": provenance_record()}
+                write_whole(waiting[job.name], json.dumps(whole) + "\n")
                 bar.update()
-        rows = [read_json(path) for path, _, _ in jobs]
+        rows = [_read(path) for path, _, _ in jobs]
         cases, repetitions = rows[: len(rows) - len(repeated)], rows[len(rows) - len(repeated) :]
         try:
             table = tally(cases, repetitions)
@@ -115,6 +115,18 @@ class Calibrate:
 
         slug = "".join(c if c.isalnum() else "-" for c in mechanism)
         return self.out / "cases" / f"{kind}-{slug}-{seed}-{self.prompts}-{MARGINS.version}.json"
+
+
+def _read(path: Path) -> dict:
+    """A case that was judged, perhaps by an earlier command."""
+    from experiments.provenance import say_versions
+    from interp.models import read_json
+
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is no case that was judged; remove it")
+    say_versions(f"{path.parent.name}/{path.name}", found.pop("provenance", None))
+    return found
 
 
 # Coverage needs estimates that vary: mixtures, noise, and each role in turn.

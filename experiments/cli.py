@@ -18,6 +18,7 @@ from experiments.circuit import Circuit
 from experiments.evaluate import Evaluate
 from experiments.figures import Figures
 from experiments.patch import Patch
+from experiments.provenance import saying_versions
 from experiments.report import Report
 from experiments.sweep import Sweep
 from experiments.train import Train
@@ -73,7 +74,7 @@ def _status(argv: Sequence[str] | None) -> int:
     )
     try:
         quiet()
-        with passes_within(verb):
+        with passes_within(verb), saying_versions():
             status = verb.run()
         sys.stdout.flush()  # a disk that is full says so here, not as Python ends
         return status

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,13 +115,13 @@ class Figures:
     def verdicts(self) -> Figure:
         """The roles of the labels by configuration, beside planted models."""
         from experiments.gathering import VERDICTS, read_verdicts
-        from experiments.tables import CALIBRATION
+        from experiments.reading import read_calibration
         from interp.views.verdicts import planted_values
         from interp.views.zoo import NoRows, roles_by_format
 
         if not (found := read_verdicts(self.results)):
             raise NoRows(f"there are no verdicts in {self.results / VERDICTS}")
-        planted, frame = planted_values(json.loads(CALIBRATION.read_text(encoding="utf-8"))), self.table()
+        planted, frame = planted_values(read_calibration()), self.table()
         return roles_by_format(found, planted, None if frame.empty else frame)
 
     def maps(self) -> Figure:

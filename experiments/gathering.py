@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.provenance import provenance_record
+from experiments.provenance import provenance_record, say_versions
+from experiments.reading import read_result
 from experiments.results import as_parquet
 from interp.models import read_json
 from interp.models.folder import read_record
@@ -41,13 +42,14 @@ def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
     for run in sorted(p.parent for p in folder.glob("*/run.json")):
         record = read_record(run)
         assert record is not None
+        say_versions(f"{run.name}/run.json", record.get("provenance"))
         about = _about(run.name, record)
         rows += [(*about.values(), *row) for row in _rows(run, record["format"])]
         kind = f"{about['task']}-{about['format']}-{about['family']}"
         entry = batteries.setdefault(kind, {"models": [], "learned": 0, "of": 0, "batteries": []})
         entry["of"] += 1
         entry["learned"] += about["learned"]
-        if about["learned"] and (found := _read(run / "battery.json")):
+        if about["learned"] and (found := _result(run / "battery.json")):
             entry["models"].append(run.name)
             entry["batteries"].append(battery_from_json(found["battery"]))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -60,10 +62,12 @@ def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
 def read_verdicts(folder: Path) -> dict[str, dict]:
     """What `gather` judged, by configuration; nothing where it has not. Raises `ValueError` for another file."""
     path = folder / VERDICTS
-    if (data := _read(path)) is None:
+    if not path.exists():
         return {}
+    data = read_json(path)
     if not isinstance(data, dict) or data.get("version") != VERSION:
         raise ValueError(f"{path} is not what `mnemoscope sweep` of version {VERSION} writes; run it again")
+    say_versions(f"{folder.name}/{path.name}", data.get("provenance"))
     return data["verdicts"]
 
 
@@ -90,17 +94,17 @@ def _about(name: str, record: dict) -> dict[str, Any]:
 
 def _rows(run: Path, own: str) -> Iterator[tuple]:
     """What comes after `learned`: posed, length, mode, metric, value, low, high, chance, n."""
-    if found := _read(run / "evaluation.json"):
+    if found := _result(run / "evaluation.json"):
         for row in found["accuracy"]:
             yield own, row["length"], row["mode"], row["metric"], *_bounds(row), row["chance"], row["n"]
         for row in found["offsets"]:
             offset = "none" if row["offset"] is None else f"{row['offset']:+d}"
             share = (row["share"], NOWHERE, NOWHERE)
             yield own, row["length"], "", f"offset {offset}", *share, NOWHERE, found["offset_prompts"]
-    if found := _read(run / "transfer.json"):
+    if found := _result(run / "transfer.json"):
         for row in found["accuracy"]:
             yield row["posed"], row["length"], row["mode"], row["metric"], *_bounds(row), row["chance"], row["n"]
-    if found := _read(run / "battery.json"):
+    if found := _result(run / "battery.json"):
         for at in verdict(battery_from_json(found["battery"])).lengths:
             for role, what in at.roles.items():
                 if isinstance(what.rho, Interval):
@@ -112,6 +116,6 @@ def _bounds(row: dict) -> tuple[float, float, float]:
     return row["value"], row["low"], row["high"]
 
 
-def _read(path: Path) -> Any:
+def _result(path: Path) -> dict | None:
     """A result beside a run; None where it has not been made yet."""
-    return read_json(path) if path.exists() else None
+    return read_result(path) if path.exists() else None

@@ -129,6 +129,7 @@ class Report:
     def _part(self, run: Run, name: str, parts: dict[str, Part], work: Path, bar) -> Part:  # type: ignore[no-untyped-def]
         from experiments.reporting import found, measured
         from experiments.reporting.part import Part, kept
+        from interp.finite import NotFinite
 
         def step(what: str) -> None:
             bar.set_description(f"{run.name}: {name}, {what}")
@@ -144,7 +145,7 @@ class Report:
                     return measured.attention_part(run, self, work, step, *_heads(parts))
                 return makers[name](run, self, work, step)
             except ValueError as error:  # what this run cannot be asked
-                if name in SHARED:
+                if name in SHARED or isinstance(error, NotFinite):
                     raise
                 return Part(notes=(f"Left out: {error}.",))
 

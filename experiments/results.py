@@ -74,7 +74,8 @@ def weights_of(run: Run) -> str:
 
 @contextmanager
 def work_folder(folder: Path, run: Run, what: str, options: object) -> Iterator[Path]:
-    """Where unfinished work on a run is kept, in its folder of results: another one for other options, weights or code.
+    """Where unfinished work on a run is kept, in its folder of results: another one for other options, weights, code or
+    versions of the libraries.
 
     It is removed when the block ends well: only then is nothing lost with it. Raises `ValueError` where another
     process does the same work.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -153,9 +154,11 @@ class Trouble:
 def do_stage(out: Path, train: Train, options: dict, lacking: list[str]) -> Trouble | None:
     """Does the first of the stages that a run lacks, alone; what was in the way, or None. Runs in a worker."""
     from experiments.cli import one_line, quiet
+    from experiments.provenance import OtherVersions
     from interp.writing import AtWork, alone_in, is_full
 
     quiet()
+    warnings.simplefilter("ignore", OtherVersions)  # the gathering says it of all runs at once
     done = out / name_of(train) / STAGES[lacking[0]]
     work: dict[str, Callable[[], Any]] = {
         "train": partial(_train, out, train, options),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.names import SHIPPED, ZOO, shipped_runs
+from experiments.provenance import saying_versions
+from experiments.reading import read_calibration, read_result, read_rows
 from interp.writing import write_whole
 
 LENGTHS = (10, 20, 30, 40, 60)
@@ -15,7 +16,7 @@ METRICS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"
 BENCHMARK = Path(__file__).parent / "benchmarks" / "results" / "patching.json"
 EDGES = BENCHMARK.with_name("edges.json")
 SCALING = BENCHMARK.with_name("scaling.json")
-CALIBRATION = Path(__file__).parent / "results" / "calibration.json"
+DRIFT = BENCHMARK.with_name("drift.json")
 # Lengths of the table of all configurations, by task: the longest trained, and past it.
 ZOO_LENGTHS = {"parity": (20, 30, 40, 60), "addition": (10, 12, 14)}
 CORRUPTIONS = {"flip": "a bit flipped", "redraw": "another prompt"}
@@ -25,8 +26,7 @@ def accuracy_table() -> str:
     """The three metrics of each shipped run by length and mode, as Markdown, from its `evaluation.json`."""
     found = []
     for name in shipped_runs():
-        path = SHIPPED / name / "evaluation.json"
-        rows = json.loads(path.read_text(encoding="utf-8"))["accuracy"]
+        rows = read_result(SHIPPED / name / "evaluation.json")["accuracy"]
         values = {(r["mode"], r["metric"], r["length"]): r["value"] for r in rows}
         for mode in dict.fromkeys(r["mode"] for r in rows):
             for metric, words in METRICS.items():
@@ -39,7 +39,7 @@ def speed_table() -> str:
     head = ("family", "layers x d", "tokens", "prompts", "site", "corrupted by", "ms a patch", "x TransformerLens",
             "x hook loop", "x nnsight", "x fewer FLOPs", "of the bound", "difference")  # fmt: skip
     rows = []
-    for row in json.loads(BENCHMARK.read_text(encoding="utf-8"))["rows"].values():
+    for row in read_rows(BENCHMARK).values():
         case, ratio, flops = row["case"], row["ratio"], row["flops"]
         cells = (
             case["family"], f"{case['n_layers']} x {case['d_model']}", row["tokens"], case["prompts"], case["site"],
@@ -55,7 +55,7 @@ def edges_table() -> str:
     """Every row of the benchmark of edge attribution, as Markdown, from `benchmarks/results/edges.json`."""
     head = ("family", "layers x d", "tokens", "pairs", "edges", "ms a pair", "TransformerLens", "x", "difference")
     rows = []
-    for row in json.loads(EDGES.read_text(encoding="utf-8"))["rows"].values():
+    for row in read_rows(EDGES).values():
         case, ms = row["case"], row["ms_a_pair"]
         cells = (
             case["family"], f"{case['n_layers']} x {case['d_model']}", row["tokens"], case["prompts"], row["edges"],
@@ -69,11 +69,35 @@ def scaling_table(path: Path = SCALING) -> str:
     """What was measured on one device and what is estimated from it, from `benchmarks/results/scaling.json`."""
     from experiments.benchmarks import showing
 
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    rows = read_rows(path)
     estimates = {"the grid": showing.estimated_grid, "one model": showing.estimated_parallel,
                  "one model on GPUs, from its size alone": showing.estimated_links}  # fmt: skip
     found = f"Measured:\n\n{_markdown(*showing.measured_steps(rows))}\n{showing.stage_words(rows)}\n"
     return found + "".join(f"\nEstimated, {what}:\n\n{_markdown(*lay(rows))}" for what, lay in estimates.items())
+
+
+def drift_table() -> str:
+    """Largest differences between threads and between precisions, as Markdown, from `benchmarks/results/drift.json`.
+
+    Each cell is the difference relative to the largest value of its quantity, and in brackets as it is.
+    """
+    if not DRIFT.is_file():
+        return "not built yet\n"
+    rows, allowed = [], {}
+    for row in read_rows(DRIFT).values():
+        for pair, found in row["compared"].items():
+            *quantities, answers = found.items()
+            allowed |= {name: x["allowed"] for name, x in quantities}
+            cells = {
+                name: f"{x['relative']:.0e} ({x['absolute']:.0e})" if x["absolute"] else "0" for name, x in quantities
+            }
+            kept = f"{answers[1]['differ']} of {answers[1]['of']}"
+            met = _yes(all(x["met"] for x in found.values()))
+            rows.append((row["case"]["run"], row["case"]["length"], pair, cells, kept, met))
+    table = [("allowed", "", "", *(f"{x:.0e}" for x in allowed.values()), 0, "")]
+    for *case, cells, kept, met in rows:
+        table.append((*case, *(cells.get(name, "") for name in allowed), kept, met))
+    return _markdown(("run", "length", "compared", *allowed, "answers that differ", "met"), table)
 
 
 def circuit_table() -> str:
@@ -81,7 +105,7 @@ def circuit_table() -> str:
     head = ("run", "edges", "length", "faithfulness", "step accuracy", "of the full model", "heads")
     rows = []
     for name in shipped_runs():
-        data = json.loads((SHIPPED / name / "circuit.json").read_text(encoding="utf-8"))
+        data = read_result(SHIPPED / name / "circuit.json")
         for n, worth in data["lengths"].items():
             share = data["circuit"]["share"]
             cells = (
@@ -98,7 +122,7 @@ def verdict_table() -> str:
     head = ("run", "length", "anchor (M1, M2)", "its attention alone (M4)", "placeholder (M5)", "sink (M6)", "verdict")
     rows = []
     for name in shipped_runs():
-        data = json.loads((SHIPPED / name / "verdict.json").read_text(encoding="utf-8"))
+        data = read_result(SHIPPED / name / "verdict.json")
         attention = {e["length"]: e["value"] for e in data["evidence"] if (e["arm"], e["name"]) == ("M4", "attention")}
         for at in data["by_length"]:
             cells = [
@@ -113,7 +137,7 @@ def verdict_table() -> str:
 
 def calibration_table() -> str:
     """Confusion and error rates, as Markdown, from `results/calibration.json`."""
-    data = json.loads(CALIBRATION.read_text(encoding="utf-8"))
+    data = read_calibration()
     labels = sorted({label for row in data["confusion"].values() for label in row})
     confusion = []
     for mechanism, row in data["confusion"].items():
@@ -238,7 +262,7 @@ def _yes(met: bool | None) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "verdict": verdict_table, "calibration": calibration_table, "circuit": circuit_table, "accuracy": accuracy_table,
-    "speed": speed_table, "edges": edges_table, "scaling": scaling_table,
+    "speed": speed_table, "edges": edges_table, "scaling": scaling_table, "drift": drift_table,
 }  # fmt: skip
 
 
@@ -261,5 +285,6 @@ def with_tables(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> 
 
 
 if __name__ == "__main__":
-    for readme, tables in PLACES.items():
-        write_whole(readme, with_tables(readme.read_text(encoding="utf-8"), tables))
+    with saying_versions():
+        for readme, tables in PLACES.items():
+            write_whole(readme, with_tables(readme.read_text(encoding="utf-8"), tables))

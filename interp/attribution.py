@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from interp.budget import numbers
+from interp.finite import require_finite
 from interp.tasks import ANSWER_ROLES, Batch, Role
 
 Kind = Literal["signed", "absolute", "l2"]
@@ -244,8 +245,7 @@ def _reduced(product: Float[Tensor, "... d_model"], kind: Kind) -> Float[Tensor,
 
 
 def _require_finite(found: Attribution) -> Attribution:
-    bad = ~(found.values.isfinite().all(dim=-1) & found.margin.isfinite()).all(dim=1)
-    if bad.any():
-        row = int(bad.nonzero()[0])
-        raise ValueError(f"margin or gradient is NaN or infinite, first in prompt {row}: {found.batch.text(row)}")
+    for what, values in {"margin": found.margin, "gradient": found.values, "gap": found.gap}.items():
+        if values is not None:
+            require_finite(values, f"the {what}", axis=0, batch=found.batch)
     return found

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.budget import numbers
+from interp.finite import require_finite
 from interp.tasks import Batch
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def capture(
 
     Layers after the last one asked for are not run. Values are copies: editing them changes nothing else.
     Raises `ValueError` for a layer that is not there, a site that this architecture does not have (saying
-    why), a model that is no TransformerBridge or is in training mode, and when nothing is asked for.
+    why), a model that is no TransformerBridge or is in training mode, when nothing is asked for, and for
+    activations that are not finite, naming the prompt.
     """
     asked = {"patterns": patterns, "resid": resid, "q": q, "k": k, "v": v, "z": z, "attn_out": attn_out,
              "mlp_out": mlp_out, "resid_mid": resid_mid}  # fmt: skip
@@ -151,6 +153,9 @@ def _run(
         for key, times in fired.items():
             if times != 1:
                 raise ValueError(f"{hooks[key]} fired {times} times, not once; is a flag such as use_attn_result on?")
+            require_finite(got[key], f"{key[0]} of layer {key[1]}", start, axis=0, batch=batch)
+        if logits:
+            require_finite(out, "a logit of the model", start, axis=0, batch=batch)
         yield rows, out.detach().to(device or out.device, copy=True) if logits else torch.empty(0), got
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from interp.finite import require_finite
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.bridge import raw_of
 from interp.patching.metrics import Metric
@@ -33,7 +34,8 @@ def residuals(
 
     `at`: a Role, a (Role, step) pair, a tuple of these or of positions, or a bool mask of positions. `erasers`,
     by layer, act at the same positions before what is returned is taken, so that a layer's own acts on it too.
-    Raises `ValueError` for a layer or place that is not there.
+    Raises `ValueError` for a layer or place that is not there, and for a residual that is not finite, naming the
+    prompt.
 
     >>> residuals(run.raw, batch, Role.INPUT_LABEL, layers=[1])[1].shape
     torch.Size([64, 20, 128])
@@ -52,7 +54,8 @@ def residuals(
         final, kept = walk(anatomy, anatomy.embed(tokens), edits=_edits(erasers, places), keep=keep)
         for layer in wanted:
             value = final if layer == n_layers else kept["resid_pre", layer]
-            found[layer].append(value[:, places].cpu())
+            here = require_finite(value[:, places].cpu(), f"the residual before layer {layer}", rows, axis=0)
+            found[layer].append(here)
     return {layer: torch.cat(parts) for layer, parts in found.items()}
 
 

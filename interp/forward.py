@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from interp.budget import numbers
+from interp.finite import require_finite
 from interp.tasks import Batch
 
 # Tokens in one forward pass, at most: small enough for a cache, large enough to fill two cores.
@@ -66,11 +67,9 @@ def _logits(model: PreTrainedModel, batch: Batch, at: Tensor) -> Iterator[Float[
     keep = (at - 1).to(model.device)
     for start in range(0, len(batch), size):
         rows = batch.tokens[start : start + size].to(model.device)
-        logits = model(rows, use_cache=False, logits_to_keep=keep).logits.float()
-        if not torch.isfinite(logits).all():
-            row = start + int((~torch.isfinite(logits)).flatten(1).any(1).nonzero()[0])
-            raise ValueError(f"the model's logits hold NaN or infinity, first in prompt {row}: {batch.text(row)}")
-        yield logits
+        logits = model(rows, use_cache=False, logits_to_keep=keep).logits
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        yield require_finite(logits, "a logit of the model", start, axis=0, batch=batch)
 
 
 def _prompts_a_pass(model: PreTrainedModel, n_pos: int, n_read: int, n_cached: int = 0) -> int:
@@ -97,15 +96,16 @@ def correct(
 def generate(model: PreTrainedModel, batch: Batch, forced: bool = True) -> Batch:
     """Greedy decoding, with a key-value cache: predicted positions are written by the model, others are given.
 
-    `forced` is as in `Batch.predicted`. Only the tokens at predicted positions differ from `batch`.
+    `forced` is as in `Batch.predicted`. Only the tokens at predicted positions differ from `batch`. Raises
+    `ValueError` for logits that are not finite, naming the prompt.
     """
     at = batch.predicted(forced)
     written = set(at.tolist())
     start = int(at[0])
     size = _prompts_a_pass(model, batch.n_pos, 1, model.config.num_hidden_layers)
     chunks = []
-    for rows in batch.tokens.split(size):
-        tokens = rows.to(model.device).clone()
+    for first in range(0, len(batch), size):
+        tokens = batch.tokens[first : first + size].to(model.device).clone()
         cache, fed = DynamicCache(config=model.config), 0
         for position in range(start, batch.n_pos):
             if position not in written:
@@ -113,7 +113,8 @@ def generate(model: PreTrainedModel, batch: Batch, forced: bool = True) -> Batch
             out = model(
                 tokens[:, fed:position], past_key_values=cache, use_cache=True, logits_to_keep=1
             )
-            tokens[:, position] = out.logits[:, -1].argmax(dim=-1)
+            logits = require_finite(out.logits[:, -1], "a logit of the model", first, axis=0, batch=batch)
+            tokens[:, position] = logits.argmax(dim=-1)
             fed = position
         chunks.append(tokens.cpu())
     return batch.with_tokens(torch.cat(chunks))

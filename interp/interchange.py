@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from interp.finite import require_finite
 from interp.models.anatomy import TOLERANCE, Anatomy, Block, anatomy_of
 from interp.models.bridge import raw_of
 from interp.patching.stepwise import Place, Site, walk
@@ -117,7 +118,8 @@ def join(model: PreTrainedModel, layer: int, pairs: Pairs) -> Joined:
         sources.append(source[here, pairs.site[rows].to(source.device)].flatten(1))
     tail = _tail_class()(anatomy, layer, pairs, {p: torch.cat(parts) for p, parts in got.items()}, torch.cat(sources))
     found = torch.cat([tail(rows) for rows in rows_of])
-    expected = torch.cat(finals)
+    expected = require_finite(torch.cat(finals), "a logit of a base prompt", axis=0)
+    require_finite(tail.sources, "the residual of a source prompt", axis=0)
     difference = float((found - expected).abs().max() / expected.std().clamp_min(1e-6))
     if not difference <= (TOLERANCE if anatomy.dtype in (torch.float32, torch.float64) else 0.1):
         raise RuntimeError(f"the half after layer {layer} differs from the whole by {difference:.1e} of its spread")
@@ -178,7 +180,8 @@ def swapped_answers(
     if placebo is not None:
         move = NormMatchedPlacebo(move, placebo)
     rows = torch.arange(len(joined.pairs))
-    return intervened_logits(joined.tail, "site", move, rows, joined.source, joined.tail, batch_size=CHUNK)
+    found = intervened_logits(joined.tail, "site", move, rows, joined.source, joined.tail, batch_size=CHUNK)
+    return require_finite(found, "a logit after the interchange", axis=0)
 
 
 def everything(joined: Joined) -> Basis:

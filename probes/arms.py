@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from interp.finite import NotFinite
 from interp.tasks import Batch, Format
 from probes.attention import look_at_labels
 from probes.backups import cut_routes
@@ -135,6 +136,8 @@ def _measure(
             arm(("M1", "M2", "M3"), lambda: follow_the_label(model, trials, seed))
             arm(("M4",), lambda: trace_identity(model, trials))
         arm(("M5",), lambda: read_stored_results(model, trials))
+    except NotFinite:
+        raise
     except ValueError as error:  # too small a margin to normalise by, or too few trials
         return Measured(length, accuracy, (), str(error), left_out=left_out)
     if arms & {"M6", "shares"}:

@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from interp.finite import require_finite
 from interp.models.anatomy import anatomy_of
 from interp.models.bridge import raw_of
 from interp.patching.tracing import pattern_of, trace
@@ -36,6 +37,8 @@ def look_at_labels(model: PreTrainedModel, batch: Batch) -> list[Evidence]:
     tables: dict[str, list[Tensor]] = {"mass": [], "share": [], "sink rate": []}
     for layer in layers:
         pattern = pattern_of(anatomy, run, layer).float().cpu()
+        for what, values in (("a pattern", pattern), ("a value", run.v[layer])):
+            require_finite(values, f"{what} of layer {layer}", axis=0)
         sizes = value_sizes(run.v[layer].float().cpu(), anatomy.output_weights(layer).float().cpu())
         masses = attention_masses(pattern, batch)
         columns = {"mass": masses["labels"], "share": label_value_share(pattern, sizes, batch).nan_to_num(0.0),

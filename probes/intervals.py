@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 from torch import Tensor
 
+from interp.finite import require_finite
 from probes.evidence import Interval
 
 LEVEL = 0.95
@@ -50,7 +51,7 @@ def mean(values: Float[Tensor, " prompt"], level: float = LEVEL, floor: float = 
 
     A count that never varied in n prompts is not known to be constant: a floor of 1/n is the rule of three.
     """
-    x = values.double().numpy()
+    x = require_finite(values, "what is averaged").double().numpy()
     if len(x) < 3:
         raise ValueError(f"a mean needs at least 3 prompts; got {len(x)}")
     error = max(float(x.std(ddof=1)) / np.sqrt(len(x)), floor)
@@ -75,7 +76,7 @@ def ratio(
     Raises `ValueError` when the mean denominator is not clearly different from zero: the ratio is then
     undefined and no number is better than none.
     """
-    top, bottom = (x.double() for x in (numerator, denominator))
+    top, bottom = (require_finite(x, "what a ratio is made of").double() for x in (numerator, denominator))
     groups = torch.zeros(len(top), dtype=torch.long) if strata is None else strata
     if not len(top):
         raise ValueError("a ratio needs at least 3 prompts; got 0")

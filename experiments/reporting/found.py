@@ -6,35 +6,23 @@ import contextlib
 import io
 import json
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from experiments.circuit import Circuit, lines_of
 from experiments.evaluate import Evaluate
+from experiments.provenance import other_versions
+from experiments.reading import read_calibration
 from experiments.reporting.part import Part, Picture, Source
 from experiments.reporting.reuse import found_beside
-from experiments.tables import CALIBRATION
 from experiments.verdict import Verdict, default_lengths
-from interp.models import read_json
-from interp.tasks.limits import shown
 
 if TYPE_CHECKING:
     from experiments.report import Report
     from interp.models import Run
 
 QUICK_PROMPTS = 48
-CALIBRATION_SCHEMA = 1
-
-
-def calibration() -> dict:
-    """The shipped counts of right and wrong verdicts."""
-    counted = read_json(CALIBRATION)
-    schema = counted.get("schema") if isinstance(counted, dict) else None
-    if schema != CALIBRATION_SCHEMA:
-        raise ValueError(f"{CALIBRATION} has schema {shown(schema)}; this mnemoscope reads schema {CALIBRATION_SCHEMA}")
-    return counted
 
 
 def trained_to(run: Run) -> int | None:
@@ -56,8 +44,8 @@ def beside(run: Run, verb: str, name: str, options: Report) -> tuple[dict | None
         return None, (), (why,) if why else ()
     made = data["provenance"]
     words = f"read from {where}, made {made['date']} at commit {made['commit']}"
-    if (maker := made.get("versions", {}).get("mnemoscope")) != version("mnemoscope"):
-        words += f" by mnemoscope {maker}, and this is {version('mnemoscope')}"
+    if other := other_versions(made):
+        words += f", with {other}"
     return data, (Source(name.removesuffix(".json"), made["command"], data["seed"], words),), ()
 
 
@@ -98,7 +86,7 @@ def verdict_part(run: Run, options: Report, work: Path, step: Callable[[str], No
         if quick:
             notes += (f"Left out by --quick: other lengths than {lengths[0]}, the arms that describe and do not decide "
                       f"(M7 to M12), and all but {prompts} prompts.",)  # fmt: skip
-    picture = views.verdict(data, calibration())
+    picture = views.verdict(data, read_calibration())
     words = (
         "Each role's effect with its 95 % interval and matched control; below, the same measure on planted models in "
         "which the role is present, and on those in which it is absent. Within the dashed margin a role counts as "

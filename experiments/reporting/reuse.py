@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from experiments.circuit import Circuit
 from experiments.evaluate import Evaluate
 from experiments.names import OUT, SHIPPED
+from experiments.provenance import say_versions
+from experiments.reading import UNREAD, why_unread
 from experiments.reporting.forms import FORMS, misfit
-from experiments.results import RESULT_VERSION, weights_of
+from experiments.results import weights_of
 from experiments.verdict import Verdict, default_lengths
 from interp.models import read_json
-from interp.tasks.limits import is_whole, shown
+from interp.tasks.limits import shown
 from probes.findings import MARGINS
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 HARMLESS = ("name", "names", "runs", "out", "json", "format", "memory")
 # Bytes of a result file: that of the largest circuit has a million.
 LARGEST = 2**26
-UNREAD = "it is no result file that this version reads"
 HEAD = {"run": str, "format": str, "seed": int}
 # Numbers are found again to this on another machine.
 CLOSE = 2e-3
@@ -47,6 +48,7 @@ def found_beside(run: Run, verb: str, name: str, seed: int) -> tuple[dict | None
         except ValueError:  # not JSON, or of numbers that cannot be measured again
             reason = UNREAD
         if not reason:
+            say_versions(where, data["provenance"])
             return data, where, ""
         why = f"{where} was not used: {reason}."
     return None, "", why
@@ -56,10 +58,8 @@ def why_not(run: Run, verb: str, data: dict, seed: int) -> str:
     """Why a result cannot stand for one made now with the default options; "" where it can."""
     if not isinstance(data, dict) or not isinstance(data.get("provenance"), dict):
         return UNREAD
-    if (version := data.get("version")) != RESULT_VERSION or not is_whole(version):
-        maker = data["provenance"].get("versions")
-        by = f", made by mnemoscope {shown(maker.get('mnemoscope'))}" if isinstance(maker, dict) else ""
-        return f"it is of version {shown(version)}{by}; this mnemoscope reads version {RESULT_VERSION}"
+    if reason := why_unread(data):
+        return reason
     if wrong := misfit({name: data.get(name) for name in ("run", "format", "seed")}, HEAD):
         return f"{UNREAD}: {wrong}"
     if data["run"] != run.name or data["format"] != str(run.format):

@@ -8,8 +8,9 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from experiments.provenance import provenance_record
+from experiments.reading import read_calibration
 from experiments.reporting import words
-from experiments.reporting.found import calibration, points_of, trained_to
+from experiments.reporting.found import points_of, trained_to
 from experiments.reporting.page import Section, bundles_of, figure, paragraph, report_page, sources_of, table
 from experiments.reporting.part import Part, Picture
 
@@ -84,7 +85,7 @@ class _Made:
         return Section("question", "The question", body)
 
     def verdict(self) -> Section:
-        counted, body = calibration(), ""
+        counted, body = read_calibration(), ""
         found = [(run, parts["verdict"]) for run, parts in self.measured]
         if self.compared:
             rows = [words.verdict_row(run.name, part.data) for run, part in found]

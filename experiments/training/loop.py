@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from experiments.progress import progress_bar
-from experiments.provenance import provenance_record
+from experiments.provenance import provenance_record, say_versions
 from experiments.training.checkpoint import load_checkpoint, save_checkpoint
 from experiments.training.gradients import optimizer_of, take_step
 from experiments.training.recipe import Recipe, parts
@@ -133,6 +133,7 @@ def _train(
 def _finished(final: Path, work: Path, recipe: Recipe, precision: str) -> Trained:
     """What an earlier call has trained; it may have been killed before it had cleared up."""
     record = read_record(final) or {}
+    say_versions(f"{final.name}/run.json", record.get("provenance"))
     there = {**record.get("recipe", {}), "precision": record.get("precision")}
     if there != {**json.loads(json.dumps(recipe.to_json())), "precision": precision}:
         raise ValueError(f"{final} is there already, of another recipe; remove it, or choose another --out")
@@ -146,18 +147,21 @@ def _claim(work: Path, recipe: Recipe, precision: str, processes: int = 1) -> No
     means = {"threads": torch.get_num_threads(), "precision": precision}
     if processes > 1:  # each has its own data
         means["processes"] = processes
-    wanted = json.dumps({**recipe.to_json(), **means}, indent=1) + "\n"
+    wanted = {**recipe.to_json(), **means, "versions": provenance_record()["versions"]}
     path = work / "recipe.json"
     if not path.exists():
-        write_whole(path, wanted)
+        write_whole(path, json.dumps(wanted, indent=1) + "\n")
         return
-    there, ours = read_json(path), json.loads(wanted)
+    there, ours = read_json(path), json.loads(json.dumps(wanted))
     if not isinstance(there, dict):
         raise ValueError(f"{path} is no recipe; remove {work} or choose another --out")
+    begun = {"versions": there.pop("versions", None)}
+    del ours["versions"]
     if there != ours:
         names = [k for k in {**there, **ours} if there.get(k) != ours.get(k)]
         differ = [f"{k} {there.get(k)} there, {ours.get(k)} now" for k in names]
         raise ValueError(f"{work} is of another recipe ({'; '.join(differ)}); remove it or choose another --out")
+    say_versions(f"{work.name}, gone on with,", begun)
     for stale in work.glob(".step-*"):  # written by a process that was killed
         shutil.rmtree(stale)
 

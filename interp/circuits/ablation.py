@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interp.circuits.graph import Prompts, tokens_of
 from interp.circuits.passing import Passing
+from interp.finite import require_finite
 
 Kind = Literal["corrupted", "resample", "mean"]
 
@@ -82,7 +83,8 @@ def ablation_of(given: Ablation | Prompts) -> Ablation:
 def _mean(passing: Passing, tokens: Tensor) -> Float[Tensor, "writer 1 pos d_model"]:
     total = None
     for rows in passing.rows(len(tokens)):
-        summed = passing.written(tokens[rows]).double().sum(dim=1, keepdim=True)
+        written = require_finite(passing.written(tokens[rows]), "what a part gives, for the mean,", rows, axis=1)
+        summed = written.double().sum(dim=1, keepdim=True)
         total = summed if total is None else total + summed
     assert total is not None
     return (total / len(tokens)).to(passing.anatomy.dtype)

@@ -25,6 +25,7 @@ from interp.circuits.composing import (
 )
 from interp.circuits.descriptions import STATISTICS, HeadDescriptions
 from interp.circuits.looking import attention_statistics
+from interp.finite import require_finite
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.bridge import raw_of
 from interp.patching.stepwise import SHARE, walk
@@ -51,7 +52,8 @@ def describe_heads(model: TransformerBridge | PreTrainedModel, batch: Batch) -> 
     roles = tuple(Role(r) for r in sorted(set(batch.role.tolist())))
     width = anatomy.n_heads * (3 * batch.n_pos + 2 * len(tokens) + (3 + len(anatomy.blocks)) * anatomy.d_model)
     chunks = torch.arange(len(batch)).split(max(1, numbers(SHARE) // (width * batch.n_pos)))
-    by_prompt = torch.cat([_by_role(_measured(anatomy, batch.rows(rows), tokens), batch, roles) for rows in chunks])
+    measured = (_measured(anatomy, batch.rows(rows), tokens, int(rows[0])) for rows in chunks)
+    by_prompt = torch.cat([_by_role(found, batch, roles) for found in measured])
     n = (~by_prompt.isnan()).sum(dim=0)  # [layer head role statistic]
     mean = by_prompt.nanmean(dim=0)
     error = ((by_prompt - mean).square().nansum(dim=0) / (n - 1)).sqrt() / n.sqrt()  # NaN for one prompt
@@ -64,17 +66,17 @@ def describe_heads(model: TransformerBridge | PreTrainedModel, batch: Batch) -> 
 
 
 def _measured(
-    anatomy: Anatomy, batch: Batch, tokens: Int[Tensor, " token"]
+    anatomy: Anatomy, batch: Batch, tokens: Int[Tensor, " token"], first: int
 ) -> Float[Tensor, "batch layer head dest statistic"]:
-    """Every statistic of every row of attention, in float32 on the CPU."""
+    """Every statistic of every row of attention, in float32 on the CPU; `first` is the number of the first prompt."""
     found, outputs, most = [], [], []
     resid = anatomy.embed(batch.tokens.to(anatomy.device))
     for layer in range(len(anatomy.blocks)):
         keep = [("pattern", layer), ("z", layer)]
         after, kept = walk(anatomy, resid, layer, layer + 1, keep=keep)  # pyright: ignore[reportArgumentType]
         pattern, z = kept["pattern", layer].float(), kept["z", layer]
-        if not pattern.isfinite().all():  # a mean that leaves out NaN would hide it
-            raise ValueError(f"patterns of layer {layer} hold NaN or infinity")
+        for name, value in (("a pattern", pattern), ("z", z)):  # a mean that leaves out NaN would hide it
+            require_finite(value, f"{name} of layer {layer}", first, axis=0)
         out = torch.einsum("bphe,hed->bhpd", z, anatomy.output_weights(layer))
         statistics = attention_statistics(pattern, batch)
         statistics["output_share"] = out.norm(dim=-1) / resid.norm(dim=-1).unsqueeze(1)

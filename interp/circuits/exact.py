@@ -37,7 +37,7 @@ def exact_edge_scores(
     passing, _ = prepare(raw_model, clean, corrupted, metric, places)
     graph, anatomy = passing.graph, passing.anatomy
     base, source = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
-    values = torch.zeros(graph.possible.shape)
+    values = torch.zeros(graph.possible.shape, dtype=torch.promote_types(anatomy.dtype, torch.float32))
     ends: dict[str, float] = {}
     todo: Iterable[tuple[int, int]] = [
         (place, reader) for place, reader in graph.possible.any(dim=-1).nonzero().tolist()
@@ -50,7 +50,7 @@ def exact_edge_scores(
             replace(graph.readers[reader], at=at), metric,
         )  # fmt: skip
         change = effect.change.mean(dim=-1)
-        values[place, reader, writers] = (change if direction == "denoise" else -change).float()
+        values[place, reader, writers] = (change if direction == "denoise" else -change).to(values)
         ends = {"base": float(effect.base.mean()), "source": float(effect.source.mean())}
     both = (ends["source"], ends["base"]) if direction == "denoise" else (ends["base"], ends["source"])
     return EdgeScores(graph, values, f"exact ({direction})", metric.name, *both)

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from interp.circuits.graph import Places, Prompts
 from interp.circuits.passing import Passing
 from interp.circuits.scoring import prepare
+from interp.finite import require_finite
 from interp.patching.metrics import Metric
 from interp.patching.stepwise import Edit, Place, Site, read_for_gradient, walk
 
@@ -107,10 +108,8 @@ def node_scores(
         Node(site, layer, head, place)
         for site, layer, heads in _sites(passing) for place in passing.places.names for head in heads
     )  # fmt: skip
-    magnitude = torch.cat(sizes, dim=1).mean(dim=1) if cancellation else None
-    values = torch.cat(signed, dim=1).mean(dim=1)
-    if not torch.isfinite(values).all():
-        raise ValueError(f"the score of {nodes[int((~torch.isfinite(values)).nonzero()[0])]} is NaN or infinite")
+    magnitude = require_finite(torch.cat(sizes, dim=1), "the size of a node").mean(dim=1) if cancellation else None
+    values = require_finite(torch.cat(signed, dim=1), "the score of a node").mean(dim=1)
     return NodeScores(nodes, values, magnitude, metric.name)
 
 

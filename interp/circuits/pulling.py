@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.circuits.passing import Passing
+from interp.finite import require_finite
 from interp.patching.metrics import Metric
 from interp.patching.stepwise import Edit, Place, Site, measure, read_for_gradient, walk
 
@@ -95,7 +96,7 @@ class Pull:
             found[self.passing.readers(i)][:-1] = self._through(i, resid, own)
         for (_, i), gradient in zip(fed, pulled, strict=True):
             found[self.passing.readers(i)][-1] = gradient
-        return found
+        return require_finite(found, f"a gradient of {self.metric.name}", self.rows, axis=1)
 
     @torch.no_grad()
     def _through(self, layer: int, resid: Tensor, pulled: list[Tensor]) -> Float[Tensor, "reader row pos d_model"]:

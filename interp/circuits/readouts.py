@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.budget import numbers
+from interp.finite import require_finite
 from interp.patching.metrics import logit_diff
 from interp.patching.stepwise import SHARE
 from interp.tasks import Batch, Role
@@ -143,8 +144,8 @@ def attribute_margin(
         part[names.index("bias")] += bias[answers[rows]] - bias[others[rows]]
         if shift is not None:
             part[names.index("bias")] += towards @ shift.double()
-        parts.append(part.cpu())
-        margins.append(_margin(logits[:, at], answers[rows], others[rows]))
+        margins.append(require_finite(_margin(logits[:, at], answers[rows], others[rows]), "the margin", rows, axis=0))
+        parts.append(require_finite(part.cpu(), "a part of the margin", rows, axis=1))
     order = sorted(range(len(names)), key=lambda i: _when(names[i]))
     whole, margin = torch.cat(parts, dim=1)[order], torch.cat(margins)
     off = float(((whole.sum(dim=0) - margin).abs() / whole.abs().sum(dim=0).clamp_min(1e-12)).max())
@@ -173,8 +174,8 @@ def read_layers(
             for targets, kind in ((answers, "logits"), (others, "logits"), (answers, "log_probs"))
         )
         assert own.target_ranks is not None
-        found["margin"].append((own.values - other.values).squeeze(-1).double().cpu())
-        found["log_prob"].append(prob.values.squeeze(-1).double().cpu())
+        for name, values in (("margin", own.values - other.values), ("log_prob", prob.values)):
+            found[name].append(require_finite(values.squeeze(-1).double().cpu(), f"a layer's {name}", rows, axis=1))
         found["rank"].append(own.target_ranks.squeeze(-1).cpu())
     whole = {name: torch.cat(values, dim=1) for name, values in found.items()}
     return LayerReadouts(**whole, steps=batch.step[at + 1], role=role)

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from interp.circuits.graph import Edge, Graph, Places, Prompts, graph_of, places_of, tokens_of
 from interp.circuits.passing import Passing
 from interp.circuits.pulling import Move, Pull
+from interp.finite import require_finite
 from interp.models.anatomy import anatomy_of
 from interp.models.bridge import raw_of
 from interp.patching.metrics import Metric
@@ -117,9 +118,9 @@ def edge_scores(
     totals = torch.zeros(2, dtype=torch.float64)
     for rows in progress(list(passing.rows(len(tokens[0]), copies=2.5))):
         ends, given = zip(*(passing.ordinary(t[rows]) for t in tokens), strict=True)
-        difference = given[0] - given[1]
         pull = Pull(passing, metric, rows)
         totals += torch.stack([measure(passing.anatomy, end, metric, rows).double().sum() for end in ends])
+        difference = require_finite(given[0] - given[1], "a difference of what a part gives", rows, axis=1)
         match method:
             case "eap" | "eap-clean":
                 found = pull.back(given[method == "eap"][0])
@@ -130,7 +131,7 @@ def edge_scores(
                 for writers, layer, move in _moves(passing, given[0], difference):
                     values[:, :, writers] += _product(passing, difference[writers], pull.along(n, layer, move))
     values, (base, source) = values / len(tokens[0]), (totals / len(tokens[0])).tolist()
-    values = values.masked_fill(~graph.possible, 0.0).float()
+    values = values.masked_fill(~graph.possible, 0.0).to(torch.promote_types(passing.anatomy.dtype, torch.float32))
     details: dict = {} if method.startswith("eap") and "ig" not in method else {"n": n}
     if method == "eap-ig-inputs":
         details["gap"] = float(values[:, :, 0].double().sum() - (base - source))

@@ -19,6 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from interp.finite import difference_of_finite
+
 SUPPORTED = ("bloom", "bloom_key_sink", "gpt_neox", "gpt2", "llama", "native")
 # Largest difference of the self-test from the raw logits, relative to their spread.
 TOLERANCE = 1e-4
@@ -203,7 +205,7 @@ class Anatomy:
             mid = resid + block.attn_out(self.mix(self.pattern(block, q, k, positions, positions), v))
             resid = mid + block.mlp_out(resid if block.parallel else mid)
         expected = self.raw(tokens, use_cache=False).logits
-        return float((self.unembed(resid) - expected).abs().max() / expected.std().clamp_min(1e-6))
+        return difference_of_finite(self.unembed(resid), expected)
 
 
 def anatomy_of(raw: PreTrainedModel) -> Anatomy:

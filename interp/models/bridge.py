@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from transformers import PreTrainedModel
 
+from interp.finite import difference_of_finite
 from interp.models.native import NativeRaw, native_of
 from interp.models.sink import MODEL_TYPE as KEY_SINK
 
@@ -129,7 +130,7 @@ def _self_test(bridge: Any, tokens: torch.Tensor, expected: torch.Tensor) -> Non
 
 
 def _require_equal(what: str, got: torch.Tensor, expected: torch.Tensor) -> None:
-    difference = float((got - expected).abs().max() / expected.std().clamp_min(1e-6))
+    difference = difference_of_finite(got, expected)
     if not difference <= TOLERANCE:
         raise RuntimeError(
             f"the bridge's {what} differ from the raw model's by {difference:.1e} of their spread "

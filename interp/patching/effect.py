@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -140,12 +139,3 @@ class PatchEffect:
             "cost": None if self.cost is None else asdict(self.cost),
             **self.details,
         }
-
-
-def require_finite(values: Tensor, what: str) -> Tensor:
-    """The values, or a `ValueError` that names the first prompt whose metric is NaN or infinite."""
-    bad = ~torch.isfinite(values)
-    if bad.any():
-        prompt = int(bad.nonzero()[0][-1])
-        raise ValueError(f"{what} is NaN or infinite, first in prompt {prompt}")
-    return values

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.bridge import raw_of
-from interp.patching.effect import PatchEffect, require_finite
+from interp.patching.effect import PatchEffect
 from interp.patching.knockouts import Knockout, masks_of
 from interp.patching.metrics import Metric
 from interp.patching.stepwise import Edit, Place, chunks, difference_from_raw, measure, walk
@@ -99,10 +99,10 @@ def transplant(
             final, _ = walk(anatomy, resid, plan.start, edits=plan.edits(kept, rows))
             cells.append(measure(anatomy, final, metric, rows))
         values.append(torch.stack(cells))
-    before = require_finite(torch.cat(baselines), metric.name)
+    before = torch.cat(baselines)
     return PatchEffect(
         "joint", metric.name, "interchange", ("graft",), {"graft": tuple(plans)},
-        require_finite(torch.cat(values, dim=-1), metric.name), before, before,
+        torch.cat(values, dim=-1), before, before,
         details={"raw_difference": raw_difference},
     )  # fmt: skip
 

@@ -18,9 +18,10 @@ from jaxtyping import Bool
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from interp.finite import require_finite
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.bridge import raw_of
-from interp.patching.effect import PatchEffect, require_finite
+from interp.patching.effect import PatchEffect
 from interp.patching.metrics import Metric
 from interp.patching.stepwise import (
     At,
@@ -148,11 +149,11 @@ def knock_out_for(
     details = {"freeze_later": freeze_later, "raw_difference": raw_difference}
     effects = []
     for metric, before, after in zip(metrics, base, values, strict=True):
-        intact_values = require_finite(torch.cat(before), metric.name)
+        intact_values = torch.cat(before)
         effects.append(
             PatchEffect(
                 "attention edges", metric.name, "knockout", ("knockout",), {"knockout": tuple(entries)},
-                require_finite(torch.cat(after, dim=-1), metric.name), intact_values, intact_values, details=details,
+                torch.cat(after, dim=-1), intact_values, intact_values, details=details,
             )
         )  # fmt: skip
     return effects
@@ -258,6 +259,7 @@ def _value_means(anatomy: Anatomy, batch: Batch, metric: Metric, by: set[str | N
     for rows in chunks(anatomy, batch, metric, copies=4):
         _, kept = walk(anatomy, anatomy.embed(batch.tokens[rows].to(anatomy.device)), keep=places)
         for (_, layer), v in kept.items():
+            require_finite(v, f"a value of layer {layer}", rows, axis=0)  # the mean would hand it to all prompts
             total[layer] = total.get(layer, 0) + v.double().sum(dim=0)
     role, step = batch.role, batch.step
     like = {"role": role.unsqueeze(1) == role}

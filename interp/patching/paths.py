@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.bridge import raw_of
-from interp.patching.effect import PatchEffect, require_finite
+from interp.patching.effect import PatchEffect
 from interp.patching.metrics import Metric
 from interp.patching.nodes import Receiver, Sender, mistake, require_there
 from interp.patching.stepwise import Edit, Place, chunks, difference_from_raw, measure, positions_at, walk
@@ -81,7 +81,7 @@ def path_patch(
             final = _direct(runs, seen, some) if freeze_downstream else _onward(runs, seen, some, chain)
             row.append(measure(anatomy, final, metric, rows))
         values.append(torch.stack(row))
-    found = require_finite(torch.cat(values, dim=-1), metric.name)
+    found = torch.cat(values, dim=-1)
     labels: dict[str, tuple[str | int, ...]] = {"sender": tuple(map(str, senders))}
     if grid:
         labels["receiver"] = tuple(map(str, receivers))

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.budget import numbers
+from interp.finite import require_finite
 from interp.models.anatomy import TOLERANCE, Anatomy
 from interp.patching.metrics import Metric
 from interp.tasks import Batch, Role
@@ -95,11 +96,14 @@ class _Layer:
 
 
 def read(anatomy: Anatomy, resid: Float[Tensor, "row pos d_model"], metric: Metric, rows: Tensor) -> Tensor:
-    """The metric `[row]` of prompts numbered `rows`, from the residual after the last layer, with its gradient."""
+    """The metric `[row]` of prompts numbered `rows`, from the residual after the last layer, with its gradient.
+
+    Raises `ValueError` where it is NaN or infinite, naming the prompt.
+    """
     logits = anatomy.unembed(resid[:, metric.positions.to(resid.device)])
     # A difference of two logits needs more digits than half precision has.
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    return metric.compute(logits, rows)
+    return require_finite(metric.compute(logits, rows), metric.name, rows)
 
 
 @torch.no_grad()
@@ -122,12 +126,15 @@ def read_for_gradient(
 def difference_from_raw(anatomy: Anatomy, tokens: Tensor, resid: Tensor, metric: Metric) -> float:
     """Largest difference of the unedited pass from the raw model's logits where the metric reads, in their spread.
 
+    `tokens` are the first prompts.
+
     Raises `RuntimeError` where it is too large to be rounding: where the pass is further from the raw model in
     float64 than `ROUNDING` times the raw model itself in float32.
     """
     raw: Any = anatomy.raw
     read = metric.positions.to(resid.device)
     expected = raw(tokens.to(resid.device), use_cache=False, logits_to_keep=read).logits
+    require_finite(expected, "a logit of the model", axis=0)
     found = float((anatomy.unembed(resid[:, read]) - expected).abs().max() / expected.std().clamp_min(1e-6))
     if found > TOLERANCE and anatomy.dtype == torch.float32:  # rounding, or a mistake? see Anatomy.self_test
         double: Any = copy.deepcopy(raw).double()

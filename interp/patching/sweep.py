@@ -13,13 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.budget import allowed
+from interp.finite import require_finite
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.bridge import raw_of
 from interp.patching.cells import Cell, Place, check_site, chosen, first, heads_at, live, places_of
 from interp.patching.checking import run_checks
 from interp.patching.chunks import Chunks
 from interp.patching.cost import engine_flops, lower_bound_flops, row_bytes, sizes_of
-from interp.patching.effect import Cost, PatchEffect, require_finite
+from interp.patching.effect import Cost, PatchEffect
 from interp.patching.engine import Engine
 from interp.patching.metrics import Metric
 from interp.patching.tracing import Trace, trace
@@ -141,7 +142,7 @@ class Sweep:
             flops = engine_flops(sizes, part, self.site, start)
             self._chunks.took(size, len(part), flops, time.perf_counter() - began)
             done += len(part)
-        return require_finite(torch.cat(found), f"{self.metric.name} of a patched run")
+        return require_finite(torch.cat(found), f"{self.metric.name} of a patched run", unit.prompts.start)
 
     def finish(self, values: Tensor, spot_cells: int = 4, seed: int = 0, seconds: float = 0.0) -> PatchEffect:
         """The result, after the controls and a random check against the literal loop.

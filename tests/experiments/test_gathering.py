@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments.gathering import gather
+from experiments.provenance import OtherVersions, provenance_record
 from experiments.training.recipe import Recipe
 from interp.models import ModelConfig
 from interp.tasks import house_vocabulary
@@ -25,9 +26,10 @@ def put(folder: Path, seed: int, fmt: str = "parity-aligned", learned: bool = Tr
     run.mkdir(parents=True)
     outcome = {"competent": learned, "step_accuracy": 0.5 + 0.5 * learned, "steps": 3000}
     record = {"version": 1, "format": fmt, "vocabulary": house_vocabulary().to_json(), "recipe": recipe.to_json()}
-    (run / "run.json").write_text(json.dumps({**record, "outcome": outcome}))
+    made = {"provenance": provenance_record()}
+    (run / "run.json").write_text(json.dumps({**record, "outcome": outcome, **made}))
     for name, data in files.items():
-        (run / f"{name}.json").write_text(json.dumps(data))
+        (run / f"{name}.json").write_text(json.dumps({"version": 1, **made, **data}))
     return run
 
 
@@ -90,6 +92,17 @@ def test_a_damaged_file_is_named(tmp_path):
     (run / "evaluation.json").write_text('{"accuracy": [')
     with pytest.raises(ValueError, match=r"evaluation.json is not JSON"):
         gather(tmp_path)
+
+
+def test_results_of_other_versions_are_said_and_of_another_format_refused(tmp_path):
+    made = provenance_record()
+    older = {"provenance": {**made, "versions": {**made["versions"], "torch": "2.6.0+cu118"}}}
+    put(tmp_path, 2, evaluation={**evaluation(), **older})
+    with pytest.warns(OtherVersions, match=r"seed2/evaluation.json was made with torch 2\.6\.0\+cu118 \(here 2"):
+        gather(tmp_path)
+    put(tmp_path / "foreign", 3, evaluation={**evaluation(), "version": 2})
+    with pytest.raises(ValueError, match=r"seed3.evaluation.json cannot be used: it is of version 2, made by mnemosc"):
+        gather(tmp_path / "foreign")
 
 
 def test_nothing_is_an_empty_table(tmp_path):

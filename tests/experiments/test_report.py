@@ -12,7 +12,8 @@ import pytest
 from experiments import load
 from experiments.cli import main
 from experiments.names import SHIPPED
-from experiments.reporting import found, measured, reuse
+from experiments.reading import read_calibration
+from experiments.reporting import measured, reuse
 from experiments.reporting.part import Part, Picture, Source, kept
 from experiments.reporting.words import how_often_wrong
 from experiments.results import weights_of
@@ -120,7 +121,7 @@ def test_the_commands_that_it_names_are_taken(report):
 
 
 def test_it_says_what_the_files_say(report):
-    counted, data = found.calibration(), json.loads((SHIPPED / RUN / "verdict.json").read_text(encoding="utf-8"))
+    counted, data = read_calibration(), json.loads((SHIPPED / RUN / "verdict.json").read_text(encoding="utf-8"))
     wrong = counted["rates"]["wrong confident label"]
     assert f"<strong>{wrong['hits']} of {wrong['n']}</strong>" in report
     assert "judged <strong>anchor</strong>" in report
@@ -135,7 +136,7 @@ def test_it_says_what_the_files_say(report):
 
 
 def test_a_verdict_that_no_planted_model_got_has_no_rate_of_its_own():
-    counted, data = found.calibration(), json.loads((SHIPPED / RUN / "verdict.json").read_text(encoding="utf-8"))
+    counted, data = read_calibration(), json.loads((SHIPPED / RUN / "verdict.json").read_text(encoding="utf-8"))
     said = " ".join(how_often_wrong(data | {"verdict": "mixed(anchor, sink)"}, counted))
     assert "No planted model was called mixed(anchor, sink)" in said
     assert "claims nothing" in " ".join(how_often_wrong(data | {"verdict": "undecided"}, counted))

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from experiments import load
 from experiments.circuit import Circuit, lines_of
 from experiments.names import SHIPPED
+from experiments.reading import read_calibration
 from experiments.reporting import words
 from experiments.reporting.forms import FORMS, misfit
-from experiments.reporting.found import calibration, points_of
+from experiments.reporting.found import points_of
 from experiments.reporting.part import Part
 from experiments.reporting.reuse import found_beside
 from experiments.reporting.sections import words_of
@@ -57,9 +58,9 @@ def show(run, verb: str, data: dict, pictures: bool = False) -> None:
             for say in (words.answer, words.role_lines, words.claims, words.evidence_rows, words.erased):
                 assert say(data) is not None
             words.verdict_row(run.name, data)
-            words.how_often_wrong(data, calibration())
+            words.how_often_wrong(data, read_calibration())
             if pictures:
-                views.verdict(data, calibration())
+                views.verdict(data, read_calibration())
         case "evaluate":
             verdict = whole(run, "verdict")
             words.in_short(run.name, verdict, data)

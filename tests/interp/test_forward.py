@@ -109,7 +109,7 @@ def test_logits_that_are_not_finite_name_the_first_prompt(chunk: int, monkeypatc
     label = next(t for t in batch.tokens[2].tolist() if not (batch.tokens[:2] == t).any())
     with torch.no_grad():
         model.get_parameter("gpt_neox.embed_in.weight")[label] = torch.nan
-    with pytest.raises(ValueError, match=re.escape(f"NaN or infinity, first in prompt 2: {batch.text(2)}")):
+    with pytest.raises(ValueError, match=re.escape(f"NaN or infinite, first in prompt 2: {batch.text(2)}")):
         predict(model, batch, batch.predicted())
     assert predict(model, batch.rows(slice(2)), batch.predicted()).isfinite().all()
 

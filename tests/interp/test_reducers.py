@@ -269,14 +269,3 @@ def test_mistakes_are_named():
         Mean("z", 0, by="layer")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="use HeadStatistics"):
         Mean("patterns", 0)
-
-
-def test_a_broken_pattern_is_an_error_and_no_missing_value():
-    batch, bridge = MIXED[0], bridge_of("rotary")
-    got = capture(bridge, batch, patterns=True, v=True)
-    values = {(site, layer): getattr(got, site)[layer] for site in ("patterns", "v") for layer in range(2)}
-    state: dict = {}
-    HeadStatistics().add(state, bridge, batch, values)
-    values["patterns", 1][2, 0, 3] = torch.nan
-    with pytest.raises(ValueError, match=f"patterns of layer 1 hold NaN or infinity, first in: {batch.text(2)}"):
-        HeadStatistics().add(state, bridge, batch, values)

@@ -230,5 +230,5 @@ def test_a_broken_pattern_is_refused():
     anatomy = anatomy_of(model)
     model.get_input_embeddings().weight.data[:] = torch.nan
     batch = sample("parity-aligned", 2, 3, seed=0)
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        _measured(anatomy, batch, torch.arange(400))
+    with pytest.raises(ValueError, match="a pattern of layer 0 is NaN or infinite, first in prompt 7"):
+        _measured(anatomy, batch, torch.arange(400), 7)

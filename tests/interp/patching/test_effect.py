@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from interp.patching.effect import PatchEffect, require_finite
+from interp.patching.effect import PatchEffect
 
 
 def effect(values, base, source):
@@ -50,9 +50,3 @@ def test_statistics_of_transformer_lens_apply():
 def test_shapes_are_checked_where_a_value_is_born():
     with pytest.raises(ValueError, match="values must be"):
         effect([[[0.0]]], [0.0], [1.0])
-
-
-def test_finite():
-    assert torch.equal(require_finite(torch.ones(2, 3), "x"), torch.ones(2, 3))
-    with pytest.raises(ValueError, match="x is NaN or infinite, first in prompt 2"):
-        require_finite(torch.tensor([[0.0, 1.0, float("inf")]]), "x")
