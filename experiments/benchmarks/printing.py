@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from experiments.results import print_table
 
-Rows = Mapping[str, dict]
+Rows = dict[str, dict]
 PEERS = ("transformer_lens", "hook loop", "nnsight")
 
 

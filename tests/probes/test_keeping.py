@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,9 @@ def test_the_evidence_of_an_arm_comes_back_and_anything_else_is_refused():
     found = one(evidence(**ANCHOR)).measured[0].evidence
     kept = json.loads(json.dumps(evidence_to_json(found), allow_nan=False))
     assert evidence_from_json(kept) == found
-    for damaged in ({}, [kept], kept | {"version": 99}, {"version": VERSION}, kept | {"evidence": [{"arm": "M1"}]}):
+    damaged_files: list[Any] = [
+        {}, [kept], kept | {"version": 99}, {"version": VERSION}, kept | {"evidence": [{"arm": "M1"}]},
+    ]  # fmt: skip
+    for damaged in damaged_files:
         with pytest.raises(ValueError, match="evidence"):
             evidence_from_json(damaged)
