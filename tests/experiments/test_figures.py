@@ -39,7 +39,8 @@ def folder_of(name: str, frame: Any, verdicts: dict | None = None) -> Path:
     if frame is not None:
         frame.to_parquet(folder / "results.parquet")
     if verdicts is not None:
-        (folder / "verdicts.json").write_text(json.dumps({"version": 1, "provenance": provenance_record(), "verdicts": verdicts}))
+        whole = {"version": 1, "provenance": provenance_record(), "verdicts": verdicts}
+        (folder / "verdicts.json").write_text(json.dumps(whole))
     return folder
 
 
