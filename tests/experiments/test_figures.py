@@ -10,6 +10,7 @@ import pytest
 from experiments import figures, names
 from experiments.cli import main
 from experiments.figures import by_rehearsal
+from experiments.provenance import provenance_record
 from experiments.tables import FIGURE_TABLES, with_tables, zoo_table
 from tests.interp.views.zoo.runs import FAMILY, POSED, READ, rows_of, table
 
@@ -38,7 +39,8 @@ def folder_of(name: str, frame: Any, verdicts: dict | None = None) -> Path:
     if frame is not None:
         frame.to_parquet(folder / "results.parquet")
     if verdicts is not None:
-        (folder / "verdicts.json").write_text(json.dumps({"version": 1, "verdicts": verdicts}))
+        whole = {"version": 1, "provenance": provenance_record(), "verdicts": verdicts}
+        (folder / "verdicts.json").write_text(json.dumps(whole))
     return folder
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from experiments import load
 from experiments.circuit import Circuit, lines_of
 from experiments.names import SHIPPED
+from experiments.provenance import saying_versions
 from experiments.reading import read_calibration
 from experiments.reporting import words
 from experiments.reporting.forms import FORMS, misfit
@@ -96,7 +97,8 @@ def test_changed_results_are_shown_or_left_with_a_reason(verb, count, run):
 
     def check(data: dict) -> None:
         path.write_text(json.dumps(data | {"weights": right["weights"]}), encoding="utf-8")
-        found, _, why = found_beside(run, verb, NAMES[verb], 0)
+        with saying_versions():  # as a command does
+            found, _, why = found_beside(run, verb, NAMES[verb], 0)
         if found is None:
             assert why.startswith(f"{RUN}/{NAMES[verb]} was not used: ")
             assert "\n" not in why
