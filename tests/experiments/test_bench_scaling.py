@@ -23,6 +23,7 @@ from experiments.benchmarks.showing import (
     stage_words,
 )
 from experiments.cli import main
+from experiments.provenance import provenance_record
 from experiments.tables import scaling_table
 
 TINY = StepCase("cpu", 1, 16, 2, runs=2, moments=2)
@@ -113,7 +114,7 @@ def test_tables_take_the_fastest_and_name_the_device():
 
 def test_the_readme_gets_what_was_measured(tmp_path):
     path = tmp_path / "scaling.json"
-    path.write_text(json.dumps({"rows": {"a": STEP, "b": STAGES}}))
+    path.write_text(json.dumps({"provenance": provenance_record(), "rows": {"a": STEP, "b": STAGES}}))
     found = scaling_table(path)
     assert found.count("some GPU") == 1 + 3 + 2
     assert found.count("Estimated, ") == 3
