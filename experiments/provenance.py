@@ -14,8 +14,6 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from interp.tasks.limits import shown
-
 LIBRARIES = ("torch", "transformers", "numpy", "accelerate", "transformer-lens")
 # Files of other versions that a line names; of more of them it has the number.
 NAMED = 3
@@ -50,6 +48,8 @@ def other_versions(made: object) -> str:
     >>> other_versions({"versions": {"torch": "1.0", ...}})
     'torch 1.0 (here 2.13.0)'
     """
+    from interp.tasks.limits import shown  # which imports torch, and the command line's help needs none
+
     versions = made.get("versions") if isinstance(made, dict) else None
     if not isinstance(versions, dict):
         return "versions that it does not name"
