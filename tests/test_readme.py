@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from experiments.names import SHIPPED, ZOO
-from experiments.tables import PLACES, with_tables
+from experiments.tables.places import PLACES, with_tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ import torch
 from experiments.benchmarks import drift
 from experiments.benchmarks.drift import DriftCase, compare, measure, measure_wide, threads, tolerances
 from experiments.cli import main
-from experiments.tables import drift_table
+from experiments.tables.benchmarks import drift_table
 from interp.models import ModelConfig, build_model
 from interp.models.run import run_in_memory
 from interp.tasks import house_vocabulary
@@ -101,7 +101,7 @@ def test_the_verb_writes_a_row_and_the_table_shows_it(tmp_path, monkeypatch, cap
     written = json.loads((tmp_path / "drift.json").read_text(encoding="utf-8"))
     assert set(written["rows"]) == {case.name}
     assert written["rows"][case.name]["provenance"]["versions"]["torch"] == torch.__version__
-    monkeypatch.setattr("experiments.tables.DRIFT", tmp_path / "drift.json")
+    monkeypatch.setattr("experiments.tables.benchmarks.DRIFT", tmp_path / "drift.json")
     _, _, allowed, *rows = drift_table().splitlines()
     assert allowed.startswith("| allowed |")
     assert [row.split(" | ")[0:2] for row in rows] == [["| tiny", "6"]] * 2

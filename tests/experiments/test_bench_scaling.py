@@ -24,7 +24,7 @@ from experiments.benchmarks.showing import (
 )
 from experiments.cli import main
 from experiments.provenance import provenance_record
-from experiments.tables import scaling_table
+from experiments.tables.benchmarks import scaling_table
 
 TINY = StepCase("cpu", 1, 16, 2, runs=2, moments=2)
 STEP = {

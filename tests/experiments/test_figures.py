@@ -11,7 +11,8 @@ from experiments import figures, names
 from experiments.cli import main
 from experiments.figures import by_rehearsal
 from experiments.provenance import provenance_record
-from experiments.tables import FIGURE_TABLES, with_tables, zoo_table
+from experiments.tables.places import FIGURE_TABLES, with_tables
+from experiments.tables.zoo import zoo_table
 from tests.interp.views.zoo.runs import FAMILY, POSED, READ, rows_of, table
 
 OF_PARITY = ("by-family", "variants", "gaps", "offsets", "where-read", "transfer")

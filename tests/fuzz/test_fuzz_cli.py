@@ -28,7 +28,8 @@ LONG = (
     "experiments.patch.Patch.show_plan", "experiments.benchmarks.patching.run_case",
     "experiments.benchmarks.edges.run_case", "probes.battery", "experiments.circuit_search.search",
     "experiments.report.Report._write", "experiments.calibrate.finished", "experiments.sweep.finished",
-    "experiments.benchmarks.memory.run_case", "experiments.figures.Figures.maps", "experiments.on_ray.OnRay",
+    "experiments.benchmarks.memory.run_case", "experiments.benchmarks.drift.run_case",
+    "experiments.benchmarks.scaling.run_case", "experiments.figures.Figures.maps", "experiments.on_ray.OnRay",
 )  # fmt: skip
 
 NUMBERS = ("0", "1", "2", "3", "5", "20", "-1", "1.5", "1e9", "nan", "inf", "-0", "1_0", "0x10", "None", "", "\uff19",
@@ -58,7 +59,7 @@ OPTIONS = {
               "prompts": number, "seed": number, "memory": number, "format": word, "dry-run": None, "out": out,
               "json": None},
     "bench": {"only": word, "rounds": number, "threads": number, "edges": None, "bloom": None, "peak": None,
-              "out": out, "json": None},
+              "drift": None, "scaling": None, "device": st.sampled_from(("cpu", "cuda", "x")), "out": out, "json": None},
     "verdict": {"model": st.sampled_from(RUNS), "task": word, "format": word, "forced": None, "lengths": number,
                 "prompts": number, "seed": number, "arms": word, "memory": number, "out": out,
                 "json": out},

@@ -1,0 +1,9 @@
+"""Writes every table into its place in README.md and figures/README.md."""
+
+from experiments.provenance import saying_versions
+from experiments.tables.places import PLACES, with_tables
+from interp.writing import write_whole
+
+with saying_versions():
+    for readme, tables in PLACES.items():
+        write_whole(readme, with_tables(readme.read_text(encoding="utf-8"), tables))

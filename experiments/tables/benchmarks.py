@@ -1,0 +1,88 @@
+"""How fast, how large and how exact? Tables from the files of `mnemoscope bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.reading import read_rows
+from experiments.tables.cells import markdown, yes
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+BENCHMARK, EDGES, SCALING, DRIFT, MEMORY = (
+    RESULTS / f"{name}.json" for name in ("patching", "edges", "scaling", "drift", "memory")
+)
+CORRUPTIONS = {"flip": "a bit flipped", "redraw": "another prompt"}
+
+
+def speed_table() -> str:
+    """Every row of the benchmark, as Markdown, from `benchmarks/results/patching.json`."""
+    head = ("family", "layers x d", "tokens", "prompts", "site", "corrupted by", "ms a patch", "x TransformerLens",
+            "x hook loop", "x nnsight", "x fewer FLOPs", "of the bound", "difference")  # fmt: skip
+    rows = []
+    for row in read_rows(BENCHMARK).values():
+        case, ratio, flops = row["case"], row["ratio"], row["flops"]
+        cells = (
+            case["family"], f"{case['n_layers']} x {case['d_model']}", row["tokens"], case["prompts"], case["site"],
+            CORRUPTIONS[case["corrupt"]], f"{row['ms_a_patch']['ours']:.3g}", f"{ratio['transformer_lens']:.1f}",
+            f"{ratio['hook loop']:.1f}", f"{ratio['nnsight']:.1f}" if "nnsight" in ratio else "",
+            f"{flops['times_fewer']:.1f}", f"{flops['of_lower_bound']:.2f}", f"{max(row['difference'].values()):.0e}",
+        )  # fmt: skip
+        rows.append(cells)
+    return markdown(head, rows)
+
+
+def edges_table() -> str:
+    """Every row of the benchmark of edge attribution, as Markdown, from `benchmarks/results/edges.json`."""
+    head = ("family", "layers x d", "tokens", "pairs", "edges", "ms a pair", "TransformerLens", "x", "difference")
+    rows = []
+    for row in read_rows(EDGES).values():
+        case, ms = row["case"], row["ms_a_pair"]
+        cells = (
+            case["family"], f"{case['n_layers']} x {case['d_model']}", row["tokens"], case["prompts"], row["edges"],
+            f"{ms['ours']:.3g}", f"{ms['transformer_lens']:.3g}", f"{row['ratio']:.1f}", f"{row['difference']:.0e}",
+        )  # fmt: skip
+        rows.append(cells)
+    return markdown(head, rows)
+
+
+def scaling_table(path: Path = SCALING) -> str:
+    """What was measured on one device and what is estimated from it, from `benchmarks/results/scaling.json`."""
+    from experiments.benchmarks import showing
+
+    rows = read_rows(path)
+    estimates = {"the grid": showing.estimated_grid, "one model": showing.estimated_parallel,
+                 "one model on GPUs, from its size alone": showing.estimated_links}  # fmt: skip
+    found = f"Measured:\n\n{markdown(*showing.measured_steps(rows))}\n{showing.stage_words(rows)}\n"
+    return found + "".join(f"\nEstimated, {what}:\n\n{markdown(*lay(rows))}" for what, lay in estimates.items())
+
+
+def drift_table() -> str:
+    """Largest differences between threads and between precisions, as Markdown, from `benchmarks/results/drift.json`.
+
+    Each cell is the difference relative to the largest value of its quantity, and in brackets as it is.
+    """
+    rows, allowed = [], {}
+    for row in read_rows(DRIFT).values():
+        for pair, found in row["compared"].items():
+            *quantities, answers = found.items()
+            allowed |= {name: x["allowed"] for name, x in quantities}
+            cells = {
+                name: f"{x['relative']:.0e} ({x['absolute']:.0e})" if x["absolute"] else "0" for name, x in quantities
+            }
+            kept = f"{answers[1]['differ']} of {answers[1]['of']}"
+            met = yes(all(x["met"] for x in found.values()))
+            rows.append((row["case"]["run"], row["case"]["length"], pair, cells, kept, met))
+    table = [("allowed", "", "", *(f"{x:.0e}" for x in allowed.values()), 0, "")]
+    for *case, cells, kept, met in rows:
+        table.append((*case, *(cells.get(name, "") for name in allowed), kept, met))
+    return markdown(("run", "length", "compared", *allowed, "answers that differ", "met"), table)
+
+
+def memory_table() -> str:
+    """Peaks of memory by part and number of prompts, as Markdown, from `benchmarks/results/memory.json`."""
+    rows = read_rows(MEMORY).values()
+    budget = {row["budget_mib"] for row in rows}
+    assert len(budget) == 1, budget
+    head = ("part", "prompts", "peak, MiB beyond the model", f"within {budget.pop()} MiB")
+    cells = [(r["part"], r["prompts"], f"{r['peak_mib']:.0f}", yes(r["peak_mib"] <= r["budget_mib"])) for r in rows]
+    return markdown(head, cells)

@@ -1,0 +1,87 @@
+"""What do the shipped runs do, and what is said of them? Tables from the files beside each run."""
+
+from __future__ import annotations
+
+from experiments.names import SHIPPED, shipped_runs
+from experiments.reading import read_calibration, read_result
+from experiments.tables.cells import interval, markdown, yes
+
+LENGTHS = (10, 20, 30, 40, 60)
+METRICS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
+
+
+def accuracy_table() -> str:
+    """The three metrics of each shipped run by length and mode, as Markdown, from its `evaluation.json`."""
+    found = []
+    for name in shipped_runs():
+        rows = read_result(SHIPPED / name / "evaluation.json")["accuracy"]
+        values = {(r["mode"], r["metric"], r["length"]): r["value"] for r in rows}
+        for mode in dict.fromkeys(r["mode"] for r in rows):
+            for metric, words in METRICS.items():
+                found.append((name, mode, words, *(f"{values[mode, metric, n]:.3f}" for n in LENGTHS)))
+    return markdown(("run", "labels", "metric", *(f"n={n}" for n in LENGTHS)), found)
+
+
+def circuit_table() -> str:
+    """The circuit of each shipped run, at each length, as Markdown, from its `circuit.json`."""
+    head = ("run", "edges", "length", "faithfulness", "step accuracy", "of the full model", "heads")
+    rows = []
+    for name in shipped_runs():
+        data = read_result(SHIPPED / name / "circuit.json")
+        for n, worth in data["lengths"].items():
+            share = data["circuit"]["share"]
+            cells = (
+                name, f"{data['circuit']['size']} of {data['possible_edges']} ({share:.1%})", n,
+                interval(worth["values"], [worth["low"], worth["high"]]), f"{worth['accuracy']:.3f}",
+                f"{worth['accuracy_full']:.3f}", len(data["heads"]),
+            )  # fmt: skip
+            rows.append(cells)
+    return markdown(head, rows)
+
+
+def verdict_table() -> str:
+    """The arms that decide of each shipped run that has labels, as Markdown, from its `verdict.json`."""
+    head = ("run", "length", "anchor (M1, M2)", "its attention alone (M4)", "placeholder (M5)", "sink (M6)", "verdict")
+    rows = []
+    for name in shipped_runs():
+        data = read_result(SHIPPED / name / "verdict.json")
+        attention = {e["length"]: e["value"] for e in data["evidence"] if (e["arm"], e["name"]) == ("M4", "attention")}
+        for at in data["by_length"]:
+            cells = [
+                f"{role['status']} {interval(role['rho'], role['ci'])}".strip()
+                for role in (at["roles"][r] for r in ("anchor", "placeholder", "sink"))
+            ]
+            seen = attention.get(at["length"])
+            cells.insert(1, "" if seen is None else interval(seen["value"], [seen["low"], seen["high"]]))
+            rows.append((name, at["length"], *cells, at["verdict"]))
+    return markdown(head, rows)
+
+
+def calibration_table() -> str:
+    """Confusion and error rates, as Markdown, from `results/calibration.json`."""
+    data = read_calibration()
+    labels = sorted({label for row in data["confusion"].values() for label in row})
+    confusion = []
+    for mechanism, row in data["confusion"].items():
+        star = "" if mechanism in data["tuned_on"] else " *"
+        confusion.append((mechanism + star, data["expected"][mechanism], *(row.get(label, "") for label in labels)))
+    rates = []
+    for name, rate in data["rates"].items():
+        asked = "" if rate["target"] is None else f"at most {rate['target']}"
+        rates.append((name, f"{rate['hits']} of {rate['n']}", asked, yes(rate["met"])))
+    for name, error in data["share error"].items():
+        found = f"mean {error['mean']:.3f}, largest {error['largest']:.3f}, "
+        found += f"{error['above target']} of {error['n']} above"
+        rates.append((f"share error, {name}", found, f"at most {error['target']}", yes(error["met"])))
+    for name, row in data["coverage"].items():
+        if row["intervals"]:
+            low, high = row["target"]
+            found = f"{row['rate']:.3f} of {row['intervals']}"
+            rates.append((f"coverage of 95 % intervals, {name}", found, f"{low} to {high}", yes(row["met"])))
+    for name, null in data["nulls"].items():
+        if name != "margin":
+            found, margin = null["99th percentile"], data["nulls"]["margin"]
+            cells = (f"{found:.3f} of {null['n']}", f"at most {margin}", yes(found <= margin))
+            rates.append((f"99th percentile of abs(rho), {name}", *cells))
+    head = ("planted (* never used for tuning)", "right", *labels)
+    return markdown(head, confusion) + "\n" + markdown(("", "measured", "asked", "met"), rates)

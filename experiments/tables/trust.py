@@ -1,0 +1,37 @@
+"""What was survived, and how much was tried? Tables from the counts of `tests/faults` and `tests/fuzz`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.provenance import say_versions
+from experiments.tables.cells import markdown
+from interp.models import read_json
+
+RESULTS = Path(__file__).parent.parent / "results"
+FAULTS, INPUTS = RESULTS / "faults.json", RESULTS / "inputs.json"
+WORDS = {"kill": "`kill -9`", "interrupt": "Ctrl-C", "full": "a full disk", "lost": "a lost worker"}
+
+
+def faults_table() -> str:
+    """Faults that were injected into verbs at random moments, and survived, as Markdown, from `results/faults.json`."""
+    table = _read(FAULTS, "faults")
+    verbs = [verb for verb, row in table.items() if row]
+    rows = []
+    for fault, words in WORDS.items():
+        cells = [f"{n['survived']} of {n['injected']}" if (n := table[verb].get(fault)) else "" for verb in verbs]
+        found = [n for row in table.values() if (n := row.get(fault))]
+        rows.append((words, *cells, f"{sum(n['survived'] for n in found)} of {sum(n['injected'] for n in found)}"))
+    return markdown(("fault", *verbs, "survived"), rows)
+
+
+def inputs_table() -> str:
+    """Hostile and random inputs by kind, as Markdown, from `results/inputs.json`; written where all were survived."""
+    counts = _read(INPUTS, "inputs")
+    return markdown((*counts, "together"), [(*(f"{n:,}" for n in counts.values()), f"{sum(counts.values()):,}")])
+
+
+def _read(path: Path, what: str) -> dict:
+    found = read_json(path)
+    say_versions(path.name, found.get("provenance"))
+    return found[what]

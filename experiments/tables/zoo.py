@@ -1,0 +1,94 @@
+"""What do all trained configurations show together? Tables from `results.parquet` and `verdicts.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.names import ZOO
+from experiments.tables.cells import interval, markdown
+
+# Lengths of the table of all configurations, by task: the longest trained, and past it.
+ZOO_LENGTHS = {"parity": (20, 30, 40, 60), "addition": (10, 12, 14)}
+
+
+def zoo_table(zoo: Path = ZOO) -> str:
+    """Every trained configuration, as Markdown, from `zoo/results.parquet` and `zoo/verdicts.json`.
+
+    One table a task, one row a configuration and who writes the labels: accuracy is the median over the seeds that
+    learned, with the least and the greatest. A verdict stands beside the configuration whose runs it judged.
+    """
+    from experiments.gathering import TABLE, read_verdicts
+
+    path = zoo / TABLE
+    if not path.is_file():
+        return "not built yet\n"
+    import pandas as pd
+
+    frame: Any = pd.read_parquet(path)
+    frame = frame[frame["posed"] == frame["task"] + "-" + frame["format"]]
+    verdicts = read_verdicts(zoo)
+    return "\n".join(
+        _zoo_task(frame[frame["task"] == task], lengths, verdicts)
+        for task, lengths in ZOO_LENGTHS.items() if task in set(frame["task"])
+    ) or "not built yet\n"  # fmt: skip
+
+
+def confirmatory_table(zoo: Path = ZOO) -> str:
+    """What is confirmed of the aligned format over its seeds: each role at each length, with Holm's correction."""
+    from experiments.gathering import read_verdicts
+    from experiments.grid import BEST
+
+    entry = read_verdicts(zoo).get(f"parity-aligned-{BEST}")
+    if entry is None or entry["verdict"] is None:
+        return "not built yet\n"
+    head = ("length", "role", "rho over models", "matched control", "present: p", "Holm", "absent: p", "Holm", "status")
+    rows = []
+    for at in entry["verdict"]["by_length"]:
+        for name, role in at["roles"].items():
+            tests = [role.get("tests", {}).get(test, {}) for test in ("present", "absent")]
+            control = role["control"] or {}
+            cells = [f"{t[p]:.2g}" if t else "" for t in tests for p in ("p", "holm")]
+            beside = interval(control.get("value"), [control["low"], control["high"]] if control else None)
+            rows.append((at["length"], name, interval(role["rho"], role["ci"]), beside, *cells, role["status"]))
+    verdict = entry["verdict"]
+    words = f"{entry['learned']} of {entry['of']} models learned the task, {len(entry['models'])} of them are judged: "
+    words += f"**{verdict['verdict']}**. "
+    words += f"May be claimed: {verdict['may_claim']}. May not be claimed: {verdict['may_not_claim']}.\n"
+    return markdown(head, rows) + "\n" + words
+
+
+def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) -> str:
+    from interp.views.zoo.frames import FAMILIES, in_order
+
+    head = ["format", "family", "rehearsal", "learned", "labels"]
+    head += [f"{metric} n={n}" for metric in ("step", "exact") for n in lengths] + ["verdict"]
+    rows = []
+    configs: dict[Any, Any] = dict(iter(frame.groupby(["family", "format", "rehearsal"])))
+    families, formats = in_order(frame["family"], tuple(FAMILIES)), in_order(frame["format"])
+    for key in sorted(configs, key=lambda key: (families.index(key[0]), formats.index(key[1]), -key[2])):
+        (family, fmt, share), config = key, configs[key]
+        learned = config.groupby("run")["learned"].first().astype(bool)
+        entry = verdicts.get(f"{config['task'].iloc[0]}-{fmt}-{family}", {})
+        ours = set(entry.get("models", ())) & set(learned.index)
+        label = (entry["verdict"] or {}).get("verdict", "") if ours else ""
+        kept = config[config["run"].isin(learned[learned].index)]
+        for mode in (m for m in ("forced", "written") if m in set(config["mode"])):
+            cells = [
+                _spread(kept[(kept["mode"] == mode) & (kept["metric"] == metric) & (kept["length"] == n)]["value"])
+                for metric in ("step", "exact") for n in lengths
+            ]  # fmt: skip
+            of = f"{int(learned.sum())} of {len(learned)}"
+            rows.append((fmt, family, f"{share:g}", of, mode, *cells, label))
+    return markdown(head, rows)
+
+
+def _spread(values: Iterable[float]) -> str:
+    """Median, least and greatest; the value alone where there is one, nothing where there is none."""
+    import statistics
+
+    found = list(values)
+    if len(found) < 2:
+        return "".join(f"{v:.3f}" for v in found)
+    return f"{statistics.median(found):.3f} [{min(found):.3f}, {max(found):.3f}]"

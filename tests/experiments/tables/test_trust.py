@@ -1,0 +1,63 @@
+"""Counts of faults and of inputs, and peaks of memory, as their tables show them."""
+
+import json
+
+import pytest
+
+from experiments.provenance import OtherVersions, provenance_record
+from experiments.tables import benchmarks, trust
+from experiments.tables.benchmarks import memory_table
+from experiments.tables.trust import faults_table, inputs_table
+
+
+@pytest.fixture
+def counted(tmp_path, monkeypatch):
+    """Writes a file of counts where a table looks for it."""
+
+    def write(what: str, counts: dict, made: dict | None = None) -> None:
+        path = tmp_path / f"{what}.json"
+        path.write_text(json.dumps({"provenance": made or provenance_record(), what: counts}))
+        monkeypatch.setattr(trust, what.upper(), path)
+
+    return write
+
+
+def test_faults_by_verb_and_together(counted):
+    counted("faults", {
+        "train": {"kill": {"injected": 3, "survived": 3}, "full": {"injected": 2, "survived": 1}},
+        "sweep": {"kill": {"injected": 4, "survived": 4}, "lost": {"injected": 5, "survived": 5}},
+        "bench": {},
+    })  # fmt: skip
+    head, _, *rows = faults_table().splitlines()
+    assert head == "| fault | train | sweep | survived |"
+    assert rows == [
+        "| `kill -9` | 3 of 3 | 4 of 4 | 7 of 7 |",
+        "| Ctrl-C |  |  | 0 of 0 |",
+        "| a full disk | 1 of 2 |  | 1 of 2 |",
+        "| a lost worker |  | 5 of 5 | 5 of 5 |",
+    ]
+
+
+def test_inputs_by_kind_and_together(counted):
+    counted("inputs", {"tasks": 90_000, "folders": 7_500})
+    assert inputs_table().splitlines()[0] == "| tasks | folders | together |"
+    assert inputs_table().splitlines()[2:] == ["| 90,000 | 7,500 | 97,500 |"]
+
+
+def test_counts_of_other_versions_are_said_to_be(counted):
+    counted("inputs", {"tasks": 1}, {"versions": {"torch": "1.0"}})
+    with pytest.warns(OtherVersions, match=r"inputs.json was made with .*torch 1\.0"):
+        inputs_table()
+
+
+def test_a_peak_above_the_budget_is_not_met(tmp_path, monkeypatch):
+    rows = {
+        f"memory-patch-{n}": {"part": "patch", "prompts": n, "budget_mib": 64, "peak_mib": peak, "before_mib": 400.0}
+        for n, peak in ((10, 12.4), (1000, 64.1))
+    }
+    path = tmp_path / "memory.json"
+    path.write_text(json.dumps({"provenance": provenance_record(), "rows": rows}))
+    monkeypatch.setattr(benchmarks, "MEMORY", path)
+    head, _, *found = memory_table().splitlines()
+    assert head == "| part | prompts | peak, MiB beyond the model | within 64 MiB |"
+    assert found == ["| patch | 10 | 12 | yes |", "| patch | 1000 | 64 | **no** |"]
