@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 from experiments.reading import read_rows
@@ -29,6 +30,21 @@ def speed_table() -> str:
         )  # fmt: skip
         rows.append(cells)
     return markdown(head, rows)
+
+
+def speed_summary() -> str:
+    """Ratios over all cases, by what corrupts the prompt, as Markdown, from `benchmarks/results/patching.json`."""
+    rows = [row for row in read_rows(BENCHMARK).values()]
+    cells = []
+    for corrupt, words in CORRUPTIONS.items():
+        alike = [row for row in rows if row["case"]["corrupt"] == corrupt]
+        ratios = [[r["ratio"][peer] for r in alike] for peer in ("transformer_lens", "hook loop")]
+        ratios.append([r["flops"]["times_fewer"] for r in alike])
+        worst = max(x for row in alike for x in row["difference"].values())
+        spread = (f"{statistics.median(found):.1f} [{min(found):.1f}, {max(found):.1f}]" for found in ratios)
+        cells.append((words, len(alike), *spread, f"{worst:.0e}"))
+    head = ("corrupted by", "cases", "x TransformerLens", "x hook loop", "x fewer FLOPs", "largest difference")
+    return markdown(head, cells)
 
 
 def edges_table() -> str:
@@ -76,6 +92,26 @@ def drift_table() -> str:
     for *case, cells, kept, met in rows:
         table.append((*case, *(cells.get(name, "") for name in allowed), kept, met))
     return markdown(("run", "length", "compared", *allowed, "answers that differ", "met"), table)
+
+
+def drift_summary() -> str:
+    """The largest difference of each quantity over all cases, as Markdown, from `benchmarks/results/drift.json`."""
+    compared: dict[str, dict[str, list[dict]]] = {}
+    for row in read_rows(DRIFT).values():
+        for pair, found in row["compared"].items():
+            for name, x in found.items():
+                compared.setdefault(name, {}).setdefault(pair, []).append(x)
+    answers = compared.pop("answers")
+    pairs = tuple(answers)
+    cells = []
+    for name, by_pair in compared.items():
+        every = [x for found in by_pair.values() for x in found]
+        worst = (f"{x:.0e}" if (x := max(x["relative"] for x in by_pair[pair])) else "0" for pair in pairs)
+        cells.append((name, f"{max(x['allowed'] for x in every):.0e}", *worst, yes(all(x["met"] for x in every))))
+    differ = (f"{sum(x['differ'] for x in answers[pair])} of {sum(x['of'] for x in answers[pair])}" for pair in pairs)
+    met = all(x["met"] for found in answers.values() for x in found)
+    cells.append(("answers that differ", 0, *differ, yes(met)))
+    return markdown(("quantity", "allowed", *pairs, "met"), cells)
 
 
 def memory_table() -> str:

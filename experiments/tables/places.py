@@ -5,20 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from experiments.tables.benchmarks import drift_table, edges_table, memory_table, scaling_table, speed_table
+from experiments.tables.benchmarks import (
+    drift_summary,
+    drift_table,
+    edges_table,
+    memory_table,
+    scaling_table,
+    speed_summary,
+    speed_table,
+)
 from experiments.tables.runs import accuracy_table, calibration_table, circuit_table, verdict_table
 from experiments.tables.trust import faults_table, inputs_table
 from experiments.tables.zoo import confirmatory_table, zoo_table
 
 TABLES: dict[str, Callable[[], str]] = {
     "verdict": verdict_table, "calibration": calibration_table, "circuit": circuit_table, "accuracy": accuracy_table,
-    "speed": speed_table, "edges": edges_table, "scaling": scaling_table, "drift": drift_table,
-    "memory": memory_table, "faults": faults_table, "inputs": inputs_table,
+    "speed-summary": speed_summary, "scaling": scaling_table, "drift-summary": drift_summary, "memory": memory_table,
+    "faults": faults_table, "inputs": inputs_table,
 }  # fmt: skip
+BENCHMARK_TABLES: dict[str, Callable[[], str]] = {"speed": speed_table, "edges": edges_table, "drift": drift_table}
 FIGURE_TABLES: dict[str, Callable[[], str]] = {"zoo": zoo_table, "confirmatory": confirmatory_table}
 ROOT = Path(__file__).parent.parent.parent
 # Files with tables, and which they have.
-PLACES = {ROOT / "README.md": TABLES, ROOT / "figures" / "README.md": FIGURE_TABLES}
+PLACES = {
+    ROOT / "README.md": TABLES, ROOT / "experiments" / "benchmarks" / "README.md": BENCHMARK_TABLES,
+    ROOT / "figures" / "README.md": FIGURE_TABLES,
+}  # fmt: skip
 
 
 def with_tables(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:

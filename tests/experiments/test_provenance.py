@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from experiments import load, provenance, tables
+from experiments import load, provenance
 from experiments.cli import main
 from experiments.names import SHIPPED, ZOO
 from experiments.provenance import OtherVersions, other_versions, provenance_record, say_versions, saying_versions
 from experiments.results import work_folder
+from experiments.tables import benchmarks, runs
 from interp.models import read_json
 
 RUN = "parity-aligned-alibi"
-PINNED = Path(tables.__file__).parent.parent / "constraints.txt"
+PINNED = Path(__file__).parent.parent.parent / "constraints.txt"
 
 
 def made_with(**others: object) -> dict:
@@ -96,7 +97,7 @@ def test_a_command_says_it_once(tmp_path, capsys, monkeypatch):
 
 def test_shipped_results_are_of_the_pinned_versions():
     pinned = dict(line.split("==") for line in PINNED.read_text(encoding="utf-8").split() if "==" in line)
-    folders = (SHIPPED, ZOO, tables.EDGES.parent.parent)
+    folders = (SHIPPED, ZOO, benchmarks.EDGES.parent.parent)
     files = [ZOO / "verdicts.json", *(path for folder in folders for path in folder.glob("*/*.json"))]
     made = {p: d["provenance"]["versions"] for p in files if isinstance(d := read_json(p), dict) and "provenance" in d}
     assert len(made) > 20
@@ -109,10 +110,10 @@ def test_a_table_of_another_format_is_refused(tmp_path, monkeypatch):
     shutil.copytree(SHIPPED / RUN, tmp_path / RUN)
     path = tmp_path / RUN / "evaluation.json"
     path.write_text(json.dumps(read_json(path) | {"version": 2}), encoding="utf-8")
-    monkeypatch.setattr(tables, "SHIPPED", tmp_path)
-    monkeypatch.setattr(tables, "shipped_runs", lambda: [RUN])
+    monkeypatch.setattr(runs, "SHIPPED", tmp_path)
+    monkeypatch.setattr(runs, "shipped_runs", lambda: [RUN])
     with pytest.raises(ValueError, match=r"it is of version 2, made by mnemoscope '0.1.0'; this mnemoscope reads"):
-        tables.accuracy_table()
+        runs.accuracy_table()
 
 
 def test_a_benchmarks_rows_keep_who_made_them(tmp_path, monkeypatch, capsys):
