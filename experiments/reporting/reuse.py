@@ -12,7 +12,7 @@ from experiments.evaluate import Evaluate
 from experiments.names import OUT, SHIPPED
 from experiments.provenance import say_versions
 from experiments.reading import UNREAD, why_unread
-from experiments.reporting.forms import FORMS, misfit
+from experiments.reporting.forms import FORMS, ROLES, misfit
 from experiments.results import weights_of
 from experiments.verdict import Verdict, default_lengths
 from interp.models import read_json
@@ -101,7 +101,10 @@ def _inside(run: Run, verb: str, data: dict) -> str:
             lengths = [at["length"] for at in data["by_length"]]
             if [*map(_one, lengths)] != [*default_lengths(run)]:
                 return f"its lengths are {shown(lengths)}, not those that are usual for the run"
-            found = [role for at in (data, *data["by_length"]) for role in at["roles"].values()]
+            sides = [at["roles"] for at in (data, *data["by_length"])]
+            if unknown := {name for roles in sides for name in roles} - set(ROLES):
+                return f"it has an unknown role, {shown(min(unknown))}"
+            found = [role for roles in sides for role in roles.values()]
             if any(role["rho"] is not None and len(role["ci"]) != 2 for role in found):
                 return "an interval has not two bounds"
             if any(_one(e["length"]) not in map(_one, lengths) for e in data["evidence"]):

@@ -29,7 +29,7 @@ LONG = (
     "experiments.benchmarks.edges.run_case", "probes.battery", "experiments.circuit_search.search",
     "experiments.report.Report._write", "experiments.calibrate.finished", "experiments.sweep.finished",
     "experiments.benchmarks.memory.run_case", "experiments.benchmarks.drift.run_case",
-    "experiments.benchmarks.scaling.run_case", "experiments.figures.Figures.maps", "experiments.on_ray.OnRay",
+    "experiments.benchmarks.scaling.run_case", "experiments.figures.Figures.drawings", "experiments.on_ray.OnRay",
 )  # fmt: skip
 
 NUMBERS = ("0", "1", "2", "3", "5", "20", "-1", "1.5", "1e9", "nan", "inf", "-0", "1_0", "0x10", "None", "", "\uff19",

@@ -161,3 +161,12 @@ def test_records_of_runs(count, tmp_path):
             assert record["version"] == 1
 
     hammer("results", count, mutated(right) | json_junk, check)
+
+
+def test_a_role_that_is_unknown_is_named(run):
+    data = whole(run, "verdict")
+    data["by_length"][0]["roles"]["drain"] = {"rho": 1, "ci": 0}
+    (Path(run.source) / NAMES["verdict"]).write_text(json.dumps(data), encoding="utf-8")
+    found, _, why = found_beside(run, "verdict", NAMES["verdict"], 0)
+    assert found is None
+    assert "an unknown role, 'drain'" in why
