@@ -72,7 +72,8 @@ def cases_of(device: str) -> tuple[StepCase | StageCase, ...]:
 
     zoo = [StepCase(device, precision=p) for p in ("no", "bf16")]
     if device == "cpu":
-        return (*zoo, StepCase(device, runs=2), StepCase(device, 12, 768, 12, moments=2), StageCase())
+        both = [StepCase(device, precision=p, runs=2) for p in ("no", "bf16")]
+        return (*zoo, *both, StepCase(device, 12, 768, 12, moments=2), StageCase())
     if not torch.cuda.is_available():
         raise ValueError(f"--device {device}: this machine has no such device; leave it out, or say cpu")
     large = [StepCase(device, 12, 768, 12, precision=p) for p in ("no", "bf16")]

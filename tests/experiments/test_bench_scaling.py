@@ -152,7 +152,7 @@ def test_the_verb_keeps_the_rows_of_other_devices(tmp_path, monkeypatch, capsys)
     path.write_text(json.dumps({"rows": {"cuda-step": FOUR}}))
     assert main(["bench", "--scaling", "--device", "cpu", "--only", "3x128", "--out", str(tmp_path)]) == 0
     found = set(json.loads(path.read_text(encoding="utf-8"))["rows"])
-    ends = ("float32-runs1", "bf16-runs1", "float32-runs2")
+    ends = ("float32-runs1", "bf16-runs1", "float32-runs2", "bf16-runs2")
     assert found == {"cuda-step", *(f"cpu-step-3x128-{end}" for end in ends)}
     shown = capsys.readouterr().out
     assert "ESTIMATED" in shown
