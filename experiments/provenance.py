@@ -29,15 +29,19 @@ _read: ContextVar[dict[str, list[str]] | None] = ContextVar("files of other vers
 
 def provenance_record(**more: object) -> dict:
     """Versions, date, commit and command; `more` is added as it is. Never a path or a host's name."""
-    versions = {"python": platform.python_version(), "mnemoscope": _version("mnemoscope")}
-    versions |= {name: _version(name) for name in LIBRARIES}
     return {
         "command": " ".join(["mnemoscope", *(Path(a).name if a.startswith("/") else a for a in sys.argv[1:])]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": _commit(),
-        "versions": versions,
+        "versions": versions_here(),
         **more,
     }
+
+
+def versions_here() -> dict[str, str | None]:
+    """The versions of Python, of this package and of the libraries whose numbers these are."""
+    versions = {"python": platform.python_version(), "mnemoscope": _version("mnemoscope")}
+    return versions | {name: _version(name) for name in LIBRARIES}
 
 
 def other_versions(made: object) -> str:
@@ -92,6 +96,18 @@ def saying_versions() -> Iterator[None]:
 def _release(found: object) -> object:
     """A version without its build."""
     return found.partition("+")[0] if isinstance(found, str) else found
+
+
+@cache
+def code_digest() -> str:
+    """A name for the source of the packages as it is on disk, the same for the same code; with or without git."""
+    import hashlib
+
+    root, found = Path(__file__).parent.parent, hashlib.sha256()
+    for package in ("interp", "probes", "experiments"):
+        for path in sorted((root / package).rglob("*.py")):
+            found.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 @cache

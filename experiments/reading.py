@@ -53,7 +53,9 @@ def read_rows(path: Path) -> dict[str, dict]:
     found = read_json(path)
     if not isinstance(found, dict) or not isinstance(found.get("rows"), dict):
         raise ValueError(f"{path} is no result of this verb; move it, or choose another --out")
-    for row in found["rows"].values():
-        own = row.get("provenance") if isinstance(row, dict) else None
-        say_versions(path.name, own or found.get("provenance"))
+    for name, row in found["rows"].items():
+        if not isinstance(row, dict):
+            words = f"its row {shown(name)} is {shown(row)}"
+            raise ValueError(f"{path} is damaged: {words}; move it, or choose another --out")
+        say_versions(path.name, row.get("provenance") or found.get("provenance"))
     return found["rows"]

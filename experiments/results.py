@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.names import OUT
-from experiments.provenance import provenance_record
+from experiments.provenance import code_digest, provenance_record, versions_here
 from interp.models import Run
-from interp.writing import alone_in, is_full, write_together, write_whole
+from interp.writing import LOCK, alone_in, is_full, write_together, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,18 +74,21 @@ def weights_of(run: Run) -> str:
 
 @contextmanager
 def work_folder(folder: Path, run: Run, what: str, options: object) -> Iterator[Path]:
-    """Where unfinished work on a run is kept, in its folder of results: another one for other options, weights, code or
-    versions of the libraries.
+    """Where unfinished work on a run is kept, in its folder of results: another one for other options, weights, labels,
+    code or versions of the libraries.
 
     It is removed when the block ends well: only then is nothing lost with it. Raises `ValueError` where another
     process does the same work.
     """
-    made = provenance_record()
-    about = [options, weights_of(run), run.source, made["versions"], made["commit"]]
+    about = [options, weights_of(run), run.source, run.vocabulary.to_json(), versions_here(), code_digest()]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
     with alone_in(folder / f".{what}-{key}") as work:
         yield work
-        shutil.rmtree(work)
+        for path in work.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:  # which goes last, with the folder
+                path.unlink()
 
 
 def recalling(work: Path) -> Recall:

@@ -83,8 +83,8 @@ class Verdict:
             data = {"prompts": self.prompts, **found.to_json()}
             picture = (folder / "verdict.svg", as_svg(_picture(found)))
             written = write_result(folder / "verdict.json", runs[0], self.seed, data, others=[picture])
-        if target is not None:
-            write_whole(target, json.dumps(written, indent=1) + "\n")
+            if target is not None:
+                write_whole(target, json.dumps(written, indent=1) + "\n")
         if self.json == "-":
             print(json.dumps(written))
             return 0

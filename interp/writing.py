@@ -111,8 +111,10 @@ def alone_in(folder: Path, patience: float | None = None) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        if folder.is_dir() and [p.name for p in folder.iterdir()] == [LOCK]:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            ours = (folder / LOCK).stat().st_ino == os.fstat(handle).st_ino
+            if ours and [p.name for p in folder.iterdir()] == [LOCK]:
+                shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
 
 

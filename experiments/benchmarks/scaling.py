@@ -27,6 +27,10 @@ ROOM_FOR_BLOOM = 40 * 2**30
 PATIENCE_SECONDS = 300.0
 
 
+# Each process has data of its own; these are their means.
+MEANS = ("ms_a_step", "tokens", "flops", "ms_a_check")
+
+
 @dataclass(frozen=True)
 class StepCase:
     """One row: optimiser steps of the zoo's recipe, by some runs at once on one device, a process each.
@@ -56,14 +60,15 @@ class StepCase:
 
 @dataclass(frozen=True)
 class StageCase:
-    """One row: what a sweep does with a run once it is trained. It computes on the CPU, whatever trained the run."""
+    """One row: what a sweep does with a trained run. It computes on the CPU of the machine that has the device."""
 
+    device: str
     prompts: int = 128
 
     @property
     def name(self) -> str:
         """What the row is called."""
-        return f"stages-{self.prompts}"
+        return f"{self.device}-stages-{self.prompts}"
 
 
 def cases_of(device: str) -> tuple[StepCase | StageCase, ...]:
@@ -73,14 +78,14 @@ def cases_of(device: str) -> tuple[StepCase | StageCase, ...]:
     zoo = [StepCase(device, precision=p) for p in ("no", "bf16")]
     if device == "cpu":
         both = [StepCase(device, precision=p, runs=2) for p in ("no", "bf16")]
-        return (*zoo, *both, StepCase(device, 12, 768, 12, moments=2), StageCase())
+        return (*zoo, *both, StepCase(device, 12, 768, 12, moments=2), StageCase(device))
     if not torch.cuda.is_available():
         raise ValueError(f"--device {device}: this machine has no such device; leave it out, or say cpu")
     large = [StepCase(device, 12, 768, 12, precision=p) for p in ("no", "bf16")]
     if torch.cuda.get_device_properties(0).total_memory >= ROOM_FOR_BLOOM:
         large.append(StepCase(device, 24, 1024, 16, "bf16", vocabulary=250_880))
     shared = [StepCase(device, precision="bf16", runs=runs) for runs in (4, 8)]
-    return (*zoo, *shared, *large, StageCase())
+    return (*zoo, *shared, *large, StageCase(device))
 
 
 def run_case(case: StepCase | StageCase, rounds: int) -> dict:
@@ -96,10 +101,11 @@ def run_case(case: StepCase | StageCase, rounds: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         jobs = [Job(f"{case.name} {k}", timed_steps, (case, rounds, k, folder)) for k in range(case.runs)]
         found = [row for _, row in finished(jobs, workers=case.runs)]
-    ms, first = mean(row["ms_a_step"] for row in found), found[0]
+    over = {name: mean(row[name] for row in found) for name in MEANS if name in found[0]}
+    each = {name: case.runs * 1000 * over[name] / over["ms_a_step"] for name in ("tokens", "flops")}
     return {
-        "case": asdict(case), **first, "ms_a_step": ms, "tokens_a_second": 1000 * case.runs * first["tokens"] / ms,
-        "flops_a_second": 1000 * case.runs * first["flops"] / ms, "rounds": rounds, **busy,
+        "case": asdict(case), **found[0], **over, "tokens_a_second": each["tokens"], "flops_a_second": each["flops"],
+        "rounds": rounds, **busy,
     }  # fmt: skip
 
 
@@ -167,11 +173,10 @@ def timed_stages(prompts: int) -> dict[str, float]:
     return seconds
 
 
-def seconds_of_run(step: dict, stages: dict | None) -> float:
+def seconds_of_run(step: dict, stages: dict) -> float:
     """A whole run of the grid from two rows: every step of the recipe, a check each so many, then the stages."""
     a_check = step["ms_a_check"] / step["steps_a_check"]
-    after = sum(stages["seconds"].values()) if stages else 0.0
-    return step["steps"] * (step["ms_a_step"] + a_check) / 1000 + after
+    return step["steps"] * (step["ms_a_step"] + a_check) / 1000 + sum(stages["seconds"].values())
 
 
 def recipe_of(case: StepCase) -> Recipe:
@@ -193,8 +198,12 @@ def moments_of(steps: int, count: int) -> list[int]:
 
 
 def together(folder: Path, process: int, count: int) -> None:
-    """Returns once so many processes have come here."""
-    (folder / str(process)).touch()
+    """Returns once so many processes have come here. Raises `ValueError` in one that takes the place of a lost one: its
+    times would not be those of so many at once."""
+    try:
+        (folder / str(process)).touch(exist_ok=False)
+    except FileExistsError as error:
+        raise ValueError(f"process {process} of {count} was lost; is there memory for all?") from error
     until = time.monotonic() + PATIENCE_SECONDS
     while len(list(folder.iterdir())) < count:
         if time.monotonic() > until:

@@ -18,10 +18,12 @@ Laid = tuple[list[str], list[list[str]]]
 
 def measured_steps(rows: dict[str, dict]) -> Laid:
     """Every row of steps as it was measured, and what a sweep does with a trained run."""
-    head = ["device", "layers x d", "precision", "runs at once", "ms a step", "tokens/s", "GFLOP/s", "gradients MB"]
+    head = ["device", "layers x d", "precision", "runs at once", "ms a step", "tokens/s", "GFLOP/s", "gradients MB",
+            "load before"]  # fmt: skip
     cells = [
         [row["device"], _shape(row), _precision(row), str(row["case"]["runs"]), _number(row["ms_a_step"]),
-         _number(row["tokens_a_second"]), _number(row["flops_a_second"] / 1e9), _number(row["gradient_bytes"] / 1e6)]
+         _number(row["tokens_a_second"]), _number(row["flops_a_second"] / 1e9), _number(row["gradient_bytes"] / 1e6),
+         f"{row['busy']:.1f}"]
         for row in _steps(rows)
     ]  # fmt: skip
     return head, cells
@@ -31,12 +33,14 @@ def estimated_grid(rows: dict[str, dict]) -> Laid:
     """The whole grid on 1, 8 and 64 devices like those measured, as many runs on each as is fastest."""
     from experiments.grid import runs_of
 
-    grid, stages = len(runs_of()), _stages(rows)
+    grid, stages = len(runs_of()), {row["case"]["device"]: row for row in _stages(rows)}
     head = ["device", "precision", "devices", "runs a device", "waves", "hours", "left empty in the last wave"]
     cells = []
     for device, precision in dict.fromkeys((r["device"], _precision(r)) for r in _zoo(rows)):
         alike = [r for r in _zoo(rows) if (r["device"], _precision(r)) == (device, precision)]
-        seconds = {r["case"]["runs"]: seconds_of_run(r, stages) for r in alike}
+        if (after := stages.get(alike[0]["case"]["device"])) is None:
+            continue  # what comes after training was not measured there
+        seconds = {r["case"]["runs"]: seconds_of_run(r, after) for r in alike}
         for devices in DEVICES:
             found = grid_waves(grid, seconds, devices)
             empty = f"{found.idle} of {devices * found.a_device}"
@@ -77,12 +81,12 @@ def estimated_links(rows: dict[str, dict]) -> Laid:
 
 
 def stage_words(rows: dict[str, dict]) -> str:
-    """What a sweep's other stages take, in a sentence."""
-    row = _stages(rows)
-    if row is None:
-        return ""
-    seconds = ", ".join(f"{name} {value:.0f}" for name, value in row["seconds"].items())
-    return f"Seconds a run after training, on {row['device']}: {seconds}."
+    """What a sweep's other stages take, a sentence a machine."""
+    said = []
+    for row in _stages(rows):
+        seconds = ", ".join(f"{name} {value:.0f}" for name, value in row["seconds"].items())
+        said.append(f"Seconds a run after training, one run alone, on {row['device']}: {seconds}.")
+    return " ".join(said)
 
 
 def _steps(rows: dict[str, dict]) -> list[dict]:
@@ -93,8 +97,8 @@ def _zoo(rows: dict[str, dict]) -> list[dict]:
     return [row for row in _steps(rows) if "ms_a_check" in row]
 
 
-def _stages(rows: dict[str, dict]) -> dict | None:
-    return next((row for row in rows.values() if "seconds" in row), None)
+def _stages(rows: dict[str, dict]) -> list[dict]:
+    return [row for row in rows.values() if "seconds" in row]
 
 
 def _shape(row: dict) -> str:

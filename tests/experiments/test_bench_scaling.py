@@ -14,7 +14,15 @@ from experiments.benchmarks.estimates import (
     link_of,
     worthwhile_compute,
 )
-from experiments.benchmarks.scaling import StageCase, StepCase, moments_of, run_case, seconds_of_run, together
+from experiments.benchmarks.scaling import (
+    StageCase,
+    StepCase,
+    moments_of,
+    recipe_of,
+    run_case,
+    seconds_of_run,
+    together,
+)
 from experiments.benchmarks.showing import (
     estimated_grid,
     estimated_links,
@@ -25,15 +33,16 @@ from experiments.benchmarks.showing import (
 from experiments.cli import main
 from experiments.provenance import provenance_record
 from experiments.tables.benchmarks import scaling_table
+from experiments.training.recipe import parts
 
 TINY = StepCase("cpu", 1, 16, 2, runs=2, moments=2)
 STEP = {
     "case": {"device": "cuda", "n_layers": 3, "d_model": 128, "precision": "bf16", "runs": 1}, "device": "some GPU",
     "ms_a_step": 10.0, "ms_a_check": 50.0, "steps_a_check": 100, "steps": 3000, "tokens_a_second": 4e5,
-    "flops_a_second": 1e12, "gradient_bytes": 4_500_000,
+    "flops_a_second": 1e12, "gradient_bytes": 4_500_000, "busy": 0.0,
 }  # fmt: skip
 FOUR = {**STEP, "case": {**STEP["case"], "runs": 4}, "ms_a_step": 15.0}
-STAGES = {"case": {"prompts": 128}, "seconds": {"evaluate": 5.0, "battery": 10.5}, "device": "a CPU"}
+STAGES = {"case": {"device": "cuda", "prompts": 128}, "seconds": {"evaluate": 5.0, "battery": 10.5}, "device": "a CPU"}
 
 
 def test_a_grid_takes_as_many_waves_as_places_demand():
@@ -85,7 +94,6 @@ def test_links_are_those_between_the_devices():
 
 
 def test_a_run_is_its_steps_its_checks_and_its_stages():
-    assert seconds_of_run(STEP, None) == pytest.approx(3000 * 0.010 + 30 * 0.050)
     assert seconds_of_run(STEP, STAGES) == pytest.approx(31.5 + 15.5)
 
 
@@ -109,7 +117,14 @@ def test_tables_take_the_fastest_and_name_the_device():
     assert words == ["3 x 128", "4.5", "8", "NVLink 4"]
     assert (float(ms), float(worthwhile)) == pytest.approx((0.0175, 9 * 0.0175), rel=0.01)
     assert len(estimated_links(rows)[1]) == 4  # two shapes
-    assert stage_words(rows) == "Seconds a run after training, on a CPU: evaluate 5, battery 10."
+    assert stage_words(rows) == "Seconds a run after training, one run alone, on a CPU: evaluate 5, battery 10."
+
+
+def test_a_grid_is_estimated_only_where_all_of_a_run_was_measured():
+    elsewhere = {**STAGES, "case": {"device": "cpu", "prompts": 128}}
+    assert estimated_grid({"a": STEP})[1] == []
+    assert estimated_grid({"a": STEP, "b": elsewhere})[1] == []
+    assert len(estimated_grid({"a": STEP, "b": elsewhere, "c": STAGES})[1]) == 3
 
 
 def test_the_readme_gets_what_was_measured(tmp_path):
@@ -130,6 +145,9 @@ def test_steps_are_spread_over_the_whole_recipe():
 def test_two_runs_on_one_device_are_timed_together():
     row = run_case(TINY, rounds=1)
     assert row["ms_a_step"] > 0
+    recipe, moments = recipe_of(TINY), moments_of(recipe_of(TINY).steps, TINY.moments)
+    theirs = [part.batch.tokens.numel() for process in (0, 1) for at in moments for part in parts(recipe, at, process)]
+    assert row["tokens"] == sum(theirs) / 4  # two steps of each of two processes, which have prompts of their own
     assert row["tokens_a_second"] == pytest.approx(1000 * 2 * row["tokens"] / row["ms_a_step"])
     assert row["flops_a_second"] == pytest.approx(1000 * 2 * row["flops"] / row["ms_a_step"])
     weights = row["gradient_bytes"] / 4
@@ -149,11 +167,12 @@ def test_a_process_that_never_begins_is_not_waited_for(tmp_path, monkeypatch):
 def test_the_verb_keeps_the_rows_of_other_devices(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scaling, "run_case", lambda case, rounds: STAGES if isinstance(case, StageCase) else STEP)
     path = tmp_path / "scaling.json"
-    path.write_text(json.dumps({"rows": {"cuda-step": FOUR}}))
-    assert main(["bench", "--scaling", "--device", "cpu", "--only", "3x128", "--out", str(tmp_path)]) == 0
+    path.write_text(json.dumps({"rows": {"cuda-step": FOUR, "cuda-stages-128": STAGES}}))
+    assert main(["bench", "--scaling", "--device", "cpu", "--out", str(tmp_path)]) == 0
     found = set(json.loads(path.read_text(encoding="utf-8"))["rows"])
     ends = ("float32-runs1", "bf16-runs1", "float32-runs2", "bf16-runs2")
-    assert found == {"cuda-step", *(f"cpu-step-3x128-{end}" for end in ends)}
+    steps = {f"cpu-step-3x128-{end}" for end in ends} | {"cpu-step-12x768-float32-runs1"}
+    assert found == {"cuda-step", "cuda-stages-128", "cpu-stages-128", *steps}
     shown = capsys.readouterr().out
     assert "ESTIMATED" in shown
     assert "some GPU" in shown

@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from experiments.names import SHIPPED, ZOO
 from experiments.provenance import OtherVersions, other_versions, provenance_record, say_versions, saying_versions
 from experiments.results import work_folder
 from experiments.tables import benchmarks, runs
-from interp.models import read_json
+from interp.models import Run, read_json
 
 RUN = "parity-aligned-alibi"
 PINNED = Path(__file__).parent.parent.parent / "constraints.txt"
@@ -131,16 +132,52 @@ def test_a_benchmarks_rows_keep_who_made_them(tmp_path, monkeypatch, capsys):
     assert rows[cases[1].name]["provenance"]["versions"]["torch"] == version("torch")
 
 
-def test_unfinished_work_of_other_versions_is_begun_anew(tmp_path, monkeypatch):
-    run, places = load(RUN), []
-    for torch in (None, None, "2.6.0"):
-        if torch:
-            monkeypatch.setattr("experiments.results.provenance_record", lambda: made_with(torch="2.6.0"))
-        with ExitStack() as interrupted:
-            places.append(interrupted.enter_context(work_folder(tmp_path, run, "evaluate", [])))
-            (places[-1] / "kept").touch()
-            interrupted.pop_all()  # never ended
-    assert places[0] == places[1] != places[2]
+def begun(folder: Path, run: Run) -> Path:
+    """Where work on a run is kept that was begun and never ended."""
+    with ExitStack() as interrupted:
+        place = interrupted.enter_context(work_folder(folder, run, "evaluate", []))
+        (place / "kept").touch()
+        interrupted.pop_all()
+    return place
+
+
+def test_unfinished_work_of_other_versions_code_or_labels_is_begun_anew(tmp_path, monkeypatch):
+    run = load(RUN)
+    first = begun(tmp_path, run)
+    assert begun(tmp_path, run) == first
+    # Labels follow from the longest length where a model has no run.json.
+    fewer = replace(run, vocabulary=replace(run.vocabulary, labels=run.vocabulary.labels[:-1]))
+    assert begun(tmp_path, fewer) != first
+    with monkeypatch.context() as patched:
+        patched.setattr("experiments.results.versions_here", lambda: made_with(torch="2.6.0")["versions"])
+        assert begun(tmp_path, run) != first
+    with monkeypatch.context() as patched:
+        patched.setattr("experiments.results.code_digest", lambda: "other")
+        assert begun(tmp_path, run) != first
+    assert begun(tmp_path, run) == first
+
+
+def test_the_digest_of_code_is_of_what_is_on_disk(tmp_path, monkeypatch):
+    for name in ("interp/a.py", "probes/b.py", "experiments/c.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("1")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "experiments" / "provenance.py"))
+    digest = provenance.code_digest.__wrapped__
+    first = digest()
+    (tmp_path / "results.json").write_text("no code")
+    assert digest() == first
+    (tmp_path / "probes" / "b.py").write_text("2")
+    assert digest() != first
+
+
+def test_who_waits_for_a_work_folder_gets_it_whole(tmp_path):
+    """The lock goes last, so that nobody takes a folder that is being emptied."""
+    run = load(RUN)
+    with work_folder(tmp_path, run, "evaluate", []) as work:
+        (work / "inside").mkdir()
+        for name in ("a", "inside/b"):
+            (work / name).touch()
+    assert not work.exists()
 
 
 def test_training_that_goes_on_under_other_versions_says_so(tmp_path):

@@ -200,3 +200,11 @@ def test_who_reads_the_old_file_never_sees_a_part_of_the_new_one(tmp_path):
         write_whole(path, "new, and longer")
         assert reader.read() == "old"
     assert path.read_text(encoding="utf-8") == "new, and longer"
+
+
+def test_a_lock_that_another_has_taken_since_is_left_alone(tmp_path):
+    folder = tmp_path / "work"
+    with alone_in(folder):
+        (folder / writing.LOCK).unlink()  # somebody cleaned up
+        (folder / writing.LOCK).touch()  # and another began
+    assert (folder / writing.LOCK).exists()
