@@ -85,8 +85,8 @@ def battery(
     below `competence` by far get no arms, because they could not count (None: all lengths do). `step` is called
     with the name of each piece of work as it begins. `recall` gives the evidence of a piece by its name, of this or of
     an earlier process that was stopped, or measures it: what it gives must have been measured on the same run with the
-    same seed and prompts. In addition a length is the digits of both operands; arms that
-    are parity's alone are left out, and `Measured.left_out` says why.
+    same seed and prompts. In addition a length is the digits of both operands; arms that are parity's alone are left
+    out, and `Measured.left_out` says why.
 
     Raises `ValueError` for an unknown arm, fewer than 24 prompts, or a length that the run cannot take.
     """

@@ -13,7 +13,6 @@ from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 from experiments.jobs import Job, finished
-from experiments.provenance import provenance_record
 
 if TYPE_CHECKING:
     from experiments.training.recipe import Recipe
@@ -92,12 +91,12 @@ def run_case(case: StepCase | StageCase, rounds: int) -> dict:
     """The row of a case: medians over rounds, in processes of one CPU thread each.
 
     "busy" is how many processes wanted a CPU as it began (the load average of a minute): times beside other
-    work are longer than alone. Rows of several machines stand in one file, so each says what made it.
+    work are longer than alone.
     """
-    busy = {"busy": round(os.getloadavg()[0], 1), "provenance": provenance_record()}
+    busy = round(os.getloadavg()[0], 1)
     if isinstance(case, StageCase):
         ((_, seconds),) = finished([Job(case.name, timed_stages, (case.prompts,))], workers=1)
-        return {"case": asdict(case), "seconds": seconds, "device": device_name("cpu"), "rounds": 1, **busy}
+        return {"case": asdict(case), "seconds": seconds, "device": device_name("cpu"), "rounds": 1, "busy": busy}
     with tempfile.TemporaryDirectory() as folder:
         jobs = [Job(f"{case.name} {k}", timed_steps, (case, rounds, k, folder)) for k in range(case.runs)]
         found = [row for _, row in finished(jobs, workers=case.runs)]
@@ -105,7 +104,7 @@ def run_case(case: StepCase | StageCase, rounds: int) -> dict:
     each = {name: case.runs * 1000 * over[name] / over["ms_a_step"] for name in ("tokens", "flops")}
     return {
         "case": asdict(case), **found[0], **over, "tokens_a_second": each["tokens"], "flops_a_second": each["flops"],
-        "rounds": rounds, **busy,
+        "rounds": rounds, "busy": busy,
     }  # fmt: skip
 
 

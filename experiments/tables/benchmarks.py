@@ -34,7 +34,7 @@ def speed_table() -> str:
 
 def speed_summary() -> str:
     """Ratios over all cases, by what corrupts the prompt, as Markdown, from `benchmarks/results/patching.json`."""
-    rows = [row for row in read_rows(BENCHMARK).values()]
+    rows = read_rows(BENCHMARK).values()
     cells = []
     for corrupt, words in CORRUPTIONS.items():
         alike = [row for row in rows if row["case"]["corrupt"] == corrupt]
