@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-
-from interp.writing import write_whole
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -103,9 +100,8 @@ class Evaluate:
         Each length is kept on disk as it is done. `figure`: the name of the file of a figure.
         """
         from experiments.progress import progress_bar
-        from experiments.results import as_svg, work_folder, write_result
+        from experiments.results import as_svg, kept, work_folder, write_result
         from interp.views.accuracy import accuracy_by_length
-        from probes.evidence import Accuracy, Interval
 
         rows: list[Accuracy] = []
         lengths, offset_lengths = self.lengths_of(run), self.offsets_of(run)
@@ -115,11 +111,12 @@ class Evaluate:
             progress_bar(total=len(lengths) + len(offset_lengths), desc=run.name, unit="length") as bar,
         ):
             for length in lengths:
-                kept = _kept(work / f"accuracy-{length}.json", partial(self._accuracies, run, length))
-                rows += [Accuracy(**{**row, "estimate": Interval(**row["estimate"])}) for row in kept]
+                path = work / f"accuracy-{length}.json"
+                rows += kept(path, partial(self._accuracies, run, length), _plain, _accuracies_from)
                 bar.update()
             for length in offset_lengths:
-                histograms[length] = _kept(work / f"offsets-{length}.json", partial(self._offsets, run, length))
+                path = work / f"offsets-{length}.json"
+                histograms[length] = kept(path, partial(self._offsets, run, length), list, _shares_from)
                 bar.update()
             data = self._said(run, rows, histograms)
             others = []
@@ -129,11 +126,11 @@ class Evaluate:
             written = write_result(folder / "evaluation.json", run, self.seed, data, others=others)
         return rows, written
 
-    def _accuracies(self, run: Run, length: int) -> list[dict]:
+    def _accuracies(self, run: Run, length: int) -> list[Accuracy]:
         from probes.competence import accuracies, modes_of
 
         batch = run.sample(self.prompts, length, seed=1000 * self.seed + length)
-        return [asdict(row) for mode in modes_of(batch) for row in accuracies(run.raw, batch, mode)]
+        return [row for mode in modes_of(batch) for row in accuracies(run.raw, batch, mode)]
 
     def _offsets(self, run: Run, length: int) -> list[tuple[int | None, float]]:
         from probes.offsets import offsets_read
@@ -184,11 +181,18 @@ def save_accuracy(curves: dict[str, list[Accuracy]], trained: int | None, path: 
     save_figure(accuracy_by_length(curves, trained), path)
 
 
-def _kept(path: Path, measure: Callable[[], list]) -> list:
-    """What is on disk already, or is measured now and kept there."""
-    if not path.is_file():
-        write_whole(path, json.dumps(measure()))
-    return json.loads(path.read_text(encoding="utf-8"))
+def _plain(rows: list[Accuracy]) -> list[dict]:
+    return [asdict(row) for row in rows]
+
+
+def _accuracies_from(kept: list[dict]) -> list[Accuracy]:
+    from probes.evidence import Accuracy, Interval
+
+    return [Accuracy(**{**row, "estimate": Interval(**row["estimate"])}) for row in kept]
+
+
+def _shares_from(kept: list) -> list[tuple[int | None, float]]:
+    return [(offset, share) for offset, share in kept]
 
 
 def _trained(run: Run) -> int | None:

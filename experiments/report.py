@@ -128,7 +128,8 @@ class Report:
 
     def _part(self, run: Run, name: str, parts: dict[str, Part], work: Path, bar) -> Part:  # type: ignore[no-untyped-def]
         from experiments.reporting import found, measured
-        from experiments.reporting.part import Part, kept
+        from experiments.reporting.part import Part, from_json, to_json
+        from experiments.results import kept
         from interp.finite import NotFinite
 
         def step(what: str) -> None:
@@ -149,7 +150,7 @@ class Report:
                     raise
                 return Part(notes=(f"Left out: {error}.",))
 
-        return kept(work / f"{name}.json", make)
+        return kept(work / f"{name}.json", make, to_json, from_json)
 
 
 def _heads(parts: dict[str, Part]) -> tuple[list[tuple[int, int]], str]:

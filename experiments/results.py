@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from probes.arms import Recall
     from probes.evidence import Evidence
+
+T = TypeVar("T")
 
 RESULT_VERSION = 1
 MOST_WORKERS = 1024
@@ -91,19 +93,28 @@ def work_folder(folder: Path, run: Run, what: str, options: object) -> Iterator[
                 path.unlink()
 
 
+def kept(path: Path, make: Callable[[], T], to_json: Callable[[T], object], from_json: Callable[[Any], T]) -> T:
+    """What an earlier process left at a path of unfinished work; or what `make` gives now, written there whole.
+
+    A file that was damaged since, or that `from_json` does not know, is made anew.
+    """
+    from interp.models import read_json
+
+    if path.is_file():
+        with suppress(ValueError, TypeError, LookupError, AttributeError):
+            return from_json(read_json(path))
+    found = make()
+    write_whole(path, json.dumps(to_json(found)))
+    return found
+
+
 def recalling(work: Path) -> Recall:
     """Keeps each arm of a battery in a folder of unfinished work, and takes from there what an earlier process did."""
-    from interp.models import read_json
     from probes.keeping import evidence_from_json, evidence_to_json
 
     def recall(name: str, measure: Callable[[], Sequence[Evidence]]) -> Sequence[Evidence]:
         path = work / f"{re.sub('[^0-9A-Za-z]+', '-', name)}.json"
-        if path.is_file():
-            with suppress(ValueError):  # not written by this version, or damaged since: measured anew
-                return evidence_from_json(read_json(path))
-        found = measure()
-        write_whole(path, json.dumps(evidence_to_json(found)))
-        return found
+        return kept(path, measure, evidence_to_json, evidence_from_json)
 
     return recall
 

@@ -1,16 +1,11 @@
-"""What does one section of a report have of one run? Numbers, pictures and where they are from, kept on disk."""
+"""What does one section of a report have of one run? Numbers, pictures and where they are from."""
 
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
-from interp.models import read_json
 from interp.views import View
-from interp.writing import write_whole
 
 
 @dataclass(frozen=True)
@@ -42,30 +37,18 @@ class Part:
     notes: tuple[str, ...] = ()
 
 
-def kept(path: Path, make: Callable[[], Part]) -> Part:
-    """The part that is on disk already, or a new one, written whole once it is done."""
-    if path.is_file():
-        try:
-            return _read(path)
-        except (ValueError, TypeError, LookupError, AttributeError):
-            path.unlink()  # not written by this version, or damaged since: made anew
-    part = make()
-    _write(path, part)
-    return part
-
-
-def _write(path: Path, part: Part) -> None:
+def to_json(part: Part) -> dict:
+    """A part as plain JSON; `from_json` reads it."""
     pictures = []
     for picture in part.pictures:
         view = asdict(picture.view) | {"still": base64.b64encode(picture.view.still).decode()}
         pictures.append({"view": view, "words": picture.words})
     sources = [asdict(source) for source in part.sources]
-    whole = {"data": part.data, "pictures": pictures, "sources": sources, "notes": part.notes}
-    write_whole(path, json.dumps(whole))
+    return {"data": part.data, "pictures": pictures, "sources": sources, "notes": part.notes}
 
 
-def _read(path: Path) -> Part:
-    whole = read_json(path)
+def from_json(whole: dict) -> Part:
+    """The part that `to_json` wrote. Raises `TypeError`, `KeyError` and the like for anything else."""
     pictures = []
     for picture in whole["pictures"]:
         view = picture["view"] | {"still": base64.b64decode(picture["view"]["still"])}
