@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Name = Literal[
-    "by-family", "maps", "variants", "addition", "gaps", "verdicts", "offsets", "where-read", "transfer"
+    "by-family", "maps", "variants", "addition", "gaps", "verdicts", "offsets", "where-read", "transfer", "scale"
 ]  # fmt: skip
 # Whose maps stand side by side: without mnemonics and with them, trained alike.
 PAIR = ("parity-scratchpad-alibi", "parity-aligned-alibi")
@@ -82,6 +82,7 @@ class Figures:
         of_table = {
             "by-family": zoo.by_family, "variants": zoo.variants, "addition": zoo.addition, "gaps": zoo.gaps,
             "offsets": zoo.offsets, "where-read": zoo.where_read, "transfer": zoo.transfer,
+            "scale": zoo.scale,
         }  # fmt: skip
         frame, found = None, []
         for name in self.only or get_args(Name):

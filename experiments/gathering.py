@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.provenance import provenance_record, say_versions
 from experiments.reading import read_result
 from experiments.results import as_parquet
+from experiments.training.recipe import Recipe
 from interp.models import read_json
 from interp.models.folder import read_record
 from interp.views.zoo import COLUMNS
@@ -84,11 +85,16 @@ def _judged(entry: dict[str, Any]) -> dict:
 
 
 def _about(name: str, record: dict) -> dict[str, Any]:
-    task, _, fmt = record["format"].partition("-")
-    recipe, outcome = record["recipe"], record["outcome"]
+    try:
+        task, _, fmt = record["format"].partition("-")
+        recipe, outcome = Recipe.from_json(record["recipe"]), record["outcome"]
+        learned = bool(outcome["competent"])
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"{name}/run.json is not what `mnemoscope train` writes: {error!r}") from error
+    family = recipe.model.kind.replace("-", "_")  # a hub's names have what parts of a run's name stand apart by
     return {
-        "run": name, "task": task, "format": fmt, "family": recipe["model"]["family"], "seed": recipe["seed"],
-        "rehearsal": recipe["rehearsal"], "trained_to": recipe["longest"], "learned": outcome["competent"],
+        "run": name, "task": task, "format": fmt, "family": family, "seed": recipe.seed,
+        "rehearsal": recipe.rehearsal, "trained_to": recipe.longest, "learned": learned,
     }  # fmt: skip
 
 

@@ -16,6 +16,10 @@ GAPS = (1, 2, 4, 8)
 ADDITION = ("none", "aligned", "zeropad", "nonaligned")
 # ALiBi is the family in which the aligned format generalises best (RECIPES.md).
 BEST, OTHERS = "alibi", ("rotary", "none", "absolute")
+# Layers x width x heads, beside the usual 3x128x8.
+SIZES = ("1x128x8", "2x128x8", "6x128x8", "3x64x8", "3x256x8")
+# Groups that belong to no grid that was not asked for them.
+BY_NAME = ("scale",)
 
 GROUPS: dict[str, tuple[tuple[str, int], ...]] = {
     "confirmatory": tuple((f"parity-aligned-{BEST}", seed) for seed in CONFIRMING),
@@ -27,19 +31,21 @@ GROUPS: dict[str, tuple[tuple[str, int], ...]] = {
     ),
     # A key sink in each head: if labels serve as sinks, this model does not need them (science 2.3).
     "sink": tuple((f"parity-{fmt}-{BEST}_sink", seed) for seed in SEEDS for fmt in ("scratchpad", "aligned")),
+    # What grows with scale, as far as a CPU goes.
+    "scale": tuple((f"parity-aligned-{BEST}_{size}", SEEDS[0]) for size in SIZES),
 }
 
 
 def runs_of(groups: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Train]:
-    """The runs of some groups, or of all, each once, lowest seeds first; `seeds` keeps those seeds alone.
+    """The runs of some groups, or of all but those `BY_NAME`, each once, lowest seeds first.
 
-    Raises `ValueError` for an unknown group and for seeds that leave nothing.
+    `seeds` keeps those seeds alone. Raises `ValueError` for an unknown group and for seeds that leave nothing.
     """
     from experiments.train import Train
 
     if unknown := sorted(set(groups) - set(GROUPS)):
         raise ValueError(f"unknown groups {', '.join(unknown)}; groups are {', '.join(GROUPS)}")
-    runs = dict.fromkeys(run for name in groups or GROUPS for run in GROUPS[name])
+    runs = dict.fromkeys(run for name in groups or [g for g in GROUPS if g not in BY_NAME] for run in GROUPS[name])
     kept = sorted((run for run in runs if not seeds or run[1] in seeds), key=lambda run: run[1])
     if not kept:
         there = ", ".join(map(str, sorted({seed for _, seed in runs})))

@@ -39,7 +39,7 @@ class Sweep:
     """
 
     groups: tuple[str, ...] = ()
-    """Parts of the grid by name, such as confirmatory or gaps; default all."""
+    """Parts of the grid by name, such as confirmatory or gaps; default all but scale, other sizes of model."""
     seeds: tuple[int, ...] = ()
     """Only these seeds; default all of the groups."""
     stages: tuple[str, ...] = ()

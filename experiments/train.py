@@ -23,7 +23,8 @@ class Train:
     """
 
     name: Annotated[str, tyro.conf.Positional]
-    """<task>-<format>-<family>, such as parity-aligned-alibi; families: alibi, rotary, none, absolute, alibi_sink."""
+    """<task>-<format>-<family>, such as parity-aligned-alibi; families: alibi, rotary, none, absolute, alibi_sink.
+    A size may follow, layers x width x heads: parity-aligned-alibi_24x1024x16."""
     seed: int = 1
     """Initialisation and data order."""
     source: Annotated[str | None, tyro.conf.arg(name="from")] = None
@@ -37,9 +38,12 @@ class Train:
     rehearsal: float | None = None
     """Share of each step's tokens that is in-context recall, the stand-in for pretraining; default 0.5, and 0 with
     --from."""
-    n_layers: int = 3
-    d_model: int = 128
-    n_heads: int = 8
+    n_layers: int | None = None
+    """Default 3, or what the name says."""
+    d_model: int | None = None
+    """Default 128, or what the name says."""
+    n_heads: int | None = None
+    """Default 8, or what the name says."""
     n_ctx: int = 512
     """Positions of the absolute family, and the room for position augmentation."""
     lr: float | None = None
@@ -88,11 +92,16 @@ class Train:
     def recipe(self) -> Recipe:
         """The recipe that these options mean."""
         from experiments.training.recipe import Pretrained, Recipe
-        from interp.models import ModelConfig
+        from interp.models import ModelConfig, split_kind
 
         if self.source is None:
-            fmt, _, family = self.name.rpartition("-")
-            model, lr, rehearsal = ModelConfig(family, self.n_layers, self.d_model, self.n_heads, self.n_ctx), 2e-3, 0.5
+            fmt, _, kind = self.name.rpartition("-")
+            family, sizes = split_kind(kind)
+            for size in ("n_layers", "d_model", "n_heads"):
+                if (given := getattr(self, size)) is not None and sizes.setdefault(size, given) != given:
+                    word = size.replace("_", "-")
+                    raise ValueError(f"{self.name} has {word} {sizes[size]}, and --{word} says {given}; leave it out")
+            model, lr, rehearsal = ModelConfig(family, n_ctx=self.n_ctx, **sizes), 2e-3, 0.5
         else:
             fmt, model, lr, rehearsal = self.name, Pretrained(self.source), 1e-4, 0.0
         usual = 10 if fmt.startswith("addition") else 20

@@ -20,7 +20,7 @@ class Pretrained:
     source: str
 
     @property
-    def family(self) -> str:
+    def kind(self) -> str:
         """The last part of its name, in the place of a positional encoding."""
         return Path(self.source).name
 
@@ -84,8 +84,8 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """The folder's name: `<task>-<format>-<family>-seed<seed>`."""
-        return f"{parse_format(self.format)}-{self.model.family}-seed{self.seed}"
+        """The folder's name: `<task>-<format>-<kind>-seed<seed>`; the kind is a family, and an unusual size."""
+        return f"{parse_format(self.format)}-{self.model.kind}-seed{self.seed}"
 
     def to_json(self) -> dict:
         """A plain dictionary; `from_json` undoes it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 
 import torch
@@ -59,9 +60,33 @@ class ModelConfig:
         if self.family == "rotary" and (rotary < 2 or rotary % 2):
             raise ValueError(f"rotary turns pairs: {rotary} dimensions of a head are not an even number from 2")
 
+    @property
+    def kind(self) -> str:
+        """The family, and layers x width x heads where they are not the usual; `split_kind` undoes it.
+
+        >>> ModelConfig("alibi").kind, ModelConfig("alibi", n_layers=6).kind
+        ('alibi', 'alibi_6x128x8')
+        """
+        sizes = (self.n_layers, self.d_model, self.n_heads)
+        usual = (ModelConfig.n_layers, ModelConfig.d_model, ModelConfig.n_heads)
+        return self.family if sizes == usual else f"{self.family}_{'x'.join(map(str, sizes))}"
+
     def to_json(self) -> dict:
         """A plain dictionary; `ModelConfig(**data)` undoes it."""
         return asdict(self)
+
+
+def split_kind(kind: str) -> tuple[str, dict[str, int]]:
+    """The family of a kind of model, and its sizes where it names them.
+
+    >>> split_kind("alibi_6x128x8")
+    ('alibi', {'n_layers': 6, 'd_model': 128, 'n_heads': 8})
+    >>> split_kind("alibi_sink")
+    ('alibi_sink', {})
+    """
+    if found := re.fullmatch(r"(.+)_(\d{1,5})x(\d{1,5})x(\d{1,5})", kind):
+        return found[1], dict(zip(("n_layers", "d_model", "n_heads"), map(int, found.groups()[1:]), strict=True))
+    return kind, {}
 
 
 def build_model(config: ModelConfig, vocab_size: int, seed: int) -> PreTrainedModel:

@@ -89,6 +89,8 @@ def test_an_unknown_run_names_the_nearest(capsys):
         (["evaluate", DEFAULT, "--lengths", "-3"], "at least 1; got -3"),
         (["evaluate"], "at least one run"),
         (["train", "parity-aligned-foo"], "families are alibi"),
+        (["train", "parity-aligned-alibi_0x128x8"], "n_layers must be from 1"),
+        (["train", "parity-aligned-alibi_6x128x8", "--n-layers", "3"], "has n-layers 6, and --n-layers says 3"),
         (["train", "parity-aligned-alibi", "--steps", "0"], "steps must be at least 1"),
         (["train", "parity-aligned-alibi", "--threads", "0"], "--threads must be at least 1"),
         (["train", "parity-aligned-alibi", "--seed", "-1"], "seed must be"),
@@ -103,7 +105,7 @@ def test_a_length_beyond_the_positions(tmp_path, capsys):
     main(["train", "parity-aligned-absolute", "--steps", "1", "--longest", "2", "--n-ctx", "50", "--d-model", "16",
           "--n-heads", "2", "--n-layers", "1", "--rehearsal", "0"])  # fmt: skip
     capsys.readouterr()
-    line = refused(capsys, "evaluate", "parity-aligned-absolute-seed1", "--lengths", "12", "13")
+    line = refused(capsys, "evaluate", "parity-aligned-absolute_1x16x2-seed1", "--lengths", "12", "13")
     assert "takes 54 positions" in line
     assert "has 50" in line
 

@@ -15,10 +15,11 @@ from experiments.tables.places import FIGURE_TABLES, with_tables
 from experiments.tables.zoo import zoo_table
 from tests.interp.views.zoo.runs import FAMILY, POSED, READ, rows_of, table
 
-OF_PARITY = ("by-family", "variants", "gaps", "offsets", "where-read", "transfer")
+OF_PARITY = ("by-family", "variants", "gaps", "offsets", "where-read", "transfer", "scale")
 DIGITS = rows_of("aligned", task="addition", lengths=(10, 12, 14), trained_to=10)
 TABLE = pd.concat([
-    FAMILY, READ, table(rows_of("gap2"), DIGITS), POSED[POSED["posed"] != "parity-" + POSED["format"]],
+    FAMILY, READ, table(rows_of("gap2"), DIGITS, rows_of("aligned", "alibi_6x128x8")),
+    POSED[POSED["posed"] != "parity-" + POSED["format"]],
 ])  # fmt: skip
 VERDICTS = {
     "parity-aligned-alibi": {"models": ["parity-aligned-alibi-seed1"], "learned": 2, "of": 3, "verdict": {
@@ -63,6 +64,7 @@ def test_every_figure_is_drawn_and_its_path_printed(zoo, no_models, capsys):
     printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert [p.stem for p in printed] == [
         "by-family", "maps", "variants", "addition", "gaps", "verdicts", "offsets", "where-read", "transfer",
+        "scale",
     ]  # fmt: skip
     assert all(p.parent == Path("mnemoscope-out/figures") and p.suffix == ".svg" for p in printed)
     assert all(p.read_text(encoding="utf-8").startswith("<?xml") for p in printed)
@@ -73,7 +75,7 @@ def test_the_same_numbers_give_the_same_bytes(zoo, capsys):
         assert main(["figures", "--zoo", "zoo", "--only", *OF_PARITY, "addition", "verdicts", "--out", out]) == 0
     for path in Path("a").iterdir():
         assert path.read_bytes() == (Path("b") / path.name).read_bytes(), path
-    assert len(list(Path("a").iterdir())) == 8
+    assert len(list(Path("a").iterdir())) == 9
 
 
 def test_what_has_no_rows_is_left_out_by_name(no_models, capsys):
@@ -82,7 +84,7 @@ def test_what_has_no_rows_is_left_out_by_name(no_models, capsys):
     said = capsys.readouterr()
     assert [Path(p).stem for p in said.out.splitlines()] == ["by-family", "maps", "variants"]
     left = dict(line.split(": left out, ") for line in said.err.splitlines())
-    assert set(left) == {"addition", "gaps", "verdicts", "offsets", "where-read", "transfer"}
+    assert set(left) == {"addition", "gaps", "verdicts", "offsets", "where-read", "transfer", "scale"}
     assert "no rows with task addition" in left["addition"]
     assert "small/verdicts.json" in left["verdicts"]
 

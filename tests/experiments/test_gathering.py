@@ -8,7 +8,7 @@ import pytest
 
 from experiments.gathering import gather
 from experiments.provenance import OtherVersions, provenance_record
-from experiments.training.recipe import Recipe
+from experiments.training.recipe import Pretrained, Recipe
 from interp.models import ModelConfig
 from interp.tasks import house_vocabulary
 from interp.views.zoo import COLUMNS
@@ -16,12 +16,16 @@ from probes.findings import ROLES
 from probes.keeping import battery_to_json
 from tests.probes.test_decision import ANCHOR, evidence, one
 
+USUAL = ModelConfig("alibi")
 ACCURACY = {"value": 0.9, "low": 0.8, "high": 0.95, "chance": 0.5, "n": 256}
 
 
-def put(folder: Path, seed: int, fmt: str = "parity-aligned", learned: bool = True, **files: dict) -> Path:
+def put(
+    folder: Path, seed: int, fmt: str = "parity-aligned", learned: bool = True,
+    model: ModelConfig | Pretrained = USUAL, **files: dict,
+) -> Path:  # fmt: skip
     """A run without weights, and the results that are named."""
-    recipe = Recipe(fmt, ModelConfig("alibi"), seed)
+    recipe = Recipe(fmt, model, seed)
     run = folder / recipe.name
     run.mkdir(parents=True)
     outcome = {"competent": learned, "step_accuracy": 0.5 + 0.5 * learned, "steps": 3000}
@@ -110,3 +114,21 @@ def test_nothing_is_an_empty_table(tmp_path):
     assert len(table) == 0
     assert tuple(table.columns) == COLUMNS
     assert verdicts == {}
+
+
+def test_sizes_and_pretrained_models_are_configurations_of_their_own(tmp_path):
+    put(tmp_path, 2, evaluation=evaluation())
+    put(tmp_path, 2, model=ModelConfig("alibi", n_layers=6), evaluation=evaluation())
+    put(tmp_path, 2, model=Pretrained("bigscience/bloomz-560m"), evaluation=evaluation())
+    table, verdicts = gather(tmp_path)
+    families = {"alibi", "alibi_6x128x8", "bloomz_560m"}
+    assert set(table["family"]) == families
+    assert set(verdicts) == {f"parity-aligned-{family}" for family in families}
+
+
+@pytest.mark.parametrize("lost", ["recipe", "outcome"])
+def test_a_record_that_training_did_not_write_is_an_error_that_names_it(tmp_path, lost):
+    path = put(tmp_path, 2) / "run.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != lost}))
+    with pytest.raises(ValueError, match=f"parity-aligned-alibi-seed2/run.json is not what .*{lost}"):
+        gather(tmp_path)

@@ -25,6 +25,13 @@ def test_every_format_and_family_has_three_seeds_or_more():
             assert len(seeds[f"parity-{fmt}-{family}"]) >= 3
 
 
+def test_other_sizes_are_trained_only_where_they_are_named():
+    sizes = runs_of(("scale",))
+    assert {t.recipe().name for t in sizes} == {f"{t.name}-seed2" for t in sizes}
+    assert not {t.name for t in sizes} & {t.name for t in runs_of()}
+    assert len({(m.n_layers, m.d_model) for t in sizes if (m := t.recipe().model)}) == len(sizes) >= 5
+
+
 def test_what_confirms_was_not_looked_at():
     """Seed 1 is the shipped run that tests, notebooks and circuits were written beside."""
     assert 1 not in CONFIRMING

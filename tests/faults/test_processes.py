@@ -76,4 +76,4 @@ def test_the_verb_says_once_what_came_out(tmp_path):
     log = tmp_path / "log"
     assert launched("-m", "experiments.cli", *argv, log=log).wait(200) == 0
     assert log.read_text(encoding="utf-8").count("did NOT learn") == 1
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["parity-aligned-alibi-seed1"]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["parity-aligned-alibi_1x16x2-seed1"]

@@ -10,8 +10,9 @@ from interp.views.zoo.frames import COLUMNS, NoRows
 from interp.views.zoo.posed import transfer
 from interp.views.zoo.reads import offsets, where_read
 from interp.views.zoo.roles import roles_by_format
+from interp.views.zoo.scale import scale
 
 __all__ = [
-    "COLUMNS", "NoRows", "addition", "by_family", "gaps", "maps", "offsets", "roles_by_format", "transfer", "variants",
-    "where_read",
+    "COLUMNS", "NoRows", "addition", "by_family", "gaps", "maps", "offsets", "roles_by_format", "scale", "transfer",
+    "variants", "where_read",
 ]  # fmt: skip

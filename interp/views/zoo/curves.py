@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.tasks import parse_format
 from interp.views.accuracy import COLOURS, MARKERS, STYLES
-from interp.views.zoo.frames import FAMILIES, NoRows, counted, in_order, rows_of, trained_alike
+from interp.views.zoo.frames import FAMILIES, NoRows, counted, in_order, rows_of, shown_kind, trained_alike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +35,14 @@ def by_family(frame: DataFrame) -> Figure:
     """The paper's Figure 4: parity with a scratchpad and with aligned mnemonics, one column a family.
 
     Above exact match, below step accuracy. Solid: labels given (environment-forced), dashed: written by the model.
+    Models of other sizes than the usual are in `scale`.
     """
+    from interp.models import split_kind
+
     rows = rows_of(frame, "accuracy by family", formats=("scratchpad", "aligned"), metrics=("exact", "step"))
+    rows = rows[[not split_kind(kind)[1] for kind in rows["family"]]]
+    if rows.empty:
+        raise NoRows("accuracy by family: the table has no rows of models of the usual size")
     families = in_order(rows["family"], tuple(FAMILIES))
     figure, axes = _panels(2, len(families), (2.75, 2.1))
     for column, family in enumerate(families):
@@ -50,7 +56,7 @@ def by_family(frame: DataFrame) -> Figure:
                     label = f"{name}{_said(name, mode)}: {counted(some)}"
                     _lines(axis, some, COLOURS[k], STYLES[mode], MARKERS[k], label)
             _frame(axis, measured)
-        axes[0][column].set_title(FAMILIES.get(family, family), fontsize=10)
+        axes[0][column].set_title(shown_kind(family), fontsize=10)
         # Below its column, where it hides no line; both rows have the same runs.
         axes[1][column].legend(fontsize=7, loc="upper left", bbox_to_anchor=(-0.05, -0.26), frameon=False)
     _sides(axes, ("exact match", "step accuracy"))
@@ -72,7 +78,7 @@ def variants(frame: DataFrame, family: str = "alibi") -> Figure:
     for axis, words in zip(axes[0], WORDS.values(), strict=True):
         axis.set_title(words, fontsize=10)
     _sides(axes, [f"{name}\n{counted(rows[rows['format'] == name])}" for name in formats])
-    return _finished(figure, axes, rows, f"Parity, {FAMILIES.get(family, family)}, by format", styles=MODE_KEYS)
+    return _finished(figure, axes, rows, f"Parity, {shown_kind(family)}, by format", styles=MODE_KEYS)
 
 
 def gaps(frame: DataFrame, family: str = "alibi") -> Figure:
@@ -97,7 +103,7 @@ def gaps(frame: DataFrame, family: str = "alibi") -> Figure:
         f"{words}: {counted(rows[rows['format'] == name])}": (COLOURS[k], "-", "os^Dv"[k])
         for k, (name, words) in enumerate(GAPS.items()) if name in set(rows["format"])
     }  # fmt: skip
-    title = f"Parity, {FAMILIES.get(family, family)}: tokens between a label and its bit"
+    title = f"Parity, {shown_kind(family)}: tokens between a label and its bit"
     return _finished(figure, axes, rows, title, styles=styles)
 
 
@@ -112,7 +118,7 @@ def addition(frame: DataFrame, family: str = "alibi") -> Figure:
         here = rows[rows["format"] == name]
         axes[0][column].set_title(f"{ADDITION.get(name, name)}\n{counted(here)}", fontsize=9)
     _sides(axes, ("exact match", "step accuracy"))
-    return _finished(figure, axes, rows, f"Addition, {FAMILIES.get(family, family)}", "digits", MODE_KEYS)
+    return _finished(figure, axes, rows, f"Addition, {shown_kind(family)}", "digits", MODE_KEYS)
 
 
 def panels(n: int, across: int, size: tuple[float, float], share: bool = True) -> tuple[Figure, list[Axes]]:

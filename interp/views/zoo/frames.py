@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# run: its name. task, format, family, seed: what was trained, such as "parity", "aligned", "alibi", 2. rehearsal:
-# share of its training that was in-context recall. learned: competent at its longest trained length, `trained_to`.
-# posed: the format that it was shown, such as "parity-aligned"; another one than its own where the same weights
-# were tried on it. length: bits or digits. mode: "forced", "written", or "" where it does not apply. metric: "step",
-# "exact", "final", "free step"; "offset +0", "offset none"; "rho anchor". value, low, high, chance: NaN for none.
+# run: its name. task, format, family, seed: what was trained, such as "parity", "aligned", "alibi", 2; a family of
+# another size than usual has it in its name, layers x width x heads: "alibi_6x128x8". rehearsal: share of its training
+# that was in-context recall. learned: competent at its longest trained length, `trained_to`. posed: the format that it
+# was shown, such as "parity-aligned"; another one than its own where the same weights were tried on it. length: bits or
+# digits. mode: "forced", "written", or "" where it does not apply. metric: "step", "exact", "final", "free step";
+# "offset +0", "offset none"; "rho anchor". value, low, high, chance: NaN for none.
 COLUMNS = (
     "run", "task", "format", "family", "seed", "rehearsal", "trained_to", "learned", "posed", "length", "mode",
     "metric", "value", "low", "high", "chance", "n",
@@ -71,6 +72,18 @@ def rows_of(
         words = f"{row['run']}, {row['posed']}, length {row['length']}, {row['mode']} {row['metric']}"
         raise ValueError(f"{figure}: a row is there twice: {words}")
     return kept
+
+
+def shown_kind(kind: str) -> str:
+    """A family in words, and layers x width x heads where they are not the usual.
+
+    >>> shown_kind("alibi"), shown_kind("alibi_6x128x8")
+    ('ALiBi', 'ALiBi 6x128x8')
+    """
+    from interp.models import split_kind
+
+    family, sizes = split_kind(kind)
+    return " ".join([FAMILIES.get(family, family), "x".join(map(str, sizes.values()))]).strip()
 
 
 def in_order(names: Collection[str], order: Sequence[str] = FORMATS) -> list[str]:

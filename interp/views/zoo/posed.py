@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from interp.views.accuracy import COLOURS
-from interp.views.zoo.frames import FAMILIES, NoRows, in_order, rows_of, trained_alike
+from interp.views.zoo.frames import NoRows, in_order, rows_of, shown_kind, trained_alike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ def transfer(frame: DataFrame, lengths: Sequence[int] = (), family: str = "alibi
     words = [f"{name} ({runs[name]} seed{'s' * (runs[name] != 1)})" for name in trained]
     axes[0].set_yticks(range(len(trained)), words, fontsize=8)
     axes[0].set_ylabel("trained on", fontsize=8)
-    title = f"Step accuracy of the same weights, posed other formats: parity, {FAMILIES.get(family, family)}"
+    title = f"Step accuracy of the same weights, posed other formats: parity, {shown_kind(family)}"
     given = "labels given" if mode == "forced" else "labels written by the model"
     figure.suptitle(f"{title}\n{given}; {trained_alike(rows)}", fontsize=9)
     return figure

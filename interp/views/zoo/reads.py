@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.views.accuracy import COLOURS
 from interp.views.zoo.curves import keys, panels, shade
-from interp.views.zoo.frames import FAMILIES, NoRows, counted, in_order, rows_of, trained_alike
+from interp.views.zoo.frames import NoRows, counted, in_order, rows_of, shown_kind, trained_alike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,4 +156,4 @@ def _shares(axis: Axes, rows: Any) -> None:
 
 
 def _title(words: str, rows: Any, family: str) -> str:
-    return f"{words}: parity, {FAMILIES.get(family, family)}\n{trained_alike(rows)}"
+    return f"{words}: parity, {shown_kind(family)}\n{trained_alike(rows)}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from interp.tasks import parse_format
 from interp.views.accuracy import COLOURS, MARKERS
 from interp.views.calibration import ROLES
-from interp.views.zoo.frames import FAMILIES, FORMATS
+from interp.views.zoo.frames import FAMILIES, FORMATS, shown_kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,7 +129,7 @@ def _named(name: str, entry: Mapping[str, Any]) -> str:
     task, fmt, family = _parts(name)
     kind = fmt if task == "parity" else f"{task} {fmt}"
     learned = f"{entry['learned']} of {entry['of']} learned" + ONE_MODEL * _over_prompts(entry)
-    return f"{kind}, {FAMILIES.get(family, family)}\n{learned}"
+    return f"{kind}, {shown_kind(family)}\n{learned}"
 
 
 def _over_prompts(entry: Mapping[str, Any]) -> bool:
@@ -143,12 +143,14 @@ def _parts(name: str) -> tuple[str, str, str]:
 
 
 def _place(name: str) -> tuple:
-    """Parity first, then by family and format."""
-    task, fmt, family = _parts(name)
-    families = tuple(FAMILIES)
+    """Parity first, then by family and format; other sizes than the usual last, by their layers."""
+    from interp.models import split_kind
+
+    task, fmt, kind = _parts(name)
+    (family, sizes), families = split_kind(kind), tuple(FAMILIES)
     return (
-        task != "parity", task, families.index(family) if family in FAMILIES else len(families), family,
-        FORMATS.index(fmt) if fmt in FORMATS else len(FORMATS), fmt,
+        task != "parity", task, bool(sizes), families.index(family) if family in FAMILIES else len(families), family,
+        FORMATS.index(fmt) if fmt in FORMATS else len(FORMATS), fmt, tuple(sizes.values()),
     )  # fmt: skip
 
 
