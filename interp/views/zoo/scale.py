@@ -39,7 +39,7 @@ def scale(frame: DataFrame, family: str = "alibi", fmt: str = "aligned") -> Figu
     models = {kind: ModelConfig(family, **split_kind(kind)[1]) for kind in rows["family"].unique()}
     weights = {kind: 12 * model.n_layers * model.d_model**2 for kind, model in models.items()}
     order = sorted(models, key=lambda kind: (weights[kind], kind))
-    figure = Figure(figsize=(2.2 + 0.95 * len(order) * 3, 3.6), layout="constrained", dpi=110)
+    figure = Figure(figsize=(2.4 + 1.6 * len(order), 3.6), layout="constrained", dpi=110)
     *accuracy, roles = figure.subplots(1, 3)
     longest = int(rows["trained_to"].max())
     lengths = [n for n in (longest, 2 * longest, 3 * longest) if n in set(rows["length"])]
@@ -50,6 +50,8 @@ def scale(frame: DataFrame, family: str = "alibi", fmt: str = "aligned") -> Figu
         axis.set(ylim=(-0.04, 1.04))
     of_roles = {role: _at_the_longest(rows[rows["metric"] == f"rho {role}"]) for role in ROLES}
     _dots(roles, of_roles, order, ROLE_COLOURS)
+    values = [value for part in of_roles.values() for value in part["value"]]
+    roles.set(ylim=(min([-0.1, *values]) - 0.04, max([1.1, *values]) + 0.04))
     roles.axhline(0, color="#AAAAAA", linewidth=0.8, zorder=0)
     roles.set_title("rho, at the longest length measured", fontsize=9)
     for axis in (*accuracy, roles):
