@@ -31,8 +31,8 @@ class Train:
     """Go on from a pretrained model: a folder that save_pretrained wrote, or a hub name (bigscience/bloomz-560m)."""
     out: Path = Path("mnemoscope-out")
     """Folder in which the run's own folder is made."""
-    steps: int = 3000
-    """Most optimiser steps; a competent model stops earlier."""
+    steps: int | None = None
+    """Most optimiser steps; default 3000 for parity, 6000 for addition. A competent model stops earlier."""
     longest: int | None = None
     """Longest length trained on; default 20 bits for parity, 10 digits for addition."""
     rehearsal: float | None = None
@@ -104,9 +104,10 @@ class Train:
             model, lr, rehearsal = ModelConfig(family, n_ctx=self.n_ctx, **sizes), 2e-3, 0.5
         else:
             fmt, model, lr, rehearsal = self.name, Pretrained(self.source), 1e-4, 0.0
-        usual = 10 if fmt.startswith("addition") else 20
+        longest, steps = (10, 6000) if fmt.startswith("addition") else (20, 3000)
+        steps = steps if self.steps is None else self.steps
         return Recipe(
-            fmt, model, self.seed, self.steps, usual if self.longest is None else self.longest,
-            cooldown=min(1000, self.steps // 3), rehearsal=rehearsal if self.rehearsal is None else self.rehearsal,
+            fmt, model, self.seed, steps, longest if self.longest is None else self.longest,
+            cooldown=min(1000, steps // 3), rehearsal=rehearsal if self.rehearsal is None else self.rehearsal,
             lr=lr if self.lr is None else self.lr, positions=self.positions,
         )  # fmt: skip

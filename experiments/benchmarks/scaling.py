@@ -172,10 +172,10 @@ def timed_stages(prompts: int) -> dict[str, float]:
     return seconds
 
 
-def seconds_of_run(step: dict, stages: dict) -> float:
-    """A whole run of the grid from two rows: every step of the recipe, a check each so many, then the stages."""
+def seconds_of_run(step: dict, stages: dict, steps: float) -> float:
+    """A whole run of so many steps from two rows: every step, a check each so many, then the stages."""
     a_check = step["ms_a_check"] / step["steps_a_check"]
-    return step["steps"] * (step["ms_a_step"] + a_check) / 1000 + sum(stages["seconds"].values())
+    return steps * (step["ms_a_step"] + a_check) / 1000 + sum(stages["seconds"].values())
 
 
 def recipe_of(case: StepCase) -> Recipe:

@@ -30,19 +30,23 @@ def measured_steps(rows: dict[str, dict]) -> Laid:
 
 
 def estimated_grid(rows: dict[str, dict]) -> Laid:
-    """The whole grid on 1, 8 and 64 devices like those measured, as many runs on each as is fastest."""
+    """The whole grid on 1, 8 and 64 devices like those measured, as many runs on each as is fastest.
+
+    Every run is taken to have the mean of the grid's steps.
+    """
     from experiments.grid import runs_of
 
-    grid, stages = len(runs_of()), {row["case"]["device"]: row for row in _stages(rows)}
+    runs, stages = runs_of(), {row["case"]["device"]: row for row in _stages(rows)}
     head = ["device", "precision", "devices", "runs a device", "waves", "hours", "left empty in the last wave"]
+    steps = sum(train.recipe().steps for train in runs) / len(runs)
     cells = []
     for device, precision in dict.fromkeys((r["device"], _precision(r)) for r in _zoo(rows)):
         alike = [r for r in _zoo(rows) if (r["device"], _precision(r)) == (device, precision)]
         if (after := stages.get(alike[0]["case"]["device"])) is None:
             continue  # what comes after training was not measured there
-        seconds = {r["case"]["runs"]: seconds_of_run(r, after) for r in alike}
+        seconds = {r["case"]["runs"]: seconds_of_run(r, after, steps) for r in alike}
         for devices in DEVICES:
-            found = grid_waves(grid, seconds, devices)
+            found = grid_waves(len(runs), seconds, devices)
             empty = f"{found.idle} of {devices * found.a_device}"
             hours = f"{found.seconds / 3600:.2g}"
             cells.append([device, precision, str(devices), str(found.a_device), str(found.waves), hours, empty])
