@@ -30,6 +30,7 @@ from experiments.benchmarks.showing import (
     measured_steps,
     stage_words,
 )
+from experiments.grid import runs_of
 from experiments.cli import main
 from experiments.provenance import provenance_record
 from experiments.tables.benchmarks import scaling_table
@@ -94,7 +95,8 @@ def test_links_are_those_between_the_devices():
 
 
 def test_a_run_is_its_steps_its_checks_and_its_stages():
-    assert seconds_of_run(STEP, STAGES) == pytest.approx(31.5 + 15.5)
+    assert seconds_of_run(STEP, STAGES, 3000) == pytest.approx(31.5 + 15.5)
+    assert seconds_of_run(STEP, STAGES, 6000) == pytest.approx(63 + 15.5)
 
 
 def test_tables_take_the_fastest_and_name_the_device():
@@ -106,7 +108,9 @@ def test_tables_take_the_fastest_and_name_the_device():
         ["3 x 128", "bf16", "1"], ["3 x 128", "bf16", "4"], ["12 x 768", "bf16", "1"],
     ]  # fmt: skip
     one, eight, many = estimated_grid(rows)[1]
-    seconds = 3000 * 0.0155 + 15.5  # of each of four runs that share
+    steps = sum(6000 if t.name.startswith("addition") else 3000 for t in runs_of()) / len(runs_of())
+    assert 3000 < steps < 6000
+    seconds = steps * 0.0155 + 15.5  # of each of four runs that share
     assert one == ["some GPU", "bf16", "1", "4", "20", f"{20 * seconds / 3600:.2g}", "3 of 4"]
     assert eight[2:5] == ["8", "4", "3"]
     assert many[2:] == ["64", "4", "1", f"{seconds / 3600:.2g}", "179 of 256"]  # faster than two waves of single runs
