@@ -62,7 +62,7 @@ class Recipe:
             raise ValueError(f"positions must be one of {', '.join(POSITIONS)}; got {self.positions!r}")
         plain = self.positions == "plain"
         if not plain and (isinstance(self.model, Pretrained) or self.model.family not in ("rotary", "absolute")):
-            raise ValueError(f"family {self.model.family} takes no position ids; use positions='plain'")
+            raise ValueError(f"family {self.model.kind} takes no position ids; use positions='plain'")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be an integer from 0 to 2**32 - 1; got {self.seed}")
         if not 0 <= self.rehearsal < 1:

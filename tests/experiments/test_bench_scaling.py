@@ -30,8 +30,8 @@ from experiments.benchmarks.showing import (
     measured_steps,
     stage_words,
 )
-from experiments.grid import runs_of
 from experiments.cli import main
+from experiments.grid import runs_of
 from experiments.provenance import provenance_record
 from experiments.tables.benchmarks import scaling_table
 from experiments.training.recipe import parts

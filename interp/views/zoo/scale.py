@@ -63,7 +63,7 @@ def scale(frame: DataFrame, family: str = "alibi", fmt: str = "aligned") -> Figu
         axis.set_xticks(range(len(order)), words, fontsize=7)
         axis.set_xlim(-0.6, len(order) - 0.4)
         axis.tick_params(labelsize=7)
-    keys = [*zip(LENGTH_COLOURS, MARKERS, [f"{n} bits" for n in lengths], strict=False)]
+    keys: list[tuple[str, str, str]] = [*zip(LENGTH_COLOURS, MARKERS, [f"{n} bits" for n in lengths], strict=False)]
     keys += [*zip(ROLE_COLOURS, MARKERS, [f"rho {role}" for role in ROLES], strict=False)]
     keys.append(("black", FAILED, "did not learn"))
     handles = [Line2D([], [], color=colour, marker=marker, linewidth=0, label=words) for colour, marker, words in keys]
