@@ -92,11 +92,13 @@ class Train:
     def recipe(self) -> Recipe:
         """The recipe that these options mean."""
         from experiments.training.recipe import Pretrained, Recipe
-        from interp.models import ModelConfig, split_kind
+        from interp.models import ModelConfig
+        from interp.sizes import split_kind
 
         if self.source is None:
             fmt, _, kind = self.name.rpartition("-")
-            family, sizes = split_kind(kind)
+            family, size_named = split_kind(kind)
+            sizes = size_named._asdict() if size_named else {}
             for size in ("n_layers", "d_model", "n_heads"):
                 if (given := getattr(self, size)) is not None and sizes.setdefault(size, given) != given:
                     word = size.replace("_", "-")

@@ -14,7 +14,8 @@ ALLOWED = {
     "interp.tasks": ("interp.tasks",),
     "interp.budget": (),
     "interp.finite": ("interp.tasks",),
-    "interp.models": ("interp.finite", "interp.models", "interp.tasks", "interp.writing"),
+    "interp.sizes": (),
+    "interp.models": ("interp.finite", "interp.models", "interp.sizes", "interp.tasks", "interp.writing"),
     "interp.forward": ("interp.finite", "interp.budget", "interp.tasks",),
     "interp.capturing": ("interp.finite", "interp.budget", "interp.models", "interp.tasks", "interp.forward"),
     "interp.attribution": ("interp.finite", "interp.budget", "interp.models", "interp.tasks", "interp.forward"),
@@ -27,7 +28,7 @@ ALLOWED = {
     # A circuit is held to exact patches, measured by patching's metrics, and its heads are described by reducers.
     "interp.circuits": ("interp.finite", "interp.budget", "interp.circuits", "interp.models", "interp.patching",
                         "interp.reducers", "interp.tasks"),
-    "interp.views": ("interp.views", "interp.tasks", "interp.writing"),
+    "interp.views": ("interp.views", "interp.sizes", "interp.tasks", "interp.writing"),
     "probes": ("probes", "interp.finite", "interp.forward", "interp.tasks", "interp.models", "interp.capturing",
                "interp.reducers", "interp.circuits",
                "interp.attribution", "interp.patching", "interp.erasure", "interp.interchange", "interp.rowspace"),

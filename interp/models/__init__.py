@@ -2,7 +2,7 @@
 
 from interp.models.bridge import boot_bridge, raw_of
 from interp.models.checking import read_json
-from interp.models.families import BRIDGED, FAMILIES, ModelConfig, build_model, split_kind
+from interp.models.families import BRIDGED, FAMILIES, ModelConfig, build_model
 from interp.models.folder import load_raw, load_tokenizer, save_run
 from interp.models.run import Run, load_run, run_in_memory
 
@@ -20,5 +20,4 @@ __all__ = [
     "read_json",
     "run_in_memory",
     "save_run",
-    "split_kind",
 ]

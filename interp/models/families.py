@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 
 import torch
@@ -17,6 +16,7 @@ from transformers import (
 )
 
 from interp.models.sink import SinkBloomConfig, SinkBloomForCausalLM
+from interp.sizes import USUAL, Size, kind_of
 
 # Those that TransformerLens can serve, and BLOOM with key sinks, which it does not know.
 BRIDGED = ("alibi", "rotary", "none", "absolute")
@@ -36,9 +36,9 @@ class ModelConfig:
     """
 
     family: str
-    n_layers: int = 3
-    d_model: int = 128
-    n_heads: int = 8
+    n_layers: int = USUAL.n_layers
+    d_model: int = USUAL.d_model
+    n_heads: int = USUAL.n_heads
     n_ctx: int = 512
     initializer_range: float = 0.08
     rotary_pct: float = 1.0
@@ -62,31 +62,16 @@ class ModelConfig:
 
     @property
     def kind(self) -> str:
-        """The family, and layers x width x heads where they are not the usual; `split_kind` undoes it.
+        """The family, and layers x width x heads where they are not the usual.
 
         >>> ModelConfig("alibi").kind, ModelConfig("alibi", n_layers=6).kind
         ('alibi', 'alibi_6x128x8')
         """
-        sizes = (self.n_layers, self.d_model, self.n_heads)
-        usual = (ModelConfig.n_layers, ModelConfig.d_model, ModelConfig.n_heads)
-        return self.family if sizes == usual else f"{self.family}_{'x'.join(map(str, sizes))}"
+        return kind_of(self.family, Size(self.n_layers, self.d_model, self.n_heads))
 
     def to_json(self) -> dict:
         """A plain dictionary; `ModelConfig(**data)` undoes it."""
         return asdict(self)
-
-
-def split_kind(kind: str) -> tuple[str, dict[str, int]]:
-    """The family of a kind of model, and its sizes where it names them.
-
-    >>> split_kind("alibi_6x128x8")
-    ('alibi', {'n_layers': 6, 'd_model': 128, 'n_heads': 8})
-    >>> split_kind("alibi_sink")
-    ('alibi_sink', {})
-    """
-    if found := re.fullmatch(r"(.+)_(\d{1,5})x(\d{1,5})x(\d{1,5})", kind):
-        return found[1], dict(zip(("n_layers", "d_model", "n_heads"), map(int, found.groups()[1:]), strict=True))
-    return kind, {}
 
 
 def build_model(config: ModelConfig, vocab_size: int, seed: int) -> PreTrainedModel:

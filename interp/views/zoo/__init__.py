@@ -10,7 +10,7 @@ from interp.views.zoo.frames import COLUMNS, NoRows
 from interp.views.zoo.posed import transfer
 from interp.views.zoo.reads import offsets, where_read
 from interp.views.zoo.roles import roles_by_format
-from interp.views.zoo.scale import scale
+from interp.views.zoo.sizes import scale
 
 __all__ = [
     "COLUMNS", "NoRows", "addition", "by_family", "gaps", "maps", "offsets", "roles_by_format", "scale", "transfer",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from interp.sizes import split_kind
 from interp.tasks import parse_format
 from interp.views.accuracy import COLOURS, MARKERS, STYLES
 from interp.views.zoo.frames import FAMILIES, NoRows, counted, in_order, rows_of, shown_kind, trained_alike
@@ -37,8 +38,6 @@ def by_family(frame: DataFrame) -> Figure:
     Above exact match, below step accuracy. Solid: labels given (environment-forced), dashed: written by the model.
     Models of other sizes than the usual are in `scale`.
     """
-    from interp.models import split_kind
-
     rows = rows_of(frame, "accuracy by family", formats=("scratchpad", "aligned"), metrics=("exact", "step"))
     rows = rows[[not split_kind(kind)[1] for kind in rows["family"]]]
     if rows.empty:

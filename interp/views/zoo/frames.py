@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from interp.sizes import split_kind
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -80,10 +82,8 @@ def shown_kind(kind: str) -> str:
     >>> shown_kind("alibi"), shown_kind("alibi_6x128x8")
     ('ALiBi', 'ALiBi 6x128x8')
     """
-    from interp.models import split_kind
-
-    family, sizes = split_kind(kind)
-    return " ".join([FAMILIES.get(family, family), "x".join(map(str, sizes.values()))]).strip()
+    family, size = split_kind(kind)
+    return FAMILIES.get(family, family) + (f" {size}" if size else "")
 
 
 def in_order(names: Collection[str], order: Sequence[str] = FORMATS) -> list[str]:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from interp.sizes import split_kind
 from interp.tasks import parse_format
 from interp.views.accuracy import COLOURS, MARKERS
 from interp.views.calibration import ROLES
@@ -144,13 +145,12 @@ def _parts(name: str) -> tuple[str, str, str]:
 
 def _place(name: str) -> tuple:
     """Parity first, then by family and format; other sizes than the usual last, by their layers."""
-    from interp.models import split_kind
-
     task, fmt, kind = _parts(name)
-    (family, sizes), families = split_kind(kind), tuple(FAMILIES)
+    (family, size), families = split_kind(kind), tuple(FAMILIES)
     return (
-        task != "parity", task, bool(sizes), families.index(family) if family in FAMILIES else len(families), family,
-        FORMATS.index(fmt) if fmt in FORMATS else len(FORMATS), fmt, tuple(sizes.values()),
+        task != "parity", task, size is not None,
+        families.index(family) if family in FAMILIES else len(families), family,
+        FORMATS.index(fmt) if fmt in FORMATS else len(FORMATS), fmt, size or (),
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from interp.sizes import USUAL, split_kind
 from interp.views.accuracy import COLOURS, MARKERS
 from interp.views.zoo.frames import NoRows, counted, rows_of, shown_kind, trained_alike
 
@@ -30,15 +31,12 @@ def scale(frame: DataFrame, family: str = "alibi", fmt: str = "aligned") -> Figu
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    from interp.models import ModelConfig, split_kind
-
     rows = rows_of(frame, "scale", formats=(fmt,))
     rows = rows[[split_kind(kind)[0] == family for kind in rows["family"]]]
     if rows["family"].nunique() < 2:
         raise NoRows(f"scale: the table has one size of family {family}, format {fmt}, or none")
-    models = {kind: ModelConfig(family, **split_kind(kind)[1]) for kind in rows["family"].unique()}
-    weights = {kind: 12 * model.n_layers * model.d_model**2 for kind, model in models.items()}
-    order = sorted(models, key=lambda kind: (weights[kind], kind))
+    sizes = {kind: split_kind(kind)[1] or USUAL for kind in rows["family"].unique()}
+    order = sorted(sizes, key=lambda kind: (sizes[kind].weights, kind))
     figure = Figure(figsize=(2.4 + 1.6 * len(order), 3.6), layout="constrained", dpi=110)
     *accuracy, roles = figure.subplots(1, 3)
     longest = int(rows["trained_to"].max())
@@ -56,9 +54,9 @@ def scale(frame: DataFrame, family: str = "alibi", fmt: str = "aligned") -> Figu
     roles.set_title("rho, at the longest length measured", fontsize=9)
     for axis in (*accuracy, roles):
         words = [
-            f"{m.n_layers}x{m.d_model}x{m.n_heads}\n{weights[kind] / 1e6:.2g} M\n"
+            f"{sizes[kind]}\n{sizes[kind].weights / 1e6:.2g} M\n"
             + counted(rows[rows["family"] == kind]).removesuffix(" learned")
-            for kind, m in ((kind, models[kind]) for kind in order)
+            for kind in order
         ]
         axis.set_xticks(range(len(order)), words, fontsize=7)
         axis.set_xlim(-0.6, len(order) - 0.4)
