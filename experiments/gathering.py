@@ -89,7 +89,7 @@ def _about(name: str, record: dict) -> dict[str, Any]:
         task, _, fmt = record["format"].partition("-")
         recipe, outcome = Recipe.from_json(record["recipe"]), record["outcome"]
         learned = bool(outcome["competent"])
-    except (LookupError, TypeError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{name}/run.json is not what `mnemoscope train` writes: {error!r}") from error
     family = recipe.model.kind.replace("-", "_")  # a hub's names have what parts of a run's name stand apart by
     return {

@@ -18,7 +18,7 @@ ADDITION = ("none", "aligned", "zeropad", "nonaligned")
 BEST, OTHERS = "alibi", ("rotary", "none", "absolute")
 # Layers x width x heads, beside the usual 3x128x8.
 SIZES = ("1x128x8", "2x128x8", "6x128x8", "3x64x8", "3x256x8")
-# Groups that belong to no grid that was not asked for them.
+# Groups that are trained only where they are named.
 BY_NAME = ("scale",)
 
 GROUPS: dict[str, tuple[tuple[str, int], ...]] = {

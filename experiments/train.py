@@ -93,16 +93,16 @@ class Train:
         """The recipe that these options mean."""
         from experiments.training.recipe import Pretrained, Recipe
         from interp.models import ModelConfig
-        from interp.sizes import split_kind
+        from interp.sizes import Size, split_kind
 
         if self.source is None:
             fmt, _, kind = self.name.rpartition("-")
-            family, size_named = split_kind(kind)
-            sizes = size_named._asdict() if size_named else {}
-            for size in ("n_layers", "d_model", "n_heads"):
-                if (given := getattr(self, size)) is not None and sizes.setdefault(size, given) != given:
-                    word = size.replace("_", "-")
-                    raise ValueError(f"{self.name} has {word} {sizes[size]}, and --{word} says {given}; leave it out")
+            family, named = split_kind(kind)
+            sizes = named._asdict() if named else {}
+            for field in Size._fields:
+                if (given := getattr(self, field)) is not None and sizes.setdefault(field, given) != given:
+                    word = field.replace("_", "-")
+                    raise ValueError(f"{self.name} has {word} {sizes[field]}, and --{word} says {given}; leave it out")
             model, lr, rehearsal = ModelConfig(family, n_ctx=self.n_ctx, **sizes), 2e-3, 0.5
         else:
             fmt, model, lr, rehearsal = self.name, Pretrained(self.source), 1e-4, 0.0

@@ -1,4 +1,4 @@
-"""Writes every table into its place in README.md and figures/README.md."""
+"""Writes every table into its place: README.md, RECIPES.md, and those of the benchmarks and the figures."""
 
 from experiments.provenance import saying_versions
 from experiments.tables.places import PLACES, with_tables

@@ -16,7 +16,7 @@ from experiments.tables.benchmarks import (
 )
 from experiments.tables.runs import accuracy_table, calibration_table, circuit_table, verdict_table
 from experiments.tables.trust import faults_table, inputs_table
-from experiments.tables.zoo import confirmatory_table, zoo_table
+from experiments.tables.zoo import addition_table, confirmatory_table, zoo_table
 
 TABLES: dict[str, Callable[[], str]] = {
     "verdict": verdict_table, "calibration": calibration_table, "circuit": circuit_table, "accuracy": accuracy_table,
@@ -25,11 +25,12 @@ TABLES: dict[str, Callable[[], str]] = {
 }  # fmt: skip
 BENCHMARK_TABLES: dict[str, Callable[[], str]] = {"speed": speed_table, "edges": edges_table, "drift": drift_table}
 FIGURE_TABLES: dict[str, Callable[[], str]] = {"zoo": zoo_table, "confirmatory": confirmatory_table}
+RECIPE_TABLES: dict[str, Callable[[], str]] = {"addition": addition_table}
 ROOT = Path(__file__).parent.parent.parent
 # Files with tables, and which they have.
 PLACES = {
     ROOT / "README.md": TABLES, ROOT / "experiments" / "benchmarks" / "README.md": BENCHMARK_TABLES,
-    ROOT / "figures" / "README.md": FIGURE_TABLES,
+    ROOT / "experiments" / "RECIPES.md": RECIPE_TABLES, ROOT / "figures" / "README.md": FIGURE_TABLES,
 }  # fmt: skip
 
 

@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from experiments.names import ZOO
+from experiments.reading import read_result
 from experiments.tables.cells import interval, markdown
+from interp.models.folder import read_record
 
 # Lengths of the table of all configurations, by task: the longest trained, and past it.
 ZOO_LENGTHS = {"parity": (20, 30, 40, 60), "addition": (10, 12, 14)}
+# `mnemoscope train addition-aligned-alibi --seed 2 --precision bf16 --steps 3000`, evaluated.
+FEWER_STEPS = Path(__file__).parent.parent / "recipes" / "addition-aligned-alibi-3000-steps.json"
+ADDITION_LENGTHS = (10, 12, 14, 20)
 
 
 def zoo_table(zoo: Path = ZOO) -> str:
@@ -33,6 +38,20 @@ def zoo_table(zoo: Path = ZOO) -> str:
         _zoo_task(frame[frame["task"] == task], lengths, verdicts)
         for task, lengths in ZOO_LENGTHS.items() if task in set(frame["task"])
     ) or "not built yet\n"  # fmt: skip
+
+
+def addition_table(zoo: Path = ZOO) -> str:
+    """What more steps gave addition: exact match of one seed by digits, as Markdown, from two `evaluation.json`."""
+    run = zoo / "addition-aligned-alibi-seed2"
+    record = read_record(run)
+    assert record is not None
+    cells = []
+    for steps, path in ((3000, FEWER_STEPS), (record["outcome"]["steps"], run / "evaluation.json")):
+        rows = read_result(path)["accuracy"]
+        values = {(row["mode"], row["length"]): row["value"] for row in rows if row["metric"] == "exact"}
+        for mode in ("forced", "written"):
+            cells.append((f"{steps:,}", mode, *(f"{values[mode, n]:.3f}" for n in ADDITION_LENGTHS)))
+    return markdown(("steps", "labels", *(f"n={n}" for n in ADDITION_LENGTHS)), cells)
 
 
 def confirmatory_table(zoo: Path = ZOO) -> str:

@@ -132,3 +132,10 @@ def test_a_record_that_training_did_not_write_is_an_error_that_names_it(tmp_path
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != lost}))
     with pytest.raises(ValueError, match=f"parity-aligned-alibi-seed2/run.json is not what .*{lost}"):
         gather(tmp_path)
+
+
+def test_a_recipe_that_cannot_be_is_an_error_that_names_the_run(tmp_path):
+    path = put(tmp_path, 2) / "run.json"
+    path.write_text(path.read_text().replace('"family": "alibi"', '"family": "sinusoidal"'))
+    with pytest.raises(ValueError, match=r"parity-aligned-alibi-seed2/run\.json .*sinusoidal"):
+        gather(tmp_path)

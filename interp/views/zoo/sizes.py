@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from interp.sizes import USUAL, split_kind
 from interp.views.accuracy import COLOURS, MARKERS
+from interp.views.calibration import ROLES
+from interp.views.zoo.curves import MODES
 from interp.views.zoo.frames import NoRows, counted, rows_of, shown_kind, trained_alike
 
 if TYPE_CHECKING:
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-MODES = {"forced": "exact match, labels given", "written": "exact match, labels written by the model"}
-ROLES = ("anchor", "placeholder", "sink")
 LENGTH_COLOURS, ROLE_COLOURS = COLOURS[:3], COLOURS[3:]
 FAILED = "x"
 
@@ -44,7 +44,7 @@ def scale(frame: DataFrame, family: str = "alibi", fmt: str = "aligned") -> Figu
     for axis, (mode, words) in zip(accuracy, MODES.items(), strict=True):
         some = rows[(rows["metric"] == "exact") & (rows["mode"] == mode)]
         _dots(axis, {n: some[some["length"] == n] for n in lengths}, order, LENGTH_COLOURS)
-        axis.set_title(words, fontsize=9)
+        axis.set_title(f"exact match, {words}", fontsize=9)
         axis.set(ylim=(-0.04, 1.04))
     of_roles = {role: _at_the_longest(rows[rows["metric"] == f"rho {role}"]) for role in ROLES}
     _dots(roles, of_roles, order, ROLE_COLOURS)
