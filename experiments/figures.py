@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Name = Literal[
-    "by-family", "maps", "variants", "addition", "gaps", "verdicts", "offsets", "where-read", "transfer", "scale"
+    "by-family", "maps", "variants", "addition", "gaps", "verdicts", "offsets", "offsets-by-family", "where-read",
+    "transfer", "scale"
 ]  # fmt: skip
 # Whose maps stand side by side: without mnemonics and with them, trained alike.
 PAIR = ("parity-scratchpad-alibi", "parity-aligned-alibi")
@@ -31,7 +33,8 @@ class Figures:
     only: tuple[Name, ...] = ()
     """Figures to draw; default all. One that is named and cannot be drawn is an error."""
     zoo: Path | None = None
-    """Folder of results.parquet and verdicts.json; default the one that comes with the package."""
+    """Folder of results.parquet and verdicts.json; default the one that comes with the package. The maps are of the two
+    runs parity-scratchpad-alibi and parity-aligned-alibi that come with it, whatever the folder."""
     out: Path | None = None
     """Folder for the figures; default mnemoscope-out/figures."""
     length: int = 40
@@ -81,8 +84,8 @@ class Figures:
 
         of_table = {
             "by-family": zoo.by_family, "variants": zoo.variants, "addition": zoo.addition, "gaps": zoo.gaps,
-            "offsets": zoo.offsets, "where-read": zoo.where_read, "transfer": zoo.transfer,
-            "scale": zoo.scale,
+            "offsets": zoo.offsets, "offsets-by-family": partial(zoo.offsets, family=None),
+            "where-read": zoo.where_read, "transfer": zoo.transfer, "scale": zoo.scale,
         }  # fmt: skip
         frame, found = None, []
         for name in self.only or get_args(Name):
@@ -136,6 +139,9 @@ class Figures:
             run = load(name)
             trained.add(int(run.record["recipe"]["longest"]))
             found.append(gradient_x_input(run.raw, run.sample(self.prompts, self.length, self.seed)))
+        if len(trained) > 1:
+            lengths = " and ".join(map(str, sorted(trained)))
+            raise ValueError(f"maps: {' and '.join(PAIR)} are compared, and were trained up to {lengths}")
         (trained_to,) = trained
         return zoo.maps(*found, trained_to=trained_to)
 

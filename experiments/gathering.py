@@ -17,13 +17,12 @@ from interp.views.zoo import COLUMNS
 from interp.writing import write_together
 from probes.decision import verdict
 from probes.evidence import Interval
-from probes.findings import MARGINS
 from probes.keeping import battery_from_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLE, VERDICTS, VERSION = "results.parquet", "verdicts.json", 1
+TABLE, VERDICTS, VERSION = "results.parquet", "verdicts.json", 2
 NOWHERE = float("nan")
 
 
@@ -34,10 +33,13 @@ def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
     "free step"; mode "forced" or "written"), the share of steps that read a bit at an offset ("offset +1", "offset
     none"), and the roles of one model ("rho anchor" and so on, with 95 % intervals over its prompts). `learned` says
     whether the run is competent at its longest trained length; runs that are not are in the table too. Verdicts are
-    over the seeds that learned, by `<task>-<format>-<family>`. Raises `ValueError` for a damaged file.
+    over the seeds that learned, by `<task>-<format>-<family>`, beside what each of them is judged alone. Raises
+    `ValueError` for a damaged file, for results of one run that are of other weights than its others, and for runs of
+    one configuration that were not trained alike.
     """
     import pandas as pd
 
+    check_alike(folder)
     rows: list[tuple] = []
     batteries: dict[str, dict[str, Any]] = {}
     for run in sorted(p.parent for p in folder.glob("*/run.json")):
@@ -46,7 +48,7 @@ def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
         say_versions(f"{run.name}/run.json", record.get("provenance"))
         about = _about(run.name, record)
         rows += [(*about.values(), *row) for row in _rows(run, record["format"])]
-        kind = f"{about['task']}-{about['format']}-{about['family']}"
+        kind = _configuration(about)
         entry = batteries.setdefault(kind, {"models": [], "learned": 0, "of": 0, "batteries": []})
         entry["of"] += 1
         entry["learned"] += about["learned"]
@@ -72,6 +74,32 @@ def read_verdicts(folder: Path) -> dict[str, dict]:
     return data["verdicts"]
 
 
+def check_alike(folder: Path) -> None:
+    """Raises `ValueError` where runs of one configuration differ in more than their seed: they are no replication."""
+    first: dict[str, tuple[str, dict]] = {}
+    for path in sorted(folder.glob("*/run.json")):
+        record = read_record(path.parent)
+        assert record is not None
+        name, about = path.parent.name, _about(path.parent.name, record)
+        recipe = {**record["recipe"], "precision": record.get("precision")}
+        other, theirs = first.setdefault(_configuration(about), (name, recipe))
+        if words := differences({**theirs, "seed": None}, {**recipe, "seed": None}):
+            raise ValueError(f"{other} and {name} were not trained alike ({words}); keep one of them in another folder")
+
+
+def differences(one: dict, other: dict) -> str:
+    """In what two recipes differ, in words; "" in nothing.
+
+    >>> differences({"steps": 50, "lr": 0.1}, {"steps": 3000, "lr": 0.1})
+    'steps 50 and 3000'
+    """
+    return "; ".join(f"{k} {one.get(k)} and {other.get(k)}" for k in {**one, **other} if one.get(k) != other.get(k))
+
+
+def _configuration(about: dict[str, Any]) -> str:
+    return f"{about['task']}-{about['format']}-{about['family']}"
+
+
 def _judged(entry: dict[str, Any]) -> dict:
     """The verdict over the seeds that learned; without one, why there is none."""
     several, why = entry.pop("batteries"), None
@@ -81,41 +109,48 @@ def _judged(entry: dict[str, Any]) -> dict:
         why = "not measured yet"
     elif not any(m.evidence or m.refusal is None for b in several for m in b.measured):
         why = f"not applicable: {several[0].measured[0].refusal}"
-    return {**entry, "verdict": None if why else verdict(several).to_json(), "why": why}
+    alone = {name: verdict(battery).label for name, battery in zip(entry["models"], several, strict=True)}
+    return {**entry, "alone": alone, "verdict": None if why else verdict(several).to_json(), "why": why}
 
 
 def _about(name: str, record: dict) -> dict[str, Any]:
     try:
         task, _, fmt = record["format"].partition("-")
         recipe, outcome = Recipe.from_json(record["recipe"]), record["outcome"]
-        learned = bool(outcome["competent"])
+        learned, steps = bool(outcome["competent"]), int(outcome["steps"])
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{name}/run.json is not what `mnemoscope train` writes: {error!r}") from error
     family = recipe.model.kind.replace("-", "_")  # a hub's names have what parts of a run's name stand apart by
     return {
         "run": name, "task": task, "format": fmt, "family": family, "seed": recipe.seed,
-        "rehearsal": recipe.rehearsal, "trained_to": recipe.longest, "learned": learned,
+        "rehearsal": recipe.rehearsal, "trained_to": recipe.longest, "steps": steps,
+        "precision": record.get("precision") or "", "learned": learned,
     }  # fmt: skip
 
 
 def _rows(run: Path, own: str) -> Iterator[tuple]:
     """What comes after `learned`: posed, length, mode, metric, value, low, high, chance, n."""
-    if found := _result(run / "evaluation.json"):
-        for row in found["accuracy"]:
+    files = ("evaluation.json", "transfer.json", "battery.json")
+    evaluation, transfer, battery = found = [_result(run / name) for name in files]
+    weights = {data["weights"]: name for name, data in zip(files, found, strict=True) if data and "weights" in data}
+    if len(weights) > 1:
+        raise ValueError(f"{run.name}: {' and '.join(weights.values())} are of different weights; remove the older")
+    if evaluation:
+        for row in evaluation["accuracy"]:
             yield own, row["length"], row["mode"], row["metric"], *_bounds(row), row["chance"], row["n"]
-        for row in found["offsets"]:
+        for row in evaluation["offsets"]:
             offset = "none" if row["offset"] is None else f"{row['offset']:+d}"
             share = (row["share"], NOWHERE, NOWHERE)
-            yield own, row["length"], "", f"offset {offset}", *share, NOWHERE, found["offset_prompts"]
-    if found := _result(run / "transfer.json"):
-        for row in found["accuracy"]:
+            yield own, row["length"], "", f"offset {offset}", *share, NOWHERE, evaluation["offset_prompts"]
+    if transfer:
+        for row in transfer["accuracy"]:
             yield row["posed"], row["length"], row["mode"], row["metric"], *_bounds(row), row["chance"], row["n"]
-    if found := _result(run / "battery.json"):
-        for at in verdict(battery_from_json(found["battery"])).lengths:
+    if battery:
+        for at in verdict(battery_from_json(battery["battery"])).lengths:
             for role, what in at.roles.items():
                 if isinstance(what.rho, Interval):
                     rho = (what.rho.value, what.rho.low, what.rho.high)
-                    yield own, at.length, "", f"rho {role}", *rho, MARGINS.rho, found["battery"]["prompts"]
+                    yield own, at.length, "", f"rho {role}", *rho, NOWHERE, battery["battery"]["prompts"]
 
 
 def _bounds(row: dict) -> tuple[float, float, float]:

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,11 +31,11 @@ POSED = {
 class Sweep:
     """Train, evaluate and judge a grid of models: task x format x family x seed (`experiments/grid.py`).
 
-    What is there is not done again: a run's folder is a trained model, and each of its files a finished stage. So the
-    same command goes on where a killed one stopped, and a larger grid takes over what a smaller one has done. Several
-    commands may share --out, on several machines too if its disk has locks: what another is at is left to it, and named
-    at the end. Then writes results.parquet, a row for each run, length, mode and metric, and verdicts.json, over the
-    seeds.
+    What is there is not done again: a run's folder is a trained model, and each of its files a finished stage. What was
+    made with other --steps, --precision or --prompts than are asked is an error. So the same command goes on where a
+    killed one stopped, and a larger grid takes over what a smaller one has done. Several commands may share --out, on
+    several machines too if its disk has locks: what another is at is left to it, and named at the end. Then writes
+    results.parquet, a row for each run, length, mode and metric, and verdicts.json, over the seeds.
     """
 
     groups: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class Sweep:
         """Does what is missing; status 1 when a run is not finished, here or by another, which is named."""
         from tqdm import tqdm
 
-        from experiments.gathering import TABLE, gather
+        from experiments.gathering import TABLE, check_alike, gather
         from experiments.progress import progress_bar
         from experiments.results import check_workers, writable_folder
 
@@ -75,6 +75,8 @@ class Sweep:
             raise ValueError(f"--prompts must be at least 24; got {self.prompts}")
         if self.workers is not None:
             check_workers("workers", self.workers)
+        for train in runs:
+            self._check_done(train)
         missing = {train: self._lacking(name_of(train), stages) for train in runs}
         total, left = len(runs) * len(stages), sum(map(len, missing.values()))
         print(f"{len(runs)} runs, {total - left} of {total} stages are there, {left} to do")
@@ -83,6 +85,7 @@ class Sweep:
                 print(f"{name_of(train)}: {', '.join(lacking) or 'done'}")
             return 0
         out = writable_folder(self.out)
+        check_alike(out)  # before hours of work that could not be gathered
         failed: dict[str, Trouble] = {}
         first = [job for train, lacking in missing.items() if (job := self._job(train, lacking))]
 
@@ -114,6 +117,27 @@ class Sweep:
                   file=sys.stderr)  # fmt: skip
         return 1 if failed else 0
 
+    def _check_done(self, train: Train) -> None:
+        """Raises `ValueError` where what is there of a run was made with other options than these."""
+        from experiments.gathering import differences
+        from experiments.reading import read_result
+        from interp.models.folder import read_record
+
+        name = name_of(train)
+        folder, other = self.out / name, f"choose another --out, or remove what is in {self.out / name}"
+        if (folder / STAGES["train"]).exists() and (record := read_record(folder)):
+            asked = {**as_asked(train, self.steps).recipe().to_json(), "precision": self.precision}
+            there = {**record["recipe"], "precision": record.get("precision") if self.precision else None}
+            if words := differences(there, asked):
+                raise ValueError(f"{name} is there, trained otherwise than is asked now ({words}); {other}")
+        for stage in ("transfer", "battery"):
+            if (path := folder / STAGES[stage]).exists():
+                found = read_result(path)
+                made = found.get("battery", found).get("prompts")
+                if made != self.prompts:
+                    words = f"--prompts {made}, and --prompts is {self.prompts} now"
+                    raise ValueError(f"{path} was made with {words}; {other}")
+
     def _lacking(self, name: str, stages: tuple[str, ...]) -> list[str]:
         """The stages of a run that are not there."""
         return [s for s in stages if not (self.out / name / STAGES[s]).exists()]
@@ -136,6 +160,11 @@ class Sweep:
             return None
         options = {"precision": self.precision, "steps": self.steps, "prompts": self.prompts}
         return Job(f"{name_of(train)} {lacking[0]}", do_stage, (self.out.resolve(), train, options, lacking))
+
+
+def as_asked(train: Train, steps: int | None) -> Train:
+    """A run of the grid with --steps, where it is given."""
+    return train if steps is None else replace(train, steps=steps)
 
 
 def name_of(train: Train) -> str:
@@ -192,11 +221,7 @@ def forget_locks(out: Path) -> None:
 
 
 def _train(out: Path, train: Train, options: dict) -> None:
-    from dataclasses import replace
-
-    if options["steps"] is not None:
-        train = replace(train, steps=options["steps"])
-    replace(train, out=out, precision=options["precision"]).trained()
+    replace(as_asked(train, options["steps"]), out=out, precision=options["precision"]).trained()
 
 
 def _evaluate(folder: Path) -> None:

@@ -25,10 +25,11 @@ def verdict(batteries: Battery | Sequence[Battery], margins: Margins = MARGINS) 
     """The verdict on one model, over prompts, or on several trained alike, over models.
 
     A role is PRESENT where its simultaneous lower bound exceeds `margins.rho` and its matched control's upper
-    bound, ABSENT where the whole interval lies within the margin (TOST), INDETERMINATE otherwise. Over models the
-    sign-flip test and TOST must also hold after Holm's correction over roles and lengths. Lengths at which step
-    accuracy is not above the gate by its whole interval do not count. Over the lengths that do, a role has the
-    status that it has at each of them, or is INDETERMINATE.
+    bound, ABSENT where the whole interval lies within the margin (TOST), INDETERMINATE otherwise. Over models a
+    sign-flip test (beyond the margin and the model's own control) and TOST must also hold after Holm's correction:
+    one family of both tests of each role at each length. Lengths at which step accuracy is not above the gate by its
+    whole interval do not count. Over the lengths that do, a role has the status that it has at each of them, or is
+    INDETERMINATE.
 
     Raises `ValueError` for batteries of different formats or lengths, of one model twice, or for none.
     """
@@ -46,8 +47,8 @@ def verdict(batteries: Battery | Sequence[Battery], margins: Margins = MARGINS) 
         findings = [_at_length(m, margins, margins.level(lengths)) for m in first.measured]
     else:
         findings = _over_models(several, margins)
-    roles = {role: _over_lengths(role, findings) for role in ROLES}
     replication = "prompts" if len(several) == 1 else "models"
+    roles = {role: _over_lengths(role, findings, independent=len(several) == 1) for role in ROLES}
     return Verdict(
         label_of(roles), roles, tuple(findings), tuple(b.name for b in several), first.format, replication, margins
     )
@@ -80,7 +81,8 @@ def _at_length(
     label = label_of(roles)
     # Only what counts by its denominator may miss labels that are used for nothing.
     removals = [judge.find("M6", f"remove labels, all heads: {mode}") for mode in ("null", "mean")]
-    hurting = [e for e in removals if e is not None and e.value.at(level).low > margins.accuracy]
+    there = [e for e in removals if e is not None]
+    hurting = [e for e in there if e.value.at(level).low > margins.accuracy]
     if label == "unused" and hurting:
         reason = f"no role is there, yet removing labels loses {hurting[0].value} of accuracy"
         roles = {
@@ -88,17 +90,23 @@ def _at_length(
             for name, r in roles.items()
         }
         label = "unresolved"
+    # Over a few models the interval is wide: that none is shown to be lost does not show that none is.
+    doubtful = [e for e in there if e.value.at(level).high > margins.accuracy] if tests is not None else []
+    if label == "unused" and doubtful:
+        reason = f"no role is there, and yet removing labels may lose {doubtful[0].value} of accuracy"
+        roles["sink"] = replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)
+        label = "undecided"
     return LengthFinding(measured.length, label, mode, roles, measured.accuracy, measured.evidence, measured.left_out)
 
 
-def _over_lengths(role: str, findings: Sequence[LengthFinding]) -> RoleFinding:
+def _over_lengths(role: str, findings: Sequence[LengthFinding], independent: bool) -> RoleFinding:
     """One status for all lengths at which the model is competent; rho is the mean over them."""
     counted = [f for f in findings if f.mode is not None]
     if not counted:
         return findings[0].roles[role]
     parts = [f.roles[role] for f in counted]
     statuses = {p.status for p in parts}
-    rho, control = (_mean([getattr(p, name) for p in parts]) for name in ("rho", "control"))
+    rho, control = (_mean([getattr(p, name) for p in parts], independent) for name in ("rho", "control"))
     if len(statuses) == 1:
         reason = parts[0].reason if len(parts) == 1 else "; ".join(
             f"length {f.length}: {p.reason}" for f, p in zip(counted, parts, strict=True)
@@ -109,13 +117,18 @@ def _over_lengths(role: str, findings: Sequence[LengthFinding]) -> RoleFinding:
     return RoleFinding(worst, reason, rho, control)
 
 
-def _mean(intervals: Sequence[Interval | None]) -> Interval | None:
-    """The mean of independent estimates; None where one is missing."""
+def _mean(intervals: Sequence[Interval | None], independent: bool) -> Interval | None:
+    """The mean of estimates; None where one is missing.
+
+    One model's are independent, of other prompts at each length. Those of several models are of the same models, and
+    are taken to err together, which is the most that they can.
+    """
     there = [i for i in intervals if i is not None]
     if not there or len(there) < len(intervals):
         return None
     n = len(there)
-    error = math.sqrt(sum((i.error or 0.0) ** 2 for i in there)) / n
+    errors = [i.error or 0.0 for i in there]
+    error = (math.hypot(*errors) if independent else sum(errors)) / n
     df = min(i.df or 1.0 for i in there)
     value = sum(i.value for i in there) / n
     return Interval(value, value, value, error, df).at(0.95)
@@ -133,24 +146,24 @@ def _over_models(several: Sequence[Battery], margins: Margins) -> list[LengthFin
     for at_length in zip(*(b.measured for b in several), strict=True):
         competent = [m for m in at_length if not m.refusal and _competent(m.accuracy, margins) and m.evidence]
         pooled.append((_pool(competent, at_length), len(competent)))
-    present, absent = {}, {}
+    p_values: dict[tuple[int, str, str], float] = {}
     for k, (measured, count) in enumerate(pooled):
         for role in ROLES:
             e = next((e for e in measured.evidence if (e.arm, e.name) == HEADLINE[role]), None)
             if count >= 2 and e is not None:
                 values, controls = e.details["models"], e.details["controls"]
-                beyond = [v - (c or 0.0) for v, c in zip(values, controls, strict=True)]
-                present[f"{k} {role}"] = sign_flip(beyond)
-                absent[f"{k} {role}"] = equivalence(values, margins.rho)
-    corrected = {"present": (present, holm(present, margins.alpha)), "absent": (absent, holm(absent, margins.alpha))}
+                bounds = [margins.rho if c is None else max(c, margins.rho) for c in controls]
+                p_values[k, role, "present"] = sign_flip([v - b for v, b in zip(values, bounds, strict=True)])
+                p_values[k, role, "absent"] = equivalence(values, margins.rho)
+    adjusted = holm(p_values, margins.alpha)
     findings = []
     for k, (measured, count) in enumerate(pooled):
         tests = {
             role: {
-                test: {"p": p[key], "holm": adjusted[key][0], "holds": adjusted[key][1]}
-                for test, (p, adjusted) in corrected.items()
+                test: {"p": p_values[key], "holm": adjusted[key][0], "holds": adjusted[key][1]}
+                for test in UNTESTED if (key := (k, role, test)) in p_values
             }
-            for role in ROLES if (key := f"{k} {role}") in present
+            for role in ROLES if (k, role, "present") in p_values
         }  # fmt: skip
         held = {role: {test: bool(t["holds"]) for test, t in tests.get(role, UNTESTED).items()} for role in ROLES}
         finding = _at_length(measured, margins, 1 - margins.alpha / (len(ROLES) * len(pooled)), held)
@@ -175,7 +188,10 @@ def _pool(competent: Sequence[Measured], everyone: Sequence[Measured]) -> Measur
         if len(there) < len(competent):
             continue  # some models give no occasion for an arm such as M10, or a description is undefined in them
         values, controls = [e.value.value for e in there], [e.control.value if e.control else None for e in there]
-        control = t_interval([c for c in controls if c is not None]) if None not in controls else None
+        if any(c is not None for c in controls):
+            # A model whose control was not measured (it shows no occasion for one) can speak for nothing beyond it.
+            controls = [v if c is None else c for v, c in zip(values, controls, strict=True)]
+        control = None if None in controls else t_interval([c for c in controls if c is not None])
         found.append(
             replace(first, value=t_interval(values), control=control, n=len(there), unit=MODELS,
                     details={"models": values, "controls": controls})

@@ -148,6 +148,12 @@ class Verdict:
             limits.insert(0, "that models trained from another seed do the same")
         if self.roles["sink"].status is Status.ABSENT:
             limits.append("that heads in which labels carry something do not also rest on them")
+            held = [(f.length, e.value) for f in self.lengths if f.mode for e in f.evidence
+                    if (e.arm, e.name) == ("M6", "margin held")]  # fmt: skip
+            limits += [
+                f"that the answers' margins at length {length} do not hang on such rest: {value} of them may"
+                for length, value in held if value.high > self.margins.rho
+            ]  # fmt: skip
         return "; ".join(limits)
 
     def to_json(self) -> dict:

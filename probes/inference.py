@@ -7,7 +7,7 @@ than there is. `t_interval`, `sign_flip` and `equivalence` decide; `bootstrap_in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -26,6 +26,8 @@ LEVEL = 0.95
 MOST_EXACT = 14
 # One number, or one a prompt.
 Amount = TypeVar("Amount", float, Float[np.ndarray, " prompt"])
+# What tests go by.
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def equivalence(model_means: Sequence[float], margin: float) -> float:
     return float(DescrStatsW(means).ttost_mean(-margin, margin)[0])
 
 
-def holm(p_values: Mapping[str, float], alpha: float = 0.05) -> dict[str, tuple[float, bool]]:
+def holm(p_values: Mapping[Name, float], alpha: float = 0.05) -> dict[Name, tuple[float, bool]]:
     """Which of a confirmatory family hold, with one false claim or more at a chance of `alpha` at most?
 
     Adjusted p and whether it is rejected, for each name, in the order given; true under any dependence
@@ -144,7 +146,7 @@ def holm(p_values: Mapping[str, float], alpha: float = 0.05) -> dict[str, tuple[
     return _adjusted(p_values, alpha, "holm")
 
 
-def benjamini_hochberg(p_values: Mapping[str, float], q: float = 0.05) -> dict[str, tuple[float, bool]]:
+def benjamini_hochberg(p_values: Mapping[Name, float], q: float = 0.05) -> dict[Name, tuple[float, bool]]:
     """Which of many exploratory findings stand, with a share of `q` at most false on average?
 
     Adjusted p and whether it is rejected, for each name, in the order given; for tests that are independent
@@ -222,13 +224,13 @@ def _check_fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} must lie between 0 and 1; got {value}")
 
 
-def _adjusted(p_values: Mapping[str, float], alpha: float, method: str) -> dict[str, tuple[float, bool]]:
+def _adjusted(p_values: Mapping[Name, float], alpha: float, method: str) -> dict[Name, tuple[float, bool]]:
     from statsmodels.stats.multitest import multipletests
 
     _check_fraction("the error rate", alpha)
     wrong = [name for name, p in p_values.items() if not 0 <= p <= 1]
     if wrong:
-        raise ValueError(f"not p-values: {', '.join(wrong)}")
+        raise ValueError(f"not p-values: {', '.join(map(str, wrong))}")
     if not p_values:
         return {}
     reject, adjusted, *_ = multipletests(list(p_values.values()), alpha=alpha, method=method)

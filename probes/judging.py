@@ -48,7 +48,10 @@ class Judge:
             reason = f"{e.arm}: {e.value} lies within +-{self.margins.rho}"
             return RoleFinding(Status.ABSENT, reason, e.value, e.control)
         reason = f"{e.arm}: {e.value} shows neither presence nor absence"
-        if e.control is not None and e.value.at(self.level).low > self.margins.rho:
+        if self.present(e):
+            reason = f"{e.arm}: {e.value}, more than {self.margins.rho} and than its control; but the sign-flip test "
+            reason += f"over {e.n} models, whose least p is {2.0**-e.n:.2g}, does not hold after Holm's correction"
+        elif e.control is not None and e.value.at(self.level).low > self.margins.rho:
             reason = f"{e.arm}: {e.value} is not more than its control, {e.control}"
         return RoleFinding(Status.INDETERMINATE, reason, e.value, e.control)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ def zoo_table(zoo: Path = ZOO) -> str:
     """Every trained configuration, as Markdown, from `zoo/results.parquet` and `zoo/verdicts.json`.
 
     One table a task, one row a configuration and who writes the labels: accuracy is the median over the seeds that
-    learned, with the least and the greatest. A verdict stands beside the configuration whose runs it judged.
+    learned, with the least and the greatest, and in round brackets over all seeds where none did. A verdict stands
+    beside the configuration whose runs it judged, with what each of several models is judged alone.
     """
     from experiments.gathering import TABLE, read_verdicts
 
@@ -57,11 +59,15 @@ def addition_table(zoo: Path = ZOO) -> str:
 def confirmatory_table(zoo: Path = ZOO) -> str:
     """What is confirmed of the aligned format over its seeds: each role at each length, with Holm's correction."""
     from experiments.gathering import read_verdicts
-    from experiments.grid import BEST
+    from experiments.grid import BEST, CONFIRMING
 
-    entry = read_verdicts(zoo).get(f"parity-aligned-{BEST}")
+    entry = read_verdicts(zoo).get(name := f"parity-aligned-{BEST}")
     if entry is None or entry["verdict"] is None:
         return "not built yet\n"
+    planned = {f"{name}-seed{seed}" for seed in CONFIRMING}
+    if strange := sorted(set(entry["models"]) - planned):
+        words = f"{', '.join(strange)}: in the verdict, and not of the planned seeds"
+        raise ValueError(f"{zoo}: {words}; move it elsewhere")
     head = ("length", "role", "rho over models", "matched control", "present: p", "Holm", "absent: p", "Holm", "status")
     rows = []
     for at in entry["verdict"]["by_length"]:
@@ -91,16 +97,33 @@ def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) 
         learned = config.groupby("run")["learned"].first().astype(bool)
         entry = verdicts.get(f"{config['task'].iloc[0]}-{fmt}-{family}", {})
         ours = set(entry.get("models", ())) & set(learned.index)
-        label = (entry["verdict"] or {}).get("verdict", "") if ours else ""
-        kept = config[config["run"].isin(learned[learned].index)]
+        label = _judged(entry) if ours else ""
+        some = learned[learned] if learned.any() else learned
+        kept = config[config["run"].isin(some.index)]
         for mode in (m for m in ("forced", "written") if m in set(config["mode"])):
             cells = [
                 _spread(kept[(kept["mode"] == mode) & (kept["metric"] == metric) & (kept["length"] == n)]["value"])
                 for metric in ("step", "exact") for n in lengths
             ]  # fmt: skip
+            if not learned.any():
+                cells = [f"({cell})" if cell else "" for cell in cells]
             of = f"{int(learned.sum())} of {len(learned)}"
             rows.append((fmt, family, f"{share:g}", of, mode, *cells, label))
     return markdown(head, rows)
+
+
+def _judged(entry: Mapping[str, Any]) -> str:
+    """The verdict over the seeds, and how many models alone are judged what; nothing where there is none.
+
+    >>> _judged({"verdict": {"verdict": "undecided"}, "alone": {"a": "anchor", "b": "anchor", "c": "undecided"}})
+    'undecided (alone: 2 anchor, 1 undecided)'
+    """
+    if entry["verdict"] is None:
+        return ""
+    label, alone = entry["verdict"]["verdict"], Counter(entry["alone"].values())
+    if sum(alone.values()) < 2:
+        return label
+    return f"{label} (alone: {', '.join(f'{n} {name}' for name, n in alone.most_common())})"
 
 
 def _spread(values: Iterable[float]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import pytest
@@ -10,19 +10,21 @@ import pytest
 from experiments import figures, names
 from experiments.cli import main
 from experiments.figures import by_rehearsal
+from experiments.gathering import VERSION
 from experiments.provenance import provenance_record
 from experiments.tables.places import FIGURE_TABLES, with_tables
 from experiments.tables.zoo import zoo_table
 from tests.interp.views.zoo.runs import FAMILY, POSED, READ, rows_of, table
 
-OF_PARITY = ("by-family", "variants", "gaps", "offsets", "where-read", "transfer", "scale")
+OF_PARITY = ("by-family", "variants", "gaps", "offsets", "offsets-by-family", "where-read", "transfer", "scale")
 DIGITS = rows_of("aligned", task="addition", lengths=(10, 12, 14), trained_to=10)
 TABLE = pd.concat([
     FAMILY, READ, table(rows_of("gap2"), DIGITS, rows_of("aligned", "alibi_6x128x8")),
     POSED[POSED["posed"] != "parity-" + POSED["format"]],
 ])  # fmt: skip
 VERDICTS = {
-    "parity-aligned-alibi": {"models": ["parity-aligned-alibi-seed1"], "learned": 2, "of": 3, "verdict": {
+    "parity-aligned-alibi": {"models": ["parity-aligned-alibi-seed1"], "learned": 2, "of": 3,
+                             "alone": {"parity-aligned-alibi-seed1": "anchor"}, "verdict": {
         "verdict": "anchor", "replication": "models", "margins": {"rho": 0.1},
         "roles": {r: {"status": "PRESENT", "rho": 0.9, "ci": [0.8, 1.0], "reason": ""}
                   for r in ("anchor", "placeholder", "sink")},
@@ -41,7 +43,7 @@ def folder_of(name: str, frame: Any, verdicts: dict | None = None) -> Path:
     if frame is not None:
         frame.to_parquet(folder / "results.parquet")
     if verdicts is not None:
-        whole = {"version": 1, "provenance": provenance_record(), "verdicts": verdicts}
+        whole = {"version": VERSION, "provenance": provenance_record(), "verdicts": verdicts}
         (folder / "verdicts.json").write_text(json.dumps(whole))
     return folder
 
@@ -63,8 +65,8 @@ def test_every_figure_is_drawn_and_its_path_printed(zoo, no_models, capsys):
     assert main(["figures", "--zoo", "zoo"]) == 0
     printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert [p.stem for p in printed] == [
-        "by-family", "maps", "variants", "addition", "gaps", "verdicts", "offsets", "where-read", "transfer",
-        "scale",
+        "by-family", "maps", "variants", "addition", "gaps", "verdicts", "offsets", "offsets-by-family",
+        "where-read", "transfer", "scale",
     ]  # fmt: skip
     assert all(p.parent == Path("mnemoscope-out/figures") and p.suffix == ".svg" for p in printed)
     assert all(p.read_text(encoding="utf-8").startswith("<?xml") for p in printed)
@@ -75,7 +77,7 @@ def test_the_same_numbers_give_the_same_bytes(zoo, capsys):
         assert main(["figures", "--zoo", "zoo", "--only", *OF_PARITY, "addition", "verdicts", "--out", out]) == 0
     for path in Path("a").iterdir():
         assert path.read_bytes() == (Path("b") / path.name).read_bytes(), path
-    assert len(list(Path("a").iterdir())) == 9
+    assert len(list(Path("a").iterdir())) == 10
 
 
 def test_what_has_no_rows_is_left_out_by_name(no_models, capsys):
@@ -84,7 +86,7 @@ def test_what_has_no_rows_is_left_out_by_name(no_models, capsys):
     said = capsys.readouterr()
     assert [Path(p).stem for p in said.out.splitlines()] == ["by-family", "maps", "variants"]
     left = dict(line.split(": left out, ") for line in said.err.splitlines())
-    assert set(left) == {"addition", "gaps", "verdicts", "offsets", "where-read", "transfer", "scale"}
+    assert set(left) == set(get_args(figures.Name)) - {"by-family", "maps", "variants"}
     assert "no rows with task addition" in left["addition"]
     assert "small/verdicts.json" in left["verdicts"]
 
@@ -157,7 +159,10 @@ def test_the_table_has_a_row_a_configuration_and_mode(zoo):
     assert aligned[-1] == "anchor"
     absent = next(row for row in rows if row[:2] == ["aligned", "rotary"])
     assert absent[3] == "0 of 3"
-    assert not any(absent[5:])
+    # None learned: what they reach is in brackets, and in no median of those that did.
+    assert all(cell.startswith("(") and cell.endswith(")") for cell in absent[5:-1] if cell)
+    assert any(absent[5:-1])
+    assert absent[-1] == ""
     assert [row[4] for row in rows if row[:2] == ["scratchpad", "alibi"]] == ["forced"]
     assert "step n=14" in addition[0]
     assert len(addition) == 4

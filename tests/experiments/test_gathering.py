@@ -8,6 +8,7 @@ import pytest
 
 from experiments.gathering import gather
 from experiments.provenance import OtherVersions, provenance_record
+from experiments.tables.zoo import _judged, confirmatory_table
 from experiments.training.recipe import Pretrained, Recipe
 from interp.models import ModelConfig
 from interp.tasks import house_vocabulary
@@ -139,3 +140,40 @@ def test_a_recipe_that_cannot_be_is_an_error_that_names_the_run(tmp_path):
     path.write_text(path.read_text().replace('"family": "alibi"', '"family": "sinusoidal"'))
     with pytest.raises(ValueError, match=r"parity-aligned-alibi-seed2/run\.json .*sinusoidal"):
         gather(tmp_path)
+
+
+def test_runs_that_were_not_trained_alike_are_not_pooled(tmp_path):
+    for seed, steps in ((2, 3000), (3, 50)):
+        path = put(tmp_path, seed, battery=kept(f"seed{seed}")) / "run.json"
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({**record, "recipe": {**record["recipe"], "steps": steps}}))
+    words = r"parity-aligned-alibi-seed2 and parity-aligned-alibi-seed3 were not trained alike \(steps 3000 and 50\)"
+    with pytest.raises(ValueError, match=words):
+        gather(tmp_path)
+    put(tmp_path / "other", 2)
+    path = put(tmp_path / "other", 3) / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "precision": "bf16"}))
+    with pytest.raises(ValueError, match="precision None and bf16"):
+        gather(tmp_path / "other")
+
+
+def test_results_of_other_weights_are_not_gathered(tmp_path):
+    put(tmp_path, 2, evaluation={**evaluation(), "weights": "aa"}, battery={**kept("a"), "weights": "bb"})
+    with pytest.raises(ValueError, match=r"seed2: evaluation\.json and battery\.json are of different weights"):
+        gather(tmp_path)
+
+
+def test_what_each_model_is_judged_alone_stands_beside_the_verdict(tmp_path):
+    for seed in (2, 3):
+        put(tmp_path, seed, battery=kept(f"seed{seed}"))
+    entry = gather(tmp_path)[1]["parity-aligned-alibi"]
+    assert entry["verdict"]["verdict"] == "undecided"  # two models cannot show presence
+    assert entry["alone"] == {f"parity-aligned-alibi-seed{seed}": "anchor" for seed in (2, 3)}
+    assert _judged(entry) == "undecided (alone: 2 anchor)"
+
+
+def test_a_seed_that_was_not_planned_confirms_nothing(tmp_path):
+    put(tmp_path, 1, battery=kept("one"))
+    gather(tmp_path)
+    with pytest.raises(ValueError, match="parity-aligned-alibi-seed1: in the verdict, and not of the planned seeds"):
+        confirmatory_table(tmp_path)

@@ -34,25 +34,25 @@ def test_what_is_there_is_not_done_again(capsys):
     assert not Path("zoo").exists()
     done = Path("zoo") / names[1]
     done.mkdir(parents=True)
-    (done / "run.json").write_text("{}")  # not a run: whoever touches it will complain
+    (done / "run.json").write_text("{}")
+    assert main(SMALL) == 2  # before hours of work that could not be gathered
+    assert "run.json is not a run record" in capsys.readouterr().err
+    assert [p.name for p in Path("zoo").iterdir()] == [names[1]]
+    (done / "run.json").unlink()
+    done.rmdir()
     half = Path("zoo") / f"{names[2]}.training"  # of another recipe
     half.mkdir()
     (half / "recipe.json").write_text(json.dumps({"seed": 99}))
-    assert main(SMALL) == 2
+    assert main(SMALL) == 1
     shown = capsys.readouterr()
-    assert "run.json is not a run record" in shown.err
     assert f"{names[2]} train" in shown.err
     assert "is of another recipe" in shown.err
-    assert (Path("zoo") / names[0] / "model.safetensors").exists()
-    assert (Path("zoo") / names[3] / "model.safetensors").exists()
-    assert (done / "run.json").read_text() == "{}"
+    assert all((Path("zoo") / names[k] / "model.safetensors").exists() for k in (0, 1, 3))
 
-    for path in (done / "run.json", half / "recipe.json"):
-        path.unlink()
-    done.rmdir()
+    (half / "recipe.json").unlink()
     before = (Path("zoo") / names[0] / "run.json").stat().st_mtime_ns
     assert main(SMALL) == 0
-    assert "4 runs, 2 of 4 stages are there, 2 to do" in capsys.readouterr().out
+    assert "4 runs, 3 of 4 stages are there, 1 to do" in capsys.readouterr().out
     assert (Path("zoo") / names[0] / "run.json").stat().st_mtime_ns == before
     assert main([*SMALL, "--dry-run"]) == 0
     assert "0 to do" in capsys.readouterr().out
@@ -60,6 +60,27 @@ def test_what_is_there_is_not_done_again(capsys):
     assert record["recipe"]["steps"] == 1
     assert record["outcome"]["competent"] is False  # counted, not hidden
     assert Path("zoo/results.parquet").exists()
+
+
+def test_what_was_made_with_other_options_is_not_taken_for_done(capsys):
+    """A trial must not pass for the whole thing."""
+    argv = [*SMALL[:5], "--out", "zoo"]
+    assert main([*argv[:5], "--stages", "train", "--steps", "1", "--precision", "no", "--out", "zoo"]) == 0
+    run = Path("zoo/parity-gap1-alibi-seed2")
+    for more, words in (
+        ([], f"{run.name} is there, trained otherwise than is asked now (steps 1 and 3000"),
+        (["--steps", "2", "--dry-run"], "steps 1 and 2"),
+        (["--steps", "1", "--precision", "bf16"], "(precision no and bf16); choose another --out, or remove"),
+    ):
+        capsys.readouterr()
+        assert main([*argv, *more]) == 2
+        assert words in capsys.readouterr().err
+    assert main([*argv, "--steps", "1", "--dry-run"]) == 0  # whatever precision they were trained with
+    result = {"version": 1, "battery": {"prompts": 128}}
+    (run / "battery.json").write_text(json.dumps(result))
+    assert main([*argv, "--steps", "1", "--dry-run"]) == 0
+    assert main([*argv, "--steps", "1", "--prompts", "64"]) == 2
+    assert "battery.json was made with --prompts 128, and --prompts is 64 now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -114,7 +135,7 @@ def measured(monkeypatch) -> list[Path]:
     def battery(folder: Path, prompts: int) -> None:
         asked.append(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "battery.json").write_text("{}")
+        (folder / "battery.json").write_text(json.dumps({"version": 1, "battery": {"prompts": prompts}}))
 
     monkeypatch.setattr(sweep, "_battery", battery)
     monkeypatch.setattr(writing, "PATIENCE_SECONDS", 0.2)

@@ -288,8 +288,10 @@ def test_eight_models_can(values, label):
 
 
 def test_holm_asks_more_of_five_models_than_of_eight():
-    """2^-5 = .031 is below .05, but one of the three hypotheses of a family needs .0167: 2^-6 or less."""
-    assert [verdict(models(k, **ANCHOR)).roles["anchor"].status for k in (5, 6)] == [UNSURE, PRESENT]
+    """2^-6 = .016 is below .05, but the third of six tests needs .0125: 2^-7 or less."""
+    assert [verdict(models(k, **ANCHOR)).roles["anchor"].status for k in (6, 7)] == [UNSURE, PRESENT]
+    (few,) = verdict(models(6, **ANCHOR)).lengths
+    assert "over 6 models, whose least p is 0.016, does not hold" in few.roles["anchor"].reason
 
 
 def test_a_verdict_over_models_tells_its_p_values():
@@ -297,8 +299,8 @@ def test_a_verdict_over_models_tells_its_p_values():
     anchor, sink = (found.roles[role].tests for role in ("anchor", "sink"))
     assert anchor is not None
     assert sink is not None
-    # Three roles at one length are a family of three; the smallest p of eight models is 2^-8.
-    assert anchor["present"] == {"p": 2**-8, "holm": pytest.approx(3 * 2**-8), "holds": True}
+    # Both tests of three roles at one length are a family of six, two of which are surer; the smallest p is 2^-8.
+    assert anchor["present"] == {"p": 2**-8, "holm": pytest.approx(4 * 2**-8), "holds": True}
     assert not anchor["absent"]["holds"]
     assert sink["absent"]["holds"]
     assert float(sink["absent"]["p"]) < 1e-6
@@ -314,6 +316,23 @@ def test_absence_over_models_is_toast():
     wide = verdict(models(8, spread=0.3))
     assert statuses(wide) == (UNSURE,) * 3
     assert wide.label == "undecided"
+
+
+def test_unused_over_models_needs_the_proof_that_labels_can_go():
+    """Two of three models lose much without labels: no role is there, nothing is shown to be lost over models."""
+    several = [
+        replace(b, measured=tuple(
+            replace(m, evidence=tuple(
+                replace(e, value=about(lost)) if e.name == "remove labels, all heads: null" else e for e in m.evidence
+            )) for m in b.measured
+        ))
+        for b, lost in zip(models(3), (0.2, 0.17, 0.01), strict=True)
+    ]  # fmt: skip
+    found = verdict(several)
+    assert statuses(found) == (ABSENT, ABSENT, UNSURE)
+    assert found.label == "undecided"
+    assert "may lose 0.127 [" in found.roles["sink"].reason
+    assert verdict(models(3)).label == "unused"
 
 
 def test_models_that_scatter_widely_show_no_presence():
@@ -332,11 +351,53 @@ def test_the_control_is_taken_off_each_model():
     assert found.roles["placeholder"].status is UNSURE
 
 
+@pytest.mark.parametrize(
+    ("controls", "status"),
+    [
+        ((0.0,) * 8, PRESENT), ((None,) * 8, PRESENT), ((0.0,) * 7 + (None,), PRESENT),
+        ((0.93,) * 2 + (None,) * 6, UNSURE),
+    ],
+)
+def test_a_control_that_some_models_lack_is_no_control_of_zero(controls, status):
+    """A model without one shows nothing beyond it, as if its control were as large as its effect; seven others may."""
+    found = verdict([
+        replace(b, measured=tuple(
+            replace(m, evidence=tuple(
+                replace(e, control=c if c is None else about(c)) if (e.arm, e.name) == HEADLINE["sink"] else e
+                for e in m.evidence
+            )) for m in b.measured
+        ))
+        for b, c in zip(models(8, **{**SINK, "sink": 0.85}), controls, strict=True)
+    ])  # fmt: skip
+    assert found.roles["sink"].status is status
+
+
+def test_presence_over_models_is_beyond_the_margin():
+    """Eight models at .05 are surely above nothing, and within what counts as nothing."""
+    (found,) = verdict(models(8, spread=0.01, m5=0.05)).lengths
+    tests = found.roles["placeholder"].tests
+    assert tests is not None
+    assert sign_flip([0.05] * 8) == 2**-8
+    assert tests["present"]["p"] == 1.0
+    assert tests["absent"]["holds"]
+
+
+def test_lengths_of_the_same_models_do_not_count_as_more_models():
+    """Equal at both lengths, they say no more than at one; prompts of one model are others at each length."""
+    once, alone = models(8, spread=0.07, m5=0.7, lost=0.4), models(1, m5=0.7, lost=0.4)
+    for batteries, factor in ((once, 1.0), (alone, 0.5**0.5)):
+        twice = [replace(b, measured=(*b.measured, replace(b.measured[0], length=40))) for b in batteries]
+        first, second = (verdict(some).roles["placeholder"].rho for some in (batteries, twice))
+        assert first is not None
+        assert second is not None
+        assert (second.error or 0) == pytest.approx(factor * (first.error or 0))
+
+
 def test_models_that_cannot_do_the_task_do_not_count():
-    found = verdict(models(8, competent=6, **ANCHOR))
+    found = verdict(models(8, competent=7, **ANCHOR))
     assert found.roles["anchor"].status is PRESENT
-    assert "6 of 8 models are competent" in found.roles["anchor"].reason
-    assert all(e.n == 6 for e in found.lengths[0].evidence)
+    assert "7 of 8 models are competent" in found.roles["anchor"].reason
+    assert all(e.n == 7 for e in found.lengths[0].evidence)
     alone = verdict(models(8, competent=1, **ANCHOR))
     assert alone.label == "not-applicable"
     assert "1 of 8 models are competent; 2 are needed" in alone.roles["anchor"].reason
@@ -423,6 +484,15 @@ def test_claims_are_about_what_was_seen():
     unsure = verdict(one(evidence(**ANCHOR, m5=WIDE))).may_claim
     assert "anchor PRESENT; sink ABSENT; no label follows" in unsure
     assert "none of anchor, placeholder and sink" in verdict(one(evidence())).may_claim
+
+
+@pytest.mark.parametrize(("held", "said"), [(0.0, False), (0.3, True)])
+def test_margins_that_idle_heads_may_hold_are_not_denied(held, said):
+    """An anchor's sink is judged by the answers; what it might do to their margins is said."""
+    found = verdict(one(evidence(**ANCHOR, held=held)))
+    assert found.label == "anchor"
+    assert ("margins at length 20 do not hang on such rest: 0.300" in found.may_not_claim) is said
+
 
 
 # Planted models -----------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 WORDS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
 MODES = {"forced": "labels given", "written": "labels written by the model"}
-GREY = "#555555"
+# Unlike any line of a model.
+CHANCE: dict[str, Any] = {"color": "#AAAAAA", "linewidth": 0.9}
 VARIANTS = ("aligned", "numeric", "constant", "nonaligned", "cyclic", "scratchpad", "interleaved", "direct")
 GAPS = {"aligned": "gap 0 (aligned)", "gap1": "gap 1", "gap2": "gap 2", "gap4": "gap 4", "gap8": "gap 8"}
 ADDITION = {"none": "no labels", "aligned": "aligned", "zeropad": "aligned, padded with zeros",
@@ -168,15 +169,17 @@ def _lines(axis: Axes, rows: Any, colour: str, style: str, marker: str, label: s
         axis.plot(line["length"], line["value"], style if learned else DOTTED, color=colour, label=f"_{run}", **look)
     middle = rows[rows["learned"].astype(bool)].groupby("length")["value"].median()
     if len(middle):
-        look = {"color": colour, "linewidth": 1.9, "label": label, **_dots(marker, style)}
+        look = {"color": colour, "linewidth": 1.9, "label": label, **dots(marker, style)}
         axis.plot(middle.index, middle.to_numpy(), style, **look)
     else:
         axis.add_line(Line2D([], [], linestyle=DOTTED, color=colour, linewidth=1.1, label=label))
 
 
-def _dots(marker: str, style: Any) -> dict[str, Any]:
-    """Open on dashed lines, which markers hide where lines are short, as in legends."""
-    return {"marker": marker, "markersize": 3.8, **({} if style == "-" else {"markerfacecolor": "white"})}
+def dots(marker: str, style: Any) -> dict[str, Any]:
+    """Open and larger on dashed lines, which markers hide where lines are short and others lie on them."""
+    if style == "-":
+        return {"marker": marker, "markersize": 3.8}
+    return {"marker": marker, "markersize": 5.2, "markerfacecolor": "white"}
 
 
 def shade(axis: Axes, longest: Iterable[int]) -> None:
@@ -188,7 +191,7 @@ def shade(axis: Axes, longest: Iterable[int]) -> None:
 def _frame(axis: Axes, rows: Any) -> None:
     chance = rows.dropna(subset=["chance"]).groupby("length")["chance"].mean()
     if len(chance):
-        axis.plot(chance.index, chance.to_numpy(), color=GREY, linewidth=0.9, linestyle=(0, (1, 2.5)), label="_chance")
+        axis.plot(chance.index, chance.to_numpy(), label="_chance", **CHANCE)
     shade(axis, rows["trained_to"])
     # Nobody is posed an addition of no digits; parity's lengths start where training did.
     left = max(0, rows["length"].min() - 1) if "addition" in set(rows["task"]) else 0
@@ -208,7 +211,7 @@ def keys(styles: Mapping[str, tuple[Any, Any, str]] | None = None) -> list[Any]:
     from matplotlib.patches import Patch
 
     found: list[Any] = [
-        Line2D([], [], color=colour, linestyle=style, linewidth=1.9, label=name, **_dots(marker, style))
+        Line2D([], [], color=colour, linestyle=style, linewidth=1.9, label=name, **dots(marker, style))
         for name, (colour, style, marker) in (styles or {}).items()
     ]
     return [
@@ -230,7 +233,7 @@ def _finished(
     for axis in axes[-1]:
         axis.set_xlabel(unit, fontsize=8)
         axis.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=(1, 2, 5, 10)))
-    handles = [*keys(styles), Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (1, 2.5)), label="chance")]
+    handles = [*keys(styles), Line2D([], [], label="chance, labels right", **CHANCE)]
     width = figure.get_size_inches()[0]
     figure.legend(handles=handles, loc="outside lower center", ncols=max(2, int(width // 2.1)), fontsize=7,
                   frameon=False)  # fmt: skip

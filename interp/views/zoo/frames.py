@@ -12,16 +12,17 @@ if TYPE_CHECKING:
 
 # run: its name. task, format, family, seed: what was trained, such as "parity", "aligned", "alibi", 2; a family of
 # another size than usual has it in its name, layers x width x heads: "alibi_6x128x8". rehearsal: share of its training
-# that was in-context recall. learned: competent at its longest trained length, `trained_to`. posed: the format that it
-# was shown, such as "parity-aligned"; another one than its own where the same weights were tried on it. length: bits or
-# digits. mode: "forced", "written", or "" where it does not apply. metric: "step", "exact", "final", "free step";
-# "offset +0", "offset none"; "rho anchor". value, low, high, chance: NaN for none.
+# that was in-context recall. steps: those that it took. precision: "bf16" or "no", "" if not recorded. learned:
+# competent at its longest trained length, `trained_to`. posed: the format that it was shown, such as "parity-aligned";
+# another one than its own where the same weights were tried on it. length: bits or digits. mode: "forced", "written",
+# or "" where it does not apply. metric: "step", "exact", "final", "free step"; "offset +0", "offset none";
+# "rho anchor". value, low, high, chance: NaN for none.
 COLUMNS = (
-    "run", "task", "format", "family", "seed", "rehearsal", "trained_to", "learned", "posed", "length", "mode",
-    "metric", "value", "low", "high", "chance", "n",
+    "run", "task", "format", "family", "seed", "rehearsal", "trained_to", "steps", "precision", "learned", "posed",
+    "length", "mode", "metric", "value", "low", "high", "chance", "n",
 )  # fmt: skip
 # What figures of rows take; intervals and counts are for tables.
-NEEDED = tuple(c for c in COLUMNS if c not in ("seed", "low", "high", "n"))
+NEEDED = tuple(c for c in COLUMNS if c not in ("seed", "steps", "precision", "low", "high", "n"))
 FAMILIES = {
     "alibi": "ALiBi", "rotary": "rotary", "none": "no positions", "absolute": "absolute",
     "alibi_sink": "ALiBi, own sink",

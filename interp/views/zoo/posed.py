@@ -50,7 +50,8 @@ def transfer(frame: DataFrame, lengths: Sequence[int] = (), family: str = "alibi
     axes[0].set_ylabel("trained on", fontsize=8)
     title = f"Step accuracy of the same weights, posed other formats: parity, {shown_kind(family)}"
     given = "labels given" if mode == "forced" else "labels written by the model"
-    figure.suptitle(f"{title}\n{given}; {trained_alike(rows)}", fontsize=9)
+    note = "digits are cut, not rounded; what is no answer counts as wrong, so there may be less than chance, .5"
+    figure.suptitle(f"{title}\n{given}; {trained_alike(rows)}\n{note}", fontsize=9)
     return figure
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from interp.sizes import split_kind
 from interp.views.accuracy import COLOURS
-from interp.views.zoo.curves import keys, panels, shade
-from interp.views.zoo.frames import NoRows, counted, in_order, rows_of, shown_kind, trained_alike
+from interp.views.zoo.curves import dots, keys, panels, shade
+from interp.views.zoo.frames import FAMILIES, NoRows, counted, in_order, rows_of, shown_kind, trained_alike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 # Offsets beyond are one bin on each side.
-FARTHEST = 25
+FARTHEST = 40
 BEYOND = FARTHEST + 1
 # Where "no bit decides" stands, apart from the offsets.
 NONE = BEYOND + 8
@@ -28,46 +29,51 @@ READS = {
 }
 
 
-def offsets(frame: DataFrame, family: str = "alibi") -> Figure:
+def offsets(frame: DataFrame, family: str | None = "alibi") -> Figure:
     """A heat map a format: share of steps (colour) that are decided by the bit at an offset (column), by length (row).
 
+    With `family` None one a format and family, of the scratchpad and the aligned format.
+
     0 is right, +3 reads three bits too late. Mean over the seeds that learned, or over all where none did. What lies
-    beyond ±25 is in the outermost columns, and apart stand the steps that no single bit decides. Diamonds: where a
+    beyond ±40 is in the outermost columns, and apart stand the steps that no single bit decides. Diamonds: where a
     reader of fixed distances would look, past training: distances learned on the longest prompts, `trained_to` bits
-    back, are n - trained_to too short for n bits, and lead to a later bit (science 1.2).
+    back, are n - trained_to too short for n bits, and lead to a later bit (science 1.2); none where that is beyond.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import PowerNorm
     from matplotlib.lines import Line2D
 
-    rows = _offset_rows(frame, "offsets", family)
-    formats = in_order(rows["format"])
-    most = max(rows[rows["format"] == name]["length"].nunique() for name in formats)
-    figure, axes = panels(len(formats), 3, (3.3, 0.85 + 0.17 * most), share=False)
+    rows = _offset_rows(frame, "offsets", family, () if family else ("scratchpad", "aligned"))
+    families, formats = in_order(rows["family"], tuple(FAMILIES)), in_order(rows["format"])
+    shown = [(kind, name, here) for kind in families for name in formats
+             if len(here := rows[(rows["family"] == kind) & (rows["format"] == name)])]  # fmt: skip
+    most = max(here["length"].nunique() for _, _, here in shown)
+    figure, axes = panels(len(shown), 3 if family else len(formats), (3.3, 0.85 + 0.17 * most), share=False)
     # A square root, lest all that is not at 0 be white.
     scale = ScalarMappable(PowerNorm(0.5, 0, 1), "Blues")
     look: dict[str, Any] = {
         "cmap": scale.cmap, "norm": scale.norm, "aspect": "auto", "interpolation": "nearest",
     }  # fmt: skip
-    for axis, name in zip(axes, formats, strict=True):
-        here = rows[rows["format"] == name]
+    for axis, (kind, name, here) in zip(axes, shown, strict=True):
         lengths, shares = _matrix(here)
         # Two pictures: the column of "none" stands apart.
         axis.imshow(shares[:, :-1], extent=(-BEYOND - 0.5, BEYOND + 0.5, len(lengths) - 0.5, -0.5), **look)
         axis.imshow(shares[:, -1:], extent=(NONE - 1.5, NONE + 1.5, len(lengths) - 0.5, -0.5), **look)
         for row, n in enumerate(lengths):
             trained = sorted(here[here["length"] == n]["trained_to"].unique())
-            past = [min(n - longest, BEYOND) for longest in trained if n > longest]
+            past = [n - longest for longest in trained if 0 < n - longest <= FARTHEST]
             if past:
                 axis.plot(past, [row] * len(past), "D", label="_index", **DIAMOND)
         inside = sum(n <= here["trained_to"].min() for n in lengths)
         axis.axhline(inside - 0.5, color="black", linewidth=0.9)
         axis.axvline(0, color="black", linewidth=0.7, linestyle=":", zorder=3)
-        axis.set_xticks((-BEYOND, -10, 0, 10, BEYOND, NONE), ("<-25", "-10", "0", "10", ">25", "none"))
+        words = (f"<-{FARTHEST}", "-20", "0", "20", f">{FARTHEST}", "none")
+        axis.set_xticks((-BEYOND, -20, 0, 20, BEYOND, NONE), words)
         axis.set_yticks(range(len(lengths)), [str(n) for n in lengths])
         axis.set(xlim=(-BEYOND - 0.5, NONE + 1.5), ylim=(len(lengths) - 0.5, -0.5))
         axis.tick_params(labelsize=7, length=2)
-        axis.set_title(f"{name}: {counted(here)}", fontsize=8)
+        words = name if family else f"{shown_kind(kind)}, {name}"
+        axis.set_title(f"{words}: {counted(here)}", fontsize=8)
         axis.set_ylabel("bits", fontsize=7)
         axis.set_xlabel("offset of the bit that is read", fontsize=7)
     bar = figure.colorbar(scale, ax=axes, fraction=0.02, pad=0.01, aspect=25, ticks=(0, 0.05, 0.25, 0.5, 1))
@@ -78,7 +84,7 @@ def offsets(frame: DataFrame, family: str = "alibi") -> Figure:
                label="where a reader of fixed distances would look: n - trained length too late"),
         Line2D([], [], color="black", linewidth=0.9, label="below: longer than any in training"),
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=1 + (len(formats) > 1), fontsize=7, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=1 + (len(shown) > 1), fontsize=7, frameon=False)
     figure.suptitle(_title("Which bit decides a step", rows, family), fontsize=9)
     return figure
 
@@ -107,14 +113,16 @@ def where_read(frame: DataFrame, family: str = "alibi") -> Figure:
     return figure
 
 
-def _offset_rows(frame: DataFrame, figure: str, family: str) -> Any:
+def _offset_rows(frame: DataFrame, figure: str, family: str | None, formats: tuple[str, ...] = ()) -> Any:
     """The rows of offsets, with the offset itself: a number, or NaN where no single bit decides."""
     import pandas as pd
 
-    rows = rows_of(frame, figure, families=(family,))
+    rows = rows_of(frame, figure, families=(family,) if family else (), formats=formats)
     rows = rows[rows["metric"].str.startswith("offset ")]
+    if not family:
+        rows = rows[[not split_kind(kind)[1] for kind in rows["family"]]]
     if rows.empty:
-        raise NoRows(f"{figure}: the table has no rows of offsets, family {family}")
+        raise NoRows(f"{figure}: the table has no rows of offsets, family {family or 'any'}")
     words = rows["metric"].str.removeprefix("offset ")
     return rows.assign(offset=pd.to_numeric(words.where(words != "none"), errors="raise"))
 
@@ -136,11 +144,14 @@ def _matrix(rows: Any) -> tuple[list[int], ndarray]:
 
 
 def _shares(axis: Axes, rows: Any) -> None:
-    """A line a seed of each of the shares, dotted where it did not learn, and the median of those that did."""
+    """A line a seed of each of the shares, dotted where it did not learn, and the median of those that did.
+
+    The first, which others cover where all are 1, lies on top.
+    """
     import pandas as pd
 
     parts = (rows["offset"] == 0, rows["offset"].abs() <= 1, rows["offset"].isna())
-    for (name, (colour, style, marker)), part in zip(READS.items(), parts, strict=True):
+    for k, ((name, (colour, style, marker)), part) in enumerate(zip(READS.items(), parts, strict=True)):
         # An offset that was never read has no row: its share is 0, which a sum over no rows is.
         sums = rows["value"].where(part, 0.0).groupby([rows["run"], rows["length"]]).sum()
         learned = rows.groupby("run")["learned"].first().astype(bool)
@@ -151,9 +162,9 @@ def _shares(axis: Axes, rows: Any) -> None:
                       alpha=0.45 if good else 0.85, label=f"_{run} {name}")  # fmt: skip
         middle = lines[learned[learned].index].median(axis=1).dropna()
         if len(middle):
-            axis.plot(middle.index, middle.to_numpy(), style, color=colour, marker=marker, markersize=3.5,
-                      linewidth=1.9, label=name)  # fmt: skip
+            axis.plot(middle.index, middle.to_numpy(), style, color=colour, linewidth=1.9, label=name,
+                      zorder=3 - k / 4, **dots(marker, style))  # fmt: skip
 
 
-def _title(words: str, rows: Any, family: str) -> str:
-    return f"{words}: parity, {shown_kind(family)}\n{trained_alike(rows)}"
+def _title(words: str, rows: Any, family: str | None) -> str:
+    return f"{words}: parity, {shown_kind(family) if family else 'by positional encoding'}\n{trained_alike(rows)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOW, HIGH = -0.15, 1.25  # rho outside is drawn at the edge, as a triangle
+# What rho is a share of (science 2.2).
+MOVED = {
+    "anchor": "share of the margin moved", "placeholder": "share of the margin moved",
+    "sink": "share of accuracy above chance lost",
+}  # fmt: skip
 PLANTED = {True: "planted, role present", False: "planted, role absent"}
 # Beside a verdict whose intervals are over prompts.
 ONE_MODEL = ", 1 judged"
 # Columns of the table that are taken.
 TAKEN = ("run", "task", "format", "posed", "metric", "value")
-KEYS = ("models", "learned", "of", "verdict")
+KEYS = ("models", "learned", "of", "alone", "verdict")
 
 
 def roles_by_format(
@@ -36,7 +42,8 @@ def roles_by_format(
     what `verdicts.planted_values` makes of a calibration, {} for none. Where there is no verdict or no rho, the row
     says why. With `frame`, the table of all runs, an open circle below the interval is one of its models, mean over
     lengths. Each verdict is a `Verdict` as JSON, or None, with `models`, how many of them `learned`, and `of` how
-    many. Raises `ValueError` for no verdicts, for entries that lack any of these and for a table that lacks columns.
+    many; `alone`, what each model is judged alone, is counted beside the name. Raises `ValueError` for no verdicts,
+    for entries that lack any of these and for a table that lacks columns.
     """
     from matplotlib.figure import Figure
 
@@ -66,7 +73,7 @@ def roles_by_format(
         if first:
             axis.axhline(first - 0.5, color="#999999", linewidth=0.8)
         axis.set_title(role, fontsize=10)
-        axis.set_xlabel("rho: share of the margin moved", fontsize=8)
+        axis.set_xlabel(f"rho: {MOVED[role]}", fontsize=8)
         axis.tick_params(labelsize=8)
     words = [*PLANTED.values()] if planted else []
     words += [_named(name, verdicts[name]) for name in names]
@@ -130,6 +137,9 @@ def _named(name: str, entry: Mapping[str, Any]) -> str:
     task, fmt, family = _parts(name)
     kind = fmt if task == "parity" else f"{task} {fmt}"
     learned = f"{entry['learned']} of {entry['of']} learned" + ONE_MODEL * _over_prompts(entry)
+    alone = Counter(entry["alone"].values())
+    if alone.total() > 1:
+        learned += f"; alone: {', '.join(f'{n} {label}' for label, n in alone.most_common())}"
     return f"{kind}, {shown_kind(family)}\n{learned}"
 
 

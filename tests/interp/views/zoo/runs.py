@@ -33,9 +33,10 @@ def rows_of(
     ]  # fmt: skip
 
 
-def offset_rows(fmt: str, shares: dict[int, dict[str, float]], seed: int = 1, learned: bool = True) -> list[dict]:
+def offset_rows(fmt: str, shares: dict[int, dict[str, float]], seed: int = 1, learned: bool = True,
+                family: str = "alibi") -> list[dict]:  # fmt: skip
     """`shares`: for each length, the share of each offset."""
-    one = rows_of(fmt, seeds=(seed,), failed=() if learned else (seed,))[0]
+    one = rows_of(fmt, family, seeds=(seed,), failed=() if learned else (seed,))[0]
     return [
         one | {"length": n, "mode": "", "metric": f"offset {offset}", "value": share, "chance": np.nan}
         for n, histogram in shares.items() for offset, share in histogram.items()
@@ -74,7 +75,7 @@ READ = table(
     offset_rows("aligned", {20: {"+0": 1.0}, 30: {"+0": 0.9, "-1": 0.06, "none": 0.04}}),
     offset_rows("aligned", {20: {"+0": 0.8, "+1": 0.2}, 30: {"+0": 0.7, "none": 0.3}}, seed=2),
     offset_rows("aligned", {20: {"none": 1.0}, 30: {"none": 1.0}}, seed=3, learned=False),
-    offset_rows("scratchpad", {15: {"+0": 1.0}, 60: {"+40": 0.5, "-33": 0.3, "+30": 0.2}}),
+    offset_rows("scratchpad", {15: {"+0": 1.0}, 60: {"+45": 0.5, "-43": 0.3, "+41": 0.2}}),
 )
 POSED = table(
     rows_of("aligned", failed=(3,)), rows_of("constant"), rows_of("numeric"),

@@ -13,15 +13,16 @@ def finding(status: str, rho: float | None, reason: str = "because") -> dict:
 def judged(replication: str = "models", **roles: dict) -> dict:
     found = {"anchor": finding("PRESENT", 0.9), "placeholder": finding("ABSENT", 0.01), "sink": finding("ABSENT", 0.0)}
     verdict = {"verdict": "anchor", "roles": found | roles, "replication": replication, "margins": {"rho": 0.1}}
-    return {"models": ["a", "b", "c"], "learned": 3, "of": 3, "verdict": verdict}
+    alone = {"a": "anchor", "b": "undecided", "c": "anchor"}
+    return {"models": ["a", "b", "c"], "learned": 3, "of": 3, "alone": alone, "verdict": verdict}
 
 
 VERDICTS = {
-    "parity-scratchpad-alibi": {"models": ["s"], "learned": 1, "of": 1, "verdict": None},
+    "parity-scratchpad-alibi": {"models": ["s"], "learned": 1, "of": 1, "alone": {}, "verdict": None},
     "parity-aligned-alibi": judged(),
     "parity-constant-alibi": judged(anchor=finding("NOT APPLICABLE", None, "labels repeat")),
-    "parity-aligned-absolute": {"models": ["x", "y"], "learned": 0, "of": 2, "verdict": None},
-    "parity-gap8-alibi": {"models": ["x", "y"], "learned": 1, "of": 2, "verdict": None},
+    "parity-aligned-absolute": {"models": ["x", "y"], "learned": 0, "of": 2, "alone": {}, "verdict": None},
+    "parity-gap8-alibi": {"models": ["x", "y"], "learned": 1, "of": 2, "alone": {}, "verdict": None},
 }
 PLANTED = {role: {True: [0.9, 1.0], False: [0.0, 0.01, 0.02]} for role in ("anchor", "placeholder", "sink")}
 
@@ -30,8 +31,10 @@ class TestRoles:
     def test_rows_are_named_and_counted_in_the_order_of_formats(self):
         anchor = zoo.roles_by_format(VERDICTS, PLANTED).axes[0]
         assert [t.get_text().replace("\n", ": ") for t in anchor.get_yticklabels()] == [
-            "planted, role present", "planted, role absent", "aligned, ALiBi: 3 of 3 learned",
-            "gap8, ALiBi: 1 of 2 learned", "constant, ALiBi: 3 of 3 learned", "scratchpad, ALiBi: 1 of 1 learned",
+            "planted, role present", "planted, role absent",
+            "aligned, ALiBi: 3 of 3 learned; alone: 2 anchor, 1 undecided",
+            "gap8, ALiBi: 1 of 2 learned", "constant, ALiBi: 3 of 3 learned; alone: 2 anchor, 1 undecided",
+            "scratchpad, ALiBi: 1 of 1 learned",
             "aligned, absolute: 0 of 2 learned",
         ]  # fmt: skip
 
@@ -88,7 +91,7 @@ class TestRoles:
         ("verdicts", "message"),
         [
             ({}, "there are no verdicts"),
-            ({"parity-aligned-alibi": {"verdict": None}}, "parity-aligned-alibi lacks models, learned, of"),
+            ({"parity-aligned-alibi": {"verdict": None}}, "parity-aligned-alibi lacks models, learned, of, alone"),
             ({"aligned": judged()}, "<task>-<format>-<family>; got aligned"),
             ({"parity-alined-alibi": judged()}, "unknown format"),
             ({"parity-aligned-alibi": judged() | {"verdict": {"roles": {"anchor": {}}}}}, "lacks placeholder, sink"),
