@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # What outlines must be seen on is blue.
 OUTLINES = (COLOURS[1], COLOURS[2])
+NAMES = ("bit i", "parity at i-1")
 
 
 def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
@@ -24,9 +25,9 @@ def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
 
     Mean size over prompts, as a share of its column: each answer's shares sum to one, so that answers whose gradient
     is small can be read beside those whose gradient is large. Outlined is where a right answer comes from: bit i and
-    the parity before it. The dashed line is the longest length in training. A map describes, it decides nothing
-    (science 1.3). `without` and `with_` are `Attribution`s. Raises `ValueError` for other tasks, where there are no
-    such diagonals, and for lengths that differ.
+    the parity before it; their mean shares, inside training and past it, are in the title. The dashed line is the
+    longest length in training. A map describes, it decides nothing (science 1.3). `without` and `with_` are
+    `Attribution`s. Raises `ValueError` for other tasks, where there are no such diagonals, and for lengths that differ.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import PowerNorm
@@ -48,16 +49,22 @@ def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
         sizes = np.abs(array_of(found.values)).mean(axis=0).T
         shares = sizes / np.where(sizes.sum(axis=0) > 0, sizes.sum(axis=0), 1.0)
         axis.imshow(shares, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest")
-        for colour, outline in zip(OUTLINES, ideal_cells(found.batch, [int(p) for p in found.dest]), strict=False):
+        steps, words = [int(found.batch.step[int(p)]) for p in found.dest], []
+        ideals = ideal_cells(found.batch, [int(p) for p in found.dest])
+        for name, colour, outline in zip(NAMES, OUTLINES, ideals, strict=False):
             _outline(axis, outline.cells, colour)
-        _sides(axis, found, trained_to)
+            parts = [[float(shares[row, k]) for row, k in outline.cells if (steps[k] > trained_to) is past]
+                     for past in (False, True)]  # fmt: skip
+            words.append(f"{name} {', past '.join(f'{np.mean(part):.2f}' for part in parts if part)}")
+        _sides(axis, found, trained_to, steps)
+        axis.set_title(f"{str(found.batch.format).removeprefix('parity-')}\nmean share: {'; '.join(words)}", fontsize=8)
     axes[0].set_ylabel("token of the context", fontsize=8)
     count, kind = len(array_of(without.values)), without.method
     bar = figure.colorbar(scale, ax=axes, fraction=0.025, pad=0.01, ticks=(0, 0.01, 0.05, 0.2, 0.5, 1))
     bar.set_label(f"share of the answer's {kind} (absolute, mean over {count} prompts)", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     handles = [Line2D([], [], color=colour, linewidth=1.2, label=name)
-               for colour, name in zip(OUTLINES, ("bit i", "parity at i-1"), strict=True)]  # fmt: skip
+               for colour, name in zip(OUTLINES, NAMES, strict=True)]  # fmt: skip
     handles.append(Line2D([], [], color="black", linestyle="--", linewidth=1, label=f"trained up to {trained_to} bits"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     figure.suptitle(f"Which tokens each answer depends on, parity of {with_.batch.length} bits", fontsize=9)
@@ -71,10 +78,9 @@ def _outline(axis: Axes, cells: tuple[tuple[int, int], ...], colour: str) -> Non
         axis.vlines(columns + end, rows - 0.8, rows + 0.8, color=colour, linewidth=1.2, label="_ideal")
 
 
-def _sides(axis: Axes, found: Attributed, trained_to: int) -> None:
+def _sides(axis: Axes, found: Attributed, trained_to: int, steps: list[int]) -> None:
     """Sections of the context and their steps, and where training ended."""
-    rows, batch = positions(found.batch, title="context token"), found.batch
-    steps = [int(batch.step[int(p)]) for p in found.dest]
+    rows = positions(found.batch, title="context token")
     past = [k for k, step in enumerate(steps) if step > trained_to]
     if past:
         axis.axvline(past[0] - 0.5, color="black", linestyle="--", linewidth=1)
@@ -90,4 +96,3 @@ def _sides(axis: Axes, found: Attributed, trained_to: int) -> None:
         if first:
             axis.axhline(first - 0.5, color="#999999", linewidth=0.6)
     axis.set_xlabel("answer at step", fontsize=8)
-    axis.set_title(str(batch.format).removeprefix("parity-"), fontsize=10)

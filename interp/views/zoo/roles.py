@@ -138,7 +138,7 @@ def _named(name: str, entry: Mapping[str, Any]) -> str:
     kind = fmt if task == "parity" else f"{task} {fmt}"
     learned = f"{entry['learned']} of {entry['of']} learned" + ONE_MODEL * _over_prompts(entry)
     alone = Counter(entry["alone"].values())
-    if alone.total() > 1:
+    if entry["verdict"] and alone.total() > 1:
         learned += f"; alone: {', '.join(f'{n} {label}' for label, n in alone.most_common())}"
     return f"{kind}, {shown_kind(family)}\n{learned}"
 
