@@ -50,8 +50,8 @@ class Status(StrEnum):
 class RoleFinding:
     """One role: its status and why; rho with a 95 % interval and its matched control, None where not measured.
 
-    `tests`, over models alone: for "present" (sign-flip against the control) and "absent" (TOST) the p value, the one
-    after Holm's correction over roles and lengths, and whether it holds.
+    `tests`, over models alone: for "present" (sign-flip beyond the margin and the control) and "absent" (TOST) the p
+    value, the one after Holm's correction over roles, lengths and both tests, and whether it holds.
     """
 
     status: Status
