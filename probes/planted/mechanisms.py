@@ -106,6 +106,12 @@ def dormant(s: Setting) -> Circuit:
     return Circuit((*decodable(s).parts, listener), {"answer": 1.0, "flood": 4.0})
 
 
+def anchor_and_sink(s: Setting) -> Circuit:
+    """The anchor's answer stands only while another head has labels to rest on: bits would flood the output."""
+    flood = sink_head(s, Move("bit", "flood"))
+    return Circuit((*anchor_1(s).parts, after(0), flood), {"answer": 1.0, "flood": 20.0})
+
+
 def mixture(s: Setting) -> Circuit:
     """Two whole mechanisms, each with its own contribution to the logits."""
     routes = {"answer": s.share, "second answer": 1 - s.share}
@@ -141,4 +147,5 @@ BUILDERS: dict[str, Callable[[Setting], Circuit]] = {
     "placeholder + unused": placeholder_and_unused,
     "A1 written": written(anchor_1),
     "A2 written": written(anchor_2),
+    "A1 with sink": anchor_and_sink,
 }

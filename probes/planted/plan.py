@@ -19,7 +19,7 @@ SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)
 # Mechanisms of two routes, and which of the two the share is of.
 SHARED = ("mixture", "A1 + unused", "placeholder + unused")
 LENGTHS = (12, 16, 20, 30, 40)
-MIXED = "mixed(anchor, placeholder)"
+MIXED, RESTING = "mixed(anchor, placeholder)", "mixed(anchor, sink)"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Truth:
     """What is so by construction.
 
     `roles`: whether labels are anchor, placeholder, sink. `shares`: of the margin, by "address" and
-    "content"; empty where the two act on one bit together, so that no share belongs to either alone.
+    "content"; empty where the two act on one bit together, or one needs a sink to be heard, so that no share belongs
+    to either alone.
     `label`: the verdict that is right.
     """
 
@@ -118,6 +119,8 @@ def truth_of(plan: Plan) -> Truth:
             return Truth(roles, {}, MIXED)
         case "placeholder" | "placeholder + unused":
             return _truth(("placeholder",), 0.0, plan.share, "placeholder")
+        case "A1 with sink":
+            return Truth({role: role != "placeholder" for role in ("anchor", "placeholder", "sink")}, {}, RESTING)
         case "sink" | "bias sink":
             return _truth(("sink",), 0.0, 0.0, "sink")
         case name if name.startswith("unused"):

@@ -494,13 +494,12 @@ def test_margins_that_idle_heads_may_hold_are_not_denied(held, said):
     assert ("margins at length 20 do not hang on such rest: 0.300" in found.may_not_claim) is said
 
 
-
 # Planted models -----------------------------------------------------------------------------------------
 
 QUICK = [
     ("A1", "gpt_neox"), ("placeholder", "gpt2"),
     ("content-addressed placeholder", "gpt_neox"), ("sink", "gpt2"), ("mixture", "gpt2"),
-    ("unused, massive attention", "gpt2"),
+    ("unused, massive attention", "gpt2"), ("A1 with sink", "gpt_neox"),
 ]  # fmt: skip
 REST = [(m, a) for m in MECHANISMS for a in ("gpt2", "gpt_neox") if (m, a) not in QUICK]
 

@@ -36,6 +36,11 @@ def test_interventions_find_what_the_truth_says(mechanism, architecture):
         assert found.swap_inputs == pytest.approx(truth.shares["address"], abs=0.01)
         assert found.swap_outputs == pytest.approx(truth.shares["address"], abs=0.01)
         assert found.history == pytest.approx(truth.shares["content"], abs=0.01)
+    elif truth.roles["sink"]:  # identity decides the whole answer, and the sink whether it is heard
+        assert truth.roles == {"anchor": True, "placeholder": False, "sink": True}
+        assert found.swap_inputs == pytest.approx(1, abs=0.01)
+        assert found.swap_outputs == pytest.approx(1, abs=0.01)
+        assert found.history == pytest.approx(0, abs=0.01)
     else:  # identity decides which state is read, and the state decides the answer
         assert truth.roles == {"anchor": True, "placeholder": True, "sink": False}
         assert found.follows_state == 1
