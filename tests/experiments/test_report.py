@@ -137,8 +137,8 @@ def test_it_says_what_the_files_say(report):
 
 def test_a_verdict_that_no_planted_model_got_has_no_rate_of_its_own():
     counted, data = read_calibration(), json.loads((SHIPPED / RUN / "verdict.json").read_text(encoding="utf-8"))
-    said = " ".join(how_often_wrong(data | {"verdict": "mixed(anchor, sink)"}, counted))
-    assert "No planted model was called mixed(anchor, sink)" in said
+    said = " ".join(how_often_wrong(data | {"verdict": "mixed(placeholder, sink)"}, counted))
+    assert "No planted model was called mixed(placeholder, sink)" in said
     assert "claims nothing" in " ".join(how_often_wrong(data | {"verdict": "undecided"}, counted))
     old = data | {"margins": data["margins"] | {"version": "other"}}
     assert "the verdict is of other" in " ".join(how_often_wrong(old, counted))
