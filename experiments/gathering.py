@@ -22,6 +22,9 @@ from probes.keeping import battery_from_json
 if TYPE_CHECKING:
     import pandas as pd
 
+    from probes.arms import Battery
+    from probes.findings import Verdict
+
 TABLE, VERDICTS, VERSION = "results.parquet", "verdicts.json", 2
 NOWHERE = float("nan")
 
@@ -39,22 +42,20 @@ def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
     """
     import pandas as pd
 
-    check_alike(folder)
     rows: list[tuple] = []
     batteries: dict[str, dict[str, Any]] = {}
-    for run in sorted(p.parent for p in folder.glob("*/run.json")):
-        record = read_record(run)
-        assert record is not None
+    for run, record, about in runs_alike(folder):
         say_versions(f"{run.name}/run.json", record.get("provenance"))
-        about = _about(run.name, record)
-        rows += [(*about.values(), *row) for row in _rows(run, record["format"])]
+        battery, alone, own_rows = _read_run(run, record["format"])
+        rows += [(*about.values(), *row) for row in own_rows]
         kind = _configuration(about)
-        entry = batteries.setdefault(kind, {"models": [], "learned": 0, "of": 0, "batteries": []})
+        entry = batteries.setdefault(kind, {"models": [], "learned": 0, "of": 0, "alone": {}, "batteries": []})
         entry["of"] += 1
         entry["learned"] += about["learned"]
-        if about["learned"] and (found := _result(run / "battery.json")):
+        if about["learned"] and battery and alone:
             entry["models"].append(run.name)
-            entry["batteries"].append(battery_from_json(found["battery"]))
+            entry["alone"][run.name] = alone.label
+            entry["batteries"].append(battery)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     verdicts = {kind: _judged(entry) for kind, entry in sorted(batteries.items())}
     text = {"version": VERSION, "provenance": provenance_record(), "verdicts": verdicts}
@@ -74,17 +75,23 @@ def read_verdicts(folder: Path) -> dict[str, dict]:
     return data["verdicts"]
 
 
-def check_alike(folder: Path) -> None:
-    """Raises `ValueError` where runs of one configuration differ in more than their seed: they are no replication."""
+def runs_alike(folder: Path) -> list[tuple[Path, dict, dict[str, Any]]]:
+    """Every run of a folder, with its record and what the table says of it.
+
+    Raises `ValueError` where runs of one configuration differ in more than their seed: they are no replication.
+    """
     first: dict[str, tuple[str, dict]] = {}
-    for path in sorted(folder.glob("*/run.json")):
-        record = read_record(path.parent)
+    found = []
+    for run in sorted(p.parent for p in folder.glob("*/run.json")):
+        record = read_record(run)
         assert record is not None
-        name, about = path.parent.name, _about(path.parent.name, record)
+        name, about = run.name, _about(run.name, record)
         recipe = {**record["recipe"], "precision": record.get("precision")}
         other, theirs = first.setdefault(_configuration(about), (name, recipe))
         if words := differences({**theirs, "seed": None}, {**recipe, "seed": None}):
             raise ValueError(f"{other} and {name} were not trained alike ({words}); keep one of them in another folder")
+        found.append((run, record, about))
+    return found
 
 
 def differences(one: dict, other: dict) -> str:
@@ -109,8 +116,7 @@ def _judged(entry: dict[str, Any]) -> dict:
         why = "not measured yet"
     elif not any(m.evidence or m.refusal is None for b in several for m in b.measured):
         why = f"not applicable: {several[0].measured[0].refusal}"
-    alone = {name: verdict(battery).label for name, battery in zip(entry["models"], several, strict=True)}
-    return {**entry, "alone": alone, "verdict": None if why else verdict(several).to_json(), "why": why}
+    return {**entry, "verdict": None if why else verdict(several).to_json(), "why": why}
 
 
 def _about(name: str, record: dict) -> dict[str, Any]:
@@ -128,13 +134,22 @@ def _about(name: str, record: dict) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _rows(run: Path, own: str) -> Iterator[tuple]:
-    """What comes after `learned`: posed, length, mode, metric, value, low, high, chance, n."""
+def _read_run(run: Path, own: str) -> tuple[Battery | None, Verdict | None, list[tuple]]:
+    """A run's battery, the verdict on it alone, and what comes after `learned` in its rows."""
     files = ("evaluation.json", "transfer.json", "battery.json")
-    evaluation, transfer, battery = found = [_result(run / name) for name in files]
+    evaluation, transfer, measured = found = [_result(run / name) for name in files]
     weights = {data["weights"]: name for name, data in zip(files, found, strict=True) if data and "weights" in data}
     if len(weights) > 1:
         raise ValueError(f"{run.name}: {' and '.join(weights.values())} are of different weights; remove the older")
+    battery = battery_from_json(measured["battery"]) if measured else None
+    alone = verdict(battery) if battery else None
+    return battery, alone, list(_rows(own, evaluation, transfer, battery, alone))
+
+
+def _rows(
+    own: str, evaluation: dict | None, transfer: dict | None, battery: Battery | None, alone: Verdict | None
+) -> Iterator[tuple]:
+    """posed, length, mode, metric, value, low, high, chance, n."""
     if evaluation:
         for row in evaluation["accuracy"]:
             yield own, row["length"], row["mode"], row["metric"], *_bounds(row), row["chance"], row["n"]
@@ -145,12 +160,12 @@ def _rows(run: Path, own: str) -> Iterator[tuple]:
     if transfer:
         for row in transfer["accuracy"]:
             yield row["posed"], row["length"], row["mode"], row["metric"], *_bounds(row), row["chance"], row["n"]
-    if battery:
-        for at in verdict(battery_from_json(battery["battery"])).lengths:
+    if battery and alone:
+        for at in alone.lengths:
             for role, what in at.roles.items():
                 if isinstance(what.rho, Interval):
                     rho = (what.rho.value, what.rho.low, what.rho.high)
-                    yield own, at.length, "", f"rho {role}", *rho, NOWHERE, battery["battery"]["prompts"]
+                    yield own, at.length, "", f"rho {role}", *rho, NOWHERE, battery.prompts
 
 
 def _bounds(row: dict) -> tuple[float, float, float]:

@@ -65,7 +65,7 @@ class Sweep:
         """Does what is missing; status 1 when a run is not finished, here or by another, which is named."""
         from tqdm import tqdm
 
-        from experiments.gathering import TABLE, check_alike, gather
+        from experiments.gathering import TABLE, gather, runs_alike
         from experiments.progress import progress_bar
         from experiments.results import check_workers, writable_folder
 
@@ -85,7 +85,7 @@ class Sweep:
                 print(f"{name_of(train)}: {', '.join(lacking) or 'done'}")
             return 0
         out = writable_folder(self.out)
-        check_alike(out)  # before hours of work that could not be gathered
+        runs_alike(out)  # before hours of work that could not be gathered
         failed: dict[str, Trouble] = {}
         first = [job for train, lacking in missing.items() if (job := self._job(train, lacking))]
 

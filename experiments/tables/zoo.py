@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,10 +119,10 @@ def _judged(entry: Mapping[str, Any]) -> str:
     """
     if entry["verdict"] is None:
         return ""
-    label, alone = entry["verdict"]["verdict"], Counter(entry["alone"].values())
-    if sum(alone.values()) < 2:
-        return label
-    return f"{label} (alone: {', '.join(f'{n} {name}' for name, n in alone.most_common())})"
+    from interp.views.zoo.roles import judged_alone
+
+    label, alone = entry["verdict"]["verdict"], entry["alone"]
+    return f"{label} ({judged_alone(alone)})" if len(alone) > 1 else label
 
 
 def _spread(values: Iterable[float]) -> str:

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from interp.sizes import split_kind
 from interp.tasks import parse_format
 from interp.views.accuracy import COLOURS, MARKERS, STYLES
-from interp.views.zoo.frames import FAMILIES, NoRows, counted, in_order, rows_of, shown_kind, trained_alike
+from interp.views.zoo.frames import (
+    FAMILIES,
+    NoRows,
+    counted,
+    in_order,
+    rows_of,
+    shown_kind,
+    trained_alike,
+    usual_size,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +48,7 @@ def by_family(frame: DataFrame) -> Figure:
     Models of other sizes than the usual are in `scale`.
     """
     rows = rows_of(frame, "accuracy by family", formats=("scratchpad", "aligned"), metrics=("exact", "step"))
-    rows = rows[[not split_kind(kind)[1] for kind in rows["family"]]]
+    rows = usual_size(rows)
     if rows.empty:
         raise NoRows("accuracy by family: the table has no rows of models of the usual size")
     families = in_order(rows["family"], tuple(FAMILIES))

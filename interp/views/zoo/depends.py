@@ -49,9 +49,9 @@ def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
         sizes = np.abs(array_of(found.values)).mean(axis=0).T
         shares = sizes / np.where(sizes.sum(axis=0) > 0, sizes.sum(axis=0), 1.0)
         axis.imshow(shares, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest")
-        steps, words = [int(found.batch.step[int(p)]) for p in found.dest], []
-        ideals = ideal_cells(found.batch, [int(p) for p in found.dest])
-        for name, colour, outline in zip(NAMES, OUTLINES, ideals, strict=False):
+        dest, words = [int(p) for p in found.dest], []
+        steps = [int(found.batch.step[p]) for p in dest]
+        for name, colour, outline in zip(NAMES, OUTLINES, ideal_cells(found.batch, dest), strict=False):
             _outline(axis, outline.cells, colour)
             parts = [[float(shares[row, k]) for row, k in outline.cells if (steps[k] > trained_to) is past]
                      for past in (False, True)]  # fmt: skip

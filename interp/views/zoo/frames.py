@@ -87,6 +87,11 @@ def shown_kind(kind: str) -> str:
     return FAMILIES.get(family, family) + (f" {size}" if size else "")
 
 
+def usual_size(rows: Any) -> Any:
+    """The rows of models of the usual size; others have it in the name of their family."""
+    return rows[[not split_kind(kind)[1] for kind in rows["family"]]]
+
+
 def in_order(names: Collection[str], order: Sequence[str] = FORMATS) -> list[str]:
     """Each name once, in the order given, and those that it lacks by name.
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from interp.sizes import split_kind
 from interp.views.accuracy import COLOURS
 from interp.views.zoo.curves import dots, keys, panels, shade
-from interp.views.zoo.frames import FAMILIES, NoRows, counted, in_order, rows_of, shown_kind, trained_alike
+from interp.views.zoo.frames import (
+    FAMILIES,
+    NoRows,
+    counted,
+    in_order,
+    rows_of,
+    shown_kind,
+    trained_alike,
+    usual_size,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,7 +128,7 @@ def _offset_rows(frame: DataFrame, figure: str, family: str | None, formats: tup
     rows = rows_of(frame, figure, families=(family,) if family else (), formats=formats)
     rows = rows[rows["metric"].str.startswith("offset ")]
     if not family:
-        rows = rows[[not split_kind(kind)[1] for kind in rows["family"]]]
+        rows = usual_size(rows)
     if rows.empty:
         raise NoRows(f"{figure}: the table has no rows of offsets, family {family or 'any'}")
     words = rows["metric"].str.removeprefix("offset ")

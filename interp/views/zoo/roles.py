@@ -137,10 +137,18 @@ def _named(name: str, entry: Mapping[str, Any]) -> str:
     task, fmt, family = _parts(name)
     kind = fmt if task == "parity" else f"{task} {fmt}"
     learned = f"{entry['learned']} of {entry['of']} learned" + ONE_MODEL * _over_prompts(entry)
-    alone = Counter(entry["alone"].values())
-    if entry["verdict"] and alone.total() > 1:
-        learned += f"; alone: {', '.join(f'{n} {label}' for label, n in alone.most_common())}"
+    if entry["verdict"] and len(entry["alone"]) > 1:
+        learned += f"; {judged_alone(entry['alone'])}"
     return f"{kind}, {shown_kind(family)}\n{learned}"
+
+
+def judged_alone(alone: Mapping[str, str]) -> str:
+    """What each of several models is judged alone, counted.
+
+    >>> judged_alone({"a": "anchor", "b": "undecided", "c": "anchor"})
+    'alone: 2 anchor, 1 undecided'
+    """
+    return f"alone: {', '.join(f'{n} {label}' for label, n in Counter(alone.values()).most_common())}"
 
 
 def _over_prompts(entry: Mapping[str, Any]) -> bool:
