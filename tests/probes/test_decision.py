@@ -355,7 +355,7 @@ def test_the_control_is_taken_off_each_model():
     ("controls", "status"),
     [
         ((0.0,) * 8, PRESENT), ((None,) * 8, PRESENT), ((0.0,) * 7 + (None,), PRESENT),
-        ((0.93,) * 2 + (None,) * 6, UNSURE),
+        ((0.93,) * 2 + (None,) * 6, UNSURE), ((0.93,) + (None,) * 7, UNSURE),
     ],
 )
 def test_a_control_that_some_models_lack_is_no_control_of_zero(controls, status):
