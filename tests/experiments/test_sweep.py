@@ -13,6 +13,7 @@ import pytest
 
 from experiments import sweep
 from experiments.cli import main
+from experiments.grid import GROUPS
 from experiments.jobs import Job
 from experiments.sweep import do_stage, forget_locks, name_of
 from experiments.train import Train
@@ -62,8 +63,9 @@ def test_what_is_there_is_not_done_again(capsys):
     assert Path("zoo/results.parquet").exists()
 
 
-def test_what_was_made_with_other_options_is_not_taken_for_done(capsys):
+def test_what_was_made_with_other_options_is_not_taken_for_done(capsys, monkeypatch):
     """A trial must not pass for the whole thing."""
+    monkeypatch.setitem(GROUPS, "gaps", (("parity-gap1-alibi", 2),))
     argv = [*SMALL[:5], "--out", "zoo"]
     assert main([*argv[:5], "--stages", "train", "--steps", "1", "--precision", "no", "--out", "zoo"]) == 0
     run = Path("zoo/parity-gap1-alibi-seed2")
