@@ -20,16 +20,18 @@ from experiments.train import Train
 from interp import writing
 from interp.writing import alone_in
 
-SMALL = ["sweep", "--groups", "gaps", "--seeds", "2", "--stages", "train", "--steps", "1", "--out", "zoo"]
+SMALL = ["sweep", "--groups", "few", "--stages", "train", "--steps", "1", "--out", "zoo"]
+FEW = [(f"parity-{form}-alibi", 2) for form in ("scratchpad", "direct", "interleaved", "constant")]
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(GROUPS, "few", tuple(FEW))
 
 
 def test_what_is_there_is_not_done_again(capsys):
-    names = [f"parity-gap{gap}-alibi-seed2" for gap in (1, 2, 4, 8)]
+    names = [f"{name}-seed{seed}" for name, seed in FEW]
     assert main([*SMALL, "--dry-run"]) == 0
     assert "4 runs, 0 of 4 stages are there, 4 to do" in capsys.readouterr().out
     assert not Path("zoo").exists()
@@ -65,10 +67,10 @@ def test_what_is_there_is_not_done_again(capsys):
 
 def test_what_was_made_with_other_options_is_not_taken_for_done(capsys, monkeypatch):
     """A trial must not pass for the whole thing."""
-    monkeypatch.setitem(GROUPS, "gaps", (("parity-gap1-alibi", 2),))
-    argv = [*SMALL[:5], "--out", "zoo"]
-    assert main([*argv[:5], "--stages", "train", "--steps", "1", "--precision", "no", "--out", "zoo"]) == 0
-    run = Path("zoo/parity-gap1-alibi-seed2")
+    monkeypatch.setitem(GROUPS, "few", tuple(FEW[:1]))
+    argv = ["sweep", "--groups", "few", "--out", "zoo"]
+    assert main([*SMALL, "--precision", "no"]) == 0
+    run = Path("zoo/parity-scratchpad-alibi-seed2")
     for more, words in (
         ([], f"{run.name} is there, trained otherwise than is asked now (steps 1 and 3000"),
         (["--steps", "2", "--dry-run"], "steps 1 and 2"),
@@ -103,7 +105,7 @@ def test_bad_input_gets_one_line(argv, words, capsys):
     assert not Path("mnemoscope-out").exists()
 
 
-TRAIN = Train("parity-gap1-alibi", 2)
+TRAIN = Train(*FEW[0])
 OPTIONS = {"precision": None, "steps": None, "prompts": 24}
 LOCK = f".{name_of(TRAIN)}.locked"
 
