@@ -85,7 +85,7 @@ def printed(value: float, digits: int) -> str:
 ALIGNED, PADDED, OWN, BARE = (f"addition-{form}-alibi" for form in ("aligned", "zeropad", "nonaligned", "none"))
 ANCHORED, SCRATCHPAD = "parity-aligned-alibi", "parity-scratchpad-rotary"
 UNPLACED, ROTARY, ABSOLUTE = (f"parity-aligned-{family}" for family in ("none", "rotary", "absolute"))
-GAPS = [f"parity-gap{gap}-alibi" for gap in (1, 2, 4)]
+GAPS, FURTHEST = [f"parity-gap{gap}-alibi" for gap in (1, 2, 4)], "parity-gap8-alibi"
 
 
 def beside_sinks(name: str, length: int) -> list[float]:
@@ -230,15 +230,28 @@ CLAIMS: list[tuple[str, int, Callable[[], Iterable[float]]]] = [
     # Gaps.
     (
         "of the solutions of 40 bits {} to {} are whole without a gap, {} to {} at a gap of 1, {} to {} at 2, "
-        "{}, {} and {} at 4; of those of 60 bits {} to {}, {} to {}, {} to {}, {} to {}.",
+        "{}, {} and {} at 4, and {} in the one model at 8; "
+        "of those of 60 bits {} to {}, {} to {}, {} to {}, {} to {}, {}.",
         3,
         lambda: [
             *(end for name in (ANCHORED, *GAPS[:2]) for end in ends(name, 40)),
             *sorted(listed(GAPS[2], 40)),
+            *listed(FURTHEST, 40),
             *(end for name in (ANCHORED, *GAPS) for end in ends(name, 60)),
+            *listed(FURTHEST, 60),
         ],
     ),
-    ("an anchor in each of the nine models (rho {} to {};", 2, lambda: at_ends(rhos(GAPS))),
+    (
+        "a gap of 8 by one of three (the others have {} and {} of steps at 20 bits)",
+        3,
+        lambda: sorted(listed(FURTHEST, 20, "step", learned=False)),
+    ),
+    (
+        "all three models of gap 8 recall at least {} of the rehearsed values",
+        3,
+        lambda: [min(recalled(FURTHEST).values())],
+    ),
+    ("an anchor in each of the nine models with gaps of 1 to 4 (rho {} to {};", 2, lambda: at_ends(rhos(GAPS))),
     # What the labels are.
     (
         "in all three models (rho {} to {} over them)",
