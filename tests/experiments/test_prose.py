@@ -84,6 +84,7 @@ def printed(value: float, digits: int) -> str:
 
 ALIGNED, PADDED, OWN, BARE = (f"addition-{form}-alibi" for form in ("aligned", "zeropad", "nonaligned", "none"))
 ANCHORED, SCRATCHPAD = "parity-aligned-alibi", "parity-scratchpad-rotary"
+NUMERIC, CYCLIC = "parity-numeric-alibi", "parity-cyclic-alibi"
 UNPLACED, ROTARY, ABSOLUTE = (f"parity-aligned-{family}" for family in ("none", "rotary", "absolute"))
 GAPS, FURTHEST = [f"parity-gap{gap}-alibi" for gap in (1, 2, 4)], "parity-gap8-alibi"
 
@@ -99,13 +100,14 @@ def beside_sinks(name: str, length: int) -> list[float]:
     return [right for _, right in sorted(pairs)]
 
 
-def rhos(names: Sequence[str]) -> list[float]:
-    """Every model's anchor, the mean over the lengths at which it is judged."""
-    values: dict[str, list[float]] = {}
-    for row in rows():
-        if "-".join((row["task"], row["format"], row["family"])) in names and row["metric"] == "rho anchor":
-            values.setdefault(row["run"], []).append(row["value"])
-    return [fmean(each) for each in values.values()]
+def rhos(names: Iterable[str], length: int) -> list[float]:
+    """The anchor of every model of some configurations that is judged at a length."""
+    return [rho for name in names for rho in listed(name, length, "rho anchor", "")]
+
+
+def placeholder(run: str) -> float:
+    """One model's placeholder, the mean over the lengths at which it is judged."""
+    return fmean(row["value"] for row in rows() if (row["run"], row["metric"]) == (run, "rho placeholder"))
 
 
 @cache
@@ -184,7 +186,7 @@ CLAIMS: list[tuple[str, int, Callable[[], Iterable[float]]]] = [
         lambda: [f(listed(ANCHORED, 60, mode=mode)) for mode in ("forced", "written") for f in (median, min)],
     ),
     (
-        "writes at least {} of whole solutions without a mistake",
+        "writes at least {} of solutions whole",
         3,
         lambda: [min(listed(ANCHORED, 40, mode="written"))],
     ),
@@ -200,7 +202,15 @@ CLAIMS: list[tuple[str, int, Callable[[], Iterable[float]]]] = [
         lambda: [*listed(UNPLACED, 20, "step", learned=False), *listed(UNPLACED, 40, "step")],
     ),
     ("of steps at 40, on an anchor ({} at 20)", 2, lambda: listed(UNPLACED, 20, "rho anchor", "")),
-    ("in one seed of three, just ({} of steps;", 3, lambda: listed("parity-scratchpad-absolute", 20, "step")),
+    (
+        "in one seed of three, just ({} of steps; the others {} and {})",
+        3,
+        lambda: [
+            f
+            for learned in (True, False)
+            for f in sorted(listed("parity-scratchpad-absolute", 20, "step", learned=learned))
+        ],
+    ),
     (
         "the aligned models without positions {}, {} and {} in the order of their success",
         3,
@@ -209,6 +219,14 @@ CLAIMS: list[tuple[str, int, Callable[[], Iterable[float]]]] = [
     ("in the order of their success, rotary {} at most", 2, lambda: [max(recalled(ROTARY).values())]),
     (" at most, absolute {} (", 2, lambda: [max(recalled(ABSOLUTE).values())]),
     # The paper's Figures 6 and 7.
+    (
+        "at 30 bits the medians of these four are {}, {}, {} and {} of steps, the bare scratchpad's {}.",
+        3,
+        lambda: [
+            median(listed(f"parity-{form}-alibi", 30, "step"))
+            for form in ("numeric", "constant", "cyclic", "nonaligned", "scratchpad")
+        ],
+    ),
     (
         "one of three non-aligned models was not, at {})",
         3,
@@ -223,7 +241,7 @@ CLAIMS: list[tuple[str, int, Callable[[], Iterable[float]]]] = [
     ("by any seed ({} to {} of steps at 10 digits)", 2, lambda: ends(BARE, 10, "step", learned=False)),
     ("writing its labels itself ({} of sums whole at 20)", 3, lambda: [max(listed(ALIGNED, 20, mode="written"))]),
     (
-        "in every seed ({}, {} and {} at 14 digits; {}, {} and {} at 20, against {}, {} and {})",
+        "two of them clearly ({}, {} and {} at 14 digits; {}, {} and {} at 20, against {}, {} and {})",
         3,
         lambda: [*listed(PADDED, 14), *listed(PADDED, 20), *listed(ALIGNED, 20)],
     ),
@@ -251,17 +269,27 @@ CLAIMS: list[tuple[str, int, Callable[[], Iterable[float]]]] = [
         3,
         lambda: [min(recalled(FURTHEST).values())],
     ),
-    ("an anchor in each of the nine models with gaps of 1 to 4 (rho {} to {};", 2, lambda: at_ends(rhos(GAPS))),
+    (
+        "(rho {} to {} at 20 bits, {} to {} at 40 in the eight that are judged there;",
+        2,
+        lambda: [end for length in (20, 40) for end in at_ends(rhos(GAPS, length))],
+    ),
+    ("a placeholder of {} is unsettled", 2, lambda: [placeholder("parity-gap2-alibi-seed3")]),
     # What the labels are.
     (
-        "in all three models (rho {} to {} over them)",
+        "in all three models (rho {} to {}; interval over seeds {} to {})",
         2,
-        lambda: judged("parity-numeric-alibi")["roles"]["anchor"]["ci"],
+        lambda: [*ends(NUMERIC, 20, "rho anchor", ""), *judged(NUMERIC)["roles"]["anchor"]["ci"]],
     ),
     (
         "a small effect of a sink ({}, {}, {}) is settled",
         2,
-        lambda: sorted(listed("parity-numeric-alibi", 20, "rho sink", "")),
+        lambda: sorted(listed(NUMERIC, 20, "rho sink", "")),
+    ),
+    (
+        "loses hardly an answer ({} [{}, {}] of accuracy at 40 bits",
+        3,
+        lambda: [(sink := judged(ANCHORED)["by_length"][-1]["roles"]["sink"])["rho"], *sink["ci"]],
     ),
     ("loses {}, {} and {} of accuracy in the three models", 2, lambda: lost("parity-constant-alibi")),
     (
@@ -295,15 +323,34 @@ CLAIMS: list[tuple[str, int, Callable[[], Iterable[float]]]] = [
     ("; {}, {}, {} at 14 digits)", 3, lambda: beside_sinks("own", 14)),
     # Which bit decides a step.
     (
-        "the scratchpad models of seeds 3 and 4 read at +12 or +13 and -7 or -6 in {} and {} of their steps, "
+        "the models of seeds 3 and 4 read at +12 or +13 and -7 or -6 in {} and {} of their steps, "
         "at the right bit in {} and {};",
         2,
         lambda: [share_at(SCRATCHPAD, 30, at, seed) for at in (("+12", "+13", "-7", "-6"), ("+0",)) for seed in (3, 4)],
     ),
     (
-        "(at 30 bits +9, +10 and -19 together {}, the right bit {})",
+        "The third mostly reads no single bit past training ({} of its steps at 30 bits)",
         2,
-        lambda: [share_at(ROTARY, 30, at, 2) for at in (("+9", "+10", "-19"), ("+0",))],
+        lambda: [share_at(SCRATCHPAD, 30, ("none",), 2)],
+    ),
+    (
+        "at 30 bits +9 or +10 in {} of its steps, -19 or -18 in {}, the right bit in {}, -10 or -9 in {}; "
+        "at 40 mainly -10 or -9 ({}) and the right bit ({}), hardly the diamond ({})",
+        2,
+        lambda: [
+            *(share_at(ROTARY, 30, at, 2) for at in (("+9", "+10"), ("-19", "-18"), ("+0",), ("-10", "-9"))),
+            *(share_at(ROTARY, 40, at, 2) for at in (("-10", "-9"), ("+0",), ("+19", "+20"))),
+        ],
+    ),
+    (
+        "the aligned model without positions does at 40 bits ({} of its steps), and at 60 in {} (nowhere {})",
+        2,
+        lambda: [share_at(UNPLACED, n, (at,), 2) for n, at in ((40, "+0"), (60, "+0"), (60, "none"))],
+    ),
+    (
+        "and none decides in {}, {} and {} of steps)",
+        2,
+        lambda: [share_at(CYCLIC, 60, ("none",), seed) for seed in (2, 3, 4)],
     ),
     # Where the read goes.
     ("although between {} and {} of their steps hang more", 2, lambda: at_ends(blurred())),
@@ -314,17 +361,20 @@ CLAIMS: list[tuple[str, int, Callable[[], Iterable[float]]]] = [
         lambda: at_ends([v for form in ("constant", "nonaligned", "cyclic") for v in posed(ANCHORED, form)]),
     ),
     (
-        "worse with constant or cyclic ones ({} and {} of steps at 20 bits in the two that learned)",
-        2,
-        lambda: posed("parity-nonaligned-alibi", "constant"),
-    ),
-    (
-        "posed aligned labels have {}, {} and {} of steps right at 20 bits and the same at 40 ({}, {}, {}), "
-        "where labels of their own leave them {}, {} and {}:",
+        "worse with constant or cyclic ones ({} or {}, and {}, of steps at 20 bits in the two that learned)",
         2,
         lambda: [
-            *(v for length in (20, 40) for v in posed("parity-cyclic-alibi", "aligned", length)),
-            *listed("parity-cyclic-alibi", 40, "step"),
+            posed("parity-nonaligned-alibi", "constant")[0],
+            *posed("parity-nonaligned-alibi", "cyclic"),
+        ],
+    ),
+    (
+        "posed aligned labels have {}, {} and {} of steps right at 20 bits and about the same at 40 ({}, {}, {}), "
+        "where labels of their own give all of them 1.000 at 20 and {}, {} and {} at 40:",
+        2,
+        lambda: [
+            *(v for length in (20, 40) for v in posed(CYCLIC, "aligned", length)),
+            *listed(CYCLIC, 40, "step"),
         ],
     ),
     (
