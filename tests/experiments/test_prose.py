@@ -84,6 +84,7 @@ def printed(value: float, digits: int) -> str:
 
 ALIGNED, PADDED, OWN, BARE = (f"addition-{form}-alibi" for form in ("aligned", "zeropad", "nonaligned", "none"))
 ANCHORED, SCRATCHPAD = "parity-aligned-alibi", "parity-scratchpad-rotary"
+KEY_SINKS = "parity-aligned-alibi_sink"
 NUMERIC, CYCLIC = "parity-numeric-alibi", "parity-cyclic-alibi"
 UNPLACED, ROTARY, ABSOLUTE = (f"parity-aligned-{family}" for family in ("none", "rotary", "absolute"))
 GAPS, FURTHEST = [f"parity-gap{gap}-alibi" for gap in (1, 2, 4)], "parity-gap8-alibi"
@@ -218,6 +219,17 @@ CLAIMS: list[tuple[str, int, Callable[[], Iterable[float]]]] = [
     ),
     ("in the order of their success, rotary {} at most", 2, lambda: [max(recalled(ROTARY).values())]),
     (" at most, absolute {} (", 2, lambda: [max(recalled(ABSOLUTE).values())]),
+    ("leaves labels an anchor (rho {} to {} at 20 bits)", 2, lambda: ends(KEY_SINKS, 20, "rho anchor", "")),
+    (
+        "at 60 bits {}, {} and {} of solutions are whole with labels given, {}, {} and {} with labels written",
+        3,
+        lambda: [value for mode in ("forced", "written") for value in sorted(listed(KEY_SINKS, 60, mode=mode))],
+    ),
+    (
+        "In one of them a sink of {} beside the anchor is unsettled",
+        2,
+        lambda: [max(sinks(KEY_SINKS))],
+    ),
     # The paper's Figures 6 and 7.
     (
         "at 30 bits the medians of these four are {}, {}, {} and {} of steps, the bare scratchpad's {}.",
@@ -273,6 +285,11 @@ CLAIMS: list[tuple[str, int, Callable[[], Iterable[float]]]] = [
         "(rho {} to {} at 20 bits, {} to {} at 40 in the eight that are judged there;",
         2,
         lambda: [end for length in (20, 40) for end in at_ends(rhos(GAPS, length))],
+    ),
+    (
+        "a mixture at 20 bits, an anchor of {} and a sink of {} (as many other tokens {})",
+        2,
+        lambda: [*listed(FURTHEST, 20, "rho anchor", ""), *sinks(FURTHEST), *sinks(FURTHEST, control=True)],
     ),
     ("a placeholder of {} is unsettled", 2, lambda: [placeholder("parity-gap2-alibi-seed3")]),
     # What the labels are.
