@@ -22,8 +22,8 @@ def load(name: str | Path, fmt: str | Format | None = None, longest: int | None 
     >>> load("parity-aligned-alibi").sample(batch_size=1, length=2, seed=0).n_pos
     10
     """
-    from experiments.names import load_named
-    from experiments.provenance import say_versions
+    from experiments.support.names import load_named
+    from experiments.support.provenance import say_versions
 
     run = load_named(name, fmt) if longest is None else load_named(name, fmt, longest)
     if "provenance" in run.record:  # not every folder is this package's

@@ -30,11 +30,11 @@ from interp.circuits import (
 )
 from interp.models import Run, read_json
 from interp.patching import Metric, accuracy, logit_diff
+from interp.support.writing import write_tensors, write_whole
 from interp.tasks import Batch, Role, counterfactual
-from interp.writing import write_tensors, write_whole
 
 if TYPE_CHECKING:
-    from experiments.circuit import Circuit as Options
+    from experiments.commands.circuit import CircuitCommand as Options
 
 T = TypeVar("T")
 # Prompts that ACDC cuts edges on; more of them hold more memory, and each cut costs a run of all.
@@ -92,7 +92,7 @@ def metric_of(clean: Batch, corrupted: Batch) -> Metric:
 
 def bar(what: str):  # type: ignore[no-untyped-def]
     """A progress bar for the library's loops."""
-    from experiments.progress import progress_bar
+    from experiments.support.progress import progress_bar
 
     def progress(items: Iterable[T]) -> Iterable[T]:
         return progress_bar(items, desc=what)
@@ -154,9 +154,10 @@ def weigh(run: Run, found: Found, options: Options, length: int | tuple[int, int
     there = pair(run, options, length, options.seed + WEIGHED)
     reference = run.sample(options.prompts, length, options.seed + REFERENCE)
     ablations = {
-        "corrupted": Ablation("corrupted", there.corrupted), "resample": Ablation("resample", reference, options.seed),
+        "corrupted": Ablation("corrupted", there.corrupted),
+        "resample": Ablation("resample", reference, options.seed),
         "mean": Ablation("mean", reference),
-    }  # fmt: skip
+    }
     by_ablation = {}
     for name, ablation in ablations.items():
         by_ablation[name] = _worth(run.raw, there.clean, ablation, there, found.circuit)
@@ -171,16 +172,24 @@ def weigh(run: Run, found: Found, options: Options, length: int | tuple[int, int
     return {
         "ablations": by_ablation,
         "curves": {
-            how: {"shares": list(c.shares), "sizes": list(c.sizes), **_numbers(c.faithfulness), "cpr": c.cpr,
-                  "cmd": c.cmd, "smallest_with_0.9": c.smallest(0.9)}
+            how: {
+                "shares": list(c.shares),
+                "sizes": list(c.sizes),
+                **_numbers(c.faithfulness),
+                "cpr": c.cpr,
+                "cmd": c.cmd,
+                "smallest_with_0.9": c.smallest(0.9),
+            }
             for how, c in lines.items()
         },
         "random": {"p": drawn.p, "largest": max(drawn.shares), "mean": sum(drawn.shares) / RANDOM, "n": RANDOM},
         "completeness": {
-            "complement": whole.complement, "mean_gap": sum(whole.gaps) / HALVES, "largest_gap": max(whole.gaps),
+            "complement": whole.complement,
+            "mean_gap": sum(whole.gaps) / HALVES,
+            "largest_gap": max(whole.gaps),
         },
         "minimality": [{"edge": str(edge), "loss": loss} for edge, loss in minimality(*rest)],
-    }  # fmt: skip
+    }
 
 
 def at_length(run: Run, circuit: Circuit, options: Options, length: int | tuple[int, int]) -> dict:
@@ -195,10 +204,13 @@ def _worth(raw: Any, clean: Batch, ablation: Ablation, there: Pair, circuit: Cir
     steps = faithfulness(raw, clean, ablation, accuracy(clean), circuit)
     ratio = {name: values[0] for name, values in _numbers(margin).items()}
     return {
-        **ratio, "accuracy": float(steps.values.mean()), "accuracy_full": float(steps.full.mean()),
-        "accuracy_empty": float(steps.empty.mean()), "margin_full": float(margin.full.mean()),
+        **ratio,
+        "accuracy": float(steps.values.mean()),
+        "accuracy_full": float(steps.full.mean()),
+        "accuracy_empty": float(steps.empty.mean()),
+        "margin_full": float(margin.full.mean()),
         "margin_empty": float(margin.empty.mean()),
-    }  # fmt: skip
+    }
 
 
 def _numbers(found: Faithfulness) -> dict[str, list[float]]:

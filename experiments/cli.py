@@ -12,31 +12,31 @@ from typing import Annotated
 
 import tyro
 
-from experiments.bench import Bench
-from experiments.calibrate import Calibrate
-from experiments.circuit import Circuit
-from experiments.evaluate import Evaluate
-from experiments.figures import Figures
-from experiments.patch import Patch
-from experiments.provenance import saying_versions
-from experiments.report import Report
-from experiments.sweep import Sweep
-from experiments.train import Train
-from experiments.verdict import Verdict
-from interp.budget import within
-from interp.writing import is_full
+from experiments.commands.bench import BenchCommand
+from experiments.commands.calibrate import CalibrateCommand
+from experiments.commands.circuit import CircuitCommand
+from experiments.commands.evaluate import EvaluateCommand
+from experiments.commands.figures import FiguresCommand
+from experiments.commands.patch import PatchCommand
+from experiments.commands.report import ReportCommand
+from experiments.commands.sweep import SweepCommand
+from experiments.commands.train import TrainCommand
+from experiments.commands.verdict import VerdictCommand
+from experiments.support.provenance import saying_versions
+from interp.support.budget import within
+from interp.support.writing import is_full
 
 Verb = (
-    Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Patch, tyro.conf.subcommand("patch")]
-    | Annotated[Bench, tyro.conf.subcommand("bench")]
-    | Annotated[Verdict, tyro.conf.subcommand("verdict")]
-    | Annotated[Circuit, tyro.conf.subcommand("circuit")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
-    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
-    | Annotated[Figures, tyro.conf.subcommand("figures")]
+    Annotated[TrainCommand, tyro.conf.subcommand("train")]
+    | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
+    | Annotated[PatchCommand, tyro.conf.subcommand("patch")]
+    | Annotated[BenchCommand, tyro.conf.subcommand("bench")]
+    | Annotated[VerdictCommand, tyro.conf.subcommand("verdict")]
+    | Annotated[CircuitCommand, tyro.conf.subcommand("circuit")]
+    | Annotated[ReportCommand, tyro.conf.subcommand("report")]
+    | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
+    | Annotated[SweepCommand, tyro.conf.subcommand("sweep")]
+    | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
 )
 
 # What a shell says of a process that wrote to a reader that had gone: 128 and SIGPIPE's number.
@@ -81,7 +81,7 @@ def _status(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, OSError) as error:
-        print(f"mnemoscope {type(verb).__name__.lower()}: {one_line(error)}", file=sys.stderr)
+        print(f"mnemoscope {type(verb).__name__.removesuffix('Command').lower()}: {one_line(error)}", file=sys.stderr)
         _let_go()
         return 2
     except KeyboardInterrupt:

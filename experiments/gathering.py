@@ -7,22 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.provenance import provenance_record, say_versions
-from experiments.reading import read_result
-from experiments.results import as_parquet
+from experiments.drawing.zoo import COLUMNS
+from experiments.support.provenance import provenance_record, say_versions
+from experiments.support.reading import read_result
+from experiments.support.results import as_parquet
 from experiments.training.recipe import Recipe
 from interp.models import read_json
 from interp.models.folder import read_record
-from interp.views.zoo import COLUMNS
-from interp.writing import write_together
+from interp.support.writing import write_together
 from probes.decision import verdict
 from probes.evidence import Interval
-from probes.keeping import battery_from_json
+from probes.serialization import battery_from_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from probes.arms import Battery
+    from probes.batteries import Battery
     from probes.findings import Verdict
 
 TABLE, VERDICTS, VERSION = "results.parquet", "verdicts.json", 2
@@ -128,10 +128,17 @@ def _about(name: str, record: dict) -> dict[str, Any]:
         raise ValueError(f"{name}/run.json is not what `mnemoscope train` writes: {error!r}") from error
     family = recipe.model.kind.replace("-", "_")  # a hub's names have what parts of a run's name stand apart by
     return {
-        "run": name, "task": task, "format": fmt, "family": family, "seed": recipe.seed,
-        "rehearsal": recipe.rehearsal, "trained_to": recipe.longest, "steps": steps,
-        "precision": record.get("precision") or "", "learned": learned,
-    }  # fmt: skip
+        "run": name,
+        "task": task,
+        "format": fmt,
+        "family": family,
+        "seed": recipe.seed,
+        "rehearsal": recipe.rehearsal,
+        "trained_to": recipe.longest,
+        "steps": steps,
+        "precision": record.get("precision") or "",
+        "learned": learned,
+    }
 
 
 def _read_run(run: Path, own: str) -> tuple[Battery | None, Verdict | None, list[tuple]]:

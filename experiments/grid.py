@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from experiments.train import Train
+    from experiments.commands.train import TrainCommand
 
 # Seed 1 was looked at while the tests were built; what is to be confirmed needs models that nobody has seen.
 CONFIRMING = range(2, 10)
@@ -36,12 +36,12 @@ GROUPS: dict[str, tuple[tuple[str, int], ...]] = {
 }
 
 
-def runs_of(groups: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Train]:
+def runs_of(groups: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[TrainCommand]:
     """The runs of some groups, or of all but those `BY_NAME`, each once, lowest seeds first.
 
     `seeds` keeps those seeds alone. Raises `ValueError` for an unknown group and for seeds that leave nothing.
     """
-    from experiments.train import Train
+    from experiments.commands.train import TrainCommand
 
     if unknown := sorted(set(groups) - set(GROUPS)):
         raise ValueError(f"unknown groups {', '.join(unknown)}; groups are {', '.join(GROUPS)}")
@@ -50,4 +50,4 @@ def runs_of(groups: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Train
     if not kept:
         there = ", ".join(map(str, sorted({seed for _, seed in runs})))
         raise ValueError(f"no run of these groups has seed {', '.join(map(str, seeds))}; seeds are {there}")
-    return [Train(name, seed) for name, seed in kept]
+    return [TrainCommand(name, seed) for name, seed in kept]

@@ -21,8 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from interp.budget import numbers
-from interp.finite import require_finite
+from interp.support.budget import numbers
+from interp.support.finite import require_finite
 from interp.tasks import ANSWER_ROLES, Batch, Role
 
 Kind = Literal["signed", "absolute", "l2"]
@@ -67,9 +67,14 @@ class Attribution:
 
 
 def gradient_x_input(
-    model: PreTrainedModel, batch: Batch, steps: Sequence[int] | None = None, kind: Kind = "signed",
-    against: Batch | None = None, role: Role = Role.OUTPUT, embeddings: Embeddings = "normed",
-) -> Attribution:  # fmt: skip
+    model: PreTrainedModel,
+    batch: Batch,
+    steps: Sequence[int] | None = None,
+    kind: Kind = "signed",
+    against: Batch | None = None,
+    role: Role = Role.OUTPUT,
+    embeddings: Embeddings = "normed",
+) -> Attribution:
     """g[i, j] = sum_d x[j, d] * d m_i / d x[j, d] on the input embeddings x (science 1.3).
 
     `steps` chooses output steps, in the order given; without it all of `role`, in the order of
@@ -81,8 +86,8 @@ def gradient_x_input(
     mode, and for margins or gradients that are NaN or infinite, naming the prompt.
 
     >>> from interp.models import ModelConfig, build_model
-    >>> from interp.tasks import house_vocabulary, sample
-    >>> model = build_model(ModelConfig("rotary", 1, 16, 2), len(house_vocabulary().ids), seed=0).eval()
+    >>> from interp.tasks import default_vocabulary, sample
+    >>> model = build_model(ModelConfig("rotary", 1, 16, 2), len(default_vocabulary().ids), seed=0).eval()
     >>> found = gradient_x_input(model, sample("parity-scratchpad", batch_size=2, length=3, seed=0), steps=[2, 3])
     >>> found.values.shape, found.dest.tolist(), found.steps
     (torch.Size([2, 2, 8]), [6, 7], (2, 3))
@@ -100,10 +105,16 @@ def gradient_x_input(
 
 
 def integrated_gradients(
-    model: PreTrainedModel, batch: Batch, other: Batch, steps: Sequence[int] | None = None, n: int = 128,
-    kind: Kind = "signed", against: Batch | None = None, role: Role = Role.OUTPUT,
+    model: PreTrainedModel,
+    batch: Batch,
+    other: Batch,
+    steps: Sequence[int] | None = None,
+    n: int = 128,
+    kind: Kind = "signed",
+    against: Batch | None = None,
+    role: Role = Role.OUTPUT,
     embeddings: Embeddings = "normed",
-) -> Attribution:  # fmt: skip
+) -> Attribution:
     """(x - x') times the mean gradient on the straight path from x' to x (Sundararajan et al. 1703.01365).
 
     x are the embeddings of `batch` and x' those of `other`, such as `swap_labels` gives: positions at which

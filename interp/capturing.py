@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.budget import numbers
-from interp.finite import require_finite
+from interp.support.budget import numbers
+from interp.support.finite import require_finite
 from interp.tasks import Batch
 
 if TYPE_CHECKING:
@@ -26,10 +26,16 @@ Layers = Collection[int] | bool
 Key = tuple[str, int]
 # TransformerLens's hook of each site. `resid` is before the block; one more stands after the last block.
 SITES = {
-    "patterns": "attn.hook_pattern", "resid": "hook_resid_pre", "q": "attn.hook_q", "k": "attn.hook_k",
-    "v": "attn.hook_v", "z": "attn.hook_z", "attn_out": "hook_attn_out", "mlp_out": "hook_mlp_out",
+    "patterns": "attn.hook_pattern",
+    "resid": "hook_resid_pre",
+    "q": "attn.hook_q",
+    "k": "attn.hook_k",
+    "v": "attn.hook_v",
+    "z": "attn.hook_z",
+    "attn_out": "hook_attn_out",
+    "mlp_out": "hook_mlp_out",
     "resid_mid": "hook_resid_mid",
-}  # fmt: skip
+}
 # Of the budget, for what one forward pass holds: what is captured, logits and the MLP's inside. 128 MiB of a GiB.
 SHARE = 1 / 8
 
@@ -68,10 +74,19 @@ class Capture:
 
 
 def capture(
-    model: TransformerBridge, batch: Batch, logits: bool = False, patterns: Layers = (), resid: Layers = (),
-    q: Layers = (), k: Layers = (), v: Layers = (), z: Layers = (), attn_out: Layers = (), mlp_out: Layers = (),
+    model: TransformerBridge,
+    batch: Batch,
+    logits: bool = False,
+    patterns: Layers = (),
+    resid: Layers = (),
+    q: Layers = (),
+    k: Layers = (),
+    v: Layers = (),
+    z: Layers = (),
+    attn_out: Layers = (),
+    mlp_out: Layers = (),
     resid_mid: Layers = (),
-) -> Capture:  # fmt: skip
+) -> Capture:
     """Runs the model on a batch and keeps what is asked for: collections of layers, or True for all of them.
 
     Layers after the last one asked for are not run. Values are copies: editing them changes nothing else.
@@ -79,8 +94,17 @@ def capture(
     why), a model that is no TransformerBridge or is in training mode, when nothing is asked for, and for
     activations that are not finite, naming the prompt.
     """
-    asked = {"patterns": patterns, "resid": resid, "q": q, "k": k, "v": v, "z": z, "attn_out": attn_out,
-             "mlp_out": mlp_out, "resid_mid": resid_mid}  # fmt: skip
+    asked = {
+        "patterns": patterns,
+        "resid": resid,
+        "q": q,
+        "k": k,
+        "v": v,
+        "z": z,
+        "attn_out": attn_out,
+        "mlp_out": mlp_out,
+        "resid_mid": resid_mid,
+    }
     _check(model)
     keys = [(site, layer) for site, layers in asked.items() for layer in _layers(model, site, layers)]
     if not keys and not logits:
@@ -146,10 +170,12 @@ def _run(
 
         with torch.no_grad():
             out = model.run_with_hooks(
-                rows.tokens.to(next(model.parameters()).device), return_type="logits" if logits else None,
-                use_cache=False, stop_at_layer=stop,
+                rows.tokens.to(next(model.parameters()).device),
+                return_type="logits" if logits else None,
+                use_cache=False,
+                stop_at_layer=stop,
                 fwd_hooks=[(name, partial(keep, key=key)) for key, name in hooks.items()],
-            )  # fmt: skip
+            )
         for key, times in fired.items():
             if times != 1:
                 raise ValueError(f"{hooks[key]} fired {times} times, not once; is a flag such as use_attn_result on?")

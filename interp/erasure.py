@@ -13,11 +13,20 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from interp.finite import require_finite
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.bridge import raw_of
+from interp.patching.editing import (
+    At,
+    Edit,
+    Place,
+    chunks,
+    difference_from_raw,
+    forward_with_edits,
+    measure,
+    positions_at,
+)
 from interp.patching.metrics import Metric
-from interp.patching.stepwise import At, Edit, Place, chunks, difference_from_raw, measure, positions_at, walk
+from interp.support.finite import require_finite
 from interp.tasks import Batch
 
 # Takes `[row place d_model]` on the CPU, gives the same shape.
@@ -27,9 +36,12 @@ Where = At | Bool[Tensor, " pos"]
 
 @torch.no_grad()
 def residuals(
-    model: PreTrainedModel, batch: Batch, at: Where, layers: Collection[int] | None = None,
+    model: PreTrainedModel,
+    batch: Batch,
+    at: Where,
+    layers: Collection[int] | None = None,
     erasers: Mapping[int, Eraser] | None = None,
-) -> dict[int, Float[Tensor, "batch place d_model"]]:  # fmt: skip
+) -> dict[int, Float[Tensor, "batch place d_model"]]:
     """The residual before each layer at some positions, on the CPU; number n_layers is after the last.
 
     `at`: a Role, a (Role, step) pair, a tuple of these or of positions, or a bool mask of positions. `erasers`,
@@ -51,7 +63,7 @@ def residuals(
     found: dict[int, list[Tensor]] = {layer: [] for layer in wanted}
     for rows in _chunks(anatomy, batch):
         tokens = batch.tokens[rows].to(anatomy.device)
-        final, kept = walk(anatomy, anatomy.embed(tokens), edits=_edits(erasers, places), keep=keep)
+        final, kept = forward_with_edits(anatomy, anatomy.embed(tokens), edits=_edits(erasers, places), keep=keep)
         for layer in wanted:
             value = final if layer == n_layers else kept["resid_pre", layer]
             here = require_finite(value[:, places].cpu(), f"the residual before layer {layer}", rows, axis=0)
@@ -61,9 +73,12 @@ def residuals(
 
 @torch.no_grad()
 def answers_without(
-    model: PreTrainedModel, batch: Batch, at: Where, arms: Mapping[str, Mapping[int, Eraser]],
+    model: PreTrainedModel,
+    batch: Batch,
+    at: Where,
+    arms: Mapping[str, Mapping[int, Eraser]],
     metrics: Sequence[Metric],
-) -> dict[str, Float[Tensor, "metric batch"]]:  # fmt: skip
+) -> dict[str, Float[Tensor, "metric batch"]]:
     """Each metric of each prompt under each arm, and under the arm "intact", which is always there.
 
     An arm is erasers by layer, which act in one run at the positions `at` (as in `residuals`). The intact run is
@@ -83,13 +98,13 @@ def answers_without(
     found: dict[str, list[Tensor]] = {name: [] for name in ("intact", *arms)}
     for rows in _chunks(anatomy, batch):
         tokens = batch.tokens[rows].to(anatomy.device)
-        final, intact = walk(anatomy, anatomy.embed(tokens), keep=keep)
+        final, intact = forward_with_edits(anatomy, anatomy.embed(tokens), keep=keep)
         if not found["intact"]:
             difference_from_raw(anatomy, tokens, final, metrics[0])
         found["intact"].append(_measures(anatomy, final, metrics, rows))
         for name, erasers in checked.items():
             start = min(erasers)
-            final, _ = walk(anatomy, intact["resid_pre", start], start, edits=_edits(erasers, places))
+            final, _ = forward_with_edits(anatomy, intact["resid_pre", start], start, edits=_edits(erasers, places))
             found[name].append(_measures(anatomy, final, metrics, rows))
     return {name: torch.cat(parts, dim=1) for name, parts in found.items()}
 

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from interp.budget import numbers
-from interp.finite import require_finite
+from interp.support.budget import numbers
+from interp.support.finite import require_finite
 from interp.tasks import Batch
 
 # Tokens in one forward pass, at most: small enough for a cache, large enough to fill two cores.
@@ -81,9 +81,7 @@ def _prompts_a_pass(model: PreTrainedModel, n_pos: int, n_read: int, n_cached: i
     return max(1, min(CHUNK_TOKENS // n_pos, numbers(SHARE) // floats))
 
 
-def correct(
-    model: PreTrainedModel, batch: Batch, at: Int[Tensor, " predicted"]
-) -> Bool[Tensor, "batch predicted"]:
+def correct(model: PreTrainedModel, batch: Batch, at: Int[Tensor, " predicted"]) -> Bool[Tensor, "batch predicted"]:
     """Whether the most likely token at each position is the one in the batch, teacher forced.
 
     Greedy decoding writes the batch's outputs exactly if and only if every predicted position is correct
@@ -110,9 +108,7 @@ def generate(model: PreTrainedModel, batch: Batch, forced: bool = True) -> Batch
         for position in range(start, batch.n_pos):
             if position not in written:
                 continue
-            out = model(
-                tokens[:, fed:position], past_key_values=cache, use_cache=True, logits_to_keep=1
-            )
+            out = model(tokens[:, fed:position], past_key_values=cache, use_cache=True, logits_to_keep=1)
             logits = require_finite(out.logits[:, -1], "a logit of the model", first, axis=0, batch=batch)
             tokens[:, position] = logits.argmax(dim=-1)
             fed = position

@@ -22,10 +22,13 @@ READERS = ("q", "k", "v", "mlp")
 
 @torch.no_grad()
 def read_directions(
-    model: PreTrainedModel, layers: Sequence[int] | None = None, readers: Sequence[str] = READERS,
-    heads: Sequence[tuple[int, int]] | None = None, threshold: float = 1e-3,
+    model: PreTrainedModel,
+    layers: Sequence[int] | None = None,
+    readers: Sequence[str] = READERS,
+    heads: Sequence[tuple[int, int]] | None = None,
+    threshold: float = 1e-3,
     answers: Int[Tensor, " symbol"] | None = None,
-) -> Float[Tensor, "d_model rank"]:  # fmt: skip
+) -> Float[Tensor, "d_model rank"]:
     """Orthonormal directions of the residual that anything downstream reads: their complement is read by nobody.
 
     The row space of W_Q, W_K, W_V of each head and of the MLP's in-weights, behind the LayerNorm (its gain, and the
@@ -56,9 +59,11 @@ def read_directions(
             if site in readers:
                 # A key-value head that several query heads share is that of any of them.
                 group = anatomy.n_heads // out.shape[0]
-                chosen = range(out.shape[0]) if heads is None else {
-                    h if site == "q" else h // group for i, h in heads if i == layer
-                }  # fmt: skip
+                chosen = (
+                    range(out.shape[0])
+                    if heads is None
+                    else {h if site == "q" else h // group for i, h in heads if i == layer}
+                )
                 rows += [_scaled(out[h]) for h in chosen]
         if "mlp" in readers:
             rows.append(_scaled(_mlp_in(block)))
@@ -118,9 +123,10 @@ def _mlp_in(block: Block) -> Float[Tensor, "d_mlp d_model"]:
     matrix = _centred(block.ln2)
     d_model = len(matrix)
     found = [
-        _weight(module) for name, module in block.module.named_modules()
+        _weight(module)
+        for name, module in block.module.named_modules()
         if "mlp" in name.split(".") and module is not block.mlp_last and _weight(module) is not None
-    ]  # fmt: skip
+    ]
     rows = [w for w in found if w is not None and w.shape[1] == d_model]
     assert rows, "no MLP in-weights were found"
     return torch.cat([_unit_rows(w.float() @ matrix) for w in rows])

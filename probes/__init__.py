@@ -1,6 +1,6 @@
 """Turns data into evidence, and evidence into a verdict with stated limits."""
 
-from probes.arms import battery
+from probes.batteries import battery
 from probes.decision import verdict
 
 __all__ = ["battery", "verdict"]

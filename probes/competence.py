@@ -94,5 +94,3 @@ def _by_step(right: Tensor, batch: Batch, at: Tensor) -> Bool[Tensor, "batch ste
             same &= torch.isin(role, torch.tensor((Role.OUTPUT, Role.OUTPUT_LABEL, Role.FILLER)))
         columns.append(right[:, same].all(dim=1))
     return torch.stack(columns, dim=1)
-
-

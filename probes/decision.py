@@ -11,11 +11,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from probes.arms import Battery, Measured
+from probes.batteries import Battery, Measured
 from probes.evidence import MODELS, Accuracy, Interval
 from probes.findings import MARGINS, ROLES, LengthFinding, Margins, RoleFinding, Status, Verdict
-from probes.inference import equivalence, holm, sign_flip, t_interval
 from probes.judging import HEADLINE, Judge, label_of
+from probes.statistics import equivalence, holm, sign_flip, t_interval
 
 # What could not be tested does not hold.
 UNTESTED = {"present": {"holds": False}, "absent": {"holds": False}}
@@ -56,7 +56,7 @@ def verdict(batteries: Battery | Sequence[Battery], margins: Margins = MARGINS) 
 
 def _at_length(
     measured: Measured, margins: Margins, level: float, tests: dict[str, dict[str, bool]] | None = None
-) -> LengthFinding:  # fmt: skip
+) -> LengthFinding:
     """The finding at one length; `tests` holds for each role whether presence and absence survive Holm."""
     mode = _competent(measured.accuracy, margins)
     refusal = measured.refusal
@@ -108,9 +108,11 @@ def _over_lengths(role: str, findings: Sequence[LengthFinding], independent: boo
     statuses = {p.status for p in parts}
     rho, control = (_mean([getattr(p, name) for p in parts], independent) for name in ("rho", "control"))
     if len(statuses) == 1:
-        reason = parts[0].reason if len(parts) == 1 else "; ".join(
-            f"length {f.length}: {p.reason}" for f, p in zip(counted, parts, strict=True)
-        )  # fmt: skip
+        reason = (
+            parts[0].reason
+            if len(parts) == 1
+            else "; ".join(f"length {f.length}: {p.reason}" for f, p in zip(counted, parts, strict=True))
+        )
         return RoleFinding(statuses.pop(), reason, rho, control)
     reason = "; ".join(f"length {f.length}: {p.status}, {p.reason}" for f, p in zip(counted, parts, strict=True))
     worst = Status.UNRESOLVED if Status.UNRESOLVED in statuses else Status.INDETERMINATE
@@ -161,10 +163,12 @@ def _over_models(several: Sequence[Battery], margins: Margins) -> list[LengthFin
         tests = {
             role: {
                 test: {"p": p_values[key], "holm": adjusted[key][0], "holds": adjusted[key][1]}
-                for test in UNTESTED if (key := (k, role, test)) in p_values
+                for test in UNTESTED
+                if (key := (k, role, test)) in p_values
             }
-            for role in ROLES if (k, role, "present") in p_values
-        }  # fmt: skip
+            for role in ROLES
+            if (k, role, "present") in p_values
+        }
         held = {role: {test: bool(t["holds"]) for test, t in tests.get(role, UNTESTED).items()} for role in ROLES}
         finding = _at_length(measured, margins, 1 - margins.alpha / (len(ROLES) * len(pooled)), held)
         some = finding.mode is not None and count < len(several)
@@ -193,7 +197,13 @@ def _pool(competent: Sequence[Measured], everyone: Sequence[Measured]) -> Measur
             controls = [v if c is None else c for v, c in zip(values, controls, strict=True)]
         control = None if None in controls else t_interval([c for c in controls if c is not None])
         found.append(
-            replace(first, value=t_interval(values), control=control, n=len(there), unit=MODELS,
-                    details={"models": values, "controls": controls})
-        )  # fmt: skip
+            replace(
+                first,
+                value=t_interval(values),
+                control=control,
+                n=len(there),
+                unit=MODELS,
+                details={"models": values, "controls": controls},
+            )
+        )
     return Measured(length, accuracy, tuple(found), None, competent[0].no_address, competent[0].left_out)

@@ -84,8 +84,14 @@ class Evidence:
     def to_json(self) -> dict:
         """A nested plain dictionary."""
         return {
-            "arm": self.arm, "name": self.name, "question": self.question, "length": self.length,
-            "quantity": self.quantity, "value": self.value.to_json(),
+            "arm": self.arm,
+            "name": self.name,
+            "question": self.question,
+            "length": self.length,
+            "quantity": self.quantity,
+            "value": self.value.to_json(),
             "control": None if self.control is None else self.control.to_json(),
-            "n": self.n, "unit": self.unit, "details": self.details,
-        }  # fmt: skip
+            "n": self.n,
+            "unit": self.unit,
+            "details": self.details,
+        }

@@ -96,10 +96,14 @@ class LengthFinding:
         """A nested plain dictionary; evidence is listed apart."""
         shares = {name: s.to_json() for name in (*SHARES, "interaction", "remainder") if (s := self.share(name))}
         return {
-            "length": self.length, "verdict": self.label, "mode": self.mode,
-            "roles": {name: role.to_json() for name, role in self.roles.items()}, "shares": shares or None,
-            "accuracy": [a.to_json() for a in self.accuracy], "left_out": self.left_out,
-        }  # fmt: skip
+            "length": self.length,
+            "verdict": self.label,
+            "mode": self.mode,
+            "roles": {name: role.to_json() for name, role in self.roles.items()},
+            "shares": shares or None,
+            "accuracy": [a.to_json() for a in self.accuracy],
+            "left_out": self.left_out,
+        }
 
 
 SHARES = ("address", "content", "normalisation")
@@ -148,12 +152,18 @@ class Verdict:
             limits.insert(0, "that models trained from another seed do the same")
         if self.roles["sink"].status is Status.ABSENT:
             limits.append("that heads in which labels carry something do not also rest on them")
-            held = [(f.length, e.value) for f in self.lengths if f.mode for e in f.evidence
-                    if (e.arm, e.name) == ("M6", "margin held")]  # fmt: skip
+            held = [
+                (f.length, e.value)
+                for f in self.lengths
+                if f.mode
+                for e in f.evidence
+                if (e.arm, e.name) == ("M6", "margin held")
+            ]
             limits += [
                 f"that the answers' margins at length {length} do not hang on such rest: {value} of them may"
-                for length, value in held if value.high > self.margins.rho
-            ]  # fmt: skip
+                for length, value in held
+                if value.high > self.margins.rho
+            ]
         return "; ".join(limits)
 
     def to_json(self) -> dict:
@@ -166,8 +176,12 @@ class Verdict:
             "competence": {
                 "gate": self.margins.competence,
                 "lengths": [
-                    {"length": f.length, "competent": f.mode is not None, "mode": f.mode,
-                     **{f"{a.mode} {a.metric}": a.estimate.value for a in f.accuracy}}
+                    {
+                        "length": f.length,
+                        "competent": f.mode is not None,
+                        "mode": f.mode,
+                        **{f"{a.mode} {a.metric}": a.estimate.value for a in f.accuracy},
+                    }
                     for f in self.lengths
                 ],
             },
@@ -180,7 +194,7 @@ class Verdict:
             "may_not_claim": self.may_not_claim,
             "by_length": [f.to_json() for f in self.lengths],
             "margins": self.margins.to_json(),
-        }  # fmt: skip
+        }
 
 
 _SETTLED = (Status.PRESENT, Status.ABSENT)

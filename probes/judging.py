@@ -42,8 +42,12 @@ class Judge:
         if e is None:
             return RoleFinding(Status.INDETERMINATE, f"{HEADLINE[role][0]} was not measured")
         if self.present(e) and self.survives(role, "present"):
-            return RoleFinding(Status.PRESENT, f"{e.arm}: {e.value}, more than {self.margins.rho} and than its control",
-                               e.value, e.control)  # fmt: skip
+            return RoleFinding(
+                Status.PRESENT,
+                f"{e.arm}: {e.value}, more than {self.margins.rho} and than its control",
+                e.value,
+                e.control,
+            )
         if self.survives(role, "absent") if role in self.tests else self.absent(e):
             reason = f"{e.arm}: {e.value} lies within +-{self.margins.rho}"
             return RoleFinding(Status.ABSENT, reason, e.value, e.control)
@@ -93,8 +97,11 @@ class Judge:
                 reason = f"renaming alone moves {rename.value} of the margin, so names may matter in themselves"
                 return replace(found, status=Status.INDETERMINATE, reason=reason)
             case Status.PRESENT:
-                return replace(found, reason=f"M1 {sides[0].value}, M2 {sides[1].value}, through attention (M4 "
-                               f"{attention.value}), beyond their controls")  # fmt: skip
+                return replace(
+                    found,
+                    reason=f"M1 {sides[0].value}, M2 {sides[1].value}, through attention (M4 "
+                    f"{attention.value}), beyond their controls",
+                )
             case Status.ABSENT if self.present(attention):
                 reason = f"traded attention moves the answer (M4: {attention.value}), the trade itself does not"
                 return replace(found, status=Status.UNRESOLVED, reason=reason)

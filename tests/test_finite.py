@@ -10,9 +10,8 @@ import torch
 
 from experiments.cli import main
 from experiments.training.recipe import Recipe
-from experiments.training.standing import beginning
+from experiments.training.state import beginning
 from interp import attribution, capturing, forward, reducers
-from interp.budget import within
 from interp.circuits import (
     Ablation,
     Circuit,
@@ -27,43 +26,44 @@ from interp.circuits import (
     read_layers,
 )
 from interp.circuits.scoring import prepare
+from interp.das import everything, join, swapped_answers
 from interp.erasure import answers_without, residuals
-from interp.finite import NotFinite
-from interp.interchange import everything, join, swapped_answers
 from interp.models import ModelConfig, boot_bridge, build_model, save_run
 from interp.models.run import run_in_memory
 from interp.patching import (
-    Graft,
+    Interchange,
     Knockout,
     Metric,
     Receiver,
     Sender,
+    interchange,
     knock_out,
     logit_diff,
     patch,
     path_patch,
-    transplant,
 )
-from interp.tasks import Role, counterfactual, house_vocabulary, sample
+from interp.support.budget import within
+from interp.support.finite import NotFinite
+from interp.tasks import Role, counterfactual, default_vocabulary, sample
 from probes import battery
-from probes.arms import ARMS
-from probes.attention import look_at_labels
-from probes.backups import cut_routes
+from probes.arms.m06_removal import discover, remove_labels
+from probes.arms.m07_attention import look_at_labels
+from probes.arms.m08_decoding import decode_labels
+from probes.arms.m08_erasing import erase_labels
+from probes.arms.m09_subspaces import Site, pairs_for
+from probes.arms.m10_mistakes import learn_from_mistakes
+from probes.arms.m11_offsets import offsets_read
+from probes.arms.m12_backups import cut_routes
+from probes.batteries import ARMS
 from probes.competence import accuracies
-from probes.decoding import decode_labels
-from probes.erasing import erase_labels
 from probes.intervals import mean, ratio
-from probes.mistakes import learn_from_mistakes
-from probes.offsets import offsets_read
-from probes.removal import discover, remove_labels
-from probes.subspaces import Site, pairs_for
 
 BAD, LENGTH, PROMPTS = 3, 5, 6
 
 
 def built(family: str = "alibi"):
     config = ModelConfig(family, n_layers=2, d_model=32, n_heads=2, initializer_range=0.3)
-    return build_model(config, len(house_vocabulary().ids), seed=0).eval()
+    return build_model(config, len(default_vocabulary().ids), seed=0).eval()
 
 
 @contextmanager
@@ -101,7 +101,7 @@ MEASURED = {
     "patch z": lambda m, metric: patch(m, CLEAN, CORRUPTED, "z", metric, direction="noise"),
     "path_patch": lambda m, metric: path_patch(m, CLEAN, CORRUPTED, Sender("head", 0, 0), Receiver("mlp", 1), metric),
     "knock_out": lambda m, metric: knock_out(m, CLEAN, Knockout(Role.INPUT, Role.OUTPUT, mode="mean"), metric),
-    "transplant": lambda m, metric: transplant(m, CLEAN, {"scores": [Graft("scores", CORRUPTED)]}, metric),
+    "interchange": lambda m, metric: interchange(m, CLEAN, {"scores": [Interchange("scores", CORRUPTED)]}, metric),
     "edge_scores eap": lambda m, metric: edge_scores(m, CLEAN, CORRUPTED, metric, "eap"),
     "edge_scores inputs": lambda m, metric: edge_scores(m, CLEAN, CORRUPTED, metric, "eap-ig-inputs", 2),
     "edge_scores activations": lambda m, metric: edge_scores(m, CLEAN, CORRUPTED, metric, "eap-ig-activations", 2),
@@ -211,7 +211,7 @@ CHUNKED = {
     "residuals": lambda m: residuals(m, MANY, Role.INPUT),
     "decode_labels": lambda m: decode_labels(m, MANY, seed=0),
     "erase_labels": lambda m: erase_labels(m, MANY, CLEAN, seed=0),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("entry", CHUNKED.values(), ids=CHUNKED)
@@ -261,7 +261,7 @@ def test_means_and_ratios_over_prompts():
 @pytest.mark.parametrize("arm", ARMS)
 def test_no_arm_of_the_battery_makes_a_refusal_of_it(arm):
     """What cannot be tested is a reason and no error; what is no number is an error."""
-    vocabulary = house_vocabulary()
+    vocabulary = default_vocabulary()
     model: Any = built()
     run = run_in_memory("tiny", model, "parity-aligned", vocabulary)
 
@@ -322,18 +322,22 @@ def test_finite_weights_that_overflow(family, which):
             entry(bridge)
 
 
-@pytest.mark.parametrize("verb", [
-    ["evaluate", "RUN", "--lengths", "5", "--prompts", "4"],
-    ["patch", "RUN", "--length", "5", "--step", "3", "--prompts", "2"],
-    ["circuit", "RUN", "--length", "5", "--prompts", "2"],
-    ["verdict", "RUN", "--lengths", "5", "--prompts", "24"],
-    ["report", "RUN", "--quick", "--length", "5", "--map-length", "5"],
-], ids=lambda verb: verb[0])  # fmt: skip
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["evaluate", "RUN", "--lengths", "5", "--prompts", "4"],
+        ["patch", "RUN", "--length", "5", "--step", "3", "--prompts", "2"],
+        ["circuit", "RUN", "--length", "5", "--prompts", "2"],
+        ["verdict", "RUN", "--lengths", "5", "--prompts", "24"],
+        ["report", "RUN", "--quick", "--length", "5", "--map-length", "5"],
+    ],
+    ids=lambda verb: verb[0],
+)
 def test_a_verb_says_it_in_one_line(verb, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = Recipe("parity-aligned", ModelConfig("alibi", 2, 32, 2), seed=0)
     tokenizer = beginning(recipe)[1]
-    record = {"format": "parity-aligned", "vocabulary": house_vocabulary().to_json(), "recipe": recipe.to_json()}
+    record = {"format": "parity-aligned", "vocabulary": default_vocabulary().to_json(), "recipe": recipe.to_json()}
     save_run(tmp_path / "broken", overflowing("alibi", "MLP out"), tokenizer, record)
     out = tmp_path / ("page.html" if verb[0] == "report" else "out")
     assert main([*(str(tmp_path / "broken") if word == "RUN" else word for word in verb), "--out", str(out)]) == 2

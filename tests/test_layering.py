@@ -12,33 +12,80 @@ ROOT = Path(__file__).parent.parent
 ALLOWED = {
     "interp": (),
     "interp.tasks": ("interp.tasks",),
-    "interp.budget": (),
-    "interp.finite": ("interp.tasks",),
-    "interp.sizes": (),
-    "interp.models": ("interp.finite", "interp.models", "interp.sizes", "interp.tasks", "interp.writing"),
-    "interp.forward": ("interp.finite", "interp.budget", "interp.tasks",),
-    "interp.capturing": ("interp.finite", "interp.budget", "interp.models", "interp.tasks", "interp.forward"),
-    "interp.attribution": ("interp.finite", "interp.budget", "interp.models", "interp.tasks", "interp.forward"),
+    "interp.support.budget": (),
+    "interp.support.finite": ("interp.tasks",),
+    "interp.support.sizes": (),
+    "interp.models": (
+        "interp.support.finite",
+        "interp.models",
+        "interp.support.sizes",
+        "interp.tasks",
+        "interp.support.writing",
+    ),
+    "interp.forward": (
+        "interp.support.finite",
+        "interp.support.budget",
+        "interp.tasks",
+    ),
+    "interp.capturing": (
+        "interp.support.finite",
+        "interp.support.budget",
+        "interp.models",
+        "interp.tasks",
+        "interp.forward",
+    ),
+    "interp.attribution": (
+        "interp.support.finite",
+        "interp.support.budget",
+        "interp.models",
+        "interp.tasks",
+        "interp.forward",
+    ),
     "interp.reducers": ("interp.tasks",),
-    "interp.patching": ("interp.finite", "interp.budget", "interp.patching", "interp.models", "interp.tasks",
-                        "interp.forward"),
-    "interp.erasure": ("interp.finite", "interp.models", "interp.patching", "interp.tasks"),
-    "interp.interchange": ("interp.finite", "interp.models", "interp.patching", "interp.tasks"),
+    "interp.patching": (
+        "interp.support.finite",
+        "interp.support.budget",
+        "interp.patching",
+        "interp.models",
+        "interp.tasks",
+        "interp.forward",
+    ),
+    "interp.erasure": ("interp.support.finite", "interp.models", "interp.patching", "interp.tasks"),
+    "interp.das": ("interp.support.finite", "interp.models", "interp.patching", "interp.tasks"),
     "interp.rowspace": ("interp.models", "interp.tasks"),
     # A circuit is held to exact patches, measured by patching's metrics, and its heads are described by reducers.
-    "interp.circuits": ("interp.finite", "interp.budget", "interp.circuits", "interp.models", "interp.patching",
-                        "interp.reducers", "interp.tasks"),
-    "interp.views": ("interp.views", "interp.sizes", "interp.tasks", "interp.writing"),
-    "probes": ("probes", "interp.finite", "interp.forward", "interp.tasks", "interp.models", "interp.capturing",
-               "interp.reducers", "interp.circuits",
-               "interp.attribution", "interp.patching", "interp.erasure", "interp.interchange", "interp.rowspace"),
+    "interp.circuits": (
+        "interp.support.finite",
+        "interp.support.budget",
+        "interp.circuits",
+        "interp.models",
+        "interp.patching",
+        "interp.reducers",
+        "interp.tasks",
+    ),
+    "interp.views": ("interp.views", "interp.support.sizes", "interp.tasks", "interp.support.writing"),
+    "probes": (
+        "probes",
+        "interp.support.finite",
+        "interp.forward",
+        "interp.tasks",
+        "interp.models",
+        "interp.capturing",
+        "interp.reducers",
+        "interp.circuits",
+        "interp.attribution",
+        "interp.patching",
+        "interp.erasure",
+        "interp.das",
+        "interp.rowspace",
+    ),
     # Planted models test the verdict only if neither side knows the other.
     "probes.planted": ("probes.planted", "interp.forward", "interp.tasks", "interp.models"),
     "experiments": ("experiments", "interp", "probes"),
-}  # fmt: skip
+}
 OURS = ("interp", "probes", "experiments")
 # Only these may know how a model was planted: whoever judges must not.
-KNOWS_PLANTED = ("probes.planted", "probes.calibrating", "experiments")
+KNOWS_PLANTED = ("probes.planted", "probes.calibration", "experiments")
 
 
 def modules() -> list[Path]:
@@ -91,7 +138,7 @@ def test_arrows_never_point_back():
         ("interp.tasks.batch", "probes.evidence"),
         ("interp.patching.engine", "interp.capturing"),
         ("interp.capturing", "interp.attribution"),
-        ("probes.identity", "experiments.names"),
+        ("probes.arms.m01_identity", "experiments.support.names"),
         ("interp.models.run", "interp.forward"),
         ("probes.planted.plan", "probes.decision"),
         ("probes.decision", "probes.planted.plan"),
@@ -140,7 +187,7 @@ def test_no_public_function_has_its_modules_name():
     "code",
     [
         "import interp.tasks",
-        "import probes, probes.calibrating",
+        "import probes, probes.calibration",
         "import experiments.training.loop",
         "import experiments; experiments.load",
     ],

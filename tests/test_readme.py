@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from experiments.names import SHIPPED, ZOO
+from experiments.support.names import SHIPPED, ZOO
 from experiments.tables.places import PLACES, with_tables
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +42,7 @@ def test_commands_of_the_readme_exist():
 
     verbs = set(re.findall(r"`(?:\.venv/bin/)?mnemoscope ([a-z]+) ", README))
     known = [get_args(verb)[0] for verb in get_args(cli.Verb)]
-    assert verbs == {verb.__name__.lower() for verb in known}
+    assert verbs == {verb.__name__.removesuffix("Command").lower() for verb in known}
 
 
 @pytest.mark.parametrize("path", PLACES, ids=str)

@@ -14,7 +14,7 @@ from interp.circuits import EdgeScores, edge_scores
 from interp.models import ModelConfig, boot_bridge, build_model
 from interp.patching import logit_diff
 from interp.patching.nodes import Receiver, Sender
-from interp.tasks import Batch, counterfactual, house_vocabulary, sample
+from interp.tasks import Batch, counterfactual, default_vocabulary, sample
 
 # Pairs that TransformerLens is timed on in each round: it takes one after the other, so the cost a pair is the same.
 LOOP_PAIRS = 2
@@ -38,10 +38,14 @@ class EdgeCase:
 
 
 DEFAULT = (
-    EdgeCase("alibi", 4, 128, 20, 64), EdgeCase("rotary", 4, 128, 20, 64), EdgeCase("absolute", 4, 128, 20, 64),
-    EdgeCase("alibi", 4, 128, 20, 8), EdgeCase("alibi", 4, 128, 20, 1), EdgeCase("alibi", 3, 128, 20, 64, n_heads=8),
+    EdgeCase("alibi", 4, 128, 20, 64),
+    EdgeCase("rotary", 4, 128, 20, 64),
+    EdgeCase("absolute", 4, 128, 20, 64),
+    EdgeCase("alibi", 4, 128, 20, 8),
+    EdgeCase("alibi", 4, 128, 20, 1),
+    EdgeCase("alibi", 3, 128, 20, 64, n_heads=8),
     EdgeCase("alibi", 6, 256, 20, 16),
-)  # fmt: skip
+)
 
 
 def run_case(case: EdgeCase, rounds: int) -> dict:
@@ -50,7 +54,7 @@ def run_case(case: EdgeCase, rounds: int) -> dict:
 
     config = ModelConfig(case.family, case.n_layers, case.d_model, case.n_heads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = build_model(config, len(house_vocabulary().ids), seed=0)
+    model: Any = build_model(config, len(default_vocabulary().ids), seed=0)
     model.to(device).eval()
     bridge: Any = boot_bridge(copy.deepcopy(model))
     clean = sample("parity-aligned", case.prompts, case.bits, seed=0)
@@ -62,11 +66,15 @@ def run_case(case: EdgeCase, rounds: int) -> dict:
         for i in range(few):
             one, other = (b.rows(slice(i, i + 1)) for b in (clean, corrupted))
             metric = logit_diff(one)
-            found.append(attribution_patch(
-                bridge, one.tokens.to(device), other.tokens.to(device),
-                lambda logits, m=metric: m.compute(logits[:, m.positions.to(device)], torch.arange(1)).sum(),
-                EdgeAttributionConfig(granularity="edge"),
-            ))  # fmt: skip
+            found.append(
+                attribution_patch(
+                    bridge,
+                    one.tokens.to(device),
+                    other.tokens.to(device),
+                    lambda logits, m=metric: m.compute(logits[:, m.positions.to(device)], torch.arange(1)).sum(),
+                    EdgeAttributionConfig(granularity="edge"),
+                )
+            )
         return found
 
     def ours(first: Batch, second: Batch) -> EdgeScores:
@@ -84,18 +92,32 @@ def run_case(case: EdgeCase, rounds: int) -> dict:
     scores = ours(clean.rows(slice(0, few)), corrupted.rows(slice(0, few)))
     ms = {name: 1000 * median(found) for name, found in times.items()}
     return {
-        "case": asdict(case), "tokens": clean.n_pos, "edges": len(scores.graph), "ms_a_pair": ms,
-        "ratio": ms["transformer_lens"] / ms["ours"], "difference": difference(scores, reference), "rounds": rounds,
-        "threads": torch.get_num_threads(), "device": device,
-    }  # fmt: skip
+        "case": asdict(case),
+        "tokens": clean.n_pos,
+        "edges": len(scores.graph),
+        "ms_a_pair": ms,
+        "ratio": ms["transformer_lens"] / ms["ours"],
+        "difference": difference(scores, reference),
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+        "device": device,
+    }
 
 
 def difference(scores: EdgeScores, reference: list[Any]) -> float:
     """Largest difference of an edge's score from the sum over positions of TransformerLens's, mean over pairs."""
     expected = torch.zeros_like(scores.values, dtype=torch.float64)
     graph = scores.graph
-    kinds: dict = {"attn_head_out": "head", "mlp_out": "mlp", "q_input": "q", "k_input": "k", "v_input": "v",
-                   "mlp_in": "mlp", "embed": "embed", "logits": "logits"}  # fmt: skip
+    kinds: dict = {
+        "attn_head_out": "head",
+        "mlp_out": "mlp",
+        "q_input": "q",
+        "k_input": "k",
+        "v_input": "v",
+        "mlp_in": "mlp",
+        "embed": "embed",
+        "logits": "logits",
+    }
     for result in reference:
         for (writer, reader), score in result.edge_scores.items():
             layer = None if reader.kind == "logits" else reader.layer

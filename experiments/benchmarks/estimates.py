@@ -66,7 +66,7 @@ def all_reduce_seconds(size: float, devices: int, bandwidth: float) -> float:
 
 def data_parallel(
     compute: float, gradients: float, devices: int, bandwidth: float, fixed: Literal["device", "global"] = "device"
-) -> Parallel:  # fmt: skip
+) -> Parallel:
     """A step of one model, a copy on each device. `compute`: seconds of a step on one, measured; `gradients`: bytes.
 
     fixed="device": each has the whole batch's number of prompts, so a step teaches N times as many. fixed="global":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.jobs import Job, finished
+from experiments.support.jobs import Job, finished
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -52,7 +52,7 @@ def measured(part: str, prompts: int, budget: int) -> dict:
     """Does a part once with few prompts, so that all code and tables are there, then with all; in a process alone."""
     from experiments import load
     from experiments.cli import quiet
-    from interp.budget import within
+    from interp.support.budget import within
 
     quiet()
     run, work = load(RUN), PARTS[part]

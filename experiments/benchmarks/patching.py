@@ -21,7 +21,7 @@ from interp.patching import Metric, logit_diff, plan
 from interp.patching.reference import literal, record
 from interp.patching.sweep import BUCKET, Sweep
 from interp.patching.tracing import trace
-from interp.tasks import Batch, counterfactual, house_vocabulary, sample
+from interp.tasks import Batch, counterfactual, default_vocabulary, sample
 
 # Patches timed of the loops, whose every patch costs one forward; ours is timed on whole sweeps.
 LOOP_PATCHES = 8
@@ -119,7 +119,8 @@ def run_case(case: Case, rounds: int) -> dict:
         "ms_a_patch": ms,
         "ratio": {name: ms[name] / ms["ours"] for name in ms if name != "ours"},
         "flops": {
-            "ours": counted, "loop": forward * cost.patches * len(clean) / case.prompts,
+            "ours": counted,
+            "loop": forward * cost.patches * len(clean) / case.prompts,
             "times_fewer": forward * cost.patches / counted,
             "of_lower_bound": cost.flops / cost.lower_bound_flops,
         },
@@ -127,14 +128,14 @@ def run_case(case: Case, rounds: int) -> dict:
         "rounds": rounds,
         "threads": torch.get_num_threads(),
         "device": str(anatomy.device),
-    }  # fmt: skip
+    }
 
 
 def _prepare(case: Case, anatomy: Anatomy | None = None) -> tuple[Sweep, Metric, Batch, Batch]:
     if anatomy is None:
         config = ModelConfig(case.family, case.n_layers, case.d_model, 16 if case.d_model >= 1024 else 4)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = build_model(config, case.vocabulary or len(house_vocabulary().ids), seed=0)
+        model = build_model(config, case.vocabulary or len(default_vocabulary().ids), seed=0)
         anatomy = anatomy_of(model.to(device).eval())  # type: ignore[arg-type]
     clean = sample("parity-aligned", case.prompts, case.bits, seed=0)
     if case.corrupt == "flip":
@@ -184,9 +185,14 @@ def _transformer_lens_loop(
     def loop() -> Tensor:
         with torch.no_grad():
             return theirs.generic_activation_patch(
-                bridge, tokens, cache, lambda logits: metric.compute(logits[:, at], rows).mean(),
-                setters[case.site], case.site, index_df=index,
-            ).cpu()  # fmt: skip
+                bridge,
+                tokens,
+                cache,
+                lambda logits: metric.compute(logits[:, at], rows).mean(),
+                setters[case.site],
+                case.site,
+                index_df=index,
+            ).cpu()
 
     return loop
 

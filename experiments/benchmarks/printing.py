@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from experiments.results import print_table
+from experiments.support.results import print_table
 
 Rows = dict[str, dict]
 PEERS = ("transformer_lens", "hook loop", "nnsight")
@@ -12,15 +12,31 @@ PEERS = ("transformer_lens", "hook loop", "nnsight")
 
 def show_patching(rows: Rows) -> None:
     """Milliseconds a patch, and how many times more others take."""
-    columns = ["case", "ours ms", "TransformerLens ms", "hooks ms", "x TL", "x hooks", "x nnsight", "x fewer FLOPs",
-               "of bound", "skipped", "difference"]  # fmt: skip
+    columns = [
+        "case",
+        "ours ms",
+        "TransformerLens ms",
+        "hooks ms",
+        "x TL",
+        "x hooks",
+        "x nnsight",
+        "x fewer FLOPs",
+        "of bound",
+        "skipped",
+        "difference",
+    ]
     cells = [
-        [name, *(f"{row['ms_a_patch'][k]:.3f}" for k in ("ours", "transformer_lens", "hook loop")),
-         *(f"{row['ratio'][k]:.1f}" if k in row["ratio"] else "-" for k in PEERS),
-         f"{row['flops']['times_fewer']:.1f}", f"{row['flops']['of_lower_bound']:.2f}",
-         f"{row['skipped'] / row['patches']:.0%}", f"{max(row['difference'].values()):.1e}"]
+        [
+            name,
+            *(f"{row['ms_a_patch'][k]:.3f}" for k in ("ours", "transformer_lens", "hook loop")),
+            *(f"{row['ratio'][k]:.1f}" if k in row["ratio"] else "-" for k in PEERS),
+            f"{row['flops']['times_fewer']:.1f}",
+            f"{row['flops']['of_lower_bound']:.2f}",
+            f"{row['skipped'] / row['patches']:.0%}",
+            f"{max(row['difference'].values()):.1e}",
+        ]
         for name, row in rows.items()
-    ]  # fmt: skip
+    ]
     print_table("milliseconds a patch, medians", columns, cells)
 
 
@@ -28,10 +44,15 @@ def show_edges(rows: Rows) -> None:
     """Edge attribution, by pairs of prompts."""
     columns = ["case", "edges", "ours ms", "TransformerLens ms", "x TL", "difference"]
     cells = [
-        [name, str(row["edges"]), *(f"{row['ms_a_pair'][k]:.1f}" for k in ("ours", "transformer_lens")),
-         f"{row['ratio']:.1f}", f"{row['difference']:.1e}"]
+        [
+            name,
+            str(row["edges"]),
+            *(f"{row['ms_a_pair'][k]:.1f}" for k in ("ours", "transformer_lens")),
+            f"{row['ratio']:.1f}",
+            f"{row['difference']:.1e}",
+        ]
         for name, row in rows.items()
-    ]  # fmt: skip
+    ]
     print_table("milliseconds a pair of prompts, medians", columns, cells)
 
 
@@ -58,7 +79,7 @@ def show_drift(rows: Rows) -> None:
 
 def show_scaling(rows: Rows) -> None:
     """What devices take, and the estimates for more of them."""
-    from experiments.benchmarks import showing
+    from experiments.benchmarks import tables as showing
 
     print_table("measured on one device", *showing.measured_steps(rows))
     print_table("ESTIMATED: the grid on several devices", *showing.estimated_grid(rows))
@@ -67,5 +88,9 @@ def show_scaling(rows: Rows) -> None:
 
 
 SHOWN: dict[str, Callable[[Rows], None]] = {
-    "patching": show_patching, "edges": show_edges, "memory": show_memory, "drift": show_drift, "scaling": show_scaling,
-}  # fmt: skip
+    "patching": show_patching,
+    "edges": show_edges,
+    "memory": show_memory,
+    "drift": show_drift,
+    "scaling": show_scaling,
+}

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
-from experiments.jobs import Job, finished
+from experiments.support.jobs import Job, finished
 
 if TYPE_CHECKING:
     from experiments.training.recipe import Recipe
@@ -103,9 +103,14 @@ def run_case(case: StepCase | StageCase, rounds: int) -> dict:
     over = {name: mean(row[name] for row in found) for name in MEANS if name in found[0]}
     each = {name: case.runs * 1000 * over[name] / over["ms_a_step"] for name in ("tokens", "flops")}
     return {
-        "case": asdict(case), **found[0], **over, "tokens_a_second": each["tokens"], "flops_a_second": each["flops"],
-        "rounds": rounds, "busy": busy,
-    }  # fmt: skip
+        "case": asdict(case),
+        **found[0],
+        **over,
+        "tokens_a_second": each["tokens"],
+        "flops_a_second": each["flops"],
+        "rounds": rounds,
+        "busy": busy,
+    }
 
 
 def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
@@ -117,12 +122,12 @@ def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
     from experiments.training.gradients import optimizer_of, take_step
     from experiments.training.loop import CHECK_EVERY
     from experiments.training.recipe import parts
-    from experiments.training.standing import accuracies_of, check_batches
+    from experiments.training.state import accuracies_of, check_batches
     from interp.models import ModelConfig, build_model
-    from interp.tasks import house_vocabulary
+    from interp.tasks import default_vocabulary
 
     quiet()
-    recipe, vocabulary = recipe_of(case), house_vocabulary()
+    recipe, vocabulary = recipe_of(case), default_vocabulary()
     accelerator = Accelerator(mixed_precision=case.precision, cpu=case.device == "cpu")
     assert isinstance(recipe.model, ModelConfig), "the zoo's models are trained from scratch"
     model: Any = build_model(recipe.model, case.vocabulary or len(vocabulary.ids), recipe.seed + process)
@@ -143,10 +148,13 @@ def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
             found.append(1000 * seconds_of(lambda at=at: step(at), case.device))
     tokens = [sum(part.batch.tokens.numel() for part in found) for found in data.values()]
     row = {
-        "ms_a_step": mean(median(found) for found in times.values()), "tokens": mean(tokens),
-        "flops": counter.get_total_flops() / len(data), "steps": recipe.steps, "device": device_name(case.device),
+        "ms_a_step": mean(median(found) for found in times.values()),
+        "tokens": mean(tokens),
+        "flops": counter.get_total_flops() / len(data),
+        "steps": recipe.steps,
+        "device": device_name(case.device),
         "gradient_bytes": sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad),
-    }  # fmt: skip
+    }
     if case.is_zoo:  # what the loop does beside its steps
         checks = check_batches(recipe, vocabulary)
         found = [seconds_of(lambda: accuracies_of(model, checks), case.device) for _ in range(rounds)]
@@ -156,11 +164,11 @@ def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
 
 def timed_stages(prompts: int) -> dict[str, float]:
     """Seconds of each stage that a sweep does after training, on the shipped run; in a process alone, once."""
-    from experiments.names import SHIPPED
-    from experiments.sweep import do_stage, name_of
-    from experiments.train import Train
+    from experiments.commands.sweep import do_stage, name_of
+    from experiments.commands.train import TrainCommand
+    from experiments.support.names import SHIPPED
 
-    train, seconds = Train(NAME, SHIPPED_SEED), {}
+    train, seconds = TrainCommand(NAME, SHIPPED_SEED), {}
     with tempfile.TemporaryDirectory() as out:
         files = shutil.ignore_patterns("evaluation.json", "transfer.json", "battery.json", "*.parquet", "*.svg")
         shutil.copytree(SHIPPED / NAME, Path(out) / name_of(train), ignore=files)
@@ -180,9 +188,9 @@ def seconds_of_run(step: dict, stages: dict, steps: float) -> float:
 
 def recipe_of(case: StepCase) -> Recipe:
     """The grid's recipe, for a model of the case's shape."""
-    from experiments.train import Train
+    from experiments.commands.train import TrainCommand
 
-    recipe = Train(NAME).recipe()
+    recipe = TrainCommand(NAME).recipe()
     shape = {"n_layers": case.n_layers, "d_model": case.d_model, "n_heads": case.n_heads}
     return replace(recipe, model=replace(recipe.model, **shape))
 

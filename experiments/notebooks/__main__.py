@@ -28,7 +28,7 @@ class Notebooks:
             found = list(filter(None, map(stale, self.names)))
             print("\n".join(found) or "every notebook is its source's")
             return 1 if found else 0
-        from interp.writing import write_whole
+        from interp.support.writing import write_whole
 
         for name in self.names:
             text = text_of(execute(name))

@@ -20,8 +20,12 @@ MOST_BYTES = 2**20
 SECONDS = 600
 # In the kernel: no bars, no complaint that there are no widgets to draw them with, no advice on padding, which a
 # `Batch` never has.
-QUIET = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore:IProgress not found", "TRANSFORMERS_VERBOSITY": "error",
-         "HF_HUB_OFFLINE": "1"}  # fmt: skip
+QUIET = {
+    "TQDM_DISABLE": "1",
+    "PYTHONWARNINGS": "ignore:IProgress not found",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_OFFLINE": "1",
+}
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -60,10 +64,15 @@ def execute(name: str, live: bool = False) -> NotebookNode:
     from nbclient import NotebookClient
 
     notebook = read_script(name, live)
-    client = NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", record_timing=False,
-                            coalesce_streams=True,
-                            extra_arguments=["--log-level=ERROR"],
-                            resources={"metadata": {"path": str(FOLDER.parent.parent)}})  # fmt: skip
+    client = NotebookClient(
+        notebook,
+        timeout=SECONDS,
+        kernel_name="python3",
+        record_timing=False,
+        coalesce_streams=True,
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(FOLDER.parent.parent)}},
+    )
     client.execute(env={**os.environ, **QUIET})
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}  # without the version
     for cell in notebook.cells:

@@ -25,9 +25,9 @@ from pathlib import Path
 import experiments
 from experiments import load
 from interp import views
-from interp.views.calibration import draw_confusion
 from probes import battery, verdict
 from probes.planted import Plan, plant, save_planted
+from probes.views.calibration import draw_confusion
 
 LIVE = False  # True: views to point at and to click, in place of pictures
 views.show_live(LIVE)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from experiments.reporting.part import Picture, Source
+from experiments.reporting.section import Picture, Source
 from interp.views.view import POLICY, View
 
 SIZE = "000.00 MB"  # what stands for the size of the file until it is known
@@ -84,10 +84,11 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -
     """A table that scrolls by itself where it is wider than the page."""
     head = "".join(f'<th scope="col">{escape(c)}</th>' for c in columns)
     body = "".join(
-        "<tr>" + "".join(f'<th scope="row">{marked(c)}</th>' if k == 0 else f"<td>{marked(c)}</td>"
-                         for k, c in enumerate(row)) + "</tr>\n"
+        "<tr>"
+        + "".join(f'<th scope="row">{marked(c)}</th>' if k == 0 else f"<td>{marked(c)}</td>" for k, c in enumerate(row))
+        + "</tr>\n"
         for row in rows
-    )  # fmt: skip
+    )
     return (
         f'<div class="report-scroll" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}">'
         f'<table class="plain"><caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n'

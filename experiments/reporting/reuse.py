@@ -7,14 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.circuit import Circuit
-from experiments.evaluate import Evaluate
-from experiments.names import OUT, SHIPPED
-from experiments.provenance import say_versions
-from experiments.reading import UNREAD, why_unread
-from experiments.reporting.forms import FORMS, ROLES, misfit
-from experiments.results import weights_of
-from experiments.verdict import Verdict, default_lengths
+from experiments.commands.circuit import CircuitCommand
+from experiments.commands.evaluate import EvaluateCommand
+from experiments.commands.verdict import VerdictCommand, default_lengths
+from experiments.reporting.schema import FORMS, ROLES, misfit
+from experiments.support.names import OUT, SHIPPED
+from experiments.support.provenance import say_versions
+from experiments.support.reading import UNREAD, why_unread
+from experiments.support.results import weights_of
 from interp.models import read_json
 from interp.tasks.limits import shown
 from probes.findings import MARGINS
@@ -96,7 +96,7 @@ def _inside(run: Run, verb: str, data: dict) -> str:
     """What does not go together in a result of the right form; "" where everything does."""
     match verb:
         case "verdict":
-            if data["prompts"] != (usual := Verdict().prompts):
+            if data["prompts"] != (usual := VerdictCommand().prompts):
                 return f"it has {data['prompts']} prompts, not {usual}"
             lengths = [at["length"] for at in data["by_length"]]
             if [*map(_one, lengths)] != [*default_lengths(run)]:
@@ -110,7 +110,7 @@ def _inside(run: Run, verb: str, data: dict) -> str:
             if any(_one(e["length"]) not in map(_one, lengths) for e in data["evidence"]):
                 return "its evidence is of other lengths"
         case "evaluate":
-            usual = Evaluate(())
+            usual = EvaluateCommand(())
             if data["prompts"] != usual.prompts:
                 return f"it has {data['prompts']} prompts, not {usual.prompts}"
             lengths = [row["length"] for row in data["accuracy"]]
@@ -136,7 +136,7 @@ def _inside(run: Run, verb: str, data: dict) -> str:
 def _changed(verb: str, data: dict) -> str:
     """Options that are not the defaults: from the options kept with the result, or from its command."""
     if isinstance(data.get("options"), dict):
-        usual = {k: v for k, v in asdict(Circuit(data["run"])).items() if k not in (*HARMLESS, "seed")}
+        usual = {k: v for k, v in asdict(CircuitCommand(data["run"])).items() if k not in (*HARMLESS, "seed")}
         there = {k: tuple(v) if isinstance(v, list) else v for k, v in data["options"].items()}
         return ", ".join(f"--{k} {there[k]}" for k, v in usual.items() if k in there and there[k] != v)
     words = str(data["provenance"].get("command")).split()
@@ -160,7 +160,7 @@ def _found_again(run: Run, verb: str, data: dict) -> bool:
             from interp.circuits import circuit_from_json
 
             n, worth = next(iter(data["lengths"].items()))
-            options = Circuit(run.name, prompts=data["options"]["prompts"], seed=data["seed"])
+            options = CircuitCommand(run.name, prompts=data["options"]["prompts"], seed=data["seed"])
             length = (int(n), int(n)) if run.format.task == "addition" else int(n)
             again = at_length(run, circuit_from_json(data["circuit"]), options, length)
             return _close(again["margin_full"], worth["margin_full"]) and _close(again["values"], worth["values"])

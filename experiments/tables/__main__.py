@@ -1,8 +1,8 @@
 """Writes every table into its place: README.md, RECIPES.md, and those of the benchmarks and the figures."""
 
-from experiments.provenance import saying_versions
+from experiments.support.provenance import saying_versions
 from experiments.tables.places import PLACES, with_tables
-from interp.writing import write_whole
+from interp.support.writing import write_whole
 
 with saying_versions():
     for readme, tables in PLACES.items():

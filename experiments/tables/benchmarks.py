@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from experiments.reading import read_rows
+from experiments.support.reading import read_rows
 from experiments.tables.cells import markdown, yes
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -17,17 +17,39 @@ CORRUPTIONS = {"flip": "a bit flipped", "redraw": "another prompt"}
 
 def speed_table() -> str:
     """Every row of the benchmark, as Markdown, from `benchmarks/results/patching.json`."""
-    head = ("family", "layers x d", "tokens", "prompts", "site", "corrupted by", "ms a patch", "x TransformerLens",
-            "x hook loop", "x nnsight", "x fewer FLOPs", "of the bound", "difference")  # fmt: skip
+    head = (
+        "family",
+        "layers x d",
+        "tokens",
+        "prompts",
+        "site",
+        "corrupted by",
+        "ms a patch",
+        "x TransformerLens",
+        "x hook loop",
+        "x nnsight",
+        "x fewer FLOPs",
+        "of the bound",
+        "difference",
+    )
     rows = []
     for row in read_rows(BENCHMARK).values():
         case, ratio, flops = row["case"], row["ratio"], row["flops"]
         cells = (
-            case["family"], f"{case['n_layers']} x {case['d_model']}", row["tokens"], case["prompts"], case["site"],
-            CORRUPTIONS[case["corrupt"]], f"{row['ms_a_patch']['ours']:.3g}", f"{ratio['transformer_lens']:.1f}",
-            f"{ratio['hook loop']:.1f}", f"{ratio['nnsight']:.1f}" if "nnsight" in ratio else "",
-            f"{flops['times_fewer']:.1f}", f"{flops['of_lower_bound']:.2f}", f"{max(row['difference'].values()):.0e}",
-        )  # fmt: skip
+            case["family"],
+            f"{case['n_layers']} x {case['d_model']}",
+            row["tokens"],
+            case["prompts"],
+            case["site"],
+            CORRUPTIONS[case["corrupt"]],
+            f"{row['ms_a_patch']['ours']:.3g}",
+            f"{ratio['transformer_lens']:.1f}",
+            f"{ratio['hook loop']:.1f}",
+            f"{ratio['nnsight']:.1f}" if "nnsight" in ratio else "",
+            f"{flops['times_fewer']:.1f}",
+            f"{flops['of_lower_bound']:.2f}",
+            f"{max(row['difference'].values()):.0e}",
+        )
         rows.append(cells)
     return markdown(head, rows)
 
@@ -54,20 +76,30 @@ def edges_table() -> str:
     for row in read_rows(EDGES).values():
         case, ms = row["case"], row["ms_a_pair"]
         cells = (
-            case["family"], f"{case['n_layers']} x {case['d_model']}", row["tokens"], case["prompts"], row["edges"],
-            f"{ms['ours']:.3g}", f"{ms['transformer_lens']:.3g}", f"{row['ratio']:.1f}", f"{row['difference']:.0e}",
-        )  # fmt: skip
+            case["family"],
+            f"{case['n_layers']} x {case['d_model']}",
+            row["tokens"],
+            case["prompts"],
+            row["edges"],
+            f"{ms['ours']:.3g}",
+            f"{ms['transformer_lens']:.3g}",
+            f"{row['ratio']:.1f}",
+            f"{row['difference']:.0e}",
+        )
         rows.append(cells)
     return markdown(head, rows)
 
 
 def scaling_table(path: Path = SCALING) -> str:
     """What was measured on one device and what is estimated from it, from `benchmarks/results/scaling.json`."""
-    from experiments.benchmarks import showing
+    from experiments.benchmarks import tables as showing
 
     rows = read_rows(path)
-    estimates = {"the grid": showing.estimated_grid, "one model": showing.estimated_parallel,
-                 "one model on GPUs, from its size alone": showing.estimated_links}  # fmt: skip
+    estimates = {
+        "the grid": showing.estimated_grid,
+        "one model": showing.estimated_parallel,
+        "one model on GPUs, from its size alone": showing.estimated_links,
+    }
     found = f"Measured:\n\n{markdown(*showing.measured_steps(rows))}\n{showing.stage_words(rows)}\n"
     return found + "".join(f"\nEstimated, {what}:\n\n{markdown(*lay(rows))}" for what, lay in estimates.items())
 

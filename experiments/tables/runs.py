@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from experiments.names import SHIPPED, shipped_runs
-from experiments.reading import read_calibration, read_result
+from experiments.support.names import SHIPPED, shipped_runs
+from experiments.support.reading import read_calibration, read_result
 from experiments.tables.cells import interval, markdown, yes
 
 LENGTHS = (10, 20, 30, 40, 60)
@@ -31,10 +31,14 @@ def circuit_table() -> str:
         for n, worth in data["lengths"].items():
             share = data["circuit"]["share"]
             cells = (
-                name, f"{data['circuit']['size']} of {data['possible_edges']} ({share:.1%})", n,
-                interval(worth["values"], [worth["low"], worth["high"]]), f"{worth['accuracy']:.3f}",
-                f"{worth['accuracy_full']:.3f}", len(data["heads"]),
-            )  # fmt: skip
+                name,
+                f"{data['circuit']['size']} of {data['possible_edges']} ({share:.1%})",
+                n,
+                interval(worth["values"], [worth["low"], worth["high"]]),
+                f"{worth['accuracy']:.3f}",
+                f"{worth['accuracy_full']:.3f}",
+                len(data["heads"]),
+            )
             rows.append(cells)
     return markdown(head, rows)
 

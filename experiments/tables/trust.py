@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.provenance import say_versions
+from experiments.support.provenance import say_versions
 from experiments.tables.cells import markdown
 from interp.models import read_json
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.names import ZOO
-from experiments.reading import read_result
+from experiments.support.names import ZOO
+from experiments.support.reading import read_result
 from experiments.tables.cells import interval, markdown
 from interp.models.folder import read_record
 
@@ -35,10 +35,14 @@ def zoo_table(zoo: Path = ZOO) -> str:
     frame: Any = pd.read_parquet(path)
     frame = frame[frame["posed"] == frame["task"] + "-" + frame["format"]]
     verdicts = read_verdicts(zoo)
-    return "\n".join(
-        _zoo_task(frame[frame["task"] == task], lengths, verdicts)
-        for task, lengths in ZOO_LENGTHS.items() if task in set(frame["task"])
-    ) or "not built yet\n"  # fmt: skip
+    return (
+        "\n".join(
+            _zoo_task(frame[frame["task"] == task], lengths, verdicts)
+            for task, lengths in ZOO_LENGTHS.items()
+            if task in set(frame["task"])
+        )
+        or "not built yet\n"
+    )
 
 
 def addition_table(zoo: Path = ZOO) -> str:
@@ -84,7 +88,7 @@ def confirmatory_table(zoo: Path = ZOO) -> str:
 
 
 def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) -> str:
-    from interp.views.zoo.frames import FAMILIES, in_order
+    from experiments.drawing.zoo.frames import FAMILIES, in_order
 
     head = ["format", "family", "rehearsal", "learned", "labels"]
     head += [f"{metric} n={n}" for metric in ("step", "exact") for n in lengths] + ["verdict"]
@@ -102,8 +106,9 @@ def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) 
         for mode in (m for m in ("forced", "written") if m in set(config["mode"])):
             cells = [
                 _spread(kept[(kept["mode"] == mode) & (kept["metric"] == metric) & (kept["length"] == n)]["value"])
-                for metric in ("step", "exact") for n in lengths
-            ]  # fmt: skip
+                for metric in ("step", "exact")
+                for n in lengths
+            ]
             if not learned.any():
                 cells = [f"({cell})" if cell else "" for cell in cells]
             of = f"{int(learned.sum())} of {len(learned)}"
@@ -119,7 +124,7 @@ def _judged(entry: Mapping[str, Any]) -> str:
     """
     if entry["verdict"] is None:
         return ""
-    from interp.views.zoo.roles import judged_alone
+    from experiments.drawing.zoo.roles import judged_alone
 
     label, alone = entry["verdict"]["verdict"], entry["alone"]
     return f"{label} ({judged_alone(alone)})" if len(alone) > 1 else label

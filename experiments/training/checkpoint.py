@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from interp.models import read_json
-from interp.writing import whole_folder
+from interp.support.writing import whole_folder
 
 KEEP = 1
 

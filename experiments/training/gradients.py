@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
-from experiments.training.recipe import Part, Pretrained, Recipe
+from experiments.training.recipe import Pretrained, Recipe, TrainingPart
 from interp.tasks import Batch
 
 
@@ -20,8 +20,8 @@ def optimizer_of(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def take_step(
-    accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe, step: int, found: list[Part]
-) -> dict[str, float]:  # fmt: skip
+    accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe, step: int, found: list[TrainingPart]
+) -> dict[str, float]:
     """One whole optimiser step on its parts; the loss of each, in nats a predicted token."""
     losses = add_gradients(accelerator, model, recipe, step, found)
     accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
@@ -31,8 +31,8 @@ def take_step(
 
 
 def add_gradients(
-    accelerator: Accelerator, model: Any, recipe: Recipe, step: int, found: list[Part]
-) -> dict[str, float]:  # fmt: skip
+    accelerator: Accelerator, model: Any, recipe: Recipe, step: int, found: list[TrainingPart]
+) -> dict[str, float]:
     """Accumulates the gradients of one step's parts; the loss of each part, in nats a predicted token."""
     losses = {}
     for k, part in enumerate(found):
@@ -49,7 +49,7 @@ def predicted(batch: Batch) -> Tensor:
     return batch.predicted(forced=not batch.format.model_can_write_labels)
 
 
-def loss_of(model: Any, part: Part, recipe: Recipe, step: int, device: torch.device) -> Tensor:
+def loss_of(model: Any, part: TrainingPart, recipe: Recipe, step: int, device: torch.device) -> Tensor:
     """The mean cross-entropy of a part's predicted tokens, in nats."""
     batch = part.batch
     at = predicted(batch)

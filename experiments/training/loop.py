@@ -16,16 +16,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from experiments.progress import progress_bar
-from experiments.provenance import provenance_record, say_versions
+from experiments.support.progress import progress_bar
+from experiments.support.provenance import provenance_record, say_versions
 from experiments.training.checkpoint import load_checkpoint, save_checkpoint
 from experiments.training.gradients import optimizer_of, take_step
 from experiments.training.recipe import Recipe, parts
-from experiments.training.standing import accuracies_of, beginning, check_batches, outcome_of
+from experiments.training.state import accuracies_of, beginning, check_batches, outcome_of
 from interp.models import read_json, save_run
 from interp.models.folder import read_record
+from interp.support.writing import alone_in, naming, write_whole
 from interp.tasks import parse_format
-from interp.writing import alone_in, naming, write_whole
 
 CHECK_EVERY = 100
 SAVE_EVERY_SECONDS = 60
@@ -60,7 +60,7 @@ def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: floa
 
 def _train(
     recipe: Recipe, final: Path, work: Path, precision: str, save_every: float, until_done: ExitStack
-) -> Trained:  # fmt: skip
+) -> Trained:
     accelerator = Accelerator(mixed_precision=precision)
     model, tokenizer, vocabulary = beginning(recipe)
     checks = check_batches(recipe, vocabulary)
@@ -84,7 +84,7 @@ def _train(
     before, saving = state["seconds"], 0.0
     bar = progress_bar(
         total=recipe.steps, initial=state["step"], desc=recipe.name, unit="step", shown=accelerator.is_main_process
-    )  # fmt: skip
+    )
     step = state["step"]
     while step < min(recipe.steps, state["cooldown_from"] + recipe.cooldown):
         for group in optimizer.param_groups:
@@ -118,11 +118,15 @@ def _train(
     outcome = outcome_of(accelerator.unwrap_model(wrapped), checks["task"], state["accuracy"], step)
     if accelerator.is_main_process:
         record = {
-            "format": str(parse_format(recipe.format)), "vocabulary": vocabulary.to_json(),
-            "recipe": recipe.to_json(), "outcome": outcome, "precision": precision,
-            "processes": accelerator.num_processes, "training_seconds": round(state["seconds"], 1),
+            "format": str(parse_format(recipe.format)),
+            "vocabulary": vocabulary.to_json(),
+            "recipe": recipe.to_json(),
+            "outcome": outcome,
+            "precision": precision,
+            "processes": accelerator.num_processes,
+            "training_seconds": round(state["seconds"], 1),
             "provenance": provenance_record(device=str(accelerator.device)),
-        }  # fmt: skip
+        }
         trained = accelerator.unwrap_model(wrapped).cpu().float().eval()
         save_run(final, trained, tokenizer, record, {METRICS: metrics.read_bytes()})
         shutil.rmtree(work)

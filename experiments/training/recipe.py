@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from interp.models import ModelConfig
-from interp.tasks import Batch, Vocabulary, check_length, house_vocabulary, parse_format, sample, sequence_length
+from interp.tasks import Batch, Vocabulary, check_length, default_vocabulary, parse_format, sample, sequence_length
 
 POSITIONS = ("plain", "start", "jump")
 
@@ -78,7 +78,7 @@ class Recipe:
         for fmt, length in needs:
             if isinstance(self.model, Pretrained):
                 continue  # its tokenizer and its positions decide, when they are read
-            check_length(fmt, length, house_vocabulary())
+            check_length(fmt, length, default_vocabulary())
             if self.model.family == "absolute" and (need := sequence_length(fmt, length)) > self.model.n_ctx:
                 raise ValueError(f"length {length} of {fmt} takes {need} positions; n_ctx is {self.model.n_ctx}")
 
@@ -99,7 +99,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Part:
+class TrainingPart:
     """One of the batches of a step, and its weight in the loss."""
 
     name: str
@@ -107,7 +107,7 @@ class Part:
     weight: float
 
 
-def parts(recipe: Recipe, step: int, process: int = 0, vocabulary: Vocabulary | None = None) -> list[Part]:
+def parts(recipe: Recipe, step: int, process: int = 0, vocabulary: Vocabulary | None = None) -> list[TrainingPart]:
     """The data of one training step: a pure function of its arguments, so resuming needs no state.
 
     `vocabulary`: of the model that is trained; default the house's.
@@ -134,9 +134,9 @@ def parts(recipe: Recipe, step: int, process: int = 0, vocabulary: Vocabulary | 
     n: int | tuple[int, int] = length(recipe.longest, recipe.ramp)
     if fmt.task == "addition":
         n = (n, length(recipe.longest, recipe.ramp))
-    found = [Part("task", batch(recipe.format, n, 1 - recipe.rehearsal), 1 - recipe.rehearsal)]
+    found = [TrainingPart("task", batch(recipe.format, n, 1 - recipe.rehearsal), 1 - recipe.rehearsal)]
     if recipe.rehearsal:
         name = "recall-shuffled" if rng.random() < 0.5 else "recall-ordered"
         m = length(recipe.rehearsal_longest, recipe.rehearsal_ramp)
-        found.append(Part("rehearsal", batch(name, m, recipe.rehearsal), recipe.rehearsal))
+        found.append(TrainingPart("rehearsal", batch(name, m, recipe.rehearsal), recipe.rehearsal))
     return found

@@ -2,16 +2,7 @@
 
 from interp.circuits.ablation import Ablation
 from interp.circuits.circuit import Circuit
-from interp.circuits.describing import describe_heads
-from interp.circuits.descriptions import HeadDescriptions
-from interp.circuits.exact import exact_edge_scores
-from interp.circuits.graph import Edge, Graph, Places, named_places, places_around
-from interp.circuits.nodes import Node, NodeScores, node_scores
-from interp.circuits.reading import circuit_from_json
-from interp.circuits.readouts import LayerReadouts, MarginParts, attribute_margin, read_layers
-from interp.circuits.scoring import METHODS, EdgeScores, edge_scores
-from interp.circuits.selecting import acdc, greedy, random_circuit, top_n
-from interp.circuits.weighing import (
+from interp.circuits.evaluation import (
     Completeness,
     Curve,
     Faithfulness,
@@ -23,6 +14,15 @@ from interp.circuits.weighing import (
     minimality,
     overlap,
 )
+from interp.circuits.exact import exact_edge_scores
+from interp.circuits.graph import Edge, Graph, Places, named_places, places_around
+from interp.circuits.head_descriptions import HeadDescriptions
+from interp.circuits.heads import describe_heads
+from interp.circuits.logit_attribution import LayerReadouts, MarginParts, attribute_margin, read_layers
+from interp.circuits.nodes import Node, NodeScores, node_scores
+from interp.circuits.scoring import METHODS, EdgeScores, edge_scores
+from interp.circuits.selecting import acdc, greedy, random_circuit, top_n
+from interp.circuits.serialization import circuit_from_json
 
 __all__ = [
     "METHODS",

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.circuits.edge_forward import Passing
 from interp.circuits.graph import Prompts, tokens_of
-from interp.circuits.passing import Passing
-from interp.finite import require_finite
+from interp.support.finite import require_finite
 
 Kind = Literal["corrupted", "resample", "mean"]
 

@@ -126,9 +126,12 @@ class Circuit:
         raise ValueError(f"the circuit's places are {', '.join(self.graph.places)}; give Places for these prompts")
 
     def installed(
-        self, raw_model: PreTrainedModel | TransformerBridge, prompts: Prompts, ablation: Ablation | Prompts,
+        self,
+        raw_model: PreTrainedModel | TransformerBridge,
+        prompts: Prompts,
+        ablation: Ablation | Prompts,
         places: Places | None = None,
-    ) -> AbstractContextManager[PreTrainedModel]:  # fmt: skip
+    ) -> AbstractContextManager[PreTrainedModel]:
         """Inside the `with` block the raw model *is* the circuit; everything that runs it measures the circuit.
 
         Edges outside of it carry what `ablation` says (prompts alone are the corrupted twins, row by row). The model
@@ -179,16 +182,28 @@ class Circuit:
     def to_json(self) -> dict:
         """A plain dictionary, from which `circuit_from_json` makes the circuit again."""
         edges = [
-            {"writer": str(e.writer), "reader": str(e.reader), "place": e.place, "score": score,
-             "index": list(self.graph.index(e))}
+            {
+                "writer": str(e.writer),
+                "reader": str(e.reader),
+                "place": e.place,
+                "score": score,
+                "index": list(self.graph.index(e)),
+            }
             for e, score in self.edges()
-        ]  # fmt: skip
+        ]
         possible = ["".join("01"[x] for x in place) for place in self.graph.possible.flatten(1).int().tolist()]
         return {
-            "schema": SCHEMA, "size": len(self), "share": self.share, "edges": edges, "details": self.details,
-            "writers": [_node(w) for w in self.graph.writers], "readers": [_node(r) for r in self.graph.readers],
-            "places": list(self.graph.places), "shared": self.graph.shared, "possible": possible,
-        }  # fmt: skip
+            "schema": SCHEMA,
+            "size": len(self),
+            "share": self.share,
+            "edges": edges,
+            "details": self.details,
+            "writers": [_node(w) for w in self.graph.writers],
+            "readers": [_node(r) for r in self.graph.readers],
+            "places": list(self.graph.places),
+            "shared": self.graph.shared,
+            "possible": possible,
+        }
 
 
 def _node(node: Sender | Receiver) -> list:

@@ -22,10 +22,14 @@ Direction = Literal["denoise", "noise"]
 
 
 def exact_edge_scores(
-    raw_model: PreTrainedModel | TransformerBridge, clean: Batch, corrupted: Batch, metric: Metric,
-    direction: Direction = "denoise", places: Places | Literal["anywhere", "role"] = "anywhere",
+    raw_model: PreTrainedModel | TransformerBridge,
+    clean: Batch,
+    corrupted: Batch,
+    metric: Metric,
+    direction: Direction = "denoise",
+    places: Places | Literal["anywhere", "role"] = "anywhere",
     progress: Progress[tuple[int, int]] = iter,
-) -> EdgeScores:  # fmt: skip
+) -> EdgeScores:
     """The score of every edge by path patching: the edge alone is moved, and all that follows is computed anew.
 
     "denoise": how much the metric rises when the edge alone turns clean in the corrupted run; "noise": how much it
@@ -46,9 +50,13 @@ def exact_edge_scores(
         at = tuple((passing.places.index == place).nonzero().flatten().tolist())
         writers = graph.possible[place, reader].nonzero().flatten()
         effect = path_patch(
-            anatomy.raw, base, source, [replace(graph.writers[w], at=at) for w in writers.tolist()],
-            replace(graph.readers[reader], at=at), metric,
-        )  # fmt: skip
+            anatomy.raw,
+            base,
+            source,
+            [replace(graph.writers[w], at=at) for w in writers.tolist()],
+            replace(graph.readers[reader], at=at),
+            metric,
+        )
         change = effect.change.mean(dim=-1)
         values[place, reader, writers] = (change if direction == "denoise" else -change).to(values)
         ends = {"base": float(effect.base.mean()), "source": float(effect.source.mean())}

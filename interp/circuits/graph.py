@@ -152,9 +152,10 @@ class Graph:
     def index(self, edge: Edge) -> tuple[int, int, int]:
         """Where an edge stands in `possible`. Raises `ValueError`, with the names that there are, if it does not."""
         for what, name, names in (
-            ("writer", edge.writer, self.writers), ("reader", edge.reader, self.readers),
+            ("writer", edge.writer, self.writers),
+            ("reader", edge.reader, self.readers),
             ("place", edge.place, self.places),
-        ):  # fmt: skip
+        ):
             if name not in names:
                 raise ValueError(f"no {what} {str(name)!r} in this graph; there are {', '.join(map(str, names))}")
         found = tuple(self.numbers[name] for name in (edge.place, edge.reader, edge.writer))
@@ -199,9 +200,11 @@ def graph_of(anatomy: Anatomy, places: Places, read: Int[Tensor, " read"]) -> Gr
     for layer in range(n_layers):
         writers += [*(Sender("head", layer, h) for h in heads), Sender("mlp", layer)]
         readers += [
-            *(Receiver("q", layer, h) for h in heads), *(Receiver("k", layer, h) for h in kv_heads),
-            *(Receiver("v", layer, h) for h in kv_heads), Receiver("mlp", layer),
-        ]  # fmt: skip
+            *(Receiver("q", layer, h) for h in heads),
+            *(Receiver("k", layer, h) for h in kv_heads),
+            *(Receiver("v", layer, h) for h in kv_heads),
+            Receiver("mlp", layer),
+        ]
     readers.append(Receiver("logits"))
     before = torch.tensor([[_time(w) < _time(r, anatomy) for w in writers] for r in readers])
     if not len(read) or int(read.max()) >= places.n_pos:
@@ -214,9 +217,12 @@ def graph_of(anatomy: Anatomy, places: Places, read: Int[Tensor, " read"]) -> Gr
     )
     reaches = torch.where(at_the_end, looked[:, None], known[:, None])  # [place reader]
     return Graph(
-        tuple(writers), tuple(readers), places.names, before & reaches.unsqueeze(-1),
+        tuple(writers),
+        tuple(readers),
+        places.names,
+        before & reaches.unsqueeze(-1),
         anatomy.n_heads // anatomy.n_kv_heads,
-    )  # fmt: skip
+    )
 
 
 def _time(node: Sender | Receiver, anatomy: Anatomy | None = None) -> float:

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from interp.circuits.ablation import Ablation, Instead
+from interp.circuits.edge_forward import Passing
 from interp.circuits.graph import Places, Prompts, graph_of, tokens_of
-from interp.circuits.passing import Passing
 from interp.models.anatomy import anatomy_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @contextmanager
 def install(
     circuit: Circuit, raw: PreTrainedModel, prompts: Prompts, ablation: Ablation, where: Places
-) -> Iterator[PreTrainedModel]:  # fmt: skip
+) -> Iterator[PreTrainedModel]:
     """What `Circuit.installed` says, for a raw model and places that are settled."""
     if "forward" in raw.__dict__:
         raise ValueError("a circuit is already installed in this model; leave its `with` block first")
@@ -38,9 +38,11 @@ def install(
 
     @torch.no_grad()
     def forward(
-        input_ids: Tensor | None = None, use_cache: bool | None = None, logits_to_keep: int | Tensor = 0,
+        input_ids: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
         **others: Any,
-    ) -> CausalLMOutput:  # fmt: skip
+    ) -> CausalLMOutput:
         given = [name for name, value in others.items() if value is not None and name != "return_dict"]
         if input_ids is None or use_cache or given:
             what = "use_cache" if use_cache else ", ".join(given) or "no input_ids"

@@ -16,12 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from interp.circuits.edge_forward import Passing
 from interp.circuits.graph import Places, Prompts
-from interp.circuits.passing import Passing
 from interp.circuits.scoring import prepare
-from interp.finite import require_finite
+from interp.patching.editing import Edit, Place, Site, forward_with_edits, read_for_gradient
 from interp.patching.metrics import Metric
-from interp.patching.stepwise import Edit, Place, Site, read_for_gradient, walk
+from interp.support.finite import require_finite
 
 if TYPE_CHECKING:
     import pandas
@@ -74,16 +74,22 @@ class NodeScores:
         """One row a node: site, layer, head, place, score, magnitude."""
         import pandas
 
-        data = pandas.DataFrame([(n.site, n.layer, n.head, n.place) for n in self.nodes],
-                                columns=["site", "layer", "head", "place"])  # fmt: skip
+        data = pandas.DataFrame(
+            [(n.site, n.layer, n.head, n.place) for n in self.nodes], columns=["site", "layer", "head", "place"]
+        )
         magnitude = [None] * len(self.nodes) if self.magnitude is None else self.magnitude.tolist()
         return data.assign(score=self.values.tolist(), magnitude=magnitude)
 
 
 def node_scores(
-    raw_model: PreTrainedModel | TransformerBridge, clean: Prompts, corrupted: Prompts, metric: Metric,
-    saturation: bool = True, cancellation: bool = True, places: Places | Literal["anywhere", "role"] = "anywhere",
-) -> NodeScores:  # fmt: skip
+    raw_model: PreTrainedModel | TransformerBridge,
+    clean: Prompts,
+    corrupted: Prompts,
+    metric: Metric,
+    saturation: bool = True,
+    cancellation: bool = True,
+    places: Places | Literal["anywhere", "role"] = "anywhere",
+) -> NodeScores:
     """AtP* of every node, with gradients of the corrupted run. Both off: plain attribution patching.
 
     `saturation`: q and k by the pattern that they would make, `cancellation`: see `NodeScores.magnitude` (a backward
@@ -106,8 +112,10 @@ def node_scores(
             sizes.append(torch.stack(found).sum(dim=0) / (n_layers - 1))
     nodes = tuple(
         Node(site, layer, head, place)
-        for site, layer, heads in _sites(passing) for place in passing.places.names for head in heads
-    )  # fmt: skip
+        for site, layer, heads in _sites(passing)
+        for place in passing.places.names
+        for head in heads
+    )
     magnitude = require_finite(torch.cat(sizes, dim=1), "the size of a node").mean(dim=1) if cancellation else None
     values = require_finite(torch.cat(signed, dim=1), "the score of a node").mean(dim=1)
     return NodeScores(nodes, values, magnitude, metric.name)
@@ -140,7 +148,7 @@ def _forward(passing: Passing, resid: Tensor, dropped: int | None) -> tuple[Tens
     if dropped is not None:
         edits = {(site, dropped): lambda x, _: x.detach() for site in _ADDED}
     keep: list[Place] = [(site, i) for i in range(len(passing.anatomy.blocks)) for site in (*NODE_SITES, "pattern")]
-    return walk(passing.anatomy, resid, edits=edits, keep=keep)
+    return forward_with_edits(passing.anatomy, resid, edits=edits, keep=keep)
 
 
 def _gradients(passing: Passing, own: Values, metric: Metric, rows: Tensor, dropped: int | None) -> Values:
@@ -157,7 +165,7 @@ def _gradients(passing: Passing, own: Values, metric: Metric, rows: Tensor, drop
 @torch.no_grad()
 def _scores(
     passing: Passing, own: Values, other: Values, gradients: Values, saturation: bool
-) -> Float[Tensor, "node row"]:  # fmt: skip
+) -> Float[Tensor, "node row"]:
     """Scores of all nodes for each prompt, in the order of `_sites`, then places, then heads."""
     a, index = passing.anatomy, passing.places.index.to(own[_START].device)
     inside = torch.stack([index == place for place in range(len(passing.places.names))]).to(a.dtype)  # [place pos]
@@ -175,9 +183,15 @@ def _scores(
 
 
 def _through_softmax(
-    passing: Passing, own: Values, other: Values, gradients: Values, site: str, layer: int, inside: Tensor,
+    passing: Passing,
+    own: Values,
+    other: Values,
+    gradients: Values,
+    site: str,
+    layer: int,
+    inside: Tensor,
     positions: Tensor,
-) -> Float[Tensor, "place head row"]:  # fmt: skip
+) -> Float[Tensor, "place head row"]:
     """How the pattern itself would change, times its gradient."""
     a, block = passing.anatomy, passing.anatomy.blocks[layer]
     pattern, pull = own["pattern", layer], gradients["pattern", layer]

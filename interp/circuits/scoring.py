@@ -16,15 +16,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from interp.circuits.edge_forward import Passing
 from interp.circuits.graph import Edge, Graph, Places, Prompts, graph_of, places_of, tokens_of
-from interp.circuits.passing import Passing
-from interp.circuits.pulling import Move, Pull
-from interp.finite import require_finite
+from interp.circuits.reader_gradients import Move, Pull
 from interp.models.anatomy import anatomy_of
 from interp.models.bridge import raw_of
+from interp.patching.editing import measure
 from interp.patching.metrics import Metric
 from interp.patching.nodes import Sender
-from interp.patching.stepwise import measure
+from interp.support.finite import require_finite
 from interp.tasks import Batch
 
 if TYPE_CHECKING:
@@ -87,10 +87,15 @@ class EdgeScores:
 
 
 def edge_scores(
-    raw_model: PreTrainedModel | TransformerBridge, clean: Prompts, corrupted: Prompts, metric: Metric,
-    method: Method = "eap-ig-inputs", n: int = 32, places: Places | Literal["anywhere", "role"] = "anywhere",
+    raw_model: PreTrainedModel | TransformerBridge,
+    clean: Prompts,
+    corrupted: Prompts,
+    metric: Metric,
+    method: Method = "eap-ig-inputs",
+    n: int = 32,
+    places: Places | Literal["anywhere", "role"] = "anywhere",
     progress: Progress[Tensor] = iter,
-) -> EdgeScores:  # fmt: skip
+) -> EdgeScores:
     """The score of every edge, of a batch of prompts at once. Key-value heads may be shared.
 
     - "eap": gradients of the corrupted run (TransformerLens's `attribution_patch`); "eap-clean": of the clean run.
@@ -139,9 +144,12 @@ def edge_scores(
 
 
 def prepare(
-    raw_model: PreTrainedModel | TransformerBridge, clean: Prompts, corrupted: Prompts, metric: Metric,
+    raw_model: PreTrainedModel | TransformerBridge,
+    clean: Prompts,
+    corrupted: Prompts,
+    metric: Metric,
     places: Places | Literal["anywhere", "role"],
-) -> tuple[Passing, tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]]:  # fmt: skip
+) -> tuple[Passing, tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]]:
     """The model with its graph, and the tokens of both sides. Raises `ValueError` for prompts of two layouts."""
     anatomy = anatomy_of(raw_of(raw_model))
     tokens = tokens_of(clean), tokens_of(corrupted)

@@ -10,15 +10,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from interp.budget import numbers
 from interp.circuits.ablation import Ablation, ablation_of
 from interp.circuits.circuit import Circuit
+from interp.circuits.edge_forward import SHARE
 from interp.circuits.graph import Graph, Places, Prompts
-from interp.circuits.passing import SHARE
 from interp.circuits.scoring import EdgeScores, Progress, prepare
+from interp.patching.editing import measure
 from interp.patching.metrics import Metric
 from interp.patching.nodes import Receiver
-from interp.patching.stepwise import measure
+from interp.support.budget import numbers
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -69,10 +69,15 @@ def random_circuit(graph: Graph, n: int, seed: int) -> Circuit:
 
 @torch.no_grad()
 def acdc(
-    raw_model: PreTrainedModel | TransformerBridge, clean: Prompts, ablation: Ablation | Prompts, metric: Metric,
-    threshold: float, start: Circuit | EdgeScores, places: Places | None = None,
+    raw_model: PreTrainedModel | TransformerBridge,
+    clean: Prompts,
+    ablation: Ablation | Prompts,
+    metric: Metric,
+    threshold: float,
+    start: Circuit | EdgeScores,
+    places: Places | None = None,
     progress: Progress[tuple[int, int, int]] = iter,
-) -> Circuit:  # fmt: skip
+) -> Circuit:
     """Cuts edges one by one, from the logits up, whose loss the metric hardly feels (Conmy et al. 2304.14997).
 
     An edge goes when without it the mean absolute distance of the metric from the full model's rises by less than

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from interp.finite import difference_of_finite
+from interp.support.finite import difference_of_finite
 
 SUPPORTED = ("bloom", "bloom_key_sink", "gpt_neox", "gpt2", "llama", "native")
 # Largest difference of the self-test from the raw logits, relative to their spread.
@@ -119,9 +119,12 @@ class Anatomy:
         return mask + (self.slopes.unsqueeze(1) * src).to(self.dtype).unsqueeze(1)
 
     def sink(
-        self, block: Block, q: Float[Tensor, "... dest head d_head"], dest: Int[Tensor, "... dest"],
+        self,
+        block: Block,
+        q: Float[Tensor, "... dest head d_head"],
+        dest: Int[Tensor, "... dest"],
         heads: slice = slice(None),
-    ) -> Float[Tensor, "... head dest 1"] | None:  # fmt: skip
+    ) -> Float[Tensor, "... head dest 1"] | None:
         """The logit of a block's key sink, from q after rotation (of `heads` alone); None where there is no sink."""
         if block.sink_key is None:
             return None
@@ -140,9 +143,13 @@ class Anatomy:
         return x if self.n_kv_heads == self.n_heads else x.repeat_interleave(self.n_heads // self.n_kv_heads, dim=-2)
 
     def pattern(
-        self, block: Block, q: Float[Tensor, "... dest head d_head"], k: Float[Tensor, "... src kv_head d_head"],
-        dest: Int[Tensor, " dest"], src: Int[Tensor, " src"],
-    ) -> Float[Tensor, "... head dest src"]:  # fmt: skip
+        self,
+        block: Block,
+        q: Float[Tensor, "... dest head d_head"],
+        k: Float[Tensor, "... src kv_head d_head"],
+        dest: Int[Tensor, " dest"],
+        src: Int[Tensor, " src"],
+    ) -> Float[Tensor, "... head dest src"]:
         """Attention from q and k before rotation."""
         q, k = self.rotate(q, dest), self.expand_heads(self.rotate(k, src))
         scores = torch.einsum("...dhe,...she->...hds", q, k) * self.scale
@@ -252,18 +259,32 @@ def _bloom(raw: Any) -> Anatomy:
     act = _tanh_gelu(raw, body.h[0].mlp.gelu_impl)
     blocks = tuple(
         Block(
-            b, b.input_layernorm, b.post_attention_layernorm, (b.self_attention.query_key_value,),
-            _interleaved(config.n_head, d_head), b.self_attention.dense,
+            b,
+            b.input_layernorm,
+            b.post_attention_layernorm,
+            (b.self_attention.query_key_value,),
+            _interleaved(config.n_head, d_head),
+            b.self_attention.dense,
             lambda x, mlp=b.mlp: act(mlp.dense_h_to_4h(x)),
-            b.mlp.dense_4h_to_h, False, sink_key=getattr(b.self_attention, "sink_key", None),
+            b.mlp.dense_4h_to_h,
+            False,
+            sink_key=getattr(b.self_attention, "sink_key", None),
         )
         for b in body.h
-    )  # fmt: skip
+    )
     return Anatomy(
-        raw, blocks, config.n_head, config.n_head, d_head, d_head**-0.5,
-        _get_alibi_slopes(config.n_head, raw.device), None, torch.float32, body.ln_f,
+        raw,
+        blocks,
+        config.n_head,
+        config.n_head,
+        d_head,
+        d_head**-0.5,
+        _get_alibi_slopes(config.n_head, raw.device),
+        None,
+        torch.float32,
+        body.ln_f,
         lambda tokens: body.word_embeddings_layernorm(body.word_embeddings(tokens)),
-    )  # fmt: skip
+    )
 
 
 def _gpt_neox(raw: Any) -> Anatomy:
@@ -271,16 +292,31 @@ def _gpt_neox(raw: Any) -> Anatomy:
     d_head = config.hidden_size // config.num_attention_heads
     blocks = tuple(
         Block(
-            b, b.input_layernorm, b.post_attention_layernorm, (b.attention.query_key_value,),
-            _interleaved(config.num_attention_heads, d_head), b.attention.dense,
-            lambda x, mlp=b.mlp: mlp.act(mlp.dense_h_to_4h(x)), b.mlp.dense_4h_to_h, config.use_parallel_residual,
+            b,
+            b.input_layernorm,
+            b.post_attention_layernorm,
+            (b.attention.query_key_value,),
+            _interleaved(config.num_attention_heads, d_head),
+            b.attention.dense,
+            lambda x, mlp=b.mlp: mlp.act(mlp.dense_h_to_4h(x)),
+            b.mlp.dense_4h_to_h,
+            config.use_parallel_residual,
         )
         for b in body.layers
-    )  # fmt: skip
+    )
     return Anatomy(
-        raw, blocks, config.num_attention_heads, config.num_attention_heads, d_head, d_head**-0.5, None,
-        _rotation(raw, body.rotary_emb), torch.float32, body.final_layer_norm, body.embed_in,
-    )  # fmt: skip
+        raw,
+        blocks,
+        config.num_attention_heads,
+        config.num_attention_heads,
+        d_head,
+        d_head**-0.5,
+        None,
+        _rotation(raw, body.rotary_emb),
+        torch.float32,
+        body.final_layer_norm,
+        body.embed_in,
+    )
 
 
 def _gpt2(raw: Any) -> Anatomy:
@@ -298,11 +334,18 @@ def _gpt2(raw: Any) -> Anatomy:
     act = _tanh_gelu(raw, own) if config.activation_function in ("gelu_new", "gelu_pytorch_tanh") else own
     blocks = tuple(
         Block(
-            b, b.ln_1, b.ln_2, (b.attn.c_attn,), split, b.attn.c_proj,
-            lambda x, mlp=b.mlp: act(mlp.c_fc(x)), b.mlp.c_proj, False,
+            b,
+            b.ln_1,
+            b.ln_2,
+            (b.attn.c_attn,),
+            split,
+            b.attn.c_proj,
+            lambda x, mlp=b.mlp: act(mlp.c_fc(x)),
+            b.mlp.c_proj,
+            False,
         )
         for b in body.h
-    )  # fmt: skip
+    )
 
     def start(tokens: Tensor) -> Tensor:
         return body.wte(tokens) + body.wpe(torch.arange(tokens.shape[1], device=tokens.device))
@@ -320,16 +363,31 @@ def _llama(raw: Any) -> Anatomy:
 
     blocks = tuple(
         Block(
-            b, b.input_layernorm, b.post_attention_layernorm,
-            (b.self_attn.q_proj, b.self_attn.k_proj, b.self_attn.v_proj), split, b.self_attn.o_proj,
-            lambda x, mlp=b.mlp: mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x), b.mlp.down_proj, False,
+            b,
+            b.input_layernorm,
+            b.post_attention_layernorm,
+            (b.self_attn.q_proj, b.self_attn.k_proj, b.self_attn.v_proj),
+            split,
+            b.self_attn.o_proj,
+            lambda x, mlp=b.mlp: mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x),
+            b.mlp.down_proj,
+            False,
         )
         for b in body.layers
-    )  # fmt: skip
+    )
     return Anatomy(
-        raw, blocks, n_heads, n_kv, d_head, d_head**-0.5, None, _rotation(raw, body.rotary_emb), torch.float32,
-        body.norm, body.embed_tokens,
-    )  # fmt: skip
+        raw,
+        blocks,
+        n_heads,
+        n_kv,
+        d_head,
+        d_head**-0.5,
+        None,
+        _rotation(raw, body.rotary_emb),
+        torch.float32,
+        body.norm,
+        body.embed_tokens,
+    )
 
 
 def _native(raw: Any) -> Anatomy:
@@ -346,18 +404,26 @@ def _native(raw: Any) -> Anatomy:
             none.weight = nn.Parameter(torch.zeros(none.weight.shape, dtype=raw.dtype, device=raw.device))
             return Block(b, b.ln1, nn.Identity(), qkv, split, b.attn.o, lambda x: x[..., :1], none, False, False)
         mlp = b.mlp
-        return Block(
-            b, b.ln1, b.ln2, qkv, split, b.attn.o, lambda x: mlp.act(mlp.fc_in(x)), mlp.fc_out, False
-        )  # fmt: skip
+        return Block(b, b.ln1, b.ln2, qkv, split, b.attn.o, lambda x: mlp.act(mlp.fc_in(x)), mlp.fc_out, False)
 
     def start(tokens: Tensor) -> Tensor:
         return body.tok_embed(tokens) + body.pos(torch.arange(tokens.shape[1], device=tokens.device))
 
     attention = body.layers[0].attn
     return Anatomy(
-        raw, tuple(map(block, body.layers)), n_heads, n_kv, d_head, 1 / attention.scale, None, None, None,
-        body.ln_out, start, attention.causal,
-    )  # fmt: skip
+        raw,
+        tuple(map(block, body.layers)),
+        n_heads,
+        n_kv,
+        d_head,
+        1 / attention.scale,
+        None,
+        None,
+        None,
+        body.ln_out,
+        start,
+        attention.causal,
+    )
 
 
 def _tanh_gelu(raw: PreTrainedModel, own: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

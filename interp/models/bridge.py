@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from transformers import PreTrainedModel
 
-from interp.finite import difference_of_finite
 from interp.models.native import NativeRaw, native_of
 from interp.models.sink import MODEL_TYPE as KEY_SINK
+from interp.support.finite import difference_of_finite
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from interp.models.sink import SinkBloomConfig, SinkBloomForCausalLM
-from interp.sizes import USUAL, Size, kind_of
+from interp.support.sizes import USUAL, Size, kind_of
 
 # Those that TransformerLens can serve, and BLOOM with key sinks, which it does not know.
 BRIDGED = ("alibi", "rotary", "none", "absolute")
@@ -95,9 +95,7 @@ def build_model(config: ModelConfig, vocab_size: int, seed: int) -> PreTrainedMo
             case "absolute":
                 shape = {"n_embd": config.d_model, "n_layer": config.n_layers, "n_head": config.n_heads}
                 no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-                return GPT2LMHeadModel(
-                    GPT2Config(n_positions=config.n_ctx, **shape, **no_dropout, **common)
-                )
+                return GPT2LMHeadModel(GPT2Config(n_positions=config.n_ctx, **shape, **no_dropout, **common))
             case _:
                 # Sequential blocks, as in the other families, so that a residual between attention and
                 # MLP (resid_mid) exists.

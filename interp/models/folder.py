@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from interp.models.checking import Held, check_config, check_folder, check_sizes, headers, read_json
 from interp.models.hub import folder_of
+from interp.support.writing import whole_folder
 from interp.tasks.limits import MOST_POSITIONS, shown
-from interp.writing import whole_folder
 
 RECORD = "run.json"
 RECORD_VERSION = 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from interp.models.checking import CONFIG, TEXTS, check_config, check_folder
-from interp.writing import is_full
+from interp.support.writing import is_full
 
 # Shards and their index are called so by `save_pretrained`; pickles and code are never fetched.
 WEIGHTS = "model*.safetensors"

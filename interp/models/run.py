@@ -71,9 +71,7 @@ class Run:
         """Raises `ValueError` when prompts of this length have more positions than the model."""
         limit = self.max_positions
         if limit is not None and (need := sequence_length(self.format, length)) > limit:
-            raise ValueError(
-                f"length {length} of {self.format} takes {need} positions; {self.name} has {limit}"
-            )
+            raise ValueError(f"length {length} of {self.format} takes {need} positions; {self.name} has {limit}")
 
     def sample(self, batch_size: int, length: int | tuple[int, int], seed: int) -> Batch:
         """Random prompts in this run's format and tokens.
@@ -94,7 +92,7 @@ def run_in_memory(name: str, raw: PreTrainedModel, fmt: str | Format, vocabulary
 
 def load_run(
     source: str | Path, fmt: str | Format | None = None, name: str | None = None, longest: int = LONGEST
-) -> Run:  # fmt: skip
+) -> Run:
     """A run from a folder that `save_pretrained` wrote, or from a hub name such as "bigscience/bloomz-560m".
 
     Where there is no `run.json`, `fmt` must say which task to pose, and its symbols are mapped to single

@@ -26,9 +26,7 @@ class SinkBloomConfig(BloomConfig):
     model_type = MODEL_TYPE
 
 
-def sink_bias(
-    alibi: Float[Tensor, "row 1 src"], first: int, n_dest: int
-) -> Float[Tensor, "row dest 1"]:  # fmt: skip
+def sink_bias(alibi: Float[Tensor, "row 1 src"], first: int, n_dest: int) -> Float[Tensor, "row dest 1"]:
     """What is added to the sink's logit, for queries at positions from `first` on: no penalty for distance.
 
     BLOOM adds slope x key position, which is ALiBi's -slope x distance plus the same number for every key of a query,
@@ -49,9 +47,14 @@ class KeySinkAttention(BloomAttention):
         self.sink_key = nn.Parameter(torch.zeros(self.num_heads, self.head_dim))
 
     def forward(
-        self, hidden_states: Tensor, residual: Tensor, alibi: Tensor, attention_mask: Tensor | None,
-        layer_past: Any = None, **kwargs: Any,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        self,
+        hidden_states: Tensor,
+        residual: Tensor,
+        alibi: Tensor,
+        attention_mask: Tensor | None,
+        layer_past: Any = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor]:
         """The residual after attention, and the pattern `[batch head dest src]`."""
         q, k, v = self._reshape(self.query_key_value(hidden_states))  # [batch head pos d_head]
         first = 0

@@ -2,7 +2,7 @@
 
 from interp.patching.cells import SITES, Joint
 from interp.patching.effect import Checks, Cost, PatchEffect
-from interp.patching.grafts import Graft, transplant
+from interp.patching.interchanges import Interchange, interchange
 from interp.patching.knockouts import Knockout, groups, knock_out, knock_out_for, pairwise, single
 from interp.patching.metrics import Metric, accuracy, kl, lead, logit_diff, margin, probability
 from interp.patching.nodes import Receiver, Sender
@@ -13,7 +13,7 @@ __all__ = [
     "SITES",
     "Checks",
     "Cost",
-    "Graft",
+    "Interchange",
     "Joint",
     "Knockout",
     "Metric",
@@ -23,6 +23,7 @@ __all__ = [
     "Sweep",
     "accuracy",
     "groups",
+    "interchange",
     "kl",
     "knock_out",
     "knock_out_for",
@@ -35,5 +36,4 @@ __all__ = [
     "plan",
     "probability",
     "single",
-    "transplant",
 ]

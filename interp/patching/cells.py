@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy
-from interp.patching.stepwise import positions_at, words_of
+from interp.patching.editing import positions_at, words_of
 from interp.tasks import Batch, Role
 
 RESID_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
@@ -50,9 +50,12 @@ def places_of(batch: Batch, positions: Place | Iterable[Place] | None) -> list[t
     if positions is None:
         return [(_named(batch, (p,)), (p,)) for p in range(batch.n_pos)]
     if isinstance(positions, Role | int | Joint) or (
-        isinstance(positions, tuple) and len(positions) == 2 and isinstance(positions[0], Role)
-        and isinstance(positions[1], int) and not isinstance(positions[1], Role)
-    ):  # fmt: skip
+        isinstance(positions, tuple)
+        and len(positions) == 2
+        and isinstance(positions[0], Role)
+        and isinstance(positions[1], int)
+        and not isinstance(positions[1], Role)
+    ):
         positions = [positions]  # type: ignore[list-item]
     found: list[tuple[str, tuple[int, ...]]] = []
     for place in positions:  # type: ignore[union-attr]

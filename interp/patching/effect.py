@@ -123,9 +123,13 @@ class PatchEffect:
         names = list(product(*(self.labels[a] for a in self.axes)))
         index = pandas.DataFrame(names, columns=list(self.axes))
         return PatchingResult(
-            values=self.values, axis_names=list(self.axes), index_df=index, metric_names=[self.metric],
-            reduced=False, baseline=self.base,
-        )  # fmt: skip
+            values=self.values,
+            axis_names=list(self.axes),
+            index_df=index,
+            metric_names=[self.metric],
+            reduced=False,
+            baseline=self.base,
+        )
 
     def summary(self) -> dict:
         """Checks, cost and the mean metrics, as plain data."""

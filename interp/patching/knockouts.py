@@ -18,23 +18,23 @@ from jaxtyping import Bool
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from interp.finite import require_finite
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.bridge import raw_of
-from interp.patching.effect import PatchEffect
-from interp.patching.metrics import Metric
-from interp.patching.stepwise import (
+from interp.patching.editing import (
     At,
     Edit,
     Place,
     Site,
     chunks,
     difference_from_raw,
+    forward_with_edits,
     measure,
     positions_at,
-    walk,
     words_of,
 )
+from interp.patching.effect import PatchEffect
+from interp.patching.metrics import Metric
+from interp.support.finite import require_finite
 from interp.tasks import Batch
 
 Mode = Literal["renormalise", "null", "mean"]
@@ -86,9 +86,12 @@ Entry = Knockout | tuple[Knockout, ...]
 
 
 def knock_out(
-    raw_model: PreTrainedModel, batch: Batch, knockouts: Entry | list[Entry] | Mapping[str, Entry],
-    metric: Metric, freeze_later: bool = False,
-) -> PatchEffect:  # fmt: skip
+    raw_model: PreTrainedModel,
+    batch: Batch,
+    knockouts: Entry | list[Entry] | Mapping[str, Entry],
+    metric: Metric,
+    freeze_later: bool = False,
+) -> PatchEffect:
     """The metric of each prompt under each knockout. A tuple of knockouts is one entry: they act in one run.
 
     The only axis is "knockout", named by the mapping's keys or by the knockouts themselves. An ablation has
@@ -109,9 +112,12 @@ def knock_out(
 
 @torch.no_grad()
 def knock_out_for(
-    raw_model: PreTrainedModel, batch: Batch, knockouts: Entry | list[Entry] | Mapping[str, Entry],
-    metrics: Sequence[Metric], freeze_later: bool = False,
-) -> list[PatchEffect]:  # fmt: skip
+    raw_model: PreTrainedModel,
+    batch: Batch,
+    knockouts: Entry | list[Entry] | Mapping[str, Entry],
+    metrics: Sequence[Metric],
+    freeze_later: bool = False,
+) -> list[PatchEffect]:
     """As `knock_out`, for several metrics of the same runs, in their order."""
     anatomy = anatomy_of(raw_of(raw_model))
     entries = _named(knockouts)
@@ -131,7 +137,7 @@ def knock_out_for(
         chunks(anatomy, batch, metric, copies=1).__next__()  # its errors, for every metric
     for rows in chunks(anatomy, batch, widest, copies=4 + (n_layers if freeze_later else 0)):
         tokens = batch.tokens[rows].to(anatomy.device)
-        final, intact = walk(anatomy, anatomy.embed(tokens), keep=keep)
+        final, intact = forward_with_edits(anatomy, anatomy.embed(tokens), keep=keep)
         if not base[0]:
             raw_difference = difference_from_raw(anatomy, tokens, final, widest)
         cells: list[list[Tensor]] = [[] for _ in metrics]
@@ -141,7 +147,7 @@ def knock_out_for(
             masks = masks_of(anatomy, batch, entry)
             start = min(layer for by_layer in masks.values() for layer in by_layer)
             edits = _edits(anatomy, masks, means.get(_mean_by(entry) or "", {}), intact, start)
-            cut, _ = walk(anatomy, intact["resid_pre", start], start, edits=edits)
+            cut, _ = forward_with_edits(anatomy, intact["resid_pre", start], start, edits=edits)
             for cell, metric in zip(cells, metrics, strict=True):
                 cell.append(measure(anatomy, cut, metric, rows))
         for found, cell in zip(values, cells, strict=True):
@@ -152,10 +158,17 @@ def knock_out_for(
         intact_values = torch.cat(before)
         effects.append(
             PatchEffect(
-                "attention edges", metric.name, "knockout", ("knockout",), {"knockout": tuple(entries)},
-                torch.cat(after, dim=-1), intact_values, intact_values, details=details,
+                "attention edges",
+                metric.name,
+                "knockout",
+                ("knockout",),
+                {"knockout": tuple(entries)},
+                torch.cat(after, dim=-1),
+                intact_values,
+                intact_values,
+                details=details,
             )
-        )  # fmt: skip
+        )
     return effects
 
 
@@ -171,9 +184,7 @@ def pairwise(raw_model: PreTrainedModel, knockout: Knockout) -> dict[str, Entry]
     return groups(raw_model, knockout, {"+".join(f"L{i}H{j}" for i, j in pair): pair for pair in pairs})
 
 
-def groups(
-    raw_model: PreTrainedModel, knockout: Knockout, heads: Mapping[str, Collection[Head]]
-) -> dict[str, Entry]:  # fmt: skip
+def groups(raw_model: PreTrainedModel, knockout: Knockout, heads: Mapping[str, Collection[Head]]) -> dict[str, Entry]:
     """The knockout in each named set of heads at once. Raises `ValueError` for a head that the model lacks."""
     entries: dict[str, Entry] = {name: replace(knockout, heads=tuple(some)) for name, some in heads.items()}
     for entry in entries.values():
@@ -257,7 +268,7 @@ def _value_means(anatomy: Anatomy, batch: Batch, metric: Metric, by: set[str | N
     places: list[Place] = [("v", layer) for layer in range(len(anatomy.blocks))]
     total: dict[int, Tensor] = {}
     for rows in chunks(anatomy, batch, metric, copies=4):
-        _, kept = walk(anatomy, anatomy.embed(batch.tokens[rows].to(anatomy.device)), keep=places)
+        _, kept = forward_with_edits(anatomy, anatomy.embed(batch.tokens[rows].to(anatomy.device)), keep=places)
         for (_, layer), v in kept.items():
             require_finite(v, f"a value of layer {layer}", rows, axis=0)  # the mean would hand it to all prompts
             total[layer] = total.get(layer, 0) + v.double().sum(dim=0)
@@ -276,7 +287,7 @@ def _value_means(anatomy: Anatomy, batch: Batch, metric: Metric, by: set[str | N
 
 def _edits(
     anatomy: Anatomy, masks: Masks, means: Mapping[int, Tensor], intact: Mapping[Place, Tensor], start: int
-) -> dict[Place, Edit]:  # fmt: skip
+) -> dict[Place, Edit]:
     """The functions that carry out an entry; scores that `intact` holds replace those of layers from `start` on."""
     edits: dict[Place, Edit] = {}
     for layer in range(start, len(anatomy.blocks)):

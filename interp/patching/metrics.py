@@ -35,9 +35,7 @@ class Metric:
             raise ValueError(f"a metric reads one or more positions in rising order; got {p.tolist()}")
 
 
-def logit_diff(
-    batch: Batch, step: int | None = None, against: Batch | None = None, role: Role = Role.OUTPUT
-) -> Metric:
+def logit_diff(batch: Batch, step: int | None = None, against: Batch | None = None, role: Role = Role.OUTPUT) -> Metric:
     """logit(answer) - logit(other answer) at a step; without one, the mean over all steps of the role.
 
     Answers are those of `batch`; the other one is that of `against` at the same place, or for two-valued
@@ -82,16 +80,21 @@ def lead(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT) -> Met
 
 
 def margin(
-    batch: Batch, steps: Int[Tensor, " batch"], answers: Int[Tensor, " batch"], others: Int[Tensor, " batch"],
+    batch: Batch,
+    steps: Int[Tensor, " batch"],
+    answers: Int[Tensor, " batch"],
+    others: Int[Tensor, " batch"],
     role: Role = Role.OUTPUT,
-) -> Metric:  # fmt: skip
+) -> Metric:
     """logit(answer) - logit(other) at each prompt's own step, for token ids given by prompt.
 
     Raises `ValueError` unless there is one step, answer and other answer for each prompt, and the two differ.
     """
     if not steps.shape == answers.shape == others.shape == (len(batch),):
-        raise ValueError(f"steps, answers and others must each be [batch]={len(batch)}; got {tuple(steps.shape)}, "
-                         f"{tuple(answers.shape)}, {tuple(others.shape)}")
+        raise ValueError(
+            f"steps, answers and others must each be [batch]={len(batch)}; got {tuple(steps.shape)}, "
+            f"{tuple(answers.shape)}, {tuple(others.shape)}"
+        )
     if (answers == others).any():
         raise ValueError(f"prompt {int((answers == others).nonzero()[0])} has the same answer twice: no margin")
     where = torch.stack([batch.at(role, s)[0] for s in steps.tolist()]) - 1
@@ -108,9 +111,7 @@ def margin(
     return Metric("logit difference at each prompt's step", positions, compute)
 
 
-def probability(
-    batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, among_answers: bool = False
-) -> Metric:  # fmt: skip
+def probability(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, among_answers: bool = False) -> Metric:
     """Probability of the batch's answer at a step; without one, the mean over all steps of the role.
 
     `among_answers`: given that the token is one of the format's output symbols.
@@ -126,9 +127,7 @@ def probability(
     return Metric(_named("probability among answers" if among_answers else "probability", step), at - 1, compute)
 
 
-def accuracy(
-    batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, among_answers: bool = False
-) -> Metric:  # fmt: skip
+def accuracy(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, among_answers: bool = False) -> Metric:
     """Share of steps at which the batch's answer is the likeliest token of the whole vocabulary.
 
     `among_answers`: the likeliest of the format's output symbols, so that chance is one in as many.
@@ -146,8 +145,9 @@ def accuracy(
     return Metric(_named("accuracy among answers" if among_answers else "accuracy", step), at - 1, compute)
 
 
-def kl(batch: Batch, reference: Float[Tensor, "batch read d_vocab"], step: int | None = None,
-       role: Role = Role.OUTPUT) -> Metric:  # fmt: skip
+def kl(
+    batch: Batch, reference: Float[Tensor, "batch read d_vocab"], step: int | None = None, role: Role = Role.OUTPUT
+) -> Metric:
     """KL(reference || patched) in nats at a step; without one, the mean over all steps of the role.
 
     `reference` are logits at those places, such as `interp.forward.predict(model, batch, at)` gives.

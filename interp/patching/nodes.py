@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from interp.models.anatomy import Anatomy
+from interp.patching.editing import At, positions_at, words_of
 from interp.patching.metrics import Metric
-from interp.patching.stepwise import At, positions_at, words_of
 from interp.tasks import Batch
 
 SenderKind = Literal["head", "mlp", "embed"]

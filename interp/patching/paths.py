@@ -17,19 +17,26 @@ from transformers import PreTrainedModel
 
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.bridge import raw_of
+from interp.patching.editing import Edit, Place, chunks, difference_from_raw, forward_with_edits, measure, positions_at
 from interp.patching.effect import PatchEffect
 from interp.patching.metrics import Metric
 from interp.patching.nodes import Receiver, Sender, mistake, require_there
-from interp.patching.stepwise import Edit, Place, chunks, difference_from_raw, measure, positions_at, walk
 from interp.tasks import Batch
 
 
 @torch.no_grad()
 def path_patch(
-    raw_model: PreTrainedModel, base: Batch, source: Batch, senders: Sender | Sequence[Sender],
-    receivers: Receiver | Sequence[Receiver], metric: Metric, direct: bool = True,
-    freeze_downstream: bool = False, chain: bool = False, grid: bool = False,
-) -> PatchEffect:  # fmt: skip
+    raw_model: PreTrainedModel,
+    base: Batch,
+    source: Batch,
+    senders: Sender | Sequence[Sender],
+    receivers: Receiver | Sequence[Receiver],
+    metric: Metric,
+    direct: bool = True,
+    freeze_downstream: bool = False,
+    chain: bool = False,
+    grid: bool = False,
+) -> PatchEffect:
     """The metric of the base prompts, with each sender's source output seen by the receivers alone.
 
     Axis "sender": each to all receivers at once; with `grid`, axes "sender" and "receiver": each to each.
@@ -86,14 +93,24 @@ def path_patch(
     if grid:
         labels["receiver"] = tuple(map(str, receivers))
     details = {
-        "receivers": [str(r) for r in receivers], "direct": direct, "freeze_downstream": freeze_downstream,
-        "chain": chain, "impossible": sum(map(bool, mistakes)), "raw_difference": raw_difference,
-    }  # fmt: skip
+        "receivers": [str(r) for r in receivers],
+        "direct": direct,
+        "freeze_downstream": freeze_downstream,
+        "chain": chain,
+        "impossible": sum(map(bool, mistakes)),
+        "raw_difference": raw_difference,
+    }
     return PatchEffect(
-        "path", metric.name, "source into base", tuple(labels), labels,
-        found.unflatten(0, tuple(len(x) for x in labels.values())), torch.cat(baselines), torch.cat(sources),
+        "path",
+        metric.name,
+        "source into base",
+        tuple(labels),
+        labels,
+        found.unflatten(0, tuple(len(x) for x in labels.values())),
+        torch.cat(baselines),
+        torch.cat(sources),
         details=details,
-    )  # fmt: skip
+    )
 
 
 # What is recorded of a run: the residual before each layer and after the last (_FINAL), and the parts added.
@@ -114,7 +131,7 @@ class _Runs:
 
 def _record(anatomy: Anatomy, tokens: Tensor) -> dict[Place, Tensor]:
     places: list[Place] = [(site, layer) for site in _RECORDED for layer in range(len(anatomy.blocks))]
-    final, kept = walk(anatomy, anatomy.embed(tokens.to(anatomy.device)), keep=places)
+    final, kept = forward_with_edits(anatomy, anatomy.embed(tokens.to(anatomy.device)), keep=places)
     return kept | {_FINAL: final}
 
 
@@ -152,7 +169,7 @@ def _onward(runs: _Runs, seen: _Seen, receivers: Sequence[Receiver], chain: bool
         edits: dict[Place, Edit] = {}
         for layer, some in by_layer.items():
             edits |= _edits(runs, seen, layer, some, chain)
-        final, _ = walk(runs.anatomy, runs.base["resid_pre", start], start, edits=edits)
+        final, _ = forward_with_edits(runs.anatomy, runs.base["resid_pre", start], start, edits=edits)
     return _at_logits(runs, seen, receivers, final)
 
 
@@ -163,7 +180,9 @@ def _direct(runs: _Runs, seen: _Seen, receivers: Sequence[Receiver]) -> Float[Te
         here = [r for r in receivers if r.layer == layer]
         edits = _edits(runs, seen, layer, [r for r in here if r.kind != "mlp"], chain=False)
         if edits:
-            _, kept = walk(runs.anatomy, base["resid_pre", layer], layer, layer + 1, edits, [("attn_out", layer)])
+            _, kept = forward_with_edits(
+                runs.anatomy, base["resid_pre", layer], layer, layer + 1, edits, [("attn_out", layer)]
+            )
             final = final + (kept["attn_out", layer] - base["attn_out", layer])
         mlp_in = base["mlp_in", layer]
         for receiver in here:
@@ -180,9 +199,7 @@ def _at_logits(runs: _Runs, seen: _Seen, receivers: Sequence[Receiver], final: T
     return final
 
 
-def _edits(
-    runs: _Runs, seen: _Seen, layer: int, receivers: Sequence[Receiver], chain: bool
-) -> dict[Place, Edit]:  # fmt: skip
+def _edits(runs: _Runs, seen: _Seen, layer: int, receivers: Sequence[Receiver], chain: bool) -> dict[Place, Edit]:
     """What makes one layer's receivers read what they saw; those of one kind share an edit."""
     block, base = runs.anatomy.blocks[layer], runs.base
 

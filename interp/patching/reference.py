@@ -36,9 +36,14 @@ def record(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], site: str, layer:
 
 @torch.no_grad()
 def literal(
-    anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], site: str, cell: Cell, source: Tensor, metric: Metric,
+    anatomy: Anatomy,
+    tokens: Int[Tensor, "batch pos"],
+    site: str,
+    cell: Cell,
+    source: Tensor,
+    metric: Metric,
     prompts: Int[Tensor, " batch"],
-) -> Float[Tensor, " batch"]:  # fmt: skip
+) -> Float[Tensor, " batch"]:
     """The metric of one patched run. `source` is the site's activations in the source run, as `record` gives."""
     at = list(cell.positions)
 

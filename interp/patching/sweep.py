@@ -12,8 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.budget import allowed
-from interp.finite import require_finite
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.bridge import raw_of
 from interp.patching.cells import Cell, Place, check_site, chosen, first, heads_at, live, places_of
@@ -24,6 +22,8 @@ from interp.patching.effect import Cost, PatchEffect
 from interp.patching.engine import Engine
 from interp.patching.metrics import Metric
 from interp.patching.tracing import Trace, trace
+from interp.support.budget import allowed
+from interp.support.finite import require_finite
 from interp.tasks import Batch
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ BUCKET, PROMPTS = 8, 32
 
 
 @dataclass(frozen=True)
-class Unit:
+class WorkUnit:
     """Patches that are computed together: cells whose positions start in one bucket, for some prompts."""
 
     number: int
@@ -75,7 +75,7 @@ class Sweep:
         return tuple(live(c, self.site, table[c.layer, c.head], reads, n_layers) for c in self.cells)
 
     @cached_property
-    def units(self) -> tuple[Unit, ...]:
+    def units(self) -> tuple[WorkUnit, ...]:
         """The work, unit by unit."""
         order = sorted((i for i, a in enumerate(self.alive) if a), key=lambda i: first(self.cells[i]))
         buckets: list[list[int]] = []
@@ -84,7 +84,7 @@ class Sweep:
                 buckets.append([])
             buckets[-1].append(i)
         plan = [(p, b) for p in self.slices() for b in buckets]
-        return tuple(Unit(k, first(self.cells[b[0]]), tuple(b), p) for k, (p, b) in enumerate(plan))
+        return tuple(WorkUnit(k, first(self.cells[b[0]]), tuple(b), p) for k, (p, b) in enumerate(plan))
 
     @property
     def cost(self) -> Cost:
@@ -97,11 +97,13 @@ class Sweep:
             flops += len(unit.prompts) * engine_flops(sizes, cells, self.site, unit.start)
         alive = [c for c, a in zip(self.cells, self.alive, strict=True) if a]
         return Cost(
-            patches=len(self.cells), skipped=len(self.cells) - len(alive), flops=flops,
+            patches=len(self.cells),
+            skipped=len(self.cells) - len(alive),
+            flops=flops,
             loop_flops=(len(self.cells) + 2) * n * sizes.forward,
             lower_bound_flops=n * (2 * sizes.forward + lower_bound_flops(sizes, alive, self.site)),
             chunk_rows=0,
-        )  # fmt: skip
+        )
 
     @property
     def peak_bytes(self) -> int:
@@ -122,11 +124,11 @@ class Sweep:
         """Every cell at the base's metric: right already for those that cannot matter."""
         return self.baselines[0].expand(len(self.cells), -1).clone()
 
-    def put(self, values: Tensor, unit: Unit, found: Float[Tensor, "cell prompt"]) -> None:
+    def put(self, values: Tensor, unit: WorkUnit, found: Float[Tensor, "cell prompt"]) -> None:
         """Writes a unit's results in their place."""
         values[torch.tensor(unit.cells).unsqueeze(1), torch.tensor(list(unit.prompts))] = found
 
-    def compute(self, unit: Unit) -> Float[Tensor, "cell prompt"]:
+    def compute(self, unit: WorkUnit) -> Float[Tensor, "cell prompt"]:
         """The metric after each patch of a unit."""
         engine = self.engine(unit.prompts)
         sizes = sizes_of(self.anatomy, self.base.n_pos, len(self.metric.positions))
@@ -154,9 +156,17 @@ class Sweep:
         shape = tuple(len(self.labels[a]) for a in self.axes)
         cost = replace(self.cost, chunk_rows=self._chunks.best * len(next(self.slices())), seconds=seconds)
         return PatchEffect(
-            self.site, self.metric.name, self.direction, self.axes, self.labels,
-            values.reshape(*shape, len(self.base)), base, source, checks, cost,
-        )  # fmt: skip
+            self.site,
+            self.metric.name,
+            self.direction,
+            self.axes,
+            self.labels,
+            values.reshape(*shape, len(self.base)),
+            base,
+            source,
+            checks,
+            cost,
+        )
 
     @cached_property
     def baselines(self) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
@@ -239,7 +249,7 @@ def plan(
     if not anatomy.causal:
         raise ValueError(
             "this model attends in both directions, and the sweep skips what a causal mask leaves unchanged; "
-            "path_patch, knock_out and transplant compute all positions"
+            "path_patch, knock_out and interchange compute all positions"
         )
     check_site(site, anatomy)
     if int(metric.positions.max()) >= clean.n_pos:
@@ -292,7 +302,7 @@ def patch(
         positions: all; indices, roles or (role, step) pairs, each position one patch; a `Joint` is one patch.
         direction: "denoise" puts clean activations into the corrupted run (is the site sufficient?), "noise"
             corrupted ones into the clean run (is it necessary?).
-        memory: bytes that the sweep may use beyond the model; default what `interp.budget` allows, a GiB.
+        memory: bytes that the sweep may use beyond the model; default what `interp.support.budget` allows, a GiB.
         spot_cells: random cells that are recomputed by the literal loop on the raw model; recorded in the result.
 
     Returns the metric of every patched run for every prompt, `[layer (head) pos batch]`. Differs from the

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy
-from interp.patching.stepwise import Site, walk
+from interp.patching.editing import Site, forward_with_edits
 
 KEPT: tuple[Site, ...] = ("resid_pre", "attn_out", "mlp_out", "q", "k", "v", "z")
 
@@ -44,7 +44,9 @@ def trace(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"]) -> Trace:
     """Runs the model step by step and keeps every site but the patterns."""
     tokens = tokens.to(anatomy.device)
     layers = range(len(anatomy.blocks))
-    final, kept = walk(anatomy, anatomy.embed(tokens), keep=[(site, layer) for site in KEPT for layer in layers])
+    final, kept = forward_with_edits(
+        anatomy, anatomy.embed(tokens), keep=[(site, layer) for site in KEPT for layer in layers]
+    )
     found = {site: tuple(kept[site, layer] for layer in layers) for site in KEPT}
     mid = tuple(pre + out for pre, out in zip(found["resid_pre"], found["attn_out"], strict=True))
     return Trace(tokens, resid_mid=mid, **{**found, "resid_pre": (*found["resid_pre"], final)})

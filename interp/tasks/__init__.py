@@ -3,7 +3,7 @@
 from interp.tasks.batch import ANSWER_ROLES, LABEL_ROLES, Batch, Role
 from interp.tasks.formats import Format, known_formats, parse_format
 from interp.tasks.sampling import check_length, sample, sequence_length
-from interp.tasks.vocabulary import LONGEST, Vocabulary, fit_vocabulary, house_tokenizer, house_vocabulary
+from interp.tasks.vocabulary import LONGEST, Vocabulary, default_tokenizer, default_vocabulary, fit_vocabulary
 
 __all__ = [
     "ANSWER_ROLES",
@@ -14,9 +14,9 @@ __all__ = [
     "Role",
     "Vocabulary",
     "check_length",
+    "default_tokenizer",
+    "default_vocabulary",
     "fit_vocabulary",
-    "house_tokenizer",
-    "house_vocabulary",
     "known_formats",
     "parse_format",
     "sample",

@@ -102,9 +102,7 @@ def rename_labels(batch: Batch, seed: int, held_out: bool = False) -> Batch:
     return batch.with_tokens(tokens)
 
 
-def flip_input(
-    batch: Batch, step: Step, scratchpad: Literal["keep", "recompute"] = "keep", operand: int = 0
-) -> Batch:
+def flip_input(batch: Batch, step: Step, scratchpad: Literal["keep", "recompute"] = "keep", operand: int = 0) -> Batch:
     """One input is edited: a bit is flipped; a digit goes one up, 9 to 8 (in operand 0 or 1).
 
     `scratchpad="keep"` leaves the written outputs, so that under teacher forcing the true answer of parity

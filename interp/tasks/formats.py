@@ -119,8 +119,11 @@ class Format:
 def known_formats() -> tuple[str, ...]:
     """Every format by name; `gapN` and `cyclicN` take any N from 1."""
     gaps = tuple(f"parity-gap{g}" for g in (1, 2, 4, 8))
-    return tuple(f"parity-{f}" for f in PARITY) + gaps + tuple(f"addition-{f}" for f in ADDITION) + tuple(
-        f"recall-{f}" for f in RECALL
+    return (
+        tuple(f"parity-{f}" for f in PARITY)
+        + gaps
+        + tuple(f"addition-{f}" for f in ADDITION)
+        + tuple(f"recall-{f}" for f in RECALL)
     )
 
 

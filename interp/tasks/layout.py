@@ -29,9 +29,7 @@ def constant(token: int, batch_size: int, role: Role, step: int = -1) -> Column:
     return Column(torch.full((batch_size,), token, dtype=torch.long), role, step)
 
 
-def assemble(
-    columns: list[Column], fmt: Format, length: int | tuple[int, int], vocabulary: Vocabulary
-) -> Batch:
+def assemble(columns: list[Column], fmt: Format, length: int | tuple[int, int], vocabulary: Vocabulary) -> Batch:
     """A batch from its columns, left to right."""
     return Batch(
         tokens=torch.stack([c.tokens for c in columns], dim=1),

@@ -7,7 +7,7 @@ from interp.tasks.batch import Batch
 from interp.tasks.formats import Format, parse_format
 from interp.tasks.layout import generator
 from interp.tasks.limits import MOST_POSITIONS, MOST_TOKENS, check_whole, is_whole, shown
-from interp.tasks.vocabulary import Vocabulary, house_vocabulary
+from interp.tasks.vocabulary import Vocabulary, default_vocabulary
 
 
 def sample(
@@ -27,7 +27,7 @@ def sample(
     '>>> 0 1 1 === 0 1 0'
     """
     fmt = parse_format(fmt)
-    vocabulary = vocabulary or house_vocabulary()
+    vocabulary = vocabulary or default_vocabulary()
     check_whole(batch_size, "batch_size", 1, MOST_TOKENS)
     check_length(fmt, length, vocabulary)
     batch_size, length = int(batch_size), _plain(length)

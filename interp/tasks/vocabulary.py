@@ -105,8 +105,8 @@ class Vocabulary:
 
 
 @cache
-def house_vocabulary() -> Vocabulary:
-    """Every symbol of every format, one token each, in the order of `house_tokenizer`."""
+def default_vocabulary() -> Vocabulary:
+    """Every symbol of every format, one token each, in the order of `default_tokenizer`."""
     labels = tuple(f"M{i + 1}" for i in range(POOL_SIZE + HELD_OUT_SIZE))
     numbers = tuple(str(i) for i in range(POOL_SIZE + 1))
     cycle = tuple(f"c{i + 1}" for i in range(LONGEST))
@@ -115,12 +115,12 @@ def house_vocabulary() -> Vocabulary:
     return Vocabulary({s: i for i, s in enumerate(symbols)}, labels[:POOL_SIZE], labels[POOL_SIZE:])
 
 
-def house_tokenizer() -> PreTrainedTokenizerFast:
+def default_tokenizer() -> PreTrainedTokenizerFast:
     """A Hugging Face fast tokenizer whose tokens are the symbols themselves, separated by spaces.
 
     pad, bos, eos and unk are given explicitly: TransformerLens otherwise adds ids of its own.
     """
-    words = Tokenizer(WordLevel(house_vocabulary().ids, unk_token="<unk>"))
+    words = Tokenizer(WordLevel(default_vocabulary().ids, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     names = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), SPECIAL, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=words, clean_up_tokenization_spaces=False, **names)
@@ -154,8 +154,10 @@ def fit_vocabulary(tokenizer: PreTrainedTokenizerBase, fmt: Format, longest: int
             taken.add(token)
 
     plain = [(i, s.lstrip(SPACE_MARKS)) for i, s in by_id]
-    punctuation = _untaken(((i, s) for i, s in plain if s.isascii() and s.isprintable() and s.strip()
-                            and not any(c.isalnum() for c in s)), taken)
+    punctuation = _untaken(
+        ((i, s) for i, s in plain if s.isascii() and s.isprintable() and s.strip() and not any(c.isalnum() for c in s)),
+        taken,
+    )
     letters = _untaken(((i, s) for i, s in plain if s.isascii() and len(s) == 1 and s.isalpha()), taken)
     words = _untaken(((i, s) for i, s in plain if s.isascii() and s.isalpha()), taken)
     for symbol in wanted:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from interp.views.figures import as_view, by_length, faithfulness
     from interp.views.grid import Outline, Panel, draw_grid
     from interp.views.maps import attribution, effect
-    from interp.views.probing import probes
     from interp.views.tables import head_table
-    from interp.views.verdicts import verdict
     from interp.views.view import View, page, show_live
+    from probes.views.probing import probes
+    from probes.views.verdicts import verdict
 
     attention: Any
     circuit: Any
@@ -45,9 +45,24 @@ PUBLIC = {
     "verdict": ("verdicts", "verdict"),
 }
 __all__ = [
-    "Outline", "Panel", "View", "as_view", "attention", "attribution", "by_length", "circuit", "draw_grid", "effect",
-    "faithfulness", "head_table", "page", "probes", "show_live", "tokens", "verdict",
-]  # fmt: skip
+    "Outline",
+    "Panel",
+    "View",
+    "as_view",
+    "attention",
+    "attribution",
+    "by_length",
+    "circuit",
+    "draw_grid",
+    "effect",
+    "faithfulness",
+    "head_table",
+    "page",
+    "probes",
+    "show_live",
+    "tokens",
+    "verdict",
+]
 
 
 def _public(module: str, name: str) -> property:

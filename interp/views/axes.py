@@ -87,9 +87,12 @@ class Axis:
 def positions(batch: Batch, row: int | None = None, title: str = "position") -> Axis:
     """The positions of a batch; with `row`, the tokens of that prompt beside them."""
     return Axis(
-        title, tuple(batch.name(p) for p in range(batch.n_pos)), () if row is None else tuple(batch.symbols(row)),
-        tuple(Role(r).words for r in batch.role.tolist()), tuple(batch.step.tolist()),
-    )  # fmt: skip
+        title,
+        tuple(batch.name(p) for p in range(batch.n_pos)),
+        () if row is None else tuple(batch.symbols(row)),
+        tuple(Role(r).words for r in batch.role.tolist()),
+        tuple(batch.step.tolist()),
+    )
 
 
 def axis_of_words(labels: Sequence[object], title: str = "position") -> Axis:

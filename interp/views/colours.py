@@ -14,19 +14,37 @@ Scale = Literal["diverging", "sequential"]
 # ColorBrewer's RdBu (red for less than zero, blue for more) and Blues, from the lowest value to the highest, and
 # pairs for a dark page, where nothing is dark and much is light.
 STOPS: dict[Scale, tuple[str, ...]] = {
-    "diverging": ("#67001f", "#b2182b", "#d6604d", "#f4a582", "#fddbc7", "#f7f7f7",
-                  "#d1e5f0", "#92c5de", "#4393c3", "#2166ac", "#053061"),
+    "diverging": (
+        "#67001f",
+        "#b2182b",
+        "#d6604d",
+        "#f4a582",
+        "#fddbc7",
+        "#f7f7f7",
+        "#d1e5f0",
+        "#92c5de",
+        "#4393c3",
+        "#2166ac",
+        "#053061",
+    ),
     "sequential": ("#f7fbff", "#c6dbef", "#6baed6", "#2171b5", "#08306b"),
-}  # fmt: skip
+}
 DARK: dict[Scale, tuple[str, ...]] = {
     "diverging": ("#ffab9b", "#f07a66", "#b8493b", "#5f2b28", "#20252d", "#1f4165", "#2f79b8", "#5fb0f5", "#a9d8ff"),
     "sequential": ("#20252d", "#1f4165", "#2f79b8", "#6cb0ee", "#e2f0ff"),
 }
 # Okabe and Ito's colours, as bars beside an axis, as in `interp.views.patterns`: a label is darker than what it labels.
 ROLES = {
-    "start": "#7d7d7d", "separator": "#a8892c", "input": "#56b4e9", "input label": "#0072b2", "output": "#e69f00",
-    "output label": "#d55e00", "answer": "#009e73", "answer label": "#5bbf9f", "filler": "#cc79a7",
-}  # fmt: skip
+    "start": "#7d7d7d",
+    "separator": "#a8892c",
+    "input": "#56b4e9",
+    "input label": "#0072b2",
+    "output": "#e69f00",
+    "output label": "#d55e00",
+    "answer": "#009e73",
+    "answer label": "#5bbf9f",
+    "filler": "#cc79a7",
+}
 OTHERS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 # Outlines, which must be seen on red and blue, on a light page and on a dark one.
 OUTLINES = ("#008F68", "#B5508A", "#A87400")

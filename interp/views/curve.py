@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from interp.views.accuracy import COLOURS, MARKERS
+from experiments.drawing.accuracy import COLOURS, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from interp.views.view import View
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from interp.views.accuracy import Point
+    from experiments.drawing.accuracy import Point
     from interp.views.curve import Points
 
 # A still picture of more bytes than this is a PNG: a scatter of thousands of points.
@@ -42,8 +42,8 @@ def as_view(figure: Figure, title: str, alt: str, columns: Sequence[str] = (), r
 
 
 def by_length(curves: Mapping[str, Sequence[Point]], trained: int | None, title: str = "Accuracy by length") -> View:
-    """`interp.views.accuracy.accuracy_by_length` as a view, with its numbers."""
-    from interp.views.accuracy import TITLES, accuracy_by_length
+    """`experiments.drawing.accuracy.accuracy_by_length` as a view, with its numbers."""
+    from experiments.drawing.accuracy import TITLES, accuracy_by_length
 
     rows = [
         (name, TITLES.get(p.metric, p.metric), p.mode, p.length, *_three(p.estimate), f"{p.chance:.3g}")

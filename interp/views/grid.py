@@ -89,9 +89,13 @@ class Outline:
 
 
 def draw_grid(
-    panels: Panel | Sequence[Panel], title: str, caption: str = "", phrase: str = "{row}, {column}",
-    outlines: Iterable[Outline] = (), first: int = 0,
-) -> View:  # fmt: skip
+    panels: Panel | Sequence[Panel],
+    title: str,
+    caption: str = "",
+    phrase: str = "{row}, {column}",
+    outlines: Iterable[Outline] = (),
+    first: int = 0,
+) -> View:
     """A map, or several with a switch between them; the still picture is that of panel `first`.
 
     `phrase` says a cell in words, such as "to {column} from {row}". `outlines` are drawn in every panel. Raises
@@ -193,24 +197,40 @@ def _data(
     axes: list[Axis] = list(dict.fromkeys(axis for panel in panels for axis in (panel.rows, panel.columns)))
     groups = [group for axis in axes for group in axis.groups]
     return {
-        "title": title, "caption": caption, "phrase": phrase, "first": first,
+        "title": title,
+        "caption": caption,
+        "phrase": phrase,
+        "first": first,
         "axes": [
-            {"title": a.title, "names": a.names, "tokens": a.tokens, "groups": a.groups, "sections": a.sections,
-             "ticks": a.ticks}
+            {
+                "title": a.title,
+                "names": a.names,
+                "tokens": a.tokens,
+                "groups": a.groups,
+                "sections": a.sections,
+                "ticks": a.ticks,
+            }
             for a in axes
         ],
         "panels": [
-            {"name": p.name, "unit": p.unit, "scale": p.scale, "limit": float(f"{p.top:.6g}"),
-             "rows": axes.index(p.rows), "columns": axes.index(p.columns), "strongest": p.strongest,
-             "peak": (peak := float(np.nan_to_num(np.abs(p.values)).max(initial=0)) or 1.0),
-             "values": packed(p.values, peak)}
+            {
+                "name": p.name,
+                "unit": p.unit,
+                "scale": p.scale,
+                "limit": float(f"{p.top:.6g}"),
+                "rows": axes.index(p.rows),
+                "columns": axes.index(p.columns),
+                "strongest": p.strongest,
+                "peak": (peak := float(np.nan_to_num(np.abs(p.values)).max(initial=0)) or 1.0),
+                "values": packed(p.values, peak),
+            }
             for p in panels
         ],
         "outlines": [
             {"name": o.name, "cells": o.cells, "colour": OUTLINES[k % len(OUTLINES)]} for k, o in enumerate(outlines)
         ],
         "colours": colours_of(groups),
-    }  # fmt: skip
+    }
 
 
 def _live(data: dict, words: str) -> str:

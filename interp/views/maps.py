@@ -134,8 +134,13 @@ def attribution(found: Attributed, prompts: int | Sequence[int] = 2, title: str 
         + ("Blue speaks for the right answer, red against it. " if found.kind == "signed" else "")
         + "It is blind to attention that is saturated: what selects a bit may show nothing. It decides no question."
     )
-    return draw_grid(panels, title or f"Which tokens each answer depends on ({found.method})", caption,
-                     "{column} from {row}", ideal_cells(batch, dest))  # fmt: skip
+    return draw_grid(
+        panels,
+        title or f"Which tokens each answer depends on ({found.method})",
+        caption,
+        "{column} from {row}",
+        ideal_cells(batch, dest),
+    )
 
 
 def ideal_cells(batch: Batch, dest: Sequence[int]) -> list[Outline]:

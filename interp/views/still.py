@@ -207,9 +207,16 @@ def _legend(panel: Panel, outlines: tuple[Outline, ...], y: float, whole: int) -
 
 
 def _text(
-    x: float, y: float, words: str, anchor: str = "start", size: int = 11, weight: str = "400", colour: str = INK,
-    shift: str = "", drop: float = 0.0,
-) -> str:  # fmt: skip
+    x: float,
+    y: float,
+    words: str,
+    anchor: str = "start",
+    size: int = 11,
+    weight: str = "400",
+    colour: str = INK,
+    shift: str = "",
+    drop: float = 0.0,
+) -> str:
     move = f' dy="{drop}em"' if drop else ""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}"{move} font-size="{size}" font-weight="{weight}" fill="{colour}" '

@@ -73,10 +73,14 @@ def _shaped(rows: list) -> _Table:
     if not numbers:
         raise ValueError(f"no column of numbers among {', '.join(keys)}")
     texts = [k for k in keys if k not in numbers]
-    return _Table(tuple(texts), tuple(numbers), tuple(
-        (tuple(str(row[k]) for k in texts), tuple(math.nan if row[k] is None else float(row[k]) for k in numbers))
-        for row in rows
-    ))  # fmt: skip
+    return _Table(
+        tuple(texts),
+        tuple(numbers),
+        tuple(
+            (tuple(str(row[k]) for k in texts), tuple(math.nan if row[k] is None else float(row[k]) for k in numbers))
+            for row in rows
+        ),
+    )
 
 
 def _wide(rows: Iterable[Mapping]) -> list[dict]:
@@ -110,11 +114,14 @@ def _live(table: _Table, sort: str, title: str) -> str:
 
     heads = "".join([head(name, "text") for name in table.texts] + [head(name, "number") for name in table.numbers])
     body = "".join(
-        "<tr>" + "".join(f'<th scope="row">{escape(t)}</th>' if k == 0 else f"<td>{escape(t)}</td>"
-                         for k, t in enumerate(texts))
-        + "".join(f"<td>{_digits(n, w)}</td>" for n, w in zip(numbers, whole, strict=True)) + "</tr>\n"
+        "<tr>"
+        + "".join(
+            f'<th scope="row">{escape(t)}</th>' if k == 0 else f"<td>{escape(t)}</td>" for k, t in enumerate(texts)
+        )
+        + "".join(f"<td>{_digits(n, w)}</td>" for n, w in zip(numbers, whole, strict=True))
+        + "</tr>\n"
         for texts, numbers in table.rows
-    )  # fmt: skip
+    )
     return (
         f'<div class="mnemo-table" data-ready="false"><div class="controls" hidden>{choices}'
         '<label>find <input type="search" autocomplete="off"></label><span role="status"></span></div>\n'

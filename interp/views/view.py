@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from interp.writing import write_whole
+from interp.support.writing import write_whole
 
 # A page that may fetch nothing: everything that it needs is in it.
 POLICY = (

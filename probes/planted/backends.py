@@ -18,27 +18,49 @@ ARCHITECTURES = ("gpt2", "gpt_neox")
 
 def empty_model(
     architecture: str, layers: tuple[Layer, ...], d_model: int, vocab_size: int, n_positions: int
-) -> PreTrainedModel:  # fmt: skip
+) -> PreTrainedModel:
     """A model of the architecture with every weight 0, in evaluation mode."""
     n_units = max(8, *(len(layer.reads) for layer in layers))
     common = {
-        "vocab_size": vocab_size, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-        "attn_implementation": "eager", "tie_word_embeddings": False, "use_cache": True,
-    }  # fmt: skip
+        "vocab_size": vocab_size,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "attn_implementation": "eager",
+        "tie_word_embeddings": False,
+        "use_cache": True,
+    }
     with torch.random.fork_rng(devices=[]):
         if architecture == "gpt2":
-            model: PreTrainedModel = GPT2LMHeadModel(GPT2Config(
-                n_embd=d_model, n_layer=len(layers), n_head=d_model // HEAD_SIZE, n_inner=n_units,
-                n_positions=n_positions, activation_function="relu",
-                resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **common,
-            ))  # fmt: skip
+            model: PreTrainedModel = GPT2LMHeadModel(
+                GPT2Config(
+                    n_embd=d_model,
+                    n_layer=len(layers),
+                    n_head=d_model // HEAD_SIZE,
+                    n_inner=n_units,
+                    n_positions=n_positions,
+                    activation_function="relu",
+                    resid_pdrop=0.0,
+                    embd_pdrop=0.0,
+                    attn_pdrop=0.0,
+                    **common,
+                )
+            )
         else:
             rotary = {"rotary_pct": ROTARY_SIZE / HEAD_SIZE, "rotary_emb_base": ROTARY_BASE}
-            model = GPTNeoXForCausalLM(GPTNeoXConfig(
-                hidden_size=d_model, num_hidden_layers=len(layers), num_attention_heads=d_model // HEAD_SIZE,
-                intermediate_size=n_units, hidden_act="relu", max_position_embeddings=n_positions,
-                use_parallel_residual=False, **rotary, **common,
-            ))  # fmt: skip
+            model = GPTNeoXForCausalLM(
+                GPTNeoXConfig(
+                    hidden_size=d_model,
+                    num_hidden_layers=len(layers),
+                    num_attention_heads=d_model // HEAD_SIZE,
+                    intermediate_size=n_units,
+                    hidden_act="relu",
+                    max_position_embeddings=n_positions,
+                    use_parallel_residual=False,
+                    **rotary,
+                    **common,
+                )
+            )
     with torch.no_grad():
         for weight in model.parameters():
             weight.zero_()
@@ -57,9 +79,14 @@ def norms_of(model: PreTrainedModel) -> list[nn.LayerNorm]:
 
 @torch.no_grad()
 def write_weights(
-    model: PreTrainedModel, layers: tuple[Layer, ...], basis: Basis, gen: torch.Generator,
-    embedding: Tensor, positions: Tensor | None, unembedding: Tensor,
-) -> None:  # fmt: skip
+    model: PreTrainedModel,
+    layers: tuple[Layer, ...],
+    basis: Basis,
+    gen: torch.Generator,
+    embedding: Tensor,
+    positions: Tensor | None,
+    unembedding: Tensor,
+) -> None:
     """Fills the weights of an empty model. The heads of a layer come in random order."""
     raw: Any = model
     gpt2 = raw.config.model_type == "gpt2"

@@ -52,7 +52,7 @@ def width(names: tuple[str, ...], mirrored: bool, kept: float = 1.0) -> int:
 
 def build_basis(
     names: tuple[str, ...], d_model: int, constant: float, gen: torch.Generator, rotated: bool, kept: float = 1.0
-) -> Basis:  # fmt: skip
+) -> Basis:
     """Directions for features: pairs (f, -f) of dimensions, or with `rotated` a random rotation of such.
 
     A rotation that leaves the all-ones direction where it is commutes with a LayerNorm of uniform gain.

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.planted.codes import ROTARY_SIZE, rotary_frequencies, turned
-from probes.planted.parts import ONE, SIZES, Circuit, Form, Head, Match, Move, Offset, Term, Unit
+from probes.planted.parts import ONE, SIZES, Form, Head, Match, Mechanism, Move, Neuron, Offset, Term
 
 HEAD_SIZE = 32
 
@@ -63,13 +63,13 @@ class Space:
         return slice(self.size - 1, self.size) if name == ONE else self.slices[name]
 
 
-def compile_layers(circuit: Circuit, space: Space) -> tuple[Layer, ...]:
+def compile_layers(circuit: Mechanism, space: Space) -> tuple[Layer, ...]:
     """The matrices of each layer, in the order of the parts."""
     layers = []
     for layer in range(circuit.n_layers):
         here = [part for part in circuit.parts if part.layer == layer]
         heads = tuple(_head(part, space) for part in here if isinstance(part, Head))
-        units = [part for part in here if isinstance(part, Unit)]
+        units = [part for part in here if isinstance(part, Neuron)]
         reads = [space.form(unit.reads) for unit in units]
         writes = [_written(unit, space) for unit in units]
         layers.append(Layer(heads, *(_stack(rows, space.size) for rows in (reads, writes))))
@@ -118,7 +118,7 @@ def _moved(moves: tuple[Move, ...], space: Space) -> tuple[Tensor, Tensor]:
     return v, o
 
 
-def _written(unit: Unit, space: Space) -> Float[Tensor, " feature"]:
+def _written(unit: Neuron, space: Space) -> Float[Tensor, " feature"]:
     row = torch.zeros(space.size, dtype=torch.float64)
     for name, value in unit.writes.items():
         row[space.slices[name]] += torch.as_tensor(value, dtype=torch.float64).reshape(-1).expand(SIZES.get(name, 1))

@@ -52,7 +52,7 @@ def centre_norms(model: PreTrainedModel, batch: Batch) -> None:
 
 def shares_hold(
     resid: Float[Tensor, "batch pos d_model"], batch: Batch, routes: Sequence[Float[Tensor, " d_model"]], share: float
-) -> bool:  # fmt: skip
+) -> bool:
     """Whether each of two routes still answers by itself, and the first one's share of the margin is what was planned.
 
     Read off the residual stream before the last LayerNorm, where each route has a direction of its own. Noise

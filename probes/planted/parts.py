@@ -78,7 +78,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Unit:
+class Neuron:
     """One unit of an MLP: relu of a number, times what it writes into features (a number or a code each)."""
 
     layer: int
@@ -87,10 +87,10 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Circuit:
+class Mechanism:
     """A whole mechanism. The answer is 1 where the weighted sum of the `routes` is above one half."""
 
-    parts: tuple[Head | Unit, ...]
+    parts: tuple[Head | Neuron, ...]
     routes: Mapping[str, float] = field(default_factory=lambda: {"answer": 1.0})
     baseline: float = 0.0
     writes_labels: bool = False
@@ -106,23 +106,26 @@ def any_key(form: Form) -> Term:
     return Term({ONE: 1.0}, form)
 
 
-def xor(layer: int, a: str, b: str, result: str, unless: Form | None = None) -> tuple[Unit, ...]:
+def xor(layer: int, a: str, b: str, result: str, unless: Form | None = None) -> tuple[Neuron, ...]:
     """a XOR b, of codes -1/2 and 1/2, as 0 or 1: 1 - relu(a + b) - relu(-a - b) (science 3.1).
 
     Where the number `unless` is 1 (else it is 0), the result is 1 whatever a and b are.
     """
     shut = {name: -2.0 * weight for name, weight in (unless or {}).items()}
     return (
-        Unit(layer, {ONE: 1.0}, {result: 1.0}),
-        Unit(layer, {a: 1.0, b: 1.0, **shut}, {result: -1.0}),
-        Unit(layer, {a: -1.0, b: -1.0, **shut}, {result: -1.0}),
+        Neuron(layer, {ONE: 1.0}, {result: 1.0}),
+        Neuron(layer, {a: 1.0, b: 1.0, **shut}, {result: -1.0}),
+        Neuron(layer, {a: -1.0, b: -1.0, **shut}, {result: -1.0}),
     )
 
 
 def table(
-    layer: int, reads: Form, knots: Sequence[float], values: Mapping[str, Float[Tensor, "knot ..."]],
+    layer: int,
+    reads: Form,
+    knots: Sequence[float],
+    values: Mapping[str, Float[Tensor, "knot ..."]],
     only: str = ONE,
-) -> tuple[Unit, ...]:  # fmt: skip
+) -> tuple[Neuron, ...]:
     """Features that are a piecewise linear function of one number: a unit for each knot.
 
     Knots come in one direction, the closest together last, so that large slopes act on small differences.
@@ -139,23 +142,23 @@ def table(
         return torch.cat([none, slopes, none]).diff(dim=0)
 
     bent = {name: bends(value.double()) for name, value in values.items()}
-    units = [Unit(layer, {only: 1.0}, {name: value[0].double() for name, value in values.items()})]
+    units = [Neuron(layer, {only: 1.0}, {name: value[0].double() for name, value in values.items()})]
     for i, knot in enumerate(knots):
         form = {name: direction * weight for name, weight in reads.items()}
         form[ONE] = form.get(ONE, 0.0) - direction * knot
         if only != ONE:
             form[ONE], form[only] = form[ONE] - 2.0, form.get(only, 0.0) + 2.0
-        units.append(Unit(layer, form, {name: bend[i] for name, bend in bent.items()}))
+        units.append(Neuron(layer, form, {name: bend[i] for name, bend in bent.items()}))
     return tuple(units)
 
 
-def features_of(circuit: Circuit, positions: bool) -> tuple[str, ...]:
+def features_of(circuit: Mechanism, positions: bool) -> tuple[str, ...]:
     """Every feature that the circuit reads or writes, or that tokens (and positions) have, in a fixed order."""
     found: set[str] = {*OF_TOKENS, *circuit.routes}
     found |= {"next label"} if circuit.writes_labels else set()
     found |= set(OF_POSITIONS) if positions else set()
     for part in circuit.parts:
-        if isinstance(part, Unit):
+        if isinstance(part, Neuron):
             found |= {*_names(part.reads), *part.writes}
             continue
         for score in part.scores:

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.planted.codes import gap, place_code, rotary_frequencies
-from probes.planted.parts import Form, Head, Match, Move, Offset, Term, Unit, any_key, table, xor
+from probes.planted.parts import Form, Head, Match, Move, Neuron, Offset, Term, any_key, table, xor
 
-Parts = tuple[Head | Unit, ...]
+Parts = tuple[Head | Neuron, ...]
 
 
 @dataclass(frozen=True)

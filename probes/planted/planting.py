@@ -150,14 +150,24 @@ def _compiled(plan: Plan, constant: float, kept: float) -> Planted:
     vocabulary = planted_vocabulary()
     model = empty_model(plan.architecture, layers, d_model, len(vocabulary.ids), n_positions)
     write_weights(
-        model, layers, basis, gen,
-        embedding(slices, size, codes), positions(slices, size, n_positions, frequencies) if gpt2 else None,
+        model,
+        layers,
+        basis,
+        gen,
+        embedding(slices, size, codes),
+        positions(slices, size, n_positions, frequencies) if gpt2 else None,
         unembedding(circuit, slices, size, codes, float(margin) / 5),
-    )  # fmt: skip
+    )
     applied = {"noise": 0.0, "kept": kept, "constant": constant}
     planted = Planted(
-        plan, truth_of(plan), model, planted_tokenizer(), vocabulary, circuit.writes_labels, applied,
+        plan,
+        truth_of(plan),
+        model,
+        planted_tokenizer(),
+        vocabulary,
+        circuit.writes_labels,
+        applied,
         {name: basis.write[place].float() for name, place in slices.items()},
-    )  # fmt: skip
+    )
     centre_norms(planted.model, sample(FORMAT, 8, plan.longest, plan.seed, vocabulary))
     return planted

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from interp.tasks import Vocabulary
 from probes.planted.codes import place_code
-from probes.planted.parts import Circuit
+from probes.planted.parts import Mechanism
 
 LONGEST = 40
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -69,7 +69,7 @@ def embedding(slices: Mapping[str, slice], size: int, codes: Float[Tensor, "labe
 
 def positions(
     slices: Mapping[str, slice], size: int, count: int, frequencies: Float[Tensor, " pair"]
-) -> Float[Tensor, "pos f"]:  # fmt: skip
+) -> Float[Tensor, "pos f"]:
     """What each GPT-2 position is, as features."""
     place = torch.arange(count)
     rows = torch.zeros(count, size, dtype=torch.float64)
@@ -81,8 +81,8 @@ def positions(
 
 
 def unembedding(
-    circuit: Circuit, slices: Mapping[str, slice], size: int, codes: Float[Tensor, "label code"], margin: float
-) -> Float[Tensor, "token f"]:  # fmt: skip
+    circuit: Mechanism, slices: Mapping[str, slice], size: int, codes: Float[Tensor, "label code"], margin: float
+) -> Float[Tensor, "token f"]:
     """Logits: `margin` between the two answers at a label; labels, where they are written, from "next label"."""
     ids = planted_vocabulary().ids
     rows = torch.zeros(len(ids), size, dtype=torch.float64)

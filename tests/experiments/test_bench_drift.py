@@ -11,15 +11,15 @@ from experiments.cli import main
 from experiments.tables.benchmarks import drift_table
 from interp.models import ModelConfig, build_model
 from interp.models.run import run_in_memory
-from interp.tasks import house_vocabulary
-from probes.calibrating import as_run
+from interp.tasks import default_vocabulary
+from probes.calibration import as_run
 from probes.planted import draw_plan, plant
 
 LENGTH, PROMPTS = 6, 4
 
 
 def tiny(family: str, size: float = 0.3):
-    vocabulary = house_vocabulary()
+    vocabulary = default_vocabulary()
     config = ModelConfig(family, n_layers=2, d_model=32, n_heads=2, initializer_range=size)
     return run_in_memory("tiny", build_model(config, len(vocabulary.ids), seed=0), "parity-aligned", vocabulary)
 

@@ -23,7 +23,7 @@ from experiments.benchmarks.scaling import (
     seconds_of_run,
     together,
 )
-from experiments.benchmarks.showing import (
+from experiments.benchmarks.tables import (
     estimated_grid,
     estimated_links,
     estimated_parallel,
@@ -32,16 +32,23 @@ from experiments.benchmarks.showing import (
 )
 from experiments.cli import main
 from experiments.grid import runs_of
-from experiments.provenance import provenance_record
+from experiments.support.provenance import provenance_record
 from experiments.tables.benchmarks import scaling_table
 from experiments.training.recipe import parts
 
 TINY = StepCase("cpu", 1, 16, 2, runs=2, moments=2)
 STEP = {
-    "case": {"device": "cuda", "n_layers": 3, "d_model": 128, "precision": "bf16", "runs": 1}, "device": "some GPU",
-    "ms_a_step": 10.0, "ms_a_check": 50.0, "steps_a_check": 100, "steps": 3000, "tokens_a_second": 4e5,
-    "flops_a_second": 1e12, "gradient_bytes": 4_500_000, "busy": 0.0,
-}  # fmt: skip
+    "case": {"device": "cuda", "n_layers": 3, "d_model": 128, "precision": "bf16", "runs": 1},
+    "device": "some GPU",
+    "ms_a_step": 10.0,
+    "ms_a_check": 50.0,
+    "steps_a_check": 100,
+    "steps": 3000,
+    "tokens_a_second": 4e5,
+    "flops_a_second": 1e12,
+    "gradient_bytes": 4_500_000,
+    "busy": 0.0,
+}
 FOUR = {**STEP, "case": {**STEP["case"], "runs": 4}, "ms_a_step": 15.0}
 STAGES = {"case": {"device": "cuda", "prompts": 128}, "seconds": {"evaluate": 5.0, "battery": 10.5}, "device": "a CPU"}
 
@@ -105,8 +112,10 @@ def test_tables_take_the_fastest_and_name_the_device():
     measured = [cells[:4] for cells in measured_steps(rows)[1]]
     assert {cells[0] for cells in measured} == {"some GPU"}
     assert [cells[1:] for cells in measured] == [
-        ["3 x 128", "bf16", "1"], ["3 x 128", "bf16", "4"], ["12 x 768", "bf16", "1"],
-    ]  # fmt: skip
+        ["3 x 128", "bf16", "1"],
+        ["3 x 128", "bf16", "4"],
+        ["12 x 768", "bf16", "1"],
+    ]
     one, eight, many = estimated_grid(rows)[1]
     steps = sum(6000 if t.name.startswith("addition") else 3000 for t in runs_of()) / len(runs_of())
     assert 3000 < steps < 6000

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from experiments import load
 from experiments.cli import main
-from experiments.names import SHIPPED, shipped_runs
+from experiments.support.names import SHIPPED, shipped_runs
 
 DEFAULT = "parity-aligned-alibi"
 
@@ -60,7 +60,7 @@ def test_several_runs_share_a_figure(capsys):
 
 
 def test_a_run_of_the_zoo_is_loaded_by_name_unless_one_was_trained_here(tmp_path, monkeypatch):
-    from experiments import names
+    from experiments.support import names
 
     zoo, name = tmp_path / "zoo", "parity-aligned-alibi-seed7"
     monkeypatch.setattr(names, "ZOO", zoo)
@@ -102,8 +102,26 @@ def test_bad_values_get_one_line(argv, words, capsys):
 
 
 def test_a_length_beyond_the_positions(tmp_path, capsys):
-    main(["train", "parity-aligned-absolute", "--steps", "1", "--longest", "2", "--n-ctx", "50", "--d-model", "16",
-          "--n-heads", "2", "--n-layers", "1", "--rehearsal", "0"])  # fmt: skip
+    main(
+        [
+            "train",
+            "parity-aligned-absolute",
+            "--steps",
+            "1",
+            "--longest",
+            "2",
+            "--n-ctx",
+            "50",
+            "--d-model",
+            "16",
+            "--n-heads",
+            "2",
+            "--n-layers",
+            "1",
+            "--rehearsal",
+            "0",
+        ]
+    )
     capsys.readouterr()
     line = refused(capsys, "evaluate", "parity-aligned-absolute_1x16x2-seed1", "--lengths", "12", "13")
     assert "takes 54 positions" in line
@@ -152,8 +170,15 @@ def piped(tmp_path: Path, *argv: str, out: str | None = None) -> tuple[int, str]
     os.close(receive)
     handle = send if out is None else os.open(out, os.O_WRONLY)
     command = [sys.executable, "-m", "experiments.cli", *argv]
-    done = subprocess.run(command, stdout=handle, stderr=subprocess.PIPE, text=True, timeout=120, cwd=tmp_path,
-                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})  # fmt: skip
+    done = subprocess.run(
+        command,
+        stdout=handle,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
     for opened in {send, handle}:
         os.close(opened)
     return done.returncode, done.stderr

@@ -6,15 +6,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from experiments.drawing.zoo import COLUMNS
 from experiments.gathering import gather
-from experiments.provenance import OtherVersions, provenance_record
+from experiments.support.provenance import OtherVersions, provenance_record
 from experiments.tables.zoo import _judged, confirmatory_table
 from experiments.training.recipe import Pretrained, Recipe
 from interp.models import ModelConfig
-from interp.tasks import house_vocabulary
-from interp.views.zoo import COLUMNS
+from interp.tasks import default_vocabulary
 from probes.findings import ROLES
-from probes.keeping import battery_to_json
+from probes.serialization import battery_to_json
 from tests.probes.test_decision import ANCHOR, evidence, one
 
 USUAL = ModelConfig("alibi")
@@ -22,15 +22,19 @@ ACCURACY = {"value": 0.9, "low": 0.8, "high": 0.95, "chance": 0.5, "n": 256}
 
 
 def put(
-    folder: Path, seed: int, fmt: str = "parity-aligned", learned: bool = True,
-    model: ModelConfig | Pretrained = USUAL, **files: dict,
-) -> Path:  # fmt: skip
+    folder: Path,
+    seed: int,
+    fmt: str = "parity-aligned",
+    learned: bool = True,
+    model: ModelConfig | Pretrained = USUAL,
+    **files: dict,
+) -> Path:
     """A run without weights, and the results that are named."""
     recipe = Recipe(fmt, model, seed)
     run = folder / recipe.name
     run.mkdir(parents=True)
     outcome = {"competent": learned, "step_accuracy": 0.5 + 0.5 * learned, "steps": 3000}
-    record = {"version": 1, "format": fmt, "vocabulary": house_vocabulary().to_json(), "recipe": recipe.to_json()}
+    record = {"version": 1, "format": fmt, "vocabulary": default_vocabulary().to_json(), "recipe": recipe.to_json()}
     made = {"provenance": provenance_record()}
     (run / "run.json").write_text(json.dumps({**record, "outcome": outcome, **made}))
     for name, data in files.items():
@@ -40,8 +44,11 @@ def put(
 
 def evaluation(value: float = 0.9) -> dict:
     row = {"metric": "step", "mode": "forced", "length": 20, **ACCURACY, "value": value}
-    offsets = [{"length": 20, "offset": 0, "share": 0.75}, {"length": 20, "offset": None, "share": 0.2},
-               {"length": 20, "offset": -3, "share": 0.05}]  # fmt: skip
+    offsets = [
+        {"length": 20, "offset": 0, "share": 0.75},
+        {"length": 20, "offset": None, "share": 0.2},
+        {"length": 20, "offset": -3, "share": 0.05},
+    ]
     return {"accuracy": [row], "offsets": offsets, "offset_prompts": 16}
 
 
@@ -66,9 +73,12 @@ def test_one_row_a_run_length_mode_and_metric(tmp_path):
     for role in ROLES:
         del first["parity-aligned", f"rho {role}"]
     assert first == {
-        ("parity-aligned", "step"): 0.9, ("parity-aligned", "offset +0"): 0.75, ("parity-aligned", "offset none"): 0.2,
-        ("parity-aligned", "offset -3"): 0.05, ("parity-constant", "exact"): 0.9,
-    }  # fmt: skip
+        ("parity-aligned", "step"): 0.9,
+        ("parity-aligned", "offset +0"): 0.75,
+        ("parity-aligned", "offset none"): 0.2,
+        ("parity-aligned", "offset -3"): 0.05,
+        ("parity-constant", "exact"): 0.9,
+    }
     assert anchor == pytest.approx(1.0)
     learned = dict(zip(table["run"], table["learned"], strict=True))
     assert learned == {"parity-aligned-alibi-seed2": True, "parity-constant-alibi-seed3": False}

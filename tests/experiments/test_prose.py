@@ -16,8 +16,8 @@ import pytest
 from pyarrow import parquet
 
 from experiments.gathering import TABLE, read_verdicts
-from experiments.names import SHIPPED, ZOO
-from experiments.reading import read_result
+from experiments.support.names import SHIPPED, ZOO
+from experiments.support.reading import read_result
 from tests.test_readme import ROOT
 
 EXPERIMENTS = ROOT / "experiments"

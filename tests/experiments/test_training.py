@@ -15,18 +15,30 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments.training import loop, standing
+from experiments.training import loop
+from experiments.training import state as standing
 from experiments.training.gradients import loss_of, position_ids, predicted
 from experiments.training.loop import train_run
 from experiments.training.recipe import Pretrained, Recipe, parts
-from interp import writing
 from interp.models import FAMILIES, ModelConfig, build_model, load_run
+from interp.support import writing
 from interp.tasks import parse_format, sample
 from tests.interp.tasks.test_vocabulary import tokenizer_of
 
 TINY = ModelConfig("alibi", n_layers=1, d_model=16, n_heads=2)
-RECIPE = Recipe("parity-aligned", TINY, seed=0, steps=24, longest=4, ramp=5, rehearsal_longest=6,
-                rehearsal_ramp=5, tokens=256, warmup=4, cooldown=8)  # fmt: skip
+RECIPE = Recipe(
+    "parity-aligned",
+    TINY,
+    seed=0,
+    steps=24,
+    longest=4,
+    ramp=5,
+    rehearsal_longest=6,
+    rehearsal_ramp=5,
+    tokens=256,
+    warmup=4,
+    cooldown=8,
+)
 SCRIPT = """
 import sys, torch
 from pathlib import Path
@@ -181,9 +193,7 @@ def test_data_is_a_pure_function_of_recipe_step_and_process():
 
 def test_lengths_start_short_and_reach_the_longest():
     recipe = Recipe("parity-aligned", TINY, seed=0)
-    lengths = {
-        step: [int(parts(recipe, s)[0].batch.step.max()) for s in range(step, step + 60)] for step in (0, 2000)
-    }
+    lengths = {step: [int(parts(recipe, s)[0].batch.step.max()) for s in range(step, step + 60)] for step in (0, 2000)}
     assert max(lengths[0]) <= 2
     assert max(lengths[2000]) == 20
     assert min(lengths[2000]) <= 3

@@ -35,7 +35,7 @@ def warm() -> None:
     import transformers.models.gpt2.modeling_gpt2
     import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
 
-    import probes.calibrating
+    import probes.calibration
     import probes.planted  # noqa: F401
     from tests.faults.work import make_small
 
@@ -116,9 +116,11 @@ def handle(task: dict[str, Any]) -> dict[str, Any]:
                 break
             time.sleep(0.02)
     return {
-        "status": status, "seconds": seconds, "calls": int(seen) if seen.isdigit() else None,
+        "status": status,
+        "seconds": seconds,
+        "calls": int(seen) if seen.isdigit() else None,
         "injected": injected or Path(task["mark"]).exists(),
-    }  # fmt: skip
+    }
 
 
 def _strike(pid: int, kind: str, draw: int) -> bool:

@@ -38,8 +38,9 @@ def launched(*argv: str, log: Path) -> subprocess.Popen:
     """Begins two processes; what they print goes to a file."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
     with log.open("w", encoding="utf-8") as file:
-        return subprocess.Popen([*LAUNCH, *argv], env=environment, cwd=ROOT, stdout=file, stderr=subprocess.DEVNULL,
-                                start_new_session=True)  # fmt: skip
+        return subprocess.Popen(
+            [*LAUNCH, *argv], env=environment, cwd=ROOT, stdout=file, stderr=subprocess.DEVNULL, start_new_session=True
+        )
 
 
 @pytest.mark.slow
@@ -71,8 +72,24 @@ def test_two_processes_train_one_run_on_different_data_and_go_on_after_a_kill(tm
 
 @pytest.mark.slow
 def test_the_verb_says_once_what_came_out(tmp_path):
-    argv = ["train", "parity-aligned-alibi", "--steps", "2", "--longest", "3", "--rehearsal", "0", "--n-layers", "1",
-            "--d-model", "16", "--n-heads", "2", "--out", str(tmp_path / "out")]  # fmt: skip
+    argv = [
+        "train",
+        "parity-aligned-alibi",
+        "--steps",
+        "2",
+        "--longest",
+        "3",
+        "--rehearsal",
+        "0",
+        "--n-layers",
+        "1",
+        "--d-model",
+        "16",
+        "--n-heads",
+        "2",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     log = tmp_path / "log"
     assert launched("-m", "experiments.cli", *argv, log=log).wait(200) == 0
     assert log.read_text(encoding="utf-8").count("did NOT learn") == 1

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.provenance import provenance_record
-from interp.writing import write_whole
+from experiments.support.provenance import provenance_record
+from interp.support.writing import write_whole
 from tests.faults.work import ARGV, WITH_WORKERS, content, furnish, result
 
 ROOT = Path(__file__).parent.parent.parent
@@ -89,7 +89,7 @@ def lab() -> Iterator[Lab]:
     from transformers.utils import logging
 
     from interp.models import ModelConfig, build_model, save_run
-    from interp.tasks import house_tokenizer, house_vocabulary
+    from interp.tasks import default_tokenizer, default_vocabulary
 
     logging.disable_progress_bar()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -100,10 +100,10 @@ def lab() -> Iterator[Lab]:
         subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as server,
     ):
         try:
-            vocabulary = house_vocabulary()
+            vocabulary = default_vocabulary()
             model = build_model(ModelConfig("alibi", n_layers=1, d_model=16, n_heads=2), len(vocabulary.ids), 0)
             record = {"format": "parity-aligned", "vocabulary": vocabulary.to_json()}
-            save_run(Path(name) / "tiny", model, house_tokenizer(), record)
+            save_run(Path(name) / "tiny", model, default_tokenizer(), record)
             yield Lab(Path(name), server)
         finally:
             server.kill()
@@ -121,9 +121,12 @@ def draw(verb: str, fault: str, seed: int, reference: Reference) -> dict[str, An
     if fault == "full" and not really:
         at //= 2
     return {
-        "kind": fault, "at": at, "delay": share * reference.seconds if by_time else None, "worker": worker,
+        "kind": fault,
+        "at": at,
+        "delay": share * reference.seconds if by_time else None,
+        "worker": worker,
         "kilobytes": 4 + int(share * reference.kilobytes) if really else None,
-    }  # fmt: skip
+    }
 
 
 @contextmanager

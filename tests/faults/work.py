@@ -17,17 +17,43 @@ from typing import Any
 ON_TINY = {
     "patch": ["--length", "6", "--step", "4", "--prompts", "40", "--site", "resid_mid", "--memory", "1"],
     "evaluate": ["--lengths", "3", "4", "5", "--offset-lengths", "3", "4", "--prompts", "4"],
-    "circuit": ["--length", "4", "--lengths", "4", "5", "--prompts", "4", "--points", "2", "--share", "0.1",
-                "--prune", "1e-6", "--repeats", "1"],
-}  # fmt: skip
+    "circuit": [
+        "--length",
+        "4",
+        "--lengths",
+        "4",
+        "5",
+        "--prompts",
+        "4",
+        "--points",
+        "2",
+        "--share",
+        "0.1",
+        "--prune",
+        "1e-6",
+        "--repeats",
+        "1",
+    ],
+}
 ARGV = {
     "train": ["train", "parity-aligned-alibi", "--seed", "0", "--threads", "1", "--out", "out"],
     **{verb: [verb, "tiny", *options, "--out", "out"] for verb, options in ON_TINY.items()},
     "report": ["report", "tiny", "--quick", "--length", "4", "--map-length", "4", "--out", "out/report.html"],
-    "calibrate": ["calibrate", "--variants", "2", "--mechanisms", "A1", "--repetitions", "0", "--prompts", "24",
-                  "--out", "out"],
+    "calibrate": [
+        "calibrate",
+        "--variants",
+        "2",
+        "--mechanisms",
+        "A1",
+        "--repetitions",
+        "0",
+        "--prompts",
+        "24",
+        "--out",
+        "out",
+    ],
     "sweep": ["sweep", "--groups", "gaps", "--seeds", "2", "--stages", "train", "evaluate", "--out", "out"],
-}  # fmt: skip
+}
 # Those that give their work to other processes, which can be lost.
 WITH_WORKERS = ("calibrate", "sweep")
 # What differs between two runs of one command: when, and how long.
@@ -36,15 +62,17 @@ VOLATILE = {"provenance", "seconds", "training_seconds", "seconds_each"}
 
 def make_small() -> None:
     """Makes the verbs' work small; for a process of its own, because nothing is put back."""
-    from experiments import circuit_search, evaluate, jobs
-    from experiments.train import Train
+    from experiments import circuit_search
+    from experiments.commands import evaluate
+    from experiments.commands.train import TrainCommand
+    from experiments.support import jobs
     from experiments.training import loop
     from tests.experiments.test_training import RECIPE
 
-    def recipe(self: Train) -> Any:
+    def recipe(self: TrainCommand) -> Any:
         return replace(RECIPE, format=self.name.rpartition("-")[0], seed=self.seed, steps=12, rehearsal_longest=4)
 
-    Train.recipe = recipe  # type: ignore[method-assign]
+    TrainCommand.recipe = recipe  # type: ignore[method-assign]
     loop.CHECK_EVERY = 2
     loop.SAVE_SHARE = 0
     loop.train_run = partial(loop.train_run, save_every=0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from experiments.provenance import provenance_record
-from interp.writing import write_whole
+from experiments.support.provenance import provenance_record
+from interp.support.writing import write_whole
 from tests.fuzz.counting import tried
 
 

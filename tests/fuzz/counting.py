@@ -38,9 +38,12 @@ def hammer(kind: str, count: int, inputs: SearchStrategy[T], check: Callable[[T]
     """Runs `check` on `count` inputs (less where there are not so many); the first that fails is made small."""
 
     @settings(
-        max_examples=count, deadline=None, database=None, derandomize=count <= few,
+        max_examples=count,
+        deadline=None,
+        database=None,
+        derandomize=count <= few,
         suppress_health_check=[*HealthCheck.__members__.values()],
-    )  # fmt: skip
+    )
     @given(inputs)
     def each(value: T) -> None:
         tried[kind] += 1

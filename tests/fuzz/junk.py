@@ -9,9 +9,38 @@ from typing import Any
 from hypothesis import strategies as st
 
 ABSURD = (
-    0, -1, -(2**31), 2**27, 2**31, 2**53 + 1, 2**63, 10**30, True, False, None, "", "3", "x" * 500, 0.0, 1.5, -2.5,
-    1e300, math.nan, math.inf, -math.inf, (), [], {}, (1,), [[]], {"a": 1}, "\x00", "../..", "\x1b[31m", "\udcff",
-)  # fmt: skip
+    0,
+    -1,
+    -(2**31),
+    2**27,
+    2**31,
+    2**53 + 1,
+    2**63,
+    10**30,
+    True,
+    False,
+    None,
+    "",
+    "3",
+    "x" * 500,
+    0.0,
+    1.5,
+    -2.5,
+    1e300,
+    math.nan,
+    math.inf,
+    -math.inf,
+    (),
+    [],
+    {},
+    (1,),
+    [[]],
+    {"a": 1},
+    "\x00",
+    "../..",
+    "\x1b[31m",
+    "\udcff",
+)
 absurd = st.sampled_from(ABSURD)
 json_junk = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=12),

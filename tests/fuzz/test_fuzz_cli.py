@@ -18,27 +18,97 @@ from hypothesis import strategies as st
 
 from experiments.cli import Verb, main
 from interp.models import ModelConfig, build_model, save_run
-from interp.tasks import house_tokenizer, house_vocabulary, known_formats
+from interp.tasks import default_tokenizer, default_vocabulary, known_formats
 from tests.fuzz.counting import counts, hammer
 
 REACHED = "the work would begin here"
 # The functions that are reached once everything has been looked at.
 LONG = (
-    "experiments.training.loop.train_run", "experiments.evaluate.Evaluate.measure", "experiments.patch.Patch.compute",
-    "experiments.patch.Patch.show_plan", "experiments.benchmarks.patching.run_case",
-    "experiments.benchmarks.edges.run_case", "probes.battery", "experiments.circuit_search.search",
-    "experiments.report.Report._write", "experiments.calibrate.finished", "experiments.sweep.finished",
-    "experiments.benchmarks.memory.run_case", "experiments.benchmarks.drift.run_case",
-    "experiments.benchmarks.scaling.run_case", "experiments.figures.Figures.drawings", "experiments.on_ray.OnRay",
-)  # fmt: skip
+    "experiments.training.loop.train_run",
+    "experiments.commands.evaluate.EvaluateCommand.measure",
+    "experiments.commands.patch.PatchCommand.compute",
+    "experiments.commands.patch.PatchCommand.show_plan",
+    "experiments.benchmarks.patching.run_case",
+    "experiments.benchmarks.edges.run_case",
+    "probes.battery",
+    "experiments.circuit_search.search",
+    "experiments.commands.report.ReportCommand._write",
+    "experiments.commands.calibrate.finished",
+    "experiments.commands.sweep.finished",
+    "experiments.benchmarks.memory.run_case",
+    "experiments.benchmarks.drift.run_case",
+    "experiments.benchmarks.scaling.run_case",
+    "experiments.commands.figures.FiguresCommand.drawings",
+    "experiments.support.on_ray.OnRay",
+)
 
-NUMBERS = ("0", "1", "2", "3", "5", "20", "-1", "1.5", "1e9", "nan", "inf", "-0", "1_0", "0x10", "None", "", "\uff19",
-           "1000000000", "99999999999999999999999", "9" * 5000)  # fmt: skip
-RUNS = ("tiny", "parity-aligned-alibi", "parity-constant-alibi", "broken", "nowhere", "parity-aligned-rotary", "..",
-        ".", "a/b", "a/..", "file", "", "~", "parity-\x1b[31m", "a\nb", "\udcff", "x" * 300)  # fmt: skip
-WORDS = (*RUNS, *NUMBERS, *known_formats()[:9], "--", "-", "-h", "--no", "yes", "auto", "role", "output:5", "answer",
-         "z", "resid_pre", "{}", "[1]", "M1", "A1", "bf16", "rotary", "@file", "--=", "--seed=",
-         "--seed=3=4")  # fmt: skip
+NUMBERS = (
+    "0",
+    "1",
+    "2",
+    "3",
+    "5",
+    "20",
+    "-1",
+    "1.5",
+    "1e9",
+    "nan",
+    "inf",
+    "-0",
+    "1_0",
+    "0x10",
+    "None",
+    "",
+    "\uff19",
+    "1000000000",
+    "99999999999999999999999",
+    "9" * 5000,
+)
+RUNS = (
+    "tiny",
+    "parity-aligned-alibi",
+    "parity-constant-alibi",
+    "broken",
+    "nowhere",
+    "parity-aligned-rotary",
+    "..",
+    ".",
+    "a/b",
+    "a/..",
+    "file",
+    "",
+    "~",
+    "parity-\x1b[31m",
+    "a\nb",
+    "\udcff",
+    "x" * 300,
+)
+WORDS = (
+    *RUNS,
+    *NUMBERS,
+    *known_formats()[:9],
+    "--",
+    "-",
+    "-h",
+    "--no",
+    "yes",
+    "auto",
+    "role",
+    "output:5",
+    "answer",
+    "z",
+    "resid_pre",
+    "{}",
+    "[1]",
+    "M1",
+    "A1",
+    "bf16",
+    "rotary",
+    "@file",
+    "--=",
+    "--seed=",
+    "--seed=3=4",
+)
 number = st.sampled_from(NUMBERS) | st.integers(-3, 30).map(str)
 word = st.sampled_from(WORDS) | st.text(max_size=6)
 out = st.sampled_from(("here", "here/there", "file", "file/x", "tiny", "", ".", "here/x.html", "\x00", "é\udcff"))
@@ -46,37 +116,139 @@ out = st.sampled_from(("here", "here/there", "file", "file/x", "tiny", "", ".", 
 OTHERWISE = {"source": "from"}
 # Options of each verb, and what is usually given to them.
 OPTIONS = {
-    "train": {"seed": number, "steps": number, "longest": number, "rehearsal": number, "n-layers": number,
-              "d-model": number, "n-heads": number, "n-ctx": number, "lr": number, "threads": number,
-              "positions": st.sampled_from(("plain", "start", "jump", "x")), "precision": word, "out": out,
-              "from": st.sampled_from(RUNS)},
-    "evaluate": {"lengths": number, "offset-lengths": number, "prompts": number, "seed": number, "format": word,
-                 "memory": number, "out": out, "json": None},
-    "patch": {"site": st.sampled_from(("resid_pre", "q", "z", "pattern", "mlp_out", "x")), "length": number,
-              "metric": st.sampled_from(("logit_diff", "probability", "accuracy", "kl", "x")), "step": number,
-              "corrupt": st.sampled_from(("flip_input", "swap_input_labels", "swap_output_labels", "redraw", "x")),
-              "partner": number, "direction": word, "layers": number, "heads": number, "positions": word, "joint": None,
-              "prompts": number, "seed": number, "memory": number, "format": word, "dry-run": None, "out": out,
-              "json": None},
-    "bench": {"only": word, "rounds": number, "threads": number, "edges": None, "bloom": None, "peak": None,
-              "drift": None, "scaling": None, "device": st.sampled_from(("cpu", "cuda", "x")), "out": out,
-              "json": None},
-    "verdict": {"model": st.sampled_from(RUNS), "task": word, "format": word, "forced": None, "lengths": number,
-                "prompts": number, "seed": number, "arms": word, "memory": number, "out": out,
-                "json": out},
-    "circuit": {"length": number, "lengths": number, "method": word, "points": number, "reorder": word, "places": word,
-                "select": word, "share": number, "prune": number, "repeats": number, "prompts": number, "seed": number,
-                "format": word, "memory": number, "out": out, "json": None},
-    "report": {"compare": None, "quick": None, "fresh": None, "length": number, "map-length": number, "seed": number,
-               "format": word, "memory": number, "out": out},
-    "calibrate": {"variants": number, "seed": number, "mechanisms": word, "prompts": number, "repetitions": number,
-                  "workers": number, "out": out, "json": None},
-    "sweep": {"groups": st.sampled_from(("gaps", "sink", "x")), "seeds": number, "steps": number, "prompts": number,
-              "stages": st.sampled_from(("train", "x")), "precision": word, "workers": number, "gpus": number,
-              "engine": st.sampled_from(("local", "ray", "x")), "out": out, "dry-run": None},
-    "figures": {"only": st.sampled_from(("gaps", "maps", "x")), "zoo": out, "out": out, "length": number,
-                "prompts": number, "seed": number},
-}  # fmt: skip
+    "train": {
+        "seed": number,
+        "steps": number,
+        "longest": number,
+        "rehearsal": number,
+        "n-layers": number,
+        "d-model": number,
+        "n-heads": number,
+        "n-ctx": number,
+        "lr": number,
+        "threads": number,
+        "positions": st.sampled_from(("plain", "start", "jump", "x")),
+        "precision": word,
+        "out": out,
+        "from": st.sampled_from(RUNS),
+    },
+    "evaluate": {
+        "lengths": number,
+        "offset-lengths": number,
+        "prompts": number,
+        "seed": number,
+        "format": word,
+        "memory": number,
+        "out": out,
+        "json": None,
+    },
+    "patch": {
+        "site": st.sampled_from(("resid_pre", "q", "z", "pattern", "mlp_out", "x")),
+        "length": number,
+        "metric": st.sampled_from(("logit_diff", "probability", "accuracy", "kl", "x")),
+        "step": number,
+        "corrupt": st.sampled_from(("flip_input", "swap_input_labels", "swap_output_labels", "redraw", "x")),
+        "partner": number,
+        "direction": word,
+        "layers": number,
+        "heads": number,
+        "positions": word,
+        "joint": None,
+        "prompts": number,
+        "seed": number,
+        "memory": number,
+        "format": word,
+        "dry-run": None,
+        "out": out,
+        "json": None,
+    },
+    "bench": {
+        "only": word,
+        "rounds": number,
+        "threads": number,
+        "edges": None,
+        "bloom": None,
+        "peak": None,
+        "drift": None,
+        "scaling": None,
+        "device": st.sampled_from(("cpu", "cuda", "x")),
+        "out": out,
+        "json": None,
+    },
+    "verdict": {
+        "model": st.sampled_from(RUNS),
+        "task": word,
+        "format": word,
+        "forced": None,
+        "lengths": number,
+        "prompts": number,
+        "seed": number,
+        "arms": word,
+        "memory": number,
+        "out": out,
+        "json": out,
+    },
+    "circuit": {
+        "length": number,
+        "lengths": number,
+        "method": word,
+        "points": number,
+        "reorder": word,
+        "places": word,
+        "select": word,
+        "share": number,
+        "prune": number,
+        "repeats": number,
+        "prompts": number,
+        "seed": number,
+        "format": word,
+        "memory": number,
+        "out": out,
+        "json": None,
+    },
+    "report": {
+        "compare": None,
+        "quick": None,
+        "fresh": None,
+        "length": number,
+        "map-length": number,
+        "seed": number,
+        "format": word,
+        "memory": number,
+        "out": out,
+    },
+    "calibrate": {
+        "variants": number,
+        "seed": number,
+        "mechanisms": word,
+        "prompts": number,
+        "repetitions": number,
+        "workers": number,
+        "out": out,
+        "json": None,
+    },
+    "sweep": {
+        "groups": st.sampled_from(("gaps", "sink", "x")),
+        "seeds": number,
+        "steps": number,
+        "prompts": number,
+        "stages": st.sampled_from(("train", "x")),
+        "precision": word,
+        "workers": number,
+        "gpus": number,
+        "engine": st.sampled_from(("local", "ray", "x")),
+        "out": out,
+        "dry-run": None,
+    },
+    "figures": {
+        "only": st.sampled_from(("gaps", "maps", "x")),
+        "zoo": out,
+        "out": out,
+        "length": number,
+        "prompts": number,
+        "seed": number,
+    },
+}
 
 
 @st.composite
@@ -103,10 +275,10 @@ def here(tmp_path, monkeypatch):
     folder = tmp_path / "inner"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    model = build_model(ModelConfig("alibi", n_layers=1, d_model=8, n_heads=2), len(house_vocabulary().ids), seed=0)
-    record = {"format": "parity-aligned", "vocabulary": house_vocabulary().to_json()}
+    model = build_model(ModelConfig("alibi", n_layers=1, d_model=8, n_heads=2), len(default_vocabulary().ids), seed=0)
+    record = {"format": "parity-aligned", "vocabulary": default_vocabulary().to_json()}
     for name in ("tiny", "broken"):
-        save_run(folder / name, model, house_tokenizer(), record)
+        save_run(folder / name, model, default_tokenizer(), record)
     (folder / "broken" / "model.safetensors").write_bytes(b"no")
     (folder / "file").write_text("as it was")
 
@@ -172,7 +344,7 @@ def test_words_without_sense(count, here):
 
 
 def test_options_that_are_fuzzed_are_all_there_are():
-    verbs = {verb.__name__.lower(): verb for verb, *_ in map(get_args, get_args(Verb))}
+    verbs = {verb.__name__.removesuffix("Command").lower(): verb for verb, *_ in map(get_args, get_args(Verb))}
     there = {
         name: {OTHERWISE.get(f.name, f.name).replace("_", "-") for f in fields(verb)} for name, verb in verbs.items()
     }

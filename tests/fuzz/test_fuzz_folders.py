@@ -14,18 +14,51 @@ from hypothesis import strategies as st
 
 from experiments import load
 from interp.models import ModelConfig, build_model, load_tokenizer, save_run
-from interp.tasks import house_tokenizer, house_vocabulary
+from interp.tasks import default_tokenizer, default_vocabulary
 from tests.fuzz.counting import counts, hammer, refusal
 from tests.fuzz.junk import ABSURD, json_junk, leaves, mutated
 
 FAMILIES = ("alibi", "rotary", "absolute")
 # Keys that transformers reads in a configuration, of other architectures too.
-KEYS = ("n_layer", "num_hidden_layers", "n_head", "num_attention_heads", "num_key_value_heads", "hidden_size", "n_embd",
-        "vocab_size", "intermediate_size", "head_dim", "max_position_embeddings", "n_positions", "num_labels", "dtype",
-        "layer_types", "rope_parameters", "rope_scaling", "quantization_config", "text_config", "num_local_experts",
-        "tie_word_embeddings", "hidden_act", "auto_map", "architectures", "pad_token_id", "is_decoder", "id2label",
-        "layer_norm_epsilon", "torch_dtype", "transformers_weights", "use_cache", "return_dict", "sliding_window",
-        "output_attentions", "attn_implementation", "_attn_implementation", "is_encoder_decoder")  # fmt: skip
+KEYS = (
+    "n_layer",
+    "num_hidden_layers",
+    "n_head",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "hidden_size",
+    "n_embd",
+    "vocab_size",
+    "intermediate_size",
+    "head_dim",
+    "max_position_embeddings",
+    "n_positions",
+    "num_labels",
+    "dtype",
+    "layer_types",
+    "rope_parameters",
+    "rope_scaling",
+    "quantization_config",
+    "text_config",
+    "num_local_experts",
+    "tie_word_embeddings",
+    "hidden_act",
+    "auto_map",
+    "architectures",
+    "pad_token_id",
+    "is_decoder",
+    "id2label",
+    "layer_norm_epsilon",
+    "torch_dtype",
+    "transformers_weights",
+    "use_cache",
+    "return_dict",
+    "sliding_window",
+    "output_attentions",
+    "attn_implementation",
+    "_attn_implementation",
+    "is_encoder_decoder",
+)
 TYPES = ("bloom", "gpt_neox", "gpt2", "llama", "qwen2", "gemma2", "mixtral", "opt", "bert", "t5", "gptj", "mamba", "x")
 sizes = st.sampled_from((0, 1, 2, 3, 4, 8, 16, 17, 32, 64, 416, 10**4, 10**6, 10**9, 10**12, -1, -7))
 
@@ -35,9 +68,11 @@ def tiny(tmp_path_factory) -> Path:
     """A tiny run of each family. Read only."""
     folder = tmp_path_factory.mktemp("tiny")
     for family in FAMILIES:
-        model = build_model(ModelConfig(family, n_layers=1, d_model=8, n_heads=2), len(house_vocabulary().ids), seed=0)
-        record = {"format": "parity-aligned", "vocabulary": house_vocabulary().to_json()}
-        save_run(folder / family, model, house_tokenizer(), record)
+        model = build_model(
+            ModelConfig(family, n_layers=1, d_model=8, n_heads=2), len(default_vocabulary().ids), seed=0
+        )
+        record = {"format": "parity-aligned", "vocabulary": default_vocabulary().to_json()}
+        save_run(folder / family, model, default_tokenizer(), record)
     return folder
 
 
@@ -71,8 +106,9 @@ def edit(name: str, changes: dict) -> Any:
 
 configs = st.dictionaries(st.sampled_from(KEYS), sizes | sizes | leaves, min_size=1, max_size=3) | st.builds(
     lambda kind, more: {"model_type": kind, **more},
-    st.sampled_from(TYPES), st.dictionaries(st.sampled_from(KEYS), sizes | leaves, max_size=3),
-)  # fmt: skip
+    st.sampled_from(TYPES),
+    st.dictionaries(st.sampled_from(KEYS), sizes | leaves, max_size=3),
+)
 
 
 @counts(40, 3_000)
@@ -85,10 +121,14 @@ def test_configurations(count, tiny):
 def headers(draw: st.DrawFn) -> Any:
     """Header entries replaced by lies about type, shape and place; lengths of the header, too."""
     kinds = ("F32", "F16", "BF16", "F64", "I64", "BOOL", "U8", "F8_E4M3", "C64", "X")
-    lie = st.fixed_dictionaries({}, optional={
-        "dtype": st.sampled_from(kinds) | leaves, "shape": st.lists(sizes, max_size=3) | leaves,
-        "data_offsets": st.lists(st.integers(-5, 10**5) | sizes, max_size=3) | leaves,
-    })  # fmt: skip
+    lie = st.fixed_dictionaries(
+        {},
+        optional={
+            "dtype": st.sampled_from(kinds) | leaves,
+            "shape": st.lists(sizes, max_size=3) | leaves,
+            "data_offsets": st.lists(st.integers(-5, 10**5) | sizes, max_size=3) | leaves,
+        },
+    )
     which, lies, grown = draw(st.integers(0, 30)), draw(lie | leaves), draw(st.sampled_from((0, 0, 0, 1, -3, 2**62)))
 
     def change(folder: Path) -> None:
@@ -108,8 +148,18 @@ def headers(draw: st.DrawFn) -> Any:
 @st.composite
 def flips(draw: st.DrawFn) -> Any:
     """Bytes replaced, files cut short or lengthened."""
-    name = draw(st.sampled_from(("model.safetensors", "config.json", "tokenizer.json", "run.json",
-                                 "tokenizer_config.json", "generation_config.json")))  # fmt: skip
+    name = draw(
+        st.sampled_from(
+            (
+                "model.safetensors",
+                "config.json",
+                "tokenizer.json",
+                "run.json",
+                "tokenizer_config.json",
+                "generation_config.json",
+            )
+        )
+    )
     places = draw(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6))
     keep, more = draw(st.sampled_from((1.0, 1.0, 0.0, 0.3, 0.999))), draw(st.binary(max_size=4))
 
@@ -132,8 +182,19 @@ def test_weights_and_damaged_files(count, tiny):
 def others(draw: st.DrawFn, tiny: Path) -> Any:
     """Another JSON file, mutated or replaced, or one that should not be there."""
     name = draw(st.sampled_from(("tokenizer.json", "tokenizer_config.json", "generation_config.json", "run.json")))
-    extra = draw(st.sampled_from(("special_tokens_map.json", "added_tokens.json", "model.safetensors.index.json",
-                                  "chat_template.jinja", "adapter_config.json", "vocab.json", name)))  # fmt: skip
+    extra = draw(
+        st.sampled_from(
+            (
+                "special_tokens_map.json",
+                "added_tokens.json",
+                "model.safetensors.index.json",
+                "chat_template.jinja",
+                "adapter_config.json",
+                "vocab.json",
+                name,
+            )
+        )
+    )
     right = json.loads((tiny / "alibi" / name).read_text(encoding="utf-8"))
     if name == "tokenizer.json":
         right["model"]["vocab"] = {word: i for word, i in right["model"]["vocab"].items() if i < 40}
@@ -150,8 +211,9 @@ def test_tokenizers_records_and_strangers(count, tiny):
 @counts(30, 500)
 def test_names_of_runs(count, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    parts = st.lists(st.sampled_from(("..", ".", "a", "~", "", "parity-aligned-alibi", "mnemoscope-out", "C:", "*")),
-                     max_size=4).map("/".join)  # fmt: skip
+    parts = st.lists(
+        st.sampled_from(("..", ".", "a", "~", "", "parity-aligned-alibi", "mnemoscope-out", "C:", "*")), max_size=4
+    ).map("/".join)
     names = parts | st.text(max_size=30) | st.sampled_from([x for x in ABSURD if isinstance(x, str)])
 
     def check(name: str) -> None:
@@ -162,11 +224,16 @@ def test_names_of_runs(count, tmp_path, monkeypatch):
 
 
 ABSURD_CONFIGS = (
-    {"n_layer": 10**9}, {"n_layer": 4000}, {"vocab_size": 10**11}, {"num_labels": 10**9}, {"hidden_size": 10**7},
-    {"model_type": "gemma2", "num_hidden_layers": 10**8}, {"model_type": "mixtral", "num_local_experts": 10**9},
+    {"n_layer": 10**9},
+    {"n_layer": 4000},
+    {"vocab_size": 10**11},
+    {"num_labels": 10**9},
+    {"hidden_size": 10**7},
+    {"model_type": "gemma2", "num_hidden_layers": 10**8},
+    {"model_type": "mixtral", "num_local_experts": 10**9},
     {"model_type": "gptj", "n_positions": 10**9, "n_layer": 1, "n_embd": 8},
     {"model_type": "llama", "vocab_size": 10**9},
-)  # fmt: skip
+)
 MEASURE = """
 import json, resource, shutil, sys
 from pathlib import Path

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import strategies as st
 
 from experiments import load
-from experiments.circuit import Circuit, lines_of
-from experiments.names import SHIPPED
-from experiments.provenance import saying_versions
-from experiments.reading import read_calibration
-from experiments.reporting import words
-from experiments.reporting.forms import FORMS, misfit
-from experiments.reporting.found import points_of
-from experiments.reporting.part import Part
+from experiments.commands.circuit import CircuitCommand, lines_of
+from experiments.reporting import text as words
+from experiments.reporting.order import words_of
 from experiments.reporting.reuse import found_beside
-from experiments.reporting.sections import words_of
-from experiments.results import weights_of
+from experiments.reporting.schema import FORMS, misfit
+from experiments.reporting.section import SectionData
+from experiments.reporting.stored import points_of
+from experiments.support.names import SHIPPED
+from experiments.support.provenance import saying_versions
+from experiments.support.reading import read_calibration
+from experiments.support.results import weights_of
 from interp import views
 from interp.circuits import circuit_from_json
 from interp.models.folder import RECORD, read_record
@@ -71,8 +71,8 @@ def show(run, verb: str, data: dict, pictures: bool = False) -> None:
             if pictures:
                 views.by_length({run.name: points}, 20, "accuracy")
         case _:
-            words_of("circuit", Part(data))
-            graph = Circuit(run.name).graph(run, circuit_from_json(data["circuit"]), data)
+            words_of("circuit", SectionData(data))
+            graph = CircuitCommand(run.name).graph(run, circuit_from_json(data["circuit"]), data)
             lines = lines_of(data)
             if pictures:
                 views.circuit(graph).view()

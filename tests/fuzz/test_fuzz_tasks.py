@@ -16,8 +16,8 @@ from interp.tasks import (
     Role,
     Vocabulary,
     counterfactual,
+    default_vocabulary,
     fit_vocabulary,
-    house_vocabulary,
     known_formats,
     parse_format,
     sample,
@@ -34,11 +34,34 @@ names = st.one_of(
     st.text(max_size=20),
     absurd,
 )
-lengths = st.one_of(small(1, 20), st.lists(small(1, 9), max_size=3).map(tuple), st.just(np.int64(3)), absurd,
-                    st.sampled_from((127, 129, 10**6, 2**40)))  # fmt: skip
+lengths = st.one_of(
+    small(1, 20),
+    st.lists(small(1, 9), max_size=3).map(tuple),
+    st.just(np.int64(3)),
+    absurd,
+    st.sampled_from((127, 129, 10**6, 2**40)),
+)
 seeds = st.one_of(st.integers(0, 2**32 + 5), absurd)
-SYMBOLS = (">>>", "===", "###", "+", "#", "_", "[0]", "[1]", "???", *"0123456789abcdefghijklmnopqr", "M1", "M2", "M3",
-           "M4", "c1", "ĠM1", "▁0", "")  # fmt: skip
+SYMBOLS = (
+    ">>>",
+    "===",
+    "###",
+    "+",
+    "#",
+    "_",
+    "[0]",
+    "[1]",
+    "???",
+    *"0123456789abcdefghijklmnopqr",
+    "M1",
+    "M2",
+    "M3",
+    "M4",
+    "c1",
+    "ĠM1",
+    "▁0",
+    "",
+)
 
 
 def check_sample(asked: tuple) -> None:
@@ -97,7 +120,7 @@ def tensors(shape: st.SearchStrategy[tuple], high: int) -> st.SearchStrategy:
 
 def check_batch(given: tuple) -> None:
     tokens, role, step, name, length = given
-    batch = refusal(lambda: Batch(tokens, role, step, parse_format(name), length, house_vocabulary()))
+    batch = refusal(lambda: Batch(tokens, role, step, parse_format(name), length, default_vocabulary()))
     if batch is None:
         return
     for pos in (0, -1, batch.n_pos, 10**30):
@@ -114,9 +137,12 @@ def check_batch(given: tuple) -> None:
 def test_batches_from_arrays_that_do_not_fit(count):
     n = st.integers(0, 5)
     given = st.tuples(
-        tensors(st.tuples(n, n) | st.just((2, 4)), 20), tensors(st.tuples(n) | st.just((4,)), 9),
-        tensors(st.tuples(n) | st.just((4,)), 3), st.sampled_from(FORMATS), st.integers(1, 3),
-    )  # fmt: skip
+        tensors(st.tuples(n, n) | st.just((2, 4)), 20),
+        tensors(st.tuples(n) | st.just((4,)), 9),
+        tensors(st.tuples(n) | st.just((4,)), 3),
+        st.sampled_from(FORMATS),
+        st.integers(1, 3),
+    )
     hammer("tasks", count, given, check_batch)
 
 
@@ -142,8 +168,9 @@ def check_edit(given: tuple) -> None:
 @counts(60, 15_000)
 def test_edits_of_any_step(count):
     roles = st.sampled_from(tuple(Role))
-    given = st.tuples(st.sampled_from(FORMATS), st.integers(1, 5), st.sampled_from(sorted(EDITS)), steps, steps, seeds,
-                      roles)  # fmt: skip
+    given = st.tuples(
+        st.sampled_from(FORMATS), st.integers(1, 5), st.sampled_from(sorted(EDITS)), steps, steps, seeds, roles
+    )
     hammer("tasks", count, given, check_edit)
 
 

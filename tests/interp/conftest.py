@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from interp.models import FAMILIES, ModelConfig, build_model, save_run
-from interp.tasks import house_tokenizer, house_vocabulary
+from interp.tasks import default_tokenizer, default_vocabulary
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +27,9 @@ def saved_families(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("families")
     for family in FAMILIES:
         config = ModelConfig(family, n_layers=2, d_model=16, n_heads=2)
-        model = build_model(config, len(house_vocabulary().ids), seed=0)
-        record = {"format": "parity-aligned", "vocabulary": house_vocabulary().to_json()}
-        save_run(folder / family, model, house_tokenizer(), record)
+        model = build_model(config, len(default_vocabulary().ids), seed=0)
+        record = {"format": "parity-aligned", "vocabulary": default_vocabulary().to_json()}
+        save_run(folder / family, model, default_tokenizer(), record)
     return folder
 
 
@@ -37,7 +37,7 @@ def saved_families(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def saved_foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders that someone else made, without run.json: `llama-house`, `llama-foreign`, `opt-house`, ..."""
     folder = tmp_path_factory.mktemp("foreign")
-    for name, tokenizer in (("house", house_tokenizer()), ("foreign", foreign_tokenizer())):
+    for name, tokenizer in (("house", default_tokenizer()), ("foreign", foreign_tokenizer())):
         sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
         sizes |= {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
         opt = OPTConfig(ffn_dim=32, word_embed_proj_dim=16, max_position_embeddings=40, **sizes)

@@ -15,10 +15,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalL
 from interp import attribution
 from interp.attribution import Attribution, gradient_x_input, integrated_gradients
 from interp.models import FAMILIES, ModelConfig, build_model
-from interp.tasks import Batch, Role, house_vocabulary, sample
+from interp.tasks import Batch, Role, default_vocabulary, sample
 from interp.tasks.counterfactual import flip_input, redraw, swap_labels
 
-D_VOCAB = len(house_vocabulary().ids)
+D_VOCAB = len(default_vocabulary().ids)
 BLOOMS = ("bloom", "bloom_key_sink")
 KINDS: tuple[Literal["signed", "absolute", "l2"], ...] = ("signed", "absolute", "l2")
 # Central differences in float64: their relative step, and their largest error relative to the largest cell.
@@ -213,8 +213,10 @@ def test_bloom_is_read_after_its_layernorm_for_before_it_all_signed_maps_are_zer
     assert path.gap.abs().max() < 0.05 * path.values.abs().max()
 
 
-@pytest.mark.parametrize(("family", "least", "most"), [("rotary", 0.0, 1e-3), ("none", 0.0, 1e-3),
-                                                       ("llama", 0.0, 1e-3), ("absolute", 0.05, 1.0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "least", "most"),
+    [("rotary", 0.0, 1e-3), ("none", 0.0, 1e-3), ("llama", 0.0, 1e-3), ("absolute", 0.05, 1.0)],
+)
 def test_the_trap_of_layernorm_one_block_shows_signed_zeros_unless_positions_are_added(
     family: str, least: float, most: float
 ):
@@ -332,9 +334,13 @@ def test_integrated_gradients_are_complete(family: str):
     gaps = {}
     for n in (1, 64):
         found = integrated_gradients(model, batch, other, n=n)
-        change = torch.cat([margins(plain, embed(model, batch)[r : r + 1], batch.rows(slice(r, r + 1)), found.dest)
-                            - margins(plain, embed(model, other)[r : r + 1], batch.rows(slice(r, r + 1)), found.dest)
-                            for r in range(2)])  # fmt: skip
+        change = torch.cat(
+            [
+                margins(plain, embed(model, batch)[r : r + 1], batch.rows(slice(r, r + 1)), found.dest)
+                - margins(plain, embed(model, other)[r : r + 1], batch.rows(slice(r, r + 1)), found.dest)
+                for r in range(2)
+            ]
+        )
         assert found.gap is not None
         assert torch.allclose(found.gap, found.values.sum(-1) - change, atol=1e-4)
         gaps[n] = float(found.gap.abs().max() / change.abs().max())
@@ -358,9 +364,7 @@ def test_only_tokens_that_differ_count_on_the_path():
 
 def test_kinds_of_integrated_gradients_bound_each_other():
     model, batch = tiny("rotary"), sample("parity-aligned", 2, 3, seed=0)
-    signed, absolute, l2 = (
-        integrated_gradients(model, batch, redraw(batch, seed=2), n=4, kind=kind) for kind in KINDS
-    )
+    signed, absolute, l2 = (integrated_gradients(model, batch, redraw(batch, seed=2), n=4, kind=kind) for kind in KINDS)
     assert (absolute.values + 1e-6 >= signed.values.abs()).all()
     assert (absolute.values + 1e-6 >= l2.values).all()
     assert (4 * l2.values + 1e-6 >= absolute.values).all()  # Cauchy-Schwarz with 16 dimensions

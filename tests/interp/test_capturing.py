@@ -24,9 +24,9 @@ from interp.models import BRIDGED, ModelConfig, build_model
 from interp.models.anatomy import anatomy_of
 from interp.models.bridge import boot_bridge
 from interp.reducers import HeadStatistics, Mean
-from interp.tasks import Batch, house_vocabulary, sample
+from interp.tasks import Batch, default_vocabulary, sample
 
-D_VOCAB = len(house_vocabulary().ids)
+D_VOCAB = len(default_vocabulary().ids)
 FOREIGN = ("llama", "opt", "parallel")
 
 
@@ -69,8 +69,17 @@ def taken_apart(raw: PreTrainedModel, batch: Batch) -> dict[str, dict[int, Tenso
         z = anatomy.mix(pattern, v)
         mid = resid + block.attn_out(z)
         mlp_out = block.mlp_out(resid if block.parallel else mid)
-        values = {"resid": resid, "q": q, "k": k, "v": v, "patterns": pattern, "z": z, "attn_out": block.attn_out(z),
-                  "resid_mid": mid, "mlp_out": mlp_out}  # fmt: skip
+        values = {
+            "resid": resid,
+            "q": q,
+            "k": k,
+            "v": v,
+            "patterns": pattern,
+            "z": z,
+            "attn_out": block.attn_out(z),
+            "resid_mid": mid,
+            "mlp_out": mlp_out,
+        }
         for site, value in values.items():
             found[site][i] = value
         resid = mid + mlp_out

@@ -37,9 +37,7 @@ def literal(raw: Any, batch, erasers: dict, places: Tensor) -> Tensor:
 
         return erased
 
-    handles = [
-        blocks(raw)[layer].register_forward_pre_hook(hook(e), with_kwargs=True) for layer, e in erasers.items()
-    ]
+    handles = [blocks(raw)[layer].register_forward_pre_hook(hook(e), with_kwargs=True) for layer, e in erasers.items()]
     try:
         return predict(raw, batch, batch.at(Role.OUTPUT)).square().sum(dim=(-1, -2))
     finally:

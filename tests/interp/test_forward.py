@@ -11,14 +11,14 @@ from transformers import PreTrainedModel
 from interp import forward
 from interp.forward import correct, generate, predict, readout
 from interp.models import FAMILIES, ModelConfig, build_model, load_raw
-from interp.tasks import Batch, house_vocabulary, known_formats, parse_format, sample
+from interp.tasks import Batch, default_vocabulary, known_formats, parse_format, sample
 
 FORMATS = ("parity-scratchpad", "parity-aligned", "parity-interleaved", "parity-gap2", "addition-aligned")
 
 
 def tiny(family: str, seed: int = 0) -> PreTrainedModel:
     config = ModelConfig(family, n_layers=2, d_model=16, n_heads=2, initializer_range=0.3)
-    return build_model(config, len(house_vocabulary().ids), seed).eval()
+    return build_model(config, len(default_vocabulary().ids), seed).eval()
 
 
 @pytest.fixture(params=FAMILIES, scope="module")
@@ -88,9 +88,7 @@ def test_nothing_predicts_position_0(at: list[int], model: PreTrainedModel):
 
 
 @pytest.mark.parametrize(("rows", "sizes"), [(0, [1] * 5), (1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (99, [5])])
-def test_chunks_change_nothing(
-    rows: int, sizes: list[int], model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
-):
+def test_chunks_change_nothing(rows: int, sizes: list[int], model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch):
     batch = sample("parity-aligned", 5, 4, seed=0)
     whole, written = predict(model, batch, batch.predicted()), generate(model, batch).tokens
     monkeypatch.setattr(forward, "CHUNK_TOKENS", rows * batch.n_pos)
@@ -209,9 +207,7 @@ def test_generate_ignores_the_answers_that_are_written_in(model: PreTrainedModel
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("forced", [True, False])
-def test_exact_match_by_one_forward_is_exact_match_by_decoding(
-    fmt: str, forced: bool, model: PreTrainedModel
-):
+def test_exact_match_by_one_forward_is_exact_match_by_decoding(fmt: str, forced: bool, model: PreTrainedModel):
     """Rows: as the model writes them; one token off, at each predicted position; and as they were sampled."""
     original = sample(fmt, 2, 4, seed=0)
     at = original.predicted(forced)

@@ -69,13 +69,14 @@ def literal(pattern: Tensor, batch: Batch, row: int, head: int, dest: int) -> di
     return {
         "matching_label": sum(a[p] for p in found) if found else None,
         "after_matching_label": sum(a[p + 1] for p in found) if found else None,
-        "other_labels": None if tokens is None
+        "other_labels": None
+        if tokens is None
         else sum(a[p] for p in labels if int(batch.tokens[row, p]) not in tokens),
         "labels": sum(a[p] for p in labels),
         "previous_token": a[dest - 1] if dest else None,
         "first_token": a[0],
         "itself": a[dest],
-    }  # fmt: skip
+    }
 
 
 def at_role(values: Tensor, batch: Batch, role: Role) -> Tensor:
@@ -133,8 +134,15 @@ def test_uniform_scores_as_computed_by_hand():
     uniform = torch.ones(2, 1, 14, 14).tril()
     uniform /= uniform.sum(-1, keepdim=True)
     found = {name: values[:, 0, 11] for name, values in attention_masses(uniform, batch).items()}
-    twelfths = {"matching_label": 1, "after_matching_label": 1, "other_labels": 3, "labels": 5, "previous_token": 1,
-                "first_token": 1, "itself": 1}  # fmt: skip
+    twelfths = {
+        "matching_label": 1,
+        "after_matching_label": 1,
+        "other_labels": 3,
+        "labels": 5,
+        "previous_token": 1,
+        "first_token": 1,
+        "itself": 1,
+    }
     for name, count in twelfths.items():
         assert torch.allclose(found[name], torch.full((2,), count / 12)), name
 

@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 
 from interp.models import ModelConfig, build_model
 from interp.models.run import Run
-from interp.tasks import Batch, Role, house_vocabulary, parse_format
-from probes.arms import Battery, battery
+from interp.tasks import Batch, Role, default_vocabulary, parse_format
+from probes.batteries import Battery, battery
 from probes.planted import Plan, Planted, plant
 
 # Bits of a prompt, and prompts: M6 believes no error below 1/prompts, so with 59 or fewer no sink is ever ABSENT.
@@ -41,9 +41,14 @@ class OracleModel:
     """
 
     def __init__(
-        self, layout: Batch, share: float, offset: int = 0, noise: float = 0.0, margin: float = 3.0,
+        self,
+        layout: Batch,
+        share: float,
+        offset: int = 0,
+        noise: float = 0.0,
+        margin: float = 3.0,
         stored: Literal["bit", "state", "state before"] = "bit",
-    ):  # fmt: skip
+    ):
         self.layout, self.share, self.offset, self.noise = layout, share, offset, noise
         self.margin, self.stored = margin, stored
         self.vocab = max(layout.vocabulary.ids.values()) + 1
@@ -113,8 +118,8 @@ def planted_run(mechanism: str, architecture: str = "gpt2", fmt: str = "parity-a
 @cache
 def random_run(fmt: str = "parity-aligned") -> MemoryRun:
     """A model that has learned nothing."""
-    model = build_model(ModelConfig("absolute", 2, 16, 2), len(house_vocabulary().ids), seed=0).eval()
-    return MemoryRun("random", "", parse_format(fmt), house_vocabulary(), made=[model])
+    model = build_model(ModelConfig("absolute", 2, 16, 2), len(default_vocabulary().ids), seed=0).eval()
+    return MemoryRun("random", "", parse_format(fmt), default_vocabulary(), made=[model])
 
 
 @cache

@@ -3,7 +3,7 @@ import torch
 
 from interp.forward import correct, generate
 from interp.models import ModelConfig, build_model
-from interp.tasks import Role, house_vocabulary, sample
+from interp.tasks import Role, default_vocabulary, sample
 from probes.competence import accuracies, modes_of
 from tests.probes.oracle_models import OracleModel
 
@@ -23,10 +23,13 @@ def test_chance_levels():
     batch = sample("parity-aligned", 4, 10, seed=0)
     found = by_metric(OracleModel(batch, share=1.0), batch)
     assert {m: a.chance for m, a in found.items()} == {
-        "step": 0.5, "exact": 0.5**10, "final": 0.5, "free step": 0.5,
-    }  # fmt: skip
+        "step": 0.5,
+        "exact": 0.5**10,
+        "final": 0.5,
+        "free step": 0.5,
+    }
     batch = sample("addition-none", 4, 3, seed=0)
-    model = build_model(ModelConfig("none", 1, 16, 2), len(house_vocabulary().ids), seed=0).eval()
+    model = build_model(ModelConfig("none", 1, 16, 2), len(default_vocabulary().ids), seed=0).eval()
     found = by_metric(model, batch)
     assert found["step"].chance == pytest.approx(0.1)
     assert found["exact"].chance == pytest.approx(0.1**8)
@@ -40,7 +43,7 @@ def test_metrics_equal_a_literal_recount(fmt):
     """On a random model, with everything decoded, whatever the shortcuts; a written step needs its label."""
     length = 4
     batch = sample(fmt, 12, length, seed=1)
-    model = build_model(ModelConfig("alibi", 1, 16, 2), len(house_vocabulary().ids), seed=1).eval()
+    model = build_model(ModelConfig("alibi", 1, 16, 2), len(default_vocabulary().ids), seed=1).eval()
     for mode in modes_of(batch):
         found = by_metric(model, batch, mode)
         at = batch.predicted(mode == "forced")

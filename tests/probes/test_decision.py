@@ -9,20 +9,24 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from probes.arms import GATE, Battery, Measured, battery
+from probes.batteries import GATE, Battery, Measured, battery
 from probes.decision import verdict
 from probes.evidence import MODELS, PROMPTS, Accuracy, Evidence, Interval
 from probes.findings import MARGINS, ROLES, SCHEMA, Status
-from probes.inference import sign_flip
 from probes.intervals import wilson
 from probes.judging import HEADLINE
 from probes.planted import MECHANISMS
+from probes.statistics import sign_flip
 from tests.probes import oracle_models
 from tests.probes.oracle_models import LENGTH, measured, planted, planted_run, random_run
 
 PRESENT, ABSENT, UNSURE, NONE, TORN = (
-    Status.PRESENT, Status.ABSENT, Status.INDETERMINATE, Status.NOT_APPLICABLE, Status.UNRESOLVED,
-)  # fmt: skip
+    Status.PRESENT,
+    Status.ABSENT,
+    Status.INDETERMINATE,
+    Status.NOT_APPLICABLE,
+    Status.UNRESOLVED,
+)
 LOST = "remove labels, all heads: mean"
 MASKED = "remove labels, all heads: renormalise"
 
@@ -35,13 +39,22 @@ def about(value: float, half: float = 0.02) -> Interval:
 def evidence(length: int = 20, **values: Any) -> tuple[Evidence, ...]:
     """All arms that decide. By default nothing has any effect; None leaves an arm out; `x_control` is a control."""
     arms = {
-        "m1": ("M1", "swap input labels"), "m2": ("M2", "swap output labels"), "m3": ("M3", "rename labels"),
-        "m4": ("M4", "attention"), "m5": HEADLINE["placeholder"], "sink": HEADLINE["sink"],
-        "either": HEADLINE["anchor"], "lost": ("M6", LOST), "masked": ("M6", MASKED), "held": ("M6", "margin held"),
+        "m1": ("M1", "swap input labels"),
+        "m2": ("M2", "swap output labels"),
+        "m3": ("M3", "rename labels"),
+        "m4": ("M4", "attention"),
+        "m5": HEADLINE["placeholder"],
+        "sink": HEADLINE["sink"],
+        "either": HEADLINE["anchor"],
+        "lost": ("M6", LOST),
+        "masked": ("M6", MASKED),
+        "held": ("M6", "margin held"),
         "null": ("M6", "remove labels, all heads: null"),
-        "k5": ("M5", "history in K at labels"), "whatever": ("M1", "whatever is found"),
-        "remainder": ("shares", "remainder"), "address": ("shares", "address"),
-    }  # fmt: skip
+        "k5": ("M5", "history in K at labels"),
+        "whatever": ("M1", "whatever is found"),
+        "remainder": ("shares", "remainder"),
+        "address": ("shares", "address"),
+    }
     values = {"remainder": None, "address": None, **values}
     if "either" not in values and (values.get("m1", 0.0), values.get("m2", 0.0)) != (None, None):
         sides = [values.get(name, 0.0) for name in ("m1", "m2")]
@@ -93,7 +106,9 @@ CASES: dict[str, tuple[dict[str, Any], tuple[Status, ...], str]] = {
     "wide sink": ({"sink": WIDE, "masked": WIDE}, (ABSENT, ABSENT, UNSURE), "undecided"),
     "an anchor, and a placeholder perhaps": ({**ANCHOR, "m5": WIDE}, (PRESENT, UNSURE, ABSENT), "undecided"),
     "two, and a third perhaps": (
-        {**ANCHOR, **CONTENT, "sink": WIDE, "masked": WIDE}, (PRESENT, PRESENT, UNSURE), "mixed(anchor, placeholder)",
+        {**ANCHOR, **CONTENT, "sink": WIDE, "masked": WIDE},
+        (PRESENT, PRESENT, UNSURE),
+        "mixed(anchor, placeholder)",
     ),
     "negative effect": ({"m5": -0.5}, (ABSENT, UNSURE, ABSENT), "undecided"),
     # Controls.
@@ -138,9 +153,11 @@ CASES: dict[str, tuple[dict[str, Any], tuple[Status, ...], str]] = {
     "no idle head, and nothing lost": ({"sink": None}, (ABSENT,) * 3, "unused"),
     "no idle head, and much lost": ({**CONTENT, "sink": None}, (ABSENT, PRESENT, UNSURE), "undecided"),
     "unsure of idle heads, and nothing lost": (
-        {**ANCHOR, "sink": WIDE, "masked": 0.0}, (PRESENT, ABSENT, ABSENT), "anchor",
+        {**ANCHOR, "sink": WIDE, "masked": 0.0},
+        (PRESENT, ABSENT, ABSENT),
+        "anchor",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -177,8 +194,12 @@ def test_exact_match_does_not_open_the_gate_and_one_mode_is_enough():
     poor, good = accuracy(0.5), accuracy(1.0, "written")
     exact = tuple(a if a.metric == "step" else replace(a, estimate=about(1.0)) for a in poor)
     base = one(evidence(**ANCHOR)).measured[0]
-    for rows, mode in ((exact, None), (poor + good, "written"), (accuracy(1.0) + good, "written"),
-                       (accuracy(1.0) + accuracy(0.5, "written"), "forced")):  # fmt: skip
+    for rows, mode in (
+        (exact, None),
+        (poor + good, "written"),
+        (accuracy(1.0) + good, "written"),
+        (accuracy(1.0) + accuracy(0.5, "written"), "forced"),
+    ):
         found = verdict(Battery("x", "parity-aligned", 96, 0, (replace(base, accuracy=rows),)))
         assert found.lengths[0].mode == mode
         assert found.label == ("anchor" if mode else "not-applicable")
@@ -321,13 +342,21 @@ def test_absence_over_models_is_toast():
 def test_unused_over_models_needs_the_proof_that_labels_can_go():
     """Two of three models lose much without labels: no role is there, nothing is shown to be lost over models."""
     several = [
-        replace(b, measured=tuple(
-            replace(m, evidence=tuple(
-                replace(e, value=about(lost)) if e.name == "remove labels, all heads: null" else e for e in m.evidence
-            )) for m in b.measured
-        ))
+        replace(
+            b,
+            measured=tuple(
+                replace(
+                    m,
+                    evidence=tuple(
+                        replace(e, value=about(lost)) if e.name == "remove labels, all heads: null" else e
+                        for e in m.evidence
+                    ),
+                )
+                for m in b.measured
+            ),
+        )
         for b, lost in zip(models(3), (0.2, 0.17, 0.01), strict=True)
-    ]  # fmt: skip
+    ]
     found = verdict(several)
     assert statuses(found) == (ABSENT, ABSENT, UNSURE)
     assert found.label == "undecided"
@@ -341,34 +370,55 @@ def test_models_that_scatter_widely_show_no_presence():
 
 
 def test_the_control_is_taken_off_each_model():
-    found = verdict([
-        replace(b, measured=tuple(
-            replace(m, evidence=tuple(replace(e, control=about(0.95)) if e.arm == "M5" else e for e in m.evidence))
-            for m in b.measured
-        ))
-        for b in models(8, **{**CONTENT, "m5": 0.9})
-    ])  # fmt: skip
+    found = verdict(
+        [
+            replace(
+                b,
+                measured=tuple(
+                    replace(
+                        m, evidence=tuple(replace(e, control=about(0.95)) if e.arm == "M5" else e for e in m.evidence)
+                    )
+                    for m in b.measured
+                ),
+            )
+            for b in models(8, **{**CONTENT, "m5": 0.9})
+        ]
+    )
     assert found.roles["placeholder"].status is UNSURE
 
 
 @pytest.mark.parametrize(
     ("controls", "status"),
     [
-        ((0.0,) * 8, PRESENT), ((None,) * 8, PRESENT), ((0.0,) * 7 + (None,), PRESENT),
-        ((0.93,) * 2 + (None,) * 6, UNSURE), ((0.93,) + (None,) * 7, UNSURE),
+        ((0.0,) * 8, PRESENT),
+        ((None,) * 8, PRESENT),
+        ((0.0,) * 7 + (None,), PRESENT),
+        ((0.93,) * 2 + (None,) * 6, UNSURE),
+        ((0.93,) + (None,) * 7, UNSURE),
     ],
 )
 def test_a_control_that_some_models_lack_is_no_control_of_zero(controls, status):
     """A model without one shows nothing beyond it, as if its control were as large as its effect; seven others may."""
-    found = verdict([
-        replace(b, measured=tuple(
-            replace(m, evidence=tuple(
-                replace(e, control=c if c is None else about(c)) if (e.arm, e.name) == HEADLINE["sink"] else e
-                for e in m.evidence
-            )) for m in b.measured
-        ))
-        for b, c in zip(models(8, **{**SINK, "sink": 0.85}), controls, strict=True)
-    ])  # fmt: skip
+    found = verdict(
+        [
+            replace(
+                b,
+                measured=tuple(
+                    replace(
+                        m,
+                        evidence=tuple(
+                            replace(e, control=c if c is None else about(c))
+                            if (e.arm, e.name) == HEADLINE["sink"]
+                            else e
+                            for e in m.evidence
+                        ),
+                    )
+                    for m in b.measured
+                ),
+            )
+            for b, c in zip(models(8, **{**SINK, "sink": 0.85}), controls, strict=True)
+        ]
+    )
     assert found.roles["sink"].status is status
 
 
@@ -497,10 +547,14 @@ def test_margins_that_idle_heads_may_hold_are_not_denied(held, said):
 # Planted models -----------------------------------------------------------------------------------------
 
 QUICK = [
-    ("A1", "gpt_neox"), ("placeholder", "gpt2"),
-    ("content-addressed placeholder", "gpt_neox"), ("sink", "gpt2"), ("mixture", "gpt2"),
-    ("unused, massive attention", "gpt2"), ("A1 with sink", "gpt_neox"),
-]  # fmt: skip
+    ("A1", "gpt_neox"),
+    ("placeholder", "gpt2"),
+    ("content-addressed placeholder", "gpt_neox"),
+    ("sink", "gpt2"),
+    ("mixture", "gpt2"),
+    ("unused, massive attention", "gpt2"),
+    ("A1 with sink", "gpt_neox"),
+]
 REST = [(m, a) for m in MECHANISMS for a in ("gpt2", "gpt_neox") if (m, a) not in QUICK]
 
 

@@ -37,17 +37,31 @@ def test_json_has_no_infinity():
 
 def test_an_accuracy_is_one_flat_row():
     assert Accuracy("step", "forced", 20, T, 0.5, 96).to_json() == {
-        "metric": "step", "mode": "forced", "length": 20, "value": 0.5, "low": 0.4, "high": 0.6, "chance": 0.5,
+        "metric": "step",
+        "mode": "forced",
+        "length": 20,
+        "value": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+        "chance": 0.5,
         "n": 96,
-    }  # fmt: skip
+    }
 
 
 def test_evidence_goes_to_json_with_all_it_has():
     e = Evidence("M1", "swap", "why?", 20, "rho", T, None, 96, details={"a": 1})
     assert e.to_json() == {
-        "arm": "M1", "name": "swap", "question": "why?", "length": 20, "quantity": "rho", "value": T.to_json(),
-        "control": None, "n": 96, "unit": PROMPTS, "details": {"a": 1},
-    }  # fmt: skip
+        "arm": "M1",
+        "name": "swap",
+        "question": "why?",
+        "length": 20,
+        "quantity": "rho",
+        "value": T.to_json(),
+        "control": None,
+        "n": 96,
+        "unit": PROMPTS,
+        "details": {"a": 1},
+    }
     other = Evidence("M1", "swap", "why?", 20, "rho", T, Interval(0, 0, 0), 8, unit=MODELS).to_json()
     assert other["control"] == {"value": 0, "low": 0, "high": 0}
     assert other["unit"] == MODELS

@@ -23,13 +23,13 @@ import pytest
 from interp.forward import readout
 from interp.models.anatomy import anatomy_of
 from interp.patching import Knockout, accuracy, knock_out
-from interp.patching.stepwise import walk
+from interp.patching.editing import forward_with_edits
 from interp.reducers import attention_masses, label_value_share, value_sizes
 from interp.tasks import Batch, Role, parity, sample
-from probes.history import read_stored_results
-from probes.identity import follow_the_label
-from probes.routes import trace_identity
-from probes.trials import choose
+from probes.arms.m01_identity import follow_the_label
+from probes.arms.m04_routes import trace_identity
+from probes.arms.m05_history import read_stored_results
+from probes.trials.parity import choose
 from tests.probes.oracle_models import planted
 
 N = 12
@@ -55,20 +55,19 @@ class Row:
 
 #                                        M1   K    V    hist L1 mask  L1 null  all null mass share  #
 ROWS = {
-    "A1":                            Row(1.0, 0.0, 1.0, 0.0, 1.0,    1.0,    CHANCE, 0.0, 0.0, CHANCE),
-    "A2":                            Row(1.0, 1.0, 0.0, 0.0, CHANCE, CHANCE, CHANCE, 1.0, 1.0, CHANCE),
-    "A1-backup":                     Row(1.0, 0.0, 1.0, 0.0, 1.0,    1.0,    1.0,    0.0, 0.0, CHANCE),
-    "placeholder":                   Row(0.0, 0.0, 0.0, 1.0, CHANCE, CHANCE, CHANCE, 1.0, 1.0, 1.0),
+    "A1": Row(1.0, 0.0, 1.0, 0.0, 1.0, 1.0, CHANCE, 0.0, 0.0, CHANCE),
+    "A2": Row(1.0, 1.0, 0.0, 0.0, CHANCE, CHANCE, CHANCE, 1.0, 1.0, CHANCE),
+    "A1-backup": Row(1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, CHANCE),
+    "placeholder": Row(0.0, 0.0, 0.0, 1.0, CHANCE, CHANCE, CHANCE, 1.0, 1.0, 1.0),
     "content-addressed placeholder": Row(1.0, 1.0, 1.0, 1.0, CHANCE, CHANCE, CHANCE, 1.0, 1.0, CHANCE),
-    "sink":                          Row(0.0, 0.0, 0.0, 0.0, CHANCE, 1.0,    1.0,    1.0, 0.0, 1.0),
-    "bias sink":                     Row(0.0, 0.0, 0.0, 0.0, CHANCE, CHANCE, CHANCE, 1.0, 1.0, 1.0),
-    "unused":                        Row(0.0, 0.0, 0.0, 0.0, 1.0,    1.0,    1.0,    0.0, 0.0, 1.0),
-    "unused, decodable":             Row(0.0, 0.0, 0.0, 0.0, 1.0,    1.0,    1.0,    0.0, 0.0, 1.0),
+    "sink": Row(0.0, 0.0, 0.0, 0.0, CHANCE, 1.0, 1.0, 1.0, 0.0, 1.0),
+    "bias sink": Row(0.0, 0.0, 0.0, 0.0, CHANCE, CHANCE, CHANCE, 1.0, 1.0, 1.0),
+    "unused": Row(0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0),
+    "unused, decodable": Row(0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0),
     # The decoy of science 2.2 that looks at labels: here it writes what it sees, where nobody reads it.
-    "unused, identity-matching attention":
-                                     Row(0.0, 0.0, 0.0, 0.0, 1.0,    1.0,    1.0,    1.0, 1.0, 1.0),
-    "mixture":                       Row(0.5, 0.0, 0.5, 0.5, 1.0,    1.0,    CHANCE, 1.0, 1.0, 1.0),
-}  # fmt: skip
+    "unused, identity-matching attention": Row(0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+    "mixture": Row(0.5, 0.0, 0.5, 0.5, 1.0, 1.0, CHANCE, 1.0, 1.0, 1.0),
+}
 COLUMNS = tuple(asdict(ROWS["A1"]))
 
 
@@ -91,10 +90,15 @@ def found(mechanism: str) -> dict[str, float]:
     posed = sample("parity-constant", 48, N, 3, model.vocabulary)
     answers = readout(model.model, posed, posed.at(Role.OUTPUT)).logits.argmax(dim=-1)
     return {
-        "m1": m1["swap input labels"], "k_at_label": routes["K at label, L1"], "v_at_label": routes["V at label, L0"],
-        "history": history["history in V at labels"], **dict(zip(cuts, left, strict=True)),
-        "mass": mass, "share": share, "constant": float((answers == parity.read(posed).parities).double().mean()),
-    }  # fmt: skip
+        "m1": m1["swap input labels"],
+        "k_at_label": routes["K at label, L1"],
+        "v_at_label": routes["V at label, L0"],
+        "history": history["history in V at labels"],
+        **dict(zip(cuts, left, strict=True)),
+        "mass": mass,
+        "share": share,
+        "constant": float((answers == parity.read(posed).parities).double().mean()),
+    }
 
 
 def attention(model: Any, batch: Batch) -> tuple[float, float]:
@@ -104,7 +108,9 @@ def attention(model: Any, batch: Batch) -> tuple[float, float]:
     """
     anatomy = anatomy_of(model)
     layers, readers = range(len(anatomy.blocks)), batch.at(Role.OUTPUT_LABEL)
-    _, kept = walk(anatomy, anatomy.embed(batch.tokens), keep=[(site, i) for i in layers for site in ("pattern", "v")])
+    _, kept = forward_with_edits(
+        anatomy, anatomy.embed(batch.tokens), keep=[(site, i) for i in layers for site in ("pattern", "v")]
+    )
     heads = []
     for layer in layers:
         pattern = kept["pattern", layer]

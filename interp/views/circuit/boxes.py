@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from interp.views.circuit.parts import Node
+from interp.views.circuit.parts import DrawnNode
 
 FONT = 12  # pixels
 LINE = 15
@@ -15,7 +15,7 @@ PORT = 13  # height of the tabs q, k and v under a head
 class Box:
     """A node's box: its text in lines, its left and upper corner; tabs hang below a head's."""
 
-    node: Node
+    node: DrawnNode
     row: int
     lines: tuple[str, ...]
     x: float
@@ -44,7 +44,7 @@ def text_width(text: str, size: float = FONT, bold: bool = True) -> float:
         match c:
             case _ if c in " .,:;'!|ijlI/":
                 return 0.46
-            case _ if c in "tfr()[]-\"`":
+            case _ if c in 'tfr()[]-"`':
                 return 0.53
             case _ if c in "mwMW@%+<>=~&#^_" or ord(c) > 126:
                 return 1.11

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from interp.views.circuit.boxes import FONT, LINE, PORT, Box, text_width, wrapped
 from interp.views.circuit.order import centres_of
-from interp.views.circuit.parts import Link, Node, Parts
+from interp.views.circuit.parts import DrawnNode, Link, Parts
 from interp.views.circuit.ways import ways_of
 
 WIDEST = 1400  # pixels: a wider picture wraps its labels more, and then leaves them to the tooltips
@@ -46,7 +46,7 @@ class Layout:
 
 def lay_out(parts: Parts) -> Layout:
     """The geometry of a circuit, in pixels, the same for the same parts."""
-    rows: list[list[Node]] = []
+    rows: list[list[DrawnNode]] = []
     for time in sorted({node.time for node in parts.nodes}):
         rows.append([node for node in parts.nodes if node.time == time])
     row_of = {node.name: i for i, row in enumerate(rows) for node in row}
@@ -70,22 +70,35 @@ def lay_out(parts: Parts) -> Layout:
     centres = centres_of(rows, parts.links, row_of, sizes, gaps)
     places, bands, height = _heights(rows, lines, crossing, parts.n_layers)
     boxes = {
-        node.name: Box(node, i, lines[node.name], centres[node.name] - sizes[node.name] / 2, *places[i][:1],
-                       sizes[node.name], places[i][1])
-        for i, row in enumerate(rows) for node in row
-    }  # fmt: skip
+        node.name: Box(
+            node,
+            i,
+            lines[node.name],
+            centres[node.name] - sizes[node.name] / 2,
+            *places[i][:1],
+            sizes[node.name],
+            places[i][1],
+        )
+        for i, row in enumerate(rows)
+        for node in row
+    }
     ways = ways_of(parts, boxes, row_of, widths, air)
     xs = [x for way in ways.values() for x, _, _ in way] + [x for b in boxes.values() for x in (b.x, b.x + b.width)]
     left, right = min(xs), max(xs)
     ordered = sorted(boxes.values(), key=lambda b: (b.row, b.x))
     named = all(" ".join(lines[n.name]) != n.name for n in parts.nodes if n.label)
     return Layout(
-        tuple(Box(b.node, b.row, b.lines, b.x - left, b.y, b.width, b.height) for b in ordered), tuple(bands),
-        {e: tuple((x - left, a, b) for x, a, b in way) for e, way in ways.items()}, widths, right - left, height, named,
-    )  # fmt: skip
+        tuple(Box(b.node, b.row, b.lines, b.x - left, b.y, b.width, b.height) for b in ordered),
+        tuple(bands),
+        {e: tuple((x - left, a, b) for x, a, b in way) for e, way in ways.items()},
+        widths,
+        right - left,
+        height,
+        named,
+    )
 
 
-def _texts(rows: list[list[Node]], parts: Parts) -> dict[str, tuple[str, ...]]:
+def _texts(rows: list[list[DrawnNode]], parts: Parts) -> dict[str, tuple[str, ...]]:
     """The lines of each box: labels in long lines, or in short ones, or only names, whichever is not too wide."""
     for most in (190, 120, 0):  # pixels
         lines = {}
@@ -98,8 +111,9 @@ def _texts(rows: list[list[Node]], parts: Parts) -> dict[str, tuple[str, ...]]:
     return lines
 
 
-def _heights(rows: list[list[Node]], lines: dict[str, tuple[str, ...]], crossing: list[int], n_layers: int
-             ) -> tuple[list[tuple[float, float]], list[Band], float]:  # fmt: skip
+def _heights(
+    rows: list[list[DrawnNode]], lines: dict[str, tuple[str, ...]], crossing: list[int], n_layers: int
+) -> tuple[list[tuple[float, float]], list[Band], float]:
     """For each row the y and height of its boxes; the stripes; the height of everything. The first row is lowest."""
     tall = [max(len(lines[n.name]) for n in row) * LINE + 10 for row in rows]
     at: dict[float, int] = {row[0].time: i for i, row in enumerate(rows)}
@@ -130,5 +144,6 @@ def _heights(rows: list[list[Node]], lines: dict[str, tuple[str, ...]], crossing
         put(at[math.inf])
     return (
         [(y - spots[i] - tall[i], tall[i]) for i in range(len(rows))],
-        [Band(layer, y - top, top - bottom, empty) for layer, bottom, top, empty in stripes], y,
-    )  # fmt: skip
+        [Band(layer, y - top, top - bottom, empty) for layer, bottom, top, empty in stripes],
+        y,
+    )

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from interp.views.circuit.parts import Link, Node
+from interp.views.circuit.parts import DrawnNode, Link
 
 
-def spread(desired: Sequence[float], sizes: Sequence[float], low: float = -math.inf, high: float = math.inf
-           ) -> list[float]:  # fmt: skip
+def spread(
+    desired: Sequence[float], sizes: Sequence[float], low: float = -math.inf, high: float = math.inf
+) -> list[float]:
     """Centres of things of some sizes, in this order, without overlap, as near as can be to where they want to be.
 
     Least squares, by pooling adjacent violators. Between `low` and `high`; where they do not fit, they overlap evenly.
@@ -37,7 +38,11 @@ def spread(desired: Sequence[float], sizes: Sequence[float], low: float = -math.
 
 
 def centres_of(
-    rows: list[list[Node]], links: Sequence[Link], row_of: dict[str, int], sizes: dict[str, float], gaps: list[float]
+    rows: list[list[DrawnNode]],
+    links: Sequence[Link],
+    row_of: dict[str, int],
+    sizes: dict[str, float],
+    gaps: list[float],
 ) -> dict[str, float]:
     """The x of each node: sweeps up and down sort rows by barycentre, and the order with fewest crossings is kept."""
     weight: dict[tuple[str, str], float] = defaultdict(float)

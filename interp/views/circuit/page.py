@@ -12,10 +12,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.support.writing import write_whole
 from interp.views.circuit.parts import Parts, count, parts_of
 from interp.views.circuit.svg import draw_circuit
 from interp.views.view import View, shows_live, still_outputs
-from interp.writing import write_whole
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph

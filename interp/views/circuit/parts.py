@@ -30,7 +30,7 @@ READS = {"embed": (), "head": ("q", "k", "v"), "mlp": ("mlp",), "logits": ("logi
 
 
 @dataclass(frozen=True)
-class Node:
+class DrawnNode:
     """A part of the model, and what it is said to be."""
 
     name: str
@@ -41,7 +41,7 @@ class Node:
 
     @property
     def text(self) -> str:
-        """Name and label: `Node("L1H2", "head", 1, 2, "matching label").text == "L1H2: matching label"`."""
+        """Name and label: `DrawnNode("L1H2", "head", 1, 2, "matching label").text == "L1H2: matching label"`."""
         return f"{self.name}: {self.label}" if self.label else self.name
 
     @property
@@ -83,7 +83,7 @@ class Link:
 class Parts:
     """Nodes in the order of computation; links by writer, reader, what is read and place."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[DrawnNode, ...]
     links: tuple[Link, ...]
     n_layers: int
     title: str = ""
@@ -125,8 +125,16 @@ def parts_of(graph: MultiDiGraph) -> Parts:
         if other != node.name:
             raise ValueError(f"nodes {other!r} and {node.name!r} are the same part of the model")
     links = [_link(nodes[u], nodes[v], data) for u, v, data in graph.edges(data=True)]
-    links.sort(key=lambda e: (nodes[e.writer].time, nodes[e.writer].head or 0, nodes[e.reader].time,
-                              nodes[e.reader].head or 0, "qkv".find(e.reads), e.place))  # fmt: skip
+    links.sort(
+        key=lambda e: (
+            nodes[e.writer].time,
+            nodes[e.writer].head or 0,
+            nodes[e.reader].time,
+            nodes[e.reader].head or 0,
+            "qkv".find(e.reads),
+            e.place,
+        )
+    )
     for a, b in pairwise(links):
         if replace(a, score=0) == replace(b, score=0):
             raise ValueError(f"edge {str(a).rpartition(':')[0]} is given twice")
@@ -138,11 +146,13 @@ def parts_of(graph: MultiDiGraph) -> Parts:
     return Parts(
         tuple(sorted(nodes.values(), key=lambda n: (n.time, n.head or 0))),
         tuple(replace(link, rank=ranks[i]) for i, link in enumerate(links)),
-        int(n_layers), _words(graph.graph, "title", "the graph"), _words(graph.graph, "subtitle", "the graph"),
-    )  # fmt: skip
+        int(n_layers),
+        _words(graph.graph, "title", "the graph"),
+        _words(graph.graph, "subtitle", "the graph"),
+    )
 
 
-def _node(name: Any, data: dict[str, Any]) -> Node:
+def _node(name: Any, data: dict[str, Any]) -> DrawnNode:
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"the name of a node is a string; got {name!r}")
     kind = data.get("kind")
@@ -153,17 +163,18 @@ def _node(name: Any, data: dict[str, Any]) -> Node:
         if not _whole(data.get(key)):
             raise ValueError(f"node {name!r}: {key} must be a whole number from 0; got {data.get(key)!r}")
     numbers = {key: int(data[key]) for key in wanted}
-    return Node(name, kind, numbers.get("layer"), numbers.get("head"), _words(data, "label", f"node {name!r}"))
+    return DrawnNode(name, kind, numbers.get("layer"), numbers.get("head"), _words(data, "label", f"node {name!r}"))
 
 
-def _link(writer: Node, reader: Node, data: dict[str, Any]) -> Link:
+def _link(writer: DrawnNode, reader: DrawnNode, data: dict[str, Any]) -> Link:
     name = f"edge {writer.name!r} -> {reader.name!r}"
     if writer.time >= reader.time:
         raise ValueError(f"{name}: the reader does not come after the writer")
     if data.get("reads") not in READS[reader.kind]:
         choices = ", ".join(READS[reader.kind])
-        raise ValueError(f"{name}: reads must be one of {choices} for a reader of kind {reader.kind}; "
-                         f"got {data.get('reads')!r}")  # fmt: skip
+        raise ValueError(
+            f"{name}: reads must be one of {choices} for a reader of kind {reader.kind}; got {data.get('reads')!r}"
+        )
     if not _words(data, "place", name):
         raise ValueError(f"{name}: place must be a role or {ANYWHERE!r}; got {data.get('place')!r}")
     score = data.get("score")

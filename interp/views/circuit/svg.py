@@ -154,21 +154,25 @@ def _heading(parts: Parts, width: float) -> tuple[str, float]:
     """Title and subtitle, wrapped, and their height."""
     drawn, y = [], 0.0
     for words, size, weight, colour in (
-        (parts.title, 16, "bold", "#15181c"), (parts.subtitle, 12, "normal", "#5b6470"),
-    ):  # fmt: skip
+        (parts.title, 16, "bold", "#15181c"),
+        (parts.subtitle, 12, "normal", "#5b6470"),
+    ):
         for line in wrapped(words, width, size, weight == "bold"):
             y += size * 1.35
             faint = ' class="faint"' * (weight == "normal")
-            drawn.append(f'<text{faint} x="0" y="{_n(y - 4)}" font-size="{size}" font-weight="{weight}" '
-                         f'fill="{colour}">{_text(line)}</text>')  # fmt: skip
+            drawn.append(
+                f'<text{faint} x="0" y="{_n(y - 4)}" font-size="{size}" font-weight="{weight}" '
+                f'fill="{colour}">{_text(line)}</text>'
+            )
     return "".join(drawn), y + 10 * bool(drawn)
 
 
 def _legend(parts: Parts, layout: Layout, width: float) -> tuple[str, float]:
     """What colour, dashes, width and tabs mean; wrapped to the width of the picture. And its height."""
     entries: list[tuple[str, str, float]] = [
-        ("positive", "positive score", 2.5), ("negative", "negative score", 2.5),
-    ]  # fmt: skip
+        ("positive", "positive score", 2.5),
+        ("negative", "negative score", 2.5),
+    ]
     if any(e.sign == "zero" for e in parts.links):
         entries.append(("zero", "score zero", 1.5))
     if parts.links:
@@ -188,19 +192,25 @@ def _legend(parts: Parts, layout: Layout, width: float) -> tuple[str, float]:
         if x and x + room > width:
             x, y = 0.0, y + 18
         if sign:
-            drawn.append(f'<line class="{sign if sign in SIGNS else "zero"}" x1="{_n(x)}" x2="{_n(x + 32)}" '
-                         f'y1="{_n(y - 4)}" y2="{_n(y - 4)}" stroke="{SIGNS.get(sign, SIGNS["zero"])}" '
-                         f'{_stroke(sign, thick)}/>')  # fmt: skip
-        drawn.append(f'<text class="faint" x="{_n(x + (38 if sign else 0))}" y="{_n(y)}" font-size="11" '
-                     f'fill="#3c434d">{_text(words)}</text>')  # fmt: skip
+            drawn.append(
+                f'<line class="{sign if sign in SIGNS else "zero"}" x1="{_n(x)}" x2="{_n(x + 32)}" '
+                f'y1="{_n(y - 4)}" y2="{_n(y - 4)}" stroke="{SIGNS.get(sign, SIGNS["zero"])}" '
+                f"{_stroke(sign, thick)}/>"
+            )
+        drawn.append(
+            f'<text class="faint" x="{_n(x + (38 if sign else 0))}" y="{_n(y)}" font-size="11" '
+            f'fill="#3c434d">{_text(words)}</text>'
+        )
         x += room
     if parts.links:
         few = parts.strongest[:FEW]
         first = "strongest edges" if len(few) < len(parts.links) else "in words"
         for line in (f"{first}:", *(line for e in few for line in wrapped(str(e), width - 12, 11))):
             y += 18 if line.startswith(first) else 15
-            drawn.append(f'<text class="faint" x="{0 if line.startswith(first) else 12}" y="{_n(y)}" font-size="11" '
-                         f'fill="#3c434d">{_text(line)}</text>')  # fmt: skip
+            drawn.append(
+                f'<text class="faint" x="{0 if line.startswith(first) else 12}" y="{_n(y)}" font-size="11" '
+                f'fill="#3c434d">{_text(line)}</text>'
+            )
     return f'<g class="legend">{"".join(drawn)}</g>', y + 4
 
 

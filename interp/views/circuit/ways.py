@@ -37,8 +37,9 @@ def ways_of(
     through: dict[Link, dict[int, float]] = defaultdict(dict)
     for (i, g), some in wish.items():
         some.sort(key=lambda item: (item[0], order[item[1]]))
-        for (_, e), x in zip(some, spread([x for x, _ in some], [widths[e] + air for _, e in some], *free[i][g]),
-                             strict=True):  # fmt: skip
+        for (_, e), x in zip(
+            some, spread([x for x, _ in some], [widths[e] + air for _, e in some], *free[i][g]), strict=True
+        ):
             through[e][i] = x
 
     def ends(groups: dict[tuple[float, float, float], list[Link]], toward: dict[Link, float]) -> dict[Link, float]:

@@ -22,14 +22,20 @@ from interp.views.patterns.prompt import Prompt
 # What is changed, and into what: each must be found once, or this is another circuitsvis and we do not touch it.
 MENDS = (
     # No label is left out; each is in its role's colour, which our page knows.
-    ("ticks:{display:!0,minRotation:45,maxRotation:90}",
-     "ticks:{display:!0,autoSkip:!1,minRotation:90,maxRotation:90,font:{size:10}}"),
-    ("labels:[...c].reverse(),ticks:{display:!0}",
-     "labels:[...c].reverse(),ticks:{display:!0,autoSkip:!1,font:{size:10}}"),
+    (
+        "ticks:{display:!0,minRotation:45,maxRotation:90}",
+        "ticks:{display:!0,autoSkip:!1,minRotation:90,maxRotation:90,font:{size:10}}",
+    ),
+    (
+        "labels:[...c].reverse(),ticks:{display:!0}",
+        "labels:[...c].reverse(),ticks:{display:!0,autoSkip:!1,font:{size:10}}",
+    ),
     # The page can find the chart of a canvas, to mark a cell by keyboard.
-    ("animation:{duration:0},plugins:{tooltip:{enabled:",
-     "animation:{duration:0,onComplete:e=>{e.chart.canvas.mnemoChart=e.chart}},plugins:{tooltip:{enabled:"),
-)  # fmt: skip
+    (
+        "animation:{duration:0},plugins:{tooltip:{enabled:",
+        "animation:{duration:0,onComplete:e=>{e.chart.canvas.mnemoChart=e.chart}},plugins:{tooltip:{enabled:",
+    ),
+)
 # Where a plot hands its properties to its script.
 HANDS_OVER = re.compile(r'CircuitsVis\.render\(\s*"[\w-]+",\s*CircuitsVis\.(\w+),\s*(\{.*\})\s*\)\s*</script>$', re.S)
 # The function that makes HTML of a token.
@@ -62,9 +68,13 @@ def plot_props(values: Float[Tensor, "head dest_pos src_pos"], prompt: Prompt, h
 
     limit = float(values.max()) or 1.0
     plot = attention_heads(
-        attention=_rounded(values), tokens=list(prompt.tokens), attention_head_names=[f"head {h}" for h in heads],
-        min_value=-limit, max_value=limit, mask_upper_tri=not values.triu(1).any(),
-    )  # fmt: skip
+        attention=_rounded(values),
+        tokens=list(prompt.tokens),
+        attention_head_names=[f"head {h}" for h in heads],
+        min_value=-limit,
+        max_value=limit,
+        mask_upper_tri=not values.triu(1).any(),
+    )
     return _props(plot.local_src)
 
 
@@ -74,9 +84,13 @@ def token_props(values: Float[Tensor, " pos"], prompt: Prompt) -> dict[str, Any]
 
     limit = float(values.abs().max()) or 1.0
     plot = colored_tokens(
-        list(prompt.tokens)[: len(values)], _rounded(values), min_value=-limit, max_value=limit,
-        negative_color="#b2182b", positive_color="#2166ac",
-    )  # fmt: skip
+        list(prompt.tokens)[: len(values)],
+        _rounded(values),
+        min_value=-limit,
+        max_value=limit,
+        negative_color="#b2182b",
+        positive_color="#2166ac",
+    )
     return _props(plot.local_src)
 
 

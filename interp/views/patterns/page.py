@@ -24,9 +24,15 @@ MOST_CELLS = 15_000
 
 
 def attention(
-    first: Any, layer: int | Sequence[int], prompt: int = 0, heads: Sequence[int] | None = None, against: Any = None,
-    batch: Batch | None = None, conditions: tuple[str, str] = ("first", "second"), viewer: str = "auto",
-) -> View:  # fmt: skip
+    first: Any,
+    layer: int | Sequence[int],
+    prompt: int = 0,
+    heads: Sequence[int] | None = None,
+    against: Any = None,
+    batch: Batch | None = None,
+    conditions: tuple[str, str] = ("first", "second"),
+    viewer: str = "auto",
+) -> View:
     """Attention patterns of one prompt, with the tokens' own names and roles.
 
     Args:
@@ -124,15 +130,25 @@ def _why_not_circuitsvis(layers: list[int], values: Tensor, compared: bool) -> s
 
 
 def _canvas(
-    blocks: Float[Tensor, "condition layer head dest_pos src_pos"], prompt: Prompt, layers: list[int],
-    heads: list[int], conditions: tuple[str, str],
-) -> dict:  # fmt: skip
+    blocks: Float[Tensor, "condition layer head dest_pos src_pos"],
+    prompt: Prompt,
+    layers: list[int],
+    heads: list[int],
+    conditions: tuple[str, str],
+) -> dict:
     packed = pack(blocks.flatten(0, 2))
     return {
-        "kind": "canvas", **prompt.data(), "layers": layers, "heads": heads, "conditions": conditions[: len(blocks)],
-        "data": packed.data, "bits": packed.bits, "limit": packed.limit, "causal": packed.causal,
+        "kind": "canvas",
+        **prompt.data(),
+        "layers": layers,
+        "heads": heads,
+        "conditions": conditions[: len(blocks)],
+        "data": packed.data,
+        "bits": packed.bits,
+        "limit": packed.limit,
+        "causal": packed.causal,
         "error": float(f"{packed.error * 1.5:.1g}"),  # rounded, but not below
-    }  # fmt: skip
+    }
 
 
 def _in_words(values: Tensor, prompt: Prompt, layers: list[int], heads: list[int]) -> str:

@@ -8,10 +8,16 @@ from interp.tasks import Batch, Role
 
 # Okabe and Ito's colours, as bars beside the data; each is seen on white and on black.
 COLOURS = {
-    Role.START: "#7d7d7d", Role.SEPARATOR: "#a8892c", Role.INPUT: "#56b4e9", Role.INPUT_LABEL: "#0072b2",
-    Role.OUTPUT: "#e69f00", Role.OUTPUT_LABEL: "#d55e00", Role.ANSWER: "#009e73", Role.ANSWER_LABEL: "#5bbf9f",
+    Role.START: "#7d7d7d",
+    Role.SEPARATOR: "#a8892c",
+    Role.INPUT: "#56b4e9",
+    Role.INPUT_LABEL: "#0072b2",
+    Role.OUTPUT: "#e69f00",
+    Role.OUTPUT_LABEL: "#d55e00",
+    Role.ANSWER: "#009e73",
+    Role.ANSWER_LABEL: "#5bbf9f",
     Role.FILLER: "#cc79a7",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,13 @@ NEGATIVE, POSITIVE = (178, 24, 43), (33, 102, 172)
 
 
 def tokens(
-    values: Float[Tensor, "*batch_dest src_pos"], batch: Batch, prompt: int, dest: int, title: str = "",
+    values: Float[Tensor, "*batch_dest src_pos"],
+    batch: Batch,
+    prompt: int,
+    dest: int,
+    title: str = "",
     viewer: str = "auto",
-) -> View:  # fmt: skip
+) -> View:
     """The tokens of a prompt, each coloured by its value for the position `dest`: blue positive, red negative.
 
     Args:
@@ -55,12 +59,18 @@ def tokens(
     title = title or f"From {shown.names[dest]}"
     signed = bool((row < 0).any())
     scale = float(row.abs().max())
-    limits = f"Colours run from {-scale:.3f} (red) over 0 (white) to {scale:.3f} (blue)." if signed else (
-        f"Colours run from 0 (white) to {scale:.3f} (blue).")  # fmt: skip
+    limits = (
+        f"Colours run from {-scale:.3f} (red) over 0 (white) to {scale:.3f} (blue)."
+        if signed
+        else (f"Colours run from 0 (white) to {scale:.3f} (blue).")
+    )
     data: dict[str, Any] = {
-        "title": title, **shown.data(), "from": shown.names[dest], "signed": signed,
+        "title": title,
+        **shown.data(),
+        "from": shown.names[dest],
+        "signed": signed,
         "values": [float(f"{v:.7g}") for v in row],
-    }  # fmt: skip
+    }
     bundle = mended_bundle() if viewer != "strip" and (viewer == "circuitsvis" or n <= MOST_TOKENS) else None
     if bundle:
         data |= {"kind": "row", "note": f"circuitsvis, with roles and keyboard added. {limits}"}
@@ -69,8 +79,11 @@ def tokens(
         raise ValueError("this version of circuitsvis is not one that we can mend; use viewer='strip'")
     else:
         bundle = script_of("strip")
-        data |= {"kind": "strip", "note": f"Drawn by mnemoscope\u2019s own viewer, not circuitsvis: {n} tokens. "
-                 + limits.replace("(white)", "(the ground)")}  # fmt: skip
+        data |= {
+            "kind": "strip",
+            "note": f"Drawn by mnemoscope\u2019s own viewer, not circuitsvis: {n} tokens. "
+            + limits.replace("(white)", "(the ground)"),
+        }
     top = row.abs().topk(min(3, n)).indices.tolist()
     strongest = ", ".join(f"{shown.names[pos]} ({shown.tokens[pos]}) {float(row[pos]):.3f}" for pos in top)
     alt = f"{title}: {n} tokens of a prompt, coloured by value. Largest: {strongest}."
@@ -98,8 +111,10 @@ def _svg(row: Tensor, prompt: Prompt, title: str, limits: str) -> str:
         x += room + 2
     x = 8
     for role in prompt.kinds:
-        parts.append(f'<rect x="{x}" y="34" width="10" height="10" fill="{COLOURS[role]}"/>'
-                     f'<text class="words" x="{x + 14}" y="43">{role.words}</text>')  # fmt: skip
+        parts.append(
+            f'<rect x="{x}" y="34" width="10" height="10" fill="{COLOURS[role]}"/>'
+            f'<text class="words" x="{x + 14}" y="43">{role.words}</text>'
+        )
         x += 28 + 7 * len(role.words)
     height = y + line + 22
     return (

@@ -38,16 +38,23 @@ def pooled(values: Float[Tensor, "*block dest_pos src_pos"], k: int) -> Float[Te
 
 
 def mosaic(
-    blocks: Float[Tensor, "condition layer head dest_pos src_pos"], prompt: Prompt, layers: list[int],
-    heads: list[int], title: str, conditions: tuple[str, str],
-) -> bytes:  # fmt: skip
+    blocks: Float[Tensor, "condition layer head dest_pos src_pos"],
+    prompt: Prompt,
+    layers: list[int],
+    heads: list[int],
+    title: str,
+    conditions: tuple[str, str],
+) -> bytes:
     """A PNG: a row of heads a layer, and with two conditions a row each and one of their difference."""
     rows, signed, names, notes = [], [], [], []
     for i, layer in enumerate(layers):
         kinds = [(blocks[0, i], False, "")]
         if len(blocks) == 2:
-            kinds = [(blocks[0, i], False, conditions[0]), (blocks[1, i], False, conditions[1]),
-                     (blocks[0, i] - blocks[1, i], True, "difference")]  # fmt: skip
+            kinds = [
+                (blocks[0, i], False, conditions[0]),
+                (blocks[1, i], False, conditions[1]),
+                (blocks[0, i] - blocks[1, i], True, "difference"),
+            ]
         for values, sign, name in kinds:
             rows.append(values)
             signed.append(sign)
@@ -59,8 +66,10 @@ def mosaic(
         rows = list(rows[0].split(across))
         names = [names[0][i : i + across] for i in range(0, len(heads), across)]
         signed, notes = signed * len(rows), notes * len(rows)
-    limits = [max((float(r.abs().max()) for r, s in zip(rows, signed, strict=True) if s == sign), default=1) or 1.0
-              for sign in (False, True)]  # fmt: skip
+    limits = [
+        max((float(r.abs().max()) for r, s in zip(rows, signed, strict=True) if s == sign), default=1) or 1.0
+        for sign in (False, True)
+    ]
     causal = not any(bool(r.triu(1).any()) for r in rows)
     n, k = rows[0].shape[-1], 1
     while True:
@@ -83,16 +92,24 @@ def _levels(values: Tensor, limit: float, signed: bool, causal: bool) -> np.ndar
 
 
 def _png(
-    levels: list[np.ndarray], signed: list[bool], names: list[list[str]], notes: list[str], prompt: Prompt, title: str,
-    k: int, limits: list[float],
-) -> bytes:  # fmt: skip
+    levels: list[np.ndarray],
+    signed: list[bool],
+    names: list[list[str]],
+    notes: list[str],
+    prompt: Prompt,
+    title: str,
+    k: int,
+    limits: list[float],
+) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import LinearSegmentedColormap, to_rgb
     from matplotlib.figure import Figure
     from PIL import Image
 
-    tables = [np.array([*LinearSegmentedColormap.from_list("", stops)(np.linspace(0, 1, LEVELS))[:, :3], EMPTY])
-              for stops in (MASS, SIGNED)]  # fmt: skip
+    tables = [
+        np.array([*LinearSegmentedColormap.from_list("", stops)(np.linspace(0, 1, LEVELS))[:, :3], EMPTY])
+        for stops in (MASS, SIGNED)
+    ]
     size = levels[0].shape[-1]
     up = max(1, 112 // size)
     side = size * up
@@ -127,10 +144,16 @@ def _png(
         figure.text(x / width, 1 - y / height, text, fontsize=6.8, va="baseline")
     figure.text(left / width, 1 - 16 / height, title, fontsize=8.5, va="baseline", weight="bold")
     scale = f"White is 0, dark blue {limits[0]:.3f}." + (
-        f" Difference: blue up to +{limits[1]:.3f}, red to \u2212{limits[1]:.3f}." if any(signed) else "")  # fmt: skip
+        f" Difference: blue up to +{limits[1]:.3f}, red to \u2212{limits[1]:.3f}." if any(signed) else ""
+    )
     pool = "One pixel or more a cell." if k == 1 else f"Each pixel is the largest of {k} x {k} cells."
-    figure.text(left / width, 1 - (foot + 18) / height, "Down: from (destination). Across: to (source). " + pool,
-                fontsize=6.8, va="baseline")  # fmt: skip
+    figure.text(
+        left / width,
+        1 - (foot + 18) / height,
+        "Down: from (destination). Across: to (source). " + pool,
+        fontsize=6.8,
+        va="baseline",
+    )
     figure.text(left / width, 1 - (foot + 31) / height, scale, fontsize=6.8, va="baseline")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

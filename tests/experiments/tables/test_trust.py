@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments.provenance import OtherVersions, provenance_record
+from experiments.support.provenance import OtherVersions, provenance_record
 from experiments.tables import benchmarks, trust
 from experiments.tables.benchmarks import memory_table
 from experiments.tables.trust import faults_table, inputs_table
@@ -23,11 +23,14 @@ def counted(tmp_path, monkeypatch):
 
 
 def test_faults_by_verb_and_together(counted):
-    counted("faults", {
-        "train": {"kill": {"injected": 3, "survived": 3}, "full": {"injected": 2, "survived": 1}},
-        "sweep": {"kill": {"injected": 4, "survived": 4}, "lost": {"injected": 5, "survived": 5}},
-        "bench": {},
-    })  # fmt: skip
+    counted(
+        "faults",
+        {
+            "train": {"kill": {"injected": 3, "survived": 3}, "full": {"injected": 2, "survived": 1}},
+            "sweep": {"kill": {"injected": 4, "survived": 4}, "lost": {"injected": 5, "survived": 5}},
+            "bench": {},
+        },
+    )
     head, _, *rows = faults_table().splitlines()
     assert head == "| fault | train | sweep | survived |"
     assert rows == [

@@ -17,7 +17,7 @@ from interp.patching.nodes import Receiver, Sender
 from probes.planted import Planted
 from probes.planted.codes import place_frequencies
 from probes.planted.mechanisms import BUILDERS
-from probes.planted.parts import ONE, Circuit, Form, Head, Match, Offset, Term, Unit
+from probes.planted.parts import ONE, Form, Head, Match, Mechanism, Neuron, Offset, Term
 from probes.planted.pieces import Setting
 
 # What tokens write that another prompt of the layout may not: bits and labels have fixed positions.
@@ -60,14 +60,14 @@ def needed_edges(planted: Planted) -> frozenset[Edge]:
     return frozenset(found)
 
 
-def circuit_of(planted: Planted) -> Circuit:
+def circuit_of(planted: Planted) -> Mechanism:
     """The mechanism's parts. Their features do not depend on what `plant` draws at random."""
     plan = planted.plan
     frequencies = place_frequencies(torch.Generator().manual_seed(0))
     return BUILDERS[plan.mechanism](Setting(plan.architecture, plan.longest, plan.share, frequencies, 40.0))
 
 
-def heads_of(planted: Planted, circuit: Circuit) -> dict[int, int]:
+def heads_of(planted: Planted, circuit: Mechanism) -> dict[int, int]:
     """Where each head that writes stands in its layer, by the part's `id`: found by the features that weights write.
 
     Weights alone decide: output weights are taken apart into the directions of features.
@@ -78,11 +78,12 @@ def heads_of(planted: Planted, circuit: Circuit) -> dict[int, int]:
     for layer in range(circuit.n_layers):
         written = [
             frozenset(
-                name for name, directions in planted.directions.items()
+                name
+                for name, directions in planted.directions.items()
                 if float((weights @ directions.T).norm()) > LEAST
             )
             for weights in anatomy.output_weights(layer)
-        ]  # fmt: skip
+        ]
         for part in circuit.parts:
             if isinstance(part, Head) and part.layer == layer and part.moves:
                 targets = frozenset(move.target for move in part.moves)
@@ -92,12 +93,12 @@ def heads_of(planted: Planted, circuit: Circuit) -> dict[int, int]:
     return found
 
 
-def links_of(circuit: Circuit, heads: dict[int, int]) -> list[Link]:
+def links_of(circuit: Mechanism, heads: dict[int, int]) -> list[Link]:
     """What each part makes of what."""
     links = []
     for part in circuit.parts:
         match part:
-            case Unit(layer, reads, writes):
+            case Neuron(layer, reads, writes):
                 links += [
                     Link(Sender("mlp", layer), target, ((Receiver("mlp", layer), names(reads)),)) for target in writes
                 ]

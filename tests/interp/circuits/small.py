@@ -11,8 +11,8 @@ from torch import Tensor
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge.sources.native import boot
 
+from interp.circuits.edge_forward import Passing
 from interp.circuits.graph import Places, places_of
-from interp.circuits.passing import Passing
 from interp.circuits.scoring import prepare
 from interp.patching.metrics import Metric
 from interp.tasks import Batch, counterfactual, sample
@@ -60,13 +60,19 @@ HAND_CLEAN, HAND_CORRUPTED = torch.tensor([[0, 1, 1]]), torch.tensor([[1, 0, 0]]
 HAND_METRIC = Metric("logit", torch.tensor([2]), lambda logits, rows: logits[..., 0, 0])
 # What the logit loses when an edge alone is corrupted; all others lose nothing.
 HAND_EXACT = {
-    "embed -> logits": 1.0, "L0H0 -> logits": 2 / 3, "L1H0 -> logits": 30 * (7 / 15 - 17 / 24),
-    "L0H0 -> L1H0 v": 30 * (7 / 15 - 8 / 15), "embed -> L0H0 v": 2 / 3 + 30 * (7 / 15 - 8 / 15),
+    "embed -> logits": 1.0,
+    "L0H0 -> logits": 2 / 3,
+    "L1H0 -> logits": 30 * (7 / 15 - 17 / 24),
+    "L0H0 -> L1H0 v": 30 * (7 / 15 - 8 / 15),
+    "embed -> L0H0 v": 2 / 3 + 30 * (7 / 15 - 8 / 15),
     "embed -> L1H0 k": 30 * (7 / 15 - 7 / 24),
-}  # fmt: skip
+}
 # Gradients are exact along edges that are linear; a key's is ln 2 times p_j (m_j - h), with x changed by -1 1 1.
 HAND_EAP = {  # p = 1/2 1/4 1/4, and m changed by -1 0 1/3
-    **HAND_EXACT, "L0H0 -> L1H0 v": -12.5, "embed -> L0H0 v": 2 / 3 - 12.5, "embed -> L1H0 k": -8.75 * math.log(2),
+    **HAND_EXACT,
+    "L0H0 -> L1H0 v": -12.5,
+    "embed -> L0H0 v": 2 / 3 - 12.5,
+    "embed -> L1H0 k": -8.75 * math.log(2),
 }
 HAND_EAP_CLEAN = {**HAND_EXACT, "embed -> L1H0 k": 5.6 * math.log(2)}  # p = 1/5 2/5 2/5
 
@@ -75,10 +81,18 @@ HAND_EAP_CLEAN = {**HAND_EXACT, "embed -> L1H0 k": 5.6 * math.log(2)}  # p = 1/5
 def by_hand() -> Any:
     bridge: Any = boot(
         TransformerBridgeConfig(
-            n_layers=2, d_model=3, d_head=1, n_heads=1, n_ctx=3, d_vocab=2, d_vocab_out=1, attn_only=True,
-            normalization_type=None, act_fn="relu",
+            n_layers=2,
+            d_model=3,
+            d_head=1,
+            n_heads=1,
+            n_ctx=3,
+            d_vocab=2,
+            d_vocab_out=1,
+            attn_only=True,
+            normalization_type=None,
+            act_fn="relu",
         )
-    )  # fmt: skip
+    )
     bridge.double()  # first, so that ln 2 is no float32
     weights = {name.replace("_original_component.", ""): p for name, p in bridge.original_model.named_parameters()}
     with torch.no_grad():

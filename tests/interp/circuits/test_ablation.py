@@ -5,8 +5,8 @@ import torch
 
 from interp.circuits import Ablation, Circuit, Edge, faithfulness
 from interp.circuits.ablation import ablation_of
+from interp.circuits.edge_forward import Passing
 from interp.circuits.graph import graph_of, places_of
-from interp.circuits.passing import Passing
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.patching import logit_diff
 from interp.patching.nodes import Receiver, Sender
@@ -81,8 +81,10 @@ def test_resampling_looks_past_copies_of_the_prompt():
 def test_seeds_of_resampling_differ():
     batch = prompts(8)
     passing = passing_of(anatomy_of(tiny("absolute")), batch)
-    drawn = {tuple(Ablation("resample", batch, s).prepared(passing, batch.tokens).tokens.flatten().tolist())
-             for s in range(4)}  # fmt: skip
+    drawn = {
+        tuple(Ablation("resample", batch, s).prepared(passing, batch.tokens).tokens.flatten().tolist())
+        for s in range(4)
+    }
     assert len(drawn) == 4
 
 

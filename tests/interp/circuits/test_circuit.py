@@ -26,8 +26,8 @@ from interp.circuits import (
     places_around,
     random_circuit,
 )
+from interp.circuits.edge_forward import Passing
 from interp.circuits.graph import graph_of, places_of
-from interp.circuits.passing import Passing
 from interp.forward import correct, generate, predict, readout
 from interp.models import load_run
 from interp.models.anatomy import anatomy_of
@@ -197,9 +197,10 @@ def test_edges_heads_and_sizes():
     clean = prompts()
     graph = graph_at("absolute", clean)
     edges = [
-        Edge(Sender("embed"), Receiver("v", 0, 1)), Edge(Sender("head", 0, 1), Receiver("mlp", 1)),
+        Edge(Sender("embed"), Receiver("v", 0, 1)),
+        Edge(Sender("head", 0, 1), Receiver("mlp", 1)),
         Edge(Sender("mlp", 1), Receiver("logits")),
-    ]  # fmt: skip
+    ]
     scores = torch.zeros(graph.possible.shape)
     for edge, score in zip(edges, (0.5, -3.0, 1.0), strict=True):
         scores[graph.index(edge)] = score
@@ -287,8 +288,11 @@ def test_as_a_graph_of_networkx(architecture):
     found = circuit.to_networkx()
     shared = 2 if architecture == "grouped" else 1
     assert set(found.nodes) <= {
-        "embed", "logits", *(f"L{i} MLP" for i in range(3)), *(f"L{i}H{h}" for i in range(3) for h in range(4))
-    }  # fmt: skip
+        "embed",
+        "logits",
+        *(f"L{i} MLP" for i in range(3)),
+        *(f"L{i}H{h}" for i in range(3) for h in range(4)),
+    }
     assert found.nodes["embed"] == {"kind": "embed"}
     assert found.nodes["logits"] == {"kind": "logits"}
     assert found.nodes["L0H1"] == {"kind": "head", "layer": 0, "head": 1}

@@ -6,8 +6,8 @@ import torch
 from interp.circuits import Edge, exact_edge_scores
 from interp.circuits.scoring import prepare
 from interp.patching import logit_diff
+from interp.patching.editing import measure
 from interp.patching.nodes import Receiver, Sender
-from interp.patching.stepwise import measure
 from interp.tasks import counterfactual
 from tests.interp.patching.models import prompts
 from tests.interp.patching.test_knockouts import KINDS, probe, tiny

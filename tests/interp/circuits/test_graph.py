@@ -15,10 +15,14 @@ def graph_at(architecture: str, names: list[str], read: list[int]) -> Graph:
     return graph_of(anatomy_of(tiny(architecture)), named_places(names), torch.tensor(read))
 
 
-@pytest.mark.parametrize(("architecture", "kv_heads", "parallel"), [
-    *((name, 4, False) for name in ("alibi", "rotary", "none", "absolute")),
-    ("parallel", 4, True), ("grouped", 2, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("architecture", "kv_heads", "parallel"),
+    [
+        *((name, 4, False) for name in ("alibi", "rotary", "none", "absolute")),
+        ("parallel", 4, True),
+        ("grouped", 2, False),
+    ],
+)
 def test_edges_are_counted_by_hand(architecture, kv_heads, parallel):
     """Three layers of four heads: before layer l stand the embedding and five writers a layer."""
     by_hand = 0
@@ -60,7 +64,7 @@ def test_only_places_that_the_logits_can_depend_on_have_edges():
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_is_no_edge_does_not_reach_the_logits_that_are_read(architecture):
     """Every impossible edge cut at once, at places that are single positions: the same logits."""
-    from interp.circuits.passing import Passing
+    from interp.circuits.edge_forward import Passing
 
     batch, other = prompts(), prompts(seed=1)
     places = named_places([str(i) for i in range(batch.n_pos)])
@@ -93,9 +97,10 @@ def test_places_around_a_step_have_the_same_names_at_every_length():
     places = places_around(batch, 3)
     assert "output, step before" in places.names
     for name, role, step in (
-        ("output, step before", Role.OUTPUT, 2), ("output label, this step", Role.OUTPUT_LABEL, 3),
+        ("output, step before", Role.OUTPUT, 2),
+        ("output label, this step", Role.OUTPUT_LABEL, 3),
         ("input, this step", Role.INPUT, 3),
-    ):  # fmt: skip
+    ):
         at = (places.index == places.names.index(name)).nonzero().flatten()
         assert torch.equal(at, batch.at(role, step))
     others = (places.index == places.names.index("input, other steps")).nonzero().flatten().tolist()

@@ -25,7 +25,7 @@ CORRUPTED = counterfactual.redraw(CLEAN, 1)
 
 def by_hooks(
     raw: PreTrainedModel, batch: Batch, metric: Metric, dropped: int | None
-) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
+) -> tuple[list[Tensor], list[Tensor]]:
     """What goes into each attention's output projection and out of each MLP, and its gradient, on the raw model."""
     kept: dict[tuple[str, int], Tensor] = {}
     model: Any = raw
@@ -63,8 +63,10 @@ def slow(raw: PreTrainedModel, metric: Metric, dropped: int | None) -> Tensor:
     n_heads = raw.config.num_attention_heads
     for a, b, g in zip(other, own, gradients, strict=True):
         product = (a - b) * g
-        product = product.sum(dim=-1, keepdim=True) if len(rows) < raw.config.num_hidden_layers else (
-            product.unflatten(-1, (n_heads, -1)).sum(dim=-1)
+        product = (
+            product.sum(dim=-1, keepdim=True)
+            if len(rows) < raw.config.num_hidden_layers
+            else (product.unflatten(-1, (n_heads, -1)).sum(dim=-1))
         )
         rows.append(product.sum(dim=1))
     return torch.cat([r.T for r in rows])
@@ -74,9 +76,10 @@ def in_order(raw: PreTrainedModel, nodes: tuple[Node, ...]) -> list[int]:
     """The numbers of MLPs, then of z by layer and head."""
     wanted = [Node("mlp_out", i, None, "anywhere") for i in range(raw.config.num_hidden_layers)]
     wanted += [
-        Node("z", i, h, "anywhere") for i in range(raw.config.num_hidden_layers)
+        Node("z", i, h, "anywhere")
+        for i in range(raw.config.num_hidden_layers)
         for h in range(raw.config.num_attention_heads)
-    ]  # fmt: skip
+    ]
     return [nodes.index(node) for node in wanted]
 
 
@@ -104,9 +107,11 @@ def test_plain_scores_are_those_of_transformer_lens():
     expected = torch.zeros(len(plain.nodes), dtype=torch.float64)
     for i in range(len(CLEAN)):
         result = attribution_patch(
-            bridge, CLEAN.tokens[[i]], CORRUPTED.tokens[[i]],
+            bridge,
+            CLEAN.tokens[[i]],
+            CORRUPTED.tokens[[i]],
             lambda logits, i=i: metric.compute(logits[:, metric.positions], torch.tensor([i])).sum(),
-        )  # fmt: skip
+        )
         for node, score in result.node_scores.items():
             if node.kind != "embed":
                 site = "mlp_out" if node.kind == "mlp_out" else "z"

@@ -22,8 +22,10 @@ MECHANISMS = ("A1", "A2", "placeholder", "unused")
 # Mechanism, architecture, and whether the residual stream is rotated; what is not has more heads, so is slower.
 CASES = [
     pytest.param((m, a, r), marks=[pytest.mark.slow] if a == "gpt_neox" and not r else [], id=f"{m}-{a}-{r}")
-    for m in MECHANISMS for a in ("gpt2", "gpt_neox") for r in (False, True)
-]  # fmt: skip
+    for m in MECHANISMS
+    for a in ("gpt2", "gpt_neox")
+    for r in (False, True)
+]
 ANCHORS = CASES[:8]
 INTEGRATED: tuple[Method, ...] = ("eap-ig-inputs", "eap-ig-activations")
 
@@ -80,16 +82,36 @@ def auroc_of(case: tuple, corruption: Corruption, method: Method) -> float:
     return auroc(case, scores.values[scores.graph.possible])
 
 
-@pytest.mark.parametrize(("mechanism", "by_hand"), [
-    ("A1", {
-        "embed -> previous v", "embed -> match q", "previous -> match k", "embed -> match v",
-        "previous -> L1 MLP", "match -> L1 MLP", "L1 MLP -> logits",
-    }),
-    ("A2", {
-        "embed -> previous v", "embed -> match q", "embed -> match k", "match -> read q", "embed -> read v",
-        "previous -> L2 MLP", "read -> L2 MLP", "L2 MLP -> logits",
-    }),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mechanism", "by_hand"),
+    [
+        (
+            "A1",
+            {
+                "embed -> previous v",
+                "embed -> match q",
+                "previous -> match k",
+                "embed -> match v",
+                "previous -> L1 MLP",
+                "match -> L1 MLP",
+                "L1 MLP -> logits",
+            },
+        ),
+        (
+            "A2",
+            {
+                "embed -> previous v",
+                "embed -> match q",
+                "embed -> match k",
+                "match -> read q",
+                "embed -> read v",
+                "previous -> L2 MLP",
+                "read -> L2 MLP",
+                "L2 MLP -> logits",
+            },
+        ),
+    ],
+)
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox"])
 def test_the_truth_is_what_science_says_of_the_mechanism(mechanism, architecture, by_hand):
     case = (mechanism, architecture, True)

@@ -16,8 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from interp.circuits import METHODS, EdgeScores, edge_scores
+from interp.circuits.edge_forward import Passing
 from interp.circuits.graph import ANYWHERE, Edge, named_places, places_of
-from interp.circuits.passing import Passing
 from interp.models.anatomy import Anatomy
 from interp.models.bridge import boot_bridge
 from interp.patching.metrics import Metric, accuracy, logit_diff
@@ -57,9 +57,16 @@ def comparable(kind: str) -> Any:
         return copy.deepcopy(model(kind))
     torch.manual_seed(0)
     options: dict[str, Any] = {
-        "hidden_size": 16, "num_hidden_layers": 2, "vocab_size": VOCAB, "initializer_range": 0.3, "pad_token_id": 0,
-        "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2, "attn_implementation": "eager",
-    }  # fmt: skip
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "vocab_size": VOCAB,
+        "initializer_range": 0.3,
+        "pad_token_id": 0,
+        "intermediate_size": 32,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "attn_implementation": "eager",
+    }
     return LlamaForCausalLM(LlamaConfig(**options)).eval()
 
 
@@ -67,10 +74,12 @@ def comparable(kind: str) -> Any:
 def from_transformer_lens(kind: str) -> dict[tuple[Sender, Receiver], dict[int, float]]:
     """Its edge scores, by position."""
     found = attribution_patch(
-        boot_bridge(comparable(kind)), CLEAN.tokens, CORRUPTED.tokens,
+        boot_bridge(comparable(kind)),
+        CLEAN.tokens,
+        CORRUPTED.tokens,
         lambda logits: METRIC.compute(logits[:, METRIC.positions], torch.zeros(1, dtype=torch.long)).sum(),
         EdgeAttributionConfig(granularity="edge"),
-    )  # fmt: skip
+    )
     edges: dict[tuple[Sender, Receiver], dict[int, float]] = {}
     for (writer, reader), score in found.edge_scores.items():
         edges.setdefault((_sender(writer), _receiver(reader)), {})[writer.position] = score
@@ -154,9 +163,7 @@ def test_by_hand_integrated_gradients():
     assert found["embed -> logits"] + found["embed -> L0H0 v"] + found["embed -> L1H0 k"] == pytest.approx(
         inputs.clean - inputs.corrupted, rel=1e-4
     )
-    activations = by_name(
-        edge_scores(by_hand(), HAND_CLEAN, HAND_CORRUPTED, HAND_METRIC, "eap-ig-activations", n=128)
-    )
+    activations = by_name(edge_scores(by_hand(), HAND_CLEAN, HAND_CORRUPTED, HAND_METRIC, "eap-ig-activations", n=128))
     for name in ("L0H0 -> logits", "L1H0 -> logits", "L0H0 -> L1H0 v"):  # these writers' edges are linear
         assert activations[name] == pytest.approx(HAND_EXACT[name], rel=1e-5)
 
@@ -183,9 +190,7 @@ def planted(mechanism: str, architecture: str) -> Planted:
     return plant(Plan(mechanism, architecture, longest=8))
 
 
-def integrated(
-    mechanism: str, architecture: str, changed: str, n: int, method: Any = "eap-ig-inputs"
-) -> EdgeScores:  # fmt: skip
+def integrated(mechanism: str, architecture: str, changed: str, n: int, method: Any = "eap-ig-inputs") -> EdgeScores:
     """Of step 5's answer, when the prompts are redrawn, bit 5 is flipped, or output labels 4 and 5 are swapped."""
     model = planted(mechanism, architecture)
     clean = sample("parity-aligned", 4, 8, 0, model.vocabulary)
@@ -285,8 +290,9 @@ def test_edges_past_the_answer_score_nothing_and_are_none(method):
     """A metric of an early position: what is read after it is no edge, and its gradient is zero anyway."""
     at = CLEAN.at(Role.OUTPUT, 1) - 1
     names = ["after" if p > int(at) else "before" for p in range(CLEAN.n_pos)]
-    scores = edge_scores(model("rotary"), CLEAN, CORRUPTED, probe(CLEAN, at.tolist()), method, n=3,
-                         places=named_places(names))  # fmt: skip
+    scores = edge_scores(
+        model("rotary"), CLEAN, CORRUPTED, probe(CLEAN, at.tolist()), method, n=3, places=named_places(names)
+    )
     after = scores.graph.places.index("after")
     assert not scores.graph.possible[after].any()
     assert not scores.values[after].any()
@@ -318,7 +324,7 @@ def test_scores_of_places_add_up_to_those_of_anywhere():
 
 def test_prompts_in_parts_score_as_at_once(monkeypatch):
     once = edge_scores(model("absolute"), CLEAN, CORRUPTED, METRIC, "eap-ig-inputs", n=3)
-    monkeypatch.setattr("interp.circuits.passing.numbers", lambda share: 1)
+    monkeypatch.setattr("interp.circuits.edge_forward.numbers", lambda share: 1)
     parts = edge_scores(model("absolute"), CLEAN, CORRUPTED, METRIC, "eap-ig-inputs", n=3)
     assert torch.allclose(once.values, parts.values, rtol=0, atol=1e-6 * float(once.values.abs().max()))
     assert parts.clean == pytest.approx(once.clean, rel=1e-6)

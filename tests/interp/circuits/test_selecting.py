@@ -22,8 +22,8 @@ from interp.circuits import (
     random_circuit,
     top_n,
 )
+from interp.circuits.edge_forward import Passing
 from interp.circuits.graph import graph_of, places_of
-from interp.circuits.passing import Passing
 from interp.models import ModelConfig, build_model
 from interp.models.anatomy import anatomy_of
 from interp.patching import Metric, logit_diff

@@ -19,8 +19,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from interp.circuits import Circuit, EdgeScores, acdc, edge_scores
+from interp.circuits.edge_forward import Passing
 from interp.circuits.graph import Graph
-from interp.circuits.passing import Passing
 from interp.circuits.scoring import prepare
 from interp.patching.metrics import Metric
 from interp.patching.nodes import Receiver, Sender
@@ -37,30 +37,50 @@ WIRED = {
     # frac_prevs(tokens == "x"): the MLP maps tokens to 0 or 1, the head averages it over indices <= its own.
     "xproportion": {
         "writes": {"embed": "tokens indices one", "L0 MLP": "map", "L1H0": "frac_prevs"},
-        "reads": {"L0 MLP": "tokens", "L1H0 q": "indices one", "L1H0 k": "indices tokens", "L1H0 v": "map",
-                  "logits": "frac_prevs"},
+        "reads": {
+            "L0 MLP": "tokens",
+            "L1H0 q": "indices one",
+            "L1H0 k": "indices tokens",
+            "L1H0 v": "map",
+            "logits": "frac_prevs",
+        },
     },
     # length = width of a selector of everything; opp_idx = length - indices; opp_idx - 1; then the token from there.
     "reverse": {
-        "writes": {"embed": "tokens indices one", "L0H0": "width", "L0 MLP": "length width", "L1 MLP": "opp_idx",
-                   "L2 MLP": "opp_idx-1", "L3H0": "reverse"},
-        "reads": {"L0H0 q": "tokens one", "L0H0 k": "tokens", "L0H0 v": "tokens", "L0 MLP": "width tokens one",
-                  "L1 MLP": "length indices one", "L2 MLP": "opp_idx", "L3H0 q": "opp_idx-1 one",
-                  "L3H0 k": "indices tokens", "L3H0 v": "tokens", "logits": "reverse"},
+        "writes": {
+            "embed": "tokens indices one",
+            "L0H0": "width",
+            "L0 MLP": "length width",
+            "L1 MLP": "opp_idx",
+            "L2 MLP": "opp_idx-1",
+            "L3H0": "reverse",
+        },
+        "reads": {
+            "L0H0 q": "tokens one",
+            "L0H0 k": "tokens",
+            "L0H0 v": "tokens",
+            "L0 MLP": "width tokens one",
+            "L1 MLP": "length indices one",
+            "L2 MLP": "opp_idx",
+            "L3H0 q": "opp_idx-1 one",
+            "L3H0 k": "indices tokens",
+            "L3H0 v": "tokens",
+            "logits": "reverse",
+        },
     },
-}  # fmt: skip
+}
 PUBLISHED = {
     "xproportion": "embed > L0 MLP, embed > L1H0 q, embed > L1H0 k, L0 MLP > L1H0 v, L1H0 > logits",
     "reverse": "embed > L0H0 v, embed > L0 MLP, L0H0 > L0 MLP, embed > L1 MLP, L0 MLP > L1 MLP, L1 MLP > L2 MLP, "
-               "L2 MLP > L3H0 q, embed > L3H0 k, embed > L3H0 v, L3H0 > logits",
-}  # fmt: skip
+    "L2 MLP > L3H0 q, embed > L3H0 k, embed > L3H0 v, L3H0 > logits",
+}
 # Pairs of prompts differ in tokens, not in positions: along these edges something passes in one prompt and not in
 # the other. xproportion's head attends to a second BOS; a reverse without BOS has another length.
 LIVE = {
     "xproportion": "embed > L0 MLP, embed > L1H0 k, L0 MLP > L1H0 v, L1H0 > logits",
     "reverse": "embed > L0H0 v, L0H0 > L0 MLP, L0 MLP > L1 MLP, L1 MLP > L2 MLP, L2 MLP > L3H0 q, embed > L3H0 v, "
-               "L3H0 > logits",
-}  # fmt: skip
+    "L3H0 > logits",
+}
 
 
 def edges(text: str) -> set[str]:
@@ -233,10 +253,14 @@ def test_acdc_recovers_the_program_exactly(program, threshold):
 
 # Area under the ROC curve of absolute scores, true edges against the others. Measured: 1, eap-clean on reverse .996.
 AUROC = {
-    ("xproportion", "eap"): 0.99, ("xproportion", "eap-clean"): 0.99, ("xproportion", "eap-ig-inputs"): 0.99,
-    ("xproportion", "eap-ig-activations"): 0.99, ("reverse", "eap-clean"): 0.98, ("reverse", "eap-ig-inputs"): 0.98,
+    ("xproportion", "eap"): 0.99,
+    ("xproportion", "eap-clean"): 0.99,
+    ("xproportion", "eap-ig-inputs"): 0.99,
+    ("xproportion", "eap-ig-activations"): 0.99,
+    ("reverse", "eap-clean"): 0.98,
+    ("reverse", "eap-ig-inputs"): 0.98,
     ("reverse", "eap-ig-activations"): 0.98,
-}  # fmt: skip
+}
 
 
 def scored(program: str, method: Any) -> EdgeScores:

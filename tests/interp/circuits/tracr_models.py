@@ -56,9 +56,11 @@ def load(program: str) -> Compiled:
     labels, output = list(meaning["residual_labels"]), meaning["output"]
     shown = [f"{x}:value" if output is None and x.startswith("frac_prevs") else x for x in labels]
     model = SimpleNamespace(
-        params=params, residual_labels=shown, model_config=SimpleNamespace(**config),
+        params=params,
+        residual_labels=shown,
+        model_config=SimpleNamespace(**config),
         output_encoder=SimpleNamespace(encoding_map=dict(output or [["value", 0]])),
-    )  # fmt: skip
+    )
     bridge = boot(tracr.make_tracr_transformer_bridge_config(model))
     # Not strict: the bridge counts a module under each name it goes by, and an output bias, which stays 0.
     found = bridge.load_state_dict(tracr.make_tracr_transformer_bridge_state_dict(model), strict=False)

@@ -41,8 +41,11 @@ def parameters_of(model: Any) -> dict[str, Any]:
     """Name, with a slash before the last part, to numpy array: `transformer/layer_0/attn/key/w`."""
     import numpy as np
 
-    return {f"{module}/{name}": np.ascontiguousarray(value) for module, some in sorted(model.params.items())
-            for name, value in sorted(some.items())}  # fmt: skip
+    return {
+        f"{module}/{name}": np.ascontiguousarray(value)
+        for module, some in sorted(model.params.items())
+        for name, value in sorted(some.items())
+    }
 
 
 def meaning_of(model: Any) -> dict:

@@ -76,8 +76,7 @@ def test_booting_leaves_the_raw_copy_whole(run: Run, tmp_path: Path):
     assert run.raw is run.raw
     run.raw.save_pretrained(tmp_path)
     assert all(
-        torch.equal(a, b)
-        for a, b in zip(run.raw.parameters(), load_raw(str(tmp_path)).parameters(), strict=True)
+        torch.equal(a, b) for a, b in zip(run.raw.parameters(), load_raw(str(tmp_path)).parameters(), strict=True)
     )
     ours = {p.data_ptr() for p in run.raw.parameters()}
     assert ours.isdisjoint(p.data_ptr() for p in run.model.parameters())

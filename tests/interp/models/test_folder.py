@@ -23,8 +23,8 @@ from interp.models import (
     save_run,
 )
 from interp.models.folder import RECORD, RECORD_VERSION, read_record
-from interp.tasks import house_tokenizer
-from interp.writing import whole_folder, write_whole
+from interp.support.writing import whole_folder, write_whole
+from interp.tasks import default_tokenizer
 
 Edit = Callable[[Path], object]
 
@@ -136,7 +136,7 @@ def test_weights_come_back_byte_for_byte(family: str, tmp_path: Path):
     config = ModelConfig(family, n_layers=2, d_model=16, n_heads=2)
     model = build_model(config, vocab_size=30, seed=3)
     expected = {name: weight.clone() for name, weight in model.state_dict().items()}
-    save_run(tmp_path / "run", model, house_tokenizer(), {"format": "parity-aligned", "vocabulary": {}})
+    save_run(tmp_path / "run", model, default_tokenizer(), {"format": "parity-aligned", "vocabulary": {}})
     loaded = load_raw(str(tmp_path / "run"))
     assert not loaded.training
     assert loaded.config._attn_implementation == "eager"
@@ -158,7 +158,7 @@ def test_a_save_that_fails_leaves_the_old_run(folder: Path):
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     model = build_model(ModelConfig("rotary", 2, 16, 2), vocab_size=30, seed=1)
     with pytest.raises(TypeError, match="not JSON serializable"):
-        save_run(folder, model, house_tokenizer(), {"format": object()})
+        save_run(folder, model, default_tokenizer(), {"format": object()})
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert list(folder.parent.iterdir()) == [folder]
 
@@ -167,7 +167,7 @@ def test_the_record_comes_back_with_its_version(saved_families: Path):
     record = read_record(saved_families / "alibi")
     assert record is not None
     assert (record["version"], record["format"]) == (RECORD_VERSION, "parity-aligned")
-    assert record["vocabulary"]["ids"]["==="] == house_tokenizer().convert_tokens_to_ids("===")
+    assert record["vocabulary"]["ids"]["==="] == default_tokenizer().convert_tokens_to_ids("===")
 
 
 def test_a_folder_without_a_record_has_none(folder: Path):
@@ -177,9 +177,9 @@ def test_a_folder_without_a_record_has_none(folder: Path):
 
 def test_the_tokenizer_comes_back(saved_families: Path):
     tokenizer = load_tokenizer(str(saved_families / "alibi"))
-    assert tokenizer.get_vocab() == house_tokenizer().get_vocab()
+    assert tokenizer.get_vocab() == default_tokenizer().get_vocab()
     text = ">>> M1 0 M2 1 === M1 0"
-    assert tokenizer(text)["input_ids"] == house_tokenizer()(text)["input_ids"]
+    assert tokenizer(text)["input_ids"] == default_tokenizer()(text)["input_ids"]
 
 
 # Weights that must not be loaded
@@ -440,10 +440,21 @@ def test_a_missing_or_damaged_tokenizer(text: str | None, folder: Path):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{", b"[]", b"7", b"null", b"{}", b"\xff\xfe", b'{"version": 1, "format": 5, "vocabulary": {}}',
-     b'{"version": 1, "format": "", "vocabulary": {}, "recipe": []}', b"[" * 100_000, b"9" * 5000,
-     b'{"version": 1, "format": "", "vocabulary": {}, "recipe": {"longest": "x"}}',
-     b'{"version": 1, "format": "", "vocabulary": {}, "recipe": {"rehearsal": 0.5}}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b"null",
+        b"{}",
+        b"\xff\xfe",
+        b'{"version": 1, "format": 5, "vocabulary": {}}',
+        b'{"version": 1, "format": "", "vocabulary": {}, "recipe": []}',
+        b"[" * 100_000,
+        b"9" * 5000,
+        b'{"version": 1, "format": "", "vocabulary": {}, "recipe": {"longest": "x"}}',
+        b'{"version": 1, "format": "", "vocabulary": {}, "recipe": {"rehearsal": 0.5}}',
+    ],
 )
 def test_a_damaged_record(data: bytes, folder: Path):
     (folder / RECORD).write_bytes(data)

@@ -15,22 +15,40 @@ from interp.patching.knockouts import Knockout, knock_out
 from interp.patching.nodes import Receiver, Sender
 from interp.patching.paths import path_patch
 from interp.patching.sweep import plan
-from interp.tasks import counterfactual, house_vocabulary, sample
+from interp.tasks import counterfactual, default_vocabulary, sample
 
-VOCAB = len(house_vocabulary().ids)
+VOCAB = len(default_vocabulary().ids)
 CLEAN = sample("parity-aligned", 3, 3, 0)
 CORRUPTED = counterfactual.redraw(CLEAN, 1)
 SUPPORTED: tuple[dict[str, Any], ...] = (
-    {}, {"normalization_type": None}, {"normalization_type": "LNPre"}, {"normalization_type": "RMS"},
-    {"attention_dir": "bidirectional"}, {"attn_only": True}, {"n_key_value_heads": 1}, {"act_fn": "gelu_new"},
-    {"d_vocab_out": 3}, {"n_ctx": 4},
-)  # fmt: skip
+    {},
+    {"normalization_type": None},
+    {"normalization_type": "LNPre"},
+    {"normalization_type": "RMS"},
+    {"attention_dir": "bidirectional"},
+    {"attn_only": True},
+    {"n_key_value_heads": 1},
+    {"act_fn": "gelu_new"},
+    {"d_vocab_out": 3},
+    {"n_ctx": 4},
+)
 
 
 def native(**options: Any) -> Any:
     """A random native model; the bridge that TransformerLens gives."""
-    common = {"n_layers": 2, "d_model": 8, "d_head": 4, "n_heads": 2, "n_ctx": 40, "d_vocab": VOCAB, "d_mlp": 16,
-              "act_fn": "relu", "normalization_type": "LN", "seed": 0, "initializer_range": 0.3}  # fmt: skip
+    common = {
+        "n_layers": 2,
+        "d_model": 8,
+        "d_head": 4,
+        "n_heads": 2,
+        "n_ctx": 40,
+        "d_vocab": VOCAB,
+        "d_mlp": 16,
+        "act_fn": "relu",
+        "normalization_type": "LN",
+        "seed": 0,
+        "initializer_range": 0.3,
+    }
     return boot(TransformerBridgeConfig(**common | options))
 
 
@@ -69,10 +87,15 @@ def test_weights_are_the_bridges_own_whenever_they_change():
 
 @pytest.mark.parametrize(
     "options",
-    [{"positional_embedding_type": "rotary"}, {"gated_mlp": True, "act_fn": "silu"}, {"act_fn": "solu_ln"},
-     {"output_logits_soft_cap": 3.0}, {"attn_scores_soft_cap": 3.0}],
+    [
+        {"positional_embedding_type": "rotary"},
+        {"gated_mlp": True, "act_fn": "silu"},
+        {"act_fn": "solu_ln"},
+        {"output_logits_soft_cap": 3.0},
+        {"attn_scores_soft_cap": 3.0},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_other_native_models_are_refused_by_name(options):
     with pytest.raises(ValueError, match="supported with learned positions, plain MLPs"):
         raw_of(native(**options))

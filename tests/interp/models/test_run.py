@@ -14,9 +14,9 @@ import torch
 from interp.models import FAMILIES, ModelConfig, build_model, load_run, save_run
 from interp.models.folder import RECORD
 from interp.tasks import (
+    default_tokenizer,
+    default_vocabulary,
     fit_vocabulary,
-    house_tokenizer,
-    house_vocabulary,
     known_formats,
     parse_format,
     sample,
@@ -27,8 +27,8 @@ from interp.tasks import (
 def save_tiny(folder: Path, family: str = "absolute", n_ctx: int = 512, vocab_size: int = 416) -> Path:
     """A random run in the house vocabulary."""
     model = build_model(ModelConfig(family, 2, 16, 2, n_ctx=n_ctx), vocab_size, seed=0)
-    record = {"format": "parity-aligned", "vocabulary": house_vocabulary().to_json(), "seed": 7}
-    save_run(folder, model, house_tokenizer(), record)
+    record = {"format": "parity-aligned", "vocabulary": default_vocabulary().to_json(), "seed": 7}
+    save_run(folder, model, default_tokenizer(), record)
     return folder
 
 
@@ -36,7 +36,7 @@ def test_a_run_knows_its_task(saved_families: Path):
     run = load_run(saved_families / "rotary")
     assert (run.name, run.source) == ("rotary", str(saved_families / "rotary"))
     assert run.format == parse_format("parity-aligned")
-    assert run.vocabulary.to_json() == house_vocabulary().to_json()
+    assert run.vocabulary.to_json() == default_vocabulary().to_json()
     assert torch.equal(run.sample(3, 4, seed=1).tokens, sample("parity-aligned", 3, 4, seed=1).tokens)
 
 
@@ -63,7 +63,7 @@ def test_another_format_is_posed_to_the_same_weights(fmt: str, saved_families: P
 
 def test_a_format_whose_symbols_the_run_lacks(tmp_path: Path):
     folder = save_tiny(tmp_path / "run")
-    vocabulary = fit_vocabulary(house_tokenizer(), parse_format("parity-scratchpad"))
+    vocabulary = fit_vocabulary(default_tokenizer(), parse_format("parity-scratchpad"))
     record = {"version": 1, "format": "parity-scratchpad", "vocabulary": vocabulary.to_json()}
     (folder / RECORD).write_text(json.dumps(record))
     assert load_run(folder).sample(1, 3, seed=0).text().startswith(">>>")
@@ -95,7 +95,7 @@ def test_without_a_record_the_same_call_works(name: str, fmt: str, saved_foreign
 
 def test_a_house_tokenizer_without_a_record_gives_the_house_tokens(saved_foreign: Path):
     run = load_run(saved_foreign / "llama-house", "parity-aligned")
-    assert all(house_vocabulary()[symbol] == token for symbol, token in run.vocabulary.ids.items())
+    assert all(default_vocabulary()[symbol] == token for symbol, token in run.vocabulary.ids.items())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,9 +7,9 @@ from torch import nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from interp.models import ModelConfig, build_model
-from interp.tasks import Batch, house_vocabulary, sample
+from interp.tasks import Batch, default_vocabulary, sample
 
-VOCAB = len(house_vocabulary().ids)
+VOCAB = len(default_vocabulary().ids)
 BRIDGED = ("alibi", "rotary", "none", "absolute", "parallel", "grouped")
 ARCHITECTURES = (*BRIDGED, "alibi_sink")
 SMALL = {"n_layers": 3, "d_model": 16, "n_heads": 4, "n_ctx": 64, "initializer_range": 0.3}
@@ -18,8 +18,15 @@ SMALL = {"n_layers": 3, "d_model": 16, "n_heads": 4, "n_ctx": 64, "initializer_r
 @cache
 def tiny(architecture: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A random model: the families, NeoX with parallel blocks, Llama with grouped key-value heads."""
-    common = {"vocab_size": VOCAB, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
-              "intermediate_size": 32, "initializer_range": 0.3, "attn_implementation": "eager"}  # fmt: skip
+    common = {
+        "vocab_size": VOCAB,
+        "hidden_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 32,
+        "initializer_range": 0.3,
+        "attn_implementation": "eager",
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
         match architecture:

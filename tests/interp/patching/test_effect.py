@@ -6,8 +6,16 @@ from interp.patching.effect import PatchEffect
 
 def effect(values, base, source):
     labels = {"layer": (0, 1), "pos": ("0: start", "1: input 1", "2: input 2")}
-    return PatchEffect("resid_pre", "logit difference", "denoise", ("layer", "pos"), labels,
-                       torch.tensor(values), torch.tensor(base), torch.tensor(source))  # fmt: skip
+    return PatchEffect(
+        "resid_pre",
+        "logit difference",
+        "denoise",
+        ("layer", "pos"),
+        labels,
+        torch.tensor(values),
+        torch.tensor(base),
+        torch.tensor(source),
+    )
 
 
 KNOWN = effect(

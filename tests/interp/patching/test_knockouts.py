@@ -15,14 +15,14 @@ from interp.forward import predict
 from interp.models import FAMILIES, ModelConfig, build_model
 from interp.models.anatomy import anatomy_of
 from interp.models.bridge import boot_bridge
-from interp.patching import stepwise
+from interp.patching import editing as stepwise
 from interp.patching.effect import PatchEffect
 from interp.patching.knockouts import MODES, Knockout, groups, knock_out, knock_out_for, pairwise, single
 from interp.patching.metrics import Metric, accuracy, kl, logit_diff
-from interp.tasks import Batch, Role, house_vocabulary, sample
+from interp.tasks import Batch, Role, default_vocabulary, sample
 
 KINDS = (*FAMILIES, "parallel", "grouped")
-VOCAB = len(house_vocabulary().ids)
+VOCAB = len(default_vocabulary().ids)
 LABELS, BITS, OUT, OUT_LABEL = Role.INPUT_LABEL, Role.INPUT, Role.OUTPUT, Role.OUTPUT_LABEL
 
 
@@ -94,8 +94,15 @@ def edge_mask(batch: Batch, dest: Iterable[int], src: Iterable[int]) -> Tensor:
 
 
 @torch.no_grad()
-def by_bridge(bridge: Any, batch: Batch, metric: Metric, mode: str, mask: Tensor, heads: Iterable[tuple[int, int]],
-              freeze: int | None = None) -> Tensor:  # fmt: skip
+def by_bridge(
+    bridge: Any,
+    batch: Batch,
+    metric: Metric,
+    mode: str,
+    mask: Tensor,
+    heads: Iterable[tuple[int, int]],
+    freeze: int | None = None,
+) -> Tensor:
     """The metric with `hook_pattern` edited in (layer, head)s; from layer `freeze` on, of the intact patterns."""
     by_layer: dict[int, list[int]] = {}
     for layer, head in heads:
@@ -309,7 +316,7 @@ def sink_model(value: float, varied: bool = False) -> Any:
     """
     config = ModelConfig("absolute", n_layers=1, d_model=8, n_heads=1)
     raw: Any = build_model(config, VOCAB, seed=0).double().eval()
-    labels = house_vocabulary().pool
+    labels = default_vocabulary().pool
     block = raw.transformer.h[0]
     with torch.no_grad():
         for p in raw.parameters():
@@ -348,7 +355,7 @@ def test_m6_by_hand(case: str):
     knockouts: Any = {mode: Knockout(LABELS, Role.SEPARATOR, mode=mode) for mode in MODES}
     effect = knock_out(raw, batch, knockouts, metric)
     assert not effect.values.requires_grad
-    labels, odd = set(batch.at(LABELS).tolist()), set(house_vocabulary().pool[1::2].tolist())
+    labels, odd = set(batch.at(LABELS).tolist()), set(default_vocabulary().pool[1::2].tolist())
     sizes = []
     for row in range(4):
         own = {s: int(batch.tokens[row, s]) for s in range(d + 1)}
@@ -510,13 +517,15 @@ def test_each_prompt_is_worked_out_by_itself(freeze: bool, batch: Batch, monkeyp
         (lambda: Knockout(LABELS, OUT, mode="zero"), "mode must be one of renormalise, null, mean"),  # pyright: ignore
         (lambda: Knockout(LABELS, OUT, mean_by="x"), "mean_by must be 'role' or 'step'"),  # pyright: ignore
         (lambda: Knockout((0,), (0,)), r"L0H0 is left without a key at start \(position 0\)"),
-        (lambda: (Knockout((0,), (1,), layers=(1,)), Knockout((1,), (1,), heads={(1, 1)})),
-         r"L1H1 is left without a key at input label 1 \(position 1\)"),
+        (
+            lambda: (Knockout((0,), (1,), layers=(1,)), Knockout((1,), (1,), heads={(1, 1)})),
+            r"L1H1 is left without a key at input label 1 \(position 1\)",
+        ),
         (lambda: tuple(Knockout(LABELS, OUT, mode="mean", mean_by=by) for by in ("role", "step")), "one mean_by"),
         (lambda: [Knockout(LABELS, OUT), Knockout(LABELS, OUT)], "two entries are the same"),
         (lambda: [], "no knockouts were given"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_named(knockout: Any, message: str, batch: Batch):
     with pytest.raises(ValueError, match=message):
         knock_out(tiny("rotary"), batch, knockout(), probe(batch))
@@ -532,7 +541,7 @@ def test_other_mistakes_are_named(batch: Batch):
         knock_out(raw, batch.rows(slice(0, 0)), knockout, probe(batch))
 
 
-# The walk
+# The forward_with_edits
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -540,12 +549,14 @@ def test_the_walk_is_the_raw_model(kind: str, batch: Batch):
     raw = tiny(kind)
     anatomy = anatomy_of(raw)
     with torch.no_grad():
-        final, kept = stepwise.walk(anatomy, anatomy.embed(batch.tokens), keep=[("pattern", 1), ("resid_pre", 1)])
+        final, kept = stepwise.forward_with_edits(
+            anatomy, anatomy.embed(batch.tokens), keep=[("pattern", 1), ("resid_pre", 1)]
+        )
         expected = raw(batch.tokens, output_attentions=True, output_hidden_states=True)
         assert torch.allclose(anatomy.unembed(final), expected.logits, atol=3e-5)
         assert torch.allclose(kept["pattern", 1], expected.attentions[1], atol=1e-5)
         assert torch.allclose(kept["resid_pre", 1], expected.hidden_states[1], atol=1e-5)
-        assert torch.equal(stepwise.walk(anatomy, kept["resid_pre", 1], start=1)[0], final)
+        assert torch.equal(stepwise.forward_with_edits(anatomy, kept["resid_pre", 1], start=1)[0], final)
 
 
 def test_the_walk_names_a_place_that_is_not_there(batch: Batch):
@@ -554,12 +565,12 @@ def test_the_walk_names_a_place_that_is_not_there(batch: Batch):
         with pytest.raises(
             ValueError, match=f"no {place[0]!r} in layer {place[1]}; sites: resid_pre, q, .*layers 1 to 1"
         ):
-            stepwise.walk(anatomy, anatomy.embed(batch.tokens), start=1, keep=[place])  # pyright: ignore
+            stepwise.forward_with_edits(anatomy, anatomy.embed(batch.tokens), start=1, keep=[place])  # pyright: ignore
 
 
 def test_a_pass_that_is_not_the_raw_model_is_refused(batch: Batch):
     anatomy, metric = anatomy_of(tiny("rotary")), probe(batch)
-    final, _ = stepwise.walk(anatomy, anatomy.embed(batch.tokens))
+    final, _ = stepwise.forward_with_edits(anatomy, anatomy.embed(batch.tokens))
     assert stepwise.difference_from_raw(anatomy, batch.tokens, final, metric) < 1e-5
     with pytest.raises(RuntimeError, match="differs from the raw model by"):
         stepwise.difference_from_raw(anatomy, batch.tokens, final + torch.randn(16), metric)

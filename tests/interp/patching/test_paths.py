@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from interp.models import ModelConfig, build_model
-from interp.patching import stepwise
+from interp.patching import editing as stepwise
 from interp.patching.metrics import Metric, logit_diff
 from interp.patching.paths import Receiver, Sender, path_patch
 from interp.tasks import Batch, Role, counterfactual, sample
@@ -54,8 +54,15 @@ def ends(raw: Any) -> tuple[Any, Any]:
 
 
 @torch.no_grad()
-def run(raw: Any, batch: Batch, embed: Edit | None = None, z: Edit | None = None, mlp: Edit | None = None,
-        fused: Callable[[int, int, Tensor], Tensor] | None = None, final: Edit | None = None) -> Log:  # fmt: skip
+def run(
+    raw: Any,
+    batch: Batch,
+    embed: Edit | None = None,
+    z: Edit | None = None,
+    mlp: Edit | None = None,
+    fused: Callable[[int, int, Tensor], Tensor] | None = None,
+    final: Edit | None = None,
+) -> Log:
     """The raw model with edits, each a function of the layer and the value that was computed."""
     log, start_end = Log(), ends(raw)
     with ExitStack() as stack:
@@ -94,8 +101,16 @@ def run(raw: Any, batch: Batch, embed: Edit | None = None, z: Edit | None = None
     return log
 
 
-def brute(raw: Any, base: Batch, source: Batch, sender: Sender, receivers: list[Receiver], metric: Metric,
-          direct: bool, freeze_downstream: bool) -> Tensor:  # fmt: skip
+def brute(
+    raw: Any,
+    base: Batch,
+    source: Batch,
+    sender: Sender,
+    receivers: list[Receiver],
+    metric: Metric,
+    direct: bool,
+    freeze_downstream: bool,
+) -> Tensor:
     """Passes A and B record; C sends with all else frozen; D lets the receivers have what C showed them."""
     a, b = run(raw, base), run(raw, source)
     d_head = raw.config.hidden_size // raw.config.num_attention_heads
@@ -152,8 +167,13 @@ def brute(raw: Any, base: Batch, source: Batch, sender: Sender, receivers: list[
     else:
         frozen_z, frozen_mlp = (lambda layer, _: a.z[layer].clone()), (lambda layer, _: a.mlp[layer].clone())
         heard = run(raw, base, z=frozen_z, mlp=frozen_mlp, fused=receive)
-        d = run(raw, base, z=lambda layer, _: heard.z[layer].clone(), final=receive_final,
-                mlp=lambda layer, _: receive_mlp(layer, a.mlp[layer].clone()))  # fmt: skip
+        d = run(
+            raw,
+            base,
+            z=lambda layer, _: heard.z[layer].clone(),
+            final=receive_final,
+            mlp=lambda layer, _: receive_mlp(layer, a.mlp[layer].clone()),
+        )
     return metric.compute(d.logits[:, metric.positions], torch.arange(len(base)))
 
 

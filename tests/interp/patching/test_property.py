@@ -130,14 +130,24 @@ def sweeps(draw) -> dict[str, Any]:
         head_cells = [None]
     cells = [Cell(la, at, h) for la in listed(layers, N_LAYERS) for h in head_cells for at in found]
     return {
-        "architecture": architecture, "site": site, "clean": clean, "positions": positions, "layers": layers,
-        "heads": heads, "cells": cells, "shape": (len(listed(layers, N_LAYERS)), len(head_cells), len(found)),
-        "dtype": draw(st.sampled_from(list(TOLERANCE))), "metric": draw(st.sampled_from(METRICS)),
-        "corruption": draw(st.sampled_from(CORRUPTIONS)), "at": draw(st.integers(1, length)),
-        "step": draw(st.one_of(st.none(), st.integers(1, length))), "seed": draw(st.integers(0, 99)),
+        "architecture": architecture,
+        "site": site,
+        "clean": clean,
+        "positions": positions,
+        "layers": layers,
+        "heads": heads,
+        "cells": cells,
+        "shape": (len(listed(layers, N_LAYERS)), len(head_cells), len(found)),
+        "dtype": draw(st.sampled_from(list(TOLERANCE))),
+        "metric": draw(st.sampled_from(METRICS)),
+        "corruption": draw(st.sampled_from(CORRUPTIONS)),
+        "at": draw(st.integers(1, length)),
+        "step": draw(st.one_of(st.none(), st.integers(1, length))),
+        "seed": draw(st.integers(0, 99)),
         "direction": draw(st.sampled_from(["denoise", "noise"])),
-        "prompts_at_once": draw(st.sampled_from([1, 2, 32])), "bucket": draw(st.sampled_from([1, 3, 8])),
-    }  # fmt: skip
+        "prompts_at_once": draw(st.sampled_from([1, 2, 32])),
+        "bucket": draw(st.sampled_from([1, 3, 8])),
+    }
 
 
 def numbers(count, most):
@@ -173,8 +183,18 @@ def test_any_sweep_equals_the_literal_loop(case):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sweep_module, "PROMPTS", case["prompts_at_once"])
         patched.setattr(sweep_module, "BUCKET", case["bucket"])
-        effect = patch(model, clean, corrupted, site, metric, case["layers"], case["positions"], case["heads"],
-                       case["direction"], spot_cells=0)  # fmt: skip
+        effect = patch(
+            model,
+            clean,
+            corrupted,
+            site,
+            metric,
+            case["layers"],
+            case["positions"],
+            case["heads"],
+            case["direction"],
+            spot_cells=0,
+        )
     given_at = {c.layer: record(anatomy, source.tokens, site, c.layer) for c in case["cells"]}
     expected = [
         torch.stack([literal(anatomy, base.tokens, site, c, given_at[c.layer], j, rows) for c in case["cells"]])

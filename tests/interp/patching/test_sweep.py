@@ -57,8 +57,14 @@ def test_every_cell_equals_the_literal_loop(architecture, site, dtype):
 @pytest.mark.parametrize("site", ["resid_pre", "attn_out", "mlp_out", "q", "k", "v", "z", "pattern"])
 def test_the_engine_equals_a_loop_on_the_bridge(architecture, site):
     """A second, independent reference: TransformerLens's hooks, each asserted to fire once."""
-    bridge = boot_bridge(tiny(architecture).__class__.from_pretrained(None, config=tiny(architecture).config,
-                         state_dict=tiny(architecture).state_dict(), attn_implementation="eager"))  # fmt: skip
+    bridge = boot_bridge(
+        tiny(architecture).__class__.from_pretrained(
+            None,
+            config=tiny(architecture).config,
+            state_dict=tiny(architecture).state_dict(),
+            attn_implementation="eager",
+        )
+    )
     clean, corrupted = both()
     metric = logit_diff(clean, step=3)
     layer = 1
@@ -166,13 +172,28 @@ def test_places_are_positions_roles_steps_and_joint_sets():
     clean, corrupted = both()
     metric = logit_diff(clean)
     whole = patch(tiny("alibi"), clean, corrupted, "z", metric)
-    some = patch(tiny("alibi"), clean, corrupted, "z", metric, layers=[1], heads=2,
-                 positions=[Role.OUTPUT_LABEL, (Role.INPUT, 2), 0])  # fmt: skip
+    some = patch(
+        tiny("alibi"),
+        clean,
+        corrupted,
+        "z",
+        metric,
+        layers=[1],
+        heads=2,
+        positions=[Role.OUTPUT_LABEL, (Role.INPUT, 2), 0],
+    )
     at = [*clean.at(Role.OUTPUT_LABEL).tolist(), int(clean.at(Role.INPUT, 2)[0]), 0]
     assert torch.allclose(some.values[0, 0], whole.values[1, 2][at])
     assert some.labels["pos"][0] == f"{at[0]}: output label 1"
-    joint = patch(tiny("alibi"), clean, corrupted, "resid_post", metric, layers=0,
-                  positions=[Joint(Role.OUTPUT_LABEL), Joint((Role.INPUT, 2), Role.SEPARATOR)])  # fmt: skip
+    joint = patch(
+        tiny("alibi"),
+        clean,
+        corrupted,
+        "resid_post",
+        metric,
+        layers=0,
+        positions=[Joint(Role.OUTPUT_LABEL), Joint((Role.INPUT, 2), Role.SEPARATOR)],
+    )
     assert joint.labels["pos"] == ("all output labels", "input 2 + all separators")
     anatomy = anatomy_of(tiny("alibi"))
     given = record(anatomy, clean.tokens, "resid_post", 0)
@@ -221,10 +242,12 @@ def test_the_plan_counts_what_the_engine_does():
         sweep = plan(tiny("absolute"), clean, corrupted, site, logit_diff(clean, 12))
         assert sweep.units
         forward = sweep.cost.flops - sum(
-            len(u.prompts) * sweep_module.engine_flops(
+            len(u.prompts)
+            * sweep_module.engine_flops(
                 sweep_module.sizes_of(sweep.anatomy, clean.n_pos, 1), [sweep.cells[i] for i in u.cells], site, u.start
-            ) for u in sweep.units
-        )  # fmt: skip
+            )
+            for u in sweep.units
+        )
         sweep.baselines  # noqa: B018  (computed before counting)
         with FlopCounterMode(display=False) as counter:
             for unit in sweep.units:
@@ -290,8 +313,16 @@ def test_bad_requests_name_the_choices(change, words):
 def test_architectures_that_cannot_be_served_say_why():
     from transformers import OPTConfig, OPTForCausalLM
 
-    opt = OPTForCausalLM(OPTConfig(vocab_size=500, hidden_size=16, num_hidden_layers=1, ffn_dim=16,
-                                   num_attention_heads=2, word_embed_proj_dim=16)).eval()  # fmt: skip
+    opt = OPTForCausalLM(
+        OPTConfig(
+            vocab_size=500,
+            hidden_size=16,
+            num_hidden_layers=1,
+            ffn_dim=16,
+            num_attention_heads=2,
+            word_embed_proj_dim=16,
+        )
+    ).eval()
     clean, corrupted = both()
     with pytest.raises(ValueError, match="bloom, bloom_key_sink, gpt_neox, gpt2, llama, native; this model is 'opt'"):
         patch(opt, clean, corrupted, "pattern", logit_diff(clean, 3))

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from interp.tasks import Role, house_vocabulary, known_formats, parse_format, sample
+from interp.tasks import Role, default_vocabulary, known_formats, parse_format, sample
 from interp.tasks.addition import AdditionContent, draw, read, write
 from interp.tasks.layout import generator
 
 ADDITION = [name for name in known_formats() if name.startswith("addition")]
-HOUSE = house_vocabulary()
+HOUSE = default_vocabulary()
 # Science 1.1, 12 + 9 = 021. Labels by place, units first; non-aligned: first operand, then second.
 LITERAL = [
     ("addition-none", None, ">>> 1 2 + 9 === 1 2 0 ### 0 2 1"),

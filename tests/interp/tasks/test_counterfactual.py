@@ -7,14 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.tasks import LABEL_ROLES, Role, house_vocabulary, parse_format, sample
+from interp.tasks import LABEL_ROLES, Role, default_vocabulary, parse_format, sample
 from interp.tasks.counterfactual import flip_input, redraw, rename_labels, reorder_labels, swap_labels
 from tests.interp.tasks import oracle
 from tests.interp.tasks.test_addition import literal as addition_literal
 from tests.interp.tasks.test_formats import FORMATS, SHORT
 from tests.interp.tasks.test_parity import literal as parity_literal
 
-HOUSE = house_vocabulary()
+HOUSE = default_vocabulary()
 LABELLED = [name for name in FORMATS if parse_format(name).labels]
 POOLED = [name for name in FORMATS if parse_format(name).labels == "pool"]
 RECOMPUTABLE = [name for name in FORMATS if not name.startswith("recall")]
@@ -82,21 +82,63 @@ SWAPS = [
     ("parity-numeric", ("123", "123"), 1, 2, "INPUT", ">>> 2 a 1 b 3 b === 1 a 2 b 3 a"),
     ("parity-cyclic2", (("c1", "c2", "c1"),) * 2, 1, 2, "INPUT", ">>> c2 0 c1 1 c2 1 === c1 0 c2 1 c1 0"),
     ("parity-gap1", (IN, IN), 1, 2, "OUTPUT", ">>> M17 _ 0 M4 _ 1 M52 _ 1 === M4 _ 0 M17 _ 1 M52 _ 0"),
-    ("addition-aligned", ("M2", "M1", "M3"), 1, 2, "INPUT",
-     ">>> M2 1 M1 2 M3 + M1 9 M3 === M2 1 M1 2 M3 0 ### M3 0 M1 2 M2 1"),
-    ("addition-aligned", ("M2", "M1", "M3"), 1, 3, "OUTPUT",
-     ">>> M1 1 M2 2 M3 + M2 9 M3 === M3 1 M1 2 M2 0 ### M3 0 M1 2 M2 1"),
-    ("addition-aligned", ("M2", "M1", "M3"), 1, 3, "ANSWER",
-     ">>> M1 1 M2 2 M3 + M2 9 M3 === M2 1 M1 2 M3 0 ### M2 0 M1 2 M3 1"),
-    ("addition-zeropad", ("M2", "M1", "M3"), 2, 3, "INPUT",
-     ">>> M3 1 M2 2 M1 + M3 0 M2 9 M1 === M2 1 M1 2 M3 0 ### M3 0 M1 2 M2 1"),
-    ("addition-nonaligned", ("M2", "M1", "M3"), 1, 2, "INPUT",
-     ">>> M2 1 M1 2 + M3 9 === M3 M2 1 M1 2 0 ### 0 M1 2 M3 M2 1"),
-    ("addition-nonaligned", ("M2", "M1", "M3"), 1, 2, "OUTPUT",
-     ">>> M1 1 M2 2 + M3 9 === M3 M1 1 M2 2 0 ### 0 M1 2 M3 M2 1"),
-    ("addition-nonaligned", ("M2", "M1", "M3"), 1, 2, "ANSWER",
-     ">>> M1 1 M2 2 + M3 9 === M3 M2 1 M1 2 0 ### 0 M2 2 M3 M1 1"),
-]  # fmt: skip
+    (
+        "addition-aligned",
+        ("M2", "M1", "M3"),
+        1,
+        2,
+        "INPUT",
+        ">>> M2 1 M1 2 M3 + M1 9 M3 === M2 1 M1 2 M3 0 ### M3 0 M1 2 M2 1",
+    ),
+    (
+        "addition-aligned",
+        ("M2", "M1", "M3"),
+        1,
+        3,
+        "OUTPUT",
+        ">>> M1 1 M2 2 M3 + M2 9 M3 === M3 1 M1 2 M2 0 ### M3 0 M1 2 M2 1",
+    ),
+    (
+        "addition-aligned",
+        ("M2", "M1", "M3"),
+        1,
+        3,
+        "ANSWER",
+        ">>> M1 1 M2 2 M3 + M2 9 M3 === M2 1 M1 2 M3 0 ### M2 0 M1 2 M3 1",
+    ),
+    (
+        "addition-zeropad",
+        ("M2", "M1", "M3"),
+        2,
+        3,
+        "INPUT",
+        ">>> M3 1 M2 2 M1 + M3 0 M2 9 M1 === M2 1 M1 2 M3 0 ### M3 0 M1 2 M2 1",
+    ),
+    (
+        "addition-nonaligned",
+        ("M2", "M1", "M3"),
+        1,
+        2,
+        "INPUT",
+        ">>> M2 1 M1 2 + M3 9 === M3 M2 1 M1 2 0 ### 0 M1 2 M3 M2 1",
+    ),
+    (
+        "addition-nonaligned",
+        ("M2", "M1", "M3"),
+        1,
+        2,
+        "OUTPUT",
+        ">>> M1 1 M2 2 + M3 9 === M3 M1 1 M2 2 0 ### 0 M1 2 M3 M2 1",
+    ),
+    (
+        "addition-nonaligned",
+        ("M2", "M1", "M3"),
+        1,
+        2,
+        "ANSWER",
+        ">>> M1 1 M2 2 + M3 9 === M3 M2 1 M1 2 0 ### 0 M2 2 M3 M1 1",
+    ),
+]
 
 
 @pytest.mark.parametrize(("name", "content", "i", "j", "side", "text"), SWAPS)
@@ -197,8 +239,10 @@ def test_reordering_follows_its_seed_draws_every_order_and_refuses_what_has_none
     once, again = reorder_labels(batch, 7), reorder_labels(batch, 7)
     assert torch.equal(once.tokens, again.tokens)
     at = batch.at(Role.INPUT_LABEL)
-    orders = [tuple(o.index(t) for t in n) for o, n in zip(batch.tokens[:, at].tolist(), once.tokens[:, at].tolist(),
-                                                           strict=True)]  # fmt: skip
+    orders = [
+        tuple(o.index(t) for t in n)
+        for o, n in zip(batch.tokens[:, at].tolist(), once.tokens[:, at].tolist(), strict=True)
+    ]
     assert set(orders) == set(permutations(range(3))) - {(0, 1, 2)}
     with pytest.raises(ValueError, match="one and the same: no other order"):
         reorder_labels(sample("parity-constant", 2, 3, seed=0), 1)

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from interp.tasks import Role, house_vocabulary, parse_format
+from interp.tasks import Role, default_vocabulary, parse_format
 from interp.tasks.layout import Column, assemble, constant, draw_without_repeats, fixed, generator, shuffled
 
-HOUSE = house_vocabulary()
+HOUSE = default_vocabulary()
 
 
 def test_assemble_puts_columns_left_to_right():

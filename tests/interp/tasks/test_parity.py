@@ -5,12 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.tasks import Role, house_vocabulary, known_formats, parse_format, sample
+from interp.tasks import Role, default_vocabulary, known_formats, parse_format, sample
 from interp.tasks.layout import generator
 from interp.tasks.parity import ParityContent, draw, read, write
 
 PARITY = [name for name in known_formats() if name.startswith("parity")]
-HOUSE = house_vocabulary()
+HOUSE = default_vocabulary()
 BITS = (0, 1, 1)
 IN, OUT = ("M17", "M4", "M52"), ("M9", "M30", "M61")
 # Science 1.1, bits 0 1 1: format, input labels, output labels, text.

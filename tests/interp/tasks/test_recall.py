@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from interp.tasks import house_vocabulary, parse_format, sample
+from interp.tasks import default_vocabulary, parse_format, sample
 from interp.tasks.layout import generator
 from interp.tasks.recall import RecallContent, draw, write
 
-HOUSE = house_vocabulary()
+HOUSE = default_vocabulary()
 LITERAL = [
     ("recall-shuffled", [1, 0], "??? M17 c M4 h === M4 h M17 c"),
     ("recall-ordered", [0, 1], "??? M17 c M4 h === M17 c M4 h"),

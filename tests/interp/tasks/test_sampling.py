@@ -6,10 +6,10 @@ import pytest
 import torch
 from scipy import stats
 
-from interp.tasks import Role, house_vocabulary, known_formats, parse_format, sample, sequence_length
+from interp.tasks import Role, default_vocabulary, known_formats, parse_format, sample, sequence_length
 from tests.interp.tasks.test_formats import CASES, SHORT
 
-HOUSE = house_vocabulary()
+HOUSE = default_vocabulary()
 
 
 @pytest.mark.parametrize(("name", "length"), SHORT)

@@ -12,16 +12,16 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from interp.tasks import (
     Role,
     Vocabulary,
+    default_tokenizer,
+    default_vocabulary,
     fit_vocabulary,
-    house_tokenizer,
-    house_vocabulary,
     parse_format,
     sample,
 )
 from tests.interp.tasks import oracle
 from tests.interp.tasks.test_formats import FORMATS, SHORT
 
-HOUSE = house_vocabulary()
+HOUSE = default_vocabulary()
 LABELLED = [name for name in FORMATS if parse_format(name).labels == "pool"]
 WORDS = tuple("".join(x) for x in product("bdfgklmnprst", "aeiou", "bdfgklmnprst"))
 PUNCTUATION = tuple("!\"$%&'()*,-./:;<=>?@")
@@ -70,14 +70,14 @@ def text_of(tokenizer, token) -> str:
 
 @pytest.mark.parametrize(("name", "length"), SHORT)
 def test_the_house_tokenizer_and_the_prompt_agree_both_ways(name, length):
-    tokenizer, batch = house_tokenizer(), sample(name, 4, length, seed=0)
+    tokenizer, batch = default_tokenizer(), sample(name, 4, length, seed=0)
     for row in range(len(batch)):
         assert tokenizer.encode(batch.text(row)) == batch.tokens[row].tolist()
         assert tokenizer.decode(batch.tokens[row]) == batch.text(row)
 
 
 def test_every_symbol_of_the_house_survives_its_tokenizer():
-    tokenizer = house_tokenizer()
+    tokenizer = default_tokenizer()
     assert tokenizer.get_vocab() == HOUSE.ids
     assert len(tokenizer) == len(HOUSE.ids)
     for symbol, token in HOUSE.ids.items():
@@ -86,14 +86,14 @@ def test_every_symbol_of_the_house_survives_its_tokenizer():
 
 
 def test_unknown_words_and_special_tokens_of_the_house():
-    tokenizer = house_tokenizer()
+    tokenizer = default_tokenizer()
     assert tokenizer.encode("Mxyz") == [tokenizer.unk_token_id]
     special = (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
     assert special == (0, 1, 2, 3)
 
 
 def test_the_house_tokenizer_survives_saving(tmp_path):
-    before, batch = house_tokenizer(), sample("addition-zeropad", 1, (5, 2), seed=0)
+    before, batch = default_tokenizer(), sample("addition-zeropad", 1, (5, 2), seed=0)
     before.save_pretrained(tmp_path)
     for after in (PreTrainedTokenizerFast.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
         assert after.get_vocab() == before.get_vocab()
@@ -215,7 +215,7 @@ def test_prompts_of_a_fitted_vocabulary_pass_the_oracle(kind, name):
 
 def test_the_house_tokenizer_is_fitted_by_its_names():
     for name in FORMATS:
-        fitted = fit_vocabulary(house_tokenizer(), parse_format(name))
+        fitted = fit_vocabulary(default_tokenizer(), parse_format(name))
         assert all(HOUSE.ids[symbol] == token for symbol, token in fitted.ids.items())
         if parse_format(name).labels == "pool":
             assert (fitted.labels, fitted.held_out) == (HOUSE.labels, HOUSE.held_out)

@@ -26,10 +26,18 @@ def open_browser(profile: Path):
     options = Options()
     options.binary_location = program
     for flag in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1100,900",
-        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}",
-    ):  # fmt: skip
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-dev-shm-usage",
+        "--window-size=1100,900",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"--user-data-dir={profile}",
+    ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     found = webdriver.Chrome(options=options, service=Service(driver))
@@ -94,8 +102,11 @@ class Page:
             "const map = document.querySelector('canvas.map'), [x, y, n] = arguments;"
             "const pen = Object.assign(document.createElement('canvas'), {width: n, height: 1})"
             ".getContext('2d', {willReadFrequently: true});"
-            "pen.drawImage(map, -x, -y); return [...pen.getImageData(0, 0, n, 1).data]", x, y, n,
-        )  # fmt: skip
+            "pen.drawImage(map, -x, -y); return [...pen.getImageData(0, 0, n, 1).data]",
+            x,
+            y,
+            n,
+        )
         return [got[k : k + 3] for k in range(0, len(got), 4)]
 
     def point(self, row: int, column: int) -> str:

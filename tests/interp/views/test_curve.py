@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from interp.views.accuracy import COLOURS
+from experiments.drawing.accuracy import COLOURS
 from interp.views.curve import faithfulness_by_size
 
 

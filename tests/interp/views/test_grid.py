@@ -159,7 +159,10 @@ def test_axes_of_batches_have_sections_and_round_steps(task):
 def test_axes_of_words_know_roles_and_leave_other_words_alone():
     found = axis_of_words(["0: start", "1: input label 1", "2: input 1"])
     assert (found.names, found.groups, found.steps) == (
-        ("start", "input label 1", "input 1"), ("start", "input label", "input"), (-1, 1, 1))  # fmt: skip
+        ("start", "input label 1", "input 1"),
+        ("start", "input label", "input"),
+        (-1, 1, 1),
+    )
     assert axis_of_words(["all input labels", "0: start"]).groups == ()
 
 

@@ -11,7 +11,7 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.image import AxesImage, imread
 
-from experiments.results import save_figure
+from experiments.support.results import save_figure
 from interp.views.heatmap import MOST_NAMES, heat_map
 
 

@@ -19,15 +19,23 @@ def effect_of(axes: tuple[str, ...], length: int = 4, prompts: int = 3) -> Patch
     """Zero but for layer 1, head 2, the label of output 3: +2, +4, +6."""
     batch = sample("parity-aligned", batch_size=prompts, length=length, seed=0)
     labels = {
-        "layer": (0, 1), "head": (0, 1, 2, 3), "pos": tuple(f"{p}: {batch.name(p)}" for p in range(batch.n_pos)),
-    }  # fmt: skip
+        "layer": (0, 1),
+        "head": (0, 1, 2, 3),
+        "pos": tuple(f"{p}: {batch.name(p)}" for p in range(batch.n_pos)),
+    }
     values = torch.full((*(len(labels[a]) for a in axes), prompts), -5.0)
     where = {"layer": 1, "head": 2, "pos": int(batch.at(Role.OUTPUT_LABEL, 3)[0])}
     values[tuple(where[a] for a in axes)] += 2.0 * torch.arange(1, prompts + 1)
     return PatchEffect(
-        "z", "logit difference at step 3", "denoise", axes, {a: labels[a] for a in axes}, values,
-        torch.full((prompts,), -5.0), torch.full((prompts,), 5.0),
-    )  # fmt: skip
+        "z",
+        "logit difference at step 3",
+        "denoise",
+        axes,
+        {a: labels[a] for a in axes},
+        values,
+        torch.full((prompts,), -5.0),
+        torch.full((prompts,), 5.0),
+    )
 
 
 def test_an_effect_by_position_has_the_mean_change_and_the_baselines():

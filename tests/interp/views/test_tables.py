@@ -72,8 +72,13 @@ def test_sorting_and_filtering(browser, tmp_path, wide):
     found.one("thead th.number button").click()
     assert found.js(first) == "L0H0"
     assert found.one("thead th.number").get_attribute("aria-sort") == "ascending"
-    assert found.js("return [...document.querySelectorAll('.mnemo-table')][0].querySelector('tbody tr:last-child')"
-                    ".cells[2].textContent") == "-"  # fmt: skip
+    assert (
+        found.js(
+            "return [...document.querySelectorAll('.mnemo-table')][0].querySelector('tbody tr:last-child')"
+            ".cells[2].textContent"
+        )
+        == "-"
+    )
     found.js("const s = document.querySelectorAll('select')[1]; s.value = 'start'; s.dispatchEvent(new Event('input'))")
     assert found.text("[role=status]") == "showing 6 of 12 rows"
     found.one("input").send_keys("l1h")

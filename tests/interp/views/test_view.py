@@ -67,8 +67,12 @@ def test_a_notebook_carries_each_bundle_once_and_again_when_asked(monkeypatch):
     for view in kinds:
         view._ipython_display_()
     assert [("1;" in html, "2;" in html) for html in shown] == [
-        (True, False), (False, False), (False, True), (False, False), (False, False),
-    ]  # fmt: skip
+        (True, False),
+        (False, False),
+        (False, True),
+        (False, False),
+        (False, False),
+    ]
     assert shown[1] == kinds[1].fragment()
     views.show_live(True)  # as the first cell of a notebook does
     kinds[1]._ipython_display_()

@@ -11,8 +11,8 @@ from torch import Tensor
 from interp.forward import readout
 from interp.models.anatomy import anatomy_of
 from interp.patching import Knockout, accuracy, knock_out
+from interp.patching.editing import forward_with_edits
 from interp.patching.knockouts import Mode
-from interp.patching.stepwise import walk
 from interp.tasks import Batch, Role, counterfactual, parity, sample
 from probes.planted import Planted
 
@@ -108,10 +108,10 @@ def final_with_values(planted: Planted, base: Batch, source: Batch) -> Tensor:
     """The last residual of `base`, with the values of input labels from `source` and attention frozen (M5)."""
     anatomy, at = anatomy_of(planted.model), base.at(Role.INPUT_LABEL)
     every = range(layers(planted))
-    _, own = walk(anatomy, anatomy.embed(base.tokens), keep=[("pattern", i) for i in every])
-    _, other = walk(anatomy, anatomy.embed(source.tokens), keep=[("v", i) for i in every])
+    _, own = forward_with_edits(anatomy, anatomy.embed(base.tokens), keep=[("pattern", i) for i in every])
+    _, other = forward_with_edits(anatomy, anatomy.embed(source.tokens), keep=[("v", i) for i in every])
     edits = {}
     for i in every:
         edits["pattern", i] = lambda x, _, kept=own["pattern", i]: kept.clone()
         edits["v", i] = lambda x, _, kept=other["v", i]: x.index_copy(1, at, kept[:, at])
-    return walk(anatomy, anatomy.embed(base.tokens), edits=edits)[0]
+    return forward_with_edits(anatomy, anatomy.embed(base.tokens), edits=edits)[0]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from interp.models.anatomy import anatomy_of
-from interp.patching.stepwise import walk
+from interp.patching.editing import forward_with_edits
 from interp.tasks import Role, counterfactual, parity, sample
 from probes.planted import ARCHITECTURES_OF, MECHANISMS, Dirt, Plan, Planted, plant
 from tests.probes.planted.interventions import Effects, effects, margin, margin_of
@@ -90,14 +90,14 @@ def test_the_dormant_direction_makes_an_illusion(architecture):
     source = counterfactual.flip_input(batch, 1)
     anatomy, at = anatomy_of(planted.model), batch.at(Role.INPUT_LABEL)
     place = ("resid_pre", planted.model.config.num_hidden_layers - 1)
-    _, kept = walk(anatomy, anatomy.embed(source.tokens), keep=[place])
+    _, kept = forward_with_edits(anatomy, anatomy.embed(source.tokens), keep=[place])
 
     def share_flipped(direction):
         def patched(resid, _):
             along = (kept[place] - resid)[:, at] @ direction
             return resid.index_add(1, at, along.unsqueeze(-1) * direction)
 
-        final, _ = walk(anatomy, anatomy.embed(batch.tokens), edits={place: patched})
+        final, _ = forward_with_edits(anatomy, anatomy.embed(batch.tokens), edits={place: patched})
         return float((margin_of(planted, final, batch, step) < 0).float().mean())
 
     state, dormant = (planted.directions[name][0] for name in ("state", "dormant"))
@@ -110,7 +110,7 @@ def test_decodable_state_is_where_it_is_said_to_be():
     planted = planted_as("unused, decodable")
     batch = sample("parity-aligned", 16, 8, seed=1, vocabulary=planted.vocabulary)
     anatomy = anatomy_of(planted.model)
-    _, kept = walk(anatomy, anatomy.embed(batch.tokens), keep=[("resid_pre", 1)])
+    _, kept = forward_with_edits(anatomy, anatomy.embed(batch.tokens), keep=[("resid_pre", 1)])
     state = kept["resid_pre", 1][:, batch.at(Role.INPUT_LABEL)] @ planted.directions["state"][0]
     before = torch.cat([torch.zeros(16, 1), parity.read(batch).parities[:, :-1]], dim=1)
     assert torch.allclose(state, before - 0.5, atol=0.02)
@@ -121,7 +121,7 @@ def test_massive_attention_rests_on_input_labels(mechanism):
     planted = planted_as(mechanism)
     batch = sample("parity-aligned", 8, 8, seed=1, vocabulary=planted.vocabulary)
     anatomy, last = anatomy_of(planted.model), planted.model.config.num_hidden_layers - 1
-    _, kept = walk(anatomy, anatomy.embed(batch.tokens), keep=[("pattern", last)])
+    _, kept = forward_with_edits(anatomy, anatomy.embed(batch.tokens), keep=[("pattern", last)])
     mass = kept["pattern", last][:, :, batch.at(Role.OUTPUT_LABEL)][..., batch.at(Role.INPUT_LABEL)].sum(dim=-1)
     assert (mass.amin(dim=(0, 2)) > 0.99).any()
 
@@ -130,7 +130,10 @@ def test_massive_attention_rests_on_input_labels(mechanism):
 @pytest.mark.parametrize(
     "dirt",
     [
-        Dirt(rotation=True), Dirt(noise=0.02), Dirt(superposition=True), Dirt(layernorm=True),
+        Dirt(rotation=True),
+        Dirt(noise=0.02),
+        Dirt(superposition=True),
+        Dirt(layernorm=True),
         Dirt(True, 0.02, True, True),
     ],
     ids=["rotation", "noise", "superposition", "layernorm", "all"],

@@ -103,6 +103,10 @@ def points(path: str, steps: int = 24) -> list[tuple[float, float]]:
                 (a, b), (c, d, e, f, g, h) = found[-1], numbers
                 for t in (k / steps for k in range(1, steps + 1)):
                     u = 1 - t
-                    found.append((u**3 * a + 3 * u * u * t * c + 3 * u * t * t * e + t**3 * g,
-                                  u**3 * b + 3 * u * u * t * d + 3 * u * t * t * f + t**3 * h))  # fmt: skip
+                    found.append(
+                        (
+                            u**3 * a + 3 * u * u * t * c + 3 * u * t * t * e + t**3 * g,
+                            u**3 * b + 3 * u * u * t * d + 3 * u * t * t * f + t**3 * h,
+                        )
+                    )
     return found

@@ -27,7 +27,7 @@ def test_a_view_is_a_fragment_without_ids_that_shows_an_image_where_no_script_ru
     assert html.startswith('<div class="mnemo-circuit-view"')
     assert not re.search(r"<[^>]*\sid=", html)
     assert '<img class="still" alt="A circuit of 5 nodes and 7 edges' in html
-    assert "src=\"data:image/svg+xml;base64," in html
+    assert 'src="data:image/svg+xml;base64,' in html
     assert html.count("</script>") == 1
     style = html[html.index("<style>") + 7 : html.index("</style>")]
     rules = [rule for rule in re.findall(r"^\s*([^{}@\n]+)\{", style, re.M) if rule.strip()]
@@ -100,8 +100,10 @@ class Page:
 
     def visible(self) -> int:
         """How many edges can be seen, by computed style."""
-        return self.js("return [...document.querySelectorAll('path.edge')]"
-                       ".filter(e => getComputedStyle(e).display !== 'none').length")  # fmt: skip
+        return self.js(
+            "return [...document.querySelectorAll('path.edge')]"
+            ".filter(e => getComputedStyle(e).display !== 'none').length"
+        )
 
     def opacity(self, selector: str) -> float:
         return float(self.js("return getComputedStyle(document.querySelector(arguments[0])).opacity", selector))
@@ -119,8 +121,11 @@ def test_choosing_in_a_browser(browser, tmp_path):
 
     page.click("g.node[data-node=L0H1]")
     assert {t.split(":")[0] for t in page.lit()} == {
-        "embed -> L0H1 v at input", "L0H1 -> L1H2 k at input", "L0H1 -> L1H2 k at output", "L0H1 -> L1H2 q",
-    }  # fmt: skip
+        "embed -> L0H1 v at input",
+        "L0H1 -> L1H2 k at input",
+        "L0H1 -> L1H2 k at output",
+        "L0H1 -> L1H2 q",
+    }
     assert page.opacity(other) < 0.2
     assert page.opacity("path.edge[data-from=L0H1]") == 1
     assert "bad()" in page.text(".said")  # as words
@@ -172,8 +177,7 @@ def test_two_views_on_one_page_do_not_collide(browser, tmp_path):
     both = CircuitView(small())._repr_html_() + CircuitView(GRAPHS["25 edges"])._repr_html_()
     page = Page(browser, tmp_path / "c.html", f"<!DOCTYPE html><meta charset=utf-8><body>{both}")
     count = (
-        "return [...document.querySelectorAll('.mnemo-circuit-view')]"
-        ".map(v => v.querySelectorAll(arguments[0]).length)"
+        "return [...document.querySelectorAll('.mnemo-circuit-view')].map(v => v.querySelectorAll(arguments[0]).length)"
     )
     assert page.js(count, "path.edge") == [7, 25]
     assert page.js(count, "img") == [0, 0]
@@ -186,8 +190,9 @@ def test_two_views_on_one_page_do_not_collide(browser, tmp_path):
 def test_colours_follow_the_reader_and_a_phone_scrolls_the_frame_alone(browser, tmp_path, dark):
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
-                            {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True})  # fmt: skip
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    )
     try:
         page = Page(browser, tmp_path / "c.html", circuit_page(GRAPHS["80 edges"]))
         fill = page.js("return getComputedStyle(document.querySelector('.ground')).fill")

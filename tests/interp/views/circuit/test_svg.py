@@ -172,9 +172,11 @@ def test_layers_without_nodes_have_a_faint_mark():
     graph.graph["n_layers"] = 4
     bands = [e for e in tree(graph).iter(SVG + "g") if e.get("class", "").startswith("band")]
     assert [(b.get("class"), b.findtext(SVG + "text")) for b in bands] == [
-        ("band", "layer 0"), ("band", "layer 1"), ("band empty", "layer 2: nothing in the circuit"),
+        ("band", "layer 0"),
+        ("band", "layer 1"),
+        ("band empty", "layer 2: nothing in the circuit"),
         ("band empty", "layer 3: nothing in the circuit"),
-    ]  # fmt: skip
+    ]
 
 
 def test_the_picture_says_in_words_what_it_shows():

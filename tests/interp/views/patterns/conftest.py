@@ -72,9 +72,7 @@ class Opened:
 def open_page(browser, tmp_path):
     """Opens a page, at a width and in a colour scheme, and puts the browser back afterwards."""
 
-    def opened(
-        html: str, width: int = 1100, dark: bool = False, height: int = 900, state: str = "true"
-    ) -> Opened:
+    def opened(html: str, width: int = 1100, dark: bool = False, height: int = 900, state: str = "true") -> Opened:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}

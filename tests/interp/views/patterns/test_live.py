@@ -47,8 +47,11 @@ def test_no_pixel_hides_a_head(open_page, width):
     """As the browser shows it: the previous-token head is whole in the small map and in the large one."""
     opened = open_page(page([view_of(12, 60)], "242"), width, height=3000)  # all of it is in sight
     for selector in ("canvas.small", "canvas.large"):
-        sizes = opened.js("const c = document.querySelector(arguments[0]); "
-                          "return [c.width, c.getBoundingClientRect().width * devicePixelRatio]", selector)  # fmt: skip
+        sizes = opened.js(
+            "const c = document.querySelector(arguments[0]); "
+            "return [c.width, c.getBoundingClientRect().width * devicePixelRatio]",
+            selector,
+        )
         assert sizes[1] >= sizes[0]
     opened.js("for (const m of document.querySelectorAll('.mark')) m.remove()")
     for selector in ("canvas.small", "canvas.large"):
@@ -75,17 +78,25 @@ def test_pointing_clicking_and_keys_change_the_read_out(open_page):
     assert abs(light(opened.pixel(large, 0, 50)) - light(opened.pixel(large, 49, 50))) > 150
     opened.all("button.token")[40].click()
     assert opened.said == f"Layer 1, head 1: from {batch.name(40)} to start: 1.000 ({symbols[40]} to {symbols[0]})"
-    for key, dest, src in (("ArrowUp", 39, 0), ("ArrowRight", 39, 1), ("End", 39, 39), ("ArrowRight", 39, 39),
-                           ("Home", 39, 0)):  # fmt: skip
+    for key, dest, src in (
+        ("ArrowUp", 39, 0),
+        ("ArrowRight", 39, 1),
+        ("End", 39, 39),
+        ("ArrowRight", 39, 39),
+        ("Home", 39, 0),
+    ):
         opened.js(KEY, field, key)
         assert f"from {batch.name(dest)} to {batch.name(src)}:" in opened.said
     opened.js(KEY, field, "PageUp")
     assert opened.said.startswith("Layer 1, head 0")
     opened.js(KEY, opened.all("button.token")[39], "ArrowRight")
     assert f"from {batch.name(40)} to {batch.name(39)}: 1.000" in opened.said
-    opened.js("""const box = arguments[0].getBoundingClientRect(), each = box.width / 82;
+    opened.js(
+        """const box = arguments[0].getBoundingClientRect(), each = box.width / 82;
         for (const kind of ['pointermove', 'click']) arguments[0].dispatchEvent(new PointerEvent(kind,
-          {clientX: box.left + 6.5 * each, clientY: box.top + 7.5 * each, bubbles: true}))""", field)  # fmt: skip
+          {clientX: box.left + 6.5 * each, clientY: box.top + 7.5 * each, bubbles: true}))""",
+        field,
+    )
     assert f"from {batch.name(7)} to {batch.name(6)}: 1.000" in opened.said
     # Linked: each head says its weight at the chosen cell, and no tab stop is a token but the chosen one.
     assert [v.text for v in opened.all(".value")][:2] == ["1.000", "0.000"]
@@ -158,12 +169,16 @@ def test_ten_views_on_one_page(open_page):
 
 def chart(opened, cell: tuple[int, int], which: int = 0):
     """A pixel in the middle of a cell (destination, source) of circuitsvis's large plot."""
-    big, left, upper = opened.js("""const plot = document.querySelectorAll('.mount')[arguments[2]];
+    big, left, upper = opened.js(
+        """const plot = document.querySelectorAll('.mount')[arguments[2]];
         const big = [...plot.querySelectorAll('canvas')].at(-1), {x, y} = big.mnemoChart.scales;
         const at = (scale, pos) => scale.getPixelForValue(scale.getLabels().findIndex((l) => l.endsWith(` (${pos})`)));
         const dpr = big.mnemoChart.currentDevicePixelRatio;
         return [big, Math.round(at(x, arguments[1]) * dpr), Math.round(at(y, arguments[0]) * dpr)]""",
-        cell[0], cell[1], which)  # fmt: skip
+        cell[0],
+        cell[1],
+        which,
+    )
     return opened.pixel(big, left, upper)
 
 
@@ -178,9 +193,12 @@ def test_circuitsvis_is_drawn_with_every_label_twice_on_a_page(open_page, width)
     for which in (0, 1):
         assert chart(opened, (20, 19), which) == [0, 0, 255]
         assert chart(opened, (20, 10), which) == [255, 255, 255]
-        ticks = opened.js("""const plot = document.querySelectorAll('.mount')[arguments[0]];
+        ticks = opened.js(
+            """const plot = document.querySelectorAll('.mount')[arguments[0]];
             const big = [...plot.querySelectorAll('canvas')].at(-1);
-            return ['x', 'y'].map((a) => big.mnemoChart.scales[a].ticks.map((t) => t.label))""", which)  # fmt: skip
+            return ['x', 'y'].map((a) => big.mnemoChart.scales[a].ticks.map((t) => t.label))""",
+            which,
+        )
         labels = [f"{token} ({pos})" for pos, token in enumerate(batch.symbols())]
         assert ticks == [labels, labels[::-1]] or ticks == [labels, labels]
     opened.js("document.querySelectorAll('.mount [role=button]')[1].click()")
@@ -217,8 +235,11 @@ def test_a_row_shows_every_token_and_tells_it(open_page, viewer):
     shown = opened.all(".colored-tokens > span > span" if viewer == "circuitsvis" else "button.token")
     assert [s.text for s in shown][: len(NASTY)] == NASTY
     assert opened.said == f'from {batch.name(13)} to {batch.name(3)}: +2.000 ("quoted")'
-    colours = opened.js("""return arguments[0].map((s) => getComputedStyle(s).backgroundColor.match(/[0-9]+/g)
-        .map(Number))""", shown)  # fmt: skip
+    colours = opened.js(
+        """return arguments[0].map((s) => getComputedStyle(s).backgroundColor.match(/[0-9]+/g)
+        .map(Number))""",
+        shown,
+    )
     assert colours[3][2] - colours[3][0] > 50
     assert colours[5][0] - colours[5][2] > 50
     assert max(colours[4][:3]) - min(colours[4][:3]) < 10
@@ -232,8 +253,14 @@ def test_a_row_shows_every_token_and_tells_it(open_page, viewer):
 def test_views_of_all_kinds_as_a_notebook_shows_them(open_page):
     """Each brings its script along, in any order, and again."""
     row = planted(1, 34)[0, 0, 20]
-    kinds = [view_of(3, 8), view_of(3, 8, viewer="canvas"), tokens(row, prompts(8), 0, 20),
-             tokens(row, prompts(8), 0, 20, viewer="strip"), view_of(3, 20), view_of(2, 8)]  # fmt: skip
+    kinds = [
+        view_of(3, 8),
+        view_of(3, 8, viewer="canvas"),
+        tokens(row, prompts(8), 0, 20),
+        tokens(row, prompts(8), 0, 20, viewer="strip"),
+        view_of(3, 20),
+        view_of(2, 8),
+    ]
     opened = open_page("<!DOCTYPE html><meta charset=utf-8><body>" + "".join(v._repr_html_() for v in kinds))
     assert len(opened.all(".said")) == len(kinds)
     assert not any(still.is_displayed() for still in opened.all(".still"))
@@ -255,8 +282,11 @@ def test_in_the_dark_text_is_light_on_dark_everywhere(open_page):
     row = tokens(torch.randn(34, generator=torch.Generator().manual_seed(0)), prompts(8), 0, 30)
     opened = open_page(page([view_of(4, 8), view_of(12, 20), row], "dark"), dark=True)
     for i, root in enumerate(opened.all(".mnemo-attention")):
-        ground, ink = opened.js("""const s = getComputedStyle(arguments[0]);
-            return [s.backgroundColor, s.color].map((c) => c.match(/[0-9]+/g).slice(0, 3).map(Number))""", root)
+        ground, ink = opened.js(
+            """const s = getComputedStyle(arguments[0]);
+            return [s.backgroundColor, s.color].map((c) => c.match(/[0-9]+/g).slice(0, 3).map(Number))""",
+            root,
+        )
         assert light(ground) < 40
         assert light(ink) > 200
         seen = np.asarray(opened.picture(root)).astype(int).sum(-1) / 3

@@ -1,0 +1,28 @@
+"""What did many runs have in common, and where did they part? Figures of a table of runs, formats, lengths and seeds.
+
+The table has a row for each run, format posed, length, mode and metric: see `frames.COLUMNS`. Every figure raises
+`ValueError` for a table without the columns that it takes, and `NoRows`, which is one, for a table without its rows.
+"""
+
+from experiments.drawing.zoo.curves import addition, by_family, gaps, variants
+from experiments.drawing.zoo.depends import maps
+from experiments.drawing.zoo.frames import COLUMNS, NoRows
+from experiments.drawing.zoo.posed import transfer
+from experiments.drawing.zoo.reads import offsets, where_read
+from experiments.drawing.zoo.roles import roles_by_format
+from experiments.drawing.zoo.sizes import scale
+
+__all__ = [
+    "COLUMNS",
+    "NoRows",
+    "addition",
+    "by_family",
+    "gaps",
+    "maps",
+    "offsets",
+    "roles_by_format",
+    "scale",
+    "transfer",
+    "variants",
+    "where_read",
+]

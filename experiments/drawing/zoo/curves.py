@@ -1,0 +1,259 @@
+"""How far past its training does each kind of model still work? Accuracy by length, a line a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from experiments.drawing.accuracy import COLOURS, MARKERS, STYLES
+from experiments.drawing.zoo.frames import (
+    FAMILIES,
+    NoRows,
+    counted,
+    in_order,
+    rows_of,
+    shown_kind,
+    trained_alike,
+    usual_size,
+)
+from interp.tasks import parse_format
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+WORDS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
+MODES = {"forced": "labels given", "written": "labels written by the model"}
+# Unlike any line of a model.
+CHANCE: dict[str, Any] = {"color": "#AAAAAA", "linewidth": 0.9}
+VARIANTS = ("aligned", "numeric", "constant", "nonaligned", "cyclic", "scratchpad", "interleaved", "direct")
+GAPS = {"aligned": "gap 0 (aligned)", "gap1": "gap 1", "gap2": "gap 2", "gap4": "gap 4", "gap8": "gap 8"}
+ADDITION = {
+    "none": "no labels",
+    "aligned": "aligned",
+    "zeropad": "aligned, padded with zeros",
+    "nonaligned": "own labels for each operand",
+}
+# Of formats side by side some have no labels. Mode: colour, style, marker, name.
+BY_MODE = {
+    "forced": (COLOURS[0], STYLES["forced"], MARKERS[0], "labels given, or none"),
+    "written": (COLOURS[1], STYLES["written"], MARKERS[1], MODES["written"]),
+}
+MODE_KEYS = {name: (colour, style, marker) for colour, style, marker, name in BY_MODE.values()}
+# A line of seeds that did not learn; also under whatever style its mode has.
+DOTTED = ":"
+
+
+def by_family(frame: DataFrame) -> Figure:
+    """The paper's Figure 4: parity with a scratchpad and with aligned mnemonics, one column a family.
+
+    Above exact match, below step accuracy. Solid: labels given (environment-forced), dashed: written by the model.
+    Models of other sizes than the usual are in `scale`.
+    """
+    rows = rows_of(frame, "accuracy by family", formats=("scratchpad", "aligned"), metrics=("exact", "step"))
+    rows = usual_size(rows)
+    if rows.empty:
+        raise NoRows("accuracy by family: the table has no rows of models of the usual size")
+    families = in_order(rows["family"], tuple(FAMILIES))
+    figure, axes = _panels(2, len(families), (2.75, 2.1))
+    for column, family in enumerate(families):
+        here = rows[rows["family"] == family]
+        for row, metric in enumerate(("exact", "step")):
+            axis, measured = axes[row][column], here[here["metric"] == metric]
+            for k, name in enumerate(("aligned", "scratchpad")):
+                lines = measured[measured["format"] == name]
+                for mode in _modes(lines):
+                    some = lines[lines["mode"] == mode]
+                    label = f"{name}{_said(name, mode)}: {counted(some)}"
+                    _lines(axis, some, COLOURS[k], STYLES[mode], MARKERS[k], label)
+            _frame(axis, measured)
+        axes[0][column].set_title(shown_kind(family), fontsize=10)
+        # Below its column, where it hides no line; both rows have the same runs.
+        axes[1][column].legend(fontsize=7, loc="upper left", bbox_to_anchor=(-0.05, -0.26), frameon=False)
+    _sides(axes, ("exact match", "step accuracy"))
+    return _finished(figure, axes, rows, "Parity, with and without mnemonics")
+
+
+def variants(frame: DataFrame, family: str = "alibi") -> Figure:
+    """The paper's Figure 6: what the labels must be like. One row a format, one column a metric."""
+    rows = rows_of(frame, "variants", families=(family,), metrics=tuple(WORDS))
+    rows = rows[~rows["format"].str.startswith("gap")]
+    formats = in_order(rows["format"], VARIANTS)
+    if set(formats) <= {"aligned"}:
+        raise NoRows(f"variants: the table has no rows with a format other than aligned, family {family}")
+    figure, axes = _panels(len(formats), len(WORDS), (2.9, 1.35))
+    for row, name in enumerate(formats):
+        for column, metric in enumerate(WORDS):
+            some = rows[(rows["format"] == name) & (rows["metric"] == metric)]
+            _by_mode(axes[row][column], some)
+    for axis, words in zip(axes[0], WORDS.values(), strict=True):
+        axis.set_title(words, fontsize=10)
+    _sides(axes, [f"{name}\n{counted(rows[rows['format'] == name])}" for name in formats])
+    return _finished(figure, axes, rows, f"Parity, {shown_kind(family)}, by format", styles=MODE_KEYS)
+
+
+def gaps(frame: DataFrame, family: str = "alibi") -> Figure:
+    """The paper's study of spacing: aligned labels with 0, 1, 2, 4 and 8 tokens between a label and its bit."""
+    rows = rows_of(frame, "gaps", families=(family,), formats=tuple(GAPS), metrics=("exact", "step"))
+    if set(rows["format"]) <= {"aligned"}:
+        raise NoRows(f"gaps: the table has no rows with a gap of 1 or more, family {family}")
+    modes = _modes(rows)
+    figure, axes = _panels(2, len(modes), (4.4, 2.2))
+    for column, mode in enumerate(modes):
+        for row, metric in enumerate(("exact", "step")):
+            axis, here = axes[row][column], rows[(rows["mode"] == mode) & (rows["metric"] == metric)]
+            for k, name in enumerate(GAPS):
+                some = here[here["format"] == name]
+                if len(some):
+                    # A style would say what the title says; markers and colours tell gaps apart.
+                    _lines(axis, some, COLOURS[k], "-", "os^Dv"[k], GAPS[name])
+            _frame(axis, here)
+        axes[0][column].set_title(MODES[mode], fontsize=10)
+    _sides(axes, ("exact match", "step accuracy"))
+    styles = {
+        f"{words}: {counted(rows[rows['format'] == name])}": (COLOURS[k], "-", "os^Dv"[k])
+        for k, (name, words) in enumerate(GAPS.items())
+        if name in set(rows["format"])
+    }
+    title = f"Parity, {shown_kind(family)}: tokens between a label and its bit"
+    return _finished(figure, axes, rows, title, styles=styles)
+
+
+def addition(frame: DataFrame, family: str = "alibi") -> Figure:
+    """The paper's Figure 7: addition by digits, one column a format; above exact match, below step accuracy."""
+    rows = rows_of(frame, "addition", "addition", families=(family,), metrics=("exact", "step"))
+    formats = in_order(rows["format"], tuple(ADDITION))
+    figure, axes = _panels(2, len(formats), (2.6, 2.1))
+    for column, name in enumerate(formats):
+        for row, metric in enumerate(("exact", "step")):
+            _by_mode(axes[row][column], rows[(rows["format"] == name) & (rows["metric"] == metric)])
+        here = rows[rows["format"] == name]
+        axes[0][column].set_title(f"{ADDITION.get(name, name)}\n{counted(here)}", fontsize=9)
+    _sides(axes, ("exact match", "step accuracy"))
+    return _finished(figure, axes, rows, f"Addition, {shown_kind(family)}", "digits", MODE_KEYS)
+
+
+def panels(n: int, across: int, size: tuple[float, float], share: bool = True) -> tuple[Figure, list[Axes]]:
+    """A figure of n panels, so many a row; what is left of the last row stays empty."""
+    from matplotlib.figure import Figure
+
+    down = -(-n // across)
+    figure = Figure(figsize=(0.6 + size[0] * min(n, across), 1.1 + size[1] * down), layout="constrained", dpi=110)
+    axes = figure.subplots(down, min(n, across), squeeze=False, sharex=share, sharey=share).ravel().tolist()
+    for axis in axes[n:]:
+        axis.remove()
+    return figure, axes[:n]
+
+
+def _panels(down: int, across: int, size: tuple[float, float]) -> tuple[Figure, list[list[Axes]]]:
+    figure, axes = panels(down * across, across, size)
+    return figure, [axes[row * across : (row + 1) * across] for row in range(down)]
+
+
+def _modes(rows: Any) -> list[str]:
+    return [mode for mode in STYLES if mode in set(rows["mode"])]
+
+
+def _said(name: str, mode: str) -> str:
+    """Who wrote the labels, where there are any."""
+    return f", {MODES[mode].removesuffix(' by the model')}" if parse_format(f"parity-{name}").labels else ""
+
+
+def _by_mode(axis: Axes, rows: Any) -> None:
+    """The lines of one format, coloured by who wrote the labels."""
+    for mode, look in BY_MODE.items():
+        some = rows[rows["mode"] == mode]
+        if len(some):
+            _lines(axis, some, *look)
+    _frame(axis, rows)
+
+
+def _lines(axis: Axes, rows: Any, colour: str, style: str, marker: str, label: str) -> None:
+    """A thin line a seed, dotted where it did not learn, and the median of those that did, which has the label.
+
+    A line's own label is its run after "_", which keeps it out of legends.
+    """
+    from matplotlib.lines import Line2D
+
+    for run, line in rows.groupby("run"):
+        line, learned = line.sort_values("length"), bool(line["learned"].iloc[0])
+        look: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.45} if learned else {"linewidth": 1.1, "alpha": 0.85}
+        axis.plot(line["length"], line["value"], style if learned else DOTTED, color=colour, label=f"_{run}", **look)
+    middle = rows[rows["learned"].astype(bool)].groupby("length")["value"].median()
+    if len(middle):
+        look = {"color": colour, "linewidth": 1.9, "label": label, **dots(marker, style)}
+        axis.plot(middle.index, middle.to_numpy(), style, **look)
+    else:
+        axis.add_line(Line2D([], [], linestyle=DOTTED, color=colour, linewidth=1.1, label=label))
+
+
+def dots(marker: str, style: Any) -> dict[str, Any]:
+    """Open and larger on dashed lines, which markers hide where lines are short and others lie on them."""
+    if style == "-":
+        return {"marker": marker, "markersize": 3.8}
+    return {"marker": marker, "markersize": 5.2, "markerfacecolor": "white"}
+
+
+def shade(axis: Axes, longest: Iterable[int]) -> None:
+    """The trained range; where runs were trained to several lengths, one range over the other."""
+    for n in sorted(set(longest)):
+        axis.axvspan(0, n, color="#888888", alpha=0.14, linewidth=0)
+
+
+def _frame(axis: Axes, rows: Any) -> None:
+    chance = rows.dropna(subset=["chance"]).groupby("length")["chance"].mean()
+    if len(chance):
+        axis.plot(chance.index, chance.to_numpy(), label="_chance", **CHANCE)
+    shade(axis, rows["trained_to"])
+    # Nobody is posed an addition of no digits; parity's lengths start where training did.
+    left = max(0, rows["length"].min() - 1) if "addition" in set(rows["task"]) else 0
+    axis.set(ylim=(-0.04, 1.04), xlim=(left, None))
+    axis.set_yticks((0, 0.5, 1))
+    axis.tick_params(labelsize=8)
+
+
+def _sides(axes: Sequence[Sequence[Axes]], names: Sequence[str]) -> None:
+    for row, name in zip(axes, names, strict=True):
+        row[0].set_ylabel(name, fontsize=8)
+
+
+def keys(styles: Mapping[str, tuple[Any, Any, str]] | None = None) -> list[Any]:
+    """What lines mean: by colour, style and marker, then what all figures share."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    found: list[Any] = [
+        Line2D([], [], color=colour, linestyle=style, linewidth=1.9, label=name, **dots(marker, style))
+        for name, (colour, style, marker) in (styles or {}).items()
+    ]
+    return [
+        *found,
+        Line2D([], [], color="black", linewidth=1.9, label="median of the seeds that learned"),
+        Line2D([], [], color="black", linewidth=0.8, alpha=0.5, label="one of them"),
+        Line2D([], [], color="black", linewidth=1.1, linestyle=DOTTED, label="a seed that did not learn"),
+        Patch(color="#888888", alpha=0.2, linewidth=0, label="trained lengths"),
+    ]
+
+
+def _finished(
+    figure: Figure,
+    axes: Sequence[Sequence[Axes]],
+    rows: Any,
+    title: str,
+    unit: str = "bits",
+    styles: Mapping[str, tuple[Any, Any, str]] | None = None,
+) -> Figure:
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
+    for axis in axes[-1]:
+        axis.set_xlabel(unit, fontsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=(1, 2, 5, 10)))
+    handles = [*keys(styles), Line2D([], [], label="chance, labels right", **CHANCE)]
+    width = figure.get_size_inches()[0]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=max(2, int(width // 2.1)), fontsize=7, frameon=False
+    )
+    figure.suptitle(f"{title}\n{trained_alike(rows)}", fontsize=9)
+    return figure

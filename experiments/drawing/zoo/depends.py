@@ -1,0 +1,105 @@
+"""Which tokens does each answer depend on, without mnemonics and with them? The paper's Figure 5."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments.drawing.accuracy import COLOURS
+from interp.views.axes import positions
+from interp.views.grid import array_of
+from interp.views.maps import Attributed, ideal_cells
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# What outlines must be seen on is blue.
+OUTLINES = (COLOURS[1], COLOURS[2])
+NAMES = ("bit i", "parity at i-1")
+
+
+def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
+    """Two maps of parity side by side: a column for each output, a row for each token of the context.
+
+    Mean size over prompts, as a share of its column: each answer's shares sum to one, so that answers whose gradient
+    is small can be read beside those whose gradient is large. Outlined is where a right answer comes from: bit i and
+    the parity before it; their mean shares, inside training and past it, are in the title. The dashed line is the
+    longest length in training. A map describes, it decides nothing (science 1.3). `without` and `with_` are
+    `Attribution`s. Raises `ValueError` for other tasks, where there are no such diagonals, and for lengths that differ.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    pair = (without, with_)
+    if tasks := [str(found.batch.format) for found in pair if found.batch.format.task != "parity"]:
+        raise ValueError(f"maps are of parity; got {', '.join(tasks)}")
+    if without.batch.length != with_.batch.length:
+        raise ValueError(f"maps of one length stand side by side; got {without.batch.length}, {with_.batch.length}")
+    if not without.batch.length:
+        raise ValueError("maps of empty prompts cannot be drawn")
+    figure = Figure(figsize=(10.5, 8.2), layout="constrained", dpi=110)
+    axes = figure.subplots(1, 2)
+    # A square root: what is shared by a hundred tokens would be white.
+    scale = ScalarMappable(PowerNorm(0.5, 0, 1), "Blues")
+    for axis, found in zip(axes, pair, strict=True):
+        sizes = np.abs(array_of(found.values)).mean(axis=0).T
+        shares = sizes / np.where(sizes.sum(axis=0) > 0, sizes.sum(axis=0), 1.0)
+        axis.imshow(shares, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest")
+        dest, words = [int(p) for p in found.dest], []
+        steps = [int(found.batch.step[p]) for p in dest]
+        for name, colour, outline in zip(NAMES, OUTLINES, ideal_cells(found.batch, dest), strict=False):
+            _outline(axis, outline.cells, colour)
+            parts = [
+                [float(shares[row, k]) for row, k in outline.cells if (steps[k] > trained_to) is past]
+                for past in (False, True)
+            ]
+            words.append(f"{name} {', past '.join(f'{np.mean(part):.2f}' for part in parts if part)}")
+        _sides(axis, found, trained_to, steps)
+        axis.set_title(f"{str(found.batch.format).removeprefix('parity-')}\nmean share: {'; '.join(words)}", fontsize=8)
+    axes[0].set_ylabel("token of the context", fontsize=8)
+    count, kind = len(array_of(without.values)), without.method
+    bar = figure.colorbar(scale, ax=axes, fraction=0.025, pad=0.01, ticks=(0, 0.01, 0.05, 0.2, 0.5, 1))
+    bar.set_label(f"share of the answer's {kind} (absolute, mean over {count} prompts)", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    handles = [
+        Line2D([], [], color=colour, linewidth=1.2, label=name) for colour, name in zip(OUTLINES, NAMES, strict=True)
+    ]
+    handles.append(Line2D([], [], color="black", linestyle="--", linewidth=1, label=f"trained up to {trained_to} bits"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.suptitle(f"Which tokens each answer depends on, parity of {with_.batch.length} bits", fontsize=9)
+    return figure
+
+
+def _outline(axis: Axes, cells: tuple[tuple[int, int], ...], colour: str) -> None:
+    """The left and right ends of each cell: a whole frame would hide cells that are a line high."""
+    rows, columns = (np.array(side) for side in zip(*cells, strict=True))
+    for end in (-0.5, 0.5):
+        axis.vlines(columns + end, rows - 0.8, rows + 0.8, color=colour, linewidth=1.2, label="_ideal")
+
+
+def _sides(axis: Axes, found: Attributed, trained_to: int, steps: list[int]) -> None:
+    """Sections of the context and their steps, and where training ended."""
+    rows = positions(found.batch, title="context token")
+    past = [k for k, step in enumerate(steps) if step > trained_to]
+    if past:
+        axis.axvline(past[0] - 0.5, color="black", linestyle="--", linewidth=1)
+    ticks = [k for k, step in enumerate(steps) if step % 10 == 0]
+    axis.set_xticks(ticks, [str(steps[k]) for k in ticks], fontsize=8)
+    marks = [
+        (k, f"{name} {step}")
+        for first, last, name in rows.sections
+        for k, step in rows.ticks
+        if first <= k < last and int(step) % 10 == 0
+    ]
+    axis.set_yticks([k for k, _ in marks], [words for _, words in marks], fontsize=8)
+    for first, last, name in rows.sections:
+        beyond = [k for k in range(first, last) if rows.steps[k] > trained_to]
+        if beyond and name in ("input", "output"):
+            axis.axhline(beyond[0] - 0.5, color="black", linestyle="--", linewidth=1)
+        if first:
+            axis.axhline(first - 0.5, color="#999999", linewidth=0.6)
+    axis.set_xlabel("answer at step", fontsize=8)

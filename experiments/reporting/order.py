@@ -1,0 +1,246 @@
+"""In which order, and with which words, do the parts of one run or of several stand on a page?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from html import escape
+from typing import TYPE_CHECKING
+
+from experiments.reporting import text as words
+from experiments.reporting.page import Section, bundles_of, figure, paragraph, report_page, sources_of, table
+from experiments.reporting.section import Picture, SectionData
+from experiments.reporting.stored import points_of, trained_to
+from experiments.support.provenance import provenance_record
+from experiments.support.reading import read_calibration
+
+if TYPE_CHECKING:
+    from interp.models import Run
+
+# Lengths in the table of accuracy, of those that were measured.
+LENGTHS = (10, 20, 30, 40, 60)
+ABOUT = (
+    "Ebrahimi, Panchal and Memisevic (COLM 2024, arXiv 2408.05506) found that models solve lengths they never saw "
+    "when matching tokens, mnemonics, stand before each bit of a problem and before each step of its solution. A "
+    "mnemonic at a position is called a label here."
+)
+Measured = Sequence[tuple["Run", dict[str, SectionData]]]
+
+
+def whole_page(measured: Measured, title: str, command: str) -> str:
+    """The report on one run, or on several side by side."""
+    compared = len(measured) > 1
+    accuracy = [_curves(measured)] if compared else []
+    pictures = [p for _, parts in measured for part in parts.values() for p in part.pictures] + accuracy
+    views = [p.view for p in pictures]
+    bundles = bundles_of(views)
+    made = _Made(measured, bundles)
+    sections = [made.question(), made.verdict(), made.competence(accuracy), made.maps()]
+    for name, heading, above in REST:
+        if any(name in parts for _, parts in measured):
+            sections.append(made.section(name, heading, above))
+    sections.append(made.limits(compared))
+    lead = "".join(
+        paragraph(words.in_short(run.name, parts["verdict"].data, parts["accuracy"].data), "answer")
+        for run, parts in measured
+    )
+    return report_page(title, lead + paragraph(ABOUT, "faint"), sections, views, command)
+
+
+REST = (
+    (
+        "attention",
+        "Where the heads that matter look",
+        "Attention shows where a head looks, never alone what it is for: weights can be large where nothing is carried.",
+    ),
+    (
+        "patch",
+        "What moves the answer",
+        "Activations of one run are put into another, one place at a time. Blue moves the margin toward the answer of "
+        "the clean prompt. A place that restores the answer suffices in these pairs of prompts; it need not be the only "
+        "one.",
+    ),
+    (
+        "probes",
+        "What can be read off the labels",
+        "A probe shows what is decodable, never what is used; a score means something only above its matched control.",
+    ),
+    (
+        "circuit",
+        "Which parts do the work",
+        "A circuit is a set of edges that, run alone with all others corrupted, does what the model does. Faithfulness is "
+        "the share of the margin that it keeps; another circuit may be as faithful.",
+    ),
+)
+
+
+class _Made:
+    """Builds sections from what was measured; `bundles` are the scripts of the page, which figures name by number."""
+
+    def __init__(self, measured: Measured, bundles: Sequence[str]):
+        self.measured, self.bundles, self.compared = measured, bundles, len(measured) > 1
+
+    def figures(self, pictures: Sequence[Picture]) -> str:
+        return "".join(figure(p, self.bundles) for p in pictures)
+
+    def heading(self, run: Run) -> str:
+        return f"<h3>{escape(run.name)}</h3>\n" if self.compared else ""
+
+    def sources(self, found: Sequence[tuple[Run, SectionData]]) -> str:
+        many = [(run.name, source) for run, part in found for source in part.sources]
+        return sources_of([replace(s, what=f"{name}, {s.what}") if self.compared else s for name, s in many])
+
+    def question(self) -> Section:
+        body, said = "", set()
+        for run, _ in self.measured:
+            lines = [line for line in words.question(run) if line not in said]  # what holds for all is said once
+            said |= {*lines}
+            body += self.heading(run) + "".join(map(paragraph, lines))
+        return Section("question", "The question", body)
+
+    def verdict(self) -> Section:
+        counted, body = read_calibration(), ""
+        found = [(run, parts["verdict"]) for run, parts in self.measured]
+        if self.compared:
+            rows = [words.verdict_row(run.name, part.data) for run, part in found]
+            body += table(
+                "Verdicts side by side, over all lengths: status, rho, 95 % interval",
+                ("run", "verdict", "anchor", "placeholder", "sink"),
+                rows,
+            )
+        for run, part in found:
+            body += self.heading(run) + paragraph(words.answer(part.data)) + self.figures(part.pictures)
+            body += "".join(paragraph(line) for line in words.role_lines(part.data) + words.claims(part.data))
+            if rows := words.evidence_rows(part.data):
+                body += f"<details>\n<summary>The evidence, arm by arm ({len(rows)} rows)</summary>\n"
+                columns = ("length", "arm", "what", "in", "value [95 %]", "matched control", "n")
+                body += table(f"{run.name}: all arms; rho is 0 for no effect and 1 for the full one", columns, rows)
+                body += "</details>\n"
+            if not self.compared:
+                body += "<h3>How often is such a verdict wrong?</h3>\n"
+                body += "".join(map(paragraph, words.how_often_wrong(part.data, counted)))
+            body += _notes(part)
+        if self.compared:
+            body += "<h3>How often are such verdicts wrong?</h3>\n"
+            kinds = {part.data["verdict"]: part.data for _, part in found}
+            lines = [words.how_often_wrong(data, counted) for data in kinds.values()]
+            body += "".join(map(paragraph, dict.fromkeys(line for some in lines for line in some)))
+        made = counted["provenance"]
+        body += self.sources(found)
+        body += paragraph(
+            f"The counts are from `experiments/results/calibration.json`, made by `{made['command']}`, first seed "
+            f"{counted['first_seed']}, {made['date']}, commit {made['commit']}.",
+            "faint",
+        )
+        return Section("verdict", "The verdict, and how often such a verdict is wrong", body)
+
+    def competence(self, together: Sequence[Picture]) -> Section:
+        found = [(run, parts["accuracy"]) for run, parts in self.measured]
+        body = paragraph(
+            "A mechanism can only be judged where the model does the task. Three measures, with chance "
+            "beside them: steps under teacher forcing, whole answers, and the final bit."
+        )
+        body += self.figures(together or found[0][1].pictures)
+        there = {row["length"] for _, part in found for row in part.data["accuracy"]}
+        lengths = [n for n in LENGTHS if n in there] or sorted(there)
+        rows = [row for run, part in found for row in words.accuracy_rows(run.name, part.data, lengths)]
+        columns = ["run", "labels", "measure", *(f"n={n}" for n in lengths)]
+        first = 0 if self.compared else 1  # one run need not be named in each row
+        body += table("Accuracy by length", columns[first:], [row[first:] for row in rows])
+        for run, part in found:
+            if said := words.offsets(part.data):
+                body += paragraph((f"`{run.name}`: " if self.compared else "") + said)
+            body += _notes(part)
+        body += self.sources(found)
+        return Section("competence", "Can the model do the task, and how far?", body)
+
+    def maps(self) -> Section:
+        found = [(run, parts["map"]) for run, parts in self.measured]
+        body = paragraph(
+            "Gradient x input, as in the paper's Figure 5. It describes and decides nothing: where "
+            "attention is saturated, what selects a bit may show nothing at all."
+        )
+        each = "".join(
+            f"<div>{self.heading(run)}{self.figures(part.pictures)}{_notes(part)}</div>\n" for run, part in found
+        )
+        body += f'<div class="report-pair">{each}</div>\n' if self.compared else each
+        body += self.sources(found)
+        return Section("map", "Which tokens each answer depends on", body)
+
+    def section(self, name: str, title: str, above: str) -> Section:
+        body = paragraph(above)
+        for run, parts in self.measured:
+            part = parts[name]
+            body += self.heading(run) + words_of(name, part) + self.figures(part.pictures)
+            if name == "probes" and part.pictures:
+                body += paragraph(words.erased(parts["verdict"].data))
+            body += _notes(part) + sources_of(part.sources)
+        return Section(name, title, body)
+
+    def limits(self, compared: bool) -> Section:
+        made = provenance_record()
+        versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items() if version)
+        lines = [
+            "Maps, attention and probes describe. Patches and the arms of the verdict intervene. Only the verdict's "
+            "arms have matched controls, margins that were fixed beforehand, and counted error rates.",
+            "One model is one model. A sentence about a format or an encoding needs several seeds of each.",
+        ]
+        if compared:
+            lines.append(
+                "Runs that stand side by side were trained apart: a difference between two of them may be a "
+                "difference of their seeds."
+            )
+        lines.append(f"This page was made on {made['date']} at commit {made['commit'] or 'unknown'}, with {versions}.")
+        return Section("limits", "What this page cannot say", "".join(map(paragraph, lines)))
+
+
+def words_of(name: str, part: SectionData) -> str:
+    """What the numbers of a section come to, in a sentence or a table."""
+    data = part.data
+    match name:
+        case "patch" if data:
+            places, heads = (
+                ", ".join(f"{top['cell']} ({top['change']:+.2f})" for top in data[site]) for site in ("resid_pre", "z")
+            )
+            return paragraph(
+                f"Length {data['length']}, the answer at step {data['step']}; patched into is {data['story']}. The "
+                f"whole way from there to the clean prompt is {data['whole']:+.2f} logits. Most of it is moved by the "
+                f"residual of {places}; of heads, by {heads}."
+            )
+        case "circuit" if data:
+            worth = data["ablations"]["corrupted"]
+            said = (
+                f"{data['circuit']['size']} of {data['possible_edges']} edges keep {worth['values']:.3f} "
+                f"[{worth['low']:.3f}, {worth['high']:.3f}] of the margin on fresh prompts, and step accuracy "
+                f"{worth['accuracy']:.3f} of the full model's {worth['accuracy_full']:.3f}; the largest of "
+                f"{data['random']['n']} random circuits of that size keeps {data['random']['largest']:.3f}."
+            )
+            rows = [
+                [
+                    n,
+                    f"{w['values']:.3f} [{w['low']:.3f}, {w['high']:.3f}]",
+                    f"{w['accuracy']:.3f}",
+                    f"{w['accuracy_full']:.3f}",
+                ]
+                for n, w in data["lengths"].items()
+            ]
+            heads = [[head, does] for head, does in data["heads"].items()]
+            return (
+                paragraph(said)
+                + table("The same circuit by length", ("length", "faithfulness", "step accuracy", "full model"), rows)
+                + table("Its heads", ("head", "what it was measured to do"), heads)
+            )
+    return ""
+
+
+def _curves(measured: Measured) -> Picture:
+    from interp import views
+
+    curves = {run.name: points_of(parts["accuracy"].data) for run, parts in measured}
+    trained = {trained_to(run) for run, _ in measured}
+    picture = views.by_length(curves, trained.pop() if len(trained) == 1 else None, "Accuracy by length, side by side")
+    return Picture(picture, measured[0][1]["accuracy"].pictures[0].words)
+
+
+def _notes(part: SectionData) -> str:
+    return "".join(paragraph(note, "note") for note in part.notes)

@@ -1,0 +1,57 @@
+"""What does one section of a report have of one run? Numbers, pictures and where they are from."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import asdict, dataclass, field
+
+from interp.views import View
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where numbers are from. `command` is typed into a terminal, or into Python where `code` is true."""
+
+    what: str
+    command: str
+    seed: int
+    made: str
+    code: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A view, and a sentence that says what to look for."""
+
+    view: View
+    words: str
+
+
+@dataclass(frozen=True, eq=False)
+class SectionData:
+    """`data` is plain JSON. `notes` are said beside the pictures: what was left out, and why."""
+
+    data: dict = field(default_factory=dict)
+    pictures: tuple[Picture, ...] = ()
+    sources: tuple[Source, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def to_json(part: SectionData) -> dict:
+    """A part as plain JSON; `from_json` reads it."""
+    pictures = []
+    for picture in part.pictures:
+        view = asdict(picture.view) | {"still": base64.b64encode(picture.view.still).decode()}
+        pictures.append({"view": view, "words": picture.words})
+    sources = [asdict(source) for source in part.sources]
+    return {"data": part.data, "pictures": pictures, "sources": sources, "notes": part.notes}
+
+
+def from_json(whole: dict) -> SectionData:
+    """The part that `to_json` wrote. Raises `TypeError`, `KeyError` and the like for anything else."""
+    pictures = []
+    for picture in whole["pictures"]:
+        view = picture["view"] | {"still": base64.b64decode(picture["view"]["still"])}
+        pictures.append(Picture(View(**view), picture["words"]))
+    sources = tuple(Source(**source) for source in whole["sources"])
+    return SectionData(whole["data"], tuple(pictures), sources, tuple(whole["notes"]))

@@ -1,0 +1,1 @@
+"""The prompts, steps and counterfactual answers that the arms intervene on."""

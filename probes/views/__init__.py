@@ -1,0 +1,1 @@
+"""Figures of verdicts, probes and calibration."""

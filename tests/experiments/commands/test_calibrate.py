@@ -1,0 +1,139 @@
+"""`mnemoscope calibrate`, in process: cases are kept, counted, and not judged twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.cli import main
+from experiments.commands import calibrate
+from experiments.commands.calibrate import CalibrateCommand
+from interp.support import writing
+from probes.calibration import TUNED_ON, planted_roles, tally
+from tests.experiments.commands.test_sweep import another_at
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+ARGV = [
+    "calibrate",
+    "--variants",
+    "1",
+    "--mechanisms",
+    "A1",
+    "--repetitions",
+    "2",
+    "--workers",
+    "1",
+    "--seed",
+    "4",
+    "--out",
+    "cal",
+]
+
+
+def test_cases_are_judged_once_and_counted(capsys):
+    assert main(ARGV) == 0
+    assert "false present" in capsys.readouterr().out
+    table = json.loads(Path("cal/calibration.json").read_text())
+    assert table["confusion"] == {"A1": {"anchor": 1}}
+    assert table["rates"]["false present"]["hits"] == 0
+    assert table["judged"][0]["truth"]["label"] == "anchor"
+    assert Path("cal/calibration.svg").exists()
+    # A case that is there is read, not judged again: a forged one is what the next table counts.
+    (case,) = Path("cal/cases").glob("case-*")
+    forged = json.loads(case.read_text()) | {"label": "sink"}
+    case.write_text(json.dumps(forged))
+    assert main([*ARGV, "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table["rates"]["wrong confident label"]["hits"] == 1
+
+
+def test_a_second_one_is_refused_until_the_first_has_died(monkeypatch, capsys):
+    monkeypatch.setattr(writing, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(CalibrateCommand, "_table", lambda self, folder, names: {})
+    monkeypatch.setattr(calibrate, "_report", lambda table: None)
+    with another_at(Path("cal/.calibrate")):
+        assert main(ARGV) == 2
+        assert capsys.readouterr().err.splitlines() == [
+            "mnemoscope calibrate: another process is at work in cal/.calibrate; wait for it, or end it"
+        ]
+    assert main(ARGV) == 0
+    assert not list(Path("cal").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--mechanisms", "A7"], "unknown mechanisms A7"),
+        (["--variants", "0"], "--variants must be at least 1"),
+        (["--seed", "-1"], "seed must be"),
+    ],
+)
+def test_bad_input_gets_one_line(argv, words, capsys):
+    assert main(["calibrate", *argv]) == 2
+    assert words in capsys.readouterr().err
+
+
+def case(mechanism: str, label: str, expected: str, present: str = "", absent: str = "", dirt: bool = False, **more):
+    """A judged case in which the planted roles are those named in `expected`."""
+    roles = {r: r in expected for r in ("anchor", "placeholder", "sink")}
+    status = {r: "PRESENT" if r in present else "ABSENT" if r in absent else "INDETERMINATE" for r in roles}
+    kinds = {"rotation": False, "noise": 0.02 if dirt else 0.0, "superposition": False, "layernorm": False}
+    return {
+        "mechanism": mechanism,
+        "label": label,
+        "truth": {"label": expected, "roles": roles, "shares": {"address": 0.5}},
+        "roles": {r: {"status": status[r], "rho": 0.01} for r in roles},
+        "shares": {"address": 0.5},
+        "plan": {"dirt": kinds},
+        "controls": {"M1 either side": 0.02, "M6 sink": 5.0},
+        **more,
+    }
+
+
+def test_every_rate_counts_what_it_says():
+    right = case("A1", "anchor", "anchor", "anchor", "placeholder sink")
+    false_present = case("unused, decodable", "placeholder", "unused", "placeholder", "anchor sink")
+    false_absent = case("sink", "unused", "sink", "", "anchor placeholder sink", shares={"address": 0.7}, dirt=True)
+    open_ = case("A2", "undecided", "anchor", "anchor", "placeholder")
+    table = tally([right, false_present, false_absent, open_])
+    hits = {name: (r["hits"], r["n"], r["met"]) for name, r in table["rates"].items()}
+    assert hits == {
+        "false present": (1, 4, False),
+        "false absent": (1, 4, False),
+        "wrong confident label": (2, 4, False),
+        "decoys called present": (1, 1, False),
+        "undecided, clean": (1, 3, False),
+        "undecided, all": (1, 4, None),
+    }
+    assert table["confusion"]["sink"] == {"unused": 1}
+    assert table["never_tuned"] == ["unused, decodable"]
+    assert "A1" in TUNED_ON
+    assert table["share error"]["linear"]["largest"] == 0
+    assert table["share error"]["non-linear"]["largest"] == pytest.approx(0.2)
+    assert not table["share error"]["non-linear"]["met"]
+    # M6's control is a measurement of the digits, not a null.
+    assert table["nulls"]["controls of M1, M2, M4 and M5"]["99th percentile"] == pytest.approx(0.02)
+
+
+def test_coverage_counts_intervals():
+    once = {"covered": {"anchor": 29, "sink": 30}, "times": 30}
+    table = tally([case("A1", "anchor", "anchor")], [once, {"covered": {"anchor": 27}, "times": 30}])["coverage"]
+    assert (table["anchor"]["covered"], table["anchor"]["intervals"]) == (56, 60)
+    assert (table["all"]["covered"], table["all"]["intervals"]) == (86, 90)
+    assert table["placeholder"]["rate"] is None
+    assert table["all"]["met"]
+
+
+def test_planted_distributions_by_role():
+    found = planted_roles([case("A1", "anchor", "anchor"), case("A2", "anchor", "anchor")])
+    assert found == {"anchor": [0.01, 0.01], "placeholder": [0.01, 0.01], "sink": [0.01, 0.01]}
+
+
+def test_nothing_judged_is_an_error():
+    with pytest.raises(ValueError, match="no case"):
+        tally([])

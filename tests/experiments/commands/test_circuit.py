@@ -1,0 +1,207 @@
+"""`mnemoscope circuit` on a shipped run: what it writes, what it refuses, and how it goes on after a kill."""
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import networkx
+import pandas
+import pytest
+import torch
+
+from experiments import circuit_search, load
+from experiments.circuit_search import pair
+from experiments.cli import main
+from experiments.commands.circuit import FILES, CircuitCommand
+from experiments.support.names import SHIPPED
+from interp.circuits import Ablation, circuit_from_json, faithfulness, greedy
+from interp.circuits.scoring import prepare
+from interp.tasks import Role
+
+RUN = "parity-aligned-alibi"
+HERE = Path("mnemoscope-out", RUN)
+SMALL = [
+    "circuit",
+    RUN,
+    "--length",
+    "6",
+    "--lengths",
+    "6",
+    "9",
+    "--prompts",
+    "6",
+    "--points",
+    "4",
+    "--share",
+    "0.03",
+    "--places",
+    "anywhere",
+]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(circuit_search, "RANDOM", 3)
+
+
+OPTIONS = CircuitCommand(RUN, length=6, prompts=6, points=4, share=0.03, places="anywhere")
+
+
+@cache
+def shipped():
+    return load(RUN)
+
+
+def written(*more: str, folder: Path = HERE) -> dict:
+    assert main([*SMALL, *more]) == 0
+    assert sorted(p.name for p in folder.iterdir()) == sorted(FILES)
+    return json.loads((folder / "circuit.json").read_text(encoding="utf-8"))
+
+
+def test_what_is_written_is_what_the_library_finds(capsys):
+    data = written("--repeats", "1")
+    circuit = circuit_from_json(data["circuit"])
+    assert 0 < len(circuit) <= 0.03 * data["possible_edges"] + 1
+    assert data["possible_edges"] == len(circuit.graph) == 802
+    there = pair(shipped(), OPTIONS, 6, circuit_search.WEIGHED)
+    found = faithfulness(shipped().raw, there.clean, there.corrupted, there.metric, circuit)
+    worth = data["ablations"]["corrupted"]
+    assert worth["values"] == pytest.approx(float(found.share[0]))
+    assert [worth["low"], worth["high"]] == pytest.approx(found.interval()[0].tolist())
+    assert data["lengths"]["6"] == worth
+    mean = Ablation("mean", shipped().sample(6, 6, circuit_search.REFERENCE))
+    other = faithfulness(shipped().raw, there.clean, mean, there.metric, circuit)
+    assert data["ablations"]["mean"]["values"] == pytest.approx(float(other.share[0]))
+    assert len(data["again"]) == 1
+    assert 0 <= data["again"][0]["overlap"] <= 1
+    assert len(data["minimality"]) == len(circuit)
+    assert set(data["curves"]) == {"greedy", "random"}
+    assert data["curves"]["greedy"]["values"][-1] == pytest.approx(1)
+    assert data["random"]["p"] == pytest.approx(1 / 4)  # three random circuits, none as faithful
+    shown = capsys.readouterr().out
+    assert f"{len(circuit)} of 802 edges" in shown
+    for name in data["heads"].values():
+        assert name in shown
+
+
+def test_the_pictures_hold_every_edge_with_its_head_named():
+    data = written("--repeats", "0")
+    edges = data["circuit"]["edges"]
+    graph = networkx.read_graphml(HERE / "circuit.graphml", force_multigraph=True)
+    assert graph.number_of_edges() == len(edges)
+    assert {graph.nodes[head]["label"] for head in data["heads"]} == set(data["heads"].values())
+    drawn = (HERE / "circuit.svg").read_text(encoding="utf-8")
+    assert drawn.count("data-score=") == len(edges)
+    assert "data-ready" in (HERE / "circuit.html").read_text(encoding="utf-8")
+    table = pandas.read_parquet(HERE / "circuit-heads.parquet")
+    assert {"layer", "head", "role", "statistic", "mean"} <= set(table.columns)
+    assert (table["layer"].nunique(), table["head"].nunique()) == (3, 8)
+
+
+def test_a_circuit_goes_on_from_the_scores_and_the_pruning_that_are_on_disk(monkeypatch):
+    whole = written("--repeats", "0")
+    for name in FILES:
+        (HERE / name).unlink()
+    calls: list[str] = []
+    searched, pruned = circuit_search.edge_scores, circuit_search.acdc
+
+    def scores(*args: Any, **more: Any):
+        calls.append("scores")
+        return searched(*args, **more)
+
+    def prune(*args: Any, **more: Any):
+        calls.append("pruning")
+        if calls.count("pruning") == 1:
+            raise KeyboardInterrupt
+        return pruned(*args, **more)
+
+    monkeypatch.setattr(circuit_search, "edge_scores", scores)
+    monkeypatch.setattr(circuit_search, "acdc", prune)
+    assert main([*SMALL, "--repeats", "0"]) == 130
+    again = written("--repeats", "0")
+    assert calls == ["scores", "pruning", "pruning"]
+    assert again | {"provenance": None} == whole | {"provenance": None}
+
+
+def test_without_pruning_the_circuit_is_the_greedy_one_and_json_is_printed(capsys):
+    assert main([*SMALL, "--repeats", "0", "--prune", "0", "--method", "eap", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    here = pair(shipped(), OPTIONS, 6, 0)
+    graph = prepare(shipped().raw, here.clean, here.corrupted, here.metric, "anywhere")[0].graph
+    found = circuit_search.edge_scores(shipped().raw, here.clean, here.corrupted, here.metric, "eap", 4)
+    expected = greedy(found, round(0.03 * len(graph)))
+    assert torch.equal(circuit_from_json(data["circuit"]).kept, expected.kept)
+
+
+def test_corrupted_prompts_have_other_addresses_where_labels_can_be_told_apart():
+    batches = {name: pair(load(name), OPTIONS, 6, 3) for name in (RUN, "parity-constant-alibi")}
+    for name, found in batches.items():
+        twin = found.corrupted
+        inputs, outputs = (twin.tokens[:, twin.at(role)] for role in (Role.INPUT_LABEL, Role.OUTPUT_LABEL))
+        assert torch.equal(inputs, outputs) == (name != RUN)
+        assert torch.equal(inputs.sort(dim=1).values, outputs.sort(dim=1).values)
+    plain = pair(shipped(), replace(OPTIONS, reorder="no"), 6, 3).corrupted
+    assert torch.equal(plain.tokens[:, plain.at(Role.INPUT_LABEL)], plain.tokens[:, plain.at(Role.OUTPUT_LABEL)])
+
+
+def test_the_shipped_circuit_of_the_anchor_does_the_work_at_20_and_at_40_bits_and_not_without_its_labels():
+    """What the README says of it, on prompts that nobody has seen."""
+    data = json.loads((SHIPPED / RUN / "circuit.json").read_text(encoding="utf-8"))
+    circuit = circuit_from_json(data["circuit"])
+    assert circuit.share < 0.02
+    labelless = circuit.without(*(e for e, _ in circuit.edges() if e.writer.kind == "embed" and "label" in e.place))
+    for length in (20, 40):
+        there = pair(shipped(), replace(OPTIONS, prompts=8), length, 31)
+        found = faithfulness(shipped().raw, there.clean, there.corrupted, there.metric, [circuit, labelless]).share
+        assert found[0] > 0.9
+        assert found[1] < 0.3
+    matching = [head for head, name in data["heads"].items() if "matching label (bit)" in name]
+    assert matching == ["L1H4", "L1H5", "L1H6", "L1H7"]
+
+
+@pytest.mark.parametrize("name", ["parity-constant-alibi", "parity-scratchpad-alibi"])
+def test_the_other_shipped_circuits_are_less_than_half_of_their_models(name):
+    data = json.loads((SHIPPED / name / "circuit.json").read_text(encoding="utf-8"))
+    assert data["options"]["share"] == 0.1
+    assert data["ablations"]["corrupted"]["high"] < 0.5
+    assert data["again"][0]["overlap"] < 0.5
+    assert data["curves"]["greedy"]["smallest_with_0.9"] / data["possible_edges"] == pytest.approx(0.5, abs=0.01)
+    assert not any("matching" in head for head in data["heads"].values())
+
+
+@pytest.mark.slow
+def test_exact_scores_serve_too():
+    data = written("--repeats", "0", "--method", "exact-noise")
+    assert data["circuit"]["details"]["from"]["scores"] == "exact (noise)"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--share", "0"], "--share must be above 0 and at most 1; got 0.0"),
+        (["--prompts", "1"], "--prompts must be at least 2"),
+        (["--points", "0"], "--points must be at least 1; got 0"),
+        (["--prune", "-1"], "--prune must be 0 or more; got -1.0"),
+        (["--lengths", "0"], "--lengths must be at least 1; got 0"),
+        (["--prune", "10"], "no edge is worth --prune 10.0"),
+        (["--seed", "-1"], "seed must be an integer"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(more, message, capsys):
+    assert main([*SMALL, "--repeats", "0", *more]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.strip().splitlines()[-1].startswith("mnemoscope circuit: ")
+
+
+def test_the_committed_pictures_are_of_the_committed_circuit():
+    data = json.loads((SHIPPED / RUN / "circuit.json").read_text(encoding="utf-8"))
+    drawn = CircuitCommand(RUN, length=data["options"]["length"])._drawn(
+        shipped(), circuit_from_json(data["circuit"]), data
+    )
+    figures = Path(__file__).parents[3] / "figures"
+    for name in ("circuit.svg", "circuit-curve.svg"):
+        assert drawn[name] == (figures / name).read_text(encoding="utf-8"), name

@@ -1,0 +1,52 @@
+"""`mnemoscope evaluate` goes on after a kill: no length is measured twice, and the files are those of one call."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.cli import main
+from probes import competence
+
+ARGV = ["evaluate", "parity-aligned-alibi", "--lengths", "3", "4", "5", "--offset-lengths", "3", "--prompts", "4"]
+
+
+def test_it_goes_on_with_the_length_that_it_was_at(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*ARGV, "--out", "whole"]) == 0
+    honest, measured = competence.accuracies, []
+
+    def accuracies(model, batch, mode):
+        measured.append(batch.length)
+        if measured.count(5) == 1:
+            measured.append("interrupted")
+            raise KeyboardInterrupt
+        return honest(model, batch, mode)
+
+    monkeypatch.setattr(competence, "accuracies", accuracies)
+    assert main([*ARGV, "--out", "twice"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not list(Path("twice").glob("*.json"))
+    measured.append(5)
+    assert main([*ARGV, "--out", "twice"]) == 0
+    assert measured == [3, 3, 4, 4, 5, "interrupted", 5, 5, 5]  # labels forced, and written by the model
+    for name in ("evaluation.json", "accuracy.svg"):
+        texts = [Path(folder, name).read_text(encoding="utf-8") for folder in ("whole", "twice")]
+        if name.endswith("json"):
+            texts = [{k: v for k, v in json.loads(t).items() if k != "provenance"} for t in texts]
+        assert texts[0] == texts[1]
+    assert sorted(p.name for p in Path("twice").iterdir()) == ["accuracy.svg", "evaluation.json"]
+
+
+@pytest.mark.parametrize("more", [["--seed", "1"], ["--prompts", "6"]])
+def test_other_options_take_over_nothing(more, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*ARGV, *more, "--out", "alone"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "experiments.support.results.write_together", lambda files: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        assert main([*ARGV, "--out", "after"]) == 130
+    assert main([*ARGV, *more, "--out", "after"]) == 0
+    alone, after = (json.loads(Path(f, "evaluation.json").read_text(encoding="utf-8")) for f in ("alone", "after"))
+    assert alone["accuracy"] == after["accuracy"]

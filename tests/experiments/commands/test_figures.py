@@ -1,0 +1,213 @@
+"""`mnemoscope figures` on a small synthetic zoo, and the table beside them."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import pandas as pd
+import pytest
+
+from experiments.cli import main
+from experiments.commands import figures
+from experiments.commands.figures import by_rehearsal
+from experiments.gathering import VERSION
+from experiments.support import names
+from experiments.support.provenance import provenance_record
+from experiments.tables.places import FIGURE_TABLES, with_tables
+from experiments.tables.zoo import zoo_table
+from tests.experiments.drawing.zoo.runs import FAMILY, POSED, READ, rows_of, table
+
+OF_PARITY = ("by-family", "variants", "gaps", "offsets", "offsets-by-family", "where-read", "transfer", "scale")
+DIGITS = rows_of("aligned", task="addition", lengths=(10, 12, 14), trained_to=10)
+TABLE = pd.concat(
+    [
+        FAMILY,
+        READ,
+        table(rows_of("gap2"), DIGITS, rows_of("aligned", "alibi_6x128x8")),
+        POSED[POSED["posed"] != "parity-" + POSED["format"]],
+    ]
+)
+VERDICTS = {
+    "parity-aligned-alibi": {
+        "models": ["parity-aligned-alibi-seed1"],
+        "learned": 2,
+        "of": 3,
+        "alone": {"parity-aligned-alibi-seed1": "anchor"},
+        "verdict": {
+            "verdict": "anchor",
+            "replication": "models",
+            "margins": {"rho": 0.1},
+            "roles": {
+                r: {"status": "PRESENT", "rho": 0.9, "ci": [0.8, 1.0], "reason": ""}
+                for r in ("anchor", "placeholder", "sink")
+            },
+        },
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def folder_of(name: str, frame: Any, verdicts: dict | None = None) -> Path:
+    folder = Path(name)
+    folder.mkdir()
+    if frame is not None:
+        frame.to_parquet(folder / "results.parquet")
+    if verdicts is not None:
+        whole = {"version": VERSION, "provenance": provenance_record(), "verdicts": verdicts}
+        (folder / "verdicts.json").write_text(json.dumps(whole))
+    return folder
+
+
+@pytest.fixture
+def zoo():
+    return folder_of("zoo", TABLE, VERDICTS)
+
+
+@pytest.fixture
+def no_models(monkeypatch):
+    """The maps, which run models, as a figure of nothing."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(figures.Figures, "maps", lambda self: Figure())
+
+
+def test_every_figure_is_drawn_and_its_path_printed(zoo, no_models, capsys):
+    assert main(["figures", "--zoo", "zoo"]) == 0
+    printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [p.stem for p in printed] == [
+        "by-family",
+        "maps",
+        "variants",
+        "addition",
+        "gaps",
+        "verdicts",
+        "offsets",
+        "offsets-by-family",
+        "where-read",
+        "transfer",
+        "scale",
+    ]
+    assert all(p.parent == Path("mnemoscope-out/figures") and p.suffix == ".svg" for p in printed)
+    assert all(p.read_text(encoding="utf-8").startswith("<?xml") for p in printed)
+
+
+def test_the_same_numbers_give_the_same_bytes(zoo, capsys):
+    for out in ("a", "b"):
+        assert main(["figures", "--zoo", "zoo", "--only", *OF_PARITY, "addition", "verdicts", "--out", out]) == 0
+    for path in Path("a").iterdir():
+        assert path.read_bytes() == (Path("b") / path.name).read_bytes(), path
+    assert len(list(Path("a").iterdir())) == 10
+
+
+def test_what_has_no_rows_is_left_out_by_name(no_models, capsys):
+    folder_of("small", FAMILY)
+    assert main(["figures", "--zoo", "small"]) == 0
+    said = capsys.readouterr()
+    assert [Path(p).stem for p in said.out.splitlines()] == ["by-family", "maps", "variants"]
+    left = dict(line.split(": left out, ") for line in said.err.splitlines())
+    assert set(left) == set(get_args(figures.Name)) - {"by-family", "maps", "variants"}
+    assert "no rows with task addition" in left["addition"]
+    assert "small/verdicts.json" in left["verdicts"]
+
+
+@pytest.mark.parametrize("name", ["gaps", "verdicts"])
+def test_what_was_asked_for_and_cannot_be_drawn_is_an_error(name, capsys):
+    folder_of("small", FAMILY)
+    assert main(["figures", "--zoo", "small", "--only", name]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mnemoscope figures: ")
+    assert "no" in line
+    assert not list(Path().rglob("*.svg"))
+
+
+def test_a_broken_table_is_an_error_though_it_was_not_asked_for(no_models, capsys):
+    folder_of("broken", TABLE.drop(columns="learned"))
+    assert main(["figures", "--zoo", "broken"]) == 2
+    assert "accuracy by family: the table lacks learned" in capsys.readouterr().err
+    (Path("broken") / "results.parquet").write_bytes(b"PAR1 and no more")
+    assert main(["figures", "--zoo", "broken"]) == 2
+    assert "not a whole parquet file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--zoo", "nowhere"], "there is no folder nowhere"),
+        (["--length", "0"], "at least 1; got 0, 64"),
+        (["--seed", "-1"], "seed must be"),
+    ],
+)
+def test_bad_options_get_one_line(argv, message, capsys):
+    assert main(["figures", *argv]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_other_shares_of_rehearsal_have_figures_of_their_own(capsys):
+    without = FAMILY[FAMILY["family"] == "alibi"].assign(rehearsal=0.0)
+    folder_of("both", pd.concat([FAMILY, without.assign(run=without["run"] + "-without")]))
+    assert main(["figures", "--zoo", "both", "--only", "by-family", "--out", "."]) == 0
+    assert [Path(p).stem for p in capsys.readouterr().out.splitlines()] == ["by-family", "by-family-rehearsal-0"]
+    assert Path("by-family.svg").read_bytes() != Path("by-family-rehearsal-0.svg").read_bytes()
+
+
+def test_a_task_is_parted_by_its_own_runs():
+    """Addition, all without rehearsal, has no share that is "other", though most runs of parity have another."""
+    frame = pd.concat([FAMILY, table(DIGITS).assign(rehearsal=0.0)])
+    assert [(name, set(part["task"])) for name, part in by_rehearsal(frame, "addition")] == [("", {"addition"})]
+    assert [name for name, _ in by_rehearsal(frame, "parity")] == [""]
+    with pytest.raises(ValueError, match="without a share of rehearsal"):
+        by_rehearsal(frame.assign(rehearsal=None), "parity")
+
+
+def test_maps_of_the_shipped_runs(capsys):
+    """On few bits and prompts, lest it take a minute."""
+    argv = ["figures", "--only", "maps", "--length", "6", "--prompts", "2", "--out", "."]
+    assert main(argv) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert Path(line).stat().st_size > 5000
+
+
+def test_the_table_has_a_row_a_configuration_and_mode(zoo):
+    parity, addition = (part.splitlines() for part in zoo_table(zoo).split("\n\n"))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in parity]
+    assert rows[0][5:7] == ["step n=20", "step n=30"]
+    aligned = next(row for row in rows if row[:2] == ["aligned", "alibi"])
+    # Seeds 1 and 2 learned: .798 and .792 at 20 bits.
+    assert aligned[2:6] == ["0.5", "2 of 3", "forced", "0.795 [0.792, 0.798]"]
+    assert aligned[-1] == "anchor"
+    absent = next(row for row in rows if row[:2] == ["aligned", "rotary"])
+    assert absent[3] == "0 of 3"
+    # None learned: what they reach is in brackets, and in no median of those that did.
+    assert all(cell.startswith("(") and cell.endswith(")") for cell in absent[5:-1] if cell)
+    assert any(absent[5:-1])
+    assert absent[-1] == ""
+    assert [row[4] for row in rows if row[:2] == ["scratchpad", "alibi"]] == ["forced"]
+    assert "step n=14" in addition[0]
+    assert len(addition) == 4
+
+
+def test_a_verdict_on_other_runs_is_not_claimed():
+    others = {"parity-aligned-alibi": VERDICTS["parity-aligned-alibi"] | {"models": ["another"]}}
+    assert "anchor" not in zoo_table(folder_of("others", TABLE, others))
+
+
+def test_a_zoo_that_was_not_built_is_said_to_be(tmp_path):
+    assert zoo_table(tmp_path) == "not built yet\n"
+    text = "before\n<!-- zoo table: python -m experiments.tables -->\nold\n<!-- end of zoo table -->\nafter\n"
+    found = with_tables(text, {"zoo": lambda: zoo_table(tmp_path)})
+    assert found == text.replace("old", "not built yet")
+    with pytest.raises(ValueError, match="no place for the zoo table"):
+        with_tables("nothing", FIGURE_TABLES)
+
+
+def test_a_verb_without_results_says_so(monkeypatch, no_models, capsys):
+    monkeypatch.setattr(names, "ZOO", Path("empty"))
+    assert main(["figures", "--only", "by-family"]) == 2
+    assert "no rows" in capsys.readouterr().err
+    assert main(["figures"]) == 0  # maps need no results
+    assert [Path(p).stem for p in capsys.readouterr().out.splitlines()] == ["maps"]

@@ -1,0 +1,423 @@
+"""`mnemoscope report`: what is on the page, where its numbers are from, what is refused, and the page in a browser."""
+
+import json
+import re
+import shutil
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from experiments import load
+from experiments.cli import main
+from experiments.reporting import computed as measured
+from experiments.reporting import reuse
+from experiments.reporting.section import Picture, SectionData, Source, from_json, to_json
+from experiments.reporting.text import how_often_wrong
+from experiments.support.names import SHIPPED
+from experiments.support.reading import read_calibration
+from experiments.support.results import weights_of
+from interp.models import save_run
+from interp.tasks import default_tokenizer
+from interp.views import View
+from probes.batteries import DECIDING
+from tests.interp.views.pages import Page, open_browser
+
+RUN, BARE = "parity-aligned-alibi", "parity-scratchpad-alibi"
+SMALL = ["--quick", "--length", "8", "--map-length", "12"]
+SECTIONS = ["question", "verdict", "competence", "map", "attention", "patch", "probes", "circuit", "limits"]
+
+
+class Read(HTMLParser):
+    """Ids, images, headings and links of a page; what stands in scripts is left out."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.ids: list[str] = []
+        self.alts: list[str] = []
+        self.headings: list[int] = []
+        self.links: list[str] = []
+        self.landmarks: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = {name: value or "" for name, value in attrs}
+        if "id" in found:
+            self.ids.append(found["id"])
+        if tag == "img":
+            self.alts.append(found.get("alt", ""))
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag == "a":
+            self.links.append(found["href"])
+        if tag in ("header", "nav", "main", "footer"):
+            self.landmarks.append(tag)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def made(*argv: str) -> str:
+    """The page that a command writes to one.html."""
+    assert main(["report", *argv, "--out", "one.html"]) == 0
+    return Path("one.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The small report on the default run, with the results that are shipped beside it."""
+    folder = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["report", RUN, *SMALL]) == 0
+    return (folder / "mnemoscope-out" / RUN / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_has_every_section_and_can_be_walked_through(report):
+    page = Read(report)
+    assert [name for name in page.ids if not name.endswith("-title")] == SECTIONS
+    assert page.links == ["#question", *(f"#{name}" for name in SECTIONS)]
+    assert page.landmarks == ["header", "nav", "main", "footer"]
+    assert len(page.ids) == len(set(page.ids))
+    assert page.headings[0] == 1
+    assert max(b - a for a, b in zip(page.headings, page.headings[1:], strict=False)) <= 1
+    assert len(page.alts) >= 10
+    assert all(alt and len(alt) > 30 for alt in page.alts)
+
+
+def test_it_is_one_file_that_asks_no_host_for_anything(report):
+    assert "default-src 'none'" in report
+    outside = re.sub(r"<script.*?</script>", "", report, flags=re.S)
+    outside = re.sub(r"src=\"data:[^\"]*\"", "", outside)
+    assert not re.search(r"https?://", outside)
+    assert not re.search(r"<link|@import|<iframe|url\(", outside)
+    assert set(re.findall(r"<(?:img|script)[^>]*\ssrc=\"(\w+:)", report)) == {"data:"}
+    bundles = re.findall(r'<script type="text/plain" data-bundle="\d">(.*?)</script>', report, re.S)
+    assert len(bundles) == len(set(bundles)) == 5  # maps, two of attention, the table, the circuit
+    size = re.findall(r"One file of ([\d.]+) MB", report)
+    assert float(size[0]) == pytest.approx(len(report.encode()) / 1e6, abs=0.01)
+
+
+def test_each_section_says_which_command_and_seed_made_it(report):
+    for words in (
+        "<code>mnemoscope verdict parity-aligned-alibi</code>; seed 0; read from "
+        "experiments/runs/parity-aligned-alibi/verdict.json",
+        "<code>mnemoscope evaluate ",
+        "mnemoscope calibrate ",
+        "gradient_x_input(run.raw, run.sample(8, 12, seed=0))",
+        "views.attention(capture(run.model, ",
+        "<code>mnemoscope patch parity-aligned-alibi --site resid_pre --length 8 --step 4 --corrupt "
+        "swap_input_labels --partner 2 --prompts 8 --seed 0</code>; seed 0",
+        "views.probes(decode(run.raw, ",
+        "<li>circuit: <code>mnemoscope circuit parity-aligned-alibi",
+    ):
+        assert words in report, words
+    assert report.count("Where these numbers are from") == 7
+
+
+def test_the_commands_that_it_names_are_taken(report):
+    command = re.search(r"<code>mnemoscope (patch [^<]* --site z [^<]*)</code>", report.replace("--site", " --site"))
+    assert command
+    assert main([*command[1].split(), "--dry-run"]) == 0
+
+
+def test_it_says_what_the_files_say(report):
+    counted, data = read_calibration(), json.loads((SHIPPED / RUN / "verdict.json").read_text(encoding="utf-8"))
+    wrong = counted["rates"]["wrong confident label"]
+    assert f"<strong>{wrong['hits']} of {wrong['n']}</strong>" in report
+    assert "judged <strong>anchor</strong>" in report
+    for name, role in data["roles"].items():
+        assert f"<strong>{name}: {role['status']}.</strong>" in report
+    assert "May not be claimed:" in report
+    assert "that models trained from another seed do the same" in report
+    assert "GPT-2 and GPT-NeoX" in report
+    rows = json.loads((SHIPPED / RUN / "evaluation.json").read_text(encoding="utf-8"))["accuracy"]
+    value = next(r["value"] for r in rows if (r["mode"], r["metric"], r["length"]) == ("written", "step", 60))
+    assert f"<td>{value:.3f}</td>" in report
+
+
+def test_a_verdict_that_no_planted_model_got_has_no_rate_of_its_own():
+    counted, data = read_calibration(), json.loads((SHIPPED / RUN / "verdict.json").read_text(encoding="utf-8"))
+    said = " ".join(how_often_wrong(data | {"verdict": "mixed(placeholder, sink)"}, counted))
+    assert "No planted model was called mixed(placeholder, sink)" in said
+    assert "claims nothing" in " ".join(how_often_wrong(data | {"verdict": "undecided"}, counted))
+    old = data | {"margins": data["margins"] | {"version": "other"}}
+    assert "the verdict is of other" in " ".join(how_often_wrong(old, counted))
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """The small report on a run without labels, with nothing reused."""
+    folder = tmp_path_factory.mktemp("bare")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return made(BARE, *SMALL, "--fresh")
+
+
+def test_without_labels_it_says_what_it_cannot_ask(bare):
+    assert "no labels" in bare
+    assert "no role of labels is judged" in bare
+    assert "M8 probes labels, and this format has none" in bare
+    assert "flip_input" in bare
+    assert "Left out by --quick: the circuit. <code>mnemoscope circuit parity-scratchpad-alibi --seed 0</code>" in bare
+    assert "heads whose patch moves the answer most" in bare
+
+
+def test_runs_side_by_side():
+    assert main(["report", RUN, BARE, "--compare", *SMALL]) == 0
+    text = Path("mnemoscope-out", f"{RUN}+{BARE}", "report.html").read_text(encoding="utf-8")
+    assert f"<title>{RUN} and {BARE}, side by side</title>" in text
+    assert "Verdicts side by side" in text
+    assert text.count('data-bundle="0">') == 3  # two maps, and their script
+    assert f"Accuracy by length, side by side: curves of {RUN}, {BARE}" in text
+    assert "trained apart" in text
+    assert f"{BARE}, map: Python" in text
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the default run, with its result files, under its own name."""
+    return Path(shutil.copytree(SHIPPED / RUN, tmp_path / RUN))
+
+
+def change(path: Path, **more) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | more), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "verb", "more", "why"),
+    [
+        ("verdict.json", "verdict", {"run": "another"}, "it is of another"),
+        ("verdict.json", "verdict", {"seed": 3}, "its seed is 3, not 0"),
+        ("verdict.json", "verdict", {"provenance": {"command": f"mnemoscope verdict {RUN} --prompts 48"}}, "--prompts"),
+        ("verdict.json", "verdict", {"margins": {"version": "older"}}, "its margins are those of older"),
+        ("verdict.json", "verdict", {"weights": "0123"}, "the weights have changed since"),
+        ("evaluation.json", "evaluate", {"format": "parity-cyclic"}, "posed parity-cyclic"),
+        ("evaluation.json", "evaluate", {"accuracy": []}, "it is no result file"),
+    ],
+)
+def test_a_result_that_is_not_of_this_run_is_not_reused(copied, name, verb, more, why):
+    change(copied / name, **more)
+    data, where, said = reuse.found_beside(load(str(copied)), verb, name, 0)
+    assert (data, where) == (None, "")
+    assert said.startswith(f"{RUN}/{name} was not used: ")
+    assert why in said
+
+
+def test_a_result_of_these_weights_is_known_by_their_name_or_by_measuring_again(copied):
+    run = load(str(copied))
+    data, where, why = reuse.found_beside(run, "verdict", "verdict.json", 0)
+    assert data
+    assert (data["verdict"], where, why) == ("anchor", f"{RUN}/verdict.json", "")
+    change(copied / "verdict.json", weights=weights_of(run))
+    assert reuse.found_beside(run, "verdict", "verdict.json", 0)[1]
+
+
+def test_what_a_sweep_evaluated_is_used():
+    """Its options are about which models there are, not about how each is evaluated."""
+    run = load("parity-aligned-alibi-seed3")
+    data, _, why = reuse.found_beside(run, "evaluate", "evaluation.json", 0)
+    assert data, why
+    assert "sweep" in data["provenance"]["command"]
+
+
+def test_results_of_weights_that_changed_are_measured_again(copied):
+    run = load(str(copied))
+    dict(run.raw.named_parameters())["transformer.h.1.self_attention.query_key_value.weight"].data.mul_(0.2)
+    for file in copied.glob("*.safetensors"):
+        file.unlink()
+    other = copied.parent / "changed" / RUN
+    save_run(other, run.raw, default_tokenizer(), {k: v for k, v in run.record.items() if k != "version"})
+    for name in ("verdict.json", "evaluation.json"):
+        shutil.copy(SHIPPED / RUN / name, other / name)
+    for verb, name in (("verdict", "verdict.json"), ("evaluate", "evaluation.json")):
+        data, _, why = reuse.found_beside(load(str(other)), verb, name, 0)
+        assert data is None
+        assert "measured again, is another" in why
+
+
+def test_it_goes_on_after_a_kill_from_the_parts_on_disk(monkeypatch):
+    calls: list[str] = []
+    mapped, probed = measured.map_part, measured.probe_part
+
+    def count(name, work):
+        def call(*args):
+            calls.append(name)
+            if name == "probes" and calls.count(name) == 1:
+                raise KeyboardInterrupt
+            return work(*args)
+
+        return call
+
+    monkeypatch.setattr(measured, "map_part", count("map", mapped))
+    monkeypatch.setattr(measured, "probe_part", count("probes", probed))
+    argv = ["report", RUN, *SMALL]
+    assert main(argv) == 130
+    work = list(Path("mnemoscope-out", RUN).glob(".report-*"))
+    assert len(work) == 1
+    assert {"verdict.json", "accuracy.json", "map.json", "patch.json"} <= {p.name for p in work[0].iterdir()}
+    assert main(argv) == 0
+    assert calls == ["map", "probes", "probes"]
+    assert [p.name for p in Path("mnemoscope-out", RUN).iterdir()] == ["report.html"]
+
+
+def test_a_part_is_read_as_it_was_written():
+    view = View("a dot", "a dot", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "<b>live</b>", "let x;")
+    part = SectionData({"a": 1}, (Picture(view, "look"),), (Source("map", "code", 3, "now", True),), ("note",))
+    again = from_json(json.loads(json.dumps(to_json(part))))
+    assert (again.data, again.sources, again.notes) == (part.data, part.sources, part.notes)
+    same = again.pictures[0].view
+    assert (same.still, same.live, same.bundle) == (view.still, view.live, view.bundle)
+
+
+@pytest.mark.slow
+def test_what_is_missing_is_computed(copied):
+    for name in ("verdict.json", "evaluation.json"):
+        (copied / name).unlink()
+    text = made(str(copied), *SMALL)
+    assert f"--arms {' '.join(DECIDING)}</code>; seed 0; computed for this report" in text
+    assert "Left out by --quick: other lengths than 20" in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["parity-aligned-alibj"], "nearest: parity-aligned-alibi"),
+        ([RUN, "--compare"], "name another"),
+        ([RUN, RUN, "--compare"], "runs of one name cannot be told apart"),
+        ([RUN, BARE, "--out", "x.html"], "--out takes one report"),
+        ([RUN, "--out", "x.txt"], "--out names the HTML file"),
+        ([RUN, "--out", "."], "--out names the HTML file"),
+        ([RUN, "--length", "0"], "--length must be at least 1"),
+        ([RUN, "--seed", "-1"], "seed must be an integer"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(argv, words, capsys):
+    assert main(["report", *argv]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("mnemoscope report: ")
+    assert words in lines[0]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with open_browser(tmp_path_factory.mktemp("profile")) as found:
+        yield found
+
+
+def drawn(browser, path: Path, html: str, **more) -> Page:
+    """The page with every view drawn."""
+    page = Page(browser, path, html, **more)
+    end = time.monotonic() + 60
+    waiting = "document.querySelectorAll('.mnemo-view > template').length"
+    unready = "[...document.querySelectorAll('[data-ready]')].some(v => v.dataset.ready !== 'true')"
+    while page.js(f"return {waiting} || {unready}"):
+        assert time.monotonic() < end, "not every view was drawn"
+        time.sleep(0.1)
+    return page
+
+
+# Colours of a canvas, or shapes of a picture: how many different ones there are.
+INK = """
+const ink = (canvas) => {
+  const pen = Object.assign(document.createElement('canvas'), {width: canvas.width, height: canvas.height})
+    .getContext('2d', {willReadFrequently: true});
+  pen.drawImage(canvas, 0, 0);
+  return new Set(new Uint32Array(pen.getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size;
+};
+return [...document.querySelectorAll('.live')].map((view) => {
+  const canvases = [...view.querySelectorAll('canvas')].filter((c) => c.width > 20).map(ink);
+  const shapes = view.querySelectorAll('svg path, td, .colored-tokens span').length;
+  return canvases.length ? Math.max(...canvases) : shapes;
+});
+"""
+
+
+def test_every_view_is_drawn_and_nothing_is_asked_for_or_complained_of(browser, report, tmp_path):
+    page = drawn(browser, tmp_path / "r.html", report)
+    kinds = page.js("return [...document.querySelectorAll('[data-ready]')].map(v => v.className)")
+    assert {"mnemo-grid", "mnemo-attention", "mnemo-table", "mnemo-circuit-view"} <= {k.split()[0] for k in kinds}
+    assert len(kinds) == report.count("<template>")
+    ink = page.js(INK)
+    assert len(ink) == len(kinds)
+    assert min(ink) > 5, ink
+    assert page.js("return [...document.images].every((i) => i.naturalWidth > 0)")
+    hidden = page.js("return [...document.querySelectorAll('.drawn > .mnemo-still')].every((s) => s.hidden)")
+    assert hidden
+    assert page.quiet()
+
+
+def test_the_first_view_is_there_at_once(browser, report, tmp_path):
+    page = Page(browser, tmp_path / "r.html", report)
+    assert page.seconds < 5
+    end = time.monotonic() + 5
+    paint = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+    while page.js(paint) is None:
+        assert time.monotonic() < end, "nothing was painted"
+        time.sleep(0.05)
+    assert page.js(paint) < 3000
+    assert page.js("return document.images[0].complete")
+
+
+def test_a_head_a_token_and_a_part_of_the_circuit_answer_to_a_click(browser, report, tmp_path):
+    page = drawn(browser, tmp_path / "r.html", report)
+    whole = "[...document.querySelectorAll('.mnemo-attention')].find(v => v.querySelectorAll('button.head').length > 9)"
+    said = f"return {whole}.querySelector('.said').textContent"
+    before = page.js(said)
+    page.js(f"{whole}.querySelectorAll('button.head')[12].click()")
+    head = page.js(said)
+    assert head.startswith("Layer 1, head 4")
+    page.js(f"{whole}.querySelectorAll('button.token')[20].click()")
+    assert len({before, head, page.js(said)}) == 3
+    node = "document.querySelector('.mnemo-circuit-view g.node')"
+    page.js(f"{node}.dispatchEvent(new MouseEvent('click', {{bubbles: true}}))")
+    assert page.js(f"return {node}.getAttribute('aria-pressed')") == "true"
+    assert "edges" in page.text(".mnemo-circuit-view .said")
+    assert page.quiet()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_on_a_phone_nothing_runs_out_of_the_page_and_words_can_be_read(browser, report, tmp_path, dark):
+    page = drawn(browser, tmp_path / "r.html", report, wide=390, dark=dark)
+    assert page.js("return document.documentElement.scrollWidth") <= 390
+    contrast = page.js("""
+      const light = (colour) => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).map((x) => x / 255)
+          .map((x) => (x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4));
+        return .2126 * r + .7152 * g + .0722 * b;
+      };
+      const ground = light(getComputedStyle(document.body).backgroundColor);
+      return [...document.querySelectorAll('main > section > :is(p, h2, h3), figcaption, a, summary, li, td')]
+        .filter((e) => e.offsetParent && !e.closest('.mount')).map((e) => {
+        const ink = light(getComputedStyle(e).color);
+        return (Math.max(ink, ground) + .05) / (Math.min(ink, ground) + .05);
+      });
+    """)
+    assert min(contrast) > 4.5
+    ground = page.js("return getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(20, 23, 28)" if dark else "rgb(255, 255, 255)")
+
+
+def test_on_paper_the_still_pictures_stand_in(browser, report, tmp_path):
+    page = drawn(browser, tmp_path / "r.html", report)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        shown = page.js("return [...document.querySelectorAll('.drawn > .mnemo-still')].map(s => s.offsetHeight > 50)")
+        assert shown
+        assert all(shown)
+        assert page.js("return [...document.querySelectorAll('.live')].every(v => v.offsetHeight === 0)")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_the_first_tab_skips_to_the_report(browser, report, tmp_path):
+    from selenium.webdriver.common.keys import Keys  # pyright: ignore[reportMissingImports]
+
+    page = drawn(browser, tmp_path / "r.html", report)
+    page.one("body").send_keys(Keys.TAB)
+    assert page.js("return document.activeElement.textContent") == "Skip to the report"
+    assert page.js("return document.activeElement.getBoundingClientRect().left") >= 0

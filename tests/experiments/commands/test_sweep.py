@@ -1,0 +1,217 @@
+"""`mnemoscope sweep`: what is missing is done, what is there is left, what fails is named."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.cli import main
+from experiments.commands import sweep
+from experiments.commands.sweep import do_stage, forget_locks, name_of
+from experiments.commands.train import TrainCommand
+from experiments.grid import GROUPS
+from experiments.support.jobs import Job
+from interp.support import writing
+from interp.support.writing import alone_in
+
+SMALL = ["sweep", "--groups", "few", "--stages", "train", "--steps", "1", "--out", "zoo"]
+FEW = [(f"parity-{form}-alibi", 2) for form in ("scratchpad", "direct", "interleaved", "constant")]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(GROUPS, "few", tuple(FEW))
+
+
+def test_what_is_there_is_not_done_again(capsys):
+    names = [f"{name}-seed{seed}" for name, seed in FEW]
+    assert main([*SMALL, "--dry-run"]) == 0
+    assert "4 runs, 0 of 4 stages are there, 4 to do" in capsys.readouterr().out
+    assert not Path("zoo").exists()
+    done = Path("zoo") / names[1]
+    done.mkdir(parents=True)
+    (done / "run.json").write_text("{}")
+    assert main(SMALL) == 2  # before hours of work that could not be gathered
+    assert "run.json is not a run record" in capsys.readouterr().err
+    assert [p.name for p in Path("zoo").iterdir()] == [names[1]]
+    (done / "run.json").unlink()
+    done.rmdir()
+    half = Path("zoo") / f"{names[2]}.training"  # of another recipe
+    half.mkdir()
+    (half / "recipe.json").write_text(json.dumps({"seed": 99}))
+    assert main(SMALL) == 1
+    shown = capsys.readouterr()
+    assert f"{names[2]} train" in shown.err
+    assert "is of another recipe" in shown.err
+    assert all((Path("zoo") / names[k] / "model.safetensors").exists() for k in (0, 1, 3))
+
+    (half / "recipe.json").unlink()
+    before = (Path("zoo") / names[0] / "run.json").stat().st_mtime_ns
+    assert main(SMALL) == 0
+    assert "4 runs, 3 of 4 stages are there, 1 to do" in capsys.readouterr().out
+    assert (Path("zoo") / names[0] / "run.json").stat().st_mtime_ns == before
+    assert main([*SMALL, "--dry-run"]) == 0
+    assert "0 to do" in capsys.readouterr().out
+    record = json.loads((Path("zoo") / names[2] / "run.json").read_text())
+    assert record["recipe"]["steps"] == 1
+    assert record["outcome"]["competent"] is False  # counted, not hidden
+    assert Path("zoo/results.parquet").exists()
+
+
+def test_what_was_made_with_other_options_is_not_taken_for_done(capsys, monkeypatch):
+    """A trial must not pass for the whole thing."""
+    monkeypatch.setitem(GROUPS, "few", tuple(FEW[:1]))
+    argv = ["sweep", "--groups", "few", "--out", "zoo"]
+    assert main([*SMALL, "--precision", "no"]) == 0
+    run = Path("zoo/parity-scratchpad-alibi-seed2")
+    for more, words in (
+        ([], f"{run.name} is there, trained otherwise than is asked now (steps 1 and 3000"),
+        (["--steps", "2", "--dry-run"], "steps 1 and 2"),
+        (["--steps", "1", "--precision", "bf16"], "(precision no and bf16); choose another --out, or remove"),
+    ):
+        capsys.readouterr()
+        assert main([*argv, *more]) == 2
+        assert words in capsys.readouterr().err
+    assert main([*argv, "--steps", "1", "--dry-run"]) == 0  # whatever precision they were trained with
+    result = {"version": 1, "battery": {"prompts": 128}}
+    (run / "battery.json").write_text(json.dumps(result))
+    assert main([*argv, "--steps", "1", "--dry-run"]) == 0
+    assert main([*argv, "--steps", "1", "--prompts", "64"]) == 2
+    assert "battery.json was made with --prompts 128, and --prompts is 64 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--groups", "gap"], "unknown groups gap"),
+        (["--stages", "trian"], "unknown stages trian; stages are train, evaluate, transfer, battery"),
+        (["--seeds", "1"], "no run of these groups has seed 1"),
+        (["--workers", "0"], "--workers must be at least 1"),
+        (["--prompts", "5"], "--prompts must be at least 24"),
+    ],
+)
+def test_bad_input_gets_one_line(argv, words, capsys):
+    assert main(["sweep", *argv]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert not Path("mnemoscope-out").exists()
+
+
+TRAIN = TrainCommand(*FEW[0])
+OPTIONS = {"precision": None, "steps": None, "prompts": 24}
+LOCK = f".{name_of(TRAIN)}.locked"
+
+
+@contextmanager
+def another_at(folder: Path) -> Iterator[int]:
+    """Another process at work in a folder, until the block ends or it is killed."""
+    receive, send = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            with alone_in(folder):
+                os.write(send, b"x")
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.read(receive, 1)
+    for handle in (receive, send):
+        os.close(handle)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list[Path]:
+    """Stands for the battery: the folders that it was asked of."""
+    asked: list[Path] = []
+
+    def battery(folder: Path, prompts: int) -> None:
+        asked.append(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "battery.json").write_text(json.dumps({"version": 1, "battery": {"prompts": prompts}}))
+
+    monkeypatch.setattr(sweep, "_battery", battery)
+    monkeypatch.setattr(writing, "PATIENCE_SECONDS", 0.2)
+    return asked
+
+
+def test_what_another_process_is_at_is_left_to_it(measured):
+    zoo = Path("zoo")
+    with another_at(zoo / LOCK):
+        trouble = do_stage(zoo, TRAIN, OPTIONS, ["battery"])
+        assert trouble is not None
+        assert trouble.another
+        assert "another process is at work in" in trouble.words
+        forget_locks(zoo)
+        assert (zoo / LOCK / "lock").exists()  # held
+    assert not measured
+    assert (zoo / LOCK / "lock").exists()  # a killed process leaves the file, and nobody's lock on it
+    assert do_stage(zoo, TRAIN, OPTIONS, ["battery"]) is None
+    assert len(measured) == 1
+    assert do_stage(zoo, TRAIN, OPTIONS, ["battery"]) is None  # done since the list of what is missing was made
+    assert len(measured) == 1
+    assert sorted(p.name for p in zoo.iterdir()) == [name_of(TRAIN)]
+
+
+def test_locks_that_killed_commands_left_are_forgotten():
+    with another_at(Path("zoo") / LOCK):
+        pass
+    forget_locks(Path("zoo"))
+    assert not list(Path("zoo").iterdir())
+
+
+class Here:
+    """An engine without processes."""
+
+    workers = 1
+
+    def submit(self, job: Job) -> Callable[[], Any]:
+        return partial(job.work, *job.args)
+
+    def wait(self, handles: list[Any]) -> list[Any]:
+        return handles
+
+    def result(self, handle: Callable[[], Any]) -> Any:
+        return handle()
+
+    def stop(self, at_once: bool) -> None:
+        pass
+
+
+def test_the_verb_does_the_rest_and_names_what_is_left(measured, monkeypatch, capsys):
+    monkeypatch.setattr(sweep.Sweep, "_engine", lambda self: Here())
+    zoo, argv = Path("zoo"), ["battery" if a == "train" else a for a in SMALL]
+    with another_at(zoo / LOCK):
+        assert main(argv) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(measured) == 3
+    assert said[-1].startswith(f"LEFT to another process: {name_of(TRAIN)}: another process is at work in")
+    assert main(argv) == 0
+    assert len(measured) == 4
+    assert not list(zoo.glob(".*"))
+
+
+def test_what_another_has_finished_by_the_end_is_not_missing(measured, monkeypatch, capsys):
+    monkeypatch.setattr(sweep.Sweep, "_engine", lambda self: Here())
+    real, other = sweep._battery, Path("zoo").resolve() / name_of(TRAIN)
+
+    def battery(folder: Path, prompts: int) -> None:
+        real(folder, prompts)
+        real(other, prompts)  # meanwhile
+
+    monkeypatch.setattr(sweep, "_battery", battery)
+    argv = ["battery" if a == "train" else a for a in SMALL]
+    with another_at(Path("zoo") / LOCK):
+        assert main(argv) == 0
+    assert "LEFT" not in capsys.readouterr().err

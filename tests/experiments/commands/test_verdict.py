@@ -1,0 +1,195 @@
+"""`mnemoscope verdict`, in process: on a shipped run, on folders that others made, and on models that cannot."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments import load
+from experiments.cli import main
+from experiments.commands.verdict import default_lengths
+from interp.models import save_run
+from probes.batteries import DECIDING
+from probes.planted import Plan, plant
+
+DEFAULT = "parity-aligned-alibi"
+ROLES = ("anchor", "placeholder", "sink")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """A folder that save_pretrained wrote, without a run.json: an anchor in GPT-2, made for up to 8 bits."""
+    folder = tmp_path_factory.mktemp("stranger")
+    planted = plant(Plan("A1", "gpt2", longest=8))
+    planted.model.save_pretrained(folder)
+    planted.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def judged(*argv: str) -> dict:
+    """The JSON that a verdict writes."""
+    assert main(["verdict", *argv, "--json", "found.json"]) == 0
+    return json.loads(Path("found.json").read_text())
+
+
+def refused(capsys, *argv: str) -> str:
+    assert main(["verdict", *argv]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_the_default_run_is_an_anchor(capsys):
+    found = judged(DEFAULT, "--lengths", "20", "--arms", *DECIDING)
+    assert (found["schema"], found["verdict"]) == (1, "anchor")
+    assert [found["roles"][r]["status"] for r in ROLES] == ["PRESENT", "ABSENT", "ABSENT"]
+    assert (found["replication"], found["n_models"]) == ("prompts", 1)
+    low, high = found["roles"]["anchor"]["ci"]
+    assert low < found["roles"]["anchor"]["rho"] < high
+    assert low > 0.9
+    assert abs(found["remainder"]) < 0.1
+    assert found["competence"]["lengths"][0]["competent"]
+    assert {e["arm"] for e in found["evidence"]} == set(DECIDING)
+    assert found["provenance"]["versions"]["torch"]
+    assert found == json.loads(Path("mnemoscope-out", DEFAULT, "verdict.json").read_text())
+    assert Path("mnemoscope-out", DEFAULT, "verdict.svg").read_text().startswith("<?xml")
+    out = capsys.readouterr().out
+    for words in ("verdict: anchor", "may not be claimed: that models trained from another seed", "rehearsal"):
+        assert words in out
+
+
+def test_a_folder_of_a_stranger(stranger):
+    argv = ("--model", str(stranger), "--task", "parity", "--format", "aligned", "--lengths", "8", "--arms", *DECIDING)
+    assert judged(*argv, "--forced")["verdict"] == "anchor"
+    found = judged(*argv)
+    assert found["verdict"] == "anchor"
+    # It was planted to answer only: labels are not written by it, and the verdict says in which mode it is competent.
+    assert found["by_length"][0]["mode"] == "forced"
+
+
+def test_json_on_standard_output(stranger, capsys):
+    argv = ["verdict", "--model", str(stranger), "--format", "parity-aligned", "--lengths", "8", "--arms", "M5"]
+    assert main([*argv, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "undecided"
+
+
+def test_lengths_are_kept_within_the_positions(stranger, capsys):
+    run = load(stranger, "parity-aligned")
+    assert default_lengths(run) == (8,)
+    assert default_lengths(load(DEFAULT)) == (20, 40)
+    argv = ("--model", str(stranger), "--task", "parity", "--format", "aligned")
+    assert "length 9 of parity-aligned takes 38 positions" in refused(capsys, *argv, "--lengths", "9")
+
+
+@pytest.mark.parametrize("name", ["parity-scratchpad-alibi", "untrained"])
+def test_no_label_follows_from_a_model_that_has_none_or_cannot(name, tmp_path):
+    if name == "untrained":
+        run = load(DEFAULT)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            random = type(run.raw)(run.raw.config)
+        from interp.tasks import default_tokenizer
+
+        save_run(tmp_path / name, random, default_tokenizer(), {k: v for k, v in run.record.items() if k != "version"})
+    found = judged(name if name != "untrained" else str(tmp_path / name), "--lengths", "8", "--prompts", "24")
+    assert found["verdict"] == "not-applicable"
+    assert {found["roles"][r]["status"] for r in ROLES} == {"NOT APPLICABLE"}
+    assert found["evidence"] == []
+
+
+def test_a_model_of_another_task_gets_no_label(stranger, capsys):
+    """Posed what it was not made for: a parity model adds nothing up, and recall has no steps to judge."""
+    argv = ("--model", str(stranger), "--task", "addition", "--format", "aligned", "--lengths", "5")
+    assert "of addition-aligned" in refused(capsys, *argv)
+    found = judged(DEFAULT, "--format", "recall-ordered", "--lengths", "8", "--prompts", "24")
+    assert found["verdict"] == "not-applicable"
+
+
+def test_labels_that_repeat_are_no_addresses():
+    found = judged("parity-constant-alibi", "--lengths", "10", "--arms", *DECIDING, "--prompts", "48")
+    assert found["roles"]["anchor"]["status"] == "NOT APPLICABLE"
+    assert "repeats labels" in found["roles"]["anchor"]["reason"]
+    assert found["roles"]["placeholder"]["status"] == "ABSENT"
+
+
+def test_two_models_are_judged_as_models(stranger, tmp_path):
+    other = tmp_path / "other"
+    planted = plant(Plan("A1", "gpt2", longest=8, seed=1))
+    planted.model.save_pretrained(other)
+    planted.tokenizer.save_pretrained(other)
+    argv = (str(stranger), str(other), "--format", "parity-aligned", "--lengths", "8", "--arms", *DECIDING)
+    found = judged(*argv)
+    assert (found["replication"], found["n_models"]) == ("models", 2)
+    # Two models can never show presence: the smallest sign-flip p is 1/4.
+    assert found["verdict"] == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ((), "name a run"),
+        ((DEFAULT, DEFAULT), "named twice"),
+        (("--model", "nowhere", "--format", "parity-aligned"), "nowhere is no folder"),
+        ((DEFAULT, "--task", "parity"), "--task parity needs --format"),
+        ((DEFAULT, "--arms", "M13"), "unknown arms M13"),
+        ((DEFAULT, "--lengths", "4"), "a length of at least 5"),
+        ((DEFAULT, "--lengths", "8", "8"), "different lengths"),
+        ((DEFAULT, "--json", "."), "is a folder"),
+    ],
+)
+def test_bad_input_gets_one_line(argv, words, capsys):
+    assert words in refused(capsys, *argv)
+
+
+def test_a_verdict_goes_on_after_the_arms_that_are_done(monkeypatch, stranger):
+    """Stopped in its second arm and begun again, it measures the first no more, and says what it would have said."""
+    import probes.batteries
+
+    argv = (
+        "--model",
+        str(stranger),
+        "--task",
+        "parity",
+        "--format",
+        "aligned",
+        "--lengths",
+        "8",
+        "--prompts",
+        "24",
+        "--arms",
+        "M1",
+        "M4",
+        "M5",
+    )
+    whole = judged(*argv, "--out", "whole")
+    calls = []
+
+    def counted(name: str):
+        work = getattr(probes.batteries, name)
+
+        def call(*args):
+            calls.append(name)
+            if calls == ["follow_the_label", "trace_identity"]:
+                raise KeyboardInterrupt
+            return work(*args)
+
+        return call
+
+    for name in ("follow_the_label", "trace_identity", "read_stored_results"):
+        monkeypatch.setattr(probes.batteries, name, counted(name))
+    out = Path("again")
+    assert main(["verdict", *argv, "--out", str(out)]) == 130
+    assert [p.suffix for p in out.glob(".verdict-*/length-*")] == [".json"]
+    again = judged(*argv, "--out", str(out))
+    assert calls == ["follow_the_label", "trace_identity", "trace_identity", "read_stored_results"]
+    same = ("verdict", "roles", "evidence", "competence", "weights")
+    assert {k: again[k] for k in same} == {k: whole[k] for k in same}
+    assert sorted(p.name for p in out.iterdir()) == ["verdict.json", "verdict.svg"]
+    judged(*argv, "--out", str(out))  # nothing is kept of a verdict that was written
+    assert calls[4:] == ["follow_the_label", "trace_identity", "read_stored_results"]

@@ -1,0 +1,177 @@
+"""The half of a model behind a site gives what the whole gives, and the search is TransformerLens's own."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from interp.das import (
+    Pairs,
+    arbitrary_targets,
+    everything,
+    fit,
+    join,
+    random_directions,
+    swapped_answers,
+    untrained,
+)
+from interp.models import boot_bridge
+from interp.tasks import Batch, Role, default_vocabulary, sample
+from tests.interp.patching.models import ARCHITECTURES, tiny
+
+SYMBOLS = default_vocabulary().tokens(("0", "1"))
+
+
+def some_pairs(size: int = 6, places: int = 1, length: int = 4) -> Pairs:
+    """Sites and answers at other steps in each pair; targets at random."""
+    base, source = (sample("parity-aligned", size, length, seed) for seed in (0, 1))
+    gen = torch.Generator().manual_seed(0)
+    step = torch.randint(1, length + 1, (size,), generator=gen)
+    answer = torch.stack([base.at(Role.OUTPUT, int(s))[0] for s in step])
+    choices = torch.rand(size, int(base.at(Role.SEPARATOR)[0]), generator=gen)
+    site = choices.argsort(dim=1)[:, :places].sort(dim=1).values
+    return Pairs(base, source, site, answer, torch.randint(2, (size,), generator=gen), SYMBOLS)
+
+
+def literal(raw: Any, layer: int, pairs: Pairs, basis: Tensor | None) -> Tensor:
+    """The slow reference: one whole forward pass a pair, with a hook on the raw model's block."""
+    body = getattr(raw, raw.base_model_prefix)
+    block = (body.h if hasattr(body, "h") else body.layers)[layer]
+    seen: list[Tensor] = []
+    rows = []
+    for i in range(len(pairs)):
+
+        def run(batch: Batch, hook: Any, i: int = i) -> Tensor:
+            handle = block.register_forward_pre_hook(hook, with_kwargs=True)
+            try:
+                return raw(batch.tokens[i : i + 1]).logits[0, pairs.answer[i] - 1, pairs.symbols]
+            finally:
+                handle.remove()
+
+        run(pairs.source, lambda module, args, kwargs: seen.append(args[0].clone()))
+
+        def swap(module: Any, args: Any, kwargs: Any, i: int = i) -> Any:
+            hidden, at = args[0].clone(), pairs.site[i]
+            difference = (seen[-1][0, at] - hidden[0, at]).flatten()
+            moved = difference if basis is None else (difference @ basis) @ basis.T
+            hidden[0, at] += moved.view(len(at), -1)
+            return (hidden, *args[1:]), kwargs
+
+        rows.append(run(pairs.base, swap))
+    return torch.stack(rows).detach()
+
+
+@pytest.mark.parametrize("places", [1, 2])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_interchange_is_what_a_hook_on_the_raw_model_does(architecture, places):
+    raw, pairs = tiny(architecture), some_pairs(places=places)
+    for layer in range(3):
+        joined = join(raw, layer, pairs)
+        for basis in (everything(joined), random_directions(joined, 3, seed=0)):
+            expected = literal(raw, layer, pairs, basis)
+            assert torch.allclose(swapped_answers(joined, basis), expected, atol=2e-4 * float(expected.std() + 1))
+
+
+def test_without_directions_the_base_answers():
+    raw, pairs = tiny("rotary"), some_pairs()
+    joined = join(raw, 1, pairs)
+    with torch.no_grad():
+        logits = raw(pairs.base.tokens).logits
+    expected = logits[torch.arange(len(pairs)), pairs.answer - 1][:, SYMBOLS]
+    assert torch.allclose(swapped_answers(joined, None), expected, atol=1e-4)
+    assert not torch.allclose(swapped_answers(joined, everything(joined)), expected, atol=1e-3)
+
+
+def test_a_placebo_moves_as_far_and_elsewhere():
+    joined = join(tiny("alibi"), 1, some_pairs())
+    basis, other = (random_directions(joined, 2, seed) for seed in (0, 1))
+    placebo = swapped_answers(joined, basis, other)
+    assert not torch.allclose(placebo, swapped_answers(joined, basis))
+    assert torch.allclose(swapped_answers(joined, basis, basis), swapped_answers(joined, basis), atol=1e-5)
+
+
+def test_the_search_is_that_of_transformer_lens_on_whole_forward_passes():
+    from transformer_lens.tools.analysis.interchange import fit_das
+
+    raw, pairs = tiny("alibi", torch.float64), some_pairs(size=16)  # Adam blows float32's rounding up
+    found = fit(join(raw, 1, pairs), rank=2, seed=3, epochs=3, batch_size=8)
+    bridge = boot_bridge(copy.deepcopy(raw))
+    # The position to read travels in a column of its own.
+    inputs = [torch.cat([x.tokens, pairs.answer.unsqueeze(1)], dim=1) for x in (pairs.base, pairs.source)]
+
+    def answers(rows: Tensor) -> Tensor:
+        logits = bridge(rows[:, :-1])
+        return logits[torch.arange(len(rows)), rows[:, -1] - 1][:, SYMBOLS]
+
+    theirs = fit_das(
+        bridge,
+        "blocks.1.hook_resid_pre",
+        inputs[0],
+        inputs[1],
+        pairs.target,
+        answers,
+        rank=2,
+        epochs=3,
+        batch_size=8,
+        seed=3,
+        base_positions=pairs.site[:, 0],
+        source_positions=pairs.site[:, 0],
+    )
+    assert torch.allclose(found, theirs.basis, atol=1e-4)
+    start = fit(join(raw, 1, pairs), rank=2, seed=3, epochs=0, batch_size=8)
+    assert not torch.allclose(found, start, atol=1e-2)
+
+
+def test_the_search_leaves_the_model_as_it_was():
+    raw = copy.deepcopy(tiny("rotary"))
+    before = {name: p.clone() for name, p in raw.named_parameters()}
+    next(raw.parameters()).requires_grad_(False)
+    state = torch.get_rng_state()
+    fit(join(raw, 1, some_pairs()), rank=1, epochs=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(p, before[name]) and p.grad is None for name, p in raw.named_parameters())
+    flags = [p.requires_grad for p in raw.parameters()]
+    assert flags == [False] + [True] * (len(flags) - 1)
+    assert not any(hasattr(module, "name") for module in raw.modules())
+
+
+def test_an_untrained_model_is_another_one_of_the_same_kind():
+    raw = tiny("alibi")
+    state = torch.get_rng_state()
+    one, same, other = (untrained(raw, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    models: list[Any] = [one, same, other, raw]
+    weights = [m.get_input_embeddings().weight.detach() for m in models]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.allclose(weights[0], weights[2])
+    assert not torch.allclose(weights[0], weights[3])
+    assert type(one) is type(raw)
+    assert not one.training
+    assert float(weights[0].std() / weights[3].std()) == pytest.approx(1, abs=0.1)
+
+
+def test_arbitrary_targets_are_of_the_source_and_fixed():
+    pairs = some_pairs(size=64)
+    targets = arbitrary_targets(pairs, seed=0)
+    assert torch.equal(targets, arbitrary_targets(pairs, seed=0))
+    assert not torch.equal(targets, arbitrary_targets(pairs, seed=1))
+    assert 0.25 < float(targets.double().mean()) < 0.75
+
+
+def test_mistakes_are_named():
+    raw, pairs = tiny("alibi"), some_pairs()
+    with pytest.raises(ValueError, match="layers 0 to 2"):
+        join(raw, 3, pairs)
+    joined = join(raw, 0, pairs)
+    with pytest.raises(ValueError, match="ranks 1 to 16"):
+        fit(joined, 17)
+    with pytest.raises(ValueError, match="have 16 numbers"):
+        swapped_answers(joined, torch.eye(15))
+    with pytest.raises(ValueError, match="before the answer"):
+        Pairs(pairs.base, pairs.source, pairs.answer.unsqueeze(1), pairs.answer, pairs.target, SYMBOLS)
+    with pytest.raises(ValueError, match="one entry for each pair"):
+        Pairs(pairs.base, pairs.source, pairs.site[:2], pairs.answer, pairs.target, SYMBOLS)

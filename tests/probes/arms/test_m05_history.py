@@ -1,0 +1,89 @@
+"""M5 on planted models: stored results are found where they are read, and a decodable one that nobody reads is not."""
+
+import pytest
+import torch
+
+from interp.patching import interchange
+from interp.tasks import sample
+from probes.arms.m05_history import read_stored_results
+from probes.batteries import m05_history as history
+from probes.trials.parity import choose
+from tests.probes.oracle_models import planted
+
+
+def stored(mechanism: str, architecture: str = "gpt2", fmt: str = "parity-aligned"):
+    return {e.name.removeprefix("history in V at "): e for e in read_all(mechanism, architecture, fmt)}
+
+
+def read_all(mechanism: str, architecture: str = "gpt2", fmt: str = "parity-aligned"):
+    model = planted(mechanism, architecture)
+    trials = choose(sample(fmt, 240, 10, 0, model.vocabulary), 0, 24)
+    return read_stored_results(model.model, trials)
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "architecture", "share"),
+    [
+        ("placeholder", "gpt2", 1.0),
+        ("placeholder", "gpt_neox", 1.0),
+        ("content-addressed placeholder", "gpt2", 1.0),
+        ("mixture", "gpt2", 0.5),
+        ("placeholder + unused", "gpt2", 0.5),
+        ("A1", "gpt2", 0.0),
+        ("A2", "gpt2", 0.0),  # its values at labels are pointers: identity, not history
+        ("sink", "gpt2", 0.0),
+        ("bias sink", "gpt2", 0.0),
+        ("unused, decodable", "gpt2", 0.0),
+        ("unused, dormant direction", "gpt2", 0.0),
+    ],
+)
+def test_what_is_stored_at_labels_is_found_at_the_reader(mechanism, architecture, share):
+    found = stored(mechanism, architecture)
+    layers = planted(mechanism, architecture).model.config.num_hidden_layers
+    for name in ("labels", "input labels", f"labels, L{layers - 1}"):
+        assert found[name].value.value == pytest.approx(share, abs=0.02), name
+    for name in ("output labels", *(f"labels, L{layer}" for layer in range(layers - 1))):
+        assert found[name].value.value == pytest.approx(0, abs=0.02), name
+    assert found["labels"].control is not None
+    assert found["labels"].control.value == pytest.approx(0, abs=0.02)
+    assert found["input labels"].control is None
+
+
+HISTORY = {"K": "other_history", "K control": "other_future"}
+
+
+@pytest.mark.parametrize("mechanism", ["placeholder", "A1", "unused, decodable"])
+def test_what_is_read_by_value_is_not_read_by_key(mechanism):
+    keys = {e.name: e for e in read_all(mechanism)}["history in K at labels"]
+    assert keys.value.value == pytest.approx(0, abs=0.02)
+    assert keys.control is not None
+    assert keys.control.value == pytest.approx(0, abs=0.02)
+
+
+def test_attention_is_frozen_in_every_entry(monkeypatch: pytest.MonkeyPatch):
+    """All scores of the base, in all layers, so that nothing but values can act."""
+    model = planted("placeholder")
+    trials = choose(sample("parity-aligned", 240, 10, 0, model.vocabulary), 0, 24)
+    seen = {}
+
+    def watched(raw, base, entries, metric):
+        seen.update(entries)
+        return interchange(raw, base, entries, metric)
+
+    monkeypatch.setattr(history, "interchange", watched)
+    read_stored_results(model.model, trials)
+    assert len(seen) == 8
+    for name in ("K", "K control"):
+        (alone,) = seen.pop(name)  # with nothing frozen: keys act through attention
+        assert (alone.site, alone.layers) == ("k", None)
+        assert torch.equal(alone.at, trials.labels)
+        assert torch.equal(alone.source.tokens, getattr(trials, HISTORY[name]).tokens)
+    for frozen, taken in seen.values():
+        assert (frozen.site, frozen.source, frozen.at, frozen.layers) == ("scores", trials.batch, None, None)
+        assert taken.site == "v"
+        assert (taken.source.tokens != trials.batch.tokens).sum() == len(trials)
+
+
+def test_constant_labels_store_as_well():
+    """Nothing is traded, so labels need not differ."""
+    assert stored("placeholder", fmt="parity-constant")["labels"].value.value == pytest.approx(1, abs=0.02)

@@ -1,0 +1,118 @@
+"""M10: what a model answers after a label that it wrote by mistake, against prompts written by hand."""
+
+import pytest
+
+from interp.tasks import Batch, Role, parity, sample
+from probes.arms.m10_mistakes import FEWEST, learn_from_mistakes
+from probes.batteries import m10_mistakes as mistakes
+from tests.probes.oracle_models import planted
+
+LENGTH = 8
+
+
+def with_mistakes(batch: Batch, follows: float, seed: int = 0) -> tuple[Batch, int]:
+    """Steps 3 and 6 of each prompt get the label of another step; `follows`: how many prompts' answers follow it.
+
+    From there on the answers are as if nothing had happened. Also counts the mistakes that tell the two apart.
+    """
+    bits = parity.read(batch).bits.tolist()
+    labels = batch.tokens[:, batch.at(Role.INPUT_LABEL)]
+    zero_one = batch.vocabulary.tokens(batch.format.outputs)
+    tokens, telling = batch.tokens.clone(), 0
+    for row in range(len(batch)):
+        before = 0
+        for i in range(LENGTH):
+            j = {2: 4, 5: 1}.get(i, i)
+            tokens[row, batch.at(Role.OUTPUT_LABEL)[i]] = labels[row, j]
+            read = j if row < follows * len(batch) else i
+            before ^= bits[row][read]
+            tokens[row, batch.at(Role.OUTPUT)[i]] = zero_one[before]
+            telling += bits[row][i] != bits[row][j]
+    return batch.with_tokens(tokens), telling
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_share_of_mistakes_that_follow_the_label(share, monkeypatch: pytest.MonkeyPatch):
+    batch = sample("parity-aligned", 40, LENGTH, seed=0)
+    written, telling = with_mistakes(batch, share)
+    monkeypatch.setattr(mistakes, "generate", lambda *_, **__: written)
+    (e,) = learn_from_mistakes(None, batch)  # type: ignore[arg-type]
+    assert (e.n, e.value.value) == (telling, share)
+    assert 20 <= telling <= 60  # about half of 80
+    assert e.control is not None
+    assert e.control.value == 1 - share
+    assert e.length == LENGTH
+
+
+def test_half_of_them(monkeypatch: pytest.MonkeyPatch):
+    batch = sample("parity-aligned", 400, LENGTH, seed=0)
+    monkeypatch.setattr(mistakes, "generate", lambda *_, **__: with_mistakes(batch, 0.5)[0])
+    (e,) = learn_from_mistakes(None, batch)  # type: ignore[arg-type]
+    assert e.value.low < 0.5 < e.value.high
+    assert e.control is not None
+    assert e.value.value + e.control.value == pytest.approx(1)
+
+
+def test_too_few_mistakes_say_nothing(monkeypatch: pytest.MonkeyPatch):
+    batch = sample("parity-aligned", 40, LENGTH, seed=0)
+    for size in range(2, 40):
+        some = batch.rows(slice(0, size))
+        written, telling = with_mistakes(some, 1.0)
+        monkeypatch.setattr(mistakes, "generate", lambda *_, written=written, **__: written)
+        assert bool(learn_from_mistakes(None, some)) == (telling >= FEWEST)  # type: ignore[arg-type]
+
+
+def test_a_label_of_no_step_and_an_answer_that_is_none_do_not_count(monkeypatch: pytest.MonkeyPatch):
+    batch = sample("parity-aligned", 40, LENGTH, seed=0)
+    written, telling = with_mistakes(batch, 1.0)
+    stray = written.tokens.clone()
+    stray[:, batch.at(Role.OUTPUT_LABEL, 3)] = batch.vocabulary.held_out_pool[0]
+    monkeypatch.setattr(mistakes, "generate", lambda *_, **__: batch.with_tokens(stray))
+    (e,) = learn_from_mistakes(None, batch)  # type: ignore[arg-type]
+    assert 0 < e.n < telling
+    spoilt = written.tokens.clone()
+    spoilt[:, batch.at(Role.OUTPUT, 1)] = batch.vocabulary["==="]
+    monkeypatch.setattr(mistakes, "generate", lambda *_, **__: batch.with_tokens(spoilt))
+    assert learn_from_mistakes(None, batch) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fmt", ["parity-scratchpad", "parity-nonaligned"])
+def test_a_model_that_writes_no_labels_makes_no_such_mistakes(fmt):
+    assert learn_from_mistakes(None, sample(fmt, 4, LENGTH, seed=0)) == []  # type: ignore[arg-type]
+
+
+def test_a_model_that_writes_right_labels_gives_no_occasion():
+    model = planted("A1 written")
+    assert learn_from_mistakes(model.model, sample("parity-aligned", 16, LENGTH, 0, model.vocabulary)) == []
+
+
+def test_a_planted_writer_that_is_led_astray_follows_its_labels():
+    """Two input labels are the same but for the last step, so the writer goes on from the wrong one, and reads there.
+
+    Made by giving the writer prompts whose output begins at another step's label.
+    """
+    model = planted("A1 written")
+    batch = sample("parity-aligned", 64, LENGTH, 0, model.vocabulary)
+    # Step 1's label is given as step 4's: what the model writes next are labels 5, 6, ... with their bits.
+    tokens = batch.tokens.clone()
+    tokens[:, batch.at(Role.OUTPUT_LABEL, 1)] = batch.tokens[:, batch.at(Role.INPUT_LABEL, 4)]
+    astray = batch.with_tokens(tokens)
+    real = mistakes.generate
+
+    def from_second_label(m, prompts, forced):
+        given = prompts.role.clone()
+        given[prompts.at(Role.OUTPUT_LABEL, 1)] = Role.FILLER
+
+        class Led(Batch):
+            def predicted(self, forced=True):
+                at = super().predicted(forced)
+                return at[at != int(prompts.at(Role.OUTPUT_LABEL, 1)[0])]
+
+        led = Led(astray.tokens, prompts.role, prompts.step, prompts.format, prompts.length, prompts.vocabulary)
+        return real(m, led, forced)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mistakes, "generate", from_second_label)
+        (e,) = learn_from_mistakes(model.model, batch)
+    assert e.n > 50
+    assert e.value.value > 0.95
