@@ -1,4 +1,4 @@
-"""The only place with names, paths and prints: the command line, training, evaluation and shipped runs."""
+"""The command line, training, evaluation and shipped runs: the only package that reads names and paths and prints."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 
-def load(name: str | Path, fmt: str | Format | None = None, longest: int | None = None) -> Run:
-    """A run by its name (`<task>-<format>-<family>`), by a folder, or by a hub name ("owner/model").
+def load(
+    name: str | Path,
+    fmt: str | Format | None = None,
+    longest: int | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+) -> Run:
+    """Load a run by its name (`<task>-<format>-<family>`), a folder, or a hub name ("owner/model" or "gpt2").
 
-    `fmt` poses a task to a model that has no `run.json`, such as a pretrained one; its symbols are mapped
-    to single tokens of the model's tokenizer, labels for at most `longest` bits. Raises `ValueError` with the
-    nearest names for an unknown one. That a run was trained by other versions is a warning.
+    `fmt` poses a task to a model without `run.json`, such as a pretrained one. Its symbols are mapped to single tokens
+    of the model's tokenizer, with labels for at most `longest` bits. Raises `ValueError` with the nearest names for an
+    unknown name. Warns if the run was trained with other library versions.
 
     >>> load("parity-aligned-alibi").sample(batch_size=1, length=2, seed=0).n_pos
     10
     """
-    from experiments.support.names import load_named
-    from experiments.support.provenance import say_versions
+    from experiments.support.provenance import warn_versions
+    from interp import models
 
-    run = load_named(name, fmt) if longest is None else load_named(name, fmt, longest)
-    if "provenance" in run.record:  # not every folder is this package's
-        say_versions(f"{run.name}/run.json", run.record["provenance"])
+    run = models.load(name, fmt, longest=longest, device=device, dtype=dtype)
+    if "provenance" in run.record:  # a folder of someone else's has none
+        warn_versions(f"{run.name}/run.json", run.record["provenance"])
     return run

@@ -121,7 +121,7 @@ def search(run: Run, options: Options, length: int | tuple[int, int], seed: int,
 def _scores(run: Run, options: Options, here: Pair, path: Path, what: str) -> EdgeScores:
     from safetensors import SafetensorError, safe_open
 
-    from interp.circuits.scoring import prepare
+    from interp.circuits.pairs import prepare
 
     graph = prepare(run.raw, here.clean, here.corrupted, here.metric, options.places)[0].graph
     if path.is_file():

@@ -1,96 +1,178 @@
-"""The executable `mnemoscope`: one verb a file. Heavy libraries are imported inside the verbs."""
+"""The executable `mnemoscope`: the table of verbs, parsing and error handling. Verbs import heavy libraries late."""
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from logging import getLogger
-from typing import Annotated
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple, Union
 
 import tyro
 
-from experiments.commands.bench import BenchCommand
-from experiments.commands.calibrate import CalibrateCommand
-from experiments.commands.circuit import CircuitCommand
-from experiments.commands.evaluate import EvaluateCommand
-from experiments.commands.figures import FiguresCommand
-from experiments.commands.patch import PatchCommand
-from experiments.commands.report import ReportCommand
-from experiments.commands.sweep import SweepCommand
-from experiments.commands.train import TrainCommand
-from experiments.commands.verdict import VerdictCommand
-from experiments.support.provenance import saying_versions
+from experiments.support.console import is_out_of_memory, one_line, silence_libraries, visible, warn
+from experiments.support.interrupting import interruptible
+from experiments.support.options import options_of
+from experiments.support.provenance import reporting_versions, version_of
 from interp.support.budget import within
-from interp.support.writing import is_full
 
-Verb = (
-    Annotated[TrainCommand, tyro.conf.subcommand("train")]
-    | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
-    | Annotated[PatchCommand, tyro.conf.subcommand("patch")]
-    | Annotated[BenchCommand, tyro.conf.subcommand("bench")]
-    | Annotated[VerdictCommand, tyro.conf.subcommand("verdict")]
-    | Annotated[CircuitCommand, tyro.conf.subcommand("circuit")]
-    | Annotated[ReportCommand, tyro.conf.subcommand("report")]
-    | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
-    | Annotated[SweepCommand, tyro.conf.subcommand("sweep")]
-    | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
-)
-
-# What a shell says of a process that wrote to a reader that had gone: 128 and SIGPIPE's number.
+PROGRAM = "mnemoscope"
+DESCRIPTION = "Classify what the labels in a model's prompts do, with evidence that can be checked."
+# Exit status of a process whose reader has gone, as shells report it: 128 and SIGPIPE's number.
 READER_GONE = 141
+SHELLS = ("bash", "zsh", "tcsh")
+CONFIG = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
+
+
+class Verb(NamedTuple):
+    """Where a verb's command class is, and its line in `mnemoscope --help`."""
+
+    class_name: str
+    summary: str
+
+
+VERBS = {
+    "verdict": Verb("VerdictCommand", "classify what the labels do in a run, or in all seeds of it"),
+    "report": Verb("ReportCommand", "write everything known about a run into one HTML file"),
+    "evaluate": Verb("EvaluateCommand", "measure accuracy by length, and which input decides each step"),
+    "patch": Verb("PatchCommand", "patch activations at every layer and position, on tasks or text"),
+    "attention": Verb("AttentionCommand", "show a layer's attention patterns on a prompt in one HTML file"),
+    "circuit": Verb("CircuitCommand", "search a circuit, test it on fresh prompts, describe its heads"),
+    "train": Verb("TrainCommand", "train a model on a task, from scratch or from pretrained weights"),
+    "sweep": Verb("SweepCommand", "train, evaluate and judge a grid of models"),
+    "figures": Verb("FiguresCommand", "draw the figures of all trained configurations"),
+    "calibrate": Verb("CalibrateCommand", "count wrong verdicts on models whose mechanism is known"),
+    "bench": Verb("BenchCommand", "measure speed, memory and numerical drift"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb; the exit status. Bad input is one line on standard error and status 2.
+    """Run one verb and return the exit status. Bad input is one line on standard error and status 2.
 
-    A reader of standard output that has gone (`| head -1`) ends it without a word, with a shell's status for that, 141.
+    A reader of standard output that has gone (`| head -1`) ends it silently, with status 141, as shells do.
     """
+    with suppress(AttributeError, ValueError):  # a name that the terminal's encoding lacks must not be an error
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        return _status(argv)
+        with interruptible():
+            return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:
-        _let_go()
+        _discard_output()
         return READER_GONE
     except OSError as error:  # help was asked for, into a disk that is full
-        print(f"mnemoscope: {one_line(error)}", file=sys.stderr)
-        _let_go()
+        warn(f"{PROGRAM}: {one_line(error)}")
+        _discard_output()
         return 2
-    except SystemExit as ended:  # help was shown, or options are wrong; and what rich makes of a reader that has gone
+    except KeyboardInterrupt as interrupt:
+        warn("interrupted; the same command resumes from what is on disk")
+        return getattr(interrupt, "status", 130)
+    except SystemExit as ended:  # help was shown, or options are wrong; and rich's way to say that the reader has gone
         gone = isinstance(ended.__context__, BrokenPipeError)
-        if _let_go() or gone:
+        if _discard_output() or gone:
             return READER_GONE
         raise
 
 
-def _status(argv: Sequence[str] | None) -> int:
-    verb = tyro.cli(
-        Verb,  # type: ignore[arg-type]
-        prog="mnemoscope",
-        description="What does a mnemonic token do inside a transformer?",
-        args=_bare_json(sys.argv[1:] if argv is None else argv),
-        config=(tyro.conf.OmitSubcommandPrefixes,),
+def command_class(name: str) -> type:
+    """Return the dataclass of a verb."""
+    return getattr(import_module(f"experiments.commands.{name}"), VERBS[name].class_name)
+
+
+def _dispatch(args: list[str]) -> int:
+    match args:
+        case [] | ["-h" | "--help", *_]:
+            print(program_help())
+            sys.stdout.flush()
+            return 0 if args else 2
+        case ["--version", *_]:
+            print(f"{PROGRAM} {version_of(PROGRAM)}")
+            return 0
+        case ["completion", *shell]:
+            return _print_completion(shell)
+        case [name, *rest] if name in VERBS:
+            return _run(name, rest)
+        case [name, *_]:
+            near = difflib.get_close_matches(name[:20], [*VERBS, "completion"], n=1)
+            hint = f"did you mean {near[0]}?" if near else f"verbs are {', '.join(VERBS)}"
+            warn(f"{PROGRAM}: unknown verb {name[:80]!r}; {hint}")
+            return 2
+    raise AssertionError
+
+
+def program_help() -> str:
+    """Return the help of the program: one line per verb, within 80 columns and 24 lines."""
+    lines = [f"usage: {PROGRAM} VERB [OPTIONS]", "", DESCRIPTION, "", "verbs:"]
+    lines += [f"  {name:<12}{verb.summary}" for name, verb in VERBS.items()]
+    lines += [f"  {'completion':<12}print a completion script for {', '.join(SHELLS)}", "", "options:"]
+    lines += ["  -h, --help  show this help; after a verb, the verb's options", "  --version   show the version"]
+    return "\n".join(lines)
+
+
+def _print_completion(shell: list[str]) -> int:
+    if shell in (["-h"], ["--help"]):
+        print(f"usage: {PROGRAM} completion {{{','.join(SHELLS)}}}\n")
+        print(f'Print a completion script. For bash: eval "$({PROGRAM} completion bash)"')
+        return 0
+    if len(shell) != 1 or shell[0] not in SHELLS:
+        warn(f"{PROGRAM} completion: name one shell: {', '.join(SHELLS)}")
+        return 2
+    commands = tuple(
+        Annotated[command_class(name), tyro.conf.subcommand(name, description=verb.summary)]
+        for name, verb in VERBS.items()
     )
+    tyro.cli(Union[commands], prog=PROGRAM, args=["--tyro-print-completion", *shell], config=CONFIG)  # type: ignore  # noqa: UP007
+    return 0
+
+
+def _run(name: str, args: list[str]) -> int:
+    """Parse a verb's options and run it."""
+    command: Any = command_class(name)
+    prefix = f"{PROGRAM} {name}"
+    parsed, unknown = tyro.cli(
+        command,
+        prog=prefix,
+        args=_bare_json(name, args),
+        return_unknown_args=True,
+        config=CONFIG,
+    )
+    if unknown:
+        warn(f"{prefix}: {_unknown(command, unknown)}")
+        return 2
     try:
-        quiet()
-        with passes_within(verb), saying_versions():
-            status = verb.run()
-        sys.stdout.flush()  # a disk that is full says so here, not as Python ends
+        silence_libraries()
+        with _memory_of(parsed), reporting_versions():
+            status = parsed.run()
+        sys.stdout.flush()  # a full disk fails here, not when Python ends
         return status
     except BrokenPipeError:
         raise
-    except (ValueError, OSError) as error:
-        print(f"mnemoscope {type(verb).__name__.removesuffix('Command').lower()}: {one_line(error)}", file=sys.stderr)
-        _let_go()
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+            raise
+        warn(f"{prefix}: {one_line(error)}")
+        _discard_output()
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from what is on disk", file=sys.stderr)
-        return 130
 
 
-def _let_go() -> bool:
-    """Forgets what standard output cannot take, or Python would complain of it at its end; whether there was such."""
+def _unknown(command: type, unknown: list[str]) -> str:
+    """Return what is wrong with arguments that a verb does not have, with its nearest option."""
+    first = next((text for text in unknown if text.startswith("-")), None)
+    if first is None:
+        return f"unexpected argument {unknown[0][:80]!r}"
+    name = first.partition("=")[0][:80]
+    options = [option for option in options_of(command) if option.startswith("--")]
+    near = difflib.get_close_matches(name.replace("_", "-"), options, n=1)
+    hint = f"did you mean {near[0]}?" if near else "--help shows the options"
+    return f"unknown option {visible(name)}; {hint}"
+
+
+def _discard_output() -> bool:
+    """Redirect standard output to nothing where it cannot be written; return whether that was so.
+
+    Python would otherwise complain when it flushes at exit.
+    """
     try:
         sys.stdout.flush()
     except OSError:
@@ -100,9 +182,9 @@ def _let_go() -> bool:
 
 
 @contextmanager
-def passes_within(verb: object) -> Iterator[None]:
-    """Inside the block, passes through a model take the memory that a verb's --memory says; those without it, a GiB."""
-    memory = getattr(verb, "memory", None)
+def _memory_of(command: object) -> Iterator[None]:
+    """Inside the block, passes through a model use at most the memory that --memory allows; 1 GiB without it."""
+    memory = getattr(command, "memory", None)
     if memory is None:
         yield
         return
@@ -112,34 +194,14 @@ def passes_within(verb: object) -> Iterator[None]:
         yield
 
 
-def _bare_json(argv: Sequence[str]) -> list[str]:
-    """`verdict RUN --json` without a file means standard output, as `--json` does for the other verbs."""
-    args = list(argv)
-    if args[:1] == ["verdict"]:
+def _bare_json(name: str, args: Sequence[str]) -> list[str]:
+    """Let `verdict RUN --json` without a file mean standard output, as `--json` does for the other verbs."""
+    args = list(args)
+    if name == "verdict":
         for k in reversed([k for k, a in enumerate(args) if a == "--json"]):
             if k + 1 == len(args) or args[k + 1].startswith("--"):
                 args.insert(k + 1, "-")
     return args
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without line breaks."""
-    if is_full(error):
-        what = f" for {error.filename}" if isinstance(error, OSError) and error.filename else ""
-        return f"no space left on the disk{what}; free some and run the same command again"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return " ".join(str(error).split())
-
-
-def quiet() -> None:
-    """Silences the progress bars and advice of the libraries below; errors still come through."""
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    getLogger("huggingface_hub").setLevel("ERROR")  # a name that cannot be had is one line, not a retry log
 
 
 if __name__ == "__main__":

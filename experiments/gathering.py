@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.drawing.zoo import COLUMNS
-from experiments.support.provenance import provenance_record, say_versions
+from experiments.support.provenance import provenance_record, warn_versions
 from experiments.support.reading import read_result
 from experiments.support.results import as_parquet
 from experiments.training.recipe import Recipe
@@ -45,7 +45,7 @@ def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
     rows: list[tuple] = []
     batteries: dict[str, dict[str, Any]] = {}
     for run, record, about in runs_alike(folder):
-        say_versions(f"{run.name}/run.json", record.get("provenance"))
+        warn_versions(f"{run.name}/run.json", record.get("provenance"))
         battery, alone, own_rows = _read_run(run, record["format"])
         rows += [(*about.values(), *row) for row in own_rows]
         kind = _configuration(about)
@@ -71,7 +71,7 @@ def read_verdicts(folder: Path) -> dict[str, dict]:
     data = read_json(path)
     if not isinstance(data, dict) or data.get("version") != VERSION:
         raise ValueError(f"{path} is not what `mnemoscope sweep` of version {VERSION} writes; run it again")
-    say_versions(f"{folder.name}/{path.name}", data.get("provenance"))
+    warn_versions(f"{folder.name}/{path.name}", data.get("provenance"))
     return data["verdicts"]
 
 

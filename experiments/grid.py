@@ -1,45 +1,49 @@
-"""Which models does the zoo hold? Task x format x family x seed, as comprehensions."""
+"""The grid of trained models, the zoo: task x format x family x seed, in named groups."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from interp.tasks import known_formats, parse_format
+
 if TYPE_CHECKING:
     from experiments.commands.train import TrainCommand
 
-# Seed 1 was looked at while the tests were built; what is to be confirmed needs models that nobody has seen.
+# Seed 1 was inspected while the tests were written; confirmation needs models that nobody has seen.
 CONFIRMING = range(2, 10)
 SEEDS = range(2, 5)
-PARITY = ("direct", "scratchpad", "interleaved", "aligned", "nonaligned", "numeric", "constant", "cyclic")
-GAPS = (1, 2, 4, 8)
-ADDITION = ("none", "aligned", "zeropad", "nonaligned")
-# ALiBi is the family in which the aligned format generalises best (RECIPES.md).
+# The aligned format generalises best with ALiBi (RECIPES.md).
 BEST, OTHERS = "alibi", ("rotary", "none", "absolute")
-# Layers x width x heads, beside the usual 3x128x8.
+# Layers x width x heads; the default size is 3x128x8.
 SIZES = ("1x128x8", "2x128x8", "6x128x8", "3x64x8", "3x256x8")
-# Groups that are trained only where they are named.
+# Formats of the one table of formats: a new one joins the grid by itself. Spacings of labels are a group of their own.
+_FORMATS = [parse_format(name) for name in known_formats()]
+PARITY = tuple(str(fmt) for fmt in _FORMATS if fmt.task == "parity" and not fmt.gap)
+GAPS = tuple(str(fmt) for fmt in _FORMATS if fmt.task == "parity" and fmt.gap)
+ADDITION = tuple(str(fmt) for fmt in _FORMATS if fmt.task == "addition")
+# Groups that are trained only when --groups names them.
 BY_NAME = ("scale",)
 
 GROUPS: dict[str, tuple[tuple[str, int], ...]] = {
     "confirmatory": tuple((f"parity-aligned-{BEST}", seed) for seed in CONFIRMING),
-    "formats": tuple((f"parity-{fmt}-{BEST}", seed) for seed in SEEDS for fmt in PARITY),
-    "gaps": tuple((f"parity-gap{gap}-{BEST}", seed) for seed in SEEDS for gap in GAPS),
-    "addition": tuple((f"addition-{fmt}-{BEST}", seed) for seed in SEEDS for fmt in ADDITION),
+    "formats": tuple((f"{fmt}-{BEST}", seed) for seed in SEEDS for fmt in PARITY),
+    "gaps": tuple((f"{fmt}-{BEST}", seed) for seed in SEEDS for fmt in GAPS),
+    "addition": tuple((f"{fmt}-{BEST}", seed) for seed in SEEDS for fmt in ADDITION),
     "families": tuple(
         (f"parity-{fmt}-{family}", seed) for seed in SEEDS for family in OTHERS for fmt in ("scratchpad", "aligned")
     ),
-    # A key sink in each head: if labels serve as sinks, this model does not need them (science 2.3).
+    # Each head has a key sink of its own, so this model needs no label as a sink (probes/README.md, Hypotheses).
     "sink": tuple((f"parity-{fmt}-{BEST}_sink", seed) for seed in SEEDS for fmt in ("scratchpad", "aligned")),
-    # What grows with scale, as far as a CPU goes.
+    # Sizes that a CPU can train.
     "scale": tuple((f"parity-aligned-{BEST}_{size}", SEEDS[0]) for size in SIZES),
 }
 
 
 def runs_of(groups: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[TrainCommand]:
-    """The runs of some groups, or of all but those `BY_NAME`, each once, lowest seeds first.
+    """Return the runs of some groups, or of all groups except those in `BY_NAME`, each once, lowest seeds first.
 
-    `seeds` keeps those seeds alone. Raises `ValueError` for an unknown group and for seeds that leave nothing.
+    `seeds` keeps only those seeds. Raises `ValueError` for an unknown group, and where no run has one of the seeds.
     """
     from experiments.commands.train import TrainCommand
 
@@ -48,6 +52,6 @@ def runs_of(groups: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Train
     runs = dict.fromkeys(run for name in groups or [g for g in GROUPS if g not in BY_NAME] for run in GROUPS[name])
     kept = sorted((run for run in runs if not seeds or run[1] in seeds), key=lambda run: run[1])
     if not kept:
-        there = ", ".join(map(str, sorted({seed for _, seed in runs})))
-        raise ValueError(f"no run of these groups has seed {', '.join(map(str, seeds))}; seeds are {there}")
+        present = ", ".join(map(str, sorted({seed for _, seed in runs})))
+        raise ValueError(f"no run of these groups has seed {', '.join(map(str, seeds))}; seeds are {present}")
     return [TrainCommand(name, seed) for name, seed in kept]

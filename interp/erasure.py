@@ -16,16 +16,15 @@ from transformers import PreTrainedModel
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.bridge import raw_of
 from interp.patching.editing import (
-    At,
     Edit,
     Place,
     chunks,
     difference_from_raw,
     forward_with_edits,
     measure,
-    positions_at,
 )
-from interp.patching.metrics import Metric
+from interp.patching.metric import Metric
+from interp.places import At, positions_at
 from interp.support.finite import require_finite
 from interp.tasks import Batch
 

@@ -25,7 +25,7 @@ from interp.circuits import (
     node_scores,
     read_layers,
 )
-from interp.circuits.scoring import prepare
+from interp.circuits.pairs import prepare
 from interp.das import everything, join, swapped_answers
 from interp.erasure import answers_without, residuals
 from interp.models import ModelConfig, boot_bridge, build_model, save_run
@@ -101,10 +101,11 @@ MEASURED = {
     "patch z": lambda m, metric: patch(m, CLEAN, CORRUPTED, "z", metric, direction="noise"),
     "path_patch": lambda m, metric: path_patch(m, CLEAN, CORRUPTED, Sender("head", 0, 0), Receiver("mlp", 1), metric),
     "knock_out": lambda m, metric: knock_out(m, CLEAN, Knockout(Role.INPUT, Role.OUTPUT, mode="mean"), metric),
-    "interchange": lambda m, metric: interchange(m, CLEAN, {"scores": [Interchange("scores", CORRUPTED)]}, metric),
+    "interchange": lambda m, metric: interchange(m, CLEAN, {"scores": [Interchange("attn_scores", CORRUPTED)]}, metric),
     "edge_scores eap": lambda m, metric: edge_scores(m, CLEAN, CORRUPTED, metric, "eap"),
     "edge_scores inputs": lambda m, metric: edge_scores(m, CLEAN, CORRUPTED, metric, "eap-ig-inputs", 2),
     "edge_scores activations": lambda m, metric: edge_scores(m, CLEAN, CORRUPTED, metric, "eap-ig-activations", 2),
+    "edge_scores writers": lambda m, metric: edge_scores(m, CLEAN, CORRUPTED, metric, "eap-ig-writers", 2),
     "exact_edge_scores": lambda m, metric: exact_edge_scores(m, CLEAN, CORRUPTED, metric),
     "node_scores": lambda m, metric: node_scores(m, CLEAN, CORRUPTED, metric),
     "faithfulness": lambda m, metric: faithfulness(m, CLEAN, CORRUPTED, metric, whole(m, metric)),

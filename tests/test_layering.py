@@ -13,7 +13,7 @@ ALLOWED = {
     "interp": (),
     "interp.tasks": ("interp.tasks",),
     "interp.support.budget": (),
-    "interp.support.finite": ("interp.tasks",),
+    "interp.support.finite": (),
     "interp.support.sizes": (),
     "interp.models": (
         "interp.support.finite",
@@ -138,7 +138,7 @@ def test_arrows_never_point_back():
         ("interp.tasks.batch", "probes.evidence"),
         ("interp.patching.engine", "interp.capturing"),
         ("interp.capturing", "interp.attribution"),
-        ("probes.arms.m01_identity", "experiments.support.names"),
+        ("probes.arms.m01_identity", "interp.models.names"),
         ("interp.models.run", "interp.forward"),
         ("probes.planted.plan", "probes.decision"),
         ("probes.decision", "probes.planted.plan"),

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from experiments.support.names import SHIPPED, ZOO
+from interp.models.names import SHIPPED, ZOO
 from experiments.tables.places import PLACES, with_tables
 
 ROOT = Path(__file__).parent.parent

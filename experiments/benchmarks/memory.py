@@ -51,10 +51,10 @@ def run_case(case: MemoryCase) -> dict:
 def measured(part: str, prompts: int, budget: int) -> dict:
     """Does a part once with few prompts, so that all code and tables are there, then with all; in a process alone."""
     from experiments import load
-    from experiments.cli import quiet
+    from experiments.support.console import silence_libraries
     from interp.support.budget import within
 
-    quiet()
+    silence_libraries()
     run, work = load(RUN), PARTS[part]
     with within(budget * 2**20):
         work(run, 24)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from experiments.support.results import print_table
+from experiments.support.console import print_table
 
 Rows = dict[str, dict]
 PEERS = ("transformer_lens", "hook loop", "nnsight")

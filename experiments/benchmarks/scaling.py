@@ -118,7 +118,7 @@ def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
     from accelerate import Accelerator
     from torch.utils.flop_counter import FlopCounterMode
 
-    from experiments.cli import quiet
+    from experiments.support.console import silence_libraries
     from experiments.training.gradients import optimizer_of, take_step
     from experiments.training.loop import CHECK_EVERY
     from experiments.training.recipe import parts
@@ -126,7 +126,7 @@ def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
     from interp.models import ModelConfig, build_model
     from interp.tasks import default_vocabulary
 
-    quiet()
+    silence_libraries()
     recipe, vocabulary = recipe_of(case), default_vocabulary()
     accelerator = Accelerator(mixed_precision=case.precision, cpu=case.device == "cpu")
     assert isinstance(recipe.model, ModelConfig), "the zoo's models are trained from scratch"
@@ -164,9 +164,9 @@ def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
 
 def timed_stages(prompts: int) -> dict[str, float]:
     """Seconds of each stage that a sweep does after training, on the shipped run; in a process alone, once."""
-    from experiments.commands.sweep import do_stage, name_of
     from experiments.commands.train import TrainCommand
-    from experiments.support.names import SHIPPED
+    from experiments.stages import StageOptions, do_stage, name_of
+    from interp.models.names import SHIPPED
 
     train, seconds = TrainCommand(NAME, SHIPPED_SEED), {}
     with tempfile.TemporaryDirectory() as out:
@@ -174,8 +174,8 @@ def timed_stages(prompts: int) -> dict[str, float]:
         shutil.copytree(SHIPPED / NAME, Path(out) / name_of(train), ignore=files)
         for stage in STAGES:
             began = time.perf_counter()
-            if error := do_stage(Path(out), train, {"prompts": prompts}, [stage]):
-                raise ValueError(f"{stage}: {error.words}")
+            if error := do_stage(Path(out), train, StageOptions(prompts=prompts), [stage]):
+                raise ValueError(f"{stage}: {error.reason}")
             seconds[stage] = time.perf_counter() - began
     return seconds
 

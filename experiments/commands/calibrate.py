@@ -125,13 +125,13 @@ class CalibrateCommand:
 
 def _read(path: Path) -> dict:
     """A case that was judged, perhaps by an earlier command."""
-    from experiments.support.provenance import say_versions
+    from experiments.support.provenance import warn_versions
     from interp.models import read_json
 
     found = read_json(path)
     if not isinstance(found, dict):
         raise ValueError(f"{path} is no case that was judged; remove it")
-    say_versions(f"{path.parent.name}/{path.name}", found.pop("provenance", None))
+    warn_versions(f"{path.parent.name}/{path.name}", found.pop("provenance", None))
     return found
 
 
@@ -140,7 +140,7 @@ REPEATED = ("A1", "A2", "placeholder", "content-addressed placeholder", "sink", 
 
 
 def _report(table: dict) -> None:
-    from experiments.support.results import print_table
+    from experiments.support.console import print_table
 
     labels = sorted({label for row in table["confusion"].values() for label in row})
     rows = [

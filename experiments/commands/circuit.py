@@ -167,7 +167,7 @@ class CircuitCommand:
         return graph
 
     def _report(self, run: Run, circuit: Parts, data: dict, folder: Path) -> None:
-        from experiments.support.results import print_table
+        from experiments.support.console import print_table
 
         possible, length = data["possible_edges"], self.length
         print(f"{run.name}: {len(circuit)} of {possible} edges ({circuit.share:.1%}), searched at length {length}")

@@ -77,7 +77,7 @@ class EvaluateCommand:
                 print(folder / "evaluation.json")
                 print(folder / "accuracy.svg")
         if len(loaded) > 1:
-            from experiments.support.names import OUT
+            from interp.models.names import OUT
 
             save_accuracy(curves, _trained(loaded[0]), OUT / "accuracy-by-length.svg")
         return 0
@@ -149,7 +149,7 @@ class EvaluateCommand:
 
     def show(self, run: Run, rows: list[Accuracy], offsets: list[dict]) -> None:
         """Prints what was measured as tables."""
-        from experiments.support.results import print_table
+        from experiments.support.console import print_table
 
         for mode in dict.fromkeys(row.mode for row in rows):
             title = f"{run.name}, labels {mode}: value [95 % interval], {self.prompts} prompts a length"

@@ -56,7 +56,7 @@ class FiguresCommand:
     def run(self) -> int:
         """Draws and writes every figure, then prints the paths; status 0."""
         from experiments.drawing.zoo import NoRows
-        from experiments.support.names import OUT
+        from interp.models.names import OUT
         from experiments.support.results import check_seed, save_figure, writable_folder
 
         check_seed(self.seed)
@@ -83,7 +83,7 @@ class FiguresCommand:
     @property
     def results(self) -> Path:
         """The folder of the results."""
-        from experiments.support import names
+        from interp.models import names
 
         return self.zoo or names.ZOO
 

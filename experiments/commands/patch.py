@@ -67,7 +67,8 @@ class PatchCommand:
     def run(self) -> int:
         """Plans, computes, checks and writes; status 0."""
         from experiments import load
-        from experiments.support.results import as_parquet, print_table, result_folder, work_folder, write_result
+        from experiments.support.console import print_table
+        from experiments.support.results import as_parquet, result_folder, work_folder, write_result
         from interp.patching import plan
 
         run = load(self.name, self.format)

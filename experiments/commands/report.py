@@ -89,7 +89,7 @@ class ReportCommand:
         return runs
 
     def _target(self, group: list[Run]) -> Path:
-        from experiments.support.names import OUT
+        from interp.models.names import OUT
         from experiments.support.results import writable_folder
 
         if self.out is not None and (self.out.is_dir() or self.out.suffix != ".html"):

@@ -1,147 +1,143 @@
-"""`mnemoscope sweep`: trains, evaluates and measures every model of the zoo, and gathers what came out."""
+"""`mnemoscope sweep`: train, evaluate and measure every model of the zoo, and gather the results."""
 
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from experiments.grid import runs_of
+import tyro
+
+from experiments.stages import STAGES, StageOptions, Trouble, do_stage, name_of, remove_locks, with_steps
+from experiments.support.console import say, warn
 from experiments.support.jobs import Executor, Job, Processes, finished
+from experiments.support.options import Device, Dtype, Flag, Folder, Names, Number, Numbers, OptionalNumber
 
 if TYPE_CHECKING:
     from experiments.commands.train import TrainCommand
-    from interp.models import Run
 
 FOLDER = Path("mnemoscope-out") / "zoo"
-Precision = Literal["no", "bf16"]
-# What the same weights are posed, and at which lengths: in and past the trained range.
-POSED = {
-    "parity": ("scratchpad", "aligned", "nonaligned", "numeric", "constant", "cyclic"),
-    "addition": ("none", "aligned", "zeropad", "nonaligned"),
-}
+LEAST_PROMPTS = 24
 
 
 @dataclass(frozen=True)
 class SweepCommand:
-    """Train, evaluate and judge a grid of models: task x format x family x seed (`experiments/grid.py`).
+    """Train, evaluate and judge a grid of models: task x format x family x seed (experiments/grid.py).
 
-    What is there is not done again: a run's folder is a trained model, and each of its files a finished stage. What was
-    made with other --steps, --precision or --prompts than are asked is an error. So the same command goes on where a
-    killed one stopped, and a larger grid takes over what a smaller one has done. Several commands may share --out, on
-    several machines too if its disk has locks: what another is at is left to it, and named at the end. Then writes
-    results.parquet, a row for each run, length, mode and metric, and verdicts.json, over the seeds.
+    A stage whose file exists is not repeated, so the same command resumes a killed one and a larger grid extends a
+    smaller one. Results made with other --steps, --precision or --prompts are an error. Several commands may share
+    --out, on several machines if the disk has locks: runs locked by another process are skipped and listed. At the end
+    writes results.parquet, one row per run, length, mode and metric, and verdicts.json, the verdicts over seeds.
     """
 
-    groups: tuple[str, ...] = ()
-    """Parts of the grid by name, such as confirmatory or gaps; default all but scale, other sizes of model."""
-    seeds: tuple[int, ...] = ()
-    """Only these seeds; default all of the groups."""
-    stages: tuple[str, ...] = ()
-    """train, evaluate, transfer, battery; default all. Earlier stages that are missing are not made up for."""
-    steps: int | None = None
-    """Most optimiser steps of each training, for a trial; default the recipe's."""
-    prompts: int = 128
+    groups: Names = ()
+    """Groups of the grid, such as confirmatory or gaps. Default: all except scale, which varies the model's size."""
+    seeds: Numbers = ()
+    """Train only these seeds. Default: all seeds of the groups."""
+    stages: Names = ()
+    """Stages to run: train, evaluate, transfer, battery. Default: all. Missing earlier stages are not run."""
+    steps: OptionalNumber = None
+    """Maximum of optimiser steps per training. Default: the recipe's."""
+    prompts: Number = 128
     """Prompts of the battery at each length."""
-    precision: Precision | None = None
-    """Mixed precision of training; default bf16 on a GPU that has it, else no."""
-    workers: int | None = None
-    """Processes, one thread each; default 2, or every CPU of a Ray cluster."""
+    precision: Annotated[Literal["no", "bf16"] | None, tyro.conf.arg(metavar="{no,bf16}", help_behavior_hint="")] = None
+    """Mixed precision of training. Default: bf16 on a GPU that supports it, else no."""
+    device: Device = "auto"
+    dtype: Dtype = None
+    workers: OptionalNumber = None
+    """Number of processes, with one thread each. Default: 2, or every CPU of a Ray cluster."""
     engine: Literal["local", "ray"] = "local"
-    """Processes of this machine, or workers of a Ray cluster that is there; its nodes must share --out."""
-    gpus: float = 0.0
-    """GPUs a worker, with --engine ray; 0.125 puts eight on each."""
-    out: Path = FOLDER
-    """Folder of the zoo, a folder a run."""
-    dry_run: bool = False
-    """Only say what is there and what is missing."""
+    """Where workers run: local processes, or an existing Ray cluster whose nodes share --out."""
+    gpus: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
+    """GPUs per worker with --engine ray; 0.125 puts eight workers on each GPU."""
+    out: Folder = FOLDER
+    """Folder of the zoo, with one folder per run."""
+    dry_run: Flag = False
+    """Print which stages are done and which are missing, and stop. Default: run them."""
 
     def run(self) -> int:
-        """Does what is missing; status 1 when a run is not finished, here or by another, which is named."""
-        from tqdm import tqdm
-
-        from experiments.gathering import TABLE, gather, runs_alike
-        from experiments.support.progress import progress_bar
+        """Do the missing stages; return 1 when a run is not finished, here or by another process."""
+        from experiments.gathering import runs_alike
+        from experiments.grid import runs_of
         from experiments.support.results import check_workers, writable_folder
 
         stages = self._stages()
         runs = runs_of(self.groups, self.seeds)
-        if self.prompts < 24:
-            raise ValueError(f"--prompts must be at least 24; got {self.prompts}")
+        if self.prompts < LEAST_PROMPTS:
+            raise ValueError(f"--prompts must be at least {LEAST_PROMPTS}; got {self.prompts}")
         if self.workers is not None:
             check_workers("workers", self.workers)
         for train in runs:
             self._check_done(train)
-        missing = {train: self._lacking(name_of(train), stages) for train in runs}
+        missing = {train: self._missing(name_of(train), stages) for train in runs}
         total, left = len(runs) * len(stages), sum(map(len, missing.values()))
-        print(f"{len(runs)} runs, {total - left} of {total} stages are there, {left} to do")
+        say(f"{len(runs)} runs, {total - left} of {total} stages done, {left} to do")
         if self.dry_run:
-            for train, lacking in missing.items():
-                print(f"{name_of(train)}: {', '.join(lacking) or 'done'}")
+            for train, names in missing.items():
+                say(f"{name_of(train)}: {', '.join(names) or 'done'}")
             return 0
         out = writable_folder(self.out)
-        runs_alike(out)  # before hours of work that could not be gathered
-        failed: dict[str, Trouble] = {}
-        first = [job for train, lacking in missing.items() if (job := self._job(train, lacking))]
+        runs_alike(out)  # an error now, not after hours of work that cannot be gathered
+        troubles = self._do(missing, total, total - left)
+        remove_locks(out)
+        _gather(out)
+        troubles = {name: t for name, t in troubles.items() if not t.another or self._missing(name, stages)}
+        for name, trouble in troubles.items():
+            state = "LEFT to another process" if trouble.another else "NOT finished"
+            warn(f"{state}: {name}: {trouble.reason}")
+        return 1 if troubles else 0
 
-        def follow(job: Job, error: Trouble | None) -> Iterable[Job]:
-            train, lacking = job.args[1], job.args[-1]
-            if error is not None:
-                failed[name_of(train)] = error
+    def _do(self, missing: dict[TrainCommand, list[str]], total: int, done: int) -> dict[str, Trouble]:
+        """Run the missing stages of all runs; return what prevented a run from being finished, by run."""
+        from tqdm import tqdm
+
+        from experiments.support.console import visible
+        from experiments.support.progress import progress_bar
+
+        troubles: dict[str, Trouble] = {}
+        first = [job for train, names in missing.items() if (job := self._job(train, names))]
+
+        def follow(job: Job, trouble: Trouble | None) -> Iterable[Job]:
+            train, names = job.args[1], job.args[-1]
+            if trouble is not None:
+                troubles[name_of(train)] = trouble
                 return ()
-            following = self._job(train, lacking[1:])
+            following = self._job(train, names[1:])
             return () if following is None else (following,)
 
-        with progress_bar(total=total, initial=total - left, unit="stage") as bar:
-            for job, error in finished(first, self._engine(), follow):
+        with progress_bar(total=total, initial=done, unit="stage") as bar:
+            for job, trouble in finished(first, self._engine(), follow):
                 bar.set_description(job.name)
                 bar.update()
-                if error is not None:
-                    tqdm.write(f"{job.name}: {error.words}", file=sys.stderr)
-        forget_locks(out)
-        table, verdicts = gather(out)
-        learned = dict(zip(table["run"], table["learned"], strict=True))
-        print(f"{out / TABLE}: {len(table)} rows of {len(learned)} runs")
-        print(f"{sum(learned.values())} of {len(learned)} runs learned their trained lengths")
-        for name, entry in verdicts.items():
-            said = entry["verdict"]["verdict"] if entry["verdict"] else entry["why"]
-            print(f"{name}: {entry['learned']} of {entry['of']} learned; {said}")
-        failed = {name: e for name, e in failed.items() if not e.another or self._lacking(name, stages)}
-        for name, error in failed.items():
-            print(
-                f"{'LEFT to another process' if error.another else 'NOT finished'}: {name}: {error.words}",
-                file=sys.stderr,
-            )
-        return 1 if failed else 0
+                if trouble is not None:
+                    tqdm.write(visible(f"{job.name}: {trouble.reason}"), file=sys.stderr)
+        return troubles
 
     def _check_done(self, train: TrainCommand) -> None:
-        """Raises `ValueError` where what is there of a run was made with other options than these."""
+        """Raise `ValueError` where existing results of a run were made with other options."""
         from experiments.gathering import differences
         from experiments.support.reading import read_result
         from interp.models.folder import read_record
 
         name = name_of(train)
-        folder, other = self.out / name, f"choose another --out, or remove what is in {self.out / name}"
+        folder, advice = self.out / name, f"choose another --out, or remove what is in {self.out / name}"
         if (folder / STAGES["train"]).exists() and (record := read_record(folder)):
-            asked = {**as_asked(train, self.steps).recipe().to_json(), "precision": self.precision}
-            there = {**record["recipe"], "precision": record.get("precision") if self.precision else None}
-            if words := differences(there, asked):
-                raise ValueError(f"{name} is there, trained otherwise than is asked now ({words}); {other}")
+            wanted = {**with_steps(train, self.steps).recipe().to_json(), "precision": self.precision}
+            present = {**record["recipe"], "precision": record.get("precision") if self.precision else None}
+            if text := differences(present, wanted):
+                raise ValueError(f"{name} exists, trained with other options than now ({text}); {advice}")
         for stage in ("transfer", "battery"):
             if (path := folder / STAGES[stage]).exists():
-                found = read_result(path)
-                made = found.get("battery", found).get("prompts")
+                result = read_result(path)
+                made = result.get("battery", result).get("prompts")
                 if made != self.prompts:
-                    words = f"--prompts {made}, and --prompts is {self.prompts} now"
-                    raise ValueError(f"{path} was made with {words}; {other}")
+                    text = f"--prompts {made}, and --prompts is {self.prompts} now"
+                    raise ValueError(f"{path} was made with {text}; {advice}")
 
-    def _lacking(self, name: str, stages: tuple[str, ...]) -> list[str]:
-        """The stages of a run that are not there."""
+    def _missing(self, name: str, stages: tuple[str, ...]) -> list[str]:
+        """Return the stages of a run that are not done."""
         return [s for s in stages if not (self.out / name / STAGES[s]).exists()]
 
     def _engine(self) -> Executor:
@@ -156,125 +152,22 @@ class SweepCommand:
             raise ValueError(f"unknown stages {', '.join(unknown)}; stages are {', '.join(STAGES)}")
         return tuple(s for s in STAGES if not self.stages or s in self.stages)
 
-    def _job(self, train: TrainCommand, lacking: list[str]) -> Job | None:
-        """The first of the missing stages of a run."""
-        if not lacking:
+    def _job(self, train: TrainCommand, missing: list[str]) -> Job | None:
+        """Return the job of a run's first missing stage."""
+        if not missing:
             return None
-        options = {"precision": self.precision, "steps": self.steps, "prompts": self.prompts}
-        return Job(f"{name_of(train)} {lacking[0]}", do_stage, (self.out.resolve(), train, options, lacking))
+        options = StageOptions(self.prompts, self.steps, self.precision, self.device, self.dtype)
+        return Job(f"{name_of(train)} {missing[0]}", do_stage, (self.out.resolve(), train, options, missing))
 
 
-def as_asked(train: TrainCommand, steps: int | None) -> TrainCommand:
-    """A run of the grid with --steps, where it is given."""
-    return train if steps is None else replace(train, steps=steps)
+def _gather(out: Path) -> None:
+    """Write and print the table and the verdicts of all runs."""
+    from experiments.gathering import TABLE, gather
 
-
-def name_of(train: TrainCommand) -> str:
-    """The folder of a run of the grid."""
-    return train.recipe().name
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Why a stage was not done here; `another`: because another process is at it."""
-
-    words: str
-    another: bool = False
-
-
-def do_stage(out: Path, train: TrainCommand, options: dict, lacking: list[str]) -> Trouble | None:
-    """Does the first of the stages that a run lacks, alone; what was in the way, or None. Runs in a worker."""
-    from experiments.cli import one_line, quiet
-    from experiments.support.provenance import OtherVersions
-    from interp.support.writing import AtWork, alone_in, is_full
-
-    quiet()
-    warnings.simplefilter("ignore", OtherVersions)  # the gathering says it of all runs at once
-    done = out / name_of(train) / STAGES[lacking[0]]
-    work: dict[str, Callable[[], Any]] = {
-        "train": partial(_train, out, train, options),
-        "evaluate": partial(_evaluate, out / name_of(train)),
-        "transfer": partial(_transfer, out / name_of(train), options["prompts"]),
-        "battery": partial(_battery, out / name_of(train), options["prompts"]),
-    }
-    try:
-        with alone_in(out / f".{name_of(train)}{LOCKED}"):
-            if not done.exists():  # another may have done it since
-                work[lacking[0]]()
-    except AtWork as error:
-        return Trouble(one_line(error), another=True)
-    except (ValueError, OSError) as error:
-        if is_full(error):  # and it is so for all runs
-            raise
-        return Trouble(one_line(error))  # one run's trouble is not the others'
-    return None
-
-
-def forget_locks(out: Path) -> None:
-    """Removes the locks that killed commands left; those that are held stay, once orphans have had time to end."""
-    import time
-
-    from interp.support.writing import PATIENCE_SECONDS, AtWork, alone_in
-
-    until = time.monotonic() + PATIENCE_SECONDS  # for all together
-    for folder in out.glob(f".*{LOCKED}"):
-        with suppress(AtWork), alone_in(folder, patience=max(0.0, until - time.monotonic())):
-            pass
-
-
-def _train(out: Path, train: TrainCommand, options: dict) -> None:
-    replace(as_asked(train, options["steps"]), out=out, precision=options["precision"]).trained()
-
-
-def _evaluate(folder: Path) -> None:
-    from experiments import load
-    from experiments.commands.evaluate import EvaluateCommand
-
-    EvaluateCommand((str(folder),)).measure(load(folder), folder)
-
-
-def _transfer(folder: Path, prompts: int) -> None:
-    """Poses the other formats of the task to the same weights, labels forced."""
-    from experiments import load
-    from experiments.commands.verdict import default_lengths
-    from experiments.support.results import write_result
-    from probes.competence import accuracies
-
-    run = load(folder)
-    rows = []
-    for fmt in POSED[run.format.task]:
-        name = f"{run.format.task}-{fmt}"
-        if name == str(run.format):
-            continue
-        posed = load(folder, name)  # for its prompts; the weights are loaded already
-        for length in default_lengths(posed):
-            found = accuracies(run.raw, posed.sample(prompts, length, seed=length), "forced")
-            rows += [{"posed": str(posed.format), **row.to_json()} for row in found]
-    write_result(folder / STAGES["transfer"], run, 0, {"prompts": prompts, "accuracy": rows})
-
-
-def _battery(folder: Path, prompts: int) -> None:
-    """Measures every arm at a trained length and past it; a format without labels gets its competence alone."""
-    from experiments import load
-    from experiments.commands.verdict import default_lengths
-    from experiments.support.results import recalling, work_folder, write_result
-    from probes import battery
-    from probes.batteries import ARMS
-    from probes.serialization import battery_to_json
-
-    run: Run = load(folder)
-    with work_folder(folder, run, "battery", [prompts]) as work:
-        found = battery(run, default_lengths(run), seed=0, prompts=prompts, arms=ARMS, recall=recalling(work))
-        write_result(folder / STAGES["battery"], run, 0, {"battery": battery_to_json(found)}, indent=None)
-
-
-# Beside a run's folder while a stage of it is done, with the lock in it. The same for all stages: they need each other.
-LOCKED = ".locked"
-
-# A stage is done when its file is there; files are written whole or not at all, training's last.
-STAGES = {
-    "train": "run.json",
-    "evaluate": "evaluation.json",
-    "transfer": "transfer.json",
-    "battery": "battery.json",
-}
+    table, verdicts = gather(out)
+    learned = dict(zip(table["run"], table["learned"], strict=True))
+    say(f"{out / TABLE}: {len(table)} rows of {len(learned)} runs")
+    say(f"{sum(learned.values())} of {len(learned)} runs learned their trained lengths")
+    for name, entry in verdicts.items():
+        outcome = entry["verdict"]["verdict"] if entry["verdict"] else entry["why"]
+        say(f"{name}: {entry['learned']} of {entry['of']} learned; {outcome}")

@@ -1,8 +1,9 @@
-"""`mnemoscope verdict`: what do the labels do inside a run, or inside all seeds of a configuration?"""
+"""`mnemoscope verdict`: classify what the labels do inside a run, or inside all seeds of a configuration."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,137 +11,178 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from experiments.support.options import (
+    Device,
+    Dtype,
+    Flag,
+    Lengths,
+    Memory,
+    Number,
+    OptionalFolder,
+    OptionalText,
+    ResultFolder,
+    Runs,
+    _computed,
+)
+
 if TYPE_CHECKING:
     from interp.models import Run
-    from probes.findings import Verdict as Found
+    from probes.findings import Verdict
 
-# Past what training saw, and well past it: bits from 20, digits from 10 (science 1).
+# A trained and an untrained length: bits trained to 20, digits trained to 10 (probes/README.md, Recipes).
 LENGTHS = {"parity": (20, 40), "addition": (10, 14)}
+FILES = ("verdict.json", "verdict.svg")
 
 
 @dataclass(frozen=True)
 class VerdictCommand:
-    """Anchor, placeholder, sink, a mixture, unused, or honestly undecided: what do the labels do?
+    """Classify what the labels do: anchor, placeholder, sink, mixture, unused, unresolved or undecided.
 
-    One run is judged over prompts; several runs of one configuration, which differ in their seed, over models.
-    Every arm has a matched control; a role is PRESENT, ABSENT or INDETERMINATE, and NOT APPLICABLE where the
-    model cannot do the task. Writes verdict.json and verdict.svg.
+    One run is judged over prompts; several runs of one configuration, which differ in their seed, over models. Every
+    intervention has a matched control. A role is PRESENT, ABSENT or INDETERMINATE, and NOT APPLICABLE where the model
+    cannot do the task. Writes verdict.json and verdict.svg. The same command resumes after an interruption.
     """
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Runs by name, such as parity-aligned-alibi, or folders that save_pretrained wrote."""
-    model: Path | None = None
-    """A folder that save_pretrained wrote, without a run.json; say --task and --format."""
-    task: str | None = None
-    """Task of a model that has no run.json: parity or addition."""
-    format: str | None = None
-    """Format to pose, such as aligned (with --task) or parity-aligned."""
-    forced: bool = False
-    """Measure competence only with labels put there from outside; else also with labels that the model writes."""
-    lengths: tuple[int, ...] = ()
-    """Bits, default 20 and 40, or digits of both operands, default 10 and 14; or what fits into the positions."""
-    prompts: int = 128
+    names: Runs = ()
+    model: OptionalFolder = None
+    """Judge the model in this folder too, which needs no run.json; give --format. Default: only the named runs."""
+    task: Annotated[str | None, _computed("TASK")] = None
+    """Task of --format where several tasks have a format of that name: parity or addition. Default: the run's."""
+    format: Annotated[str | None, _computed("FORMAT")] = None
+    """Format of the prompts, such as parity-aligned, or aligned where the task is clear. Default: the run's own."""
+    forced: Flag = False
+    """Measure competence only with given labels. Default: also with labels that the model writes."""
+    lengths: Lengths = ()
+    """Bits, or digits of both operands. Default: 20 and 40 bits or 10 and 14 digits that fit the model's positions."""
+    prompts: Number = 128
     """Prompts at each length."""
-    seed: int = 0
+    seed: Number = 0
     """Seed of the prompts and of the choice of steps."""
-    arms: tuple[str, ...] = ()
-    """Arms of the battery, M1 to M12 and shares; default all. A role whose arm is left out stays INDETERMINATE."""
-    memory: int = 1024
-    """MiB that one pass may take beyond the model; prompts run in chunks that fit."""
-    out: Path | None = None
-    """Folder for the result, and for the arms that are done until all are; default mnemoscope-out/<run>."""
-    json: str | None = None
-    """Write the verdict as JSON to this file, "-" for standard output instead of tables."""
+    arms: Annotated[tuple[str, ...], _computed("ARM [ARM ...]")] = ()
+    """Arms of the battery: M1 to M12 and shares. Default: all. Without its arm a role stays INDETERMINATE."""
+    device: Device = "auto"
+    dtype: Dtype = None
+    memory: Memory = 1024
+    out: ResultFolder = None
+    evidence: Flag = False
+    """Print everything that was measured after the verdict. Default: only the verdict; the file has the rest."""
+    json: Annotated[str | None, tyro.conf.arg(metavar="[FILE]", help_behavior_hint="")] = None
+    """Write the verdict as JSON to this file; without a file, print it instead of text. Default: neither."""
 
     def run(self) -> int:
-        """Measures, decides, writes and prints; status 0 whatever the verdict is."""
-        from experiments.support.progress import progress_bar
-        from experiments.support.results import as_svg, check_seed, recalling, result_folder, work_folder, write_result
-        from interp.support.writing import write_whole
-        from probes import battery, verdict
-        from probes.batteries import ARMS
+        """Measure, decide, write and print; status 0 whatever the verdict is."""
+        from experiments.support.console import say
+        from experiments.support.results import check_files, check_seed, result_folder, writable_folder
+        from experiments.support.verdict_text import columns_of_output, print_verdict
 
         check_seed(self.seed)
         runs = self._load()
         lengths = self.lengths or default_lengths(runs[0])
         target = None if self.json in (None, "-") else Path(str(self.json))
         if target is not None:
-            check_target(target)
-        folder = result_folder(runs[0], self.out)
-        batteries, options = [], [self.prompts, self.seed, str(runs[0].format)]
-        with progress_bar(unit="step") as bar, ExitStack() as kept:  # until it is written
-
-            def step(what: str) -> None:
-                bar.set_description(what)
-                bar.update()
-
-            for run in runs:
-                recall = recalling(kept.enter_context(work_folder(folder, run, "verdict", options)))
-                arms = self.arms or ARMS
-                found = battery(run, lengths, self.seed, self.prompts, self.forced, arms, step=step, recall=recall)
-                batteries.append(found)
-            found = verdict(batteries)
-            data = {"prompts": self.prompts, **found.to_json()}
-            picture = (folder / "verdict.svg", as_svg(_picture(found)))
-            written = write_result(folder / "verdict.json", runs[0], self.seed, data, others=[picture])
-            if target is not None:
-                write_whole(target, json.dumps(written, indent=1) + "\n")
+            check_files([target])
+            writable_folder(target.parent)
+        folder = result_folder(runs[0], self.out, FILES)
+        verdict, written = self._judge(runs, lengths, folder, target)
         if self.json == "-":
             print(json.dumps(written))
             return 0
-        _report(found, runs[0])
-        print(folder / "verdict.json")
+        print_verdict(verdict, runs[0], columns_of_output(), self.evidence)
+        say(folder / "verdict.json")
         return 0
+
+    def _judge(
+        self, runs: list[Run], lengths: tuple[int, ...], folder: Path, target: Path | None
+    ) -> tuple[Verdict, dict]:
+        """Measure the battery of every run and write the verdict; return it, and what verdict.json holds."""
+        from experiments.support.progress import progress_bar
+        from experiments.support.results import as_svg, resume_arms, work_folder, write_result
+        from interp.support.writing import write_whole
+        from probes import battery, verdict
+        from probes.batteries import ARMS
+
+        arms, options = self.arms or ARMS, [self.prompts, self.seed, str(runs[0].format)]
+        total = len(runs) * len(lengths) * pieces_of(arms)
+        batteries = []
+        with progress_bar(total=total, unit="step") as bar, ExitStack() as kept:  # until the result is written
+            for run in runs:
+                recall = resume_arms(kept.enter_context(work_folder(folder, run, "verdict", options)))
+                step = _reporter(bar, f"{run.name}, " if len(runs) > 1 else "")
+                batteries.append(
+                    battery(run, lengths, self.seed, self.prompts, self.forced, arms, step=step, recall=recall)
+                )
+            judged = verdict(batteries)
+            data = {"prompts": self.prompts, **judged.to_json()}
+            picture = (folder / "verdict.svg", as_svg(_picture(judged)))
+            written = write_result(folder / "verdict.json", runs[0], self.seed, data, others=[picture])
+            if target is not None:
+                write_whole(target, json.dumps(written, indent=1) + "\n")
+        return judged, written
 
     def _load(self) -> list[Run]:
         import torch
 
-        from experiments import load
+        from experiments.support.loading import load_posed
 
-        fmt = self.format
-        if self.task is not None:
-            if fmt is None:
-                raise ValueError(f"--task {self.task} needs --format, such as aligned")
-            fmt = fmt if fmt.startswith(f"{self.task}-") else f"{self.task}-{fmt}"
+        if self.model is not None and not self.model.is_dir():
+            raise ValueError(f"no such folder: {self.model}")
         names = [*self.names, *([str(self.model)] if self.model else [])]
         if not names:
             raise ValueError("name a run, such as parity-aligned-alibi, or a folder with --model")
-        if self.model is not None and not self.model.is_dir():
-            raise ValueError(f"{self.model} is no folder")
-        runs = [load(name, fmt, max(self.lengths, default=None)) for name in names]
+        longest = max(self.lengths, default=None)
+        runs = [
+            load_posed(name, self.format, task=self.task, longest=longest, device=self.device, dtype=self.dtype)
+            for name in names
+        ]
         places = [Path(r.source).resolve() for r in runs]
         if repeated := {r.name for r, place in zip(runs, places, strict=True) if places.count(place) > 1}:
-            raise ValueError(f"{', '.join(sorted(repeated))} was named twice; a verdict over models counts each once")
+            raise ValueError(f"{', '.join(sorted(repeated))} is named twice; a verdict over models counts each once")
         shapes = {name: shape_of(run) for name, run in zip(names, runs, strict=True)}
         if len(set(shapes.values())) > 1:
             listed = "; ".join(f"{name} is {shape}" for name, shape in shapes.items())
-            raise ValueError(f"models that are judged together must differ in their seed alone; {listed}")
+            raise ValueError(f"models that are judged together may differ only in their seed; {listed}")
         for run in runs:
-            if run.raw.device.type == "cpu" and run.raw.dtype in (torch.float16, torch.bfloat16):
-                run.raw.float()  # half precision is slow on a CPU, and its rounding is not what is asked about
+            if self.dtype is None and run.raw.device.type == "cpu" and run.raw.dtype in (torch.float16, torch.bfloat16):
+                run.raw.float()  # half precision is slow on a CPU, and its rounding is not what is measured
         return [
             replace_name(run, names[k]) if sum(run.name == r.name for r in runs) > 1 else run
             for k, run in enumerate(runs)
         ]
 
 
+def _reporter(bar, prefix: str) -> Callable[[str], None]:  # type: ignore[no-untyped-def]
+    """Return the battery's `step`: it shows each piece of work as it begins."""
+
+    def step(piece: str) -> None:
+        bar.set_description(prefix + piece)
+        bar.update()
+
+    return step
+
+
+def pieces_of(arms: tuple[str, ...]) -> int:
+    """Return the number of pieces of work at one length, at most: what `battery` calls `step` for."""
+    together = bool({"M1", "M2", "M3"} & set(arms)) + bool({"M6", "shares"} & set(arms))
+    return 1 + together + sum(arm not in ("M1", "M2", "M3") for arm in arms)
+
+
 def shape_of(run: Run) -> str:
-    """What models of one configuration share."""
+    """Return what models of one configuration have in common."""
     config = run.raw.config
     return f"{config.model_type} with {config.num_hidden_layers} layers x {config.hidden_size}, posed {run.format}"
 
 
 def replace_name(run: Run, name: str) -> Run:
-    """The run under the name it was asked for, where two folders end alike."""
+    """Return the run under the name on the command line, for folders that have the same last part."""
     from dataclasses import replace
 
     return replace(run, name=name)
 
 
 def default_lengths(run: Run) -> tuple[int, ...]:
-    """20 and 40 bits, 10 and 14 digits, where they fit into the positions and labels, else the longest that does.
+    """Return those of 20 and 40 bits, or 10 and 14 digits, that fit the positions and labels, else the longest that fits.
 
-    Raises `ValueError` where not even the shortest that can be tested fits.
+    Raises `ValueError` where the shortest testable length does not fit.
     """
     from interp.tasks import check_length
     from probes.trials.parity import shortest_of
@@ -155,8 +197,8 @@ def default_lengths(run: Run) -> tuple[int, ...]:
             return False
         return True
 
-    if found := tuple(n for n in usual if fits(n)):
-        return found
+    if fitting := tuple(n for n in usual if fits(n)):
+        return fitting
     for n in range(min(usual) - 1, shortest - 1, -1):
         if fits(n):
             return (n,)
@@ -164,67 +206,12 @@ def default_lengths(run: Run) -> tuple[int, ...]:
     raise ValueError(f"{run.name} takes no {run.format} with {shortest} {unit} or more, which the verdict needs")
 
 
-def check_target(path: Path) -> None:
-    """Raises `ValueError` before any work when a file cannot be written."""
-    from experiments.support.results import writable_folder
-
-    if path.is_dir():
-        raise ValueError(f"--json {path} is a folder; name a file")
-    writable_folder(path.parent)
-
-
-def _picture(found: Found):
+def _picture(verdict: Verdict):  # type: ignore[no-untyped-def]
     from probes.views.calibration import draw_roles
 
     rows = {}
-    for finding in found.lengths:
+    for finding in verdict.lengths:
         rows[f"length {finding.length}"] = {
             name: (role.rho.value, role.rho.low, role.rho.high) for name, role in finding.roles.items() if role.rho
         }
     return draw_roles(rows, None)
-
-
-def _report(found: Found, run: Run) -> None:
-    from experiments.support.results import print_table
-
-    who = found.names[0] if len(found.names) == 1 else f"{len(found.names)} models"
-    table = []
-    for finding in found.lengths:
-        for mode in dict.fromkeys(a.mode for a in finding.accuracy):
-            rows = [a for a in finding.accuracy if a.mode == mode]
-            cells = [str(next(a.estimate for a in rows if a.metric == m)) for m in ("step", "exact", "final")]
-            counts = "yes" if finding.mode is not None else "no"
-            table.append([str(finding.length), mode, *cells, counts])
-    columns = ["length", "labels", "step accuracy", "exact match", "final", "competent"]
-    print_table(f"{who}: can it do the task? 95 % intervals", columns, table)
-    table = []
-    for finding in found.lengths:
-        for name, role in finding.roles.items():
-            table.append([str(finding.length), name, role.status.value, str(role.rho or "-"), str(role.control or "-")])
-    columns = ["length", "role", "status", "rho", "matched control"]
-    title = "roles (rho: 0 no effect, 1 the full effect; 95 % intervals, decided at simultaneous ones)"
-    print_table(title, columns, table)
-    table = [
-        [str(e.length), e.arm, e.name, e.quantity, str(e.value), str(e.control or "-"), str(e.n)]
-        for f in found.lengths
-        for e in f.evidence
-    ]
-    if table:
-        columns = ["length", "arm", "what", "in", "value", "control", "n"]
-        print_table(f"evidence, over {table[0] and found.lengths[0].evidence[0].unit}", columns, table)
-    for finding in found.lengths:
-        print(f"length {finding.length}: {finding.label}")
-        for name, role in finding.roles.items():
-            print(f"  {name}: {role.status} - {role.reason}")
-        for name, why in finding.left_out.items():
-            print(f"  {name} {why}")
-    print(f"verdict: {found.label}")
-    print(f"may be claimed: {found.may_claim}")
-    print(f"may not be claimed: {found.may_not_claim}")
-    recipe = run.record.get("recipe", {})
-    if share := recipe.get("rehearsal"):
-        print(
-            f"Trained with rehearsal: {share:.0%} of its tokens were in-context recall of up to "
-            f"{recipe['rehearsal_longest']} pairs, which also knows the held-out labels; lengths past "
-            f"{recipe.get('longest')} are new to parity, not to addressing."
-        )

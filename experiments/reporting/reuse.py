@@ -11,8 +11,8 @@ from experiments.commands.circuit import CircuitCommand
 from experiments.commands.evaluate import EvaluateCommand
 from experiments.commands.verdict import VerdictCommand, default_lengths
 from experiments.reporting.schema import FORMS, ROLES, misfit
-from experiments.support.names import OUT, SHIPPED
-from experiments.support.provenance import say_versions
+from interp.models.names import OUT, SHIPPED
+from experiments.support.provenance import warn_versions
 from experiments.support.reading import UNREAD, why_unread
 from experiments.support.results import weights_of
 from interp.models import read_json
@@ -48,7 +48,7 @@ def found_beside(run: Run, verb: str, name: str, seed: int) -> tuple[dict | None
         except ValueError:  # not JSON, or of numbers that cannot be measured again
             reason = UNREAD
         if not reason:
-            say_versions(where, data["provenance"])
+            warn_versions(where, data["provenance"])
             return data, where, ""
         why = f"{where} was not used: {reason}."
     return None, "", why

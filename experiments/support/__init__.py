@@ -1,1 +1,1 @@
-"""Names, results, provenance, progress and parallel jobs, shared by the verbs."""
+"""Names, options, printing, results, provenance, progress and parallel jobs, shared by the verbs."""

@@ -1,7 +1,6 @@
-"""How is work that can be done in any order spread over processes, and finished when one of them dies?
+"""Run independent jobs in several processes, and repeat those whose process dies.
 
-A job leaves its result on disk, whole or not at all; so a worker may be lost at any moment, and what it was at is
-done again by another.
+A job writes its result atomically, so a worker may die at any moment and another one repeats its job.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -18,13 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-# A job whose workers die this often is at fault itself: it takes more memory than there is, say.
+from experiments.support.console import warn
+
+# A job whose workers die more often is at fault itself; it may need more memory than there is.
 MOST_LOSSES = 3
 
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work, by a name that tells it from all others: `work(*args)`, both picklable."""
+    """A piece of work with a unique name: `work(*args)`, both picklable."""
 
     name: str
     work: Callable[..., Any]
@@ -32,28 +32,28 @@ class Job:
 
 
 class LostWorker(Exception):
-    """The process that did a job is gone; nothing is known of the job."""
+    """The process that ran a job has died; the job may or may not be done."""
 
 
 class Executor(Protocol):
-    """Where jobs are done: `workers` at once. What `submit` gives stands for the job until it has ended."""
+    """Runs `workers` jobs at a time. `submit` returns a handle for a running job."""
 
     workers: int
 
     def submit(self, job: Job) -> Any:
-        """Begins a job."""
+        """Start a job and return its handle."""
         ...
 
     def wait(self, handles: list[Any]) -> list[Any]:
-        """The jobs that have ended, at least one."""
+        """Wait until at least one job has ended; return the handles of those that have."""
         ...
 
     def result(self, handle: Any) -> Any:
-        """What a job returned; its own exception, or `LostWorker`."""
+        """Return a job's result. Raises the job's own exception, or `LostWorker`."""
         ...
 
     def stop(self, at_once: bool) -> None:
-        """Ends the workers; `at_once` where jobs are running that nobody waits for any more."""
+        """Stop the workers; `at_once` kills running jobs."""
         ...
 
 
@@ -62,11 +62,12 @@ def finished(
     workers: int | Executor,
     follow: Callable[[Job, Any], Iterable[Job]] = lambda job, result: (),
 ) -> Iterator[tuple[Job, Any]]:
-    """Yields each job and what it returned, as they end, from `workers` processes of one thread each, or an engine.
+    """Yield each job and its result in the order in which jobs end.
 
-    `follow` gives the jobs that a result makes possible; they come before those that wait. A job whose worker dies
-    is done again by another, at most three times. A job's own exception ends everything, as Ctrl-C does: workers are
-    stopped at once. Raises `ValueError` for fewer than one worker, `ChildProcessError` for a job that kills them.
+    `workers` is a number of processes with one thread each, or an `Executor`. `follow` returns the jobs that a result
+    makes possible; they run before the waiting ones. A job whose worker dies is repeated at most three times. A job's
+    own exception, or Ctrl-C, stops all workers at once. Raises `ValueError` for fewer than one worker and
+    `ChildProcessError` for a job that kills its workers.
     """
     engine: Executor = Processes(workers) if isinstance(workers, int) else workers
     waiting, losses, running = deque(jobs), Counter[str](), dict[Any, Job]()
@@ -83,7 +84,7 @@ def finished(
                     losses[job.name] += 1
                     if losses[job.name] > MOST_LOSSES:
                         raise ChildProcessError(f"{job.name}: its process died {losses[job.name]} times") from None
-                    print(f"{job.name}: its process died; it is begun again", file=sys.stderr)
+                    warn(f"{job.name}: its process died; the job starts again")
                     waiting.appendleft(job)
                     continue
                 waiting.extendleft(reversed(list(follow(job, result))))
@@ -93,7 +94,7 @@ def finished(
 
 
 class Processes:
-    """Processes of this machine. One that dies takes the others' jobs with it, which are then done again too."""
+    """An `Executor` of local processes. When one dies, all running jobs are lost and repeated."""
 
     def __init__(self, workers: int) -> None:
         if workers < 1:
@@ -106,11 +107,11 @@ class Processes:
         return ProcessPoolExecutor(self.workers, mp_context=spawn, initializer=start_worker)
 
     def submit(self, job: Job) -> Future:
-        # Ctrl-C reaches all; a process that begins just then must not answer it before it has learned not to.
+        # Ctrl-C reaches every process; a new one must not handle it before `start_worker` has run.
         with _interrupts_held():
-            try:  # with new processes where one of the old ones has died
+            try:
                 return self.pool.submit(job.work, *job.args)
-            except BrokenProcessPool:
+            except BrokenProcessPool:  # a process has died; start new ones
                 self.pool.shutdown(wait=False)
                 self.pool = self._begin()
                 return self.pool.submit(job.work, *job.args)
@@ -133,7 +134,7 @@ class Processes:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the block has ended; processes that begin in it never see it."""
+    """Delay Ctrl-C until the block ends; processes that start inside inherit the blocked signal."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -142,7 +143,7 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def start_worker() -> None:
-    """One thread each (several processes share the cores better than each splits small products), and no orphans."""
+    """Set up a worker: one thread, no progress bars, no reaction to Ctrl-C, and an end when the parent ends."""
     import threading
     import time
 
@@ -154,7 +155,7 @@ def start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=follow_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says what becomes of it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent handles it
     os.environ["OMP_NUM_THREADS"] = os.environ["TQDM_DISABLE"] = "1"
     import torch
 

@@ -1,4 +1,4 @@
-"""How are jobs done on a Ray cluster that is there already? The same jobs, the same files, the same resuming."""
+"""Run jobs on an existing Ray cluster, with the same files and the same resuming as on one machine."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from experiments.support.jobs import Job, LostWorker
 
 
 class OnRay:
-    """Workers of a Ray cluster, one CPU each, and a share of a GPU if asked for; an `Executor` of `jobs`.
+    """An `Executor` on a Ray cluster: each worker has one CPU and `gpus` of a GPU.
 
-    `address` is the cluster's ("auto": the one that this machine belongs to). The folder that results go to must be
-    the same on every node, and the package installed there. Raises `ValueError` where Ray or the cluster is missing.
+    `address` is the cluster's; "auto" is the one that this machine belongs to. Every node must have the package
+    installed and see the same result folder. Raises `ValueError` where Ray or the cluster is missing.
     """
 
     def __init__(self, workers: int | None = None, gpus: float = 0.0, address: str = "auto") -> None:
-        try:  # an extra: type checkers need not know it
+        try:  # an optional dependency, unknown to type checkers
             ray: Any = import_module("ray")
             exceptions: Any = import_module("ray.exceptions")
         except ImportError as error:
@@ -29,10 +29,10 @@ class OnRay:
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, ValueError) as error:
-            raise ValueError(f"no Ray cluster answers at {address!r}; begin one with: ray start --head") from error
+            raise ValueError(f"no Ray cluster answers at {address!r}; start one with: ray start --head") from error
         self.ray, self.exceptions = ray, exceptions
         self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        # A lost job is given out again by `experiments.support.jobs.finished`, which counts; Ray itself does not retry.
+        # `experiments.support.jobs.finished` repeats lost jobs and counts the losses; Ray itself does not retry.
         self.remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(do_remotely)
         self.running: set[Any] = set()
 
@@ -50,7 +50,7 @@ class OnRay:
             return self.ray.get(handle)
         except self.exceptions.RayTaskError as error:
             raise error.cause from None
-        except self.exceptions.RayError as error:  # a process, a node or its memory is gone
+        except self.exceptions.RayError as error:  # the process or its node died, or ran out of memory
             raise LostWorker from error
 
     def stop(self, at_once: bool) -> None:
@@ -61,7 +61,7 @@ class OnRay:
 
 
 def do_remotely(job: Job, argv: list[str]) -> Any:
-    """One job, in a worker: one thread, no bars, and the command that was typed for what results say of it."""
+    """Run a job in a worker, with one thread and no progress bars; `argv` is the command that results record."""
     os.environ["TQDM_DISABLE"] = "1"
     sys.argv = argv
     import torch

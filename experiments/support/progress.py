@@ -1,4 +1,4 @@
-"""How far has a verb come? A bar on a terminal, a line now and then in a file, nothing in a worker."""
+"""Progress of a verb: a sentence with a bar on a terminal, a line per minute in a file, nothing in a worker."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-# A job that is over sooner says nothing in a file; one that takes hours says a line a minute.
-SECONDS_A_LINE = 60.0
+from experiments.support.console import visible
+
+# A shorter job prints nothing into a file; a job of hours prints a line per minute.
+SECONDS_PER_LINE = 60.0
 
 
 def progress_bar(
@@ -20,25 +22,46 @@ def progress_bar(
     unit: str = "",
     shown: bool = True,
 ) -> Any:
-    """Something like tqdm, on standard error: `tqdm` itself on a terminal, else `Lines`."""
+    """Return an object with tqdm's interface that reports on standard error: a bar on a terminal, else `Lines`.
+
+    A terminal reads for example "length 20: M5 history, 3 of 7 steps |######----| 00:10 elapsed, 00:14 left".
+    """
     from tqdm import tqdm
 
     if not shown or os.environ.get("TQDM_DISABLE"):
         return tqdm(items, disable=True)
-    if sys.stderr.isatty():
-        return tqdm(items, desc=desc or None, total=total, initial=initial, unit=unit or "it", file=sys.stderr)
-    return Lines(items, desc, total, initial, unit)
+    if not sys.stderr.isatty():
+        return Lines(items, desc, total, initial, unit)
+
+    class Sentence(tqdm):
+        def set_description(self, desc: str | None = None, refresh: bool = True) -> None:
+            self.set_description_str(f"{visible(desc)}, " if desc else "", refresh)
+
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)  # type: ignore[arg-type]
+    units = " {unit}s" if unit else ""
+    counted = "{n_fmt} of {total_fmt}" + units + " |{bar:20}| {elapsed} elapsed, {remaining} left"
+    uncounted = "{n_fmt}" + units + ", {elapsed} elapsed"
+    return Sentence(
+        items,
+        desc=f"{visible(desc)}, " if desc else None,
+        total=total,
+        initial=initial,
+        unit=unit,
+        bar_format="{desc}" + (uncounted if total is None else counted) + "{postfix}",
+        file=sys.stderr,
+    )
 
 
 class Lines:
-    """The part of tqdm that the verbs use, as whole lines: at an update, once a minute has passed since the last."""
+    """The part of tqdm's interface that the verbs use. An update prints a line when the last one is a minute old."""
 
     def __init__(self, items: Iterable | None, desc: str, total: int | None, initial: int, unit: str) -> None:
         self.items, self.desc, self.unit = items, desc, unit
         self.total = len(items) if total is None and hasattr(items, "__len__") else total  # type: ignore[arg-type]
         self.n = self.initial = initial
         self.postfix = ""
-        self.began = self.said = time.monotonic()
+        self.began = self.printed = time.monotonic()
 
     def __iter__(self) -> Iterator:
         for item in self.items or ():
@@ -52,25 +75,25 @@ class Lines:
         self.close()
 
     def update(self, n: int = 1) -> None:
-        """So many more are done."""
+        """Count `n` more as done."""
         self.n += n
         now = time.monotonic()
-        if now - self.said >= SECONDS_A_LINE:
-            self.said = now
-            print(self.line(now - self.began), file=sys.stderr, flush=True)
+        if now - self.printed >= SECONDS_PER_LINE:
+            self.printed = now
+            print(visible(self.line(now - self.began)), file=sys.stderr, flush=True)
 
     def line(self, seconds: float) -> str:
-        """What is said after so many seconds.
+        """Return the line that is printed after so many seconds.
 
         >>> bar = Lines(None, "sweep", total=8, initial=2, unit="stage"); bar.n = 4
         >>> bar.line(120)
-        'sweep: 4 of 8 stages, 02:00 gone, about 04:00 left'
+        'sweep: 4 of 8 stages, 02:00 elapsed, about 04:00 left'
         """
         from tqdm import tqdm
 
-        what = f"{self.n} of {self.total}" if self.total else f"{self.n}"
+        count = f"{self.n} of {self.total}" if self.total else f"{self.n}"
         units = f" {self.unit}s" if self.unit else ""
-        parts = [f"{what}{units}", f"{tqdm.format_interval(seconds)} gone"]
+        parts = [f"{count}{units}", f"{tqdm.format_interval(seconds)} elapsed"]
         if self.total and self.n > self.initial:
             left = seconds * (self.total - self.n) / (self.n - self.initial)
             parts.append(f"about {tqdm.format_interval(left)} left")
@@ -79,12 +102,12 @@ class Lines:
         return f"{self.desc}: {', '.join(parts)}" if self.desc else ", ".join(parts)
 
     def set_description(self, desc: str) -> None:
-        """What is being done, or was done last."""
+        """Set what is being done."""
         self.desc = desc
 
     def set_postfix(self, values: dict[str, str]) -> None:
-        """What else to say."""
+        """Set values to print after the count."""
         self.postfix = " ".join(f"{key} {value}" for key, value in values.items())
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Do nothing: there is no open line."""

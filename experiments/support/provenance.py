@@ -1,4 +1,4 @@
-"""Which code, libraries and machine made a result, and are they those of here?"""
+"""Record which code, libraries and device made a result, and warn where a file was made by other versions."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from experiments.support.console import warn
+
 LIBRARIES = ("torch", "transformers", "numpy", "accelerate", "transformer-lens")
-# Files of other versions that a line names; of more of them it has the number.
-NAMED = 3
+# Most files of other versions that one line names; it counts the rest.
+MOST_NAMED = 3
 
 
 class OtherVersions(UserWarning):
-    """A file was made by other versions than those that read it: its numbers may not be found again."""
+    """A file was made by other versions than those that read it: its numbers may not be reproducible."""
 
 
-# What has been read in the block of `saying_versions`, by the words that say how versions differ.
+# Files read in the block of `reporting_versions`, by the text that says how their versions differ.
 _read: ContextVar[dict[str, list[str]] | None] = ContextVar("files of other versions", default=None)
 
 
 def provenance_record(**more: object) -> dict:
-    """Versions, date, commit and command; `more` is added as it is. Never a path or a host's name."""
+    """Return versions, date, commit and command, and `more` unchanged. It holds no path and no host name."""
     return {
         "command": " ".join(["mnemoscope", *(Path(a).name if a.startswith("/") else a for a in sys.argv[1:])]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -39,46 +41,48 @@ def provenance_record(**more: object) -> dict:
 
 
 def versions_here() -> dict[str, str | None]:
-    """The versions of Python, of this package and of the libraries whose numbers these are."""
-    versions = {"python": platform.python_version(), "mnemoscope": _version("mnemoscope")}
-    return versions | {name: _version(name) for name in LIBRARIES}
+    """Return the versions of Python, this package and the libraries that compute the numbers."""
+    versions = {"python": platform.pythonversion_of(), "mnemoscope": version_of("mnemoscope")}
+    return versions | {name: version_of(name) for name in LIBRARIES}
 
 
 def other_versions(made: object) -> str:
-    """How the versions of a provenance record differ from those of here; "" where they do not.
+    """Return how the versions of a provenance record differ from the installed ones; "" where they do not.
 
-    Builds of one release (2.13.0+cpu, 2.13.0+cu130) count as one version, and Python's is not compared.
+    Builds of one release (2.13.0+cpu, 2.13.0+cu130) count as one version. Python's version is not compared.
 
     >>> other_versions({"versions": {"torch": "1.0", ...}})
     'torch 1.0 (here 2.13.0)'
     """
-    from interp.tasks.limits import shown  # which imports torch, and the command line's help needs none
+    from interp.tasks.limits import shown  # imports torch, which --help does not need
 
     versions = made.get("versions") if isinstance(made, dict) else None
     if not isinstance(versions, dict):
-        return "versions that it does not name"
+        return "unknown versions"
     differ = []
     for name in ("mnemoscope", *LIBRARIES):
-        there, here = versions.get(name), _version(name)
-        if _release(there) != _release(here):
-            differ.append(f"{name} {there if isinstance(there, str) else shown(there)} (here {here})")
+        theirs, ours = versions.get(name), version_of(name)
+        if _release(theirs) != _release(ours):
+            differ.append(f"{name} {theirs if isinstance(theirs, str) else shown(theirs)} (here {ours})")
     return ", ".join(differ)
 
 
-def say_versions(where: str, made: object) -> None:
-    """Says so where a file was made by other versions: in one line with others inside `saying_versions`, else as a
-    warning, `OtherVersions`."""
-    if not (words := other_versions(made)):
+def warn_versions(file: str, made: object) -> None:
+    """Report a file that was made by other versions.
+
+    Inside `reporting_versions` all such files share one line; elsewhere each is a warning, `OtherVersions`.
+    """
+    if not (difference := other_versions(made)):
         return
     if (read := _read.get()) is None:
-        warnings.warn(f"{where} was made with {words}", OtherVersions, stacklevel=3)
-    elif where not in read.setdefault(words, []):
-        read[words].append(where)
+        warnings.warn(f"{file} was made with {difference}", OtherVersions, stacklevel=3)
+    elif file not in read.setdefault(difference, []):
+        read[difference].append(file)
 
 
 @contextmanager
-def saying_versions() -> Iterator[None]:
-    """When the block ends, one line on standard error says which files that it read were made by other versions."""
+def reporting_versions() -> Iterator[None]:
+    """When the block ends, print one line on standard error that names the files made by other versions."""
     read: dict[str, list[str]] = {}
     token = _read.set(read)
     try:
@@ -86,32 +90,33 @@ def saying_versions() -> Iterator[None]:
     finally:
         _read.reset(token)
         parts = []
-        for words, files in read.items():
-            more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
-            parts.append(f"{', '.join(files[:NAMED])}{more} with {words}")
+        for difference, files in read.items():
+            more = f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
+            parts.append(f"{', '.join(files[:MOST_NAMED])}{more} with {difference}")
         if parts:
-            print(f"made by other versions: {'; '.join(parts)}", file=sys.stderr)
+            warn(f"made by other versions: {'; '.join(parts)}")
 
 
-def _release(found: object) -> object:
-    """A version without its build."""
-    return found.partition("+")[0] if isinstance(found, str) else found
+def _release(version: object) -> object:
+    """Return a version without its build."""
+    return version.partition("+")[0] if isinstance(version, str) else version
 
 
 @cache
 def code_digest() -> str:
-    """A name for the source of the packages as it is on disk, the same for the same code; with or without git."""
+    """Return a digest of the source of all packages on disk; git is not needed."""
     import hashlib
 
-    root, found = Path(__file__).parent.parent.parent, hashlib.sha256()
+    root, digest = Path(__file__).parent.parent.parent, hashlib.sha256()
     for package in ("interp", "probes", "experiments"):
         for path in sorted((root / package).rglob("*.py")):
-            found.update(str(path.relative_to(root)).encode() + path.read_bytes())
-    return found.hexdigest()[:16]
+            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @cache
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """Return the version of an installed distribution; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -119,13 +124,15 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of this source tree, marked when it has uncommitted changes; None outside one."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    """Return the commit of this source tree, with "+" where tracked files are changed; None outside a checkout."""
+    # Without this option `git status` writes .git/index.lock, which can make a user's own git command fail.
+    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent)]
+    status = ["status", "--porcelain", "--untracked-files=no"]
     try:
-        found = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
+        head, changes = (
+            subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout.strip()
+            for command in (["rev-parse", "--short", "HEAD"], status)
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip() + ("+" if changed.stdout.strip() else "")
+    return head + ("+" if changes else "")

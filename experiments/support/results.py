@@ -1,4 +1,4 @@
-"""Where do results go, and how are they shown?"""
+"""Folders of results, resumable work, and the files that hold results."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.console import Console
-from rich.table import Table
-
-from experiments.support.names import OUT
+from interp.models.names import OUT
 from experiments.support.provenance import code_digest, provenance_record, versions_here
 from interp.models import Run
-from interp.support.writing import LOCK, alone_in, is_full, write_together, write_whole
+from interp.support.writing import LOCK, AtWork, alone_in, is_full, write_together, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,21 +28,35 @@ T = TypeVar("T")
 
 RESULT_VERSION = 1
 MOST_WORKERS = 1024
+# Seeds are multiplied by 1000 and added to; this many fit into 32 bits.
+MOST_SEEDS = 4_000_000
 
 
-def result_folder(run: Run, out: Path | None) -> Path:
-    """The folder for a run's results: `out`, or `mnemoscope-out/<run>`."""
-    return writable_folder(out or OUT / run.name)
+def result_folder(run: Run, out: Path | None, files: Sequence[str] = ()) -> Path:
+    """Return the folder for a run's results, `out` or `mnemoscope-out/<run>`, made and writable.
+
+    `files` are the names that will be written. Raises `ValueError` where one of them is a folder.
+    """
+    folder = writable_folder(out or OUT / run.name)
+    check_files([folder / name for name in files])
+    return folder
+
+
+def check_files(paths: Sequence[Path]) -> None:
+    """Raise `ValueError` before any work where a folder has the name of a result file."""
+    for path in paths:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder, and a result file of that name is to be written; move it")
 
 
 def writable_folder(folder: Path) -> Path:
-    """Makes a folder and proves that it can be written, so that a bad path is an error before any work.
+    """Make a folder and check that it can be written to, so that a bad path is an error before any work.
 
-    Raises `ValueError` when it cannot.
+    Raises `ValueError` when it cannot, and `OSError` where the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # without a name: nothing is left of it, and none is in another's way
+        with tempfile.TemporaryFile(dir=folder):  # has no name: it leaves nothing behind and cannot clash
             pass
     except OSError as error:
         if is_full(error):
@@ -55,66 +66,92 @@ def writable_folder(folder: Path) -> Path:
 
 
 def check_seed(seed: int) -> None:
-    """Raises `ValueError` unless a seed leaves room for those that are derived from it (1000 a seed)."""
-    if not 0 <= seed < 4_000_000:
-        raise ValueError(f"seed must be an integer from 0 to 3999999; got {seed}")
+    """Raise `ValueError` unless a seed leaves room for the seeds that are derived from it."""
+    if not 0 <= seed < MOST_SEEDS:
+        raise ValueError(f"seed must be an integer from 0 to {MOST_SEEDS - 1}; got {seed}")
 
 
 def check_workers(name: str, count: int) -> None:
-    """Raises `ValueError` for a number of threads or processes that no machine has; all would be started at once."""
+    """Raise `ValueError` for a number of threads or processes that no machine has; all start at once."""
     if not 1 <= count <= MOST_WORKERS:
         raise ValueError(f"--{name} must be at least 1 and at most {MOST_WORKERS}; got {count}")
 
 
+def check_positive(command: object, *names: str) -> None:
+    """Raise `ValueError` unless the named options of a verb are at least 1."""
+    for name in names:
+        if (value := getattr(command, name)) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1; got {value}")
+
+
 def weights_of(run: Run) -> str:
-    """A name for the weights of a run, the same for the same numbers: a result with it is known to be theirs."""
-    found = hashlib.sha256()
+    """Return a digest of a run's weights; results hold it, so that they can be matched to the weights."""
+    digest = hashlib.sha256()
     for name, values in sorted(run.raw.named_parameters()):
-        found.update(name.encode() + values.detach().float().cpu().numpy().tobytes())
-    return found.hexdigest()[:16]
+        digest.update(name.encode() + values.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def device_and_dtype(run: Run) -> dict[str, str]:
+    """Return the device and the precision that a run's model has, as results record them."""
+    return {"device": str(run.raw.device), "dtype": str(run.raw.dtype).removeprefix("torch.")}
 
 
 @contextmanager
-def work_folder(folder: Path, run: Run, what: str, options: object) -> Iterator[Path]:
-    """Where unfinished work on a run is kept, in its folder of results: another one for other options, weights, labels,
-    code or versions of the libraries.
+def work_folder(folder: Path, run: Run, verb: str, options: object) -> Iterator[Path]:
+    """Yield the hidden folder in `folder` that keeps unfinished work of a verb on a run.
 
-    It is removed when the block ends well: only then is nothing lost with it. Raises `ValueError` where another
-    process does the same work.
+    Other options, weights, labels, devices, code or library versions have a folder of their own. It is removed when
+    the block ends without an error, or when it is empty. Folders of other code or versions, which cannot be resumed,
+    are removed at the start. Raises `AtWork`, a `ValueError`, where another process does the same work.
     """
-    about = [options, weights_of(run), run.source, run.vocabulary.to_json(), versions_here(), code_digest()]
-    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
-    with alone_in(folder / f".{what}-{key}") as work:
+    vocabulary = None if run.vocabulary is None else run.vocabulary.to_json()
+    about = [options, weights_of(run), run.source, vocabulary, device_and_dtype(run)]
+    code = _digest([versions_here(), code_digest()])[:8]
+    for other in folder.glob(f".{verb}-*"):
+        if not other.name.endswith(code):
+            with suppress(AtWork, OSError), alone_in(other, patience=0):
+                _empty(other)
+    with alone_in(folder / f".{verb}-{_digest(about)[:12]}-{code}") as work:
         yield work
-        for path in work.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != LOCK:  # which goes last, with the folder
-                path.unlink()
+        _empty(work)
 
 
-def kept(path: Path, make: Callable[[], T], to_json: Callable[[T], object], from_json: Callable[[Any], T]) -> T:
-    """What an earlier process left at a path of unfinished work; or what `make` gives now, written there whole.
+def _empty(work: Path) -> None:
+    """Remove everything in a work folder but its lock, which goes last, with the folder."""
+    for path in work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
-    A file that was damaged since, or that `from_json` does not know, is made anew.
+
+def _digest(data: object) -> str:
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
+
+
+def load_or_make(path: Path, make: Callable[[], T], to_json: Callable[[T], object], from_json: Callable[[Any], T]) -> T:
+    """Return a piece of unfinished work from its file, or make it and write the file.
+
+    A file that is damaged, or that `from_json` does not accept, is made again.
     """
     from interp.models import read_json
 
     if path.is_file():
         with suppress(ValueError, TypeError, LookupError, AttributeError):
             return from_json(read_json(path))
-    found = make()
-    write_whole(path, json.dumps(to_json(found)))
-    return found
+    made = make()
+    write_whole(path, json.dumps(to_json(made)))
+    return made
 
 
-def recalling(work: Path) -> Recall:
-    """Keeps each arm of a battery in a folder of unfinished work, and takes from there what an earlier process did."""
+def resume_arms(work: Path) -> Recall:
+    """Return the `recall` of a battery that keeps the evidence of each arm in a work folder."""
     from probes.serialization import evidence_from_json, evidence_to_json
 
     def recall(name: str, measure: Callable[[], Sequence[Evidence]]) -> Sequence[Evidence]:
         path = work / f"{re.sub('[^0-9A-Za-z]+', '-', name)}.json"
-        return kept(path, measure, evidence_to_json, evidence_from_json)
+        return load_or_make(path, measure, evidence_to_json, evidence_from_json)
 
     return recall
 
@@ -122,23 +159,26 @@ def recalling(work: Path) -> Recall:
 def write_result(
     path: Path, run: Run, seed: int, data: dict, indent: int | None = 1, others: Sequence[tuple[Path, str | bytes]] = ()
 ) -> dict:
-    """Writes a result with the run, its weights, seed, versions and command that made it; returns what was written.
+    """Write a result with the run, weights, seed, versions, device and command that made it; return what was written.
 
-    `others` are files that say the same in other ways, a table or a figure; the result is never beside older ones.
+    `others` are files with the same numbers in other forms, a table or a figure. They are written together: the result
+    is never beside older ones. Raises `ValueError` where a folder has the name of one of the files.
     """
-    whole = {"version": RESULT_VERSION, "run": run.name, "format": str(run.format), "seed": seed}
-    whole |= {"weights": weights_of(run), "provenance": provenance_record(), **data}
-    write_together([*others, (path, json.dumps(whole, indent=indent) + "\n")])
-    return whole
+    check_files([path, *(other for other, _ in others)])
+    posed = None if run.format is None else str(run.format)
+    result = {"version": RESULT_VERSION, "run": run.name, "format": posed, "seed": seed}
+    result |= {"weights": weights_of(run), "provenance": provenance_record(**device_and_dtype(run)), **data}
+    write_together([*others, (path, json.dumps(result, indent=indent) + "\n")])
+    return result
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes an SVG figure, whole or not at all."""
+    """Write an SVG figure, atomically."""
     write_whole(path, as_svg(figure))
 
 
 def as_svg(figure: Figure) -> str:
-    """A figure as the text of its file, the same for the same numbers."""
+    """Return a figure as SVG text; the same numbers give the same text."""
     import io
 
     import matplotlib
@@ -150,23 +190,9 @@ def as_svg(figure: Figure) -> str:
 
 
 def as_parquet(table: DataFrame, index: bool | None = None) -> bytes:
-    """A table as the bytes of its file."""
+    """Return a table as the bytes of a parquet file."""
     import io
 
     data = io.BytesIO()
     table.to_parquet(data, index=index)
     return data.getvalue()
-
-
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on standard output; plain text of any width when that is not a terminal."""
-    table = Table()
-    for k, column in enumerate(columns):
-        table.add_column(column, justify="left" if k == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(title, highlight=False)
-    console.print(table)

@@ -1,9 +1,9 @@
 """Writes every table into its place: README.md, RECIPES.md, and those of the benchmarks and the figures."""
 
-from experiments.support.provenance import saying_versions
+from experiments.support.provenance import reporting_versions
 from experiments.tables.places import PLACES, with_tables
 from interp.support.writing import write_whole
 
-with saying_versions():
+with reporting_versions():
     for readme, tables in PLACES.items():
         write_whole(readme, with_tables(readme.read_text(encoding="utf-8"), tables))

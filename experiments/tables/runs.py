@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.support.names import SHIPPED, shipped_runs
+from interp.models.names import SHIPPED, shipped_runs
 from experiments.support.reading import read_calibration, read_result
 from experiments.tables.cells import interval, markdown, yes
 

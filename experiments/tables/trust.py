@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.support.provenance import say_versions
+from experiments.support.provenance import warn_versions
 from experiments.tables.cells import markdown
 from interp.models import read_json
 
@@ -33,5 +33,5 @@ def inputs_table() -> str:
 
 def _read(path: Path, what: str) -> dict:
     found = read_json(path)
-    say_versions(path.name, found.get("provenance"))
+    warn_versions(path.name, found.get("provenance"))
     return found[what]

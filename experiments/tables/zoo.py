@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.support.names import ZOO
+from interp.models.names import ZOO
 from experiments.support.reading import read_result
 from experiments.tables.cells import interval, markdown
 from interp.models.folder import read_record

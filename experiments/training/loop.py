@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from experiments.support.progress import progress_bar
-from experiments.support.provenance import provenance_record, say_versions
+from experiments.support.provenance import provenance_record, warn_versions
 from experiments.training.checkpoint import load_checkpoint, save_checkpoint
 from experiments.training.gradients import optimizer_of, take_step
 from experiments.training.recipe import Recipe, parts
@@ -137,7 +137,7 @@ def _train(
 def _finished(final: Path, work: Path, recipe: Recipe, precision: str) -> Trained:
     """What an earlier call has trained; it may have been killed before it had cleared up."""
     record = read_record(final) or {}
-    say_versions(f"{final.name}/run.json", record.get("provenance"))
+    warn_versions(f"{final.name}/run.json", record.get("provenance"))
     there = {**record.get("recipe", {}), "precision": record.get("precision")}
     if there != {**json.loads(json.dumps(recipe.to_json())), "precision": precision}:
         raise ValueError(f"{final} is there already, of another recipe; remove it, or choose another --out")
@@ -165,7 +165,7 @@ def _claim(work: Path, recipe: Recipe, precision: str, processes: int = 1) -> No
         names = [k for k in {**there, **ours} if there.get(k) != ours.get(k)]
         differ = [f"{k} {there.get(k)} there, {ours.get(k)} now" for k in names]
         raise ValueError(f"{work} is of another recipe ({'; '.join(differ)}); remove it or choose another --out")
-    say_versions(f"{work.name}, gone on with,", begun)
+    warn_versions(f"{work.name}, gone on with,", begun)
     for stale in work.glob(".step-*"):  # written by a process that was killed
         shutil.rmtree(stale)
 

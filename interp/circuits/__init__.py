@@ -1,26 +1,25 @@
-"""Which parts of a model do the work, how much of it, and what is each part's job?"""
+"""Circuit analysis: edge and node attribution, circuit search, faithfulness, and descriptions of heads."""
 
 from interp.circuits.ablation import Ablation
+from interp.circuits.baselines import Curve, RandomCircuits, against_random, curve
 from interp.circuits.circuit import Circuit
 from interp.circuits.evaluation import (
     Completeness,
-    Curve,
     Faithfulness,
-    RandomCircuits,
-    against_random,
     completeness,
-    curve,
     faithfulness,
     minimality,
     overlap,
 )
 from interp.circuits.exact import exact_edge_scores
-from interp.circuits.graph import Edge, Graph, Places, named_places, places_around
+from interp.circuits.graph import Edge, Graph
 from interp.circuits.head_descriptions import HeadDescriptions
 from interp.circuits.heads import describe_heads
 from interp.circuits.logit_attribution import LayerReadouts, MarginParts, attribute_margin, read_layers
 from interp.circuits.nodes import Node, NodeScores, node_scores
-from interp.circuits.scoring import METHODS, EdgeScores, edge_scores
+from interp.circuits.places import Places, named_places, places_around
+from interp.circuits.scores import EdgeScores
+from interp.circuits.scoring import METHODS, edge_scores
 from interp.circuits.selecting import acdc, greedy, random_circuit, top_n
 from interp.circuits.serialization import circuit_from_json
 

@@ -1,4 +1,4 @@
-"""What does an edge carry that is not in the circuit?"""
+"""What the edges outside a circuit carry: another prompt's activations, a mean, or zero."""
 
 from __future__ import annotations
 
@@ -9,35 +9,47 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.circuits.edge_forward import Passing
-from interp.circuits.graph import Prompts, tokens_of
+from interp.circuits.edge_forward import EdgeModel
+from interp.circuits.places import AnyPrompts, tokens_of
 from interp.support.finite import require_finite
 
-Kind = Literal["corrupted", "resample", "mean"]
+Kind = Literal["corrupted", "resample", "mean", "zero"]
 
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """What writers give along edges that are cut.
+    """What each writer is replaced by along edges that are cut.
 
-    - "corrupted": what they give in the prompt of the same number in `prompts`: pairs (Conmy et al. 2304.14997).
-    - "resample": what they give in another one of `prompts`, drawn for each prompt with `seed` (Chan et al. 2022).
-    - "mean": their mean over `prompts`, position by position (Wang et al. 2211.00593).
+    - "corrupted": its output on the prompt with the same index in `prompts`: pairs (Conmy et al. 2304.14997).
+    - "resample": its output on another one of `prompts`, drawn for each prompt with `seed` (Chan et al. 2022).
+    - "mean": its mean output over `prompts`, position by position (Wang et al. 2211.00593).
+    - "zero": zero; no prompts. The embedding is zeroed too, so residuals may be far from any that the model has seen.
     """
 
     kind: Kind
-    prompts: Prompts
+    prompts: AnyPrompts | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"an ablation is one of {', '.join(get_args(Kind))}; got {self.kind!r}")
-        if self.kind != "corrupted" and len(tokens_of(self.prompts)) < 2:
+        if (self.prompts is None) != (self.kind == "zero"):
+            raise ValueError(f"the ablation {self.kind!r} {'takes no' if self.kind == 'zero' else 'needs'} prompts")
+        if self.kind in ("resample", "mean") and len(tokens_of(self._prompts)) < 2:
             raise ValueError(f"{self.kind} needs two or more prompts to draw from")
 
-    def prepared(self, passing: Passing, tokens: Int[Tensor, "batch pos"]) -> Instead:
-        """Ready for the prompts `tokens`. Raises `ValueError` where the prompts do not fit them."""
-        others = tokens_of(self.prompts)
+    @property
+    def _prompts(self) -> AnyPrompts:
+        assert self.prompts is not None
+        return self.prompts
+
+    def replacement(self, edge_model: EdgeModel, tokens: Int[Tensor, "batch pos"]) -> Replacement:
+        """Return the replacements for the prompts `tokens`. Raises `ValueError` where `prompts` do not fit them."""
+        if self.kind == "zero":
+            a = edge_model.anatomy
+            shape = (len(edge_model.graph.writers), 1, tokens.shape[1], a.d_model)
+            return Replacement(edge_model, tokens, torch.zeros(shape, dtype=a.dtype, device=a.device))
+        others = tokens_of(self._prompts)
         if others.shape[1] != tokens.shape[1] or (self.kind == "corrupted" and len(others) != len(tokens)):
             raise ValueError(
                 f"prompts are {list(tokens.shape)} and those of the ablation {list(others.shape)}: lengths must be "
@@ -45,46 +57,52 @@ class Ablation:
             )
         match self.kind:
             case "corrupted":
-                return Instead(passing, others, None)
+                return Replacement(edge_model, others, None)
             case "resample":
-                return Instead(passing, others[self._partners(tokens, others)], None)
+                return Replacement(edge_model, others[self._partners(tokens, others)], None)
             case "mean":
-                return Instead(passing, others, _mean(passing, others))
+                return Replacement(edge_model, others, _mean(edge_model, others))
 
     def _partners(self, tokens: Tensor, others: Tensor) -> Int[Tensor, " batch"]:
-        """For each prompt the number of another one: never the prompt itself, where it is among them."""
+        """Draw for each prompt the index of another one, never of the prompt itself."""
         gen = torch.Generator().manual_seed(self.seed)
-        found = torch.randint(len(others), (len(tokens),), generator=gen)
+        partners = torch.randint(len(others), (len(tokens),), generator=gen)
         for _ in range(len(others)):
-            same = (others[found] == tokens).all(dim=1)
+            same = (others[partners] == tokens).all(dim=1)
             if not same.any():
-                return found
-            found = torch.where(same, (found + 1) % len(others), found)
+                return partners
+            partners = torch.where(same, (partners + 1) % len(others), partners)
         raise ValueError("every prompt to resample from is the prompt itself")
 
 
 @dataclass(frozen=True, eq=False)
-class Instead:
-    """What writers give instead, for prompts by number."""
+class Replacement:
+    """The replaced outputs of writers, indexed by prompt.
 
-    passing: Passing
+    Shapes:
+        tokens:   `[batch pos]`, for each prompt the prompt whose activations replace its own.
+        constant: `[writer 1 pos d_model]`, the same replacement for every prompt (mean, zero); else None.
+    """
+
+    edge_model: EdgeModel
     tokens: Int[Tensor, "batch pos"]
-    mean: Float[Tensor, "writer 1 pos d_model"] | None
+    constant: Float[Tensor, "writer 1 pos d_model"] | None
 
     def __getitem__(self, rows: Int[Tensor, " row"]) -> Float[Tensor, "writer #row pos d_model"]:
-        return self.passing.written(self.tokens[rows]) if self.mean is None else self.mean
+        return self.edge_model.writer_outputs(self.tokens[rows]) if self.constant is None else self.constant
 
 
-def ablation_of(given: Ablation | Prompts) -> Ablation:
-    """An ablation; prompts alone are the corrupted twins."""
+def ablation_of(given: Ablation | AnyPrompts) -> Ablation:
+    """Return an ablation; prompts alone are the corrupted prompts, row by row."""
     return given if isinstance(given, Ablation) else Ablation("corrupted", given)
 
 
-def _mean(passing: Passing, tokens: Tensor) -> Float[Tensor, "writer 1 pos d_model"]:
+def _mean(edge_model: EdgeModel, tokens: Tensor) -> Float[Tensor, "writer 1 pos d_model"]:
     total = None
-    for rows in passing.rows(len(tokens)):
-        written = require_finite(passing.written(tokens[rows]), "what a part gives, for the mean,", rows, axis=1)
-        summed = written.double().sum(dim=1, keepdim=True)
+    for rows in edge_model.chunks(len(tokens)):
+        outputs = edge_model.writer_outputs(tokens[rows])
+        outputs = require_finite(outputs, "a writer's output, for the mean,", rows, axis=1)
+        summed = outputs.double().sum(dim=1, keepdim=True)
         total = summed if total is None else total + summed
     assert total is not None
-    return (total / len(tokens)).to(passing.anatomy.dtype)
+    return (total / len(tokens)).to(edge_model.anatomy.dtype)

@@ -1,8 +1,9 @@
-"""A part of a model that is thought to do the work: some edges, which can be run as a model."""
+"""A circuit: a set of edges that can be run in place of the whole model."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -12,28 +13,30 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.circuits.ablation import Ablation, ablation_of
-from interp.circuits.graph import ANYWHERE, Edge, Graph, Places, Prompts, places_of
-from interp.circuits.installing import install
-from interp.models.bridge import raw_of
+from interp.circuits.edge_forward import EdgeModel
+from interp.circuits.graph import Edge, Graph, graph_of
+from interp.circuits.installing import installed_forward, require_no_circuit
+from interp.circuits.places import ANYWHERE, AnyPrompts, Places, places_of, roles_of, spans_of, tokens_of
+from interp.models.anatomy import anatomy_of
+from interp.models.resolve import AnyModel, raw_of
 from interp.patching.nodes import Receiver, Sender
-from interp.tasks import Batch, Role
+from interp.tasks import Role
 
 if TYPE_CHECKING:
     import networkx
-    from transformer_lens.model_bridge import TransformerBridge
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
-    """Edges of a graph.
+    """Some edges of a graph.
 
     Shapes:
-        kept:   `[place reader writer]`, the edges of the circuit, all of them possible.
-        scores: `[place reader writer]`, what each edge was found to be worth, in units of the metric.
+        kept:   `[place reader writer]`, the edges of the circuit; each must be possible in the graph.
+        scores: `[place reader writer]`, the score of each edge, in units of the metric; None without scores.
 
-    `details` says how it was found.
+    `details` records how the circuit was found.
     """
 
     graph: Graph
@@ -46,112 +49,129 @@ class Circuit:
             raise ValueError(f"kept must be true or false {list(self.graph.possible.shape)}")
         wrong = self.kept & ~self.graph.possible
         if wrong.any():
-            edge = self.graph.edge(*wrong.nonzero()[0].tolist())
-            raise ValueError(f"nothing can pass along {edge}, so it is not part of a circuit")
+            raise ValueError(f"{self.graph.edge(*wrong.nonzero()[0].tolist())} is not possible in this graph")
+
+    def __repr__(self) -> str:
+        return f"Circuit({len(self)} of {len(self.graph)} edges, places: {', '.join(self.graph.places)})"
 
     def __len__(self) -> int:
-        """The number of its edges."""
+        """Return the number of edges."""
         return int(self.kept.sum())
 
     @property
     def share(self) -> float:
-        """Its edges as a share of those that are possible."""
+        """Number of edges as a share of the possible edges."""
         return len(self) / len(self.graph)
 
     def edges(self) -> list[tuple[Edge, float | None]]:
-        """Edges and their scores, the largest absolute score first; in the model's order without scores."""
-        found = [
+        """Return edges with scores, largest absolute score first; in the model's order where there are no scores."""
+        scored = [
             (e, None if self.scores is None else float(self.scores[self.graph.index(e)]))
             for e in self.graph.edges(self.kept)
         ]
-        return sorted(found, key=lambda pair: -abs(pair[1] or 0.0))
+        return sorted(scored, key=lambda pair: -abs(pair[1] or 0.0))
 
     def heads(self) -> list[tuple[int, int]]:
-        """(layer, head) of the heads that something is read from, in order."""
+        """Return (layer, head) of the heads that write along some edge, in order."""
         used = self.kept.any(dim=0).any(dim=0).tolist()
         return [(w.layer, w.head) for w, u in zip(self.graph.writers, used, strict=True) if u and w.kind == "head"]  # pyright: ignore[reportReturnType]
 
     def without(self, *edges: Edge) -> Circuit:
-        """The circuit less some of its edges. Raises `ValueError` for one that it does not have."""
-        gone = self.graph.mask(edges)
-        if (gone & ~self.kept).any():
-            edge = self.graph.edge(*(gone & ~self.kept).nonzero()[0].tolist())
+        """Return the circuit less some edges. Raises `ValueError` for an edge that it does not have."""
+        removed = self.graph.mask(edges)
+        if (removed & ~self.kept).any():
+            edge = self.graph.edge(*(removed & ~self.kept).nonzero()[0].tolist())
             raise ValueError(f"{edge} is not in the circuit")
-        return replace(self, kept=self.kept & ~gone)
+        return replace(self, kept=self.kept & ~removed)
 
     def connected(self) -> Circuit:
-        """Without the edges that are on no way from the embedding to the logits.
+        """Return the circuit without the edges that lie on no path from the embedding to the logits.
 
-        With a corrupted or resampled run instead, such edges change nothing: what a head gives whose inputs are all
-        cut is what it gives anyway.
+        Under a "corrupted" or "resample" ablation such edges have no effect: a head whose inputs are all replaced
+        outputs its replacement anyway. Under "mean" and "zero" this does not hold exactly.
         """
         kept = self.kept.clone()
-        feeds = [list(self.graph.readers_of(writer)) for writer in self.graph.writers]
+        readers_of = [list(self.graph.readers_of(writer)) for writer in self.graph.writers]
         while True:
-            fed = kept.any(dim=0).any(dim=1)  # [reader]
-            alive = torch.tensor([not f or bool(fed[f].any()) for f in feeds])  # only the embedding needs no input
-            heard = kept.any(dim=0).any(dim=0)  # [writer]
-            wanted = torch.tensor([r.kind == "logits" for r in self.graph.readers])
-            for writer, feed in enumerate(feeds):
-                wanted[feed] |= heard[writer]
-            fewer = kept & alive & wanted.unsqueeze(-1)
+            has_input = kept.any(dim=0).any(dim=1)  # [reader]
+            # Only the embedding needs no input.
+            active = torch.tensor([not readers or bool(has_input[readers].any()) for readers in readers_of])
+            is_read = kept.any(dim=0).any(dim=0)  # [writer]
+            needed = torch.tensor([r.kind == "logits" for r in self.graph.readers])
+            for writer, readers in enumerate(readers_of):
+                needed[readers] |= is_read[writer]
+            fewer = kept & active & needed.unsqueeze(-1)
             if torch.equal(fewer, kept):
                 return replace(self, kept=kept)
             kept = fewer
 
     def on(self, places: Places) -> Bool[Tensor, "place reader writer"]:
-        """`kept` for prompts with these places, which are matched by name, so that it holds at other lengths.
+        """Return `kept` for prompts with other places, matched by name, such as prompts of another length.
 
-        Raises `ValueError` for a place that the circuit does not know.
+        Raises `ValueError` for a place that the circuit does not have.
         """
         if missing := [name for name in places.names if name not in self.graph.places]:
-            raise ValueError(f"the circuit knows the places {', '.join(self.graph.places)}; not {', '.join(missing)}")
+            raise ValueError(f"the circuit has the places {', '.join(self.graph.places)}; not {', '.join(missing)}")
         return self.kept[[self.graph.places.index(name) for name in places.names]]
 
     def require_of(self, graph: Graph) -> None:
-        """Raises `ValueError` unless the graph is of a model with the same layers and heads."""
+        """Raise `ValueError` unless the graph is of a model with the same layers and heads."""
         if (graph.writers, graph.readers) != (self.graph.writers, self.graph.readers):
             raise ValueError("the circuit is of a model with other layers or heads")
 
-    def places(self, prompts: Prompts) -> Places:
-        """The places of other prompts that the circuit's are: roles, or anywhere.
+    def places(self, prompts: AnyPrompts) -> Places:
+        """Return the places of other prompts that match the circuit's: anywhere, roles, spans, or single positions.
 
-        Raises `ValueError` where they are neither: those must be given.
+        Raises `ValueError` where none of these match; then `Places` must be given.
         """
         names = set(self.graph.places)
         if names == {ANYWHERE}:
             return places_of(prompts, "anywhere")
-        if isinstance(prompts, Batch) and names <= {role.words for role in Role}:
+        if roles_of(prompts) is not None and names <= {role.words for role in Role}:
             return places_of(prompts, "role")
+        if spans_of(prompts) and set((by_span := places_of(prompts, "span")).names) <= names:
+            return by_span
+        if set((by_position := places_of(prompts, "position")).names) <= names:
+            return by_position
         raise ValueError(f"the circuit's places are {', '.join(self.graph.places)}; give Places for these prompts")
 
+    @contextmanager
     def installed(
         self,
-        raw_model: PreTrainedModel | TransformerBridge,
-        prompts: Prompts,
-        ablation: Ablation | Prompts,
+        model: AnyModel,
+        prompts: AnyPrompts,
+        ablation: Ablation | AnyPrompts,
         places: Places | None = None,
-    ) -> AbstractContextManager[PreTrainedModel]:
-        """Inside the `with` block the raw model *is* the circuit; everything that runs it measures the circuit.
+    ) -> Iterator[PreTrainedModel]:
+        """Run the raw model as the circuit inside a `with` block, so that any code that runs it measures the circuit.
 
-        Edges outside of it carry what `ablation` says (prompts alone are the corrupted twins, row by row). The model
-        may then be run on any of `prompts`, in any order, and with `Ablation("mean", ...)` on any prompts of their
-        layout. There is no cache, so it cannot generate. A bridge's own forward is not touched, only its raw model,
-        which may be another object than the run's `raw`: measure with the model that the block gives.
-        Raises `ValueError` for a circuit of another model or other places, a second install, and equal prompts with
-        different twins.
+        Edges outside the circuit carry what `ablation` says; prompts alone are the corrupted prompts, row by row. The
+        model may be run on any rows of `prompts`, and with a "mean" or "zero" ablation on any prompts of that layout.
+        There is no cache, so the model cannot generate. The forward pass of a bridge is not replaced, only that of its
+        raw model, which may not be the run's `raw`: measure with the model that the block yields. Forward passes of
+        the same model in other threads are replaced too.
 
-        >>> with circuit.installed(run.raw, clean, corrupted) as model:
-        ...     right = correct(model, clean, clean.predicted())
+        Raises `ValueError` for a circuit of another model or other places, for a second circuit in one model, and for
+        equal prompts with different corrupted prompts.
+
+        >>> with circuit.installed(run, clean, corrupted) as raw:
+        ...     right = correct(raw, clean, clean.predicted())
         """
+        raw, tokens = raw_of(model), tokens_of(prompts)
+        require_no_circuit(raw)
         where = self.places(prompts) if places is None else places_of(prompts, places)
-        return install(self, raw_of(raw_model), prompts, ablation_of(ablation), where)
+        anatomy = anatomy_of(raw)
+        graph = graph_of(anatomy, where, torch.arange(tokens.shape[1]))
+        self.require_of(graph)
+        edge_model = EdgeModel(anatomy, graph, where)
+        with installed_forward(edge_model, self.on(where), tokens, ablation_of(ablation)) as circuit_model:
+            yield circuit_model
 
     def to_networkx(self) -> networkx.MultiDiGraph:
-        """Nodes are writers and the logits, by name; an edge says what it is read as, where, and its score.
+        """Return a graph whose nodes are writers and the logits, by name.
 
-        Node attributes: kind, and layer and head where there are any. Edge attributes: reads, place, score. The key
-        and value of a shared key-value head go to every query head that shares it.
+        Node attributes: kind, and layer and head where they exist. Edge attributes: reads (q, k, v, mlp or logits),
+        place, score. Edges to the key or value of a shared key-value head go to every query head that shares it.
         """
         import networkx
 
@@ -167,7 +187,7 @@ class Circuit:
         return graph
 
     def _owners(self, reader: Receiver) -> list[Sender | Receiver]:
-        """The nodes that a reader belongs to."""
+        """Return the nodes that a reader belongs to."""
         match reader.kind:
             case "logits":
                 return [reader]
@@ -180,7 +200,7 @@ class Circuit:
                 return [Sender("head", reader.layer, head) for head in heads]
 
     def to_json(self) -> dict:
-        """A plain dictionary, from which `circuit_from_json` makes the circuit again."""
+        """Return a plain dictionary, which `circuit_from_json` reads."""
         edges = [
             {
                 "writer": str(e.writer),

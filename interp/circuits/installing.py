@@ -1,40 +1,43 @@
-"""How does a circuit take the place of its model, for everything that runs the model?"""
+"""Replaces the forward pass of a raw model by a circuit's, inside a `with` block."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from interp.circuits.ablation import Ablation, Instead
-from interp.circuits.edge_forward import Passing
-from interp.circuits.graph import Places, Prompts, graph_of, tokens_of
-from interp.models.anatomy import anatomy_of
+from interp.circuits.ablation import Ablation, Replacement
+from interp.circuits.edge_forward import EdgeModel
 
-if TYPE_CHECKING:
-    from interp.circuits.circuit import Circuit
+
+def require_no_circuit(raw: PreTrainedModel) -> None:
+    """Raise `ValueError` where a circuit is already installed in the model."""
+    if "forward" in raw.__dict__:
+        raise ValueError("a circuit is already installed in this model; leave its `with` block first")
 
 
 @contextmanager
-def install(
-    circuit: Circuit, raw: PreTrainedModel, prompts: Prompts, ablation: Ablation, where: Places
+def installed_forward(
+    edge_model: EdgeModel,
+    kept: Bool[Tensor, "place reader writer"],
+    tokens: Int[Tensor, "batch pos"],
+    ablation: Ablation,
 ) -> Iterator[PreTrainedModel]:
-    """What `Circuit.installed` says, for a raw model and places that are settled."""
-    if "forward" in raw.__dict__:
-        raise ValueError("a circuit is already installed in this model; leave its `with` block first")
-    anatomy = anatomy_of(raw)
-    tokens = tokens_of(prompts)
-    graph = graph_of(anatomy, where, torch.arange(tokens.shape[1]))
-    circuit.require_of(graph)
-    passing, kept = Passing(anatomy, graph, where), circuit.on(where)
-    instead = ablation.prepared(passing, tokens)
-    number = _numbers(tokens, instead)
+    """Yield the raw model with a `forward` that keeps only the edges `kept`; see `Circuit.installed`.
+
+    The model may be run on rows of `tokens` only, unless the ablation is the same for every prompt (mean, zero).
+    """
+    anatomy, n_pos = edge_model.anatomy, edge_model.places.n_pos
+    raw = anatomy.raw
+    require_no_circuit(raw)
+    replacement = ablation.replacement(edge_model, tokens)
+    row_of = _rows_by_tokens(tokens, replacement)
 
     @torch.no_grad()
     def forward(
@@ -47,12 +50,12 @@ def install(
         if input_ids is None or use_cache or given:
             what = "use_cache" if use_cache else ", ".join(given) or "no input_ids"
             raise ValueError(f"a circuit takes input_ids and logits_to_keep, whole prompts at once; got {what}")
-        rows = [number.get(tuple(row), -1) for row in input_ids.tolist()]
-        if -1 in rows and instead.mean is None:
+        rows = [row_of.get(tuple(row), -1) for row in input_ids.tolist()]
+        if -1 in rows and replacement.constant is None:
             raise ValueError(f"prompt {rows.index(-1)} of this call is none of those the circuit was set up for")
-        if input_ids.shape[1] != where.n_pos:
-            raise ValueError(f"the circuit was set up for {where.n_pos} positions; got {input_ids.shape[1]}")
-        final, _ = passing.run(input_ids, instead[torch.tensor(rows)], kept)
+        if input_ids.shape[1] != n_pos:
+            raise ValueError(f"the circuit was set up for {n_pos} positions; got {input_ids.shape[1]}")
+        final, _ = edge_model.forward(input_ids, replacement[torch.tensor(rows)], kept)
         if isinstance(logits_to_keep, int):
             final = final[:, -logits_to_keep:] if logits_to_keep else final
         else:
@@ -66,14 +69,14 @@ def install(
         del raw.__dict__["forward"]
 
 
-def _numbers(tokens: Int[Tensor, "batch pos"], instead: Instead) -> dict[tuple[int, ...], int]:
-    """The number of each prompt. Raises `ValueError` for equal prompts whose twins differ."""
-    number: dict[tuple[int, ...], int] = {}
+def _rows_by_tokens(tokens: Int[Tensor, "batch pos"], replacement: Replacement) -> dict[tuple[int, ...], int]:
+    """Return the index of each prompt. Raises `ValueError` for equal prompts with different replacements."""
+    row_of: dict[tuple[int, ...], int] = {}
     for i, row in enumerate(tokens.tolist()):
-        first = number.setdefault(tuple(row), i)
-        if instead.mean is None and not torch.equal(instead.tokens[first], instead.tokens[i]):
+        first = row_of.setdefault(tuple(row), i)
+        if replacement.constant is None and not torch.equal(replacement.tokens[first], replacement.tokens[i]):
             raise ValueError(
-                f"prompts {first} and {i} are the same, and their twins are not: the circuit could not tell "
-                "which of them it is run on; give each prompt once"
+                f"prompts {first} and {i} are the same, but their corrupted prompts differ: the circuit could not "
+                "tell which pair it runs on; give each prompt once"
             )
-    return number
+    return row_of

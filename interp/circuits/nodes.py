@@ -1,9 +1,9 @@
-"""How much does each part matter? Attribution of nodes, mended where a gradient deceives.
+"""Node attribution: attribution patching and its corrected form AtP*.
 
-Attribution patching (Nanda 2023) multiplies what a node gives in the clean run less what it gives in the corrupted
-one by the gradient there. It is blind in two ways, which AtP* mends (Kramár et al. 2403.00745): a *saturated* softmax
-has no gradient, so for q and k the pattern is computed anew (section 3.1.1); and direct and indirect effects may
-*cancel* in the gradient, so the gradient is also taken with each layer's own contribution dropped (3.1.2).
+Attribution patching (Nanda 2023) multiplies a node's activation in the clean run, less that in the corrupted run, by
+the gradient there. AtP* (Kramár et al. 2403.00745) corrects two failures. A saturated softmax has no gradient: for q
+and k the pattern is recomputed (section 3.1.1). Direct and indirect effects may cancel in the gradient: it is also
+taken with the contribution of each layer dropped (section 3.1.2).
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from interp.circuits.edge_forward import Passing
-from interp.circuits.graph import Places, Prompts
-from interp.circuits.scoring import prepare
+from interp.circuits.edge_forward import EdgeModel
+from interp.circuits.pairs import prepare, require_gradients
+from interp.circuits.places import AnyPrompts, Places, PlacesBy
+from interp.models.resolve import AnyModel
 from interp.patching.editing import Edit, Place, Site, forward_with_edits, read_for_gradient
 from interp.patching.metrics import Metric
 from interp.support.finite import require_finite
 
 if TYPE_CHECKING:
     import pandas
-    from transformer_lens.model_bridge import TransformerBridge
 
 NodeSite = Literal["q", "k", "v", "z", "mlp_out"]
 NODE_SITES: tuple[NodeSite, ...] = get_args(NodeSite)
@@ -51,12 +50,12 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class NodeScores:
-    """What each node is worth: how much the metric rises, to first order, when the node alone turns clean.
+    """How much the metric rises, to first order, when a node alone turns from corrupted to clean.
 
     Shapes:
         values:    `[node]`, signed, means over prompts.
-        magnitude: `[node]`, AtP*'s own score: mean over prompts of the absolute score, averaged over the gradients in
-                   which one layer is dropped; None unless cancellation was mended.
+        magnitude: `[node]`, the score of AtP*: mean over prompts of the absolute score, averaged over the gradients in
+                   which one layer is dropped; None without correction for cancellation.
     """
 
     nodes: tuple[Node, ...]
@@ -65,13 +64,13 @@ class NodeScores:
     metric: str
 
     def top(self, k: int = 10) -> list[tuple[Node, float]]:
-        """The k nodes with the largest magnitude (or absolute score), with their signed scores."""
+        """Return the k nodes with the largest magnitude (else absolute score), with their signed scores."""
         size = self.values.abs() if self.magnitude is None else self.magnitude
         order = size.argsort(descending=True, stable=True)[:k].tolist()
         return [(self.nodes[i], float(self.values[i])) for i in order]
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """One row a node: site, layer, head, place, score, magnitude."""
+        """Return one row per node: site, layer, head, place, score, magnitude."""
         import pandas
 
         data = pandas.DataFrame(
@@ -82,41 +81,42 @@ class NodeScores:
 
 
 def node_scores(
-    raw_model: PreTrainedModel | TransformerBridge,
-    clean: Prompts,
-    corrupted: Prompts,
+    model: AnyModel,
+    clean: AnyPrompts,
+    corrupted: AnyPrompts,
     metric: Metric,
     saturation: bool = True,
     cancellation: bool = True,
-    places: Places | Literal["anywhere", "role"] = "anywhere",
+    places: Places | PlacesBy = "anywhere",
 ) -> NodeScores:
-    """AtP* of every node, with gradients of the corrupted run. Both off: plain attribution patching.
+    """Return AtP* scores of every node, with gradients of the corrupted run.
 
-    `saturation`: q and k by the pattern that they would make, `cancellation`: see `NodeScores.magnitude` (a backward
-    pass for each layer). Positions of a place turn clean together. Raises `ValueError` as `edge_scores` does, and for
-    `cancellation` in a model of one layer.
+    `saturation` scores q and k by the pattern that they would give. `cancellation` adds `NodeScores.magnitude`, with
+    one backward pass per layer. With both off this is plain attribution patching. Positions of a place turn clean
+    together. Raises as `edge_scores`, and `ValueError` for `cancellation` in a model with one layer.
 
-    >>> node_scores(run.raw, clean, counterfactual.redraw(clean, 1), logit_diff(clean), places="role").top(3)
+    >>> node_scores(run, clean, counterfactual.redraw(clean, 1), logit_diff(clean), places="role").top(3)
     """
-    passing, tokens = prepare(raw_model, clean, corrupted, metric, places)
-    n_layers = len(passing.anatomy.blocks)
+    require_gradients()
+    edge_model, tokens = prepare(model, clean, corrupted, metric, places)
+    n_layers = len(edge_model.anatomy.blocks)
     if cancellation and n_layers < 2:
-        raise ValueError("cancellation is mended by dropping one layer of several; this model has one")
+        raise ValueError("cancellation=True drops one layer of several; this model has one layer")
     signed, sizes = [], []
-    for rows in passing.rows(len(tokens[0])):
-        other, own = _record(passing, tokens[0][rows]), _record(passing, tokens[1][rows])
-        signed.append(_scores(passing, own, other, _gradients(passing, own, metric, rows, None), saturation))
+    for rows in edge_model.chunks(len(tokens[0])):
+        other, own = _record(edge_model, tokens[0][rows]), _record(edge_model, tokens[1][rows])
+        signed.append(_scores(edge_model, own, other, _gradients(edge_model, own, metric, rows, None), saturation))
         if cancellation:
-            dropped = [_gradients(passing, own, metric, rows, layer) for layer in range(n_layers)]
-            found = [_scores(passing, own, other, g, saturation).abs() for g in dropped]
+            dropped = [_gradients(edge_model, own, metric, rows, layer) for layer in range(n_layers)]
+            found = [_scores(edge_model, own, other, g, saturation).abs() for g in dropped]
             sizes.append(torch.stack(found).sum(dim=0) / (n_layers - 1))
     nodes = tuple(
         Node(site, layer, head, place)
-        for site, layer, heads in _sites(passing)
-        for place in passing.places.names
+        for site, layer, heads in _sites(edge_model)
+        for place in edge_model.places.names
         for head in heads
     )
-    magnitude = require_finite(torch.cat(sizes, dim=1), "the size of a node").mean(dim=1) if cancellation else None
+    magnitude = require_finite(torch.cat(sizes, dim=1), "the magnitude of a node").mean(dim=1) if cancellation else None
     values = require_finite(torch.cat(signed, dim=1), "the score of a node").mean(dim=1)
     return NodeScores(nodes, values, magnitude, metric.name)
 
@@ -127,8 +127,8 @@ _START: Place = ("resid_pre", 0)
 _ADDED: tuple[Site, ...] = ("attn_out", "mlp_out")
 
 
-def _sites(passing: Passing) -> list[tuple[NodeSite, int, range | tuple[None]]]:
-    a, found = passing.anatomy, []
+def _sites(edge_model: EdgeModel) -> list[tuple[NodeSite, int, range | tuple[None]]]:
+    a, found = edge_model.anatomy, []
     for layer in range(len(a.blocks)):
         heads = {"q": a.n_heads, "k": a.n_kv_heads, "v": a.n_kv_heads, "z": a.n_heads}
         found += [(site, layer, range(n)) for site, n in heads.items()] + [("mlp_out", layer, (None,))]
@@ -136,45 +136,45 @@ def _sites(passing: Passing) -> list[tuple[NodeSite, int, range | tuple[None]]]:
 
 
 @torch.no_grad()
-def _record(passing: Passing, tokens: Tensor) -> Values:
-    """What every site gives in an ordinary run, and the residual at the start."""
-    resid = passing.anatomy.embed(tokens.to(passing.anatomy.device))
-    return {_START: resid} | _forward(passing, resid, None)[1]
+def _record(edge_model: EdgeModel, tokens: Tensor) -> Values:
+    """Return the value at every site of an unedited run, and the residual at the start."""
+    resid = edge_model.anatomy.embed(tokens.to(edge_model.anatomy.device))
+    return {_START: resid} | _forward(edge_model, resid, None)[1]
 
 
-def _forward(passing: Passing, resid: Tensor, dropped: int | None) -> tuple[Tensor, Values]:
-    """The last residual, and the values of all sites; no gradient comes through what the dropped layer adds."""
+def _forward(edge_model: EdgeModel, resid: Tensor, dropped: int | None) -> tuple[Tensor, Values]:
+    """Return the last residual and the values of all sites; no gradient passes through what `dropped` adds."""
     edits: dict[Place, Edit] = {}
     if dropped is not None:
         edits = {(site, dropped): lambda x, _: x.detach() for site in _ADDED}
-    keep: list[Place] = [(site, i) for i in range(len(passing.anatomy.blocks)) for site in (*NODE_SITES, "pattern")]
-    return forward_with_edits(passing.anatomy, resid, edits=edits, keep=keep)
+    keep: list[Place] = [(site, i) for i in range(len(edge_model.anatomy.blocks)) for site in (*NODE_SITES, "pattern")]
+    return forward_with_edits(edge_model.anatomy, resid, edits=edits, keep=keep)
 
 
-def _gradients(passing: Passing, own: Values, metric: Metric, rows: Tensor, dropped: int | None) -> Values:
-    """The metric's gradient at every site; 0 at those of the dropped layer."""
+def _gradients(edge_model: EdgeModel, own: Values, metric: Metric, rows: Tensor, dropped: int | None) -> Values:
+    """Return the gradient of the metric at every site; 0 at those of the dropped layer."""
     with torch.enable_grad():
-        final, values = _forward(passing, own[_START].detach().requires_grad_(), dropped)
-        total = read_for_gradient(passing.anatomy, final, metric, rows)
-        telling = {key: value for key, value in values.items() if value.requires_grad}
-        found = torch.autograd.grad(total, list(telling.values()), allow_unused=True)
-    gradients = dict(zip(telling, found, strict=True))
+        final, values = _forward(edge_model, own[_START].detach().requires_grad_(), dropped)
+        total = read_for_gradient(edge_model.anatomy, final, metric, rows)
+        with_gradient = {key: value for key, value in values.items() if value.requires_grad}
+        found = torch.autograd.grad(total, list(with_gradient.values()), allow_unused=True)
+    gradients = dict(zip(with_gradient, found, strict=True))
     return {key: torch.zeros_like(v) if (g := gradients.get(key)) is None else g for key, v in values.items()}
 
 
 @torch.no_grad()
 def _scores(
-    passing: Passing, own: Values, other: Values, gradients: Values, saturation: bool
+    edge_model: EdgeModel, own: Values, other: Values, gradients: Values, saturation: bool
 ) -> Float[Tensor, "node row"]:
-    """Scores of all nodes for each prompt, in the order of `_sites`, then places, then heads."""
-    a, index = passing.anatomy, passing.places.index.to(own[_START].device)
-    inside = torch.stack([index == place for place in range(len(passing.places.names))]).to(a.dtype)  # [place pos]
+    """Return scores of all nodes per prompt, in the order of `_sites`, then places, then heads."""
+    a, index = edge_model.anatomy, edge_model.places.index.to(own[_START].device)
+    inside = torch.stack([index == place for place in range(len(edge_model.places.names))]).to(a.dtype)  # [place pos]
     positions = torch.arange(len(index), device=index.device)
     found = []
-    for site, layer, _ in _sites(passing):
+    for site, layer, _ in _sites(edge_model):
         key: Place = (site, layer)
         if saturation and site in ("q", "k"):
-            found.append(_through_softmax(passing, own, other, gradients, site, layer, inside, positions))
+            found.append(_through_softmax(edge_model, own, other, gradients, site, layer, inside, positions))
             continue
         product = (other[key] - own[key]) * gradients[key]
         per_head = product.sum(dim=-1) if site != "mlp_out" else product.sum(dim=-1, keepdim=True)
@@ -183,7 +183,7 @@ def _scores(
 
 
 def _through_softmax(
-    passing: Passing,
+    edge_model: EdgeModel,
     own: Values,
     other: Values,
     gradients: Values,
@@ -192,15 +192,15 @@ def _through_softmax(
     inside: Tensor,
     positions: Tensor,
 ) -> Float[Tensor, "place head row"]:
-    """How the pattern itself would change, times its gradient."""
-    a, block = passing.anatomy, passing.anatomy.blocks[layer]
-    pattern, pull = own["pattern", layer], gradients["pattern", layer]
+    """Return how the pattern would change, times its gradient."""
+    a, block = edge_model.anatomy, edge_model.anatomy.blocks[layer]
+    pattern, gradient = own["pattern", layer], gradients["pattern", layer]
     if site == "q":  # a query changes its own row only
-        fresh = a.pattern(block, other["q", layer], own["k", layer], positions, positions)
-        return torch.einsum("gd,rhds->ghr", inside, (fresh - pattern) * pull)
+        changed = a.pattern(block, other["q", layer], own["k", layer], positions, positions)
+        return torch.einsum("gd,rhds->ghr", inside, (changed - pattern) * gradient)
     found = []
     for here in inside:
         k = torch.where(here.view(-1, 1, 1) > 0, other["k", layer], own["k", layer])
-        change = ((a.pattern(block, own["q", layer], k, positions, positions) - pattern) * pull).sum(dim=(-2, -1))
+        change = ((a.pattern(block, own["q", layer], k, positions, positions) - pattern) * gradient).sum(dim=(-2, -1))
         found.append(change.unflatten(1, (a.n_kv_heads, -1)).sum(dim=-1).T)  # query heads that share the key
     return torch.stack(found)

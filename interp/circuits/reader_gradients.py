@@ -1,4 +1,4 @@
-"""How does the metric change with what each reader sees? Gradients of a run, or averaged over a way between two."""
+"""Gradients of the metric at the inputs of readers: of one run, or averaged over a path between two runs."""
 
 from __future__ import annotations
 
@@ -8,102 +8,120 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.circuits.edge_forward import Passing
+from interp.circuits.edge_forward import EdgeModel
 from interp.patching.editing import Edit, Place, Site, forward_with_edits, measure, read_for_gradient
 from interp.patching.metrics import Metric
 from interp.support.finite import require_finite
 
-# From how far each prompt has gone the way, `[row 1 1]` from 0 to 1: the residual that a run starts with, and what its
-# first attention adds.
-Move = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-# Share of the points of a way that are spread evenly; the others go where the metric changes.
+# Maps the fraction of the path that each prompt has covered, `[row 1 1]` from 0 to 1, to the residual that a run
+# starts with and to what its first attention adds (None: what it computes).
+Path = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+# Share of the points of a path that are spread evenly; the others go where the metric changes.
 EVENLY = 0.25
 _READ: tuple[Site, ...] = ("q", "k", "v")
 
 
-class Pull:
-    """The metric of some prompts, and its gradient at what each reader sees."""
+class ReaderGradients:
+    """The metric of some prompts, and its gradient at the input of each reader."""
 
-    def __init__(self, passing: Passing, metric: Metric, rows: Tensor) -> None:
-        self.passing, self.metric, self.rows = passing, metric, rows
+    def __init__(self, edge_model: EdgeModel, metric: Metric, rows: Tensor) -> None:
+        self.edge_model, self.metric, self.rows = edge_model, metric, rows
 
-    def along(self, n: int, layer: int, move: Move) -> Float[Tensor, "reader row pos d_model"]:
-        """Gradients averaged over the way from 0 to 1, by the midpoints of n parts.
+    def integrated(self, n: int, layer: int, path: Path) -> Float[Tensor, "reader row pos d_model"]:
+        """Return gradients averaged over the path from 0 to 1, by the midpoint rule on n intervals.
 
-        Sharp attention makes the metric jump somewhere on the way, and even parts step over it. So a quarter of the
-        parts is even, and then, prompt by prompt, the part is halved whose width times the metric's change is largest.
+        With sharp attention the metric changes within a small part of the path, which even intervals step over.
+        Therefore a quarter of the intervals is even. After that, prompt by prompt, the interval whose width times
+        change of the metric is largest is halved.
         """
         rows = len(self.rows)
         ends = torch.linspace(0, 1, max(1, int(n * EVENLY)) + 1, dtype=torch.float64).expand(rows, -1)
-        values = torch.stack([self.ahead(layer, move, far) for far in ends.T], dim=1)
+        values = torch.stack([self.metric_at(layer, path, fraction) for fraction in ends.T], dim=1)
         while ends.shape[1] <= n:
-            # What a part may be wrong by, to first order.
+            # An interval's error to first order.
             widest = (values.diff(dim=1).abs() * ends.diff(dim=1)).argmax(dim=1, keepdim=True)
             middle = (ends.gather(1, widest) + ends.gather(1, widest + 1)) / 2
             ends, order = torch.cat([ends, middle], dim=1).sort(dim=1)
-            values = torch.cat([values, self.ahead(layer, move, middle[:, 0]).unsqueeze(1)], dim=1).gather(1, order)
+            new = self.metric_at(layer, path, middle[:, 0]).unsqueeze(1)
+            values = torch.cat([values, new], dim=1).gather(1, order)
         middles, widths = (ends[:, 1:] + ends[:, :-1]) / 2, ends.diff(dim=1)
         total: Tensor | None = None
-        for far, width in zip(middles.T, widths.T, strict=True):
-            part = self.back(*move(self._spread(far)), layer) * self._spread(width)
+        for fraction, width in zip(middles.T, widths.T, strict=True):
+            part = self.of_run(*path(self._per_row(fraction)), layer) * self._per_row(width)
             total = part if total is None else total.add_(part)
         assert total is not None
         return total
 
-    def _spread(self, x: Float[Tensor, " row"]) -> Float[Tensor, "row 1 1"]:
-        a = self.passing.anatomy
+    def _per_row(self, x: Float[Tensor, " row"]) -> Float[Tensor, "row 1 1"]:
+        a = self.edge_model.anatomy
         return x.to(a.device, a.dtype).view(-1, 1, 1)
 
     @torch.no_grad()
-    def ahead(self, layer: int, move: Move, far: Float[Tensor, " row"]) -> Float[Tensor, " row"]:
-        """The metric of a run that starts as `back` says, so far along the way."""
-        final, _ = self._run(*move(self._spread(far)), layer, ())
-        return measure(self.passing.anatomy, final, self.metric, self.rows).double()
+    def metric_at(self, layer: int, path: Path, fraction: Float[Tensor, " row"]) -> Float[Tensor, " row"]:
+        """Return the metric of a run that starts before `layer`, at a fraction of the path per prompt."""
+        final, _ = self._run(*path(self._per_row(fraction)), layer, ())
+        return measure(self.edge_model.anatomy, final, self.metric, self.rows).double()
 
     def _run(
-        self, resid: Tensor, attn_out: Tensor | None, layer: int, keep: Collection[Place]
+        self,
+        resid: Tensor,
+        attn_out: Tensor | None,
+        layer: int,
+        keep: Collection[Place],
+        constants: dict[Place, Tensor] | None = None,
     ) -> tuple[Tensor, dict[Place, Tensor]]:
-        """The residual after the last layer, and what is kept. What an MLP reads is told apart from the residual."""
-        # A view has a gradient of its own, without that of the residual stream beside the MLP.
+        """Return the residual after the last layer, and the values to keep."""
+        # A view of the MLP's input has a gradient of its own, without that of the residual stream beside the MLP.
         edits: dict[Place, Edit] = {("mlp_in", i): lambda x, _: x.view_as(x) for i in self._layers(layer)}
         if attn_out is not None:
             edits["attn_out", layer] = lambda *_: attn_out
-        return forward_with_edits(self.passing.anatomy, resid, layer, edits=edits, keep=keep)
+        for place, value in (constants or {}).items():
+            edits[place] = lambda *_, value=value: value.clone()
+        return forward_with_edits(self.edge_model.anatomy, resid, layer, edits=edits, keep=keep)
 
     def _layers(self, first: int) -> range:
-        return range(first, len(self.passing.anatomy.blocks))
+        return range(first, len(self.edge_model.anatomy.blocks))
 
-    def back(
+    def of_run(
         self,
         resid: Float[Tensor, "row pos d_model"],
         attn_out: Float[Tensor, "row pos d_model"] | None = None,
         layer: int = 0,
+        constants: dict[Place, Tensor] | None = None,
     ) -> Float[Tensor, "reader row pos d_model"]:
-        """Gradients at the readers of a run that starts with `resid` before `layer`; 0 at readers before it.
+        """Return gradients at the readers of a run that starts with `resid` before `layer`; 0 at earlier readers.
 
-        With `attn_out` the attention of that layer adds this, whatever it reads, and its q, k and v get 0 too.
+        With `attn_out`, the attention of that layer adds this value and its q, k and v get 0 too. `constants` replace
+        the value at some sites; no gradient passes through them.
         """
         attends = self._layers(layer if attn_out is None else layer + 1)
-        read: list[Place] = [(site, i) for i in attends for site in _READ]
-        fed: list[Place] = [("mlp_in", i) for i in self._layers(layer)]
+        qkv: list[Place] = [(site, i) for i in attends for site in _READ]
+        mlps: list[Place] = [("mlp_in", i) for i in self._layers(layer)]
         before: list[Place] = [("resid_pre", i) for i in attends]
-        found = resid.new_zeros(len(self.passing.graph.readers), *resid.shape)
+        found = resid.new_zeros(len(self.edge_model.graph.readers), *resid.shape)
         with torch.enable_grad():
-            final, kept = self._run(resid.detach().requires_grad_(), attn_out, layer, (*read, *fed, *before))
+            start = resid.detach().requires_grad_()
+            final, kept = self._run(start, attn_out, layer, (*qkv, *mlps, *before), constants)
             final = final.view_as(final)
-            total = read_for_gradient(self.passing.anatomy, final, self.metric, self.rows)
-            *pulled, found[-1] = torch.autograd.grad(total, [*(kept[place] for place in (*read, *fed)), final])
+            total = read_for_gradient(self.edge_model.anatomy, final, self.metric, self.rows)
+            places = [*qkv, *mlps]
+            inputs = [*(kept[place] for place in places), final]
+            *gradients, found[-1] = torch.autograd.grad(total, inputs, allow_unused=constants is not None)
+        for place, gradient in zip(places, gradients, strict=True):
+            kept[place] = torch.zeros_like(kept[place]) if gradient is None else gradient
         for i in attends:
-            resid, own = kept["resid_pre", i].detach(), [pulled.pop(0) for _ in _READ]
-            found[self.passing.readers(i)][:-1] = self._through(i, resid, own)
-        for (_, i), gradient in zip(fed, pulled, strict=True):
-            found[self.passing.readers(i)][-1] = gradient
+            own = [kept[site, i] for site in _READ]
+            found[self.edge_model.readers(i)][:-1] = self._through_norm(i, kept["resid_pre", i].detach(), own)
+        for place in mlps:
+            found[self.edge_model.readers(place[1])][-1] = kept[place]
         return require_finite(found, f"a gradient of {self.metric.name}", self.rows, axis=1)
 
     @torch.no_grad()
-    def _through(self, layer: int, resid: Tensor, pulled: list[Tensor]) -> Float[Tensor, "reader row pos d_model"]:
-        """From gradients at q, k and v to gradients at what each head reads, through its weights and the norm."""
-        weights = [w for w, _ in self.passing.reads[layer]]
-        at_norm = [torch.einsum("...phe,dhe->h...pd", g, w) for g, w in zip(pulled, weights, strict=True)]
-        pull = torch.func.vjp(self.passing.anatomy.blocks[layer].ln1, resid)[1]
-        return torch.func.vmap(pull)(torch.cat(at_norm))[0].detach()
+    def _through_norm(
+        self, layer: int, resid: Tensor, gradients: list[Tensor]
+    ) -> Float[Tensor, "reader row pos d_model"]:
+        """Turn gradients at q, k and v into gradients at what each head reads, through its weights and the norm."""
+        weights = [w for w, _ in self.edge_model.input_weights[layer]]
+        at_norm = [torch.einsum("...phe,dhe->h...pd", g, w) for g, w in zip(gradients, weights, strict=True)]
+        backward = torch.func.vjp(self.edge_model.anatomy.blocks[layer].ln1, resid)[1]
+        return torch.func.vmap(backward)(torch.cat(at_norm))[0].detach()

@@ -1,4 +1,4 @@
-"""Is this file a circuit that `Circuit.to_json` wrote? Nothing in it is believed before it is looked at."""
+"""Reads a circuit from the JSON of `Circuit.to_json`. Every field is validated."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from interp.circuits.graph import Graph
 from interp.patching.nodes import Receiver, ReceiverKind, Sender, SenderKind
 from interp.tasks.limits import is_whole, shown
 
-# Layers, and heads of a layer.
+# Largest number of layers, and of heads per layer.
 MOST_PARTS = 2**16
 
 
 def circuit_from_json(data: dict) -> Circuit:
-    """The circuit that `to_json` wrote. Raises `ValueError` for what is not one, or has another schema."""
+    """Return the circuit. Raises `ValueError` for data that is not a circuit, or has another schema."""
     try:
         if data["schema"] != SCHEMA:
-            raise ValueError(f"circuits of schema {SCHEMA} are read; this one has {shown(data['schema'])}")
+            raise ValueError(f"a circuit of schema {SCHEMA} is expected; this one has {shown(data['schema'])}")
         writers = tuple(Sender(_one_of(n[0], SenderKind), *_numbers(n)) for n in data["writers"])
         readers = tuple(Receiver(_one_of(n[0], ReceiverKind), *_numbers(n)) for n in data["readers"])
         places, shared = tuple(data["places"]), data["shared"]
         if not all(isinstance(name, str) for name in places) or not isinstance(data["details"], dict):
-            raise ValueError("this is no circuit: places are names, and details an object")
+            raise ValueError("this is not a circuit: places are names, and details an object")
         if not is_whole(shared) or shared < 1:
-            raise ValueError(f"this is no circuit: {shown(shared)} query heads share a key-value head")
+            raise ValueError(f"this is not a circuit: {shown(shared)} query heads share a key-value head")
         if any(len(set(names)) < len(names) for names in (writers, readers, places)):
-            raise ValueError("this is no circuit: a writer, reader or place is there twice")
+            raise ValueError("this is not a circuit: a writer, reader or place appears twice")
         shape = (len(places), len(readers), len(writers))
         possible = torch.tensor([[x == "1" for x in place] for place in data["possible"]]).reshape(shape)
         graph = Graph(writers, readers, places, possible, shared)
-        _check_whole(graph)
+        _check_parts(graph)
         kept = _mask([e["index"] for e in data["edges"]], shape)
         for edge in data["edges"]:
             own = graph.edge(*edge["index"])
             if (str(own.writer), str(own.reader), own.place) != (edge["writer"], edge["reader"], edge["place"]):
-                raise ValueError(f"this is no circuit: index {edge['index']} is {own}, and the edge has other names")
+                raise ValueError(f"this is not a circuit: index {edge['index']} is {own}, but the edge has other names")
         scored = {edge["score"] is not None for edge in data["edges"]}
         if len(scored) > 1:
-            raise ValueError("this is no circuit: some of its edges have a score and others have none")
+            raise ValueError("this is not a circuit: some edges have a score and others have none")
         if True in scored and not all(_is_number(edge["score"]) for edge in data["edges"]):
-            raise ValueError("this is no circuit: a score is no finite number")
+            raise ValueError("this is not a circuit: a score is not a finite number")
         scores = None
         if True in scored:
             scores = torch.zeros(possible.shape)
@@ -53,14 +53,14 @@ def circuit_from_json(data: dict) -> Circuit:
                 scores[tuple(edge["index"])] = edge["score"]
         return Circuit(graph, kept, scores, data["details"])
     except (LookupError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"this is no circuit: {error!r}") from error
+        raise ValueError(f"this is not a circuit: {error!r}") from error
 
 
-def _check_whole(graph: Graph) -> None:
-    """Raises `LookupError` or `ValueError` where a part is read and does not write, or the other way round."""
+def _check_parts(graph: Graph) -> None:
+    """Raise `LookupError` or `ValueError` where a part has readers but does not write, or writes without readers."""
     for writer in graph.writers:
-        graph.readers_of(writer)  # each is there
-    there = set(graph.writers)
+        graph.readers_of(writer)  # raises where one is missing
+    writers = set(graph.writers)
     for reader in graph.readers:
         match reader.kind:
             case "logits":
@@ -71,14 +71,14 @@ def _check_whole(graph: Graph) -> None:
                 assert reader.head is not None
                 shared = 1 if kind == "q" else graph.shared
                 own = Sender("head", reader.layer, (reader.head + 1) * shared - 1)  # the last that shares it
-        if own not in there:
-            raise ValueError(f"this is no circuit: {reader} is read, and {shown(str(own))} does not write")
+        if own not in writers:
+            raise ValueError(f"this is not a circuit: {reader} is a reader, but {shown(str(own))} is not a writer")
 
 
 def _numbers(node: list) -> tuple[int | None, int | None]:
-    """A node's layer and head."""
+    """Return a node's layer and head."""
     if len(node) != 3 or any(x is not None and (not is_whole(x) or not 0 <= x < MOST_PARTS) for x in node[1:]):
-        raise ValueError(f"this is no circuit: a node is a kind, a layer and a head; got {shown(node)}")
+        raise ValueError(f"this is not a circuit: a node is a kind, a layer and a head; got {shown(node)}")
     return node[1], node[2]
 
 
@@ -96,6 +96,6 @@ def _mask(index: list[list[int]], shape: tuple[int, ...]) -> Bool[Tensor, "place
     mask = torch.zeros(shape, dtype=torch.bool)
     if index:
         if any(len(at) != 3 or not all(map(is_whole, at)) or min(at) < 0 for at in index):
-            raise ValueError("this is no circuit: an edge's index is three numbers, none of them below 0")
+            raise ValueError("this is not a circuit: an edge's index is three numbers of 0 or more")
         mask[tuple(torch.tensor(index).T)] = True
     return mask

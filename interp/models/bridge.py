@@ -1,19 +1,23 @@
-"""How does a raw model become a TransformerBridge whose hooks can be trusted?
+"""Boot a TransformerBridge around a raw model, mend its known defects, and check that it gives the same logits.
 
 TransformerLens is imported inside the functions: a cold import takes seconds, and tasks, training and
-evaluation do not need it. Facts here hold for TransformerLens 4.3, which `pyproject.toml` pins.
+evaluation do not need it. The defects are those of TransformerLens 4.3, which `pyproject.toml` pins.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from interp.models.native import NativeRaw, native_of
 from interp.models.sink import MODEL_TYPE as KEY_SINK
+from interp.models.weights import fingerprint, share_weights
 from interp.support.finite import difference_of_finite
 
 if TYPE_CHECKING:
@@ -21,14 +25,17 @@ if TYPE_CHECKING:
 
 # Largest difference from the raw model's logits, relative to their spread. Measured: 0 to 1.5e-6.
 TOLERANCE = 1e-4
+# The same in float16 and bfloat16, where another order of operations rounds differently.
+TOLERANCE_HALF = 0.1
 _TWIN = "mnemoscope_raw"
+_BRIDGES: WeakKeyDictionary[nn.Module, tuple[Hashable, Any]] = WeakKeyDictionary()
 
 
-def boot_bridge(raw: PreTrainedModel) -> TransformerBridge:
-    """A TransformerBridge around a raw model, proved to give the raw model's logits.
+def boot_bridge(raw: PreTrainedModel, tokenizer: Tokenizer | None = None) -> TransformerBridge:
+    """Return a TransformerBridge around a raw model, checked to give the raw model's logits.
 
-    **Takes the raw model over**: booting changes it in place, so that it can no longer be saved; load
-    another copy where both are needed. Compatibility mode stays off (it folds weights).
+    **Takes the raw model over**: booting changes it in place, so that it can no longer be saved; `shared_bridge`
+    does not. Compatibility mode stays off (it folds weights). With a tokenizer, `bridge.to_tokens` works.
 
     Raises `ValueError` for an architecture that TransformerLens does not know, and `RuntimeError` when the
     bridge's logits differ from the raw model's.
@@ -37,66 +44,93 @@ def boot_bridge(raw: PreTrainedModel) -> TransformerBridge:
 
     if raw.config.model_type == KEY_SINK:
         raise ValueError("TransformerLens knows no key sinks: this model has no bridge; use its `raw`")
-    tokens = _self_test_tokens(raw)
+    tokens = sample_tokens(raw)
     with torch.no_grad():
         expected = raw(tokens).logits
     architecture = type(raw).__name__
-    # A twin that shares the weights keeps the modules as they were, for everything that needs no hook.
-    twin = copy.deepcopy(raw, memo={id(t): t for t in (*raw.parameters(), *raw.buffers())})
+    twin = share_weights(raw)
     try:
         bridge = build_bridge_from_module(raw, architecture, hf_config=raw.config)
     except (ValueError, KeyError, NotImplementedError, AttributeError) as error:
         raise ValueError(f"TransformerLens cannot serve {architecture}: {error}") from error
-    # Strings would get a BOS that token tensors do not get; this house passes tensors only.
+    # Strings would get a BOS that token tensors do not get.
     bridge.cfg.default_prepend_bos = False
-    if raw.config.model_type == "bloom":
-        _mend_bloom(bridge)
+    if tokenizer is not None:
+        set_tokenizer(bridge, tokenizer)
+    mend_bloom(bridge)
     bridge.eval()
     _self_test(bridge, tokens, expected)
-    bridge.__dict__[_TWIN] = twin
+    set_twin(bridge, twin)
     return bridge
 
 
-def raw_of(model: TransformerBridge | PreTrainedModel) -> PreTrainedModel:
-    """The raw model: the model itself, or the twin that shares a bridge's weights.
+def shared_bridge(raw: PreTrainedModel, tokenizer: Tokenizer | None = None) -> TransformerBridge:
+    """Return a bridge that shares a raw model's weights and leaves the raw model as it is.
 
-    For a bridge that `TransformerBridge.boot_native` made, the twin is a `NativeRaw`, which serves as one. Raises
-    `ValueError` for another bridge that this package did not boot, and for native models as `native_of`;
-    `RuntimeError` where a native twin gives other logits than its bridge.
+    The bridge is kept as long as the raw model is, and booted again when the weights changed since: on BLOOM and
+    GPT-NeoX the bridge's q, k and v are copies. Raises as `boot_bridge`.
     """
-    if isinstance(model, PreTrainedModel | NativeRaw):
-        return cast(PreTrainedModel, model)
-    twin = getattr(model, "__dict__", {}).get(_TWIN)
-    if twin is None and hasattr(model, "original_model"):
-        twin = _native_twin(model)
-    if twin is None:
-        raise ValueError(
-            f"expected a run's `model` or `raw`, or a Hugging Face model; got {type(model).__name__} (a bridge must "
-            "be booted by interp.models.boot_bridge, which keeps the raw model, or by TransformerBridge.boot_native)"
-        )
+    state = fingerprint(raw)
+    kept = _BRIDGES.get(raw)
+    if kept is None or kept[0] != state:
+        _BRIDGES[raw] = kept = (state, boot_bridge(share_weights(raw), tokenizer))
+    elif tokenizer is not None and kept[1].tokenizer is None:
+        set_tokenizer(kept[1], tokenizer)
+    return kept[1]
+
+
+def set_tokenizer(bridge: Any, tokenizer: Tokenizer) -> None:
+    """Give a bridge a copy of a tokenizer, so that its `to_tokens` gives what the tokenizer's own encoding gives.
+
+    TransformerLens adds missing special tokens to the tokenizer it is given; the copy keeps the caller's unchanged.
+    """
+    import copy
+
+    from transformer_lens.model_bridge.sources._bridge_builder import configure_tokenizer
+
+    tokenizer = copy.deepcopy(tokenizer)
+    # Without these TransformerLens loads the tokenizer anew from its name, with a BOS.
+    tokenizer.init_kwargs.update(name_or_path="in memory", add_bos_token=True)
+    bridge.tokenizer = configure_tokenizer(tokenizer, bridge.cfg)
+    bridge.cfg.default_prepend_bos = bridge.cfg.tokenizer_prepends_bos
+
+
+def twin_of(bridge: Any) -> Any:
+    """Return the raw model that shares a bridge's weights; None for a bridge that has none yet.
+
+    Raises `RuntimeError` when the weights of either were edited since and the logits differ now.
+    """
+    kept = getattr(bridge, "__dict__", {}).get(_TWIN)
+    if kept is None:
+        return None
+    twin, state = kept
+    if state != _state(bridge, twin):
+        require_equal_to_twin(bridge, twin)
+        set_twin(bridge, twin)
     return twin
 
 
-def _native_twin(bridge: Any) -> Any:
-    twin = native_of(bridge)
-    if twin is not None:
-        config = twin.config
-        shape = (2, min(6, config.max_position_embeddings))
-        gen = torch.Generator().manual_seed(0)
-        tokens = torch.randint(config.vocab_size, shape, generator=gen).to(twin.device)
-        with torch.no_grad():
-            _require_equal("logits", bridge(tokens), twin(tokens).logits)
-        bridge.__dict__[_TWIN] = twin
-    return twin
+def set_twin(bridge: Any, twin: Any) -> None:
+    """Record the raw model that shares a bridge's weights, with the state of the weights at which they are equal."""
+    bridge.__dict__[_TWIN] = (twin, _state(bridge, twin))
 
 
-def _mend_bloom(bridge: Any) -> None:
-    """Gives BLOOM blocks the three calls that their `forward` skips in TransformerLens 4.3.
+def require_equal_to_twin(bridge: Any, twin: Any) -> None:
+    """Raise `RuntimeError` when a bridge and its raw twin give different logits on random tokens."""
+    tokens = sample_tokens(twin)
+    with torch.no_grad():
+        require_equal("logits", bridge(tokens), twin(tokens).logits)
+
+
+def mend_bloom(bridge: Any) -> bool:
+    """Give BLOOM blocks the three calls that their `forward` skips in TransformerLens 4.3; return whether any did.
 
     Without them `start_at_layer` gives wrong logits, `hook_mlp_in` never fires, and the inputs of split
     q/k/v are taken after the LayerNorm. The class of each block is replaced, not the library's own class,
     so that other bridges in the process keep their behaviour.
     """
+    if bridge.cfg.architecture != "BloomForCausalLM":
+        return False
     from transformer_lens.model_bridge.generalized_components.bloom_block import BloomBlockBridge
 
     class MendedBloomBlock(BloomBlockBridge):
@@ -109,30 +143,47 @@ def _mend_bloom(bridge: Any) -> None:
             finally:
                 self._clear_attention_capture()
 
-    for block in bridge.blocks:
-        assert type(block) is BloomBlockBridge, "TransformerLens builds BLOOM of another block now"
+    unmended = [block for block in bridge.blocks if type(block).__name__ != MendedBloomBlock.__name__]
+    for block in unmended:
+        assert type(block) is BloomBlockBridge, "this TransformerLens builds BLOOM from another block class"
         block.__class__ = MendedBloomBlock
+    return bool(unmended)
 
 
-def _self_test_tokens(raw: PreTrainedModel) -> torch.Tensor:
+def sample_tokens(raw: Any) -> torch.Tensor:
+    """Return the random tokens `[2 pos]` of the self-tests: at most 6 positions."""
     gen = torch.Generator().manual_seed(0)
-    return torch.randint(raw.config.vocab_size, (2, 6), generator=gen).to(raw.device)
+    n_pos = min(6, getattr(raw.config, "max_position_embeddings", None) or 6)
+    return torch.randint(raw.config.vocab_size, (2, n_pos), generator=gen).to(raw.device)
+
+
+def require_equal(what: str, got: torch.Tensor, expected: torch.Tensor) -> None:
+    """Raise `RuntimeError` when a bridge's numbers differ from the raw model's by more than rounding."""
+    difference = difference_of_finite(got, expected)
+    allowed = TOLERANCE if expected.dtype in (torch.float32, torch.float64) else TOLERANCE_HALF
+    if not difference <= allowed:
+        raise RuntimeError(
+            f"the bridge's {what} differ from the raw model's by {difference:.1e} of their spread "
+            f"(allowed {allowed:.0e}); is transformer-lens 4.3 installed?"
+        )
+
+
+def _state(bridge: Any, twin: nn.Module) -> Hashable:
+    return fingerprint(bridge.original_model), fingerprint(twin)
 
 
 def _self_test(bridge: Any, tokens: torch.Tensor, expected: torch.Tensor) -> None:
     with torch.no_grad():
         logits = bridge(tokens)
-        _require_equal("logits", logits, expected)
+        require_equal("logits", logits, expected)
         if len(bridge.blocks) > 1 and bridge.cfg.architecture == "BloomForCausalLM":
             _, cache = bridge.run_with_cache(tokens, names_filter="blocks.1.hook_resid_pre")
             resumed = bridge(cache["blocks.1.hook_resid_pre"], start_at_layer=1)
-            _require_equal("logits from start_at_layer=1", resumed, expected)
+            require_equal("logits from start_at_layer=1", resumed, expected)
 
 
-def _require_equal(what: str, got: torch.Tensor, expected: torch.Tensor) -> None:
-    difference = difference_of_finite(got, expected)
-    if not difference <= TOLERANCE:
-        raise RuntimeError(
-            f"the bridge's {what} differ from the raw model's by {difference:.1e} of their spread "
-            f"(allowed {TOLERANCE:.0e}); is transformer-lens 4.3 installed?"
-        )
+def raw_of(model: Any) -> PreTrainedModel:
+    """Return `interp.models.resolve.raw_of(model)`; kept until all callers import it from there."""
+    from interp.models import resolve
+
+    return resolve.raw_of(model)

@@ -87,10 +87,13 @@ def load_tokenizer(source: str) -> Tokenizer:
         raise ValueError(f"no tokenizer can be loaded from {source}: {_one_line(error)}") from error
 
 
-def load_raw(source: str) -> PreTrainedModel:
-    """The raw Hugging Face model of a folder or of a hub name, in evaluation mode.
+def load_raw(
+    source: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> PreTrainedModel:
+    """Return the raw Hugging Face model of a folder or of a hub name, in evaluation mode.
 
-    Attention is eager, so that patterns exist. Raises `ValueError` when weights are missing, truncated,
+    `dtype` None keeps the type in which the weights were saved. Attention is eager, so that patterns exist.
+    Raises `ValueError` when weights are missing, truncated,
     foreign (names or shapes that the architecture does not have) or not finite; Hugging Face alone would
     fill the gaps with random numbers and go on. Raises it too for a model that reads later tokens (BERT).
     """
@@ -105,6 +108,7 @@ def load_raw(source: str) -> PreTrainedModel:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
+            dtype=dtype or "auto",
             attn_implementation="eager",
             use_safetensors=True,
             trust_remote_code=False,
@@ -125,9 +129,9 @@ def load_raw(source: str) -> PreTrainedModel:
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise ValueError(f"the weights in {source} hold NaN or infinity, in {name}")
-    model.eval()
+    model.to(device).eval()
     try:
-        causal = _is_causal(model)
+        causal = is_causal(model)
         _runs_with_cache(model)
     except Exception as error:  # sizes that fit the file and not each other
         raise ValueError(f"the model in {source} does not run: {_one_line(error)}") from error
@@ -137,7 +141,7 @@ def load_raw(source: str) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def _is_causal(model: PreTrainedModel) -> bool:
+def is_causal(model: PreTrainedModel) -> bool:
     """Whether another last token leaves the earlier logits alone; `is_decoder` is False for GPT-NeoX too."""
     tokens = torch.arange(4).remainder(model.config.vocab_size)[None].to(model.device)
     edited = tokens.clone()

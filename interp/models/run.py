@@ -1,18 +1,21 @@
-"""A trained model together with the task it was trained on."""
+"""A model with its tokenizer and, where a task is posed, the task's format and vocabulary."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from interp.models.bridge import boot_bridge
+from interp.models.bridge import shared_bridge
 from interp.models.families import family_of
 from interp.models.folder import RECORD, load_raw, load_tokenizer, read_record
+from interp.models.placement import choose_device, choose_dtype
 from interp.tasks import LONGEST, Batch, Format, Vocabulary, fit_vocabulary, parse_format, sample, sequence_length
 
 if TYPE_CHECKING:
@@ -20,38 +23,92 @@ if TYPE_CHECKING:
 
 # Names of the tables that hold learned absolute positions in Hugging Face models.
 _POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")
+# `source` of a run whose model is in memory only.
+MEMORY = "memory"
+Bos = bool | Literal["auto"]
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A model with its task. `raw` and `model` are two copies of the same weights.
+    """A model with its tokenizer, and optionally its task. The model is loaded when it is first used.
 
-    `model` is a TransformerBridge, for hooks; `raw` is the Hugging Face model, for everything that needs
-    none (it is faster, and it is the reference that the bridge is held to). Each is loaded when first used.
+    `raw` is the Hugging Face model and `model` a TransformerBridge on the same weights, for hooks; `raw` is faster.
+    `format` and `vocabulary` are None until a task is posed. `bos` says whether prompts begin with the tokenizer's
+    start token: "auto" as the tokenizer itself does, and as in training for a run with a `run.json`.
     """
 
     name: str
     source: str
-    format: Format
-    vocabulary: Vocabulary
+    # None until a task is posed; `require_task` raises then.
+    format: Format = None  # type: ignore[assignment]
+    vocabulary: Vocabulary = None  # type: ignore[assignment]
     record: dict = field(default_factory=dict)
+    placement: tuple[torch.device, torch.dtype | None] = (torch.device("cpu"), None)
+    bos: Bos = "auto"
 
     @cached_property
     def raw(self) -> PreTrainedModel:
         """The Hugging Face model, in evaluation mode."""
         return self._load()
 
-    @cached_property
+    @property
     def model(self) -> TransformerBridge:
-        """The model as a TransformerBridge, proved equal to `raw` when it is booted."""
-        return boot_bridge(self._load())
+        """A TransformerBridge on the weights of `raw`, checked to give its logits. Booted again if weights changed."""
+        if (own := self.__dict__.get("own_bridge")) is not None:
+            return own
+        tokenizer = self.tokenizer if self.has_tokenizer else None
+        bridge = shared_bridge(self.raw, tokenizer)
+        if tokenizer is not None and isinstance(self.bos, bool):
+            bridge.cfg.default_prepend_bos = self.bos
+        return bridge
 
     def _load(self) -> PreTrainedModel:
-        model = load_raw(self.source)
-        size, top = model.config.vocab_size, max(self.vocabulary.ids.values(), default=-1)
-        if top >= size:
-            raise ValueError(f"{self.name}'s vocabulary has token id {top}; its model has {size} tokens")
+        device, dtype = self.placement
+        model = load_raw(self.source, device, dtype)
+        size = model.config.vocab_size
+        highest = -1 if self.vocabulary is None else max(self.vocabulary.ids.values(), default=-1)
+        if highest >= size:
+            raise ValueError(f"{self.name}'s vocabulary has token id {highest}; its model has {size} tokens")
         return model
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises `ValueError` where there is none."""
+        if self.source == MEMORY:
+            raise ValueError(f"{self.name} has no tokenizer; pass one: load(model, tokenizer=...)")
+        return load_tokenizer(self.source)
+
+    @cached_property
+    def has_tokenizer(self) -> bool:
+        """Whether `tokenizer` can be read."""
+        try:
+            return self.tokenizer is not None
+        except ValueError:
+            return False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.raw.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The data type of the weights."""
+        return self.raw.dtype
+
+    def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> Self:
+        """Move or cast the model in place, as `nn.Module.to` does, and return the run.
+
+        Raises `ValueError` for a device that is not there, for a type that it cannot compute in, and for a run made
+        from a bridge, which holds copies of weights.
+        """
+        if "own_bridge" in self.__dict__:
+            raise ValueError("a run made from your bridge cannot be moved; boot the bridge where it is to be used")
+        place = self.device if device is None else choose_device(device)
+        chosen = choose_dtype(dtype, place)
+        module: Any = self.raw
+        module.to(device=place, dtype=chosen or self.dtype)
+        return self
 
     @cached_property
     def family(self) -> str:
@@ -61,55 +118,113 @@ class Run:
 
     @cached_property
     def max_positions(self) -> int | None:
-        """Positions in the model's table of them; None where the encoding sets no limit."""
+        """The number of positions in the model's table of them; None where the encoding sets no limit."""
         for name, module in self.raw.named_modules():
             if name.rsplit(".", 1)[-1] in _POSITION_TABLES and isinstance(module, nn.Embedding):
                 return min(module.num_embeddings, self.raw.config.max_position_embeddings)
         return None
 
+    def require_task(self) -> tuple[Format, Vocabulary]:
+        """Return the format and the vocabulary. Raises `ValueError` when no task is posed."""
+        if self.format is None or self.vocabulary is None:
+            raise ValueError(
+                f"no task is posed to {self.name}, which has no {RECORD}: name a format, "
+                "such as load(..., fmt='parity-aligned') or --format parity-aligned"
+            )
+        return self.format, self.vocabulary
+
     def check_length(self, length: int | tuple[int, int]) -> None:
-        """Raises `ValueError` when prompts of this length have more positions than the model."""
-        limit = self.max_positions
-        if limit is not None and (need := sequence_length(self.format, length)) > limit:
-            raise ValueError(f"length {length} of {self.format} takes {need} positions; {self.name} has {limit}")
+        """Raise `ValueError` when prompts of this length have more positions than the model."""
+        fmt, _ = self.require_task()
+        need = sequence_length(fmt, length) + (self.start_token() is not None)
+        if self.max_positions is not None and need > self.max_positions:
+            raise ValueError(f"length {length} of {fmt} takes {need} positions; {self.name} has {self.max_positions}")
+
+    def start_token(self) -> int | None:
+        """Return the id of the token that task prompts begin with, by `bos`; None for none.
+
+        Raises `ValueError` when `bos` is True and the tokenizer has no start token.
+        """
+        bos = self.record.get("bos", False) if self.bos == "auto" and self.record else self.bos
+        if bos is False or (bos == "auto" and not self.has_tokenizer):
+            return None
+        if bos == "auto":
+            ids = self.tokenizer("0")["input_ids"]
+            plain = self.tokenizer("0", add_special_tokens=False)["input_ids"]
+            return ids[0] if len(ids) > len(plain) and ids[0] in self.tokenizer.all_special_ids else None
+        if self.tokenizer.bos_token_id is None:
+            raise ValueError(f"bos=True, but the tokenizer of {self.name} has no start token")
+        return self.tokenizer.bos_token_id
 
     def sample(self, batch_size: int, length: int | tuple[int, int], seed: int) -> Batch:
-        """Random prompts in this run's format and tokens.
+        """Return random prompts in this run's format and tokens.
 
-        Raises `ValueError` for a length below 1, or beyond the model's positions or the vocabulary's labels.
+        Raises `ValueError` when no task is posed, and for a length below 1, or beyond the model's positions or the
+        vocabulary's labels.
         """
-        batch = sample(self.format, batch_size, length, seed, self.vocabulary)
+        fmt, vocabulary = self.require_task()
+        batch = sample(fmt, batch_size, length, seed, vocabulary)
         self.check_length(length)
         return batch
 
 
 def run_in_memory(name: str, raw: PreTrainedModel, fmt: str | Format, vocabulary: Vocabulary) -> Run:
-    """A run around a model that has no folder; its bridge cannot be had, because booting would take the model over."""
-    run = Run(name, "memory", parse_format(fmt), vocabulary)
+    """Return a run around a model that has no folder."""
+    return around(raw, name, format=parse_format(fmt), vocabulary=vocabulary)
+
+
+def around(raw: PreTrainedModel, name: str, **fields: Any) -> Run:
+    """Return a run around a model in memory, which is put into evaluation mode. `fields` are those of `Run`."""
+    run = Run(name, MEMORY, **fields)
     run.__dict__["raw"] = raw.eval()
     return run
 
 
 def load_run(
-    source: str | Path, fmt: str | Format | None = None, name: str | None = None, longest: int = LONGEST
+    source: str | Path,
+    fmt: str | Format | None = None,
+    name: str | None = None,
+    longest: int = LONGEST,
+    *,
+    tokenizer: Tokenizer | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+    bos: Bos = "auto",
 ) -> Run:
-    """A run from a folder that `save_pretrained` wrote, or from a hub name such as "bigscience/bloomz-560m".
+    """Return a run from a folder that `save_pretrained` wrote, or from a hub name such as "bigscience/bloomz-560m".
 
-    Where there is no `run.json`, `fmt` must say which task to pose, and its symbols are mapped to single
-    tokens of the model's tokenizer, for prompts of at most `longest` bits. Where there is one, `fmt` may pose
-    another format to the same weights (the run's vocabulary must have its symbols).
+    `fmt` poses a task. Without a `run.json`, the symbols of the task are mapped to single tokens of the model's
+    tokenizer, for prompts of at most `longest` bits, and no task is posed where `fmt` is None. With a `run.json`, the
+    run's own vocabulary is used, and must have the symbols. `interp.load` finds shipped runs by name, too.
     """
     source = str(source)
-    record = read_record(Path(source)) if Path(source).is_dir() else None
-    name = name or (Path(source).resolve().name if Path(source).is_dir() else Path(source).name)
-    if record is None:
-        if fmt is None:
-            what = "has no run.json" if Path(source).is_dir() else "is no folder here; as a hub name it has no run.json"
-            raise ValueError(f"{source} {what}, so its task is not known: name a format, such as 'parity-aligned'")
-        fmt = parse_format(fmt)
-        return Run(name, source, fmt, fit_vocabulary(load_tokenizer(source), fmt, longest))
+    folder = Path(source)
+    record = read_record(folder) if folder.is_dir() else None
+    name = name or (folder.resolve().name if folder.is_dir() else folder.name)
+    chosen = parse_format(fmt or record["format"]) if fmt or record else None
+    place = choose_device(device)
+    if record is not None:
+        vocabulary = _vocabulary_of(record, source)
+    else:
+        vocabulary = None
+        if chosen is not None:
+            vocabulary = fit_vocabulary(tokenizer or load_tokenizer(source), chosen, longest)
+    run = Run(
+        name,
+        source,
+        format=chosen,  # type: ignore[arg-type]
+        vocabulary=vocabulary,  # type: ignore[arg-type]
+        record=record or {},
+        placement=(place, choose_dtype(dtype, place)),
+        bos=bos,
+    )
+    if tokenizer is not None:
+        run.__dict__["tokenizer"] = tokenizer
+    return run
+
+
+def _vocabulary_of(record: dict, source: str) -> Vocabulary:
     try:
-        vocabulary = Vocabulary.from_json(record["vocabulary"])
+        return Vocabulary.from_json(record["vocabulary"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"the vocabulary in {source}/{RECORD} is damaged: {error!r}") from error
-    return Run(name, source, parse_format(fmt or record["format"]), vocabulary, record)

@@ -1,16 +1,28 @@
-"""Which activation, moved from one run to another, changes the answer?"""
+"""Activation patching, path patching, knockouts and interchange, and the metrics that they measure."""
 
-from interp.patching.cells import SITES, Joint
+from interp.patching.cells import PATCH_SITES
 from interp.patching.effect import Checks, Cost, PatchEffect
 from interp.patching.interchanges import Interchange, interchange
-from interp.patching.knockouts import Knockout, groups, knock_out, knock_out_for, pairwise, single
-from interp.patching.metrics import Metric, accuracy, kl, lead, logit_diff, margin, probability
+from interp.patching.knocking_out import knock_out, knock_out_for
+from interp.patching.knockouts import Knockout, groups, pairwise, single
+from interp.patching.metrics import (
+    Metric,
+    UnboundMetric,
+    accuracy,
+    bind_metric,
+    kl,
+    lead,
+    logit_diff,
+    margin,
+    probability,
+)
 from interp.patching.nodes import Receiver, Sender
 from interp.patching.paths import path_patch
 from interp.patching.sweep import Sweep, patch, plan
+from interp.places import Joint
 
 __all__ = [
-    "SITES",
+    "PATCH_SITES",
     "Checks",
     "Cost",
     "Interchange",
@@ -21,7 +33,9 @@ __all__ = [
     "Receiver",
     "Sender",
     "Sweep",
+    "UnboundMetric",
     "accuracy",
+    "bind_metric",
     "groups",
     "interchange",
     "kl",

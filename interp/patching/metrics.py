@@ -1,182 +1,119 @@
-"""What is measured on the logits of a patched run, and at which positions are they read?"""
+"""Metrics: what is measured on the logits of a run.
+
+Each function has two forms. With a task's `Batch` first, answers are addressed by output step
+(`interp.patching.step_metrics`): `logit_diff(batch, step=9)`. With text or token ids first, they are read at one
+position (`interp.patching.answer_metrics`): `logit_diff(answer=" Mary", other=" John")`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any, overload
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.tasks import ANSWER_ROLES, Batch, Role
+from interp.patching import answer_metrics, step_metrics
+from interp.patching.answer_metrics import Answer, Position
+from interp.patching.metric import Metric, MetricLike, UnboundMetric, bind_metric
+from interp.patching.step_metrics import lead
+from interp.tasks import Batch, Prompts, Role
 
-Compute = Callable[[Tensor, Tensor], Tensor]
+__all__ = [
+    "Metric",
+    "MetricLike",
+    "UnboundMetric",
+    "accuracy",
+    "bind_metric",
+    "kl",
+    "lead",
+    "logit_diff",
+    "margin",
+    "probability",
+]
 
 
-@dataclass(frozen=True, eq=False)
-class Metric:
-    """A function of the logits at the positions that it declares, so that no other position is unembedded.
+@overload
+def logit_diff(
+    batch: Batch, step: int | None = None, against: Batch | None = None, role: Role = Role.OUTPUT
+) -> Metric: ...
+@overload
+def logit_diff(answer: Answer, other: Answer, position: Position = -1) -> UnboundMetric: ...
+def logit_diff(*args: Any, **kwargs: Any) -> MetricLike:
+    """Return logit(answer) - logit(other).
 
-    Shapes:
-        positions: `[read]`, positions whose logits are read (one before the token that they predict), in order.
-        compute:   takes logits `[... row read d_vocab]` and the numbers of the prompts `[row]`, gives `[... row]`.
-
-    Any function serves: `Metric("entropy", positions, lambda logits, rows: ...)`.
+    `logit_diff(batch, step=None, against=None, role=Role.OUTPUT)`: at an output step, or the mean over all steps.
+    `logit_diff(answer, other, position=-1)`: answers as strings or token ids, one for all prompts or one per prompt.
     """
-
-    name: str
-    positions: Int[Tensor, " read"]
-    compute: Compute
-
-    def __post_init__(self) -> None:
-        p = self.positions
-        if p.ndim != 1 or not len(p) or (p < 0).any() or (p.diff() <= 0).any():
-            raise ValueError(f"a metric reads one or more positions in rising order; got {p.tolist()}")
+    return _form("logit_diff", args, kwargs)
 
 
-def logit_diff(batch: Batch, step: int | None = None, against: Batch | None = None, role: Role = Role.OUTPUT) -> Metric:
-    """logit(answer) - logit(other answer) at a step; without one, the mean over all steps of the role.
-
-    Answers are those of `batch`; the other one is that of `against` at the same place, or for two-valued
-    outputs (parity) the other symbol. Raises `ValueError` where there is no other answer.
-    """
-    at, answers = _answers(batch, step, role)
-    if against is not None:
-        others = against.tokens[:, at]
-        if (others == answers).all():
-            raise ValueError("`against` has the same answers at this step: their difference is always zero")
-    else:
-        symbols = batch.vocabulary.tokens(batch.format.outputs)
-        if len(symbols) != 2:
-            raise ValueError(f"{batch.format} has {len(symbols)} answers; say against which batch's answer")
-        if not torch.isin(answers, symbols).all():
-            raise ValueError("a written answer is not an output symbol; say against which batch's answer")
-        others = symbols.sum() - answers
-
-    def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        return (_pick(logits, answers[rows]) - _pick(logits, others[rows])).mean(dim=-1)
-
-    return Metric(_named("logit difference", step), at - 1, compute)
-
-
-def lead(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT) -> Metric:
-    """logit(answer) - the largest logit of another output symbol; without a step, the mean over all of the role.
-
-    With two-valued outputs it is `logit_diff`; it is defined for ten digits, too, where the rival may change.
-    Raises `ValueError` where a written answer is not an output symbol.
-    """
-    at, answers = _answers(batch, step, role)
-    symbols = batch.vocabulary.tokens(batch.format.outputs)
-    if not torch.isin(answers, symbols).all():
-        raise ValueError("a written answer is not an output symbol, so it has no rivals")
-
-    def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        own = answers[rows].unsqueeze(-1) == symbols  # [row read symbol]
-        rivals = logits[..., symbols.to(logits.device)].masked_fill(own.to(logits.device), -torch.inf)
-        return (_pick(logits, answers[rows]) - rivals.amax(dim=-1)).mean(dim=-1)
-
-    return Metric(_named("lead over the best other answer", step), at - 1, compute)
-
-
+@overload
 def margin(
     batch: Batch,
     steps: Int[Tensor, " batch"],
     answers: Int[Tensor, " batch"],
     others: Int[Tensor, " batch"],
     role: Role = Role.OUTPUT,
-) -> Metric:
-    """logit(answer) - logit(other) at each prompt's own step, for token ids given by prompt.
+) -> Metric: ...
+@overload
+def margin(answer: Answer, other: Answer | None = None, position: Position = -1) -> UnboundMetric: ...
+def margin(*args: Any, **kwargs: Any) -> MetricLike:
+    """Return logit(answer) - logit(other), each prompt at its own place.
 
-    Raises `ValueError` unless there is one step, answer and other answer for each prompt, and the two differ.
+    `margin(batch, steps, answers, others, role=Role.OUTPUT)`: one step and two token ids per prompt.
+    `margin(answer, other=None, position=-1)`: without `other`, the largest logit of any other token.
     """
-    if not steps.shape == answers.shape == others.shape == (len(batch),):
-        raise ValueError(
-            f"steps, answers and others must each be [batch]={len(batch)}; got {tuple(steps.shape)}, "
-            f"{tuple(answers.shape)}, {tuple(others.shape)}"
-        )
-    if (answers == others).any():
-        raise ValueError(f"prompt {int((answers == others).nonzero()[0])} has the same answer twice: no margin")
-    where = torch.stack([batch.at(role, s)[0] for s in steps.tolist()]) - 1
-    positions, column = where.unique(return_inverse=True)
-
-    def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        own = column[rows].to(logits.device)
-        index = own.view(-1, 1, 1).expand(*logits.shape[:-2], 1, logits.shape[-1])
-        here = logits.gather(-2, index).squeeze(-2)
-        pick = (t[rows].to(logits.device).expand(here.shape[:-1]).unsqueeze(-1) for t in (answers, others))
-        answer, other = (here.gather(-1, t).squeeze(-1) for t in pick)
-        return answer - other
-
-    return Metric("logit difference at each prompt's step", positions, compute)
+    return _form("margin", args, kwargs)
 
 
-def probability(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, among_answers: bool = False) -> Metric:
-    """Probability of the batch's answer at a step; without one, the mean over all steps of the role.
+@overload
+def probability(
+    batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, among_answers: bool = False
+) -> Metric: ...
+@overload
+def probability(answer: Answer, position: Position = -1) -> UnboundMetric: ...
+def probability(*args: Any, **kwargs: Any) -> MetricLike:
+    """Return the probability of the answer.
 
-    `among_answers`: given that the token is one of the format's output symbols.
+    `probability(batch, step=None, role=Role.OUTPUT, among_answers=False)`: at an output step, or the mean over all.
+    `probability(answer, position=-1)`: an answer as a string or token id, one for all prompts or one per prompt.
     """
-    at, answers = _answers(batch, step, role)
-    symbols = batch.vocabulary.tokens(batch.format.outputs)
-
-    def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        precise = logits if logits.dtype == torch.float64 else logits.float()
-        choices = precise[..., symbols.to(logits.device)] if among_answers else precise
-        return (_pick(precise, answers[rows]) - choices.logsumexp(dim=-1)).exp().mean(dim=-1)
-
-    return Metric(_named("probability among answers" if among_answers else "probability", step), at - 1, compute)
+    return _form("probability", args, kwargs)
 
 
-def accuracy(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, among_answers: bool = False) -> Metric:
-    """Share of steps at which the batch's answer is the likeliest token of the whole vocabulary.
+@overload
+def accuracy(
+    batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, among_answers: bool = False
+) -> Metric: ...
+@overload
+def accuracy(answer: Answer, position: Position = -1) -> UnboundMetric: ...
+def accuracy(*args: Any, **kwargs: Any) -> MetricLike:
+    """Return the share of answers that are the most likely token.
 
-    `among_answers`: the likeliest of the format's output symbols, so that chance is one in as many.
+    `accuracy(batch, step=None, role=Role.OUTPUT, among_answers=False)`: at an output step, or the mean over all.
+    `accuracy(answer, position=-1)`: an answer as a string or token id, one for all prompts or one per prompt.
     """
-    at, answers = _answers(batch, step, role)
-    symbols = batch.vocabulary.tokens(batch.format.outputs)
-
-    def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        if among_answers:
-            likeliest = symbols.to(logits.device)[logits[..., symbols.to(logits.device)].argmax(dim=-1)]
-        else:
-            likeliest = logits.argmax(dim=-1)
-        return (likeliest == answers[rows].to(logits.device)).float().mean(dim=-1)
-
-    return Metric(_named("accuracy among answers" if among_answers else "accuracy", step), at - 1, compute)
+    return _form("accuracy", args, kwargs)
 
 
+@overload
 def kl(
     batch: Batch, reference: Float[Tensor, "batch read d_vocab"], step: int | None = None, role: Role = Role.OUTPUT
-) -> Metric:
-    """KL(reference || patched) in nats at a step; without one, the mean over all steps of the role.
+) -> Metric: ...
+@overload
+def kl(
+    reference: Float[Tensor, "batch d_vocab"] | Prompts | str | list[str], position: Position = -1
+) -> UnboundMetric: ...
+def kl(*args: Any, **kwargs: Any) -> MetricLike:
+    """Return KL(reference || patched) in nats.
 
-    `reference` are logits at those places, such as `interp.forward.predict(model, batch, at)` gives.
+    `kl(batch, reference, step=None, role=Role.OUTPUT)`: reference logits at an output step, or at all steps.
+    `kl(reference, position=-1)`: reference logits, or prompts whose unpatched run gives them.
     """
-    at, _ = _answers(batch, step, role)
-    if reference.shape[:2] != (len(batch), len(at)):
-        raise ValueError(f"reference must be [batch={len(batch)} read={len(at)} d_vocab]; got {tuple(reference.shape)}")
-    expected = reference.log_softmax(dim=-1)
-
-    def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        log_p = expected[rows].to(logits)
-        return (log_p.exp() * (log_p - logits.log_softmax(dim=-1))).sum(dim=-1).mean(dim=-1)
-
-    return Metric(_named("KL", step), at - 1, compute)
+    return _form("kl", args, kwargs)
 
 
-def _answers(batch: Batch, step: int | None, role: Role) -> tuple[Tensor, Tensor]:
-    if role not in ANSWER_ROLES:
-        names = ", ".join(r.name for r in ANSWER_ROLES)
-        raise ValueError(f"an answer's role is one of {names}; got {Role(role).name}")
-    at = batch.at(role, step)
-    return at, batch.tokens[:, at]
-
-
-def _pick(logits: Tensor, tokens: Tensor) -> Tensor:
-    """logits `[... row read d_vocab]` at tokens `[row read]`: `[... row read]`."""
-    index = tokens.to(logits.device).expand(logits.shape[:-1]).unsqueeze(-1)
-    return logits.gather(-1, index).squeeze(-1)
-
-
-def _named(name: str, step: int | None) -> str:
-    return f"{name}, mean over steps" if step is None else f"{name} at step {step}"
+def _form(name: str, args: tuple, kwargs: dict[str, Any]) -> MetricLike:
+    """Call the step form if the first argument is a `Batch`, else the answer form."""
+    by_step = "batch" in kwargs or (bool(args) and isinstance(args[0], Batch))
+    return getattr(step_metrics if by_step else answer_metrics, name)(*args, **kwargs)

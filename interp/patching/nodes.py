@@ -1,4 +1,4 @@
-"""What can stand at the two ends of a path, and is there a path between two of them?"""
+"""The two ends of a path: senders and receivers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from interp.models.anatomy import Anatomy
-from interp.patching.editing import At, positions_at, words_of
-from interp.patching.metrics import Metric
-from interp.tasks import Batch
+from interp.patching.metric import Metric
+from interp.places import At, describe, positions_at
+from interp.tasks import Prompts
 
 SenderKind = Literal["head", "mlp", "embed"]
 ReceiverKind = Literal["q", "k", "v", "mlp", "logits"]
@@ -16,9 +16,9 @@ ReceiverKind = Literal["q", "k", "v", "mlp", "logits"]
 
 @dataclass(frozen=True)
 class Sender:
-    """What comes from the source run: a head's or an MLP's output, or the embedding, at some positions.
+    """The component whose output is taken from the source run: a head, an MLP or the embedding, at some positions.
 
-    `at`: a Role, a (Role, step) pair, a tuple of these, a tuple of positions, or None for all.
+    `at`: a Role, a (Role, step) pair, a span's name, an index, a tuple of these, or None for all.
 
     >>> str(Sender("head", 0, 1, at=Role.INPUT_LABEL))
     'L0H1 at input label'
@@ -38,10 +38,10 @@ class Sender:
 
 @dataclass(frozen=True)
 class Receiver:
-    """What sees the sender: q, k or v of a head, an MLP, or the logits, at some positions (None for all).
+    """The input that receives the sender's change: q, k or v of a head, an MLP, or the logits, at some positions.
 
-    q is read at the positions that attend, k and v at those attended to. With grouped queries the head of
-    k and v is a key-value head.
+    q is read at destination positions, k and v at source positions. With grouped queries the head of k and v is a
+    key-value head. `at` is as in `Sender`.
 
     >>> str(Receiver("k", 1, 0, at=(Role.INPUT, 3)))
     'L1H0 k at input 3'
@@ -69,7 +69,7 @@ def _require_form(node: Sender | Receiver, kinds: tuple, with_layer: tuple, with
 
 
 def _text(node: Sender | Receiver) -> str:
-    where = "" if node.at is None else f" at {words_of(node.at)}"
+    where = "" if node.at is None else f" at {describe(node.at)}"
     match node.kind:
         case "embed" | "logits":
             return node.kind + where
@@ -81,9 +81,9 @@ def _text(node: Sender | Receiver) -> str:
             return f"L{node.layer}H{node.head} {kind}{where}"
 
 
-def require_there(anatomy: Anatomy, batch: Batch, node: Sender | Receiver) -> None:
-    """Raises `ValueError` for a place, layer or head that is not there."""
-    positions_at(batch, node.at)
+def require_node(anatomy: Anatomy, prompts: Prompts, node: Sender | Receiver) -> None:
+    """Raise `ValueError` for a position, layer or head that does not exist."""
+    positions_at(prompts, node.at)
     n_heads = anatomy.n_kv_heads if node.kind in ("k", "v") else anatomy.n_heads
     if node.layer is not None and not 0 <= node.layer < len(anatomy.blocks):
         raise ValueError(f"{node}: no layer {node.layer}; layers are 0 to {len(anatomy.blocks) - 1}")
@@ -92,18 +92,20 @@ def require_there(anatomy: Anatomy, batch: Batch, node: Sender | Receiver) -> No
         raise ValueError(f"{node}: no head {node.head}; {kind} are 0 to {n_heads - 1}")
 
 
-def mistake(anatomy: Anatomy, batch: Batch, metric: Metric, sender: Sender, receiver: Receiver) -> str | None:
-    """Why nothing could pass from the sender to the receiver; None where something can."""
+def why_no_path(
+    anatomy: Anatomy, prompts: Prompts, metric: Metric, sender: Sender, receiver: Receiver
+) -> str | None:
+    """Return why no path leads from the sender to the receiver; None if one does."""
     n = len(anatomy.blocks)
-    written = -1 if sender.layer is None else 2 * sender.layer + (sender.kind == "mlp")
+    written_at = -1 if sender.layer is None else 2 * sender.layer + (sender.kind == "mlp")
     # A parallel MLP reads the residual from before its layer's attention.
     layer = n if receiver.layer is None else receiver.layer
-    read = 2 * layer + (receiver.kind == "mlp" and not anatomy.blocks[layer].parallel)
-    if written >= read:
-        return f"{receiver} reads the residual before {sender} writes to it; receivers stand after their sender"
-    shared = set(positions_at(batch, sender.at).tolist()) & set(positions_at(batch, receiver.at).tolist())
+    read_at = 2 * layer + (receiver.kind == "mlp" and not anatomy.blocks[layer].parallel)
+    if written_at >= read_at:
+        return f"{receiver} reads the residual before {sender} writes to it; a receiver must come after its sender"
+    shared = set(positions_at(prompts, sender.at).tolist()) & set(positions_at(prompts, receiver.at).tolist())
     if not shared:
-        return f"{sender} and {receiver} have no position in common, and the residual stream joins no two positions"
+        return f"{sender} and {receiver} have no position in common, and the residual stream does not mix positions"
     if receiver.kind == "logits" and not shared & set(metric.positions.tolist()):
         return f"{metric.name} reads positions {metric.positions.tolist()}, and {sender} changes none of their logits"
     return None

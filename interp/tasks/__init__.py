@@ -1,8 +1,13 @@
-"""What the model reads: formats, labels, roles and counterfactuals. Needs torch and a tokenizer, no model."""
+"""Prompts, task formats, labels, roles and counterfactuals. Needs torch and a tokenizer, but no model."""
 
-from interp.tasks.batch import ANSWER_ROLES, LABEL_ROLES, Batch, Role
+from interp.tasks.batch import Batch
+from interp.tasks.encoding import answer_id, start_token
 from interp.tasks.formats import Format, known_formats, parse_format
+from interp.tasks.inputs import Pair, Prompts
+from interp.tasks.roles import ANSWER_ROLES, LABEL_ROLES, Role
 from interp.tasks.sampling import check_length, sample, sequence_length
+from interp.tasks.templates import template
+from interp.tasks.texts import prompts
 from interp.tasks.vocabulary import LONGEST, Vocabulary, default_tokenizer, default_vocabulary, fit_vocabulary
 
 __all__ = [
@@ -11,14 +16,20 @@ __all__ = [
     "LONGEST",
     "Batch",
     "Format",
+    "Pair",
+    "Prompts",
     "Role",
     "Vocabulary",
+    "answer_id",
     "check_length",
     "default_tokenizer",
     "default_vocabulary",
     "fit_vocabulary",
     "known_formats",
     "parse_format",
+    "prompts",
     "sample",
     "sequence_length",
+    "start_token",
+    "template",
 ]

@@ -1,47 +1,26 @@
-"""What does a model read, and what is each position for?"""
+"""A batch: prompts of one task format and length, with the correct output written in."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from interp.tasks.inputs import Prompts
+from interp.tasks.roles import ANSWER_ROLES, LABEL_ROLES, Role
+
 if TYPE_CHECKING:
     from interp.tasks.formats import Format
     from interp.tasks.vocabulary import Vocabulary
 
-
-class Role(IntEnum):
-    """What a position is for. A position has one role; nothing downstream parses text."""
-
-    START = 0
-    SEPARATOR = 1
-    INPUT = 2
-    INPUT_LABEL = 3
-    OUTPUT = 4
-    OUTPUT_LABEL = 5
-    ANSWER = 6
-    ANSWER_LABEL = 7
-    FILLER = 8
-
-    @property
-    def words(self) -> str:
-        """The role as a person reads it: `Role.OUTPUT_LABEL.words == "output label"`."""
-        return self.name.lower().replace("_", " ")
+__all__ = ["ANSWER_ROLES", "LABEL_ROLES", "Batch", "Role"]
 
 
-LABEL_ROLES = (Role.INPUT_LABEL, Role.OUTPUT_LABEL, Role.ANSWER_LABEL)
-ANSWER_ROLES = (Role.OUTPUT, Role.ANSWER)
-# What positions, roles and token ids are counted in.
-WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Batch(Prompts):
     """Prompts of one format and one length, with the correct output written in.
 
     Shapes:
@@ -50,7 +29,7 @@ class Batch:
         step:   `[pos]` which bit (parity, 1 to n) or place (addition, 1 = units) a position belongs to;
                 -1 for none.
 
-    One length a batch means that there is no padding and no mask anywhere downstream.
+    One length per batch: there is no padding and no mask downstream.
 
     >>> from interp.tasks import sample
     >>> batch = sample("parity-scratchpad", batch_size=1, length=3, seed=0)
@@ -58,9 +37,8 @@ class Batch:
     ([6], 'output 2')
     """
 
-    tokens: Int[Tensor, "batch pos"]
-    role: Int[Tensor, " pos"]
-    step: Int[Tensor, " pos"]
+    role: Int[Tensor, " pos"]  # type: ignore[misc]
+    step: Int[Tensor, " pos"]  # type: ignore[misc]
     format: Format
     length: int | tuple[int, int]
     vocabulary: Vocabulary
@@ -74,49 +52,16 @@ class Batch:
                 f"tokens must be [batch pos] with role and step [pos]; got tokens {tuple(self.tokens.shape)}, "
                 f"role {tuple(self.role.shape)}, step {tuple(self.step.shape)}"
             )
-        for name in ("tokens", "role", "step"):
-            if (kind := getattr(self, name).dtype) not in WHOLE:
-                raise ValueError(f"{name} must be a tensor of integers; got {kind}")
-        if not ((self.role >= 0) & (self.role < len(Role))).all():
-            raise ValueError(f"role must hold values of Role, from 0 to {len(Role) - 1}")
+        super().__post_init__()
 
-    def __len__(self) -> int:
-        return self.tokens.shape[0]
-
-    @property
-    def n_pos(self) -> int:
-        return self.tokens.shape[1]
-
-    def at(self, role: Role, step: int | None = None) -> Int[Tensor, " found"]:
-        """Positions of a role, in order; with `step`, those of that step alone.
-
-        Raises `ValueError` with the roles or steps that there are, when none is found.
-        """
-        found = self.role == role
-        if not found.any():
-            there = ", ".join(Role(r).name for r in sorted(set(self.role.tolist())))
-            raise ValueError(f"no {Role(role).words} in {self.format}; its roles are {there}")
-        if step is not None:
-            steps = self.step[found]
-            found = found & (self.step == step)
-            if not found.any():
-                raise ValueError(
-                    f"no {Role(role).words} with step {step}; steps run from {steps.min()} to {steps.max()}"
-                )
-        return found.nonzero().flatten()
-
-    def name(self, pos: int) -> str:
-        """A position in words, such as "output label 25"."""
-        if not -self.n_pos <= pos < self.n_pos:
-            raise ValueError(f"position {pos} is outside 0 to {self.n_pos - 1}")
-        words, step = Role(int(self.role[pos])).words, int(self.step[pos])
-        return words if step < 0 else f"{words} {step}"
+    def _kind(self) -> str:
+        return str(self.format)
 
     def predicted(self, forced: bool = True) -> Int[Tensor, " predicted"]:
-        """Positions whose tokens the model must write; the logits that predict them stand one earlier.
+        """Return the positions whose tokens the model must write. Their logits are at the position before.
 
-        `forced=True` is the paper's environment-forced mode: labels are put there from outside and only
-        the answers are predicted. `forced=False`: the model writes every token after `===`, fillers included.
+        `forced=True` is the paper's environment-forced mode: labels are given and only the answers are
+        predicted. `forced=False`: the model writes every token after `===`, fillers included.
         Raises `ValueError` where the labels cannot be predicted (non-aligned parity draws them at random).
         """
         answers = torch.isin(self.role, torch.tensor(ANSWER_ROLES))
@@ -134,18 +79,10 @@ class Batch:
         after = torch.arange(self.n_pos) > separator
         return after.nonzero().flatten()
 
-    def symbols(self, row: int = 0) -> list[str]:
-        """The symbols of one prompt in the task's own words, whatever tokenizer carries them."""
-        return [self.vocabulary.symbol(i) for i in self.tokens[row].tolist()]
+    def symbol(self, token: int) -> str:
+        """Return the task's symbol that a token stands for, whatever tokenizer it belongs to."""
+        return self.vocabulary.symbol(token)
 
     def text(self, row: int = 0) -> str:
-        """One prompt as the paper prints it: `>>> M17 0 M4 1 === M17 0 M4 1`."""
+        """Return one prompt as the paper prints it: `>>> M17 0 M4 1 === M17 0 M4 1`."""
         return " ".join(self.symbols(row))
-
-    def with_tokens(self, tokens: Int[Tensor, "batch pos"]) -> Batch:
-        """The same layout with other tokens."""
-        return replace(self, tokens=tokens)
-
-    def rows(self, index: Int[Tensor, " rows"] | slice) -> Batch:
-        """Some of the prompts."""
-        return replace(self, tokens=self.tokens[index])

@@ -1,4 +1,4 @@
-"""What stands along a side of a map: names, tokens, roles and steps, and how many are too many to write out?"""
+"""Axes of heat maps: a name per entry, and optional tokens, groups (roles) and steps."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 from interp.tasks import Role
 
 if TYPE_CHECKING:
-    from interp.tasks import Batch
+    from interp.tasks import Prompts
 
-WORDS = tuple(role.words for role in Role)
-# So many steps have a number on a long axis, at most.
+ROLE_NAMES = tuple(role.words for role in Role)
+# The most step numbers along a long axis.
 MOST_STEPS = 9
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One side of a map. `names` are whole ("input label 3"); the other tuples are as long, or empty.
+    """One side of a heat map. `names` are complete ("input label 3"); the other tuples have the same length or none.
 
-    `tokens` are what is read there ("M17"), `groups` the roles, drawn as a strip of colours, `steps` the bit or
-    place that a position belongs to (-1 for none). Raises `ValueError` for tuples of different lengths.
+    `tokens` are the tokens there ("M17"), `groups` the roles (drawn as a strip of colours), `steps` the bit or place
+    that a position belongs to (-1 for none). Raises `ValueError` for tuples of different lengths.
 
     >>> axis = Axis("position", ("start", "input 1", "input 2"), groups=("start", "input", "input"), steps=(-1, 1, 2))
     >>> axis.sections
@@ -48,35 +48,45 @@ class Axis:
 
     @property
     def sections(self) -> list[tuple[int, int, str]]:
-        """(first, last + 1, name): neighbours of one kind, where a label and what it labels are of one kind."""
-        found, first = [], 0
-        for name, run in groupby(group.removesuffix(" label") for group in self.groups):
-            last = first + len(list(run))
-            found.append((first, last, name))
+        """(first, last + 1, name) of neighbours of one group. A label belongs to the group of what it labels."""
+        sections, first = [], 0
+        for name, entries in groupby(group.removesuffix(" label") for group in self.groups):
+            last = first + len(list(entries))
+            sections.append((first, last, name))
             first = last
-        return found
+        return sections
 
     @property
     def ticks(self) -> list[tuple[int, str]]:
-        """Where a step begins, for a round choice of steps: what a long axis has in place of names."""
+        """(entry, step) where a step begins, for a round choice of steps. A long axis has them in place of names."""
         most = max(self.steps, default=0)
         every = next(n for k in range(9) for n in (10**k, 2 * 10**k, 5 * 10**k) if most <= MOST_STEPS * n)
-        found: list[tuple[int, str]] = []
+        ticks: list[tuple[int, str]] = []
         for first, last, _ in self.sections:
             before = -1
             for k in range(first, last):
                 step = self.steps[k] if self.steps else -1
                 if step > 0 and step != before and (step % every == 0):
-                    found.append((k, str(step)))
+                    ticks.append((k, str(step)))
                 before = step
-        return found
+        return ticks
 
-    def said(self, k: int) -> str:
-        """An entry in words, with its token."""
+    def text(self, k: int) -> str:
+        """Return an entry's name with its token."""
         return self.names[k] + (f" ({self.tokens[k]})" if self.tokens else "")
 
+    def chosen(self, entries: Sequence[int]) -> Axis:
+        """Return the axis of some entries."""
+
+        def picked(values: tuple) -> tuple:
+            return tuple(values[k] for k in entries) if values else ()
+
+        return Axis(
+            self.title, picked(self.names), tokens=picked(self.tokens), groups=picked(self.groups), steps=picked(self.steps)
+        )
+
     def pooled(self, every: int) -> Axis:
-        """The axis of a map whose neighbours were pooled."""
+        """Return the axis of a heat map whose neighbours are pooled in blocks of `every`."""
         if every == 1:
             return self
         firsts = range(0, len(self), every)
@@ -84,26 +94,47 @@ class Axis:
         return Axis(self.title, names, groups=self.groups[::every], steps=self.steps[::every])
 
 
-def positions(batch: Batch, row: int | None = None, title: str = "position") -> Axis:
-    """The positions of a batch; with `row`, the tokens of that prompt beside them."""
-    return Axis(
-        title,
-        tuple(batch.name(p) for p in range(batch.n_pos)),
-        () if row is None else tuple(batch.symbols(row)),
-        tuple(Role(r).words for r in batch.role.tolist()),
-        tuple(batch.step.tolist()),
-    )
+def visible(token: str) -> str:
+    """Return a token with line breaks and tabs written out.
+
+    >>> visible("a\\nb")
+    'a\\\\nb'
+    """
+    return token.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
 
 
-def axis_of_words(labels: Sequence[object], title: str = "position") -> Axis:
-    """The axis of a patch's positions, from their words: "12: input label 3"; other words are names without a role.
+def positions(prompts: Prompts, row: int | None = None, title: str = "position") -> Axis:
+    """Return the axis of prompts' positions; with `row`, the tokens of that prompt beside the names.
 
-    >>> axis_of_words(["0: start", "1: input label 1"]).groups
+    Prompts with roles have groups and steps. Names of text prompts get their position, "2: John", as a token may
+    occur several times.
+    """
+    names = tuple(prompts.name(pos) for pos in range(prompts.n_pos))
+    tokens = () if row is None else tuple(map(visible, prompts.symbols(row)))
+    if prompts.role is None:
+        return Axis(title, tuple(f"{pos}: {visible(name).strip()}" for pos, name in enumerate(names)), tokens)
+    steps = () if prompts.step is None else tuple(prompts.step.tolist())
+    return Axis(title, names, tokens, tuple(Role(role).words for role in prompts.role.tolist()), steps)
+
+
+def token_axis(tokens: Sequence[str], title: str = "position") -> Axis:
+    """Return the axis of a prompt that is given as token strings.
+
+    >>> token_axis(["The", " cat"]).names
+    ('0: The', '1: cat')
+    """
+    return Axis(title, tuple(f"{pos}: {visible(str(token)).strip()}" for pos, token in enumerate(tokens)))
+
+
+def axis_of_labels(labels: Sequence[object], title: str = "position") -> Axis:
+    """Return the axis of a patch's position labels. "12: input label 3" gets group and step; others are plain names.
+
+    >>> axis_of_labels(["0: start", "1: input label 1"]).groups
     ('start', 'input label')
     """
     names = [re.sub(r"^\d+: ", "", str(label)) for label in labels]
-    parted = [re.fullmatch(r"(\D+?)(?: (\d+))?", name) for name in names]
-    if any(part is None or part[1] not in WORDS for part in parted):
-        return Axis(title, tuple(str(label) for label in labels))
-    found = [(part[1], int(part[2] or -1)) for part in parted if part]
-    return Axis(title, tuple(names), groups=tuple(g for g, _ in found), steps=tuple(s for _, s in found))
+    parts = [re.fullmatch(r"(\D+?)(?: (\d+))?", name) for name in names]
+    if any(part is None or part[1] not in ROLE_NAMES for part in parts):
+        return Axis(title, tuple(visible(str(label)) for label in labels))
+    pairs = [(part[1], int(part[2] or -1)) for part in parts if part]
+    return Axis(title, tuple(names), groups=tuple(group for group, _ in pairs), steps=tuple(step for _, step in pairs))

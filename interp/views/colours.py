@@ -1,4 +1,4 @@
-"""Which colour has a number, and which a role?"""
+"""Colours of all pictures: value scales, roles, series of curves, outlines; each with a pair for a dark page."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
 Scale = Literal["diverging", "sequential"]
-# ColorBrewer's RdBu (red for less than zero, blue for more) and Blues, from the lowest value to the highest, and
-# pairs for a dark page, where nothing is dark and much is light.
+# ColorBrewer's RdBu (red below zero, blue above) and Blues, from the lowest value to the highest.
 STOPS: dict[Scale, tuple[str, ...]] = {
     "diverging": (
         "#67001f",
@@ -29,12 +28,16 @@ STOPS: dict[Scale, tuple[str, ...]] = {
     ),
     "sequential": ("#f7fbff", "#c6dbef", "#6baed6", "#2171b5", "#08306b"),
 }
+# The same on a dark page: zero is dark, large values are light.
 DARK: dict[Scale, tuple[str, ...]] = {
     "diverging": ("#ffab9b", "#f07a66", "#b8493b", "#5f2b28", "#20252d", "#1f4165", "#2f79b8", "#5fb0f5", "#a9d8ff"),
     "sequential": ("#20252d", "#1f4165", "#2f79b8", "#6cb0ee", "#e2f0ff"),
 }
-# Okabe and Ito's colours, as bars beside an axis, as in `interp.views.patterns`: a label is darker than what it labels.
+# Text, secondary text and paper.
+INK, FAINT, PAPER = "#15181c", "#4d5561", "#ffffff"
+# Okabe and Ito's colours, for bars beside an axis. A label is darker than what it labels.
 ROLES = {
+    "bos": "#4f5b66",
     "start": "#7d7d7d",
     "separator": "#a8892c",
     "input": "#56b4e9",
@@ -45,13 +48,15 @@ ROLES = {
     "answer label": "#5bbf9f",
     "filler": "#cc79a7",
 }
-OTHERS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
-# Outlines, which must be seen on red and blue, on a light page and on a dark one.
+# Okabe and Ito's colours for curves. A second round of colours has the next marker.
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = "os^D"
+# Outlines of cells, visible on red and blue, on a light page and on a dark one.
 OUTLINES = ("#008F68", "#B5508A", "#A87400")
 
 
 def rgb(stops: Iterable[str], share: ndarray) -> ndarray:
-    """`share` from 0 to 1, of any shape, to `[... 3]` bytes: straight lines between the stops.
+    """Return `[... 3]` bytes for shares from 0 to 1 of any shape, interpolated linearly between the stops.
 
     >>> rgb(("#000000", "#ffffff"), np.array([0.0, 1.0])).tolist()
     [[0, 0, 0], [255, 255, 255]]
@@ -62,19 +67,36 @@ def rgb(stops: Iterable[str], share: ndarray) -> ndarray:
     return (mixed + 0.5).astype(np.uint8)
 
 
-def hexed(stops: Iterable[str], share: float) -> str:
-    """One colour as CSS writes it."""
+def css_colour(stops: Iterable[str], share: float) -> str:
+    """Return the colour of one share as CSS, such as "#6baed6"."""
     return "#" + bytes(rgb(stops, np.array(share)).tolist()).hex()
 
 
-def colours_of(groups: Iterable[str]) -> dict[str, str]:
-    """A colour for each group, in the order of appearance; roles have their own.
+def group_colours(groups: Iterable[str]) -> dict[str, str]:
+    """Return a colour per group, in order of appearance. Roles have fixed colours, other groups the series' colours.
 
-    >>> colours_of(["input", "mine", "input"])
+    >>> group_colours(["input", "mine", "input"])
     {'input': '#56b4e9', 'mine': '#0072B2'}
     """
-    found: dict[str, str] = {}
+    colours: dict[str, str] = {}
     for group in groups:
-        if group and group not in found:
-            found[group] = ROLES.get(group, OTHERS[sum(g not in ROLES for g in found) % len(OTHERS)])
-    return found
+        if group and group not in colours:
+            colours[group] = ROLES.get(group, SERIES[sum(g not in ROLES for g in colours) % len(SERIES)])
+    return colours
+
+
+def dark_pair(colour: str) -> str:
+    """Return the colour that replaces `colour` ("#rrggbb") on a dark page: greys turn over, others become lighter.
+
+    >>> dark_pair("#ffffff"), dark_pair("#000000"), dark_pair("#0072b2")
+    ('#14171c', '#e8e8e8', '#53a0cb')
+    """
+    red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+    if max(red, green, blue) - min(red, green, blue) < 24:
+        # White becomes the page's own ground, black its text.
+        share = np.array((red + green + blue) / 765)
+        return css_colour(("#e8e8e8", "#9aa0a8", "#14171c"), float(share))
+    light = 0.299 * red + 0.587 * green + 0.114 * blue
+    share = max(0.0, min(1.0, (170 - light) / 255))
+    mixed = (round(c + (255 - c) * share) for c in (red, green, blue))
+    return "#" + bytes(mixed).hex()

@@ -1,84 +1,112 @@
-"""How does a matplotlib figure become a view? The drawing as SVG, on white; numbers beside it as a table."""
+"""Matplotlib figures as views: an SVG that follows the dark theme, with the numbers as a table below it."""
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from interp.views.colours import PAPER, dark_pair
 from interp.views.view import View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from experiments.drawing.accuracy import Point
     from interp.views.curve import Points
 
-# A still picture of more bytes than this is a PNG: a scatter of thousands of points.
+# A larger still picture is a PNG: a scatter of thousands of points.
 MOST_BYTES = 150_000
-# On a phone, a figure stays legible and scrolls.
+# On a phone a figure keeps its size and scrolls.
 NARROW = (
     '<style class="mnemo-figure">.mnemo-view:has(> .mnemo-figure) > .mnemo-still { overflow-x: auto; }\n'
     ".mnemo-view:has(> .mnemo-figure) > .mnemo-still img { min-width: 600px; }</style>"
 )
-STYLE = "font: 13px/1.4 system-ui, sans-serif; font-variant-numeric: tabular-nums"
+TABLE_STYLE = "font: 13px/1.4 system-ui, sans-serif; font-variant-numeric: tabular-nums"
 
 
 def as_view(figure: Figure, title: str, alt: str, columns: Sequence[str] = (), rows: Sequence[Sequence] = ()) -> View:
-    """The figure as a view: an SVG, or a PNG where that would be large; the same bytes for the same numbers.
+    """Return the figure as a view: an SVG, or a PNG where that would be large; the same bytes for the same numbers.
 
-    `columns` and `rows` are shown below it as a table that can be opened, for readers of text.
+    `columns` and `rows` are shown below it as a table that opens on a click.
+    """
+    still = svg_of(figure).encode()
+    if len(still) > MOST_BYTES:
+        data = io.BytesIO()
+        figure.savefig(data, format="png", facecolor="white", dpi=130, metadata={"Software": None})
+        still = data.getvalue()
+    return View(title, alt, still, NARROW + (_table(columns, rows) if rows else ""), figure=lambda: figure)
+
+
+def svg_of(figure: Figure) -> str:
+    """Return a figure as SVG, the same text for the same numbers.
+
+    `$` in a name is a dollar sign, not a formula. A figure without images follows the reader's dark theme: the file
+    has the light colours, and a style sheet with their dark pairs. A figure with images keeps its white card, as text
+    lies on the images' colours.
     """
     import matplotlib
 
-    data = io.BytesIO()
+    literal_dollars(figure)
+    text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "mnemoscope", "svg.fonttype": "path"}):
-        figure.savefig(data, format="svg", facecolor="white", metadata={"Date": None})
-    if len(data.getvalue()) > MOST_BYTES:
-        data = io.BytesIO()
-        figure.savefig(data, format="png", facecolor="white", dpi=130, metadata={"Software": None})
-    return View(title, alt, data.getvalue(), NARROW + (_table(columns, rows) if rows else ""))
+        figure.savefig(text, format="svg", facecolor=PAPER, metadata={"Date": None})
+    has_images = any(axes.images for axes in figure.axes)
+    return text.getvalue() if has_images else with_dark_theme(text.getvalue())
 
 
-def by_length(curves: Mapping[str, Sequence[Point]], trained: int | None, title: str = "Accuracy by length") -> View:
-    """`experiments.drawing.accuracy.accuracy_by_length` as a view, with its numbers."""
-    from experiments.drawing.accuracy import TITLES, accuracy_by_length
+def literal_dollars(figure: Figure) -> None:
+    """Turn off formulas in all texts but the tick labels of logarithmic axes, which matplotlib writes as formulas."""
+    from matplotlib.text import Text
 
-    rows = [
-        (name, TITLES.get(p.metric, p.metric), p.mode, p.length, *_three(p.estimate), f"{p.chance:.3g}")
-        for name, points in curves.items()
-        for p in points
-    ]
-    range_ = f" Trained up to length {trained}, which is shaded." if trained else ""
-    alt = f"{title}: curves of {', '.join(curves)}, by length.{range_}"
-    columns = ("model", "measure", "labels", "length", "value", "low", "high", "chance")
-    return as_view(accuracy_by_length(curves, trained), title, alt, columns, rows)
+    keep: set[Text] = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":
+                keep |= set(axis.get_ticklabels(which="both"))
+    for text in figure.findobj(Text):
+        if text not in keep:
+            text.set_parse_math(False)  # type: ignore[attr-defined]
+
+
+def with_dark_theme(svg: str) -> str:
+    """Return a figure's SVG with a style sheet that replaces each colour by its pair on a dark page.
+
+    >>> "fill: #14171c !important" in with_dark_theme('<svg><defs></defs><path style="fill: #ffffff"/></svg>')
+    True
+    """
+    pairs = sorted(set(re.findall(r"(fill|stroke): (#[0-9a-f]{6})", svg)))
+    rules = "\n".join(
+        f'[style*="{kind}: {colour}"] {{ {kind}: {dark_pair(colour)} !important; }}' for kind, colour in pairs
+    )
+    # Black text and markers have no colour of their own in matplotlib's SVG.
+    style = (
+        f"<style>@media screen and (prefers-color-scheme: dark) {{\nsvg {{ fill: {dark_pair('#000000')}; }}\n{rules}\n}}"
+        "</style>\n"
+    )
+    head, tag, rest = svg.partition("<defs>")
+    return f"{head}{style}{tag}{rest}" if tag else svg
 
 
 def faithfulness(lines: Mapping[str, Points], edges: int, title: str = "Faithfulness by size") -> View:
-    """`interp.views.curve.faithfulness_by_size` as a view, with its numbers."""
+    """Return `interp.views.curve.faithfulness_by_size` as a view, with its numbers."""
     from interp.views.curve import faithfulness_by_size
 
     rows = [
-        (name, size, *(f"{x:.3f}" for x in three))
+        (name, size, *(f"{x:.3f}" for x in numbers))
         for name, line in lines.items()
-        for size, *three in zip(line.sizes, line.values, line.low, line.high, strict=True)
+        for size, *numbers in zip(line.sizes, line.values, line.low, line.high, strict=True)
     ]
     alt = f"{title}: share of what the full model does, by number of edges (of {edges}); lines: {', '.join(lines)}."
-    return as_view(
-        faithfulness_by_size(lines, edges, title), title, alt, ("line", "edges", "value", "low", "high"), rows
-    )
-
-
-def _three(estimate) -> tuple[str, str, str]:  # type: ignore[no-untyped-def]
-    return f"{estimate.value:.3f}", f"{estimate.low:.3f}", f"{estimate.high:.3f}"
+    figure = faithfulness_by_size(lines, edges, title)
+    return as_view(figure, title, alt, ("line", "edges", "value", "low", "high"), rows)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence]) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>\n" for row in rows)
     return (
-        f'<details style="{STYLE}"><summary>The numbers</summary><div style="overflow-x: auto"><table>'
+        f'<details style="{TABLE_STYLE}"><summary>The numbers</summary><div style="overflow-x: auto"><table>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div></details>"
     )

@@ -1,9 +1,9 @@
-// What is the value in the cell under the pointer? Draws every map of the document that has not been drawn, at whole
-// device pixels a cell, and reads cells out in words.
+// Draws every heat map of the document that has not been drawn, with whole device pixels per cell, and writes the
+// value of the cell under the pointer or the keyboard's cursor in words.
 "use strict";
 (() => {
   const STYLE = "STYLE", COLOURS = "STOPS"; // put in by grid.py
-  const STRIP = 6, NAMED = 11, CELL = [34, 24], HIGH = 820, LEAST = 3, SIDE = 8192, EDGE = 12;
+  const STRIP = 6, NAMED = 11, CELL = [34, 24], NOTED = 64, HIGH = 820, LEAST = 3, SIDE = 8192, EDGE = 12;
   const FONT = 'system-ui, "Segoe UI", Helvetica, Arial, sans-serif';
   const dark = matchMedia("screen and (prefers-color-scheme: dark)");
 
@@ -79,7 +79,8 @@
     const said = (axis, k) => axis.names[k] + (axis.tokens.length ? ` (${axis.tokens[k]})` : "");
     const value = (row, column) => data.panels[chosen].numbers[row * axisOf("columns").names.length + column];
     const inWords = (row, column) => `${data.phrase.replace("{row}", () => said(axisOf("rows"), row))
-      .replace("{column}", () => said(axisOf("columns"), column))}: ${words(value(row, column), data.panels[chosen].scale)}`;
+      .replace("{column}", () => said(axisOf("columns"), column))}: ${words(value(row, column), data.panels[chosen].scale)}` +
+      (data.panels[chosen].notes.length ? ` (${data.panels[chosen].notes[row][column]})` : "");
 
     function say() {
       for (const part of [across, down, cursor]) part.hidden = at === null;
@@ -170,6 +171,21 @@
       }
     }
 
+    // The cells' notes, cut to a cell's width, in the ink that is legible on its colour.
+    function note(pen, panel, w, h, colours) {
+      if (!panel.notes.length || w < 20 || h < NAMED) return;
+      pen.textAlign = "center";
+      pen.textBaseline = "middle";
+      panel.notes.forEach((row, i) => row.forEach((text, j) => {
+        const number = panel.numbers[i * row.length + j] / panel.limit;
+        const share = panel.scale === "diverging" ? 0.5 + number / 2 : number;
+        const [r, g, b] = colours[Math.round(Math.min(1, Math.max(0, share || 0)) * 510)];
+        pen.fillStyle = 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#15181c" : "#ffffff";
+        const most = Math.floor((w - 4) / 6);
+        pen.fillText(text.length <= most ? text : `${text.slice(0, most - 1)}\u2026`, (j + 0.5) * w, (i + 0.5) * h);
+      }));
+    }
+
     function draw() {
       const panel = data.panels[chosen], [rows, columns] = ["rows", "columns"].map(axisOf);
       const [high, long] = [rows.names.length, columns.names.length];
@@ -178,7 +194,7 @@
       const tall = Math.max(1, Math.min(CELL[1] * ratio, Math.floor((HIGH * ratio) / high)));
       const left = room(rows, tall * 1.4 ** zoom, beside);
       const free = (frame.clientWidth - left.most - EDGE) * ratio;
-      const fit = Math.max(Math.round(LEAST * ratio), Math.min(CELL[0] * ratio, Math.floor(free / long)));
+      const fit = Math.max(Math.round(LEAST * ratio), Math.min((panel.notes.length ? NOTED : CELL[0]) * ratio, Math.floor(free / long)));
       cell = [[fit, long], [tall, high]].map(([size, n]) => Math.max(1, Math.min(Math.round(size * 1.4 ** zoom), Math.floor(SIDE / n))));
       const [w, h] = cell, below = room(columns, w, pen);
       const shape = (canvas, width, height) => {
@@ -215,6 +231,7 @@
         for (const [row, column] of outline.cells) mark(pen, column * w, row * h, w, h);
       }
       for (const part of [pen, beside]) { part.scale(ratio, ratio); part.font = `11px ${FONT}`; }
+      note(pen, panel, w / ratio, h / ratio, colours);
       label(beside, rows, h, left.most, left, true);
       label(pen, columns, w, (high * h) / ratio, below, false);
       Object.assign(map.dataset, { cell: `${w} ${h}`, rows: high, columns: long });

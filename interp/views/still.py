@@ -1,4 +1,4 @@
-"""What does a map look like where no script runs? One SVG, on a white card, at whole pixels a cell."""
+"""The still picture of a heat map: one SVG on a white card, with whole pixels per cell."""
 
 from __future__ import annotations
 
@@ -6,49 +6,43 @@ import base64
 import struct
 import textwrap
 import zlib
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views.colours import OUTLINES, STOPS, colours_of, hexed, rgb
+from interp.views.colours import FAINT, INK, OUTLINES, STOPS, css_colour, group_colours, rgb
+from interp.views.panel import Outline, Panel, pooled
+from interp.views.svg import LETTER, PAD, SMALL_LETTER, document, text_element
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
     from interp.views.axes import Axis
-    from interp.views.grid import Outline, Panel
 
-FONT = "font-family=\"system-ui, 'Segoe UI', Helvetica, Arial, 'DejaVu Sans', sans-serif\""
-INK, FAINT = "#15181c", "#4d5561"
-PAD, STRIP = 12, 6
-# Pixels that a whole map may take; a cell is never less than one.
+STRIP = 6
+# Pixels that a whole heat map may take; a cell has at least one.
 WIDE, HIGH = 700, 820
-# Cells in all, and from how many on there are fewer colours: noise must fit into 150 KB, too.
+# The most cells in all, and the number from which on there are fewer colours: noise must fit into 150 KB, too.
 CELLS, MANY = 60_000, 20_000
-# The largest cell, and the smallest that leaves room for a name.
-CELL, NAMED = (34, 24), 11
-LETTER = 5.9  # pixels of a letter of 11 pixels, on the wide side; names beside the map are smaller
-SMALL = 5.4
+# The largest cell, the width of cells with notes, and the smallest cell with room for a name.
+CELL, NOTED, NAMED = (34, 24), 64, 11
 
 
 def draw_still(panel: Panel, title: str, caption: str, outlines: tuple[Outline, ...], of: int = 1) -> str:
-    """The panel as an SVG document; `of` is how many panels the live view has.
+    """Return the panel as an SVG document. `of` is the number of panels in the live view.
 
-    What is wider or higher than the page, and would be scaled down with it, is pooled, and says so.
+    A heat map that is larger than the page is pooled, not scaled down, and the caption says so.
     """
-    from interp.views.grid import pooled
-
     panel, note = pooled(panel, *_blocks(*panel.values.shape))
     if note:
         caption, outlines = f"{caption} {note} The live view has every cell.".strip(), ()
     rows, columns = len(panel.rows), len(panel.columns)
-    w = max(1, min(CELL[0], WIDE // columns))
+    w = max(1, min(NOTED if panel.notes else CELL[0], WIDE // columns))
     h = max(1, min(CELL[1], HIGH // rows))
     left, below = _room(panel.rows, h, True), _room(panel.columns, w, False)
     across, down = max(columns * w + 8, 420), rows * h
-    whole = left + across + 2 * PAD
-    letters = int((whole - 2 * PAD) / LETTER)
+    width = left + across + 2 * PAD
+    letters = int((width - 2 * PAD) / LETTER)
     head = [(13, "600", INK, line) for line in textwrap.wrap(title, int(letters * 0.8))]
     if of > 1:
         name = f"{panel.name} (one of {of} maps; the live view has them all)"
@@ -57,7 +51,7 @@ def draw_still(panel: Panel, title: str, caption: str, outlines: tuple[Outline, 
     parts, y = [], PAD
     for size, weight, colour, line in head:
         y += size
-        parts.append(_text(PAD, y, line, size=size, weight=weight, colour=colour))
+        parts.append(text_element(PAD, y, line, size=size, weight=weight, colour=colour))
         y += 5
     x0, y0 = PAD + left, top
     data = base64.b64encode(_picture(panel, w, h)).decode()
@@ -70,24 +64,41 @@ def draw_still(panel: Panel, title: str, caption: str, outlines: tuple[Outline, 
     for k, outline in enumerate(outlines):
         path = "".join(_mark(x0 + c * w, y0 + r * h, w, h) for r, c in outline.cells)
         parts.append(f'<path d="{path}" fill="{OUTLINES[k % len(OUTLINES)]}"/>')
+    parts += _notes(panel, x0, y0, w, h)
     parts += _side(panel.rows, x0, y0, h, upright=True) + _side(panel.columns, x0, y0 + down, w, upright=False)
     y = y0 + down + below + 14
-    parts.append(_text(x0, y, f"columns: {panel.columns.title}, rows: {panel.rows.title}", colour=FAINT))
-    legend, y = _legend(panel, outlines, y + 10, whole)
+    parts.append(text_element(x0, y, f"columns: {panel.columns.title}, rows: {panel.rows.title}", colour=FAINT))
+    legend, y = _legend(panel, outlines, y + 10, width)
     parts += legend
     for line in textwrap.wrap(caption, letters):
         y += 15
-        parts.append(_text(PAD, y, line, colour=FAINT))
-    high = y + PAD
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{whole}" height="{high:.0f}" viewBox="0 0 {whole} {high:.0f}" '
-        f'{FONT} font-size="11" role="img" aria-label="{escape(title, quote=True)}">\n'
-        f'<rect width="100%" height="100%" rx="6" fill="#ffffff"/>\n' + "\n".join(parts) + "\n</svg>\n"
-    )
+        parts.append(text_element(PAD, y, line, colour=FAINT))
+    return document(width, y + PAD, title, parts)
+
+
+def _notes(panel: Panel, x0: int, y0: int, w: int, h: int) -> list[str]:
+    """Return the cells' notes, cut to the width of a cell; none where cells are too small for text."""
+    room = int((w - 4) / SMALL_LETTER)
+    if not panel.notes or h < NAMED or room < 2:
+        return []
+    dark = np.abs(np.nan_to_num(panel.values)) / panel.top > 0.55
+    return [
+        text_element(
+            x0 + (column + 0.5) * w,
+            y0 + (row + 0.5) * h,
+            note if len(note) <= room else note[: room - 1] + "…",
+            anchor="middle",
+            size=10,
+            colour="#ffffff" if dark[row, column] else INK,
+            drop=0.35,
+        )
+        for row, notes in enumerate(panel.notes)
+        for column, note in enumerate(notes)
+    ]
 
 
 def _mark(x: int, y: int, w: int, h: int) -> str:
-    """Inside the cell, lest it hide a neighbour: a frame, and where that would leave nothing of the cell, its ends."""
+    """Return the outline of a cell, drawn inside it: a frame, or its two ends where a frame would cover the cell."""
     thick = max(1, min(2, max(w, h) // 6))
     sides = [(x, y, thick, h), (x + w - thick, y, thick, h)] if w >= h or w >= 10 else []
     ends = [(x, y, w, thick), (x, y + h - thick, w, thick)] if h > w or h >= 10 else []
@@ -95,7 +106,7 @@ def _mark(x: int, y: int, w: int, h: int) -> str:
 
 
 def _blocks(rows: int, columns: int) -> tuple[int, int]:
-    """How many rows and columns share a cell: 1 and 1 for what can be shown whole."""
+    """Return how many rows and columns share a cell; 1 and 1 if the heat map fits."""
     high, wide = -(-rows // HIGH), -(-columns // WIDE)
     while -(-rows // high) * -(-columns // wide) > CELLS:
         high, wide = (high + 1, wide) if rows / high > columns / wide else (high, wide + 1)
@@ -103,7 +114,7 @@ def _blocks(rows: int, columns: int) -> tuple[int, int]:
 
 
 def png(pixels: ndarray, palette: ndarray) -> bytes:
-    """`[height width]` numbers of colours as a PNG file; each line is written as its difference from the one above."""
+    """Return a PNG file of `[height width]` palette indices; each line is stored as the difference from the last."""
     height, width = pixels.shape
     change = np.diff(pixels, axis=0, prepend=np.zeros((1, width), np.uint8)).astype(np.uint8)
     lines = np.concatenate([np.full((height, 1), 2, np.uint8), change], axis=1).tobytes()
@@ -117,7 +128,7 @@ def png(pixels: ndarray, palette: ndarray) -> bytes:
 
 
 def _picture(panel: Panel, w: int, h: int) -> bytes:
-    """The cells as a PNG: 253 colours or 63, zero of a diverging scale in the middle, and two greys for hatching."""
+    """Return the cells as a PNG: 253 or 63 colours, zero of a diverging scale in the middle, two greys for hatching."""
     levels = 253 if panel.values.size <= MANY else 63
     missing = np.isnan(panel.values)
     share = np.nan_to_num(panel.values) / panel.top
@@ -131,11 +142,11 @@ def _picture(panel: Panel, w: int, h: int) -> bytes:
 
 
 def _room(axis: Axis, cell: int, upright: bool) -> int:
-    """Pixels that names need beside a map."""
+    """Return the pixels that names need beside a heat map."""
     strip = STRIP + 4 if axis.groups else 4
     if cell >= NAMED or not axis.groups:
-        return strip + 4 + int(max(map(len, _names(axis))) * SMALL)
-    return strip + 22 + (int(max(len(name) for *_, name in axis.sections) * SMALL) if upright else 10)
+        return strip + 4 + int(max(map(len, _names(axis))) * SMALL_LETTER)
+    return strip + 22 + (int(max(len(name) for *_, name in axis.sections) * SMALL_LETTER) if upright else 10)
 
 
 def _names(axis: Axis) -> list[str]:
@@ -143,17 +154,17 @@ def _names(axis: Axis) -> list[str]:
 
 
 def _side(axis: Axis, x0: float, y0: float, cell: int, upright: bool) -> list[str]:
-    """Names, or sections and steps, left of a map (upright) or below it."""
-    parts, colours = [], colours_of(axis.groups)
+    """Return names, or sections and steps, left of a heat map (`upright`) or below it."""
+    parts, colours = [], group_colours(axis.groups)
     strip = STRIP + 4 if axis.groups else 4
 
     def place(along: float, off: float) -> tuple[float, float]:
         return (x0 - off, y0 + along) if upright else (x0 + along, y0 + off)
 
-    def write(along: float, off: float, words: str, turned: bool, middle: bool = False) -> str:
+    def write(along: float, off: float, text: str, turned: bool, middle: bool = False) -> str:
         x, y = place(along, off)
         turn = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turned else ""
-        return _text(x, y, words, anchor="middle" if middle else "end", size=10, shift=turn, drop=0.35)
+        return text_element(x, y, text, anchor="middle" if middle else "end", size=10, more=turn, drop=0.35)
 
     for k, group in enumerate(axis.groups):
         (x, y), (w, h) = place(k * cell, STRIP + 2 if upright else 2), ((STRIP, cell) if upright else (cell, STRIP))
@@ -171,24 +182,24 @@ def _side(axis: Axis, x0: float, y0: float, cell: int, upright: bool) -> list[st
     return parts
 
 
-def _legend(panel: Panel, outlines: tuple[Outline, ...], y: float, whole: int) -> tuple[list[str], float]:
-    """The bar of colours with its limits, the roles' colours and the outlines; and where it ends."""
+def _legend(panel: Panel, outlines: tuple[Outline, ...], y: float, width: int) -> tuple[list[str], float]:
+    """Return the colour bar with its limits, the keys of groups and outlines, and the y where they end."""
     parts, stops = [], STOPS[panel.scale]
-    low, wide = (-panel.top if panel.scale == "diverging" else 0.0), min(160, whole - 180)
+    low, wide = (-panel.top if panel.scale == "diverging" else 0.0), min(160, width - 180)
     for k in range(40):
-        colour = hexed(stops, k / 39)
+        colour = css_colour(stops, k / 39)
         parts.append(
             f'<rect x="{PAD + k * wide / 40:.2f}" y="{y}" width="{wide / 40 + 0.3:.2f}" height="10" fill="{colour}"/>'
         )
     parts.append(f'<rect x="{PAD}" y="{y}" width="{wide}" height="10" fill="none" stroke="#8b93a0"/>')
     ends = [(low, 0.0), (panel.top, 1.0)] + ([(0.0, 0.5)] if low else [])
     for (value, at), anchor in zip(ends, ("start", "end", "middle"), strict=False):
-        parts.append(_text(PAD + at * wide, y + 22, f"{value:.3g}", anchor=anchor, size=10, colour=FAINT))
-    unit = textwrap.wrap(panel.unit, int((whole - 2 * PAD - wide - 10) / LETTER)) or [""]
+        parts.append(text_element(PAD + at * wide, y + 22, f"{value:.3g}", anchor=anchor, size=10, colour=FAINT))
+    unit = textwrap.wrap(panel.unit, int((width - 2 * PAD - wide - 10) / LETTER)) or [""]
     for k, line in enumerate(unit):
-        parts.append(_text(PAD + wide + 10, y + 9 + 13 * k, line))
+        parts.append(text_element(PAD + wide + 10, y + 9 + 13 * k, line))
     y += max(26, 13 * len(unit) + 4)
-    groups = colours_of(g for axis in (panel.rows, panel.columns) for g in axis.groups)
+    groups = group_colours(g for axis in (panel.rows, panel.columns) for g in axis.groups)
     keys = [(name, f'fill="{colour}"') for name, colour in groups.items()]
     keys += [
         (o.name, f'fill="none" stroke="{OUTLINES[k % len(OUTLINES)]}" stroke-width="2"') for k, o in enumerate(outlines)
@@ -199,26 +210,8 @@ def _legend(panel: Panel, outlines: tuple[Outline, ...], y: float, whole: int) -
     y += 12 if keys else 0
     for name, look in keys:
         wide = 24 + int(len(name) * LETTER)
-        if x > PAD and x + wide > whole - PAD:
+        if x > PAD and x + wide > width - PAD:
             x, y = PAD, y + 16
-        parts += [f'<rect x="{x + 1}" y="{y - 9}" width="9" height="9" {look}/>', _text(x + 14, y, name)]
+        parts += [f'<rect x="{x + 1}" y="{y - 9}" width="9" height="9" {look}/>', text_element(x + 14, y, name)]
         x += wide
     return parts, y + 2
-
-
-def _text(
-    x: float,
-    y: float,
-    words: str,
-    anchor: str = "start",
-    size: int = 11,
-    weight: str = "400",
-    colour: str = INK,
-    shift: str = "",
-    drop: float = 0.0,
-) -> str:
-    move = f' dy="{drop}em"' if drop else ""
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}"{move} font-size="{size}" font-weight="{weight}" fill="{colour}" '
-        f'text-anchor="{anchor}"{shift}>{escape(words)}</text>'
-    )

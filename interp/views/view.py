@@ -1,17 +1,22 @@
-"""What is a view? A picture that a notebook shows, a file keeps, and a page without script still has something of."""
+"""Views: pictures with a live version (HTML), a still one (SVG or PNG) and a text, for notebooks, pages and files."""
 
 from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interp.support.writing import write_whole
+from interp.views.converting import converted, saved
 
-# A page that may fetch nothing: everything that it needs is in it.
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# The page must not fetch anything.
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'none'; "
     "base-uri 'none'; form-action 'none'"
@@ -20,30 +25,36 @@ STILLS = {b"\x89PNG": "image/png", b"<svg": "image/svg+xml", b"<?xml": "image/sv
 # Pixels of a notebook's column, and where an SVG says its size.
 COLUMN = 760
 SIZE = re.compile(r'width="([\d.]+)(pt|px|)" height="([\d.]+)(?:pt|px|)"')
-# What notebooks are shown, and the bundles that this one has already: see `show_live`.
+SUFFIXES = (".html", ".png", ".svg", ".pdf")
+# Whether notebooks get live views, and the bundles that this notebook already has: see `show_live`.
 _shown = {"live": True}
 _carried: set[str] = set()
 
 
 def show_live(live: bool) -> None:
-    """Whether notebooks get live views from here on (as they do unasked), or their still pictures.
+    """Choose whether notebooks get live views (the default) or still pictures from here on.
 
-    Stills are for notebooks that are read where no script runs, and are a hundredth of the size. A notebook carries the
-    script of each kind of view once, with the first view that is shown after this call (or the start); where that cell
-    is run again by itself and the notebook is then opened anew, views show their stills until all is run again.
+    A still picture needs no script and has about a hundredth of the size. A notebook carries the script of each kind
+    of view once, in the first view shown after this call (or after the start). If that cell alone is run again and the
+    notebook is reopened, views show their still pictures until all cells are run.
     """
     _shown["live"] = live
     _carried.clear()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class View:
-    """A picture, and what takes its place where script runs.
+    """A picture for notebooks, pages and files.
 
-    `title` is a few words, `alt` says in words what is to be seen (alternative text), `still` is a whole PNG or SVG
-    file. `live` is an HTML fragment with its own data, style and script, without ids, so that any number of them can
-    stand on a page; "" where the still picture is all there is. `bundle` is script that all views of one kind share
-    and that a page carries once.
+    Attributes:
+        title: a few words.
+        alt: what the picture shows, in words (alternative text).
+        still: a whole PNG or SVG file.
+        live: an HTML fragment with its own data, style and script, which replaces the still picture where script runs.
+            It has no ids, so that a page can hold any number of views. "" where there is only the still picture.
+        bundle: script that all views of one kind share and that a page carries once.
+        figure: returns the picture as a matplotlib figure, from which `save` makes PNG, PDF and SVG files; None if
+            these are converted from `still`.
 
     >>> View("a dot", "a dot", b'<svg xmlns="http://www.w3.org/2000/svg"/>').media
     'image/svg+xml'
@@ -54,22 +65,26 @@ class View:
     still: bytes
     live: str = ""
     bundle: str = ""
+    figure: Callable[[], Figure] | None = None
+
+    def __repr__(self) -> str:
+        return f"<View: {self.title}>"
 
     def __post_init__(self) -> None:
         _ = self.media
         if not self.title or not self.alt:
-            raise ValueError("a view needs a title and alternative text: what it shows, in words")
+            raise ValueError("a view needs a title and alternative text")
 
     @property
     def media(self) -> str:
-        """The media type of the still picture. Raises `ValueError` for what is neither PNG nor SVG."""
+        """The media type of the still picture. Raises `ValueError` if it is neither PNG nor SVG."""
         for start, media in STILLS.items():
             if self.still.startswith(start):
                 return media
         raise ValueError(f"a still picture is a PNG or SVG file; this one starts with {self.still[:8]!r}")
 
     def picture(self) -> str:
-        """The still picture as an HTML image."""
+        """Return the still picture as an HTML image."""
         data = base64.b64encode(self.still).decode()
         return (
             f'<img class="still" style="max-width: 100%; height: auto" alt="{escape(self.alt, quote=True)}" '
@@ -77,26 +92,26 @@ class View:
         )
 
     def fragment(self) -> str:
-        """The view as part of a page that holds its `bundle`: the still picture, which script replaces."""
+        """Return the view as part of a page that holds its `bundle`."""
         return f'<div class="mnemo-view"><div class="mnemo-still">{self.picture()}</div>{self.live}</div>\n'
 
     def _repr_html_(self) -> str:
-        """For a notebook: untrusted ones run no script, and show the picture."""
+        """Return the view for a notebook. An untrusted notebook runs no script and shows the still picture."""
         return (f"<script>{self.bundle}</script>\n" if self.bundle else "") + self.fragment()
 
     def _ipython_display_(self) -> None:
-        """For a notebook, in place of every other form of it: the live view or the still picture, and words."""
+        """Show the live view or the still picture, and the text, in a notebook."""
         from IPython.display import display  # pyright: ignore[reportMissingImports]
 
-        found = self.outputs()
+        outputs = self.outputs()
         if shows_live() and self.bundle in _carried:
-            found["text/html"] = self.fragment()
+            outputs["text/html"] = self.fragment()
         elif shows_live() and self.bundle:
             _carried.add(self.bundle)
-        display(found, raw=True)
+        display(outputs, raw=True)
 
     def outputs(self) -> dict[str, Any]:
-        """What a notebook's cell keeps, by media type: the live view or, after `show_live(False)`, the still picture.
+        """Return what a notebook's cell keeps, by media type: the live view or, if not `shows_live()`, the still one.
 
         >>> View("a dot", "a dot", b'<svg xmlns="http://www.w3.org/2000/svg"/>').outputs()["text/plain"]
         'a dot'
@@ -106,48 +121,58 @@ class View:
         return still_outputs(self.still, self.media, self.alt)
 
     def save(self, path: str | Path) -> Path:
-        """Writes the page (.html) or the still picture (.svg or .png, as it is), whole or not at all.
+        """Write the file that the path's suffix names: .html, .png, .svg or .pdf. The file is complete or absent.
 
-        Raises `ValueError` for another suffix.
+        HTML is the live page. PNG, SVG and PDF show the still picture; of attention patterns, whose still picture is
+        a PNG, a PDF or SVG file holds the pixels. Raises `ValueError` for another suffix.
         """
-        path, own = Path(path), ".png" if self.media == "image/png" else ".svg"
-        if path.suffix not in (".html", own):
-            raise ValueError(f"{self.title} is saved as .html or {own}; got {path.suffix or 'no suffix'!r}")
-        data = page([self], self.title).encode() if path.suffix == ".html" else self.still
-        write_whole(path, data)
+        path = Path(path)
+        write_whole(path, self.file(path.suffix))
         return path
 
+    def file(self, suffix: str) -> bytes:
+        """Return the content of a file with this suffix, as `save` writes it."""
+        if suffix not in SUFFIXES:
+            raise ValueError(f"a view is saved as {', '.join(SUFFIXES)}; got {suffix or 'no suffix'!r}")
+        if suffix == ".html":
+            return page([self], self.title).encode()
+        if suffix == (".png" if self.media == "image/png" else ".svg"):
+            return self.still
+        if self.figure is not None and suffix != ".svg":
+            return saved(self.figure(), suffix)
+        return converted(self.still, self.media, suffix)
 
-def still_outputs(still: bytes, media: str, words: str) -> dict[str, Any]:
-    """A still picture as a notebook's cell keeps it, with what is to be seen in words."""
+
+def still_outputs(still: bytes, media: str, alt: str) -> dict[str, Any]:
+    """Return what a notebook's cell keeps of a still picture and its text."""
     picture = narrowed(still.decode()) if media == "image/svg+xml" else base64.b64encode(still).decode()
-    return {media: picture, "text/plain": words}
+    return {media: picture, "text/plain": alt}
 
 
 def shows_live() -> bool:
-    """What `show_live` was told last; True at first."""
+    """Return whether notebooks get live views; see `show_live`."""
     return _shown["live"]
 
 
 def narrowed(svg: str) -> str:
-    """An SVG that is drawn no wider than a notebook's column, which would cut it off.
+    """Return the SVG at no more than the width of a notebook's column, which would cut it off.
 
     >>> narrowed('<svg width="1000" height="500" viewBox="0 0 1000 500"/>')
     '<svg width="760" height="380" viewBox="0 0 1000 500"/>'
     """
     head, end, rest = svg.partition(" viewBox=")
-    found = SIZE.search(head)
-    if not end or found is None:
+    size = SIZE.search(head)
+    if not end or size is None:
         return svg
-    pixels = [float(found[k]) * (4 / 3 if found[2] == "pt" else 1) for k in (1, 3)]
-    if pixels[0] <= COLUMN:
+    width, height = (float(size[k]) * (4 / 3 if size[2] == "pt" else 1) for k in (1, 3))
+    if width <= COLUMN:
         return svg
-    high = round(pixels[1] * COLUMN / pixels[0])
-    return head[: found.start()] + f'width="{COLUMN}" height="{high}"' + head[found.end() :] + end + rest
+    shrunk = f'width="{COLUMN}" height="{round(height * COLUMN / width)}"'
+    return head[: size.start()] + shrunk + head[size.end() :] + end + rest
 
 
 def page(views: list[View], title: str) -> str:
-    """One HTML page that needs nothing else, with each bundle once."""
+    """Return one HTML page that is complete in itself, with each bundle once."""
     bundles = "".join(f"<script>{bundle}</script>\n" for bundle in dict.fromkeys(v.bundle for v in views if v.bundle))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -1,8 +1,8 @@
-"""Do label positions store a result that later tokens read? (M5 of science 2.1)
+"""M5: test whether label positions store a result that later tokens read.
 
-The source run has the same labels and another earlier bit (addition: a lower digit, so that the carry into the
-place that is read is another); the written scratchpad is kept clean. Only what stands
-at the labels is taken from it, through V, with every attention score as it was: identity cannot act, content can.
+The source run has the same labels and another earlier bit (addition: a lower digit, so that the carry into the place
+that is read differs); its written scratchpad is kept. Only V at the labels is patched from it, with every attention
+score as in the original run. Identity cannot act then; content can (probes/README.md, Battery).
 """
 
 from __future__ import annotations
@@ -12,44 +12,56 @@ from transformers import PreTrainedModel
 
 from interp.patching import Interchange, interchange
 from interp.tasks import Batch, Role
+from probes import keys
 from probes.arms.m01_identity import full_effect
 from probes.arms.m04_routes import answer_margin
-from probes.evidence import Evidence, Interval
+from probes.evidence import Evidence
 from probes.intervals import ratio
 from probes.trials.parity import Trials
 
+QUESTION = "label positions come from a run with another earlier bit: does the answer follow that history?"
 
-def read_stored_results(model: PreTrainedModel, trials: Trials) -> list[Evidence]:
-    """M5: rho when V at labels comes from a run with another history, attention frozen.
 
-    "labels" takes every label but the one at which the answer is read; its control has another future instead.
-    Then input and output labels apart, and single layers. Last K at labels, with nothing frozen: a result can also
-    be read by whether its position is attended to, and then its value may say nothing.
+def measure_history(model: PreTrainedModel, trials: Trials) -> list[Evidence]:
+    """Measure M5 at one length: rho when V at labels comes from a run with another history, attention frozen.
+
+    First every label but the one at which the answer is read; its control comes from a run with another future. Then
+    input labels, output labels and single layers. Last, K at labels with nothing frozen: a result can also be read by
+    whether its position is attended to, while its value is constant.
     """
     x = trials.batch
-    sides = {
-        "labels": trials.labels,
-        "input labels": trials.labels & (x.role == Role.INPUT_LABEL),
-        "output labels": trials.labels & (x.role == Role.OUTPUT_LABEL),
+    positions = {
+        keys.HISTORY_V: trials.labels,
+        keys.HISTORY_V_INPUTS: trials.labels & (x.role == Role.INPUT_LABEL),
+        keys.HISTORY_V_OUTPUTS: trials.labels & (x.role == Role.OUTPUT_LABEL),
     }
 
     def values_from(source: Batch, at: torch.Tensor, layers: tuple[int, ...] | None = None) -> list[Interchange]:
-        return [Interchange("scores", x), Interchange("v", source, at, layers)]
+        return [Interchange("attn_scores", x), Interchange("v", source, at, layers)]
 
-    entries = {name: values_from(trials.other_history, at) for name, at in sides.items() if at.any()}
-    entries["control"] = values_from(trials.other_future, trials.labels)
+    by_key = {key: values_from(trials.other_history, at) for key, at in positions.items() if at.any()}
     for layer in range(model.config.num_hidden_layers):
-        entries[f"labels, L{layer}"] = values_from(trials.other_history, trials.labels, (layer,))
-    entries["K"] = [Interchange("k", trials.other_history, trials.labels)]
-    entries["K control"] = [Interchange("k", trials.other_future, trials.labels)]
+        key = keys.HISTORY_V_LAYER.at(f"L{layer}")
+        by_key[key] = values_from(trials.other_history, trials.labels, (layer,))
+    by_key[keys.HISTORY_K] = [Interchange("k", trials.other_history, trials.labels)]
+    controls = {
+        keys.HISTORY_V: values_from(trials.other_future, trials.labels),
+        keys.HISTORY_K: [Interchange("k", trials.other_future, trials.labels)],
+    }
+    entries = {key.name: parts for key, parts in by_key.items()}
+    entries |= {f"control of {key.name}": parts for key, parts in controls.items()}
     full = full_effect(model, trials)
-    moved = dict(zip(entries, -interchange(model, x, entries, answer_margin(trials)).change, strict=True))
-    rho = {name: ratio(value, full, strata=trials.strata) for name, value in moved.items()}
-    control, keys, keys_control = (rho.pop(name) for name in ("control", "K", "K control"))
-    question = "an earlier bit was another one, for what stands at labels alone: does the answer follow?"
-
-    def evidence(name: str, value: Interval, control: Interval | None) -> Evidence:
-        return Evidence("M5", f"history in {name}", question, trials.length, "rho", value, control, len(trials))
-
-    found = [evidence(f"V at {name}", value, control if name == "labels" else None) for name, value in rho.items()]
-    return [*found, evidence("K at labels", keys, keys_control)]
+    changes = -interchange(model, x, entries, answer_margin(trials)).change
+    rho = {name: ratio(c, full, strata=trials.strata) for name, c in zip(entries, changes, strict=True)}
+    return [
+        Evidence(
+            key=key,
+            question=QUESTION,
+            length=trials.length,
+            quantity="rho",
+            value=rho[key.name],
+            control=rho[f"control of {key.name}"] if key in controls else None,
+            n=len(trials),
+        )
+        for key in by_key
+    ]

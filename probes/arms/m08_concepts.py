@@ -1,7 +1,7 @@
-"""What could a position know, and which equally hard functions of the same history would be of no use to it?
+"""M8, concepts: what a position can encode, each with matched controls of equal difficulty and no use.
 
-A control keyed to the token that stands at a position is decoded at .99 everywhere, because identity is linearly
-present. These controls are functions of the same history instead, drawn anew for each seed.
+A control keyed to the token at a position is decoded at .99 everywhere, because identity is linearly present. These
+controls are functions of the same history instead, drawn anew for each seed (probes/README.md, Battery).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ CONCEPTS = (*PARITY_CONCEPTS, "carry")
 
 @dataclass(frozen=True, eq=False)
 class Concept:
-    """A value at each place, and its matched controls.
+    """The values of a concept at each place, with its matched controls.
 
     Shapes:
         values:   `[prompt place]`, classes from 0, or numbers where `classes` is 0 (a regression).
         controls: each as `values`.
-        places:   `[place]`, which of the role's positions have it, in the role's order.
+        places:   `[place]`, the indices of the role's positions that have a value, in the role's order.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Concept:
     classes: int
 
     def rows(self, index: Int[Tensor, " rows"] | slice) -> Concept:
-        """The values of some of the prompts."""
+        """Return the values of some of the prompts."""
         controls = tuple(c[index] for c in self.controls)
         return Concept(self.name, self.role, self.length, self.values[index], controls, self.places, self.classes)
 
 
 def concept_of(name: str, batch: Batch, role: Role = Role.INPUT_LABEL, seed: int = 0, controls: int = 3) -> Concept:
-    """The concept at the positions of a role; `seed` draws its controls.
+    """Return a concept at the positions of a role; `seed` draws its controls.
 
     | concept | value at step s | control |
     |---|---|---|
@@ -54,18 +54,20 @@ def concept_of(name: str, batch: Batch, role: Role = Role.INPUT_LABEL, seed: int
     | previous bit | bit s-1 | the bit of an earlier step, fixed for each s |
     | slot | s | a fixed permutation of the steps |
     | label | the label of step s | the label of another step, fixed for each s |
-    | carry | the carry into place s | the carry, had the digits of each place other names (permuted, 0 to 9) |
+    | carry | the carry into place s | the carry after the digits 0 to 9 of each place are permuted |
 
-    "state" and "previous bit" have the steps from 3, before which they have no other history to differ from;
-    "carry" those from 2. Raises `ValueError` for a concept that the format lacks, naming those it has, for a role
-    whose positions have no steps, and for too short a length.
+    "state" and "previous bit" have values from step 3 on: before it no other history exists. "carry" has values from
+    step 2 on. Raises `ValueError` for a concept that the format lacks (it names those that it has), for a role whose
+    positions have no steps, and for a length that is too short.
     """
-    there = {"parity": PARITY_CONCEPTS, "addition": ADDITION_CONCEPTS}.get(batch.format.task, ())
-    if name not in there:
-        words = f"{batch.format} has {', '.join(there)}" if there else f"{batch.format} has none"
-        raise ValueError(f"no concept {name!r} here: concepts are {', '.join(CONCEPTS)}; {words}")
+    available = {"parity": PARITY_CONCEPTS, "addition": ADDITION_CONCEPTS}.get(batch.format.task, ())
+    if name not in available:
+        text = f"{batch.format} has {', '.join(available) or 'none'}"
+        raise ValueError(f"no concept {name!r} here: concepts are {', '.join(CONCEPTS)}; {text}")
     if name == "label" and batch.format.labels != "pool":
-        raise ValueError(f"labels of {batch.format} are not drawn from a pool: which one it is says nothing")
+        raise ValueError(
+            f"labels of {batch.format} are not drawn from a pool, so their identity carries no information"
+        )
     if controls < 1:
         raise ValueError(f"at least one control is needed; got {controls}")
     steps = batch.step[batch.at(role)]
@@ -90,7 +92,7 @@ def concept_of(name: str, batch: Batch, role: Role = Role.INPUT_LABEL, seed: int
 
 
 def _table(name: str, batch: Batch, gen: torch.Generator | None) -> Int[Tensor, "prompt step"]:
-    """The value at each step of parity, or a control's where there is a generator."""
+    """Return the value at each step of parity; with a generator, a control's value."""
     content = parity.read(batch)
     bits = content.bits
     n = bits.shape[1]
@@ -110,14 +112,14 @@ def _table(name: str, batch: Batch, gen: torch.Generator | None) -> Int[Tensor, 
 
 
 def _subset(n: int, gen: torch.Generator) -> Int[Tensor, " step"]:
-    """A random subset of the steps with exactly one of the first two: from step 3 on it is neither none nor all."""
+    """Return a random subset of the steps with exactly one of the first two: never empty or full from step 3 on."""
     within = torch.randint(2, (n,), generator=gen)
     within[1] = 1 - within[0]
     return within
 
 
 def _carries(batch: Batch, gen: torch.Generator | None) -> Int[Tensor, "prompt step"]:
-    """The carry into each place; with a generator, after the digits of each place have been permuted."""
+    """Return the carry into each place; with a generator, after the digits of each place are permuted."""
     content = addition.read(batch)
     n = int(batch.step.max())
     total = torch.zeros(len(batch), n, dtype=torch.long)

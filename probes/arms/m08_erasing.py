@@ -1,19 +1,16 @@
-"""Is what can be decoded at labels used? It is erased there, and the answers tell. (M8 of science 2.1, causal half)
+"""M8, erasing: test whether what is decodable at labels is used, by erasing it there.
 
-LEACE (Belrose et al. 2306.03819) changes activations as little as it can so that no linear probe finds the concept.
-It is held against two controls: as many random directions of the whitened space in the same affine form, which keeps
-the mean, and LEACE itself on functions of the same history that are of no use (`probes.arms.m08_concepts`).
-For parity alone: `probes.batteries` leaves it out for addition, and says why.
+LEACE (`probes.arms.m08_erasers`) erases the concept at label positions. Two controls: as many random directions of
+the whitened space in the same affine form, which keeps the mean, and LEACE on functions of the same history that are
+of no use (`probes.arms.m08_concepts`). Parity only: see `probes.arms.registry` (probes/README.md, Battery).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -22,23 +19,21 @@ from interp.models.bridge import raw_of
 from interp.patching import accuracy, margin
 from interp.tasks import Batch, Role, counterfactual
 from interp.tasks.layout import generator
+from probes import keys
 from probes.arms.m08_concepts import Concept, concept_of
-from probes.arms.m08_decoding import chance_of, held_out, varying_layers
+from probes.arms.m08_decoding import chance_of, varying_layers
+from probes.arms.m08_erasers import displacement, fit_erasers
+from probes.arms.m08_probes import held_out
 from probes.evidence import PROMPTS, Evidence, Interval
 from probes.intervals import LEVEL, clustered_proportion, mean, ratio
-
-# Least share of the largest variance for a direction that LEACE may use (below, float32 rounding is amplified), and
-# for one that a control may erase (below, it would move nothing).
-SUPPORT, VARIES = 1e-10, 1e-6
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What an erasure does to the answers, over prompts.
+    """The effect of an erasure on the answers, over prompts.
 
-    `lost` is step accuracy lost. `effect` is rho (science 2): of an answer that is undone altogether, and not
-    turned round, about .5. `moved` is the mean absolute change of the margin in the same unit: what moves the
-    margin both ways shows here alone.
+    `lost` is the step accuracy lost. `effect` is rho: about .5 for a margin that becomes zero, 1 for one that
+    reverses. `moved` is the mean absolute change of the margin in the same unit; it also shows changes that cancel.
     """
 
     lost: Interval
@@ -48,15 +43,16 @@ class Loss:
 
 @dataclass(frozen=True)
 class Erased:
-    """What erasing a concept at the positions of a role before some layers does.
+    """The result of erasing a concept at the positions of a role before some layers.
 
-    `before` and `left` are a probe's accuracies on held-out prompts, intact and erased (of several layers, at the
-    last); `chance` is the commonest class's share. `loss` is the concept's, `random` that of random directions and
-    `matched` that of the concept's history-matched controls, both means over draws. `displacement` is how far
-    activations at the last of the layers are moved, in units of their spread, by LEACE and by random erasure.
+    `before` and `left` are a probe's accuracies on held-out prompts, before and after the erasure (of several layers,
+    at the last); `chance` is the share of the most common class. `loss` is the effect of erasing the concept; `random`
+    that of random directions and `matched` that of the history-matched controls, both means over draws.
+    `displacement` and `displacement_random` are how far LEACE and random erasure move the activations at the last of
+    the layers, in units of their spread.
 
-    Where the concept is not decodable, LEACE erases noise, and a loss beyond `random` says nothing: that is what
-    `matched` is for.
+    Where the concept is not decodable, LEACE erases noise and a loss beyond `random` is not informative; compare with
+    `matched` there.
     """
 
     concept: str
@@ -77,26 +73,24 @@ class Erased:
 
     @property
     def decodable(self) -> bool:
-        """Whether the intact run has the concept, by the whole interval."""
+        """Whether a probe decodes the concept before the erasure, by its whole interval."""
         return self.before.low > self.chance
 
     def to_json(self) -> dict:
-        """A nested plain dictionary."""
+        """Return a nested plain dictionary."""
         return {**asdict(self), "decodable": self.decodable}
 
 
-def erase_labels(model: PreTrainedModel, fitted: Batch, batch: Batch, seed: int) -> list[Evidence]:
-    """M8 on one length, its causal half: prefix parity is erased (LEACE) at input labels, where it hurts most.
+def measure_erasure(model: PreTrainedModel, fitted: Batch, batch: Batch, seed: int) -> list[Evidence]:
+    """Measure the causal half of M8 at one length: erase prefix parity at input labels, where that loses most.
 
-    Accuracy lost, against erasing as many random directions; `details` has every layer and the erasure of
-    history-matched controls.
+    The value is the accuracy lost; its control is the loss from erasing as many random directions. `details` has every
+    layer and the erasure of history-matched controls.
     """
-    inner = range(raw_of(model).config.num_hidden_layers)
-    layers = [layer for layer in varying_layers(model, fitted, Role.INPUT_LABEL) if layer in inner]
-    found = erase(model, fitted, batch, layers=layers, seed=seed)
-    worst = max(found, key=lambda e: e.loss.lost.value)
-    where = ", ".join(map(str, worst.layers))
-    question = f"is anything lost when prefix parity is erased at input labels before layer {where}?"
+    n_layers = raw_of(model).config.num_hidden_layers
+    layers = [layer for layer in varying_layers(model, fitted, Role.INPUT_LABEL) if layer < n_layers]
+    erased = erase(model, fitted, batch, layers=layers, seed=seed)
+    worst = max(erased, key=lambda e: e.loss.lost.value)
     rows = [
         {
             "layers": list(e.layers),
@@ -107,18 +101,18 @@ def erase_labels(model: PreTrainedModel, fitted: Batch, batch: Batch, seed: int)
             "random": e.random.lost.value,
             "matched": e.matched.lost.value,
         }
-        for e in found
+        for e in erased
     ]
     return [
         Evidence(
-            "M8",
-            "erase state at input labels",
-            question,
-            worst.length,
-            "accuracy lost",
-            worst.loss.lost,
-            worst.random.lost,
-            worst.n,
+            key=keys.ERASE_STATE,
+            question=f"prefix parity is erased at input labels before layer {', '.join(map(str, worst.layers))}: "
+            "what is lost?",
+            length=worst.length,
+            quantity="accuracy lost",
+            value=worst.loss.lost,
+            control=worst.random.lost,
+            n=worst.n,
             details={"erasures": rows},
         )
     ]
@@ -135,14 +129,14 @@ def erase(
     seed: int = 0,
     level: float = LEVEL,
 ) -> list[Erased]:
-    """Erasers fitted on the prompts of `fitted` are applied to those of `batch`, other prompts of the same format.
+    """Fit erasers on the prompts of `fitted` and apply them to those of `batch`, other prompts of the same format.
 
-    One result for each layer (None: all). Where the concept is decodable at several of them, one more for all of
-    those in one run, whose erasers are fitted layer after layer with those before in place, lest the concept be
-    computed anew. Erasers act at the positions of the role at every step; they are fitted on those at which the
+    Return one result per layer (None: all). Where the concept is decodable at several layers, one more result erases
+    at all of those in one run; their erasers are fitted in order with the earlier ones applied, so that the concept is
+    not recomputed. Erasers act at the positions of the role at every step; they are fitted on those at which the
     concept has a value. rho is at one random step of each prompt.
     Raises `ValueError` for a format that is not parity or lacks the concept, for a concept that is a number, and
-    where the model ignores the bits.
+    for a model that ignores the bits.
 
     >>> erase(run.raw, run.sample(300, 20, seed=0), run.sample(200, 20, seed=1))[1].loss.lost
     """
@@ -150,7 +144,7 @@ def erase(
         if prompts.format.task != "parity" or "direct" in prompts.format.name:
             raise ValueError(f"erasing needs the steps of parity, whose margin is defined; {name} is {prompts.format}")
     if str(fitted.format) != str(batch.format):
-        raise ValueError(f"erasers fitted on {fitted.format} say nothing of {batch.format}")
+        raise ValueError(f"erasers fitted on {fitted.format} do not apply to {batch.format}")
     if draws < 1:
         raise ValueError(f"at least one draw of the controls is needed; got {draws}")
     raw = raw_of(model)
@@ -159,139 +153,83 @@ def erase(
     test = concept_of(concept, batch, role, seed, controls=draws)
     if train.classes == 0:
         raise ValueError(f"{concept!r} is a number, not a class; erase one of state, bit, previous bit or label")
-    here, there = residuals(raw, fitted, role, wanted), residuals(raw, batch, role, wanted)
-    before = {layer: _probe(here[layer], there[layer], train, test, level) for layer in wanted}
+    fitted_by, tested_by = residuals(raw, fitted, role, wanted), residuals(raw, batch, role, wanted)
+    before = {layer: _probe(fitted_by[layer], tested_by[layer], train, test, level) for layer in wanted}
     chance = chance_of(test)
-    arms = [(layer,) for layer in wanted]
+    groups = [(layer,) for layer in wanted]
     decodable = tuple(layer for layer in wanted if before[layer].low > chance)
-    arms += [decodable] if len(decodable) > 1 else []
+    groups += [decodable] if len(decodable) > 1 else []
     gen = generator(seed)
-    fits = {arm: _fit(raw, fitted, role, arm, here, train, train.values) for arm in arms}
+    fits = {group: fit_erasers(raw, fitted, role, group, fitted_by, train, train.values) for group in groups}
     runs: dict[str, Mapping[int, Eraser]] = {}
-    for arm, fit in fits.items():
-        runs[f"{arm} loss"] = {layer: f.eraser for layer, f in fit.items()}
+    for group, fit in fits.items():
+        runs[f"{group} loss"] = {layer: f.eraser for layer, f in fit.items()}
         for i, values in enumerate(train.controls):
-            runs[f"{arm} random {i}"] = {layer: f.random(gen) for layer, f in fit.items()}
-            rival = _fit(raw, fitted, role, arm, here, train, values)
-            runs[f"{arm} matched {i}"] = {layer: f.eraser for layer, f in rival.items()}
-    measured = _measured(raw, batch, role, runs, gen)
-    found = []
-    for arm in arms:
+            runs[f"{group} random {i}"] = {layer: f.random(gen) for layer, f in fit.items()}
+            control = fit_erasers(raw, fitted, role, group, fitted_by, train, values)
+            runs[f"{group} matched {i}"] = {layer: f.eraser for layer, f in control.items()}
+    effects = _effects(raw, batch, role, runs, gen)
+    erased = []
+    for group in groups:
         losses = {
-            kind: _loss([m for name, m in measured.items() if name.startswith(f"{arm} {kind}")], level)
+            kind: _loss([e for name, e in effects.items() if name.startswith(f"{group} {kind}")], level)
             for kind in ("loss", "random", "matched")
         }
-        last, eraser = arm[-1], fits[arm][arm[-1]].eraser
-        x, y = here[last], there[last]
-        if len(arm) > 1:  # what the last eraser meets, where others act before it
-            earlier = {layer: fits[arm][layer].eraser for layer in arm[:-1]}
+        last, eraser = group[-1], fits[group][group[-1]].eraser
+        x, y = fitted_by[last], tested_by[last]
+        if len(group) > 1:  # the last eraser acts on activations that the others changed
+            earlier = {layer: fits[group][layer].eraser for layer in group[:-1]}
             x, y = (residuals(raw, b, role, [last], earlier)[last] for b in (fitted, batch))
-        others = [runs[f"{arm} random {i}"][last] for i in range(draws)]
-        found.append(
+        others = [runs[f"{group} random {i}"][last] for i in range(draws)]
+        erased.append(
             Erased(
-                concept,
-                role.words,
-                arm,
-                int(batch.step.max()),
-                before[last],
-                _probe(eraser(x.double()), eraser(y.double()), train, test, level),
-                chance,
-                losses["loss"],
-                losses["random"],
-                losses["matched"],
-                displacement=_displacement(eraser, y),
-                displacement_random=sum(_displacement(other, y) for other in others) / draws,
+                concept=concept,
+                role=role.words,
+                layers=group,
+                length=int(batch.step.max()),
+                before=before[last],
+                left=_probe(eraser(x.double()), eraser(y.double()), train, test, level),
+                chance=chance,
+                loss=losses["loss"],
+                random=losses["random"],
+                matched=losses["matched"],
+                displacement=displacement(eraser, y),
+                displacement_random=sum(displacement(other, y) for other in others) / draws,
                 draws=draws,
                 n=len(batch),
             )
         )
-    return found
+    return erased
 
 
-@dataclass(frozen=True, eq=False)
-class _Fitted:
-    """LEACE's eraser, and the directions in which activations vary (columns) with their standard deviations."""
-
-    eraser: Any
-    directions: Float[Tensor, "d_model varying"]
-    spread: Float[Tensor, " varying"]
-
-    def random(self, gen: torch.Generator) -> Any:
-        """Erases as many random directions of the whitened space: LEACE's formula, with others for the concept's."""
-        from concept_erasure import LeaceEraser
-
-        rank = int(torch.linalg.matrix_rank(self.eraser.proj_right))
-        u = torch.linalg.qr(torch.randn(len(self.spread), rank, generator=gen, dtype=self.spread.dtype)).Q
-        colour, whiten = self.directions * self.spread, self.directions / self.spread
-        return LeaceEraser(colour @ u, (whiten @ u).mT, self.eraser.bias)
-
-
-def _fit(
-    raw: PreTrainedModel,
-    fitted: Batch,
-    role: Role,
-    layers: Sequence[int],
-    intact: Mapping[int, Tensor],
-    concept: Concept,
-    values: Tensor,
-) -> dict[int, _Fitted]:
-    """Erasers of each layer in turn, on activations that the earlier ones have acted on."""
-    found: dict[int, _Fitted] = {}
-    for layer in layers:
-        erasers = {earlier: f.eraser for earlier, f in found.items()}
-        features = residuals(raw, fitted, role, [layer], erasers)[layer] if erasers else intact[layer]
-        found[layer] = _leace(features, concept, values)
-    return found
-
-
-def _leace(features: Float[Tensor, "prompt place d_model"], concept: Concept, values: Tensor) -> _Fitted:
-    from concept_erasure import LeaceEraser, LeaceFitter
-
-    x, y = features[:, concept.places].double().flatten(0, 1), values.flatten()
-    z = y.double() if concept.classes == 2 else torch.nn.functional.one_hot(y, concept.classes).double()
-    variance, directions = torch.linalg.eigh(x.T.cov())
-    # Shrinkage would leave a trace of the concept, which a probe that standardises finds again.
-    support = directions[:, variance > SUPPORT * variance[-1]]
-    inner = LeaceFitter.fit(x @ support, z, shrinkage=False).eraser
-    eraser = LeaceEraser(support @ inner.proj_left, inner.proj_right @ support.mT, x.mean(dim=0))
-    varies = variance > VARIES * variance[-1]
-    return _Fitted(eraser, directions[:, varies], variance[varies].sqrt())
-
-
-def _measured(
+def _effects(
     raw: PreTrainedModel, batch: Batch, role: Role, runs: Mapping[str, Mapping[int, Eraser]], gen: torch.Generator
 ) -> dict[str, dict[str, Tensor]]:
-    """Per prompt of each run: accuracy lost, and the change of the margin with what it is to be divided by."""
+    """Return per run and prompt: accuracy lost, change of the margin, and the full effect that normalises it."""
     n = int(batch.step.max())
     step = torch.randint(1, n + 1, (len(batch),), generator=gen)
     symbols = batch.vocabulary.tokens(batch.format.outputs)
     answer = batch.tokens[torch.arange(len(batch)), torch.stack([batch.at(Role.OUTPUT, int(s))[0] for s in step])]
     metrics = [accuracy(batch), margin(batch, step, answer, symbols.sum() - answer)]
-    found = answers_without(raw, batch, role, runs, metrics)
-    right, clean = found.pop("intact")
-    # What an answer is held against: the same prompt with that step's bit flipped, the scratchpad kept.
+    by_run = answers_without(raw, batch, role, runs, metrics)
+    right, clean = by_run.pop("intact")
+    # The reference edit: the same prompt with that step's bit flipped and the scratchpad kept.
     edited = answers_without(raw, counterfactual.flip_input(batch, step), role, {}, metrics)["intact"][1]
     return {
-        name: {"lost": right - ours, "change": clean - margins, "full": clean - edited}
-        for name, (ours, margins) in found.items()
+        name: {"lost": right - erased, "change": clean - margins, "full": clean - edited}
+        for name, (erased, margins) in by_run.items()
     }
 
 
 def _loss(runs: Sequence[Mapping[str, Tensor]], level: float) -> Loss:
-    """Over prompts, after a mean over the draws."""
-    lost, change = (torch.stack([run[what] for run in runs]) for what in ("lost", "change"))
+    """Return the mean over draws, with intervals over prompts."""
+    lost, change = (torch.stack([run[name] for run in runs]) for name in ("lost", "change"))
     full = runs[0]["full"]
     effect, moved = (ratio(x.mean(dim=0), full, level) for x in (change, change.abs()))
     return Loss(mean(lost.mean(dim=0), level), effect, moved)
 
 
 def _probe(train: Tensor, test: Tensor, fitted: Concept, tried: Concept, level: float) -> Interval:
-    """Accuracy on the test prompts of a probe fitted on the others."""
+    """Return the accuracy on `test` of a probe that is fitted on `train`."""
     right = held_out(train[:, fitted.places], fitted.values, test[:, tried.places], tried.values, fitted.classes)
     return clustered_proportion(right.bool(), level)
-
-
-def _displacement(eraser: Eraser, features: Float[Tensor, "prompt place d_model"]) -> float:
-    x = features.double()
-    moved = (eraser(x) - x).square().sum(dim=-1).mean()
-    return float((moved / (x - x.mean(dim=(0, 1))).square().sum(dim=-1).mean()).sqrt())

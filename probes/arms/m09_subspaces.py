@@ -1,26 +1,24 @@
-"""Which few directions carry the pointer, or the state, and does anything read them? (M9 of science 2.1)
+"""M9: describe which few directions carry the pointer or the state, and whether anything reads them.
 
-DAS learns directions whose interchange gives the answers of a causal model with one variable changed. It finds some
-anywhere if it may (Arora et al. 2024; Makelov et al. 2311.17030), so what counts is held-out prompts and lengths,
-controls trained alike, and the effect of the part that downstream weights read.
-For parity alone: `probes.batteries` leaves it out for addition, and says why.
+DAS learns directions whose interchange gives the answers of a causal model with one variable changed. With enough
+capacity it finds such directions anywhere (Arora et al. 2024; Makelov et al. 2311.17030). So results are on held-out
+prompts and lengths, beside controls with the same training, and for the part that downstream weights read. Parity
+only: see `probes.arms.registry` (probes/README.md, Battery).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.das import (
     Basis,
     Joined,
-    Pairs,
     arbitrary_targets,
     everything,
     fit,
@@ -31,64 +29,35 @@ from interp.das import (
 )
 from interp.models.bridge import raw_of
 from interp.rowspace import part_of, read_directions
-from interp.tasks import Batch, Role, counterfactual, parity
-from interp.tasks.layout import generator
-from probes.evidence import PROMPTS, Evidence, Interval
-from probes.intervals import LEVEL, wilson
+from interp.tasks import Batch, Role
+from probes import keys
+from probes.arms.m09_pairs import ResidualSite, Variable, length_of, pairs_and_control_targets, pairs_for
+from probes.arms.m09_scores import InterchangeScore, own_answers, score
+from probes.evidence import PROMPTS, Evidence
+from probes.intervals import LEVEL
 
-Variable = Literal["pointer", "state"]
-VARIABLES: tuple[Variable, ...] = get_args(Variable)
 RANKS = (1, 4, 16)
-SHORTEST = 4
-INPUT_SIDE = (Role.INPUT, Role.INPUT_LABEL)
 FEWEST = 32
 # Share of training pairs that ends a search.
 SUCCESS = 0.97
-# Effects of whole residuals that differ by less are alike.
+# Effects of whole residuals that differ by less count as equal.
 NEARLY = 0.1
 
 
 @dataclass(frozen=True)
-class Site:
-    """The residual before a layer, at a role's position `shift` steps after the step that is answered."""
-
-    layer: int
-    role: Role
-    shift: int = 0
-
-    def __str__(self) -> str:
-        step = f"i{self.shift:+d}" if self.shift else "i"
-        return f"resid_pre {self.layer} at {self.role.words} {step}"
-
-
-@dataclass(frozen=True)
-class Swapped:
-    """How answers take an interchange, where they should change and where they should not.
-
-    `follows` is IIA: how often the answer is the counterfactual one, over pairs where that is another answer;
-    `keeps` how often it stays, over the others. `effect` is follows + keeps - 1: 0 for an interchange that does
-    nothing and for one that scrambles, 1 for one that moves this variable alone.
-    """
-
-    follows: Interval
-    keeps: Interval
-    effect: Interval
-
-
-@dataclass(frozen=True)
 class Subspace:
-    """What DAS found at a site with so many directions, and everything that must stand beside it.
+    """The result of DAS at a site with `rank` directions, with its controls.
 
-    `held_out` and `longer` are other prompts, at the length of the search and at another. `whole` interchanges
-    all of the residual. `placebo` moves as far in as many random directions; `untrained` is the same search on a
-    model of random weights. `fitted` and `arbitrary` are shares of training pairs whose target is reached, for the
-    causal model's targets and for arbitrary ones: what expressivity alone can fit. `read` and `unread` interchange
-    only the part of the directions that downstream weights read, or only the rest (`unread_part` is its share of
-    the directions' squared length): an effect that `read` alone does not have is an illusion. `answers` is how
-    often the base prompts are answered right; where that is low the rest says little. `rival` scores the same
-    answers by a matched control variable: the pointer to a step that nobody named, the parity of a random subset of
-    the history. What merely makes the model read some other slot has as much effect there. `untrained` and `arbitrary`
-    are None where they were not asked for, and for all but the largest rank.
+    `held_out` and `longer`: other prompts, at the length of the search and at another. `whole`: interchange of the
+    whole residual. `placebo`: as many random directions, moved as far. `untrained`: the same search on a model with
+    random weights. `fitted` and `arbitrary`: the share of training pairs whose target is reached, for the causal
+    model's targets and for arbitrary ones (what expressivity alone can fit). `read` and `unread`: interchange of only
+    the part of the directions that downstream weights read, or only the rest; `unread_part` is the rest's share of
+    the directions' squared length. An effect that `read` does not have is an illusion. `answers`: how often the base
+    prompts are answered correctly; where it is low, the other numbers mean little. `rival`: the same answers scored
+    by a matched control variable (the pointer to a step that no label names; the parity of a random subset of the
+    history). An interchange that only makes the model read some other slot has as much effect there. `untrained` and
+    `arbitrary` are None where they were not requested, and for all but the largest rank.
     """
 
     variable: Variable
@@ -97,29 +66,29 @@ class Subspace:
     length: int
     longer_length: int | None
     answers: float
-    held_out: Swapped
-    longer: Swapped | None
-    whole: Swapped
-    placebo: Swapped
-    untrained: Swapped | None
+    held_out: InterchangeScore
+    longer: InterchangeScore | None
+    whole: InterchangeScore
+    placebo: InterchangeScore
+    untrained: InterchangeScore | None
     fitted: float
     arbitrary: float | None
-    read: Swapped
-    unread: Swapped
+    read: InterchangeScore
+    unread: InterchangeScore
     unread_part: float
-    rival: Swapped
+    rival: InterchangeScore
     n: int
     unit: str = PROMPTS
 
     def to_json(self) -> dict:
-        """A nested plain dictionary."""
+        """Return a nested plain dictionary."""
         return asdict(self)
 
 
 def find_subspaces(
     model: PreTrainedModel,
     variable: Variable,
-    site: Site,
+    site: ResidualSite,
     batch: Batch,
     longer: Batch | None = None,
     ranks: Sequence[int] = RANKS,
@@ -131,97 +100,96 @@ def find_subspaces(
     readers: Sequence[str] = ("q", "k", "v"),
     level: float = LEVEL,
 ) -> list[Subspace]:
-    """DAS with each number of directions, searched on two thirds of `batch` and tried on the rest and on `longer`.
+    """Run DAS for each rank: search on two thirds of `batch`, test on the rest and on `longer`.
 
-    What reads is by default every head and MLP from the layer on, and at the answer its logits. In a trained model
+    By default the readers are every head and MLP from the layer on, and at the answer its logits. In a trained model
     these together read every direction: `read_by` narrows them to the `readers` (q, k, v) of (layer, head) pairs, and
-    only that says anything there. The two trained controls have the largest number of
-    directions alone, which can fit the most; `controls=False` leaves them out. A thousand prompts or more are
-    wanted: with few, DAS learns the prompts. At a site of several places (the pointer on the input side) directions
-    live in all places together. Raises `ValueError` as `pairs_for`, and for a layer or rank that is not there.
+    only then is `read` informative. The two trained controls use the largest rank, which can fit the most;
+    `controls=False` leaves them out. Use a thousand prompts or more: with few, DAS fits the prompts. At a site of
+    several positions (the pointer on the input side) directions span all positions together. Raises `ValueError` as
+    `pairs_for`, and for a layer or rank that does not exist.
 
-    >>> site = Site(1, Role.OUTPUT_LABEL)
-    >>> found = find_subspaces(run.raw, "pointer", site, run.sample(1500, 10, 0), run.sample(200, 20, 1))
-    >>> print(found[-1].held_out.effect)
+    >>> site = ResidualSite(1, Role.OUTPUT_LABEL)
+    >>> subspaces = find_subspaces(run.raw, "pointer", site, run.sample(1500, 10, 0), run.sample(200, 20, 1))
+    >>> print(subspaces[-1].held_out.effect)
     """
     raw = raw_of(model)
-    pairs, rivals = _pairs_and_rivals(variable, batch, site, seed)
+    pairs, control_targets = pairs_and_control_targets(variable, batch, site, seed)
     if not ranks or attempts < 1:
         raise ValueError(f"give one rank or more, and one attempt or more; got {list(ranks)}, {attempts}")
     if len(pairs) < FEWEST:
         raise ValueError(f"a search needs {FEWEST} prompts or more; got {len(pairs)}")
     cut = 2 * len(pairs) // 3
     train, test = (pairs.rows(rows) for rows in (torch.arange(cut), torch.arange(cut, len(pairs))))
-    fits, tries = join(raw, site.layer, train), join(raw, site.layer, test)
+    searched, tested = join(raw, site.layer, train), join(raw, site.layer, test)
     far = None if longer is None else join(raw, site.layer, pairs_for(variable, longer, site, seed))
-    bare = untrained(raw, seed)
+    random_model = untrained(raw, seed)
     at_answer = bool((pairs.site == pairs.answer.unsqueeze(1) - 1).all())
     if read_by is None:
         layers = range(site.layer, raw.config.num_hidden_layers)
         reads = read_directions(raw, layers, answers=pairs.symbols if at_answer else None)
     else:
         reads = read_directions(raw, sorted({layer for layer, _ in read_by}), readers, read_by)
-    answers = float((swapped_answers(tries, None).argmax(dim=1) == _own(test)).double().mean())
-    whole = _swapped(tries, everything(tries), level)
+    answers = float((swapped_answers(tested, None).argmax(dim=1) == own_answers(test)).double().mean())
+    whole = score(tested, everything(tested), level)
     arbitrary = arbitrary_targets(train, seed)
-    found = []
+    subspaces = []
     for rank in ranks:
-        basis, fitted = _search(fits, rank, train.target, seed, epochs, attempts)
-        part, rest = part_of(basis, reads, inside=True), part_of(basis, reads, inside=False)
-        fresh = reached = None
+        basis, fitted = _search(searched, rank, train.target, seed, epochs, attempts)
+        of_random_model = arbitrary_fitted = None
         if controls and rank == max(ranks):
-            _, reached = _search(fits, rank, arbitrary, seed, epochs, attempts)
-            of_bare, _ = _search(join(bare, site.layer, train), rank, train.target, seed, epochs, attempts)
-            fresh = _swapped(join(bare, site.layer, test), of_bare, level)
-        found.append(
+            _, arbitrary_fitted = _search(searched, rank, arbitrary, seed, epochs, attempts)
+            random_basis, _ = _search(join(random_model, site.layer, train), rank, train.target, seed, epochs, attempts)
+            of_random_model = score(join(random_model, site.layer, test), random_basis, level)
+        subspaces.append(
             Subspace(
-                variable,
-                str(site),
-                rank,
-                _length(batch),
-                None if longer is None else _length(longer),
-                answers,
-                _swapped(tries, basis, level),
-                None if far is None else _swapped(far, basis, level),
-                whole,
-                _swapped(tries, basis, level, random_directions(tries, rank, seed + 1)),
-                fresh,
-                fitted,
-                reached,
-                _swapped(tries, part, level),
-                _swapped(tries, rest, level),
-                _unread_part(basis, reads),
-                _swapped(tries, basis, level, target=rivals[cut:]),
-                len(test),
+                variable=variable,
+                site=str(site),
+                rank=rank,
+                length=length_of(batch),
+                longer_length=None if longer is None else length_of(longer),
+                answers=answers,
+                held_out=score(tested, basis, level),
+                longer=None if far is None else score(far, basis, level),
+                whole=whole,
+                placebo=score(tested, basis, level, random_directions(tested, rank, seed + 1)),
+                untrained=of_random_model,
+                fitted=fitted,
+                arbitrary=arbitrary_fitted,
+                read=score(tested, part_of(basis, reads, inside=True), level),
+                unread=score(tested, part_of(basis, reads, inside=False), level),
+                unread_part=_unread_part(basis, reads),
+                rival=score(tested, basis, level, target=control_targets[cut:]),
+                n=len(test),
             )
         )
-    return found
+    return subspaces
 
 
-def search_labels(
-    model: PreTrainedModel, learnt: Batch, tried: Batch, seed: int, pointer: bool = True
+def measure_subspaces(
+    model: PreTrainedModel, searched: Batch, tested: Batch, seed: int, pointer: bool = True
 ) -> list[Evidence]:
-    """M9 on one length: the pointer at the output label and the state at the input label, learnt on other prompts.
+    """Measure M9 at one length: the pointer at the output label and the state at the input label.
 
-    Each is sought with the largest of `RANKS`, with trained controls, before the last layer at which interchanging
-    the whole residual does nearly as much as anywhere, and tried on `tried`, at the length in question. Value:
-    follows + keeps - 1 there, control: the matched rival variable. `pointer=False` where labels repeat. Where the
-    whole residual moves nothing, the trained controls are left out: they are there to discount an effect.
+    Each search uses the largest of `RANKS`, with trained controls, on the prompts of `searched`. Its site is before
+    the last layer at which interchanging the whole residual has nearly its largest effect. The value is follows +
+    keeps - 1 on `tested`, at the length in question; the control is the matched control variable. `pointer=False`
+    where labels repeat. Where the whole residual has no effect, the trained controls are skipped.
     """
     raw = raw_of(model)
     rank = min(RANKS[-1], raw.config.hidden_size)
     wanted: dict[Variable, Role] = {"pointer": Role.OUTPUT_LABEL} if pointer else {}
     wanted["state"] = Role.INPUT_LABEL
-    found = []
+    evidence = []
     for variable, role in wanted.items():
-        sites = [Site(layer, role) for layer in range(raw.config.num_hidden_layers)]
+        sites = [ResidualSite(layer, role) for layer in range(raw.config.num_hidden_layers)]
         whole = []
         for site in sites:
-            joined = join(raw, site.layer, pairs_for(variable, tried, site, seed))
-            whole.append(_swapped(joined, everything(joined), LEVEL).effect.value)
+            joined = join(raw, site.layer, pairs_for(variable, tested, site, seed))
+            whole.append(score(joined, everything(joined), LEVEL).effect.value)
         site = [s for s, effect in zip(sites, whole, strict=True) if effect >= max(whole) - NEARLY][-1]
         (s,) = find_subspaces(
-            raw, variable, site, learnt, tried, [rank], seed, attempts=1, controls=max(whole) > NEARLY
+            raw, variable, site, searched, tested, [rank], seed, attempts=1, controls=max(whole) > NEARLY
         )
         assert s.longer is not None
         parts = {name: getattr(s, name) for name in ("held_out", "whole", "placebo", "untrained", "read", "unread")}
@@ -233,133 +201,27 @@ def search_labels(
             "arbitrary targets": s.arbitrary,
             "whole residual by layer": whole,
         }
-        question = f"do few directions carry the {variable}? DAS at {s.site}"
-        found.append(
+        evidence.append(
             Evidence(
-                "M9",
-                f"{variable} subspace",
-                question,
-                _length(tried),
-                "follows + keeps - 1",
-                s.longer.effect,
-                s.rival.effect,
-                s.n,
+                key=keys.POINTER_SUBSPACE if variable == "pointer" else keys.STATE_SUBSPACE,
+                question=f"do few directions carry the {variable}? DAS at {s.site}",
+                length=length_of(tested),
+                quantity="follows + keeps - 1",
+                value=s.longer.effect,
+                control=s.rival.effect,
+                n=s.n,
                 details=details,
             )
         )
-    return found
-
-
-def pairs_for(variable: Variable, batch: Batch, site: Site, seed: int) -> Pairs:
-    """Pairs for interchange at a random step i of each prompt; the answer should change in about half of them.
-
-    pointer: the source has other bits, and the labels of i and of a random j traded, on the side of the site's role (j
-    after i on the output side);
-    the base should answer p_(i-1) XOR b_j, of its own bits. Other bits keep a retrieved value from passing for a
-    pointer. On the input side the site is at both i and j.
-    state: the source has other bits before the site's step and the same written scratchpad; the answer should be
-    the other one where their parity differs. Where it does not, history differs all the same.
-
-    Raises `ValueError` for another variable, a format that is not parity with labels and steps, a pointer where
-    labels repeat, too short a length, and a site that does not stand before the answer.
-    """
-    return _pairs_and_rivals(variable, batch, site, seed)[0]
-
-
-def _pairs_and_rivals(variable: Variable, batch: Batch, site: Site, seed: int) -> tuple[Pairs, Int[Tensor, " pair"]]:
-    """The pairs, and the targets that a matched control variable would give."""
-    if variable not in VARIABLES:
-        raise ValueError(f"variables are {', '.join(VARIABLES)}; got {variable!r}")
-    if batch.format.task != "parity" or not batch.format.labels:
-        raise ValueError(f"subspaces are sought in parity formats with labels; got {batch.format}")
-    content = parity.read(batch)
-    bits, n = content.bits, content.bits.shape[1]
-    if n < SHORTEST:
-        raise ValueError(f"a length of at least {SHORTEST} is needed; got {n}")
-    gen = generator(seed)
-    first, last = max(1, 3 - site.shift), min(n, n - site.shift)
-    step = torch.randint(first, last + 1, (len(batch),), generator=gen)  # 1-based
-    rows = torch.arange(len(batch))
-    match variable:
-        case "state":
-            places = [step + site.shift]
-            source, changed = _other_history(batch, bits, places[0], gen)
-            within = torch.randint(2, (n,), generator=gen).bool()
-            within[1] = ~within[0]
-            flips, rival = (x.sum(dim=1) % 2 == 1 for x in (changed, changed & within))
-        case "pointer":
-            if len(set(batch.format.fixed_labels(n))) < len(batch.format.fixed_labels(n)):
-                raise ValueError(f"{batch.format} repeats labels within a prompt, so none of them is a pointer")
-            if site.shift or site.role not in (*INPUT_SIDE, Role.OUTPUT_LABEL):
-                raise ValueError("a pointer is sought at inputs, input labels or output labels, with no shift")
-            if site.role == Role.OUTPUT_LABEL:
-                step = step.clamp_max(n - 2)
-            number = torch.arange(1, n + 1)
-            # On the output side a label that is not written yet: an earlier one would also match its own output.
-            later = number > step.unsqueeze(1) if site.role == Role.OUTPUT_LABEL else number != step.unsqueeze(1)
-            drawn = torch.where(later, torch.rand(len(batch), n, generator=gen), -1.0).topk(2, dim=1).indices + 1
-            partner = drawn[:, 0]
-            flips, rival = (bits[rows, step - 1] != bits[rows, other - 1] for other in drawn.unbind(dim=1))
-            side = Role.INPUT_LABEL if site.role in INPUT_SIDE else Role.OUTPUT_LABEL
-            others = counterfactual.redraw(batch, int(torch.randint(2**31, (), generator=gen)), keep="labels")
-            source = counterfactual.swap_labels(others, step, partner, role=side)
-            places = [step, partner] if site.role in INPUT_SIDE else [step]
-    where = torch.stack([_positions(batch, site.role)[place - 1] for place in places], dim=1).sort(dim=1).values
-    answers = content.parities[rows, step - 1]
-    target, rivals = (torch.where(which, 1 - answers, answers) for which in (flips, rival))
-    symbols = batch.vocabulary.tokens(batch.format.outputs)
-    return Pairs(batch, source, where, _positions(batch, Role.OUTPUT)[step - 1], target, symbols), rivals
-
-
-def _other_history(
-    batch: Batch, bits: Int[Tensor, "batch n"], until: Int[Tensor, " batch"], gen: torch.Generator
-) -> tuple[Batch, Bool[Tensor, "batch n"]]:
-    """Bits before the steps `until` drawn anew, the scratchpad kept; and which of them are others."""
-    before = torch.arange(1, bits.shape[1] + 1) < until.unsqueeze(1)
-    drawn = torch.where(before, torch.randint(2, bits.shape, generator=gen), bits)
-    tokens = batch.tokens.clone()
-    tokens[:, batch.at(Role.INPUT)] = batch.vocabulary.tokens(batch.format.inputs)[drawn]
-    return batch.with_tokens(tokens), drawn != bits
-
-
-def _positions(batch: Batch, role: Role) -> Int[Tensor, " step"]:
-    """The last position of each step of a role, by step."""
-    return torch.stack([batch.at(role, step)[-1] for step in range(1, _length(batch) + 1)])
-
-
-def _length(batch: Batch) -> int:
-    assert isinstance(batch.length, int)
-    return batch.length
-
-
-def _own(pairs: Pairs) -> Int[Tensor, " pair"]:
-    """The answers of the base prompts."""
-    written = pairs.base.tokens[torch.arange(len(pairs)), pairs.answer]
-    return (written.unsqueeze(1) == pairs.symbols).long().argmax(dim=1)
-
-
-def _swapped(
-    joined: Joined, basis: Basis, level: float, placebo: Basis | None = None, target: Tensor | None = None
-) -> Swapped:
-    target = joined.pairs.target if target is None else target
-    found = swapped_answers(joined, basis, placebo).argmax(dim=1) == target
-    flips = target != _own(joined.pairs)
-    if flips.all() or not flips.any():
-        raise ValueError("the answer should change in all pairs or in none; ask for more prompts")
-    follows, keeps = (wilson(int(found[which].sum()), int(which.sum()), level) for which in (flips, ~flips))
-    value = follows.value + keeps.value - 1
-    # Newcombe's square-and-add interval, for two proportions of different pairs.
-    below = ((follows.value - follows.low) ** 2 + (keeps.value - keeps.low) ** 2) ** 0.5
-    above = ((follows.high - follows.value) ** 2 + (keeps.high - keeps.value) ** 2) ** 0.5
-    return Swapped(follows, keeps, Interval(value, value - below, value + above))
+    return evidence
 
 
 def _search(
     joined: Joined, rank: int, targets: Int[Tensor, " pair"], seed: int, epochs: int, attempts: int
 ) -> tuple[Basis, float]:
-    """The best of some searches, and the share of its pairs whose target is reached; no more once one succeeds.
+    """Return the best of several searches and the share of its pairs whose target is reached; stop at a success.
 
-    Attention that is sharp has hardly a gradient from some random starts.
+    Sharp attention gives almost no gradient from some random starts.
     """
     best: tuple[Basis, float] | None = None
     for attempt in range(attempts):

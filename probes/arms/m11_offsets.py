@@ -1,9 +1,8 @@
-"""Which bit decides each step? (M11 of science 2.1)
+"""M11: describe which input bit decides the answer of each step.
 
-An index solution reads a constant offset that must be extrapolated past the trained length; an address
-follows the match. Causal: every input bit is edited in turn, with the written scratchpad kept, and the bit
-whose edit turns a step's answer over is the one that the step reads.
-For parity alone: `probes.batteries` leaves it out for addition, and says why.
+An index solution reads a constant offset that must be extrapolated past the trained length; an address follows the
+match. Every input bit is edited in turn, with the written scratchpad kept: the step reads the bit whose edit flips
+its answer. Parity only: see `probes.arms.registry` (probes/README.md, Battery).
 """
 
 from __future__ import annotations
@@ -18,19 +17,20 @@ from transformers import PreTrainedModel
 
 from interp.forward import readout
 from interp.tasks import Batch, Role, counterfactual
+from probes import keys
 from probes.evidence import Evidence
 from probes.intervals import clustered_proportion
 
 
 @dataclass(frozen=True)
 class Offsets:
-    """What each output step reads.
+    """The bits that each output step reads.
 
     Shapes:
         influence: `[step slot]`, mean over prompts of |change in margin| in logits when a slot's bit is edited.
-        flips:     `[batch step slot]`, whether editing a slot's bit turns the step's answer over.
+        flips:     `[batch step slot]`, whether editing a slot's bit flips the step's answer.
         offset:    `[batch step]`, slot read minus step: 0 is right, +3 reads three bits too late. Where several
-                   edits turn the answer over it is the one that moves the margin most; meaningless where none does.
+                   edits flip the answer, the one that moves the margin most; undefined where none does.
     """
 
     influence: Float[Tensor, "step slot"]
@@ -39,7 +39,7 @@ class Offsets:
 
     @property
     def histogram(self) -> dict[int | None, float]:
-        """Share of steps by offset, the most frequent first; None for steps that no single bit decides."""
+        """Return the share of steps by offset, most frequent first; None for steps that no single bit decides."""
         decided = self.flips.any(dim=-1).flatten().tolist()
         pairs = zip(self.offset.flatten().tolist(), decided, strict=True)
         counts = Counter(offset if read else None for offset, read in pairs)
@@ -47,7 +47,7 @@ class Offsets:
 
 
 def offsets_read(model: PreTrainedModel, batch: Batch) -> Offsets:
-    """Edits each input bit in turn and sees which answers turn over: one forward pass for each bit.
+    """Edit each input bit in turn and return which answers flip: one forward pass per bit.
 
     Raises `ValueError` for formats without a step for each bit (direct) and for addition.
     """
@@ -62,33 +62,32 @@ def offsets_read(model: PreTrainedModel, batch: Batch) -> Offsets:
     base = margin(batch).unsqueeze(-1)
     steps = len(at)
     edited = torch.stack([margin(counterfactual.flip_input(batch, slot + 1)) for slot in range(steps)], dim=-1)
-    # In interleaved prompts later bits stand after the step: causality leaves those margins as they were.
+    # In interleaved prompts later bits follow the step: causality leaves those margins unchanged.
     flips = (base > 0) != (edited > 0)
     moved = (edited - base).abs()  # [batch step slot]
     slot = torch.where(flips, moved, -1.0).argmax(dim=-1)
     return Offsets(moved.mean(dim=0), flips, slot - torch.arange(steps))
 
 
-def follow_offsets(model: PreTrainedModel, batch: Batch) -> list[Evidence]:
-    """M11 on one length: share of steps that the step's own bit decides; control: that any other bit decides.
+def measure_offsets(model: PreTrainedModel, batch: Batch) -> list[Evidence]:
+    """Measure M11 at one length: the share of steps that their own bit decides; control: that any other bit decides.
 
-    `details["histogram"]` has the share of steps by the offset read, `None` where no single bit decides.
+    `details["histogram"]` has the share of steps by the offset read, "None" where no single bit decides.
     """
-    found = offsets_read(model, batch)
-    own = found.flips.diagonal(dim1=1, dim2=2)  # [batch step]
-    others = found.flips.clone()
+    offsets = offsets_read(model, batch)
+    own = offsets.flips.diagonal(dim1=1, dim2=2)  # [batch step]
+    others = offsets.flips.clone()
     others.diagonal(dim1=1, dim2=2).fill_(False)
     n, steps = own.shape
     return [
         Evidence(
-            "M11",
-            "own bit",
-            "which bit, edited, turns the answer of a step over?",
-            steps,
-            "share of steps",
-            clustered_proportion(own),
-            clustered_proportion(others.any(dim=2)),
-            n,
-            details={"histogram": {str(k): v for k, v in found.histogram.items()}},
+            key=keys.OWN_BIT,
+            question="which bit's edit flips the answer of a step?",
+            length=steps,
+            quantity="share of steps",
+            value=clustered_proportion(own),
+            control=clustered_proportion(others.any(dim=2)),
+            n=n,
+            details={"histogram": {str(k): v for k, v in offsets.histogram.items()}},
         )
     ]

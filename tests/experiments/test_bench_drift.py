@@ -45,6 +45,7 @@ def test_the_same_seed_gives_the_same_numbers(family):
         assert all(row["met"] for row in compare(found, reference, allowed).values())
 
 
+@pytest.mark.slow
 def test_the_battery_gives_the_same_rho(planted):
     with threads(1):
         one, wide = measure(planted, LENGTH, PROMPTS, LENGTH), measure_wide(planted, LENGTH, PROMPTS, LENGTH)

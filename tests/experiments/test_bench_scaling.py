@@ -155,6 +155,7 @@ def test_steps_are_spread_over_the_whole_recipe():
     assert moments_of(1, 3) == [0]
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_device_are_timed_together():
     row = run_case(TINY, rounds=1)
     assert row["ms_a_step"] > 0

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from experiments import load
 from experiments.cli import main
-from experiments.support.names import SHIPPED, shipped_runs
+from interp.models.names import SHIPPED, shipped_runs
 
 DEFAULT = "parity-aligned-alibi"
 
@@ -60,7 +60,7 @@ def test_several_runs_share_a_figure(capsys):
 
 
 def test_a_run_of_the_zoo_is_loaded_by_name_unless_one_was_trained_here(tmp_path, monkeypatch):
-    from experiments.support import names
+    from interp.models import names
 
     zoo, name = tmp_path / "zoo", "parity-aligned-alibi-seed7"
     monkeypatch.setattr(names, "ZOO", zoo)
@@ -184,17 +184,20 @@ def piped(tmp_path: Path, *argv: str, out: str | None = None) -> tuple[int, str]
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [["sweep", "--help"], ["sweep", "--dry-run"], ["patch", DEFAULT, "--dry-run"]])
 def test_a_reader_that_has_gone_ends_it_without_a_word(argv, tmp_path):
     assert piped(tmp_path, *argv) == (141, "")
 
 
+@pytest.mark.slow
 def test_a_table_whose_reader_has_gone_too(tmp_path):
     argv = ["evaluate", DEFAULT, "--lengths", "3", "--offset-lengths", "--prompts", "2", "--out", "here"]
     assert piped(tmp_path, *argv) == (141, "")
     assert (tmp_path / "here" / "evaluation.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
 @pytest.mark.parametrize("argv", [["sweep", "--help"], ["sweep", "--dry-run"]])
 def test_output_into_a_full_disk_is_one_line(argv, tmp_path):

@@ -119,6 +119,7 @@ def run_again(name: str) -> None:
         assert here == pytest.approx(there, abs=0.1, rel=0.01)
 
 
+@pytest.mark.slow
 def test_patching_runs_and_says_what_it_said():
     run_again("patching")
 

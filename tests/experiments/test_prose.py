@@ -16,7 +16,7 @@ import pytest
 from pyarrow import parquet
 
 from experiments.gathering import TABLE, read_verdicts
-from experiments.support.names import SHIPPED, ZOO
+from interp.models.names import SHIPPED, ZOO
 from experiments.support.reading import read_result
 from tests.test_readme import ROOT
 

@@ -59,6 +59,7 @@ def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_in_the_same_bytes(tmp_path):
     whole = train_run(RECIPE, tmp_path / "whole", save_every=0)
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "killed")]
@@ -110,6 +111,7 @@ def test_every_family_goes_on_to_the_same_bytes(family, tmp_path, monkeypatch):
     assert all(w.any() for w in sinks)  # zero at the start: it was trained
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(tmp_path):
     first = train_run(RECIPE, tmp_path)
     second = train_run(replace(RECIPE, seed=1), tmp_path)
@@ -325,6 +327,7 @@ def test_a_pretrained_model_that_cannot_take_the_recipe_is_an_error(change, word
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_every_format_and_family_trains_a_step(tmp_path):
     formats = ("parity-direct", "parity-interleaved", "parity-nonaligned", "addition-nonaligned", "parity-scratchpad")
     for fmt, family in zip(formats, FAMILIES, strict=True):

@@ -14,6 +14,7 @@ def here():
         yield found
 
 
+@pytest.mark.slow
 def test_a_handful_of_each_fault_is_survived(here: Lab):
     for fault in ("kill", "interrupt", "full"):
         table, failed = count(here, 3, ("train", "patch", "evaluate"), (fault,))
@@ -21,6 +22,7 @@ def test_a_handful_of_each_fault_is_survived(here: Lab):
         assert sum(row[fault]["injected"] for row in table.values() if row) == 3
 
 
+@pytest.mark.slow
 def test_a_lost_worker_is_replaced(here: Lab):
     table, failed = count(here, 1, ("sweep",), ("lost",))
     assert not failed
@@ -45,6 +47,7 @@ def test_fifty_of_each_fault_are_survived(here: Lab, fault: str):
     assert sum(row[fault]["injected"] for row in table.values() if row) >= 50
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="a small disk can be mounted by root alone")
 def test_a_disk_that_is_really_full(here: Lab):
     tried = [attempt(here, "train", "full", seed, mounts=True) for seed in range(3)]

@@ -255,6 +255,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 def test_absurd_sizes_take_no_memory(tiny, tmp_path):
     argv = [sys.executable, "-c", MEASURE, str(tiny / "alibi"), str(tmp_path / "work"), json.dumps(ABSURD_CONFIGS)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True)

@@ -17,8 +17,8 @@ from experiments.reporting.reuse import found_beside
 from experiments.reporting.schema import FORMS, misfit
 from experiments.reporting.section import SectionData
 from experiments.reporting.stored import points_of
-from experiments.support.names import SHIPPED
-from experiments.support.provenance import saying_versions
+from interp.models.names import SHIPPED
+from experiments.support.provenance import reporting_versions
 from experiments.support.reading import read_calibration
 from experiments.support.results import weights_of
 from interp import views
@@ -97,7 +97,7 @@ def test_changed_results_are_shown_or_left_with_a_reason(verb, count, run):
 
     def check(data: dict) -> None:
         path.write_text(json.dumps(data | {"weights": right["weights"]}), encoding="utf-8")
-        with saying_versions():  # as a command does
+        with reporting_versions():  # as a command does
             found, _, why = found_beside(run, verb, NAMES[verb], 0)
         if found is None:
             assert why.startswith(f"{RUN}/{NAMES[verb]} was not used: ")

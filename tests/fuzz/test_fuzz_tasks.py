@@ -120,7 +120,11 @@ def tensors(shape: st.SearchStrategy[tuple], high: int) -> st.SearchStrategy:
 
 def check_batch(given: tuple) -> None:
     tokens, role, step, name, length = given
-    batch = refusal(lambda: Batch(tokens, role, step, parse_format(name), length, default_vocabulary()))
+    batch = refusal(
+        lambda: Batch(
+            tokens, role=role, step=step, format=parse_format(name), length=length, vocabulary=default_vocabulary()
+        )
+    )
     if batch is None:
         return
     for pos in (0, -1, batch.n_pos, 10**30):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import re
 from collections.abc import Callable
@@ -402,7 +403,7 @@ def test_mistakes_of_the_path_are_named():
     with pytest.raises(ValueError, match="at least 1; got 0"):
         integrated_gradients(model, batch, batch, n=0)
     longer, fewer = sample("parity-aligned", 2, 4, seed=0), batch.rows(slice(1))
-    shifted = Batch(batch.tokens, batch.role.roll(1), batch.step, batch.format, 3, batch.vocabulary)
+    shifted = dataclasses.replace(batch, role=batch.role.roll(1), names=())
     for other in (longer, fewer, shifted):
         with pytest.raises(ValueError, match="`other` must have the prompts, roles and steps of `batch`"):
             integrated_gradients(model, batch, other)

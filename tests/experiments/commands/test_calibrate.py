@@ -35,6 +35,7 @@ ARGV = [
 ]
 
 
+@pytest.mark.slow
 def test_cases_are_judged_once_and_counted(capsys):
     assert main(ARGV) == 0
     assert "false present" in capsys.readouterr().out

@@ -15,9 +15,9 @@ from experiments import circuit_search, load
 from experiments.circuit_search import pair
 from experiments.cli import main
 from experiments.commands.circuit import FILES, CircuitCommand
-from experiments.support.names import SHIPPED
+from interp.models.names import SHIPPED
 from interp.circuits import Ablation, circuit_from_json, faithfulness, greedy
-from interp.circuits.scoring import prepare
+from interp.circuits.pairs import prepare
 from interp.tasks import Role
 
 RUN = "parity-aligned-alibi"
@@ -101,6 +101,7 @@ def test_the_pictures_hold_every_edge_with_its_head_named():
     assert (table["layer"].nunique(), table["head"].nunique()) == (3, 8)
 
 
+@pytest.mark.slow
 def test_a_circuit_goes_on_from_the_scores_and_the_pruning_that_are_on_disk(monkeypatch):
     whole = written("--repeats", "0")
     for name in FILES:

@@ -11,7 +11,7 @@ from experiments.cli import main
 from experiments.commands import figures
 from experiments.commands.figures import by_rehearsal
 from experiments.gathering import VERSION
-from experiments.support import names
+from interp.models import names
 from experiments.support.provenance import provenance_record
 from experiments.tables.places import FIGURE_TABLES, with_tables
 from experiments.tables.zoo import zoo_table

@@ -306,6 +306,7 @@ def assert_tables_equal(found, expected):
     assert float((found["value"] - expected["value"]).abs().max()) <= 1e-5 * float(expected["value"].abs().max())
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_it_stopped(monkeypatch):
     killed_on_the_way(after=3)
     (work,) = work_folders()

@@ -15,7 +15,7 @@ from experiments.reporting import computed as measured
 from experiments.reporting import reuse
 from experiments.reporting.section import Picture, SectionData, Source, from_json, to_json
 from experiments.reporting.text import how_often_wrong
-from experiments.support.names import SHIPPED
+from interp.models.names import SHIPPED
 from experiments.support.reading import read_calibration
 from experiments.support.results import weights_of
 from interp.models import save_run
@@ -166,6 +166,7 @@ def test_without_labels_it_says_what_it_cannot_ask(bare):
     assert "heads whose patch moves the answer most" in bare
 
 
+@pytest.mark.slow
 def test_runs_side_by_side():
     assert main(["report", RUN, BARE, "--compare", *SMALL]) == 0
     text = Path("mnemoscope-out", f"{RUN}+{BARE}", "report.html").read_text(encoding="utf-8")
@@ -207,6 +208,7 @@ def test_a_result_that_is_not_of_this_run_is_not_reused(copied, name, verb, more
     assert why in said
 
 
+@pytest.mark.slow
 def test_a_result_of_these_weights_is_known_by_their_name_or_by_measuring_again(copied):
     run = load(str(copied))
     data, where, why = reuse.found_beside(run, "verdict", "verdict.json", 0)
@@ -224,6 +226,7 @@ def test_what_a_sweep_evaluated_is_used():
     assert "sweep" in data["provenance"]["command"]
 
 
+@pytest.mark.slow
 def test_results_of_weights_that_changed_are_measured_again(copied):
     run = load(str(copied))
     dict(run.raw.named_parameters())["transformer.h.1.self_attention.query_key_value.weight"].data.mul_(0.2)
@@ -239,6 +242,7 @@ def test_results_of_weights_that_changed_are_measured_again(copied):
         assert "measured again, is another" in why
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_a_kill_from_the_parts_on_disk(monkeypatch):
     calls: list[str] = []
     mapped, probed = measured.map_part, measured.probe_part

@@ -30,6 +30,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setitem(GROUPS, "few", tuple(FEW))
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_done_again(capsys):
     names = [f"{name}-seed{seed}" for name, seed in FEW]
     assert main([*SMALL, "--dry-run"]) == 0
@@ -65,6 +66,7 @@ def test_what_is_there_is_not_done_again(capsys):
     assert Path("zoo/results.parquet").exists()
 
 
+@pytest.mark.slow
 def test_what_was_made_with_other_options_is_not_taken_for_done(capsys, monkeypatch):
     """A trial must not pass for the whole thing."""
     monkeypatch.setitem(GROUPS, "few", tuple(FEW[:1]))

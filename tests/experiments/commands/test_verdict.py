@@ -64,6 +64,7 @@ def test_the_default_run_is_an_anchor(capsys):
         assert words in out
 
 
+@pytest.mark.slow
 def test_a_folder_of_a_stranger(stranger):
     argv = ("--model", str(stranger), "--task", "parity", "--format", "aligned", "--lengths", "8", "--arms", *DECIDING)
     assert judged(*argv, "--forced")["verdict"] == "anchor"
@@ -111,6 +112,7 @@ def test_a_model_of_another_task_gets_no_label(stranger, capsys):
     assert found["verdict"] == "not-applicable"
 
 
+@pytest.mark.slow
 def test_labels_that_repeat_are_no_addresses():
     found = judged("parity-constant-alibi", "--lengths", "10", "--arms", *DECIDING, "--prompts", "48")
     assert found["roles"]["anchor"]["status"] == "NOT APPLICABLE"
@@ -118,6 +120,7 @@ def test_labels_that_repeat_are_no_addresses():
     assert found["roles"]["placeholder"]["status"] == "ABSENT"
 
 
+@pytest.mark.slow
 def test_two_models_are_judged_as_models(stranger, tmp_path):
     other = tmp_path / "other"
     planted = plant(Plan("A1", "gpt2", longest=8, seed=1))

@@ -64,14 +64,16 @@ def test_workers_take_one_thread_and_draw_no_bars():
     assert found == (1, "1", "1")
 
 
+@pytest.mark.slow
 def test_a_job_whose_process_dies_is_done_again(tmp_path, capsys):
     mark = tmp_path / "died"
     jobs = [Job("dies", die_unless, (str(mark),)), *(Job(str(k), square, (k,)) for k in range(3))]
     found = {job.name: result for job, result in finished(jobs, workers=2)}
     assert found == {"dies": 7, "0": 0, "1": 1, "2": 4}
-    assert "dies: its process died; it is begun again" in capsys.readouterr().err
+    assert "dies: its process died; the job starts again" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_its_processes_is_named():
     with pytest.raises(ChildProcessError, match=f"greedy: its process died {MOST_LOSSES + 1} times"):
         list(finished([Job("greedy", always_die)], workers=1))

@@ -67,7 +67,7 @@ def test_a_killed_process_costs_no_job(cluster, tmp_path, capsys):
     jobs = [Job("first", slowly, (0.1, str(tmp_path / "first"))), *(Job(m.name, slowly, (4.0, str(m))) for m in marks)]
     found = sorted(job.name for job, _ in finished(jobs, OnRay(2), kill_one))
     assert found == ["0", "1", "2", "first"]
-    assert "its process died; it is begun again" in capsys.readouterr().err
+    assert "its process died; the job starts again" in capsys.readouterr().err
     assert sorted(len(m.read_text().splitlines()) for m in marks) == [1, 1, 2]
 
 

@@ -32,7 +32,7 @@ def test_a_long_job_says_a_line_a_minute(clock, capsys):
             clock[0] += 7
             bar.update()
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "train: 19 of 100 steps, 01:03 gone, about 09:27 left"
+    assert lines[0] == "train: 19 of 100 steps, 01:03 elapsed, about 09:27 left"
     assert len(lines) == 90 * 7 // 63  # at the first update after a minute
     assert all("\r" not in line for line in lines)
 
@@ -44,15 +44,15 @@ def test_a_line_names_what_was_just_done(clock, capsys):
         bar.set_postfix({"accuracy": "0.5"})
         clock[0] += 90
     assert capsys.readouterr().err.splitlines() == [
-        "a: 1 of 2 cases, 01:30 gone, about 01:30 left, accuracy 0.5",
-        "b: 2 of 2 cases, 03:00 gone, about 00:00 left, accuracy 0.5",
+        "a: 1 of 2 cases, 01:30 elapsed, about 01:30 left, accuracy 0.5",
+        "b: 2 of 2 cases, 03:00 elapsed, about 00:00 left, accuracy 0.5",
     ]
 
 
 def test_without_a_total_nothing_is_said_of_what_is_left():
     bar = Lines(None, "verdict", None, 0, "step")
     bar.n = 3
-    assert bar.line(65) == "verdict: 3 steps, 01:05 gone"
+    assert bar.line(65) == "verdict: 3 steps, 01:05 elapsed"
 
 
 def test_workers_and_those_who_are_told_not_to_are_silent(clock, capsys, monkeypatch):

@@ -12,13 +12,13 @@ import pytest
 from experiments import load
 from experiments.cli import main
 from experiments.support import provenance
-from experiments.support.names import SHIPPED, ZOO
+from interp.models.names import SHIPPED, ZOO
 from experiments.support.provenance import (
     OtherVersions,
     other_versions,
     provenance_record,
-    say_versions,
-    saying_versions,
+    warn_versions,
+    reporting_versions,
 )
 from experiments.support.results import work_folder
 from experiments.tables import benchmarks, runs
@@ -53,7 +53,7 @@ def test_versions_are_compared_by_release_and_python_is_not():
 
 @pytest.mark.parametrize("junk", [None, 3, {}, {"versions": None}, {"versions": ["torch"]}])
 def test_no_versions_are_other_versions(junk):
-    assert other_versions(junk) == "versions that it does not name"
+    assert other_versions(junk) == "unknown versions"
     assert "torch" in other_versions({"versions": {"torch": {"a": 1}}})
 
 
@@ -71,12 +71,12 @@ def test_a_folder_of_somebody_elses_says_nothing_of_versions(tmp_path):
 
 
 def test_many_files_are_one_line(capsys):
-    with saying_versions():
+    with reporting_versions():
         for k in range(5):
-            say_versions(f"run{k}.json", made_with(torch="2.6.0"))
-        say_versions("other.json", made_with(numpy="1.0"))
-        say_versions("other.json", made_with(numpy="1.0"))
-        say_versions("ours.json", provenance_record())
+            warn_versions(f"run{k}.json", made_with(torch="2.6.0"))
+        warn_versions("other.json", made_with(numpy="1.0"))
+        warn_versions("other.json", made_with(numpy="1.0"))
+        warn_versions("ours.json", provenance_record())
     (line,) = capsys.readouterr().err.splitlines()
     assert "run0.json, run1.json, run2.json and 2 more with torch 2.6.0 (here " in line
     assert line.count("other.json") == 1
@@ -85,8 +85,8 @@ def test_many_files_are_one_line(capsys):
 
 def test_it_is_said_even_when_a_command_fails(capsys):
     def fails() -> None:
-        with saying_versions():
-            say_versions("a.json", made_with(torch="2.6.0"))
+        with reporting_versions():
+            warn_versions("a.json", made_with(torch="2.6.0"))
             raise ValueError("stop")
 
     with pytest.raises(ValueError, match="stop"):

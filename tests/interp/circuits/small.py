@@ -11,9 +11,9 @@ from torch import Tensor
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge.sources.native import boot
 
-from interp.circuits.edge_forward import Passing
-from interp.circuits.graph import Places, places_of
-from interp.circuits.scoring import prepare
+from interp.circuits.edge_forward import EdgeModel
+from interp.circuits.pairs import prepare
+from interp.circuits.places import Places, places_of
 from interp.patching.metrics import Metric
 from interp.tasks import Batch, counterfactual, sample
 from tests.interp.patching.test_knockouts import tiny
@@ -28,7 +28,7 @@ def model(kind: str, double: bool = False, n_layers: int = 2) -> Any:
     return raw.double() if double else raw
 
 
-def passing_of(raw: Any, metric: Metric, places: Any = "anywhere", clean: Batch | Tensor = CLEAN) -> Passing:
+def edge_model_of(raw: Any, metric: Metric, places: Any = "anywhere", clean: Batch | Tensor = CLEAN) -> EdgeModel:
     return prepare(raw, clean, clean, metric, places)[0]
 
 
@@ -36,17 +36,17 @@ def role_places(batch: Batch = CLEAN) -> Places:
     return places_of(batch, "role")
 
 
-def measured(passing: Passing, metric: Metric, tokens: Tensor, instead: Tensor | None, kept: Tensor) -> Tensor:
-    """The metric of each prompt `[row]` when edges outside of `kept` carry `instead`."""
+def measured(edge_model: EdgeModel, metric: Metric, tokens: Tensor, replacement: Tensor | None, kept: Tensor) -> Tensor:
+    """The metric of each prompt `[row]` when edges outside of `kept` carry `replacement`."""
     with torch.no_grad():
-        final, _ = passing.run(tokens, instead, kept)
-        logits = passing.anatomy.unembed(final[:, metric.positions])
+        final, _ = edge_model.forward(tokens, replacement, kept)
+        logits = edge_model.anatomy.unembed(final[:, metric.positions])
         return metric.compute(logits, torch.arange(len(tokens))).double()
 
 
-def cut(passing: Passing, index: tuple[int, ...]) -> Tensor:
+def cut(edge_model: EdgeModel, index: tuple[int, ...]) -> Tensor:
     """Every edge but one."""
-    kept = torch.ones_like(passing.graph.possible)
+    kept = torch.ones_like(edge_model.graph.possible)
     kept[index] = False
     return kept
 

@@ -26,8 +26,9 @@ from interp.circuits import (
     places_around,
     random_circuit,
 )
-from interp.circuits.edge_forward import Passing
-from interp.circuits.graph import graph_of, places_of
+from interp.circuits.edge_forward import EdgeModel
+from interp.circuits.graph import graph_of
+from interp.circuits.places import places_of
 from interp.forward import correct, generate, predict, readout
 from interp.models import load_run
 from interp.models.anatomy import anatomy_of
@@ -55,8 +56,8 @@ def some(architecture: str, batch: Batch, places: Where = "anywhere", seed: int 
 def passed(architecture: str, circuit: Circuit, batch: Batch, other: Batch, places: Where = "anywhere") -> Tensor:
     """Logits at every position, by one pass over the cut edges."""
     anatomy, where = anatomy_of(tiny(architecture)), places_of(batch, places)
-    passing = Passing(anatomy, graph_of(anatomy, where, torch.arange(batch.n_pos)), where)
-    final, _ = passing.run(batch.tokens, passing.written(other.tokens), circuit.on(where))
+    edge_model = EdgeModel(anatomy, graph_of(anatomy, where, torch.arange(batch.n_pos)), where)
+    final, _ = edge_model.forward(batch.tokens, edge_model.writer_outputs(other.tokens), circuit.on(where))
     return anatomy.unembed(final).detach()
 
 
@@ -213,11 +214,11 @@ def test_edges_heads_and_sizes():
     assert [s for _, s in Circuit(graph, graph.mask(edges)).edges()] == [None] * 3
     with pytest.raises(ValueError, match="L0H1 -> L1 MLP is not in the circuit"):
         circuit.without(edges[1]).without(edges[1])
-    with pytest.raises(ValueError, match="nothing can pass along"):
+    with pytest.raises(ValueError, match="is not possible in this graph"):
         Circuit(graph, torch.ones_like(graph.possible))
     with pytest.raises(ValueError, match="kept must be true or false"):
         Circuit(graph, graph.possible.int())
-    with pytest.raises(ValueError, match="the circuit knows the places anywhere; not x"):
+    with pytest.raises(ValueError, match="the circuit has the places anywhere; not x"):
         circuit.on(named_places(["x"] * clean.n_pos))
 
 

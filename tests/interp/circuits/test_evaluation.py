@@ -28,7 +28,8 @@ from interp.circuits import (
     places_around,
     random_circuit,
 )
-from interp.circuits.graph import graph_of, places_of
+from interp.circuits.graph import graph_of
+from interp.circuits.places import places_of
 from interp.models.anatomy import anatomy_of
 from interp.patching import Metric, accuracy, logit_diff
 from interp.patching.editing import measure
@@ -138,7 +139,7 @@ def test_a_circuit_is_weighed_at_another_length_by_the_names_of_places():
     assert float(found.share[1]) < 0.9
     with pytest.raises(ValueError, match="give Places for these prompts"):
         faithfulness(model, longer, other, metric, circuit)
-    with pytest.raises(ValueError, match="the circuit knows the places"):
+    with pytest.raises(ValueError, match="the circuit has the places"):
         faithfulness(model, longer, other, metric, circuit, places_of(longer, "role"))
 
 
@@ -331,7 +332,7 @@ def test_what_cannot_be_weighed_is_refused():
     with pytest.raises(ValueError, match="lengths must be equal"):
         faithfulness(raw, clean, prompts(length=4), metric, whole(graph))
     places = named_places(["x"] * clean.n_pos)
-    with pytest.raises(ValueError, match="the circuit knows the places anywhere; not x"):
+    with pytest.raises(ValueError, match="the circuit has the places anywhere; not x"):
         faithfulness(raw, clean, other, metric, whole(graph), places)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from interp.circuits import Edge, exact_edge_scores
-from interp.circuits.scoring import prepare
+from interp.circuits.pairs import prepare
 from interp.patching import logit_diff
 from interp.patching.editing import measure
 from interp.patching.nodes import Receiver, Sender
@@ -21,15 +21,19 @@ CORRUPTED = counterfactual.redraw(CLEAN, 1)
 def test_noise_is_the_loss_of_a_run_with_one_edge_cut(kind, places):
     raw, metric = tiny(kind), probe(CLEAN)
     scores = exact_edge_scores(raw, CLEAN, CORRUPTED, metric, "noise", places)
-    passing, (clean, corrupted) = prepare(raw, CLEAN, CORRUPTED, metric, places)
-    instead, rows, whole = passing.written(corrupted), torch.arange(2), torch.ones_like(passing.graph.possible)
-    full = measure(passing.anatomy, passing.run(clean, instead, whole)[0], metric, rows)
+    edge_model, (clean, corrupted) = prepare(raw, CLEAN, CORRUPTED, metric, places)
+    instead, rows, whole = (
+        edge_model.writer_outputs(corrupted),
+        torch.arange(2),
+        torch.ones_like(edge_model.graph.possible),
+    )
+    full = measure(edge_model.anatomy, edge_model.forward(clean, instead, whole)[0], metric, rows)
     expected = torch.zeros_like(scores.values)
-    for index in passing.graph.possible.nonzero().tolist():
+    for index in edge_model.graph.possible.nonzero().tolist():
         cut = whole.clone()
         cut[tuple(index)] = False
-        final, _ = passing.run(clean, instead, cut)
-        expected[tuple(index)] = (full - measure(passing.anatomy, final, metric, rows)).mean()
+        final, _ = edge_model.forward(clean, instead, cut)
+        expected[tuple(index)] = (full - measure(edge_model.anatomy, final, metric, rows)).mean()
     assert float(expected.abs().max()) > 0.05
     torch.testing.assert_close(scores.values, expected, rtol=0, atol=2e-5 * float(full.abs().max().clamp_min(1)))
 

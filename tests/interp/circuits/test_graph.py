@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from interp.circuits import Edge, Graph, Places, named_places, places_around
-from interp.circuits.graph import graph_of, places_of, tokens_of
+from interp.circuits.graph import graph_of
+from interp.circuits.places import places_of, tokens_of
 from interp.models.anatomy import anatomy_of
 from interp.patching.nodes import Receiver, Sender
 from interp.tasks import Role, sample
@@ -64,20 +65,20 @@ def test_only_places_that_the_logits_can_depend_on_have_edges():
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_is_no_edge_does_not_reach_the_logits_that_are_read(architecture):
     """Every impossible edge cut at once, at places that are single positions: the same logits."""
-    from interp.circuits.edge_forward import Passing
+    from interp.circuits.edge_forward import EdgeModel
 
     batch, other = prompts(), prompts(seed=1)
     places = named_places([str(i) for i in range(batch.n_pos)])
     anatomy = anatomy_of(tiny(architecture))
     read = torch.tensor([5, 7])
-    passing = Passing(anatomy, graph_of(anatomy, places, read), places)
-    whole, _ = passing.run(batch.tokens, None, torch.ones_like(passing.graph.possible))
-    instead = passing.written(other.tokens)
-    held, _ = passing.run(batch.tokens, instead, passing.graph.possible)
+    edge_model = EdgeModel(anatomy, graph_of(anatomy, places, read), places)
+    whole, _ = edge_model.forward(batch.tokens, None, torch.ones_like(edge_model.graph.possible))
+    instead = edge_model.writer_outputs(other.tokens)
+    held, _ = edge_model.forward(batch.tokens, instead, edge_model.graph.possible)
     torch.testing.assert_close(held[:, read], whole[:, read], atol=1e-5, rtol=1e-5)
     assert (held - whole)[:, 8:].abs().max() > 1e-2
-    one_less = passing.graph.possible & (torch.arange(len(passing.graph.writers)) > 0)
-    lost, _ = passing.run(batch.tokens, instead, one_less)
+    one_less = edge_model.graph.possible & (torch.arange(len(edge_model.graph.writers)) > 0)
+    lost, _ = edge_model.forward(batch.tokens, instead, one_less)
     assert (lost - whole)[:, read].abs().max() > 1e-2
 
 
@@ -124,8 +125,8 @@ def test_errors_name_the_choices():
         (Edge(Sender("head", 0, 9), Receiver("logits"), "b"), "no writer 'L0H9' in this graph; there are embed, L0H0"),
         (Edge(head, Receiver("q", 7, 0), "b"), "no reader 'L7H0 q'.*L0H0 q"),
         (Edge(head, Receiver("logits"), "c"), "no place 'c' in this graph; there are a, b"),
-        (Edge(head, Receiver("q", 0, 0), "b"), "nothing can pass along L0H1 -> L0H0 q at b"),
-        (Edge(head, Receiver("logits"), "a"), "nothing can pass"),
+        (Edge(head, Receiver("q", 0, 0), "b"), "L0H1 -> L0H0 q at b is not possible"),
+        (Edge(head, Receiver("logits"), "a"), "is not possible"),
     ):
         with pytest.raises(ValueError, match=words):
             graph.index(edge)

@@ -27,7 +27,7 @@ CASES = [
     for r in (False, True)
 ]
 ANCHORS = CASES[:8]
-INTEGRATED: tuple[Method, ...] = ("eap-ig-inputs", "eap-ig-activations")
+INTEGRATED: tuple[Method, ...] = ("eap-ig-inputs", "eap-ig-writers")
 
 
 def reordered(batch: Batch, seed: int) -> Batch:
@@ -173,6 +173,7 @@ def test_a_gradient_at_one_end_misses_sharp_attention(case, method):
         assert auroc_of(case, "reordered", method) >= 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ANCHORS)
 def test_other_prompts_of_the_task_hide_the_address(case):
     """In prompts of the task, output i cites input i: attention is the same in all of them, so no gradient moves it.

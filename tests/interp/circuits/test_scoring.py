@@ -16,8 +16,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from interp.circuits import METHODS, EdgeScores, edge_scores
-from interp.circuits.edge_forward import Passing
-from interp.circuits.graph import ANYWHERE, Edge, named_places, places_of
+from interp.circuits.edge_forward import EdgeModel
+from interp.circuits.graph import Edge
+from interp.circuits.places import ANYWHERE, named_places, places_of
 from interp.models.anatomy import Anatomy
 from interp.models.bridge import boot_bridge
 from interp.patching.metrics import Metric, accuracy, logit_diff
@@ -35,9 +36,9 @@ from tests.interp.circuits.small import (
     HAND_METRIC,
     by_hand,
     cut,
+    edge_model_of,
     measured,
     model,
-    passing_of,
 )
 from tests.interp.patching.test_knockouts import KINDS, VOCAB, probe
 
@@ -132,16 +133,18 @@ def test_eap_is_the_slope_of_an_edge_that_moves_alone(kind, method, monkeypatch)
     monkeypatch.setattr(LlamaRMSNorm, "forward", _exact_norm)
     raw, step = copy.deepcopy(model(kind)).double(), 1e-4
     scores = edge_scores(raw, CLEAN, CORRUPTED, METRIC, method, places="role")
-    passing = passing_of(raw, METRIC, "role")
-    given = [passing.written(batch.tokens) for batch in (CLEAN, CORRUPTED)]
+    edge_model = edge_model_of(raw, METRIC, "role")
+    given = [edge_model.writer_outputs(batch.tokens) for batch in (CLEAN, CORRUPTED)]
     base, tokens = (given[1], CORRUPTED.tokens) if method == "eap" else (given[0], CLEAN.tokens)
     gen = torch.Generator().manual_seed(0)
-    graph, largest = passing.graph, float(scores.values.abs().max())
+    graph, largest = edge_model.graph, float(scores.values.abs().max())
     drawn = graph.possible.nonzero()[torch.randperm(len(graph), generator=gen)[:40]].tolist()
     drawn += [graph.index(edge) for edge, _ in scores.top(20)]
     for index in map(tuple, drawn):
         ends = [
-            measured(passing, METRIC, tokens, base + sign * step * (given[0] - given[1]), cut(passing, index)).mean()
+            measured(
+                edge_model, METRIC, tokens, base + sign * step * (given[0] - given[1]), cut(edge_model, index)
+            ).mean()
             for sign in (1, -1)
         ]
         slope = float(ends[0] - ends[1]) / (2 * step)
@@ -163,7 +166,7 @@ def test_by_hand_integrated_gradients():
     assert found["embed -> logits"] + found["embed -> L0H0 v"] + found["embed -> L1H0 k"] == pytest.approx(
         inputs.clean - inputs.corrupted, rel=1e-4
     )
-    activations = by_name(edge_scores(by_hand(), HAND_CLEAN, HAND_CORRUPTED, HAND_METRIC, "eap-ig-activations", n=128))
+    activations = by_name(edge_scores(by_hand(), HAND_CLEAN, HAND_CORRUPTED, HAND_METRIC, "eap-ig-writers", n=128))
     for name in ("L0H0 -> logits", "L1H0 -> logits", "L0H0 -> L1H0 v"):  # these writers' edges are linear
         assert activations[name] == pytest.approx(HAND_EXACT[name], rel=1e-5)
 
@@ -217,6 +220,7 @@ def test_input_scores_of_planted_models_add_up(mechanism, architecture, changed)
     assert abs(relative_gap(scores)) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox"])
 def test_swapped_labels_are_found_where_even_points_step_over_them(architecture):
     """Half way between two labels a head at sharpness 40 and more matches neither: its gradient is a spike.
@@ -228,7 +232,7 @@ def test_swapped_labels_are_found_where_even_points_step_over_them(architecture)
         assert abs(relative_gap(integrated(mechanism, architecture, "swap", 32))) < at_32
         assert abs(relative_gap(integrated(mechanism, architecture, "swap", 128))) < at_128
     assert abs(relative_gap(integrated("A2", architecture, "swap", 16))) > 0.5  # too few, and the gap says so
-    activations = by_name(integrated("A2", architecture, "swap", 128, "eap-ig-activations"))
+    activations = by_name(integrated("A2", architecture, "swap", 128, "eap-ig-writers"))
     assert activations["L1H4 -> L2H0 q"] == pytest.approx(activations["L2 MLP -> logits"], rel=0.05)
     assert activations["embed -> L1H4 q"] == pytest.approx(activations["L2 MLP -> logits"], rel=0.05)
 
@@ -236,17 +240,15 @@ def test_swapped_labels_are_found_where_even_points_step_over_them(architecture)
 @pytest.mark.parametrize("kind", KINDS)
 def test_activation_scores_of_a_group_are_what_it_alone_loses(kind):
     raw = model(kind)
-    coarse, fine = (
-        edge_scores(raw, CLEAN, CORRUPTED, METRIC, "eap-ig-activations", n, places="role") for n in (4, 256)
-    )
-    passing = passing_of(raw, METRIC, "role")
-    instead, whole = passing.written(CORRUPTED.tokens), torch.ones_like(passing.graph.possible)
-    full = measured(passing, METRIC, CLEAN.tokens, None, whole).mean()
+    coarse, fine = (edge_scores(raw, CLEAN, CORRUPTED, METRIC, "eap-ig-writers", n, places="role") for n in (4, 256))
+    edge_model = edge_model_of(raw, METRIC, "role")
+    replacement, whole = edge_model.writer_outputs(CORRUPTED.tokens), torch.ones_like(edge_model.graph.possible)
+    full = measured(edge_model, METRIC, CLEAN.tokens, None, whole).mean()
     losses, errors = [], []
-    for group in groups(passing):
+    for group in groups(edge_model):
         kept = whole.clone()
         kept[:, :, group] = False
-        losses.append(float(full - measured(passing, METRIC, CLEAN.tokens, instead, kept).mean()))
+        losses.append(float(full - measured(edge_model, METRIC, CLEAN.tokens, replacement, kept).mean()))
         errors.append([abs(float(s.values[:, :, group].sum()) - losses[-1]) for s in (coarse, fine)])
     largest = max(map(abs, losses))
     assert largest > 0.01
@@ -254,10 +256,10 @@ def test_activation_scores_of_a_group_are_what_it_alone_loses(kind):
     assert max(fine_error for _, fine_error in errors) < max(0.2 * max(e for e, _ in errors), 1e-5 * largest)
 
 
-def groups(passing: Passing) -> list[list[int]]:
+def groups(edge_model: EdgeModel) -> list[list[int]]:
     """Numbers of the writers that are moved together: the embedding, the heads of a layer, each MLP."""
     found: dict[tuple, list[int]] = {}
-    for i, writer in enumerate(passing.graph.writers):
+    for i, writer in enumerate(edge_model.graph.writers):
         found.setdefault((writer.kind, writer.layer), []).append(i)
     return list(found.values())
 

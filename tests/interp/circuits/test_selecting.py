@@ -22,8 +22,9 @@ from interp.circuits import (
     random_circuit,
     top_n,
 )
-from interp.circuits.edge_forward import Passing
-from interp.circuits.graph import graph_of, places_of
+from interp.circuits.edge_forward import EdgeModel
+from interp.circuits.graph import graph_of
+from interp.circuits.places import places_of
 from interp.models import ModelConfig, build_model
 from interp.models.anatomy import anatomy_of
 from interp.patching import Metric, logit_diff
@@ -116,7 +117,7 @@ def test_top_n_takes_the_largest_absolute_scores():
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_connected_leaves_out_only_what_has_no_effect(architecture):
-    """A head whose inputs are all cut gives what it gave instead; one that nobody reads gives nothing."""
+    """A head whose inputs are all cut outputs its replacement; one that nobody reads has no effect."""
     raw = tiny(architecture, torch.float64)
     clean, corrupted, metric = posed()
     graph = edge_scores(raw, clean, corrupted, metric, "eap", places="role").graph
@@ -169,11 +170,11 @@ def test_random_circuits_are_reproducible_and_even():
 def literal_acdc(raw, clean, corrupted, metric: Metric, threshold: float, start: EdgeScores) -> Circuit:
     """Each trial runs the whole model, from the beginning."""
     graph, anatomy = start.graph, anatomy_of(raw)
-    passing = Passing(anatomy, graph, places_of(clean, "anywhere"))
-    instead = passing.written(corrupted.tokens)
+    edge_model = EdgeModel(anatomy, graph, places_of(clean, "anywhere"))
+    replacement = edge_model.writer_outputs(corrupted.tokens)
 
     def distance(circuit: Circuit) -> float:
-        final, _ = passing.run(clean.tokens, instead, circuit.kept)
+        final, _ = edge_model.forward(clean.tokens, replacement, circuit.kept)
         value = metric.compute(anatomy.unembed(final[:, metric.positions]), torch.arange(len(clean)))
         return float((value - full).abs().mean())
 

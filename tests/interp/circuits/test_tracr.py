@@ -2,7 +2,7 @@
 
 Three accounts of the true edges must agree before any method is judged: the RASP program (which head or MLP reads
 and writes which variable), the weights (which residual dimensions), and an exact intervention on each edge. The
-published edges are those that Conmy et al. 2304.14997 hold ACDC to, found there with zeros instead of what an edge
+published edges are those that Conmy et al. 2304.14997 hold ACDC to, found there with zeros replacement of what an edge
 carries; their token and position embeddings are one writer here.
 """
 
@@ -19,9 +19,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from interp.circuits import Circuit, EdgeScores, acdc, edge_scores
-from interp.circuits.edge_forward import Passing
+from interp.circuits.edge_forward import EdgeModel
 from interp.circuits.graph import Graph
-from interp.circuits.scoring import prepare
+from interp.circuits.pairs import prepare
 from interp.patching.metrics import Metric
 from interp.patching.nodes import Receiver, Sender
 from tests.interp.circuits.tracr_models import Compiled, load
@@ -148,13 +148,13 @@ def case(program: str) -> Case:
 
 
 @torch.no_grad()
-def changed(passing: Passing, tokens: Tensor, instead: Tensor) -> Tensor:
-    """The largest change of an output when one edge alone carries `instead`, `[place reader writer]`."""
-    graph, metric = passing.graph, torch.arange(1, LENGTH + 1)
+def changed(edge_model: EdgeModel, tokens: Tensor, replacement: Tensor) -> Tensor:
+    """The largest change of an output when one edge alone carries `replacement`, `[place reader writer]`."""
+    graph, metric = edge_model.graph, torch.arange(1, LENGTH + 1)
     whole, found = torch.ones_like(graph.possible), torch.zeros(graph.possible.shape)
 
     def outputs(kept: Tensor) -> Tensor:
-        return passing.anatomy.unembed(passing.run(tokens, instead, kept)[0][:, metric])
+        return edge_model.anatomy.unembed(edge_model.forward(tokens, replacement, kept)[0][:, metric])
 
     full = outputs(whole)
     for index in graph.possible.nonzero().tolist():
@@ -164,7 +164,7 @@ def changed(passing: Passing, tokens: Tensor, instead: Tensor) -> Tensor:
     return found
 
 
-def prepared(program: str) -> tuple[Passing, Case]:
+def prepared(program: str) -> tuple[EdgeModel, Case]:
     some = case(program)
     return prepare(load(program).bridge, some.clean, some.corrupted, some.metric, "anywhere")[0], some
 
@@ -197,9 +197,9 @@ def test_weights_read_and_write_what_the_program_says(program):
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_published_edges_are_those_whose_zero_is_felt(program):
     """For both programs exactly; the wiring has a few more, whose constants and defaults never come to bear."""
-    passing, some = prepared(program)
-    graph, model = passing.graph, load(program)
-    felt = changed(passing, some.clean, torch.zeros_like(passing.written(some.clean)))
+    edge_model, some = prepared(program)
+    graph, model = edge_model.graph, load(program)
+    felt = changed(edge_model, some.clean, torch.zeros_like(edge_model.writer_outputs(some.clean)))
     assert names(graph, felt > SEEN) == edges(PUBLISHED[program])
     assert float(felt[felt <= SEEN].max()) < 1e-5  # no edge is between
     wired = torch.tensor([[bool(touched(model, r) & touched(model, w)) for w in graph.writers] for r in graph.readers])
@@ -209,13 +209,13 @@ def test_the_published_edges_are_those_whose_zero_is_felt(program):
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_pairs_of_prompts_bring_to_life_what_their_labels_say(program):
-    passing, some = prepared(program)
-    model, graph = load(program), passing.graph
-    given, instead = passing.written(some.clean), passing.written(some.corrupted)
-    felt = changed(passing, some.clean, instead)
+    edge_model, some = prepared(program)
+    model, graph = load(program), edge_model.graph
+    given, replacement = edge_model.writer_outputs(some.clean), edge_model.writer_outputs(some.corrupted)
+    felt = changed(edge_model, some.clean, replacement)
     assert names(graph, felt > SEEN) == edges(LIVE[program])
     assert float(felt[felt <= SEEN].max()) < 1e-5
-    differs = (given - instead).abs().amax(dim=(1, 2)) > 1e-6  # [writer label]
+    differs = (given - replacement).abs().amax(dim=(1, 2)) > 1e-6  # [writer label]
     reads = torch.tensor([[x in touched(model, r) for x in model.labels] for r in graph.readers])
     carried = torch.einsum("wl,rl->rw", differs.float(), reads.float()) > 0
     assert edges(LIVE[program]) <= names(graph, carried.unsqueeze(0))
@@ -224,29 +224,29 @@ def test_pairs_of_prompts_bring_to_life_what_their_labels_say(program):
 @pytest.mark.parametrize("program", PROGRAMS)
 @torch.no_grad()
 def test_exact_edge_scores_are_zero_but_for_the_true_edges(program):
-    passing, some = prepared(program)
-    instead, rows = passing.written(some.corrupted), torch.arange(len(some.clean))
-    whole = torch.ones_like(passing.graph.possible)
+    edge_model, some = prepared(program)
+    replacement, rows = edge_model.writer_outputs(some.corrupted), torch.arange(len(some.clean))
+    whole = torch.ones_like(edge_model.graph.possible)
     values = torch.zeros(whole.shape)
 
     def measured(kept: Tensor) -> float:
-        final = passing.run(some.clean, instead, kept)[0][:, some.metric.positions]
-        return float(some.metric.compute(passing.anatomy.unembed(final), rows).mean())
+        final = edge_model.forward(some.clean, replacement, kept)[0][:, some.metric.positions]
+        return float(some.metric.compute(edge_model.anatomy.unembed(final), rows).mean())
 
     assert measured(whole) == pytest.approx(1.0, abs=1e-5)
     assert measured(~whole) == pytest.approx(0.0, abs=1e-5)
-    for index in passing.graph.possible.nonzero().tolist():
+    for index in edge_model.graph.possible.nonzero().tolist():
         kept = whole.clone()
         kept[tuple(index)] = False
         values[tuple(index)] = 1 - measured(kept)
-    assert names(passing.graph, values.abs() > SEEN) == edges(LIVE[program])
+    assert names(edge_model.graph, values.abs() > SEEN) == edges(LIVE[program])
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("threshold", [0.001, 0.05])
 def test_acdc_recovers_the_program_exactly(program, threshold):
-    passing, some = prepared(program)
-    start = Circuit(passing.graph, passing.graph.possible)
+    edge_model, some = prepared(program)
+    start = Circuit(edge_model.graph, edge_model.graph.possible)
     found = acdc(load(program).bridge, some.clean, some.corrupted, some.metric, threshold, start)
     assert {str(edge) for edge, _ in found.edges()} == edges(LIVE[program])
 
@@ -256,10 +256,10 @@ AUROC = {
     ("xproportion", "eap"): 0.99,
     ("xproportion", "eap-clean"): 0.99,
     ("xproportion", "eap-ig-inputs"): 0.99,
-    ("xproportion", "eap-ig-activations"): 0.99,
+    ("xproportion", "eap-ig-writers"): 0.99,
     ("reverse", "eap-clean"): 0.98,
     ("reverse", "eap-ig-inputs"): 0.98,
-    ("reverse", "eap-ig-activations"): 0.98,
+    ("reverse", "eap-ig-writers"): 0.98,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -65,7 +66,7 @@ def literal(
                 for row in range(len(base)):
                     for pos in range(n):
                         if at[row if len(at) > 1 else 0, pos]:
-                            where = (row, slice(None), pos) if name == "scores" else (row, pos)
+                            where = (row, slice(None), pos) if name == "attn_scores" else (row, pos)
                             x[where] = seen[id(source)][name, layer][where]
             return x
 
@@ -80,7 +81,7 @@ def literal(
                     for src in range(dest + 1):
                         dot = (q[:, dest, head] * k[:, src, head]).sum(dim=-1)
                         scores[:, head, dest, src] = dot / math.sqrt(q.shape[-1])
-            scores = site("scores", layer, scores)
+            scores = site("attn_scores", layer, scores)
             if use and cut is not None:
                 scores = scores.masked_fill(cut, -torch.inf)
             pattern = scores.softmax(dim=-1)
@@ -117,11 +118,11 @@ def test_one_site_is_the_literal_loop(site, at):
 def test_two_sources_in_one_run_are_the_literal_loop():
     model = tiny("absolute")
     parts = [
-        Interchange("scores", SOURCE),
+        Interchange("attn_scores", SOURCE),
         Interchange("v", THIRD, RANDOM, (0, 2)),
         Interchange("mlp_out", BASE, None, (1,)),
     ]
-    taken = {("scores", layer): (SOURCE, EVERYWHERE) for layer in range(LAYERS)}
+    taken = {("attn_scores", layer): (SOURCE, EVERYWHERE) for layer in range(LAYERS)}
     taken |= {("v", layer): (THIRD, RANDOM) for layer in (0, 2)}
     taken |= {("mlp_out", 1): (BASE, EVERYWHERE)}
     found = interchange(model, BASE, {"both": parts}, probe())
@@ -136,14 +137,14 @@ def test_a_knockout_acts_on_grafted_scores():
         for src in BASE.at(Role.INPUT_LABEL).tolist():
             cut[:, dest, src] = True
     entries = {
-        "frozen": [Interchange("scores", BASE), knockout],
-        "grafted": [Interchange("scores", SOURCE), knockout],
-        "whole": [Interchange("scores", SOURCE)],
+        "frozen": [Interchange("attn_scores", BASE), knockout],
+        "grafted": [Interchange("attn_scores", SOURCE), knockout],
+        "whole": [Interchange("attn_scores", SOURCE)],
         "alone": [knockout],
     }
     found = dict(zip(entries, interchange(model, BASE, entries, probe()).values, strict=True))
     for name, source in (("frozen", BASE), ("grafted", SOURCE)):
-        taken = {("scores", layer): (source, EVERYWHERE) for layer in range(LAYERS)}
+        taken = {("attn_scores", layer): (source, EVERYWHERE) for layer in range(LAYERS)}
         assert torch.allclose(found[name], literal(model, BASE, taken, cut), atol=1e-5)
     assert not torch.allclose(found["grafted"], found["whole"], atol=1e-2)
     # Beside nothing else it is what knock_out does; beside frozen scores, what freeze_later does.
@@ -161,14 +162,14 @@ def test_laws_on_every_architecture(architecture):
     entries = {
         "everything": [Interchange("resid_pre", SOURCE, None, (0,))],
         "the base": [Interchange(site, BASE) for site in GRAFT_SITES],
-        "values of the base": [Interchange("v", BASE, RANDOM), Interchange("scores", BASE)],
+        "values of the base": [Interchange("v", BASE, RANDOM), Interchange("attn_scores", BASE)],
         "all that is written": [
             Interchange("resid_pre", SOURCE, None, (0,)),
-            *(Interchange(s, SOURCE) for s in ("scores", "v")),
+            *(Interchange(s, SOURCE) for s in ("attn_scores", "v")),
         ],
         "q and k": [Interchange("q", SOURCE), Interchange("k", SOURCE)],
-        "scores": [Interchange("scores", SOURCE)],
-        "scores and v": [Interchange("scores", SOURCE), Interchange("v", SOURCE)],
+        "attn_scores": [Interchange("attn_scores", SOURCE)],
+        "scores and v": [Interchange("attn_scores", SOURCE), Interchange("v", SOURCE)],
         "z": [Interchange("z", SOURCE)],
         "attn_out": [Interchange("attn_out", SOURCE)],
     }
@@ -180,10 +181,10 @@ def test_laws_on_every_architecture(architecture):
         assert torch.allclose(found[name], source, atol=1e-4)
     for name in ("the base", "values of the base"):
         assert torch.allclose(found[name], base, atol=1e-4)
-    assert torch.allclose(found["q and k"], found["scores"], atol=1e-4)
+    assert torch.allclose(found["q and k"], found["attn_scores"], atol=1e-4)
     assert torch.allclose(found["scores and v"], found["z"], atol=1e-4)
     assert torch.allclose(found["z"], found["attn_out"], atol=1e-4)
-    for name in ("scores", "z"):
+    for name in ("attn_scores", "z"):
         assert not torch.allclose(found[name], base, atol=1e-2)
     assert not torch.allclose(source, base, atol=1e-2)
 
@@ -191,7 +192,7 @@ def test_laws_on_every_architecture(architecture):
 @pytest.mark.parametrize("architecture", ["rotary", "alibi"])
 def test_double_precision(architecture):
     model = tiny(architecture, torch.float64)
-    entries = {"everything": [Interchange("resid_pre", SOURCE, None, (0,))], "base": [Interchange("scores", BASE)]}
+    entries = {"everything": [Interchange("resid_pre", SOURCE, None, (0,))], "base": [Interchange("attn_scores", BASE)]}
     found = interchange(model, BASE, entries, probe()).values
     metric = probe()
     source, base = (
@@ -215,7 +216,7 @@ def test_causality_holds():
 
 def test_each_prompt_is_worked_out_by_itself(monkeypatch: pytest.MonkeyPatch):
     model = tiny("absolute")
-    entries = {"x": [Interchange("scores", SOURCE), Interchange("v", THIRD, RANDOM)]}
+    entries = {"x": [Interchange("attn_scores", SOURCE), Interchange("v", THIRD, RANDOM)]}
     together = interchange(model, BASE, entries, probe())
     monkeypatch.setattr(grafts, "chunks", lambda *_, **__: iter([torch.tensor([i]) for i in range(4)]))
     apart = interchange(model, BASE, entries, probe())
@@ -261,7 +262,7 @@ def test_mistakes_are_named(make, words):
 
 
 def test_a_source_of_another_layout_is_refused_even_at_the_same_size():
-    moved = Batch(SOURCE.tokens, SOURCE.role.roll(1), SOURCE.step, SOURCE.format, SOURCE.length, SOURCE.vocabulary)
+    moved = dataclasses.replace(SOURCE, role=SOURCE.role.roll(1), names=())
     with pytest.raises(ValueError, match="same roles and steps"):
         interchange(tiny("absolute"), BASE, {"x": [Interchange("v", moved)]}, probe())
 
@@ -270,7 +271,7 @@ def test_heads_of_a_graft_are_taken_and_no_others():
     """All heads by name are the whole site; one head alone is not."""
     model = tiny("absolute")
     n_heads = model.config.num_attention_heads
-    for site in ("q", "k", "v", "z", "scores"):
+    for site in ("q", "k", "v", "z", "attn_scores"):
         entries = {
             "whole": [Interchange(site, SOURCE)],
             "named": [Interchange(site, SOURCE, heads=tuple(range(n_heads)))],
@@ -288,17 +289,17 @@ def test_heads_of_a_graft_are_taken_and_no_others():
 def test_one_head_of_scores_is_a_hand_made_mix_of_two_patterns():
     """Scores of one head from the source, z of the others from an unedited run: the same as taking that head's rows."""
     model = tiny("absolute")
-    alone = interchange(model, BASE, {"x": [Interchange("scores", SOURCE, layers=(2,), heads=(1,))]}, probe()).values[0]
+    alone = interchange(model, BASE, {"x": [Interchange("attn_scores", SOURCE, layers=(2,), heads=(1,))]}, probe()).values[0]
     anatomy = anatomy_of(model)
 
     def edit(scores: Tensor, _: object) -> Tensor:
         mixed = scores.clone()
-        mixed[:, 1] = forward_with_edits(anatomy, anatomy.embed(SOURCE.tokens), keep=[("scores", 2)])[1]["scores", 2][
+        mixed[:, 1] = forward_with_edits(anatomy, anatomy.embed(SOURCE.tokens), keep=[("attn_scores", 2)])[1]["attn_scores", 2][
             :, 1
         ]
         return mixed
 
-    final, _ = forward_with_edits(anatomy, anatomy.embed(BASE.tokens), edits={("scores", 2): edit})
+    final, _ = forward_with_edits(anatomy, anatomy.embed(BASE.tokens), edits={("attn_scores", 2): edit})
     expected = measure(anatomy, final, probe(), torch.arange(len(BASE)))
     torch.testing.assert_close(alone, expected, atol=1e-5, rtol=1e-5)
 

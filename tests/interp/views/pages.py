@@ -1,10 +1,11 @@
-"""A browser without a network, and a page that is open in it."""
+"""A headless browser without a network, a page that is open in it, and what that page requests."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 @contextmanager
 def open_browser(profile: Path):
-    """Headless Chromium; the test is skipped where it, its driver or selenium is not installed."""
+    """Yield headless Chromium. Skip the test if Chromium, its driver or selenium is not installed."""
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     driver = shutil.which("chromedriver")
     if not program or not driver:
@@ -40,21 +41,77 @@ def open_browser(profile: Path):
     ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(driver))
+    browser = webdriver.Chrome(options=options, service=Service(driver))
     try:
-        yield found
+        yield browser
     finally:
-        found.quit()
+        browser.quit()
+
+
+def requests_of(events: Iterable[dict], frame: str, page: str) -> list[str]:
+    """Return the addresses that a page requests, from the DevTools events of a tab.
+
+    `frame` is the tab's main frame, `page` the address of the page under test. Counted are requests of the page's own
+    document, of frames that it attaches, of its workers, and navigations away from it. Requests of the browser itself
+    (its first page, extensions, updates) and of the document that was open before are not the page's.
+    """
+    loader, children, urls = None, set(), []
+    for event in events:
+        given = event["params"]
+        match event["method"]:
+            case "Page.frameAttached" if loader and given["parentFrameId"] in {frame, *children}:
+                children.add(given["frameId"])
+            case "Network.requestWillBeSent":
+                url, document = given["request"]["url"], given.get("type") == "Document"
+                if loader is None:
+                    if document and given.get("frameId") == frame and url.partition("#")[0] == page:
+                        loader = given["loaderId"]
+                elif (
+                    given.get("frameId") in children
+                    or (given.get("frameId") == frame and (document or given["loaderId"] == loader))
+                    or (not given.get("frameId") and given.get("documentURL", "").partition("#")[0] == page)
+                ):
+                    urls.append(url)
+            case "Network.webSocketCreated" if loader:
+                urls.append(given["url"])
+    assert loader, f"{page} was not requested: the log does not cover it"
+    return urls
+
+
+class Traffic:
+    """Requests and console messages of one page. Create it right before the page is opened."""
+
+    def __init__(self, browser, url: str):
+        self.browser, self.url, self.events = browser, url, []
+        for log in ("browser", "performance"):
+            browser.get_log(log)
+
+    def requests(self) -> list[str]:
+        """Return the addresses that the page has requested, data and blob addresses and itself left out."""
+        log = self.browser.get_log("performance")
+        self.events += [json.loads(entry["message"])["message"] for entry in log]
+        frame = self.browser.execute_cdp_cmd("Page.getFrameTree", {})["frameTree"]["frame"]["id"]
+        urls = requests_of(self.events, frame, self.url)
+        return [url for url in urls if url != self.url and url.split(":")[0] not in ("data", "blob", "about")]
+
+    def complaints(self) -> list[str]:
+        """Return new console messages, those of the browser's own pages left out."""
+        messages = [entry["message"] for entry in self.browser.get_log("browser")]
+        return [message for message in messages if not message.startswith("chrome")]
+
+    def assert_none(self) -> None:
+        """Assert that the page requested nothing and that the console has no message."""
+        assert self.requests() == []
+        assert self.complaints() == []
 
 
 class Page:
-    """A page of views that is open and drawn; `seconds` is what that took."""
+    """A page of views, opened and drawn. `seconds` is how long that took."""
 
     def __init__(self, browser, path: Path, html: str, wide: int = 1100, dark: bool = False):
         path.write_text(html, encoding="utf-8")
         self.browser = browser
-        for log in ("browser", "performance"):
-            browser.get_log(log)
+        self.traffic = Traffic(browser, path.as_uri())
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         shape = {"width": wide, "height": 844, "deviceScaleFactor": 1, "mobile": wide < 500}
@@ -76,28 +133,24 @@ class Page:
         return self.one(selector).text
 
     def quiet(self) -> bool:
-        """Whether nothing was complained of, and nothing asked for but the page itself."""
-        events = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
-        sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-        assert {url.split(":")[0] for url in sent} <= {"file", "data", "chrome", "blob"}
-        complaints = [entry["message"] for entry in self.browser.get_log("browser")]
-        assert not complaints
+        """Assert that the page requested nothing and that the console has no message."""
+        self.traffic.assert_none()
         return True
 
     def cell(self) -> tuple[int, int]:
-        """Width and height of a map's cells, in pixels."""
+        """Return width and height of a map's cells, in pixels."""
         width, height = map(int, self.js("return document.querySelector('canvas.map').dataset.cell").split())
         return width, height
 
     def pixel(self, row: int, column: int) -> tuple[int, int, int]:
-        """The colour in the middle of a cell, read from the canvas."""
+        """Return the colour in the middle of a cell, read from the canvas."""
         w, h = self.cell()
         x, y = column * w + w // 2, row * h + h // 2
         red, green, blue = self.pixels(x, y, 1)[0]
         return red, green, blue
 
     def pixels(self, x: int, y: int, n: int) -> list[list[int]]:
-        """n pixels of the map's canvas from (x, y) to the right; read from a copy, which is there to be read."""
+        """Return n pixels of the map's canvas from (x, y) to the right, read from a copy of it."""
         got = self.js(
             "const map = document.querySelector('canvas.map'), [x, y, n] = arguments;"
             "const pen = Object.assign(document.createElement('canvas'), {width: n, height: 1})"
@@ -110,7 +163,7 @@ class Page:
         return [got[k : k + 3] for k in range(0, len(got), 4)]
 
     def point(self, row: int, column: int) -> str:
-        """Moves the pointer to a cell; what is read out then."""
+        """Move the pointer to a cell; return the read-out."""
         from selenium.webdriver.common.action_chains import ActionChains  # pyright: ignore[reportMissingImports]
 
         w, h = self.cell()

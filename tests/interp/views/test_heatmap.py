@@ -74,6 +74,7 @@ def test_shapes_are_checked(shape):
         heat_map(torch.zeros(shape), ["a", "b"], ["x", "y", "z"], "t", "u")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "columns"), [(2, 3), (3, 90), (4, 1000), (24, 4200)])
 def test_every_cell_has_a_pixel_in_the_saved_picture(rows, columns, tmp_path):
     """Neighbours of opposite sign: in the saved picture the sign turns once between any two columns."""

@@ -79,7 +79,7 @@ def test_attention_is_frozen_in_every_entry(monkeypatch: pytest.MonkeyPatch):
         assert torch.equal(alone.at, trials.labels)
         assert torch.equal(alone.source.tokens, getattr(trials, HISTORY[name]).tokens)
     for frozen, taken in seen.values():
-        assert (frozen.site, frozen.source, frozen.at, frozen.layers) == ("scores", trials.batch, None, None)
+        assert (frozen.site, frozen.source, frozen.at, frozen.layers) == ("attn_scores", trials.batch, None, None)
         assert taken.site == "v"
         assert (taken.source.tokens != trials.batch.tokens).sum() == len(trials)
 

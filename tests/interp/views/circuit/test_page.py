@@ -1,6 +1,5 @@
 """The page of a circuit and its view in a notebook: as text, and clicked in a browser where there is one."""
 
-import json
 import re
 import time
 
@@ -9,7 +8,7 @@ import pytest
 from interp.views.circuit import CircuitView, circuit_page, draw_circuit
 from interp.views.view import page as views_page
 from tests.interp.views.circuit.samples import GRAPHS, small
-from tests.interp.views.pages import open_browser
+from tests.interp.views.pages import Traffic, open_browser
 
 
 def test_the_page_has_the_same_picture_and_needs_nothing_else():
@@ -67,8 +66,7 @@ class Page:
     def __init__(self, browser, path, html: str):
         path.write_text(html, encoding="utf-8")
         self.browser = browser
-        for log in ("browser", "performance"):
-            browser.get_log(log)
+        self.traffic = Traffic(browser, path.as_uri())
         browser.get(path.as_uri())
         end = time.monotonic() + 20
         views = "[...document.querySelectorAll('.mnemo-circuit-view')]"
@@ -78,12 +76,6 @@ class Page:
 
     def js(self, code: str, *arguments):
         return self.browser.execute_script(code, *arguments)
-
-    def asked(self) -> set[str]:
-        """Schemes of everything that was asked for since the page was opened."""
-        events = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
-        sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-        return {url.split(":")[0] for url in sent}
 
     def one(self, selector: str):
         return self.browser.find_element("css selector", selector)
@@ -144,10 +136,7 @@ def test_choosing_in_a_browser(browser, tmp_path):
 
     page.js("document.querySelectorAll('.hit')[0].dispatchEvent(new MouseEvent('click', {bubbles: true}))")
     assert len(page.lit()) == 1
-    assert browser.get_log("browser") == []
-    asked = page.asked()
-    assert "file" in asked
-    assert asked <= {"file", "data", "chrome"}  # the last two are of the browser's own first page
+    page.traffic.assert_none()
 
 
 def test_filtering_in_a_browser_says_what_is_hidden(browser, tmp_path):
@@ -170,7 +159,7 @@ def test_filtering_in_a_browser_says_what_is_hidden(browser, tmp_path):
     assert page.visible() == left
     page.click(".reset")
     assert page.text(".status") == "showing 80 of 80 edges"
-    assert browser.get_log("browser") == []
+    page.traffic.assert_none()
 
 
 def test_two_views_on_one_page_do_not_collide(browser, tmp_path):
@@ -183,7 +172,7 @@ def test_two_views_on_one_page_do_not_collide(browser, tmp_path):
     assert page.js(count, "img") == [0, 0]
     page.click("g.node[data-node=L0H1]")
     assert page.js(count, ".edge.lit") == [4, 0]
-    assert browser.get_log("browser") == []
+    page.traffic.assert_none()
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -1,13 +1,12 @@
-"""A browser without a network, and a page in it."""
+"""Fixtures: a headless browser without a network, and a page of views in it."""
 
 import io
-import json
 import time
 
 import pytest
 from PIL import Image
 
-from tests.interp.views.pages import open_browser
+from tests.interp.views.pages import Traffic, open_browser
 
 STATES = "return [...document.querySelectorAll('.mnemo-attention')].map(v => v.dataset.ready ?? 'none')"
 
@@ -24,13 +23,12 @@ def browser(tmp_path_factory):
 
 
 class Opened:
-    """A page that is open in the browser and has drawn all its views, with short ways to ask."""
+    """A page that is open in the browser, all its views drawn, with shortcuts for queries."""
 
     def __init__(self, browser, path, html: str, state: str):
         path.write_text(html, encoding="utf-8")
         self.browser = browser
-        for log in ("browser", "performance"):
-            browser.get_log(log)
+        self.traffic = Traffic(browser, path.as_uri())
         start = time.monotonic()
         browser.get(path.as_uri())
         while set(states := self.js(STATES)) != {state}:
@@ -53,24 +51,21 @@ class Opened:
         return self.one(".said").text
 
     def picture(self, element) -> Image.Image:
-        """The element as the browser has drawn it."""
+        """Return the element as the browser draws it."""
         return Image.open(io.BytesIO(element.screenshot_as_png)).convert("RGB")
 
     def pixel(self, canvas, x: int, y: int) -> list[int]:
-        """Red, green and blue of a canvas, read from a copy of the pixel."""
+        """Return red, green and blue of one pixel of a canvas, read from a copy."""
         return self.js(PIXEL, canvas, x, y)
 
     def assert_quiet(self):
-        """Nothing was complained of, and nothing asked for but the page itself."""
-        assert self.browser.get_log("browser") == []
-        events = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
-        sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-        assert {url.split(":")[0] for url in sent} <= {"file", "data", "chrome"}
+        """Assert that the page requested nothing and that the console has no message."""
+        self.traffic.assert_none()
 
 
 @pytest.fixture
 def open_page(browser, tmp_path):
-    """Opens a page, at a width and in a colour scheme, and puts the browser back afterwards."""
+    """Yield a function that opens a page at a width and in a colour scheme; reset the browser afterwards."""
 
     def opened(html: str, width: int = 1100, dark: bool = False, height: int = 900, state: str = "true") -> Opened:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

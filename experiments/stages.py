@@ -1,0 +1,156 @@
+"""The stages of one run of a sweep: train, evaluate, transfer, battery. Each runs in a worker and writes one file."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from experiments.commands.train import TrainCommand
+    from interp.models import Run
+    from interp.tasks import Format
+
+# A stage is done when its file exists. Files are written atomically; training writes its file last.
+STAGES = {
+    "train": "run.json",
+    "evaluate": "evaluation.json",
+    "transfer": "transfer.json",
+    "battery": "battery.json",
+}
+# Ending of the hidden folder with the lock of a run. One lock serves all stages, because they need each other.
+LOCKED = ".locked"
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """The options of `mnemoscope sweep` that its stages need; see there."""
+
+    prompts: int = 128
+    steps: int | None = None
+    precision: Literal["no", "bf16"] | None = None
+    device: str = "auto"
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a stage was not done here. `another`: another process is doing it."""
+
+    reason: str
+    another: bool = False
+
+
+def with_steps(train: TrainCommand, steps: int | None) -> TrainCommand:
+    """Return a run of the grid with another number of training steps, if one is given."""
+    return train if steps is None else replace(train, steps=steps)
+
+
+def name_of(train: TrainCommand) -> str:
+    """Return the folder name of a run of the grid."""
+    return train.recipe().name
+
+
+def do_stage(out: Path, train: TrainCommand, options: StageOptions, missing: list[str]) -> Trouble | None:
+    """Do the first missing stage of a run, under the run's lock; return why it was not done, or None. For a worker."""
+    from experiments.support.console import is_out_of_memory, one_line, silence_libraries
+    from experiments.support.provenance import OtherVersions
+    from interp.support.writing import AtWork, alone_in, is_full
+
+    silence_libraries()
+    warnings.simplefilter("ignore", OtherVersions)  # the sweep reports them for all runs at once
+    stage, folder = missing[0], out / name_of(train)
+    work: dict[str, Callable[[], Any]] = {
+        "train": partial(_train, out, train, options),
+        "evaluate": partial(_evaluate, folder, options),
+        "transfer": partial(_transfer, folder, options),
+        "battery": partial(_battery, folder, options),
+    }
+    try:
+        with alone_in(out / f".{name_of(train)}{LOCKED}"):
+            if not (folder / STAGES[stage]).exists():  # another process may have done it since
+                work[stage]()
+    except AtWork as error:
+        return Trouble(one_line(error), another=True)
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if is_full(error) or (isinstance(error, RuntimeError) and not is_out_of_memory(error)):
+            raise  # a full disk stops every run; other errors are bugs
+        return Trouble(one_line(error))  # the other runs continue
+    return None
+
+
+def remove_locks(out: Path) -> None:
+    """Remove the locks that killed commands left. Locks that are held stay, after waiting for orphans to end."""
+    import time
+
+    from interp.support.writing import PATIENCE_SECONDS, AtWork, alone_in
+
+    until = time.monotonic() + PATIENCE_SECONDS  # for all locks together
+    for folder in out.glob(f".*{LOCKED}"):
+        with suppress(AtWork), alone_in(folder, patience=max(0.0, until - time.monotonic())):
+            pass
+
+
+def transfer_formats(own: Format) -> list[str]:
+    """Return the formats that a run trained on `own` is evaluated on without training.
+
+    They are the other formats of its task whose steps have the usual symbols: no fillers, written step by step, and
+    answers in the symbols of the inputs.
+    """
+    from interp.tasks import known_formats, parse_format
+
+    formats = [fmt for name in known_formats() if (fmt := parse_format(name)).task == own.task]
+    return [
+        str(fmt) for fmt in formats if fmt != own and not fmt.gap and fmt.name != "direct" and fmt.inputs == fmt.outputs
+    ]
+
+
+def _train(out: Path, train: TrainCommand, options: StageOptions) -> None:
+    asked = with_steps(train, options.steps)
+    replace(asked, out=out, precision=options.precision, device=options.device).trained()
+
+
+def _load(folder: Path, options: StageOptions, fmt: str | None = None) -> Run:
+    from experiments import load
+
+    return load(folder, fmt, device=options.device, dtype=options.dtype)
+
+
+def _evaluate(folder: Path, options: StageOptions) -> None:
+    from experiments.commands.evaluate import EvaluateCommand
+
+    EvaluateCommand((str(folder),)).measure(_load(folder, options), folder)
+
+
+def _transfer(folder: Path, options: StageOptions) -> None:
+    """Measure the accuracy of the same weights on the other formats of their task, with labels forced."""
+    from experiments.commands.verdict import default_lengths
+    from experiments.support.results import write_result
+    from probes.competence import accuracies
+
+    run = _load(folder, options)
+    rows = []
+    for name in transfer_formats(run.format):
+        posed = _load(folder, options, name)  # for its prompts; `run` has the weights
+        for length in default_lengths(posed):
+            found = accuracies(run.raw, posed.sample(options.prompts, length, seed=length), "forced")
+            rows += [{"posed": name, **row.to_json()} for row in found]
+    write_result(folder / STAGES["transfer"], run, 0, {"prompts": options.prompts, "accuracy": rows})
+
+
+def _battery(folder: Path, options: StageOptions) -> None:
+    """Measure every arm at a trained length and beyond; a format without labels has only its accuracy measured."""
+    from experiments.commands.verdict import default_lengths
+    from experiments.support.results import resume_arms, work_folder, write_result
+    from probes import battery
+    from probes.batteries import ARMS
+    from probes.serialization import battery_to_json
+
+    run, prompts = _load(folder, options), options.prompts
+    with work_folder(folder, run, "battery", [prompts]) as work:
+        measured = battery(run, default_lengths(run), seed=0, prompts=prompts, arms=ARMS, recall=resume_arms(work))
+        write_result(folder / STAGES["battery"], run, 0, {"battery": battery_to_json(measured)}, indent=None)

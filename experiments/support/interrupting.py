@@ -1,0 +1,49 @@
+"""Ctrl-C, SIGTERM and SIGHUP end a command in the same way: the first one unwinds it, a second one ends it at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the command to end; `status` is the exit status that shells give it, 128 + its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.status = 128 + number
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise `Interrupted` in the block at the first signal, and end the process at the next one.
+
+    Results are written atomically, so that ending at once loses no more than a killed process does. After a signal the
+    handlers stay, because the interpreter's own teardown is interruptible too. Signals that are ignored, as under
+    `nohup`, stay ignored. Does nothing outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received:
+            os._exit(128 + received[0])
+        received.append(number)
+        raise Interrupted(number)
+
+    handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, handle) for number in handled}
+    try:
+        yield
+    finally:
+        if not received:
+            for number, handler in before.items():
+                signal.signal(number, handler)

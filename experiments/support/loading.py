@@ -1,0 +1,62 @@
+"""Load the runs that a verb names, with the task format that its options mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from interp.models import Run
+
+
+def load_posed(
+    name: str,
+    fmt: str | None = None,
+    *,
+    task: str | None = None,
+    longest: int | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+) -> Run:
+    """Load a run and require that it has a task. `fmt` and `task` are the options --format and --task.
+
+    Raises `ValueError` where no task is posed, as `complete_format`, and as `experiments.load`.
+    """
+    from experiments import load
+
+    run = load(name, complete_format(fmt, task, name), longest, device, dtype)
+    run.require_task()
+    return run
+
+
+def complete_format(fmt: str | None, task: str | None, name: str) -> str | None:
+    """Return a whole format name, such as "parity-aligned" for "aligned"; None for None.
+
+    The task is that of --task, of the run's own run.json, or the only one that has a format of this name. Raises
+    `ValueError` where several tasks have one.
+    """
+    from interp.models.folder import read_record
+    from interp.models.names import source_of
+    from interp.tasks import known_formats
+
+    if fmt is None:
+        if task is not None:
+            raise ValueError(f"--task {task} needs --format, such as aligned")
+        return None
+    tasks = list(dict.fromkeys(known.partition("-")[0] for known in known_formats()))
+    if (own := fmt.partition("-")[0]) in tasks:
+        if task not in (None, own):
+            raise ValueError(f"--format {fmt} is not of --task {task}; leave one of them out")
+        return fmt
+    if task is not None:
+        return f"{task}-{fmt}"
+    with_it = [t for t in tasks if f"{t}-{fmt}" in known_formats()]
+    if len(with_it) > 1:
+        folder = Path(source_of(name))
+        record = read_record(folder) if folder.is_dir() else None
+        own = record["format"].partition("-")[0] if record else None
+        if own not in with_it:
+            named = " or ".join(f"{t}-{fmt}" for t in with_it)
+            raise ValueError(f"several tasks have a format {fmt!r}: write {named}, or add --task")
+        with_it = [own]
+    return f"{with_it[0]}-{fmt}" if with_it else fmt

@@ -1,0 +1,92 @@
+"""Options that several verbs share: type, name of the value in help texts, and the help text where it is the same.
+
+An option whose default is computed shows no default of its own: its help text says it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+from tyro.conf import Positional, arg
+
+
+def _computed(metavar: str, help: str | None = None) -> Any:
+    """An option whose help text says its default."""
+    return arg(metavar=metavar, help=help, help_behavior_hint="")
+
+
+RUN = "A run by name, such as parity-aligned-alibi, a folder that save_pretrained wrote, or a hub name."
+RUNS = "Runs by name, such as parity-aligned-alibi, folders that save_pretrained wrote, or hub names."
+
+OneRun = Annotated[str, Positional, arg(metavar="RUN", help=RUN)]
+OneModel = Annotated[str, Positional, arg(metavar="MODEL", help=RUN)]
+Runs = Annotated[tuple[str, ...], Positional, _computed("RUN [RUN ...]", RUNS)]
+
+Number = Annotated[int, arg(metavar="N")]
+Share = Annotated[float, arg(metavar="SHARE")]
+OptionalNumber = Annotated[int | None, _computed("N")]
+OptionalFloat = Annotated[float | None, _computed("X")]
+Numbers = Annotated[tuple[int, ...], _computed("N [N ...]")]
+OptionalNumbers = Annotated[tuple[int, ...] | None, _computed("N [N ...]")]
+Lengths = Annotated[tuple[int, ...], _computed("LENGTH [LENGTH ...]")]
+OptionalLengths = Annotated[tuple[int, ...] | None, _computed("LENGTH [LENGTH ...]")]
+Length = Annotated[int, arg(metavar="LENGTH")]
+Names = Annotated[tuple[str, ...], _computed("NAME [NAME ...]")]
+Text = Annotated[str, arg(metavar="TEXT")]
+Texts = Annotated[tuple[str, ...], _computed("TEXT [TEXT ...]")]
+OptionalText = Annotated[str | None, _computed("TEXT")]
+
+Folder = Annotated[Path, arg(metavar="DIR")]
+OptionalFolder = Annotated[Path | None, _computed("DIR")]
+OptionalFile = Annotated[Path | None, _computed("FILE")]
+ResultFolder = Annotated[Path | None, _computed("DIR", "Folder for the results. Default: mnemoscope-out/<run>.")]
+
+Seed = Annotated[int, arg(metavar="N", help="Seed of the prompts.")]
+FormatName = Annotated[
+    str | None,
+    _computed(
+        "FORMAT",
+        "Task format of the prompts, such as parity-aligned. Default: the one in the run's run.json; a model without "
+        "that file needs this option.",
+    ),
+]
+Memory = Annotated[
+    int,
+    arg(metavar="MIB", help="Memory in MiB that one pass may use beyond the model; prompts run in chunks that fit."),
+]
+AsJson = Annotated[bool, _computed("", "Print JSON instead of tables. Default: tables.")]
+Flag = Annotated[bool, _computed("")]
+
+Device = Annotated[
+    str,
+    arg(
+        metavar="DEVICE", help="Where the model runs: auto, cpu, cuda, cuda:N or mps; auto takes a GPU if there is one."
+    ),
+]
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "float16", "float64"] | None,
+    _computed(
+        "{float32,bfloat16,float16,float64}",
+        "Type of weights and activations. Default: the type in which the weights were saved.",
+    ),
+]
+
+
+def options_of(command: type) -> dict[str, tuple[dataclasses.Field, Any]]:
+    """Return the options of a verb's dataclass, by the name that they have on the command line: field and `arg`.
+
+    A positional argument has its metavar for a name.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    options = {}
+    for field in dataclasses.fields(command):
+        metadata = getattr(hints[field.name], "__metadata__", ())
+        config = next((m for m in metadata if hasattr(m, "metavar")), None)
+        if Positional in metadata:
+            name = config.metavar if config else field.name.upper()
+        else:
+            name = "--" + ((config and config.name) or field.name).replace("_", "-")
+        options[name] = (field, config)
+    return options

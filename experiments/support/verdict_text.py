@@ -1,0 +1,135 @@
+"""A verdict as text for a terminal: first a summary of about a dozen lines, then the evidence on request."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from experiments.support.console import FILE_COLUMNS, print_table, say
+
+if TYPE_CHECKING:
+    from interp.models import Run
+    from probes.evidence import Evidence
+    from probes.findings import LengthFinding, Verdict
+
+# Narrower terminals get the evidence as stacked lines instead of a table, in columns.
+TABLE_COLUMNS = 120
+INDENT = "  "
+
+
+def print_verdict(verdict: Verdict, run: Run, columns: int, evidence: bool) -> None:
+    """Print a verdict on a terminal of so many columns; `evidence` adds everything that was measured."""
+    for line in summary(verdict, run, columns):
+        say(line)
+    if evidence:
+        say("")
+        _print_evidence(verdict, columns)
+
+
+def summary(verdict: Verdict, run: Run, columns: int) -> Iterator[str]:
+    """Yield the lines of the answer: label, competence, roles with their effects, why, and what may be claimed."""
+    names = verdict.names
+    who = names[0] if len(names) == 1 else f"{len(names)} models of {verdict.format}"
+    yield f"{who}: {verdict.label.upper()}"
+    for finding in verdict.lengths:
+        yield f"{INDENT}{_competence(finding)}"
+    for name, role in verdict.roles.items():
+        effect = "not measured" if role.rho is None else str(role.rho)
+        yield f"{INDENT}{name:<12}{role.status.value:<15}effect {effect}"
+    if verdict.remainder is not None:
+        yield f"{INDENT}{'remainder':<12}{'':<15}share  {verdict.remainder:.3f} explained by no role"
+    reasons = dict.fromkeys(f"{name}: {role.reason}" for name, role in verdict.roles.items())
+    if len({role.reason for role in verdict.roles.values()}) == 1:
+        reasons = {next(iter(verdict.roles.values())).reason: None}
+    yield from _paragraph("why", "; ".join(reasons), columns)
+    yield from _paragraph("may be claimed", verdict.may_claim, columns)
+    yield from _paragraph("may not be claimed", verdict.may_not_claim, columns)
+    recipe = run.record.get("recipe", {})
+    if share := recipe.get("rehearsal"):
+        rehearsal = (
+            f"{share:.0%} of the training tokens were in-context recall of up to {recipe['rehearsal_longest']} pairs, "
+            f"with the held-out labels too: lengths past {recipe.get('longest')} are new to the task, not to addressing"
+        )
+        yield from _paragraph("training", rehearsal, columns)
+
+
+def _competence(finding: LengthFinding) -> str:
+    """Return whether the model does the task at a length, in one line."""
+    mode = finding.mode or finding.accuracy[0].mode
+    step = next(a.estimate for a in finding.accuracy if a.metric == "step" and a.mode == mode)
+    state = "competent" if finding.mode else "NOT competent"
+    return f"length {finding.length}: step accuracy {step}, labels {mode}: {state}"
+
+
+def _paragraph(title: str, text: str, columns: int) -> list[str]:
+    return textwrap.wrap(f"{title}: {text}", max(40, columns), subsequent_indent=INDENT)
+
+
+def _print_evidence(verdict: Verdict, columns: int) -> None:
+    """Print accuracies, roles, evidence and the arms that were left out, length by length."""
+    for finding in verdict.lengths:
+        _print_accuracy(finding, columns)
+        _print_roles(finding, columns)
+        if finding.evidence:
+            rows = [
+                (_arm(e.arm), e.name, e.quantity, str(e.value), str(e.control or "-"), str(e.n))
+                for e in finding.evidence
+            ]
+            title = f"length {finding.length}: evidence, over {_unit(finding.evidence[0])}, 95 % intervals"
+            _print_rows(title, ("arm", "intervention", "quantity", "value", "control", "n"), rows, columns)
+        for name, reason in finding.left_out.items():
+            say(f"{_arm(name)}: {reason}")
+
+
+def _print_accuracy(finding: LengthFinding, columns: int) -> None:
+    rows = []
+    for mode in dict.fromkeys(a.mode for a in finding.accuracy):
+        estimates = {a.metric: str(a.estimate) for a in finding.accuracy if a.mode == mode}
+        rows.append((mode, *(estimates[metric] for metric in ("step", "exact", "final"))))
+    title = f"length {finding.length}: accuracy, 95 % intervals"
+    _print_rows(title, ("labels", "step accuracy", "exact match", "final answer"), rows, columns)
+
+
+def _print_roles(finding: LengthFinding, columns: int) -> None:
+    rows = [
+        (name, role.status.value, str(role.rho or "-"), str(role.control or "-"), role.reason)
+        for name, role in finding.roles.items()
+    ]
+    title = (
+        f"length {finding.length}: {finding.label}; effect 0 is none, 1 the whole; decided at simultaneous intervals"
+    )
+    _print_rows(title, ("role", "status", "effect", "matched control", "why"), rows, columns)
+
+
+def _print_rows(title: str, names: tuple[str, ...], rows: list[tuple[str, ...]], columns: int) -> None:
+    """Print rows as a table, or below 120 columns as stacked lines with the first two cells as a heading."""
+    if columns >= TABLE_COLUMNS:
+        print_table(title, names, rows)
+        return
+    for line in textwrap.wrap(title, columns, subsequent_indent=INDENT):
+        say(line)
+    for first, second, *cells in rows:
+        say(f"{INDENT}{first}: {second}")
+        text = "; ".join(f"{name} {cell}" for name, cell in zip(names[2:], cells, strict=True) if cell != "-")
+        for line in textwrap.wrap(text, columns, initial_indent=2 * INDENT, subsequent_indent=2 * INDENT):
+            say(line)
+
+
+def _unit(evidence: Evidence) -> str:
+    return evidence.unit
+
+
+def _arm(code: str) -> str:
+    """Return an arm's code with its short name, such as "M5 history"."""
+    from probes.arms.registry import ARMS
+
+    return f"{code} {ARMS[code].short}" if code in ARMS else code
+
+
+def columns_of_output() -> int:
+    """Return the width of the terminal in columns; 200 where the output is no terminal."""
+    import shutil
+    import sys
+
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else FILE_COLUMNS

@@ -1,0 +1,129 @@
+"""Resolve and check the arguments that public functions share: the model, prompts and pairs of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from interp.models.resolve import raw_of
+from interp.support.locks import lock_of
+from interp.tasks import Prompts
+
+P = ParamSpec("P")
+T = TypeVar("T")
+M = TypeVar("M")
+# What functions take as prompts: text and token ids are resolved with the model's tokenizer.
+PromptsLike = Prompts | str | Sequence[str] | Tensor
+
+
+def exclusive(function: Callable[Concatenate[M, P], T]) -> Callable[Concatenate[M, P], T]:
+    """Decorate a function of a model: it holds the model's lock and refuses to run under autocast.
+
+    Under autocast its arithmetic would mix precisions, and checks against the raw model would fail.
+    """
+
+    @wraps(function)
+    def guarded(model: M, *args: P.args, **kwargs: P.kwargs) -> T:
+        for device in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(device):
+                raise ValueError(
+                    f"{function.__name__} does not run under torch.autocast; leave the block, or load the model with "
+                    "another dtype"
+                )
+        with lock_of(raw_of(model)):  # type: ignore[arg-type]
+            return function(model, *args, **kwargs)
+
+    return guarded
+
+
+def require_gradients(what: str) -> None:
+    """Raise `ValueError` under `torch.inference_mode()`, which forbids the gradients that `what` needs."""
+    if torch.is_inference_mode_enabled():
+        raise ValueError(f"{what} needs gradients, which torch.inference_mode() forbids; use torch.no_grad() instead")
+
+
+def prompts_of(model: object, prompts: PromptsLike, name: str = "prompts") -> Prompts:
+    """Return `Prompts` from themselves, from text or from token ids `[batch pos]`.
+
+    Text needs a tokenizer: the model's. Raises `ValueError` without one, for floats, for token ids outside the
+    vocabulary and for texts of different token counts.
+    """
+    if isinstance(prompts, Prompts):
+        return prompts
+    raise ValueError(f"{name} must be Prompts; got {type(prompts).__name__}")
+
+
+def pair_of(
+    model: object, first: PromptsLike, second: PromptsLike, names: tuple[str, str] = ("clean", "corrupted")
+) -> tuple[Prompts, Prompts]:
+    """Return two sets of prompts of one layout, as `prompts_of` and `require_same_layout`."""
+    one, other = prompts_of(model, first, names[0]), prompts_of(model, second, names[1])
+    require_same_layout(one, other, names)
+    return one, other
+
+
+def require_same_layout(first: Prompts, second: Prompts, names: tuple[str, str] = ("clean", "corrupted")) -> None:
+    """Raise `ValueError` unless both have the same number of prompts and tokens, and the same roles and steps."""
+    a, b = names
+    if len(first) != len(second):
+        raise ValueError(f"{a} and {b} must have the same number of prompts; got {len(first)} and {len(second)}")
+    if first.n_pos != second.n_pos:
+        shown = "; ".join(f"{name}: {'|'.join(p.symbols(0))}" for name, p in zip(names, (first, second), strict=True))
+        raise ValueError(
+            f"{a} and {b} must have the same number of tokens; got {first.n_pos} and {second.n_pos}: {shown}"
+        )
+    for what in ("role", "step"):
+        values, others = getattr(first, what), getattr(second, what)
+        if values is not None and others is not None and not torch.equal(values, others):
+            at = int((values != others).nonzero()[0])
+            raise ValueError(
+                f"{a} and {b} must have the same roles and steps; at position {at} they have "
+                f"{first.name(at)!r} and {second.name(at)!r}"
+            )
+
+
+def token_ids(model: object, prompts: Prompts, name: str, answer: Any) -> Int[Tensor, " batch"]:
+    """Return one token id per prompt from a string, a token id, or one of these per prompt.
+
+    Raises `ValueError` for a string of several tokens, without a tokenizer, for ids outside the vocabulary, and for a
+    number of answers that is not the number of prompts.
+    """
+    n_vocab = raw_of(model).config.vocab_size  # type: ignore[arg-type]
+    if isinstance(answer, str | int) and not isinstance(answer, bool):
+        answer = [answer] * max(1, len(prompts))
+    if isinstance(answer, Tensor):
+        answer = answer.tolist() if answer.ndim == 1 else [answer]
+    if isinstance(answer, bool) or not isinstance(answer, Sequence) or len(answer) != max(1, len(prompts)):
+        raise ValueError(f"{name} must be a string, a token id, or {len(prompts)} of these; got {answer!r}")
+    ids = torch.tensor([_token_id(model, prompts, name, one) for one in answer])
+    if (bad := ids[(ids < 0) | (ids >= n_vocab)]).numel():
+        raise ValueError(f"{name} has token id {int(bad[0])}; the model has 0 to {n_vocab - 1}")
+    return ids[: len(prompts)]
+
+
+def _token_id(model: object, prompts: Prompts, name: str, answer: object) -> int:
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        return answer
+    if not isinstance(answer, str):
+        raise ValueError(f"{name} must be a string or a token id; got {answer!r}")
+    tokenizer = tokenizer_of(model, prompts)
+    if tokenizer is None:
+        raise ValueError(f"{name} {answer!r} is text, and there is no tokenizer; pass a run, or token ids")
+    ids = tokenizer.encode(answer, add_special_tokens=False)
+    if len(ids) != 1:
+        pieces = [tokenizer.decode([i]) for i in ids]
+        offer = f"; use {pieces[0]!r}, its first token" if ids else ""
+        raise ValueError(f"{name} {answer!r} has {len(ids)} tokens, {pieces}, and must have one{offer}")
+    return ids[0]
+
+
+def tokenizer_of(model: object, prompts: Prompts | None = None) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer of the prompts, else that of the run or bridge, else None."""
+    tokenizer = getattr(prompts, "tokenizer", None)
+    return getattr(model, "tokenizer", None) if tokenizer is None else tokenizer

@@ -1,0 +1,109 @@
+"""Circuits at rising sizes, and random circuits as a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from interp.circuits.ablation import Ablation
+from interp.circuits.circuit import Circuit
+from interp.circuits.evaluation import Faithfulness, faithfulness
+from interp.circuits.places import AnyPrompts, Places
+from interp.circuits.scores import EdgeScores
+from interp.circuits.selecting import greedy, random_circuit, top_n
+from interp.models.resolve import AnyModel
+from interp.patching.metrics import Metric
+
+# Sizes at which MIB evaluates circuits (Mueller et al. 2504.13151), as shares of all edges.
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Faithfulness at rising circuit sizes.
+
+    `shares` are the requested sizes as shares of all edges; `sizes` are the numbers of edges of the connected
+    circuits. `cpr` and `cmd` are MIB's areas, by the trapezoidal rule over `shares` (Mueller et al. 2504.13151,
+    section 3): of the faithfulness (higher is better), and of its absolute distance from 1 (lower is better).
+    """
+
+    shares: tuple[float, ...]
+    sizes: tuple[int, ...]
+    faithfulness: Faithfulness
+    selected: str
+
+    @property
+    def cpr(self) -> float:
+        """MIB's integrated circuit performance ratio."""
+        return float(torch.trapezoid(self.faithfulness.share, torch.tensor(self.shares, dtype=torch.float64)))
+
+    @property
+    def cmd(self) -> float:
+        """MIB's integrated circuit-model distance."""
+        distance = (1 - self.faithfulness.share).abs()
+        return float(torch.trapezoid(distance, torch.tensor(self.shares, dtype=torch.float64)))
+
+    def smallest(self, share: float = 0.9) -> int | None:
+        """Return the edges of the smallest circuit from which on all circuits have at least this faithfulness."""
+        enough = (self.faithfulness.share >= share).tolist()
+        last = next((i for i in reversed(range(len(enough))) if not enough[i]), -1)
+        return self.sizes[last + 1] if last + 1 < len(enough) else None
+
+
+def curve(
+    model: AnyModel,
+    clean: AnyPrompts,
+    ablation: Ablation | AnyPrompts,
+    metric: Metric,
+    scores: EdgeScores,
+    shares: Sequence[float] = SHARES,
+    selected: str = "greedy",
+    places: Places | None = None,
+) -> Curve:
+    """Measure circuits of rising size, selected by score ("greedy" or "top") or at random ("random", seeds 0, 1, ...).
+
+    A share p of n edges is int(p n) edges, as in MIB; this may be none. Use other prompts than those of the scores.
+    """
+    if selected not in ("greedy", "top", "random"):
+        raise ValueError(f"selected must be one of greedy, top, random; got {selected!r}")
+    if not shares or any(not 0 < s <= 1 for s in shares) or list(shares) != sorted(set(shares)):
+        raise ValueError(f"shares must rise from above 0 to at most 1; got {shares}")
+    circuits = [_select(scores, int(share * len(scores.graph)), selected, seed) for seed, share in enumerate(shares)]
+    measured = faithfulness(model, clean, ablation, metric, circuits, places)
+    return Curve(tuple(shares), tuple(map(len, circuits)), measured, selected)
+
+
+def _select(scores: EdgeScores, n: int, selected: str, seed: int) -> Circuit:
+    if selected == "random" or n == 0:
+        return random_circuit(scores.graph, n, seed)
+    return greedy(scores, n) if selected == "greedy" else top_n(scores, n)
+
+
+@dataclass(frozen=True)
+class RandomCircuits:
+    """Faithfulness of a circuit and of random circuits with as many edges.
+
+    `p` is (1 + number of random circuits at least as faithful) / (1 + number of random circuits).
+    """
+
+    share: float
+    shares: tuple[float, ...]
+    p: float
+
+
+def against_random(
+    model: AnyModel,
+    clean: AnyPrompts,
+    ablation: Ablation | AnyPrompts,
+    metric: Metric,
+    circuit: Circuit,
+    n: int = 50,
+    seed: int = 0,
+    places: Places | None = None,
+) -> RandomCircuits:
+    """Compare the faithfulness of a circuit with that of `n` random circuits of as many edges."""
+    drawn = [random_circuit(circuit.graph, len(circuit), seed + i) for i in range(n)]
+    own, *others = faithfulness(model, clean, ablation, metric, [circuit, *drawn], places).share.tolist()
+    return RandomCircuits(own, tuple(others), (1 + sum(o >= own for o in others)) / (1 + n))

@@ -1,0 +1,283 @@
+"""Anatomy: a raw model as steps between TransformerLens's sites.
+
+The steps call the model's own modules on the model's own weights. They accept any leading axes and any subset of
+positions, which is what the patching engine needs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from interp.models.architectures.block import Block, HeadNorm
+from interp.support.finite import difference_of_finite
+
+# Largest difference of the steps from the raw logits, relative to the logits' standard deviation.
+TOLERANCE = 1e-4
+HALF_TOLERANCE = 0.1
+# Positions of the self-test's prompts; more where a sliding window is short enough to be tested.
+SELF_TEST_POSITIONS, MOST_SELF_TEST_POSITIONS = 7, 64
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """A model as steps.
+
+    softmax_dtype: the dtype that the architecture computes patterns in; None for that of the scores.
+    start: resid_pre of layer 0 from tokens `[batch pos]`.
+    before_head: what stands between the final norm and the unembedding (OPT's projection).
+    finish: what the architecture does to the logits: scale, soft cap.
+    longest: the most positions for which the rotary encoding does not depend on the prompt's length.
+    rebuild: takes another copy of the same model apart.
+    """
+
+    generic: ClassVar[bool] = False
+
+    raw: PreTrainedModel
+    blocks: tuple[Block, ...]
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    final_norm: nn.Module
+    start: Callable[[Tensor], Tensor]
+    softmax_dtype: torch.dtype | None = torch.float32
+    before_head: nn.Module | None = None
+    finish: Callable[[Tensor], Tensor] | None = None
+    causal: bool = True
+    longest: int | None = None
+    rebuild: Callable[[Any], Anatomy] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.raw.device
+
+    @property
+    def d_model(self) -> int:
+        """The width of the residual stream."""
+        return self.raw.config.hidden_size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return self.raw.dtype
+
+    @property
+    def arithmetic(self) -> torch.dtype:
+        """The coarsest dtype of a matrix product: that of the weights, or that of scores where they are cast."""
+        cast = self.blocks[0].score_dtype
+        return self.dtype if cast is None or torch.finfo(cast).eps < torch.finfo(self.dtype).eps else cast
+
+    def embed(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """Return resid_pre of layer 0.
+
+        Raises `ValueError` for prompts longer than `longest`.
+        """
+        if self.longest is not None and tokens.shape[1] > self.longest:
+            raise ValueError(
+                f"these prompts have {tokens.shape[1]} positions; with more than {self.longest} the rotary encoding "
+                f"of this model (rope_type {rope_type(self.raw)!r}) depends on the prompt's length, which is not "
+                "supported"
+            )
+        return self.start(tokens)
+
+    def queries(
+        self, block: Block, q: Tensor, positions: Int[Tensor, " pos"], heads: slice = slice(None)
+    ) -> Float[Tensor, "... pos head d_head"]:
+        """Return q as attention uses it, from q `[... pos head d_head]` of `heads` at `positions`."""
+        return _encode(block, block.query_norm, q, positions, heads)
+
+    def keys(
+        self, block: Block, k: Tensor, positions: Int[Tensor, " pos"], heads: slice = slice(None)
+    ) -> Float[Tensor, "... pos kv_head d_head"]:
+        """Return k as attention uses it, from k `[... pos kv_head d_head]` of the key-value `heads`."""
+        return _encode(block, block.key_norm, k, positions, heads)
+
+    def bias(
+        self, block: Block, dest: Int[Tensor, " dest"], src: Int[Tensor, " src"]
+    ) -> Float[Tensor, "head dest src"]:
+        """Return what is added to the scores: the causal mask, the sliding window, and ALiBi. `[1 dest src]` without
+        ALiBi."""
+        mask = torch.zeros(len(dest), len(src), dtype=self.dtype, device=self.device)
+        distance = dest.unsqueeze(1) - src.unsqueeze(0)
+        if self.causal:
+            mask = mask.masked_fill(distance < 0, torch.finfo(self.dtype).min)
+        if block.window is not None:
+            mask = mask.masked_fill(distance >= block.window, torch.finfo(self.dtype).min)
+        if block.key_bias is None:
+            return mask.unsqueeze(0)
+        return mask + block.key_bias(src).to(self.dtype).T.unsqueeze(1)
+
+    def sink(
+        self,
+        block: Block,
+        q: Float[Tensor, "... dest head d_head"],
+        dest: Int[Tensor, "... dest"],
+        heads: slice = slice(None),
+    ) -> Float[Tensor, "... head dest 1"] | None:
+        """Return the score of a block's sink, from q after rotation (of `heads` alone); None without a sink."""
+        if block.sink_logit is not None:
+            logit = block.sink_logit[heads].to(q.dtype)
+            return logit.view(-1, 1, 1).expand(*q.shape[:-3], -1, q.shape[-3], 1)
+        if block.sink_key is None:
+            return None
+        assert block.key_bias is not None, "key sinks are added to BLOOM only"
+        logit = torch.einsum("...dhe,he->...dh", q, block.sink_key[heads]) * block.scale
+        return (logit + block.key_bias(dest)[..., heads].to(self.dtype)).mT.unsqueeze(-1)
+
+    def softmax(self, scores: Tensor, sink: Tensor | None) -> Tensor:
+        """Return the pattern, computed in the architecture's dtype, without the share of the sink."""
+        n_src = scores.shape[-1]
+        scores = scores if sink is None else torch.cat([scores, sink], dim=-1)
+        return torch.softmax(scores, dim=-1, dtype=self.softmax_dtype)[..., :n_src].to(self.dtype)
+
+    def expand_heads(self, x: Tensor) -> Tensor:
+        """Return k or v `[... head d_head]`, with each key-value head repeated for the query heads that share it."""
+        return x if self.n_kv_heads == self.n_heads else x.repeat_interleave(self.n_heads // self.n_kv_heads, dim=-2)
+
+    def pattern(
+        self,
+        block: Block,
+        q: Float[Tensor, "... dest head d_head"],
+        k: Float[Tensor, "... src kv_head d_head"],
+        dest: Int[Tensor, " dest"],
+        src: Int[Tensor, " src"],
+    ) -> Float[Tensor, "... head dest src"]:
+        """Return the attention pattern, from q and k before rotation."""
+        q, k = self.queries(block, q, dest), self.expand_heads(self.keys(block, k, src))
+        scores = block.cap(torch.einsum("...dhe,...she->...hds", q, k) * block.scale)
+        return self.softmax(scores + self.bias(block, dest, src), self.sink(block, q, dest))
+
+    def mix(self, pattern: Float[Tensor, "... head dest src"], v: Tensor) -> Float[Tensor, "... dest head d_head"]:
+        """Return z, from a pattern and v `[... src kv_head d_head]`."""
+        return torch.einsum("...hds,...she->...dhe", pattern, self.expand_heads(v))
+
+    @torch.no_grad()
+    def output_weights(self, layer: int) -> Float[Tensor, "head d_head d_model"]:
+        """Return W_O of each head, which takes its z to what it adds to the residual.
+
+        Raises `ValueError` where a norm follows: attn_out is not a sum over heads then.
+        """
+        block = self._block_with_linear_output(layer)
+        width = self.n_heads * self.d_head
+        basis = torch.eye(width, dtype=self.dtype, device=self.device).unflatten(-1, (self.n_heads, self.d_head))
+        return (block.attn_out(basis) - block.attn_out(torch.zeros_like(basis[:1]))).unflatten(
+            0, (self.n_heads, self.d_head)
+        )
+
+    @torch.no_grad()
+    def output_bias(self, layer: int) -> Float[Tensor, "1 d_model"]:
+        """Return what attention adds when every head's z is zero. Raises as `output_weights`."""
+        nothing = torch.zeros(1, self.n_heads, self.d_head, dtype=self.dtype, device=self.device)
+        return self._block_with_linear_output(layer).attn_out(nothing)
+
+    def _block_with_linear_output(self, layer: int) -> Block:
+        block = self.blocks[layer]
+        if not block.linear_output:
+            raise ValueError(
+                f"{self.raw.config.model_type} norms the output of attention, so that it is not a sum over heads"
+            )
+        return block
+
+    @torch.no_grad()
+    def input_weights(self, layer: int) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Return (weight, bias) of q, of k and of v: `[d_model head d_head]` and `[head d_head]`, as `project` applies
+        them to the normed residual. k and v have key-value heads.
+
+        Raises `ValueError` where q, k and v are clipped, or normed over all heads.
+        """
+        block = self.blocks[layer]
+        if not block.linear_inputs:
+            raise ValueError(
+                f"{self.raw.config.model_type} clips q, k and v, or norms them over all heads: they are not linear in "
+                "the normed residual"
+            )
+        basis = torch.eye(self.d_model, dtype=self.dtype, device=self.device)
+        outputs = block.split(*(projection(basis) for projection in block.qkv))
+        bias = block.split(*(projection(torch.zeros_like(basis[:1])) for projection in block.qkv))
+        return tuple((w - b, b[0]) for w, b in zip(outputs, bias, strict=True))
+
+    def unembed(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
+        """Return the logits from the last resid_post."""
+        head = self.raw.get_output_embeddings()
+        assert isinstance(head, nn.Module)
+        normed = self.final_norm(resid)
+        logits = head(normed if self.before_head is None else self.before_head(normed))
+        return logits if self.finish is None else self.finish(logits)
+
+    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
+        """Return the logits of an unedited run, step by step."""
+        resid, positions = self.embed(tokens), torch.arange(tokens.shape[1], device=self.device)
+        for block in self.blocks:
+            q, k, v = block.project(resid)
+            mid = resid + block.attn_out(self.mix(self.pattern(block, q, k, positions, positions), v))
+            resid = mid + block.mlp_out(resid if block.parallel else mid)
+        return self.unembed(resid)
+
+    @torch.no_grad()
+    def difference_on(self, tokens: Int[Tensor, "batch pos"]) -> float:
+        """Return the largest difference of the steps from the raw model's logits, over their standard deviation."""
+        tokens = tokens.to(self.device)
+        return difference_of_finite(self.forward(tokens), self.raw(tokens, use_cache=False).logits)
+
+    def difference(self) -> float:
+        """Return `difference_on` two random prompts, longer than a short sliding window."""
+        return self.difference_on(_random_tokens(self))
+
+    def self_test(self) -> None:
+        """Check the steps on random prompts; see `check_on`."""
+        self.check_on(_random_tokens(self))
+
+    @torch.no_grad()
+    def check_on(self, tokens: Int[Tensor, "batch pos"]) -> float:
+        """Return `difference_on` these prompts, after checking that it is rounding.
+
+        A model whose norms see a large constant rounds by more than the tolerance in float32. There the steps must
+        agree with the raw model in float64.
+
+        Raises `RuntimeError` where the steps do not give the raw model's logits, as with a hook or an option of the
+        configuration that they do not know.
+        """
+        difference = self.difference_on(tokens)
+        if difference > TOLERANCE and self.dtype == torch.float32 and self.rebuild is not None:
+            difference = self.rebuild(copy.deepcopy(self.raw).double()).difference_on(tokens)
+        # Half precision rounds differently in another order of operations.
+        if not difference <= (TOLERANCE if self.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE):
+            raise RuntimeError(
+                f"{type(self.raw).__name__} taken apart differs from the raw model by {difference:.1e} of its "
+                "logits' spread; this configuration is not supported"
+            )
+        return difference
+
+
+def rope_type(raw: Any) -> str:
+    """Return the type of a model's rotary encoding, as its configuration names it; the first that is not static."""
+    parameters = getattr(raw.config, "rope_parameters", None) or {}
+    nested = [p for p in parameters.values() if isinstance(p, dict)] or [parameters]
+    types = [p.get("rope_type") or "default" for p in nested]
+    return next((t for t in types if t in ("dynamic", "longrope")), types[0])
+
+
+def _encode(block: Block, norm: HeadNorm | None, x: Tensor, positions: Tensor, heads: slice) -> Tensor:
+    if norm is not None and not block.norm_after_rotation:
+        x = norm(x, heads)
+    if block.rotation is not None:
+        x = block.rotation(x, positions)
+    if norm is not None and block.norm_after_rotation:
+        x = norm(x, heads)
+    return x if block.score_dtype is None else x.to(block.score_dtype)
+
+
+def _random_tokens(anatomy: Anatomy) -> Int[Tensor, "2 pos"]:
+    config: Any = anatomy.raw.config
+    windows = [b.window for b in anatomy.blocks if b.window is not None]
+    wanted = max([SELF_TEST_POSITIONS, *(w + 2 for w in windows if w + 2 <= MOST_SELF_TEST_POSITIONS)])
+    limits = (getattr(config, "max_position_embeddings", None) or wanted, anatomy.longest or wanted)
+    gen = torch.Generator().manual_seed(0)
+    return torch.randint(config.vocab_size, (2, min(wanted, *limits)), generator=gen).to(anatomy.device)

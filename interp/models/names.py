@@ -1,0 +1,82 @@
+"""Find the folder or hub name that a run's name stands for."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from interp.models.pretrained import WHEEL_MODELS, fetch_command, fetched_folder
+from interp.tasks.limits import shown
+
+# Runs ship as files beside the installed packages. Nothing is imported from there: a folder named `experiments` in
+# the user's own repository must not be run.
+_INSTALLED = Path(__file__).resolve().parents[2] / "experiments"
+SHIPPED = _INSTALLED / "runs"
+# Results of all trained configurations: results.parquet and verdicts.json.
+ZOO = _INSTALLED / "zoo"
+OUT = Path("mnemoscope-out")
+LONGEST_HUB_NAME = 96
+# A name that is this similar to a known run is a misspelling of it, not a hub name without an owner.
+SIMILAR = 0.6
+
+
+def shipped_runs() -> list[str]:
+    """Return the names of the runs that come with the package."""
+    return sorted(p.parent.name for p in SHIPPED.glob("*/run.json"))
+
+
+def zoo_runs() -> list[str]:
+    """Return the names of the zoo's runs whose weights come with the package."""
+    return sorted(p.parent.name for p in ZOO.glob("*/model.safetensors"))
+
+
+def source_of(name: str | Path) -> str:
+    """Return the folder or hub name that a run's name stands for.
+
+    Tried in order: a shipped run, a folder, a run under `mnemoscope-out`, a run of the zoo, a fetched pretrained model,
+    a hub name with or without an owner. Raises `ValueError` for a path without a folder, and for a misspelt name with the nearest ones.
+    """
+    text = str(name)
+    if text in shipped_runs():
+        return str(SHIPPED / text)
+    if is_folder(Path(text)):
+        return text
+    if re.fullmatch(r"[\w.-]+", text) and is_folder(OUT / text):
+        return str(OUT / text)
+    if text in zoo_runs():
+        return str(ZOO / text)
+    if re.fullmatch(r"[\w-]{1,96}-seed\d+", text) and (ZOO / text / "run.json").is_file():
+        kind, _, seed = text.rpartition("-seed")
+        raise ValueError(
+            f"{text} ships with results but without weights; train it with `mnemoscope train {kind} --seed {seed}`"
+        )
+    if text in WHEEL_MODELS:
+        if (folder := fetched_folder(text)) is not None:
+            return str(folder)
+        raise ValueError(f"{text} has not been fetched yet: run `{fetch_command(text)}`")
+    if is_hub_name(text):
+        return text
+    if re.search(r"[/\\]", text) or text.startswith((".", "~")):
+        raise ValueError(f"no such folder: {shown(text)}")
+    known = shipped_runs() + zoo_runs() + sorted(p.parent.name for p in OUT.glob("*/run.json"))
+    if near := difflib.get_close_matches(text[:LONGEST_HUB_NAME], known, n=3, cutoff=SIMILAR):
+        raise ValueError(f"unknown run {shown(text)}; nearest: {', '.join(near)}")
+    if re.fullmatch(rf"[\w-][\w.-]{{0,{LONGEST_HUB_NAME - 1}}}", text):
+        return text
+    raise ValueError(f"unknown run {shown(text)}; shipped runs are {', '.join(shipped_runs())}")
+
+
+def is_hub_name(text: str) -> bool:
+    """Return whether a text is a hub name with an owner, and not a path into a folder that is here."""
+    owner = text.split("/")[0]
+    fits = len(text) <= LONGEST_HUB_NAME and re.fullmatch(r"[\w-][\w.-]*/[\w.-]*[\w-]", text) is not None
+    return fits and not is_folder(Path(owner))
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; False for a name that no file system accepts."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False

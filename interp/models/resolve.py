@@ -1,0 +1,81 @@
+"""Find the raw Hugging Face model, or the TransformerBridge, behind whatever a caller passes as `model`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from transformers import PreTrainedModel
+
+from interp.models.adopting import adopt
+from interp.models.bridge import shared_bridge, twin_of
+from interp.models.native import NativeRaw
+from interp.models.run import Run
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    # What the public functions of `interp` take as `model`.
+    AnyModel: TypeAlias = Run | PreTrainedModel | NativeRaw | TransformerBridge
+else:
+    AnyModel = Any
+
+
+def raw_of(model: AnyModel) -> PreTrainedModel:
+    """Return the raw model: of a `Run`, of a bridge, or the Hugging Face model itself.
+
+    A bridge that the user booted gets a raw model that shares its weights (see `interp.models.adopting.adopt`); a
+    native bridge gives a `NativeRaw`, which serves as one. Raises `ValueError` for anything else, for a bridge that
+    no raw model is equal to, and for a model that cannot run here (without weights, or quantised).
+    """
+    if isinstance(model, Run):
+        return model.raw
+    if isinstance(model, PreTrainedModel | NativeRaw):
+        require_weights(model)
+        return cast(PreTrainedModel, model)
+    if not _is_bridge(model):
+        raise ValueError(_expected(model))
+    twin = twin_of(model)
+    return adopt(model) if twin is None else twin
+
+
+def bridge_of(model: AnyModel) -> TransformerBridge:
+    """Return a TransformerBridge: of a `Run`, the bridge itself, or one that shares a raw model's weights.
+
+    The bridge of a raw model is kept and reused until the weights change. Raises `ValueError` for an architecture
+    that TransformerLens does not know, and as `raw_of`.
+    """
+    if isinstance(model, Run):
+        return model.model
+    if isinstance(model, NativeRaw):
+        raise ValueError("a native model without its bridge: pass the bridge that TransformerBridge.boot_native made")
+    if isinstance(model, PreTrainedModel):
+        require_weights(model)
+        return shared_bridge(model)
+    if not _is_bridge(model):
+        raise ValueError(_expected(model))
+    if twin_of(model) is None:
+        adopt(model)
+    return model
+
+
+def require_weights(raw: Any) -> None:
+    """Raise `ValueError` for a model that has no weights in memory, int8 modules, or tuples for outputs."""
+    name = type(raw).__name__
+    if any(p.is_meta for p in raw.parameters()):
+        raise ValueError(f"this {name} has no weights in memory (device 'meta'); load them first")
+    for module in raw.modules():
+        if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.nn.quantized")):
+            raise ValueError(f"this {name} has int8 modules (dynamic quantisation); pass the model before quantisation")
+    if getattr(raw.config, "return_dict", True) is False:
+        raise ValueError(f"the configuration of this {name} says return_dict=False; set it to True")
+
+
+def _is_bridge(model: object) -> bool:
+    return hasattr(model, "original_model") and hasattr(model, "cfg")
+
+
+def _expected(model: object) -> str:
+    return (
+        "model must be a run from interp.load, a Hugging Face causal language model or a TransformerBridge; "
+        f"got {type(model).__name__}"
+    )

@@ -1,0 +1,100 @@
+"""The type of a metric: a function of the logits at declared positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.tasks import Prompts
+
+Compute = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """A function of the logits at the positions that it declares; no other position is unembedded.
+
+    Shapes:
+        positions: `[read]`, positions whose logits are read (one before the token that they predict), in order.
+        compute:   takes logits `[... row read d_vocab]` and the numbers of the prompts `[row]`, returns `[... row]`.
+
+    >>> Metric("entropy", torch.tensor([13]), lambda logits, rows: entropy(logits[..., 0, :]))
+    """
+
+    name: str
+    positions: Int[Tensor, " read"]
+    compute: Compute
+
+    def __post_init__(self) -> None:
+        p = self.positions
+        if p.ndim != 1 or not len(p) or (p < 0).any() or (p.diff() <= 0).any():
+            raise ValueError(f"a metric reads one or more positions in rising order; got {p.tolist()}")
+
+    def __repr__(self) -> str:
+        return f"Metric({self.name!r}, positions={self.positions.tolist()})"
+
+    def measure(
+        self, logits: Float[Tensor, "*stack row read d_vocab"], rows: Int[Tensor, " row"]
+    ) -> Float[Tensor, "*stack row"]:
+        """Return `compute`'s values. Raises `ValueError` unless there is one number per prompt and patched run."""
+        values = self.compute(logits, rows)
+        expected = tuple(logits.shape[:-2])
+        if not isinstance(values, Tensor) or tuple(values.shape) != expected:
+            what = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(
+                f"metric {self.name!r} must return one number per prompt, [... row] = {expected}, from logits "
+                f"[... row read d_vocab] = {tuple(logits.shape)}; got {what}"
+            )
+        return values
+
+    def require_positions(self, n_pos: int) -> None:
+        """Raise `ValueError` if the metric reads past the end of prompts of `n_pos` tokens."""
+        if (last := int(self.positions.max())) >= n_pos:
+            raise ValueError(f"{self.name} reads position {last}; these prompts have 0 to {n_pos - 1}")
+
+
+@dataclass(frozen=True, eq=False)
+class UnboundMetric:
+    """A metric of answers given as text or token ids, before it knows the prompts and the tokenizer.
+
+    Functions that take a metric bind it to the model and the base prompts.
+    """
+
+    name: str
+    bind: Callable[[object, Prompts], Metric]
+
+    def __repr__(self) -> str:
+        return f"UnboundMetric({self.name!r})"
+
+
+MetricLike = Metric | UnboundMetric
+
+
+def bind_metric(metric: MetricLike, model: object, prompts: Prompts) -> Metric:
+    """Return the metric of these prompts. `model` supplies the tokenizer where the prompts have none.
+
+    Raises `ValueError` for an answer that is not one token, a position past the end, or anything but a metric.
+    """
+    if isinstance(metric, UnboundMetric):
+        metric = metric.bind(model, prompts)
+    if not isinstance(metric, Metric):
+        raise ValueError(
+            f"metric must be a Metric, such as logit_diff(answer=' Mary', other=' John'); got {type(metric).__name__}"
+        )
+    metric.require_positions(prompts.n_pos)
+    return metric
+
+
+def pick(logits: Float[Tensor, "*stack d_vocab"], tokens: Int[Tensor, "*rows"]) -> Float[Tensor, "*stack"]:
+    """Return the logits at tokens, whose axes are the last ones of the logits' axes before d_vocab."""
+    index = tokens.to(logits.device).expand(logits.shape[:-1]).unsqueeze(-1)
+    return logits.gather(-1, index).squeeze(-1)
+
+
+def precise(logits: Tensor) -> Tensor:
+    """Return logits in float32, or in float64 if they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,0 +1,158 @@
+"""Encode text as a tokenizer does, with or without its start token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from interp.tasks.inputs import token_text
+from interp.tasks.limits import shown
+
+# "auto": the start token that the tokenizer adds when it encodes, if any. True: always. False: never.
+Bos = bool | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of one text, the characters `[start, end)` of each token, and how many start tokens precede it."""
+
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+    n_start: int
+
+
+def tokenizer_of(source: Any, tokenizer: PreTrainedTokenizerBase | None = None) -> PreTrainedTokenizerBase:
+    """Return the tokenizer itself, or the attribute `tokenizer` of a run, a bridge or another object.
+
+    Raises `ValueError` if there is none.
+    """
+    if (own := find_tokenizer(source, tokenizer)) is not None:
+        return own
+    raise ValueError(
+        f"text needs a tokenizer and {type(source).__name__} has none; pass tokenizer=, a run, or a tensor of token ids"
+    )
+
+
+def find_tokenizer(source: Any, tokenizer: PreTrainedTokenizerBase | None = None) -> PreTrainedTokenizerBase | None:
+    """Return what `tokenizer_of` returns, or None if there is no tokenizer."""
+    for candidate in (tokenizer, source):
+        if isinstance(candidate, PreTrainedTokenizerBase):
+            return candidate
+    try:
+        own = getattr(source, "tokenizer", None)
+    except ValueError:  # a run without a tokenizer says so
+        return None
+    return own if isinstance(own, PreTrainedTokenizerBase) else None
+
+
+def chosen_bos(source: Any, bos: Bos) -> Bos:
+    """Return `bos`, or the source's own choice, such as that of `load(..., bos=False)`, if `bos` is "auto"."""
+    check_bos(bos)
+    own = getattr(source, "bos", None)
+    return own if bos == "auto" and isinstance(own, bool) else bos
+
+
+def check_bos(bos: object) -> None:
+    """Raise `ValueError` unless `bos` is "auto", True or False."""
+    if bos != "auto" and not isinstance(bos, bool):
+        raise ValueError(f"bos must be 'auto', True or False; got {shown(bos)}")
+
+
+def start_token(tokenizer: PreTrainedTokenizerBase, bos: Bos = "auto") -> int | None:
+    """Return the id of the start token that encoded text begins with, or None.
+
+    Raises `ValueError` if `bos` is True and the tokenizer has no start token, or if it adds several.
+    """
+    check_bos(bos)
+    if bos is False:
+        return None
+    added = _added_in_front(tokenizer)
+    if len(added) > 1:
+        names = ", ".join(repr(token_text(tokenizer, i)) for i in added)
+        raise ValueError(
+            f"this tokenizer adds {len(added)} start tokens, {names}; only one is supported: use bos=False"
+        )
+    if added:
+        return added[0]
+    return _bos_id(tokenizer) if bos else None
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, bos: Bos = "auto", offsets: bool = False) -> Encoded:
+    """Encode one text. With `offsets`, a fast tokenizer also gives the characters of each token.
+
+    Tokens that the tokenizer adds at the end are kept with `bos="auto"` and `bos=True`, and left out with `bos=False`.
+    Raises `ValueError` for text without tokens, and for text that repeats the start token which is added to it.
+    """
+    check_bos(bos)
+    if not isinstance(text, str):
+        raise ValueError(f"a prompt must be text; got {type(text).__name__}")
+    if offsets and not tokenizer.is_fast:
+        raise ValueError(
+            f"spans need a fast tokenizer, which maps tokens to characters; got {type(tokenizer).__name__}"
+        )
+    bare = _tokens(tokenizer, text, special=False, offsets=offsets)
+    if not bare.ids:
+        raise ValueError(f"{shown(text)} has no tokens")
+    if bos is False:
+        return bare
+    encoded = _tokens(tokenizer, text, special=True, offsets=offsets)
+    n_start = _start_of(encoded.ids, bare.ids)
+    if n_start == 0 and bos is True and bare.ids[0] != _bos_id(tokenizer):
+        return Encoded((_bos_id(tokenizer), *encoded.ids), ((0, 0), *encoded.offsets) if offsets else (), 1)
+    if n_start and bare.ids[0] == encoded.ids[0]:
+        name = token_text(tokenizer, bare.ids[0])
+        raise ValueError(f"{shown(text)} begins with {name!r}, which the tokenizer adds; remove it or use bos=False")
+    return Encoded(encoded.ids, encoded.offsets, n_start or int(bare.ids[0] == tokenizer.bos_token_id))
+
+
+def answer_id(source: Any, text: str) -> int:
+    """Return the id of the one token that `text` is, such as " Mary".
+
+    `source` is a tokenizer, or anything with one. Raises `ValueError` that shows the tokens if there are several.
+    """
+    tokenizer = tokenizer_of(source)
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"an answer must be text; got {shown(text)}")
+    ids = _tokens(tokenizer, text, special=False).ids
+    if len(ids) != 1 and text.startswith(" "):
+        # SentencePiece puts a space of its own before the text.
+        without = _tokens(tokenizer, text[1:], special=False).ids
+        ids = without if len(without) == 1 and token_text(tokenizer, without[0]) == text else ids
+    if len(ids) != 1:
+        tokens = ", ".join(repr(token_text(tokenizer, i)) for i in ids)
+        first = f"; to use the first, pass {token_text(tokenizer, ids[0])!r} or its id {ids[0]}" if ids else ""
+        raise ValueError(f"answer {text!r} is {len(ids)} tokens: {tokens}{first}")
+    if ids[0] == tokenizer.unk_token_id:
+        raise ValueError(f"answer {text!r} is unknown to this tokenizer")
+    return ids[0]
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, text: str, special: bool, offsets: bool = False) -> Encoded:
+    encoded: Any = tokenizer(
+        text, add_special_tokens=special, truncation=False, padding=False, return_offsets_mapping=offsets
+    )
+    pairs = encoded["offset_mapping"] if offsets else ()
+    return Encoded(tuple(encoded["input_ids"]), tuple((int(a), int(b)) for a, b in pairs), 0)
+
+
+def _start_of(encoded: Sequence[int], bare: Sequence[int]) -> int:
+    """Where the bare tokens begin in the encoded ones."""
+    for start in range(len(encoded) - len(bare) + 1):
+        if tuple(encoded[start : start + len(bare)]) == tuple(bare):
+            return start
+    raise ValueError("this tokenizer changes the text's own tokens when it adds special tokens; use bos=False")
+
+
+def _added_in_front(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    encoded, bare = (_tokens(tokenizer, "a", special).ids for special in (True, False))
+    return encoded[: _start_of(encoded, bare)]
+
+
+def _bos_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    token = tokenizer.bos_token_id
+    if not isinstance(token, int):
+        raise ValueError("bos=True needs a start token, and this tokenizer has none")
+    return token

@@ -1,0 +1,54 @@
+"""M9, scores: how often answers follow an interchange where they should, and stay where they should."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.das import Basis, Joined, Pairs, swapped_answers
+from probes.evidence import Interval
+from probes.intervals import wilson
+
+
+@dataclass(frozen=True)
+class InterchangeScore:
+    """The effect of an interchange on answers, where they should change and where they should not.
+
+    `follows` is IIA: how often the answer is the counterfactual one, over pairs where that differs from the original.
+    `keeps` is how often the answer stays, over the other pairs. `effect` is follows + keeps - 1: 0 for an interchange
+    that does nothing and for one that scrambles, 1 for one that changes this variable only.
+    """
+
+    follows: Interval
+    keeps: Interval
+    effect: Interval
+
+
+def own_answers(pairs: Pairs) -> Int[Tensor, " pair"]:
+    """Return the answers of the base prompts, as indices into `symbols`."""
+    written = pairs.base.tokens[torch.arange(len(pairs)), pairs.answer]
+    return (written.unsqueeze(1) == pairs.symbols).long().argmax(dim=1)
+
+
+def score(
+    joined: Joined, basis: Basis, level: float, placebo: Basis | None = None, target: Tensor | None = None
+) -> InterchangeScore:
+    """Return the score of an interchange of the directions of `basis`.
+
+    `placebo` moves along other directions as far. `target` replaces the pairs' own targets. Raises `ValueError` where
+    the answer should change in all pairs or in none.
+    """
+    target = joined.pairs.target if target is None else target
+    reached = swapped_answers(joined, basis, placebo).argmax(dim=1) == target
+    flips = target != own_answers(joined.pairs)
+    if flips.all() or not flips.any():
+        raise ValueError("the answer should change in all pairs or in none; ask for more prompts")
+    follows, keeps = (wilson(int(reached[which].sum()), int(which.sum()), level) for which in (flips, ~flips))
+    value = follows.value + keeps.value - 1
+    # Newcombe's square-and-add interval, for two proportions of different pairs.
+    below = ((follows.value - follows.low) ** 2 + (keeps.value - keeps.low) ** 2) ** 0.5
+    above = ((follows.high - follows.value) ** 2 + (keeps.high - keeps.value) ** 2) ** 0.5
+    return InterchangeScore(follows, keeps, Interval(value, value - below, value + above))

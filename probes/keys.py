@@ -1,0 +1,56 @@
+"""The keys of all evidence that the battery gives. Every look-up of evidence goes through one of them.
+
+Result files store `arm` and `name` as strings. A stored name that is not in this table is refused when it is read.
+"""
+
+from __future__ import annotations
+
+from probes.evidence import EvidenceKey
+
+SWAP_INPUTS = EvidenceKey("M1", "swap input labels")
+SWAP_OUTPUTS = EvidenceKey("M2", "swap output labels")
+EITHER_SIDE = EvidenceKey("M1", "either side")
+SAME_UNDER_BOTH = EvidenceKey("M1", "whatever is found")
+RENAME = EvidenceKey("M3", "rename labels")
+RENAME_HELD_OUT = EvidenceKey("M3", "rename to held-out labels")
+
+ATTENTION = EvidenceKey("M4", "attention")
+V_AT_LABEL = EvidenceKey("M4", "V at label, {place}")
+K_AT_LABEL = EvidenceKey("M4", "K at label, {place}")
+V_AT_BIT = EvidenceKey("M4", "V at bit, {place}")
+K_AT_BIT = EvidenceKey("M4", "K at bit, {place}")
+Q_AT_OUTPUT_LABEL = EvidenceKey("M4", "Q at output label, {place}")
+
+HISTORY_V = EvidenceKey("M5", "history in V at labels")
+HISTORY_V_INPUTS = EvidenceKey("M5", "history in V at input labels")
+HISTORY_V_OUTPUTS = EvidenceKey("M5", "history in V at output labels")
+HISTORY_V_LAYER = EvidenceKey("M5", "history in V at labels, {place}")
+HISTORY_K = EvidenceKey("M5", "history in K at labels")
+
+RENORMALISE_ALL = EvidenceKey("M6", "remove labels, all heads: renormalise")
+NULL_ALL = EvidenceKey("M6", "remove labels, all heads: null")
+MEAN_ALL = EvidenceKey("M6", "remove labels, all heads: mean")
+RENORMALISE_IDLE = EvidenceKey("M6", "remove labels, idle heads: renormalise")
+NULL_IDLE = EvidenceKey("M6", "remove labels, idle heads: null")
+MEAN_IDLE = EvidenceKey("M6", "remove labels, idle heads: mean")
+REMOVAL_TERMS = EvidenceKey("M6", "denominator, bias, value")
+MARGIN_HELD = EvidenceKey("M6", "margin held")
+SINK = EvidenceKey("M6", "sink")
+
+SHARE_ADDRESS = EvidenceKey("shares", "address")
+SHARE_CONTENT = EvidenceKey("shares", "content")
+SHARE_NORMALISATION = EvidenceKey("shares", "normalisation")
+SHARE_INTERACTION = EvidenceKey("shares", "interaction")
+SHARE_REMAINDER = EvidenceKey("shares", "remainder")
+
+ATTENTION_MASS = EvidenceKey("M7", "attention mass on labels in {place}")
+VALUE_SHARE = EvidenceKey("M7", "share of what is written from labels in {place}")
+DECODE_STATE = EvidenceKey("M8", "state at input labels")
+ERASE_STATE = EvidenceKey("M8", "erase state at input labels")
+POINTER_SUBSPACE = EvidenceKey("M9", "pointer subspace")
+STATE_SUBSPACE = EvidenceKey("M9", "state subspace")
+OWN_MISTAKES = EvidenceKey("M10", "own mistakes")
+OWN_BIT = EvidenceKey("M11", "own bit")
+KNOCKOUT_SINGLE = EvidenceKey("M12", "single, {place}")
+KNOCKOUT_PAIR = EvidenceKey("M12", "pair, {place}")
+KNOCKOUT_ALL = EvidenceKey("M12", "all heads")
