@@ -123,7 +123,7 @@ def _scores(run: Run, options: Options, here: Pair, path: Path, what: str) -> Ed
 
     from interp.circuits.pairs import prepare
 
-    graph = prepare(run.raw, here.clean, here.corrupted, here.metric, options.places)[0].graph
+    graph = prepare(run.raw, here.clean, here.corrupted, here.metric, options.places, check=False).edge_model.graph
     if path.is_file():
         try:
             with safe_open(path, framework="pt") as file:

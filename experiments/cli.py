@@ -19,7 +19,7 @@ from experiments.support.provenance import reporting_versions, version_of
 from interp.support.budget import within
 
 PROGRAM = "mnemoscope"
-DESCRIPTION = "Classify what the labels in a model's prompts do, with evidence that can be checked."
+DESCRIPTION = "Classify what labels in prompts do inside a transformer, with checked evidence."
 # Exit status of a process whose reader has gone, as shells report it: 128 and SIGPIPE's number.
 READER_GONE = 141
 SHELLS = ("bash", "zsh", "tcsh")

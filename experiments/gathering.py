@@ -1,4 +1,4 @@
-"""What do all runs of a zoo say together? One tidy table, and one verdict a configuration, over its seeds."""
+"""Gather the results of all runs of a zoo: one tidy table, and one verdict per configuration over its seeds."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ if TYPE_CHECKING:
     from probes.findings import Verdict
 
 TABLE, VERDICTS, VERSION = "results.parquet", "verdicts.json", 2
-NOWHERE = float("nan")
+# A bound or chance level that a row does not have.
+NOT_GIVEN = float("nan")
 
 
 def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
-    """Reads every run in a folder and writes results.parquet and verdicts.json there, whole or not at all.
+    """Read every run in a folder, and write results.parquet and verdicts.json there, atomically; return both.
 
-    The table has a row for each run, posed format, length, mode and metric: accuracies ("step", "exact", "final",
+    The table has one row per run, format of the prompts, length, mode and metric: accuracies ("step", "exact", "final",
     "free step"; mode "forced" or "written"), the share of steps that read a bit at an offset ("offset +1", "offset
-    none"), and the roles of one model ("rho anchor" and so on, with 95 % intervals over its prompts). `learned` says
-    whether the run is competent at its longest trained length; runs that are not are in the table too. Verdicts are
-    over the seeds that learned, by `<task>-<format>-<family>`, beside what each of them is judged alone. Raises
-    `ValueError` for a damaged file, for results of one run that are of other weights than its others, and for runs of
-    one configuration that were not trained alike.
+    none"), and the roles of one model ("rho anchor" and so on, with 95 % intervals over its prompts). `learned` is
+    whether the run is competent at its longest trained length; other runs are in the table too. Verdicts are over the
+    seeds that learned, by `<task>-<format>-<family>`, with the verdict on each seed alone. Raises `ValueError` for a
+    damaged file, for results of one run with different weights, and for runs of one configuration that were trained
+    differently.
     """
     import pandas as pd
 
@@ -64,7 +65,7 @@ def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
 
 
 def read_verdicts(folder: Path) -> dict[str, dict]:
-    """What `gather` judged, by configuration; nothing where it has not. Raises `ValueError` for another file."""
+    """Return the verdicts that `gather` wrote, by configuration; {} without a file. Raises `ValueError` for others."""
     path = folder / VERDICTS
     if not path.exists():
         return {}
@@ -76,26 +77,28 @@ def read_verdicts(folder: Path) -> dict[str, dict]:
 
 
 def runs_alike(folder: Path) -> list[tuple[Path, dict, dict[str, Any]]]:
-    """Every run of a folder, with its record and what the table says of it.
+    """Return every run of a folder with its record and its first columns in the table.
 
-    Raises `ValueError` where runs of one configuration differ in more than their seed: they are no replication.
+    Raises `ValueError` where runs of one configuration differ in more than their seed, because they do not replicate.
     """
     first: dict[str, tuple[str, dict]] = {}
-    found = []
+    runs = []
     for run in sorted(p.parent for p in folder.glob("*/run.json")):
         record = read_record(run)
         assert record is not None
         name, about = run.name, _about(run.name, record)
         recipe = {**record["recipe"], "precision": record.get("precision")}
         other, theirs = first.setdefault(_configuration(about), (name, recipe))
-        if words := differences({**theirs, "seed": None}, {**recipe, "seed": None}):
-            raise ValueError(f"{other} and {name} were not trained alike ({words}); keep one of them in another folder")
-        found.append((run, record, about))
-    return found
+        if text := differences({**theirs, "seed": None}, {**recipe, "seed": None}):
+            raise ValueError(
+                f"{other} and {name} were trained differently ({text}); keep one of them in another folder"
+            )
+        runs.append((run, record, about))
+    return runs
 
 
 def differences(one: dict, other: dict) -> str:
-    """In what two recipes differ, in words; "" in nothing.
+    """Return the entries in which two recipes differ; "" for none.
 
     >>> differences({"steps": 50, "lr": 0.1}, {"steps": 3000, "lr": 0.1})
     'steps 50 and 3000'
@@ -108,7 +111,7 @@ def _configuration(about: dict[str, Any]) -> str:
 
 
 def _judged(entry: dict[str, Any]) -> dict:
-    """The verdict over the seeds that learned; without one, why there is none."""
+    """Return an entry of verdicts.json: the verdict over the seeds that learned, or why there is none."""
     several, why = entry.pop("batteries"), None
     if not entry["learned"]:
         why = "not applicable: no seed learned the task"
@@ -126,7 +129,7 @@ def _about(name: str, record: dict) -> dict[str, Any]:
         learned, steps = bool(outcome["competent"]), int(outcome["steps"])
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{name}/run.json is not what `mnemoscope train` writes: {error!r}") from error
-    family = recipe.model.kind.replace("-", "_")  # a hub's names have what parts of a run's name stand apart by
+    family = recipe.model.kind.replace("-", "_")  # hub names may contain the separator of a run's name
     return {
         "run": name,
         "task": task,
@@ -142,10 +145,10 @@ def _about(name: str, record: dict) -> dict[str, Any]:
 
 
 def _read_run(run: Path, own: str) -> tuple[Battery | None, Verdict | None, list[tuple]]:
-    """A run's battery, the verdict on it alone, and what comes after `learned` in its rows."""
+    """Return a run's battery, the verdict on it alone, and the columns after `learned` in its rows."""
     files = ("evaluation.json", "transfer.json", "battery.json")
-    evaluation, transfer, measured = found = [_result(run / name) for name in files]
-    weights = {data["weights"]: name for name, data in zip(files, found, strict=True) if data and "weights" in data}
+    evaluation, transfer, measured = results = [_result(run / name) for name in files]
+    weights = {data["weights"]: name for name, data in zip(files, results, strict=True) if data and "weights" in data}
     if len(weights) > 1:
         raise ValueError(f"{run.name}: {' and '.join(weights.values())} are of different weights; remove the older")
     battery = battery_from_json(measured["battery"]) if measured else None
@@ -156,14 +159,14 @@ def _read_run(run: Path, own: str) -> tuple[Battery | None, Verdict | None, list
 def _rows(
     own: str, evaluation: dict | None, transfer: dict | None, battery: Battery | None, alone: Verdict | None
 ) -> Iterator[tuple]:
-    """posed, length, mode, metric, value, low, high, chance, n."""
+    """Yield posed, length, mode, metric, value, low, high, chance and n of each row."""
     if evaluation:
         for row in evaluation["accuracy"]:
             yield own, row["length"], row["mode"], row["metric"], *_bounds(row), row["chance"], row["n"]
         for row in evaluation["offsets"]:
             offset = "none" if row["offset"] is None else f"{row['offset']:+d}"
-            share = (row["share"], NOWHERE, NOWHERE)
-            yield own, row["length"], "", f"offset {offset}", *share, NOWHERE, evaluation["offset_prompts"]
+            share = (row["share"], NOT_GIVEN, NOT_GIVEN)
+            yield own, row["length"], "", f"offset {offset}", *share, NOT_GIVEN, evaluation["offset_prompts"]
     if transfer:
         for row in transfer["accuracy"]:
             yield row["posed"], row["length"], row["mode"], row["metric"], *_bounds(row), row["chance"], row["n"]
@@ -172,7 +175,7 @@ def _rows(
             for role, what in at.roles.items():
                 if isinstance(what.rho, Interval):
                     rho = (what.rho.value, what.rho.low, what.rho.high)
-                    yield own, at.length, "", f"rho {role}", *rho, NOWHERE, battery.prompts
+                    yield own, at.length, "", f"rho {role}", *rho, NOT_GIVEN, battery.prompts
 
 
 def _bounds(row: dict) -> tuple[float, float, float]:
@@ -180,5 +183,5 @@ def _bounds(row: dict) -> tuple[float, float, float]:
 
 
 def _result(path: Path) -> dict | None:
-    """A result beside a run; None where it has not been made yet."""
+    """Return a result beside a run; None where there is none yet."""
     return read_result(path) if path.exists() else None

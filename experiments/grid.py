@@ -17,8 +17,8 @@ SEEDS = range(2, 5)
 BEST, OTHERS = "alibi", ("rotary", "none", "absolute")
 # Layers x width x heads; the default size is 3x128x8.
 SIZES = ("1x128x8", "2x128x8", "6x128x8", "3x64x8", "3x256x8")
-# Formats of the one table of formats: a new one joins the grid by itself. Spacings of labels are a group of their own.
-_FORMATS = [parse_format(name) for name in known_formats()]
+# Formats that interp/tasks/format_table.py puts in the grid. Gaps between label and bit are a group of their own.
+_FORMATS = [fmt for name in known_formats() if (fmt := parse_format(name)).row.in_grid]
 PARITY = tuple(str(fmt) for fmt in _FORMATS if fmt.task == "parity" and not fmt.gap)
 GAPS = tuple(str(fmt) for fmt in _FORMATS if fmt.task == "parity" and fmt.gap)
 ADDITION = tuple(str(fmt) for fmt in _FORMATS if fmt.task == "addition")

@@ -98,20 +98,20 @@ def remove_locks(out: Path) -> None:
 def transfer_formats(own: Format) -> list[str]:
     """Return the formats that a run trained on `own` is evaluated on without training.
 
-    They are the other formats of its task whose steps have the usual symbols: no fillers, written step by step, and
-    answers in the symbols of the inputs.
+    They are the other formats of its task and of the grid whose steps have the usual symbols: no fillers, written
+    step by step, and answers in the symbols of the inputs.
     """
     from interp.tasks import known_formats, parse_format
 
-    formats = [fmt for name in known_formats() if (fmt := parse_format(name)).task == own.task]
-    return [
-        str(fmt) for fmt in formats if fmt != own and not fmt.gap and fmt.name != "direct" and fmt.inputs == fmt.outputs
-    ]
+    formats = [fmt for name in known_formats() if (fmt := parse_format(name)).task == own.task and fmt.row.in_grid]
+    alike = [fmt for fmt in formats if fmt.row.layout == "sides" and not fmt.gap and fmt.inputs == fmt.outputs]
+    return [str(fmt) for fmt in alike if fmt != own]
 
 
 def _train(out: Path, train: TrainCommand, options: StageOptions) -> None:
     asked = with_steps(train, options.steps)
-    replace(asked, out=out, precision=options.precision, device=options.device).trained()
+    device = "cpu" if options.device == "cpu" else "auto"
+    replace(asked, out=out, precision=options.precision, device=device).trained()
 
 
 def _load(folder: Path, options: StageOptions, fmt: str | None = None) -> Run:

@@ -1,1 +1,107 @@
-"""Turns a model into data: tasks, models, forward passes, patches and pictures."""
+"""Turn a model into data: prompts, forward passes, patches, circuits and pictures.
+
+    from interp import capture, load, logit_diff, patch, prompts, views
+
+Names are imported when they are used: `import interp` imports neither torch nor TransformerLens.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interp import circuits, das, models, patching, sites, tasks, views
+    from interp.attribution import Attribution, gradient_x_input, integrated_gradients
+    from interp.capturing import Capture, capture
+    from interp.circuits import (
+        Circuit,
+        acdc,
+        describe_heads,
+        direct_logit_attribution,
+        edge_scores,
+        exact_edge_scores,
+        faithfulness,
+        logit_lens,
+        node_scores,
+        top_n,
+    )
+    from interp.models import Run, load
+    from interp.patching import (
+        Interchange,
+        Knockout,
+        Metric,
+        PatchEffect,
+        Receiver,
+        Sender,
+        accuracy,
+        interchange,
+        kl,
+        knock_out,
+        logit_diff,
+        margin,
+        patch,
+        path_patch,
+        plan,
+        probability,
+    )
+    from interp.tasks import Batch, Pair, Prompts, Role, answer_id, prompts, sample, template
+
+# Public names by the module that defines them.
+_NAMES = {
+    "interp.attribution": ("Attribution", "gradient_x_input", "integrated_gradients"),
+    "interp.capturing": ("Capture", "capture"),
+    "interp.circuits": (
+        "Circuit",
+        "acdc",
+        "describe_heads",
+        "direct_logit_attribution",
+        "edge_scores",
+        "exact_edge_scores",
+        "faithfulness",
+        "logit_lens",
+        "node_scores",
+        "top_n",
+    ),
+    "interp.models": ("Run", "load"),
+    "interp.patching": (
+        "Interchange",
+        "Knockout",
+        "Metric",
+        "PatchEffect",
+        "Receiver",
+        "Sender",
+        "accuracy",
+        "interchange",
+        "kl",
+        "knock_out",
+        "logit_diff",
+        "margin",
+        "patch",
+        "path_patch",
+        "plan",
+        "probability",
+    ),
+    "interp.tasks": ("Batch", "Pair", "Prompts", "Role", "answer_id", "prompts", "sample", "template"),
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+_MODULES = ("circuits", "das", "models", "patching", "sites", "tasks", "views")
+
+__all__ = [  # noqa: PLE0604
+    *_MODULES,
+    *_MODULE_OF,
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        value = getattr(import_module(_MODULE_OF[name]), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return import_module(f"interp.{name}")
+    raise AttributeError(f"module 'interp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -9,11 +9,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from interp.models.resolve import raw_of
 from interp.support.locks import lock_of
 from interp.tasks import Prompts
+from interp.tasks.encoding import answer_id, find_tokenizer
+from interp.tasks.texts import prompts as encoded
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,9 +55,21 @@ def prompts_of(model: object, prompts: PromptsLike, name: str = "prompts") -> Pr
     Text needs a tokenizer: the model's. Raises `ValueError` without one, for floats, for token ids outside the
     vocabulary and for texts of different token counts.
     """
-    if isinstance(prompts, Prompts):
-        return prompts
-    raise ValueError(f"{name} must be Prompts; got {type(prompts).__name__}")
+    if not isinstance(prompts, Prompts):
+        try:
+            prompts = encoded(model, prompts)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    n_vocab = raw_of(model).config.vocab_size  # type: ignore[arg-type]
+    if len(prompts) and not 0 <= (token := _extreme(prompts.tokens, n_vocab)) < n_vocab:
+        raise ValueError(f"{name}: token id {token} is outside 0 to {n_vocab - 1}, the model's vocabulary")
+    return prompts
+
+
+def _extreme(tokens: Tensor, n_vocab: int) -> int:
+    """Return the largest token id, or the smallest if the largest is in the vocabulary."""
+    low, high = (int(x) for x in tokens.aminmax())
+    return high if high >= n_vocab else low
 
 
 def pair_of(
@@ -112,18 +125,4 @@ def _token_id(model: object, prompts: Prompts, name: str, answer: object) -> int
         return answer
     if not isinstance(answer, str):
         raise ValueError(f"{name} must be a string or a token id; got {answer!r}")
-    tokenizer = tokenizer_of(model, prompts)
-    if tokenizer is None:
-        raise ValueError(f"{name} {answer!r} is text, and there is no tokenizer; pass a run, or token ids")
-    ids = tokenizer.encode(answer, add_special_tokens=False)
-    if len(ids) != 1:
-        pieces = [tokenizer.decode([i]) for i in ids]
-        offer = f"; use {pieces[0]!r}, its first token" if ids else ""
-        raise ValueError(f"{name} {answer!r} has {len(ids)} tokens, {pieces}, and must have one{offer}")
-    return ids[0]
-
-
-def tokenizer_of(model: object, prompts: Prompts | None = None) -> PreTrainedTokenizerBase | None:
-    """Return the tokenizer of the prompts, else that of the run or bridge, else None."""
-    tokenizer = getattr(prompts, "tokenizer", None)
-    return getattr(model, "tokenizer", None) if tokenizer is None else tokenizer
+    return answer_id(find_tokenizer(prompts) or find_tokenizer(model) or model, answer)

@@ -1,13 +1,13 @@
-"""What did the model compute on these prompts, and where did its heads look?
+"""Capture activations of a few prompts, or reduce those of many prompts to statistics.
 
-`capture` keeps activations of a few prompts; `reduce` runs over any number of them and keeps statistics only.
-Models are TransformerBridges; sites are TransformerLens's hooks, each checked to have fired exactly once.
+`capture` keeps activations; `reduce` keeps statistics only, for any number of prompts. Sites are TransformerLens's
+hooks (`interp.sites`). Each hook is checked to have fired exactly once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,162 +15,202 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.arguments import PromptsLike, exclusive, prompts_of
+from interp.models.resolve import AnyModel, bridge_of
+from interp.sites import ATTENTION_SITES, SITES, Site, hook_name, require_site
 from interp.support.budget import numbers
 from interp.support.finite import require_finite
-from interp.tasks import Batch
+from interp.tasks import Prompts
 
 if TYPE_CHECKING:
+    import pandas
     from transformer_lens.model_bridge import TransformerBridge
 
+# Layers to keep: a collection, or True for all.
 Layers = Collection[int] | bool
-Key = tuple[str, int]
-# TransformerLens's hook of each site. `resid` is before the block; one more stands after the last block.
-SITES = {
-    "patterns": "attn.hook_pattern",
-    "resid": "hook_resid_pre",
-    "q": "attn.hook_q",
-    "k": "attn.hook_k",
-    "v": "attn.hook_v",
-    "z": "attn.hook_z",
-    "attn_out": "hook_attn_out",
-    "mlp_out": "hook_mlp_out",
-    "resid_mid": "hook_resid_mid",
-}
-# Of the budget, for what one forward pass holds: what is captured, logits and the MLP's inside. 128 MiB of a GiB.
+Key = tuple[Site, int]
+ByLayer = dict[int, Tensor]
+# Share of the memory budget for one forward pass: what is captured, logits and the inside of the MLP. 128 MiB of a GiB.
 SHARE = 1 / 8
 
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """Activations of a batch, on the CPU, by layer; only what was asked for.
+    """Activations of some prompts, on the CPU, by layer; only the sites that were asked for.
 
     Shapes:
-        logits:   `[batch pos d_vocab]`.
-        patterns: `[batch head dest_pos src_pos]` of each layer.
-        resid:    `[batch pos d_model]`, the residual before each layer; number n_layers is after the last.
-        q, z:     `[batch pos head d_head]`; k, v: `[batch pos kv_head d_head]`. q and k are before any
-                  rotation, and on OPT before scaling.
-        attn_out, mlp_out, resid_mid: `[batch pos d_model]`.
+        logits: `[batch pos d_vocab]`.
+        embed, resid_pre, resid_mid, resid_post, attn_out, mlp_in, mlp_out: `[batch pos d_model]`. `embed` has the
+            single layer 0.
+        q, z: `[batch pos head d_head]`; k, v: `[batch pos kv_head d_head]`. q and k are before any rotation, and on
+            OPT before scaling.
+        attn_scores, pattern: `[batch head dest_pos src_pos]`.
+        mlp_pre, mlp_post: `[batch pos d_mlp]`, before and after the non-linearity.
+
+    >>> capture(run, prompts, pattern=[1]).pattern[1].shape
+    torch.Size([1, 8, 14, 14])
     """
 
-    batch: Batch
+    prompts: Prompts
     logits: Float[Tensor, "batch pos d_vocab"] | None = None
-    patterns: dict[int, Float[Tensor, "batch head dest_pos src_pos"]] = field(default_factory=dict)
-    resid: dict[int, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
+    embed: dict[int, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
+    resid_pre: dict[int, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
+    resid_mid: dict[int, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
+    resid_post: dict[int, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
+    attn_out: dict[int, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
+    mlp_in: dict[int, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
+    mlp_out: dict[int, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
     q: dict[int, Float[Tensor, "batch pos head d_head"]] = field(default_factory=dict)
     k: dict[int, Float[Tensor, "batch pos kv_head d_head"]] = field(default_factory=dict)
     v: dict[int, Float[Tensor, "batch pos kv_head d_head"]] = field(default_factory=dict)
     z: dict[int, Float[Tensor, "batch pos head d_head"]] = field(default_factory=dict)
-    attn_out: dict[int, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
-    mlp_out: dict[int, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
-    resid_mid: dict[int, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
+    attn_scores: dict[int, Float[Tensor, "batch head dest_pos src_pos"]] = field(default_factory=dict)
+    pattern: dict[int, Float[Tensor, "batch head dest_pos src_pos"]] = field(default_factory=dict)
+    mlp_pre: dict[int, Float[Tensor, "batch pos d_mlp"]] = field(default_factory=dict)
+    mlp_post: dict[int, Float[Tensor, "batch pos d_mlp"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for site in fields(self)[2:]:
-            for layer, value in getattr(self, site.name).items():
-                start = value.shape[:1] + (value.shape[2:3] if site.name == "patterns" else value.shape[1:2])
-                if start != self.batch.tokens.shape:
-                    raise ValueError(f"{site.name} of layer {layer} is {tuple(value.shape)}: not of this batch")
+        for site in SITES:
+            for layer, value in getattr(self, site).items():
+                pos = 2 if site in ATTENTION_SITES else 1
+                if (value.shape[0], value.shape[pos]) != self.prompts.tokens.shape:
+                    raise ValueError(
+                        f"{site} of layer {layer} is {tuple(value.shape)}; these prompts are "
+                        f"{tuple(self.prompts.tokens.shape)}"
+                    )
+
+    def __repr__(self) -> str:
+        sites = [f"{site}={sorted(values)}" for site in SITES if (values := getattr(self, site))]
+        sites = sites if self.logits is None else ["logits", *sites]
+        return f"Capture({len(self.prompts)} prompts of {self.prompts.n_pos} tokens: {', '.join(sites)})"
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return one row per site and layer: shape, mean, standard deviation, smallest and largest value."""
+        import pandas
+
+        values = [(site, layer, x) for site in SITES for layer, x in sorted(getattr(self, site).items())]
+        values += [] if self.logits is None else [("logits", -1, self.logits)]
+        rows = [
+            (site, layer, tuple(x.shape), *(float(f(x.float())) for f in (torch.mean, torch.std, torch.min, torch.max)))
+            for site, layer, x in values
+        ]
+        return pandas.DataFrame(rows, columns=["site", "layer", "shape", "mean", "std", "min", "max"])
 
 
+@exclusive
 def capture(
-    model: TransformerBridge,
-    batch: Batch,
+    model: AnyModel,
+    prompts: PromptsLike,
     logits: bool = False,
-    patterns: Layers = (),
-    resid: Layers = (),
+    *,
+    embed: bool = False,
+    resid_pre: Layers = (),
+    resid_mid: Layers = (),
+    resid_post: Layers = (),
+    attn_out: Layers = (),
+    mlp_in: Layers = (),
+    mlp_out: Layers = (),
     q: Layers = (),
     k: Layers = (),
     v: Layers = (),
     z: Layers = (),
-    attn_out: Layers = (),
-    mlp_out: Layers = (),
-    resid_mid: Layers = (),
+    attn_scores: Layers = (),
+    pattern: Layers = (),
+    mlp_pre: Layers = (),
+    mlp_post: Layers = (),
 ) -> Capture:
-    """Runs the model on a batch and keeps what is asked for: collections of layers, or True for all of them.
+    """Run the model and keep the activations of the given layers (a collection, or True for all) at each site.
 
-    Layers after the last one asked for are not run. Values are copies: editing them changes nothing else.
-    Raises `ValueError` for a layer that is not there, a site that this architecture does not have (saying
-    why), a model that is no TransformerBridge or is in training mode, when nothing is asked for, and for
-    activations that are not finite, naming the prompt.
+    Layers after the last one needed are not run. Values are copies: editing them changes nothing else.
+    Raises `ValueError` for a layer that does not exist, a site that this architecture does not have (with the
+    reason), a model in training mode, no site, and activations that are not finite, naming the prompt.
     """
-    asked = {
-        "patterns": patterns,
-        "resid": resid,
+    layers: dict[Site, Layers] = {
+        "embed": embed,
+        "resid_pre": resid_pre,
+        "resid_mid": resid_mid,
+        "resid_post": resid_post,
+        "attn_out": attn_out,
+        "mlp_in": mlp_in,
+        "mlp_out": mlp_out,
         "q": q,
         "k": k,
         "v": v,
         "z": z,
-        "attn_out": attn_out,
-        "mlp_out": mlp_out,
-        "resid_mid": resid_mid,
+        "attn_scores": attn_scores,
+        "pattern": pattern,
+        "mlp_pre": mlp_pre,
+        "mlp_post": mlp_post,
     }
-    _check(model)
-    keys = [(site, layer) for site, layers in asked.items() for layer in _layers(model, site, layers)]
+    bridge = _bridge(model)
+    keys = [(site, layer) for site, some in layers.items() for layer in _layers(bridge, site, some)]
     if not keys and not logits:
-        raise ValueError(f"nothing was asked for; sites are logits, {', '.join(SITES)}")
-    parts = [(out, got) for _, out, got in _run(model, batch, keys, logits, torch.device("cpu"))]
-    by_site: dict[str, dict[int, Tensor]] = {site: {} for site in SITES}
+        raise ValueError(f"no site was given; sites are logits, {', '.join(SITES)}")
+    prompts = prompts_of(model, prompts)
+    if not len(prompts):
+        raise ValueError("there are no prompts")
+    parts = [(out, kept) for _, out, kept in _run(bridge, prompts, keys, logits, torch.device("cpu"))]
+    by_site: dict[str, ByLayer] = {site: {} for site in SITES}
     for site, layer in keys:
-        by_site[site][layer] = torch.cat([got[site, layer] for _, got in parts])
-    return Capture(batch, torch.cat([out for out, _ in parts]) if logits else None, **by_site)
+        by_site[site][layer] = torch.cat([kept[site, layer] for _, kept in parts])
+    return Capture(prompts, torch.cat([out for out, _ in parts]) if logits else None, **by_site)
 
 
-def _check(model: Any) -> None:
-    if not hasattr(model, "hook_dict"):
-        raise ValueError(f"activations come from a TransformerBridge, such as run.model; got {type(model).__name__}")
-    if any(module.training for module in model.modules()):
+def _bridge(model: AnyModel) -> TransformerBridge:
+    bridge = bridge_of(model)
+    if any(module.training for module in bridge.modules()):
         raise ValueError("the model is in training mode; call model.eval() first")
+    return bridge
 
 
-def _layers(model: TransformerBridge, site: str, layers: Layers) -> list[int]:
-    if site not in SITES:
-        raise ValueError(f"unknown site {site!r}; sites are {', '.join(SITES)}")
-    n = model.cfg.n_layers + (site == "resid")
+def _layers(bridge: TransformerBridge, site: Site, layers: Layers) -> list[int]:
+    require_site(site)
+    n = 1 if site == "embed" else bridge.cfg.n_layers
     if isinstance(layers, bool):
         return list(range(n)) if layers else []
+    if isinstance(layers, int):
+        layers = [layers]
     for layer in layers:
         if layer not in range(n):
             raise ValueError(f"{site} has layers 0 to {n - 1}; got {layer!r}")
     return sorted(set(layers))
 
 
-def _hook(model: TransformerBridge, site: str, layer: int) -> str:
-    """The hook's name, or a `ValueError` that says why this model has none."""
-    last = model.cfg.n_layers - 1
-    name = f"blocks.{last}.hook_resid_post" if (site, layer) == ("resid", last + 1) else f"blocks.{layer}.{SITES[site]}"
-    if name in model.hook_dict:
+def _hook(bridge: TransformerBridge, site: Site, layer: int) -> str:
+    """Return the hook's name. Raises `ValueError` with the reason if this model does not have it."""
+    name = hook_name(site, layer)
+    if name in bridge.hook_dict:
         return name
-    why = f"TransformerLens gives {model.cfg.architecture} no {name}"
-    if site == "resid_mid" and model.cfg.parallel_attn_mlp:
+    why = f"TransformerLens gives {bridge.cfg.architecture} no {name}"
+    if site == "resid_mid" and bridge.cfg.parallel_attn_mlp:
         why = "its blocks run attention and MLP in parallel, both on the residual before the block"
     raise ValueError(f"this model has no {site}: {why}")
 
 
 def _run(
-    model: TransformerBridge, batch: Batch, keys: Collection[Key], logits: bool, device: torch.device | None
-) -> Iterator[tuple[Batch, Tensor, dict[Key, Tensor]]]:
-    """Chunks of prompts, with their logits (empty unless asked for) and a copy of each activation."""
-    hooks = {key: _hook(model, *key) for key in keys}
-    cfg = model.cfg
+    bridge: TransformerBridge, prompts: Prompts, keys: Collection[Key], logits: bool, device: torch.device | None
+) -> Iterator[tuple[Prompts, Tensor, dict[Key, Tensor]]]:
+    """Return chunks of prompts, with their logits (empty unless needed) and a copy of each activation."""
+    hooks = {key: _hook(bridge, *key) for key in keys}
+    cfg = bridge.cfg
     last = max((layer for _, layer in hooks), default=0)
     stop = None if logits or last + 1 >= cfg.n_layers else last + 1
-    inside = 8 * cfg.d_model + cfg.n_heads * batch.n_pos + (cfg.d_vocab if stop is None else 0)
-    held = sum(cfg.n_heads * batch.n_pos if site == "patterns" else cfg.d_model for site, _ in hooks)
-    size = max(1, numbers(SHARE) // (batch.n_pos * (inside + held)))
-    for start in range(0, len(batch), size):
-        rows = batch.rows(slice(start, start + size))
-        got: dict[Key, Tensor] = {}
+    inside = 8 * cfg.d_model + cfg.n_heads * prompts.n_pos + (cfg.d_vocab if stop is None else 0)
+    held = sum(cfg.n_heads * prompts.n_pos if site in ATTENTION_SITES else cfg.d_model for site, _ in hooks)
+    size = max(1, numbers(SHARE) // (prompts.n_pos * (inside + held)))
+    for start in range(0, len(prompts), size):
+        rows = prompts.rows(slice(start, start + size))
+        kept: dict[Key, Tensor] = {}
         fired = dict.fromkeys(hooks, 0)
 
-        # What a hook sees may be live storage that the model still writes to, hence the copy.
-        def keep(value: Tensor, hook: Any, key: Key, got: dict = got, fired: dict = fired) -> None:
-            got[key] = value.detach().to(device or value.device, copy=True)
+        # What a hook receives may be storage that the model still writes to, hence the copy.
+        def keep(value: Tensor, hook: Any, key: Key, kept: dict = kept, fired: dict = fired) -> None:
+            kept[key] = value.detach().to(device or value.device, copy=True)
             fired[key] += 1
 
         with torch.no_grad():
-            out = model.run_with_hooks(
-                rows.tokens.to(next(model.parameters()).device),
+            out = bridge.run_with_hooks(
+                rows.tokens.to(next(bridge.parameters()).device),
                 return_type="logits" if logits else None,
                 use_cache=False,
                 stop_at_layer=stop,
@@ -179,14 +219,21 @@ def _run(
         for key, times in fired.items():
             if times != 1:
                 raise ValueError(f"{hooks[key]} fired {times} times, not once; is a flag such as use_attn_result on?")
-            require_finite(got[key], f"{key[0]} of layer {key[1]}", start, axis=0, batch=batch)
+            _require_finite(key, kept[key], start, prompts)
         if logits:
-            require_finite(out, "a logit of the model", start, axis=0, batch=batch)
-        yield rows, out.detach().to(device or out.device, copy=True) if logits else torch.empty(0), got
+            require_finite(out, "a logit of the model", start, axis=0, batch=prompts)
+        yield rows, out.detach().to(device or out.device, copy=True) if logits else torch.empty(0), kept
+
+
+def _require_finite(key: Key, values: Tensor, start: int, prompts: Prompts) -> None:
+    site, layer = key
+    if site == "attn_scores":  # the causal mask may be -inf
+        values = values.masked_fill(values == -torch.inf, 0.0)
+    require_finite(values, f"{site} of layer {layer}", start, axis=0, batch=prompts)
 
 
 class Reducer(Protocol):
-    """A description of a statistic, such as those of `interp.reducers`. Its state is as large as its result."""
+    """A statistic, such as those of `interp.reducers`. Its state is as large as its result."""
 
     @property
     def name(self) -> str:
@@ -194,38 +241,39 @@ class Reducer(Protocol):
         ...
 
     def sites(self, model: TransformerBridge) -> Collection[Key]:
-        """Sites and layers that it reads."""
+        """Return the sites and layers that it reads."""
         ...
 
-    def add(self, state: dict, model: TransformerBridge, batch: Batch, got: Mapping[Key, Tensor]) -> None:
-        """Takes in one chunk of prompts; the state starts as {}."""
+    def add(self, state: dict, model: TransformerBridge, batch: Prompts, activations: Mapping[Key, Tensor]) -> None:
+        """Add one chunk of prompts to the state, which starts as {}."""
         ...
 
     def result(self, state: dict) -> Any:
-        """The statistic of every prompt taken in."""
+        """Return the statistic of all prompts added."""
         ...
 
 
-def reduce(model: TransformerBridge, batches: Iterable[Batch], reducers: Sequence[Reducer]) -> dict[str, Any]:
-    """The result of each reducer over all prompts, by the reducer's name.
+@exclusive
+def reduce(model: AnyModel, batches: Iterable[PromptsLike], reducers: Sequence[Reducer]) -> dict[str, Any]:
+    """Return the result of each reducer over all prompts, by the reducer's name.
 
-    Batches may be of various formats and lengths, and are best a generator: each is run in chunks and
-    dropped, so that memory does not depend on their number. Raises `ValueError` as `capture` does, and for no
-    reducer, two of one name, or no batch.
+    Batches may have different formats and lengths. Pass a generator: each batch is run in chunks and dropped, so that
+    memory does not depend on their number. Raises `ValueError` as `capture` does, and for no reducer, two of one
+    name, or no batch.
     """
-    _check(model)
     names = [reducer.name for reducer in reducers]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"give one or more reducers of different names; got {names}")
-    keys = sorted({key for reducer in reducers for key in reducer.sites(model)})
+    bridge = _bridge(model)
+    keys = sorted({key for reducer in reducers for key in reducer.sites(bridge)})
     for site, layer in keys:
-        _layers(model, site, (layer,))
+        _layers(bridge, site, (layer,))
     states: list[dict] = [{} for _ in reducers]
     for batch in batches:
-        for rows, _, got in _run(model, batch, keys, False, None):
+        for rows, _, kept in _run(bridge, prompts_of(model, batch), keys, False, None):
             for reducer, state in zip(reducers, states, strict=True):
-                reducer.add(state, model, rows, got)
-            del got  # or this chunk would be alive while the next one is run
+                reducer.add(state, bridge, rows, kept)
+            del kept  # freed before the next chunk is run
     if not all(states):
         raise ValueError("no batch was given: there is nothing to reduce")
     return {name: reducer.result(state) for name, reducer, state in zip(names, reducers, states, strict=True)}

@@ -273,10 +273,10 @@ def _tail_class() -> type:
             """z of queries that stand at other positions in each row."""
             anatomy, flat = self.anatomy, window.flatten()
             src = torch.arange(k.shape[1], device=k.device)
-            q = anatomy.rotate(q.flatten(0, 1), flat).unflatten(0, window.shape)
-            bias = anatomy.bias(flat, src).unflatten(1, window.shape).transpose(0, 1)
-            keys = anatomy.expand_heads(anatomy.rotate(k, src))
-            scores = torch.einsum("rdhe,rshe->rhds", q, keys) * anatomy.scale + bias
+            q = anatomy.queries(block, q.flatten(0, 1), flat).unflatten(0, window.shape)
+            bias = anatomy.bias(block, flat, src).unflatten(1, window.shape).transpose(0, 1)
+            keys = anatomy.expand_heads(anatomy.keys(block, k, src))
+            scores = block.cap(torch.einsum("rdhe,rshe->rhds", q, keys) * block.scale) + bias
             return anatomy.mix(anatomy.softmax(scores, anatomy.sink(block, q, window)), v)
 
     return Tail

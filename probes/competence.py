@@ -1,6 +1,6 @@
-"""Can the model do the task at this length, and in which mode? (science 1.2)
+"""Measure whether a model can do the task at a length, and in which mode (probes/README.md, Paper and formats).
 
-Three metrics always, because one misleads: at .99 a step, 40 steps are all right in only .67 of prompts.
+Several metrics, because one misleads: at a step accuracy of .99, all of 40 steps are right in only .67 of prompts.
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ MODES = {"forced": True, "written": False}
 
 
 def modes_of(batch: Batch) -> tuple[str, ...]:
-    """The modes that make sense: "written" only where there are labels and the context determines them."""
+    """Return the modes that apply: "written" only where there are labels and the context determines them."""
     has_labels = bool(batch.format.labels)
     return ("forced", "written") if has_labels and batch.format.model_can_write_labels else ("forced",)
 
 
 def steps_right(model: PreTrainedModel, batch: Batch, mode: str) -> Bool[Tensor, "batch step"]:
-    """Whether each step is right, teacher forced: its answer and, in the written mode, its label too."""
+    """Return whether each step is right, teacher forced: its answer and, in the written mode, its label too."""
     at = batch.predicted(MODES[mode])
     return _by_step(correct(model, batch, at), batch, at)
 
 
 def accuracies(model: PreTrainedModel, batch: Batch, mode: str) -> list[Accuracy]:
-    """Step accuracy, exact match, final answer and free-running step accuracy at the batch's length.
+    """Measure step accuracy, exact match, final answer and free-running step accuracy at the batch's length.
 
     - "step": teacher forced; a step is right when its answer is and, in the written mode, its label too.
     - "exact": free-running greedy decoding reproduces every predicted token.
-    - "final": free-running, the last answer is right (parity: the last bit; addition: every digit
-      after `###`).
-    - "free step": free-running, share of answers that are right.
+    - "final": free-running, the last answer is right (parity: the last bit; addition: every digit after `###`).
+    - "free step": free-running, the share of answers that are right.
 
-    Chance is that of a model that copies labels and guesses answers. Only prompts with a wrong token are
-    decoded: for the others the teacher-forced pass already is the decoding (science 1.2).
+    Chance is that of a model that copies labels and guesses answers. Only prompts with a wrong token are decoded:
+    for the others the teacher-forced pass equals greedy decoding (probes/README.md, Paper and formats).
     """
     forced = MODES[mode]
     at = batch.predicted(forced)
@@ -60,7 +59,7 @@ def accuracies(model: PreTrainedModel, batch: Batch, mode: str) -> list[Accuracy
     length = batch.length if isinstance(batch.length, int) else max(batch.length)
 
     def row(metric: str, estimate: Interval, chance: float) -> Accuracy:
-        return Accuracy(metric, mode, length, estimate, chance, n)
+        return Accuracy(metric=metric, mode=mode, length=length, estimate=estimate, chance=chance, n=n)
 
     return [
         row("step", clustered_proportion(steps), guess),
@@ -83,7 +82,7 @@ def _final(batch: Batch, at: Tensor) -> Bool[Tensor, " predicted"]:
 
 
 def _by_step(right: Tensor, batch: Batch, at: Tensor) -> Bool[Tensor, "batch step"]:
-    """A step is right when its answer and every label or filler written for it are."""
+    """Return whether each step is right: its answer, and every label or filler that is written for it."""
     role, step = batch.role[at], batch.step[at]
     columns = []
     for index in _answers(batch, at).nonzero().flatten().tolist():

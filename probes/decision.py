@@ -1,8 +1,8 @@
-"""Which roles do the labels have, and what may be claimed? (science 3)
+"""The verdict: decide the roles of the labels from batteries of one model or of several.
 
-Evidence of one model is inferred over its prompts, evidence of several models over the models. Each role is
-PRESENT, ABSENT, INDETERMINATE or NOT APPLICABLE, and UNRESOLVED where arms contradict each other; a label follows
-only where all roles are settled, or where two are there, whatever the third is.
+Inference for one model is over its prompts, for several models over the models. Each role is PRESENT, ABSENT,
+INDETERMINATE or NOT APPLICABLE, and UNRESOLVED where arms contradict each other. A label follows only where all roles
+are settled, or where two are present, whatever the third is (probes/README.md, Decision).
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from probes import keys
 from probes.batteries import Battery, Measured
-from probes.evidence import MODELS, Accuracy, Interval
+from probes.evidence import MODELS, Accuracy, Evidence, EvidenceKey, Interval, find_evidence
 from probes.findings import MARGINS, ROLES, LengthFinding, Margins, RoleFinding, Status, Verdict
-from probes.judging import HEADLINE, Judge, label_of
+from probes.judging import HEADLINE, LengthEvidence, judge_anchor, judge_placeholder, judge_sink, label_of
 from probes.statistics import equivalence, holm, sign_flip, t_interval
 
-# What could not be tested does not hold.
+# A test that could not be made does not hold.
 UNTESTED = {"present": {"holds": False}, "absent": {"holds": False}}
 
 
 def verdict(batteries: Battery | Sequence[Battery], margins: Margins = MARGINS) -> Verdict:
-    """The verdict on one model, over prompts, or on several trained alike, over models.
+    """Return the verdict on one model (over prompts) or on several models of one recipe (over models).
 
     A role is PRESENT where its simultaneous lower bound exceeds `margins.rho` and its matched control's upper
     bound, ABSENT where the whole interval lies within the margin (TOST), INDETERMINATE otherwise. Over models a
     sign-flip test (beyond the margin and the model's own control) and TOST must also hold after Holm's correction:
-    one family of both tests of each role at each length. Lengths at which step accuracy is not above the gate by its
-    whole interval do not count. Over the lengths that do, a role has the status that it has at each of them, or is
-    INDETERMINATE.
+    one family of both tests of each role at each length. A length counts where the whole interval of step accuracy is
+    above the gate. Over these lengths a role has the status that it has at each of them, or is INDETERMINATE.
 
-    Raises `ValueError` for batteries of different formats or lengths, of one model twice, or for none.
+    Raises `ValueError` for no battery, for different formats or lengths, and for one model twice.
     """
     several = [batteries] if isinstance(batteries, Battery) else list(batteries)
     if not several:
@@ -50,57 +50,77 @@ def verdict(batteries: Battery | Sequence[Battery], margins: Margins = MARGINS) 
     replication = "prompts" if len(several) == 1 else "models"
     roles = {role: _over_lengths(role, findings, independent=len(several) == 1) for role in ROLES}
     return Verdict(
-        label_of(roles), roles, tuple(findings), tuple(b.name for b in several), first.format, replication, margins
+        label=label_of(roles),
+        roles=roles,
+        lengths=tuple(findings),
+        names=tuple(b.name for b in several),
+        format=first.format,
+        replication=replication,
+        margins=margins,
     )
 
 
 def _at_length(
     measured: Measured, margins: Margins, level: float, tests: dict[str, dict[str, bool]] | None = None
 ) -> LengthFinding:
-    """The finding at one length; `tests` holds for each role whether presence and absence survive Holm."""
+    """Return the finding at one length. `tests`: per role, whether both tests hold after Holm's correction."""
     mode = _competent(measured.accuracy, margins)
     refusal = measured.refusal
     if mode is None:
         step = max((a for a in measured.accuracy if a.metric == "step"), key=lambda a: a.estimate.value)
-        refusal = f"step accuracy {step.estimate} is not surely above the gate of {margins.competence}"
+        refusal = f"step accuracy {step.estimate}: its interval is not above the gate of {margins.competence}"
     if refusal:
         roles = {role: RoleFinding(Status.NOT_APPLICABLE, refusal) for role in ROLES}
-        return LengthFinding(
-            measured.length, "not-applicable", None, roles, measured.accuracy, measured.evidence, measured.left_out
-        )
-    judge = Judge(measured.evidence, margins, level, tests or {})
+        label, mode = "not-applicable", None
+    else:
+        at = LengthEvidence(measured.evidence, margins, level, tests or {})
+        label, roles = _judge(at, measured.no_address)
+    return LengthFinding(
+        length=measured.length,
+        label=label,
+        mode=mode,
+        roles=roles,
+        accuracy=measured.accuracy,
+        evidence=measured.evidence,
+        left_out=measured.left_out,
+    )
+
+
+def _judge(at: LengthEvidence, no_address: str | None) -> tuple[str, dict[str, RoleFinding]]:
+    """Return the label and the roles at one length; "unused" must also agree with what removing labels loses."""
     roles = {
-        "anchor": RoleFinding(Status.NOT_APPLICABLE, measured.no_address) if measured.no_address else judge.anchor(),
-        "placeholder": judge.placeholder(),
-        "sink": judge.sink(),
+        "anchor": RoleFinding(Status.NOT_APPLICABLE, no_address) if no_address else judge_anchor(at),
+        "placeholder": judge_placeholder(at),
+        "sink": judge_sink(at),
     }
-    held = judge.find("M6", "margin held")
-    if label_of(roles) == "unused" and held is not None and held.value.at(level).low > margins.rho:
-        reason = f"taking labels away leaves the answers, and moves {held.value} of their margin"
+    held = at.find(keys.MARGIN_HELD)
+    if label_of(roles) == "unused" and held is not None and held.value.at(at.level).low > at.margins.rho:
+        reason = f"removing labels keeps the answers, and moves {held.value} of their margin"
         roles["sink"] = replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)
     label = label_of(roles)
-    # Only what counts by its denominator may miss labels that are used for nothing.
-    removals = [judge.find("M6", f"remove labels, all heads: {mode}") for mode in ("null", "mean")]
-    there = [e for e in removals if e is not None]
-    hurting = [e for e in there if e.value.at(level).low > margins.accuracy]
-    if label == "unused" and hurting:
-        reason = f"no role is there, yet removing labels loses {hurting[0].value} of accuracy"
+    if label != "unused":
+        return label, roles
+    # A head that counts tokens by its denominator may need labels that are otherwise unused: it does not count here.
+    removals = [e for key in (keys.NULL_ALL, keys.MEAN_ALL) if (e := at.find(key)) is not None]
+    hurting = [e for e in removals if e.value.at(at.level).low > at.margins.accuracy]
+    if hurting:
+        reason = f"no role is present, yet removing labels loses {hurting[0].value} of accuracy"
         roles = {
             name: replace(r, status=Status.UNRESOLVED, reason=reason) if r.status is Status.ABSENT else r
             for name, r in roles.items()
         }
-        label = "unresolved"
-    # Over a few models the interval is wide: that none is shown to be lost does not show that none is.
-    doubtful = [e for e in there if e.value.at(level).high > margins.accuracy] if tests is not None else []
-    if label == "unused" and doubtful:
-        reason = f"no role is there, and yet removing labels may lose {doubtful[0].value} of accuracy"
+        return "unresolved", roles
+    # Over a few models the interval is wide: a loss that is not shown is not shown to be absent either.
+    doubtful = [e for e in removals if e.value.at(at.level).high > at.margins.accuracy] if at.tests else []
+    if doubtful:
+        reason = f"no role is present, and yet removing labels may lose {doubtful[0].value} of accuracy"
         roles["sink"] = replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)
-        label = "undecided"
-    return LengthFinding(measured.length, label, mode, roles, measured.accuracy, measured.evidence, measured.left_out)
+        return "undecided", roles
+    return label, roles
 
 
 def _over_lengths(role: str, findings: Sequence[LengthFinding], independent: bool) -> RoleFinding:
-    """One status for all lengths at which the model is competent; rho is the mean over them."""
+    """Return one finding for all lengths at which the model is competent; rho is the mean over them."""
     counted = [f for f in findings if f.mode is not None]
     if not counted:
         return findings[0].roles[role]
@@ -120,30 +140,30 @@ def _over_lengths(role: str, findings: Sequence[LengthFinding], independent: boo
 
 
 def _mean(intervals: Sequence[Interval | None], independent: bool) -> Interval | None:
-    """The mean of estimates; None where one is missing.
+    """Return the mean of estimates; None where one is missing.
 
-    One model's are independent, of other prompts at each length. Those of several models are of the same models, and
-    are taken to err together, which is the most that they can.
+    Estimates of one model are independent: each length has its own prompts. Estimates of several models are of the
+    same models at each length; their errors are taken as fully correlated, the most that they can be.
     """
-    there = [i for i in intervals if i is not None]
-    if not there or len(there) < len(intervals):
+    known = [i for i in intervals if i is not None]
+    if not known or len(known) < len(intervals):
         return None
-    n = len(there)
-    errors = [i.error or 0.0 for i in there]
+    n = len(known)
+    errors = [i.error or 0.0 for i in known]
     error = (math.hypot(*errors) if independent else sum(errors)) / n
-    df = min(i.df or 1.0 for i in there)
-    value = sum(i.value for i in there) / n
+    df = min(i.df or 1.0 for i in known)
+    value = sum(i.value for i in known) / n
     return Interval(value, value, value, error, df).at(0.95)
 
 
 def _competent(accuracy: Sequence[Accuracy], margins: Margins) -> str | None:
-    """The mode whose step accuracy is above the gate by its whole interval; the model's own writing first."""
+    """Return the mode whose whole interval of step accuracy is above the gate, "written" first; None without one."""
     modes = [a.mode for a in accuracy if a.metric == "step" and a.estimate.low >= margins.competence]
     return "written" if "written" in modes else modes[0] if modes else None
 
 
 def _over_models(several: Sequence[Battery], margins: Margins) -> list[LengthFinding]:
-    """Each length's evidence as means of models, with Holm's correction over roles and lengths."""
+    """Return the findings at each length over models, with Holm's correction over roles, lengths and both tests."""
     pooled: list[tuple[Measured, int]] = []
     for at_length in zip(*(b.measured for b in several), strict=True):
         competent = [m for m in at_length if not m.refusal and _competent(m.accuracy, margins) and m.evidence]
@@ -151,7 +171,7 @@ def _over_models(several: Sequence[Battery], margins: Margins) -> list[LengthFin
     p_values: dict[tuple[int, str, str], float] = {}
     for k, (measured, count) in enumerate(pooled):
         for role in ROLES:
-            e = next((e for e in measured.evidence if (e.arm, e.name) == HEADLINE[role]), None)
+            e = find_evidence(measured.evidence, HEADLINE[role])
             if count >= 2 and e is not None:
                 values, controls = e.details["models"], e.details["controls"]
                 bounds = [margins.rho if c is None else max(c, margins.rho) for c in controls]
@@ -169,8 +189,8 @@ def _over_models(several: Sequence[Battery], margins: Margins) -> list[LengthFin
             for role in ROLES
             if (k, role, "present") in p_values
         }
-        held = {role: {test: bool(t["holds"]) for test, t in tests.get(role, UNTESTED).items()} for role in ROLES}
-        finding = _at_length(measured, margins, 1 - margins.alpha / (len(ROLES) * len(pooled)), held)
+        holds = {role: {test: bool(t["holds"]) for test, t in tests.get(role, UNTESTED).items()} for role in ROLES}
+        finding = _at_length(measured, margins, 1 - margins.alpha / (len(ROLES) * len(pooled)), holds)
         some = finding.mode is not None and count < len(several)
         note = f" ({count} of {len(several)} models are competent and count)" if some else ""
         roles = {n: replace(r, reason=r.reason + note, tests=tests.get(n)) for n, r in finding.roles.items()}
@@ -179,31 +199,36 @@ def _over_models(several: Sequence[Battery], margins: Margins) -> list[LengthFin
 
 
 def _pool(competent: Sequence[Measured], everyone: Sequence[Measured]) -> Measured:
-    """The evidence of several models as t intervals on their means; with fewer than two, why there is none."""
+    """Return the evidence of several models as t intervals on their means; with fewer than two, the reason for none."""
     accuracy = tuple(a for m in competent or everyone for a in m.accuracy)
     length, reasons = everyone[0].length, [m.refusal for m in everyone if m.refusal]
     if len(competent) < 2:
         reason = reasons[0] if reasons else f"{len(competent)} of {len(everyone)} models are competent; 2 are needed"
         return Measured(length, accuracy, (), reason, left_out=everyone[0].left_out)
-    found = []
-    for first in competent[0].evidence:
-        same = [next((e for e in m.evidence if (e.arm, e.name) == (first.arm, first.name)), None) for m in competent]
-        there = [e for e in same if e is not None and math.isfinite(e.value.value)]
-        if len(there) < len(competent):
-            continue  # some models give no occasion for an arm such as M10, or a description is undefined in them
-        values, controls = [e.value.value for e in there], [e.control.value if e.control else None for e in there]
-        if any(c is not None for c in controls):
-            # A model whose control was not measured (it shows no occasion for one) can speak for nothing beyond it.
-            controls = [v if c is None else c for v, c in zip(values, controls, strict=True)]
-        control = None if None in controls else t_interval([c for c in controls if c is not None])
-        found.append(
-            replace(
-                first,
-                value=t_interval(values),
-                control=control,
-                n=len(there),
-                unit=MODELS,
-                details={"models": values, "controls": controls},
-            )
-        )
-    return Measured(length, accuracy, tuple(found), None, competent[0].no_address, competent[0].left_out)
+    means = [_mean_over_models(first.key, competent) for first in competent[0].evidence]
+    return Measured(
+        length=length,
+        accuracy=accuracy,
+        evidence=tuple(e for e in means if e is not None),
+        no_address=competent[0].no_address,
+        left_out=competent[0].left_out,
+    )
+
+
+def _mean_over_models(key: EvidenceKey, models: Sequence[Measured]) -> Evidence | None:
+    """Return one piece of evidence over models; None where a model lacks it or has no finite value for it."""
+    found = [e for m in models if (e := find_evidence(m.evidence, key)) is not None and math.isfinite(e.value.value)]
+    if len(found) < len(models):
+        return None  # some models give no occasion for an arm such as M10, or a description is undefined in them
+    values, controls = [e.value.value for e in found], [e.control.value if e.control else None for e in found]
+    if any(c is not None for c in controls):
+        # A model without a measured control counts as if its control were as large as its effect.
+        controls = [v if c is None else c for v, c in zip(values, controls, strict=True)]
+    return replace(
+        found[0],
+        value=t_interval(values),
+        control=None if None in controls else t_interval([c for c in controls if c is not None]),
+        n=len(found),
+        unit=MODELS,
+        details={"models": values, "controls": controls},
+    )

@@ -1,35 +1,49 @@
-"""What can be found of the labels, and how is it said?"""
+"""The types of a verdict: thresholds, statuses, findings per role and length, and what may be claimed."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
-from probes.evidence import Accuracy, Evidence, Interval
+from probes import keys
+from probes.evidence import Accuracy, Evidence, Interval, find_evidence
 
 SCHEMA = 1
 ROLES = ("anchor", "placeholder", "sink")
+SHARE_KEYS = {
+    key.name: key
+    for key in (
+        keys.SHARE_ADDRESS,
+        keys.SHARE_CONTENT,
+        keys.SHARE_NORMALISATION,
+        keys.SHARE_INTERACTION,
+        keys.SHARE_REMAINDER,
+    )
+}
 
 
 @dataclass(frozen=True)
 class Margins:
-    """Every threshold of the decision, fixed before looking (science 3). Frozen and versioned together."""
+    """Every threshold of the decision, fixed before the first measurement and versioned together.
+
+    See probes/README.md, Decision.
+    """
 
     version: str = "2026-11d"
     rho: float = 0.10
     accuracy: float = 0.05
     competence: float = 0.95
     alpha: float = 0.05
-    # Intervals that decide at one length: M1, M2, both, and whatever is found, M3, M4, M5 by V and by K, M6 by answer
-    # and by margin, and five controls.
+    # Intervals that decide at one length: M1, M2, their mean, the swap where nothing should change, M3, M4, M5
+    # through V and through K, M6 on answers and on margins, and five controls.
     intervals: int = 15
 
     def to_json(self) -> dict:
-        """The thresholds, as they are written beside every finding."""
+        """Return the thresholds, as they are written beside every finding."""
         return asdict(self)
 
     def level(self, lengths: int) -> float:
-        """Confidence level of each interval so that all that decide, at all lengths, hold at once (Bonferroni)."""
+        """Return the level of each interval at which all deciding intervals hold together (Bonferroni)."""
         return 1 - self.alpha / (self.intervals * max(1, lengths))
 
 
@@ -37,7 +51,7 @@ MARGINS = Margins()
 
 
 class Status(StrEnum):
-    """What is known of a role."""
+    """The status of a role (probes/README.md, Decision)."""
 
     PRESENT = "PRESENT"
     ABSENT = "ABSENT"
@@ -48,10 +62,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class RoleFinding:
-    """One role: its status and why; rho with a 95 % interval and its matched control, None where not measured.
+    """The status of one role, the reason, and rho with a 95 % interval and its matched control (None: not measured).
 
-    `tests`, over models alone: for "present" (sign-flip beyond the margin and the control) and "absent" (TOST) the p
-    value, the one after Holm's correction over roles, lengths and both tests, and whether it holds.
+    `tests` exist only over models: for "present" (sign-flip beyond the margin and the control) and "absent" (TOST), the
+    p value, the p value after Holm's correction over roles, lengths and both tests, and whether the test holds.
     """
 
     status: Status
@@ -61,7 +75,7 @@ class RoleFinding:
     tests: dict[str, dict[str, float | bool]] | None = None
 
     def to_json(self) -> dict:
-        """A plain dictionary."""
+        """Return a plain dictionary."""
         interval = None if self.rho is None else self.rho.to_json()
         return {
             "status": self.status.value,
@@ -75,9 +89,10 @@ class RoleFinding:
 
 @dataclass(frozen=True)
 class LengthFinding:
-    """The roles at one length. `mode` is the way of writing labels in which the model is competent, None if none.
+    """The roles at one length.
 
-    `left_out`: arms that were asked for and do not apply to the task, each with the reason.
+    `mode` is the mode in which the model is competent: "written" (it writes the labels), "forced" (they are given) or
+    None. `left_out`: requested arms that do not apply to the task, each with the reason.
     """
 
     length: int | tuple[int, int]
@@ -89,12 +104,13 @@ class LengthFinding:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def share(self, name: str) -> Interval | None:
-        """A Shapley share, "interaction" or "remainder"; None where it was not measured."""
-        return next((e.value for e in self.evidence if e.arm == "shares" and e.name == name), None)
+        """Return a Shapley share by its name, such as "address" or "remainder"; None where it was not measured."""
+        found = find_evidence(self.evidence, SHARE_KEYS[name])
+        return None if found is None else found.value
 
     def to_json(self) -> dict:
-        """A nested plain dictionary; evidence is listed apart."""
-        shares = {name: s.to_json() for name in (*SHARES, "interaction", "remainder") if (s := self.share(name))}
+        """Return a nested plain dictionary without the evidence, which the verdict lists."""
+        shares = {name: s.to_json() for name in SHARE_KEYS if (s := self.share(name))}
         return {
             "length": self.length,
             "verdict": self.label,
@@ -106,12 +122,12 @@ class LengthFinding:
         }
 
 
-SHARES = ("address", "content", "normalisation")
-
-
 @dataclass(frozen=True)
 class Verdict:
-    """What the labels do: over all lengths at which the model is competent, and length by length."""
+    """The roles of the labels: over all lengths at which the model is competent, and length by length.
+
+    `replication` is "prompts" for one model and "models" for several.
+    """
 
     label: str
     roles: dict[str, RoleFinding]
@@ -123,13 +139,13 @@ class Verdict:
 
     @property
     def remainder(self) -> float | None:
-        """Share of the margin that no role explains, mean over competent lengths; None where not measured."""
-        found = [r.value for f in self.lengths if f.mode and (r := f.share("remainder"))]
-        return sum(found) / len(found) if found else None
+        """The share of the margin that no role explains, as the mean over competent lengths; None: not measured."""
+        remainders = [r.value for f in self.lengths if f.mode and (r := f.share("remainder"))]
+        return sum(remainders) / len(remainders) if remainders else None
 
     @property
     def may_claim(self) -> str:
-        """The strongest sentence that this verdict allows."""
+        """The strongest claim that this verdict supports."""
         who = "this one model" if self.replication == "prompts" else f"models trained like these {len(self.names)}"
         competent = [str(f.length) for f in self.lengths if f.mode]
         where = f"in {who}, at length {', '.join(competent)}, with labels and earlier answers given"
@@ -142,32 +158,31 @@ class Verdict:
             case "unused":
                 return f"{where}: labels are none of anchor, placeholder and sink, within +-{self.margins.rho} of rho"
             case label:
-                return f"{where}: the labels' role is {label}"
+                return f"{where}: the role of the labels is {label}"
 
     @property
     def may_not_claim(self) -> str:
-        """What must not be read into it."""
+        """What this verdict does not support."""
         limits = ["what other formats' labels do", "what happens at lengths that were not tested"]
         if self.replication == "prompts":
             limits.insert(0, "that models trained from another seed do the same")
         if self.roles["sink"].status is Status.ABSENT:
-            limits.append("that heads in which labels carry something do not also rest on them")
-            held = [
-                (f.length, e.value)
-                for f in self.lengths
-                if f.mode
-                for e in f.evidence
-                if (e.arm, e.name) == ("M6", "margin held")
-            ]
+            limits.append("that heads in which labels carry something do not use them as a sink too")
             limits += [
-                f"that the answers' margins at length {length} do not hang on such rest: {value} of them may"
-                for length, value in held
+                f"that margins at length {length} do not depend on attention to labels in the other heads: "
+                f"{value} of them may"
+                for length, value in self._margins_held()
                 if value.high > self.margins.rho
             ]
         return "; ".join(limits)
 
+    def _margins_held(self) -> list[tuple[int | tuple[int, int], Interval]]:
+        """Return the share of the margin that idle heads hold, at each competent length."""
+        found = [(f.length, find_evidence(f.evidence, keys.MARGIN_HELD)) for f in self.lengths if f.mode]
+        return [(length, e.value) for length, e in found if e is not None]
+
     def to_json(self) -> dict:
-        """The verdict with its evidence, by schema 1."""
+        """Return the verdict with its evidence, by schema 1."""
         return {
             "schema": SCHEMA,
             "verdict": self.label,

@@ -1,4 +1,4 @@
-"""How sure is a number? Intervals over prompts, by scipy."""
+"""Intervals over prompts: proportions, means and ratios."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEVEL = 0.95
 
 
 def wilson(successes: float, n: float, level: float = LEVEL) -> Interval:
-    """Wilson score interval of a proportion; `n` may be an effective sample size.
+    """Return the Wilson score interval of a proportion; `n` may be an effective sample size.
 
     >>> print(wilson(8, 10))
     0.800 [0.490, 0.943]
@@ -32,10 +32,10 @@ def wilson(successes: float, n: float, level: float = LEVEL) -> Interval:
 
 
 def clustered_proportion(right: Bool[Tensor, "prompt step"], level: float = LEVEL) -> Interval:
-    """Wilson interval of a proportion over steps that nest in prompts.
+    """Return the Wilson interval of a proportion over steps that nest in prompts.
 
-    Steps of a prompt fail together, so the sample size is the effective one, p(1-p) over the variance of
-    the prompts' means: never fewer than the prompts, never more than the steps (Kish's design effect).
+    Steps of one prompt fail together. The effective sample size is p(1-p) over the variance of the prompts' means,
+    between the number of prompts and the number of steps (Kish's design effect).
     """
     prompts, steps = right.shape
     per_prompt = right.double().mean(dim=1).numpy()
@@ -47,11 +47,12 @@ def clustered_proportion(right: Bool[Tensor, "prompt step"], level: float = LEVE
 
 
 def mean(values: Float[Tensor, " prompt"], level: float = LEVEL, floor: float = 0.0) -> Interval:
-    """A mean over prompts with a t interval; `floor` is the least standard error that is believed.
+    """Return a mean over prompts with a t interval; `floor` is the least standard error.
 
-    A count that never varied in n prompts is not known to be constant: a floor of 1/n is the rule of three.
+    A count that did not vary in n prompts need not be constant: a floor of 1/n is close to the rule of three. Raises
+    `ValueError` for fewer than 3 prompts and for values that are not finite.
     """
-    x = require_finite(values, "what is averaged").double().numpy()
+    x = require_finite(values, "a value to average").double().numpy()
     if len(x) < 3:
         raise ValueError(f"a mean needs at least 3 prompts; got {len(x)}")
     error = max(float(x.std(ddof=1)) / np.sqrt(len(x)), floor)
@@ -66,17 +67,16 @@ def ratio(
     weights: Sequence[float] | None = None,
     floor: float = 0.0,
 ) -> Interval:
-    """The ratio of two means over prompts, with a t interval on the linearised ratio (delta method).
+    """Return the ratio of two means over prompts, with a t interval on the linearised ratio (delta method).
 
     With `strata` (numbers from 0) the numerator is the sum over strata of weight times the stratum's mean, the
-    denominator the plain mean of the strata's means, and the variance that within strata alone (Cochran,
-    Sampling Techniques, chapter 5). Without `weights` each stratum counts alike. `floor` as in `mean`, in units
-    of the numerator.
+    denominator is the unweighted mean of the strata's means, and the variance is that within strata (Cochran, Sampling
+    Techniques, chapter 5). Without `weights` all strata have the same weight. `floor` as in `mean`, in units of the
+    numerator.
 
-    Raises `ValueError` when the mean denominator is not clearly different from zero: the ratio is then
-    undefined and no number is better than none.
+    Raises `ValueError` where the mean denominator is within 3 standard errors of zero: the ratio is undefined.
     """
-    top, bottom = (require_finite(x, "what a ratio is made of").double() for x in (numerator, denominator))
+    top, bottom = (require_finite(x, "a term of a ratio").double() for x in (numerator, denominator))
     groups = torch.zeros(len(top), dtype=torch.long) if strata is None else strata
     if not len(top):
         raise ValueError("a ratio needs at least 3 prompts; got 0")

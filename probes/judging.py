@@ -1,144 +1,157 @@
-"""What does the evidence of one length say of each role?"""
+"""The rules that decide each role at one length from its evidence (probes/README.md, Decision)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from probes.evidence import Evidence
+from probes import keys
+from probes.evidence import Evidence, EvidenceKey, find_evidence
 from probes.findings import Margins, RoleFinding, Status
 
-# The arm whose value is each role's rho.
-HEADLINE = {"anchor": ("M1", "either side"), "placeholder": ("M5", "history in V at labels"), "sink": ("M6", "sink")}
+# The evidence whose value is each role's rho.
+HEADLINE = {"anchor": keys.EITHER_SIDE, "placeholder": keys.HISTORY_V, "sink": keys.SINK}
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Decides the roles at one length from evidence, at the simultaneous level."""
+class LengthEvidence:
+    """The evidence at one length, with the thresholds and the level of the intervals that decide.
+
+    `tests` has per role whether the tests "present" and "absent" over models hold after Holm's correction; it is empty
+    for one model.
+    """
 
     evidence: tuple[Evidence, ...]
     margins: Margins
     level: float
     tests: dict[str, dict[str, bool]]
 
-    def find(self, arm: str, name: str) -> Evidence | None:
-        return next((e for e in self.evidence if (e.arm, e.name) == (arm, name)), None)
+    def find(self, key: EvidenceKey) -> Evidence | None:
+        """Return a piece of evidence; None where it was not measured."""
+        return find_evidence(self.evidence, key)
 
-    def present(self, e: Evidence) -> bool:
+    def is_present(self, e: Evidence) -> bool:
+        """Whether the interval lies above the margin and above the control's upper bound."""
         bound = self.margins.rho
         if e.control is not None:
             bound = max(bound, e.control.at(self.level).high)
         return e.value.at(self.level).low > bound
 
-    def absent(self, e: Evidence) -> bool:
-        found = e.value.at(self.level)
-        return -self.margins.rho < found.low and found.high < self.margins.rho
+    def is_absent(self, e: Evidence) -> bool:
+        """Whether the interval lies within the margin (TOST). The control is not considered."""
+        interval = e.value.at(self.level)
+        return -self.margins.rho < interval.low and interval.high < self.margins.rho
 
-    def survives(self, role: str, test: str) -> bool:
+    def test_holds(self, role: str, test: str) -> bool:
+        """Whether a test over models holds for a role; True for one model, which has no such tests."""
         return self.tests.get(role, {}).get(test, True)
 
-    def simple(self, role: str) -> RoleFinding:
-        """Present, absent or neither, by the role's own arm."""
-        e = self.find(*HEADLINE[role])
-        if e is None:
-            return RoleFinding(Status.INDETERMINATE, f"{HEADLINE[role][0]} was not measured")
-        if self.present(e) and self.survives(role, "present"):
-            return RoleFinding(
-                Status.PRESENT,
-                f"{e.arm}: {e.value}, more than {self.margins.rho} and than its control",
-                e.value,
-                e.control,
-            )
-        if self.survives(role, "absent") if role in self.tests else self.absent(e):
-            reason = f"{e.arm}: {e.value} lies within +-{self.margins.rho}"
-            return RoleFinding(Status.ABSENT, reason, e.value, e.control)
-        reason = f"{e.arm}: {e.value} shows neither presence nor absence"
-        if self.present(e):
-            reason = f"{e.arm}: {e.value}, more than {self.margins.rho} and than its control; but the sign-flip test "
-            reason += f"over {e.n} models, whose least p is {2.0**-e.n:.2g}, does not hold after Holm's correction"
-        elif e.control is not None and e.value.at(self.level).low > self.margins.rho:
-            reason = f"{e.arm}: {e.value} is not more than its control, {e.control}"
-        return RoleFinding(Status.INDETERMINATE, reason, e.value, e.control)
 
-    def placeholder(self) -> RoleFinding:
-        """M5 through values; where those say no, through keys: a result can be read by being attended to."""
-        found, keys = self.simple("placeholder"), self.find("M5", "history in K at labels")
-        if found.status is not Status.ABSENT or keys is None or self.absent(keys):
-            return found
-        reason = f"through V {found.rho}, through K {keys.value}"
-        if self.present(keys):
-            return RoleFinding(Status.PRESENT, f"read by attention: {reason}", keys.value, keys.control)
-        return replace(found, status=Status.INDETERMINATE, reason=reason)
+def judge_by_headline(at: LengthEvidence, role: str) -> RoleFinding:
+    """Decide a role by the interval of its headline evidence alone: present, absent or neither."""
+    e = at.find(HEADLINE[role])
+    if e is None:
+        return RoleFinding(Status.INDETERMINATE, f"{HEADLINE[role].arm} was not measured")
+    margin = at.margins.rho
+    if at.is_present(e) and at.test_holds(role, "present"):
+        reason = f"{e.arm}: {e.value}, more than {margin} and than its control"
+        return RoleFinding(Status.PRESENT, reason, e.value, e.control)
+    if at.test_holds(role, "absent") if role in at.tests else at.is_absent(e):
+        reason = f"{e.arm}: {e.value} lies within +-{margin}"
+        return RoleFinding(Status.ABSENT, reason, e.value, e.control)
+    reason = f"{e.arm}: {e.value} shows neither presence nor absence"
+    if at.is_present(e):
+        reason = f"{e.arm}: {e.value}, more than {margin} and than its control; but the sign-flip test "
+        reason += f"over {e.n} models, whose least p is {2.0**-e.n:.2g}, does not hold after Holm's correction"
+    elif e.control is not None and e.value.at(at.level).low > margin:
+        reason = f"{e.arm}: {e.value} is not more than its control, {e.control}"
+    return RoleFinding(Status.INDETERMINATE, reason, e.value, e.control)
 
-    def anchor(self) -> RoleFinding:
-        """M1 and M2 together, held against M3 (renaming does nothing) and M4 (attention carries it)."""
-        found = self.simple("anchor")
-        swaps = [self.find("M1", "swap input labels"), self.find("M2", "swap output labels")]
-        attention, rename = self.find("M4", "attention"), self.find("M3", "rename labels")
-        if any(s is None for s in swaps) or attention is None:
-            return replace(found, status=Status.INDETERMINATE, reason="M1, M2 or M4 was not measured")
-        sides = [s for s in swaps if s is not None]
-        whatever = self.find("M1", "whatever is found")
-        if whatever is not None and whatever.value.at(self.level).low > self.margins.rho:
-            reason = f"labels are checked rather than followed: their trade moves {whatever.value} of the margin where "
-            reason += "the same is found under both"
-            return replace(found, status=Status.UNRESOLVED, reason=reason)
-        present, absent = [self.present(s) for s in sides], [self.absent(s) for s in sides]
-        if any(present) and any(absent):
-            only = sides[present.index(True)]
-            return replace(found, status=Status.UNRESOLVED, reason=f"only {only.arm} moves the answer: {only.value}")
-        match found.status:
-            case Status.PRESENT if self.absent(attention):
-                reason = f"the answer follows the label, and attention does not carry it (M4: {attention.value})"
-                return replace(found, status=Status.UNRESOLVED, reason=reason)
-            case Status.PRESENT if not (all(present) and self.present(attention)):
-                reason = f"not every arm is sure: M1 {sides[0].value}, M2 {sides[1].value}, M4 {attention.value}"
-                return replace(found, status=Status.INDETERMINATE, reason=reason)
-            case Status.PRESENT if rename is not None and not self.absent(rename):
-                reason = f"renaming alone moves {rename.value} of the margin, so names may matter in themselves"
-                return replace(found, status=Status.INDETERMINATE, reason=reason)
-            case Status.PRESENT:
-                return replace(
-                    found,
-                    reason=f"M1 {sides[0].value}, M2 {sides[1].value}, through attention (M4 "
-                    f"{attention.value}), beyond their controls",
-                )
-            case Status.ABSENT if self.present(attention):
-                reason = f"traded attention moves the answer (M4: {attention.value}), the trade itself does not"
-                return replace(found, status=Status.UNRESOLVED, reason=reason)
-            case Status.ABSENT if not all(absent):
-                reason = f"one side is not surely without effect: M1 {sides[0].value}, M2 {sides[1].value}"
-                return replace(found, status=Status.INDETERMINATE, reason=reason)
-        return found
 
-    def sink(self) -> RoleFinding:
-        """M6 on idle heads; absent, too, where taking labels away from every head loses nothing."""
-        everywhere = self.find("M6", "remove labels, all heads: renormalise")
-        if self.find(*HEADLINE["sink"]) is not None:
-            found = self.simple("sink")
-            if found.status is not Status.INDETERMINATE:
-                return found
-        elif everywhere is not None:
-            found = RoleFinding(Status.INDETERMINATE, "in every head labels carry something: a sink would not show")
-        else:
-            found = RoleFinding(Status.INDETERMINATE, "M6 was not measured")
-        if everywhere is not None and "sink" not in self.tests:
-            lost = everywhere.value.at(self.level)
-            if -self.margins.accuracy < lost.low and lost.high < self.margins.accuracy:
-                reason = f"taking labels away from every head loses {everywhere.value} of accuracy"
-                return replace(found, status=Status.ABSENT, reason=reason)
-        return found
+def judge_placeholder(at: LengthEvidence) -> RoleFinding:
+    """Decide by M5 through values; where that is absent, through keys: attention to a position can carry a result."""
+    by_value, by_key = judge_by_headline(at, "placeholder"), at.find(keys.HISTORY_K)
+    if by_value.status is not Status.ABSENT or by_key is None or at.is_absent(by_key):
+        return by_value
+    reason = f"through V {by_value.rho}, through K {by_key.value}"
+    if at.is_present(by_key):
+        return RoleFinding(Status.PRESENT, f"read by attention: {reason}", by_key.value, by_key.control)
+    return replace(by_value, status=Status.INDETERMINATE, reason=reason)
+
+
+def judge_anchor(at: LengthEvidence) -> RoleFinding:
+    """Decide by the mean of M1 and M2, and require that M3 (renaming) and M4 (attention) agree."""
+    finding = judge_by_headline(at, "anchor")
+    inputs, outputs = at.find(keys.SWAP_INPUTS), at.find(keys.SWAP_OUTPUTS)
+    attention, rename = at.find(keys.ATTENTION), at.find(keys.RENAME)
+    if inputs is None or outputs is None or attention is None:
+        return replace(finding, status=Status.INDETERMINATE, reason="M1, M2 or M4 was not measured")
+    same = at.find(keys.SAME_UNDER_BOTH)
+    if same is not None and same.value.at(at.level).low > at.margins.rho:
+        reason = f"labels are checked rather than followed: a swap moves {same.value} of the margin where both labels "
+        reason += "lead to the same answer"
+        return replace(finding, status=Status.UNRESOLVED, reason=reason)
+    sides = (inputs, outputs)
+    present, absent = [at.is_present(s) for s in sides], [at.is_absent(s) for s in sides]
+    if any(present) and any(absent):
+        only = sides[present.index(True)]
+        return replace(finding, status=Status.UNRESOLVED, reason=f"only {only.arm} moves the answer: {only.value}")
+    swaps = f"M1 {inputs.value}, M2 {outputs.value}"
+    match finding.status:
+        case Status.PRESENT if at.is_absent(attention):
+            reason = f"the answer follows the label, and attention does not carry it (M4: {attention.value})"
+            return replace(finding, status=Status.UNRESOLVED, reason=reason)
+        case Status.PRESENT if not (all(present) and at.is_present(attention)):
+            reason = f"not every arm shows presence: {swaps}, M4 {attention.value}"
+            return replace(finding, status=Status.INDETERMINATE, reason=reason)
+        case Status.PRESENT if rename is not None and not at.is_absent(rename):
+            reason = f"renaming alone moves {rename.value} of the margin, so names may matter in themselves"
+            return replace(finding, status=Status.INDETERMINATE, reason=reason)
+        case Status.PRESENT:
+            return replace(finding, reason=f"{swaps}, through attention (M4 {attention.value}), beyond their controls")
+        case Status.ABSENT if at.is_present(attention):
+            reason = f"attention of a swap moves the answer (M4: {attention.value}), the swap itself does not"
+            return replace(finding, status=Status.UNRESOLVED, reason=reason)
+        case Status.ABSENT if not all(absent):
+            reason = f"one side is not shown to be without effect: {swaps}"
+            return replace(finding, status=Status.INDETERMINATE, reason=reason)
+    return finding
+
+
+def judge_sink(at: LengthEvidence) -> RoleFinding:
+    """Decide by M6 in idle heads; also absent where removing labels from every head loses nothing."""
+    everywhere = at.find(keys.RENORMALISE_ALL)
+    if at.find(HEADLINE["sink"]) is not None:
+        finding = judge_by_headline(at, "sink")
+        if finding.status is not Status.INDETERMINATE:
+            return finding
+    elif everywhere is not None:
+        reason = "in every head labels carry something: a sink would not show"
+        finding = RoleFinding(Status.INDETERMINATE, reason)
+    else:
+        finding = RoleFinding(Status.INDETERMINATE, "M6 was not measured")
+    if everywhere is not None and "sink" not in at.tests:
+        lost = everywhere.value.at(at.level)
+        if -at.margins.accuracy < lost.low and lost.high < at.margins.accuracy:
+            reason = f"removing labels from every head loses {everywhere.value} of accuracy"
+            return replace(finding, status=Status.ABSENT, reason=reason)
+    return finding
 
 
 def label_of(roles: dict[str, RoleFinding]) -> str:
-    """The label that follows from the roles; see `probes.decision`."""
+    """Return the label that follows from the roles.
+
+    "not-applicable" without a role that could be tested; "unresolved" where arms contradict each other; the role, or
+    "mixed(...)" of several; "undecided" where one is not settled and fewer than two are present; "unused" where all
+    are absent.
+    """
     applicable = {name: r.status for name, r in roles.items() if r.status is not Status.NOT_APPLICABLE}
-    there = [name for name, s in applicable.items() if s is Status.PRESENT]
+    present = [name for name, status in applicable.items() if status is Status.PRESENT]
     if not applicable:
         return "not-applicable"
     if Status.UNRESOLVED in applicable.values():
         return "unresolved"
-    if len(there) > 1:
-        return f"mixed({', '.join(there)})"
+    if len(present) > 1:
+        return f"mixed({', '.join(present)})"
     if Status.INDETERMINATE in applicable.values():
         return "undecided"
-    return there[0] if there else "unused"
+    return present[0] if present else "unused"

@@ -17,13 +17,13 @@ from interp.circuits import (
     Circuit,
     acdc,
     against_random,
-    attribute_margin,
     describe_heads,
+    direct_logit_attribution,
     edge_scores,
     exact_edge_scores,
     faithfulness,
+    logit_lens,
     node_scores,
-    read_layers,
 )
 from interp.circuits.pairs import prepare
 from interp.das import everything, join, swapped_answers
@@ -46,14 +46,15 @@ from interp.support.budget import within
 from interp.support.finite import NotFinite
 from interp.tasks import Role, counterfactual, default_vocabulary, sample
 from probes import battery
-from probes.arms.m06_removal import discover, remove_labels
-from probes.arms.m07_attention import look_at_labels
-from probes.arms.m08_decoding import decode_labels
-from probes.arms.m08_erasing import erase_labels
-from probes.arms.m09_subspaces import Site, pairs_for
-from probes.arms.m10_mistakes import learn_from_mistakes
+from probes.arms.m06_heads import sort_heads
+from probes.arms.m06_removal import measure_removal
+from probes.arms.m07_attention import measure_attention
+from probes.arms.m08_decoding import measure_decoding
+from probes.arms.m08_erasing import measure_erasure
+from probes.arms.m09_pairs import ResidualSite, pairs_for
+from probes.arms.m10_mistakes import measure_mistakes
 from probes.arms.m11_offsets import offsets_read
-from probes.arms.m12_backups import cut_routes
+from probes.arms.m12_backups import measure_backups
 from probes.batteries import ARMS
 from probes.competence import accuracies
 from probes.intervals import mean, ratio
@@ -91,7 +92,7 @@ METRIC = logit_diff(CLEAN)
 
 
 def whole(model, metric):
-    graph = prepare(model, CLEAN, CLEAN, METRIC, "anywhere")[0].graph
+    graph = prepare(model, CLEAN, CLEAN, METRIC, "anywhere").edge_model.graph
     return Circuit(graph, graph.possible)
 
 
@@ -126,23 +127,23 @@ CHOSEN = {
     "integrated_gradients": lambda m: attribution.integrated_gradients(m, CLEAN, CORRUPTED, n=2),
     "describe_heads": lambda m: describe_heads(m, CLEAN),
     "residuals": lambda m: residuals(m, CLEAN, Role.INPUT),
-    "join": lambda m: join(m, 1, pairs_for("state", CLEAN, Site(1, Role.INPUT_LABEL), seed=0)),
-    "look_at_labels": lambda m: look_at_labels(m, CLEAN),
+    "join": lambda m: join(m, 1, pairs_for("state", CLEAN, ResidualSite(1, Role.INPUT_LABEL), seed=0)),
+    "measure_attention": lambda m: measure_attention(m, CLEAN),
     "accuracies": lambda m: accuracies(m, CLEAN, "forced"),
     "accuracies, written": lambda m: accuracies(m, CLEAN, "written"),
     "offsets_read": lambda m: offsets_read(m, CLEAN),
-    "learn_from_mistakes": lambda m: learn_from_mistakes(m, CLEAN),
-    "discover": lambda m: discover(m, CLEAN, CLEAN),
-    "cut_routes": lambda m: cut_routes(m, CLEAN),
+    "measure_mistakes": lambda m: measure_mistakes(m, CLEAN),
+    "sort_heads": lambda m: sort_heads(m, CLEAN, CLEAN),
+    "measure_backups": lambda m: measure_backups(m, CLEAN),
 }
 # Entries that take a bridge.
 BRIDGED = {
-    "capture": lambda m: capturing.capture(m, CLEAN, patterns=True),
+    "capture": lambda m: capturing.capture(m, CLEAN, pattern=True),
     "capture logits": lambda m: capturing.capture(m, CLEAN, logits=True),
     "reduce heads": lambda m: capturing.reduce(m, [CLEAN], [reducers.HeadStatistics()]),
-    "reduce mean": lambda m: capturing.reduce(m, [CLEAN], [reducers.Mean("resid", 1)]),
-    "attribute_margin": lambda m: attribute_margin(m, CLEAN),
-    "read_layers": lambda m: read_layers(m, CLEAN),
+    "reduce mean": lambda m: capturing.reduce(m, [CLEAN], [reducers.Mean("resid_pre", 1)]),
+    "direct_logit_attribution": lambda m: direct_logit_attribution(m, CLEAN),
+    "logit_lens": lambda m: logit_lens(m, CLEAN),
 }
 NAMED = f"prompt {BAD}( |:|$)"
 
@@ -210,8 +211,8 @@ CHUNKED = {
     "gradient_x_input": lambda m: attribution.gradient_x_input(m, MANY),
     "describe_heads": lambda m: describe_heads(m, MANY),
     "residuals": lambda m: residuals(m, MANY, Role.INPUT),
-    "decode_labels": lambda m: decode_labels(m, MANY, seed=0),
-    "erase_labels": lambda m: erase_labels(m, MANY, CLEAN, seed=0),
+    "measure_decoding": lambda m: measure_decoding(m, MANY, seed=0),
+    "measure_erasure": lambda m: measure_erasure(m, MANY, CLEAN, seed=0),
 }
 
 
@@ -224,7 +225,7 @@ def test_a_late_prompt_has_its_own_number_whatever_the_chunks_are(model, entry, 
 
 def test_erasing_where_the_tried_prompts_are_spoilt(model):
     with spoilt(model, CLEAN), pytest.raises(NotFinite, match=NAMED):
-        erase_labels(model, MANY, CLEAN, seed=0)
+        measure_erasure(model, MANY, CLEAN, seed=0)
 
 
 def test_the_mean_over_another_set_of_prompts_is_not_spoilt_for_all(model):
@@ -235,7 +236,7 @@ def test_the_mean_over_another_set_of_prompts_is_not_spoilt_for_all(model):
 
 
 def test_an_interchange_that_gives_no_number(model):
-    pairs = pairs_for("state", CLEAN, Site(1, Role.INPUT_LABEL), seed=0)
+    pairs = pairs_for("state", CLEAN, ResidualSite(1, Role.INPUT_LABEL), seed=0)
     joined = join(model, 1, pairs)
     directions = everything(joined)
     directions[0, 0] = torch.nan
@@ -244,9 +245,9 @@ def test_an_interchange_that_gives_no_number(model):
 
 
 def test_removals(model):
-    rest = discover(model, CLEAN, CORRUPTED)
+    heads = sort_heads(model, CLEAN, CORRUPTED)
     with spoilt(model, CLEAN), pytest.raises(NotFinite, match=NAMED):
-        remove_labels(model, CLEAN, rest)
+        measure_removal(model, CLEAN, heads)
 
 
 def test_means_and_ratios_over_prompts():

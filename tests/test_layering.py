@@ -79,13 +79,14 @@ ALLOWED = {
         "interp.das",
         "interp.rowspace",
     ),
+    "probes.views": ("probes.views", "interp.views"),
     # Planted models test the verdict only if neither side knows the other.
     "probes.planted": ("probes.planted", "interp.forward", "interp.tasks", "interp.models"),
     "experiments": ("experiments", "interp", "probes"),
 }
 OURS = ("interp", "probes", "experiments")
 # Only these may know how a model was planted: whoever judges must not.
-KNOWS_PLANTED = ("probes.planted", "probes.calibration", "experiments")
+KNOWS_PLANTED = ("probes.planted", "probes.calibration", "probes.error_rates", "experiments")
 
 
 def modules() -> list[Path]:

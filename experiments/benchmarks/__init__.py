@@ -1,1 +1,1 @@
-"""Measured side by side, in one process."""
+"""Benchmarks: alternatives are timed side by side in one process."""

@@ -1,4 +1,4 @@
-"""How far do numbers move with the number of threads, and with float32 in place of float64? One seed, one process."""
+"""Benchmark: differences between 1 and 2 threads, and between float32 and float64, on one seed in one process."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from probes import battery
 if TYPE_CHECKING:
     from interp.models import Run
 
-# How many passes, each off by `of_one_pass` at most, go into a quantity: a margin is the difference of two logits, with
-# a patch or without; gradient x input a margin forward and backward; an edge's score that, times the difference of two
-# runs; rho the ratio of two changes of the margin.
+# Passes per quantity, each with an error of at most `rounding_of_one_pass`. A margin is the difference of two logits,
+# patched or not; gradient x input is a margin forward and backward; an edge's score is that times the difference of two
+# runs; rho is the ratio of two changes of the margin.
 PASSES = {"margins": 2, "patched margins": 2, "gradient x input": 4, "EAP-IG": 6, "rho": 8}
 THREADS, WIDE = "2 threads against 1", "float32 against float64"
-# Arms of the battery whose numbers are rho, and the fewest prompts that it takes.
+# Arms of the battery whose value is rho, and the smallest number of prompts that the battery accepts.
 ARMS, PROMPTS = ("M1", "M2", "M4", "M5"), 24
-# Points of integrated gradients, and prompts whose answers are read for each one that is patched.
+# Points of integrated gradients, and prompts whose answers are compared per patched prompt.
 POINTS, READ = 8, 8
 
 
 @dataclass(frozen=True)
 class DriftCase:
-    """One row: a run posed prompts of a length, and those of `rho_at` by the battery (None: not), which costs most."""
+    """One row: a run at one length. `rho_at` is the length of the battery, the slowest part; None leaves it out."""
 
     run: str
     length: int
@@ -47,11 +47,11 @@ class DriftCase:
 
     @property
     def name(self) -> str:
-        """What the row is called."""
+        """Return the name of the row."""
         return f"drift-{self.run}-{self.length}"
 
 
-# A trained length, and past it.
+# A trained length and one past training.
 DEFAULT = tuple(
     DriftCase(run, length, rho_at)
     for run in ("parity-aligned-alibi", "parity-scratchpad-alibi", "parity-aligned-alibi-seed3")
@@ -61,15 +61,15 @@ DEFAULT = tuple(
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
-    """What is measured of a run: quantities of one or more values, and the likeliest token at each answer."""
+    """Measurements of a run: values by quantity, and the most likely token at each answer `[batch step]`."""
 
     values: dict[str, Tensor]
     answers: Int[Tensor, "batch step"]
 
 
 def run_case(case: DriftCase) -> dict:
-    """Each quantity's largest difference between 1 thread and 2, and between float32 and float64, beside what is
-    allowed; and how many answers differ."""
+    """Return each quantity's largest difference between threads and between precisions, the allowed one, and the number
+    of answers that differ."""
     from experiments import load
 
     run = load(case.run)
@@ -83,26 +83,26 @@ def run_case(case: DriftCase) -> dict:
     return {"case": asdict(case), "compared": compared}
 
 
-def of_one_pass(raw: Any) -> float:
-    """What rounding to float32 may move a logit, relative to the largest: eps sqrt(n) for each of 2 n_layers + 2 parts.
+def rounding_of_one_pass(raw: Any) -> float:
+    """Return the allowed float32 rounding error of a logit, relative to the largest: eps sqrt(n) (2 n_layers + 2).
 
-    A sum of n rounded products is off by about eps sqrt(n) of its size, because its errors are as good as independent
-    (Higham and Mary 2019); the longest sums here have n = 4 d_model. The embedding, every layer's attention and MLP and
-    the unembedding hand theirs on, and are taken to add up without being amplified. With 3 layers of 128: 2e-5.
+    A sum of n rounded products has an error of about eps sqrt(n) of its size, since the errors are nearly independent
+    (Higham and Mary 2019). The longest sums have n = 4 d_model. Errors of the embedding, of every attention and MLP and
+    of the unembedding add up; amplification is not counted. With 3 layers of width 128: 2e-5.
     """
     config = raw.config
     return torch.finfo(torch.float32).eps * (4 * config.hidden_size) ** 0.5 * (2 * config.num_hidden_layers + 2)
 
 
 def tolerances(raw: Any) -> dict[str, float]:
-    """The largest difference that is allowed of each quantity, relative to its largest value."""
-    return {name: passes * of_one_pass(raw) for name, passes in PASSES.items()}
+    """Return the largest allowed difference of each quantity, relative to its largest value."""
+    return {name: passes * rounding_of_one_pass(raw) for name, passes in PASSES.items()}
 
 
 def measure(run: Run, length: int, prompts: int, rho_at: int | None = None, seed: int = 0) -> Numbers:
-    """The margins of every step, a sweep of patches, scores of edges, a map, and the battery's rho, of one seed.
+    """Measure margins of all steps, a patching sweep, gradient x input, edge scores and the battery's rho on one seed.
 
-    There is no rho of a format without labels, nor of a model whose margin is too small to be its unit.
+    rho is left out for a format without labels, and for a model whose margin is too small to divide by.
     """
     many = run.sample(READ * prompts, length, seed)
     clean, step = many.rows(slice(prompts)), max(1, length // 2)
@@ -124,16 +124,16 @@ def measure(run: Run, length: int, prompts: int, rho_at: int | None = None, seed
 
 
 def measure_wide(run: Run, length: int, prompts: int, rho_at: int | None = None, seed: int = 0) -> Numbers:
-    """As `measure`, in float64 from end to end."""
+    """Measure as `measure` does, in float64 throughout."""
     double: Any = copy.deepcopy(run.raw).double()
     with _WideSoftmax():
         return measure(run_in_memory(run.name, double, run.format, run.vocabulary), length, prompts, rho_at, seed)
 
 
 def compare(found: Numbers, reference: Numbers, allowed: dict[str, float]) -> dict[str, dict]:
-    """Largest differences, absolute and relative to the quantity's largest value, beside what is allowed."""
+    """Return the largest differences, absolute and relative to the quantity's largest value, with the allowed ones."""
     if found.values.keys() != reference.values.keys():
-        raise ValueError(f"one has {', '.join(found.values)}, the other {', '.join(reference.values)}")
+        raise ValueError(f"quantities differ: {', '.join(found.values)} and {', '.join(reference.values)}")
     rows: dict[str, dict] = {}
     for name, value in found.values.items():
         expected = reference.values[name].double()
@@ -147,7 +147,7 @@ def compare(found: Numbers, reference: Numbers, allowed: dict[str, float]) -> di
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Inside the block torch computes with that many threads."""
+    """Set the number of torch threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -157,7 +157,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 class _WideSoftmax(TorchFunctionMode):
-    """BLOOM and GPT-NeoX compute patterns in float32 whatever their weights are; here float64 stays float64."""
+    """Keep float64 softmax in float64. BLOOM and GPT-NeoX compute patterns in float32 whatever their weights are."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = dict(kwargs or {})

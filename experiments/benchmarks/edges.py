@@ -1,4 +1,4 @@
-"""How much faster is edge attribution than TransformerLens's? Side by side, alternating, the same numbers."""
+"""Benchmark: edge attribution against TransformerLens's, in alternating rounds, with equal scores."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from interp.patching import logit_diff
 from interp.patching.nodes import Receiver, Sender
 from interp.tasks import Batch, counterfactual, default_vocabulary, sample
 
-# Pairs that TransformerLens is timed on in each round: it takes one after the other, so the cost a pair is the same.
+# Pairs that TransformerLens is timed on per round. It processes pairs one by one, so the cost per pair is constant.
 LOOP_PAIRS = 2
 
 
 @dataclass(frozen=True)
 class EdgeCase:
-    """One row: a model with random weights, and pairs of prompts that differ in everything."""
+    """One row: a model with random weights, and pairs of unrelated prompts."""
 
     family: str
     n_layers: int
@@ -33,7 +33,7 @@ class EdgeCase:
 
     @property
     def name(self) -> str:
-        """What the row is called."""
+        """Return the name of the row."""
         return f"edges-{self.family}-{self.n_layers}x{self.d_model}-{4 * self.bits + 2}-b{self.prompts}"
 
 
@@ -49,7 +49,7 @@ DEFAULT = (
 
 
 def run_case(case: EdgeCase, rounds: int) -> dict:
-    """Medians in milliseconds a pair, their ratio, and the largest difference of a score, relative to the largest."""
+    """Return median milliseconds per pair, their ratio, and the largest relative difference of a score."""
     from transformer_lens.tools.analysis.attribution_patching import EdgeAttributionConfig, attribution_patch
 
     config = ModelConfig(case.family, case.n_layers, case.d_model, case.n_heads)
@@ -105,7 +105,7 @@ def run_case(case: EdgeCase, rounds: int) -> dict:
 
 
 def difference(scores: EdgeScores, reference: list[Any]) -> float:
-    """Largest difference of an edge's score from the sum over positions of TransformerLens's, mean over pairs."""
+    """Return the largest difference from TransformerLens's scores, summed over positions, mean over pairs."""
     expected = torch.zeros_like(scores.values, dtype=torch.float64)
     graph = scores.graph
     kinds: dict = {

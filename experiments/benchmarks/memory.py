@@ -1,4 +1,4 @@
-"""Does the peak of memory grow with the number of prompts? Capture, patching, the verdict, each in a process alone."""
+"""Benchmark: peak memory of capture, patching and the verdict by number of prompts, one process per row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STATUS, REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class MemoryCase:
-    """One row: what is done, to how many prompts, within how many MiB beyond the model."""
+    """One row: a part, the number of prompts, and the budget in MiB beyond the model."""
 
     part: str
     prompts: int
@@ -30,11 +30,11 @@ class MemoryCase:
 
     @property
     def name(self) -> str:
-        """What the row is called."""
+        """Return the name of the row."""
         return f"memory-{self.part}-{self.prompts}"
 
 
-# A verdict needs 24 prompts.
+# A verdict needs at least 24 prompts.
 DEFAULT = tuple(
     MemoryCase(part, prompts)
     for part, sizes in {"capture": (10, 100, 1000), "patch": (10, 100, 1000), "verdict": (24, 100, 1000)}.items()
@@ -43,13 +43,13 @@ DEFAULT = tuple(
 
 
 def run_case(case: MemoryCase) -> dict:
-    """Peak of resident memory above that before the work, in MiB, and the resident memory before it."""
+    """Return the peak of resident memory above the memory held before, and the latter, in MiB."""
     ((_, found),) = finished([Job(case.name, measured, (case.part, case.prompts, case.budget))], workers=1)
     return {"part": case.part, "prompts": case.prompts, "budget_mib": case.budget, **found}
 
 
 def measured(part: str, prompts: int, budget: int) -> dict:
-    """Does a part once with few prompts, so that all code and tables are there, then with all; in a process alone."""
+    """Run a part once with few prompts, to load all code, and then with all of them; return the peak in MiB."""
     from experiments import load
     from experiments.support.console import silence_libraries
     from interp.support.budget import within
@@ -90,15 +90,17 @@ PARTS: dict[str, Callable[[Run, int], None]] = {"capture": _capture, "patch": _p
 
 
 def _resident(what: str) -> float:
-    """MiB: VmRSS is what this process has, VmHWM the most that it had."""
+    """Return VmRSS (memory of this process) or VmHWM (its peak), in MiB."""
     if STATUS.exists():
         line = next(x for x in STATUS.read_text(encoding="ascii").splitlines() if x.startswith(f"{what}:"))
         return int(line.split()[1]) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # only the peak is known, from the beginning on
+    peak = resource.getrusage(
+        resource.RUSAGE_SELF
+    ).ru_maxrss  # without /proc, only the peak since the start
     return peak / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def _forget_peak() -> None:
-    """Linux counts the peak anew from here."""
+    """Reset the peak counter (Linux)."""
     if REFS.exists():
         REFS.write_text("5", encoding="ascii")

@@ -1,4 +1,4 @@
-"""How much faster is a sweep than one forward a patch? Side by side, alternating, the same prompts and numbers."""
+"""Benchmark: patching sweeps against one forward pass per patch, in alternating rounds, with equal values."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from interp.patching.sweep import BUCKET, Sweep
 from interp.patching.tracing import trace
 from interp.tasks import Batch, counterfactual, default_vocabulary, sample
 
-# Patches timed of the loops, whose every patch costs one forward; ours is timed on whole sweeps.
+# Patches timed of the loops, in which every patch costs one forward pass. Our sweeps are timed whole.
 LOOP_PATCHES = 8
-# Patches in one trace of nnsight: of 8, 16 and 41, the fastest here.
+# Patches per trace of nnsight: the fastest of 8, 16 and 41.
 NNSIGHT_BATCH = 41
-# Positions swept at most; beyond, evenly spaced buckets of neighbouring positions stand for all.
+# Largest number of positions swept. Longer prompts are sampled in evenly spaced buckets of neighbouring positions.
 MOST_POSITIONS = 88
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the benchmark. `bits` gives 4 bits + 2 tokens; random weights, the cost does not depend on them.
+    """One row of the benchmark: a model with random weights and prompts of 4 bits + 2 tokens.
 
-    `corrupt`: "flip" flips the middle bit, so that everything before it cannot matter (the usual sweep);
-    "redraw" is another prompt, where nothing can be skipped (the hardest one).
+    `corrupt`: "flip" flips the middle bit, so that no position before it can matter; "redraw" takes another prompt, in
+    which nothing can be skipped.
     """
 
     family: str
@@ -50,14 +50,14 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What the row is called."""
+        """Return the name of the row."""
         shape = f"{self.family}-{self.n_layers}x{self.d_model}-{4 * self.bits + 2}"
         return f"{shape}-b{self.prompts}-{self.site}-{self.corrupt}"
 
 
 SHAPES = ((2, 64, 10), (4, 128, 20), (4, 128, 60), (6, 256, 20))
 FAMILIES = ("alibi", "rotary", "none", "absolute")
-# The headline shape in every family, site and batch; the other shapes in one family.
+# The main shape in every family, site and batch size; the other shapes in one family.
 DEFAULT = tuple(
     Case(family, *shape, prompts, site, corrupt)
     for family, shape, prompts, site, corrupt in product(
@@ -71,7 +71,7 @@ BLOOM_560M = Case("alibi", 24, 1024, 20, 1, "resid_pre", "flip", vocabulary=250_
 
 
 def run_case(case: Case, rounds: int) -> dict:
-    """One row: medians in milliseconds a patch, ratios, counted FLOPs and the largest difference of the numbers."""
+    """Return one row: median milliseconds per patch, ratios, counted FLOPs and the largest difference of the values."""
     sweep, metric, clean, corrupted = _prepare(case)
     anatomy, cells = sweep.anatomy, [c for c, alive in zip(sweep.cells, sweep.alive, strict=True) if alive]
     picked = [cells[i] for i in torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))[:LOOP_PATCHES]]
@@ -90,9 +90,9 @@ def run_case(case: Case, rounds: int) -> dict:
     values: dict[str, Tensor] = {}
     effect = None
     for _ in range(rounds):
-        fresh = _prepare(case, anatomy)[0]  # nothing cached: planning and both unpatched runs count
+        fresh = _prepare(case, anatomy)[0]  # nothing is cached: planning and both unpatched runs are timed
         began = time.perf_counter()
-        effect = fresh.run()  # with its controls and its spot check
+        effect = fresh.run()  # includes controls and spot check
         times["ours"].append((time.perf_counter() - began) / len(fresh.cells))
         for name, (loop, patches) in loops.items():
             began = time.perf_counter()
@@ -101,7 +101,7 @@ def run_case(case: Case, rounds: int) -> dict:
     assert effect is not None
     index = {cell: i for i, cell in enumerate(sweep.cells)}
     ours = effect.values.flatten(0, -2)[[index[c] for c in picked]].mean(dim=-1)
-    if "nnsight" in values:  # its loop runs other cells: compare those
+    if "nnsight" in values:  # its loop runs other cells, so those are compared
         logits = values.pop("nnsight").unflatten(1, (NNSIGHT_BATCH, len(clean)))
         theirs = metric.compute(logits, rows).double()
         same = effect.values[:, _middle(clean.n_pos)]
@@ -149,7 +149,7 @@ def _prepare(case: Case, anatomy: Anatomy | None = None) -> tuple[Sweep, Metric,
 
 
 def _positions(n_pos: int, most: int) -> list[int] | None:
-    """All positions, or evenly spaced buckets of them."""
+    """Return None for all positions, or evenly spaced buckets of positions."""
     if n_pos <= most:
         return None
     n = most // BUCKET
@@ -160,7 +160,7 @@ def _positions(n_pos: int, most: int) -> list[int] | None:
 def _transformer_lens_loop(
     anatomy: Anatomy, case: Case, clean: Batch, corrupted: Batch, metric: Metric, picked: list
 ) -> Callable[[], Tensor]:
-    """TransformerLens's own loop over the picked cells, on a bridge of the same weights."""
+    """Return TransformerLens's own loop over the picked cells, on a bridge of the same weights."""
     import copy
 
     from transformer_lens import patching as theirs
@@ -198,11 +198,11 @@ def _transformer_lens_loop(
 
 
 def nnsight_by_hand(anatomy: Anatomy, case: Case, clean: Batch, corrupted: Batch) -> Callable[[], Tensor] | None:
-    """The best that we know how to write in nnsight 0.8, where it is installed (extra `peers`), on BLOOM.
+    """Return the fastest loop we could write in nnsight 0.8 on BLOOM; None where it is not installed (extra `peers`).
 
-    Layers before the patch are skipped, patches of one layer share a trace as a batch, and only the position
-    that the metric reads is unembedded. Every layer is timed with positions in the middle of the prompt, so the
-    average is that of a whole sweep. Gives logits `[layer row read d_vocab]`.
+    The loop skips layers before the patch, runs patches of one layer as a batch in one trace, and unembeds only the
+    position that the metric reads. It patches positions in the middle of the prompt in every layer, so its mean is that
+    of a whole sweep. It returns logits `[layer row read d_vocab]`.
     """
     here = case.family == "alibi" and case.site == "resid_pre" and clean.n_pos <= MOST_POSITIONS and not case.vocabulary
     if not here or find_spec("nnsight") is None:
@@ -240,7 +240,7 @@ def _middle(n_pos: int) -> list[int]:
 
 
 def _flops(case: Case, anatomy: Anatomy, corrupted: Batch) -> tuple[float, float]:
-    """FLOPs counted by torch: our whole sweep without its checks, and one forward of the batch."""
+    """Return FLOPs counted by torch: of our whole sweep without checks, and of one forward pass of the batch."""
     sweep = _prepare(case, anatomy)[0]
     with FlopCounterMode(display=False) as ours:
         values = sweep.blank()

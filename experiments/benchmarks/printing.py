@@ -1,9 +1,10 @@
-"""How is each benchmark shown on a terminal? A table or more, from the rows by case."""
+"""Terminal tables of the benchmarks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from experiments.benchmarks.tables import step_table
 from experiments.support.console import print_table
 
 Rows = dict[str, dict]
@@ -11,7 +12,7 @@ PEERS = ("transformer_lens", "hook loop", "nnsight")
 
 
 def show_patching(rows: Rows) -> None:
-    """Milliseconds a patch, and how many times more others take."""
+    """Print milliseconds per patch, and the ratios to TransformerLens, the hook loop and nnsight."""
     columns = [
         "case",
         "ours ms",
@@ -37,11 +38,11 @@ def show_patching(rows: Rows) -> None:
         ]
         for name, row in rows.items()
     ]
-    print_table("milliseconds a patch, medians", columns, cells)
+    print_table("milliseconds per patch, medians", columns, cells)
 
 
 def show_edges(rows: Rows) -> None:
-    """Edge attribution, by pairs of prompts."""
+    """Print milliseconds of edge attribution per pair of prompts."""
     columns = ["case", "edges", "ours ms", "TransformerLens ms", "x TL", "difference"]
     cells = [
         [
@@ -53,17 +54,17 @@ def show_edges(rows: Rows) -> None:
         ]
         for name, row in rows.items()
     ]
-    print_table("milliseconds a pair of prompts, medians", columns, cells)
+    print_table("milliseconds per pair of prompts, medians", columns, cells)
 
 
 def show_memory(rows: Rows) -> None:
-    """Peaks, by part and number of prompts."""
+    """Print peaks of memory by part and number of prompts."""
     cells = [[n, str(r["prompts"]), str(r["budget_mib"]), f"{r['peak_mib']:.0f}"] for n, r in rows.items()]
-    print_table("MiB beyond what was held before", ["case", "prompts", "budget", "peak"], cells)
+    print_table("MiB above the memory held before", ["case", "prompts", "budget", "peak"], cells)
 
 
 def show_drift(rows: Rows) -> None:
-    """Differences between threads and between precisions, beside what is allowed."""
+    """Print differences between threads and between precisions, with the allowed ones."""
     cells = []
     for name, row in rows.items():
         for pair, found in row["compared"].items():
@@ -78,13 +79,8 @@ def show_drift(rows: Rows) -> None:
 
 
 def show_scaling(rows: Rows) -> None:
-    """What devices take, and the estimates for more of them."""
-    from experiments.benchmarks import tables as showing
-
-    print_table("measured on one device", *showing.measured_steps(rows))
-    print_table("ESTIMATED: the grid on several devices", *showing.estimated_grid(rows))
-    print_table("ESTIMATED: one model on several devices, links assumed", *showing.estimated_parallel(rows))
-    print_table("ESTIMATED: one model on several GPUs, links assumed", *showing.estimated_links(rows))
+    """Print optimiser steps as measured."""
+    print_table("optimiser steps, measured on one device", *step_table(rows))
 
 
 SHOWN: dict[str, Callable[[Rows], None]] = {

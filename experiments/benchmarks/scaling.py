@@ -1,4 +1,4 @@
-"""What does a training step, and a run of the grid, take on one device? The numbers that more devices multiply."""
+"""Benchmark: milliseconds of an optimiser step, and seconds of the stages after training, on one device."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from experiments.support.jobs import Job, finished
 if TYPE_CHECKING:
     from experiments.training.recipe import Recipe
 
-# A grid's run; its stages are timed on the shipped one, of a format that takes every arm.
+# The run whose recipe is timed. Its stages are timed on the shipped run, whose format takes every arm.
 NAME, SHIPPED_SEED = "parity-aligned-alibi", 1
 ZOO_SHAPE = (3, 128, 8)
 STAGES = ("evaluate", "transfer", "battery")
-# Bytes that a GPU must have for BLOOM-560M's weights, gradients, moments and activations in float32.
+# GPU memory for BLOOM-560M's weights, gradients, moments and activations in float32.
 ROOM_FOR_BLOOM = 40 * 2**30
 PATIENCE_SECONDS = 300.0
 
-
-# Each process has data of its own; these are their means.
+# Each process has its own data; these quantities are averaged over processes.
 MEANS = ("ms_a_step", "tokens", "flops", "ms_a_check")
 
 
 @dataclass(frozen=True)
 class StepCase:
-    """One row: optimiser steps of the zoo's recipe, by some runs at once on one device, a process each.
+    """One row: optimiser steps of the zoo's recipe, `runs` at once on one device, one process per run.
 
-    `moments` steps spread evenly over the recipe are timed: lengths grow with it.
+    `moments` steps, spread evenly over the recipe, are timed, since prompts grow longer during training.
     """
 
     device: str
@@ -48,30 +47,30 @@ class StepCase:
 
     @property
     def name(self) -> str:
-        """What the row is called."""
+        """Return the name of the row."""
         return f"{self.device}-step-{self.n_layers}x{self.d_model}-{_words(self.precision)}-runs{self.runs}"
 
     @property
     def is_zoo(self) -> bool:
-        """Whether the grid's models have this shape."""
+        """Return whether the zoo's models have this shape."""
         return (self.n_layers, self.d_model, self.n_heads) == ZOO_SHAPE
 
 
 @dataclass(frozen=True)
 class StageCase:
-    """One row: what a sweep does with a trained run. It computes on the CPU of the machine that has the device."""
+    """One row: the stages that a sweep runs after training, on the CPU of the machine that has the device."""
 
     device: str
     prompts: int = 128
 
     @property
     def name(self) -> str:
-        """What the row is called."""
+        """Return the name of the row."""
         return f"{self.device}-stages-{self.prompts}"
 
 
 def cases_of(device: str) -> tuple[StepCase | StageCase, ...]:
-    """What is measured on a device. Raises `ValueError` for one that is not there."""
+    """Return the cases measured on a device. Raises `ValueError` for a device that is not there."""
     import torch
 
     zoo = [StepCase(device, precision=p) for p in ("no", "bf16")]
@@ -88,10 +87,9 @@ def cases_of(device: str) -> tuple[StepCase | StageCase, ...]:
 
 
 def run_case(case: StepCase | StageCase, rounds: int) -> dict:
-    """The row of a case: medians over rounds, in processes of one CPU thread each.
+    """Return the row of a case: medians over rounds, in processes of one CPU thread each.
 
-    "busy" is how many processes wanted a CPU as it began (the load average of a minute): times beside other
-    work are longer than alone.
+    "busy" is the one-minute load average at the start: times measured beside other work are longer.
     """
     busy = round(os.getloadavg()[0], 1)
     if isinstance(case, StageCase):
@@ -114,7 +112,7 @@ def run_case(case: StepCase | StageCase, rounds: int) -> dict:
 
 
 def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
-    """One process of a case: the recipe's own steps, once to count FLOPs, then timed; all processes begin together."""
+    """Run one process of a case: count the FLOPs of the recipe's steps, then time them when all processes are ready."""
     from accelerate import Accelerator
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -155,7 +153,7 @@ def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
         "device": device_name(case.device),
         "gradient_bytes": sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad),
     }
-    if case.is_zoo:  # what the loop does beside its steps
+    if case.is_zoo:  # the loop's competence checks
         checks = check_batches(recipe, vocabulary)
         found = [seconds_of(lambda: accuracies_of(model, checks), case.device) for _ in range(rounds)]
         row |= {"ms_a_check": 1000 * median(found), "steps_a_check": CHECK_EVERY}
@@ -163,7 +161,7 @@ def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
 
 
 def timed_stages(prompts: int) -> dict[str, float]:
-    """Seconds of each stage that a sweep does after training, on the shipped run; in a process alone, once."""
+    """Return the seconds of each stage that a sweep runs after training, measured once on the shipped run."""
     from experiments.commands.train import TrainCommand
     from experiments.stages import StageOptions, do_stage, name_of
     from interp.models.names import SHIPPED
@@ -180,14 +178,8 @@ def timed_stages(prompts: int) -> dict[str, float]:
     return seconds
 
 
-def seconds_of_run(step: dict, stages: dict, steps: float) -> float:
-    """A whole run of so many steps from two rows: every step, a check each so many, then the stages."""
-    a_check = step["ms_a_check"] / step["steps_a_check"]
-    return steps * (step["ms_a_step"] + a_check) / 1000 + sum(stages["seconds"].values())
-
-
 def recipe_of(case: StepCase) -> Recipe:
-    """The grid's recipe, for a model of the case's shape."""
+    """Return the zoo's recipe for a model of the case's shape."""
     from experiments.commands.train import TrainCommand
 
     recipe = TrainCommand(NAME).recipe()
@@ -196,7 +188,7 @@ def recipe_of(case: StepCase) -> Recipe:
 
 
 def moments_of(steps: int, count: int) -> list[int]:
-    """Steps spread evenly over a training: the middles of so many equal parts.
+    """Return steps spread evenly over a training: the middles of `count` equal parts.
 
     >>> moments_of(3000, 3)
     [500, 1500, 2500]
@@ -205,8 +197,11 @@ def moments_of(steps: int, count: int) -> list[int]:
 
 
 def together(folder: Path, process: int, count: int) -> None:
-    """Returns once so many processes have come here. Raises `ValueError` in one that takes the place of a lost one: its
-    times would not be those of so many at once."""
+    """Return once `count` processes have called this.
+
+    Raises `ValueError` in a process that replaces a lost one, whose times would be of fewer runs at once, and where not
+    all processes start within 5 minutes.
+    """
     try:
         (folder / str(process)).touch(exist_ok=False)
     except FileExistsError as error:
@@ -219,7 +214,7 @@ def together(folder: Path, process: int, count: int) -> None:
 
 
 def seconds_of(work: Callable[[], Any], device: str) -> float:
-    """How long some work takes, to the end of what it left a GPU to do."""
+    """Return the seconds that `work` takes, including the work it queued on a GPU."""
     import torch
 
     began = time.perf_counter()
@@ -230,7 +225,7 @@ def seconds_of(work: Callable[[], Any], device: str) -> float:
 
 
 def device_name(device: str) -> str:
-    """What a device is called in a table."""
+    """Return the name of a device in tables."""
     import torch
 
     return f"CPU, {os.cpu_count()} cores" if device == "cpu" else torch.cuda.get_device_name()

@@ -1,56 +1,58 @@
-"""`mnemoscope bench`: how fast, how large and how exact? Patching and edges are timed beside TransformerLens's."""
+"""`mnemoscope bench`: measure speed, memory and numerical drift, beside TransformerLens where it has the same."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from experiments.support.options import AsJson, Flag, Folder, Number, computed
 
 
 @dataclass(frozen=True)
 class BenchCommand:
-    """Times whole sweeps against one forward a patch, alternating, and counts FLOPs. Writes patching.json.
+    """Time patching sweeps against one forward pass per patch, in alternation, and count FLOPs.
 
-    Ratios of one run on one machine; `--only` takes a part of a case's name, such as 4x128-82-b1-resid_pre.
+    Writes patching.json, or the file of another benchmark. Ratios hold for one run on one machine.
     """
 
-    only: str = ""
-    """Run the cases whose name contains this; others keep their earlier result in the file."""
-    rounds: int = 5
+    only: Annotated[str, computed("TEXT")] = ""
+    """Run only the cases whose name contains this text, such as 4x128-82-b1-resid_pre; other cases keep their earlier
+    results. Default: all."""
+    rounds: Number = 5
     """Alternating rounds of each case; medians are reported."""
-    threads: int = 1
+    threads: Number = 1
     """CPU threads."""
-    edges: bool = False
-    """Time edge attribution instead, against TransformerLens's `attribution_patch`."""
-    peak: bool = False
-    """Measure instead how much memory capture, patching and the verdict take, for 10, 100 and 1,000 prompts."""
-    drift: bool = False
-    """Measure instead how far numbers of shipped runs move between 1 thread and 2, and float32 and float64."""
-    scaling: bool = False
-    """Measure instead what a training step and a run of the grid take, and estimate what 1, 8 and 64 devices buy."""
-    device: Literal["cpu", "cuda"] | None = None
-    """With --scaling: what to measure on; default a GPU where there is one. Rows of other devices are kept."""
-    bloom: bool = False
-    """Run BLOOM-560M's shape (24 layers, d=1024, 250,880 tokens, random weights) instead: takes 6 GiB."""
-    out: Path = Path("mnemoscope-out")
-    """Folder for patching.json."""
-    json: bool = False
-    """Print JSON instead of a table."""
+    edges: Flag = False
+    """Time edge attribution against TransformerLens's attribution_patch instead. Default: time patching."""
+    peak: Flag = False
+    """Measure the memory of capture, patching and the verdict with 10, 100 and 1000 prompts instead."""
+    drift: Flag = False
+    """Measure how far numbers of shipped runs differ between 1 and 2 threads, and float32 and float64, instead."""
+    scaling: Flag = False
+    """Measure a training step and the other stages of a run of the grid instead."""
+    device: Annotated[Literal["cpu", "cuda"] | None, computed("{cpu,cuda}")] = None
+    """Device of --scaling; rows of other devices are kept. Default: a GPU where there is one."""
+    bloom: Flag = False
+    """Run the shape of BLOOM-560M instead (24 layers, d=1024, 250880 tokens, random weights); needs 6 GiB."""
+    out: Folder = Path("mnemoscope-out")
+    """Folder for the results."""
+    json: AsJson = False
 
     def run(self) -> int:
-        """Runs the cases one by one; each is on disk as soon as it is done."""
+        """Run the cases one by one, and write each result when it is done."""
         import torch
 
         from experiments.benchmarks.printing import SHOWN
+        from experiments.support.console import say
         from experiments.support.progress import progress_bar
         from experiments.support.provenance import provenance_record
         from experiments.support.reading import read_rows
-        from experiments.support.results import check_workers, writable_folder
+        from experiments.support.results import check_positive, check_workers, writable_folder
         from interp.support.writing import write_whole
 
-        if self.rounds < 1:
-            raise ValueError(f"--rounds must be at least 1; got {self.rounds}")
+        check_positive(self, "rounds")
         check_workers("threads", self.threads)
         kind = self._kind()
         default = self._cases(kind)
@@ -64,18 +66,18 @@ class BenchCommand:
         for case in bar:
             bar.set_description(case.name)
             made = provenance_record()
-            rows[case.name] = {**self._measured(case), "provenance": made}  # rows of earlier commands keep theirs
+            rows[case.name] = {**self._measured(case), "provenance": made}  # other rows keep theirs
             write_whole(path, json.dumps({"provenance": made, "rows": rows}, indent=1) + "\n")
         shown = {c.name: rows[c.name] for c in cases}
         if self.json:
             print(json.dumps(shown))
             return 0
-        SHOWN[kind](rows if self.scaling else shown)  # estimates are made of several rows
-        print(path)
+        SHOWN[kind](shown)
+        say(path)
         return 0
 
     def _kind(self) -> str:
-        """Which benchmark was asked for."""
+        """Return the name of the benchmark, which is also its file's."""
         kinds = {
             "edges": self.edges,
             "peak": self.peak,
@@ -83,17 +85,17 @@ class BenchCommand:
             "scaling": self.scaling,
             "bloom": self.bloom,
         }
-        asked = [name for name, wanted in kinds.items() if wanted]
-        if len(asked) > 1:
-            flags = " and ".join(f"--{name}" for name in asked)
+        chosen = [name for name, wanted in kinds.items() if wanted]
+        if len(chosen) > 1:
+            flags = " and ".join(f"--{name}" for name in chosen)
             raise ValueError(f"{flags} are different benchmarks; run one after the other")
         if self.device and not self.scaling:
-            raise ValueError("--device is for --scaling; the other benchmarks take a GPU where there is one")
-        kind = asked[0] if asked else "bloom"
+            raise ValueError("--device is for --scaling; the other benchmarks use a GPU where there is one")
+        kind = chosen[0] if chosen else "bloom"
         return {"peak": "memory", "bloom": "patching"}.get(kind, kind)
 
     def _cases(self, kind: str) -> tuple[Any, ...]:
-        """The cases of a benchmark."""
+        """Return the cases of a benchmark."""
         import torch
 
         from experiments.benchmarks import drift, edges, memory, patching, scaling
@@ -107,7 +109,7 @@ class BenchCommand:
                 return {"drift": drift, "edges": edges, "memory": memory}[kind].DEFAULT
 
     def _measured(self, case: Any) -> dict:
-        """The row of a case."""
+        """Return the row of a case."""
         from experiments.benchmarks import drift, edges, memory, patching, scaling
 
         match case:

@@ -1,4 +1,4 @@
-"""`mnemoscope calibrate`: how often is the verdict wrong, on models whose mechanism is known?"""
+"""`mnemoscope calibrate`: count wrong verdicts on models whose mechanism is known."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.support.jobs import Job, finished
+from experiments.support.options import AsJson, Folder, Names, Number
 
 MOST_VARIANTS = 10_000
 FOLDER = Path("mnemoscope-out") / "calibration"
@@ -15,44 +16,42 @@ FOLDER = Path("mnemoscope-out") / "calibration"
 
 @dataclass(frozen=True)
 class CalibrateCommand:
-    """Plants variants of each mechanism inside GPT-2 and GPT-NeoX, judges them, and counts the mistakes.
+    """Plant variants of each mechanism in GPT-2 and GPT-NeoX models, judge them, and count wrong verdicts.
 
-    Each case is kept as it is done, so that an interrupted run goes on where it stopped. Writes calibration.json
-    and calibration.svg: confusion, false PRESENT, false ABSENT, wrong labels, share errors, coverage. Refused while
-    another process does this with the same --out.
+    Writes calibration.json and calibration.svg: confusion, false PRESENT, false ABSENT, wrong labels, share errors,
+    coverage. Each case is written when it is done, so the same command resumes after an interruption. One process at a
+    time may use the folder of --out.
     """
 
-    variants: int = 10
-    """Random variants of each mechanism: architecture, length, dirt, shares."""
-    seed: int = 10_000
-    """Seed of the first variant; from 10,000 on no threshold was tuned."""
-    mechanisms: tuple[str, ...] = ()
-    """Mechanisms by name; default all."""
-    prompts: int = 128
-    """Prompts a case."""
-    repetitions: int = 30
-    """How often one variant of each of the repeated mechanisms is judged again, for coverage; 0 for none."""
-    workers: int = 2
-    """Processes, one thread each."""
-    out: Path = FOLDER
+    variants: Number = 10
+    """Random variants of each mechanism: architecture, length, noise, shares."""
+    seed: Number = 10_000
+    """Seed of the first variant. No threshold was tuned on seeds from 10000 on."""
+    mechanisms: Names = ()
+    """Mechanisms by name. Default: all."""
+    prompts: Number = 128
+    """Prompts per case."""
+    repetitions: Number = 30
+    """How often one variant of each repeated mechanism is judged, to measure coverage; 0 leaves coverage out."""
+    workers: Number = 2
+    """Number of processes, with one thread each."""
+    out: Folder = FOLDER
     """Folder for cases and results."""
-    json: bool = False
-    """Print JSON instead of tables."""
+    json: AsJson = False
 
     def run(self) -> int:
-        """Judges what is missing, then writes and prints the table."""
-        from experiments.support.results import check_seed, check_workers, writable_folder
+        """Judge the missing cases, then write and print the counts."""
+        from experiments.support.console import say
+        from experiments.support.results import check_positive, check_seed, check_workers, writable_folder
         from interp.support.writing import alone_in
         from probes.planted import MECHANISMS
 
         check_workers("workers", self.workers)
         if self.variants > MOST_VARIANTS:
             raise ValueError(f"--variants must be at most {MOST_VARIANTS}; got {self.variants}")
-        for name in ("variants", "prompts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1; got {getattr(self, name)}")
+        check_positive(self, "variants", "prompts")
         if self.repetitions < 0 or self.repetitions == 1:
-            raise ValueError(f"--repetitions must be 0, or 2 and more; got {self.repetitions}")
+            raise ValueError(f"--repetitions must be 0, or at least 2; got {self.repetitions}")
         check_seed(self.seed)
         check_seed(self.seed + self.variants)
         names = self.mechanisms or MECHANISMS
@@ -65,16 +64,17 @@ class CalibrateCommand:
             print(json.dumps(table))
         else:
             _report(table)
-            print(folder / "calibration.json")
+            say(folder / "calibration.json")
         return 0
 
     def _table(self, folder: Path, names: Sequence[str]) -> dict:
-        """Judges what is missing and writes what came out; the counts."""
+        """Judge the missing cases and write the results; return the counts."""
         from experiments.support.progress import progress_bar
         from experiments.support.provenance import provenance_record
         from experiments.support.results import save_figure
         from interp.support.writing import write_whole
-        from probes.calibration import judge, repeat, tally
+        from probes.calibration import judge, repeat
+        from probes.error_rates import tally
         from probes.views.calibration import draw_confusion
 
         jobs: list[tuple[Path, Callable, tuple]] = [
@@ -92,8 +92,9 @@ class CalibrateCommand:
         bar = progress_bar(total=len(jobs), initial=len(jobs) - len(missing), unit="case")
         with bar:
             for job, result in finished((Job(path.name, work, args) for path, work, args in missing), self.workers):
-                whole = {**result, "provenance": provenance_record()}
-                write_whole(waiting[job.name], json.dumps(whole) + "\n")
+                record = {**result, "provenance": provenance_record()}
+                write_whole(waiting[job.name], json.dumps(record) + "\n")
+                bar.set_description(job.name)
                 bar.update()
         rows = [_read(path) for path, _, _ in jobs]
         cases, repetitions = rows[: len(rows) - len(repeated)], rows[len(rows) - len(repeated) :]
@@ -102,7 +103,7 @@ class CalibrateCommand:
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"a file in {self.out / 'cases'} is of another version or damaged: {error!r}") from error
         seeds = {"first_seed": self.seed, "variants": self.variants, "prompts": self.prompts}
-        whole = {
+        result = {
             "schema": 1,
             **seeds,
             "provenance": provenance_record(),
@@ -110,13 +111,13 @@ class CalibrateCommand:
             "repeated": repetitions,
             "judged": cases,
         }
-        write_whole(folder / "calibration.json", json.dumps(whole, indent=1) + "\n")
+        write_whole(folder / "calibration.json", json.dumps(result, indent=1) + "\n")
         picture = draw_confusion(table["confusion"], table["never_tuned"], table["expected"])
         save_figure(picture, folder / "calibration.svg")
         return table
 
     def _file(self, kind: str, mechanism: str, seed: int) -> Path:
-        """One case's file; whatever changes the case is in its name."""
+        """Return the file of a case; its name holds everything that changes the case."""
         from probes.findings import MARGINS
 
         slug = "".join(c if c.isalnum() else "-" for c in mechanism)
@@ -124,18 +125,18 @@ class CalibrateCommand:
 
 
 def _read(path: Path) -> dict:
-    """A case that was judged, perhaps by an earlier command."""
+    """Return a judged case, perhaps of an earlier command."""
     from experiments.support.provenance import warn_versions
     from interp.models import read_json
 
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is no case that was judged; remove it")
-    warn_versions(f"{path.parent.name}/{path.name}", found.pop("provenance", None))
-    return found
+    case = read_json(path)
+    if not isinstance(case, dict):
+        raise ValueError(f"{path} is not a judged case; remove it")
+    warn_versions(f"{path.parent.name}/{path.name}", case.pop("provenance", None))
+    return case
 
 
-# Coverage needs estimates that vary: mixtures, noise, and each role in turn.
+# Mechanisms whose coverage is measured: estimates of mixtures, of noise and of each role vary.
 REPEATED = ("A1", "A2", "placeholder", "content-addressed placeholder", "sink", "bias sink", "unused", "mixture")
 
 
@@ -176,9 +177,9 @@ def _report(table: dict) -> None:
     for name, null in ((k, v) for k, v in table["nulls"].items() if k != "margin"):
         high = null["99th percentile"]
         within = None if high is None else high <= table["nulls"]["margin"]
-        asked = f"at most {table['nulls']['margin']}"
-        rows.append([f"99th percentile of |rho|, {name}", _rate(high), str(null["n"]), asked, _met(within)])
-    print_table("how often is it wrong?", ["", "rate", "count", "asked", "met"], rows)
+        target = f"at most {table['nulls']['margin']}"
+        rows.append([f"99th percentile of |rho|, {name}", _rate(high), str(null["n"]), target, _met(within)])
+    print_table("error rates", ["", "rate", "count", "target", "met"], rows)
 
 
 def _rate(value: float | None) -> str:

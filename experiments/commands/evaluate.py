@@ -1,4 +1,4 @@
-"""`mnemoscope evaluate`: how far past its training does a run still work?"""
+"""`mnemoscope evaluate`: accuracy by length, through the trained lengths and past them."""
 
 from __future__ import annotations
 
@@ -6,53 +6,63 @@ import json
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import tyro
+from experiments.support.options import (
+    AsJson,
+    Device,
+    Dtype,
+    FormatName,
+    Lengths,
+    Memory,
+    Number,
+    OptionalLengths,
+    ResultFolder,
+    Runs,
+    Seed,
+)
 
 if TYPE_CHECKING:
     from interp.models import Run
     from probes.evidence import Accuracy
 
 
-# Bits, and digits of both operands: through the trained lengths and well past them (science 1).
+# Bits, or digits of both operands: the trained lengths and well past them (probes/README.md, Recipes).
 LENGTHS = {"parity": tuple(range(5, 61, 5)), "addition": (*range(2, 15, 2), 16, 18, 20)}
 OFFSET_LENGTHS = (15, 20, 30, 40, 60)
-# Every bit of every prompt is edited in turn: few prompts give many steps.
+# Every bit of every prompt is edited in turn, so few prompts give many steps.
 OFFSET_PROMPTS = 16
+FILES = ("evaluation.json", "accuracy.svg")
 
 
 @dataclass(frozen=True)
 class EvaluateCommand:
-    """Accuracy by length, model-written and environment-forced, and the bit that each step really reads.
+    """Measure accuracy by length, with labels that the model writes and with given ones, and which bit each step reads.
 
-    Writes evaluation.json and accuracy.svg for each run; with several runs also one figure of all. The same command
-    goes on where a killed one stopped.
+    Writes evaluation.json and accuracy.svg for each run, and one figure of all runs where there are several. The same
+    command resumes after an interruption.
     """
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Runs by name, such as parity-aligned-alibi, or folders that save_pretrained wrote."""
-    format: str | None = None
-    """Task to pose to a model that has no run.json, such as parity-aligned."""
-    lengths: tuple[int, ...] = ()
+    runs: Runs
+    format: FormatName = None
+    lengths: Lengths = ()
     """Bits, default 5 to 60, or digits of both operands, default 2 to 20."""
-    offset_lengths: tuple[int, ...] | None = None
-    """Lengths at which to ask which bit decides a step (parity with a scratchpad only); default those of
-    15, 20, 30, 40 and 60 that are not longer than --lengths."""
-    prompts: int = 256
+    offset_lengths: OptionalLengths = None
+    """Lengths at which to measure which bit decides a step, in parity with a scratchpad. Default: those of 15, 20, 30,
+    40 and 60 that are not longer than --lengths."""
+    prompts: Number = 256
     """Prompts at each length."""
-    seed: int = 0
-    """Seed of the prompts."""
-    memory: int = 1024
-    """MiB that one pass may take beyond the model; prompts run in chunks that fit."""
-    out: Path | None = None
-    """Folder for the results; default mnemoscope-out/<run>."""
-    json: bool = False
-    """Print JSON instead of tables."""
+    seed: Seed = 0
+    device: Device = "auto"
+    dtype: Dtype = None
+    memory: Memory = 1024
+    out: ResultFolder = None
+    json: AsJson = False
 
     def run(self) -> int:
-        """Evaluates every run; status 0."""
-        from experiments import load
+        """Evaluate every run; status 0."""
+        from experiments.support.console import say
+        from experiments.support.loading import load_posed
         from experiments.support.results import check_seed, result_folder
 
         if not self.runs:
@@ -62,20 +72,20 @@ class EvaluateCommand:
         check_seed(self.seed)
         if self.prompts < 2:
             raise ValueError(f"--prompts must be at least 2; got {self.prompts}")
-        loaded = [load(name, self.format) for name in self.runs]
-        for run in loaded:  # everything is checked before the first forward pass
+        loaded = [load_posed(name, self.format, device=self.device, dtype=self.dtype) for name in self.runs]
+        for run in loaded:  # every length is checked before the first forward pass
             for length in (*self.lengths_of(run), *self.offsets_of(run)):
                 run.sample(1, length, 0)
         curves: dict[str, list[Accuracy]] = {}
         for run in loaded:
-            folder = result_folder(run, self.out)
+            folder = result_folder(run, self.out, FILES)
             curves[run.name], written = self.measure(run, folder, figure="accuracy.svg")
             if self.json:
                 print(json.dumps(written))
             else:
                 self.show(run, curves[run.name], written["offsets"])
-                print(folder / "evaluation.json")
-                print(folder / "accuracy.svg")
+                for name in FILES:
+                    say(folder / name)
         if len(loaded) > 1:
             from interp.models.names import OUT
 
@@ -83,11 +93,11 @@ class EvaluateCommand:
         return 0
 
     def lengths_of(self, run: Run) -> tuple[int, ...]:
-        """The lengths that were asked for, or those usual for the run's task."""
+        """Return the lengths of --lengths, or the default ones of the run's task."""
         return self.lengths or LENGTHS.get(run.format.task, LENGTHS["parity"])
 
     def offsets_of(self, run: Run) -> tuple[int, ...]:
-        """Lengths at which the format has a bit for each step to read."""
+        """Return the lengths at which to measure which bit decides a step; none where steps have no own bit."""
         if run.format.task != "parity" or run.format.name == "direct":
             return ()
         if self.offset_lengths is not None:
@@ -95,13 +105,14 @@ class EvaluateCommand:
         return tuple(n for n in OFFSET_LENGTHS if n <= max(self.lengths_of(run)))
 
     def measure(self, run: Run, folder: Path, figure: str | None = None) -> tuple[list[Accuracy], dict]:
-        """One run: computes and writes; the accuracies, and what evaluation.json says.
+        """Measure one run and write its files; return the accuracies, and what evaluation.json holds.
 
-        Each length is kept on disk as it is done. `figure`: the name of the file of a figure.
+        Each length is written to the work folder when it is done. `figure` is the name of the figure's file; None
+        draws none.
         """
-        from experiments.drawing.accuracy import accuracy_by_length
         from experiments.support.progress import progress_bar
-        from experiments.support.results import as_svg, kept, work_folder, write_result
+        from experiments.support.results import as_svg, load_or_make, work_folder, write_result
+        from probes.views.accuracy import accuracy_by_length
 
         rows: list[Accuracy] = []
         lengths, offset_lengths = self.lengths_of(run), self.offsets_of(run)
@@ -111,14 +122,16 @@ class EvaluateCommand:
             progress_bar(total=len(lengths) + len(offset_lengths), desc=run.name, unit="length") as bar,
         ):
             for length in lengths:
+                bar.set_description(f"{run.name}: accuracy at length {length}")
                 path = work / f"accuracy-{length}.json"
-                rows += kept(path, partial(self._accuracies, run, length), _plain, _accuracies_from)
+                rows += load_or_make(path, partial(self._accuracies, run, length), _plain, _accuracies_from)
                 bar.update()
             for length in offset_lengths:
+                bar.set_description(f"{run.name}: offsets at length {length}")
                 path = work / f"offsets-{length}.json"
-                histograms[length] = kept(path, partial(self._offsets, run, length), list, _shares_from)
+                histograms[length] = load_or_make(path, partial(self._offsets, run, length), list, _shares_from)
                 bar.update()
-            data = self._said(run, rows, histograms)
+            data = self._result(run, rows, histograms)
             others = []
             if figure:
                 curve = accuracy_by_length({run.name: rows}, _trained(run))
@@ -138,7 +151,7 @@ class EvaluateCommand:
         batch = run.sample(min(self.prompts, OFFSET_PROMPTS), length, seed=1000 * self.seed + length)
         return list(offsets_read(run.raw, batch).histogram.items())
 
-    def _said(self, run: Run, rows: list[Accuracy], histograms: dict[int, list]) -> dict:
+    def _result(self, run: Run, rows: list[Accuracy], histograms: dict[int, list]) -> dict:
         return {
             "prompts": self.prompts,
             "trained_to": _trained(run),
@@ -148,11 +161,11 @@ class EvaluateCommand:
         }
 
     def show(self, run: Run, rows: list[Accuracy], offsets: list[dict]) -> None:
-        """Prints what was measured as tables."""
+        """Print accuracies and offsets as tables."""
         from experiments.support.console import print_table
 
         for mode in dict.fromkeys(row.mode for row in rows):
-            title = f"{run.name}, labels {mode}: value [95 % interval], {self.prompts} prompts a length"
+            title = f"{run.name}, labels {mode}: value [95 % interval], {self.prompts} prompts per length"
             metrics = ("step", "exact", "final")
             table = []
             for n in self.lengths_of(run):
@@ -169,14 +182,14 @@ class EvaluateCommand:
                 named = [("none" if k is None else f"{k:+d}", share) for k, share in shares.items()]
                 top = ", ".join(f"{k}: {share:.3f}" for k, share in named[:4])
                 table.append([str(n), f"{shares.get(0, 0.0):.3f}", top])
-            title = f"offset of the bit whose edit flips a step's answer (0 is right), {OFFSET_PROMPTS} prompts at most"
+            title = f"offset of the bit whose edit flips a step's answer (0 is right), at most {OFFSET_PROMPTS} prompts"
             print_table(title, ["length", "at 0", "most frequent"], table)
 
 
 def save_accuracy(curves: dict[str, list[Accuracy]], trained: int | None, path: Path) -> None:
-    """Writes the figure of accuracy by length."""
-    from experiments.drawing.accuracy import accuracy_by_length
+    """Write the figure of accuracy by length."""
     from experiments.support.results import save_figure
+    from probes.views.accuracy import accuracy_by_length
 
     save_figure(accuracy_by_length(curves, trained), path)
 
@@ -185,14 +198,14 @@ def _plain(rows: list[Accuracy]) -> list[dict]:
     return [asdict(row) for row in rows]
 
 
-def _accuracies_from(kept: list[dict]) -> list[Accuracy]:
+def _accuracies_from(rows: list[dict]) -> list[Accuracy]:
     from probes.evidence import Accuracy, Interval
 
-    return [Accuracy(**{**row, "estimate": Interval(**row["estimate"])}) for row in kept]
+    return [Accuracy(**{**row, "estimate": Interval(**row["estimate"])}) for row in rows]
 
 
-def _shares_from(kept: list) -> list[tuple[int | None, float]]:
-    return [(offset, share) for offset, share in kept]
+def _shares_from(pairs: list) -> list[tuple[int | None, float]]:
+    return [(offset, share) for offset, share in pairs]
 
 
 def _trained(run: Run) -> int | None:

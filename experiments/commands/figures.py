@@ -56,8 +56,8 @@ class FiguresCommand:
     def run(self) -> int:
         """Draws and writes every figure, then prints the paths; status 0."""
         from experiments.drawing.zoo import NoRows
-        from interp.models.names import OUT
         from experiments.support.results import check_seed, save_figure, writable_folder
+        from interp.models.names import OUT
 
         check_seed(self.seed)
         if self.zoo is not None and not self.zoo.is_dir():

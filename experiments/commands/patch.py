@@ -1,4 +1,4 @@
-"""`mnemoscope patch`: which activation, moved from one run to another, changes the answer?"""
+"""`mnemoscope patch`: exhaustive activation patching of one site, on a task or on text."""
 
 from __future__ import annotations
 
@@ -10,184 +10,169 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from experiments.patch_inputs import check_options, inputs_of, task_pair, with_steps
+from experiments.support.options import (
+    AsJson,
+    Device,
+    Dtype,
+    Flag,
+    FormatName,
+    Length,
+    Number,
+    OneModel,
+    OptionalNumber,
+    OptionalNumbers,
+    OptionalText,
+    ResultFolder,
+    Texts,
+    computed,
+)
+
 if TYPE_CHECKING:
     from interp.models import Run
-    from interp.patching import Metric, PatchEffect, Sweep
+    from interp.patching import PatchEffect, Sweep
     from interp.tasks import Batch
+
+TOP = 10
 
 
 @dataclass(frozen=True)
 class PatchCommand:
-    """Exhaustive activation patching of one site between a clean and a corrupted prompt.
+    """Patch activations of one site between clean and corrupted prompts, at every layer and position.
 
+    On a task, prompts are drawn: mnemoscope patch parity-aligned-alibi --step 7. On text, they are given:
+    mnemoscope patch gpt2 --clean "..." --corrupted "..." --answer " Mary" --other " John".
     Writes patch-<site>.parquet (every cell and prompt), .json (checks, cost, provenance) and .svg (heat map).
-    The same command goes on where a killed one stopped.
+    The same command resumes after an interruption.
     """
 
-    name: Annotated[str, tyro.conf.Positional]
-    """A run by name, such as parity-aligned-alibi, or a folder that save_pretrained wrote."""
-    site: str = "resid_pre"
+    name: OneModel
+    site: Annotated[str, tyro.conf.arg(metavar="SITE")] = "resid_pre"
     """resid_pre, resid_mid, resid_post, attn_out, mlp_out, q, k, v, z or pattern."""
     metric: Literal["logit_diff", "probability", "accuracy", "kl"] = "logit_diff"
-    """Measured at --step, on the clean prompt's answer; kl is from the clean run."""
-    length: int = 20
-    """Bits, or digits for addition."""
-    step: int = 10
-    """Output step whose answer is read."""
+    """Measure of the task's answer at --step, or of --answer after the last token; kl is from the clean run."""
+    clean: Texts = ()
+    """Clean prompts, one or more texts. Default: prompts of the run's task."""
+    corrupted: Texts = ()
+    """Corrupted prompts, as many as clean ones and of as many tokens. Default: made from the task's (--corrupt)."""
+    answer: OptionalText = None
+    """Answer to text prompts: one token, usually with its leading space. Needed with --clean, except for kl."""
+    other: OptionalText = None
+    """Wrong answer to text prompts, one token. Needed with --clean and logit_diff."""
+    length: Length = 20
+    """Length of task prompts: bits, or digits of both operands."""
+    step: OptionalNumber = None
+    """Output step of a task whose answer is read. Default: 10, or the last one of shorter prompts."""
     corrupt: Literal["flip_input", "swap_input_labels", "swap_output_labels", "redraw"] = "flip_input"
-    """How the corrupted prompt differs: bit --step flipped (scratchpad kept), labels of --step and --partner
-    traded on one side (of prompts whose bits differ there), or another random prompt."""
-    partner: int = 5
-    """The step whose label trades places with that of --step."""
+    """How task prompts are corrupted: the bit of --step is flipped and the scratchpad kept; the labels of two steps,
+    --step and --partner, are swapped on one side, in prompts whose bits differ; or another random prompt is drawn."""
+    partner: OptionalNumber = None
+    """Step whose label is swapped with that of --step. Default: 5, or another one that the prompts have."""
     direction: Literal["denoise", "noise"] = "denoise"
-    """Clean activations into the corrupted run, or the other way."""
-    layers: tuple[int, ...] | None = None
-    """Layers; default all."""
-    heads: tuple[int, ...] | None = None
-    """Heads, for q, k, v, z and pattern; default all."""
-    positions: tuple[str, ...] = ()
-    """Roles such as input_label, or role:step such as output:5, or indices; default every position."""
-    joint: bool = False
-    """Patch all of --positions together, as one patch."""
-    prompts: int = 16
-    """Prompts; every cell is patched for each."""
-    seed: int = 0
-    """Seed of the prompts and of the spot check."""
-    memory: int = 1024
-    """MiB that the sweep may use beyond the model."""
-    format: str | None = None
-    """Task to pose to a model that has no run.json, such as parity-aligned."""
-    dry_run: bool = False
-    """Print patches, FLOPs, peak memory and expected time, and do nothing."""
-    out: Path | None = None
-    """Folder for the results; default mnemoscope-out/<run>."""
-    json: bool = False
-    """Print JSON instead of tables."""
+    """Put clean activations into the corrupted run (denoise), or corrupted ones into the clean run (noise)."""
+    layers: OptionalNumbers = None
+    """Layers, from 0. Default: all."""
+    heads: OptionalNumbers = None
+    """Heads, from 0, of q, k, v, z and pattern. Default: all."""
+    positions: Annotated[tuple[str, ...], computed("POSITION [POSITION ...]")] = ()
+    """Indices; for tasks also roles such as input_label, or role:step such as output:5. Default: every position."""
+    joint: Flag = False
+    """Patch all of --positions together, as one patch. Default: each one alone."""
+    prompts: Number = 16
+    """Number of task prompts; every cell is patched in each of them."""
+    seed: Number = 0
+    """Seed of task prompts and of the cells that are checked against the literal loop."""
+    memory: Annotated[int, tyro.conf.arg(metavar="MIB")] = 1024
+    """Memory in MiB that the sweep may use beyond the model."""
+    format: FormatName = None
+    device: Device = "auto"
+    dtype: Dtype = None
+    dry_run: Flag = False
+    """Print the number of patches, FLOPs, peak memory and expected time, and stop. Default: patch."""
+    out: ResultFolder = None
+    json: AsJson = False
+
+    @property
+    def is_text(self) -> bool:
+        """Whether prompts are given as text."""
+        return any((self.clean, self.corrupted, self.answer is not None, self.other is not None))
 
     def run(self) -> int:
-        """Plans, computes, checks and writes; status 0."""
+        """Plan, compute, check and write; status 0."""
         from experiments import load
-        from experiments.support.console import print_table
-        from experiments.support.results import as_parquet, result_folder, work_folder, write_result
+        from experiments.support.loading import complete_format
+        from experiments.support.results import result_folder
         from interp.patching import plan
 
-        run = load(self.name, self.format)
-        clean, corrupted = self.pair(run)
-        places = self.places(clean)
+        check_options(self)
+        run = load(self.name, complete_format(self.format, None, self.name), device=self.device, dtype=self.dtype)
+        inputs = inputs_of(run, self)
         sweep = plan(
-            run.raw,
-            clean,
-            corrupted,
-            self.site,
-            self.make_metric(run, clean),
-            self.layers,
-            places,
-            self.heads,
-            self.direction,
-            self.memory * 2**20,
+            run,
+            inputs.clean,
+            inputs.corrupted,
+            site=self.site,
+            metric=inputs.metric,
+            layers=self.layers,
+            positions=inputs.places,
+            heads=self.heads,
+            direction=self.direction,
+            memory=self.memory * 2**20,
         )
         if self.dry_run:
             return self.show_plan(sweep)
-        folder = result_folder(run, self.out)
-        stem = folder / f"patch-{self.site}"
-        identity = {k: str(v) for k, v in asdict(self).items() if k not in ("out", "json", "dry_run")}
-        with work_folder(folder, run, f"patch-{self.site}", identity) as work:
+        folder = result_folder(run, self.out, [f"patch-{self.site}{end}" for end in (".parquet", ".json", ".svg")])
+        effect, written = self._write(run, sweep, folder / f"patch-{self.site}")
+        if self.json:
+            print(json.dumps(written))
+        else:
+            self._show(run, effect, folder / f"patch-{self.site}")
+        return 0
+
+    def _write(self, run: Run, sweep: Sweep, stem: Path) -> tuple[PatchEffect, dict]:
+        """Compute what is missing and write the files; return the effect, and what the JSON file holds."""
+        from experiments.support.results import as_parquet, work_folder, write_result
+
+        chosen = asdict(self if self.is_text else with_steps(self))
+        identity = {k: str(v) for k, v in chosen.items() if k not in ("out", "json", "dry_run", "device", "dtype")}
+        with work_folder(stem.parent, run, f"patch-{self.site}", identity) as work:
             effect = self.compute(sweep, work)
-            options = {k: v for k, v in asdict(self).items() if k not in ("out", "json")}
-            top = [{"cell": list(cell), "change": change} for cell, change in effect.top(10)]
+            options = {k: v for k, v in chosen.items() if k not in ("out", "json")}
+            top = [{"cell": list(cell), "change": change} for cell, change in effect.top(TOP)]
             data = {"options": options, "effect": effect.summary(), "top": top}
             others = [
                 (stem.with_suffix(".parquet"), as_parquet(effect.to_dataframe())),
                 (stem.with_suffix(".svg"), self.drawn(effect)),
             ]
-            written = write_result(stem.with_suffix(".json"), run, self.seed, data, others=others)
-        if self.json:
-            print(json.dumps(written))
-            return 0
+            return effect, write_result(stem.with_suffix(".json"), run, self.seed, data, others=others)
+
+    def _show(self, run: Run, effect: PatchEffect, stem: Path) -> None:
+        """Print the largest changes, the checks and the files."""
+        from experiments.support.console import print_table, say
+
         base, source = float(effect.base.mean()), float(effect.source.mean())
         title = f"{run.name}, {self.site}: changes of the {effect.metric} (base {base:.3f}, source {source:.3f})"
-        rows = [[" ".join(str(c) for c in cell), f"{change:+.3f}"] for cell, change in effect.top(10)]
+        rows = [[" ".join(str(c) for c in cell), f"{change:+.3f}"] for cell, change in effect.top(TOP)]
         print_table(title, [" ".join(effect.axes), "change"], rows)
         checks, cost = effect.checks, effect.cost
         assert checks is not None
         assert cost is not None
-        print(
+        say(
             f"{cost.patches} patches, {cost.skipped} of which cannot matter; {cost.loop_flops / cost.flops:.1f} times "
-            f"fewer FLOPs than one forward a patch; {checks.spot_cells} cells equal the literal loop to "
+            f"fewer FLOPs than one forward pass per patch; {checks.spot_cells} cells equal the literal loop to "
             f"{checks.spot_difference:.1e} (allowed {checks.tolerance:.1e})"
         )
         for suffix in (".parquet", ".json", ".svg"):
-            print(stem.with_suffix(suffix))
-        return 0
+            say(stem.with_suffix(suffix))
 
     def pair(self, run: Run) -> tuple[Batch, Batch]:
-        """The clean prompts and their corrupted twins."""
-        from experiments.support.results import check_seed
-        from interp.tasks import Role, counterfactual
-
-        if self.prompts < 1:
-            raise ValueError(f"--prompts must be at least 1; got {self.prompts}")
-        check_seed(self.seed)
-        clean = run.sample(self.prompts, self.length, self.seed)
-        match self.corrupt:
-            case "flip_input":
-                return clean, counterfactual.flip_input(clean, self.step)
-            case "redraw":
-                return clean, counterfactual.redraw(clean, self.seed + 1)
-            case _:
-                role = Role.INPUT_LABEL if self.corrupt == "swap_input_labels" else Role.OUTPUT_LABEL
-                clean = self.unequal(run)
-                return clean, counterfactual.swap_labels(clean, self.step, self.partner, role=role)
-
-    def unequal(self, run: Run) -> Batch:
-        """Prompts whose inputs at --step and --partner differ: where they are equal, a trade changes no answer."""
-        from interp.tasks import Role
-
-        if self.step == self.partner:
-            raise ValueError(f"--partner must be another step than --step; both are {self.step}: nothing to trade")
-        many = run.sample(8 * self.prompts + 64, self.length, self.seed)
-        first, second = (many.tokens[:, many.at(Role.INPUT, s)[0]] for s in (self.step, self.partner))
-        found = (first != second).nonzero().flatten()[: self.prompts]
-        assert len(found) == self.prompts, "half of random prompts have unequal bits"
-        return many.rows(found)
-
-    def places(self, batch: Batch) -> list | None:
-        """The positions asked for."""
-        from interp.patching import Joint
-        from interp.tasks import Role
-
-        roles = {role.name.lower(): role for role in Role}
-
-        def place(text: str):  # type: ignore[no-untyped-def]
-            role, colon, step = text.partition(":")
-            if text.isdecimal():
-                return int(text)
-            if role not in roles or (colon and not step.isdecimal()):
-                raise ValueError(f"unknown position {text!r}; give an index, a role ({', '.join(roles)}) or role:step")
-            return (roles[role], int(step)) if colon else roles[role]
-
-        if not self.positions:
-            if self.joint:
-                raise ValueError("--joint needs --positions")
-            return None
-        found = [place(p) for p in self.positions]
-        return [Joint(*found)] if self.joint else found
-
-    def make_metric(self, run: Run, clean: Batch) -> Metric:
-        """The metric asked for."""
-        from interp import patching
-        from interp.forward import predict
-        from interp.tasks import Role
-
-        if self.metric == "kl":
-            reference = predict(run.raw, clean, clean.at(Role.OUTPUT, self.step))
-            return patching.kl(clean, reference, self.step)
-        if self.metric == "logit_diff" and len(clean.format.outputs) > 2:
-            raise ValueError(f"{clean.format} has more than two answers; use --metric probability, accuracy or kl")
-        return getattr(patching, self.metric)(clean, self.step)
+        """Return the clean task prompts and their counterfactuals."""
+        return task_pair(run, self)
 
     def show_plan(self, sweep: Sweep) -> int:
-        """Prints what would be done."""
+        """Print what the sweep would do and cost."""
+        from experiments.support.console import say
+
         cost = sweep.cost
         seconds = 0.0
         if sweep.units:
@@ -195,20 +180,21 @@ class PatchCommand:
             began = time.perf_counter()
             sweep.compute(unit)
             seconds = (time.perf_counter() - began) * len(sweep.units)
-        found = {**asdict(cost), "peak_bytes": sweep.peak_bytes, "expected_seconds": round(seconds, 1)}
         if self.json:
-            print(json.dumps(found))
+            figures = {"peak_bytes": sweep.peak_bytes, "expected_seconds": round(seconds, 1)}
+            print(json.dumps({**asdict(cost), **figures}))
             return 0
-        print(f"{cost.patches} patches for each of {self.prompts} prompts, {cost.skipped} of which cannot matter")
-        print(
-            f"{cost.flops:.3g} FLOPs; one forward a patch would take {cost.loop_flops:.3g}, "
+        prompts = len(self.clean) if self.is_text else self.prompts
+        say(f"{cost.patches} patches for each of {prompts} prompts, {cost.skipped} of which cannot matter")
+        say(
+            f"{cost.flops:.3g} FLOPs; one forward pass per patch would take {cost.loop_flops:.3g}, "
             f"any exact method at least {cost.lower_bound_flops:.3g}"
         )
-        print(f"at most {sweep.peak_bytes / 2**20:.0f} MiB beyond the model; about {seconds:.0f} s here")
+        say(f"at most {sweep.peak_bytes / 2**20:.0f} MiB beyond the model; about {seconds:.0f} s here")
         return 0
 
     def compute(self, sweep: Sweep, work: Path) -> PatchEffect:
-        """Runs the units that are not on disk yet; each is written whole as soon as it is done, in the work folder."""
+        """Run the units that are not in the work folder yet, write each when it is done, and check the result."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -217,34 +203,25 @@ class PatchCommand:
 
         values = sweep.blank()
         began = time.monotonic()
-        for unit in progress_bar(sweep.units, desc=self.site):
+        for unit in progress_bar(sweep.units, desc=f"patching {self.site}", unit="unit"):
             path = work / f"{unit.number}.safetensors"
             try:
-                found = load_file(path)["values"]
-            except (FileNotFoundError, SafetensorError, KeyError):  # not done yet, or cut short with the machine
-                found = sweep.compute(unit)
-                write_tensors(path, {"values": found})
-            sweep.put(values, unit, found)
+                part = load_file(path)["values"]
+            except (FileNotFoundError, SafetensorError, KeyError):  # not done, or cut short when the machine stopped
+                part = sweep.compute(unit)
+                write_tensors(path, {"values": part})
+            sweep.put(values, unit, part)
         try:
             return sweep.finish(values, seed=self.seed, seconds=time.monotonic() - began)
-        except RuntimeError as error:  # a failed check: these numbers must not be found again
+        except RuntimeError as error:  # a check failed: these numbers must not be resumed
             for unit in sweep.units:
                 (work / f"{unit.number}.safetensors").unlink()
             raise ValueError(str(error)) from error
 
     def drawn(self, effect: PatchEffect) -> str:
-        """The heat map: layer by position; with heads, layer by head, summed over positions in absolute value."""
-        from experiments.support.results import as_svg
-        from interp.views.heatmap import heat_map
+        """Return the heat map as SVG: layer by position, or layer by head at the position that changes most."""
+        from interp import views
 
-        change = effect.change.mean(dim=-1)
-        layers = [f"L{layer}" for layer in effect.labels["layer"]]
-        title = f"{self.name}: patching {self.site} ({effect.direction}), length {self.length}"
-        unit = f"change in {effect.metric}"
-        if "head" not in effect.axes:
-            columns = [str(c) for c in effect.labels["pos"]]
-            groups = [c.split(": ")[-1].rstrip(" 0123456789") for c in columns]
-            return as_svg(heat_map(change, layers, columns, title, unit, groups))
-        columns = [f"H{h}" for h in effect.labels["head"]]
-        peak = change.gather(2, change.abs().argmax(dim=2, keepdim=True))[..., 0]
-        return as_svg(heat_map(peak, layers, columns, f"{title}, the position that moves it most", unit))
+        what = "text" if self.is_text else f"length {self.length}"
+        title = f"{Path(self.name).name}: patching {self.site} ({effect.direction}), {what}"
+        return views.effect(effect, title).still.decode()

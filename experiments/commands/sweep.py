@@ -27,9 +27,9 @@ class SweepCommand:
     """Train, evaluate and judge a grid of models: task x format x family x seed (experiments/grid.py).
 
     A stage whose file exists is not repeated, so the same command resumes a killed one and a larger grid extends a
-    smaller one. Results made with other --steps, --precision or --prompts are an error. Several commands may share
-    --out, on several machines if the disk has locks: runs locked by another process are skipped and listed. At the end
-    writes results.parquet, one row per run, length, mode and metric, and verdicts.json, the verdicts over seeds.
+    smaller one. Results made with other --steps, --precision or --prompts are an error. Several commands may share the
+    folder of --out, on several machines if the disk has locks; runs locked by another process are skipped and listed.
+    Writes results.parquet, one row per run, length, mode and metric, and verdicts.json, the verdicts over seeds.
     """
 
     groups: Names = ()

@@ -1,13 +1,14 @@
-"""`mnemoscope train`: trains a run from scratch, and goes on where a killed one stopped."""
+"""`mnemoscope train`: train a run from scratch or from pretrained weights; the same command resumes a killed one."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+from experiments.support.options import Folder, Number, OptionalFloat, OptionalNumber, computed
 
 if TYPE_CHECKING:
     from experiments.training.loop import Trained
@@ -16,69 +17,73 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """Train a model from scratch: `mnemoscope train parity-aligned-alibi --seed 1`.
+    """Train a model on a task: mnemoscope train parity-aligned-alibi --seed 1.
 
-    The same command goes on where a killed or interrupted one stopped; on a CPU with the same --threads it ends
-    in the same weights, bit for bit. Once they are there it only says so.
+    The same command resumes after an interruption; on a CPU with the same --threads the weights are bit-identical. A
+    finished run is only reported.
     """
 
-    name: Annotated[str, tyro.conf.Positional]
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """<task>-<format>-<family>, such as parity-aligned-alibi; families: alibi, rotary, none, absolute, alibi_sink.
     A size may follow, layers x width x heads: parity-aligned-alibi_24x1024x16."""
-    seed: int = 1
-    """Initialisation and data order."""
-    source: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """Go on from a pretrained model: a folder that save_pretrained wrote, or a hub name (bigscience/bloomz-560m)."""
-    out: Path = Path("mnemoscope-out")
+    seed: Number = 1
+    """Seed of the initial weights and of the data order."""
+    source: Annotated[str | None, tyro.conf.arg(name="from", metavar="MODEL", help_behavior_hint="")] = None
+    """Start from a pretrained model: a folder that save_pretrained wrote, or a hub name such as
+    bigscience/bloomz-560m. Default: random weights."""
+    out: Folder = Path("mnemoscope-out")
     """Folder in which the run's own folder is made."""
-    steps: int | None = None
-    """Most optimiser steps; default 3000 for parity, 6000 for addition. A competent model stops earlier."""
-    longest: int | None = None
-    """Longest length trained on; default 20 bits for parity, 10 digits for addition."""
-    rehearsal: float | None = None
-    """Share of each step's tokens that is in-context recall, the stand-in for pretraining; default 0.5, and 0 with
-    --from."""
-    n_layers: int | None = None
-    """Default 3, or what the name says."""
-    d_model: int | None = None
-    """Default 128, or what the name says."""
-    n_heads: int | None = None
-    """Default 8, or what the name says."""
-    n_ctx: int = 512
-    """Positions of the absolute family, and the room for position augmentation."""
-    lr: float | None = None
-    """Highest learning rate; default 2e-3, and 1e-4 with --from."""
+    steps: OptionalNumber = None
+    """Maximum of optimiser steps. Default: 3000 for parity, 6000 for addition. A competent model stops earlier."""
+    longest: OptionalNumber = None
+    """Longest trained length. Default: 20 bits for parity, 10 digits for addition."""
+    rehearsal: OptionalFloat = None
+    """Share of each step's tokens that is in-context recall, the stand-in for pretraining. Default: 0.5, and 0 with
+    the option --from."""
+    n_layers: OptionalNumber = None
+    """Number of layers. Default: 3, or what the name says."""
+    d_model: OptionalNumber = None
+    """Width of the residual stream. Default: 128, or what the name says."""
+    n_heads: OptionalNumber = None
+    """Heads per layer. Default: 8, or what the name says."""
+    n_ctx: Number = 512
+    """Positions of the absolute family, and of position augmentation."""
+    lr: OptionalFloat = None
+    """Highest learning rate. Default: 2e-3, and 1e-4 with --from."""
     positions: Literal["plain", "start", "jump"] = "plain"
     """Position augmentation: none, a random start, or a random jump after the separator."""
-    precision: Literal["no", "bf16"] | None = None
-    """Mixed precision; default bf16 on a GPU that has it, else no."""
-    threads: int | None = None
-    """CPU threads; default all cores. Bit-identical resuming needs the same number."""
+    precision: Annotated[Literal["no", "bf16"] | None, computed("{no,bf16}")] = None
+    """Mixed precision. Default: bf16 on a GPU that supports it, else no."""
+    device: Annotated[Literal["auto", "cpu"], tyro.conf.arg(metavar="{auto,cpu}")] = "auto"
+    """auto trains on the GPUs that accelerate finds, else on the CPU; cpu trains on the CPU."""
+    threads: OptionalNumber = None
+    """CPU threads. Default: all cores. Bit-identical resuming needs the same number."""
 
     def run(self) -> int:
-        """Trains; status 0 also when the model did not learn, which is a result."""
+        """Train and print the outcome; status 0 also when the model did not learn, which is a result."""
         import torch
         from accelerate import PartialState
 
+        from experiments.support.console import say, warn
         from experiments.support.results import check_workers
 
         if self.threads is not None:
             check_workers("threads", self.threads)
             torch.set_num_threads(self.threads)
         trained = self.trained()
-        if not PartialState().is_main_process:  # one of several says it
+        if not PartialState().is_main_process:  # one of several processes prints
             return 0
         reached = f"step accuracy {trained.step_accuracy:.3f} at length {self.recipe().longest}, {trained.steps} steps"
         if trained.competent:
-            print(f"learned: {reached}")
+            say(f"learned: {reached}")
         else:
-            print(f"did NOT learn: {reached} (competent from .95); try more --steps or another --seed")
-        print(trained.folder)
-        print(f"next: mnemoscope evaluate {trained.folder}", file=sys.stderr)
+            say(f"did NOT learn: {reached} (competent from .95); try more --steps or another --seed")
+        say(trained.folder)
+        warn(f"next: mnemoscope evaluate {trained.folder}")
         return 0
 
     def trained(self) -> Trained:
-        """Trains with the threads that there are."""
+        """Train with the current number of threads; return where and how well."""
         import torch
 
         from experiments.support.results import writable_folder
@@ -87,10 +92,10 @@ class TrainCommand:
         precision = self.precision
         if precision is None:
             precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-        return train_run(self.recipe(), writable_folder(self.out), precision)
+        return train_run(self.recipe(), writable_folder(self.out), precision, cpu=self.device == "cpu")
 
     def recipe(self) -> Recipe:
-        """The recipe that these options mean."""
+        """Return the recipe of these options. Raises `ValueError` for options that contradict the name."""
         from experiments.training.recipe import Pretrained, Recipe
         from interp.models import ModelConfig
         from interp.support.sizes import Size, split_kind
@@ -101,19 +106,21 @@ class TrainCommand:
             sizes = named._asdict() if named else {}
             for field in Size._fields:
                 if (given := getattr(self, field)) is not None and sizes.setdefault(field, given) != given:
-                    word = field.replace("_", "-")
-                    raise ValueError(f"{self.name} has {word} {sizes[field]}, and --{word} says {given}; leave it out")
+                    option = field.replace("_", "-")
+                    raise ValueError(
+                        f"{self.name} has {option} {sizes[field]}, and --{option} says {given}; leave it out"
+                    )
             model, lr, rehearsal = ModelConfig(family, n_ctx=self.n_ctx, **sizes), 2e-3, 0.5
         else:
             fmt, model, lr, rehearsal = self.name, Pretrained(self.source), 1e-4, 0.0
         longest, steps = (10, 6000) if fmt.startswith("addition") else (20, 3000)
         steps = steps if self.steps is None else self.steps
         return Recipe(
-            fmt,
-            model,
-            self.seed,
-            steps,
-            longest if self.longest is None else self.longest,
+            format=fmt,
+            model=model,
+            seed=self.seed,
+            steps=steps,
+            longest=longest if self.longest is None else self.longest,
             cooldown=min(1000, steps // 3),
             rehearsal=rehearsal if self.rehearsal is None else self.rehearsal,
             lr=lr if self.lr is None else self.lr,

@@ -19,10 +19,9 @@ from experiments.support.options import (
     Memory,
     Number,
     OptionalFolder,
-    OptionalText,
     ResultFolder,
     Runs,
-    _computed,
+    computed,
 )
 
 if TYPE_CHECKING:
@@ -46,9 +45,9 @@ class VerdictCommand:
     names: Runs = ()
     model: OptionalFolder = None
     """Judge the model in this folder too, which needs no run.json; give --format. Default: only the named runs."""
-    task: Annotated[str | None, _computed("TASK")] = None
+    task: Annotated[str | None, computed("TASK")] = None
     """Task of --format where several tasks have a format of that name: parity or addition. Default: the run's."""
-    format: Annotated[str | None, _computed("FORMAT")] = None
+    format: Annotated[str | None, computed("FORMAT")] = None
     """Format of the prompts, such as parity-aligned, or aligned where the task is clear. Default: the run's own."""
     forced: Flag = False
     """Measure competence only with given labels. Default: also with labels that the model writes."""
@@ -58,7 +57,7 @@ class VerdictCommand:
     """Prompts at each length."""
     seed: Number = 0
     """Seed of the prompts and of the choice of steps."""
-    arms: Annotated[tuple[str, ...], _computed("ARM [ARM ...]")] = ()
+    arms: Annotated[tuple[str, ...], computed("ARM [ARM ...]")] = ()
     """Arms of the battery: M1 to M12 and shares. Default: all. Without its arm a role stays INDETERMINATE."""
     device: Device = "auto"
     dtype: Dtype = None
@@ -176,11 +175,13 @@ def replace_name(run: Run, name: str) -> Run:
     """Return the run under the name on the command line, for folders that have the same last part."""
     from dataclasses import replace
 
-    return replace(run, name=name)
+    renamed = replace(run, name=name)
+    renamed.__dict__["raw"] = run.raw
+    return renamed
 
 
 def default_lengths(run: Run) -> tuple[int, ...]:
-    """Return those of 20 and 40 bits, or 10 and 14 digits, that fit the positions and labels, else the longest that fits.
+    """Return 20 and 40 bits, or 10 and 14 digits, where they fit the positions and labels, else the longest that fits.
 
     Raises `ValueError` where the shortest testable length does not fit.
     """

@@ -50,7 +50,7 @@ by role. For short prompts it is circuitsvis, whose heads can be clicked in a li
 
 # %%
 short = labelled.sample(batch_size=1, length=8, seed=0)
-seen = capture(labelled.model, short, patterns=[1])
+seen = capture(labelled.model, short, pattern=[1])
 views.attention(seen, layer=1)
 
 # %% [markdown]
@@ -62,7 +62,7 @@ output label 5 looks in head 4.
 
 # %%
 dest = int(short.at(Role.OUTPUT_LABEL, 5)[0])
-views.tokens(seen.patterns[1][:, 4], short, prompt=0, dest=dest)
+views.tokens(seen.pattern[1][:, 4], short, prompt=0, dest=dest)
 
 # %% [markdown]
 """
@@ -96,7 +96,7 @@ The four heads at 40 bits, twice what training saw. Prompts this long get a view
 
 # %%
 long = labelled.sample(batch_size=1, length=40, seed=0)
-far = capture(labelled.model, long, patterns=[1])
+far = capture(labelled.model, long, pattern=[1])
 views.attention(far, layer=1, heads=[4, 5, 6, 7])
 
 # %% [markdown]

@@ -23,11 +23,11 @@ import tempfile
 from pathlib import Path
 
 import experiments
+import probes.views
 from experiments import load
 from interp import views
 from probes import battery, verdict
 from probes.planted import Plan, plant, save_planted
-from probes.views.calibration import draw_confusion
 
 LIVE = False  # True: views to point at and to click, in place of pictures
 views.show_live(LIVE)
@@ -79,9 +79,7 @@ stranger. A row is what was planted, a column what was said; the right answer is
 # %%
 results = Path(experiments.__file__).parent / "results"
 calibration = json.loads((results / "calibration.json").read_text(encoding="utf-8"))
-figure = draw_confusion(calibration["confusion"], calibration["never_tuned"], calibration["expected"])
-alt = "What was planted, by row, and what was said, by column."
-views.as_view(figure, "Planted mechanism against verdict", alt)
+probes.views.confusion(calibration["confusion"], calibration["never_tuned"], calibration["expected"])
 
 # %% [markdown]
 """
@@ -100,7 +98,7 @@ The last line is the price of the others. Now our run beside those planted model
 """
 
 # %%
-views.verdict(found, calibration)
+probes.views.verdict(found, calibration)
 
 # %% [markdown]
 """
@@ -119,7 +117,7 @@ with tempfile.TemporaryDirectory() as folder:
     save_planted(planted, Path(folder) / "stranger")
     stranger = verdict(battery(load(Path(folder) / "stranger"), lengths=(12,), seed=1, prompts=64))
 print("planted:", planted.truth.label, "| verdict:", stranger.label)
-views.verdict(stranger, calibration)
+probes.views.verdict(stranger, calibration)
 
 # %% [markdown]
 """

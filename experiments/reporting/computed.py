@@ -141,8 +141,8 @@ def _patch_words(site: str, story: str, at: int) -> str:
 
 def probe_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
     """M8: what can be read off linearly, beside controls that are as hard."""
-    from interp import views
     from interp.tasks import Role
+    from probes import views
     from probes.arms.m08_decoding import decode, varying_layers
 
     if run.format.task != "parity":
@@ -153,7 +153,8 @@ def probe_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
     if not (batch.role == role).any():
         return SectionData(notes=("Left out: M8 probes labels, and this format has none.",))
     found = decode(run.raw, batch, layers=varying_layers(run.raw, batch, role), seed=options.seed)
-    code = f"views.probes(decode(run.raw, run.sample({many}, {length}, seed={options.seed}), seed={options.seed}))"
+    sample = f"run.sample({many}, {length}, seed={options.seed})"
+    code = f"probes.views.probes(decode(run.raw, {sample}, seed={options.seed}))"
     words = (
         "What a linear probe reads at input labels, on held-out prompts, beside functions of the same history that "
         "are as hard, and a model of random weights. Layer 0 is the embedding."
@@ -178,9 +179,9 @@ def attention_part(
 
     short, longer, many = _room(run, READABLE), _room(run, options.length), prompts_of("heads", options)
     batch = run.sample(1, size(run, short), options.seed)
-    seen = capture(run.model, batch, patterns=sorted({layer for layer, _ in heads}))
+    seen = capture(run.model, batch, pattern=sorted({layer for layer, _ in heads}))
     pictures = []
-    for layer in sorted(seen.patterns):
+    for layer in sorted(seen.pattern):
         mine = [h for at, h in heads if at == layer]
         who = f"Layer {layer}, head{'s' * (len(mine) > 1)} {', '.join(map(str, mine))}"
         words = f"{who}: {chosen}. Choose a head, then a cell or a token, to have it read out."
@@ -188,12 +189,12 @@ def attention_part(
     answers = [p for p in range(batch.n_pos) if Role(int(batch.role[p])) in ANSWER_ROLES]
     answer = answers[len(answers) // 2]
     dest = answer - 1  # the logits of an answer stand one before it
-    layer, head = max(heads, key=lambda at: float(seen.patterns[at[0]][0, at[1], dest, :dest].max()))
-    row = views.tokens(seen.patterns[layer][:, head], batch, 0, dest, f"L{layer}H{head} from {batch.name(dest)}")
+    layer, head = max(heads, key=lambda at: float(seen.pattern[at[0]][0, at[1], dest, :dest].max()))
+    row = views.tokens(seen.pattern[layer][:, head], batch, 0, dest, f"L{layer}H{head} from {batch.name(dest)}")
     words = f"Of these heads, L{layer}H{head} looks hardest where {batch.name(answer)} is answered: one row of it."
     pictures.append(Picture(row, words))
-    whole = capture(run.model, run.sample(1, size(run, longer), options.seed), patterns=True)
-    pictures.append(Picture(views.attention(whole, sorted(whole.patterns)), f"Every head, at length {longer}."))
+    whole = capture(run.model, run.sample(1, size(run, longer), options.seed), pattern=True)
+    pictures.append(Picture(views.attention(whole, sorted(whole.pattern)), f"Every head, at length {longer}."))
     spoken = describe_heads(run.raw, run.sample(many, size(run, longer), options.seed))
     role = spoken.answered_at
     table = [
@@ -211,8 +212,8 @@ def attention_part(
     seed = options.seed
     one, all_ = (f"run.sample(1, {size(run, n)}, seed={seed})" for n in (short, longer))
     codes = (
-        ("attention", f"views.attention(capture(run.model, {one}, patterns=True), layer={layer})"),
-        ("every head", f"views.attention(capture(run.model, {all_}, patterns=True), {sorted(whole.patterns)})"),
+        ("attention", f"views.attention(capture(run.model, {one}, pattern=True), layer={layer})"),
+        ("every head", f"views.attention(capture(run.model, {all_}, pattern=True), {sorted(whole.pattern)})"),
         ("heads", f"describe_heads(run.raw, run.sample({many}, {size(run, longer)}, seed={seed})).table()"),
     )
     sources = tuple(Source(what, code, seed, now(options), code=True) for what, code in codes)

@@ -234,7 +234,7 @@ def words_of(name: str, part: SectionData) -> str:
 
 
 def _curves(measured: Measured) -> Picture:
-    from interp import views
+    from probes import views
 
     curves = {run.name: points_of(parts["accuracy"].data) for run, parts in measured}
     trained = {trained_to(run) for run, _ in measured}

@@ -66,11 +66,11 @@ def fitting(run: Run, lengths: tuple[int, ...]) -> tuple[int, ...]:
 
 def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
     """The roles of the labels, beside planted models."""
-    from interp import views
+    from probes import views
 
     data, sources, notes = beside(run, "verdict", "verdict.json", options)
     if data is None:
-        from experiments.support.results import recalling
+        from experiments.support.results import resume_arms
         from probes import battery, verdict
         from probes.batteries import ARMS, DECIDING
 
@@ -79,7 +79,7 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
         quick = options.quick
         prompts, arms = (QUICK_PROMPTS, DECIDING) if quick else (usual.prompts, ARMS)
         lengths = lengths[:1] if quick else lengths
-        recall = recalling(work / "verdict")
+        recall = resume_arms(work / "verdict")
         found = verdict([battery(run, lengths, options.seed, prompts, False, arms, step=step, recall=recall)])
         data = {"run": run.name, "prompts": prompts, **found.to_json()}
         more = f" --lengths {lengths[0]} --prompts {prompts} --arms {' '.join(arms)}" if quick else ""
@@ -116,7 +116,7 @@ def points_of(data: dict) -> list[Any]:
 
 def accuracy_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
     """How far past its training the run still works, and which bit each step reads."""
-    from interp import views
+    from probes import views
 
     data, sources, notes = beside(run, "evaluate", "evaluation.json", options)
     if data is None:

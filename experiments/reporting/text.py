@@ -8,19 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from interp.models import Run
 
-FORMATS = {
-    "direct": "Only the final parity is asked for.",
-    "scratchpad": "The running parities are written one after the other, without any label.",
-    "interleaved": "Each running parity is written right after its bit.",
-    "aligned": "A label stands before each bit, random in each prompt and without repeats; the same label stands "
-    "before the parity of that step.",
-    "nonaligned": "Labels stand before bits and before parities, but those of the output match none of the input.",
-    "numeric": "Labels are 1, 2, 3, ... in every prompt.",
-    "constant": "The same token # stands before each bit and each parity.",
-    "cyclic": "Labels come from one fixed array that repeats.",
-    "none": "No labels.",
-    "zeropad": "As aligned, with operands of equal length.",
-}
 GOOD = 0.95  # step accuracy of a model that does the task
 ROLES = {
     "anchor": "its identity is an address",
@@ -51,7 +38,7 @@ def question(run: Run) -> list[str]:
         "gets without them, and what its answers depend on."
     )
     words = [
-        f"`{run.name}` is a transformer ({kind}){trained}. {FORMATS.get(run.format.name, '')} A prompt of its task: "
+        f"`{run.name}` is a transformer ({kind}){trained}. {run.format.meaning} A prompt of its task: "
         f"`{run.sample(1, length, 0).text(0)}`.",
         asked,
     ]

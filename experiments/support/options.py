@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 from tyro.conf import Positional, arg
 
 
-def _computed(metavar: str, help: str | None = None) -> Any:
-    """An option whose help text says its default."""
+def computed(metavar: str, help: str | None = None) -> Any:
+    """Return the `arg` of an option whose help text says its default."""
     return arg(metavar=metavar, help=help, help_behavior_hint="")
 
 
@@ -22,31 +22,31 @@ RUNS = "Runs by name, such as parity-aligned-alibi, folders that save_pretrained
 
 OneRun = Annotated[str, Positional, arg(metavar="RUN", help=RUN)]
 OneModel = Annotated[str, Positional, arg(metavar="MODEL", help=RUN)]
-Runs = Annotated[tuple[str, ...], Positional, _computed("RUN [RUN ...]", RUNS)]
+Runs = Annotated[tuple[str, ...], Positional, computed("RUN [RUN ...]", RUNS)]
 
 Number = Annotated[int, arg(metavar="N")]
 Share = Annotated[float, arg(metavar="SHARE")]
-OptionalNumber = Annotated[int | None, _computed("N")]
-OptionalFloat = Annotated[float | None, _computed("X")]
-Numbers = Annotated[tuple[int, ...], _computed("N [N ...]")]
-OptionalNumbers = Annotated[tuple[int, ...] | None, _computed("N [N ...]")]
-Lengths = Annotated[tuple[int, ...], _computed("LENGTH [LENGTH ...]")]
-OptionalLengths = Annotated[tuple[int, ...] | None, _computed("LENGTH [LENGTH ...]")]
+OptionalNumber = Annotated[int | None, computed("N")]
+OptionalFloat = Annotated[float | None, computed("X")]
+Numbers = Annotated[tuple[int, ...], computed("N [N ...]")]
+OptionalNumbers = Annotated[tuple[int, ...] | None, computed("N [N ...]")]
+Lengths = Annotated[tuple[int, ...], computed("LENGTH [LENGTH ...]")]
+OptionalLengths = Annotated[tuple[int, ...] | None, computed("LENGTH [LENGTH ...]")]
 Length = Annotated[int, arg(metavar="LENGTH")]
-Names = Annotated[tuple[str, ...], _computed("NAME [NAME ...]")]
+Names = Annotated[tuple[str, ...], computed("NAME [NAME ...]")]
 Text = Annotated[str, arg(metavar="TEXT")]
-Texts = Annotated[tuple[str, ...], _computed("TEXT [TEXT ...]")]
-OptionalText = Annotated[str | None, _computed("TEXT")]
+Texts = Annotated[tuple[str, ...], computed("TEXT [TEXT ...]")]
+OptionalText = Annotated[str | None, computed("TEXT")]
 
 Folder = Annotated[Path, arg(metavar="DIR")]
-OptionalFolder = Annotated[Path | None, _computed("DIR")]
-OptionalFile = Annotated[Path | None, _computed("FILE")]
-ResultFolder = Annotated[Path | None, _computed("DIR", "Folder for the results. Default: mnemoscope-out/<run>.")]
+OptionalFolder = Annotated[Path | None, computed("DIR")]
+OptionalFile = Annotated[Path | None, computed("FILE")]
+ResultFolder = Annotated[Path | None, computed("DIR", "Folder for the results. Default: mnemoscope-out/<run>.")]
 
 Seed = Annotated[int, arg(metavar="N", help="Seed of the prompts.")]
 FormatName = Annotated[
     str | None,
-    _computed(
+    computed(
         "FORMAT",
         "Task format of the prompts, such as parity-aligned. Default: the one in the run's run.json; a model without "
         "that file needs this option.",
@@ -56,8 +56,8 @@ Memory = Annotated[
     int,
     arg(metavar="MIB", help="Memory in MiB that one pass may use beyond the model; prompts run in chunks that fit."),
 ]
-AsJson = Annotated[bool, _computed("", "Print JSON instead of tables. Default: tables.")]
-Flag = Annotated[bool, _computed("")]
+AsJson = Annotated[bool, computed("", "Print JSON instead of tables. Default: tables.")]
+Flag = Annotated[bool, computed("")]
 
 Device = Annotated[
     str,
@@ -67,7 +67,7 @@ Device = Annotated[
 ]
 Dtype = Annotated[
     Literal["float32", "bfloat16", "float16", "float64"] | None,
-    _computed(
+    computed(
         "{float32,bfloat16,float16,float64}",
         "Type of weights and activations. Default: the type in which the weights were saved.",
     ),

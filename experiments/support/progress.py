@@ -24,7 +24,7 @@ def progress_bar(
 ) -> Any:
     """Return an object with tqdm's interface that reports on standard error: a bar on a terminal, else `Lines`.
 
-    A terminal reads for example "length 20: M5 history, 3 of 7 steps |######----| 00:10 elapsed, 00:14 left".
+    A terminal reads for example "length 20: M5 history, 3 of 7 steps |####------| 00:10 elapsed, 00:14 left".
     """
     from tqdm import tqdm
 
@@ -40,7 +40,7 @@ def progress_bar(
     if total is None and hasattr(items, "__len__"):
         total = len(items)  # type: ignore[arg-type]
     units = " {unit}s" if unit else ""
-    counted = "{n_fmt} of {total_fmt}" + units + " |{bar:20}| {elapsed} elapsed, {remaining} left"
+    counted = "{n_fmt} of {total_fmt}" + units + " |{bar:10}| {elapsed} elapsed, {remaining} left"
     uncounted = "{n_fmt}" + units + ", {elapsed} elapsed"
     return Sentence(
         items,

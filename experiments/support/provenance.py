@@ -42,7 +42,7 @@ def provenance_record(**more: object) -> dict:
 
 def versions_here() -> dict[str, str | None]:
     """Return the versions of Python, this package and the libraries that compute the numbers."""
-    versions = {"python": platform.pythonversion_of(), "mnemoscope": version_of("mnemoscope")}
+    versions = {"python": platform.python_version(), "mnemoscope": version_of("mnemoscope")}
     return versions | {name: version_of(name) for name in LIBRARIES}
 
 

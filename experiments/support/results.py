@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from interp.models.names import OUT
 from experiments.support.provenance import code_digest, provenance_record, versions_here
 from interp.models import Run
+from interp.models.names import OUT
 from interp.support.writing import LOCK, AtWork, alone_in, is_full, write_together, write_whole
 
 if TYPE_CHECKING:
@@ -179,14 +179,9 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def as_svg(figure: Figure) -> str:
     """Return a figure as SVG text; the same numbers give the same text."""
-    import io
+    from interp.views.figures import svg_of
 
-    import matplotlib
-
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "mnemoscope"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+    return svg_of(figure)
 
 
 def as_parquet(table: DataFrame, index: bool | None = None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ def summary(verdict: Verdict, run: Run, columns: int) -> Iterator[str]:
     reasons = dict.fromkeys(f"{name}: {role.reason}" for name, role in verdict.roles.items())
     if len({role.reason for role in verdict.roles.values()}) == 1:
         reasons = {next(iter(verdict.roles.values())).reason: None}
-    yield from _paragraph("why", "; ".join(reasons), columns)
+    yield from _paragraph("why", _with_names("; ".join(reasons)), columns)
     yield from _paragraph("may be claimed", verdict.may_claim, columns)
     yield from _paragraph("may not be claimed", verdict.may_not_claim, columns)
     recipe = run.record.get("recipe", {})
@@ -66,6 +67,21 @@ def _paragraph(title: str, text: str, columns: int) -> list[str]:
     return textwrap.wrap(f"{title}: {text}", max(40, columns), subsequent_indent=INDENT)
 
 
+def _with_names(text: str) -> str:
+    """Return a text in which the first mention of each arm's code has its short name too.
+
+    >>> _with_names("M5 is small, M5 again; M5 history")
+    'M5 (history) is small, M5 again; M5 history'
+    """
+    from probes.arms.registry import ARMS
+
+    for code, arm in ARMS.items():
+        if code == arm.short:
+            continue
+        text = re.sub(rf"\b{code}\b(?! {re.escape(arm.short)})", f"{code} ({arm.short})", text, count=1)
+    return text
+
+
 def _print_evidence(verdict: Verdict, columns: int) -> None:
     """Print accuracies, roles, evidence and the arms that were left out, length by length."""
     for finding in verdict.lengths:
@@ -86,9 +102,10 @@ def _print_accuracy(finding: LengthFinding, columns: int) -> None:
     rows = []
     for mode in dict.fromkeys(a.mode for a in finding.accuracy):
         estimates = {a.metric: str(a.estimate) for a in finding.accuracy if a.mode == mode}
-        rows.append((mode, *(estimates[metric] for metric in ("step", "exact", "final"))))
+        state = "competent" if mode == finding.mode else "not decisive"
+        rows.append((f"labels {mode}", state, *(estimates[metric] for metric in ("step", "exact", "final"))))
     title = f"length {finding.length}: accuracy, 95 % intervals"
-    _print_rows(title, ("labels", "step accuracy", "exact match", "final answer"), rows, columns)
+    _print_rows(title, ("mode", "state", "step accuracy", "exact match", "final answer"), rows, columns)
 
 
 def _print_roles(finding: LengthFinding, columns: int) -> None:
@@ -124,7 +141,7 @@ def _arm(code: str) -> str:
     """Return an arm's code with its short name, such as "M5 history"."""
     from probes.arms.registry import ARMS
 
-    return f"{code} {ARMS[code].short}" if code in ARMS else code
+    return ARMS[code].title if code in ARMS else code
 
 
 def columns_of_output() -> int:

@@ -1,1 +1,1 @@
-"""The tables of README.md and figures/README.md, made from result files: `python -m experiments.tables`."""
+"""Markdown tables and numbers of the READMEs, made from result files by `python -m experiments.tables`."""

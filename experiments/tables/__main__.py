@@ -1,9 +1,23 @@
-"""Writes every table into its place: README.md, RECIPES.md, and those of the benchmarks and the figures."""
+"""Write every table and every number in prose into the READMEs of a checkout."""
 
-from experiments.support.provenance import reporting_versions
-from experiments.tables.places import PLACES, with_tables
+import sys
+
+from experiments.support.provenance import saying_versions
+from experiments.tables.numbers import with_numbers
+from experiments.tables.places import PLACES, ROOT, with_tables
 from interp.support.writing import write_whole
 
-with reporting_versions():
-    for readme, tables in PLACES.items():
-        write_whole(readme, with_tables(readme.read_text(encoding="utf-8"), tables))
+
+def main() -> int:
+    """Rewrite the READMEs; return 0, or 2 where this is an installed package and not a checkout."""
+    if not (ROOT / "README.md").is_file():
+        print("experiments.tables writes the READMEs of a checkout; this is an installed package", file=sys.stderr)
+        return 2
+    with saying_versions():
+        for path, tables in PLACES.items():
+            write_whole(path, with_numbers(with_tables(path.read_text(encoding="utf-8"), tables)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,22 +1,24 @@
-"""How fast, how large and how exact? Tables from the files of `mnemoscope bench`."""
+"""Markdown tables of speed, memory and exactness, from the files of `mnemoscope bench`."""
 
 from __future__ import annotations
 
 import statistics
 from pathlib import Path
 
+from experiments.benchmarks.tables import number_text, stage_text, step_table
 from experiments.support.reading import read_rows
 from experiments.tables.cells import markdown, yes
+from interp.models import read_json
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
-BENCHMARK, EDGES, SCALING, DRIFT, MEMORY = (
-    RESULTS / f"{name}.json" for name in ("patching", "edges", "scaling", "drift", "memory")
+BENCHMARK, EDGES, SCALING, GPU_STEPS, DRIFT, MEMORY = (
+    RESULTS / f"{name}.json" for name in ("patching", "edges", "scaling", "gpu-steps", "drift", "memory")
 )
 CORRUPTIONS = {"flip": "a bit flipped", "redraw": "another prompt"}
 
 
 def speed_table() -> str:
-    """Every row of the benchmark, as Markdown, from `benchmarks/results/patching.json`."""
+    """Return every row of the patching benchmark, from `benchmarks/results/patching.json`."""
     head = (
         "family",
         "layers x d",
@@ -24,7 +26,7 @@ def speed_table() -> str:
         "prompts",
         "site",
         "corrupted by",
-        "ms a patch",
+        "ms per patch",
         "x TransformerLens",
         "x hook loop",
         "x nnsight",
@@ -55,7 +57,7 @@ def speed_table() -> str:
 
 
 def speed_summary() -> str:
-    """Ratios over all cases, by what corrupts the prompt, as Markdown, from `benchmarks/results/patching.json`."""
+    """Return the ratios over all cases, by corruption of the prompt, from `benchmarks/results/patching.json`."""
     rows = read_rows(BENCHMARK).values()
     cells = []
     for corrupt, words in CORRUPTIONS.items():
@@ -70,8 +72,8 @@ def speed_summary() -> str:
 
 
 def edges_table() -> str:
-    """Every row of the benchmark of edge attribution, as Markdown, from `benchmarks/results/edges.json`."""
-    head = ("family", "layers x d", "tokens", "pairs", "edges", "ms a pair", "TransformerLens", "x", "difference")
+    """Return every row of the edge attribution benchmark, from `benchmarks/results/edges.json`."""
+    head = ("family", "layers x d", "tokens", "pairs", "edges", "ms per pair", "TransformerLens", "x", "difference")
     rows = []
     for row in read_rows(EDGES).values():
         case, ms = row["case"], row["ms_a_pair"]
@@ -90,24 +92,23 @@ def edges_table() -> str:
     return markdown(head, rows)
 
 
-def scaling_table(path: Path = SCALING) -> str:
-    """What was measured on one device and what is estimated from it, from `benchmarks/results/scaling.json`."""
-    from experiments.benchmarks import tables as showing
-
+def scaling_table(path: Path = SCALING, gpu: Path = GPU_STEPS) -> str:
+    """Return optimiser steps as measured on CPUs and on a GPU, from `scaling.json` and `gpu-steps.json`."""
     rows = read_rows(path)
-    estimates = {
-        "the grid": showing.estimated_grid,
-        "one model": showing.estimated_parallel,
-        "one model on GPUs, from its size alone": showing.estimated_links,
-    }
-    found = f"Measured:\n\n{markdown(*showing.measured_steps(rows))}\n{showing.stage_words(rows)}\n"
-    return found + "".join(f"\nEstimated, {what}:\n\n{markdown(*lay(rows))}" for what, lay in estimates.items())
+    head = ("device", "layers x d", "precision", "tokens per step", "ms per step", "tokens/s")
+    cells = []
+    for row in read_json(gpu)["rows"].values():
+        ms, tokens = row["ms_per_step"], row["tokens"]
+        shape = f"{row['n_layers']} x {row['d_model']}"
+        values = (f"{tokens:,}", number_text(ms), number_text(1000 * tokens / ms))
+        cells.append((row["device"], shape, row["precision"], *values))
+    return f"{markdown(*step_table(rows))}\n{stage_text(rows)}\n\n{markdown(head, cells)}"
 
 
 def drift_table() -> str:
-    """Largest differences between threads and between precisions, as Markdown, from `benchmarks/results/drift.json`.
+    """Return the largest differences between threads and between precisions, from `benchmarks/results/drift.json`.
 
-    Each cell is the difference relative to the largest value of its quantity, and in brackets as it is.
+    A cell is the difference relative to the largest value of its quantity, with the absolute one in brackets.
     """
     rows, allowed = [], {}
     for row in read_rows(DRIFT).values():
@@ -127,7 +128,7 @@ def drift_table() -> str:
 
 
 def drift_summary() -> str:
-    """The largest difference of each quantity over all cases, as Markdown, from `benchmarks/results/drift.json`."""
+    """Return the largest difference of each quantity over all cases, from `benchmarks/results/drift.json`."""
     compared: dict[str, dict[str, list[dict]]] = {}
     for row in read_rows(DRIFT).values():
         for pair, found in row["compared"].items():
@@ -147,7 +148,7 @@ def drift_summary() -> str:
 
 
 def memory_table() -> str:
-    """Peaks of memory by part and number of prompts, as Markdown, from `benchmarks/results/memory.json`."""
+    """Return peaks of memory by part and number of prompts, from `benchmarks/results/memory.json`."""
     rows = read_rows(MEMORY).values()
     budget = {row["budget_mib"] for row in rows}
     assert len(budget) == 1, budget

@@ -1,4 +1,4 @@
-"""How are a table, an interval and a yes written in Markdown?"""
+"""Markdown of tables, intervals and booleans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tables stand in which file, and where?"""
+"""The tables of each README, between markers `<!-- NAME table: ... -->` and `<!-- end of NAME table -->`."""
 
 from __future__ import annotations
 
@@ -14,37 +14,39 @@ from experiments.tables.benchmarks import (
     speed_summary,
     speed_table,
 )
+from experiments.tables.headline import headline_table, support_text, trust_table
 from experiments.tables.runs import accuracy_table, calibration_table, circuit_table, verdict_table
 from experiments.tables.trust import faults_table, inputs_table
 from experiments.tables.zoo import addition_table, confirmatory_table, zoo_table
 
-TABLES: dict[str, Callable[[], str]] = {
-    "verdict": verdict_table,
-    "calibration": calibration_table,
-    "circuit": circuit_table,
-    "accuracy": accuracy_table,
-    "speed-summary": speed_summary,
-    "scaling": scaling_table,
-    "drift-summary": drift_summary,
-    "memory": memory_table,
-    "faults": faults_table,
-    "inputs": inputs_table,
-}
-BENCHMARK_TABLES: dict[str, Callable[[], str]] = {"speed": speed_table, "edges": edges_table, "drift": drift_table}
-FIGURE_TABLES: dict[str, Callable[[], str]] = {"zoo": zoo_table, "confirmatory": confirmatory_table}
-RECIPE_TABLES: dict[str, Callable[[], str]] = {"addition": addition_table}
 ROOT = Path(__file__).parent.parent.parent
-# Files with tables, and which they have.
-PLACES = {
-    ROOT / "README.md": TABLES,
-    ROOT / "experiments" / "benchmarks" / "README.md": BENCHMARK_TABLES,
-    ROOT / "experiments" / "RECIPES.md": RECIPE_TABLES,
-    ROOT / "figures" / "README.md": FIGURE_TABLES,
+# Tables by file.
+PLACES: dict[Path, dict[str, Callable[[], str]]] = {
+    ROOT / "README.md": {"headline": headline_table, "trust": trust_table, "support": support_text},
+    ROOT / "interp" / "README.md": {
+        "speed-summary": speed_summary,
+        "drift-summary": drift_summary,
+        "memory": memory_table,
+    },
+    ROOT / "probes" / "README.md": {"verdict": verdict_table, "calibration": calibration_table},
+    ROOT / "experiments" / "README.md": {"accuracy": accuracy_table, "circuit": circuit_table},
+    ROOT / "experiments" / "benchmarks" / "README.md": {
+        "speed": speed_table,
+        "edges": edges_table,
+        "drift": drift_table,
+        "scaling": scaling_table,
+    },
+    ROOT / "experiments" / "RECIPES.md": {"addition": addition_table},
+    ROOT / "figures" / "README.md": {"zoo": zoo_table, "confirmatory": confirmatory_table},
+    ROOT / "tests" / "README.md": {"faults": faults_table, "inputs": inputs_table},
 }
 
 
-def with_tables(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
-    """A README's text with the tables in their places."""
+def with_tables(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
+    """Return a README's text with its tables written again.
+
+    Raises `ValueError` where the text has no markers for one of them.
+    """
     for name, make in tables.items():
         begin, end = f"<!-- {name} table: python -m experiments.tables -->\n", f"<!-- end of {name} table -->"
         before, _, rest = text.partition(begin)

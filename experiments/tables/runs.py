@@ -1,17 +1,17 @@
-"""What do the shipped runs do, and what is said of them? Tables from the files beside each run."""
+"""Markdown tables of the shipped runs and of the calibration, from their result files."""
 
 from __future__ import annotations
 
-from interp.models.names import SHIPPED, shipped_runs
 from experiments.support.reading import read_calibration, read_result
 from experiments.tables.cells import interval, markdown, yes
+from interp.models.names import SHIPPED, shipped_runs
 
 LENGTHS = (10, 20, 30, 40, 60)
 METRICS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
 
 
 def accuracy_table() -> str:
-    """The three metrics of each shipped run by length and mode, as Markdown, from its `evaluation.json`."""
+    """Return the three metrics of each shipped run by length and mode, from its `evaluation.json`."""
     found = []
     for name in shipped_runs():
         rows = read_result(SHIPPED / name / "evaluation.json")["accuracy"]
@@ -23,7 +23,7 @@ def accuracy_table() -> str:
 
 
 def circuit_table() -> str:
-    """The circuit of each shipped run, at each length, as Markdown, from its `circuit.json`."""
+    """Return the circuit of each shipped run at each length, from its `circuit.json`."""
     head = ("run", "edges", "length", "faithfulness", "step accuracy", "of the full model", "heads")
     rows = []
     for name in shipped_runs():
@@ -44,8 +44,16 @@ def circuit_table() -> str:
 
 
 def verdict_table() -> str:
-    """The arms that decide of each shipped run that has labels, as Markdown, from its `verdict.json`."""
-    head = ("run", "length", "anchor (M1, M2)", "its attention alone (M4)", "placeholder (M5)", "sink (M6)", "verdict")
+    """Return the deciding arms of each shipped run, from its `verdict.json`."""
+    head = (
+        "run",
+        "length",
+        "anchor (label swap, M1 and M2)",
+        "attention alone (routes, M4)",
+        "placeholder (history, M5)",
+        "sink (removal, M6)",
+        "verdict",
+    )
     rows = []
     for name in shipped_runs():
         data = read_result(SHIPPED / name / "verdict.json")
@@ -62,7 +70,7 @@ def verdict_table() -> str:
 
 
 def calibration_table() -> str:
-    """Confusion and error rates, as Markdown, from `results/calibration.json`."""
+    """Return the confusion table and the error rates, from `results/calibration.json`."""
     data = read_calibration()
     labels = sorted({label for row in data["confusion"].values() for label in row})
     confusion = []
@@ -87,5 +95,5 @@ def calibration_table() -> str:
             found, margin = null["99th percentile"], data["nulls"]["margin"]
             cells = (f"{found:.3f} of {null['n']}", f"at most {margin}", yes(found <= margin))
             rates.append((f"99th percentile of abs(rho), {name}", *cells))
-    head = ("planted (* never used for tuning)", "right", *labels)
-    return markdown(head, confusion) + "\n" + markdown(("", "measured", "asked", "met"), rates)
+    head = ("planted (* never used for tuning)", "expected", *labels)
+    return markdown(head, confusion) + "\n" + markdown(("", "measured", "required", "met"), rates)

@@ -1,4 +1,4 @@
-"""What was survived, and how much was tried? Tables from the counts of `tests/faults` and `tests/fuzz`."""
+"""Markdown tables of injected faults and fuzzed inputs, from the counts of `tests/faults` and `tests/fuzz`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ WORDS = {"kill": "`kill -9`", "interrupt": "Ctrl-C", "full": "a full disk", "los
 
 
 def faults_table() -> str:
-    """Faults that were injected into verbs at random moments, and survived, as Markdown, from `results/faults.json`."""
-    table = _read(FAULTS, "faults")
+    """Return the injected and survived faults by verb, from `results/faults.json`."""
+    table = counts_of(FAULTS, "faults")
     verbs = [verb for verb, row in table.items() if row]
     rows = []
     for fault, words in WORDS.items():
@@ -26,12 +26,13 @@ def faults_table() -> str:
 
 
 def inputs_table() -> str:
-    """Hostile and random inputs by kind, as Markdown, from `results/inputs.json`; written where all were survived."""
-    counts = _read(INPUTS, "inputs")
-    return markdown((*counts, "together"), [(*(f"{n:,}" for n in counts.values()), f"{sum(counts.values()):,}")])
+    """Return the number of fuzzed inputs by kind, from `results/inputs.json`, which exists only if none failed."""
+    counts = counts_of(INPUTS, "inputs")
+    return markdown((*counts, "total"), [(*(f"{n:,}" for n in counts.values()), f"{sum(counts.values()):,}")])
 
 
-def _read(path: Path, what: str) -> dict:
+def counts_of(path: Path, what: str) -> dict:
+    """Return the counts in a result file; warn if other library versions made it."""
     found = read_json(path)
     warn_versions(path.name, found.get("provenance"))
     return found[what]

@@ -1,4 +1,4 @@
-"""What do all trained configurations show together? Tables from `results.parquet` and `verdicts.json`."""
+"""Markdown tables of all trained configurations, from `results.parquet` and `verdicts.json`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from interp.models.names import ZOO
 from experiments.support.reading import read_result
 from experiments.tables.cells import interval, markdown
 from interp.models.folder import read_record
+from interp.models.names import ZOO
 
-# Lengths of the table of all configurations, by task: the longest trained, and past it.
+# Lengths of the table of all configurations, by task: the longest trained length and longer ones.
 ZOO_LENGTHS = {"parity": (20, 30, 40, 60), "addition": (10, 12, 14)}
 # `mnemoscope train addition-aligned-alibi --seed 2 --precision bf16 --steps 3000`, evaluated.
 FEWER_STEPS = Path(__file__).parent.parent / "recipes" / "addition-aligned-alibi-3000-steps.json"
@@ -19,11 +19,11 @@ ADDITION_LENGTHS = (10, 12, 14, 20)
 
 
 def zoo_table(zoo: Path = ZOO) -> str:
-    """Every trained configuration, as Markdown, from `zoo/results.parquet` and `zoo/verdicts.json`.
+    """Return every trained configuration, from `zoo/results.parquet` and `zoo/verdicts.json`.
 
-    One table a task, one row a configuration and who writes the labels: accuracy is the median over the seeds that
-    learned, with the least and the greatest, and in round brackets over all seeds where none did. A verdict stands
-    beside the configuration whose runs it judged, with what each of several models is judged alone.
+    One table per task, one row per configuration and mode (who writes the labels). Accuracy is the median [least,
+    greatest] over the seeds that learned, and in round brackets over all seeds where none did. The verdict is over
+    seeds, followed by the verdicts on single models.
     """
     from experiments.gathering import TABLE, read_verdicts
 
@@ -46,7 +46,7 @@ def zoo_table(zoo: Path = ZOO) -> str:
 
 
 def addition_table(zoo: Path = ZOO) -> str:
-    """What more steps gave addition: exact match of one seed by digits, as Markdown, from two `evaluation.json`."""
+    """Return exact match of addition after 3,000 and 6,000 steps, one seed, from two `evaluation.json` files."""
     run = zoo / "addition-aligned-alibi-seed2"
     record = read_record(run)
     assert record is not None
@@ -60,7 +60,7 @@ def addition_table(zoo: Path = ZOO) -> str:
 
 
 def confirmatory_table(zoo: Path = ZOO) -> str:
-    """What is confirmed of the aligned format over its seeds: each role at each length, with Holm's correction."""
+    """Return the confirmatory tests of the aligned format over its seeds: each role at each length, Holm-corrected."""
     from experiments.gathering import read_verdicts
     from experiments.grid import BEST, CONFIRMING
 
@@ -100,12 +100,12 @@ def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) 
         learned = config.groupby("run")["learned"].first().astype(bool)
         entry = verdicts.get(f"{config['task'].iloc[0]}-{fmt}-{family}", {})
         ours = set(entry.get("models", ())) & set(learned.index)
-        label = _judged(entry) if ours else ""
+        label = judged_text(entry) if ours else ""
         some = learned[learned] if learned.any() else learned
         kept = config[config["run"].isin(some.index)]
         for mode in (m for m in ("forced", "written") if m in set(config["mode"])):
             cells = [
-                _spread(kept[(kept["mode"] == mode) & (kept["metric"] == metric) & (kept["length"] == n)]["value"])
+                spread(kept[(kept["mode"] == mode) & (kept["metric"] == metric) & (kept["length"] == n)]["value"])
                 for metric in ("step", "exact")
                 for n in lengths
             ]
@@ -116,10 +116,10 @@ def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) 
     return markdown(head, rows)
 
 
-def _judged(entry: Mapping[str, Any]) -> str:
+def judged_text(entry: Mapping[str, Any]) -> str:
     """The verdict over the seeds, and how many models alone are judged what; nothing where there is none.
 
-    >>> _judged({"verdict": {"verdict": "undecided"}, "alone": {"a": "anchor", "b": "anchor", "c": "undecided"}})
+    >>> judged_text({"verdict": {"verdict": "undecided"}, "alone": {"a": "anchor", "b": "anchor", "c": "undecided"}})
     'undecided (alone: 2 anchor, 1 undecided)'
     """
     if entry["verdict"] is None:
@@ -130,7 +130,7 @@ def _judged(entry: Mapping[str, Any]) -> str:
     return f"{label} ({judged_alone(alone)})" if len(alone) > 1 else label
 
 
-def _spread(values: Iterable[float]) -> str:
+def spread(values: Iterable[float]) -> str:
     """Median, least and greatest; the value alone where there is one, nothing where there is none."""
     import statistics
 

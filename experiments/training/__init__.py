@@ -1,1 +1,1 @@
-"""From a recipe to a trained run, resumable. Imports no TransformerLens."""
+"""Training: recipes, data, the loop and checkpoints. Imports no TransformerLens."""

@@ -1,4 +1,4 @@
-"""Where did training stop? Weights, optimiser and step, in safetensors and JSON, whole or absent."""
+"""Checkpoints of training: weights, optimiser and step, in safetensors and JSON, written atomically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEEP = 1
 
 
 def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, state: dict) -> None:
-    """Writes `folder/step-N`, then removes older ones, so that there is always a whole one."""
+    """Write `folder/step-N`, then remove older ones, so that a complete one always exists."""
     with whole_folder(folder / f"step-{step:08d}") as fresh:
         weights = {name: p.detach().contiguous().clone() for name, p in model.named_parameters()}
         save_file(weights, fresh / "weights.safetensors")
@@ -33,31 +33,31 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: Optimi
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict | None:
-    """Puts the newest checkpoint's weights and moments in place; its state, or None where there is none.
+    """Load the newest checkpoint's weights and moments in place; return its state, or None without a checkpoint.
 
-    Raises `ValueError` for a checkpoint of another model, or one that was changed since.
+    Raises `ValueError` for a checkpoint of another model, and for a damaged one.
     """
-    if not (found := _steps(folder)):
+    if not (checkpoints := _steps(folder)):
         return None
     try:
-        state = _load(found[-1], model, optimizer)
+        state = _load(checkpoints[-1], model, optimizer)
         if type(state["step"]) is not int or not isinstance(state["accuracy"], dict):
             raise ValueError("its state has no step or accuracy")
         return state
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{found[-1]} is no checkpoint of this recipe: {error!r}; remove it") from error
+        raise ValueError(f"{checkpoints[-1]} is not a checkpoint of this recipe: {error!r}; remove it") from error
 
 
 def _load(newest: Path, model: nn.Module, optimizer: Optimizer) -> dict:
     weights = load_file(newest / "weights.safetensors")
     for name, parameter in model.named_parameters():
         parameter.data.copy_(weights[name])
-    whole = optimizer.state_dict()
+    own = optimizer.state_dict()
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in load_file(newest / "optimizer.safetensors").items():
         index, key = name.split(".", 1)
         moments.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({**whole, "state": moments})
+    optimizer.load_state_dict({**own, "state": moments})
     return read_json(newest / "state.json")
 
 

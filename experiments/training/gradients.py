@@ -1,4 +1,4 @@
-"""What does one step of a recipe teach? The loss of its parts, their gradients, and the step that they make."""
+"""One training step: the losses of its parts, their gradients, and the optimiser step."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from interp.tasks import Batch
 
 
 def optimizer_of(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of a recipe's weights."""
+    """Return the recipe's optimiser for a model's weights."""
     return torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
 
 
 def take_step(
-    accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe, step: int, found: list[TrainingPart]
+    accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe, step: int, batches: list[TrainingPart]
 ) -> dict[str, float]:
-    """One whole optimiser step on its parts; the loss of each, in nats a predicted token."""
-    losses = add_gradients(accelerator, model, recipe, step, found)
+    """Do one optimiser step; return the loss of each part, in nats per predicted token."""
+    losses = add_gradients(accelerator, model, recipe, step, batches)
     accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
     optimizer.step()
     optimizer.zero_grad()
@@ -31,12 +31,12 @@ def take_step(
 
 
 def add_gradients(
-    accelerator: Accelerator, model: Any, recipe: Recipe, step: int, found: list[TrainingPart]
+    accelerator: Accelerator, model: Any, recipe: Recipe, step: int, batches: list[TrainingPart]
 ) -> dict[str, float]:
-    """Accumulates the gradients of one step's parts; the loss of each part, in nats a predicted token."""
+    """Accumulate the gradients of one step's parts; return the loss of each, in nats per predicted token."""
     losses = {}
-    for k, part in enumerate(found):
-        last = k == len(found) - 1
+    for k, part in enumerate(batches):
+        last = k == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(model):
             loss = loss_of(model, part, recipe, step, accelerator.device)
             accelerator.backward(loss * part.weight)
@@ -45,12 +45,12 @@ def add_gradients(
 
 
 def predicted(batch: Batch) -> Tensor:
-    """Positions of the tokens that are learned: labels too where the model can write them."""
+    """Return the positions of the tokens that are learned; labels are among them where the model can write them."""
     return batch.predicted(forced=not batch.format.model_can_write_labels)
 
 
 def loss_of(model: Any, part: TrainingPart, recipe: Recipe, step: int, device: torch.device) -> Tensor:
-    """The mean cross-entropy of a part's predicted tokens, in nats."""
+    """Return the mean cross-entropy of a part's predicted tokens, in nats."""
     batch = part.batch
     at = predicted(batch)
     extra = {}
@@ -62,19 +62,19 @@ def loss_of(model: Any, part: TrainingPart, recipe: Recipe, step: int, device: t
 
 
 def position_ids(recipe: Recipe, batch: Batch, step: int) -> Tensor:
-    """Position augmentation, `[batch pos]`: no distance or position at test is new.
+    """Return augmented position ids, `[batch pos]`, so that no distance or position at test time is new.
 
-    "start": each prompt begins at a random position. "jump": positions leap ahead after the first token
-    that the model writes (the first label has to be found at a learned distance from the separator), by up
-    to what the model's positions leave, a limit that grows over `position_ramp` steps.
+    "start": each prompt begins at a random position. "jump": positions jump ahead after the first token that the
+    model writes, because the first label is found at a learned distance from the separator. The jump is at most the
+    number of unused positions, a limit that grows over `position_ramp` steps.
     """
     gen = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-    assert not isinstance(recipe.model, Pretrained), "positions are moved in models of our own alone"
+    assert not isinstance(recipe.model, Pretrained), "positions are augmented only in models of our own"
     room = recipe.model.n_ctx - batch.n_pos
     if recipe.positions == "jump":
         room = int(room * min(1.0, step / max(1, recipe.position_ramp)))
-    leap = torch.randint(max(0, room) + 1, (len(batch), 1), generator=gen)
+    jump = torch.randint(max(0, room) + 1, (len(batch), 1), generator=gen)
     ids = torch.arange(batch.n_pos).expand(len(batch), -1)
     if recipe.positions == "start":
-        return ids + leap
-    return ids + leap * (torch.arange(batch.n_pos) > predicted(batch)[0])
+        return ids + jump
+    return ids + jump * (torch.arange(batch.n_pos) > predicted(batch)[0])

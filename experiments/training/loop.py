@@ -1,4 +1,4 @@
-"""How is a recipe turned into a run?"""
+"""The training loop: turn a recipe into a run, resumable after an interruption."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from experiments.training.state import accuracies_of, beginning, check_batches, 
 from interp.models import read_json, save_run
 from interp.models.folder import read_record
 from interp.support.writing import alone_in, naming, write_whole
-from interp.tasks import parse_format
+from interp.tasks import Batch, Vocabulary, parse_format
 
 CHECK_EVERY = 100
 SAVE_EVERY_SECONDS = 60
-# A checkpoint of a large model takes a while: saving gets at most a twentieth of the time.
+# Checkpoints of large models are slow to write: saving takes at most one part in so many of the time.
 SAVE_SHARE = 20
 METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What came out: where, whether it learned, and its step accuracy at the longest trained length."""
+    """A trained run: its folder, whether it learned, its step accuracy at the longest trained length, and its steps."""
 
     folder: Path
     competent: bool
@@ -44,24 +44,26 @@ class Trained:
     steps: int
 
 
-def train_run(recipe: Recipe, out: Path, precision: str = "no", save_every: float = SAVE_EVERY_SECONDS) -> Trained:
-    """Trains a recipe into `out/<recipe.name>`, going on where an earlier, killed call stopped.
+def train_run(
+    recipe: Recipe, out: Path, precision: str = "no", save_every: float = SAVE_EVERY_SECONDS, cpu: bool = False
+) -> Trained:
+    """Train a recipe into `out/<recipe.name>`, resuming where an earlier, killed call stopped.
 
-    On a CPU with the same number of threads the weights are bit-identical, interrupted or not. A run of this recipe
-    that is there already is what comes out. Raises `ValueError` when the folder holds another run, or a half-trained
-    run of another recipe, and when another process is training it.
+    On a CPU with the same number of threads the weights are bit-identical, interrupted or not. A finished run of this
+    recipe is returned as it is. `cpu` leaves GPUs unused. Raises `ValueError` when the folder holds another run or a
+    half-trained run of another recipe, and when another process is training it.
     """
     final, work = out / recipe.name, out / f"{recipe.name}.training"
     if final.exists():
         return _finished(final, work, recipe, precision)
     with ExitStack() as until_done:
-        return _train(recipe, final, work, precision, save_every, until_done)
+        return _train(recipe, final, work, precision, save_every, cpu, until_done)
 
 
 def _train(
-    recipe: Recipe, final: Path, work: Path, precision: str, save_every: float, until_done: ExitStack
+    recipe: Recipe, final: Path, work: Path, precision: str, save_every: float, cpu: bool, until_done: ExitStack
 ) -> Trained:
-    accelerator = Accelerator(mixed_precision=precision)
+    accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
     model, tokenizer, vocabulary = beginning(recipe)
     checks = check_batches(recipe, vocabulary)
     parts_of = partial(parts, recipe, process=accelerator.process_index, vocabulary=vocabulary)
@@ -95,38 +97,25 @@ def _train(
         for name, loss in losses.items():
             sums.setdefault(name, []).append(loss)
         state["seconds"] = before + time.monotonic() - began
-        if step % CHECK_EVERY == 0 or step == recipe.steps:
-            # Decided by one process for all: two that round differently would stop at different steps.
-            (state["accuracy"],) = broadcast_object_list([accuracies_of(accelerator.unwrap_model(wrapped), checks)])
-            grown = step >= max(recipe.ramp, recipe.rehearsal_ramp if recipe.rehearsal else 0)
-            good = all(a >= recipe.competent for a in state["accuracy"].values())
-            if grown and good:  # only ever earlier: a cool-down that has begun goes on
-                state["cooldown_from"] = min(step, state["cooldown_from"])
-            bar.set_postfix({k: f"{v:.3f}" for k, v in state["accuracy"].items()})
-            if accelerator.is_main_process:
-                _add_line(metrics, step, optimizer.param_groups[0]["lr"], sums, state)
-            sums.clear()
-            # Saved at a check only: the running loss means are empty there, so metrics resume exactly too.
-            if accelerator.is_main_process and time.monotonic() - saved >= max(save_every, SAVE_SHARE * saving):
-                began_saving = time.monotonic()
-                raw_optimizer: Any = getattr(optimizer, "optimizer", optimizer)
-                kept = {k: v for k, v in state.items() if k != "step"}
-                save_checkpoint(work, step, accelerator.unwrap_model(wrapped), raw_optimizer, kept)
-                saved = time.monotonic()
-                saving = saved - began_saving
+        if step % CHECK_EVERY and step != recipe.steps:
+            continue
+        _check(accelerator, wrapped, checks, recipe, step, state)
+        bar.set_postfix({k: f"{v:.3f}" for k, v in state["accuracy"].items()})
+        if accelerator.is_main_process:
+            _add_line(metrics, step, optimizer.param_groups[0]["lr"], sums, state)
+        sums.clear()
+        # Saved at a check only: the running loss means are empty there, so metrics resume exactly too.
+        if accelerator.is_main_process and time.monotonic() - saved >= max(save_every, SAVE_SHARE * saving):
+            began_saving = time.monotonic()
+            raw_optimizer: Any = getattr(optimizer, "optimizer", optimizer)
+            kept = {k: v for k, v in state.items() if k != "step"}
+            save_checkpoint(work, step, accelerator.unwrap_model(wrapped), raw_optimizer, kept)
+            saved = time.monotonic()
+            saving = saved - began_saving
     bar.close()
     outcome = outcome_of(accelerator.unwrap_model(wrapped), checks["task"], state["accuracy"], step)
     if accelerator.is_main_process:
-        record = {
-            "format": str(parse_format(recipe.format)),
-            "vocabulary": vocabulary.to_json(),
-            "recipe": recipe.to_json(),
-            "outcome": outcome,
-            "precision": precision,
-            "processes": accelerator.num_processes,
-            "training_seconds": round(state["seconds"], 1),
-            "provenance": provenance_record(device=str(accelerator.device)),
-        }
+        record = _record(recipe, vocabulary, outcome, precision, accelerator, state["seconds"])
         trained = accelerator.unwrap_model(wrapped).cpu().float().eval()
         save_run(final, trained, tokenizer, record, {METRICS: metrics.read_bytes()})
         shutil.rmtree(work)
@@ -134,65 +123,93 @@ def _train(
     return Trained(final, outcome["competent"], outcome["step_accuracy"], step)
 
 
+def _check(
+    accelerator: Accelerator, wrapped: Any, checks: dict[str, Batch], recipe: Recipe, step: int, state: dict
+) -> None:
+    """Measure the accuracy, and start the cool-down once the model is competent at the longest lengths."""
+    # One process decides for all: two that round differently would stop at different steps.
+    (state["accuracy"],) = broadcast_object_list([accuracies_of(accelerator.unwrap_model(wrapped), checks)])
+    ramped = step >= max(recipe.ramp, recipe.rehearsal_ramp if recipe.rehearsal else 0)
+    competent = all(a >= recipe.competent for a in state["accuracy"].values())
+    if ramped and competent:  # a cool-down that has begun is never delayed
+        state["cooldown_from"] = min(step, state["cooldown_from"])
+
+
+def _record(
+    recipe: Recipe, vocabulary: Vocabulary, outcome: dict, precision: str, accelerator: Accelerator, seconds: float
+) -> dict:
+    """Return what run.json holds."""
+    return {
+        "format": str(parse_format(recipe.format)),
+        "vocabulary": vocabulary.to_json(),
+        "recipe": recipe.to_json(),
+        "outcome": outcome,
+        "precision": precision,
+        "processes": accelerator.num_processes,
+        "training_seconds": round(seconds, 1),
+        "provenance": provenance_record(device=str(accelerator.device)),
+    }
+
+
 def _finished(final: Path, work: Path, recipe: Recipe, precision: str) -> Trained:
-    """What an earlier call has trained; it may have been killed before it had cleared up."""
+    """Return the run that an earlier call trained; that call may have been killed before it cleaned up."""
     record = read_record(final) or {}
     warn_versions(f"{final.name}/run.json", record.get("provenance"))
-    there = {**record.get("recipe", {}), "precision": record.get("precision")}
-    if there != {**json.loads(json.dumps(recipe.to_json())), "precision": precision}:
-        raise ValueError(f"{final} is there already, of another recipe; remove it, or choose another --out")
+    present = {**record.get("recipe", {}), "precision": record.get("precision")}
+    if present != {**json.loads(json.dumps(recipe.to_json())), "precision": precision}:
+        raise ValueError(f"{final} exists, trained by another recipe; remove it, or choose another --out")
     shutil.rmtree(work, ignore_errors=True)
     outcome = record["outcome"]
     return Trained(final, outcome["competent"], outcome["step_accuracy"], outcome["steps"])
 
 
 def _claim(work: Path, recipe: Recipe, precision: str, processes: int = 1) -> None:
-    """Makes the working folder, or checks that the one there is of the same recipe."""
-    means = {"threads": torch.get_num_threads(), "precision": precision}
+    """Write the recipe into the work folder, or check that the one in it is the same."""
+    setup = {"threads": torch.get_num_threads(), "precision": precision}
     if processes > 1:  # each has its own data
-        means["processes"] = processes
-    wanted = {**recipe.to_json(), **means, "versions": provenance_record()["versions"]}
+        setup["processes"] = processes
+    wanted = {**recipe.to_json(), **setup, "versions": provenance_record()["versions"]}
     path = work / "recipe.json"
     if not path.exists():
         write_whole(path, json.dumps(wanted, indent=1) + "\n")
         return
-    there, ours = read_json(path), json.loads(json.dumps(wanted))
-    if not isinstance(there, dict):
-        raise ValueError(f"{path} is no recipe; remove {work} or choose another --out")
-    begun = {"versions": there.pop("versions", None)}
+    begun, ours = read_json(path), json.loads(json.dumps(wanted))
+    if not isinstance(begun, dict):
+        raise ValueError(f"{path} is not a recipe; remove {work} or choose another --out")
+    versions = {"versions": begun.pop("versions", None)}
     del ours["versions"]
-    if there != ours:
-        names = [k for k in {**there, **ours} if there.get(k) != ours.get(k)]
-        differ = [f"{k} {there.get(k)} there, {ours.get(k)} now" for k in names]
+    if begun != ours:
+        names = [k for k in {**begun, **ours} if begun.get(k) != ours.get(k)]
+        differ = [f"{k} {begun.get(k)} there, {ours.get(k)} now" for k in names]
         raise ValueError(f"{work} is of another recipe ({'; '.join(differ)}); remove it or choose another --out")
-    warn_versions(f"{work.name}, gone on with,", begun)
-    for stale in work.glob(".step-*"):  # written by a process that was killed
+    warn_versions(f"{work.name}, resumed,", versions)
+    for stale in work.glob(".step-*"):  # left by a process that was killed
         shutil.rmtree(stale)
 
 
 def _add_line(metrics: Path, step: int, lr: float, sums: dict[str, list[float]], state: dict) -> None:
-    """Adds a line to the metrics: means since the last one, and what is right now."""
+    """Append a line to the metrics: mean losses since the last line, and the current accuracies."""
     line = {"step": step, "lr": lr, **{f"loss_{k}": sum(v) / len(v) for k, v in sums.items()}}
     line |= {f"accuracy_{k}": a for k, a in state["accuracy"].items()}
     line["seconds"] = round(state["seconds"], 1)
     with naming(metrics), metrics.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
-        os.fsync(file.fileno())  # a checkpoint must not outlive the lines before it
+        os.fsync(file.fileno())  # a checkpoint must never be newer than the lines before it
 
 
 def _forget_after(metrics: Path, step: int) -> None:
-    """Drops the lines that a killed process wrote after its last checkpoint."""
+    """Drop the lines that a killed process wrote after its last checkpoint."""
     lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True) if metrics.exists() else []
-    whole = [line for line in lines if line.endswith("\n")]
+    complete = [line for line in lines if line.endswith("\n")]
     try:
-        kept = [line for line in whole if json.loads(line)["step"] <= step]
+        kept = [line for line in complete if json.loads(line)["step"] <= step]
     except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{metrics} has a line that is no record of training: {error!r}") from error
+        raise ValueError(f"{metrics} has a line that is not a record of training: {error!r}") from error
     write_whole(metrics, "".join(kept))
 
 
 def _schedule(recipe: Recipe, cooldown_from: int, step: int) -> float:
-    """Learning rate at a step, as a share of the highest: up, level, then down to `final_lr`, and never up again."""
+    """Return the learning rate at a step as a share of the highest: warm-up, constant, then cool-down to `final_lr`."""
     left = 1 - (1 - recipe.final_lr) * (step - cooldown_from) / max(1, recipe.cooldown)
     return min(1.0, (step + 1) / max(1, recipe.warmup)) * min(1.0, max(recipe.final_lr, left))

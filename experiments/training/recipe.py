@@ -1,4 +1,4 @@
-"""What does it take to train a run again?"""
+"""Recipes: everything that is needed to train a run again, and the training data."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ POSITIONS = ("plain", "start", "jump")
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model to go on from: a folder that `save_pretrained` wrote, or a hub name such as "bigscience/bloomz-560m"."""
+    """A model to start from: a folder that `save_pretrained` wrote, or a hub name such as "bigscience/bloomz-560m"."""
 
     source: str
 
     @property
     def kind(self) -> str:
-        """The last part of its name, in the place of a positional encoding."""
+        """The last part of its name; it stands where other runs' names have the positional encoding."""
         return Path(self.source).name
 
 
@@ -29,11 +29,11 @@ class Pretrained:
 class Recipe:
     """Everything that determines the weights, apart from thread count, device and library versions.
 
-    Lengths grow from 1 to `longest` (bits, or digits for addition) over `ramp` steps: short lengths first
-    break the XOR trap (science 4). A share `rehearsal` of each step's tokens is in-context recall, ordered
-    and shuffled, whose lengths grow to `rehearsal_longest` pairs; it is used alike for every format.
-    The learning rate warms up, stays, and cools down linearly to `final_lr` of itself once the model is
-    competent at the longest lengths of both, or when `steps - cooldown` is reached; then training stops.
+    Lengths grow from 1 to `longest` (bits, or digits for addition) over `ramp` steps; starting short breaks the XOR
+    trap (probes/README.md, Recipes). A share `rehearsal` of each step's tokens is in-context recall, ordered and
+    shuffled, whose lengths grow to `rehearsal_longest` pairs; every format uses the same. The learning rate warms up
+    and stays constant. Once the model is competent at the longest lengths of both, or at step `steps - cooldown`, it
+    cools down linearly to the share `final_lr` over `cooldown` steps, and training stops.
     """
 
     format: str
@@ -62,7 +62,7 @@ class Recipe:
             raise ValueError(f"positions must be one of {', '.join(POSITIONS)}; got {self.positions!r}")
         plain = self.positions == "plain"
         if not plain and (isinstance(self.model, Pretrained) or self.model.family not in ("rotary", "absolute")):
-            raise ValueError(f"family {self.model.kind} takes no position ids; use positions='plain'")
+            raise ValueError(f"family {self.model.kind} has no position ids; use positions='plain'")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be an integer from 0 to 2**32 - 1; got {self.seed}")
         if not 0 <= self.rehearsal < 1:
@@ -77,30 +77,30 @@ class Recipe:
             needs.append((parse_format("recall-ordered"), self.rehearsal_longest))
         for fmt, length in needs:
             if isinstance(self.model, Pretrained):
-                continue  # its tokenizer and its positions decide, when they are read
+                continue  # checked against its tokenizer and positions when they are read
             check_length(fmt, length, default_vocabulary())
             if self.model.family == "absolute" and (need := sequence_length(fmt, length)) > self.model.n_ctx:
                 raise ValueError(f"length {length} of {fmt} takes {need} positions; n_ctx is {self.model.n_ctx}")
 
     @property
     def name(self) -> str:
-        """The folder's name: `<task>-<format>-<kind>-seed<seed>`; the kind is a family, and an unusual size."""
+        """The folder's name, `<task>-<format>-<kind>-seed<seed>`; the kind is a family, with the size if unusual."""
         return f"{parse_format(self.format)}-{self.model.kind}-seed{self.seed}"
 
     def to_json(self) -> dict:
-        """A plain dictionary; `from_json` undoes it."""
+        """Return a plain dictionary; `from_json` reads it."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict) -> Recipe:
-        """The recipe that `to_json` wrote."""
+        """Return the recipe that `to_json` wrote."""
         model = data["model"]
         return cls(**{**data, "model": Pretrained(**model) if "source" in model else ModelConfig(**model)})
 
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """One of the batches of a step, and its weight in the loss."""
+    """One of the batches of a step, with its weight in the loss."""
 
     name: str
     batch: Batch
@@ -108,9 +108,9 @@ class TrainingPart:
 
 
 def parts(recipe: Recipe, step: int, process: int = 0, vocabulary: Vocabulary | None = None) -> list[TrainingPart]:
-    """The data of one training step: a pure function of its arguments, so resuming needs no state.
+    """Return the data of one training step, a pure function of the arguments, so that resuming needs no state.
 
-    `vocabulary`: of the model that is trained; default the house's.
+    `vocabulary` is the trained model's; the default is `default_vocabulary()`.
 
     >>> recipe = Recipe("parity-aligned", ModelConfig("alibi"), seed=0)
     >>> [(p.name, p.batch.length, len(p.batch)) for p in parts(recipe, step=0)]
@@ -127,16 +127,16 @@ def parts(recipe: Recipe, step: int, process: int = 0, vocabulary: Vocabulary | 
     def batch(name: str, n: int | tuple[int, int], share: float) -> Batch:
         seed = int(rng.integers(2**63)) % 2**32
         positions = sequence_length(parse_format(name), n)
-        # Many tiny prompts would cost more in overhead than they teach; few long ones are too noisy.
+        # Many tiny prompts cost more overhead than they teach; few long ones make noisy gradients.
         size = min(128, max(8, int(recipe.tokens * share / positions)))
         return sample(name, size, n, seed, vocabulary)
 
     n: int | tuple[int, int] = length(recipe.longest, recipe.ramp)
     if fmt.task == "addition":
         n = (n, length(recipe.longest, recipe.ramp))
-    found = [TrainingPart("task", batch(recipe.format, n, 1 - recipe.rehearsal), 1 - recipe.rehearsal)]
+    step_parts = [TrainingPart("task", batch(recipe.format, n, 1 - recipe.rehearsal), 1 - recipe.rehearsal)]
     if recipe.rehearsal:
         name = "recall-shuffled" if rng.random() < 0.5 else "recall-ordered"
         m = length(recipe.rehearsal_longest, recipe.rehearsal_ramp)
-        found.append(TrainingPart("rehearsal", batch(name, m, recipe.rehearsal), recipe.rehearsal))
-    return found
+        step_parts.append(TrainingPart("rehearsal", batch(name, m, recipe.rehearsal), recipe.rehearsal))
+    return step_parts

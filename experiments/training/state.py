@@ -1,4 +1,4 @@
-"""Where does training begin, and what has been learned so far?"""
+"""The model before the first step, and what has been learned so far."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from experiments.training.recipe import Pretrained, Recipe
 from interp.forward import correct
 from interp.models import build_model, load_run, load_tokenizer
 from interp.tasks import Batch, Vocabulary, default_tokenizer, default_vocabulary, sample
-from interp.tasks.formats import RECALL_START
+from interp.tasks.format_table import RECALL_START
 from probes.competence import modes_of, steps_right
 from probes.findings import MARGINS
 
@@ -20,7 +20,7 @@ CHECK_SEED = 0
 
 
 def beginning(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Vocabulary]:
-    """The model before the first step, its tokenizer, and which tokens stand for the symbols of the task.
+    """Return the model before the first step, its tokenizer and the tokens of the task's symbols.
 
     Raises `ValueError` for a pretrained model whose tokens or positions do not take the recipe's lengths.
     """
@@ -29,7 +29,7 @@ def beginning(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase,
         return build_model(recipe.model, len(vocabulary.ids), recipe.seed), default_tokenizer(), vocabulary
     run = load_run(recipe.model.source, recipe.format)
     if recipe.rehearsal and RECALL_START not in run.vocabulary.ids:
-        raise ValueError(f"rehearsal takes symbols that {run.name} has no tokens for; leave it at 0")
+        raise ValueError(f"rehearsal needs symbols that {run.name} has no tokens for; leave it at 0")
     run.check_length(recipe.longest)
     model = run.raw.float().train()
     model.requires_grad_(True)
@@ -37,7 +37,7 @@ def beginning(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase,
 
 
 def check_batches(recipe: Recipe, vocabulary: Vocabulary) -> dict[str, Batch]:
-    """The prompts that say when to cool down: the longest that it trains on."""
+    """Return the prompts, of the longest trained lengths, whose accuracy starts the cool-down."""
     checks = {"task": sample(recipe.format, CHECK_PROMPTS, recipe.longest, CHECK_SEED, vocabulary)}
     if recipe.rehearsal:
         longest = recipe.rehearsal_longest
@@ -47,15 +47,15 @@ def check_batches(recipe: Recipe, vocabulary: Vocabulary) -> dict[str, Batch]:
 
 
 def accuracies_of(model: Any, checks: dict[str, Batch]) -> dict[str, float]:
-    """Share of predicted tokens that are right, teacher forced, for each of the checks."""
+    """Return the teacher-forced share of predicted tokens that are right, for each of the checks."""
     model.eval()
-    found = {name: float(correct(model, b, predicted(b)).float().mean()) for name, b in checks.items()}
+    accuracies = {name: float(correct(model, b, predicted(b)).float().mean()) for name, b in checks.items()}
     model.train()
-    return found
+    return accuracies
 
 
 def outcome_of(model: Any, check: Batch, accuracy: dict[str, float], steps: int) -> dict:
-    """What was learned. `accuracy` counts predicted tokens, labels among them; a step needs all of its tokens."""
+    """Return what was learned. `accuracy` counts predicted tokens, labels included; a step needs all of its tokens."""
     model.eval()
     step_accuracy = float(steps_right(model, check, modes_of(check)[-1]).float().mean())
     competent = step_accuracy >= MARGINS.competence

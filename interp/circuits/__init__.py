@@ -1,7 +1,7 @@
 """Circuit analysis: edge and node attribution, circuit search, faithfulness, and descriptions of heads."""
 
 from interp.circuits.ablation import Ablation
-from interp.circuits.baselines import Curve, RandomCircuits, against_random, curve
+from interp.circuits.baselines import Curve, RandomCircuits, against_random, curve, magnitude_scores
 from interp.circuits.circuit import Circuit
 from interp.circuits.evaluation import (
     Completeness,
@@ -12,21 +12,26 @@ from interp.circuits.evaluation import (
     overlap,
 )
 from interp.circuits.exact import exact_edge_scores
+from interp.circuits.finding import CircuitSearch, find_circuit
 from interp.circuits.graph import Edge, Graph
 from interp.circuits.head_descriptions import HeadDescriptions
 from interp.circuits.heads import describe_heads
-from interp.circuits.logit_attribution import LayerReadouts, MarginParts, attribute_margin, read_layers
+from interp.circuits.lens import LogitLens, logit_lens
+from interp.circuits.logit_attribution import LogitAttribution, direct_logit_attribution
+from interp.circuits.mib import auroc, circuit_from_mib, circuit_to_mib
 from interp.circuits.nodes import Node, NodeScores, node_scores
 from interp.circuits.places import Places, named_places, places_around
 from interp.circuits.scores import EdgeScores
 from interp.circuits.scoring import METHODS, edge_scores
 from interp.circuits.selecting import acdc, greedy, random_circuit, top_n
 from interp.circuits.serialization import circuit_from_json
+from interp.circuits.validity import Validity, check_validity
 
 __all__ = [
     "METHODS",
     "Ablation",
     "Circuit",
+    "CircuitSearch",
     "Completeness",
     "Curve",
     "Edge",
@@ -34,29 +39,36 @@ __all__ = [
     "Faithfulness",
     "Graph",
     "HeadDescriptions",
-    "LayerReadouts",
-    "MarginParts",
+    "LogitAttribution",
+    "LogitLens",
     "Node",
     "NodeScores",
     "Places",
     "RandomCircuits",
+    "Validity",
     "acdc",
     "against_random",
-    "attribute_margin",
+    "auroc",
+    "check_validity",
     "circuit_from_json",
+    "circuit_from_mib",
+    "circuit_to_mib",
     "completeness",
     "curve",
     "describe_heads",
+    "direct_logit_attribution",
     "edge_scores",
     "exact_edge_scores",
     "faithfulness",
+    "find_circuit",
     "greedy",
+    "logit_lens",
+    "magnitude_scores",
     "minimality",
     "named_places",
     "node_scores",
     "overlap",
     "places_around",
     "random_circuit",
-    "read_layers",
     "top_n",
 ]

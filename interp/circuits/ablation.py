@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.arguments import PromptsLike
 from interp.circuits.edge_forward import EdgeModel
-from interp.circuits.places import AnyPrompts, tokens_of
+from interp.circuits.pairs import resolved_prompts
+from interp.models.resolve import AnyModel
 from interp.support.finite import require_finite
+from interp.tasks import Prompts
 
 Kind = Literal["corrupted", "resample", "mean", "zero"]
 
@@ -27,7 +30,7 @@ class Ablation:
     """
 
     kind: Kind
-    prompts: AnyPrompts | None = None
+    prompts: PromptsLike | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -35,13 +38,8 @@ class Ablation:
             raise ValueError(f"an ablation is one of {', '.join(get_args(Kind))}; got {self.kind!r}")
         if (self.prompts is None) != (self.kind == "zero"):
             raise ValueError(f"the ablation {self.kind!r} {'takes no' if self.kind == 'zero' else 'needs'} prompts")
-        if self.kind in ("resample", "mean") and len(tokens_of(self._prompts)) < 2:
+        if self.kind in ("resample", "mean") and isinstance(self.prompts, Prompts | Tensor) and len(self.prompts) < 2:
             raise ValueError(f"{self.kind} needs two or more prompts to draw from")
-
-    @property
-    def _prompts(self) -> AnyPrompts:
-        assert self.prompts is not None
-        return self.prompts
 
     def replacement(self, edge_model: EdgeModel, tokens: Int[Tensor, "batch pos"]) -> Replacement:
         """Return the replacements for the prompts `tokens`. Raises `ValueError` where `prompts` do not fit them."""
@@ -49,7 +47,8 @@ class Ablation:
             a = edge_model.anatomy
             shape = (len(edge_model.graph.writers), 1, tokens.shape[1], a.d_model)
             return Replacement(edge_model, tokens, torch.zeros(shape, dtype=a.dtype, device=a.device))
-        others = tokens_of(self._prompts)
+        assert isinstance(self.prompts, Prompts), "ablation_of resolves prompts"
+        others = self.prompts.tokens
         if others.shape[1] != tokens.shape[1] or (self.kind == "corrupted" and len(others) != len(tokens)):
             raise ValueError(
                 f"prompts are {list(tokens.shape)} and those of the ablation {list(others.shape)}: lengths must be "
@@ -92,9 +91,12 @@ class Replacement:
         return self.edge_model.writer_outputs(self.tokens[rows]) if self.constant is None else self.constant
 
 
-def ablation_of(given: Ablation | AnyPrompts) -> Ablation:
-    """Return an ablation; prompts alone are the corrupted prompts, row by row."""
-    return given if isinstance(given, Ablation) else Ablation("corrupted", given)
+def ablation_of(given: Ablation | PromptsLike, model: AnyModel) -> Ablation:
+    """Return an ablation with its prompts resolved; prompts alone are the corrupted prompts, row by row."""
+    ablation = given if isinstance(given, Ablation) else Ablation("corrupted", given)
+    if ablation.prompts is None:
+        return ablation
+    return replace(ablation, prompts=resolved_prompts(model, ablation.prompts, "the ablation"))
 
 
 def _mean(edge_model: EdgeModel, tokens: Tensor) -> Float[Tensor, "writer 1 pos d_model"]:

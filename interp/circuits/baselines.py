@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from interp.arguments import PromptsLike, exclusive
 from interp.circuits.ablation import Ablation
 from interp.circuits.circuit import Circuit
 from interp.circuits.evaluation import Faithfulness, faithfulness
-from interp.circuits.places import AnyPrompts, Places
+from interp.circuits.pairs import prepare
+from interp.circuits.places import Places, PlacesBy
 from interp.circuits.scores import EdgeScores
 from interp.circuits.selecting import greedy, random_circuit, top_n
 from interp.models.resolve import AnyModel
-from interp.patching.metrics import Metric
+from interp.patching.editing import measure
+from interp.patching.metric import MetricLike
 
 # Sizes at which MIB evaluates circuits (Mueller et al. 2504.13151), as shares of all edges.
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -54,9 +58,9 @@ class Curve:
 
 def curve(
     model: AnyModel,
-    clean: AnyPrompts,
-    ablation: Ablation | AnyPrompts,
-    metric: Metric,
+    clean: PromptsLike,
+    ablation: Ablation | PromptsLike,
+    metric: MetricLike,
     scores: EdgeScores,
     shares: Sequence[float] = SHARES,
     selected: str = "greedy",
@@ -95,9 +99,9 @@ class RandomCircuits:
 
 def against_random(
     model: AnyModel,
-    clean: AnyPrompts,
-    ablation: Ablation | AnyPrompts,
-    metric: Metric,
+    clean: PromptsLike,
+    ablation: Ablation | PromptsLike,
+    metric: MetricLike,
     circuit: Circuit,
     n: int = 50,
     seed: int = 0,
@@ -107,3 +111,31 @@ def against_random(
     drawn = [random_circuit(circuit.graph, len(circuit), seed + i) for i in range(n)]
     own, *others = faithfulness(model, clean, ablation, metric, [circuit, *drawn], places).share.tolist()
     return RandomCircuits(own, tuple(others), (1 + sum(o >= own for o in others)) / (1 + n))
+
+
+@exclusive
+@torch.no_grad()
+def magnitude_scores(
+    model: AnyModel,
+    clean: PromptsLike,
+    corrupted: PromptsLike,
+    metric: MetricLike,
+    places: Places | PlacesBy = "anywhere",
+) -> EdgeScores:
+    """Score edges by the size of what they carry, as a baseline without gradients.
+
+    The score of an edge is the mean norm of the difference between its writer's clean and corrupted outputs, summed
+    over the positions of its place. It does not depend on the reader or the metric.
+    """
+    prepared = prepare(model, clean, corrupted, metric, places)
+    edge_model, graph = prepared.edge_model, prepared.edge_model.graph
+    n, ends, sizes = len(prepared.clean), torch.zeros(2, dtype=torch.float64), 0.0
+    for rows in edge_model.chunks(n):
+        runs = [edge_model.full_run(tokens[rows]) for tokens in prepared.tokens]
+        ends += torch.stack([measure(edge_model.anatomy, end, prepared.metric, rows).double().sum() for end, _ in runs])
+        sizes = sizes + (runs[0][1] - runs[1][1]).double().norm(dim=-1).sum(dim=1).cpu() / n  # [writer pos]
+    assert isinstance(sizes, Tensor)
+    by_place = torch.stack([sizes[:, edge_model.places.index == i].sum(dim=1) for i in range(len(graph.places))])
+    values = (by_place.unsqueeze(1) * graph.possible).to(torch.float32)
+    clean_mean, corrupted_mean = (ends / n).tolist()
+    return EdgeScores(graph, values, "magnitude", prepared.metric.name, clean=clean_mean, corrupted=corrupted_mean)

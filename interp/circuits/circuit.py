@@ -12,15 +12,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from interp.arguments import PromptsLike
 from interp.circuits.ablation import Ablation, ablation_of
 from interp.circuits.edge_forward import EdgeModel
 from interp.circuits.graph import Edge, Graph, graph_of
 from interp.circuits.installing import installed_forward, require_no_circuit
-from interp.circuits.places import ANYWHERE, AnyPrompts, Places, places_of, roles_of, spans_of, tokens_of
+from interp.circuits.pairs import check_on_prompts, resolved_prompts
+from interp.circuits.places import ANYWHERE, Places, places_of
 from interp.models.anatomy import anatomy_of
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.nodes import Receiver, Sender
-from interp.tasks import Role
+from interp.support.locks import lock_of
+from interp.tasks import Prompts, Role
 
 if TYPE_CHECKING:
     import networkx
@@ -119,7 +122,7 @@ class Circuit:
         if (graph.writers, graph.readers) != (self.graph.writers, self.graph.readers):
             raise ValueError("the circuit is of a model with other layers or heads")
 
-    def places(self, prompts: AnyPrompts) -> Places:
+    def places(self, prompts: Prompts) -> Places:
         """Return the places of other prompts that match the circuit's: anywhere, roles, spans, or single positions.
 
         Raises `ValueError` where none of these match; then `Places` must be given.
@@ -127,9 +130,9 @@ class Circuit:
         names = set(self.graph.places)
         if names == {ANYWHERE}:
             return places_of(prompts, "anywhere")
-        if roles_of(prompts) is not None and names <= {role.words for role in Role}:
+        if prompts.role is not None and names <= {role.words for role in Role}:
             return places_of(prompts, "role")
-        if spans_of(prompts) and set((by_span := places_of(prompts, "span")).names) <= names:
+        if prompts.spans and set((by_span := places_of(prompts, "span")).names) <= names:
             return by_span
         if set((by_position := places_of(prompts, "position")).names) <= names:
             return by_position
@@ -139,8 +142,8 @@ class Circuit:
     def installed(
         self,
         model: AnyModel,
-        prompts: AnyPrompts,
-        ablation: Ablation | AnyPrompts,
+        prompts: PromptsLike,
+        ablation: Ablation | PromptsLike,
         places: Places | None = None,
     ) -> Iterator[PreTrainedModel]:
         """Run the raw model as the circuit inside a `with` block, so that any code that runs it measures the circuit.
@@ -148,24 +151,29 @@ class Circuit:
         Edges outside the circuit carry what `ablation` says; prompts alone are the corrupted prompts, row by row. The
         model may be run on any rows of `prompts`, and with a "mean" or "zero" ablation on any prompts of that layout.
         There is no cache, so the model cannot generate. The forward pass of a bridge is not replaced, only that of its
-        raw model, which may not be the run's `raw`: measure with the model that the block yields. Forward passes of
-        the same model in other threads are replaced too.
+        raw model, which may not be the run's `raw`: measure with the model that the block yields. The block holds
+        the model's lock. A plain forward pass of the model in another thread is the circuit's too.
 
         Raises `ValueError` for a circuit of another model or other places, for a second circuit in one model, and for
-        equal prompts with different corrupted prompts.
+        equal prompts with different corrupted prompts; `RuntimeError` where the model taken apart differs from the
+        raw model on these prompts.
 
         >>> with circuit.installed(run, clean, corrupted) as raw:
         ...     right = correct(raw, clean, clean.predicted())
         """
-        raw, tokens = raw_of(model), tokens_of(prompts)
+        raw, own = raw_of(model), resolved_prompts(model, prompts, "prompts")
         require_no_circuit(raw)
-        where = self.places(prompts) if places is None else places_of(prompts, places)
+        where = self.places(own) if places is None else places_of(own, places)
         anatomy = anatomy_of(raw)
-        graph = graph_of(anatomy, where, torch.arange(tokens.shape[1]))
+        everywhere = torch.arange(own.n_pos)
+        graph = graph_of(anatomy, where, everywhere)
         self.require_of(graph)
         edge_model = EdgeModel(anatomy, graph, where)
-        with installed_forward(edge_model, self.on(where), tokens, ablation_of(ablation)) as circuit_model:
-            yield circuit_model
+        resolved = ablation_of(ablation, model)
+        with lock_of(raw):
+            check_on_prompts(edge_model, own, everywhere)
+            with installed_forward(edge_model, self.on(where), own.tokens, resolved) as circuit_model:
+                yield circuit_model
 
     def to_networkx(self) -> networkx.MultiDiGraph:
         """Return a graph whose nodes are writers and the logits, by name.

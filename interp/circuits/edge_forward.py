@@ -50,9 +50,7 @@ class EdgeModel:
     @torch.no_grad()
     def biases(self) -> Float[Tensor, "layer d_model"]:
         """The output bias of each layer's attention, which belongs to no head."""
-        a = self.anatomy
-        zero = torch.zeros(1, a.n_heads * a.d_head, dtype=a.dtype, device=a.device)
-        return torch.cat([block.out(zero) for block in a.blocks])
+        return torch.cat([self.anatomy.output_bias(layer) for layer in range(len(self.anatomy.blocks))])
 
     def writers_before(self, layer: int) -> int:
         """Return the number of writers before a layer."""

@@ -10,15 +10,16 @@ from jaxtyping import Bool, Float
 from scipy import stats
 from torch import Tensor
 
+from interp.arguments import PromptsLike, exclusive
 from interp.circuits.ablation import Ablation, ablation_of
 from interp.circuits.circuit import Circuit
 from interp.circuits.edge_forward import EdgeModel
 from interp.circuits.graph import Edge
-from interp.circuits.pairs import prepare
-from interp.circuits.places import AnyPrompts, Places
+from interp.circuits.pairs import prepare, resolved_prompts
+from interp.circuits.places import Places
 from interp.models.resolve import AnyModel
 from interp.patching.editing import measure
-from interp.patching.metrics import Metric
+from interp.patching.metric import Metric, MetricLike
 
 # Smallest difference between the full model and the empty circuit for which a share is defined.
 LEAST_GAP = 1e-6
@@ -72,12 +73,13 @@ class Faithfulness:
         return gap
 
 
+@exclusive
 @torch.no_grad()
 def faithfulness(
     model: AnyModel,
-    clean: AnyPrompts,
-    ablation: Ablation | AnyPrompts,
-    metric: Metric,
+    clean: PromptsLike,
+    ablation: Ablation | PromptsLike,
+    metric: MetricLike,
     circuits: Circuit | Sequence[Circuit],
     places: Places | None = None,
 ) -> Faithfulness:
@@ -92,13 +94,14 @@ def faithfulness(
     circuits = [circuits] if isinstance(circuits, Circuit) else list(circuits)
     if not circuits or any(c.graph.places != circuits[0].graph.places for c in circuits):
         raise ValueError("give one or more circuits, all of the same places")
-    edge_model, (tokens, _) = prepare(model, clean, clean, metric, places or circuits[0].places(clean))
+    clean, ablation = resolved_prompts(model, clean, "clean"), ablation_of(ablation, model)
+    prepared = prepare(model, clean, None, metric, places or circuits[0].places(clean))
+    edge_model = prepared.edge_model
     for circuit in circuits:
         circuit.require_of(edge_model.graph)
-    ablation = ablation_of(ablation)
     masks = [c.on(edge_model.places) for c in circuits]
-    values, full, empty = _metric_under(edge_model, tokens, ablation, metric, masks)
-    return Faithfulness(values, full, empty, metric=metric.name, ablation=ablation.kind)
+    values, full, empty = _metric_under(edge_model, clean.tokens, ablation, prepared.metric, masks)
+    return Faithfulness(values, full, empty, metric=prepared.metric.name, ablation=ablation.kind)
 
 
 @dataclass(frozen=True)
@@ -115,9 +118,9 @@ class Completeness:
 
 def completeness(
     model: AnyModel,
-    clean: AnyPrompts,
-    ablation: Ablation | AnyPrompts,
-    metric: Metric,
+    clean: PromptsLike,
+    ablation: Ablation | PromptsLike,
+    metric: MetricLike,
     circuit: Circuit,
     n: int = 10,
     seed: int = 0,
@@ -135,9 +138,9 @@ def completeness(
 
 def minimality(
     model: AnyModel,
-    clean: AnyPrompts,
-    ablation: Ablation | AnyPrompts,
-    metric: Metric,
+    clean: PromptsLike,
+    ablation: Ablation | PromptsLike,
+    metric: MetricLike,
     circuit: Circuit,
     places: Places | None = None,
 ) -> list[tuple[Edge, float]]:

@@ -8,22 +8,23 @@ from typing import Literal
 
 import torch
 
+from interp.arguments import PromptsLike, exclusive
 from interp.circuits.pairs import Progress, prepare
-from interp.circuits.places import AnyPrompts, Places, PlacesBy
+from interp.circuits.places import Places, PlacesBy
 from interp.circuits.scores import EdgeScores
 from interp.models.resolve import AnyModel
-from interp.patching.metrics import Metric
+from interp.patching.metric import MetricLike
 from interp.patching.paths import path_patch
-from interp.tasks import Prompts
 
 Direction = Literal["denoise", "noise"]
 
 
+@exclusive
 def exact_edge_scores(
     model: AnyModel,
-    clean: AnyPrompts,
-    corrupted: AnyPrompts,
-    metric: Metric,
+    clean: PromptsLike,
+    corrupted: PromptsLike,
+    metric: MetricLike,
     direction: Direction = "denoise",
     places: Places | PlacesBy = "anywhere",
     progress: Progress[tuple[int, int]] = iter,
@@ -38,9 +39,10 @@ def exact_edge_scores(
     """
     if direction not in ("denoise", "noise"):
         raise ValueError(f"direction must be 'denoise' or 'noise'; got {direction!r}")
-    edge_model, tokens = prepare(model, clean, corrupted, metric, places)
+    prepared = prepare(model, clean, corrupted, metric, places)
+    edge_model, metric = prepared.edge_model, prepared.metric
     graph, anatomy = edge_model.graph, edge_model.anatomy
-    sides = tuple(p if isinstance(p, Prompts) else Prompts(t) for p, t in zip((clean, corrupted), tokens, strict=True))
+    sides = prepared.clean, prepared.corrupted
     source, base = sides if direction == "denoise" else sides[::-1]
     values = torch.zeros(graph.possible.shape, dtype=torch.promote_types(anatomy.dtype, torch.float32))
     means: dict[str, float] = {}

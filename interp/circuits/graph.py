@@ -122,18 +122,9 @@ def graph_of(anatomy: Anatomy, places: Places, read: Int[Tensor, " read"]) -> Gr
     An edge is possible where the writer comes before the reader and the logits can depend on it. In the last layer,
     q and the MLP matter only where logits are read. Positions after the last one that is read do not matter.
     """
-    n_layers, heads, kv_heads = len(anatomy.blocks), range(anatomy.n_heads), range(anatomy.n_kv_heads)
-    writers, readers = [Sender("embed")], []
-    for layer in range(n_layers):
-        writers += [*(Sender("head", layer, h) for h in heads), Sender("mlp", layer)]
-        readers += [
-            *(Receiver("q", layer, h) for h in heads),
-            *(Receiver("k", layer, h) for h in kv_heads),
-            *(Receiver("v", layer, h) for h in kv_heads),
-            Receiver("mlp", layer),
-        ]
-    readers.append(Receiver("logits"))
-    before = torch.tensor([[_time(w) < _time(r, anatomy) for w in writers] for r in readers])
+    n_layers = len(anatomy.blocks)
+    writers, readers = nodes_of(n_layers, anatomy.n_heads, anatomy.n_kv_heads)
+    before = writes_before(writers, readers, [block.parallel for block in anatomy.blocks])
     if not len(read) or int(read.max()) >= places.n_pos:
         raise ValueError(f"the metric reads positions {read.tolist()}; the prompts have {places.n_pos} positions")
     holds_read, holds_past = (torch.zeros(len(places.names), dtype=torch.bool) for _ in range(2))
@@ -144,19 +135,38 @@ def graph_of(anatomy: Anatomy, places: Places, read: Int[Tensor, " read"]) -> Gr
     )
     reaches = torch.where(at_the_end, holds_read[:, None], holds_past[:, None])  # [place reader]
     return Graph(
-        writers=tuple(writers),
-        readers=tuple(readers),
+        writers=writers,
+        readers=readers,
         places=places.names,
         possible=before & reaches.unsqueeze(-1),
         shared=anatomy.n_heads // anatomy.n_kv_heads,
     )
 
 
-def _time(node: Sender | Receiver, anatomy: Anatomy | None = None) -> float:
-    """Return when a node writes or reads: attention of layer l at 2l, its MLP at 2l + 1."""
-    if node.kind == "embed":
-        return -1
-    if node.layer is None:  # the logits
-        return float("inf")
-    parallel = anatomy is not None and anatomy.blocks[node.layer].parallel
-    return 2 * node.layer + (node.kind == "mlp" and not parallel)
+def nodes_of(n_layers: int, n_heads: int, n_kv_heads: int) -> tuple[tuple[Sender, ...], tuple[Receiver, ...]]:
+    """Return all writers and all readers of a model, in the order in which it computes them."""
+    writers, readers = [Sender("embed")], []
+    for layer in range(n_layers):
+        writers += [*(Sender("head", layer, h) for h in range(n_heads)), Sender("mlp", layer)]
+        readers += [
+            *(Receiver("q", layer, h) for h in range(n_heads)),
+            *(Receiver("k", layer, h) for h in range(n_kv_heads)),
+            *(Receiver("v", layer, h) for h in range(n_kv_heads)),
+            Receiver("mlp", layer),
+        ]
+    return tuple(writers), (*readers, Receiver("logits"))
+
+
+def writes_before(
+    writers: Sequence[Sender], readers: Sequence[Receiver], parallel: Sequence[bool]
+) -> Bool[Tensor, "reader writer"]:
+    """Return whether each writer writes before each reader reads. A parallel MLP reads before its layer's attention."""
+
+    def time(node: Sender | Receiver, reads: bool) -> float:
+        if node.kind == "embed":
+            return -1
+        if node.layer is None:  # the logits
+            return float("inf")
+        return 2 * node.layer + (node.kind == "mlp" and not (reads and parallel[node.layer]))
+
+    return torch.tensor([[time(w, False) < time(r, True) for w in writers] for r in readers])

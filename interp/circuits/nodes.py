@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.arguments import PromptsLike, exclusive, require_gradients
 from interp.circuits.edge_forward import EdgeModel
-from interp.circuits.pairs import prepare, require_gradients
-from interp.circuits.places import AnyPrompts, Places, PlacesBy
+from interp.circuits.pairs import prepare
+from interp.circuits.places import Places, PlacesBy
 from interp.models.resolve import AnyModel
 from interp.patching.editing import Edit, Place, Site, forward_with_edits, read_for_gradient
-from interp.patching.metrics import Metric
+from interp.patching.metric import Metric, MetricLike
 from interp.support.finite import require_finite
 
 if TYPE_CHECKING:
@@ -80,11 +81,12 @@ class NodeScores:
         return data.assign(score=self.values.tolist(), magnitude=magnitude)
 
 
+@exclusive
 def node_scores(
     model: AnyModel,
-    clean: AnyPrompts,
-    corrupted: AnyPrompts,
-    metric: Metric,
+    clean: PromptsLike,
+    corrupted: PromptsLike,
+    metric: MetricLike,
     saturation: bool = True,
     cancellation: bool = True,
     places: Places | PlacesBy = "anywhere",
@@ -97,8 +99,9 @@ def node_scores(
 
     >>> node_scores(run, clean, counterfactual.redraw(clean, 1), logit_diff(clean), places="role").top(3)
     """
-    require_gradients()
-    edge_model, tokens = prepare(model, clean, corrupted, metric, places)
+    require_gradients("node_scores")
+    prepared = prepare(model, clean, corrupted, metric, places)
+    edge_model, tokens, metric = prepared.edge_model, prepared.tokens, prepared.metric
     n_layers = len(edge_model.anatomy.blocks)
     if cancellation and n_layers < 2:
         raise ValueError("cancellation=True drops one layer of several; this model has one layer")

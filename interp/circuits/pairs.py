@@ -1,21 +1,23 @@
-"""Prepares a model and a pair of prompts for circuit analysis, and checks them before any work."""
+"""Prepares a model, prompts and a metric for circuit analysis, and checks them before any work."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from interp.arguments import PromptsLike, prompts_of, require_same_layout
 from interp.circuits.edge_forward import EdgeModel
 from interp.circuits.graph import graph_of
-from interp.circuits.places import AnyPrompts, Places, PlacesBy, places_of, tokens_of
+from interp.circuits.places import Places, PlacesBy, places_of
 from interp.models.anatomy import anatomy_of
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.editing import difference_from_raw
-from interp.patching.metrics import Metric
+from interp.patching.metric import Metric, MetricLike, bind_metric
 from interp.support.finite import require_finite
 from interp.tasks import Prompts
 
@@ -24,63 +26,72 @@ T = TypeVar("T")
 Progress = Callable[[Iterable[T]], Iterable[T]]
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model taken apart, pairs of prompts, and the metric bound to the clean prompts."""
+
+    edge_model: EdgeModel
+    clean: Prompts
+    corrupted: Prompts
+    metric: Metric
+
+    @property
+    def tokens(self) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+        """Clean and corrupted token ids."""
+        return self.clean.tokens, self.corrupted.tokens
+
+
 def prepare(
-    model: AnyModel, clean: AnyPrompts, corrupted: AnyPrompts, metric: Metric, places: Places | PlacesBy
-) -> tuple[EdgeModel, tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]]:
-    """Return the model with its graph, and the tokens of both sides.
+    model: AnyModel,
+    clean: PromptsLike,
+    corrupted: PromptsLike | None,
+    metric: MetricLike,
+    places: Places | PlacesBy,
+    check: bool = True,
+) -> Prepared:
+    """Resolve the arguments that functions of circuits share. Without `corrupted` both sides are the clean prompts.
 
-    Raises `ValueError` for prompts of two layouts and under autocast, and `RuntimeError` where the model taken apart
-    differs from the raw model on these prompts.
+    Raises `ValueError` for no prompts, prompts of two layouts and token ids that the model does not have, and (with
+    `check`) `RuntimeError` where the model taken apart differs from the raw model on these prompts.
     """
-    tokens = tokens_of(clean), tokens_of(corrupted)
-    require_pairs(clean, corrupted)
-    edge_model = edge_model_of(model, clean, metric, places)
-    for side in tokens if corrupted is not clean else tokens[:1]:
-        check_on_prompts(edge_model, side, metric)
-    return edge_model, tokens
-
-
-def edge_model_of(model: AnyModel, prompts: AnyPrompts, metric: Metric, places: Places | PlacesBy) -> EdgeModel:
-    """Return the model with its graph for prompts of one layout, without running it on them."""
-    require_no_autocast()
+    own = resolved_prompts(model, clean, "clean")
+    other = own if corrupted is None else resolved_prompts(model, corrupted, "corrupted")
+    require_same_layout(own, other)
+    bound = bind_metric(metric, model, own)
+    where = places_of(own, places)
     anatomy = anatomy_of(raw_of(model))
-    where = places_of(prompts, places)
-    return EdgeModel(anatomy, graph_of(anatomy, where, metric.positions), where)
+    edge_model = EdgeModel(anatomy, graph_of(anatomy, where, bound.positions), where)
+    if check:
+        for side in (own,) if other is own else (own, other):
+            check_on_prompts(edge_model, side, bound.positions)
+    return Prepared(edge_model, own, other, bound)
 
 
-def require_pairs(clean: AnyPrompts, corrupted: AnyPrompts) -> None:
-    """Raise `ValueError` unless clean and corrupted prompts have one shape, and one layout of roles and steps."""
-    shapes = [list(tokens_of(prompts).shape) for prompts in (clean, corrupted)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"clean is {shapes[0]} and corrupted {shapes[1]}; give pairs")
-    if not isinstance(clean, Prompts) or not isinstance(corrupted, Prompts):
-        return
-    for name in ("role", "step"):
-        own, other = getattr(clean, name), getattr(corrupted, name)
-        if own is not None and other is not None and not torch.equal(own, other):
-            raise ValueError("clean and corrupted must have the same roles and steps, position by position")
+def resolved_prompts(model: AnyModel, prompts: PromptsLike, name: str) -> Prompts:
+    """Return `Prompts`. Raises `ValueError` for no prompts and for token ids that the model does not have."""
+    resolved = prompts_of(model, prompts, name)
+    if not len(resolved):
+        raise ValueError(f"{name} has no prompts")
+    require_vocabulary(raw_of(model), resolved.tokens, name)
+    return resolved
 
 
-def check_on_prompts(edge_model: EdgeModel, tokens: Int[Tensor, "batch pos"], metric: Metric) -> None:
-    """Raise `RuntimeError` unless the edge model gives the raw model's logits on these prompts.
+def require_vocabulary(raw: PreTrainedModel, tokens: Int[Tensor, "..."], name: str) -> None:
+    """Raise `ValueError` for token ids outside the model's vocabulary."""
+    n = raw.get_input_embeddings().num_embeddings  # pyright: ignore[reportAttributeAccessIssue]
+    if int(tokens.min()) < 0 or int(tokens.max()) >= n:
+        wrong = tokens[(tokens < 0) | (tokens >= n)]
+        raise ValueError(f"{name}: token id {int(wrong[0])} is not in the model's vocabulary, ids 0 to {n - 1}")
+
+
+def check_on_prompts(edge_model: EdgeModel, prompts: Prompts, read: Int[Tensor, " read"]) -> None:
+    """Raise `RuntimeError` unless the edge model gives the raw model's logits on these prompts at positions `read`.
 
     The self-test of `anatomy_of` uses a few random tokens. A hook on the raw model, or an option that acts at later
     positions only, shows on the prompts themselves.
     """
-    read = metric.positions
-    for rows in edge_model.chunks(len(tokens)):
-        final, _ = edge_model.full_run(tokens[rows])
+    logits = Metric("logits", read, lambda logits, rows: logits.mean(dim=(-2, -1)))
+    for rows in edge_model.chunks(len(prompts)):
+        final, _ = edge_model.full_run(prompts.tokens[rows])
         require_finite(final[:, read.to(final.device)], "the last residual", rows, axis=0)
-        difference_from_raw(edge_model.anatomy, tokens[rows], final, metric)
-
-
-def require_no_autocast() -> None:
-    """Raise `ValueError` under autocast, where parts of a model would be computed in different precisions."""
-    if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
-        raise ValueError("circuits do not run under torch.autocast; load the model in the dtype that you want")
-
-
-def require_gradients() -> None:
-    """Raise `ValueError` under inference mode, in which no gradient can be computed."""
-    if torch.is_inference_mode_enabled():
-        raise ValueError("gradients cannot be computed under torch.inference_mode(); leave it, or use torch.no_grad()")
+        difference_from_raw(edge_model.anatomy, prompts.tokens[rows], final, logits)

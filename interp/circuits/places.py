@@ -6,7 +6,7 @@ to prompts of another length, because places are matched by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,8 +16,6 @@ from torch import Tensor
 
 from interp.tasks import Batch, Prompts, Role
 
-# What the functions of this package take as prompts: `Prompts` (a task's `Batch` is one), or token ids alone.
-AnyPrompts = Prompts | Int[Tensor, "batch pos"]
 ANYWHERE = "anywhere"
 # Positions that no span of a template covers.
 ELSEWHERE = "elsewhere"
@@ -47,7 +45,7 @@ class Places:
         return len(self.index)
 
 
-def places_of(prompts: AnyPrompts, places: Places | PlacesBy) -> Places:
+def places_of(prompts: Prompts, places: Places | PlacesBy) -> Places:
     """Return the places of some prompts.
 
     - "anywhere": one place for all positions.
@@ -58,7 +56,7 @@ def places_of(prompts: AnyPrompts, places: Places | PlacesBy) -> Places:
     Raises `ValueError` for an unknown choice, for prompts without roles or spans, and for `Places` with another
     number of positions than the prompts.
     """
-    n_pos = tokens_of(prompts).shape[1]
+    n_pos = prompts.n_pos
     if isinstance(places, Places):
         if places.n_pos != n_pos:
             raise ValueError(f"places are of {places.n_pos} positions; the prompts have {n_pos}")
@@ -67,9 +65,9 @@ def places_of(prompts: AnyPrompts, places: Places | PlacesBy) -> Places:
         case "anywhere":
             return named_places([ANYWHERE] * n_pos)
         case "role":
-            if (role := roles_of(prompts)) is None:
+            if prompts.role is None:
                 raise ValueError("these prompts have no roles; use places='anywhere', 'span' or 'position', or Places")
-            return named_places([Role(r).words for r in role.tolist()])
+            return named_places([Role(r).words for r in prompts.role.tolist()])
         case "span":
             return _span_places(prompts, n_pos)
         case "position":
@@ -83,7 +81,8 @@ def places_around(batch: Batch, step: int) -> Places:
     "output, step before" is then the previous parity. Names are the same at every length and step.
     """
     batch.at(Role.OUTPUT, step)  # raises with the steps that exist
-    assert batch.role is not None and batch.step is not None
+    assert batch.role is not None
+    assert batch.step is not None
     relations = {step: ", this step", step - 1: ", step before"}
 
     def name(role: int, at: int) -> str:
@@ -98,36 +97,18 @@ def named_places(names: Sequence[str]) -> Places:
     return Places(order, torch.tensor([order.index(name) for name in names]))
 
 
-def tokens_of(prompts: AnyPrompts) -> Int[Tensor, "batch pos"]:
-    """Return the token ids of prompts. Raises `ValueError` unless there is at least one prompt and one position."""
-    tokens = prompts.tokens if isinstance(prompts, Prompts) else prompts
-    if not isinstance(tokens, Tensor) or tokens.ndim != 2 or not tokens.numel() or tokens.is_floating_point():
-        got = list(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
-        raise ValueError(f"prompts must be Prompts or token ids [batch pos], one or more; got {got}")
-    return tokens
-
-
-def roles_of(prompts: AnyPrompts) -> Int[Tensor, " pos"] | None:
-    """Return the role of each position, or None where prompts have no roles."""
-    return prompts.role if isinstance(prompts, Prompts) else None
-
-
-def spans_of(prompts: AnyPrompts) -> Mapping[str, tuple[int, ...]]:
-    """Return the positions of each span; empty where prompts have no spans."""
-    return prompts.spans if isinstance(prompts, Prompts) else {}
-
-
-def _span_places(prompts: AnyPrompts, n_pos: int) -> Places:
-    spans = spans_of(prompts)
-    if not spans:
+def _span_places(prompts: Prompts, n_pos: int) -> Places:
+    if not prompts.spans:
         raise ValueError("these prompts have no spans; build them with template(...), or use another choice of places")
     # Spans may overlap: the positions in two spans form a place of their own.
-    names = [" and ".join(name for name, positions in spans.items() if pos in positions) for pos in range(n_pos)]
+    names = [
+        " and ".join(name for name, positions in prompts.spans.items() if pos in positions) for pos in range(n_pos)
+    ]
     return named_places([name or ELSEWHERE for name in names])
 
 
-def _position_name(prompts: AnyPrompts, pos: int) -> str:
+def _position_name(prompts: Prompts, pos: int) -> str:
     """Return a name that is the same for all prompts of one layout, so never a token's text."""
-    if isinstance(prompts, Prompts) and prompts.role is not None:
+    if prompts.role is not None:
         return f"{prompts.name(pos)} (position {pos})"
     return f"position {pos}"

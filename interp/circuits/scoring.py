@@ -15,25 +15,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.arguments import PromptsLike, exclusive, require_gradients
 from interp.circuits.edge_forward import EdgeModel
-from interp.circuits.pairs import Progress, prepare, require_gradients
-from interp.circuits.places import AnyPrompts, Places, PlacesBy
+from interp.circuits.pairs import Progress, prepare
+from interp.circuits.places import Places, PlacesBy
 from interp.circuits.reader_gradients import Path, ReaderGradients
 from interp.circuits.scores import EdgeScores
 from interp.models.resolve import AnyModel
 from interp.patching.editing import Place, measure
-from interp.patching.metrics import Metric
+from interp.patching.metric import MetricLike
 from interp.support.finite import require_finite
 
 Method = Literal["eap", "eap-clean", "eap-ig-inputs", "eap-ig-activations", "eap-ig-writers"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
+@exclusive
 def edge_scores(
     model: AnyModel,
-    clean: AnyPrompts,
-    corrupted: AnyPrompts,
-    metric: Metric,
+    clean: PromptsLike,
+    corrupted: PromptsLike,
+    metric: MetricLike,
     method: Method = "eap-ig-inputs",
     n: int = 32,
     places: Places | PlacesBy = "anywhere",
@@ -52,10 +54,10 @@ def edge_scores(
       points are denser where the metric changes. The scores of a group of writers add up to the loss when that group
       alone is corrupted. Same number of runs.
 
-    `places` tells edges at different positions apart, see `places_of`. Requires no gradient of the parameters and
-    leaves none on them. Raises `ValueError` for prompts of two layouts, an unknown method, a metric without a gradient
-    (accuracy), scores that are not finite, autocast and inference mode; `RuntimeError` where the model taken apart
-    differs from the raw model on these prompts.
+    `places` tells edges at different positions apart, see `places_of`. The model is left as it was: no gradient is
+    stored on its parameters. Raises `ValueError` for prompts of two layouts, an unknown method, a metric without a
+    gradient (accuracy), scores that are not finite, autocast and inference mode; `RuntimeError` where the model taken
+    apart differs from the raw model on these prompts.
 
     >>> scores = edge_scores(run, clean, counterfactual.redraw(clean, 1), logit_diff(clean), places="role")
     >>> scores.top(3)
@@ -64,8 +66,9 @@ def edge_scores(
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     if n < 1:
         raise ValueError(f"n, the points between the two runs, must be at least 1; got {n}")
-    require_gradients()
-    edge_model, tokens = prepare(model, clean, corrupted, metric, places)
+    require_gradients("edge_scores")
+    prepared = prepare(model, clean, corrupted, metric, places)
+    edge_model, tokens, metric = prepared.edge_model, prepared.tokens, prepared.metric
     graph = edge_model.graph
     values = torch.zeros(graph.possible.shape, dtype=torch.float64)
     totals = torch.zeros(2, dtype=torch.float64)

@@ -8,16 +8,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.arguments import PromptsLike, exclusive
 from interp.circuits.ablation import Ablation, ablation_of
 from interp.circuits.circuit import Circuit
 from interp.circuits.edge_forward import SHARE
 from interp.circuits.graph import Graph
-from interp.circuits.pairs import Progress, prepare
-from interp.circuits.places import AnyPrompts, Places
+from interp.circuits.pairs import Progress, prepare, resolved_prompts
+from interp.circuits.places import Places
 from interp.circuits.scores import EdgeScores
 from interp.models.resolve import AnyModel
 from interp.patching.editing import measure
-from interp.patching.metrics import Metric
+from interp.patching.metric import MetricLike
 from interp.patching.nodes import Receiver
 from interp.support.budget import numbers
 
@@ -68,12 +69,13 @@ def random_circuit(graph: Graph, n: int, seed: int) -> Circuit:
     return Circuit(graph, kept, None, {"selected": "random", "n": n, "seed": seed})
 
 
+@exclusive
 @torch.no_grad()
 def acdc(
     model: AnyModel,
-    clean: AnyPrompts,
-    ablation: Ablation | AnyPrompts,
-    metric: Metric,
+    clean: PromptsLike,
+    ablation: Ablation | PromptsLike,
+    metric: MetricLike,
     threshold: float,
     start: Circuit | EdgeScores,
     places: Places | None = None,
@@ -93,8 +95,9 @@ def acdc(
         raise ValueError(f"threshold must be 0 or more; got {threshold}")
     if isinstance(start, EdgeScores):
         start = Circuit(start.graph, start.graph.possible, start.values)
-    ablation = ablation_of(ablation)
-    edge_model, (tokens, _) = prepare(model, clean, clean, metric, places or start.places(clean))
+    clean, ablation = resolved_prompts(model, clean, "clean"), ablation_of(ablation, model)
+    prepared = prepare(model, clean, None, metric, places or start.places(clean))
+    edge_model, tokens, metric = prepared.edge_model, prepared.clean.tokens, prepared.metric
     start.require_of(edge_model.graph)
     kept = start.on(edge_model.places) & edge_model.graph.possible
     matched = [start.graph.places.index(name) for name in edge_model.places.names]  # places are matched by name

@@ -84,8 +84,6 @@ def set_tokenizer(bridge: Any, tokenizer: Tokenizer) -> None:
 
     TransformerLens adds missing special tokens to the tokenizer it is given; the copy keeps the caller's unchanged.
     """
-    import copy
-
     from transformer_lens.model_bridge.sources._bridge_builder import configure_tokenizer
 
     tokenizer = copy.deepcopy(tokenizer)

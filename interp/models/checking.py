@@ -1,7 +1,7 @@
-"""Can a folder that someone sent be what it says? Asked of names, sizes and headers, before memory is spent on it.
+"""Check the names, sizes and headers of a model folder, and its configuration, before memory is spent on it.
 
 A folder is not trusted: a configuration may ask for a billion layers, an index may name files outside, an entry may be
-a device that never ends. Transformers finds some of this, late, and in many kinds of errors.
+an endless device, a weights file may be sparse. Transformers detects some of this, late, with many kinds of errors.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import math
 import re
 import stat
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,23 +23,27 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from interp.support.budget import free_memory
 from interp.tasks.limits import shown
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
-# Bytes. Configurations have thousands, the largest tokenizers 40 million, headers of weights a hundred a tensor.
+# Bytes. Configurations have thousands, the largest tokenizers 40 million, headers of weights a hundred per tensor.
 LARGEST_CONFIG = 2**24
 LARGEST_TEXT = 2**28
 LARGEST_HEADER = 2**26
-# Layers, heads, experts and labels are made in loops, one by one.
+# Layers, heads, experts and labels are built in loops, one by one.
 MOST_REPEATS = 4096
 # Any other integer; token ids, positions and the base of rotary angles are far below.
 LARGEST_NUMBER = 2**53
-# Weights that may be asked for, for each in the file. One too many is for the loader to name; this is about memory.
+# Weights that a configuration may ask for, per weight in the file. The loader names the ones that are missing.
 ROOM = 4
 # Numbers in tables that are not in the file, such as sines of positions: a GiB in float32.
 LARGEST_TABLES = 2**28
+# A file of more than `SPARSE_FROM` bytes with fewer than one in `SPARSE_SHARE` on the disk has holes.
+SPARSE_FROM, SPARSE_SHARE = 2**26, 8
 TEXTS = (".json", ".jinja", ".txt", ".model")
-FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+# Bytes of a number, by the name of its type in safetensors.
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 
 _REPEATED = re.compile(r"(^|_)(layer|head|expert|label)s?(_|$)")
 _COUNTED = re.compile(r"^(n|num)_")
@@ -46,14 +51,19 @@ _COUNTED = re.compile(r"^(n|num)_")
 
 @dataclass(frozen=True)
 class Held:
-    """What a tensor in a weights file is, by its header: a dtype as safetensors names it, and a shape."""
+    """The header of a tensor in a weights file: its dtype as safetensors names it, and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
 
+    @property
+    def n_bytes(self) -> int:
+        """The tensor's size in bytes; types that are no floats count 8 per number."""
+        return math.prod(self.shape) * FLOATS.get(self.dtype, 8)
+
 
 def read_json(path: Path, largest: int = LARGEST_TEXT) -> Any:
-    """What a JSON file holds. Raises `ValueError`, in one line that names it, when that cannot be told."""
+    """Return the contents of a JSON file. Raises `ValueError`, in one line that names it, when it cannot be read."""
     if why := _unreadable(path, largest):
         raise ValueError(f"{path} {why}")
     try:
@@ -65,12 +75,15 @@ def read_json(path: Path, largest: int = LARGEST_TEXT) -> Any:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises `ValueError` for a folder whose entries cannot be read safely: devices, pipes, dead or endless links,
-    huge texts, an index that names files elsewhere, an adapter that names another model."""
+    """Raise `ValueError` for a folder whose entries cannot be read safely.
+
+    These are devices, pipes, dead or endless links, huge texts, sparse weights, an index that names files elsewhere,
+    and an adapter that names another model.
+    """
     for path in sorted(folder.iterdir()):
         if path.suffix in TEXTS and (why := _unreadable(path, LARGEST_TEXT)):
             raise ValueError(f"{path} {why}")
-        if path.suffix == ".safetensors" and (why := _unreadable(path, None)):
+        if path.suffix == ".safetensors" and (why := _unreadable(path, None) or _sparse(path)):
             raise ValueError(f"{path} is not a whole safetensors file: it {why}")
     if (folder / "adapter_config.json").exists():
         raise ValueError(f"{folder} holds an adapter, which names another model to load; merge the two and save that")
@@ -79,7 +92,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_config(folder: Path) -> None:
-    """Raises `ValueError` for a `config.json` with numbers that no model has, or that names other files."""
+    """Raise `ValueError` for a `config.json` with numbers that no model has, or that names other files."""
     config = read_json(folder / CONFIG, LARGEST_CONFIG)
     if not isinstance(config, dict):
         raise ValueError(f"{CONFIG} holds no object")
@@ -101,11 +114,12 @@ def check_config(folder: Path) -> None:
 
 
 def headers(folder: Path) -> dict[str, Held]:
-    """The names, types and shapes of all tensors in a folder's safetensors files; no tensor is read.
+    """Return the names, types and shapes of all tensors in a folder's safetensors files; no tensor is read.
 
-    Raises `ValueError` for a file that is cut short, or whose header is not true of it.
+    Raises `ValueError` for a file that is truncated or whose header does not describe it, and for weights that need
+    more memory than this machine has available.
     """
-    found: dict[str, Held] = {}
+    tensors: dict[str, Held] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with path.open("rb") as file:
@@ -115,35 +129,38 @@ def headers(folder: Path) -> dict[str, Held]:
             with safe_open(path, framework="pt") as weights:
                 for name in weights.keys():  # noqa: SIM118
                     part = weights.get_slice(name)
-                    found[name] = Held(part.get_dtype(), tuple(part.get_shape()))
-        except (SafetensorError, OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path} is not a whole safetensors file: {reason}") from error
-    return found
+                    tensors[name] = Held(part.get_dtype(), tuple(part.get_shape()))
+        except (SafetensorError, OSError, ValueError, MemoryError) as error:
+            raise ValueError(f"{path} is not a whole safetensors file: {one_line(error)}") from error
+    needed, free = sum(tensor.n_bytes for tensor in tensors.values()), free_memory()
+    if free is not None and needed > free:
+        sizes = f"{needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are available"
+        raise ValueError(f"the weights in {folder} need more memory than there is: {sizes}")
+    return tensors
 
 
-def check_sizes(config: PretrainedConfig, there: dict[str, Held]) -> None:
-    """Raises `ValueError` when the architecture asks for far more than the weights hold, or when they are no floats.
+def check_sizes(config: PretrainedConfig, tensors: dict[str, Held]) -> None:
+    """Raise `ValueError` when the architecture asks for far more than the weights hold, or when they are no floats.
 
-    It is built without memory, and no further than up to the first weight too many.
+    The model is built without memory, and only up to the first weight too many.
     """
-    numbers = sum(math.prod(held.shape) for held in there.values())
+    numbers = sum(math.prod(held.shape) for held in tensors.values())
     try:
-        with _at_most(ROOM * len(there), ROOM * numbers), torch.device("meta"):
+        with _at_most(ROOM * len(tensors), ROOM * numbers), torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False, attn_implementation="eager")
-    except NotImplementedError:  # it looks at numbers as it is built, so that it cannot be without memory
+    except NotImplementedError:  # its constructor reads values of tensors, so it cannot be built without memory
         return
     tables = sum(b.numel() for b in empty.buffers())
     if tables > LARGEST_TABLES:
         raise ValueError(f"{CONFIG} asks for tables of {tables} numbers beside the weights; at most {LARGEST_TABLES}")
     for name, _ in empty.named_parameters():
-        if name in there and there[name].dtype not in FLOATS:
-            raise ValueError(f"{name} holds {there[name].dtype}; weights are floating-point numbers")
+        if name in tensors and tensors[name].dtype not in FLOATS:
+            raise ValueError(f"{name} holds {tensors[name].dtype}; weights are floating-point numbers")
 
 
 @contextmanager
 def _at_most(tensors: int, numbers: int) -> Iterator[None]:
-    """Inside the block, models that register more parameters than this raise `ValueError` as they do."""
+    """Inside the block, a model that registers more parameters than this raises `ValueError` at once."""
     count = total = 0
 
     def add(module: nn.Module, name: str, parameter: Any) -> None:
@@ -151,8 +168,8 @@ def _at_most(tensors: int, numbers: int) -> Iterator[None]:
         if parameter is not None:
             count, total = count + 1, total + parameter.numel()
         if count > tensors or total > numbers:
-            there = f"{tensors // ROOM} tensors with {numbers // ROOM} numbers"
-            raise ValueError(f"{CONFIG} asks for more than {ROOM} times what the weights hold, {there}")
+            held = f"{tensors // ROOM} tensors with {numbers // ROOM} numbers"
+            raise ValueError(f"{CONFIG} asks for more than {ROOM} times what the weights hold, {held}")
 
     handle = register_module_parameter_registration_hook(add)
     try:
@@ -172,29 +189,45 @@ def _check_index(path: Path) -> None:
 
 
 def _unreadable(path: Path, largest: int | None) -> str:
-    """Why a file must not be opened; "" where it may. Links are followed: the cache of the hub is made of them."""
+    """Return why a file must not be opened, or "". Links are followed: the hub's cache consists of them."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    if not stat.S_ISREG(found.st_mode):
-        return "is a folder" if stat.S_ISDIR(found.st_mode) else "is not a plain file"
-    if largest is not None and found.st_size > largest:
-        return f"has {found.st_size} bytes; at most {largest} are read"
+    if not stat.S_ISREG(status.st_mode):
+        return "is a folder" if stat.S_ISDIR(status.st_mode) else "is not a plain file"
+    if largest is not None and status.st_size > largest:
+        return f"has {status.st_size} bytes; at most {largest} are read"
     return ""
 
 
+def _sparse(path: Path) -> str:
+    """Return the sizes of a file with holes, or ""."""
+    status = path.stat()
+    allocated = getattr(status, "st_blocks", status.st_size) * 512
+    if status.st_size < SPARSE_FROM or allocated * SPARSE_SHARE >= status.st_size:
+        return ""
+    return f"is sparse: {allocated} of its {status.st_size} bytes are on the disk"
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message in one line of at most 300 characters."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
+
+
 def _numbers(config: dict) -> Iterator[tuple[str, int | float]]:
-    """Every number in nested objects and lists, with its name, such as `text_config.n_layer`."""
-    left: list[tuple[str, Any]] = [("", config)]
-    while left:
-        name, value = left.pop()
+    """Yield every number in nested objects and lists, with its name, such as `text_config.n_layer`."""
+    rest: list[tuple[str, Any]] = [("", config)]
+    while rest:
+        name, value = rest.pop()
         match value:
             case bool():
                 pass
             case int() | float():
                 yield name, value
             case dict():
-                left += [(f"{name}.{key}".lstrip("."), inner) for key, inner in value.items()]
+                rest += [(f"{name}.{key}".lstrip("."), inner) for key, inner in value.items()]
             case list():
-                left += [(name, inner) for inner in value]
+                rest += [(name, inner) for inner in value]

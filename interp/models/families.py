@@ -1,4 +1,4 @@
-"""Which architectures differ in the positional encoding and in nothing else that matters?"""
+"""Model families that differ in the positional encoding, and their random initialisation for training from scratch."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from transformers import (
 from interp.models.sink import SinkBloomConfig, SinkBloomForCausalLM
 from interp.support.sizes import USUAL, Size, kind_of
 
-# Those that TransformerLens can serve, and BLOOM with key sinks, which it does not know.
+# Families that have a TransformerBridge, and BLOOM with key sinks, which TransformerLens does not know.
 BRIDGED = ("alibi", "rotary", "none", "absolute")
 FAMILIES = (*BRIDGED, "alibi_sink")
-# Of a model that is trained from scratch: 4 GiB in float32, and four times that with gradients and moments.
+# The largest model trained from scratch: 4 GiB in float32, and four times that with gradients and moments.
 MOST_WEIGHTS = 2**30
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model to train from scratch.
+    """The configuration of a model to train from scratch.
 
     `family` is the positional encoding: alibi (BLOOM), rotary (GPT-NeoX), none (the same GPT-NeoX with
     `rotary_pct=0`), absolute (GPT-2) or alibi_sink (BLOOM with a learned key of value zero in each head, a control:
-    `interp.models.sink`). `n_ctx` is the number of positions of the absolute family, which has a table of them; the
-    others have no limit. `rotary_pct` and `rotary_base` serve rotary alone.
+    `interp.models.sink`). `n_ctx` is the number of positions in the position table of the absolute family; the
+    others have no limit. `rotary_pct` and `rotary_base` apply to the rotary family only.
     """
 
     family: str
@@ -53,12 +53,14 @@ class ModelConfig:
         table = self.n_ctx * self.d_model * (self.family == "absolute")
         if (weights := 12 * self.n_layers * self.d_model**2 + table) > MOST_WEIGHTS:
             size = f"{self.n_layers} layers of width {self.d_model}"
-            raise ValueError(f"{size} are {weights} weights; at most {MOST_WEIGHTS} are trained here")
+            raise ValueError(f"{size} have {weights} weights; at most {MOST_WEIGHTS} can be trained")
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
         rotary = int(self.d_model // self.n_heads * self.rotary_pct)
         if self.family == "rotary" and (rotary < 2 or rotary % 2):
-            raise ValueError(f"rotary turns pairs: {rotary} dimensions of a head are not an even number from 2")
+            raise ValueError(
+                f"rotary rotates pairs of dimensions: {rotary} per head is not an even number of at least 2"
+            )
 
     @property
     def kind(self) -> str:
@@ -70,12 +72,12 @@ class ModelConfig:
         return kind_of(self.family, Size(self.n_layers, self.d_model, self.n_heads))
 
     def to_json(self) -> dict:
-        """A plain dictionary; `ModelConfig(**data)` undoes it."""
+        """Return a plain dictionary; `ModelConfig(**data)` reverses it."""
         return asdict(self)
 
 
 def build_model(config: ModelConfig, vocab_size: int, seed: int) -> PreTrainedModel:
-    """A freshly initialised model in float32, in training mode. The global random state is left alone."""
+    """Return a randomly initialised model in float32 and training mode. The global random state is not changed."""
     common = {
         "vocab_size": vocab_size,
         "initializer_range": config.initializer_range,
@@ -97,8 +99,7 @@ def build_model(config: ModelConfig, vocab_size: int, seed: int) -> PreTrainedMo
                 no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
                 return GPT2LMHeadModel(GPT2Config(n_positions=config.n_ctx, **shape, **no_dropout, **common))
             case _:
-                # Sequential blocks, as in the other families, so that a residual between attention and
-                # MLP (resid_mid) exists.
+                # Sequential blocks, as in the other families, have a residual between attention and MLP (resid_mid).
                 rotary = {
                     "rotary_pct": config.rotary_pct if config.family == "rotary" else 0.0,
                     "rotary_emb_base": config.rotary_base,
@@ -118,7 +119,7 @@ def build_model(config: ModelConfig, vocab_size: int, seed: int) -> PreTrainedMo
 
 
 def family_of(model_type: str, rotary_fraction: float | None = None) -> str:
-    """The family of a Hugging Face `model_type`, in words; unknown ones are named as they are."""
+    """Return the family of a Hugging Face `model_type`; a type of no family is returned as it is."""
     match model_type:
         case "bloom":
             return "alibi"

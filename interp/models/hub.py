@@ -1,25 +1,25 @@
-"""Which folder of this machine holds a model that a hub name means? It is read like any other, with the same checks."""
+"""Find the folder of a model on this machine, downloading it by its hub name where needed, with the usual checks."""
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from interp.models.checking import CONFIG, TEXTS, check_config, check_folder
+from interp.models.checking import CONFIG, TEXTS, check_config, check_folder, one_line
+from interp.models.quiet import quietly
 from interp.support.writing import is_full
 
-# Shards and their index are called so by `save_pretrained`; pickles and code are never fetched.
+# The names that `save_pretrained` gives to shards and their index. Pickles and code are never downloaded.
 WEIGHTS = "model*.safetensors"
 
 
 def folder_of(source: str, weights: bool = False) -> Path:
-    """The folder that a source means: itself, or for a hub name the cache's copy, fetched where it is not there.
+    """Return the folder itself, or for a hub name the copy in the hub's cache, downloaded if it is not there.
 
-    Configuration and tokenizer alone, or with `weights` those too, once the texts were found sound. Raises `ValueError`
-    where there is neither such a folder nor such a name, and where the hub cannot be reached or HF_HUB_OFFLINE is set
-    and the cache has none.
+    Configuration and tokenizer come first; with `weights` the weights follow when those files are sound. Raises
+    `ValueError` when there is neither such a folder nor such a name, when the hub cannot be reached, and when
+    HF_HUB_OFFLINE is set and the cache has no copy.
     """
     if Path(source).is_dir():
         return Path(source)
@@ -33,9 +33,9 @@ def folder_of(source: str, weights: bool = False) -> Path:
 
 def _fetched(name: str, patterns: list[str]) -> Path:
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
-    except Exception as error:  # of the hub's, of its HTTP library, and of the disk
+        with quietly():
+            return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    except Exception as error:  # the hub's client, its HTTP library and the disk raise many kinds
         if is_full(error):
             raise
-        reason = textwrap.shorten(str(error), 240, placeholder=" ...") or type(error).__name__
-        raise ValueError(f"there is no such folder; as a hub name it cannot be had: {reason}") from error
+        raise ValueError(f"there is no such folder, and the hub's model cannot be loaded: {one_line(error)}") from error

@@ -9,13 +9,17 @@ import torch
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from interp.models.folder import is_causal, load_tokenizer
+from interp.models.checking import CONFIG
+from interp.models.hub import folder_of
 from interp.models.names import source_of
 from interp.models.native import NativeRaw
 from interp.models.placement import choose_device, choose_dtype
 from interp.models.resolve import AnyModel, raw_of
-from interp.models.run import Bos, Run, around, load_run
+from interp.models.run import Run, around, load_run
+from interp.models.tokenizer_files import load_tokenizer
+from interp.models.trial import is_causal
 from interp.tasks import LONGEST, Format, fit_vocabulary, parse_format
+from interp.tasks.encoding import Bos, check_bos
 
 
 def load(
@@ -46,14 +50,20 @@ def load(
     >>> load("parity-aligned-alibi", device="cpu").sample(batch_size=1, length=2, seed=0).n_pos
     10
     """
-    if not (isinstance(bos, bool) or bos == "auto"):
-        raise ValueError(f"bos must be True, False or 'auto'; got {bos!r}")
+    check_bos(bos)
     if isinstance(tokenizer, str | Path):
         tokenizer = load_tokenizer(source_of(tokenizer))
     longest = LONGEST if longest is None else longest
     if isinstance(source, str | Path):
         options: Any = {"tokenizer": tokenizer, "device": device, "dtype": dtype, "bos": bos}
-        return load_run(source_of(source), fmt, longest=longest, **options)
+        where = source_of(source)
+        try:
+            folder = folder_of(where)
+        except ValueError as error:
+            raise ValueError(f"{where} cannot be loaded: {error}") from error
+        if not (folder / CONFIG).exists():
+            raise ValueError(f"{folder} has no {CONFIG}: not a folder that save_pretrained wrote")
+        return load_run(where, fmt, longest=longest, **options)
     if isinstance(source, Run):
         raise ValueError(f"{source.name} is a loaded run already; use it, or load its source {source.source!r} again")
     return _load_in_memory(source, fmt, tokenizer, longest, device, dtype, bos)
@@ -84,7 +94,7 @@ def _load_in_memory(
         if tokenizer is None:
             raise ValueError("a task needs a tokenizer: load(model, fmt, tokenizer=...)")
         posed = parse_format(fmt)
-        fields |= {"format": posed, "vocabulary": fit_vocabulary(tokenizer, posed, longest)}
+        fields |= {"format": posed, "vocabulary": fit_vocabulary(tokenizer, posed, longest, bos)}
     run = around(raw, type(raw).__name__, **fields)
     if tokenizer is not None:
         run.__dict__["tokenizer"] = tokenizer

@@ -35,7 +35,8 @@ def source_of(name: str | Path) -> str:
     """Return the folder or hub name that a run's name stands for.
 
     Tried in order: a shipped run, a folder, a run under `mnemoscope-out`, a run of the zoo, a fetched pretrained model,
-    a hub name with or without an owner. Raises `ValueError` for a path without a folder, and for a misspelt name with the nearest ones.
+    a hub name with or without an owner. Raises `ValueError` for a path without a folder, and for a misspelt name with
+    the nearest ones.
     """
     text = str(name)
     if text in shipped_runs():

@@ -1,7 +1,7 @@
-"""How does a model that TransformerLens itself wrote stand beside the raw models of Hugging Face?
+"""Raw models for TransformerLens's native models, which are not Hugging Face models.
 
 `TransformerBridge.boot_native(cfg)` builds small models of any shape: without norms, without MLPs, bidirectional,
-with another vocabulary at the output. They are what hand-written and compiled (tracr) transformers are loaded into.
+with another vocabulary at the output. Hand-written and compiled (tracr) transformers are loaded into them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SUPPORTED = "learned positions, plain MLPs (not gated, not solu_ln) or none, and
 
 @dataclass(frozen=True)
 class NativeConfig:
-    """What is asked of a Hugging Face configuration. `vocab_size` is that of the input."""
+    """The fields of a Hugging Face configuration that this package reads. `vocab_size` is that of the input."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -31,7 +31,7 @@ class NativeConfig:
 
 
 class NativeRaw(nn.Module):
-    """A native model without the bridge's hooks, on the same weights. `body` is TransformerLens's own module.
+    """A native model without the bridge's hooks, on the same weights. `body` is TransformerLens's module.
 
     Always in evaluation mode: these models have no dropout.
     """
@@ -45,24 +45,24 @@ class NativeRaw(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.body.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the weights."""
+        """The data type of the weights."""
         return next(self.body.parameters()).dtype
 
     def get_output_embeddings(self) -> nn.Module:
-        """The unembedding."""
+        """Return the unembedding."""
         head = self.body.head
         assert isinstance(head, nn.Module)
         return head
 
     def forward(self, input_ids: Tensor, use_cache: bool = False, logits_to_keep: int | Tensor = 0) -> CausalLMOutput:
-        """Logits `[batch pos d_vocab_out]`; of the last, or the listed, positions with `logits_to_keep`.
+        """Return logits `[batch pos d_vocab_out]`; with `logits_to_keep`, of the last or the listed positions only.
 
-        Raises `ValueError` for `use_cache=True`: there is none.
+        Raises `ValueError` for `use_cache=True`, because native models have no cache.
         """
         if use_cache:
             raise ValueError("native models have no cache; leave use_cache out")
@@ -75,7 +75,7 @@ class NativeRaw(nn.Module):
 
 
 def native_of(bridge: Any) -> NativeRaw | None:
-    """The raw model that shares a native bridge's weights; None for a bridge around another model.
+    """Return the raw model that shares a native bridge's weights; None for a bridge around another model.
 
     Raises `ValueError` for a configuration that is not supported.
     """
@@ -92,7 +92,7 @@ def native_of(bridge: Any) -> NativeRaw | None:
             f"{cfg.positional_embedding_type!r}, gated_mlp={cfg.gated_mlp}, act_fn={cfg.act_fn!r}, soft caps "
             f"{cfg.attn_scores_soft_cap} and {cfg.output_logits_soft_cap}"
         )
-    with torch.random.fork_rng(devices=[]):  # the weights that it is born with are thrown away
+    with torch.random.fork_rng(devices=[]):  # its initial weights are replaced below
         body = NativeModel(cfg)
     weights = {name.replace("._original_component", ""): p for name, p in wrapped.named_parameters()}
     for name, old in list(body.named_parameters()):

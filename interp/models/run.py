@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -14,9 +14,20 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from interp.models.bridge import shared_bridge
 from interp.models.families import family_of
-from interp.models.folder import RECORD, load_raw, load_tokenizer, read_record
+from interp.models.folder import RECORD, load_raw, read_record
 from interp.models.placement import choose_device, choose_dtype
-from interp.tasks import LONGEST, Batch, Format, Vocabulary, fit_vocabulary, parse_format, sample, sequence_length
+from interp.models.tokenizer_files import load_tokenizer
+from interp.tasks import (
+    LONGEST,
+    Batch,
+    Format,
+    Vocabulary,
+    fit_vocabulary,
+    parse_format,
+    sample,
+    sequence_length,
+    start_token,
+)
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -28,7 +39,7 @@ MEMORY = "memory"
 Bos = bool | Literal["auto"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A model with its tokenizer, and optionally its task. The model is loaded when it is first used.
 
@@ -45,6 +56,11 @@ class Run:
     record: dict = field(default_factory=dict)
     placement: tuple[torch.device, torch.dtype | None] = (torch.device("cpu"), None)
     bos: Bos = "auto"
+
+    def __repr__(self) -> str:
+        return (
+            f"Run({self.name!r}, format={None if self.format is None else str(self.format)!r}, source={self.source!r})"
+        )
 
     @cached_property
     def raw(self) -> PreTrainedModel:
@@ -135,26 +151,10 @@ class Run:
 
     def check_length(self, length: int | tuple[int, int]) -> None:
         """Raise `ValueError` when prompts of this length have more positions than the model."""
-        fmt, _ = self.require_task()
-        need = sequence_length(fmt, length) + (self.start_token() is not None)
+        fmt, vocabulary = self.require_task()
+        need = sequence_length(fmt, length) + (vocabulary.bos is not None)
         if self.max_positions is not None and need > self.max_positions:
             raise ValueError(f"length {length} of {fmt} takes {need} positions; {self.name} has {self.max_positions}")
-
-    def start_token(self) -> int | None:
-        """Return the id of the token that task prompts begin with, by `bos`; None for none.
-
-        Raises `ValueError` when `bos` is True and the tokenizer has no start token.
-        """
-        bos = self.record.get("bos", False) if self.bos == "auto" and self.record else self.bos
-        if bos is False or (bos == "auto" and not self.has_tokenizer):
-            return None
-        if bos == "auto":
-            ids = self.tokenizer("0")["input_ids"]
-            plain = self.tokenizer("0", add_special_tokens=False)["input_ids"]
-            return ids[0] if len(ids) > len(plain) and ids[0] in self.tokenizer.all_special_ids else None
-        if self.tokenizer.bos_token_id is None:
-            raise ValueError(f"bos=True, but the tokenizer of {self.name} has no start token")
-        return self.tokenizer.bos_token_id
 
     def sample(self, batch_size: int, length: int | tuple[int, int], seed: int) -> Batch:
         """Return random prompts in this run's format and tokens.
@@ -205,10 +205,13 @@ def load_run(
     place = choose_device(device)
     if record is not None:
         vocabulary = _vocabulary_of(record, source)
+        if isinstance(bos, bool):
+            start = start_token(tokenizer or load_tokenizer(source), bos) if bos else None
+            vocabulary = replace(vocabulary, bos=start)
     else:
         vocabulary = None
         if chosen is not None:
-            vocabulary = fit_vocabulary(tokenizer or load_tokenizer(source), chosen, longest)
+            vocabulary = fit_vocabulary(tokenizer or load_tokenizer(source), chosen, longest, bos)
     run = Run(
         name,
         source,

@@ -1,7 +1,7 @@
-"""What does a model learn that has somewhere else to put its attention?
+"""BLOOM with one more learned key in each head, whose value is zero (Gu et al. 2410.10781).
 
-BLOOM, and in each head one more key, learned, whose value is zero (Gu et al. 2410.10781): attention that
-goes there goes nowhere. If labels serve as attention sinks, this model does not need them (science 2.3).
+Attention to that key contributes nothing. If labels serve as attention sinks, this model does not need them
+(probes/README.md, Hypotheses).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from transformers import AutoConfig, AutoModelForCausalLM, BloomConfig, BloomFor
 from transformers import initialization as init
 from transformers.models.bloom.modeling_bloom import BloomAttention, BloomPreTrainedModel
 
-# A type of its own: whatever loads BLOOM would leave the sinks out and go on.
+# A separate type: a loader of BLOOM would silently drop the sinks.
 MODEL_TYPE = "bloom_key_sink"
 
 
 class SinkBloomConfig(BloomConfig):
-    """BLOOM's own configuration under another name."""
+    """BLOOM's configuration under another name."""
 
     model_type = MODEL_TYPE
 
 
 def sink_bias(alibi: Float[Tensor, "row 1 src"], first: int, n_dest: int) -> Float[Tensor, "row dest 1"]:
-    """What is added to the sink's logit, for queries at positions from `first` on: no penalty for distance.
+    """Return what is added to the sink's logit, for queries at positions from `first` on: no penalty for distance.
 
-    BLOOM adds slope x key position, which is ALiBi's -slope x distance plus the same number for every key of a query,
-    slope x query position. That number is the sink's: without it the sink would weaken as the prompt grows.
+    BLOOM adds slope x key position. That is ALiBi's -slope x distance plus slope x query position, which is the same
+    for all keys of a query. The sink gets the second term; without it the sink would weaken as the prompt grows.
     """
     return alibi[..., first : first + n_dest].mT
 
@@ -38,8 +38,8 @@ def sink_bias(alibi: Float[Tensor, "row 1 src"], first: int, n_dest: int) -> Flo
 class KeySinkAttention(BloomAttention):
     """BLOOM's attention with `sink_key [head d_head]`, one more key in each head, whose value is zero.
 
-    At the start the key is zero: a logit of zero, that of a neutral token at the query's own position. The pattern
-    that comes out is without the sink's column, so that its rows sum to less than 1.
+    The key is initialised to zero: a logit of zero, that of a neutral token at the query's own position. The returned
+    pattern has no column for the sink, so its rows sum to less than 1.
     """
 
     def __init__(self, config: SinkBloomConfig, layer_idx: int) -> None:
@@ -55,7 +55,7 @@ class KeySinkAttention(BloomAttention):
         layer_past: Any = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
-        """The residual after attention, and the pattern `[batch head dest src]`."""
+        """Return the residual after attention, and the pattern `[batch head dest src]`."""
         q, k, v = self._reshape(self.query_key_value(hidden_states))  # [batch head pos d_head]
         first = 0
         if layer_past is not None:
@@ -64,7 +64,7 @@ class KeySinkAttention(BloomAttention):
         size, n_dest = len(q), q.shape[2]
         sink = self.sink_key.to(k.dtype).unsqueeze(1).expand(size, -1, 1, -1)
         bias = torch.cat([alibi.expand(-1, n_dest, -1), sink_bias(alibi, first, n_dest)], dim=-1)
-        # One product for all keys, as BLOOM computes it: in mixed precision the sink is rounded as tokens are.
+        # One product for all keys, as in BLOOM: in mixed precision the sink is rounded as tokens are.
         keys = torch.cat([k, sink], dim=2).flatten(0, 1)
         scores = torch.baddbmm(bias, q.flatten(0, 1), keys.mT, alpha=self.inv_norm_factor)
         scores = scores.unflatten(0, (size, self.num_heads))
@@ -77,7 +77,7 @@ class KeySinkAttention(BloomAttention):
 
 
 class SinkBloomModel(BloomModel):
-    """BLOOM without its unembedding, with key sinks. The other weights are those that the same seed gives BLOOM."""
+    """BLOOM without its unembedding, with key sinks. The other weights equal BLOOM's for the same seed."""
 
     config_class = SinkBloomConfig
 
@@ -102,12 +102,12 @@ class SinkBloomForCausalLM(BloomForCausalLM):
     config_class = SinkBloomConfig
 
     def __init__(self, config: SinkBloomConfig) -> None:
-        BloomPreTrainedModel.__init__(self, config)  # BLOOM's own would draw the weights of a plain model first
+        BloomPreTrainedModel.__init__(self, config)  # BLOOM's constructor would draw the weights of a plain model first
         self.transformer = SinkBloomModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
 
-# The one thing that importing changes: Hugging Face's loaders learn what the type in config.json means.
+# The only side effect of an import in this package: Hugging Face's loaders learn the type in config.json.
 AutoConfig.register(MODEL_TYPE, SinkBloomConfig, exist_ok=True)
 AutoModelForCausalLM.register(SinkBloomConfig, SinkBloomForCausalLM, exist_ok=True)

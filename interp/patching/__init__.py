@@ -18,7 +18,8 @@ from interp.patching.metrics import (
 )
 from interp.patching.nodes import Receiver, Sender
 from interp.patching.paths import path_patch
-from interp.patching.sweep import Sweep, patch, plan
+from interp.patching.sweep import Sweep
+from interp.patching.sweeping import patch, plan
 from interp.places import Joint
 
 __all__ = [

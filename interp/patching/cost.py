@@ -1,17 +1,17 @@
-"""What does a sweep cost? Counted in floating-point operations, before it runs."""
+"""The cost of a sweep: floating-point operations (FLOPs) and bytes, counted before it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from interp.models.anatomy import Anatomy
+from interp.models.anatomy import Anatomy, GenericAnatomy
 from interp.patching.cells import LOCAL_SITES, Cell, first
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the cost of one position depends on; FLOPs are two for each multiply-add."""
+    """The sizes of a model and its prompts on which cost depends. FLOPs are two per multiply-add."""
 
     n_layers: int
     n_pos: int
@@ -19,44 +19,54 @@ class Sizes:
     weights: int
     unembed: int
     n_reads: int
+    generic: bool = False
 
     def layer(self, positions: float, keys: float) -> float:
-        """One block at some positions, each attending to `keys` keys."""
+        """Return the FLOPs of one block at some positions, each attending to `keys` keys."""
         return positions * (2 * self.weights + 4 * self.d_attention * keys)
 
     @property
     def forward(self) -> float:
-        """One whole forward pass of one prompt, as the literal loop pays for each patch."""
+        """FLOPs of one whole forward pass of one prompt, which the literal loop pays per patch."""
         return self.n_layers * self.layer(self.n_pos, self.n_pos) + 2 * self.n_pos * self.unembed
 
 
-def sizes_of(anatomy: Anatomy, n_pos: int, n_reads: int) -> Sizes:
-    """Counted from the model's own weights."""
-    block = anatomy.blocks[0].module
-    weights = sum(p.numel() for p in block.parameters() if p.ndim == 2)
+def sizes_of(anatomy: Anatomy | GenericAnatomy, n_pos: int, n_reads: int) -> Sizes:
+    """Return the sizes, counted from the model's own weights."""
+    block, n_layers = _first_block(anatomy)
     head = anatomy.raw.get_output_embeddings()
-    unembed = sum(p.numel() for p in head.parameters() if p.ndim == 2)  # type: ignore[union-attr]
-    return Sizes(len(anatomy.blocks), n_pos, anatomy.n_heads * anatomy.d_head, weights, unembed, n_reads)
+    return Sizes(
+        n_layers=n_layers,
+        n_pos=n_pos,
+        d_attention=_attention_width(anatomy),
+        weights=sum(p.numel() for p in block.parameters() if p.ndim == 2),
+        unembed=sum(p.numel() for p in head.parameters() if p.ndim == 2),  # type: ignore[union-attr]
+        n_reads=n_reads,
+        generic=anatomy.generic,
+    )
 
 
 def engine_flops(sizes: Sizes, cells: Sequence[Cell], site: str, start: int) -> float:
-    """FLOPs for one prompt of patches that are computed together from position `start` on."""
+    """Return the FLOPs for one prompt of patches that are computed together from position `start` on."""
     total = 0.0
     length = sizes.n_pos - start
     for cell in cells:
-        after = sizes.n_layers - cell.layer - (0 if site == "resid_pre" else 1)
+        after = sizes.n_layers - cell.layer - (site == "resid_post" if sizes.generic else site != "resid_pre")
+        total += 2 * sizes.n_reads * sizes.unembed
+        if sizes.generic:
+            total += after * sizes.layer(sizes.n_pos, sizes.n_pos)
+            continue
         total += max(0, after - 1) * sizes.layer(length, sizes.n_pos)
         if after >= 1:
             total += _last_layer(sizes, length)
         if site != "resid_pre":
             own = len(cell.positions) if site in LOCAL_SITES else length
             total += sizes.layer(min(own, sizes.n_reads) if after == 0 else own, sizes.n_pos) * 2 / 3
-        total += 2 * sizes.n_reads * sizes.unembed
     return total
 
 
 def lower_bound_flops(sizes: Sizes, cells: Sequence[Cell], site: str) -> float:
-    """What any exact method pays: layers after each patch times positions from it on."""
+    """Return the FLOPs that any exact method pays: layers after each patch times positions from it on."""
     total = 0.0
     for cell in cells:
         length = sizes.n_pos - first(cell)
@@ -68,17 +78,52 @@ def lower_bound_flops(sizes: Sizes, cells: Sequence[Cell], site: str) -> float:
 
 
 def _last_layer(sizes: Sizes, length: int) -> float:
-    """q, k and v everywhere, the rest only where the metric reads; q, k and v are a quarter of the weights."""
+    """Return the FLOPs of q, k and v everywhere (a quarter of the weights) and the rest where the metric reads."""
     qkv = 2 * length * sizes.weights * 0.25
     return qkv + sizes.n_reads * (2 * sizes.weights * 0.75 + 4 * sizes.d_attention * sizes.n_pos)
 
 
-def row_bytes(anatomy: Anatomy, length: int, n_pos: int, n_reads: int) -> int:
-    """Peak memory of one stacked row: residuals and MLP, keys and values, scores and pattern, logits."""
-    size = anatomy.dtype.itemsize
-    d_model = anatomy.blocks[0].ln1.weight.shape[0]  # type: ignore[union-attr]
-    hidden = anatomy.blocks[0].mlp_last.weight.numel() // d_model  # type: ignore[operator,union-attr]
-    stream = length * (8 * d_model + 2 * hidden)
-    scores = 4 * anatomy.n_heads * length * n_pos
+def row_bytes(anatomy: Anatomy | GenericAnatomy, length: int, n_pos: int, n_reads: int) -> int:
+    """Return the peak memory of one stacked row: residuals and MLP, keys and values, scores and pattern, logits."""
+    stream = length * (8 * anatomy.d_model + 2 * _mlp_width(anatomy))
+    scores = 4 * _heads(anatomy) * length * n_pos
     logits = 3 * n_reads * anatomy.raw.config.vocab_size
-    return size * (stream + scores + logits)
+    return anatomy.dtype.itemsize * (stream + scores + logits)
+
+
+def trace_bytes(anatomy: Anatomy | GenericAnatomy, n_pos: int, site: str, cache: bool) -> int:
+    """Return the memory per prompt of two traces, and of keys, values and cached activations as attention uses them."""
+    _, n_layers = _first_block(anatomy)
+    if anatomy.generic:
+        numbers = 2 * n_layers * n_pos * 4 * anatomy.d_model
+    else:
+        numbers = 18 * n_layers * n_pos * max(anatomy.d_model, _attention_width(anatomy))
+        copies = n_layers if cache else 1
+        if site == "pattern":
+            numbers += copies * _heads(anatomy) * n_pos**2
+        elif site in ("q", "k", "v"):
+            numbers += 2 * copies * n_pos * _attention_width(anatomy)
+    return numbers * anatomy.dtype.itemsize
+
+
+def _first_block(anatomy: Anatomy | GenericAnatomy):  # type: ignore[no-untyped-def]
+    if isinstance(anatomy, GenericAnatomy):
+        return anatomy.layers[0], len(anatomy.layers)
+    return anatomy.blocks[0].module, len(anatomy.blocks)
+
+
+def _mlp_width(anatomy: Anatomy | GenericAnatomy) -> int:
+    """Return the width inside the MLP; four times d_model where it is not one matrix (experts)."""
+    last = None if isinstance(anatomy, GenericAnatomy) else anatomy.blocks[0].mlp_last
+    weight = getattr(last, "weight", None)
+    return 4 * anatomy.d_model if weight is None else weight.numel() // anatomy.d_model
+
+
+def _attention_width(anatomy: Anatomy | GenericAnatomy) -> int:
+    return anatomy.d_model if isinstance(anatomy, GenericAnatomy) else anatomy.n_heads * anatomy.d_head
+
+
+def _heads(anatomy: Anatomy | GenericAnatomy) -> int:
+    if isinstance(anatomy, GenericAnatomy):
+        return getattr(anatomy.raw.config, "num_attention_heads", 1)
+    return anatomy.n_heads

@@ -72,13 +72,13 @@ def forward_with_edits(
             )
     kept: dict[Place, Tensor] = {}
     positions = torch.arange(resid.shape[-2], device=resid.device)
-    bias = anatomy.bias(positions, positions)
     for layer in range(start, stop):
         block, step = anatomy.blocks[layer], _Layer(layer, edits, set(keep), kept)
         resid = step.at("resid_pre", resid)
         q, k, v = (step.at(site, x) for site, x in zip(("q", "k", "v"), block.project(resid), strict=True))
-        rotated = anatomy.rotate(q, positions), anatomy.expand_heads(anatomy.rotate(k, positions))
-        scores = torch.einsum("...dhe,...she->...hds", *rotated) * anatomy.scale + bias
+        rotated = anatomy.queries(block, q, positions), anatomy.expand_heads(anatomy.keys(block, k, positions))
+        scores = block.cap(torch.einsum("...dhe,...she->...hds", *rotated) * block.scale)
+        scores = scores + anatomy.bias(block, positions, positions)
         sink = anatomy.sink(block, rotated[0], positions)
         if sink is None:
             scores = step.at("attn_scores", scores)

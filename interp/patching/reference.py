@@ -1,7 +1,7 @@
-"""The literal loop: one whole forward pass of the raw model for each patch. Slow, and the judge of the engine.
+"""The literal loop: one whole forward pass of the raw model per patch. The reference for the engine.
 
-It shares nothing with the engine but the values that are patched in: hooks on Hugging Face's own modules, and
-Hugging Face's own forward pass. Every hook asserts that it fired once.
+It uses hooks on Hugging Face's own modules and Hugging Face's own forward pass, and shares only the patched values
+with the engine. Every hook asserts that it fired once.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.models.anatomy import Anatomy, Block
+from interp.models.anatomy import Anatomy, Block, GenericAnatomy
 from interp.patching.cells import Cell
-from interp.patching.metrics import Metric
+from interp.patching.metric import Metric
 
 Edit = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def record(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], site: str, layer: int) -> Tensor:
-    """A site's activations in the raw model's own forward pass."""
+def record(
+    anatomy: Anatomy | GenericAnatomy, tokens: Int[Tensor, "batch pos"], site: str, layer: int
+) -> Tensor:
+    """Return a site's activations in the raw model's own forward pass."""
     kept: list[Tensor] = []
 
     def keep(x: Tensor) -> Tensor:
@@ -30,13 +32,14 @@ def record(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], site: str, layer:
         return x
 
     with _at(anatomy, site, layer, keep):
-        anatomy.raw(tokens.to(anatomy.device), use_cache=False)
+        first = torch.zeros(1, dtype=torch.long, device=anatomy.device)
+        anatomy.raw(tokens.to(anatomy.device), use_cache=False, logits_to_keep=first)
     return kept[0]
 
 
 @torch.no_grad()
 def literal(
-    anatomy: Anatomy,
+    anatomy: Anatomy | GenericAnatomy,
     tokens: Int[Tensor, "batch pos"],
     site: str,
     cell: Cell,
@@ -44,7 +47,7 @@ def literal(
     metric: Metric,
     prompts: Int[Tensor, " batch"],
 ) -> Float[Tensor, " batch"]:
-    """The metric of one patched run. `source` is the site's activations in the source run, as `record` gives."""
+    """Return the metric of one patched run. `source`: the site's activations in the source run, from `record`."""
     at = list(cell.positions)
 
     def edit(x: Tensor) -> Tensor:
@@ -58,27 +61,31 @@ def literal(
         return x
 
     with _at(anatomy, site, cell.layer, edit):
-        logits = anatomy.raw(tokens.to(anatomy.device), use_cache=False).logits
-    return metric.compute(logits[:, metric.positions.to(logits.device)], prompts).double().cpu()
+        positions = metric.positions.to(anatomy.device)
+        logits = anatomy.raw(tokens.to(anatomy.device), use_cache=False, logits_to_keep=positions).logits
+    return metric.measure(logits, prompts).double().cpu()
 
 
 @contextmanager
-def _at(anatomy: Anatomy, site: str, layer: int, edit: Edit) -> Iterator[None]:
-    """Within the block, a site's activations pass through `edit`, exactly once."""
-    block = anatomy.blocks[layer]
+def _at(anatomy: Anatomy | GenericAnatomy, site: str, layer: int, edit: Edit) -> Iterator[None]:
+    """Apply `edit` to a site's activations within the block, and assert that it fired once."""
     fired: list[str] = []
 
     def counted(x: Tensor) -> Tensor:
         fired.append(site)
         return edit(x)
 
-    handles = _hooks(anatomy, block, site, counted)
-    try:
-        yield
-        assert fired == [site], f"{site} of layer {layer} fired {len(fired)} times"
-    finally:
-        for handle in handles:
-            handle.remove()
+    if isinstance(anatomy, GenericAnatomy):
+        with anatomy.edited((site, layer), counted):
+            yield
+    else:
+        handles = _hooks(anatomy, anatomy.blocks[layer], site, counted)
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+    assert fired == [site], f"{site} of layer {layer} fired {len(fired)} times"
 
 
 def _hooks(anatomy: Anatomy, block: Block, site: str, edit: Edit) -> list:
@@ -96,9 +103,9 @@ def _hooks(anatomy: Anatomy, block: Block, site: str, edit: Edit) -> list:
         case "resid_post":
             return [block.module.register_forward_hook(on_output)]
         case "attn_out":
-            return [block.out.register_forward_hook(on_output)]
+            return _output_hooks(block, block.attn_end, edit)
         case "mlp_out":
-            return [block.mlp_last.register_forward_hook(on_output)]
+            return _output_hooks(block, block.mlp_end, edit)
         case "z":
 
             def through_heads(_: nn.Module, args: tuple) -> tuple:
@@ -122,12 +129,29 @@ def _projection_hook(anatomy: Anatomy, block: Block, site: str, edit: Edit):  # 
         )
 
     def fused(_: nn.Module, __: tuple, out: Tensor) -> Tensor:
+        edited = edit(block.split(out)[which])
+        index = block.split(torch.arange(out.shape[-1], device=out.device))[which]
         out = out.clone()
-        part = block.split(out)[which]  # a view of `out`
-        part.copy_(edit(part))
+        out[..., index.flatten()] = edited.flatten(-2)
         return out
 
     return block.qkv[0].register_forward_hook(fused)
+
+
+def _output_hooks(block: Block, module: nn.Module, edit: Edit) -> list:
+    """Edit what a sublayer adds to the residual stream: a module's output, or its first, times the block's gain."""
+    shapes: list[torch.Size] = []
+
+    def keep(_: nn.Module, args: tuple, kwargs: dict) -> None:
+        shapes.append((args[0] if args else kwargs["hidden_states"]).shape)
+
+    def on_output(_: nn.Module, __: tuple, out: Tensor | tuple) -> Tensor | tuple:
+        added = out[0] if isinstance(out, tuple) else out
+        edited = edit(added.reshape(shapes[0]) * block.gain) / block.gain  # OPT's MLP has one axis for batch and pos
+        edited = edited.reshape(added.shape)
+        return (edited, *out[1:]) if isinstance(out, tuple) else edited
+
+    return [block.module.register_forward_pre_hook(keep, with_kwargs=True), module.register_forward_hook(on_output)]
 
 
 def _resid_mid_hooks(block: Block, edit: Edit) -> list:
@@ -138,11 +162,11 @@ def _resid_mid_hooks(block: Block, edit: Edit) -> list:
         pre.append(args[0] if args else kwargs["hidden_states"])
 
     def on_output(_: nn.Module, __: tuple, out: Tensor) -> Tensor:
-        return edit(pre[0] + out) - pre[0]
+        return (edit(pre[0] + out * block.gain) - pre[0]) / block.gain
 
     return [
         block.module.register_forward_pre_hook(keep, with_kwargs=True),
-        block.out.register_forward_hook(on_output),
+        block.attn_end.register_forward_hook(on_output),
     ]
 
 
@@ -157,7 +181,7 @@ def _pattern_hooks(anatomy: Anatomy, block: Block, edit: Edit) -> list:
         return hook
 
     def on_input(_: nn.Module, args: tuple) -> tuple:
-        q, k, v = block.split(*(parts[str(i)] for i in range(len(block.qkv))))
+        q, k, v = block.heads_of(*(parts[str(i)] for i in range(len(block.qkv))))
         positions = torch.arange(q.shape[1], device=q.device)
         pattern = anatomy.pattern(block, q, k, positions, positions)
         return (anatomy.mix(edit(pattern), v).flatten(-2),)

@@ -1,37 +1,34 @@
-"""Which activation, moved from one run to another, changes the answer? Exhaustively, checked as it runs."""
+"""A planned sweep: patches of one site at many layers, positions and heads, computed in units of work."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.models.anatomy import Anatomy, anatomy_of
-from interp.models.bridge import raw_of
-from interp.patching.cells import Cell, Place, check_site, chosen, first, heads_at, live, places_of
+from interp.models.anatomy import Anatomy, GenericAnatomy
+from interp.patching.cells import Cell, first, live
 from interp.patching.checking import run_checks
 from interp.patching.chunks import Chunks
-from interp.patching.cost import engine_flops, lower_bound_flops, row_bytes, sizes_of
+from interp.patching.cost import Sizes, engine_flops, lower_bound_flops, row_bytes, sizes_of, trace_bytes
 from interp.patching.effect import Cost, PatchEffect
 from interp.patching.engine import Engine
-from interp.patching.metrics import Metric
-from interp.patching.tracing import Trace, trace
-from interp.support.budget import allowed
+from interp.patching.generic import GenericEngine, generic_trace
+from interp.patching.metric import Metric
+from interp.patching.tracing import trace
 from interp.support.finite import require_finite
-from interp.tasks import Batch
+from interp.support.locks import lock_of
+from interp.tasks import Prompts
 
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
-    from transformers import PreTrainedModel
-
-# Positions that one unit of work starts from at most, and prompts that it holds.
+# Positions that the patches of one unit of work start from at most, and its most prompts.
 BUCKET, PROMPTS = 8, 32
+# Share of the memory for the traces of the prompts that are run together; rows of patches get the rest.
+TRACE_SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -46,14 +43,15 @@ class WorkUnit:
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """A planned sweep: what will be computed and what it will cost, before anything is.
+    """A planned sweep: its cells and its cost, before anything is computed.
 
-    Get one from `plan`; `run()` computes it, or `compute(unit)` one unit at a time, in any order.
+    `plan` returns one. `run()` computes it; `compute(unit)` computes one unit, in any order. `memory` is in bytes,
+    beyond the model.
     """
 
-    anatomy: Anatomy
-    base: Batch
-    source: Batch
+    anatomy: Anatomy | GenericAnatomy
+    base: Prompts
+    source: Prompts
     site: str
     metric: Metric
     direction: str
@@ -62,17 +60,23 @@ class Sweep:
     cells: tuple[Cell, ...]
     memory: int
 
+    def __repr__(self) -> str:
+        return (
+            f"Sweep({self.site!r}, {self.direction!r}, {len(self.cells)} patches of {len(self.base)} prompts, "
+            f"metric={self.metric.name!r})"
+        )
+
     @cached_property
     def alive(self) -> tuple[bool, ...]:
         """Which cells can change the metric; the others equal the base exactly and are not computed."""
-        n_layers, reads = len(self.anatomy.blocks), set(self.metric.positions.tolist())
-        table: dict[tuple[int, int | None], Tensor] = {}
-        for prompts in self.slices():
-            engine = self.engine(prompts)
-            for key in {(c.layer, c.head) for c in self.cells}:
-                found = engine.differs(*key)
-                table[key] = table[key] | found if key in table else found
-        return tuple(live(c, self.site, table[c.layer, c.head], reads, n_layers) for c in self.cells)
+        reads = set(self.metric.positions.tolist())
+        differs: Tensor | None = None
+        with lock_of(self.anatomy.raw):
+            for prompts in self.slices():
+                new = self.engine(prompts).differs()
+                differs = new if differs is None else differs | new
+        assert differs is not None
+        return tuple(live(c, self.site, differs[c.layer, c.head or 0], reads, len(differs)) for c in self.cells)
 
     @cached_property
     def units(self) -> tuple[WorkUnit, ...]:
@@ -83,14 +87,13 @@ class Sweep:
             if not buckets or first(self.cells[i]) >= first(self.cells[buckets[-1][0]]) + BUCKET:
                 buckets.append([])
             buckets[-1].append(i)
-        plan = [(p, b) for p in self.slices() for b in buckets]
-        return tuple(WorkUnit(k, first(self.cells[b[0]]), tuple(b), p) for k, (p, b) in enumerate(plan))
+        pairs = [(p, b) for p in self.slices() for b in buckets]
+        return tuple(WorkUnit(k, first(self.cells[b[0]]), tuple(b), p) for k, (p, b) in enumerate(pairs))
 
     @property
     def cost(self) -> Cost:
         """FLOPs of the whole sweep, of the literal loop, and the least that any exact method pays."""
-        sizes = sizes_of(self.anatomy, self.base.n_pos, len(self.metric.positions))
-        n = len(self.base)
+        sizes, n = self._sizes, len(self.base)
         flops = 2 * n * sizes.forward  # the two unpatched runs
         for unit in self.units:
             cells = [self.cells[i] for i in unit.cells]
@@ -105,15 +108,24 @@ class Sweep:
             chunk_rows=0,
         )
 
+    @cached_property
+    def _sizes(self) -> Sizes:
+        return sizes_of(self.anatomy, self.base.n_pos, len(self.metric.positions))
+
+    @property
+    def minimum_bytes(self) -> int:
+        """The least memory that the sweep can run in: one prompt's traces and one patch of it."""
+        return trace_bytes(self.anatomy, self.base.n_pos, self.site, cache=False) + self._row_bytes
+
     @property
     def peak_bytes(self) -> int:
         """Memory that the sweep keeps to, beyond the model: two runs' activations and one chunk of rows."""
-        prompts = len(next(self.slices()))
-        rows = max(prompts, min(self._most_rows(), Chunks.MOST * prompts))
-        return self._trace_bytes(prompts) + self._largest_row() * rows
+        prompts = self._prompts_together
+        rows = prompts * min(self._most_cells, Chunks.MOST)
+        return prompts * self._trace_bytes + rows * self._row_bytes
 
     def run(self, spot_cells: int = 4, seed: int = 0, progress: Callable[[Iterable], Iterable] = iter) -> PatchEffect:
-        """Computes every unit; `progress` may wrap the units in a bar."""
+        """Compute every unit and check the result; `progress` may wrap the units in a bar."""
         began = time.monotonic()
         values = self.blank()
         for unit in progress(self.units):
@@ -121,196 +133,128 @@ class Sweep:
         return self.finish(values, spot_cells, seed, time.monotonic() - began)
 
     def blank(self) -> Float[Tensor, "cell batch"]:
-        """Every cell at the base's metric: right already for those that cannot matter."""
+        """Return the base's metric for every cell: final for cells that cannot matter."""
         return self.baselines[0].expand(len(self.cells), -1).clone()
 
-    def put(self, values: Tensor, unit: WorkUnit, found: Float[Tensor, "cell prompt"]) -> None:
-        """Writes a unit's results in their place."""
-        values[torch.tensor(unit.cells).unsqueeze(1), torch.tensor(list(unit.prompts))] = found
+    def put(self, values: Tensor, unit: WorkUnit, computed: Float[Tensor, "cell prompt"]) -> None:
+        """Write a unit's results into `values`."""
+        values[torch.tensor(unit.cells).unsqueeze(1), torch.tensor(list(unit.prompts))] = computed
 
     def compute(self, unit: WorkUnit) -> Float[Tensor, "cell prompt"]:
-        """The metric after each patch of a unit."""
-        engine = self.engine(unit.prompts)
-        sizes = sizes_of(self.anatomy, self.base.n_pos, len(self.metric.positions))
+        """Return the metric after each patch of a unit."""
         cells = [self.cells[i] for i in unit.cells]
-        found = []
-        done = 0
-        while done < len(cells):
-            size = self._chunks.size()
-            began = time.perf_counter()
-            part = cells[done : done + size]
-            start = first(part[0])  # cells are in order of position: the rest of the bucket can start later
-            found.append(engine.run(part, start))
-            flops = engine_flops(sizes, part, self.site, start)
-            self._chunks.took(size, len(part), flops, time.perf_counter() - began)
-            done += len(part)
-        return require_finite(torch.cat(found), f"{self.metric.name} of a patched run", unit.prompts.start)
+        parts, done = [], 0
+        with lock_of(self.anatomy.raw):
+            engine = self.engine(unit.prompts)
+            while done < len(cells):
+                size = self._chunks.size()
+                began = time.perf_counter()
+                part = cells[done : done + size]
+                start = first(part[0])  # cells are ordered by position: the rest of the bucket can start later
+                parts.append(engine.run(part, start))
+                flops = engine_flops(self._sizes, part, self.site, start)
+                self._chunks.took(size, len(part), flops, time.perf_counter() - began)
+                done += len(part)
+        return require_finite(torch.cat(parts), f"{self.metric.name} of a patched run", unit.prompts.start)
 
     def finish(self, values: Tensor, spot_cells: int = 4, seed: int = 0, seconds: float = 0.0) -> PatchEffect:
-        """The result, after the controls and a random check against the literal loop.
+        """Return the result, after the controls and a random check against the literal loop.
 
-        Raises `RuntimeError` when a check fails: then no number of this sweep can be trusted.
+        Raises `RuntimeError` if a check fails: then no number of this sweep can be trusted.
         """
         base, source = self.baselines
-        checks = run_checks(self, values, spot_cells, seed)
+        prompts = next(self.slices())
+        with lock_of(self.anatomy.raw):
+            checks = run_checks(
+                self.engine(prompts),
+                base=self.base,
+                source=self.source,
+                cells=self.cells,
+                alive=self.alive,
+                values=values,
+                baselines=(base, source),
+                spot_cells=spot_cells,
+                seed=seed,
+            )
         shape = tuple(len(self.labels[a]) for a in self.axes)
-        cost = replace(self.cost, chunk_rows=self._chunks.best * len(next(self.slices())), seconds=seconds)
         return PatchEffect(
-            self.site,
-            self.metric.name,
-            self.direction,
-            self.axes,
-            self.labels,
-            values.reshape(*shape, len(self.base)),
-            base,
-            source,
-            checks,
-            cost,
+            site=self.site,
+            metric=self.metric.name,
+            direction=self.direction,
+            axes=self.axes,
+            labels=self.labels,
+            values=values.reshape(*shape, len(self.base)),
+            base=base,
+            source=source,
+            checks=checks,
+            cost=replace(self.cost, chunk_rows=self._chunks.best * len(prompts), seconds=seconds),
+            details={"anatomy": "generic"} if self.anatomy.generic else {},
         )
 
     @cached_property
     def baselines(self) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
         """The metric of the unpatched base and source runs."""
         base, source = [], []
-        for prompts in self.slices():
-            engine = self.engine(prompts)
-            base.append(engine.measure_base())
-            swapped = self.engine_of(engine.source, engine.base, prompts)
-            source.append(swapped.measure_base())
-        found = (torch.cat(base), torch.cat(source))
-        for values, what in zip(found, ("base", "source"), strict=True):
-            require_finite(values, f"{self.metric.name} of the {what} run")
-        return found
+        with lock_of(self.anatomy.raw):
+            for prompts in self.slices():
+                engine = self.engine(prompts)
+                base.append(engine.measure(engine.base))
+                source.append(engine.measure(engine.source))
+        values = (torch.cat(base), torch.cat(source))
+        for run, name in zip(values, ("base", "source"), strict=True):
+            require_finite(run, f"{self.metric.name} of the {name} run")
+        return values
 
     @cached_property
     def _chunks(self) -> Chunks:
-        return Chunks(max(1, self._most_rows() // len(next(self.slices()))))
+        return Chunks(self._most_cells)
 
     def slices(self) -> Iterator[range]:
-        """Prompts that are run together."""
-        n = len(self.base)
-        fit = min(self.memory / 3 / self._trace_bytes(1), self._most_rows())
-        size = max(1, min(PROMPTS, int(fit)))
+        """Return the numbers of the prompts that are run together."""
+        n, size = len(self.base), self._prompts_together
         return (range(start, min(start + size, n)) for start in range(0, n, size))
 
-    def _trace_bytes(self, prompts: int) -> int:
-        """Two traces of some prompts, and the keys and values as attention uses them."""
-        d = self.anatomy.n_heads * self.anatomy.d_head
-        return 2 * len(self.anatomy.blocks) * self.base.n_pos * 9 * d * prompts * self.anatomy.dtype.itemsize
+    @cached_property
+    def _caches(self) -> bool:
+        """Whether one prompt's activations fit in the form that attention uses, for all layers."""
+        return trace_bytes(self.anatomy, self.base.n_pos, self.site, cache=True) + self._row_bytes <= self.memory
 
-    def _largest_row(self) -> int:
+    @cached_property
+    def _trace_bytes(self) -> int:
+        return trace_bytes(self.anatomy, self.base.n_pos, self.site, self._caches)
+
+    @cached_property
+    def _row_bytes(self) -> int:
         return row_bytes(self.anatomy, self.base.n_pos, self.base.n_pos, len(self.metric.positions))
 
-    def _most_rows(self) -> int:
-        return max(1, int(self.memory / 2 / self._largest_row()))
+    @cached_property
+    def _prompts_together(self) -> int:
+        """Prompts that are run together: their traces get a share of the memory, and each at least one row."""
+        by_traces = int(TRACE_SHARE * self.memory / self._trace_bytes)
+        by_rows = int(self.memory / (self._trace_bytes + self._row_bytes))
+        return max(1, min(PROMPTS, len(self.base), by_traces, by_rows))
 
-    def engine(self, prompts: range) -> Engine:
-        """The engine for some prompts; the newest one is kept."""
+    @cached_property
+    def _most_cells(self) -> int:
+        """Patches that can be stacked in the memory that the traces leave."""
+        prompts = self._prompts_together
+        left = self.memory - prompts * self._trace_bytes
+        return max(1, int(left / (prompts * self._row_bytes)))
+
+    def engine(self, prompts: range) -> Engine | GenericEngine:
+        """Return the engine for some prompts; the newest one is kept."""
         cached = self.__dict__.get("_cached_engine")
         if cached is None or cached[0] != prompts:
-            rows = slice(prompts.start, prompts.stop)
-            base, source = (trace(self.anatomy, b.tokens[rows]) for b in (self.base, self.source))
-            cached = (prompts, self.engine_of(base, source, prompts))
-            self.__dict__["_cached_engine"] = cached  # the newest slice alone, so that memory stays flat
+            self.__dict__.pop("_cached_engine", None)  # freed before the next one is built
+            cached = (prompts, self._build_engine(prompts))
+            self.__dict__["_cached_engine"] = cached
         return cached[1]
 
-    def engine_of(self, base: Trace, source: Trace, prompts: range, site: str | None = None) -> Engine:
-        """An engine between any two runs of some prompts, at this sweep's site or another."""
-        numbers = torch.arange(prompts.start, prompts.stop)
-        return Engine(self.anatomy, base, source, site or self.site, self.metric, numbers)
-
-
-def plan(
-    model: TransformerBridge | PreTrainedModel,
-    clean: Batch,
-    corrupted: Batch,
-    site: str,
-    metric: Metric,
-    layers: int | Sequence[int] | None = None,
-    positions: Place | Iterable[Place] | None = None,
-    heads: int | Sequence[int] | None = None,
-    direction: Literal["denoise", "noise"] = "denoise",
-    memory: int | None = None,
-) -> Sweep:
-    """What `patch` would do, without doing it: `plan(...).cost`, `.units`, `.peak_bytes`.
-
-    Takes what `patch` takes and raises what it raises.
-    """
-    if direction not in ("denoise", "noise"):
-        raise ValueError(f"direction must be 'denoise' or 'noise'; got {direction!r}")
-    memory = allowed() if memory is None else memory
-    if memory < 1:
-        raise ValueError(f"memory must be at least 1 byte; got {memory}")
-    if clean.tokens.shape != corrupted.tokens.shape or not (
-        torch.equal(clean.role, corrupted.role) and torch.equal(clean.step, corrupted.step)
-    ):
-        raise ValueError("clean and corrupted must have the same number of prompts, roles and steps")
-    anatomy = anatomy_of(raw_of(model))
-    if not anatomy.causal:
-        raise ValueError(
-            "this model attends in both directions, and the sweep skips what a causal mask leaves unchanged; "
-            "path_patch, knock_out and interchange compute all positions"
-        )
-    check_site(site, anatomy)
-    if int(metric.positions.max()) >= clean.n_pos:
-        raise ValueError(f"the metric reads position {int(metric.positions.max())}; prompts have {clean.n_pos}")
-    n_heads = heads_at(site, anatomy)
-    if heads is not None and not n_heads:
-        raise ValueError(f"{site} has no heads; leave `heads` out")
-    wanted_layers = chosen("layer", layers, len(anatomy.blocks))
-    wanted_heads: list[int | None] = list(chosen("head", heads, n_heads)) if n_heads else [None]
-    places = places_of(clean, positions)
-    cells = tuple(Cell(la, at, h) for la in wanted_layers for h in wanted_heads for _, at in places)
-    axes = ("layer", "head", "pos") if n_heads else ("layer", "pos")
-    labels: dict[str, tuple[str | int, ...]] = {"layer": tuple(wanted_layers), "pos": tuple(n for n, _ in places)}
-    if n_heads:
-        labels["head"] = tuple(h for h in wanted_heads if h is not None)
-    base, source = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
-    sweep = Sweep(anatomy, base, source, site, metric, direction, axes, labels, cells, memory)
-    if sweep.peak_bytes > memory:
-        raise ValueError(
-            f"one prompt and one patch at a time take {sweep.peak_bytes / 2**20:.1f} MiB beyond the model; "
-            f"the budget is {memory / 2**20:.1f} MiB"
-        )
-    return sweep
-
-
-def patch(
-    model: TransformerBridge | PreTrainedModel,
-    clean: Batch,
-    corrupted: Batch,
-    site: str,
-    metric: Metric,
-    layers: int | Sequence[int] | None = None,
-    positions: Place | Iterable[Place] | None = None,
-    heads: int | Sequence[int] | None = None,
-    direction: Literal["denoise", "noise"] = "denoise",
-    memory: int | None = None,
-    spot_cells: int = 4,
-    seed: int = 0,
-    progress: Callable[[Iterable], Iterable] = iter,
-) -> PatchEffect:
-    """Patches a site's activations from one run into another, at each layer, position and head asked for.
-
-    Args:
-        model: a run's `model` (bridge) or `raw`.
-        clean, corrupted: prompts of the same layout, `[batch pos]`.
-        site: resid_pre, resid_mid, resid_post, attn_out, mlp_out, q, k, v, z or pattern (TransformerLens's names;
-            q and k are before rotation; a pattern is patched by destination row).
-        metric: see `interp.patching.metrics`; only the positions that it declares are unembedded.
-        layers, heads: all, one or several.
-        positions: all; indices, roles or (role, step) pairs, each position one patch; a `Joint` is one patch.
-        direction: "denoise" puts clean activations into the corrupted run (is the site sufficient?), "noise"
-            corrupted ones into the clean run (is it necessary?).
-        memory: bytes that the sweep may use beyond the model; default what `interp.support.budget` allows, a GiB.
-        spot_cells: random cells that are recomputed by the literal loop on the raw model; recorded in the result.
-
-    Returns the metric of every patched run for every prompt, `[layer (head) pos batch]`. Differs from the
-    literal loop by less than 1e-5 in float32 and 1e-9 in float64, relative to the largest metric.
-
-    Raises `ValueError` for an unknown site, layer, head or place, naming the choices, for batches of different
-    layouts, for a model without a causal mask, and for a budget below what one patch takes; `RuntimeError` when
-    a check against the literal loop fails.
-    """
-    sweep = plan(model, clean, corrupted, site, metric, layers, positions, heads, direction, memory)
-    return sweep.run(spot_cells, seed, progress)
+    def _build_engine(self, prompts: range) -> Engine | GenericEngine:
+        rows, numbers = slice(prompts.start, prompts.stop), torch.arange(prompts.start, prompts.stop)
+        tokens = [run.tokens[rows] for run in (self.base, self.source)]
+        if isinstance(self.anatomy, GenericAnatomy):
+            base, source = (generic_trace(self.anatomy, t) for t in tokens)
+            return GenericEngine(self.anatomy, base, source, self.site, self.metric, numbers)
+        base, source = (trace(self.anatomy, t) for t in tokens)
+        return Engine(self.anatomy, base, source, self.site, self.metric, numbers, self._caches)

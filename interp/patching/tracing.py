@@ -1,4 +1,4 @@
-"""What did each step of an unpatched run compute?"""
+"""Traces: the activations of an unpatched run at every site."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy
-from interp.patching.editing import Site, forward_with_edits
+from interp.patching.editing import forward_with_edits
+from interp.sites import Site
 
 KEPT: tuple[Site, ...] = ("resid_pre", "attn_out", "mlp_out", "q", "k", "v", "z")
 
@@ -33,27 +34,42 @@ class Trace:
     z: tuple[Float[Tensor, "batch pos head d_head"], ...]
 
     def site(self, site: str, layer: int) -> Tensor:
-        """A site's activations; `pattern` is not kept (see `pattern_of`)."""
+        """Return a site's activations; `pattern` is not kept (see `pattern_of`)."""
         if site == "resid_post":
             return self.resid_pre[layer + 1]
         return getattr(self, site)[layer]
 
+    @property
+    def final(self) -> Float[Tensor, "batch pos d_model"]:
+        """The residual after the last layer."""
+        return self.resid_pre[-1]
+
 
 @torch.no_grad()
 def trace(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"]) -> Trace:
-    """Runs the model step by step and keeps every site but the patterns."""
+    """Run the model step by step and keep every site except the patterns."""
     tokens = tokens.to(anatomy.device)
     layers = range(len(anatomy.blocks))
     final, kept = forward_with_edits(
         anatomy, anatomy.embed(tokens), keep=[(site, layer) for site in KEPT for layer in layers]
     )
-    found = {site: tuple(kept[site, layer] for layer in layers) for site in KEPT}
-    mid = tuple(pre + out for pre, out in zip(found["resid_pre"], found["attn_out"], strict=True))
-    return Trace(tokens, resid_mid=mid, **{**found, "resid_pre": (*found["resid_pre"], final)})
+    sites = {site: tuple(kept[site, layer] for layer in layers) for site in KEPT}
+    mid = tuple(pre + out for pre, out in zip(sites["resid_pre"], sites["attn_out"], strict=True))
+    return Trace(
+        tokens,
+        resid_pre=(*sites["resid_pre"], final),
+        resid_mid=mid,
+        attn_out=sites["attn_out"],
+        mlp_out=sites["mlp_out"],
+        q=sites["q"],
+        k=sites["k"],
+        v=sites["v"],
+        z=sites["z"],
+    )
 
 
 @torch.no_grad()
 def pattern_of(anatomy: Anatomy, run: Trace, layer: int) -> Float[Tensor, "batch head dest_pos src_pos"]:
-    """One layer's attention pattern, recomputed from its q and k."""
+    """Return one layer's attention pattern, recomputed from its q and k."""
     positions = torch.arange(run.tokens.shape[1], device=anatomy.device)
     return anatomy.pattern(anatomy.blocks[layer], run.q[layer], run.k[layer], positions, positions)

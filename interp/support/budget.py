@@ -1,6 +1,6 @@
-"""How much memory may one pass take, beyond the model and what is returned?
+"""The memory that one pass may take, beyond the model and the result.
 
-Passes run in chunks of prompts that fit, so that the peak does not grow with the number of prompts.
+Passes run in chunks of prompts that fit the budget, so the peak does not grow with the number of prompts.
 """
 
 from __future__ import annotations
@@ -8,29 +8,76 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-# Bytes: a GiB, which every machine has that runs such models at all.
+if TYPE_CHECKING:
+    import torch
+
+# The share of a device's free memory that one pass takes by default.
+SHARE = 0.5
+# Bytes: the most that a pass takes on a CPU by default, and the default where free memory is unknown.
 DEFAULT = 2**30
-_ALLOWED: ContextVar[int] = ContextVar("allowed", default=DEFAULT)
+_MEMINFO = Path("/proc/meminfo")
+_ALLOWED: ContextVar[int | None] = ContextVar("allowed", default=None)
 
 
-def allowed() -> int:
-    """Bytes that one pass may take."""
-    return _ALLOWED.get()
+def allowed(device: torch.device | None = None) -> int:
+    """Return the bytes that one pass may take on a device; None is the CPU.
+
+    Inside `within` it is that number. Else it is `SHARE` of the free memory, on a CPU at most `DEFAULT`: the order of
+    operations, and with it the last digits of results, follows from the chunks.
+    """
+    if (stated := _ALLOWED.get()) is not None:
+        return stated
+    free = free_memory(device)
+    if free is None:
+        return DEFAULT
+    share = max(1, int(SHARE * free))
+    return min(DEFAULT, share) if device is None or device.type == "cpu" else share
 
 
-def numbers(share: float) -> int:
-    """How many numbers in float32 fit into a share of the bytes that one pass may take."""
-    return int(share * allowed() / 4)
+def numbers(share: float, device: torch.device | None = None) -> int:
+    """Return how many float32 numbers fit into a share of the bytes that one pass may take."""
+    return int(share * allowed(device) / 4)
+
+
+def free_memory(device: torch.device | None = None) -> int | None:
+    """Return the free bytes of a device, or None where they are unknown."""
+    match "cpu" if device is None else device.type:
+        case "cpu":
+            return _available()
+        case "cuda":
+            import torch
+
+            # Memory that torch keeps for later tensors is free, too.
+            kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            return torch.cuda.mem_get_info(device)[0] + kept
+        case "mps":
+            import torch
+
+            return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        case _:
+            return None
+
+
+def _available() -> int | None:
+    """Return what Linux counts as available memory, in bytes; None on other systems."""
+    try:
+        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        return None
 
 
 @contextmanager
 def within(n_bytes: int) -> Iterator[None]:
-    """Inside the block, passes take about so many bytes; one prompt at a time is the least. Raises `ValueError`
-    for less than one byte.
+    """Inside the block, passes take about `n_bytes`; the least is one prompt at a time.
+
+    Raises `ValueError` for less than one byte.
 
     >>> with within(2**28):
-    ...     found = knock_out(run.raw, batch, knockout, metric)
+    ...     effects = knock_out(run.raw, batch, knockout, metric)
     """
     if n_bytes < 1:
         raise ValueError(f"memory must be at least 1 byte; got {n_bytes}")

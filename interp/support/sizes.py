@@ -1,4 +1,4 @@
-"""How large is a model, and how does its name say so?"""
+"""Model sizes, and how a kind of model names its size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Size(NamedTuple):
 
     @property
     def weights(self) -> int:
-        """Weights without embeddings, 12 x layers x width squared (Kaplan et al. 2020, section 2.1)."""
+        """Number of weights without embeddings, 12 x layers x width squared (Kaplan et al. 2020, section 2.1)."""
         return 12 * self.n_layers * self.d_model**2
 
 
@@ -30,7 +30,7 @@ USUAL = Size(3, 128, 8)
 
 
 def kind_of(family: str, size: Size) -> str:
-    """The family, and its size where that is not the usual; `split_kind` undoes it.
+    """Return the family, and its size where that is not the usual; `split_kind` reverses it.
 
     >>> kind_of("alibi", USUAL), kind_of("alibi", Size(6, 128, 8))
     ('alibi', 'alibi_6x128x8')
@@ -39,13 +39,13 @@ def kind_of(family: str, size: Size) -> str:
 
 
 def split_kind(kind: str) -> tuple[str, Size | None]:
-    """The family of a kind of model, and its size where it names one.
+    """Return the family of a kind of model, and its size if the kind names one.
 
     >>> split_kind("alibi_6x128x8")
     ('alibi', Size(n_layers=6, d_model=128, n_heads=8))
     >>> split_kind("alibi_sink")
     ('alibi_sink', None)
     """
-    if found := re.fullmatch(r"(.+)_(\d{1,5})x(\d{1,5})x(\d{1,5})", kind):
-        return found[1], Size(*map(int, found.groups()[1:]))
+    if match := re.fullmatch(r"(.+)_(\d{1,5})x(\d{1,5})x(\d{1,5})", kind):
+        return match[1], Size(*map(int, match.groups()[1:]))
     return kind, None

@@ -1,14 +1,13 @@
-"""How do results come to be on disk whole or not at all, whatever becomes of the process that writes them?
+"""Atomic writes of files and folders, and locks on working folders.
 
-Everything is written beside its place under a hidden name, forced to the disk, and renamed. The writer holds a lock on
-the hidden file, which dies with it: so the next who writes to that place knows what a killed process left, and
-removes it.
+Everything is written beside its place under a hidden name, flushed to the disk, and renamed. The writer holds a lock on
+the hidden file, which the system releases when the process ends. The next writer to that place removes hidden files
+without a lock. Where the system has no file locks, hidden files of killed processes stay.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
 import os
 import secrets
@@ -19,28 +18,30 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import lock_descriptor
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-# A killed command's workers notice within a second that they are orphans, and end.
+# The worker processes of a killed command end within a second.
 PATIENCE_SECONDS = 3.0
 LOCK = "lock"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class AtWork(ValueError):
-    """Another process is doing this; it may be waited for, or left to it."""
+    """Another process holds the lock of a working folder."""
 
 
 def write_whole(path: Path, data: str | bytes) -> None:
-    """Writes a file so that it is either the old one or the whole new one, never a part."""
+    """Write a file atomically: it holds either the old content or all of the new."""
     write_together([(path, data)])
 
 
 def write_together(files: Sequence[tuple[Path, str | bytes]]) -> None:
-    """Writes files that belong together. The last one says what the others are: it is never there beside older ones.
+    """Write files that belong together. The last describes the others, and never exists beside older ones.
 
-    All are on the disk before the first takes its place, so that a full disk changes nothing.
+    All are on the disk before the first is renamed, so a full disk changes nothing.
     """
     fresh: list[tuple[int, Path]] = []
     try:
@@ -65,7 +66,7 @@ def write_together(files: Sequence[tuple[Path, str | bytes]]) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes a safetensors file, whole or not at all."""
+    """Write a safetensors file atomically."""
     from safetensors.torch import save
 
     write_whole(path, save({name: x.contiguous() for name, x in tensors.items()}, metadata))
@@ -73,9 +74,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yields a new folder to write into; it takes its place when the block ends well, and else vanishes.
+    """Yield a new folder to write into. It is renamed to `folder` when the block succeeds, and removed otherwise.
 
-    A folder that is already there is replaced only once the new one is complete.
+    An existing folder is replaced only when the new one is complete.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
@@ -83,7 +84,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     try:
         with naming(folder):
             yield fresh
-            paths = sorted(fresh.rglob("*"), reverse=True)  # what is in a folder before the folder
+            paths = sorted(fresh.rglob("*"), reverse=True)  # files before the folders that hold them
             for path in (*paths, fresh):
                 path.chmod(0o755 if path.is_dir() else 0o644)  # temporary folders are private
                 _sync(path)
@@ -102,25 +103,25 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def alone_in(folder: Path, patience: float | None = None) -> Iterator[Path]:
-    """Makes a working folder and keeps other processes out of it until the block ends, or this process does.
+    """Create a working folder and lock it until the block or this process ends.
 
-    A folder with nothing in it but the lock is removed at the end. Raises `AtWork` where another is at work, and still
-    is after so many seconds; default those that orphans of a killed command may take to end.
+    The folder is removed at the end if it holds only the lock. Raises `AtWork` when another process still holds the
+    lock after `patience` seconds; default `PATIENCE_SECONDS`.
     """
     handle = _lock(folder, PATIENCE_SECONDS if patience is None else patience)
     try:
         yield folder
     finally:
         with suppress(FileNotFoundError):
-            ours = (folder / LOCK).stat().st_ino == os.fstat(handle).st_ino
-            if ours and [p.name for p in folder.iterdir()] == [LOCK]:
+            is_own = (folder / LOCK).stat().st_ino == os.fstat(handle).st_ino
+            if is_own and [p.name for p in folder.iterdir()] == [LOCK]:
                 shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Lets a full disk be an `OSError` that names what was being written, whichever library met it."""
+    """Inside the block, turn any library's error about a full disk into an `OSError` that names `path`."""
     try:
         yield
     except Exception as error:
@@ -130,7 +131,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether a disk, or a user's share of it, had no room; safetensors and tokenizers say so only in words."""
+    """Return whether an error is about a full disk or quota. safetensors and tokenizers give only its text."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _FULL
     return any(f"(os error {number})" in str(error) for number in _FULL)
@@ -141,7 +142,7 @@ def _hidden(path: Path, end: str) -> Path:
 
 
 def _begin(path: Path, is_folder: bool = False) -> tuple[int, Path]:
-    """A new hidden file or folder beside `path`, and the handle that holds its lock."""
+    """Create a hidden file or folder beside `path`; return it with the open handle that holds its lock."""
     while True:
         part = _hidden(path, "part")
         if is_folder:
@@ -151,22 +152,19 @@ def _begin(path: Path, is_folder: bool = False) -> tuple[int, Path]:
             handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         if _locked(handle) is not False and os.fstat(handle).st_nlink:
             return handle, part
-        os.close(handle)  # somebody who sweeps was faster than the lock
+        os.close(handle)  # another process swept it before it was locked
 
 
 def _locked(handle: int) -> bool | None:
-    """Takes the lock of an open file: whether this process has it now. None where the file system has no locks."""
+    """Try to lock an open file; return whether it worked. None where the system or the file system has no locks."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock_descriptor(handle, blocking=False)
     except OSError:
         return None
-    return True
 
 
 def _sweep(path: Path) -> None:
-    """Removes what killed processes left half-written beside `path`; a folder they were replacing comes back."""
+    """Remove unfinished files that killed processes left beside `path`, and restore a folder they were replacing."""
     name = glob.escape(path.name)
     for old in path.parent.glob(f".{name}.????????.old"):
         if path.exists():
@@ -174,7 +172,7 @@ def _sweep(path: Path) -> None:
         else:
             old.rename(path)
     for part in path.parent.glob(f".{name}.????????.part"):
-        with suppress(OSError):  # another one sweeps too
+        with suppress(OSError):  # another process sweeps too
             handle = os.open(part, os.O_RDONLY if part.is_dir() else os.O_RDWR)
             try:
                 if _locked(handle):
@@ -184,13 +182,13 @@ def _sweep(path: Path) -> None:
 
 
 def _write(handle: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(handle, left) :]
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
 
 
 def _sync(path: Path) -> None:
-    """Forces a file, or the names in a folder, to the disk."""
+    """Flush a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -204,12 +202,12 @@ def _lock(folder: Path, patience: float) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # the folder has just been removed by one who is done with it
+        except FileNotFoundError:  # another process removed the folder just now
             continue
-        if (mine := _locked(handle)) is None or (mine and os.fstat(handle).st_nlink):
+        if (locked := _locked(handle)) is None or (locked and os.fstat(handle).st_nlink):
             return handle
         os.close(handle)
-        if mine is False and time.monotonic() > until:
+        if locked is False and time.monotonic() > until:
             raise AtWork(f"another process is at work in {folder}; wait for it, or end it")
-        if mine is False:
+        if locked is False:
             time.sleep(0.1)

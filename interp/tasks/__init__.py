@@ -2,13 +2,14 @@
 
 from interp.tasks.batch import Batch
 from interp.tasks.encoding import answer_id, start_token
-from interp.tasks.formats import Format, known_formats, parse_format
+from interp.tasks.fitting import fit_vocabulary
+from interp.tasks.formats import Format, known_formats, names_in_order, parse_format
 from interp.tasks.inputs import Pair, Prompts
 from interp.tasks.roles import ANSWER_ROLES, LABEL_ROLES, Role
 from interp.tasks.sampling import check_length, sample, sequence_length
 from interp.tasks.templates import template
 from interp.tasks.texts import prompts
-from interp.tasks.vocabulary import LONGEST, Vocabulary, default_tokenizer, default_vocabulary, fit_vocabulary
+from interp.tasks.vocabulary import LONGEST, Vocabulary, default_tokenizer, default_vocabulary
 
 __all__ = [
     "ANSWER_ROLES",
@@ -26,6 +27,7 @@ __all__ = [
     "default_vocabulary",
     "fit_vocabulary",
     "known_formats",
+    "names_in_order",
     "parse_format",
     "prompts",
     "sample",

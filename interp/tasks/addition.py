@@ -1,4 +1,7 @@
-"""Addition: one token a digit, the sum from the units up, then `###` and the sum forwards (science 1.1)."""
+"""Addition: one token per digit, the sum from the units up, then `###` and the sum forwards.
+
+See probes/README.md, Paper and formats.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class AdditionContent:
     """What varies between prompts. Digits are units first: `first [batch n]`, `second [batch m]`.
 
     `labels` are token ids by place, units first: `[batch max(n, m) + 1]`, the last for the overflow digit.
-    In the non-aligned format they are `[batch n + m]`: the first operand's n, then the second's m.
+    With separate labels (non-aligned) they are `[batch n + m]`: the first operand's n, then the second's m.
     """
 
     first: Int[Tensor, "batch n"]
@@ -42,7 +45,7 @@ class AdditionContent:
 
 
 def write(content: AdditionContent, fmt: Format, vocabulary: Vocabulary) -> Batch:
-    """The prompts with their correct outputs."""
+    """Return the prompts with their correct outputs."""
     n, m = content.first.shape[1], content.second.shape[1]
     batch_size, places = len(content.first), max(n, m)
     digit = vocabulary.tokens(fmt.inputs)
@@ -59,11 +62,11 @@ def write(content: AdditionContent, fmt: Format, vocabulary: Vocabulary) -> Batc
         for place in reversed(range(digits.shape[1])):
             columns += label(first_label + place, Role.INPUT_LABEL, place + 1)
             columns.append(Column(digit[digits[:, place]], Role.INPUT, place + 1))
-        return columns if fmt.name == "nonaligned" else columns + label(places, Role.INPUT_LABEL, places + 1)
+        return columns if fmt.row.separate else columns + label(places, Role.INPUT_LABEL, places + 1)
 
     def cited(place: int, role: Role) -> list[Column]:
-        """The labels before one output digit: in the non-aligned format the second operand's, then the first's."""
-        if fmt.name != "nonaligned":
+        """The labels before one output digit: with separate labels the second operand's, then the first's."""
+        if not fmt.row.separate:
             return label(place, role, place + 1)
         second = label(n + place, role, place + 1) if place < m else []
         return second + (label(place, role, place + 1) if place < n else [])
@@ -76,14 +79,14 @@ def write(content: AdditionContent, fmt: Format, vocabulary: Vocabulary) -> Batc
         return columns
 
     second = content.second
-    if fmt.name == "zeropad":
+    if fmt.row.padded:
         second = F.pad(second, (0, places - m))
-    first = F.pad(content.first, (0, places - n)) if fmt.name == "zeropad" else content.first
+    first = F.pad(content.first, (0, places - n)) if fmt.row.padded else content.first
     columns = [
-        token(">>>", Role.START),
+        token(fmt.structure[0], Role.START),
         *operand(first, 0),
         token("+", Role.SEPARATOR),
-        *operand(second, n if fmt.name == "nonaligned" else 0),
+        *operand(second, n if fmt.row.separate else 0),
         token("===", Role.SEPARATOR),
         *outputs(range(places + 1), Role.OUTPUT_LABEL, Role.OUTPUT),
         token("###", Role.SEPARATOR),
@@ -93,7 +96,7 @@ def write(content: AdditionContent, fmt: Format, vocabulary: Vocabulary) -> Batc
 
 
 def read(batch: Batch) -> AdditionContent:
-    """The content that `write` would turn into these inputs; output digits are not read."""
+    """Return the content that `write` would turn into these inputs; output digits are not read."""
     assert isinstance(batch.length, tuple)
     n, m = batch.length
     plus = int(batch.at(Role.SEPARATOR)[0])
@@ -110,7 +113,7 @@ def read(batch: Batch) -> AdditionContent:
     digits = [value[in_operand(Role.INPUT, second)] for second in (False, True)]
     assert all((d >= 0).all() for d in digits), "an input position holds no digit"
     labels = None
-    if batch.format.name == "nonaligned":
+    if batch.format.row.separate:
         labels = torch.cat([in_operand(Role.INPUT_LABEL, second) for second in (False, True)], dim=1)
     elif batch.format.labels:
         labels = in_operand(Role.INPUT_LABEL, second=m > n)
@@ -120,7 +123,7 @@ def read(batch: Batch) -> AdditionContent:
 def draw(
     fmt: Format, vocabulary: Vocabulary, batch_size: int, length: tuple[int, int], gen: torch.Generator
 ) -> AdditionContent:
-    """Uniform random numbers of exactly n and m digits (a single digit may be 0), and random labels."""
+    """Return uniform random numbers of exactly n and m digits (a single digit may be 0), and random labels."""
 
     def number(places: int) -> Tensor:
         digits = torch.randint(10, (batch_size, places), generator=gen)

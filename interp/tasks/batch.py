@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ANSWER_ROLES", "LABEL_ROLES", "Batch", "Role"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Batch(Prompts):
     """Prompts of one format and one length, with the correct output written in.
 
@@ -65,7 +65,7 @@ class Batch(Prompts):
         Raises `ValueError` where the labels cannot be predicted (non-aligned parity draws them at random).
         """
         answers = torch.isin(self.role, torch.tensor(ANSWER_ROLES))
-        if forced or self.format.name == "interleaved":
+        if forced or self.format.row.layout == "interleaved":
             return answers.nonzero().flatten()
         if not self.format.model_can_write_labels:
             raise ValueError(

@@ -77,7 +77,7 @@ def start_token(tokenizer: PreTrainedTokenizerBase, bos: Bos = "auto") -> int | 
         )
     if added:
         return added[0]
-    return _bos_id(tokenizer) if bos else None
+    return _bos_id(tokenizer) if bos is True else None
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, bos: Bos = "auto", offsets: bool = False) -> Encoded:

@@ -1,4 +1,4 @@
-"""Which ways of writing a task down are there, and what may each contain?"""
+"""A format, by name: a task and its layout."""
 
 from __future__ import annotations
 
@@ -6,27 +6,21 @@ import difflib
 import re
 from dataclasses import dataclass
 
+from interp.tasks import format_table
+from interp.tasks.format_table import FormatRow
 from interp.tasks.limits import check_whole, shown
 
-PARITY = ("direct", "scratchpad", "interleaved", "aligned", "nonaligned", "numeric", "constant", "cyclic")
-ADDITION = ("none", "aligned", "zeropad", "nonaligned")
-# Not the paper's: rehearsal of addressing itself, our stand-in for pretraining (science 4).
-RECALL = ("ordered", "shuffled")
-RECALL_START = "???"
-RECALL_VALUES = tuple("cdefghijklmnopqr")
 # Ours: the paper's cycle period is not recoverable.
 DEFAULT_PERIOD = 8
-FILLER = "_"
-NAMES = {"parity": PARITY, "addition": ADDITION, "recall": RECALL}
 # Largest N of `gapN` and `cyclicN`.
 MOST_NUMBERED = 9999
-# Of a longer name no near one is looked for: that takes time by the square.
+# Longer names are not compared with known ones, which takes time that grows with the square of the length.
 LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
 class Format:
-    """A task and its layout, as in Ebrahimi et al. (COLM 2024), section 4.
+    """A task and its layout: a row of the table, with the number of its name.
 
     `gap` is the number of filler tokens between a label and its bit, `period` the length of the
     fixed array that cyclic labels repeat; both are 0 for the formats that have none.
@@ -38,97 +32,101 @@ class Format:
     period: int = 0
 
     def __post_init__(self) -> None:
-        known = {**NAMES, "parity": (*PARITY, "gap")}
-        if (self.task, self.name) not in [(task, name) for task, names in known.items() for name in names]:
+        if (row := _find(self.task, self.name)) is None:
             raise ValueError(f"unknown task or name, {shown(self.task)} and {shown(self.name)}; use parse_format")
         check_whole(self.gap, "gap", 0, MOST_NUMBERED)
         check_whole(self.period, "period", 0, MOST_NUMBERED)
-        if (self.gap > 0) != (self.name == "gap") or (self.period > 0) != (self.name == "cyclic"):
+        if (self.gap > 0) != (row.number == "gap") or (self.period > 0) != (row.number == "period"):
             raise ValueError(f"{self.task}-{self.name} with gap {self.gap} and period {self.period}; use parse_format")
 
     def __str__(self) -> str:
-        suffix = {"gap": self.gap, "cyclic": self.period if self.period != DEFAULT_PERIOD else ""}
-        return f"{self.task}-{self.name}{suffix.get(self.name, '')}"
+        number = self.gap or (self.period if self.period != DEFAULT_PERIOD else 0)
+        return f"{self.task}-{self.name}{number or ''}"
+
+    @property
+    def row(self) -> FormatRow:
+        """The row of the table of formats."""
+        row = _find(self.task, self.name)
+        assert row is not None
+        return row
 
     @property
     def labels(self) -> str:
         """Where labels come from: "pool" (random for each prompt), "fixed" (the same in each), "" (none)."""
-        match self.name:
-            case "aligned" | "nonaligned" | "gap" | "zeropad" | "ordered" | "shuffled":
-                return "pool"
-            case "numeric" | "constant" | "cyclic":
-                return "fixed"
-            case _:
-                return ""
+        return self.row.labels
+
+    @property
+    def address(self) -> int | None:
+        """Which label addresses step i: 0 for its own, -1 for that of the step before, None for none."""
+        return self.row.address
 
     @property
     def model_can_write_labels(self) -> bool:
-        """False where nothing in the context determines the output labels: they are drawn at random."""
-        return str(self) not in ("parity-nonaligned", "recall-shuffled")
+        """False if nothing in the context determines the output labels: they are drawn at random."""
+        return self.row.model_writes_labels
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Symbols of the input digits, by value."""
-        if self.task == "addition":
-            return tuple("0123456789")
-        if self.task == "recall":
-            return RECALL_VALUES
-        return ("a", "b") if self.name == "numeric" else ("0", "1")
+        """Symbols of the input values, by value."""
+        return self.row.values
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Symbols of the output digits, by value."""
-        return ("[0]", "[1]") if self.name == "interleaved" else self.inputs
+        """Symbols of the output values, by value."""
+        return self.row.outputs or self.row.values
 
     @property
     def structure(self) -> tuple[str, ...]:
-        """Every fixed symbol that is neither a digit nor a label."""
-        match self.task, self.name:
-            case "addition", _:
-                return (">>>", "+", "===", "###")
-            case "recall", _:
-                return (RECALL_START, "===")
-            case _, "interleaved":
-                return (">>>",)
-            case _:
-                return (">>>", "===") + ((FILLER,) if self.gap else ())
+        """Every fixed symbol that is neither a value nor a label; the start of the prompt is the first."""
+        return self.row.structure
+
+    @property
+    def meaning(self) -> str:
+        """One sentence on the format."""
+        return self.row.meaning.format(n=self.gap)
+
+    @property
+    def title(self) -> str:
+        """A few words on the format."""
+        return self.row.title.format(n=self.gap)
 
     def fixed_labels(self, length: int) -> tuple[str, ...]:
-        """Labels of steps 1 to `length` where they are the same in every prompt."""
-        match self.name:
-            case "numeric":
-                return tuple(str(i + 1) for i in range(length))
-            case "constant":
-                return ("#",) * length
-            case "cyclic":
-                return tuple(f"c{i % self.period + 1}" for i in range(length))
-            case _:
-                return ()
+        """Return the labels of steps 1 to `length` if they are the same in every prompt, else nothing."""
+        label_of = self.row.label_of
+        return () if label_of is None else tuple(label_of(step, self.period) for step in range(1, length + 1))
 
     def labels_needed(self, length: int | tuple[int, int]) -> int:
-        """How many different pool labels one prompt takes."""
+        """Return how many different pool labels one prompt takes."""
         if self.labels != "pool":
             return 0
-        if isinstance(length, tuple):
-            return sum(length) if self.name == "nonaligned" else max(length) + 1
         if self.task == "addition":
-            return self.labels_needed((length, length))
-        return 2 * length if self.name == "nonaligned" else length
+            pair = length if isinstance(length, tuple) else (length, length)
+            return sum(pair) if self.row.separate else max(pair) + 1
+        assert isinstance(length, int)
+        return 2 * length if self.row.separate else length
+
+
+def _find(task: object, name: object) -> FormatRow | None:
+    return next((row for row in format_table.TABLE if (row.task, row.name) == (task, name)), None)
 
 
 def known_formats() -> tuple[str, ...]:
-    """Every format by name; `gapN` and `cyclicN` take any N from 1."""
-    gaps = tuple(f"parity-gap{g}" for g in (1, 2, 4, 8))
-    return (
-        tuple(f"parity-{f}" for f in PARITY)
-        + gaps
-        + tuple(f"addition-{f}" for f in ADDITION)
-        + tuple(f"recall-{f}" for f in RECALL)
-    )
+    """Return the name of every format; `gapN` and `cyclicN` take any N from 1."""
+    return tuple(f"{row.task}-{row.name}{n or ''}" for row in format_table.TABLE for n in row.known_numbers)
+
+
+def names_in_order(task: str | None = None) -> tuple[str, ...]:
+    """Return format names without their task, such as "gap1", in the order of figures.
+
+    >>> names_in_order("addition")
+    ('aligned', 'nonaligned', 'zeropad', 'none')
+    """
+    rows = sorted((row for row in format_table.TABLE if task in (None, row.task)), key=lambda row: row.order)
+    return tuple(dict.fromkeys(f"{row.name}{n or ''}" for row in rows for n in row.known_numbers))
 
 
 def parse_format(name: str | Format) -> Format:
-    """A `Format` from its name.
+    """Return the `Format` of a name. Raises `ValueError` with the nearest names for an unknown one.
 
     >>> parse_format("parity-gap4")
     Format(task='parity', name='gap', gap=4, period=0)
@@ -138,14 +136,13 @@ def parse_format(name: str | Format) -> Format:
     if not isinstance(name, str):
         raise ValueError(f"a format is a name, such as parity-aligned; got {shown(name)}")
     task, _, rest = name.partition("-")
-    numbered = re.fullmatch(r"(gap|cyclic)([1-9][0-9]{0,3})", rest)
-    if task == "parity" and numbered:
-        kind, number = numbered[1], int(numbered[2])
-        return Format(task, kind, **{"gap" if kind == "gap" else "period": number})
-    if task == "parity" and rest == "cyclic":
-        return Format(task, rest, period=DEFAULT_PERIOD)
-    if rest in NAMES.get(task, ()):
-        return Format(task, rest)
+    parts = re.fullmatch(r"([a-z]+)([1-9][0-9]{0,3})?", rest)
+    row = _find(task, parts[1]) if parts else None
+    if parts and row:
+        default = DEFAULT_PERIOD if row.number == "period" else 0
+        number = int(parts[2] or default)
+        if bool(number) == bool(row.number):
+            return Format(task, row.name, **({row.number: number} if row.number else {}))
     near = difflib.get_close_matches(name[:LONGEST_NAME], known_formats(), n=3, cutoff=0.5)
     hint = f"; nearest: {', '.join(near)}" if near else ""
     raise ValueError(f"unknown format {shown(name)}{hint}; formats are {', '.join(known_formats())}")

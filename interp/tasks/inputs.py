@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from types import MappingProxyType
 from typing import Self
 
 import torch
@@ -22,7 +21,7 @@ INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8
 SPACE_MARKS = ("Ġ", "▁")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prompts:
     """What a model reads: prompts of one length, without padding.
 
@@ -46,7 +45,7 @@ class Prompts:
     step: Int[Tensor, " pos"] | None = None
     spans: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     bos: bool | None = None
-    tokenizer: PreTrainedTokenizerBase | None = field(default=None, repr=False)
+    tokenizer: PreTrainedTokenizerBase | None = None
 
     def __post_init__(self) -> None:
         self._check_tensors()
@@ -55,7 +54,7 @@ class Prompts:
             for pos in positions:
                 if not is_whole(pos) or not 0 <= pos < self.n_pos:
                     raise ValueError(f"span {name!r} has position {pos}; positions run from 0 to {self.n_pos - 1}")
-        object.__setattr__(self, "spans", MappingProxyType(spans))
+        object.__setattr__(self, "spans", spans)
         names = tuple(self.names) or self._default_names()
         if len(names) != self.n_pos or not all(isinstance(name, str) for name in names):
             raise ValueError(f"names must be {self.n_pos} strings, one per position; got {len(names)}: {shown(names)}")
@@ -91,6 +90,9 @@ class Prompts:
             same = (self.tokens == self.tokens[:1]).all(dim=0).tolist()
             names = [self.symbol(int(self.tokens[0, pos])) if same[pos] else names[pos] for pos in range(self.n_pos)]
         return tuple(names)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} x {self.n_pos} tokens of {self._kind()})"
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -129,7 +131,8 @@ class Prompts:
         return mask.nonzero().flatten()
 
     def _kind(self) -> str:
-        return "these prompts"
+        """What the tokens are, for messages."""
+        return "text"
 
     def name(self, pos: int) -> str:
         """Return the name of a position, such as "output label 25" or " John"."""

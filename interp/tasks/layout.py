@@ -1,4 +1,4 @@
-"""How are a prompt's columns put in order, and how are random numbers drawn?"""
+"""Put the columns of prompts in order, and draw random labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from interp.tasks.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Column:
-    """One position: its tokens in every prompt, its role and its step."""
+    """One position: its token in every prompt, its role and its step."""
 
     tokens: Int[Tensor, " batch"]
     role: Role
@@ -25,12 +25,14 @@ class Column:
 
 
 def constant(token: int, batch_size: int, role: Role, step: int = -1) -> Column:
-    """The same token in every prompt."""
+    """Return a column with the same token in every prompt."""
     return Column(torch.full((batch_size,), token, dtype=torch.long), role, step)
 
 
 def assemble(columns: list[Column], fmt: Format, length: int | tuple[int, int], vocabulary: Vocabulary) -> Batch:
-    """A batch from its columns, left to right."""
+    """Return a batch from its columns, left to right, after the vocabulary's start token if it has one."""
+    if vocabulary.bos is not None:
+        columns = [constant(vocabulary.bos, len(columns[0].tokens), Role.BOS), *columns]
     return Batch(
         tokens=torch.stack([c.tokens for c in columns], dim=1),
         role=torch.tensor([c.role for c in columns]),
@@ -38,11 +40,12 @@ def assemble(columns: list[Column], fmt: Format, length: int | tuple[int, int], 
         format=fmt,
         length=length,
         vocabulary=vocabulary,
+        bos=vocabulary.bos is not None,
     )
 
 
 def generator(seed: int) -> torch.Generator:
-    """The one way from a public integer seed to random numbers.
+    """Return a CPU generator for a public integer seed.
 
     Torch's CPU generator ignores all but the low 32 bits of a seed, so larger ones would repeat smaller ones.
     """
@@ -54,10 +57,10 @@ def generator(seed: int) -> torch.Generator:
 def draw_without_repeats(
     pool: Int[Tensor, " label"], batch_size: int, count: int, gen: torch.Generator
 ) -> Int[Tensor, "batch count"]:
-    """`count` different entries of the pool for each prompt, uniformly, in random order."""
+    """Return `count` different entries of the pool for each prompt, drawn uniformly, in random order."""
     if count > len(pool):
         raise ValueError(f"a prompt needs {count} different labels; the vocabulary has {len(pool)}")
-    if 4 * count < len(pool):  # few labels seldom repeat: draw, and shuffle only for the prompts that do
+    if 4 * count < len(pool):  # repeats are rare: draw, and shuffle only for the prompts that have any
         drawn = torch.randint(len(pool), (batch_size, count), generator=gen)
         ordered = drawn.sort(dim=1).values
         repeats = (ordered[:, 1:] == ordered[:, :-1]).any(dim=1).nonzero().flatten()
@@ -67,10 +70,10 @@ def draw_without_repeats(
 
 
 def shuffled(n: int, batch_size: int, gen: torch.Generator) -> Int[Tensor, "batch n"]:
-    """A random order of 0 to n-1 for each prompt."""
+    """Return a random order of 0 to n-1 for each prompt."""
     return torch.rand(batch_size, n, generator=gen).argsort(dim=1)
 
 
 def fixed(tokens: Int[Tensor, " n"], batch_size: int) -> Int[Tensor, "batch n"]:
-    """The same row for every prompt."""
+    """Return the same row for every prompt."""
     return repeat(tokens, "n -> batch n", batch=batch_size)

@@ -1,11 +1,11 @@
-"""What is too much, or of the wrong kind, to be asked for? Said before any memory is spent."""
+"""Size limits and checks of arguments, made before memory is allocated."""
 
 from __future__ import annotations
 
 from numbers import Integral
 from operator import index
 
-# Positions of a prompt: more than any model here reads, and few enough to be written in a second.
+# Positions of a prompt: more than any model here reads, and few enough to write in a second.
 MOST_POSITIONS = 2**17
 # Tokens of a batch, prompts times positions: half a GiB of token ids.
 MOST_TOKENS = 2**26
@@ -14,12 +14,12 @@ LARGEST_TOKEN = 2**28
 
 
 def is_whole(value: object) -> bool:
-    """Whether a value is an integer, numpy's included; True and False are not."""
+    """Return whether a value is an integer, NumPy's included; True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def check_whole(value: object, what: str, low: int, high: int) -> None:
-    """Raises `ValueError` unless a value is an integer from `low` to `high`.
+    """Raise `ValueError` unless a value is an integer from `low` to `high`.
 
     >>> check_whole(0, "batch_size", 1, 5)
     Traceback (most recent call last):
@@ -35,7 +35,7 @@ def check_whole(value: object, what: str, low: int, high: int) -> None:
 
 
 def shown(value: object) -> str:
-    """A value as a message names it: short, whatever it is."""
+    """Return a short text of any value, for messages."""
     try:
         text = repr(value)
     except ValueError:  # Python prints no integer of more than 4300 digits

@@ -1,4 +1,4 @@
-"""Parity: parity(i) = bit(i) XOR parity(i-1), in every format (science 1.1)."""
+"""Parity: parity(i) = bit(i) XOR parity(i-1), in every format (probes/README.md, Paper and formats)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.tasks.batch import Batch, Role
-from interp.tasks.formats import FILLER, Format
+from interp.tasks.format_table import FILLER
+from interp.tasks.formats import Format
 from interp.tasks.layout import Column, assemble, constant, draw_without_repeats, fixed
 from interp.tasks.vocabulary import Vocabulary
 
@@ -29,7 +30,7 @@ class ParityContent:
 
 
 def write(content: ParityContent, fmt: Format, vocabulary: Vocabulary) -> Batch:
-    """The prompts with their correct outputs."""
+    """Return the prompts with their correct outputs."""
     batch_size, n = content.bits.shape
     bits = vocabulary.tokens(fmt.inputs)[content.bits]
     parities = vocabulary.tokens(fmt.outputs)[content.parities]
@@ -37,32 +38,28 @@ def write(content: ParityContent, fmt: Format, vocabulary: Vocabulary) -> Batch:
     def token(symbol: str, role: Role, step: int = -1) -> Column:
         return constant(vocabulary[symbol], batch_size, role, step)
 
-    def labelled(labels: Tensor | None, label_role: Role, values: Tensor, role: Role) -> list[Column]:
-        columns = []
-        for i in range(n):
-            if labels is not None:
-                columns.append(Column(labels[:, i], label_role, i + 1))
-            columns += [token(FILLER, Role.FILLER, i + 1) for _ in range(fmt.gap)]
-            columns.append(Column(values[:, i], role, i + 1))
-        return columns
+    def item(labels: Tensor | None, label_role: Role, value: Tensor, role: Role, i: int) -> list[Column]:
+        """The columns of step i + 1 on one side: label, fillers and value, in the order of the format."""
+        label = [] if labels is None else [Column(labels[:, i], label_role, i + 1)]
+        fillers = [token(FILLER, Role.FILLER, i + 1) for _ in range(fmt.gap)]
+        columns = [*label, *fillers, Column(value, role, i + 1)]
+        return columns[::-1] if fmt.row.after else columns
 
-    start = token(">>>", Role.START)
-    if fmt.name == "interleaved":
-        pairs = zip(bits.unbind(1), parities.unbind(1), strict=True)
-        columns = [start]
-        for i, (bit, parity) in enumerate(pairs):
-            columns += [Column(bit, Role.INPUT, i + 1), Column(parity, Role.OUTPUT, i + 1)]
-        return assemble(columns, fmt, n, vocabulary)
-    inputs = labelled(content.input_labels, Role.INPUT_LABEL, bits, Role.INPUT)
-    if fmt.name == "direct":
-        outputs = [Column(parities[:, -1], Role.OUTPUT, n)]
-    else:
-        outputs = labelled(content.output_labels, Role.OUTPUT_LABEL, parities, Role.OUTPUT)
-    return assemble([start, *inputs, token("===", Role.SEPARATOR), *outputs], fmt, n, vocabulary)
+    inputs = [item(content.input_labels, Role.INPUT_LABEL, bits[:, i], Role.INPUT, i) for i in range(n)]
+    outputs = [item(content.output_labels, Role.OUTPUT_LABEL, parities[:, i], Role.OUTPUT, i) for i in range(n)]
+    match fmt.row.layout:
+        case "interleaved":
+            items = [column for pair in zip(inputs, outputs, strict=True) for column in pair]
+        case "final":
+            items = [*inputs, [token("===", Role.SEPARATOR)], outputs[-1]]
+        case "sides":
+            items = [*inputs, [token("===", Role.SEPARATOR)], *outputs]
+    columns = [column for columns in items for column in columns]
+    return assemble([token(fmt.structure[0], Role.START), *columns], fmt, n, vocabulary)
 
 
 def read(batch: Batch) -> ParityContent:
-    """The content that `write` would turn into these inputs; outputs other than labels are not read."""
+    """Return the content that `write` would turn into these inputs; outputs other than labels are not read."""
     zero, one = batch.vocabulary.tokens(batch.format.inputs).tolist()
     written = batch.tokens[:, batch.at(Role.INPUT)]
     assert ((written == zero) | (written == one)).all(), "an input position holds no bit"
@@ -73,7 +70,7 @@ def read(batch: Batch) -> ParityContent:
 
 
 def draw(fmt: Format, vocabulary: Vocabulary, batch_size: int, n: int, gen: torch.Generator) -> ParityContent:
-    """Uniform random bits and labels."""
+    """Return uniform random bits and labels."""
     bits = torch.randint(2, (batch_size, n), generator=gen)
     match fmt.labels:
         case "pool":

@@ -1,4 +1,4 @@
-"""How are random prompts of a format drawn?"""
+"""Draw random prompts of a format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def sample(
     seed: int,
     vocabulary: Vocabulary | None = None,
 ) -> Batch:
-    """Random prompts of one format and one length, with the correct output written in.
+    """Return random prompts of one format and one length, with the correct output written in.
 
     `length` is the number of bits or, for addition, of digits: one number for both operands, or a pair.
     The same arguments give the same prompts. Raises `ValueError` for an unknown format, a length below 1,
@@ -31,7 +31,7 @@ def sample(
     check_whole(batch_size, "batch_size", 1, MOST_TOKENS)
     check_length(fmt, length, vocabulary)
     batch_size, length = int(batch_size), _plain(length)
-    if batch_size * (positions := sequence_length(fmt, length)) > MOST_TOKENS:
+    if batch_size * (positions := _positions(fmt, length, vocabulary)) > MOST_TOKENS:
         raise ValueError(
             f"{batch_size} prompts of {positions} positions are more than {MOST_TOKENS} tokens, the most of one batch"
         )
@@ -46,7 +46,7 @@ def sample(
 
 
 def check_length(fmt: Format, length: int | tuple[int, int], vocabulary: Vocabulary) -> None:
-    """Raises `ValueError` when prompts of this length cannot be written with this vocabulary."""
+    """Raise `ValueError` when prompts of this length cannot be written with this vocabulary."""
     lengths = length if isinstance(length, tuple) else (length,)
     if isinstance(length, tuple) and (fmt.task != "addition" or len(length) != 2):
         raise ValueError(f"{fmt} takes one length, a number; got {shown(length)}")
@@ -54,7 +54,7 @@ def check_length(fmt: Format, length: int | tuple[int, int], vocabulary: Vocabul
         raise ValueError(f"a length must be at least 1; got {shown(length)}")
     for one in lengths:
         check_whole(one, "a length", 1, MOST_POSITIONS)
-    if (need := sequence_length(fmt, length)) > MOST_POSITIONS:
+    if (need := _positions(fmt, length, vocabulary)) > MOST_POSITIONS:
         raise ValueError(f"length {length} of {fmt} takes {need} positions; the most of a prompt is {MOST_POSITIONS}")
     if (need := fmt.labels_needed(length)) > len(vocabulary.labels):
         raise ValueError(
@@ -68,37 +68,38 @@ def check_length(fmt: Format, length: int | tuple[int, int], vocabulary: Vocabul
         raise ValueError(f"length {length} of {fmt} needs the label {missing[0]!r}, which the vocabulary lacks")
 
 
+def _positions(fmt: Format, length: int | tuple[int, int], vocabulary: Vocabulary) -> int:
+    """Tokens of a prompt, start token included."""
+    return sequence_length(fmt, length) + (vocabulary.bos is not None)
+
+
 def _plain(length: int | tuple[int, int]) -> int | tuple[int, int]:
-    """Python's own integers for numpy's."""
+    """Replace NumPy integers by Python's own."""
     return (int(length[0]), int(length[1])) if isinstance(length, tuple) else int(length)
 
 
 def sequence_length(fmt: Format, length: int | tuple[int, int]) -> int:
-    """Tokens in a prompt with its output.
+    """Return the number of tokens in a prompt with its output, without a start token.
 
     >>> sequence_length(parse_format("parity-aligned"), 20)
     82
     """
     length = _plain(length)
+    row = fmt.row
     if fmt.task == "addition":
         n, m = length if isinstance(length, tuple) else (length, length)
         places = max(n, m)
-        digits = 2 * places if fmt.name == "zeropad" else n + m
-        match fmt.name:
-            case "none":
-                labels = 0
-            case "nonaligned":
-                labels = 3 * (n + m)
-            case _:
-                labels = digits + 2 + 2 * (places + 1)
+        digits = 2 * places if row.padded else n + m
+        labels = 0
+        if fmt.labels:
+            labels = 3 * (n + m) if row.separate else digits + 2 + 2 * (places + 1)
         return digits + labels + 2 * (places + 1) + 4
     assert isinstance(length, int)
-    match fmt.name:
-        case "direct":
-            return length + 3
-        case "scratchpad":
-            return 2 * length + 2
+    item = 1 + bool(fmt.labels) + fmt.gap
+    match row.layout:
         case "interleaved":
-            return 2 * length + 1
-        case _:
-            return 2 * length * (2 + fmt.gap) + 2
+            return 1 + 2 * length * item
+        case "final":
+            return 2 + (length + 1) * item
+        case "sides":
+            return 2 + 2 * length * item

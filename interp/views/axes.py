@@ -82,7 +82,11 @@ class Axis:
             return tuple(values[k] for k in entries) if values else ()
 
         return Axis(
-            self.title, picked(self.names), tokens=picked(self.tokens), groups=picked(self.groups), steps=picked(self.steps)
+            self.title,
+            picked(self.names),
+            tokens=picked(self.tokens),
+            groups=picked(self.groups),
+            steps=picked(self.steps),
         )
 
     def pooled(self, every: int) -> Axis:
@@ -106,13 +110,13 @@ def visible(token: str) -> str:
 def positions(prompts: Prompts, row: int | None = None, title: str = "position") -> Axis:
     """Return the axis of prompts' positions; with `row`, the tokens of that prompt beside the names.
 
-    Prompts with roles have groups and steps. Names of text prompts get their position, "2: John", as a token may
+    Prompts with roles have groups and steps. Text prompts have token and position as names, "John (2)", as a token may
     occur several times.
     """
     names = tuple(prompts.name(pos) for pos in range(prompts.n_pos))
-    tokens = () if row is None else tuple(map(visible, prompts.symbols(row)))
     if prompts.role is None:
-        return Axis(title, tuple(f"{pos}: {visible(name).strip()}" for pos, name in enumerate(names)), tokens)
+        return token_axis(names if row is None else prompts.symbols(row), title)
+    tokens = () if row is None else tuple(map(visible, prompts.symbols(row)))
     steps = () if prompts.step is None else tuple(prompts.step.tolist())
     return Axis(title, names, tokens, tuple(Role(role).words for role in prompts.role.tolist()), steps)
 
@@ -121,13 +125,15 @@ def token_axis(tokens: Sequence[str], title: str = "position") -> Axis:
     """Return the axis of a prompt that is given as token strings.
 
     >>> token_axis(["The", " cat"]).names
-    ('0: The', '1: cat')
+    ('The (0)', 'cat (1)')
     """
-    return Axis(title, tuple(f"{pos}: {visible(str(token)).strip()}" for pos, token in enumerate(tokens)))
+    return Axis(title, tuple(f"{visible(str(token)).strip()} ({pos})" for pos, token in enumerate(tokens)))
 
 
 def axis_of_labels(labels: Sequence[object], title: str = "position") -> Axis:
-    """Return the axis of a patch's position labels. "12: input label 3" gets group and step; others are plain names.
+    """Return the axis of a patch's position labels.
+
+    "12: input label 3" gets group and step, "5: John" becomes "John (5)", and other labels stay as they are.
 
     >>> axis_of_labels(["0: start", "1: input label 1"]).groups
     ('start', 'input label')
@@ -135,6 +141,6 @@ def axis_of_labels(labels: Sequence[object], title: str = "position") -> Axis:
     names = [re.sub(r"^\d+: ", "", str(label)) for label in labels]
     parts = [re.fullmatch(r"(\D+?)(?: (\d+))?", name) for name in names]
     if any(part is None or part[1] not in ROLE_NAMES for part in parts):
-        return Axis(title, tuple(visible(str(label)) for label in labels))
+        return Axis(title, tuple(re.sub(r"^(\d+): +(.+)$", r"\2 (\1)", visible(str(label))) for label in labels))
     pairs = [(part[1], int(part[2] or -1)) for part in parts if part]
     return Axis(title, tuple(names), groups=tuple(group for group, _ in pairs), steps=tuple(step for _, step in pairs))

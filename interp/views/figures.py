@@ -81,10 +81,8 @@ def with_dark_theme(svg: str) -> str:
         f'[style*="{kind}: {colour}"] {{ {kind}: {dark_pair(colour)} !important; }}' for kind, colour in pairs
     )
     # Black text and markers have no colour of their own in matplotlib's SVG.
-    style = (
-        f"<style>@media screen and (prefers-color-scheme: dark) {{\nsvg {{ fill: {dark_pair('#000000')}; }}\n{rules}\n}}"
-        "</style>\n"
-    )
+    rules = f"svg {{ fill: {dark_pair('#000000')}; }}\n{rules}"
+    style = f"<style>@media screen and (prefers-color-scheme: dark) {{\n{rules}\n}}</style>\n"
     head, tag, rest = svg.partition("<defs>")
     return f"{head}{style}{tag}{rest}" if tag else svg
 

@@ -45,6 +45,7 @@ def draw_grid(
     `phrase` is the text of a cell, such as "to {column} from {row}". `outlines` are drawn in every panel. Raises
     `ValueError` for no panel, for outlined cells outside a panel, and for more than `MOST_CELLS` cells in all.
 
+    >>> from interp.views.axes import Axis
     >>> axis = Axis("layer", ("L0", "L1"))
     >>> draw_grid(Panel("change", [[0.0, 1.0], [-2.0, 0.5]], axis, axis), "a map").alt
     'a map. Heat map, 2 rows (layer) by 2 columns (layer): strongest are L1, L0: -2; L0, L1: +1; L1, L1: +0.5.'

@@ -1,24 +1,25 @@
-"""Where does a patch matter, and which token does each answer depend on? Effects and attributions as maps."""
+"""Heat maps of patching effects, head scores and logit lenses, from results or from plain arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from interp.tasks import Role
-from interp.views.axes import Axis, axis_of_words, positions
-from interp.views.grid import Outline, Panel, array_of, draw_grid
+from interp.views.axes import Axis, axis_of_labels, positions, token_axis
+from interp.views.grid import draw_grid
+from interp.views.panel import Panel, array_of
 
 if TYPE_CHECKING:
-    from interp.tasks import Batch
+    from numpy import ndarray
+
+    from interp.tasks import Prompts
     from interp.views.view import View
 
 
 class Effect(Protocol):
-    """What a sweep of patches found: see `interp.patching.PatchEffect`."""
+    """The effects of a patching sweep, such as `interp.patching.PatchEffect`."""
 
     @property
     def site(self) -> str: ...
@@ -38,125 +39,140 @@ class Effect(Protocol):
     def source(self) -> Any: ...
 
 
-class Attributed(Protocol):
-    """What each answer's margin depends on: see `interp.attribution.Attribution`."""
+def effect(
+    effects: Effect | Any, title: str = "", tokens: Sequence[str] | Prompts | None = None, unit: str = "change"
+) -> View:
+    """Return the mean change of the metric as a heat map: layer by position, or with heads layer by head.
 
-    @property
-    def values(self) -> Any: ...
-    @property
-    def batch(self) -> Batch: ...
-    @property
-    def dest(self) -> Any: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def method(self) -> str: ...
+    Args:
+        effects: a `PatchEffect`; or an array of changes, `[layer pos]` or `[layer head pos]` with `tokens`,
+            `[layer head]` without.
+        title: the default names what is patched.
+        tokens: for an array, the prompt's tokens: strings, or prompts, of which the first is shown.
+        unit: for an array, what a value is.
 
+    With heads, the first panel shows for each head the position that changes the metric most; a panel by position per
+    head follows. All panels have one scale. Raises `ValueError` for other axes than layer, head and pos.
 
-def effect(found: Effect, title: str = "") -> View:
-    """The mean change of the metric over prompts: layer by position, or with heads layer by head.
-
-    With heads the first map has, for each head, the position that moves the metric most; a map by position for each
-    head follows. All have one scale. `found` is a `PatchEffect`. Raises `ValueError` for other axes than layer, head
-    and pos.
-
-    >>> view = effect(patch(run.model, clean, corrupted, site="resid_pre", metric=logit_diff(clean, step=25)))
-    """
-    axes = tuple(found.axes)
+    >>> effect([[0.0, 1.5], [0.0, -0.5]], tokens=["Mary", " John"]).alt
+    'What patching changes. Heat map, 2 rows (layer) by 2 columns (position): strongest are layer 0, John (1): +1.5; layer 1, John (1): -0.5.'
+    """  # noqa: E501
+    if not hasattr(effects, "change"):
+        return _array_effect(array_of(effects), title or "What patching changes", tokens, unit)
+    axes = tuple(effects.axes)
     if axes not in (("layer", "pos"), ("layer", "head", "pos"), ("layer", "head"), ("layer",)):
         raise ValueError(f"a map of a patch has layers, with heads, positions or both; got {', '.join(axes)}")
-    change = array_of(found.change).mean(axis=-1)
-    layers = Axis("layer", tuple(f"layer {layer}" for layer in found.labels["layer"]))
-    unit = f"change in {found.metric}"
-    base, source = (array_of(run) for run in (found.base, found.source))
+    change = array_of(effects.change).mean(axis=-1)
+    layers = Axis("layer", tuple(f"layer {layer}" for layer in effects.labels["layer"]))
+    base, source = (array_of(run) for run in (effects.base, effects.source))
     caption = (
-        f"Blue: the patch raises the {found.metric}; red: it lowers it; neutral: nothing changes. Mean over "
+        f"Blue: the patch raises the {effects.metric}; red: it lowers it; neutral: nothing changes. Mean over "
         f"{base.size} prompt{'s' * (base.size != 1)}. Without a patch it is {base.mean():.3g}; in the run that "
         f"activations come from it is {source.mean():.3g}, so that {source.mean() - base.mean():+.3g} would be the "
         "whole way."
     )
-    limit = float(np.abs(change).max()) or 1.0
+    title = title or f"What patching {effects.site} changes ({effects.direction})"
+    unit = f"change in {effects.metric}"
     if "head" not in axes:
-        columns = axis_of_words(found.labels["pos"]) if "pos" in axes else Axis("site", (found.site,))
+        columns = axis_of_labels(effects.labels["pos"]) if "pos" in axes else Axis("site", (effects.site,))
         panels = [Panel("layer by position", change.reshape(len(layers), -1), layers, columns, unit)]
-        phrase = "{row}, {column}"
-    else:
-        heads = Axis("head", tuple(f"head {head}" for head in found.labels["head"]))
-        peaks, phrase = change, "{row}, {column}"
-        if "pos" in axes:
-            peaks = np.take_along_axis(change, np.abs(change).argmax(axis=2)[..., None], axis=2)[..., 0]
-        panels = [Panel("layer by head: the position that moves it most", peaks, layers, heads, unit)]
-        if "pos" in axes:
-            columns = axis_of_words(found.labels["pos"])
-            panels += [
-                Panel(f"{name}: layer by position", change[:, k], layers, columns, unit, limit=limit)
-                for k, name in enumerate(heads.names)
-            ]
-            caption += " In the map of heads, each cell has the position that moves it most."
-    title = title or f"What patching {found.site} changes ({found.direction})"
-    return draw_grid(panels, title, caption, phrase)
+        return draw_grid(panels, title, caption)
+    heads = Axis("head", tuple(f"head {head}" for head in effects.labels["head"]))
+    at = axis_of_labels(effects.labels["pos"]) if "pos" in axes else None
+    if at:
+        caption += " In the map of heads, each cell has the position that changes the metric most."
+    return draw_grid(_head_panels(change, layers, heads, at, unit), title, caption)
 
 
-def attribution(found: Attributed, prompts: int | Sequence[int] = 2, title: str = "") -> View:
-    """The paper's map (Figure 5): a column for each output token, a row for each context token.
-
-    First the mean over prompts, signed; then the mean of absolute values, which do not cancel; then single prompts
-    with their tokens, the first so many or those chosen. Where the answer at step i should come from is outlined:
-    bit i, and the parity before it. `found` is an `Attribution`; of the kinds "absolute" and "l2" there is no signed
-    map. A map describes, it decides nothing (science 1.3). Raises `ValueError` for a prompt that is not there.
-
-    >>> view = attribution(gradient_x_input(run.raw, run.sample(64, 20, seed=0)))
-    """
-    values, batch = array_of(found.values).swapaxes(1, 2), found.batch
-    chosen = range(min(prompts, len(values))) if isinstance(prompts, int) else prompts
-    if bad := [row for row in chosen if not 0 <= row < len(values)]:
-        raise ValueError(f"no prompt {bad[0]}; there are {len(values)}")
-    dest = [int(p) for p in found.dest]
-    rows, columns = positions(batch, title="context token"), _some(positions(batch, title="output token"), dest)
-    unit = {"signed": "logits of the answer's margin", "absolute": "sum of |input x gradient|"}.get(
-        found.kind, "norm of input x gradient"
-    )
-    panels, mean = [], values.mean(axis=0)
-    many = f"mean over {len(values)} prompts" if len(values) > 1 else "the prompt"
-    if found.kind == "signed":
-        panels.append(Panel(f"{many}, signed", mean, rows, columns, unit))
-        panels.append(
-            Panel(f"{many}, absolute", np.abs(values).mean(axis=0), rows, columns, f"size, {unit}", "sequential")
+def _array_effect(change: ndarray, title: str, tokens: Any, unit: str) -> View:
+    """Draw `[layer pos]`, `[layer head]` or `[layer head pos]`."""
+    if change.ndim not in (2, 3) or (change.ndim == 3 and tokens is None):
+        raise ValueError(
+            f"effects must be [layer pos] or [layer head pos] with tokens, or [layer head] without; got {change.shape}"
         )
-    else:
-        panels.append(Panel(f"{many}, {found.kind}", mean, rows, columns, unit, "sequential"))
-    for row in chosen:
-        spoken, answers = positions(batch, row, "context token"), _some(positions(batch, row, "output token"), dest)
-        scale = "diverging" if found.kind == "signed" else "sequential"
-        panels.append(Panel(f"prompt {row}, {found.kind}", values[row], spoken, answers, unit, scale))
-    caption = (
-        f"{found.method[:1].upper()}{found.method[1:]}, {found.kind}, at the token embeddings. "
-        + ("Blue speaks for the right answer, red against it. " if found.kind == "signed" else "")
-        + "It is blind to attention that is saturated: what selects a bit may show nothing. It decides no question."
-    )
-    return draw_grid(
-        panels,
-        title or f"Which tokens each answer depends on ({found.method})",
-        caption,
-        "{column} from {row}",
-        ideal_cells(batch, dest),
-    )
+    layers, at = numbered("layer", len(change)), None if tokens is None else prompt_axis(tokens)
+    if at is not None and len(at) != change.shape[-1]:
+        raise ValueError(f"effects have {change.shape[-1]} positions for {len(at)} tokens")
+    if change.ndim == 3 or at is None:
+        return draw_grid(_head_panels(change, layers, numbered("head", change.shape[1]), at, unit), title)
+    return draw_grid(Panel("layer by position", change, layers, at, unit), title)
 
 
-def ideal_cells(batch: Batch, dest: Sequence[int]) -> list[Outline]:
-    """Where parity at step i comes from: input i, and the output before it. Other tasks have no such diagonals."""
-    if batch.format.task != "parity":
-        return []
-    found: dict[str, list[tuple[int, int]]] = {"bit i": [], "parity at i-1": []}
-    for column, p in enumerate(dest):
-        step = int(batch.step[p])
-        for name, role, at in (("bit i", Role.INPUT, step), ("parity at i-1", Role.OUTPUT, step - 1)):
-            places = ((batch.role == role) & (batch.step == at)).nonzero().flatten().tolist() if at > 0 else []
-            found[name] += [(row, column) for row in places if row < p]
-    return [Outline(name, tuple(cells)) for name, cells in found.items() if cells]
+def _head_panels(change: ndarray, layers: Axis, heads: Axis, at: Axis | None, unit: str) -> list[Panel]:
+    """Return a panel of layer by head; with positions `at`, the strongest position there, and a panel per head."""
+    if at is None:
+        return [Panel("layer by head", change, layers, heads, unit)]
+    peaks = np.take_along_axis(change, np.abs(change).argmax(axis=2)[..., None], axis=2)[..., 0]
+    limit = float(np.abs(change).max()) or 1.0
+    return [
+        Panel("layer by head: the position that moves it most", peaks, layers, heads, unit),
+        *(
+            Panel(f"{name}: layer by position", change[:, k], layers, at, unit, limit=limit)
+            for k, name in enumerate(heads.names)
+        ),
+    ]
 
 
-def _some(axis: Axis, chosen: Sequence[int]) -> Axis:
-    """Some of the entries."""
-    parts = {name: tuple(getattr(axis, name)[p] for p in chosen) for name in ("names", "groups", "steps")}
-    return replace(axis, **parts, tokens=tuple(axis.tokens[p] for p in chosen) if axis.tokens else ())
+def heads(scores: Any, title: str = "Head scores", unit: str = "score") -> View:
+    """Return scores `[layer head]` as a heat map; of a mapping from names to such arrays, a panel per name.
+
+    `interp.views.head_table` shows the same as a table. Raises `ValueError` for other shapes.
+
+    >>> heads({"induction": [[0.0, 0.75]], "previous token": [[0.5, 0.25]]}).title
+    'Head scores'
+    """
+    named = scores if isinstance(scores, Mapping) else {"layer by head": scores}
+    panels = []
+    for name, values in named.items():
+        array = array_of(values)
+        if array.ndim != 2:
+            raise ValueError(f"{name}: scores must be [layer head]; got {array.shape}")
+        layers, columns = numbered("layer", len(array)), numbered("head", array.shape[1])
+        panels.append(Panel(str(name), array, layers, columns, unit, _scale(array)))
+    return draw_grid(panels, title)
+
+
+def lens(
+    values: Any,
+    tokens: Sequence[str] | Prompts,
+    predictions: Sequence[Sequence[str]] = (),
+    title: str = "Logit lens",
+    unit: str = "logit",
+    layers: Sequence[str] = (),
+) -> View:
+    """Return a logit lens as a heat map of layer by position, with the predicted tokens in the cells.
+
+    Args:
+        values: `[layer pos]`, such as the logit, log-probability or rank of the answer at each layer.
+        tokens: the prompt's tokens: strings, or prompts, of which the first is shown.
+        predictions: `[layer pos]` token strings, such as the top prediction; () for none.
+        unit: what a value is.
+        layers: names of the rows; "layer 0", ... by default.
+
+    >>> lens([[0.1, 0.2], [0.3, 0.9]], ["The", " cat"], [[" a", " b"], [" c", " sat"]]).title
+    'Logit lens'
+    """
+    array, columns = array_of(values), prompt_axis(tokens)
+    if array.ndim != 2 or array.shape[1] != len(columns):
+        raise ValueError(f"values must be [layer pos] with {len(columns)} positions; got {array.shape}")
+    rows = Axis("layer", tuple(map(str, layers))) if layers else numbered("layer", len(array))
+    notes = tuple(tuple(map(str, row)) for row in predictions)
+    return draw_grid(Panel("layer by position", array, rows, columns, unit, _scale(array), notes=notes), title)
+
+
+def numbered(name: str, n: int) -> Axis:
+    """Return the axis of layers or heads by number.
+
+    >>> numbered("head", 2).names
+    ('head 0', 'head 1')
+    """
+    return Axis(name, tuple(f"{name} {k}" for k in range(n)))
+
+
+def prompt_axis(tokens: Sequence[str] | Prompts) -> Axis:
+    """Return the axis of a prompt, from its tokens as strings or from prompts (of which the first is shown)."""
+    return positions(tokens, 0) if hasattr(tokens, "n_pos") else token_axis(tokens)  # type: ignore[arg-type]
+
+
+def _scale(values: ndarray) -> Any:
+    return "sequential" if (values[~np.isnan(values)] >= 0).all() else "diverging"

@@ -1,4 +1,4 @@
-// Which rows come first, and which are shown? Sorts and filters every table of the document that has not been started.
+// Sorting and filtering of every table of the document that has not been started.
 "use strict";
 (() => {
   const STYLE = "STYLE"; // put in by tables.py

@@ -1,4 +1,4 @@
-"""Does the battery call planted mechanisms what they are, and where do other models stand beside them?"""
+"""Figures of the calibration: verdicts on planted mechanisms, and the roles of other models beside planted ones."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from experiments.drawing.accuracy import COLOURS
+from interp.views.colours import SERIES
+from interp.views.figures import as_view
+from probes.views.rho import ROLES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Verdicts in the order of columns; any other label stands between these two groups.
+    from interp.views.view import View
+
+# Verdicts in the order of columns. Any other verdict stands between these two groups.
 LABELS = ("anchor", "placeholder", "sink", "unused", "mixed(anchor, placeholder)")
 NO_LABELS = ("undecided", "unresolved", "not-applicable")
-ROLES = ("anchor", "placeholder", "sink")
 # Marks a mechanism that no threshold was tuned on.
 HELD_OUT = "†"
 
@@ -22,19 +25,19 @@ HELD_OUT = "†"
 def draw_confusion(
     confusion: Mapping[str, Mapping[str, int]], never_tuned: Collection[str], expected: Mapping[str, str]
 ) -> Figure:
-    """Verdicts on planted mechanisms: one row a mechanism, one column a verdict, how many variants in each cell.
+    """Draw the verdicts on planted mechanisms: one row per mechanism, one column per verdict, counts of variants.
 
-    The expected verdict of each mechanism is outlined, so a count outside an outline is a mistake or a refusal
-    to decide. Colour is the share of the row, pale for none and dark for all. Mechanisms in `never_tuned` are
-    marked with a dagger. Rows stand in the order given. Raises `ValueError` for a mechanism without an
-    expected verdict, a name in `never_tuned` that has no row, and counts that are not whole numbers from 0.
+    The expected verdict of each mechanism is outlined; a count outside is a mistake or a refusal to decide. Colour is
+    the share of the row. Mechanisms in `never_tuned` are marked with a dagger. Rows keep the given order. Raises
+    `ValueError` for a mechanism without an expected verdict, a name in `never_tuned` without a row, and counts that are
+    not integers from 0.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     _check_confusion(confusion, never_tuned, expected)
-    found = [label for name in confusion for label in (expected[name], *confusion[name])]
-    others = tuple(dict.fromkeys(label for label in found if label not in LABELS + NO_LABELS))
+    labels = [label for name in confusion for label in (expected[name], *confusion[name])]
+    others = tuple(dict.fromkeys(label for label in labels if label not in LABELS + NO_LABELS))
     columns = LABELS + others + NO_LABELS
     counts = [[confusion[name].get(label, 0) for label in columns] for name in confusion]
     shares = [[count / (sum(row) or 1) for count in row] for row in counts]
@@ -46,10 +49,10 @@ def draw_confusion(
     for i, (name, row) in enumerate(zip(confusion, counts, strict=True)):
         for j, count in enumerate(row):
             colour = "white" if shares[i][j] > 0.7 else "black"
-            # Noughts are faint: what is read is where the counts are.
+            # Zeros are faint, so that the counts stand out.
             axis.text(j, i, str(count), ha="center", va="center", fontsize=8, color=colour, alpha=1 if count else 0.35)
         corner = (columns.index(expected[name]) - 0.5, i - 0.5)
-        axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=2, clip_on=False))
+        axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=SERIES[1], linewidth=2, clip_on=False))
     names = [f"{name} {HELD_OUT}" if name in never_tuned else name for name in confusion]
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set_xticks(range(len(columns)), columns, fontsize=8, rotation=35, ha="right", rotation_mode="anchor")
@@ -66,18 +69,18 @@ def draw_roles(
     planted: Mapping[str, Sequence[float]] | None,
     margin: float = 0.10,
 ) -> Figure:
-    """The three roles of each model: one panel a role, one row a model, `(value, low, high)` in rho.
+    """Draw the three roles of each model: one panel per role, one row per model, `(value, low, high)` in rho.
 
-    `planted` has the values of planted models by role, drawn behind each interval as faint ticks. The dashed
-    line is the margin. A role that a model lacks is written "not measured". Models stand in the order given, the
-    first on top. Raises `ValueError` for a role that is none of the three and for intervals without order.
+    `planted` has the values of planted models by role, drawn behind each interval as faint ticks. The dashed line is
+    the margin. A role that a model lacks is labelled "not measured". Models keep the given order, the first on top.
+    Raises `ValueError` for an unknown role and for a value outside its interval.
     """
     from matplotlib.figure import Figure
 
     _check_roles(roles, planted or {})
     figure = Figure(figsize=(10, 1.5 + 0.32 * len(roles)), layout="constrained", dpi=110)
     axes = figure.subplots(1, len(ROLES), sharex=True, sharey=True)
-    for axis, role, colour in zip(axes, ROLES, COLOURS, strict=False):
+    for axis, role, colour in zip(axes, ROLES, SERIES, strict=False):
         ticks = list((planted or {}).get(role, ()))
         for row, values in enumerate(roles.values()):
             if role not in values:
@@ -108,6 +111,33 @@ def draw_roles(
     return figure
 
 
+def confusion(
+    counts: Mapping[str, Mapping[str, int]], never_tuned: Collection[str], expected: Mapping[str, str]
+) -> View:
+    """Return `draw_confusion` as a view, with its numbers."""
+    figure = draw_confusion(counts, never_tuned, expected)
+    right, of = (
+        sum(counts[name].get(expected[name], 0) for name in counts),
+        sum(sum(r.values()) for r in counts.values()),
+    )
+    title = "Verdicts on planted mechanisms"
+    alt = f"{title}: {right} of {of} variants have the expected verdict."
+    rows = [(name, expected[name], label, n) for name, row in counts.items() for label, n in row.items()]
+    return as_view(figure, title, alt, ("planted mechanism", "expected", "verdict", "variants"), rows)
+
+
+def roles(
+    values: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    planted: Mapping[str, Sequence[float]] | None = None,
+    margin: float = 0.10,
+) -> View:
+    """Return `draw_roles` as a view, with its numbers."""
+    title = "The roles of labels by model"
+    rows = [(name, role, *(f"{x:.3f}" for x in found)) for name, row in values.items() for role, found in row.items()]
+    alt = f"{title}: rho of {', '.join(ROLES)} with intervals, for {', '.join(values)}."
+    return as_view(draw_roles(values, planted, margin), title, alt, ("model", "role", "rho", "low", "high"), rows)
+
+
 def _check_confusion(
     confusion: Mapping[str, Mapping[str, int]], never_tuned: Collection[str], expected: Mapping[str, str]
 ) -> None:
@@ -122,7 +152,7 @@ def _check_confusion(
     for name, row in confusion.items():
         wrong = [f"{label} = {count}" for label, count in row.items() if count != int(count) or count < 0]
         if wrong:
-            raise ValueError(f"counts must be whole numbers from 0; {name} has {', '.join(wrong)}")
+            raise ValueError(f"counts must be integers from 0; {name} has {', '.join(wrong)}")
 
 
 def _check_roles(

@@ -1,11 +1,11 @@
-"""What can a probe read off each layer, beside what it reads of equally hard functions of no use?"""
+"""Probe accuracy by layer, beside a matched control: probes of equally hard functions that the task does not use."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from experiments.drawing.accuracy import COLOURS, MARKERS
+from interp.views.colours import MARKERS, SERIES
 from interp.views.figures import as_view
 
 if TYPE_CHECKING:
@@ -13,16 +13,17 @@ if TYPE_CHECKING:
 
     from interp.views.view import View
 
-# What a row may have beside these: measure, control_low, control_high, chance, untrained.
+# Required keys of a row. Optional ones are measure, control_low, control_high, chance and untrained.
 NEEDED = ("name", "layer", "value", "low", "high", "control")
 
 
-def probes(rows: Iterable[Any], title: str = "What probes read, layer by layer") -> View:
-    """Probe curves with their controls, as a view with its numbers.
+def probes(rows: Iterable[Any], title: str = "What can probes read from each layer?") -> View:
+    """Return probe curves with their controls as a view, with its numbers.
 
-    A row is a mapping with `name`, `layer`, `value`, `low`, `high` and `control` (None where there is none), and
-    possibly `measure` ("accuracy"), `control_low`, `control_high`, `chance` and `untrained`; or a finding of
-    `probes.arms.m08_decoding.decode`. Raises `ValueError` for a row that lacks one or whose interval is out of order.
+    A row is a mapping with `name`, `layer`, `value`, `low`, `high` and `control` (None for none), and optionally
+    `measure` ("accuracy"), `control_low`, `control_high`, `chance` and `untrained`; or a result of
+    `probes.arms.m08_decoding.decode`. Raises `ValueError` for a row that lacks a key or whose value is outside its
+    interval.
 
     >>> view = probes(decode(run.raw, run.sample(300, 20, seed=0), ["state"]))
     """
@@ -31,10 +32,10 @@ def probes(rows: Iterable[Any], title: str = "What probes read, layer by layer")
     ends = []
     for name in names:
         best = max((row for row in flat if row["name"] == name), key=lambda row: row["value"])
-        against = "" if best["control"] is None else f", its control {best['control']:.2f}"
-        ends.append(f"{name}: highest {best['value']:.2f} at layer {best['layer']}{against}")
+        control = "" if best["control"] is None else f", its control {best['control']:.2f}"
+        ends.append(f"{name}: highest {best['value']:.2f} at layer {best['layer']}{control}")
     table = [
-        (row["name"], row.get("measure", "accuracy"), row["layer"], *(_three(row.get(k)) for k in SHOWN))
+        (row["name"], row.get("measure", "accuracy"), row["layer"], *(_decimals(row.get(k)) for k in SHOWN))
         for row in flat
     ]
     alt = f"{title}: a curve over layers for each concept. {'; '.join(ends)}."
@@ -45,10 +46,10 @@ SHOWN = ("value", "low", "high", "control", "chance", "untrained")
 
 
 def draw_probes(rows: Iterable[Any], title: str = "") -> Figure:
-    """One panel a concept, on one scale for each measure; layer on x, 0 is the embedding.
+    """Draw one panel per concept, on one scale per measure. Layer 0 is the embedding.
 
-    Solid with a band is the probe and its interval, dashed the matched control (with its band where given), dotted
-    chance, grey crosses a model with random weights.
+    Solid with a band: the probe and its interval. Dashed: the matched control, with its band where given. Dotted:
+    chance. Grey crosses: a model with random weights.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -62,7 +63,7 @@ def draw_probes(rows: Iterable[Any], title: str = "") -> Figure:
     floors = {m: min(_lows(flat, m)) for m in {row.get("measure", "accuracy") for row in flat}}
     for axis, name in zip(axes, names, strict=False):
         mine = sorted((row for row in flat if row["name"] == name), key=lambda row: row["layer"])
-        colour, layers = COLOURS[0], [row["layer"] for row in mine]
+        colour, layers = SERIES[0], [row["layer"] for row in mine]
         axis.plot(layers, [row["value"] for row in mine], color=colour, marker=MARKERS[0], markersize=4)
         axis.fill_between(layers, *([row[k] for row in mine] for k in ("low", "high")), color=colour, alpha=0.2, lw=0)
         held = [row for row in mine if row["control"] is not None]
@@ -73,8 +74,8 @@ def draw_probes(rows: Iterable[Any], title: str = "") -> Figure:
         ends = ([row[f"control_{end}"] for row in banded] for end in ("low", "high"))
         axis.fill_between([row["layer"] for row in banded], *ends, color="#333333", alpha=0.15, lw=0)
         for key, style in (("chance", {"linestyle": ":"}), ("untrained", {"linestyle": "", "marker": "x"})):
-            there = [row for row in mine if row.get(key) is not None]
-            axis.plot([row["layer"] for row in there], [row[key] for row in there], color="#777777", **style)
+            present = [row for row in mine if row.get(key) is not None]
+            axis.plot([row["layer"] for row in present], [row[key] for row in present], color="#777777", **style)
         measure = mine[0].get("measure", "accuracy")
         axis.set_title(name, fontsize=9)
         axis.set_ylabel(measure, fontsize=8)
@@ -93,7 +94,7 @@ def draw_probes(rows: Iterable[Any], title: str = "") -> Figure:
 def _legend(figure: Figure, rows: list[dict]) -> None:
     from matplotlib.lines import Line2D
 
-    keys = [Line2D([], [], color=COLOURS[0], marker=MARKERS[0], markersize=4, label="probe, 95 % interval")]
+    keys = [Line2D([], [], color=SERIES[0], marker=MARKERS[0], markersize=4, label="probe, 95 % interval")]
     more = {
         "control": Line2D([], [], ls="--", color="#333333", marker="s", markersize=3, label="matched control"),
         "chance": Line2D([], [], ls=":", color="#777777", label="chance"),
@@ -104,7 +105,7 @@ def _legend(figure: Figure, rows: list[dict]) -> None:
 
 
 def _checked(rows: Iterable[Any]) -> list[dict]:
-    flat = [dict(row) if isinstance(row, Mapping) else _from_finding(row) for row in rows]
+    flat = [dict(row) if isinstance(row, Mapping) else _from_decoded(row) for row in rows]
     if not flat:
         raise ValueError("no probes to show")
     for row in flat:
@@ -115,21 +116,20 @@ def _checked(rows: Iterable[Any]) -> list[dict]:
     return flat
 
 
-def _from_finding(found: Any) -> dict:
-    """A row from a `probes.arms.m08_decoding.Decoded`."""
-    untrained = found.untrained and found.untrained.value
+def _from_decoded(decoded: Any) -> dict:
+    """Return the row of a `probes.arms.m08_decoding.Decoded`."""
     return {
-        "name": f"{found.concept} at {found.role.lower().replace('_', ' ')}s",
-        "layer": found.layer,
-        "measure": found.measure,
-        "value": found.score.value,
-        "low": found.score.low,
-        "high": found.score.high,
-        "control": found.control.value,
-        "control_low": found.control.low,
-        "control_high": found.control.high,
-        "chance": found.chance,
-        "untrained": untrained,
+        "name": f"{decoded.concept} at {decoded.role.lower().replace('_', ' ')}s",
+        "layer": decoded.layer,
+        "measure": decoded.measure,
+        "value": decoded.score.value,
+        "low": decoded.score.low,
+        "high": decoded.score.high,
+        "control": decoded.control.value,
+        "control_low": decoded.control.low,
+        "control_high": decoded.control.high,
+        "chance": decoded.chance,
+        "untrained": decoded.untrained and decoded.untrained.value,
     }
 
 
@@ -138,5 +138,5 @@ def _lows(rows: list[dict], measure: str) -> list[float]:
     return [row[k] for row in mine for k in ("low", "control", "chance", "untrained") if row.get(k) is not None]
 
 
-def _three(value: float | None) -> str:
+def _decimals(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"

@@ -1,142 +1,154 @@
-"""What do the labels do, and what did planted models of known mechanism give on the same measure?"""
+"""The picture of a verdict: roles with intervals and controls, above rho of planted models of known mechanism."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments.drawing.accuracy import COLOURS
+from interp.views.colours import SERIES
 from interp.views.figures import as_view
-from probes.views.calibration import ROLES
+from probes.views.rho import ROLES, draw_estimate, rho_limits
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from interp.views.view import View
 
-WHERE = {True: "planted,\nrole present", False: "planted,\nrole absent"}
-LOW, HIGH = -0.15, 1.25  # rho outside is drawn at the edge, as a triangle
+PLANTED = {True: "planted,\nrole present", False: "planted,\nrole absent"}
 
 
-def verdict(found: Any, calibration: Mapping | None = None, title: str = "") -> View:
-    """The roles of the labels, with intervals, beside planted models in which the role is present and absent.
+def verdict(result: Any, calibration: Mapping | None = None, title: str = "") -> View:
+    """Return a verdict as a view, with its numbers: each role's estimate, interval and control, beside planted models.
 
-    `found` is a `Verdict`, or what its `to_json` gives; `calibration` is the content of `calibration.json`. Raises
+    `result` is a `Verdict`, or its `to_json()`; `calibration` is the content of `calibration.json`. Raises
     `ValueError` for data without roles.
 
-    >>> view = verdict(found, json.loads(Path("experiments/results/calibration.json").read_text()))
+    >>> view = verdict(result, json.loads(Path("experiments/results/calibration.json").read_text()))
     """
-    data = found if isinstance(found, Mapping) else found.to_json()
+    data = result if isinstance(result, Mapping) else result.to_json()
     _check(data)
-    who = data.get("run") or ", ".join(data.get("models", ()))
-    title = title or f"{who}: {data['verdict']}".removeprefix(": ")
-    said = [f"{role} {_words(row)}" for role, row in data["roles"].items()]
-    alt = f"Verdict {title}. {'; '.join(said)}."
+    models = data.get("run") or ", ".join(data.get("models", ()))
+    title = title or f"{models}: {data['verdict']}".removeprefix(": ")
+    texts = [f"{role} {_summary(finding)}" for role, finding in data["roles"].items()]
+    alt = f"Verdict {title}. {'; '.join(texts)}."
     planted = planted_values(calibration)
     if planted:
         counts = [f"{role}: {len(p[True])} with it, {len(p[False])} without" for role, p in planted.items()]
         alt += f" Behind: rho of planted models, {'; '.join(counts)}."
     rows = [
-        (name, role, found["status"], *_cells(found))
+        (name, role, finding["status"], *_cells(finding))
         for name, roles in _groups(data).items()
-        for role, found in roles.items()
+        for role, finding in roles.items()
     ]
     columns = ("at", "role", "status", "rho", "95 % interval", "matched control")
     return as_view(draw_verdict(data, calibration, title), title, alt, columns, rows)
 
 
 def planted_values(calibration: Mapping | None) -> dict[str, dict[bool, list[float]]]:
-    """rho of the planted models of a calibration, by role and by whether the role was planted; {} for None."""
+    """Return rho of a calibration's planted models, by role and by whether the role is planted; {} for None."""
     if calibration is None:
         return {}
-    found: dict[str, dict[bool, list[float]]] = {role: {True: [], False: []} for role in ROLES}
+    values: dict[str, dict[bool, list[float]]] = {role: {True: [], False: []} for role in ROLES}
     for case in calibration["judged"]:
         for role in ROLES:
             rho = case["roles"][role]["rho"]
             if rho is not None:
-                found[role][bool(case["truth"]["roles"][role])].append(float(rho))
-    return found
+                values[role][bool(case["truth"]["roles"][role])].append(float(rho))
+    return values
 
 
 def draw_verdict(data: Mapping, calibration: Mapping | None = None, title: str = "") -> Figure:
-    """One panel a role. Above: the estimate at each length with its interval (95 %) and its matched control; below:
-    rho of every planted model, where the role is present and where it is not, with their median. Dashed: the margin
-    within which a role counts as absent.
+    """Draw one panel per role.
+
+    Above: the estimate at each length with its 95 % interval and its matched control. Below: rho of every planted
+    model, where the role is present and where it is absent, with the median. Dashed: the margin within which a role
+    counts as absent. An interval that goes on beyond the axis ends in an arrow.
     """
-    import numpy as np
     from matplotlib.figure import Figure
 
     _check(data)
     groups, planted = _groups(data), planted_values(calibration)
     margin = data.get("margins", {}).get("rho", 0.10)
-    names = list(groups) + ([WHERE[True], WHERE[False]] if planted else [])
-    figure = Figure(figsize=(10.5, 1.75 + 0.55 * len(names)), layout="constrained", dpi=110)
+    limits = rho_limits([*_numbers(groups), *(v for p in planted.values() for values in p.values() for v in values)])
+    names = list(groups) + ([PLANTED[True], PLANTED[False]] if planted else [])
+    figure = Figure(figsize=(9, 1.9 + 0.6 * len(names)), layout="constrained", dpi=110)
     axes = figure.subplots(1, len(ROLES), sharex=True, sharey=True)
-    for axis, role, colour in zip(axes, ROLES, COLOURS, strict=False):
+    for axis, role, colour in zip(axes, ROLES, SERIES, strict=False):
         axis.axvspan(-margin, margin, color="#888888", alpha=0.15, linewidth=0)
         for edge in (-margin, margin):
             axis.axvline(edge, color="black", linestyle="--", linewidth=0.8)
         axis.axvline(0, color="#AAAAAA", linewidth=0.8, zorder=0)
         for row, roles in enumerate(groups.values()):
-            _finding(axis, row, roles.get(role), colour)
+            _finding(axis, row, roles.get(role), colour, limits)
         for k, present in enumerate((True, False) if planted else ()):
-            values, row = planted[role][present], len(groups) + k
-            # Spread across the row by number, not at random: the same picture for the same numbers.
-            shift = (np.arange(len(values)) * 0.618 % 1 - 0.5) * 0.6
-            axis.plot(
-                np.clip(values, LOW, HIGH),
-                row + shift,
-                "o",
-                color=colour if present else "#555555",
-                markersize=2.5,
-                alpha=0.4,
-                markeredgewidth=0,
-                fillstyle="full",
-            )
-            if values:
-                middle = float(np.median(values))
-                axis.plot([middle, middle], [row - 0.4, row + 0.4], color="black", linewidth=1.6)
-            axis.text(HIGH, row + 0.46, f"n = {len(values)}", ha="right", va="bottom", fontsize=7, color="#444444")
+            _planted(axis, len(groups) + k, planted[role][present], colour if present else "#555555", limits)
         if planted:
             axis.axhline(len(groups) - 0.5, color="#BBBBBB", linewidth=0.8)
         axis.set_title(role, fontsize=10)
         axis.set_xlabel("rho: share of the margin moved", fontsize=8)
         axis.tick_params(labelsize=8)
     axes[0].set_yticks(range(len(names)), names, fontsize=8)
-    axes[0].set(ylim=(len(names) - 0.5, -0.6), xlim=(LOW - 0.02, HIGH + 0.02))
-    figure.legend(handles=_keys(margin, bool(planted)), loc="outside lower center", ncols=5, fontsize=7)
+    axes[0].set(ylim=(len(names) - 0.5, -0.6), xlim=(limits[0] - 0.02, limits[1] + 0.02))
+    figure.legend(handles=_keys(margin, bool(planted)), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
 
 
-def _finding(axis, row: int, found: Mapping | None, colour: str) -> None:  # type: ignore[no-untyped-def]
-    """An estimate with its interval and control, and its status above it."""
-    if not found or found.get("rho") is None:
-        words = "not measured" if not found else f"{found['status']}: not measured"
-        axis.text(0.55, row, words, ha="center", va="center", fontsize=7, color="#444444")
+def _numbers(groups: Mapping[str, Mapping]) -> list[float | None]:
+    """Return every number that is drawn of the findings."""
+    numbers: list[float | None] = []
+    for roles in groups.values():
+        for finding in roles.values():
+            if finding and finding.get("rho") is not None:
+                control = finding.get("control") or {}
+                numbers += [finding["rho"], *finding["ci"], *(control.get(k) for k in ("value", "low", "high"))]
+    return numbers
+
+
+def _finding(axis: Axes, row: int, finding: Mapping | None, colour: str, limits: tuple[float, float]) -> None:
+    """Draw an estimate with its interval and control, and its status above it."""
+    if not finding or finding.get("rho") is None:
+        text = "not measured" if not finding else f"{finding['status']}: not measured"
+        axis.text(sum(limits) / 2, row, text, ha="center", va="center", fontsize=8, color="#444444")
         return
-    rho, (low, high), control = found["rho"], found["ci"], found.get("control")
-    low, high = (x if x is not None and math.isfinite(x) else edge for x, edge in ((low, LOW), (high, HIGH)))
-    axis.plot([max(low, LOW), min(high, HIGH)], [row, row], "-", color=colour, linewidth=2.5, solid_capstyle="butt")
-    marker = "o" if LOW <= rho <= HIGH else ("<" if rho < LOW else ">")
-    axis.plot([min(max(rho, LOW), HIGH)], [row], marker, color=colour, markersize=6)
+    low, high = finding["ci"]
+    draw_estimate(axis, row, finding["rho"], (low, high), limits, colour)
+    control = finding.get("control")
     if control and control.get("value") is not None:
-        value = min(max(control["value"], LOW), HIGH)
-        ends = [min(max(x if x is not None else value, LOW), HIGH) for x in (control["low"], control["high"])]
-        axis.plot(ends, [row + 0.28] * 2, "-", color="#333333", linewidth=1)
-        axis.plot([value], [row + 0.28], "s", color="#333333", markersize=3.5, fillstyle="none")
-    axis.text(
-        HIGH, row - 0.14, f"{found['status']}  {rho:.2f} [{low:.2f}, {high:.2f}]", ha="right", va="bottom", fontsize=7.5
-    )
+        inside = [min(max(control["value"] if x is None else x, limits[0]), limits[1]) for x in _three(control)]
+        axis.plot(inside[1:], [row + 0.28] * 2, "-", color="#333333", linewidth=1)
+        axis.plot(inside[:1], [row + 0.28], "s", color="#333333", markersize=3.5, fillstyle="none")
+    interval = ", ".join("unbounded" if x is None else f"{x:.2f}" for x in (low, high))
+    text = f"{finding['status']}  {finding['rho']:.2f} [{interval}]"
+    axis.text(limits[1], row - 0.14, text, ha="right", va="bottom", fontsize=8)
+
+
+def _three(control: Mapping) -> tuple[float | None, float | None, float | None]:
+    return control["value"], control["low"], control["high"]
+
+
+def _planted(axis: Axes, row: int, values: Sequence[float], colour: str, limits: tuple[float, float]) -> None:
+    """Draw rho of planted models, spread across the row by their number, with the median."""
+    import numpy as np
+
+    # Not at random: the same numbers give the same picture.
+    shift = (np.arange(len(values)) * 0.618 % 1 - 0.5) * 0.6
+    look: dict[str, Any] = {"color": colour, "markersize": 2.5, "alpha": 0.4, "markeredgewidth": 0}
+    axis.plot(np.clip(values, *limits), row + shift, "o", **look)
+    if len(values):
+        middle = float(np.median(values))
+        axis.plot([middle, middle], [row - 0.4, row + 0.4], color="black", linewidth=1.6)
+    axis.text(limits[1], row + 0.46, f"n = {len(values)}", ha="right", va="bottom", fontsize=8, color="#444444")
 
 
 def _keys(margin: float, planted: bool) -> list:
+    """Return the legend's entries."""
     from matplotlib.lines import Line2D
 
     keys = [
-        Line2D([], [], color=COLOURS[0], marker="o", linewidth=2.5, label="estimate, 95 % interval"),
+        Line2D([], [], color=SERIES[0], marker="o", linewidth=2.5, label="estimate, 95 % interval"),
         Line2D(
             [], [], color="#333333", marker="s", markersize=3.5, fillstyle="none", linewidth=1, label="matched control"
         ),
@@ -153,8 +165,8 @@ def _keys(margin: float, planted: bool) -> list:
 
 
 def _groups(data: Mapping) -> dict[str, Mapping]:
-    """Findings by length; those over all lengths first, where there are several."""
-    each = {f"length {_length(found['length'])}": found["roles"] for found in data.get("by_length", ())}
+    """Return findings by length; with several lengths, those over all lengths first."""
+    each = {f"length {_length(entry['length'])}": entry["roles"] for entry in data.get("by_length", ())}
     return {"all lengths": data["roles"], **each} if len(each) != 1 else each
 
 
@@ -162,13 +174,14 @@ def _length(length: Any) -> str:
     return " + ".join(map(str, length)) if isinstance(length, Sequence) else str(length)
 
 
-def _cells(found: Mapping) -> tuple[str, str, str]:
-    if found.get("rho") is None:
+def _cells(finding: Mapping) -> tuple[str, str, str]:
+    """Return rho, interval and control as texts of the table."""
+    if finding.get("rho") is None:
         return "not measured", "", ""
-    low, high = found["ci"]
-    control = found.get("control")
+    low, high = finding["ci"]
+    control = finding.get("control")
     return (
-        f"{found['rho']:.3f}",
+        f"{finding['rho']:.3f}",
         f"{_digits(low)} to {_digits(high)}",
         "" if not control else f"{_digits(control['value'])} ({_digits(control['low'])} to {_digits(control['high'])})",
     )
@@ -178,14 +191,14 @@ def _digits(value: float | None) -> str:
     return "unbounded" if value is None else f"{value:.3f}"
 
 
-def _words(found: Mapping) -> str:
-    rho, interval, _ = _cells(found)
-    return f"{found['status']}" + (f", rho {rho} ({interval})" if interval else f", {rho}")
+def _summary(finding: Mapping) -> str:
+    rho, interval, _ = _cells(finding)
+    return f"{finding['status']}" + (f", rho {rho} ({interval})" if interval else f", {rho}")
 
 
 def _check(data: Mapping) -> None:
     if "roles" not in data or "verdict" not in data:
-        raise ValueError("a verdict has `verdict` and `roles`, as its to_json gives them")
+        raise ValueError("a verdict has `verdict` and `roles`, as its to_json() returns them")
     for name, roles in _groups(data).items():
         if unknown := sorted(set(roles) - set(ROLES)):
             raise ValueError(f"a role is one of {', '.join(ROLES)}; {name} has {', '.join(unknown)}")

@@ -157,7 +157,7 @@ def test_runs_that_were_not_trained_alike_are_not_pooled(tmp_path):
         path = put(tmp_path, seed, battery=kept(f"seed{seed}")) / "run.json"
         record = json.loads(path.read_text())
         path.write_text(json.dumps({**record, "recipe": {**record["recipe"], "steps": steps}}))
-    words = r"parity-aligned-alibi-seed2 and parity-aligned-alibi-seed3 were not trained alike \(steps 3000 and 50\)"
+    words = r"parity-aligned-alibi-seed2 and parity-aligned-alibi-seed3 were trained differently \(steps 3000 and 50\)"
     with pytest.raises(ValueError, match=words):
         gather(tmp_path)
     put(tmp_path / "other", 2)

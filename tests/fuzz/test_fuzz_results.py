@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
+import probes.views
 from experiments import load
 from experiments.commands.circuit import CircuitCommand, lines_of
 from experiments.reporting import text as words
@@ -61,7 +62,7 @@ def show(run, verb: str, data: dict, pictures: bool = False) -> None:
             words.verdict_row(run.name, data)
             words.how_often_wrong(data, read_calibration())
             if pictures:
-                views.verdict(data, read_calibration())
+                probes.views.verdict(data, read_calibration())
         case "evaluate":
             verdict = whole(run, "verdict")
             words.in_short(run.name, verdict, data)
@@ -69,7 +70,7 @@ def show(run, verb: str, data: dict, pictures: bool = False) -> None:
             words.offsets(data)
             points = points_of(data)
             if pictures:
-                views.by_length({run.name: points}, 20, "accuracy")
+                probes.views.by_length({run.name: points}, 20, "accuracy")
         case _:
             words_of("circuit", SectionData(data))
             graph = CircuitCommand(run.name).graph(run, circuit_from_json(data["circuit"]), data)

@@ -382,12 +382,12 @@ def test_kinds_of_integrated_gradients_bound_each_other():
     ("arguments", "message"),
     [
         ({"kind": "squared"}, "unknown kind 'squared'; kinds are signed, absolute, l2"),
-        ({"embeddings": "table"}, "unknown embeddings 'table'; there are normed, raw"),
+        ({"embeddings": "table"}, "unknown embeddings 'table'; choices are normed, raw"),
         ({"steps": [4]}, "no output with step 4; steps run from 1 to 3"),
         ({"steps": []}, "no step was chosen"),
         ({"role": Role.INPUT}, "an answer's role is one of OUTPUT, ANSWER; got INPUT"),
         ({"against": sample("parity-aligned", 2, 3, seed=0)}, "has the same answers at these steps"),
-        ({"against": sample("parity-aligned", 2, 4, seed=0)}, "`against` must have the prompts, roles and steps"),
+        ({"against": sample("parity-aligned", 2, 4, seed=0)}, "batch and against must have the same number of tokens"),
     ],
 )
 def test_mistakes_are_named(arguments: dict, message: str):
@@ -405,18 +405,18 @@ def test_mistakes_of_the_path_are_named():
     longer, fewer = sample("parity-aligned", 2, 4, seed=0), batch.rows(slice(1))
     shifted = dataclasses.replace(batch, role=batch.role.roll(1), names=())
     for other in (longer, fewer, shifted):
-        with pytest.raises(ValueError, match="`other` must have the prompts, roles and steps of `batch`"):
+        with pytest.raises(ValueError, match="prompts and other must have the same"):
             integrated_gradients(model, batch, other)
 
 
 def test_answers_that_are_none_are_named():
     model, batch = tiny("rotary"), sample("addition-aligned", 2, 2, seed=0)
-    with pytest.raises(ValueError, match="addition-aligned has 10 answers; say against which"):
+    with pytest.raises(ValueError, match="addition-aligned has 10 answers; pass `against`"):
         gradient_x_input(model, batch)
     parity = sample("parity-aligned", 2, 3, seed=0)
     tokens = parity.tokens.clone()
     tokens[1, parity.at(Role.OUTPUT, 2)] = parity.vocabulary["M3"]
-    with pytest.raises(ValueError, match="prompt 1 holds no answer"):
+    with pytest.raises(ValueError, match="prompt 1 has no answer"):
         gradient_x_input(model, parity.with_tokens(tokens))
 
 

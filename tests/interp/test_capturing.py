@@ -19,15 +19,29 @@ from transformers import (
 )
 
 from interp import capturing
-from interp.capturing import SITES, Capture, capture, reduce
+from interp.capturing import Capture, capture, reduce
 from interp.models import BRIDGED, ModelConfig, build_model
 from interp.models.anatomy import anatomy_of
 from interp.models.bridge import boot_bridge
 from interp.reducers import HeadStatistics, Mean
+from interp.sites import SITES as ALL_SITES
+from interp.sites import Site, hook_name
 from interp.tasks import Batch, default_vocabulary, sample
 
 D_VOCAB = len(default_vocabulary().ids)
 FOREIGN = ("llama", "opt", "parallel")
+SITES: tuple[Site, ...] = (
+    "resid_pre",
+    "resid_mid",
+    "resid_post",
+    "q",
+    "k",
+    "v",
+    "z",
+    "attn_out",
+    "pattern",
+    "mlp_out",
+)
 
 
 def tiny(family: str) -> PreTrainedModel:
@@ -70,20 +84,20 @@ def taken_apart(raw: PreTrainedModel, batch: Batch) -> dict[str, dict[int, Tenso
         mid = resid + block.attn_out(z)
         mlp_out = block.mlp_out(resid if block.parallel else mid)
         values = {
-            "resid": resid,
+            "resid_pre": resid,
             "q": q,
             "k": k,
             "v": v,
-            "patterns": pattern,
+            "pattern": pattern,
             "z": z,
             "attn_out": block.attn_out(z),
             "resid_mid": mid,
             "mlp_out": mlp_out,
+            "resid_post": mid + mlp_out,
         }
         for site, value in values.items():
             found[site][i] = value
         resid = mid + mlp_out
-    found["resid"][len(anatomy.blocks)] = resid
     return found
 
 
@@ -110,21 +124,21 @@ def test_every_site_is_what_the_raw_model_taken_apart_computes(family: str):
 @pytest.mark.parametrize("family", [*BRIDGED, *FOREIGN])
 def test_every_site_is_what_the_bridges_own_cache_holds(family: str):
     batch, bridge = sample("addition-aligned", 2, 2, seed=0), bridge_of(family)
-    sites = [site for site in SITES if (family, site) != ("parallel", "resid_mid")]
+    extra = () if family == "opt" else ("attn_scores",)
+    sites = [site for site in (*SITES, *extra) if (family, site) != ("parallel", "resid_mid")]
     got = capture(bridge, batch, **dict.fromkeys(sites, True))
     assert got.logits is None
     with torch.no_grad():
         _, cache = bridge.run_with_cache(batch.tokens)
     for site in sites:
         for layer in range(2):
-            assert torch.equal(getattr(got, site)[layer], cache[f"blocks.{layer}.{SITES[site]}"])
-    assert torch.equal(got.resid[2], cache["blocks.1.hook_resid_post"])
+            assert torch.equal(getattr(got, site)[layer], cache[hook_name(site, layer)])
 
 
 @pytest.mark.parametrize("family", [*BRIDGED, *FOREIGN])
 def test_rows_of_patterns_sum_to_1_and_see_no_future(family: str):
     batch = sample("parity-scratchpad", 3, 4, seed=0)
-    for pattern in capture(bridge_of(family), batch, patterns=True).patterns.values():
+    for pattern in capture(bridge_of(family), batch, pattern=True).pattern.values():
         assert pattern.shape == (3, 4, batch.n_pos, batch.n_pos)
         assert torch.allclose(pattern.sum(-1), torch.ones(()), atol=1e-6)
         assert (pattern.triu(1) == 0).all()
@@ -133,23 +147,23 @@ def test_rows_of_patterns_sum_to_1_and_see_no_future(family: str):
 @pytest.mark.parametrize("family", [*BRIDGED, *FOREIGN])
 def test_only_what_is_asked_for_is_kept_and_later_layers_are_not_run(family: str, monkeypatch: pytest.MonkeyPatch):
     bridge, batch = bridge_of(family), sample("parity-aligned", 2, 3, seed=0)
-    everything = capture(bridge, batch, patterns=True, resid=True, z=True)
+    everything = capture(bridge, batch, pattern=True, resid_pre=True, z=True)
     seen: list[Any] = []
     run = bridge.run_with_hooks
     monkeypatch.setattr(bridge, "run_with_hooks", lambda *a, **k: seen.append(k["stop_at_layer"]) or run(*a, **k))
-    got = capture(bridge, batch, patterns=[0], resid={0}, z=(0, 0))
-    assert (list(got.patterns), list(got.resid), list(got.z)) == ([0], [0], [0])
-    assert [site for site in SITES if getattr(got, site)] == ["patterns", "resid", "z"]
-    assert torch.equal(got.patterns[0], everything.patterns[0])
-    assert torch.equal(got.resid[0], everything.resid[0])
-    assert list(capture(bridge, batch, resid=[2, 1]).resid) == [1, 2]
-    assert capture(bridge, batch, logits=True, patterns=[0]).logits is not None
+    got = capture(bridge, batch, pattern=[0], resid_pre={0}, z=(0, 0))
+    assert (list(got.pattern), list(got.resid_pre), list(got.z)) == ([0], [0], [0])
+    assert [site for site in SITES if getattr(got, site)] == ["resid_pre", "z", "pattern"]
+    assert torch.equal(got.pattern[0], everything.pattern[0])
+    assert torch.equal(got.resid_pre[0], everything.resid_pre[0])
+    assert list(capture(bridge, batch, resid_post=[1, 0]).resid_post) == [0, 1]
+    assert capture(bridge, batch, logits=True, pattern=[0]).logits is not None
     assert seen == [1, None, None]
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch):
     bridge, batch = bridge_of("alibi"), sample("parity-aligned", 5, 3, seed=0)
-    whole = capture(bridge, batch, logits=True, patterns=True, resid=[2])
+    whole = capture(bridge, batch, logits=True, pattern=True, resid_post=[1])
     sizes: list[int] = []
     run = bridge.run_with_hooks
     monkeypatch.setattr(bridge, "run_with_hooks", lambda t, **k: sizes.append(len(t)) or run(t, **k))
@@ -157,13 +171,13 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch):
     for budget, expected in ((2 * per_prompt, [2, 2, 1]), (2 * per_prompt - 1, [1] * 5), (1, [1] * 5)):
         sizes.clear()
         monkeypatch.setattr(capturing, "numbers", lambda share, budget=budget: budget)
-        got = capture(bridge, batch, logits=True, patterns=True, resid=[2])
+        got = capture(bridge, batch, logits=True, pattern=True, resid_post=[1])
         assert sizes == expected
         assert got.logits is not None
         assert whole.logits is not None
         assert torch.allclose(got.logits, whole.logits, atol=1e-5)
-        assert torch.allclose(got.patterns[1], whole.patterns[1], atol=1e-6)
-        assert torch.allclose(got.resid[2], whole.resid[2], atol=1e-5)
+        assert torch.allclose(got.pattern[1], whole.pattern[1], atol=1e-6)
+        assert torch.allclose(got.resid_post[1], whole.resid_post[1], atol=1e-5)
 
 
 def test_captures_are_copies_without_a_graph():
@@ -176,8 +190,34 @@ def test_captures_are_copies_without_a_graph():
             pointers.add(value.data_ptr())
             value.zero_()
     assert len(pointers) == 2 * len(SITES) + 1
-    again = capture(bridge, batch, resid=True, patterns=True)
-    assert all(value.abs().max() > 0 for value in (*again.resid.values(), *again.patterns.values()))
+    again = capture(bridge, batch, resid_pre=True, pattern=True)
+    assert all(value.abs().max() > 0 for value in (*again.resid_pre.values(), *again.pattern.values()))
+
+
+@pytest.mark.parametrize("family", ["alibi", "rotary", "absolute"])
+def test_embeddings_and_the_inside_of_the_mlp_can_be_captured(family: str):
+    bridge, batch = bridge_of(family), sample("parity-aligned", 2, 3, seed=0)
+    sites = [site for site in ALL_SITES if hook_name(site, 1) in bridge.hook_dict and site != "mlp_in"]
+    assert {"embed", "mlp_pre", "mlp_post", "attn_scores"} <= set(sites)
+    got = capture(bridge, batch, **dict.fromkeys(sites, True))
+    with torch.no_grad():
+        _, cache = bridge.run_with_cache(batch.tokens)
+    for site in sites:
+        for layer, value in getattr(got, site).items():
+            assert torch.equal(value, cache[hook_name(site, layer)]), (site, layer)
+
+
+def test_a_raw_model_is_captured_as_its_bridge():
+    batch = sample("parity-aligned", 2, 3, seed=0)
+    sites = {"pattern": [1], "resid_pre": [0]}
+    one, other = (capture(model, batch, **sites) for model in (tiny("rotary"), bridge_of("rotary")))
+    assert torch.allclose(one.pattern[1], other.pattern[1], atol=1e-6)
+
+
+def test_a_capture_is_shown_in_one_line():
+    got = capture(bridge_of("rotary"), sample("parity-aligned", 2, 3, seed=0), logits=True, pattern=[1])
+    assert repr(got) == "Capture(2 prompts of 14 tokens: logits, pattern=[1])"
+    assert list(got.to_dataframe()["site"]) == ["pattern", "logits"]
 
 
 def test_no_hook_is_left_behind():
@@ -190,17 +230,17 @@ def test_no_hook_is_left_behind():
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("sites", "message"),
     [
-        ({"patterns": [2]}, "patterns has layers 0 to 1; got 2"),
+        ({"pattern": [2]}, "pattern has layers 0 to 1; got 2"),
         ({"q": [-1]}, "q has layers 0 to 1; got -1"),
-        ({"resid": [0, 3]}, "resid has layers 0 to 2; got 3"),
-        ({}, "nothing was asked for; sites are logits, patterns, resid, q, k, v, z, attn_out, mlp_out"),
+        ({"resid_pre": [0, 3]}, "resid_pre has layers 0 to 1; got 3"),
+        ({}, "no site was given; sites are logits, embed, resid_pre, resid_mid"),
     ],
 )
-def test_mistakes_are_named(asked: dict, message: str):
+def test_mistakes_are_named(sites: dict, message: str):
     with pytest.raises(ValueError, match=re.escape(message)):
-        capture(bridge_of("rotary"), sample("parity-aligned", 2, 3, seed=0), **asked)
+        capture(bridge_of("rotary"), sample("parity-aligned", 2, 3, seed=0), **sites)
 
 
 def test_parallel_blocks_have_no_resid_mid_and_the_error_says_why():
@@ -219,13 +259,11 @@ def test_a_hook_that_does_not_fire_is_an_error():
         capture(bridge, batch, attn_out=[1])
 
 
-def test_raw_models_and_training_mode_are_refused():
+def test_training_mode_is_refused():
     batch = sample("parity-aligned", 2, 3, seed=0)
-    with pytest.raises(ValueError, match=r"TransformerBridge, such as run\.model; got GPTNeoXForCausalLM"):
-        capture(tiny("rotary"), batch, patterns=True)  # pyright: ignore[reportArgumentType]
     bridge = boot_bridge(tiny("rotary"))
     bridge.blocks[1].train()
-    for call in (lambda: capture(bridge, batch, patterns=True), lambda: reduce(bridge, [batch], [HeadStatistics()])):
+    for call in (lambda: capture(bridge, batch, pattern=True), lambda: reduce(bridge, [batch], [HeadStatistics()])):
         with pytest.raises(ValueError, match="training mode"):
             call()
 
@@ -234,9 +272,9 @@ def test_values_of_another_batch_are_refused():
     batch = sample("parity-aligned", 2, 3, seed=0)
     with pytest.raises(ValueError, match="z of layer 1"):
         Capture(batch, z={1: torch.zeros(2, 13, 4, 4)})
-    with pytest.raises(ValueError, match="patterns of layer 0"):
-        Capture(batch, patterns={0: torch.zeros(2, 14, 4, 14)})
-    Capture(batch, patterns={0: torch.zeros(2, 4, 14, 14)}, z={1: torch.zeros(2, 14, 4, 4)})
+    with pytest.raises(ValueError, match="pattern of layer 0"):
+        Capture(batch, pattern={0: torch.zeros(2, 14, 4, 14)})
+    Capture(batch, pattern={0: torch.zeros(2, 4, 14, 14)}, z={1: torch.zeros(2, 14, 4, 4)})
 
 
 @pytest.mark.parametrize(
@@ -244,7 +282,7 @@ def test_values_of_another_batch_are_refused():
     [
         ([], "one or more reducers of different names; got []"),
         ([HeadStatistics(), HeadStatistics(0.5)], "of different names"),
-        ([Mean("residual", 0)], "unknown site 'residual'; sites are patterns, resid, q, k"),
+        ([Mean("residual", 0)], "unknown site 'residual'; sites are embed, resid_pre"),
         ([Mean("z", 2)], "z has layers 0 to 1; got 2"),
     ],
 )
@@ -287,7 +325,7 @@ def peak(monkeypatch: pytest.MonkeyPatch, source: Iterator[Batch]) -> int:
 
     with monkeypatch.context() as patch:
         patch.setattr(capturing, "_run", watched)
-        reduce(bridge_of("rotary"), source, [HeadStatistics(), Mean("resid", 2, by="pos")])
+        reduce(bridge_of("rotary"), source, [HeadStatistics(), Mean("resid_post", 1, by="pos")])
     return most
 
 

@@ -206,14 +206,14 @@ def everything_at_once(bridge: Any, batches: list[Batch], epsilon: float) -> dic
     """Each statistic's values, row by row, from whole captures."""
     found: dict[tuple, list[float]] = {}
     for batch in batches:
-        got = capture(bridge, batch, patterns=True, v=True)
+        got = capture(bridge, batch, pattern=True, v=True)
         for layer in range(2):
             w_o = bridge.blocks[layer].attn.W_O.detach()
             for row in range(len(batch)):
                 for head in range(4):
                     for dest in range(batch.n_pos):
-                        values = literal(got.patterns[layer], batch, row, head, dest)
-                        a, v = got.patterns[layer][row, head, dest], got.v[layer][row]
+                        values = literal(got.pattern[layer], batch, row, head, dest)
+                        a, v = got.pattern[layer][row, head, dest], got.v[layer][row]
                         written = (a[:, None] * (v[:, head * v.shape[1] // 4] @ w_o[head])).norm(dim=-1)
                         labels = torch.tensor([int(r) in LABEL_ROLES for r in batch.role])
                         values["value_share_labels"] = float(written[labels].sum() / written.sum())
@@ -242,7 +242,7 @@ def test_head_statistics_are_the_literal_computation_on_everything_at_once(famil
 
 
 @pytest.mark.parametrize("by", ["pos", "role"])
-@pytest.mark.parametrize("site", ["resid", "k", "z"])
+@pytest.mark.parametrize("site", ["resid_pre", "k", "z"])
 def test_means_are_those_of_everything_at_once(site: str, by: Any):
     bridge = bridge_of("llama")
     reducer = Mean(site, 1, by=by)
@@ -250,7 +250,7 @@ def test_means_are_those_of_everything_at_once(site: str, by: Any):
     assert isinstance(found, Averages)
     gathered: dict[int, list[Tensor]] = {}
     for batch in MIXED:
-        whole = capture(bridge, batch, resid=True, k=True, z=True)
+        whole = capture(bridge, batch, resid_pre=True, k=True, z=True)
         values = getattr(whole, site)[1].double()
         for pos in range(batch.n_pos):
             gathered.setdefault(pos if by == "pos" else int(batch.role[pos]), []).extend(values[:, pos])
@@ -262,11 +262,11 @@ def test_means_are_those_of_everything_at_once(site: str, by: Any):
 
 def test_the_order_of_batches_and_how_prompts_are_divided_change_nothing():
     bridge, batch = bridge_of("alibi"), MIXED[0]
-    reducers = [HeadStatistics(), Mean("resid", 2)]
+    reducers = [HeadStatistics(), Mean("resid_post", 1)]
     whole = reduce(bridge, MIXED, reducers)
     parts = reduce(bridge, [*MIXED[:0:-1], *(batch.rows(slice(i, i + 1)) for i in range(len(batch)))], reducers)
     pandas.testing.assert_frame_equal(whole["head statistics"], parts["head statistics"], atol=1e-6)
-    assert torch.allclose(whole["mean resid 2 by role"].values, parts["mean resid 2 by role"].values, atol=1e-6)
+    assert torch.allclose(whole["mean resid_post 1 by role"].values, parts["mean resid_post 1 by role"].values, atol=1e-6)
 
 
 # Errors
@@ -276,4 +276,4 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match="by must be 'pos' or 'role'; got 'layer'"):
         Mean("z", 0, by="layer")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="use HeadStatistics"):
-        Mean("patterns", 0)
+        Mean("pattern", 0)

@@ -1,10 +1,11 @@
-"""The battery: what is measured where, on which prompts, and what is left out and why."""
+"""The battery: which arms run at which length, on which prompts, and what is left out and why."""
 
 import pytest
 
 from experiments import load
-from probes import batteries as arms
-from probes.batteries import ARMS, DECIDING, battery
+from probes import batteries
+from probes.arms.registry import ARMS, DECIDING
+from probes.batteries import battery
 from probes.trials.parity import OVERSAMPLE
 from tests.probes.oracle_models import MemoryRun, planted_run, random_run
 
@@ -30,8 +31,8 @@ def test_the_deciding_arms_are_the_default():
     (found,) = battery(planted_run("A1"), (8,), prompts=24).measured
     assert of(found) == set(DECIDING)
     assert {e.length for e in found.evidence} == {8}
-    names = [(e.arm, e.name) for e in found.evidence]
-    assert len(set(names)) == len(names)
+    keys = [e.key for e in found.evidence]
+    assert len(set(keys)) == len(keys)
 
 
 def test_each_purpose_has_prompts_of_its_own(monkeypatch: pytest.MonkeyPatch):
@@ -49,7 +50,7 @@ def test_each_purpose_has_prompts_of_its_own(monkeypatch: pytest.MonkeyPatch):
     seeds = [(length, seed) for _, length, seed, _ in drawn]
     # Competence, trials, discovery (twice) and description, at each length.
     assert len(set(seeds)) == 10
-    assert [size for size, *_ in drawn[:2]] == [arms.GATE, 24 * OVERSAMPLE]
+    assert [size for size, *_ in drawn[:2]] == [batteries.GATE, 24 * OVERSAMPLE]
     distinct = {(length, seed): {tuple(r) for r in batch.tokens.tolist()} for _, length, seed, batch in drawn}
     for length in (8, 9):
         sets = [rows for (n, _), rows in distinct.items() if n == length]
@@ -76,7 +77,7 @@ def test_a_length_at_which_the_model_fails_gets_no_arms():
     assert found.refusal is None
     assert {a.metric for a in found.accuracy} == {"step", "exact", "final", "free step"}
     (tried,) = battery(random_run(), (8,), prompts=24, arms=CHEAP, competence=None).measured
-    # It does not read the bit, so there may be nothing to normalise by; then the reason is said.
+    # It does not read the bit, so there may be nothing to normalise by; then the reason is given.
     assert tried.evidence or "too little to normalise" in (tried.refusal or "")
 
 
@@ -103,18 +104,19 @@ def test_modes_are_forced_and_written_unless_asked_otherwise():
     assert {a.mode for a in battery(run, (8,), prompts=24, arms=(), forced=True).measured[0].accuracy} == {"forced"}
 
 
-def test_progress_is_told():
-    told: list[str] = []
-    battery(planted_run("A1"), (8,), prompts=24, arms=("M5", "M6"), step=told.append)
-    assert told == [
+def test_progress_is_reported_with_short_names():
+    steps: list[str] = []
+    battery(planted_run("A1"), (8,), prompts=24, arms=("M1", "M5", "M6"), step=steps.append)
+    assert steps == [
         "length 8: competence",
-        "length 8: M5",
+        "length 8: M1 input swap, M2 output swap, M3 renaming",
+        "length 8: M5 history",
+        "length 8: M6 removal",
         "length 8: which heads carry nothing from labels",
-        "length 8: M6",
     ]
 
 
-def test_what_was_measured_is_said():
+def test_a_battery_states_what_was_measured():
     found = battery(planted_run("A1"), (8, 6), seed=2, prompts=24, arms=())
     assert (found.name, found.format, found.prompts, found.seed) == ("A1", "parity-aligned", 24, 2)
     assert [m.length for m in found.measured] == [8, 6]
@@ -132,12 +134,12 @@ def test_what_was_measured_is_said():
     ],
 )
 def test_mistakes_are_named_before_work_starts(options, words, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(arms, "_measure", lambda *_: pytest.fail("work started"))
+    monkeypatch.setattr(batteries, "_measure", lambda *_: pytest.fail("work started"))
     with pytest.raises(ValueError, match=words):
         battery(planted_run("A1"), **{"lengths": (8,), "prompts": 24, **options})
 
 
-# M10 has nothing to say of a model without mistakes; M9 trains, and has tests of its own.
+# M10 needs a model that makes mistakes; M9 trains, and has its own tests.
 @pytest.mark.parametrize(
     "arm", [*(a for a in ARMS if a not in ("M9", "M10")), pytest.param("M9", marks=pytest.mark.slow)]
 )
@@ -147,7 +149,7 @@ def test_each_arm_by_name_measures_something(arm):
 
 
 def test_m8_where_labels_are_embedded_alike():
-    """`#` without positions: the embedding of a label says nothing, and is neither probed nor erased."""
+    """`#` without positions: the embedding of a label is constant, and is neither probed nor erased."""
     run = load("parity-constant-alibi")
     (found,) = battery(run, (10,), prompts=24, arms=("M8",)).measured
     decoded, erased = found.evidence

@@ -1,4 +1,4 @@
-"""What may be concluded: every status and label on synthetic evidence, then on every planted mechanism."""
+"""The verdict: every status and label on synthetic evidence, then on every planted mechanism."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from probes import keys
 from probes.batteries import GATE, Battery, Measured, battery
 from probes.decision import verdict
 from probes.evidence import MODELS, PROMPTS, Accuracy, Evidence, Interval
@@ -27,8 +28,6 @@ PRESENT, ABSENT, UNSURE, NONE, TORN = (
     Status.NOT_APPLICABLE,
     Status.UNRESOLVED,
 )
-LOST = "remove labels, all heads: mean"
-MASKED = "remove labels, all heads: renormalise"
 
 
 def about(value: float, half: float = 0.02) -> Interval:
@@ -37,23 +36,23 @@ def about(value: float, half: float = 0.02) -> Interval:
 
 
 def evidence(length: int = 20, **values: Any) -> tuple[Evidence, ...]:
-    """All arms that decide. By default nothing has any effect; None leaves an arm out; `x_control` is a control."""
+    """Return evidence of all arms that decide: no effect by default, None for no evidence, `x_control` a control."""
     arms = {
-        "m1": ("M1", "swap input labels"),
-        "m2": ("M2", "swap output labels"),
-        "m3": ("M3", "rename labels"),
-        "m4": ("M4", "attention"),
+        "m1": keys.SWAP_INPUTS,
+        "m2": keys.SWAP_OUTPUTS,
+        "m3": keys.RENAME,
+        "m4": keys.ATTENTION,
         "m5": HEADLINE["placeholder"],
         "sink": HEADLINE["sink"],
         "either": HEADLINE["anchor"],
-        "lost": ("M6", LOST),
-        "masked": ("M6", MASKED),
-        "held": ("M6", "margin held"),
-        "null": ("M6", "remove labels, all heads: null"),
-        "k5": ("M5", "history in K at labels"),
-        "whatever": ("M1", "whatever is found"),
-        "remainder": ("shares", "remainder"),
-        "address": ("shares", "address"),
+        "lost": keys.MEAN_ALL,
+        "masked": keys.RENORMALISE_ALL,
+        "held": keys.MARGIN_HELD,
+        "null": keys.NULL_ALL,
+        "k5": keys.HISTORY_K,
+        "same": keys.SAME_UNDER_BOTH,
+        "remainder": keys.SHARE_REMAINDER,
+        "address": keys.SHARE_ADDRESS,
     }
     values = {"remainder": None, "address": None, **values}
     if "either" not in values and (values.get("m1", 0.0), values.get("m2", 0.0)) != (None, None):
@@ -61,14 +60,15 @@ def evidence(length: int = 20, **values: Any) -> tuple[Evidence, ...]:
         numbers = [x.value if isinstance(x, Interval) else x for x in sides if x is not None]
         values["either"] = sum(numbers) / len(numbers)
     found = []
-    for key, (arm, name) in arms.items():
-        value = values.get(key, 0.0)
+    for short, key in arms.items():
+        value = values.get(short, 0.0)
         if value is None:
             continue
         interval = value if isinstance(value, Interval) else about(value)
-        control = values.get(f"{key}_control", 0.0 if key in ("m1", "m2", "m4", "m5", "k5", "sink", "either") else None)
+        controlled = short in ("m1", "m2", "m4", "m5", "k5", "sink", "either")
+        control = values.get(f"{short}_control", 0.0 if controlled else None)
         control = about(control) if isinstance(control, float | int) else control
-        found.append(Evidence(arm, name, "?", length, "rho", interval, control, 96))
+        found.append(Evidence(key, "?", length, "rho", interval, control, 96))
     return tuple(found)
 
 
@@ -132,8 +132,8 @@ CASES: dict[str, tuple[dict[str, Any], tuple[Status, ...], str]] = {
     "renaming unsure": ({**ANCHOR, "m3": WIDE}, (UNSURE, ABSENT, ABSENT), "undecided"),
     "no renaming": ({**ANCHOR, "m3": None}, (PRESENT, ABSENT, ABSENT), "anchor"),
     "absent, but for one side": ({"m2": about(0.09, 0.05), "either": 0.03}, (UNSURE, ABSENT, ABSENT), "undecided"),
-    "whatever is found": ({**ANCHOR, "whatever": 0.3}, (TORN, ABSENT, ABSENT), "unresolved"),
-    "whatever is found, perhaps": ({**ANCHOR, "whatever": WIDE}, (PRESENT, ABSENT, ABSENT), "anchor"),
+    "a swap that should change nothing": ({**ANCHOR, "same": 0.3}, (TORN, ABSENT, ABSENT), "unresolved"),
+    "a swap that should change nothing, perhaps": ({**ANCHOR, "same": WIDE}, (PRESENT, ABSENT, ABSENT), "anchor"),
     # Results that are read by attention, and not by value.
     "by keys": ({"k5": 1.0, "lost": 0.4, "masked": 0.4}, (ABSENT, PRESENT, ABSENT), "placeholder"),
     "by keys, as the control": ({"k5": 1.0, "k5_control": 1.0}, (ABSENT, UNSURE, ABSENT), "undecided"),
@@ -347,10 +347,7 @@ def test_unused_over_models_needs_the_proof_that_labels_can_go():
             measured=tuple(
                 replace(
                     m,
-                    evidence=tuple(
-                        replace(e, value=about(lost)) if e.name == "remove labels, all heads: null" else e
-                        for e in m.evidence
-                    ),
+                    evidence=tuple(replace(e, value=about(lost)) if e.key == keys.NULL_ALL else e for e in m.evidence),
                 )
                 for m in b.measured
             ),
@@ -407,9 +404,7 @@ def test_a_control_that_some_models_lack_is_no_control_of_zero(controls, status)
                     replace(
                         m,
                         evidence=tuple(
-                            replace(e, control=c if c is None else about(c))
-                            if (e.arm, e.name) == HEADLINE["sink"]
-                            else e
+                            replace(e, control=c if c is None else about(c)) if e.key == HEADLINE["sink"] else e
                             for e in m.evidence
                         ),
                     )
@@ -465,7 +460,7 @@ def test_rho_over_models_is_the_t_interval_of_their_means():
 def test_a_description_that_is_undefined_does_not_stop_the_verdict():
     """M7's share of what is written is NaN in a head that writes nothing."""
     nan = Interval(*[float("nan")] * 3)
-    share = Evidence("M7", "share of what is written from labels in L0H0", "?", 20, "share", nan, None, 24)
+    share = Evidence(keys.VALUE_SHARE.at("L0H0"), "?", 20, "share", nan, None, 24)
     several = [
         replace(b, measured=tuple(replace(m, evidence=(*m.evidence, share)) for m in b.measured))
         for b in models(8, **ANCHOR)
@@ -525,23 +520,23 @@ def test_json_of_what_was_not_measured():
 def test_claims_are_about_what_was_seen():
     single, several = verdict(one(evidence(**ANCHOR))), verdict(models(8, **ANCHOR))
     assert "this one model, at length 20" in single.may_claim
-    assert "role is anchor" in single.may_claim
+    assert "anchor" in single.may_claim
     assert "trained from another seed" in single.may_not_claim
     assert "models trained like these 8" in several.may_claim
     assert "another seed" not in several.may_not_claim
-    assert "also rest on them" in single.may_not_claim
-    assert "also rest on them" not in verdict(one(evidence(**SINK))).may_not_claim
+    assert "as a sink too" in single.may_not_claim
+    assert "as a sink too" not in verdict(one(evidence(**SINK))).may_not_claim
     unsure = verdict(one(evidence(**ANCHOR, m5=WIDE))).may_claim
     assert "anchor PRESENT; sink ABSENT; no label follows" in unsure
     assert "none of anchor, placeholder and sink" in verdict(one(evidence())).may_claim
 
 
-@pytest.mark.parametrize(("held", "said"), [(0.0, False), (0.3, True)])
-def test_margins_that_idle_heads_may_hold_are_not_denied(held, said):
-    """An anchor's sink is judged by the answers; what it might do to their margins is said."""
+@pytest.mark.parametrize(("held", "named"), [(0.0, False), (0.3, True)])
+def test_margins_that_idle_heads_hold_are_excluded_from_the_claim(held, named):
+    """The sink beside an anchor is judged on answers; its possible effect on margins is named."""
     found = verdict(one(evidence(**ANCHOR, held=held)))
     assert found.label == "anchor"
-    assert ("margins at length 20 do not hang on such rest: 0.300" in found.may_not_claim) is said
+    assert ("0.300 [" in found.may_not_claim) is named
 
 
 # Planted models -----------------------------------------------------------------------------------------

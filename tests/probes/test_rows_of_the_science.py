@@ -26,9 +26,9 @@ from interp.patching import Knockout, accuracy, knock_out
 from interp.patching.editing import forward_with_edits
 from interp.reducers import attention_masses, label_value_share, value_sizes
 from interp.tasks import Batch, Role, parity, sample
-from probes.arms.m01_identity import follow_the_label
-from probes.arms.m04_routes import trace_identity
-from probes.arms.m05_history import read_stored_results
+from probes.arms.m01_identity import measure_swaps
+from probes.arms.m04_routes import measure_routes
+from probes.arms.m05_history import measure_history
 from probes.trials.parity import choose
 from tests.probes.oracle_models import planted
 
@@ -77,9 +77,9 @@ def found(mechanism: str) -> dict[str, float]:
     model = planted(mechanism, longest=N)
     batch = sample("parity-aligned", 48, N, 3, model.vocabulary)
     trials = choose(sample("parity-aligned", 240, N, 4, model.vocabulary), 4, 24)
-    m1 = {e.name: e.value.value for e in follow_the_label(model.model, trials, 0)}
-    routes = {e.name: e.value.value for e in trace_identity(model.model, trials)}
-    history = {e.name: e.value.value for e in read_stored_results(model.model, trials)}
+    m1 = {e.name: e.value.value for e in measure_swaps(model.model, trials, 0)}
+    routes = {e.name: e.value.value for e in measure_routes(model.model, trials)}
+    history = {e.name: e.value.value for e in measure_history(model.model, trials)}
     cuts = {
         "reader_mask": Knockout(LABELS, None, layers=(1,)),
         "reader_null": Knockout(LABELS, None, layers=(1,), mode="null"),

@@ -1,4 +1,4 @@
-"""A battery that was kept gives the verdict that it gave, over prompts and over models."""
+"""A stored battery gives the same verdict as before it was stored, over prompts and over models."""
 
 import json
 import math
@@ -47,19 +47,32 @@ def test_digits_of_two_operands_stay_a_pair():
     assert again(pair).measured[0].length == (10, 14)
 
 
+def renamed(arm: str, name: str):
+    """A change of a stored battery: its first piece of evidence gets another arm and name."""
+
+    def change(data: dict) -> dict:
+        (length,) = data["measured"]
+        first, *rest = length["evidence"]
+        return data | {"measured": [length | {"evidence": [first | {"arm": arm, "name": name}, *rest]}]}
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda d: d | {"version": 99}, f"has version 99; this mnemoscope reads version {VERSION}"),
-        (lambda d: {k: v for k, v in d.items() if k != "version"}, "no battery"),
+        (lambda d: {k: v for k, v in d.items() if k != "version"}, "not a battery"),
         (lambda d: {k: v for k, v in d.items() if k != "measured"}, "damaged: KeyError('measured')"),
         (lambda d: d | {"measured": [{"length": 3}]}, "damaged"),
         (lambda d: d | {"measured": 7}, "damaged"),
-        (lambda d: [d], "no battery"),
+        (renamed("M6", "remove labels"), "unknown evidence 'remove labels': M6 gives"),
+        (renamed("M99", "sink"), "unknown arm 'M99'"),
+        (lambda d: [d], "not a battery"),
     ],
 )
 def test_anything_else_is_refused(change, words):
-    with pytest.raises(ValueError, match="battery") as raised:
+    with pytest.raises(ValueError, match=r"battery|unknown") as raised:
         battery_from_json(change(battery_to_json(one(evidence()))))
     assert words in str(raised.value)
 

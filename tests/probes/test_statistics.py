@@ -392,7 +392,7 @@ def test_models_are_checked(conclude):
 
 @pytest.mark.parametrize("conclude", [t_interval, sign_flip, lambda x: equivalence(x, 0.1)])
 def test_prompts_are_not_models(conclude):
-    with pytest.raises(ValueError, match=r"one mean a model is needed; got an array of shape \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"one mean per model is needed; got an array of shape \(3, 2\)"):
         conclude([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
 
 
@@ -403,7 +403,7 @@ def test_prompts_are_not_models(conclude):
         (lambda: bootstrap_interval([[0.1], [0.2]], level=1.0), "level must lie"),
         (lambda: bootstrap_interval([[0.1], [0.2]], resamples=0), "resamples must be at least 1"),
         (lambda: bootstrap_interval([[0.1], []]), "none of them empty"),
-        (lambda: bootstrap_interval([0.1, 0.2]), "one sequence of prompts a model"),  # type: ignore[list-item]
+        (lambda: bootstrap_interval([0.1, 0.2]), "one sequence of prompts per model"),  # type: ignore[list-item]
         (lambda: sign_flip([0.1, 0.2], bound=float("nan")), "bound must be finite"),
         (lambda: equivalence([0.1, 0.2], margin=0.0), "margin must be positive"),
         (lambda: equivalence([0.1, 0.2], margin=float("nan")), "margin must be positive"),
@@ -415,7 +415,7 @@ def test_prompts_are_not_models(conclude):
         (lambda: shapley({"": 0.0, "a": 1.0}), "must be frozensets"),  # type: ignore[dict-item]
         (lambda: shapley({frozenset(): 0.0, frozenset("a"): float("nan")}), "must be finite"),
         (lambda: shapley({frozenset(): np.zeros(2), frozenset("a"): np.zeros(3)}), "the same prompts"),
-        (lambda: shapley({frozenset(): np.zeros((2, 2)), frozenset("a"): np.zeros((2, 2))}), "one a prompt"),
+        (lambda: shapley({frozenset(): np.zeros((2, 2)), frozenset("a"): np.zeros((2, 2))}), "one per prompt"),
     ],
 )
 def test_mistakes_are_named(wrong, message):

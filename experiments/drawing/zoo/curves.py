@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments.drawing.accuracy import COLOURS, MARKERS, STYLES
 from experiments.drawing.zoo.frames import (
     FAMILIES,
     NoRows,
@@ -16,7 +15,9 @@ from experiments.drawing.zoo.frames import (
     trained_alike,
     usual_size,
 )
-from interp.tasks import parse_format
+from interp.tasks import known_formats, parse_format
+from interp.views.colours import MARKERS, SERIES
+from probes.views.accuracy import STYLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,18 +28,14 @@ WORDS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
 MODES = {"forced": "labels given", "written": "labels written by the model"}
 # Unlike any line of a model.
 CHANCE: dict[str, Any] = {"color": "#AAAAAA", "linewidth": 0.9}
-VARIANTS = ("aligned", "numeric", "constant", "nonaligned", "cyclic", "scratchpad", "interleaved", "direct")
-GAPS = {"aligned": "gap 0 (aligned)", "gap1": "gap 1", "gap2": "gap 2", "gap4": "gap 4", "gap8": "gap 8"}
-ADDITION = {
-    "none": "no labels",
-    "aligned": "aligned",
-    "zeropad": "aligned, padded with zeros",
-    "nonaligned": "own labels for each operand",
-}
+_FORMATS = [parse_format(name) for name in known_formats()]
+_GAPS = [fmt.gap for fmt in _FORMATS if fmt.gap]
+GAPS = {"aligned": "gap 0 (aligned)", **{f"gap{n}": f"gap {n}" for n in _GAPS}}
+ADDITION = {fmt.name: fmt.title for fmt in _FORMATS if fmt.task == "addition"}
 # Of formats side by side some have no labels. Mode: colour, style, marker, name.
 BY_MODE = {
-    "forced": (COLOURS[0], STYLES["forced"], MARKERS[0], "labels given, or none"),
-    "written": (COLOURS[1], STYLES["written"], MARKERS[1], MODES["written"]),
+    "forced": (SERIES[0], STYLES["forced"], MARKERS[0], "labels given, or none"),
+    "written": (SERIES[1], STYLES["written"], MARKERS[1], MODES["written"]),
 }
 MODE_KEYS = {name: (colour, style, marker) for colour, style, marker, name in BY_MODE.values()}
 # A line of seeds that did not learn; also under whatever style its mode has.
@@ -66,7 +63,7 @@ def by_family(frame: DataFrame) -> Figure:
                 for mode in _modes(lines):
                     some = lines[lines["mode"] == mode]
                     label = f"{name}{_said(name, mode)}: {counted(some)}"
-                    _lines(axis, some, COLOURS[k], STYLES[mode], MARKERS[k], label)
+                    _lines(axis, some, SERIES[k], STYLES[mode], MARKERS[k], label)
             _frame(axis, measured)
         axes[0][column].set_title(shown_kind(family), fontsize=10)
         # Below its column, where it hides no line; both rows have the same runs.
@@ -79,7 +76,7 @@ def variants(frame: DataFrame, family: str = "alibi") -> Figure:
     """The paper's Figure 6: what the labels must be like. One row a format, one column a metric."""
     rows = rows_of(frame, "variants", families=(family,), metrics=tuple(WORDS))
     rows = rows[~rows["format"].str.startswith("gap")]
-    formats = in_order(rows["format"], VARIANTS)
+    formats = in_order(rows["format"])
     if set(formats) <= {"aligned"}:
         raise NoRows(f"variants: the table has no rows with a format other than aligned, family {family}")
     figure, axes = _panels(len(formats), len(WORDS), (2.9, 1.35))
@@ -107,12 +104,12 @@ def gaps(frame: DataFrame, family: str = "alibi") -> Figure:
                 some = here[here["format"] == name]
                 if len(some):
                     # A style would say what the title says; markers and colours tell gaps apart.
-                    _lines(axis, some, COLOURS[k], "-", "os^Dv"[k], GAPS[name])
+                    _lines(axis, some, SERIES[k], "-", "os^Dv"[k], GAPS[name])
             _frame(axis, here)
         axes[0][column].set_title(MODES[mode], fontsize=10)
     _sides(axes, ("exact match", "step accuracy"))
     styles = {
-        f"{words}: {counted(rows[rows['format'] == name])}": (COLOURS[k], "-", "os^Dv"[k])
+        f"{words}: {counted(rows[rows['format'] == name])}": (SERIES[k], "-", "os^Dv"[k])
         for k, (name, words) in enumerate(GAPS.items())
         if name in set(rows["format"])
     }

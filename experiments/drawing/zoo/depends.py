@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.drawing.accuracy import COLOURS
+from interp.views.attributions import Attributed, ideal_cells
 from interp.views.axes import positions
-from interp.views.grid import array_of
-from interp.views.maps import Attributed, ideal_cells
+from interp.views.colours import SERIES
+from interp.views.panel import array_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # What outlines must be seen on is blue.
-OUTLINES = (COLOURS[1], COLOURS[2])
+OUTLINES = (SERIES[1], SERIES[2])
 NAMES = ("bit i", "parity at i-1")
 
 
@@ -35,11 +35,11 @@ def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
     from matplotlib.lines import Line2D
 
     pair = (without, with_)
-    if tasks := [str(found.batch.format) for found in pair if found.batch.format.task != "parity"]:
+    if tasks := [str(found.prompts.format) for found in pair if found.prompts.format.task != "parity"]:
         raise ValueError(f"maps are of parity; got {', '.join(tasks)}")
-    if without.batch.length != with_.batch.length:
-        raise ValueError(f"maps of one length stand side by side; got {without.batch.length}, {with_.batch.length}")
-    if not without.batch.length:
+    if without.prompts.length != with_.prompts.length:
+        raise ValueError(f"maps of one length stand side by side; got {without.prompts.length}, {with_.prompts.length}")
+    if not without.prompts.length:
         raise ValueError("maps of empty prompts cannot be drawn")
     figure = Figure(figsize=(10.5, 8.2), layout="constrained", dpi=110)
     axes = figure.subplots(1, 2)
@@ -50,8 +50,8 @@ def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
         shares = sizes / np.where(sizes.sum(axis=0) > 0, sizes.sum(axis=0), 1.0)
         axis.imshow(shares, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest")
         dest, words = [int(p) for p in found.dest], []
-        steps = [int(found.batch.step[p]) for p in dest]
-        for name, colour, outline in zip(NAMES, OUTLINES, ideal_cells(found.batch, dest), strict=False):
+        steps = [int(found.prompts.step[p]) for p in dest]
+        for name, colour, outline in zip(NAMES, OUTLINES, ideal_cells(found.prompts, dest), strict=False):
             _outline(axis, outline.cells, colour)
             parts = [
                 [float(shares[row, k]) for row, k in outline.cells if (steps[k] > trained_to) is past]
@@ -59,7 +59,7 @@ def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
             ]
             words.append(f"{name} {', past '.join(f'{np.mean(part):.2f}' for part in parts if part)}")
         _sides(axis, found, trained_to, steps)
-        axis.set_title(f"{str(found.batch.format).removeprefix('parity-')}\nmean share: {'; '.join(words)}", fontsize=8)
+        axis.set_title(f"{str(found.prompts.format).removeprefix('parity-')}\nmean share: {'; '.join(words)}", fontsize=8)
     axes[0].set_ylabel("token of the context", fontsize=8)
     count, kind = len(array_of(without.values)), without.method
     bar = figure.colorbar(scale, ax=axes, fraction=0.025, pad=0.01, ticks=(0, 0.01, 0.05, 0.2, 0.5, 1))
@@ -70,7 +70,7 @@ def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
     ]
     handles.append(Line2D([], [], color="black", linestyle="--", linewidth=1, label=f"trained up to {trained_to} bits"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    figure.suptitle(f"Which tokens each answer depends on, parity of {with_.batch.length} bits", fontsize=9)
+    figure.suptitle(f"Which tokens each answer depends on, parity of {with_.prompts.length} bits", fontsize=9)
     return figure
 
 
@@ -83,7 +83,7 @@ def _outline(axis: Axes, cells: tuple[tuple[int, int], ...], colour: str) -> Non
 
 def _sides(axis: Axes, found: Attributed, trained_to: int, steps: list[int]) -> None:
     """Sections of the context and their steps, and where training ended."""
-    rows = positions(found.batch, title="context token")
+    rows = positions(found.prompts, title="context token")
     past = [k for k, step in enumerate(steps) if step > trained_to]
     if past:
         axis.axvline(past[0] - 0.5, color="black", linestyle="--", linewidth=1)

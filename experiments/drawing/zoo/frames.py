@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from interp.support.sizes import split_kind
+from interp.tasks import names_in_order
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -48,22 +49,7 @@ FAMILIES = {
     "alibi_sink": "ALiBi, own sink",
 }
 # The order of formats in every figure; others follow in the order of their names.
-FORMATS = (
-    "aligned",
-    "gap1",
-    "gap2",
-    "gap4",
-    "gap8",
-    "numeric",
-    "constant",
-    "nonaligned",
-    "cyclic",
-    "scratchpad",
-    "interleaved",
-    "direct",
-    "zeropad",
-    "none",
-)
+FORMATS = names_in_order()
 
 
 class NoRows(ValueError):

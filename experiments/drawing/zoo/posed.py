@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments.drawing.accuracy import COLOURS
 from experiments.drawing.zoo.frames import NoRows, in_order, rows_of, shown_kind, trained_alike
+from interp.views.colours import SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +94,7 @@ def _matrix(axis: Axes, rows: Any, trained: Sequence[str], posed: Sequence[str])
             if row == column:
                 axis.add_patch(
                     Rectangle(
-                        (j - 0.46, i - 0.46), 0.92, 0.92, fill=False, edgecolor=COLOURS[1], linewidth=1.6, label="_own"
+                        (j - 0.46, i - 0.46), 0.92, 0.92, fill=False, edgecolor=SERIES[1], linewidth=1.6, label="_own"
                     )
                 )
     axis.set_xticks(range(len(posed)), posed, fontsize=8, rotation=40, ha="right", rotation_mode="anchor")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from experiments.drawing.accuracy import COLOURS
 from experiments.drawing.zoo.curves import dots, keys, panels, shade
 from experiments.drawing.zoo.frames import (
     FAMILIES,
@@ -16,6 +15,7 @@ from experiments.drawing.zoo.frames import (
     trained_alike,
     usual_size,
 )
+from interp.views.colours import SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,12 +28,12 @@ FARTHEST = 40
 BEYOND = FARTHEST + 1
 # Where "no bit decides" stands, apart from the offsets.
 NONE = BEYOND + 8
-DIAMOND: dict[str, Any] = {"color": COLOURS[1], "markersize": 4, "fillstyle": "none"}
+DIAMOND: dict[str, Any] = {"color": SERIES[1], "markersize": 4, "fillstyle": "none"}
 # Name: colour, style, marker.
 READS = {
-    "at 0: the right bit": (COLOURS[0], "-", "o"),
-    "within ±1": (COLOURS[2], "--", "^"),
-    "no single bit decides": (COLOURS[1], "-.", "s"),
+    "at 0: the right bit": (SERIES[0], "-", "o"),
+    "within ±1": (SERIES[2], "--", "^"),
+    "no single bit decides": (SERIES[1], "-.", "s"),
 }
 
 

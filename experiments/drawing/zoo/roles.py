@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments.drawing.accuracy import COLOURS, MARKERS
 from experiments.drawing.zoo.frames import FAMILIES, FORMATS, shown_kind
 from interp.support.sizes import split_kind
 from interp.tasks import parse_format
-from probes.views.calibration import ROLES
+from interp.views.colours import MARKERS, SERIES
+from probes.views.rho import ROLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def roles_by_format(
     figure = Figure(figsize=(10.5, high), layout="constrained", dpi=110)
     axes = figure.subplots(1, len(ROLES), sharex=True, sharey=True)
     margins = {v["margins"]["rho"] for e in verdicts.values() if (v := e["verdict"]) and "margins" in v} or {0.10}
-    for axis, role, colour, marker in zip(axes, ROLES, COLOURS, MARKERS, strict=False):
+    for axis, role, colour, marker in zip(axes, ROLES, SERIES, MARKERS, strict=False):
         for margin in margins:
             axis.axvspan(-margin, margin, color="#888888", alpha=0.15, linewidth=0)
         axis.axvline(0, color="#AAAAAA", linewidth=0.8, zorder=0)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments.drawing.accuracy import COLOURS, MARKERS
 from experiments.drawing.zoo.curves import MODES
 from experiments.drawing.zoo.frames import NoRows, counted, rows_of, shown_kind, trained_alike
 from interp.support.sizes import USUAL, split_kind
-from probes.views.calibration import ROLES
+from interp.views.colours import MARKERS, SERIES
+from probes.views.rho import ROLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-LENGTH_COLOURS, ROLE_COLOURS = COLOURS[:3], COLOURS[3:]
+LENGTH_COLOURS, ROLE_COLOURS = SERIES[:3], SERIES[3:]
 FAILED = "x"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from interp.models.architectures.gpt import bloom, falcon, gpt2, gpt_neo, gpt_neox, gptj, mpt, opt
+from interp.models.architectures.alibi import bloom, falcon, mpt
+from interp.models.architectures.gpt import codegen, gpt2, gpt_neo, gpt_neox, gptj
 from interp.models.architectures.llama import (
     apertus,
     exaone4,
@@ -18,6 +19,7 @@ from interp.models.architectures.llama import (
     hunyuan,
     llama,
     mistral,
+    nanochat,
     olmo,
     olmo2,
     phi3,
@@ -28,6 +30,7 @@ from interp.models.architectures.llama import (
     wide_qk_norm,
 )
 from interp.models.architectures.native import native
+from interp.models.architectures.opt import opt, xglm
 from interp.models.architectures.parallel import cohere, phi, stablelm
 from interp.models.architectures.steps import Anatomy
 
@@ -38,9 +41,13 @@ BUILDERS: dict[str, Builder] = {
     "arcee": llama,
     "bloom": bloom,
     "bloom_key_sink": bloom,
+    "codegen": codegen,
     "cohere": cohere,
     "cohere2": cohere,
+    "cwm": llama,
+    "dots1": qwen3,
     "ernie4_5": llama,
+    "ernie4_5_moe": llama,
     "exaone4": exaone4,
     "falcon": falcon,
     "flex_olmo": wide_qk_norm,
@@ -49,6 +56,7 @@ BUILDERS: dict[str, Builder] = {
     "gemma3_text": gemma3,
     "glm": glm,
     "glm4": glm,
+    "glm4_moe": qwen3,
     "gpt2": gpt2,
     "gpt_bigcode": gpt2,
     "gpt_neo": gpt_neo,
@@ -66,6 +74,7 @@ BUILDERS: dict[str, Builder] = {
     "mistral": mistral,
     "mixtral": mistral,
     "mpt": mpt,
+    "nanochat": nanochat,
     "native": native,
     "nemotron": llama,
     "olmo": olmo,
@@ -85,5 +94,6 @@ BUILDERS: dict[str, Builder] = {
     "stablelm": stablelm,
     "starcoder2": mistral,
     "vaultgemma": vaultgemma,
+    "xglm": xglm,
 }
 SUPPORTED = tuple(sorted(BUILDERS))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from interp.models.architectures.decoder import decoder, soft_cap
@@ -23,7 +22,7 @@ def mistral(raw: Any) -> Anatomy:
 
 
 def qwen3(raw: Any) -> Anatomy:
-    """Take a decoder with a norm of each head's q and k apart (Qwen3)."""
+    """Take a decoder with a norm of each head's q and k apart, where it has one (Qwen3, GLM-4 MoE, dots.llm1)."""
     return decoder(raw, head_norms=("q_norm", "k_norm"))
 
 
@@ -169,6 +168,13 @@ def gpt_oss(raw: Any) -> Anatomy:
     return decoder(raw, sinks="sinks", softmax_dtype=None)
 
 
-def float32_softmax(dtype: torch.dtype) -> torch.dtype:
-    """Return the wider of float32 and a dtype."""
-    return torch.promote_types(dtype, torch.float32)
+def nanochat(raw: Any) -> Anatomy:
+    """Take nanochat apart: norms of q and k after rotation, and a norm of the embedding."""
+    body = raw.model
+    return decoder(
+        raw,
+        head_norms=("q_norm", "k_norm"),
+        norm_after_rotation=True,
+        start=lambda tokens: body.norm(body.embed_tokens(tokens)),
+        finish=soft_cap(raw.config.final_logit_softcapping),
+    )

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from interp.models.architectures.block import HeadNorm
 from interp.models.architectures.decoder import decoder
-from interp.models.architectures.parts import require, shared_norm
 from interp.models.architectures.steps import Anatomy
 
 
@@ -67,6 +66,3 @@ def _norm_with_weights_per_head(module: nn.Module) -> HeadNorm:
     """Cohere's norm, whose weight is `[head d_head]`."""
     # One head broadcasts against the weights of all of them; its own are then selected.
     return lambda x, heads: module(x)[..., heads, :]
-
-
-__all__ = ["cohere", "phi", "require", "shared_norm", "stablelm"]

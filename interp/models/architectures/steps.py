@@ -25,15 +25,18 @@ HALF_TOLERANCE = 0.1
 # Positions of the self-test's prompts; more where a sliding window is short enough to be tested.
 SELF_TEST_POSITIONS, MOST_SELF_TEST_POSITIONS = 7, 64
 
+
 @dataclass(frozen=True, kw_only=True)
 class Anatomy:
     """A model as steps.
 
-    softmax_dtype: the dtype that the architecture computes patterns in; None for that of the scores.
+    softmax_dtype: the dtype in which eager attention computes patterns; None for that of the scores.
     start: resid_pre of layer 0 from tokens `[batch pos]`.
     before_head: what stands between the final norm and the unembedding (OPT's projection).
     finish: what the architecture does to the logits: scale, soft cap.
     longest: the most positions for which the rotary encoding does not depend on the prompt's length.
+    rounds_to: the dtype to which the architecture rounds scores before their softmax, in an order of operations that
+        the steps cannot keep; with float64 weights the steps agree with it to that dtype's precision only.
     rebuild: takes another copy of the same model apart.
     """
 
@@ -51,6 +54,7 @@ class Anatomy:
     finish: Callable[[Tensor], Tensor] | None = None
     causal: bool = True
     longest: int | None = None
+    rounds_to: torch.dtype | None = None
     rebuild: Callable[[Any], Anatomy] | None = None
 
     @property
@@ -70,9 +74,9 @@ class Anatomy:
 
     @property
     def arithmetic(self) -> torch.dtype:
-        """The coarsest dtype of a matrix product: that of the weights, or that of scores where they are cast."""
-        cast = self.blocks[0].score_dtype
-        return self.dtype if cast is None or torch.finfo(cast).eps < torch.finfo(self.dtype).eps else cast
+        """The coarser of the weights' dtype and `rounds_to`, on which the tolerance of exactness depends."""
+        coarse = self.rounds_to
+        return self.dtype if coarse is None or torch.finfo(coarse).eps < torch.finfo(self.dtype).eps else coarse
 
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
         """Return resid_pre of layer 0.
@@ -135,7 +139,13 @@ class Anatomy:
         """Return the pattern, computed in the architecture's dtype, without the share of the sink."""
         n_src = scores.shape[-1]
         scores = scores if sink is None else torch.cat([scores, sink], dim=-1)
-        return torch.softmax(scores, dim=-1, dtype=self.softmax_dtype)[..., :n_src].to(self.dtype)
+        return torch.softmax(scores, dim=-1, dtype=self._pattern_dtype)[..., :n_src].to(self.dtype)
+
+    @property
+    def _pattern_dtype(self) -> torch.dtype | None:
+        # torch's scaled_dot_product_attention keeps float64, which eager attention rounds to float32.
+        fused = getattr(self.raw.config, "_attn_implementation", None) == "sdpa"
+        return None if fused and self.dtype == torch.float64 else self.softmax_dtype
 
     def expand_heads(self, x: Tensor) -> Tensor:
         """Return k or v `[... head d_head]`, with each key-value head repeated for the query heads that share it."""
@@ -246,7 +256,7 @@ class Anatomy:
         """
         difference = self.difference_on(tokens)
         if difference > TOLERANCE and self.dtype == torch.float32 and self.rebuild is not None:
-            difference = self.rebuild(copy.deepcopy(self.raw).double()).difference_on(tokens)
+            difference = self.rebuild(_in_double(self.raw)).difference_on(tokens)
         # Half precision rounds differently in another order of operations.
         if not difference <= (TOLERANCE if self.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE):
             raise RuntimeError(
@@ -254,6 +264,13 @@ class Anatomy:
                 "logits' spread; this configuration is not supported"
             )
         return difference
+
+
+def _in_double(raw: Any) -> Any:
+    double = copy.deepcopy(raw).double()
+    if hasattr(double, "set_experts_implementation"):
+        double.set_experts_implementation("eager")  # the default has no float64
+    return double
 
 
 def rope_type(raw: Any) -> str:

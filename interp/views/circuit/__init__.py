@@ -1,4 +1,4 @@
-"""A circuit as a picture: still (`draw_circuit`), as a page (`circuit_page`) and in a notebook (`CircuitView`)."""
+"""Pictures of circuits: an SVG (`draw_circuit`), a page (`circuit_page`) and a notebook's view (`CircuitView`)."""
 
 from interp.views.circuit.page import CircuitView, circuit_page
 from interp.views.circuit.svg import draw_circuit

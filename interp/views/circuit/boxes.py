@@ -1,4 +1,4 @@
-"""How large is the box of a node, and where do edges enter it?"""
+"""Boxes of nodes: their size, and where edges enter them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PORT = 13  # height of the tabs q, k and v under a head
 
 @dataclass(frozen=True)
 class Box:
-    """A node's box: its text in lines, its left and upper corner; tabs hang below a head's."""
+    """A node's box: its text in lines, its left and upper corner. A head's box has tabs below it."""
 
     node: DrawnNode
     row: int
@@ -24,7 +24,7 @@ class Box:
     height: float
 
     def port(self, reads: str) -> tuple[float, float]:
-        """Left and right end of where edges enter: a third of a head for each of q, k and v."""
+        """Return the left and right end of where edges enter: a third of a head for each of q, k and v."""
         if self.node.kind != "head":
             return self.x, self.x + self.width
         third = self.width / 3
@@ -38,7 +38,7 @@ class Box:
 
 
 def text_width(text: str, size: float = FONT, bold: bool = True) -> float:
-    """Pixels that a text takes at most, in DejaVu Sans, the widest of the usual fonts."""
+    """Return the most pixels that a text takes, in DejaVu Sans, the widest of the usual fonts."""
 
     def em(c: str) -> float:
         match c:
@@ -55,7 +55,7 @@ def text_width(text: str, size: float = FONT, bold: bool = True) -> float:
 
 
 def wrapped(text: str, width: float, size: float, bold: bool = False) -> list[str]:
-    """A text in lines of at most so many pixels, broken between words, and within a word that is longer than a line."""
+    """Return a text in lines of at most `width` pixels, broken between words, or within a word longer than a line."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word

@@ -1,26 +1,26 @@
-"""Where does each node of a circuit stand, and along which way does each edge run?
+"""Layout of a circuit: positions of nodes and paths of edges.
 
-A circuit is layered by construction: embedding, heads and MLP of each layer, logits, from the bottom up. What is left
-is the order within a row (barycentres, Sugiyama et al. 1981) and the ways: an edge runs vertically through a gap of
-every row that it passes and bends only between rows, so it never runs behind a node that is not its own.
+A circuit is layered by construction: embedding, heads and MLP of each layer, logits, from the bottom up. The layout
+chooses the order within a row (barycentres, Sugiyama et al. 1981) and the edges' paths. An edge runs vertically through
+a gap of every row that it passes and bends only between rows, so that it never runs behind another node.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from interp.views.circuit.boxes import FONT, LINE, PORT, Box, text_width, wrapped
 from interp.views.circuit.order import centres_of
 from interp.views.circuit.parts import DrawnNode, Link, Parts
 from interp.views.circuit.ways import ways_of
 
-WIDEST = 1400  # pixels: a wider picture wraps its labels more, and then leaves them to the tooltips
+WIDEST = 1400  # pixels; a wider picture wraps its labels more, or has them in tooltips only
 
 
 @dataclass(frozen=True)
 class Band:
-    """A layer's stripe; `empty` if the circuit has nothing in it."""
+    """A layer's stripe; `empty` if no node of the circuit is in it."""
 
     layer: int
     y: float
@@ -30,9 +30,9 @@ class Band:
 
 @dataclass(frozen=True)
 class Layout:
-    """Boxes and bands, and for each link its width and way: straight pieces as `(x, y from, y to)`, bends between.
+    """Boxes and bands, and for each link its width and path: straight pieces `(x, y from, y to)`, with bends between.
 
-    `named` is whether labels are inside the boxes.
+    `named` is True if labels are inside the boxes.
     """
 
     boxes: tuple[Box, ...]
@@ -45,7 +45,7 @@ class Layout:
 
 
 def lay_out(parts: Parts) -> Layout:
-    """The geometry of a circuit, in pixels, the same for the same parts."""
+    """Return the geometry of a circuit in pixels. It depends on the parts only."""
     rows: list[list[DrawnNode]] = []
     for time in sorted({node.time for node in parts.nodes}):
         rows.append([node for node in parts.nodes if node.time == time])
@@ -57,7 +57,7 @@ def lay_out(parts: Parts) -> Layout:
     widths = {e: 0.8 + (thick - 0.8) * abs(e.score) / strongest for e in parts.links}
     air = 2.0 if len(parts.links) <= 150 else 1.0
 
-    lines, gaps = _texts(rows, parts), []
+    lines, gaps = _lines(rows, parts), []
     sizes = {name: max(54.0, *(text_width(t) + 14 for t in texts)) for name, texts in lines.items()}
     for row, n in zip(rows, passing, strict=True):
         traffic = n * (1 + air + thick / 4) / (len(row) + 1)
@@ -71,13 +71,13 @@ def lay_out(parts: Parts) -> Layout:
     places, bands, height = _heights(rows, lines, crossing, parts.n_layers)
     boxes = {
         node.name: Box(
-            node,
-            i,
-            lines[node.name],
-            centres[node.name] - sizes[node.name] / 2,
-            *places[i][:1],
-            sizes[node.name],
-            places[i][1],
+            node=node,
+            row=i,
+            lines=lines[node.name],
+            x=centres[node.name] - sizes[node.name] / 2,
+            y=places[i][0],
+            width=sizes[node.name],
+            height=places[i][1],
         )
         for i, row in enumerate(rows)
         for node in row
@@ -88,18 +88,18 @@ def lay_out(parts: Parts) -> Layout:
     ordered = sorted(boxes.values(), key=lambda b: (b.row, b.x))
     named = all(" ".join(lines[n.name]) != n.name for n in parts.nodes if n.label)
     return Layout(
-        tuple(Box(b.node, b.row, b.lines, b.x - left, b.y, b.width, b.height) for b in ordered),
-        tuple(bands),
-        {e: tuple((x - left, a, b) for x, a, b in way) for e, way in ways.items()},
-        widths,
-        right - left,
-        height,
-        named,
+        boxes=tuple(replace(b, x=b.x - left) for b in ordered),
+        bands=tuple(bands),
+        ways={e: tuple((x - left, a, b) for x, a, b in way) for e, way in ways.items()},
+        widths=widths,
+        width=right - left,
+        height=height,
+        named=named,
     )
 
 
-def _texts(rows: list[list[DrawnNode]], parts: Parts) -> dict[str, tuple[str, ...]]:
-    """The lines of each box: labels in long lines, or in short ones, or only names, whichever is not too wide."""
+def _lines(rows: list[list[DrawnNode]], parts: Parts) -> dict[str, tuple[str, ...]]:
+    """Return the lines of each box: labels in long lines, else in short lines, else only names, until they fit."""
     for most in (190, 120, 0):  # pixels
         lines = {}
         for node in parts.nodes:
@@ -114,15 +114,15 @@ def _texts(rows: list[list[DrawnNode]], parts: Parts) -> dict[str, tuple[str, ..
 def _heights(
     rows: list[list[DrawnNode]], lines: dict[str, tuple[str, ...]], crossing: list[int], n_layers: int
 ) -> tuple[list[tuple[float, float]], list[Band], float]:
-    """For each row the y and height of its boxes; the stripes; the height of everything. The first row is lowest."""
+    """Return the y and height of each row's boxes, the stripes, and the total height. The first row is lowest."""
     tall = [max(len(lines[n.name]) for n in row) * LINE + 10 for row in rows]
     at: dict[float, int] = {row[0].time: i for i, row in enumerate(rows)}
-    y, spots, stripes = 0.0, {}, []  # y grows upwards here
+    y, starts, stripes = 0.0, {}, []  # y grows upwards here
 
     def put(i: int) -> None:
         nonlocal y
         y += PORT if rows[i][0].kind == "head" else 0
-        spots[i] = y
+        starts[i] = y
         y += tall[i]
 
     def rise(i: int) -> float:
@@ -143,7 +143,7 @@ def _heights(
     if math.inf in at:
         put(at[math.inf])
     return (
-        [(y - spots[i] - tall[i], tall[i]) for i in range(len(rows))],
+        [(y - starts[i] - tall[i], tall[i]) for i in range(len(rows))],
         [Band(layer, y - top, top - bottom, empty) for layer, bottom, top, empty in stripes],
         y,
     )

@@ -1,4 +1,4 @@
-"""In which order do nodes stand in a row, so that few edges cross, and how far apart?"""
+"""Order and spacing of nodes within a row, with few crossing edges."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from interp.views.circuit.parts import DrawnNode, Link
 def spread(
     desired: Sequence[float], sizes: Sequence[float], low: float = -math.inf, high: float = math.inf
 ) -> list[float]:
-    """Centres of things of some sizes, in this order, without overlap, as near as can be to where they want to be.
+    """Return centres of items of some sizes, in this order, without overlap, closest to the desired centres.
 
-    Least squares, by pooling adjacent violators. Between `low` and `high`; where they do not fit, they overlap evenly.
+    Least squares, by pooling adjacent violators, between `low` and `high`. Items that do not fit overlap evenly.
 
     >>> spread([0, 0, 10], [4, 4, 4])
     [-2.0, 2.0, 10.0]
@@ -26,7 +26,7 @@ def spread(
     squeeze = min(1.0, (high - low) / (sum(sizes) or 1))
     sizes = [s * squeeze for s in sizes]
     offsets = [sum(sizes[:i]) + s / 2 for i, s in enumerate(sizes)]
-    blocks: list[tuple[float, int]] = []  # mean, how many
+    blocks: list[tuple[float, int]] = []  # (mean, count)
     for goal in (d - o for d, o in zip(desired, offsets, strict=True)):
         mean, n = goal, 1
         while blocks and blocks[-1][0] > mean:
@@ -44,11 +44,11 @@ def centres_of(
     sizes: dict[str, float],
     gaps: list[float],
 ) -> dict[str, float]:
-    """The x of each node: sweeps up and down sort rows by barycentre, and the order with fewest crossings is kept."""
+    """Return the x of each node. Sweeps up and down sort rows by barycentre; the order with fewest crossings wins."""
     weight: dict[tuple[str, str], float] = defaultdict(float)
     for e in links:
         weight[e.writer, e.reader] += abs(e.score)
-    light = 0.2 * max(weight.values(), default=1.0) + 1e-9  # a weak edge counts, too
+    light = 0.2 * max(weight.values(), default=1.0) + 1e-9  # weak edges count too
     near: dict[str, list[tuple[str, float]]] = defaultdict(list)
     for (u, v), w in weight.items():
         near[u].append((v, w + light))
@@ -58,13 +58,13 @@ def centres_of(
 
     def place(i: int, desired: dict[str, float]) -> None:
         row = orders[i]
-        found = spread([desired[name] for name in row], [sizes[name] + gaps[i] for name in row])
-        x.update(zip(row, found, strict=True))
+        centres = spread([desired[name] for name in row], [sizes[name] + gaps[i] for name in row])
+        x.update(zip(row, centres, strict=True))
 
     def mean(name: str, i: int, side: int) -> float:
-        """Barycentre of the neighbours below (-1), above (1) or both (0); where there are none, where it is."""
-        found = [(x[o], w) for o, w in near[name] if not side or (row_of[o] - i) * side > 0]
-        return sum(a * w for a, w in found) / sum(w for _, w in found) if found else x[name]
+        """Return the barycentre of the neighbours below (-1), above (1) or both (0); without neighbours, the own x."""
+        others = [(x[o], w) for o, w in near[name] if not side or (row_of[o] - i) * side > 0]
+        return sum(a * w for a, w in others) / sum(w for _, w in others) if others else x[name]
 
     for i, order in enumerate(orders):
         place(i, dict.fromkeys(order, 0.0))
@@ -83,12 +83,12 @@ def centres_of(
         place(i, dict.fromkeys(order, 0.0))
     for _ in range(6):
         for i, order in enumerate(orders):
-            place(i, {name: 0.95 * mean(name, i, 0) for name in order})  # and a little towards the middle
+            place(i, {name: 0.95 * mean(name, i, 0) for name in order})  # slightly towards the middle
     return x
 
 
 def _crossings(pairs: list[tuple[str, str]], x: dict[str, float], row_of: dict[str, int]) -> tuple[float, float]:
-    """How many pairs of straight edges cross between rows that both span, and how far edges run sideways."""
+    """Return how many pairs of straight edges cross, and the total horizontal length of edges."""
     if not pairs:
         return 0.0, 0.0
     low, high = (np.array([row_of[p[k]] for p in pairs], dtype=float) for k in (0, 1))

@@ -1,5 +1,5 @@
-// What does one part of the circuit read and write? Choosing, filtering and reading out; the picture itself is in the
-// document already. Works on every view of the document that has not been started, so several can share a page.
+// Interaction with a circuit: choose a node or edge, filter, read out. The picture itself is already in the document.
+// Starts every view of the document that has not been started, so several can share a page.
 "use strict";
 (() => {
   const words = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;

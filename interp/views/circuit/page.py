@@ -1,6 +1,6 @@
-"""What does one part of a circuit read and write? The picture with a small script: for a browser and for notebooks.
+"""An interactive circuit for browsers and notebooks: choose a node or edge, filter, read scores.
 
-Everything is in the page: no host is contacted, and where no script runs the still picture and a table are shown.
+The page is complete in itself and contacts no host. Where no script runs, the still picture and a table are shown.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ HINT = (
     "Choose a node or an edge: point, click, or Tab and the arrow keys; Escape lets go. "
     "A node is shown with what it reads and writes."
 )
-# Of a still picture that its live view has taken in.
+# Hides a still picture that its live view contains.
 HIDDEN = "<style>.mnemo-view > .mnemo-still[hidden] { display: none !important }</style>"
-# Nothing may be fetched, whatever a label says.
+# The page must not fetch anything, whatever a label contains.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CircuitView:
-    """A circuit that a notebook shows: `CircuitView(graph)` as the last line of a cell.
+    """A circuit for notebooks: `CircuitView(graph)` as the last line of a cell.
 
-    The graph keeps to `interp.views.circuit.parts`; `ValueError` if not.
+    Raises `ValueError` if the graph lacks attributes listed in `interp.views.circuit.parts`.
     """
 
     graph: MultiDiGraph
@@ -42,47 +42,48 @@ class CircuitView:
     def __post_init__(self) -> None:
         parts_of(self.graph)
 
+    def __repr__(self) -> str:
+        return f"<View: {parts_of(self.graph).summary}>"
+
     def _repr_html_(self) -> str:
-        """The view for a notebook. One that is not trusted runs no script and drops inline SVG, but shows images."""
-        drawn, words = draw_circuit(self.graph), escape(parts_of(self.graph).summary)
+        """Return the view for a notebook. An untrusted one runs no script and drops inline SVG, but shows images."""
+        drawn, alt = draw_circuit(self.graph), escape(parts_of(self.graph).summary)
         data = base64.b64encode(drawn.encode()).decode()
-        return _fragment(self.graph, drawn, f'<img class="still" alt="{words}" src="data:image/svg+xml;base64,{data}">')
+        return _fragment(self.graph, drawn, f'<img class="still" alt="{alt}" src="data:image/svg+xml;base64,{data}">')
 
     def _ipython_display_(self) -> None:
-        """For a notebook, as any view: live or, after `views.show_live(False)`, the still picture."""
+        """Show the circuit in a notebook: live or, after `views.show_live(False)`, the still picture."""
         from IPython.display import display  # pyright: ignore[reportMissingImports]
 
         display(self.outputs(), raw=True)
 
     def outputs(self) -> dict[str, Any]:
-        """What a notebook's cell keeps, by media type."""
-        words = parts_of(self.graph).summary
+        """Return what a notebook's cell keeps, by media type."""
+        alt = parts_of(self.graph).summary
         if shows_live():
-            return {"text/html": self._repr_html_(), "text/plain": words}
-        return still_outputs(draw_circuit(self.graph).encode(), "image/svg+xml", words)
+            return {"text/html": self._repr_html_(), "text/plain": alt}
+        return still_outputs(draw_circuit(self.graph).encode(), "image/svg+xml", alt)
 
     def view(self) -> View:
-        """The same as a `View`, to stand on a page beside others, with its script once."""
+        """Return the same as a `View`, which shares its script with others on a page."""
         drawn, parts = draw_circuit(self.graph), parts_of(self.graph)
         live = _fragment(self.graph, drawn, "", "globalThis.mnemoCircuit?.()")
         return View(parts.title or "A circuit", parts.summary, drawn.encode(), live + HIDDEN, _file("js"))
 
     def save(self, path: str | Path) -> Path:
-        """Writes a picture (.svg) or an interactive page (.html), whole or not at all. `ValueError` for another."""
+        """Write an interactive page (.html) or a picture (.svg, .png, .pdf), complete or absent.
+
+        Raises `ValueError` for another suffix.
+        """
         path = Path(path)
-        match path.suffix:
-            case ".svg":
-                text = draw_circuit(self.graph)
-            case ".html":
-                text = circuit_page(self.graph)
-            case other:
-                raise ValueError(f"a circuit is saved as .svg or .html; got {other or 'no suffix'!r} in {path.name!r}")
-        write_whole(path, text)
-        return path
+        if path.suffix == ".html":
+            write_whole(path, circuit_page(self.graph))
+            return path
+        return self.view().save(path)
 
 
 def circuit_page(graph: MultiDiGraph) -> str:
-    """One HTML page that needs nothing else: the picture of `draw_circuit`, and choosing, filtering and reading out.
+    """Return one HTML page, complete in itself: the picture of `draw_circuit` with controls and a read-out.
 
     The view's element gets `data-ready="true"` when the script has run. Raises `ValueError` as `draw_circuit` does.
     """
@@ -98,9 +99,9 @@ def circuit_page(graph: MultiDiGraph) -> str:
 
 
 def _fragment(graph: MultiDiGraph, drawn: str, image: str | None = None, script: str = "") -> str:
-    """The view as part of a page. It has no ids, and its styles begin with its class, so that views do not collide.
+    """Return the view as part of a page, without ids and with styles that begin with its class: views do not collide.
 
-    `image` stands in for the picture; `script` for the whole script, which a page has elsewhere.
+    `image` replaces the inline picture; `script` replaces the script where a page has that elsewhere.
     """
     parts = parts_of(graph)
     wide = re.search(r' width="([\d.]+)"', drawn)
@@ -119,7 +120,7 @@ def _file(kind: str) -> str:
 
 
 def _controls(parts: Parts) -> str:
-    """Hidden until the script runs: without it they would do nothing."""
+    """Return the controls, hidden until the script runs."""
     n = len(parts.links)
 
     def boxes(what: str, values: list[str]) -> str:
@@ -143,7 +144,7 @@ def _controls(parts: Parts) -> str:
 
 
 def _table(parts: Parts) -> str:
-    """Every edge in a row, the strongest first: for readers of text, and for copying. Scores are whole here."""
+    """Return a table with a row per edge, the strongest first. Scores are exact here."""
     text = {node.name: escape(node.text) for node in parts.nodes}
     rows = "".join(
         f'<tr data-rank="{e.rank}"><td>{text[e.writer]}</td><td>{text[e.reader]}</td><td>{e.reads}</td>'

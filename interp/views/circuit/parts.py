@@ -1,13 +1,13 @@
-"""What must a graph say to be drawn as a circuit? Its nodes and edges, checked, in an order that is always the same.
+"""The nodes and edges of a circuit's graph, checked and in a fixed order.
 
-A view takes plain data, so this is the whole agreement with whoever made the circuit: a `networkx.MultiDiGraph`.
+A circuit is drawn from a `networkx.MultiDiGraph` with these attributes.
 
-| where | attribute | is |
+| of a | attribute | value |
 |---|---|---|
 | node | its key | a name, such as "embed", "L0H1", "L0 MLP", "logits" |
 | node | `kind` | "embed", "head", "mlp" or "logits" |
 | node | `layer`, `head` | numbers from 0: `layer` for heads and MLPs, `head` for heads |
-| node | `label` | optional words, such as "matching label" |
+| node | `label` | optional text, such as "matching label" |
 | edge | `reads` | "q", "k" or "v" into a head, "mlp" into an MLP, "logits" into the logits |
 | edge | `place` | where it is read: a role, or "anywhere" |
 | edge | `score` | a signed, finite number |
@@ -31,7 +31,7 @@ READS = {"embed": (), "head": ("q", "k", "v"), "mlp": ("mlp",), "logits": ("logi
 
 @dataclass(frozen=True)
 class DrawnNode:
-    """A part of the model, and what it is said to be."""
+    """A part of the model, and its label."""
 
     name: str
     kind: str
@@ -46,7 +46,7 @@ class DrawnNode:
 
     @property
     def time(self) -> float:
-        """When it is computed: attention of layer l at 2l, its MLP at 2l + 1."""
+        """The order of computation: attention of layer l at 2l, its MLP at 2l + 1."""
         match self.kind:
             case "embed":
                 return -1
@@ -81,7 +81,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Parts:
-    """Nodes in the order of computation; links by writer, reader, what is read and place."""
+    """Nodes in the order of computation; links sorted by writer, reader, `reads` and place."""
 
     nodes: tuple[DrawnNode, ...]
     links: tuple[Link, ...]
@@ -96,7 +96,7 @@ class Parts:
 
     @property
     def summary(self) -> str:
-        """The circuit in words: how large it is, and its strongest edges."""
+        """The circuit in words: its size and its strongest edges."""
         few = self.strongest[:5]
         text = f"A circuit of {count(len(self.nodes), 'node')} and {count(len(self.links), 'edge')}"
         return text + (f"; strongest: {'; '.join(map(str, few))}." if few else ".")
@@ -108,9 +108,9 @@ def count(n: int, what: str) -> str:
 
 
 def parts_of(graph: MultiDiGraph) -> Parts:
-    """The nodes and edges of a graph that keeps to the table above, in an order that does not depend on insertion.
+    """Return the nodes and edges of a graph, in an order that does not depend on insertion.
 
-    Raises `ValueError` that names the node or edge for anything else.
+    Raises `ValueError` that names the node or edge if the graph does not have the attributes above.
     """
     from networkx import MultiDiGraph
 
@@ -119,9 +119,9 @@ def parts_of(graph: MultiDiGraph) -> Parts:
     if not graph:
         raise ValueError("a circuit without nodes cannot be drawn")
     nodes = {name: _node(name, data) for name, data in graph.nodes(data=True)}
-    taken: dict[tuple[str, int | None, int | None], str] = {}
+    names: dict[tuple[str, int | None, int | None], str] = {}
     for node in nodes.values():
-        other = taken.setdefault((node.kind, node.layer, node.head), node.name)
+        other = names.setdefault((node.kind, node.layer, node.head), node.name)
         if other != node.name:
             raise ValueError(f"nodes {other!r} and {node.name!r} are the same part of the model")
     links = [_link(nodes[u], nodes[v], data) for u, v, data in graph.edges(data=True)]
@@ -144,11 +144,11 @@ def parts_of(graph: MultiDiGraph) -> Parts:
     if not _whole(n_layers) or n_layers < last:
         raise ValueError(f"n_layers must be a whole number, {last} or more for these nodes; got {n_layers!r}")
     return Parts(
-        tuple(sorted(nodes.values(), key=lambda n: (n.time, n.head or 0))),
-        tuple(replace(link, rank=ranks[i]) for i, link in enumerate(links)),
-        int(n_layers),
-        _words(graph.graph, "title", "the graph"),
-        _words(graph.graph, "subtitle", "the graph"),
+        nodes=tuple(sorted(nodes.values(), key=lambda n: (n.time, n.head or 0))),
+        links=tuple(replace(link, rank=ranks[i]) for i, link in enumerate(links)),
+        n_layers=int(n_layers),
+        title=_text(graph.graph, "title", "the graph"),
+        subtitle=_text(graph.graph, "subtitle", "the graph"),
     )
 
 
@@ -163,7 +163,7 @@ def _node(name: Any, data: dict[str, Any]) -> DrawnNode:
         if not _whole(data.get(key)):
             raise ValueError(f"node {name!r}: {key} must be a whole number from 0; got {data.get(key)!r}")
     numbers = {key: int(data[key]) for key in wanted}
-    return DrawnNode(name, kind, numbers.get("layer"), numbers.get("head"), _words(data, "label", f"node {name!r}"))
+    return DrawnNode(name, kind, numbers.get("layer"), numbers.get("head"), _text(data, "label", f"node {name!r}"))
 
 
 def _link(writer: DrawnNode, reader: DrawnNode, data: dict[str, Any]) -> Link:
@@ -175,7 +175,7 @@ def _link(writer: DrawnNode, reader: DrawnNode, data: dict[str, Any]) -> Link:
         raise ValueError(
             f"{name}: reads must be one of {choices} for a reader of kind {reader.kind}; got {data.get('reads')!r}"
         )
-    if not _words(data, "place", name):
+    if not _text(data, "place", name):
         raise ValueError(f"{name}: place must be a role or {ANYWHERE!r}; got {data.get('place')!r}")
     score = data.get("score")
     if not isinstance(score, Real) or isinstance(score, bool) or not math.isfinite(score):
@@ -183,8 +183,8 @@ def _link(writer: DrawnNode, reader: DrawnNode, data: dict[str, Any]) -> Link:
     return Link(writer.name, reader.name, data["reads"], data["place"], float(score))
 
 
-def _words(data: dict[str, Any], key: str, owner: str) -> str:
-    """An optional text. None counts as absent."""
+def _text(data: dict[str, Any], key: str, owner: str) -> str:
+    """Return an optional text; None counts as absent."""
     text = data.get(key)
     if text is not None and not isinstance(text, str):
         raise ValueError(f"{owner}: {key} must be text; got {text!r}")

@@ -1,8 +1,8 @@
-"""Which parts of a model make up a circuit, and what passes between them? One picture, as SVG.
+"""A circuit as an SVG picture.
 
-Time goes up: the embedding is lowest, the logits are on top, as the residual stream is usually drawn. Every edge of
-the graph is a line of its own, also where several run between the same two nodes: their scores may differ in sign, and
-a line of their sum would hide that. What the graph must say is in `interp.views.circuit.parts`.
+The embedding is at the bottom and the logits on top, as the residual stream is usually drawn. Every edge of the graph
+is a separate line, also between the same two nodes, as scores may differ in sign and a line of their sum would hide
+that. The graph's attributes are listed in `interp.views.circuit.parts`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from networkx import MultiDiGraph
 
 SIGNS = {"positive": "#2166ac", "negative": "#b2182b", "zero": "#777777"}  # the ends of RdBu
-FEW = 5  # edges that are written out below the picture
-LEAST = 460.0  # pixels: so that the legend has room
-PAD, NAMES = 16, 62  # pixels: around the picture, and at the left for the layers' names
-# Attributes give the light picture, also to programs that know no style sheet; on a dark screen these rules win.
+FEW = 5  # edges that are listed below the picture
+LEAST = 460.0  # pixels; the legend needs them
+PAD, NAMES = 16, 62  # pixels around the picture, and at the left for the layers' names
+# Attributes give the light picture, also without style sheets; on a dark screen these rules win.
 STYLE = """
 .mnemo-circuit text { font-family: system-ui, "Segoe UI", Helvetica, Arial, "DejaVu Sans", sans-serif; }
 @media screen and (prefers-color-scheme: dark) {
@@ -40,11 +40,11 @@ STYLE = """
 
 
 def draw_circuit(graph: MultiDiGraph) -> str:
-    """The circuit as an SVG document: layers from the bottom up, lines by score, the same bytes for the same graph.
+    """Return the circuit as an SVG document: layers from the bottom up, the same bytes for the same graph.
 
-    Width is the absolute score, blue is positive, red and dashed is negative; tabs under a head tell q, k and v apart.
-    Tooltips give scores to six digits, `data-score` gives them exactly. Raises `ValueError` where the graph does not
-    keep to the agreement in `interp.views.circuit.parts`.
+    A line's width is the absolute score; blue is positive, red and dashed is negative. Tabs under a head stand for q,
+    k and v. Tooltips give scores to six digits, `data-score` exactly. Raises `ValueError` if the graph lacks attributes
+    listed in `interp.views.circuit.parts`.
 
     >>> from networkx import MultiDiGraph
     >>> graph = MultiDiGraph()
@@ -84,7 +84,7 @@ def draw_circuit(graph: MultiDiGraph) -> str:
 
 
 def _edge(link: Link, layout: Layout) -> str:
-    """A line that is straight beside the rows and bends between them."""
+    """Return a line that is straight beside the rows and bends between them."""
     pieces = layout.ways[link]
     x, _, y = pieces[0]
     path = [f"M{_n(x)} {_n(y)}"]
@@ -103,7 +103,7 @@ def _edge(link: Link, layout: Layout) -> str:
 
 
 def _node(box: Box, parts: Parts, named: bool) -> str:
-    """A box with its name in bold and its label; a head has tabs for q, k and v, faint where nothing is read."""
+    """Return a box with name (bold) and label. A head has tabs for q, k and v, faint where nothing is read."""
     node = box.node
     read = {e.reads for e in parts.links if e.reader == node.name}
     into, out = (sum(getattr(e, end) == node.name for e in parts.links) for end in ("reader", "writer"))
@@ -139,7 +139,7 @@ def _node(box: Box, parts: Parts, named: bool) -> str:
 
 
 def _band(band: Band, width: float) -> str:
-    """The stripe of a layer, with its name at the left."""
+    """Return the stripe of a layer, with its name at the left."""
     words = "nothing in the circuit" if band.empty else ""
     y = band.y + band.height / 2 + 4
     return (
@@ -151,7 +151,7 @@ def _band(band: Band, width: float) -> str:
 
 
 def _heading(parts: Parts, width: float) -> tuple[str, float]:
-    """Title and subtitle, wrapped, and their height."""
+    """Return title and subtitle, wrapped, and their height."""
     drawn, y = [], 0.0
     for words, size, weight, colour in (
         (parts.title, 16, "bold", "#15181c"),
@@ -168,7 +168,7 @@ def _heading(parts: Parts, width: float) -> tuple[str, float]:
 
 
 def _legend(parts: Parts, layout: Layout, width: float) -> tuple[str, float]:
-    """What colour, dashes, width and tabs mean; wrapped to the width of the picture. And its height."""
+    """Return the keys of colour, dashes, width and tabs, wrapped to the picture's width, and their height."""
     entries: list[tuple[str, str, float]] = [
         ("positive", "positive score", 2.5),
         ("negative", "negative score", 2.5),
@@ -215,21 +215,21 @@ def _legend(parts: Parts, layout: Layout, width: float) -> tuple[str, float]:
 
 
 def _stroke(sign: str, width: float) -> str:
-    """Attributes for a width, and dashes for a negative sign: the sign can be told without colour."""
+    """Return attributes for a width, and dashes for a negative sign, so that the sign shows without colour."""
     dash = f' stroke-dasharray="{_n(6 + 1.5 * width)} {_n(2 + 0.6 * width)}"' if sign == "negative" else ""
     return f'stroke-width="{width:.3f}"{dash}'
 
 
 def _n(value: float) -> str:
-    """A length with two decimals at most: `_n(2.0) == "2"`."""
+    """Return a length with at most two decimals: `_n(2.0) == "2"`."""
     return f"{round(value, 2) + 0.0:.2f}".rstrip("0").rstrip(".")
 
 
 def _text(words: str) -> str:
-    """Text as XML takes it; characters that XML forbids become U+FFFD."""
+    """Escape a text for XML; characters that XML forbids become U+FFFD."""
     return escape(re.sub("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", words))
 
 
 def _attribute(words: str) -> str:
-    """A quoted attribute, escaped as `_text` does."""
+    """Return a quoted attribute, escaped as by `_text`."""
     return quoteattr(re.sub("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", words))

@@ -1,4 +1,4 @@
-"""Along which way does each edge run? Past every row through a gap, never behind a node that is not its own."""
+"""Paths of edges: through a gap of every row that they pass, never behind another node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MARGIN = 5  # pixels between a box and an edge that passes it
 def ways_of(
     parts: Parts, boxes: dict[str, Box], row_of: dict[str, int], widths: dict[Link, float], air: float
 ) -> dict[Link, tuple[tuple[float, float, float], ...]]:
-    """Straight pieces of every link, from its writer's top through a gap of each row that it passes to its port."""
+    """Return the straight pieces of every link, from its writer's top through a gap of each row to its port."""
     rows: dict[int, list[Box]] = defaultdict(list)
     for box in sorted(boxes.values(), key=lambda b: b.x):
         rows[box.row].append(box)
@@ -23,7 +23,7 @@ def ways_of(
     room = {(i, g): right - left for i, gaps in free.items() for g, (left, right) in enumerate(gaps)}
     wish: dict[tuple[int, int], list[tuple[float, Link]]] = defaultdict(list)
     middle = {e: _toward(boxes[e.writer], boxes[e.reader], e.reads) for e in parts.links}
-    for e in parts.strongest:  # the strongest take the most direct ways
+    for e in parts.strongest:  # the strongest get the most direct paths
         first, last = row_of[e.writer], row_of[e.reader]
         x, goal = middle[e]
         for i in range(first + 1, last):
@@ -43,12 +43,12 @@ def ways_of(
             through[e][i] = x
 
     def ends(groups: dict[tuple[float, float, float], list[Link]], toward: dict[Link, float]) -> dict[Link, float]:
-        found = {}
+        places = {}
         for (left, right, pull), some in groups.items():
             some.sort(key=lambda e: (toward[e], order[e]))
             desired = [(left + right) / 2 * (1 - pull) + toward[e] * pull for e in some]
-            found |= dict(zip(some, spread(desired, [widths[e] + air for e in some], left, right), strict=True))
-        return found
+            places |= dict(zip(some, spread(desired, [widths[e] + air for e in some], left, right), strict=True))
+        return places
 
     starts, stops = defaultdict(list), defaultdict(list)
     for e in parts.links:
@@ -67,7 +67,7 @@ def ways_of(
 
 
 def _toward(writer: Box, reader: Box, reads: str) -> tuple[float, float]:
-    """Where an edge would begin and end. The wide boxes of embedding and logits are met straight above or below."""
+    """Return the x where an edge would begin and end. At embedding and logits it is straight above or below."""
     begin, end = writer.x + writer.width / 2, sum(reader.port(reads)) / 2
     if writer.node.kind == "embed":
         begin = min(max(end, writer.x + 12), writer.x + writer.width - 12)
@@ -77,6 +77,6 @@ def _toward(writer: Box, reader: Box, reads: str) -> tuple[float, float]:
 
 
 def _free(row: list[Box]) -> list[tuple[float, float]]:
-    """Where edges may pass a row: between its boxes, and beside them without end."""
+    """Return the intervals where edges may pass a row: between its boxes, and beside them."""
     edges = [-math.inf, *(x for b in row for x in (b.x - MARGIN, b.x + b.width + MARGIN)), math.inf]
     return list(zip(edges[::2], edges[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""Where did heads look? Attention patterns (`attention`) and one row of one head as coloured tokens (`tokens`)."""
+"""Attention patterns (`attention`), and one row of values as coloured tokens (`tokens`)."""
 
 from interp.views.patterns.page import attention
 from interp.views.patterns.row import tokens

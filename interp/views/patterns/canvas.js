@@ -23,6 +23,7 @@
     const compared = view.conditions.length === 2;
     const kinds = compared ? [...view.conditions, "difference"] : [""];
     const [L, H] = [view.layers.length, view.heads.length];
+    const named = (l, h) => (view.layers[l] === "" ? "Head" : `Layer ${view.layers[l]}, head`) + ` ${view.heads[h]}`;
     function at(kind, layer, head, dest, src) {
       if (kind < 2) return weight((kind * L + layer) * H + head, dest, src);
       const change = weight(layer * H + head, dest, src) - weight((L + layer) * H + head, dest, src);
@@ -119,7 +120,7 @@
 
     const words = (d, s) => {
       const values = kinds.map((_, c) => at(c, layer, head, d, s));
-      const where = `Layer ${view.layers[layer]}, head ${view.heads[head]}: from ${view.names[d]} to ${view.names[s]}: `;
+      const where = `${named(layer, head)}: from ${view.names[d]} to ${view.names[s]}: `;
       const what = view.causal && s > d ? "later than its destination, which attention cannot see"
         : compared ? `${number(values[0])} in ${kinds[0]}, ${number(values[1])} in ${kinds[1]}, difference ${values[2] > 0 ? "+" : ""}${number(values[2])}`
           : number(values[0]);
@@ -144,7 +145,7 @@
       [layer, head] = [l, h];
       for (const map of large) draw(map.canvas, map.c, layer, head, 1);
       for (const one of small) one.button.setAttribute("aria-pressed", String(one.l === l && one.h === h));
-      large.forEach((map, c) => { map.box.firstChild.textContent = `Layer ${view.layers[l]}, head ${view.heads[h]}${kinds[c] ? `: ${kinds[c]}` : ""}`; });
+      large.forEach((map, c) => { map.box.firstChild.textContent = `${named(l, h)}${kinds[c] ? `: ${kinds[c]}` : ""}`; });
       follow();
     }
     // Everything that depends on the chosen cell.
@@ -158,7 +159,7 @@
       for (const one of small) {
         const value = at(one.c, one.l, one.h, dest, src);
         one.value.textContent = number(value);
-        one.button.setAttribute("aria-label", `layer ${view.layers[one.l]} head ${view.heads[one.h]} ${kinds[one.c]}, ${number(value)} at the chosen cell`);
+        one.button.setAttribute("aria-label", `${named(one.l, one.h).toLowerCase()} ${kinds[one.c]}, ${number(value)} at the chosen cell`);
       }
       line.tokens.forEach((button, pos) => {
         const rgb = paint(compared ? 2 : 0, at(compared ? 2 : 0, layer, head, dest, pos));

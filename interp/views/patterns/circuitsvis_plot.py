@@ -1,8 +1,9 @@
-"""How is circuitsvis shown without its defects? Its own plots and its own script, mended in four places.
+"""circuitsvis through its public API: its plots' properties and its script, taken from `RenderedHTML.local_src`.
 
-circuitsvis 1.43 drops axis labels (Chart.js skips every second one: all bits, or all labels), puts tokens into the
-page as HTML (`<bos>` vanishes), carries 1.3 MB of script in each plot and asks the internet before it is displayed.
-Here a plot gives its properties only; the page carries the script once, and nothing of its `_repr_html_` is called.
+circuitsvis 1.43 has four defects here. Axis labels skip every second token, which hides all bits or all labels.
+Tokens enter the page as HTML, so that `<bos>` vanishes. Every plot carries 1.3 MB of script. `_repr_html_` opens an
+internet address. In turn: `plot.js` sets Chart.js's own defaults on the drawn chart; tokens are escaped here; the page
+carries the script once; and `_repr_html_` is never called.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
@@ -19,51 +19,33 @@ from torch import Tensor
 from interp.views.patterns.parts import script_of
 from interp.views.patterns.prompt import Prompt
 
-# What is changed, and into what: each must be found once, or this is another circuitsvis and we do not touch it.
-MENDS = (
-    # No label is left out; each is in its role's colour, which our page knows.
-    (
-        "ticks:{display:!0,minRotation:45,maxRotation:90}",
-        "ticks:{display:!0,autoSkip:!1,minRotation:90,maxRotation:90,font:{size:10}}",
-    ),
-    (
-        "labels:[...c].reverse(),ticks:{display:!0}",
-        "labels:[...c].reverse(),ticks:{display:!0,autoSkip:!1,font:{size:10}}",
-    ),
-    # The page can find the chart of a canvas, to mark a cell by keyboard.
-    (
-        "animation:{duration:0},plugins:{tooltip:{enabled:",
-        "animation:{duration:0,onComplete:e=>{e.chart.canvas.mnemoChart=e.chart}},plugins:{tooltip:{enabled:",
-    ),
+# A `local_src`: the script, and where it hands the plot's properties to its component.
+LOCAL_SRC = re.compile(
+    r'<script[^>]*>(?P<script>.*)CircuitsVis\.render\(\s*"[\w-]+",\s*CircuitsVis\.(?P<component>\w+),\s*'
+    r"(?P<props>\{.*\})\s*\)\s*</script>\s*$",
+    re.DOTALL,
 )
-# Where a plot hands its properties to its script.
-HANDS_OVER = re.compile(r'CircuitsVis\.render\(\s*"[\w-]+",\s*CircuitsVis\.(\w+),\s*(\{.*\})\s*\)\s*</script>$', re.S)
-# The function that makes HTML of a token.
-AS_HTML = re.compile(r'(function \w+\((\w+)\)\{return \2)(\.replace\(/\\s/g,"&nbsp;"\))')
+# A word joiner: it has no width, and after it no "<" starts a tag and no "&" an entity.
+JOINER = "\u2060"
 
 
 @functools.cache
-def mended_bundle() -> str | None:
-    """The script of circuitsvis, mended, with ours; None where the mends do not fit this version."""
-    import circuitsvis
+def circuitsvis_bundle() -> str | None:
+    """Return the script of circuitsvis with ours; None if this version's `local_src` has another layout."""
+    from circuitsvis.tokens import colored_tokens
 
-    text = (Path(circuitsvis.__file__).parent / "dist" / "cdn" / "iife.js").read_text(encoding="utf-8")
-    text = re.sub(r"\n//# sourceMappingURL=.*", "", text)
-    if any(text.count(old) != 1 for old, _ in MENDS) or len(AS_HTML.findall(text)) != 1:
+    found = LOCAL_SRC.search(colored_tokens(["a"], [0.0]).local_src)
+    if found is None:
         return None
-    for old, new in MENDS:
-        text = text.replace(old, new)
-    text = AS_HTML.sub(r'\1.replace(/&/g,"&amp;").replace(/</g,"&lt;")\3', text)
-    # React makes script elements with this; as it stands it would end ours.
-    text = text.replace("</script>", r"<\/script>")
-    # A notebook has the script in each output; run twice, its libraries complain hundreds of times.
-    once = f"if (!globalThis.CircuitsVis?.mended) (function () {{\n{text}\n"
-    once += "globalThis.CircuitsVis = { ...CircuitsVis, mended: true };\n})();\n"
+    script = re.sub(r"\n//# sourceMappingURL=.*", "", found["script"]).replace("</script", r"<\/script")
+    # A notebook has the script in each output; its libraries complain when they run twice.
+    once = f"if (!globalThis.CircuitsVis?.once) (function () {{\n{script}\n"
+    once += "globalThis.CircuitsVis = { ...CircuitsVis, once: true };\n})();\n"
     return once + script_of("plot")
 
 
 def plot_props(values: Float[Tensor, "head dest_pos src_pos"], prompt: Prompt, heads: list[int]) -> dict[str, Any]:
-    """`circuitsvis.attention.attention_heads`: its component and properties."""
+    """Return component and properties of `circuitsvis.attention.attention_heads`."""
     from circuitsvis.attention import attention_heads
 
     limit = float(values.max()) or 1.0
@@ -79,12 +61,12 @@ def plot_props(values: Float[Tensor, "head dest_pos src_pos"], prompt: Prompt, h
 
 
 def token_props(values: Float[Tensor, " pos"], prompt: Prompt) -> dict[str, Any]:
-    """`circuitsvis.tokens.colored_tokens` with bounds that are symmetric around zero."""
+    """Return component and properties of `circuitsvis.tokens.colored_tokens`, with symmetric bounds."""
     from circuitsvis.tokens import colored_tokens
 
     limit = float(values.abs().max()) or 1.0
     plot = colored_tokens(
-        list(prompt.tokens)[: len(values)],
+        [escaped(token) for token in prompt.tokens],
         _rounded(values),
         min_value=-limit,
         max_value=limit,
@@ -94,13 +76,21 @@ def token_props(values: Float[Tensor, " pos"], prompt: Prompt) -> dict[str, Any]
     return _props(plot.local_src)
 
 
+def escaped(token: str) -> str:
+    """Return a token that reads the same as HTML and as plain text.
+
+    >>> escaped("<bos>") == f"<{JOINER}bos>"
+    True
+    """
+    return re.sub("[<&]", rf"\g<0>{JOINER}", token)
+
+
 def _rounded(values: Tensor) -> list:
-    """Four digits after the point: what a person reads, and a third of the size."""
+    """Return four decimals: what a person reads, in a third of the size."""
     return (values.double() * 1e4).round().div(1e4).tolist()
 
 
 def _props(source: str) -> dict[str, Any]:
-    """What a plot hands to its script: circuitsvis keeps it only in the page that it writes."""
-    found = HANDS_OVER.search(source)
-    assert found, "circuitsvis writes its page in another way"
-    return {"component": found[1], "props": json.loads(found[2])}
+    found = LOCAL_SRC.search(source)
+    assert found, "the layout of circuitsvis's local_src is unknown; circuitsvis_bundle() checks it"
+    return {"component": found["component"], "props": json.loads(found["props"])}

@@ -1,4 +1,4 @@
-"""How do attention weights fit in a page? Quantised, deflated and in base64; the page unpacks them."""
+"""Attention weights for a page: quantised, deflated and in base64. `canvas.js` unpacks them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Up to here 16 bits a weight: 12 heads x 242 tokens make under 1 MB. Above, 8.
+# Up to this many weights, 16 bits each: 12 heads of 242 tokens take less than 1 MB. Above, 8 bits.
 MOST_FINE = 500_000
 
 
@@ -18,9 +18,9 @@ MOST_FINE = 500_000
 class Packed:
     """Weights for the page: codes 0 to 2**bits - 1 of weights from 0 to `limit`.
 
-    With 16 bits a code is proportional to its weight; high bytes come first, then low bytes, which deflates better.
-    With 8 bits it is proportional to the square root, so that small weights keep their digits. `causal`: only
-    sources up to the destination are there, row after row.
+    With 16 bits a code is proportional to its weight; all high bytes precede all low bytes, which deflates better.
+    With 8 bits it is proportional to the square root, so that small weights keep their digits. If `causal`, `data`
+    holds only the sources up to each destination, row by row.
     """
 
     data: str
@@ -35,7 +35,7 @@ class Packed:
 
 
 def checked(patterns: Tensor, what: str) -> Float[Tensor, "block dest_pos src_pos"]:
-    """Float32 on the CPU. Raises `ValueError` for NaN, infinity, or a negative weight."""
+    """Return float32 on the CPU. Raises `ValueError` for NaN, infinity, or a negative weight."""
     values = patterns.detach().to("cpu", torch.float32)
     if not torch.isfinite(values).all():
         raise ValueError(f"{what} have NaN or infinity, which no colour can show")
@@ -45,7 +45,7 @@ def checked(patterns: Tensor, what: str) -> Float[Tensor, "block dest_pos src_po
 
 
 def pack(values: Float[Tensor, "block dest_pos src_pos"], bits: int | None = None) -> Packed:
-    """All blocks on one scale, from 0 to the largest weight.
+    """Pack all blocks on one scale, from 0 to the largest weight.
 
     >>> pack(torch.ones(1, 1, 1)).limit
     1.0

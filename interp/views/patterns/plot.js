@@ -1,10 +1,10 @@
-// What does circuitsvis not give its plots? A parent of their own, the keyboard, roles, and a read-out in words.
+// circuitsvis's plots, each with its own parent, all labels, the keyboard, roles, and a read-out in words.
 "use strict";
 (() => {
   const { make, number, legend, colour, strip, ink, schemes, starters } = globalThis.mnemoViews;
   let made = 0;
 
-  // Two plots in one parent would be one, and circuitsvis finds its element by an id.
+  // circuitsvis finds its element by an id, and two plots in one parent would become one.
   function mount(root, view, ...before) {
     const place = make("div", { class: "mount", id: `mnemo-circuitsvis-${Date.now().toString(36)}-${made++}` });
     const inner = make("div", { class: "inner" }, place);
@@ -20,6 +20,23 @@
     }
     throw new Error("circuitsvis has not drawn");
   }
+  // The Chart.js object of a canvas. React keeps it in a hook of the component that made the canvas.
+  function chartOf(canvas) {
+    const key = Object.keys(canvas).find((name) => name.startsWith("__reactFiber$"));
+    for (let fiber = canvas[key], up = 0; fiber && up < 6; fiber = fiber.return, up++) {
+      for (let hook = fiber.memoizedState; hook && typeof hook === "object"; hook = hook.next) {
+        const chart = hook.memoizedState?.current;
+        if (chart?.canvas === canvas) return chart;
+      }
+    }
+    return null;
+  }
+
+  // Chart.js leaves out labels that it finds too close: here every second token, all bits or all labels.
+  function showAllLabels(charts) {
+    charts[0].constructor.defaults.set("scale.ticks", { autoSkip: false, font: { size: 10 } });
+    for (const chart of charts) chart.update("none");
+  }
   const readout = () => make("p", { class: "said", "aria-live": "polite" });
 
   starters.plot = async (root, view) => {
@@ -29,15 +46,16 @@
     const { place, inner } = mount(root, view, said);
     place.classList.add("turned");
     inner.style.minWidth = `${n * 13 + 120}px`; // each label has a line
-    const charts = () => [...place.querySelectorAll("canvas")].map((canvas) => canvas.mnemoChart);
-    await until(() => charts().length === heads.length + 1 && charts().every(Boolean));
+    const charts = () => [...place.querySelectorAll("canvas")].map((canvas) => (canvas.mnemoChart ??= chartOf(canvas)));
+    await until(() => charts().length === heads.length + 1 && charts().every((chart) => chart?.scales?.x));
+    showAllLabels(charts());
     const big = [...place.querySelectorAll("canvas")].at(-1);
     const head = () => Math.max(0, heads.indexOf(place.querySelector("h2").textContent));
     let [dest, src] = [n - 1, 0];
 
     const index = (scale, pixel) => Number(scale.getLabelForValue(Math.max(0, Math.min(n - 1, scale.getValueForPixel(pixel)))).match(/\((\d+)\)$/)[1]);
     const middle = (scale, pos) => scale.getPixelForValue(scale.getLabels().findIndex((label) => label.endsWith(` (${pos})`)));
-    const words = (d, s) => `${view.title.match(/layer \d+/)[0].replace("l", "L")}, ${heads[head()]}: from ${view.names[d]} to ${view.names[s]}: ` +
+    const words = (d, s) => `${view.where ? `${view.where}, ${heads[head()]}` : heads[head()].replace("h", "H")}: from ${view.names[d]} to ${view.names[s]}: ` +
       (s > d && view.causal ? "later than its destination, which attention cannot see" : number(attention[head()][d][s])) + ` (${tokens[d]} to ${tokens[s]})`;
     const say = (d, s) => { if (said.textContent !== words(d, s)) said.textContent = words(d, s); };
     const strongest = (d) => attention[head()][d].reduce((best, value, s, row) => (value > row[best] ? s : best), 0);
@@ -109,7 +127,7 @@
 
   starters.row = async (root, view) => {
     const said = readout();
-    const words = (pos) => `from ${view.from} to ${view.names[pos]}: ${view.signed && view.values[pos] > 0 ? "+" : ""}${number(view.values[pos])} (${view.tokens[pos]})`;
+    const words = (pos) => `${view.from ? `from ${view.from} to ` : ""}${view.names[pos]}: ${view.signed && view.values[pos] > 0 ? "+" : ""}${number(view.values[pos])} (${view.tokens[pos]})`;
     const { place } = mount(root, view);
     const spans = () => [...place.querySelectorAll(".colored-tokens > span > span")];
     await until(() => spans().length === view.tokens.length);

@@ -1,52 +1,79 @@
-"""What are the tokens of a prompt called, and which colour has the role of each?"""
+"""One prompt as the attention views show it: tokens, names and roles, from a batch or from token strings."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from interp.tasks import Batch, Role
+from interp.tasks import Role
+from interp.views.axes import visible
+from interp.views.colours import ROLES
 
-# Okabe and Ito's colours, as bars beside the data; each is seen on white and on black.
-COLOURS = {
-    Role.START: "#7d7d7d",
-    Role.SEPARATOR: "#a8892c",
-    Role.INPUT: "#56b4e9",
-    Role.INPUT_LABEL: "#0072b2",
-    Role.OUTPUT: "#e69f00",
-    Role.OUTPUT_LABEL: "#d55e00",
-    Role.ANSWER: "#009e73",
-    Role.ANSWER_LABEL: "#5bbf9f",
-    Role.FILLER: "#cc79a7",
-}
+if TYPE_CHECKING:
+    from interp.tasks import Prompts
+
+# The legend of prompts without roles: one nameless entry without colour.
+NO_ROLE = ""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt: at each position its token, its name in words, such as "output label 25", and its role."""
+    """One prompt: per position its token, its name, such as "output label 25" or "pos 3", and its role.
+
+    `roles` are the roles in words; all "" for prompts without roles.
+    """
 
     tokens: tuple[str, ...]
     names: tuple[str, ...]
-    roles: tuple[Role, ...]
+    roles: tuple[str, ...]
 
     @property
-    def kinds(self) -> list[Role]:
-        """The roles that there are, in the order in which a reader meets them."""
+    def kinds(self) -> list[str]:
+        """The roles that occur, in order of appearance."""
         return list(dict.fromkeys(self.roles))
 
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """(role, colour) of the roles that occur."""
+        return [(role, ROLES[role]) for role in self.kinds if role]
+
+    def colour(self, pos: int) -> str:
+        """Return the colour of a position's role; white without roles."""
+        return ROLES.get(self.roles[pos], "#ffffff")
+
     def data(self) -> dict:
-        """For the page: tokens, names, and roles as numbers of a legend."""
-        kinds = self.kinds
+        """Return tokens, names, and roles as indices of a legend, for the page."""
         return {
             "tokens": self.tokens,
             "names": self.names,
-            "roles": [kinds.index(role) for role in self.roles],
-            "legend": [[role.words, COLOURS[role]] for role in kinds],
+            "roles": [self.kinds.index(role) for role in self.roles],
+            "legend": [[role, ROLES.get(role, "transparent")] for role in self.kinds],
         }
 
 
-def prompt_of(batch: Batch, row: int) -> Prompt:
-    """A prompt of a batch. Raises `ValueError` for a row that is not there."""
-    if row not in range(len(batch)):
-        raise ValueError(f"prompts are 0 to {len(batch) - 1}; got {row!r}")
-    names = tuple(batch.name(pos) for pos in range(batch.n_pos))
-    return Prompt(tuple(batch.symbols(row)), names, tuple(Role(role) for role in batch.role.tolist()))
+def prompt_of(prompts: Prompts, row: int) -> Prompt:
+    """Return one prompt of a batch. Raises `ValueError` for a row that does not exist."""
+    if row not in range(len(prompts)):
+        raise ValueError(f"prompts are 0 to {len(prompts) - 1}; got {row!r}")
+    tokens = tuple(map(visible, prompts.symbols(row)))
+    if prompts.role is None:
+        # Names of text prompts are mostly their tokens; a position tells two equal tokens apart.
+        pairs = zip(prompts.names, prompts.symbols(row), strict=True)
+        names = tuple(f"pos {pos}" if name == token else name for pos, (name, token) in enumerate(pairs))
+        return Prompt(tokens, names, (NO_ROLE,) * len(tokens))
+    names = tuple(prompts.name(pos) for pos in range(prompts.n_pos))
+    return Prompt(tokens, names, tuple(Role(role).words for role in prompts.role.tolist()))
+
+
+def prompt_of_tokens(tokens: Sequence[str]) -> Prompt:
+    """Return a prompt from its tokens as strings. Raises `ValueError` for no tokens or one string.
+
+    >>> prompt_of_tokens(["The", " cat"]).names
+    ('pos 0', 'pos 1')
+    """
+    if isinstance(tokens, str) or not tokens or not all(isinstance(token, str) for token in tokens):
+        raise ValueError(f"tokens must be a list of strings, one per position; got {tokens!r}")
+    return Prompt(
+        tuple(map(visible, tokens)), tuple(f"pos {pos}" for pos in range(len(tokens))), (NO_ROLE,) * len(tokens)
+    )

@@ -1,4 +1,4 @@
-// What do all views of tokens share? Their style, how they start, the legend of roles and the strip of tokens.
+// Shared by all views of tokens: style, start, the legend of roles and the strip of tokens.
 "use strict";
 globalThis.mnemoViews = (() => {
   const starters = globalThis.mnemoViews?.starters ?? {};
@@ -19,7 +19,7 @@ globalThis.mnemoViews = (() => {
   }
 
   function legend(view) {
-    return make("ul", { class: "legend", "aria-label": "colours of the roles" }, ...view.legend.map(([words, colour]) => {
+    return make("ul", { class: "legend", "aria-label": "colours of the roles" }, ...view.legend.filter(([words]) => words).map(([words, colour]) => {
       const swatch = make("span", { class: "swatch", "aria-hidden": "true" });
       swatch.style.background = colour;
       return make("li", {}, swatch, words);
@@ -28,7 +28,7 @@ globalThis.mnemoViews = (() => {
 
   const colour = (view, pos) => view.legend[view.roles[pos]][1];
 
-  // All tokens in order, the role as a bar under each. One of them is in the tab order; arrow keys go on from there.
+  // All tokens in order, with the role as a bar under each. One is in the tab order; arrow keys move from there.
   function strip(view, pick, words) {
     const tokens = view.tokens.map((token, pos) => {
       const button = make("button", { type: "button", class: "token", tabindex: "-1", title: words(pos), text: token });

@@ -1,7 +1,7 @@
-"""What is seen where no script runs? All heads as small maps in a PNG: a pixel or more a cell, or the largest of some.
+"""The still picture of attention patterns: all heads in a PNG, with at least one pixel per cell or the largest of some.
 
-Never resampled: neighbouring tokens alternate between bits and labels, and at half size, nearest-neighbour hides
-98 % of a previous-token head. Text is matplotlib's, maps are set pixel by pixel.
+Maps are not resampled: neighbouring tokens alternate between bits and labels, and nearest-neighbour sampling at half
+size hides 98 % of a previous-token head. Maps are set pixel by pixel; text is drawn by matplotlib.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.views.patterns.prompt import COLOURS, Prompt
+from interp.views.patterns.prompt import Prompt
+from interp.views.patterns.sources import UNNAMED, Shown
 
-# Bytes of deflated levels: with palette and text, the file is then at most about 100 KB.
+# The most bytes of deflated levels. With palette and text, the file has then at most about 100 KB.
 MOST_BYTES = 70_000
-LEVELS = 33  # odd: a difference of zero has a colour of its own
+LEVELS = 33  # odd, so that a difference of zero has its own colour
 STRIP, GAP, NAME = 4, 14, 16  # pixels
 MASS = ((1.0, 1.0, 1.0), (0.42, 0.68, 0.84), (0.03, 0.19, 0.42))
 SIGNED = ((0.70, 0.09, 0.17), (0.97, 0.97, 0.97), (0.13, 0.40, 0.67))
-EMPTY = (0.90, 0.91, 0.93)  # where a causal head cannot look
+EMPTY = (0.90, 0.91, 0.93)  # cells that a causal head cannot attend to
 
 
 def pooled(values: Float[Tensor, "*block dest_pos src_pos"], k: int) -> Float[Tensor, "*block row column"]:
-    """Of each k x k cells the one that is farthest from zero, with its sign.
+    """Return of each k x k cells the value with the largest absolute value.
 
     >>> pooled(torch.tensor([[0.0, -0.5], [0.25, 0.0]]), 2)
     tensor([[-0.5000]])
@@ -39,13 +40,12 @@ def pooled(values: Float[Tensor, "*block dest_pos src_pos"], k: int) -> Float[Te
 
 def mosaic(
     blocks: Float[Tensor, "condition layer head dest_pos src_pos"],
-    prompt: Prompt,
-    layers: list[int],
-    heads: list[int],
+    shown: Shown,
     title: str,
     conditions: tuple[str, str],
 ) -> bytes:
-    """A PNG: a row of heads a layer, and with two conditions a row each and one of their difference."""
+    """Return a PNG with a row of heads per layer; with two conditions, a row for each and one for the difference."""
+    layers, heads = shown.layers, shown.heads
     rows, signed, names, notes = [], [], [], []
     for i, layer in enumerate(layers):
         kinds = [(blocks[0, i], False, "")]
@@ -58,8 +58,7 @@ def mosaic(
         for values, sign, name in kinds:
             rows.append(values)
             signed.append(sign)
-            # The condition is said once a row: there is room for it to run over several heads.
-            names.append([f"L{layer}H{head}" for head in heads])
+            names.append([f"H{head}" if layer == UNNAMED else f"L{layer}H{head}" for head in heads])
             notes.append(name)
     if len(rows) == 1:  # one layer: lines of a width that a page has
         across = next(c for c in range(min(len(heads), 6), 0, -1) if len(heads) % c == 0 or c <= 4)
@@ -77,11 +76,11 @@ def mosaic(
         if k >= n or len(zlib.compress(b"".join(level.tobytes() for level in levels), 6)) < MOST_BYTES:
             break
         k += 1
-    return _png(levels, signed, names, notes, prompt, title, k, limits)
+    return _png(levels, signed, names, notes, shown.prompt, title, k, limits)
 
 
 def _levels(values: Tensor, limit: float, signed: bool, causal: bool) -> np.ndarray:
-    """Numbers of colours; LEVELS is the colour of cells that no causal head can have."""
+    """Return colour indices; index LEVELS marks the cells that a causal head cannot attend to."""
     share = (values / limit + 1) / 2 if signed else values / limit
     # A weight that is not zero is never drawn as zero.
     codes = (share * (LEVELS - 1)).round() if signed else (share * (LEVELS - 1)).ceil()
@@ -119,8 +118,8 @@ def _png(
     tall = side + STRIP + NAME + 6 + (NAME - 2) * any(notes)
     height = top + len(levels) * tall + 56
     image = np.ones((height, width, 3))
-    colours = np.array([to_rgb(COLOURS[role]) for role in prompt.roles])
-    # Where a pixel stands for several tokens, the strip has a lane for each of them: bits and labels alternate.
+    colours = np.array([to_rgb(prompt.colour(pos)) for pos in range(len(prompt.roles))])
+    # Where a pixel covers several tokens, the strip has a lane per token, as bits and labels alternate.
     at = np.minimum(np.arange(size)[:, None] * k + np.arange(STRIP) * min(k, STRIP) // STRIP, len(colours) - 1)
     roles = colours[at].repeat(up, 0)
     texts = []
@@ -135,18 +134,18 @@ def _png(
             texts.append((x + STRIP, y - 4, names[i][j]))
     foot = height - 38
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
-    for j, role in enumerate(prompt.kinds):  # the legend of the strips
-        x = left + j * (width - left) // len(prompt.kinds)
-        image[foot - 8 : foot, x : x + 8] = to_rgb(COLOURS[role])
-        texts.append((x + 11, foot, role.words))
+    for j, (role, colour) in enumerate(prompt.legend):
+        x = left + j * (width - left) // len(prompt.legend)
+        image[foot - 8 : foot, x : x + 8] = to_rgb(colour)
+        texts.append((x + 11, foot, role))
     figure.figimage((image * 255).round().astype(np.uint8))
     for x, y, text in texts:
-        figure.text(x / width, 1 - y / height, text, fontsize=6.8, va="baseline")
-    figure.text(left / width, 1 - 16 / height, title, fontsize=8.5, va="baseline", weight="bold")
+        figure.text(x / width, 1 - y / height, text, fontsize=6.8, va="baseline", parse_math=False)
+    figure.text(left / width, 1 - 16 / height, title, fontsize=8.5, va="baseline", weight="bold", parse_math=False)
     scale = f"White is 0, dark blue {limits[0]:.3f}." + (
         f" Difference: blue up to +{limits[1]:.3f}, red to \u2212{limits[1]:.3f}." if any(signed) else ""
     )
-    pool = "One pixel or more a cell." if k == 1 else f"Each pixel is the largest of {k} x {k} cells."
+    pool = "One pixel or more per cell." if k == 1 else f"Each pixel is the largest of {k} x {k} cells."
     figure.text(
         left / width,
         1 - (foot + 18) / height,
@@ -158,8 +157,8 @@ def _png(
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     drawn = np.asarray(canvas.buffer_rgba())[..., :3]
-    # A palette of the colours that are meant: one chosen by frequency would lose a few cells of strong difference.
-    roles_used = np.array([to_rgb(COLOURS[role]) for role in prompt.kinds])
+    # A fixed palette: one chosen by frequency would lose rare cells of strong difference.
+    roles_used = np.array([to_rgb(prompt.colour(prompt.roles.index(role))) for role in prompt.kinds])
     greys = np.linspace(0, 1, 64)[:, None].repeat(3, 1)
     palette = (np.concatenate([*tables, roles_used, greys]) * 255).round().astype(np.uint8)
     found, where = np.unique(drawn @ np.array([65536, 256, 1]), return_inverse=True)

@@ -1,11 +1,11 @@
-// One row of one head for a long prompt: all its tokens, shaded, in a strip that scrolls by itself.
+// One row of values of a long prompt: all its tokens, shaded, in a strip that scrolls by itself.
 "use strict";
 (() => {
   const { make, number, legend, strip, ink, schemes, starters } = globalThis.mnemoViews;
 
   starters.strip = (root, view) => {
     const said = make("p", { class: "said", "aria-live": "polite" });
-    const words = (pos) => `from ${view.from} to ${view.names[pos]}: ${view.signed && view.values[pos] > 0 ? "+" : ""}${number(view.values[pos])} (${view.tokens[pos]})`;
+    const words = (pos) => `${view.from ? `from ${view.from} to ` : ""}${view.names[pos]}: ${view.signed && view.values[pos] > 0 ? "+" : ""}${number(view.values[pos])} (${view.tokens[pos]})`;
     const limit = Math.max(...view.values.map(Math.abs)) || 1;
     let chosen = view.values.reduce((best, value, pos, all) => (Math.abs(value) > Math.abs(all[best]) ? pos : best), 0);
     function choose(pos) {

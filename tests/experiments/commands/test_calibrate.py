@@ -9,7 +9,7 @@ from experiments.cli import main
 from experiments.commands import calibrate
 from experiments.commands.calibrate import CalibrateCommand
 from interp.support import writing
-from probes.calibration import TUNED_ON, planted_roles, tally
+from probes.error_rates import TUNED_ON, planted_roles, tally
 from tests.experiments.commands.test_sweep import another_at
 
 

@@ -131,7 +131,7 @@ def test_without_pruning_the_circuit_is_the_greedy_one_and_json_is_printed(capsy
     assert main([*SMALL, "--repeats", "0", "--prune", "0", "--method", "eap", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     here = pair(shipped(), OPTIONS, 6, 0)
-    graph = prepare(shipped().raw, here.clean, here.corrupted, here.metric, "anywhere")[0].graph
+    graph = prepare(shipped().raw, here.clean, here.corrupted, here.metric, "anywhere").edge_model.graph
     found = circuit_search.edge_scores(shipped().raw, here.clean, here.corrupted, here.metric, "eap", 4)
     expected = greedy(found, round(0.03 * len(graph)))
     assert torch.equal(circuit_from_json(data["circuit"]).kept, expected.kept)

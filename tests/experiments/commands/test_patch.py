@@ -19,7 +19,7 @@ from experiments import load
 from experiments.cli import main
 from experiments.commands.patch import PatchCommand
 from interp.forward import predict
-from interp.patching import SITES, Joint, Sweep, accuracy, kl, logit_diff, patch, probability
+from interp.patching import PATCH_SITES as SITES, Joint, Sweep, accuracy, kl, logit_diff, patch, probability
 from interp.tasks import Role, counterfactual
 
 RUN = "parity-aligned-alibi"
@@ -106,7 +106,7 @@ def test_every_site_writes_a_table_a_record_and_a_figure(site, capsys):
     assert [t["change"] for t in record["top"]] == pytest.approx([c for _, c in effect.top(10)], abs=1e-4)
 
     svg = (HERE / f"patch-{site}.svg").read_text()
-    assert svg.startswith("<?xml")
+    assert svg.startswith("<svg")
     assert "image/png;base64" in svg
     out = capsys.readouterr().out
     assert f"{cost['patches']} patches, {cost['skipped']} of which cannot matter" in out
@@ -217,7 +217,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(capsys):
         (["--step", "7"], "step 7; steps run from 1 to 6"),
         (["--step", "7", "--corrupt", "redraw"], "step 7; steps run from 1 to 6"),
         (["--corrupt", "swap_input_labels", "--partner", "7"], "step 7; steps run from 1 to 6"),
-        (["--corrupt", "swap_input_labels", "--partner", "4"], "nothing to trade"),
+        (["--corrupt", "swap_input_labels", "--partner", "4"], "nothing to swap"),
         (["--memory", "0"], "--memory must be at least 1; got 0"),
         (["--memory", "-5"], "--memory must be at least 1; got -5"),
         (["--prompts", "0"], "at least 1; got 0"),

@@ -152,7 +152,7 @@ def test_bad_input_gets_one_line(argv, words, capsys):
 
 def test_a_verdict_goes_on_after_the_arms_that_are_done(monkeypatch, stranger):
     """Stopped in its second arm and begun again, it measures the first no more, and says what it would have said."""
-    import probes.batteries
+    from probes.arms import registry
 
     argv = (
         "--model",
@@ -174,25 +174,25 @@ def test_a_verdict_goes_on_after_the_arms_that_are_done(monkeypatch, stranger):
     calls = []
 
     def counted(name: str):
-        work = getattr(probes.batteries, name)
+        work = getattr(registry, name)
 
         def call(*args):
             calls.append(name)
-            if calls == ["follow_the_label", "trace_identity"]:
+            if calls == ["measure_swaps", "measure_routes"]:
                 raise KeyboardInterrupt
             return work(*args)
 
         return call
 
-    for name in ("follow_the_label", "trace_identity", "read_stored_results"):
-        monkeypatch.setattr(probes.batteries, name, counted(name))
+    for name in ("measure_swaps", "measure_routes", "measure_history"):
+        monkeypatch.setattr(registry, name, counted(name))
     out = Path("again")
     assert main(["verdict", *argv, "--out", str(out)]) == 130
     assert [p.suffix for p in out.glob(".verdict-*/length-*")] == [".json"]
     again = judged(*argv, "--out", str(out))
-    assert calls == ["follow_the_label", "trace_identity", "trace_identity", "read_stored_results"]
+    assert calls == ["measure_swaps", "measure_routes", "measure_routes", "measure_history"]
     same = ("verdict", "roles", "evidence", "competence", "weights")
     assert {k: again[k] for k in same} == {k: whole[k] for k in same}
     assert sorted(p.name for p in out.iterdir()) == ["verdict.json", "verdict.svg"]
     judged(*argv, "--out", str(out))  # nothing is kept of a verdict that was written
-    assert calls[4:] == ["follow_the_label", "trace_identity", "read_stored_results"]
+    assert calls[4:] == ["measure_swaps", "measure_routes", "measure_history"]

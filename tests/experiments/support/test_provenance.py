@@ -197,5 +197,5 @@ def test_training_that_goes_on_under_other_versions_says_so(tmp_path):
     _claim(tmp_path, recipe, "no")
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(read_json(path) | {"versions": made_with(torch="2.6.0")["versions"]}), encoding="utf-8")
-    with pytest.warns(OtherVersions, match="gone on with, was made with torch 2.6.0"):
+    with pytest.warns(OtherVersions, match="resumed, was made with torch 2.6.0"):
         _claim(tmp_path, recipe, "no")

@@ -29,7 +29,7 @@ def model(kind: str, double: bool = False, n_layers: int = 2) -> Any:
 
 
 def edge_model_of(raw: Any, metric: Metric, places: Any = "anywhere", clean: Batch | Tensor = CLEAN) -> EdgeModel:
-    return prepare(raw, clean, clean, metric, places)[0]
+    return prepare(raw, clean, clean, metric, places).edge_model
 
 
 def role_places(batch: Batch = CLEAN) -> Places:

@@ -11,6 +11,7 @@ from interp.circuits.places import places_of
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.patching import logit_diff
 from interp.patching.nodes import Receiver, Sender
+from interp.tasks import Prompts
 from tests.interp.patching.models import ARCHITECTURES, prompts, tiny
 
 
@@ -49,10 +50,10 @@ def test_the_mean_of_every_writer_is_a_literal_mean(architecture):
 def test_corrupted_is_the_prompt_of_the_same_number_whatever_the_chunk():
     batch, others = prompts(4), prompts(4, seed=3)
     edge_model = edge_model_of(anatomy_of(tiny("absolute")), batch)
-    replacement = ablation_of(others).replacement(edge_model, batch.tokens)
+    replacement = ablation_of(others, tiny("absolute")).replacement(edge_model, batch.tokens)
     rows = torch.tensor([3, 1])
     torch.testing.assert_close(replacement[rows], edge_model.writer_outputs(others.tokens[rows]))
-    own = ablation_of(batch).replacement(edge_model, batch.tokens)[rows]
+    own = ablation_of(batch, tiny("absolute")).replacement(edge_model, batch.tokens)[rows]
     assert (replacement[rows] - own).abs().max() > 1e-2
 
 
@@ -73,10 +74,10 @@ def test_resampling_looks_past_copies_of_the_prompt():
     copies = torch.cat([tokens[:1].expand(7, -1), tokens[1:]])
     edge_model = edge_model_of(anatomy_of(tiny("absolute")), prompts(2))
     for seed in range(8):
-        replacement = Ablation("resample", copies, seed).replacement(edge_model, tokens[:1])
+        replacement = Ablation("resample", Prompts(copies), seed).replacement(edge_model, tokens[:1])
         assert torch.equal(replacement.tokens, tokens[1:])
     with pytest.raises(ValueError, match="is the prompt itself"):
-        Ablation("resample", copies[:7]).replacement(edge_model, tokens[:1])
+        Ablation("resample", Prompts(copies[:7])).replacement(edge_model, tokens[:1])
 
 
 def test_seeds_of_resampling_differ():

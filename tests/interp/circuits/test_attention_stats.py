@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.circuits.attention_stats import attention_statistics, turn_labels
+from interp.circuits.attention_stats import attention_statistics, rotate_labels
 from interp.tasks import Batch, Role, sample
 
 LABEL = Role.OUTPUT_LABEL
@@ -88,9 +88,9 @@ def test_spread_counts_what_can_be_seen():
 
 def test_turned_labels():
     batch = sample("parity-aligned", 2, 3, seed=0)
-    turned = turn_labels(batch)
+    turned = rotate_labels(batch)
     at = batch.at(LABEL)
     assert torch.equal(turned.tokens[:, at], batch.tokens[:, at][:, [1, 2, 0]])
     assert (turned.tokens != batch.tokens).sum() == 2 * 3
     with pytest.raises(ValueError, match="all the same"):
-        turn_labels(sample("parity-constant", 2, 3, seed=0))
+        rotate_labels(sample("parity-constant", 2, 3, seed=0))

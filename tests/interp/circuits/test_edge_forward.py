@@ -144,7 +144,7 @@ def test_rows_hold_every_prompt_once():
 
 def test_a_cut_edge_without_anything_to_carry_is_our_mistake():
     edge_model = edge_model_of(model("absolute"), METRIC)
-    with pytest.raises(AssertionError, match="must carry something"):
+    with pytest.raises(AssertionError, match="needs a replacement"):
         edge_model.forward(CLEAN.tokens, None, torch.zeros_like(edge_model.graph.possible))
 
 

@@ -21,7 +21,8 @@ CORRUPTED = counterfactual.redraw(CLEAN, 1)
 def test_noise_is_the_loss_of_a_run_with_one_edge_cut(kind, places):
     raw, metric = tiny(kind), probe(CLEAN)
     scores = exact_edge_scores(raw, CLEAN, CORRUPTED, metric, "noise", places)
-    edge_model, (clean, corrupted) = prepare(raw, CLEAN, CORRUPTED, metric, places)
+    prepared = prepare(raw, CLEAN, CORRUPTED, metric, places)
+    edge_model, (clean, corrupted) = prepared.edge_model, prepared.tokens
     instead, rows, whole = (
         edge_model.writer_outputs(corrupted),
         torch.arange(2),

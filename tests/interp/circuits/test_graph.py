@@ -5,10 +5,10 @@ import torch
 
 from interp.circuits import Edge, Graph, Places, named_places, places_around
 from interp.circuits.graph import graph_of
-from interp.circuits.places import places_of, tokens_of
+from interp.circuits.places import places_of
 from interp.models.anatomy import anatomy_of
 from interp.patching.nodes import Receiver, Sender
-from interp.tasks import Role, sample
+from interp.tasks import Prompts, Role, sample
 from tests.interp.patching.models import ARCHITECTURES, prompts, tiny
 
 
@@ -113,7 +113,7 @@ def test_roles_are_places():
     places = places_of(batch, "role")
     for position in range(batch.n_pos):
         assert places.names[int(places.index[position])] == Role(int(batch.role[position])).words
-    assert places_of(batch.tokens, "anywhere").names == ("anywhere",)
+    assert places_of(Prompts(batch.tokens), "anywhere").names == ("anywhere",)
     assert places_of(batch, places) is places
 
 
@@ -130,10 +130,12 @@ def test_errors_name_the_choices():
     ):
         with pytest.raises(ValueError, match=words):
             graph.index(edge)
-    with pytest.raises(ValueError, match="'anywhere', 'role' or Places; got 'roles'"):
+    with pytest.raises(ValueError, match="'position' or Places; got 'roles'"):
         places_of(batch, "roles")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no roles; give a Batch"):
-        places_of(batch.tokens, "role")
+    with pytest.raises(ValueError, match="have no roles"):
+        places_of(Prompts(batch.tokens), "role")
+    with pytest.raises(ValueError, match="have no spans"):
+        places_of(batch, "span")
     with pytest.raises(ValueError, match="places are of 2 positions; the prompts have"):
         places_of(batch, named_places(["a", "b"]))
     with pytest.raises(ValueError, match="different names"):
@@ -142,9 +144,7 @@ def test_errors_name_the_choices():
         Places(("a", "b"), torch.tensor([0, 2]))
     with pytest.raises(ValueError, match="step"):
         places_around(batch, 99)
-    with pytest.raises(ValueError, match="there are 2 positions"):
+    with pytest.raises(ValueError, match="the prompts have 2 positions"):
         graph_at("absolute", ["a", "b"], [2])
-    with pytest.raises(ValueError, match=r"prompts are a Batch or token ids \[batch pos\]"):
-        tokens_of(torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match="possible must be"):
         Graph(graph.writers, graph.readers, ("a",), graph.possible)

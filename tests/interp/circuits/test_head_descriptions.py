@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from interp.circuits.head_descriptions import GENERAL, SPECIFIC, STATISTICS, HeadDescriptions
+from interp.circuits.attention_stats import GENERAL, SPECIFIC, STATISTICS
+from interp.circuits.head_descriptions import HeadDescriptions
 from interp.circuits.heads import describe_heads
 from interp.tasks import Role, sample
 from tests.interp.circuits.test_heads import LABEL, described, planted, prompts, writer
@@ -41,8 +42,8 @@ def test_names_need_mass_above_chance_and_above_error():
 
 def test_tables_and_json():
     found = described("A1")
-    table: Any = found.table()
-    assert len(table) == found.n_layers * found.n_heads * len(found.roles) * len(STATISTICS)
+    table: Any = found.to_dataframe()
+    assert len(table) == found.n_layers * found.n_heads * len(found.places) * len(STATISTICS)
     layer, head = writer("A1", "gpt2", "retrieved")
     row = table[(table.layer == layer) & (table["head"] == head) & (table.role == "output label")]
     assert float(row[row.statistic == "after_matching_label"]["mean"].iloc[0]) == found.value(
@@ -57,7 +58,7 @@ def test_mistakes_name_the_choices():
     found = described("A1")
     with pytest.raises(ValueError, match="layers are 0 to 1"):
         found.name(2, 0)
-    with pytest.raises(ValueError, match="no answer in these prompts; there are START"):
+    with pytest.raises(ValueError, match="no answer in these prompts; there are start"):
         found.value(0, 0, Role.ANSWER, "itself")
     with pytest.raises(ValueError, match="statistics are after_matching_label"):
         found.value(0, 0, LABEL, "duplicate_token")

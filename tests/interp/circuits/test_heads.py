@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from interp.circuits.attention_stats import attention_statistics, turn_labels
+from interp.circuits.attention_stats import STATISTICS, attention_statistics, rotate_labels
 from interp.circuits.composing import chance_composition, head_weights
-from interp.circuits.head_descriptions import STATISTICS, HeadDescriptions
-from interp.circuits.heads import _measured, describe_heads
+from interp.circuits.head_descriptions import HeadDescriptions
+from interp.circuits.heads import _by_row, describe_heads
 from interp.models import boot_bridge
 from interp.models.anatomy import anatomy_of
 from interp.tasks import Batch, Role, sample
@@ -121,7 +121,7 @@ def test_turned_labels_tell_matching_from_counting(architecture):
     where = {}
     for mechanism, feature in (("A1", "retrieved"), ("unused", "indexed")):
         head = writer(mechanism, architecture, feature)
-        turned = describe_heads(planted(mechanism, architecture).model, turn_labels(prompts(mechanism, architecture)))
+        turned = describe_heads(planted(mechanism, architecture).model, rotate_labels(prompts(mechanism, architecture)))
         for kind, found in (("plain", described(mechanism, architecture)), ("turned", turned)):
             masses = [found.value(*head, LABEL, s) for s in ("after_matching_label", "due_input")]
             where[mechanism, kind] = [round(mass, 1) for mass in masses]
@@ -179,8 +179,8 @@ def test_prompts_are_the_replicates_and_chunks_do_not_matter(monkeypatch):
     assert float(whole.error.nan_to_num().max()) > 0
     assert each[0].error.isnan().all()
     assert whole.n.max() == len(batch)
-    assert whole.n[whole.roles.index(LABEL), STATISTICS.index("previous_token")] == 4
-    assert whole.n[whole.roles.index(Role.INPUT), STATISTICS.index("matching_label")] == 0
+    assert whole.n[whole.places.index(LABEL.words), STATISTICS.index("previous_token")] == 4
+    assert whole.n[whole.places.index("input"), STATISTICS.index("matching_label")] == 0
     monkeypatch.setattr("interp.circuits.heads.numbers", lambda share: 1)
     assert torch.equal(describe_heads(model, batch).mean.nan_to_num(), whole.mean.nan_to_num())
 
@@ -222,7 +222,7 @@ def test_answers_are_read_where_the_format_says():
     model = tiny("none")
     for fmt, role in (("scratchpad", Role.OUTPUT), ("direct", Role.SEPARATOR), ("aligned", LABEL)):
         batch = sample(f"parity-{fmt}", 2, 4, seed=0)
-        assert describe_heads(model, batch).answered_at == role
+        assert describe_heads(model, batch).answered_at == role.words
 
 
 def test_a_broken_pattern_is_refused():
@@ -231,4 +231,4 @@ def test_a_broken_pattern_is_refused():
     model.get_input_embeddings().weight.data[:] = torch.nan
     batch = sample("parity-aligned", 2, 3, seed=0)
     with pytest.raises(ValueError, match="a pattern of layer 0 is NaN or infinite, first in prompt 7"):
-        _measured(anatomy, batch, torch.arange(400), 7)
+        _by_row(anatomy, batch, torch.arange(400), 7, STATISTICS)

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformer_lens.tools.analysis import direct_logit_attribution
+from transformer_lens.tools import analysis
 
-from interp.circuits.logit_attribution import MarginParts, attribute_margin, read_layers
+from interp.circuits.lens import logit_lens
+from interp.circuits.logit_attribution import LogitAttribution, direct_logit_attribution
 from interp.models import boot_bridge
 from interp.models.anatomy import anatomy_of
 from interp.patching import logit_diff
@@ -33,8 +34,8 @@ def noisy(architecture: str) -> Any:
 
 
 @cache
-def attributed(architecture: str) -> MarginParts:
-    return attribute_margin(boot_bridge(noisy(architecture)), BATCH)
+def attributed(architecture: str) -> LogitAttribution:
+    return direct_logit_attribution(boot_bridge(noisy(architecture)), BATCH)
 
 
 @cache
@@ -64,7 +65,7 @@ def test_parts_sum_to_the_raw_models_margin(architecture):
     heads = [f"L{layer}H{head}" for layer in range(3) for head in range(4)]
     assert set(heads) < set(found.components)
     assert len(found.components) == 12 + 3 + 2 + (architecture == "absolute")
-    assert found.steps.tolist() == [1, 2, 3]
+    assert found.names == ("output 1", "output 2", "output 3")
 
 
 @pytest.mark.parametrize("architecture", BRIDGED)
@@ -103,11 +104,11 @@ def test_each_part_is_what_its_output_alone_adds(architecture):
 
 def test_a_bias_of_the_logits_is_in_the_bias():
     model = noisy("rotary")
-    plain = attribute_margin(boot_bridge(copy.deepcopy(model)), BATCH)
+    plain = direct_logit_attribution(boot_bridge(copy.deepcopy(model)), BATCH)
     table = torch.nn.Linear(16, model.config.vocab_size)
     table.weight = model.get_output_embeddings().weight
     model.set_output_embeddings(table)
-    found = attribute_margin(boot_bridge(copy.deepcopy(model)), BATCH)
+    found = direct_logit_attribution(boot_bridge(copy.deepcopy(model)), BATCH)
     assert torch.allclose(found.parts.sum(dim=0), raw_margins(model, BATCH), atol=1e-5)
     assert torch.allclose(found.parts[:-1], plain.parts[:-1], atol=1e-5)
     assert not torch.allclose(found.of("bias"), plain.of("bias"), atol=1e-2)
@@ -121,13 +122,13 @@ def test_heads_say_what_transformer_lens_says_in_compatibility_mode(architecture
         norm = anatomy_of(model).final_norm
         norm.weight += torch.linspace(-0.5, 0.5, 16)  # pyright: ignore[reportOperatorIssue]
         norm.bias += torch.linspace(0.5, -0.5, 16)  # pyright: ignore[reportOperatorIssue]
-    found = attribute_margin(boot_bridge(copy.deepcopy(model)), BATCH)
+    found = direct_logit_attribution(boot_bridge(copy.deepcopy(model)), BATCH)
     bridge = boot_bridge(copy.deepcopy(model))
     bridge.enable_compatibility_mode()
     at = int(BATCH.at(Role.OUTPUT, 2))
     answers = BATCH.tokens[:, at]
     others = BATCH.vocabulary.tokens(BATCH.format.outputs).sum() - answers
-    theirs = direct_logit_attribution(bridge, BATCH.tokens, answers, others, unit="head", pos=at - 1)
+    theirs = analysis.direct_logit_attribution(bridge, BATCH.tokens, answers, others, unit="head", pos=at - 1)
     for name, value in zip(theirs.labels[:-1], theirs.attribution.detach(), strict=False):
         assert torch.allclose(found.of(name)[:, 1], value.double(), atol=1e-5), name
     assert theirs.labels[-1] == "remainder"
@@ -138,7 +139,7 @@ def test_heads_say_what_transformer_lens_says_in_compatibility_mode(architecture
 def test_a_planted_anchors_answer_comes_from_the_last_mlp_alone(architecture):
     made = planted("A1", architecture)
     batch = sample("parity-aligned", 6, 8, 0, made.vocabulary)
-    found = attribute_margin(planted_bridge("A1", architecture), batch)
+    found = direct_logit_attribution(planted_bridge("A1", architecture), batch)
     assert (found.margin > 0).all()
     assert torch.allclose(found.parts.sum(dim=0), raw_margins(made.model, batch), rtol=1e-3, atol=1e-3)
     least = float(found.margin.min())
@@ -158,7 +159,7 @@ def test_a_planted_anchors_answer_comes_from_the_last_mlp_alone(architecture):
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox"])
 def test_a_planted_answer_can_be_read_after_the_last_layer_alone(architecture):
     batch = sample("parity-aligned", 6, 8, 0, planted("A1", architecture).vocabulary)
-    found = read_layers(planted_bridge("A1", architecture), batch)
+    found = logit_lens(planted_bridge("A1", architecture), batch)
     right = (found.margin > 0).double().mean(dim=(1, 2))
     assert right[-1] == 1
     assert (found.rank[-1] == 0).all()
@@ -172,7 +173,7 @@ def test_a_planted_answer_can_be_read_after_the_last_layer_alone(architecture):
 @pytest.mark.parametrize("architecture", BRIDGED)
 def test_the_last_entry_of_the_lens_is_the_model_and_the_first_its_embedding(architecture):
     model = noisy(architecture)
-    found = read_layers(boot_bridge(noisy(architecture)), BATCH)
+    found = logit_lens(boot_bridge(noisy(architecture)), BATCH)
     at = BATCH.at(Role.OUTPUT)
     with torch.no_grad():
         logits = model(BATCH.tokens).logits[:, at - 1]
@@ -194,62 +195,60 @@ def test_answers_against_another_batch():
     other = batch.with_tokens(batch.tokens.flip(0))
     bridge = boot_bridge(copy.deepcopy(tiny("none")))
     for role in (Role.OUTPUT, Role.ANSWER):
-        found = attribute_margin(bridge, batch, role=role, against=other)
+        found = direct_logit_attribution(bridge, batch, role=role, against=other)
         at = batch.at(role)
         with torch.no_grad():
             logits = tiny("none")(batch.tokens).logits[:, at - 1]
         own, rival = (logits.gather(-1, b.tokens[:, at].unsqueeze(-1)).squeeze(-1) for b in (batch, other))
         assert torch.allclose(found.margin, (own - rival).double(), atol=1e-5)
         assert found.margin.abs().max() > 0.1
-        assert found.steps.tolist() == batch.step[at].tolist()
+        assert torch.equal(found.positions, at - 1)
         same = batch.tokens[:, at] == other.tokens[:, at]
         assert (found.parts[:, same] == 0).all()
-        assert torch.equal(read_layers(bridge, batch, role=role, against=other).margin[-1] == 0, same)
+        assert torch.equal(logit_lens(bridge, batch, role=role, against=other).margin[-1] == 0, same)
 
 
 def test_one_answer_of_one_prompt():
     batch = sample("parity-direct", 1, 4, seed=0)
-    found = attribute_margin(boot_bridge(noisy("alibi")), batch)
+    found = direct_logit_attribution(boot_bridge(noisy("alibi")), batch)
     assert found.parts.shape == (17, 1, 1)
-    assert found.table().error.isna().all()
+    assert found.to_dataframe().error.isna().all()
 
 
 def test_chunks_do_not_matter_and_tables_are_means(monkeypatch):
     bridge = boot_bridge(noisy("absolute"))
-    parts, layers = attribute_margin(bridge, BATCH), read_layers(bridge, BATCH)
-    monkeypatch.setattr("interp.circuits.logit_attribution.numbers", lambda share: 1)
-    assert torch.allclose(attribute_margin(bridge, BATCH).parts, parts.parts, atol=1e-6)
-    assert torch.allclose(read_layers(bridge, BATCH).margin, layers.margin, atol=1e-5)
-    table = parts.table()
-    row = table[(table.component == "L1 MLP") & (table.step == 2)].iloc[0]
+    parts, layers = direct_logit_attribution(bridge, BATCH), logit_lens(bridge, BATCH)
+    monkeypatch.setattr("interp.circuits.answers.numbers", lambda share: 1)
+    assert torch.allclose(direct_logit_attribution(bridge, BATCH).parts, parts.parts, atol=1e-6)
+    assert torch.allclose(logit_lens(bridge, BATCH).margin, layers.margin, atol=1e-5)
+    table = parts.to_dataframe()
+    row = table[(table.component == "L1 MLP") & (table["name"] == "output 2")].iloc[0]
     values = parts.of("L1 MLP")[:, 1]
     assert row["mean"] == pytest.approx(float(values.mean()))
-    assert row["mean"] == pytest.approx(float(parts.by_step()[parts.components.index("L1 MLP"), 1]))
+    assert row["mean"] == pytest.approx(float(parts.by_position()[parts.components.index("L1 MLP"), 1]))
     assert row.error == pytest.approx(float(values.std() / 3**0.5))
-    lens = layers.table()
+    lens = layers.to_dataframe()
     assert len(lens) == 4 * 3
-    row = lens[(lens.layer == 1) & (lens.step == 3)].iloc[0]
-    assert row.margin == pytest.approx(float(layers.by_step()[1, 2]))
+    row = lens[(lens.layer == 1) & (lens["name"] == "output 3")].iloc[0]
+    assert row.margin == pytest.approx(float(layers.by_position()[1, 2]))
 
 
 def test_parts_that_do_not_sum_are_refused(monkeypatch):
     bridge = boot_bridge(noisy("alibi"))
     bridge.blocks[0].attn.o.original_component.bias.data += 1.0  # what TransformerLens accounts for
-    attribute_margin(bridge, BATCH)
+    direct_logit_attribution(bridge, BATCH)
     monkeypatch.setattr(type(bridge), "accumulated_bias", lambda self, *args, **kwargs: torch.zeros(16))
-    with pytest.raises(RuntimeError, match="off the model's margin"):
-        attribute_margin(bridge, BATCH)
+    with pytest.raises(RuntimeError, match="differs from the model's margin"):
+        direct_logit_attribution(bridge, BATCH)
 
 
 def test_mistakes_name_the_choices():
     bridge = boot_bridge(noisy("alibi"))
-    with pytest.raises(ValueError, match="a run's `model`; got BloomForCausalLM"):
-        attribute_margin(tiny("alibi"), BATCH)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="10 answers"):
-        read_layers(bridge, sample("addition-none", 2, (2, 2), seed=0))
+        logit_lens(bridge, sample("addition-none", 2, (2, 2), seed=0))
     with pytest.raises(ValueError, match="OUTPUT, ANSWER"):
-        attribute_margin(bridge, BATCH, role=Role.INPUT)
+        direct_logit_attribution(bridge, BATCH, role=Role.INPUT)
     with pytest.raises(ValueError, match="no prompts"):
-        attribute_margin(bridge, BATCH.rows(slice(0, 0)))
+        direct_logit_attribution(bridge, BATCH.rows(slice(0, 0)))
     with pytest.raises(ValueError, match="there are embed, L0H0"):
-        attribute_margin(bridge, BATCH).of("L9H9")
+        direct_logit_attribution(bridge, BATCH).of("L9H9")

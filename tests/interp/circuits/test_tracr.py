@@ -166,7 +166,7 @@ def changed(edge_model: EdgeModel, tokens: Tensor, replacement: Tensor) -> Tenso
 
 def prepared(program: str) -> tuple[EdgeModel, Case]:
     some = case(program)
-    return prepare(load(program).bridge, some.clean, some.corrupted, some.metric, "anywhere")[0], some
+    return prepare(load(program).bridge, some.clean, some.corrupted, some.metric, "anywhere").edge_model, some
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

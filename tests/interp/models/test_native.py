@@ -11,10 +11,11 @@ from transformer_lens.model_bridge.sources.native import boot
 from interp.models import raw_of
 from interp.models.anatomy import anatomy_of
 from interp.patching import logit_diff, patch
-from interp.patching.knockouts import Knockout, knock_out
+from interp.patching.knocking_out import knock_out
+from interp.patching.knockouts import Knockout
 from interp.patching.nodes import Receiver, Sender
 from interp.patching.paths import path_patch
-from interp.patching.sweep import plan
+from interp.patching.sweeping import plan
 from interp.tasks import counterfactual, default_vocabulary, sample
 
 VOCAB = len(default_vocabulary().ids)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from interp.forward import predict
 from interp.models.anatomy import anatomy_of
-from interp.patching import interchanges as grafts
+from interp.patching import interchanges
 from interp.patching.editing import forward_with_edits, measure
-from interp.patching.interchanges import GRAFT_SITES, Interchange, interchange
-from interp.patching.knockouts import Knockout, knock_out
+from interp.patching.interchanges import INTERCHANGE_SITES, Interchange, interchange
+from interp.patching.knocking_out import knock_out
+from interp.patching.knockouts import Knockout
 from interp.patching.metrics import Metric, logit_diff
 from interp.tasks import Batch, Role, counterfactual
 from tests.interp.patching.models import ARCHITECTURES, VOCAB, prompts, tiny
@@ -101,7 +102,7 @@ RANDOM = torch.rand(4, BASE.n_pos, generator=torch.Generator().manual_seed(3)) <
 EVERYWHERE = torch.ones(1, BASE.n_pos, dtype=torch.bool)
 
 
-@pytest.mark.parametrize("site", GRAFT_SITES)
+@pytest.mark.parametrize("site", INTERCHANGE_SITES)
 @pytest.mark.parametrize("at", [None, RANDOM, at_positions(2, 5, 6)], ids=["all", "by prompt", "some"])
 def test_one_site_is_the_literal_loop(site, at):
     model = tiny("absolute")
@@ -111,7 +112,7 @@ def test_one_site_is_the_literal_loop(site, at):
     for name, layers in (("one layer", [1]), ("all", range(LAYERS))):
         expected = literal(model, BASE, {(site, layer): (SOURCE, where) for layer in layers})
         assert torch.allclose(found.values[list(entries).index(name)], expected, atol=1e-5)
-    assert found.change.abs().max() > 1e-2  # the before half: the graft does something
+    assert found.change.abs().max() > 1e-2  # the before half: the interchange does something
     assert torch.allclose(found.base, value(model, BASE), atol=1e-5)
 
 
@@ -129,7 +130,7 @@ def test_two_sources_in_one_run_are_the_literal_loop():
     assert torch.allclose(found.values[0], literal(model, BASE, taken), atol=1e-5)
 
 
-def test_a_knockout_acts_on_grafted_scores():
+def test_a_knockout_acts_on_interchanged_scores():
     model = tiny("absolute")
     knockout = Knockout(Role.INPUT_LABEL, (Role.OUTPUT, Role.OUTPUT_LABEL))
     cut = torch.zeros(4, BASE.n_pos, BASE.n_pos, dtype=torch.bool)
@@ -138,15 +139,15 @@ def test_a_knockout_acts_on_grafted_scores():
             cut[:, dest, src] = True
     entries = {
         "frozen": [Interchange("attn_scores", BASE), knockout],
-        "grafted": [Interchange("attn_scores", SOURCE), knockout],
+        "interchanged": [Interchange("attn_scores", SOURCE), knockout],
         "whole": [Interchange("attn_scores", SOURCE)],
         "alone": [knockout],
     }
     found = dict(zip(entries, interchange(model, BASE, entries, probe()).values, strict=True))
-    for name, source in (("frozen", BASE), ("grafted", SOURCE)):
+    for name, source in (("frozen", BASE), ("interchanged", SOURCE)):
         taken = {("attn_scores", layer): (source, EVERYWHERE) for layer in range(LAYERS)}
         assert torch.allclose(found[name], literal(model, BASE, taken, cut), atol=1e-5)
-    assert not torch.allclose(found["grafted"], found["whole"], atol=1e-2)
+    assert not torch.allclose(found["interchanged"], found["whole"], atol=1e-2)
     # Beside nothing else it is what knock_out does; beside frozen scores, what freeze_later does.
     assert torch.allclose(found["alone"], knock_out(model, BASE, knockout, probe()).values[0], atol=1e-5)
     frozen = knock_out(model, BASE, knockout, probe(), freeze_later=True).values[0]
@@ -161,7 +162,7 @@ def test_laws_on_every_architecture(architecture):
     model = tiny(architecture)
     entries = {
         "everything": [Interchange("resid_pre", SOURCE, None, (0,))],
-        "the base": [Interchange(site, BASE) for site in GRAFT_SITES],
+        "the base": [Interchange(site, BASE) for site in INTERCHANGE_SITES],
         "values of the base": [Interchange("v", BASE, RANDOM), Interchange("attn_scores", BASE)],
         "all that is written": [
             Interchange("resid_pre", SOURCE, None, (0,)),
@@ -206,7 +207,7 @@ def test_causality_holds():
     """What is taken at the last position alone reaches no earlier one."""
     model, last = tiny("rotary"), BASE.n_pos - 1
     early = logit_diff(BASE, 2)
-    entries = {site: [Interchange(site, SOURCE, at_positions(last))] for site in GRAFT_SITES}
+    entries = {site: [Interchange(site, SOURCE, at_positions(last))] for site in INTERCHANGE_SITES}
     assert interchange(model, BASE, entries, early).change.abs().max() < 1e-5
     # An edited bit is in the run at its own position and nowhere else.
     swapped = counterfactual.flip_input(BASE, 1)
@@ -218,7 +219,7 @@ def test_each_prompt_is_worked_out_by_itself(monkeypatch: pytest.MonkeyPatch):
     model = tiny("absolute")
     entries = {"x": [Interchange("attn_scores", SOURCE), Interchange("v", THIRD, RANDOM)]}
     together = interchange(model, BASE, entries, probe())
-    monkeypatch.setattr(grafts, "chunks", lambda *_, **__: iter([torch.tensor([i]) for i in range(4)]))
+    monkeypatch.setattr(interchanges, "chunks", lambda *_, **__: iter([torch.tensor([i]) for i in range(4)]))
     apart = interchange(model, BASE, entries, probe())
     assert torch.allclose(together.values, apart.values, atol=1e-5)
     assert torch.allclose(together.base, apart.base, atol=1e-5)
@@ -227,7 +228,7 @@ def test_each_prompt_is_worked_out_by_itself(monkeypatch: pytest.MonkeyPatch):
 def test_the_result_names_its_entries():
     entries = {"a": [Interchange("v", SOURCE)], "b": [Interchange("k", SOURCE, None, (2,))]}
     effect = interchange(tiny("alibi"), BASE, entries, logit_diff(BASE, 2))
-    assert (effect.axes, effect.labels) == (("graft",), {"graft": ("a", "b")})
+    assert (effect.axes, effect.labels) == (("interchange",), {"interchange": ("a", "b")})
     assert effect.details["raw_difference"] < 1e-4
     with pytest.raises(ValueError, match="look at `change`"):
         _ = effect.recovered
@@ -239,17 +240,17 @@ SHORT, FEWER = prompts(4, 3), prompts(3, 4)
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Interchange("pattern", SOURCE), "site must be one of resid_pre, q, k, v, scores"),  # type: ignore[arg-type]
-        (lambda: Interchange("v", SOURCE, torch.zeros(1, BASE.n_pos, dtype=torch.bool)), "names no position"),
-        (lambda: Interchange("v", SOURCE, None, ()), "names no layer; None means all"),
-        (lambda: {"x": [Interchange("v", SHORT)]}, "x: base and source must have as many prompts and the same roles"),
-        (lambda: {"x": [Interchange("v", FEWER)]}, "as many prompts"),
+        (lambda: Interchange("pattern", SOURCE), "unknown site 'pattern'; sites are resid_pre, q, k, v, attn_scores"),  # type: ignore[arg-type]
+        (lambda: Interchange("v", SOURCE, torch.zeros(1, BASE.n_pos, dtype=torch.bool)), "has no position"),
+        (lambda: Interchange("v", SOURCE, None, ()), "has no layer; None means all"),
+        (lambda: {"x": [Interchange("v", SHORT)]}, "x: base and source must have the same number of tokens; got 18 and 14"),
+        (lambda: {"x": [Interchange("v", FEWER)]}, "the same number of prompts"),
         (lambda: {"x": [Interchange("v", SOURCE, None, (3,))]}, "no layer 3; layers are 0 to 2"),
         (lambda: {"x": [Interchange("v", SOURCE, None, (-1,))]}, "no layer -1"),
-        (lambda: {"x": [Interchange("v", SOURCE), Interchange("v", THIRD, None, (1,))]}, "two grafts of v in layer 1"),
+        (lambda: {"x": [Interchange("v", SOURCE), Interchange("v", THIRD, None, (1,))]}, "two interchanges of v in layer 1"),
         (
             lambda: {"x": [Interchange("v", SOURCE), Knockout(Role.INPUT, None, mode="null")]},
-            "renormalises; got 'null'",
+            "must be 'renormalise'; got 'null'",
         ),
         (lambda: {"x": []}, "x has no parts"),
         (lambda: {}, "no entries"),
@@ -267,7 +268,7 @@ def test_a_source_of_another_layout_is_refused_even_at_the_same_size():
         interchange(tiny("absolute"), BASE, {"x": [Interchange("v", moved)]}, probe())
 
 
-def test_heads_of_a_graft_are_taken_and_no_others():
+def test_only_the_heads_of_an_interchange_change():
     """All heads by name are the whole site; one head alone is not."""
     model = tiny("absolute")
     n_heads = model.config.num_attention_heads
@@ -282,7 +283,7 @@ def test_heads_of_a_graft_are_taken_and_no_others():
         assert (values[2:] - values[0]).abs().amax(dim=1).min() > 1e-4, site
     with pytest.raises(ValueError, match=f"v has no head {n_heads}"):
         interchange(model, BASE, {"x": [Interchange("v", SOURCE, heads=(n_heads,))]}, probe())
-    with pytest.raises(ValueError, match="of q, k, v, scores or z"):
+    with pytest.raises(ValueError, match="heads of q, k, v, attn_scores, z"):
         Interchange("resid_pre", SOURCE, heads=(0,))
 
 

@@ -15,10 +15,12 @@ from interp.forward import predict
 from interp.models import FAMILIES, ModelConfig, build_model
 from interp.models.anatomy import anatomy_of
 from interp.models.bridge import boot_bridge
-from interp.patching import editing as stepwise
+from interp.patching import editing
 from interp.patching.effect import PatchEffect
-from interp.patching.knockouts import MODES, Knockout, groups, knock_out, knock_out_for, pairwise, single
+from interp.patching.knocking_out import knock_out, knock_out_for
+from interp.patching.knockouts import MODES, Knockout, groups, pairwise, single
 from interp.patching.metrics import Metric, accuracy, kl, logit_diff
+from interp.places import describe, positions_at
 from interp.tasks import Batch, Role, default_vocabulary, sample
 
 KINDS = (*FAMILIES, "parallel", "grouped")
@@ -457,8 +459,8 @@ def test_several_metrics_of_the_same_runs(freeze: bool, batch: Batch, monkeypatc
     raw = tiny("rotary")
     metrics = [logit_diff(batch, 2), probe(batch), kl(batch, predict(raw, batch, batch.at(OUT))), accuracy(batch, 3)]
     knockouts: Any = {mode: Knockout(LABELS, OUT, mode=mode) for mode in MODES}
-    for floats in (stepwise.numbers(stepwise.SHARE), 1):
-        monkeypatch.setattr(stepwise, "numbers", lambda share, floats=floats: floats)
+    for floats in (editing.numbers(editing.SHARE), 1):
+        monkeypatch.setattr(editing, "numbers", lambda share, floats=floats: floats)
         found = knock_out_for(raw, batch, knockouts, metrics, freeze_later=freeze)
         assert [e.metric for e in found] == [m.name for m in metrics]
         for effect, metric in zip(found, metrics, strict=True):
@@ -488,7 +490,7 @@ def test_each_prompt_is_worked_out_by_itself(freeze: bool, batch: Batch, monkeyp
     raw, metric = tiny("alibi"), logit_diff(batch, step=3)
     knockouts: Any = [Knockout(LABELS, OUT, mode=mode) for mode in MODES]
     whole = knock_out(raw, batch, knockouts, metric, freeze_later=freeze)
-    monkeypatch.setattr(stepwise, "numbers", lambda share: 1)
+    monkeypatch.setattr(editing, "numbers", lambda share: 1)
     chunked = knock_out(raw, batch, knockouts, metric, freeze_later=freeze)
     assert torch.allclose(chunked.values, whole.values, rtol=0, atol=1e-5)
     for i in range(3):
@@ -504,10 +506,11 @@ def test_each_prompt_is_worked_out_by_itself(freeze: bool, batch: Batch, monkeyp
         (lambda: Knockout(Role.FILLER, OUT), "no filler in .*its roles are"),
         (lambda: Knockout((LABELS, 9), OUT), "no input label with step 9; steps run from 1 to 3"),
         (lambda: Knockout((99,), OUT), "position 99 is outside 0 to"),
-        (lambda: Knockout("labels", OUT), "a place is a Role .START, SEPARATOR"),  # pyright: ignore
+        (lambda: Knockout("labels", OUT), "no span 'labels'; they have no spans"),
+        (lambda: Knockout(1.5, OUT), "a place is a Role .START, SEPARATOR"),  # pyright: ignore
         (lambda: Knockout((), OUT), "a place is a Role"),
         (lambda: Knockout((LABELS, 1, 2), OUT), "a place is a Role"),
-        (lambda: Knockout(OUT, LABELS), "has no edge: every source stands after"),
+        (lambda: Knockout(OUT, LABELS), "has no edge: every source is after"),
         (lambda: Knockout(LABELS, OUT, layers=(2,)), "no layer 2; layers are 0 to 1"),
         (lambda: Knockout(LABELS, OUT, heads={(0, 2)}), "no head 2; heads are 0 to 1"),
         (lambda: Knockout(LABELS, OUT, heads={(-1, 0)}), "no layer -1"),
@@ -515,13 +518,13 @@ def test_each_prompt_is_worked_out_by_itself(freeze: bool, batch: Batch, monkeyp
         (lambda: Knockout(LABELS, OUT, heads=[]), "heads is empty"),
         (lambda: Knockout(LABELS, OUT, layers=(1,), heads={(0, 1)}), r"heads \[\(0, 1\)\] are not in layers \[1\]"),
         (lambda: Knockout(LABELS, OUT, mode="zero"), "mode must be one of renormalise, null, mean"),  # pyright: ignore
-        (lambda: Knockout(LABELS, OUT, mean_by="x"), "mean_by must be 'role' or 'step'"),  # pyright: ignore
+        (lambda: Knockout(LABELS, OUT, mean_by="x"), "mean_by must be 'role', 'step' or 'pos'"),  # pyright: ignore
         (lambda: Knockout((0,), (0,)), r"L0H0 is left without a key at start \(position 0\)"),
         (
             lambda: (Knockout((0,), (1,), layers=(1,)), Knockout((1,), (1,), heads={(1, 1)})),
             r"L1H1 is left without a key at input label 1 \(position 1\)",
         ),
-        (lambda: tuple(Knockout(LABELS, OUT, mode="mean", mean_by=by) for by in ("role", "step")), "one mean_by"),
+        (lambda: tuple(Knockout(LABELS, OUT, mode="mean", mean_by=by) for by in ("role", "step")), "must have the same mean_by; got role and step"),
         (lambda: [Knockout(LABELS, OUT), Knockout(LABELS, OUT)], "two entries are the same"),
         (lambda: [], "no knockouts were given"),
     ],
@@ -537,43 +540,43 @@ def test_other_mistakes_are_named(batch: Batch):
         knock_out(raw, batch, knockout, probe(batch, [99]))
     with pytest.raises(ValueError, match="no head 7"):
         groups(raw, knockout, {"odd": [(0, 7)]})
-    with pytest.raises(ValueError, match="the batch has no prompts"):
+    with pytest.raises(ValueError, match="there are no prompts"):
         knock_out(raw, batch.rows(slice(0, 0)), knockout, probe(batch))
 
 
-# The forward_with_edits
+# forward_with_edits
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_walk_is_the_raw_model(kind: str, batch: Batch):
+def test_the_pass_is_the_raw_model(kind: str, batch: Batch):
     raw = tiny(kind)
     anatomy = anatomy_of(raw)
     with torch.no_grad():
-        final, kept = stepwise.forward_with_edits(
+        final, kept = editing.forward_with_edits(
             anatomy, anatomy.embed(batch.tokens), keep=[("pattern", 1), ("resid_pre", 1)]
         )
         expected = raw(batch.tokens, output_attentions=True, output_hidden_states=True)
         assert torch.allclose(anatomy.unembed(final), expected.logits, atol=3e-5)
         assert torch.allclose(kept["pattern", 1], expected.attentions[1], atol=1e-5)
         assert torch.allclose(kept["resid_pre", 1], expected.hidden_states[1], atol=1e-5)
-        assert torch.equal(stepwise.forward_with_edits(anatomy, kept["resid_pre", 1], start=1)[0], final)
+        assert torch.equal(editing.forward_with_edits(anatomy, kept["resid_pre", 1], start=1)[0], final)
 
 
-def test_the_walk_names_a_place_that_is_not_there(batch: Batch):
+def test_the_pass_names_a_place_that_does_not_exist(batch: Batch):
     anatomy = anatomy_of(tiny("rotary"))
     for place in (("patern", 0), ("z", 2), ("z", 0)):
         with pytest.raises(
             ValueError, match=f"no {place[0]!r} in layer {place[1]}; sites: resid_pre, q, .*layers 1 to 1"
         ):
-            stepwise.forward_with_edits(anatomy, anatomy.embed(batch.tokens), start=1, keep=[place])  # pyright: ignore
+            editing.forward_with_edits(anatomy, anatomy.embed(batch.tokens), start=1, keep=[place])  # pyright: ignore
 
 
 def test_a_pass_that_is_not_the_raw_model_is_refused(batch: Batch):
     anatomy, metric = anatomy_of(tiny("rotary")), probe(batch)
-    final, _ = stepwise.forward_with_edits(anatomy, anatomy.embed(batch.tokens))
-    assert stepwise.difference_from_raw(anatomy, batch.tokens, final, metric) < 1e-5
+    final, _ = editing.forward_with_edits(anatomy, anatomy.embed(batch.tokens))
+    assert editing.difference_from_raw(anatomy, batch.tokens, final, metric) < 1e-5
     with pytest.raises(RuntimeError, match="differs from the raw model by"):
-        stepwise.difference_from_raw(anatomy, batch.tokens, final + torch.randn(16), metric)
+        editing.difference_from_raw(anatomy, batch.tokens, final + torch.randn(16), metric)
 
 
 @pytest.mark.parametrize(
@@ -589,5 +592,5 @@ def test_a_pass_that_is_not_the_raw_model_is_refused(batch: Batch):
     ],
 )
 def test_places(at: Any, words: str, positions: list[int], batch: Batch):
-    assert stepwise.positions_at(batch, at).tolist() == positions
-    assert stepwise.words_of(at) == words
+    assert positions_at(batch, at).tolist() == positions
+    assert describe(at) == words

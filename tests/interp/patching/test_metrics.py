@@ -63,7 +63,7 @@ def test_against_another_batch():
     [
         (lambda: logit_diff(BATCH, 9), "no output with step 9"),
         (lambda: logit_diff(BATCH, 1, role=Role.INPUT), "one of OUTPUT, ANSWER"),
-        (lambda: logit_diff(sample("addition-none", 2, 2, 0), 1), "say against which"),
+        (lambda: logit_diff(sample("addition-none", 2, 2, 0), 1), "pass `against`"),
         (lambda: logit_diff(BATCH, 1, against=BATCH), "always zero"),
         (lambda: kl(BATCH, torch.zeros(3, 1, 5)), "reference must be"),
         (lambda: Metric("x", torch.tensor([3, 2]), lambda a, b: a), "rising order"),
@@ -118,7 +118,7 @@ def test_a_margin_may_be_of_labels():
     [
         ([1, 2], [ONE] * 3, [ZERO] * 3, r"must each be \[batch\]=3; got \(2,\), \(3,\), \(3,\)"),
         ([1, 2, 3], [ONE], [ZERO] * 3, r"must each be \[batch\]=3"),
-        ([1, 2, 3], [ONE, ONE, ZERO], [ZERO, ZERO, ZERO], "prompt 2 has the same answer twice"),
+        ([1, 2, 3], [ONE, ONE, ZERO], [ZERO, ZERO, ZERO], "prompt 2 has the same token as answer and other"),
         ([1, 2, 9], [ONE] * 3, [ZERO] * 3, "no output with step 9"),
     ],
 )

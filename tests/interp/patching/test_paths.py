@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from interp.models import ModelConfig, build_model
-from interp.patching import editing as stepwise
 from interp.patching.metrics import Metric, logit_diff
 from interp.patching.paths import Receiver, Sender, path_patch
+from interp.places import positions_at
 from interp.tasks import Batch, Role, counterfactual, sample
 from tests.interp.patching.test_knockouts import KINDS, VOCAB, parts, probe, qkv, tiny
 
@@ -114,7 +114,7 @@ def brute(
     """Passes A and B record; C sends with all else frozen; D lets the receivers have what C showed them."""
     a, b = run(raw, base), run(raw, source)
     d_head = raw.config.hidden_size // raw.config.num_attention_heads
-    at = stepwise.positions_at(base, sender.at)
+    at = positions_at(base, sender.at)
 
     def own(kind: str, layer: int) -> bool:
         return sender.kind == kind and sender.layer == layer
@@ -144,21 +144,21 @@ def brute(
         now: Any = [y if j == i else torch.zeros_like(x) for j, x in enumerate(a.qkv[layer])]
         for r in receivers:
             if r.layer == layer and r.kind in "qkv" and (len(now) == 1 or "qkv".index(r.kind) == i):
-                where = stepwise.positions_at(base, r.at)
+                where = positions_at(base, r.at)
                 qkv(raw, now, r.kind)[:, where, r.head] = qkv(raw, c.qkv[layer], r.kind)[:, where, r.head]
         return now[i]
 
     def receive_mlp(layer: int, y: Tensor) -> Tensor:
         for r in receivers:
             if r.kind == "mlp" and r.layer == layer:
-                where = stepwise.positions_at(base, r.at)
+                where = positions_at(base, r.at)
                 y[:, where] = c.mlp[layer][:, where]
         return y
 
     def receive_final(_: int, y: Tensor) -> Tensor:
         for r in receivers:
             if r.kind == "logits":
-                where = stepwise.positions_at(base, r.at)
+                where = positions_at(base, r.at)
                 y[:, where] += c.final[:, where] - a.final[:, where]
         return y
 
@@ -264,7 +264,7 @@ def test_all_receivers_in_a_chain_are_the_plain_patch(kind: str, pair: tuple[Bat
     """Every reader after the sender, each seeing the others: nothing is left of the path's restriction."""
     raw, (base, source), metric = tiny(kind, N_LAYERS), pair, probe(pair[0])
     b = run(raw, source)
-    at, d_head = stepwise.positions_at(base, (BITS, OUT)), raw.config.hidden_size // raw.config.num_attention_heads
+    at, d_head = positions_at(base, (BITS, OUT)), raw.config.hidden_size // raw.config.num_attention_heads
 
     def patch_z(layer: int, y: Tensor) -> Tensor:
         if layer == 0:
@@ -448,7 +448,7 @@ def test_other_mistakes_are_named(pair: tuple[Batch, Batch]):
     metric = probe(base)
     other_role, other_step = replace(base, role=base.role.flip(0)), replace(base, step=base.step.flip(0))
     for wrong in (source.rows(slice(2)), sample("parity-aligned", 3, 4, seed=0), other_role, other_step):
-        with pytest.raises(ValueError, match="the same number of prompts and the same roles and steps"):
+        with pytest.raises(ValueError, match="base and source must have the same"):
             path_patch(raw, base, wrong, HEAD, LOGITS, metric)
     with pytest.raises(ValueError, match="chain=True needs"):
         path_patch(raw, base, source, HEAD, LOGITS, metric, chain=True, freeze_downstream=True)

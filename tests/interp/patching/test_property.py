@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from interp.forward import predict
 from interp.models.anatomy import anatomy_of
-from interp.patching import SITES, Joint, Metric, accuracy, kl, logit_diff, patch, plan, probability
+from interp.patching import PATCH_SITES as SITES, Joint, Metric, accuracy, kl, logit_diff, patch, plan, probability
 from interp.patching import sweep as sweep_module
-from interp.patching.cells import HEAD_SITES, Cell
+from interp.patching.cells import Cell
 from interp.patching.reference import literal, record
+from interp.sites import HEAD_SITES
 from interp.tasks import Role, counterfactual
 from tests.interp.patching.models import ARCHITECTURES, prompts, tiny
 
@@ -93,7 +94,7 @@ def resolved(batch, place):
         return [part]
 
     if isinstance(place, Joint):
-        return [tuple(sorted({p for part in place.places for p in positions(part)}))]
+        return [tuple(sorted({p for part in place.parts for p in positions(part)}))]
     return [(p,) for p in positions(place)]
 
 

@@ -7,7 +7,7 @@ import torch
 
 from interp.models import boot_bridge, raw_of
 from interp.models.anatomy import anatomy_of
-from interp.patching import SITES, Joint, Metric, logit_diff, patch, plan
+from interp.patching import PATCH_SITES as SITES, Joint, Metric, logit_diff, patch, plan
 from interp.patching import sweep as sweep_module
 from interp.patching.cells import Cell
 from interp.patching.engine import Engine
@@ -282,7 +282,7 @@ def test_bridge_and_raw_model_give_the_same():
     metric = logit_diff(clean, 3)
     a, b = (patch(m, clean, corrupted, "z", metric) for m in (bridge, raw_of(bridge)))
     assert torch.equal(a.values, b.values)
-    with pytest.raises(ValueError, match="expected a run's `model` or `raw`"):
+    with pytest.raises(ValueError, match="model must be a run"):
         patch(object(), clean, corrupted, "z", metric)  # type: ignore[arg-type]
 
 
@@ -296,8 +296,11 @@ def test_bridge_and_raw_model_give_the_same():
         ({"positions": 99}, "position 99 is outside 0 to 13"),
         ({"positions": [Role.ANSWER]}, "no answer in parity-aligned"),
         ({"positions": [(Role.INPUT, 9)]}, "no input with step 9"),
-        ({"positions": [3, (Role.INPUT_LABEL, 2)]}, "asked for twice"),
-        ({"positions": ["label"]}, "a place is a Role"),
+        ({"positions": [3, (Role.INPUT_LABEL, 2)]}, "given twice"),
+        ({"positions": ["label"]}, "no span 'label'; they have no spans"),
+        ({"positions": [1.5]}, "a place is a Role"),
+        ({"positions": []}, "no position was given"),
+        ({"metric": "logit_diff"}, "metric must be a Metric"),
         ({"direction": "up"}, "'denoise' or 'noise'"),
         ({"corrupted": prompts(2)}, "same number of prompts"),
         ({"metric": Metric("far", torch.tensor([77]), lambda x, r: x[..., 0, 0])}, "reads position 77"),

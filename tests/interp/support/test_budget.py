@@ -1,14 +1,50 @@
-"""What passes may take is one number, for as long as a block lasts."""
+"""The budget is one number inside a block, and follows from free memory outside."""
+
+from pathlib import Path
 
 import pytest
+import torch
 
 from interp.models.anatomy import anatomy_of
 from interp.patching import logit_diff, plan
 from interp.patching.editing import chunks
-from interp.support.budget import DEFAULT, allowed, numbers, within
+from interp.support import budget
+from interp.support.budget import DEFAULT, SHARE, allowed, numbers, within
 from interp.tasks import sample
 from interp.tasks.counterfactual import redraw
 from tests.interp.patching.models import tiny
+
+
+@pytest.fixture(autouse=True)
+def plenty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with 64 GiB available, whatever else runs on this one."""
+    meminfo(tmp_path, monkeypatch, 2**36)
+
+
+def meminfo(folder: Path, monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
+    path = folder / "meminfo"
+    path.write_text(f"MemTotal: 99 kB\nMemAvailable: {n_bytes // 1024} kB\n")
+    monkeypatch.setattr(budget, "_MEMINFO", path)
+
+
+def test_the_default_is_a_share_of_free_memory_and_on_a_cpu_at_most_a_gib(tmp_path, monkeypatch):
+    assert allowed() == allowed(torch.device("cpu")) == DEFAULT
+    meminfo(tmp_path, monkeypatch, 2**28)
+    assert allowed() == SHARE * 2**28
+    monkeypatch.setattr(budget, "_MEMINFO", tmp_path / "absent")
+    assert allowed() == DEFAULT
+    monkeypatch.setattr(budget, "free_memory", lambda device=None: 2**36)
+    assert allowed(torch.device("cuda")) == SHARE * 2**36
+    with within(4096):
+        assert allowed(torch.device("cuda")) == 4096
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_cuda_device_tells_its_free_memory():
+    device = torch.device("cuda")
+    free, total = torch.cuda.mem_get_info(device)
+    assert 0 < allowed(device) <= SHARE * total
+    assert budget.free_memory(device) >= free
 
 
 def test_a_block_has_its_budget_and_gives_it_back():

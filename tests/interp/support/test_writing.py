@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -210,3 +212,24 @@ def test_a_lock_that_another_has_taken_since_is_left_alone(tmp_path):
         (folder / writing.LOCK).unlink()  # somebody cleaned up
         (folder / writing.LOCK).touch()  # and another began
     assert (folder / writing.LOCK).exists()
+
+
+WITHOUT_FCNTL = """
+import sys
+sys.modules["fcntl"] = None
+from pathlib import Path
+import interp.views
+from interp.support.writing import alone_in, whole_folder, write_whole
+folder = Path(sys.argv[1])
+write_whole(folder / "file", "text")
+with whole_folder(folder / "folder") as fresh:
+    (fresh / "a").write_text("a")
+with alone_in(folder / "work"):
+    pass
+"""
+
+
+def test_files_are_written_where_there_is_no_fcntl(tmp_path):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_FCNTL, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert names(tmp_path) == ["file", "folder"]

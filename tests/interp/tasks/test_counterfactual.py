@@ -19,7 +19,7 @@ LABELLED = [name for name in FORMATS if parse_format(name).labels]
 POOLED = [name for name in FORMATS if parse_format(name).labels == "pool"]
 RECOMPUTABLE = [name for name in FORMATS if not name.startswith("recall")]
 ADDITION = [name for name in FORMATS if name.startswith("addition")]
-# cyclic1 and constant have one label, which has nothing to trade places with.
+# cyclic1 and constant have one label, which has nothing to be swapped with.
 SWAPPABLE = [name for name in LABELLED if name not in ("parity-constant", "parity-cyclic1")]
 IN, OUT = ("M17", "M4", "M52"), ("M9", "M30", "M61")
 
@@ -196,7 +196,7 @@ def test_steps_may_differ_from_prompt_to_prompt(name):
     [
         ("parity-aligned", 2, 2, Role.INPUT_LABEL, "labels of steps 2 and 2 are the same token"),
         ("parity-constant", 1, 2, Role.INPUT_LABEL, "steps 1 and 2 are the same token in parity-constant"),
-        ("parity-cyclic2", 1, 3, Role.OUTPUT_LABEL, "nothing to trade"),
+        ("parity-cyclic2", 1, 3, Role.OUTPUT_LABEL, "nothing to swap"),
         ("parity-aligned", 1, 6, Role.INPUT_LABEL, "no input label with step 6; steps run from 1 to 5"),
         ("parity-aligned", 0, 1, Role.OUTPUT_LABEL, "no output label with step 0"),
         ("parity-scratchpad", 1, 2, Role.INPUT_LABEL, "no input label in parity-scratchpad"),
@@ -244,7 +244,7 @@ def test_reordering_follows_its_seed_draws_every_order_and_refuses_what_has_none
         for o, n in zip(batch.tokens[:, at].tolist(), once.tokens[:, at].tolist(), strict=True)
     ]
     assert set(orders) == set(permutations(range(3))) - {(0, 1, 2)}
-    with pytest.raises(ValueError, match="one and the same: no other order"):
+    with pytest.raises(ValueError, match="no two different input labels"):
         reorder_labels(sample("parity-constant", 2, 3, seed=0), 1)
     with pytest.raises(ValueError, match="no input label in parity-scratchpad"):
         reorder_labels(sample("parity-scratchpad", 2, 3, seed=0), 1)
@@ -427,7 +427,7 @@ def test_a_redraw_is_of_its_seed(name, seed):
 def test_a_redraw_that_means_nothing_is_refused():
     with pytest.raises(ValueError, match="keep must be '', 'labels' or 'inputs'; got 'bits'"):
         redraw(sample("parity-aligned", 1, 3, seed=0), seed=0, keep="bits")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="values of recall belong to its labels"):
+    with pytest.raises(ValueError, match="values of recall go with its labels"):
         redraw(sample("recall-ordered", 1, 3, seed=0), seed=1, keep="labels")
     with pytest.raises(ValueError, match="seed 0 draws the same prompts again"):
         redraw(sample("parity-aligned", 1, 3, seed=0), seed=0)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from experiments.drawing.accuracy import COLOURS
+from interp.views.colours import SERIES
 from interp.views.curve import faithfulness_by_size
 
 
@@ -20,7 +20,7 @@ def test_lines_bands_and_the_one_circuit():
     drawn = {item.get_label(): item for item in axis.lines if not str(item.get_label()).startswith("_")}
     assert list(drawn["greedy"].get_xdata()) == [4, 40]  # no edge at all has no place on a logarithm
     assert list(drawn["greedy"].get_ydata()) == [0.5, 1.0]
-    assert drawn["random"].get_color() == COLOURS[1]
+    assert drawn["random"].get_color() == SERIES[1]
     assert axis.get_xscale() == "log"
     assert axis.get_xlabel() == "edges (of 40)"
     legend = [text.get_text() for text in axis.get_legend().get_texts()]

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from interp.views.figures import MOST_BYTES, as_view, by_length, faithfulness
-from probes.evidence import Accuracy, Interval
+from interp.views.figures import MOST_BYTES, as_view, faithfulness, svg_of
 
 
 def scatter(n: int) -> Figure:
@@ -30,14 +29,6 @@ def test_numbers_are_a_table_of_words_not_of_markup():
     assert "<b>" not in view.live
     assert "<td>&lt;i&gt;</td>" in view.live
     assert "<script" not in view._repr_html_()
-
-
-def test_accuracy_by_length_is_a_view_with_its_numbers():
-    points = [Accuracy("exact", "forced", n, Interval(0.9, 0.85, 0.95), 0.5**n, 100) for n in (10, 20)]
-    view = by_length({"mine": points}, trained=15)
-    assert "Trained up to length 15" in view.alt
-    assert "<td>mine</td><td>exact match, free-running</td><td>forced</td><td>20</td><td>0.900</td>" in view.live
-    assert len(view.still) < MOST_BYTES
 
 
 @dataclass

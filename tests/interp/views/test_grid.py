@@ -12,9 +12,10 @@ import torch
 from matplotlib.image import imread
 
 from interp.tasks import sample
-from interp.views.axes import Axis, axis_of_words, positions
+from interp.views.axes import Axis, axis_of_labels, positions
 from interp.views.colours import DARK, STOPS
-from interp.views.grid import MOST, Outline, Panel, bundle, draw_grid, in_script, packed, pooled
+from interp.views.grid import MOST, bundle, draw_grid, in_script, packed
+from interp.views.panel import Outline, Panel, pooled
 from interp.views.view import page
 from tests.interp.views.pages import Page, open_browser
 
@@ -150,20 +151,20 @@ def test_axes_of_batches_have_sections_and_round_steps(task):
     assert [start for start, _, _ in found.sections] == [0, *ends[:-1]]
     assert ends[-1] == batch.n_pos
     assert all(int(words) == batch.step[k] for k, words in found.ticks)
-    assert found.said(1) == f"{batch.name(1)} ({batch.symbols(0)[1]})"
+    assert found.text(1) == f"{batch.name(1)} ({batch.symbols(0)[1]})"
     if task == "parity-aligned":
         assert [name for *_, name in found.sections] == ["start", "input", "separator", "output"]
         assert [words for _, words in found.ticks] == ["5", "10", "15", "20", "25", "30", "35", "40"] * 2
 
 
 def test_axes_of_words_know_roles_and_leave_other_words_alone():
-    found = axis_of_words(["0: start", "1: input label 1", "2: input 1"])
+    found = axis_of_labels(["0: start", "1: input label 1", "2: input 1"])
     assert (found.names, found.groups, found.steps) == (
         ("start", "input label 1", "input 1"),
         ("start", "input label", "input"),
         (-1, 1, 1),
     )
-    assert axis_of_words(["all input labels", "0: start"]).groups == ()
+    assert axis_of_labels(["all input labels", "0: start"]).groups == ()
 
 
 @pytest.fixture(scope="module")

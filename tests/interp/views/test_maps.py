@@ -8,7 +8,8 @@ import torch
 from interp.attribution import Attribution, Kind
 from interp.patching import PatchEffect
 from interp.tasks import Role, sample
-from interp.views.maps import attribution, effect
+from interp.views.attributions import attribution
+from interp.views.maps import effect
 from interp.views.tables import head_table
 from interp.views.view import page
 from tests.interp.views.pages import Page, open_browser

@@ -1,10 +1,11 @@
-"""M1 to M3 on models that answer as they are told to: each map of a label is found, and no other."""
+"""M1 to M3 on oracles: each answer map of a label is found, and no other."""
 
 import pytest
 import torch
 
 from interp.tasks import Role, parity, sample
-from probes.arms.m01_identity import MAPS, by_cell, follow_the_label, full_effect, margins
+from probes import keys
+from probes.arms.m01_identity import MAPS, by_cell, full_effect, margins, measure_swaps
 from probes.trials.parity import EACH_MAP_ONCE, Trials, choose
 from tests.probes.oracle_models import OracleModel, planted
 
@@ -15,11 +16,11 @@ def trials_of(fmt: str = "parity-aligned", length: int = 12, size: int = 400) ->
 
 def arms(share: float, fmt: str = "parity-aligned", **options):
     trials = trials_of(fmt)
-    return {(e.arm, e.name): e for e in follow_the_label(OracleModel(trials.batch, share, **options), trials, 5)}  # type: ignore[arg-type]
+    return {e.key: e for e in measure_swaps(OracleModel(trials.batch, share, **options), trials, 5)}  # type: ignore[arg-type]
 
 
-INPUTS, OUTPUTS = ("M1", "swap input labels"), ("M2", "swap output labels")
-EITHER, RENAME, HELD_OUT = ("M1", "either side"), ("M3", "rename labels"), ("M3", "rename to held-out labels")
+INPUTS, OUTPUTS, EITHER = keys.SWAP_INPUTS, keys.SWAP_OUTPUTS, keys.EITHER_SIDE
+RENAME, HELD_OUT = keys.RENAME, keys.RENAME_HELD_OUT
 
 
 @pytest.mark.parametrize("fmt", ["parity-aligned", "parity-gap2", "parity-numeric"])
@@ -83,7 +84,7 @@ def test_weights_undo_the_cells():
 def test_either_side_is_the_mean_of_both_sides():
     """Where only one side has labels that are read, half follows: the verdict calls that unresolved."""
     trials = trials_of("parity-nonaligned")
-    found = {(e.arm, e.name): e for e in follow_the_label(OracleModel(trials.batch, 0.3), trials, 0)}  # type: ignore[arg-type]
+    found = {e.key: e for e in measure_swaps(OracleModel(trials.batch, 0.3), trials, 0)}  # type: ignore[arg-type]
     m1, m2, both = (found[name].value.value for name in (INPUTS, OUTPUTS, EITHER))
     assert both == pytest.approx((m1 + m2) / 2, abs=1e-6)
 
@@ -101,13 +102,13 @@ def test_a_model_that_breaks_where_labels_disagree_follows_nothing(stored):
             out.logits[differs] *= 0.5
             return out
 
-    found = follow_the_label(Checks(trials.batch, 0.0, stored=stored), trials, 0)  # type: ignore[arg-type]
-    values = {(e.arm, e.name): e for e in found}
-    assert values["M1", "whatever is found"].value.value == pytest.approx(0.25, abs=1e-6)
+    found = measure_swaps(Checks(trials.batch, 0.0, stored=stored), trials, 0)  # type: ignore[arg-type]
+    values = {e.key: e for e in found}
+    assert values[keys.SAME_UNDER_BOTH].value.value == pytest.approx(0.25, abs=1e-6)
     for name in (INPUTS, OUTPUTS, EITHER):
         assert values[name].value.value == pytest.approx(0.0, abs=1e-6)
     # The before half: nothing is moved where the label is followed and the same is found under both.
-    for e in follow_the_label(OracleModel(trials.batch, 1.0, stored=stored), trials, 0):  # type: ignore[arg-type]
+    for e in measure_swaps(OracleModel(trials.batch, 1.0, stored=stored), trials, 0):  # type: ignore[arg-type]
         if e.name == "whatever is found":
             assert e.value.value == pytest.approx(0.0, abs=1e-6)
             assert e.n == len(trials) // 4
@@ -123,7 +124,7 @@ def test_a_model_that_shies_at_new_names_fails_the_held_out_half_of_m3():
             out.logits[strange] *= 0.5
             return out
 
-    found = {e.name: e.value.value for e in follow_the_label(Shy(trials.batch, 1.0), trials, 0)}  # type: ignore[arg-type]
+    found = {e.name: e.value.value for e in measure_swaps(Shy(trials.batch, 1.0), trials, 0)}  # type: ignore[arg-type]
     # The margin of 3 becomes 1.5, of a full effect of 6.
     assert found["rename to held-out labels"] == pytest.approx(0.25, abs=1e-6)
     assert found["rename labels"] == pytest.approx(0.0, abs=1e-6)
@@ -132,7 +133,7 @@ def test_a_model_that_shies_at_new_names_fails_the_held_out_half_of_m3():
 def test_a_model_that_ignores_the_bits_gives_an_error_and_no_number():
     trials = trials_of()
     with pytest.raises(ValueError, match="too little to normalise"):
-        follow_the_label(OracleModel(trials.batch, share=1.0, margin=0.0), trials, seed=0)  # type: ignore[arg-type]
+        measure_swaps(OracleModel(trials.batch, share=1.0, margin=0.0), trials, seed=0)  # type: ignore[arg-type]
 
 
 def test_margins_are_of_the_step_and_signed_by_the_answer():
@@ -161,7 +162,7 @@ def test_margins_are_of_the_step_and_signed_by_the_answer():
 def test_maps_of_planted_models(mechanism, maps):
     model = planted(mechanism)
     trials = choose(sample("parity-aligned", 240, 10, 0, model.vocabulary), 0, 48)
-    for e in follow_the_label(model.model, trials, 1)[:2]:
+    for e in measure_swaps(model.model, trials, 1)[:2]:
         found = {name: x["value"] for name, x in e.details["maps"].items()}
         assert found == {name: pytest.approx(maps.get(name, 0.0), abs=0.01) for name in MAPS}
 

@@ -5,7 +5,7 @@ import pytest
 from interp.patching import interchange
 from interp.patching.interchanges import Interchange
 from interp.tasks import sample
-from probes.arms.m04_routes import answer_margin, trace_identity
+from probes.arms.m04_routes import answer_margin, measure_routes
 from probes.trials.parity import choose
 from tests.probes.oracle_models import planted
 
@@ -13,7 +13,7 @@ from tests.probes.oracle_models import planted
 def routes(mechanism: str, architecture: str = "gpt2"):
     model = planted(mechanism, architecture)
     trials = choose(sample("parity-aligned", 240, 10, 0, model.vocabulary), 0, 24)
-    return {e.name: e for e in trace_identity(model.model, trials)}
+    return {e.name: e for e in measure_routes(model.model, trials)}
 
 
 # Q is left out: the label that is asked for stands at the partner's output step too, in the base run.

@@ -5,8 +5,8 @@ import torch
 
 from interp.patching import interchange
 from interp.tasks import sample
-from probes.arms.m05_history import read_stored_results
-from probes.batteries import m05_history as history
+from probes.arms import m05_history
+from probes.arms.m05_history import measure_history
 from probes.trials.parity import choose
 from tests.probes.oracle_models import planted
 
@@ -18,7 +18,7 @@ def stored(mechanism: str, architecture: str = "gpt2", fmt: str = "parity-aligne
 def read_all(mechanism: str, architecture: str = "gpt2", fmt: str = "parity-aligned"):
     model = planted(mechanism, architecture)
     trials = choose(sample(fmt, 240, 10, 0, model.vocabulary), 0, 24)
-    return read_stored_results(model.model, trials)
+    return measure_history(model.model, trials)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,10 @@ def test_what_is_stored_at_labels_is_found_at_the_reader(mechanism, architecture
     assert found["input labels"].control is None
 
 
-HISTORY = {"K": "other_history", "K control": "other_future"}
+HISTORY = {
+    "history in K at labels": "other_history",
+    "control of history in K at labels": "other_future",
+}
 
 
 @pytest.mark.parametrize("mechanism", ["placeholder", "A1", "unused, decodable"])
@@ -70,10 +73,10 @@ def test_attention_is_frozen_in_every_entry(monkeypatch: pytest.MonkeyPatch):
         seen.update(entries)
         return interchange(raw, base, entries, metric)
 
-    monkeypatch.setattr(history, "interchange", watched)
-    read_stored_results(model.model, trials)
+    monkeypatch.setattr(m05_history, "interchange", watched)
+    measure_history(model.model, trials)
     assert len(seen) == 8
-    for name in ("K", "K control"):
+    for name in HISTORY:
         (alone,) = seen.pop(name)  # with nothing frozen: keys act through attention
         assert (alone.site, alone.layers) == ("k", None)
         assert torch.equal(alone.at, trials.labels)

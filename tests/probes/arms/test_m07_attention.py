@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from interp.tasks import LABEL_ROLES, Role
-from probes.arms.m07_attention import look_at_labels
+from probes.arms.m07_attention import measure_attention
 from tests.probes.oracle_models import planted_run, random_run
 
 
@@ -35,7 +35,7 @@ def by_hand(raw: Any, batch, layer: int, head: int) -> tuple[float, float, float
 def test_every_head_is_what_a_loop_finds():
     run = random_run()
     batch = run.sample(5, 6, seed=0)
-    mass, share = look_at_labels(run.raw, batch)
+    mass, share = measure_attention(run.raw, batch)
     heads = mass.details["heads"]
     assert len(heads) == 4
     for layer in range(2):
@@ -57,7 +57,7 @@ def test_equal_attention_counts_the_labels_that_are_seen():
     # Output label i stands at position 2i + 12 (from 0) and sees 6 + i labels, itself among them.
     expected = sum((6 + i) / (2 * i + 13) for i in range(1, 7)) / 6
     assert batch.at(Role.OUTPUT_LABEL).tolist() == [2 * i + 12 for i in range(1, 7)]
-    assert look_at_labels(run.raw, batch)[0].details["equal attention would give"] == pytest.approx(expected)
+    assert measure_attention(run.raw, batch)[0].details["equal attention would give"] == pytest.approx(expected)
 
 
 def test_norms_of_the_last_residual():
@@ -71,7 +71,7 @@ def test_norms_of_the_last_residual():
     handle.remove()
     norms = last[0].norm(dim=-1)
     labels = torch.isin(batch.role, torch.tensor(LABEL_ROLES))
-    found = look_at_labels(run.raw, batch)[0].details["residual norms"]
+    found = measure_attention(run.raw, batch)[0].details["residual norms"]
     expected = {"labels": float(norms[:, labels].mean()), "elsewhere": float(norms[:, ~labels].mean())}
     assert found == pytest.approx(expected)
 
@@ -81,12 +81,12 @@ def test_norms_of_the_last_residual():
 )
 def test_mass_is_high_for_all_and_the_share_is_not_a_sinks(mechanism, mass, share):
     run = planted_run(mechanism)
-    found = look_at_labels(run.raw, run.sample(6, 10, seed=0))
+    found = measure_attention(run.raw, run.sample(6, 10, seed=0))
     assert [e.value.value for e in found] == pytest.approx([mass, share], abs=0.01)
     assert [e.quantity for e in found] == ["share of attention", "share of norm(A v W_O)"]
 
 
 def test_heads_that_write_nothing_go_to_json():
     run = planted_run("unused, massive attention")
-    for e in look_at_labels(run.raw, run.sample(6, 10, seed=0)):
+    for e in measure_attention(run.raw, run.sample(6, 10, seed=0)):
         json.dumps(e.to_json(), allow_nan=False)

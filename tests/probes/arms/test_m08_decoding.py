@@ -8,7 +8,8 @@ from torch import Tensor
 
 from interp.tasks import Role, parity, sample
 from probes.arms.m08_concepts import concept_of
-from probes.arms.m08_decoding import decode, decode_from, held_out, online_code, split
+from probes.arms.m08_decoding import decode, decode_from
+from probes.arms.m08_probes import held_out, online_code, split
 from probes.planted import Plan, plant
 
 LENGTH = 8

@@ -9,7 +9,8 @@ import torch
 
 from interp.tasks import Batch, Role, sample
 from probes.arms.m08_concepts import concept_of
-from probes.arms.m08_erasing import Erased, _leace, erase
+from probes.arms.m08_erasers import _leace
+from probes.arms.m08_erasing import Erased, erase
 from probes.planted import Plan, plant
 
 
@@ -102,7 +103,7 @@ def test_mistakes_are_named():
     aligned = prompts("parity-aligned")
     for fitted, batch, concept, role, words in (
         (prompts("addition-aligned", 3), aligned, "state", Role.INPUT_LABEL, "fitted is addition-aligned"),
-        (aligned, prompts("parity-constant"), "state", Role.INPUT_LABEL, "say nothing of parity-constant"),
+        (aligned, prompts("parity-constant"), "state", Role.INPUT_LABEL, "do not apply to parity-constant"),
         (aligned, aligned, "slot", Role.INPUT_LABEL, "is a number"),
         (aligned, aligned, "carry", Role.INPUT_LABEL, "parity-aligned has state"),
         (aligned, aligned, "state", Role.ANSWER, "its roles are"),

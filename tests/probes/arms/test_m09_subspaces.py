@@ -12,7 +12,9 @@ from interp.das import join
 from interp.models.anatomy import anatomy_of
 from interp.rowspace import part_of, read_directions
 from interp.tasks import Batch, Role, parity, sample
-from probes.arms.m09_subspaces import Site, Subspace, Variable, _own, _swapped, find_subspaces, pairs_for
+from probes.arms.m09_pairs import ResidualSite, Variable, pairs_for
+from probes.arms.m09_scores import own_answers, score
+from probes.arms.m09_subspaces import Subspace, find_subspaces
 from probes.planted import Plan, Planted, plant
 
 LABEL, OUT_LABEL = Role.INPUT_LABEL, Role.OUTPUT_LABEL
@@ -28,14 +30,16 @@ def prompts(mechanism: str, size: int, length: int, seed: int) -> Batch:
 
 
 @cache
-def found(mechanism: str, variable: Variable, site: Site, rank: int, size: int, controls: bool = False) -> Subspace:
+def found(
+    mechanism: str, variable: Variable, site: ResidualSite, rank: int, size: int, controls: bool = False
+) -> Subspace:
     batch, longer = prompts(mechanism, size, 6, 0), prompts(mechanism, 100, 8, 1)
     (one,) = find_subspaces(planted(mechanism).model, variable, site, batch, longer, (rank,), controls=controls)
     return one
 
 
 def test_a_stored_state_is_one_direction_at_lengths_not_searched_too():
-    one = found("placeholder", "state", Site(1, LABEL), 1, 360, controls=True)
+    one = found("placeholder", "state", ResidualSite(1, LABEL), 1, 360, controls=True)
     assert one.longer is not None
     assert one.untrained is not None
     assert one.arbitrary is not None
@@ -51,21 +55,21 @@ def test_a_stored_state_is_one_direction_at_lengths_not_searched_too():
 
 @pytest.mark.parametrize("mechanism", ["unused, decodable", "A1"])
 def test_a_state_that_is_not_used_is_not_found_even_where_it_stands(mechanism):
-    one = found(mechanism, "state", Site(1, LABEL), 4, 240)
+    one = found(mechanism, "state", ResidualSite(1, LABEL), 4, 240)
     assert one.whole.effect.high < 0.1
     assert abs(one.held_out.effect.value) < 0.05
     assert one.held_out.keeps.value == 1
 
 
 def test_an_anchors_pointer_is_found_at_the_output_label():
-    one = found("A2", "pointer", Site(2, OUT_LABEL), 16, 1500)
+    one = found("A2", "pointer", ResidualSite(2, OUT_LABEL), 16, 1500)
     assert one.longer is not None
     assert one.held_out.effect.low > 0.8
     assert one.placebo.effect.high < 0.2
     assert one.rival.effect.high < 0.3
     # The bit's own labels and the written parity come along with all of the residual, and they are of other bits.
     assert one.whole.effect.value < one.held_out.effect.low
-    first = found("A1", "pointer", Site(0, OUT_LABEL), 16, 1500)
+    first = found("A1", "pointer", ResidualSite(0, OUT_LABEL), 16, 1500)
     assert first.longer is not None
     assert min(first.held_out.effect.low, first.longer.effect.low) > 0.7
     assert first.rival.effect.high < 0.3
@@ -76,7 +80,7 @@ def test_an_anchors_pointer_is_found_at_the_output_label():
 def test_no_pointer_is_found_where_labels_are_not_used():
     batch = sample("parity-aligned", 600, 8, 0, planted("unused").vocabulary)
     (one,) = find_subspaces(
-        planted("unused").model, "pointer", Site(0, OUT_LABEL), batch, ranks=(16,), attempts=1, controls=False
+        planted("unused").model, "pointer", ResidualSite(0, OUT_LABEL), batch, ranks=(16,), attempts=1, controls=False
     )
     assert one.whole.effect.value == 0
     # Scrambled activations read any slot, the right one among them: no more than they read a slot nobody named.
@@ -88,10 +92,10 @@ def test_no_pointer_is_found_where_labels_are_not_used():
 def test_the_illusion_is_seen_through():
     """Half along a state that nobody reads, half along a direction that is read and never speaks (2311.17030)."""
     mechanism = "unused, dormant direction"
-    model, site = planted(mechanism).model, Site(1, LABEL)
+    model, site = planted(mechanism).model, ResidualSite(1, LABEL)
     batch = prompts(mechanism, 200, 8, 0)
     joined = join(model, 1, pairs_for("state", batch, site, seed=0))
-    flips = joined.pairs.target != _own(joined.pairs)
+    flips = joined.pairs.target != own_answers(joined.pairs)
     base = joined.tail.kept["resid_pre", 1][torch.arange(200), joined.pairs.site[:, 0]]
     difference = (joined.source - base)[flips]
     difference *= torch.sign(difference @ difference[0]).unsqueeze(1)
@@ -107,18 +111,18 @@ def test_the_illusion_is_seen_through():
     reads = read_directions(model, layers=[1])
     candidates = [(stored + sign * dormant[:, 0]).unsqueeze(1) / 2**0.5 for sign in (1, -1)]
     assert all(float(c.norm()) == pytest.approx(1, abs=0.1) for c in candidates)
-    basis = max(candidates, key=lambda c: _swapped(joined, c, 0.95).effect.value)
-    assert _swapped(joined, basis, 0.95).effect.low > 0.25
-    assert _swapped(joined, stored.unsqueeze(1), 0.95).effect.value == 0
+    basis = max(candidates, key=lambda c: score(joined, c, 0.95).effect.value)
+    assert score(joined, basis, 0.95).effect.low > 0.25
+    assert score(joined, stored.unsqueeze(1), 0.95).effect.value == 0
     for inside in (True, False):
-        assert abs(_swapped(joined, part_of(basis, reads, inside), 0.95).effect.value) < 0.1
+        assert abs(score(joined, part_of(basis, reads, inside), 0.95).effect.value) < 0.1
 
 
 @pytest.mark.parametrize("fmt", ["parity-aligned", "parity-gap2", "parity-constant"])
 def test_pairs_for_the_state_change_history_alone(fmt):
     batch = sample(fmt, 300, 7, seed=0)
     for shift in (0, 1):
-        pairs = pairs_for("state", batch, Site(1, LABEL, shift), seed=0)
+        pairs = pairs_for("state", batch, ResidualSite(1, LABEL, shift), seed=0)
         bits, others = parity.read(batch).bits, parity.read(pairs.source).bits
         place = batch.step[pairs.site[:, 0]]
         step = batch.step[pairs.answer]
@@ -128,7 +132,7 @@ def test_pairs_for_the_state_change_history_alone(fmt):
         other = batch.role != Role.INPUT
         assert torch.equal(pairs.source.tokens[:, other], batch.tokens[:, other])
         odd = differs.sum(dim=1) % 2 == 1
-        assert torch.equal(pairs.target != _own(pairs), odd)
+        assert torch.equal(pairs.target != own_answers(pairs), odd)
         assert 0.35 < float(odd.double().mean()) < 0.65
         assert (differs.sum(dim=1)[~odd] > 0).any()
 
@@ -136,7 +140,7 @@ def test_pairs_for_the_state_change_history_alone(fmt):
 @pytest.mark.parametrize("role", [Role.OUTPUT_LABEL, Role.INPUT, Role.INPUT_LABEL])
 def test_pairs_for_the_pointer_trade_labels_and_draw_other_bits(role):
     batch = sample("parity-aligned", 300, 7, seed=0)
-    pairs = pairs_for("pointer", batch, Site(0, role), seed=0)
+    pairs = pairs_for("pointer", batch, ResidualSite(0, role), seed=0)
     side = Role.OUTPUT_LABEL if role == Role.OUTPUT_LABEL else Role.INPUT_LABEL
     rows = torch.arange(300)
     step = batch.step[pairs.answer]
@@ -165,13 +169,13 @@ def test_pairs_for_the_pointer_trade_labels_and_draw_other_bits(role):
 @pytest.mark.parametrize(
     ("fmt", "variable", "site", "words"),
     [
-        ("parity-aligned", "bit", Site(0, LABEL), "variables are pointer, state"),
-        ("parity-scratchpad", "state", Site(0, Role.INPUT), "parity formats with labels"),
-        ("addition-aligned", "state", Site(0, LABEL), "parity formats with labels"),
-        ("parity-constant", "pointer", Site(0, OUT_LABEL), "repeats labels"),
-        ("parity-aligned", "pointer", Site(0, OUT_LABEL, 1), "no shift"),
-        ("parity-aligned", "pointer", Site(0, Role.OUTPUT), "sought at inputs"),
-        ("parity-aligned", "state", Site(0, Role.OUTPUT), "before the answer"),
+        ("parity-aligned", "bit", ResidualSite(0, LABEL), "variables are pointer, state"),
+        ("parity-scratchpad", "state", ResidualSite(0, Role.INPUT), "parity format with labels"),
+        ("addition-aligned", "state", ResidualSite(0, LABEL), "parity format with labels"),
+        ("parity-constant", "pointer", ResidualSite(0, OUT_LABEL), "repeats labels"),
+        ("parity-aligned", "pointer", ResidualSite(0, OUT_LABEL, 1), "without a shift"),
+        ("parity-aligned", "pointer", ResidualSite(0, Role.OUTPUT), "a site at inputs"),
+        ("parity-aligned", "state", ResidualSite(0, Role.OUTPUT), "before the answer"),
     ],
 )
 def test_what_cannot_be_sought_is_refused_with_a_reason(fmt, variable, site, words):
@@ -182,8 +186,8 @@ def test_what_cannot_be_sought_is_refused_with_a_reason(fmt, variable, site, wor
 def test_too_few_prompts_ranks_or_bits_are_refused():
     model = planted("A1").model
     with pytest.raises(ValueError, match="32 prompts"):
-        find_subspaces(model, "pointer", Site(0, OUT_LABEL), prompts("A1", 8, 6, 0))
+        find_subspaces(model, "pointer", ResidualSite(0, OUT_LABEL), prompts("A1", 8, 6, 0))
     with pytest.raises(ValueError, match="one rank or more"):
-        find_subspaces(model, "pointer", Site(0, OUT_LABEL), prompts("A1", 64, 6, 0), ranks=())
+        find_subspaces(model, "pointer", ResidualSite(0, OUT_LABEL), prompts("A1", 64, 6, 0), ranks=())
     with pytest.raises(ValueError, match="at least 4"):
-        pairs_for("state", sample("parity-aligned", 8, 3, seed=0), Site(0, LABEL), seed=0)
+        pairs_for("state", sample("parity-aligned", 8, 3, seed=0), ResidualSite(0, LABEL), seed=0)

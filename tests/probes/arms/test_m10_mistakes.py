@@ -3,8 +3,8 @@
 import pytest
 
 from interp.tasks import Batch, Role, parity, sample
-from probes.arms.m10_mistakes import FEWEST, learn_from_mistakes
-from probes.batteries import m10_mistakes as mistakes
+from probes.arms import m10_mistakes
+from probes.arms.m10_mistakes import FEWEST, measure_mistakes
 from tests.probes.oracle_models import planted
 
 LENGTH = 8
@@ -35,8 +35,8 @@ def with_mistakes(batch: Batch, follows: float, seed: int = 0) -> tuple[Batch, i
 def test_the_share_of_mistakes_that_follow_the_label(share, monkeypatch: pytest.MonkeyPatch):
     batch = sample("parity-aligned", 40, LENGTH, seed=0)
     written, telling = with_mistakes(batch, share)
-    monkeypatch.setattr(mistakes, "generate", lambda *_, **__: written)
-    (e,) = learn_from_mistakes(None, batch)  # type: ignore[arg-type]
+    monkeypatch.setattr(m10_mistakes, "generate", lambda *_, **__: written)
+    (e,) = measure_mistakes(None, batch)  # type: ignore[arg-type]
     assert (e.n, e.value.value) == (telling, share)
     assert 20 <= telling <= 60  # about half of 80
     assert e.control is not None
@@ -46,8 +46,8 @@ def test_the_share_of_mistakes_that_follow_the_label(share, monkeypatch: pytest.
 
 def test_half_of_them(monkeypatch: pytest.MonkeyPatch):
     batch = sample("parity-aligned", 400, LENGTH, seed=0)
-    monkeypatch.setattr(mistakes, "generate", lambda *_, **__: with_mistakes(batch, 0.5)[0])
-    (e,) = learn_from_mistakes(None, batch)  # type: ignore[arg-type]
+    monkeypatch.setattr(m10_mistakes, "generate", lambda *_, **__: with_mistakes(batch, 0.5)[0])
+    (e,) = measure_mistakes(None, batch)  # type: ignore[arg-type]
     assert e.value.low < 0.5 < e.value.high
     assert e.control is not None
     assert e.value.value + e.control.value == pytest.approx(1)
@@ -58,8 +58,8 @@ def test_too_few_mistakes_say_nothing(monkeypatch: pytest.MonkeyPatch):
     for size in range(2, 40):
         some = batch.rows(slice(0, size))
         written, telling = with_mistakes(some, 1.0)
-        monkeypatch.setattr(mistakes, "generate", lambda *_, written=written, **__: written)
-        assert bool(learn_from_mistakes(None, some)) == (telling >= FEWEST)  # type: ignore[arg-type]
+        monkeypatch.setattr(m10_mistakes, "generate", lambda *_, written=written, **__: written)
+        assert bool(measure_mistakes(None, some)) == (telling >= FEWEST)  # type: ignore[arg-type]
 
 
 def test_a_label_of_no_step_and_an_answer_that_is_none_do_not_count(monkeypatch: pytest.MonkeyPatch):
@@ -67,23 +67,23 @@ def test_a_label_of_no_step_and_an_answer_that_is_none_do_not_count(monkeypatch:
     written, telling = with_mistakes(batch, 1.0)
     stray = written.tokens.clone()
     stray[:, batch.at(Role.OUTPUT_LABEL, 3)] = batch.vocabulary.held_out_pool[0]
-    monkeypatch.setattr(mistakes, "generate", lambda *_, **__: batch.with_tokens(stray))
-    (e,) = learn_from_mistakes(None, batch)  # type: ignore[arg-type]
+    monkeypatch.setattr(m10_mistakes, "generate", lambda *_, **__: batch.with_tokens(stray))
+    (e,) = measure_mistakes(None, batch)  # type: ignore[arg-type]
     assert 0 < e.n < telling
     spoilt = written.tokens.clone()
     spoilt[:, batch.at(Role.OUTPUT, 1)] = batch.vocabulary["==="]
-    monkeypatch.setattr(mistakes, "generate", lambda *_, **__: batch.with_tokens(spoilt))
-    assert learn_from_mistakes(None, batch) == []  # type: ignore[arg-type]
+    monkeypatch.setattr(m10_mistakes, "generate", lambda *_, **__: batch.with_tokens(spoilt))
+    assert measure_mistakes(None, batch) == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fmt", ["parity-scratchpad", "parity-nonaligned"])
 def test_a_model_that_writes_no_labels_makes_no_such_mistakes(fmt):
-    assert learn_from_mistakes(None, sample(fmt, 4, LENGTH, seed=0)) == []  # type: ignore[arg-type]
+    assert measure_mistakes(None, sample(fmt, 4, LENGTH, seed=0)) == []  # type: ignore[arg-type]
 
 
 def test_a_model_that_writes_right_labels_gives_no_occasion():
     model = planted("A1 written")
-    assert learn_from_mistakes(model.model, sample("parity-aligned", 16, LENGTH, 0, model.vocabulary)) == []
+    assert measure_mistakes(model.model, sample("parity-aligned", 16, LENGTH, 0, model.vocabulary)) == []
 
 
 def test_a_planted_writer_that_is_led_astray_follows_its_labels():
@@ -113,6 +113,6 @@ def test_a_planted_writer_that_is_led_astray_follows_its_labels():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mistakes, "generate", from_second_label)
-        (e,) = learn_from_mistakes(model.model, batch)
+        (e,) = measure_mistakes(model.model, batch)
     assert e.n > 50
     assert e.value.value > 0.95

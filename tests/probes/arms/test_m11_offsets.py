@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from interp.tasks import Role, sample
-from probes.arms.m11_offsets import follow_offsets, offsets_read
+from probes.arms.m11_offsets import measure_offsets, offsets_read
 from tests.probes.oracle_models import OracleModel, planted
 
 
@@ -60,7 +60,7 @@ def test_formats_without_a_step_for_each_bit_are_refused(fmt):
 )
 def test_m11_says_whose_bit_decides(options, own, others, histogram):
     batch = sample("parity-aligned", 12, 10, seed=0)
-    (e,) = follow_offsets(OracleModel(batch, **options), batch)  # type: ignore[arg-type]
+    (e,) = measure_offsets(OracleModel(batch, **options), batch)  # type: ignore[arg-type]
     assert (e.arm, e.length, e.n) == ("M11", 10, 12)
     assert e.control is not None
     assert (e.value.value, e.control.value) == pytest.approx((own, others))
@@ -72,7 +72,7 @@ def test_m11_does_not_tell_an_address_from_a_place(mechanism):
     """A placeholder's answer is turned over by every bit up to the step, an anchor's by its own alone."""
     model = planted(mechanism)
     batch = sample("parity-aligned", 8, 10, 0, model.vocabulary)
-    (e,) = follow_offsets(model.model, batch)
+    (e,) = measure_offsets(model.model, batch)
     assert e.value.value == 1
     assert e.control is not None
     assert e.control.value == pytest.approx(0.9 if mechanism == "placeholder" else 0.0)

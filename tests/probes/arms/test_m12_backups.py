@@ -3,13 +3,13 @@
 import pytest
 
 from interp.tasks import sample
-from probes.arms.m12_backups import cut_routes
+from probes.arms.m12_backups import measure_backups
 from tests.probes.oracle_models import planted
 
 
 def cuts(mechanism: str):
     model = planted(mechanism)
-    found = cut_routes(model.model, sample("parity-aligned", 16, 10, 0, model.vocabulary))
+    found = measure_backups(model.model, sample("parity-aligned", 16, 10, 0, model.vocabulary))
     return {e.name.split(",")[0]: e for e in found}, model.model.config
 
 

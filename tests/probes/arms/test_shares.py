@@ -1,24 +1,24 @@
-"""Shapley shares on planted models: each factor gets what was built, and all sum to one."""
+"""Shapley shares on planted models: each factor gets its planted share, and all sum to one."""
 
 import pytest
 
 from interp.tasks import sample
-from probes.arms.m06_removal import LABELS, Idle, find_idle_heads
-from probes.arms.shares import FACTORS, divide_margin
+from probes.arms.m06_heads import LABELS, IdleHeads, find_idle_heads
+from probes.arms.shares import FACTORS, measure_shares
 from probes.trials.parity import BOTH_DIFFER, choose
 from tests.probes.oracle_models import planted
 
-NO_SINK = Idle(LABELS, (), ())
+NO_SINK = IdleHeads(LABELS, (), ())
 
 
 def shares(
-    mechanism: str, architecture: str = "gpt2", idle: Idle | None = NO_SINK, address: bool = True, size: int = 12
+    mechanism: str, architecture: str = "gpt2", idle: IdleHeads | None = NO_SINK, address: bool = True, size: int = 12
 ):
     model = planted(mechanism, architecture)
     trials = choose(sample("parity-aligned", 300, 10, 0, model.vocabulary), 0, size, (BOTH_DIFFER,))
     if idle is None:
         idle = find_idle_heads(model.model, sample("parity-aligned", 24, 10, 5, model.vocabulary))
-    found = divide_margin(model.model, trials, idle, address)
+    found = measure_shares(model.model, trials, idle, address)
     assert [e.name for e in found] == [*FACTORS, "interaction", "remainder"]
     assert {e.n for e in found} == {size}
     return {e.name: e.value for e in found}
@@ -33,7 +33,7 @@ def shares(
         ("mixture", "gpt2", 0.5, 0.5, 0.0),
         ("A1 + unused", "gpt2", 0.5, 0.0, 0.0),
         ("placeholder + unused", "gpt2", 0.0, 0.5, 0.0),
-        # Each alone turns the answer over; under the other label the earlier bit has no say, so both do no more.
+        # Each alone flips the answer; after a swap the earlier bit does not matter, so both together do no more.
         ("content-addressed placeholder", "gpt2", 0.5, 0.5, -1.0),
         ("unused, massive attention", "gpt2", 0.0, 0.0, 0.0),
     ],
@@ -59,7 +59,7 @@ def test_shares_and_remainder_sum_to_one(mechanism):
 
 
 def test_a_sink_has_a_share_and_the_others_none():
-    """Its flood turns about half of the answers over; the same without its heads is nothing (the before half)."""
+    """Removing it flips about half of the answers; without idle heads nothing changes (the "before" half)."""
     found = shares("sink", idle=None, size=30)
     assert 0.1 < found["normalisation"].value < 0.9
     assert found["address"].value == pytest.approx(0, abs=0.02)
@@ -67,13 +67,13 @@ def test_a_sink_has_a_share_and_the_others_none():
     assert shares("sink")["normalisation"].value == 0
 
 
-def test_normalisation_is_no_factor_where_nothing_rests_on_labels():
+def test_normalisation_is_no_factor_where_no_head_needs_labels():
     heads = tuple((i, j) for i in range(2) for j in range(planted("sink").model.config.num_attention_heads))
-    assert shares("sink", idle=Idle(LABELS, heads, heads, rests=0.0))["normalisation"].error == 0
-    assert shares("sink", idle=Idle(LABELS, heads, heads, rests=0.5))["normalisation"].error > 0.1  # type: ignore[operator]
+    assert shares("sink", idle=IdleHeads(LABELS, heads, heads, renormalise_loss=0.0))["normalisation"].error == 0
+    assert shares("sink", idle=IdleHeads(LABELS, heads, heads, renormalise_loss=0.5))["normalisation"].error > 0.1  # type: ignore[operator]
 
 
-def test_labels_that_cannot_be_traded_have_no_address():
+def test_labels_that_cannot_be_swapped_have_no_address():
     found = shares("A1", address=False)
     assert found["address"].value == 0
     assert found["remainder"].value == pytest.approx(1, abs=0.02)

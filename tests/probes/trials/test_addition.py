@@ -9,14 +9,15 @@ import torch
 from interp.forward import readout
 from interp.models import ModelConfig, build_model
 from interp.tasks import Role, default_vocabulary, parse_format, sample
-from probes import batteries as arms
-from probes import decision
-from probes.arms.m01_identity import MAPS, follow_the_label, full_effect, margins
-from probes.arms.m05_history import read_stored_results
-from probes.arms.m06_removal import LABELS, Idle, Rest, remove_labels, sides_of
+from probes import batteries, decision, keys
+from probes.arms import m05_history
+from probes.arms.m01_identity import MAPS, full_effect, margins, measure_swaps
+from probes.arms.m05_history import measure_history
+from probes.arms.m06_heads import LABELS, IdleHeads, SortedHeads, sides_of
+from probes.arms.m06_removal import measure_removal
+from probes.arms.registry import ARMS, DECIDING, left_out_of
 from probes.arms.shares import FACTORS
-from probes.batteries import ARMS, DECIDING, battery, left_out_of
-from probes.batteries import m05_history as history
+from probes.batteries import battery
 from probes.trials.addition import choose_sums
 from probes.trials.parity import Trials, check_shortest, refuse, refuse_address
 from tests.probes.adding_oracles import AddingOracle
@@ -209,16 +210,16 @@ def test_labels_of_addition_can_be_tested_and_can_be_addresses():
 def test_what_follows_the_label_is_the_address_routes_share(fmt, share):
     t = trials_of(fmt)
     model = AddingOracle(t.batch, share)
-    found = {(e.arm, e.name): e for e in follow_the_label(model, t, 5)}  # type: ignore[arg-type]
-    for name in (("M1", "swap input labels"), ("M2", "swap output labels"), ("M1", "either side")):
-        e = found[name]
+    found = {e.key: e for e in measure_swaps(model, t, 5)}  # type: ignore[arg-type]
+    for key in (keys.SWAP_INPUTS, keys.SWAP_OUTPUTS, keys.EITHER_SIDE):
+        e = found[key]
         assert e.value.value == pytest.approx(share, abs=1e-6)
         assert e.control is not None
         assert e.control.value == pytest.approx(0, abs=1e-6)
         assert e.length == 7
-    for name in (("M1", "whatever is found"), ("M3", "rename labels"), ("M3", "rename to held-out labels")):
-        assert found[name].value.value == pytest.approx(0, abs=1e-6)
-    swap = found["M1", "swap input labels"].details
+    for key in (keys.SAME_UNDER_BOTH, keys.RENAME, keys.RENAME_HELD_OUT):
+        assert found[key].value.value == pytest.approx(0, abs=1e-6)
+    swap = found[keys.SWAP_INPUTS].details
     assert swap["follows"]["value"] == (share > 0.5)
     assert swap["control follows"]["value"] == 0
     assert not set(swap) & {"maps", *MAPS}
@@ -249,7 +250,7 @@ def test_a_model_that_breaks_where_labels_are_traded_follows_nothing():
             out.logits[differs] *= 0.5
             return out
 
-    found = {e.name: e.value.value for e in follow_the_label(Checks(t.batch, 0.0), t, 0)}  # type: ignore[arg-type]
+    found = {e.name: e.value.value for e in measure_swaps(Checks(t.batch, 0.0), t, 0)}  # type: ignore[arg-type]
     assert found["either side"] == pytest.approx(0, abs=1e-6)
     assert found["whatever is found"] == pytest.approx(0.25, abs=1e-6)
 
@@ -262,7 +263,7 @@ def small_run(fmt: str, family: str = "absolute") -> MemoryRun:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that fails is decoded token by token: not for more prompts than are needed."""
-    monkeypatch.setattr(arms, "GATE", 24)
+    monkeypatch.setattr(batteries, "GATE", 24)
 
 
 @pytest.mark.usefixtures("few")
@@ -291,16 +292,16 @@ def test_only_arms_that_were_asked_for_are_left_out():
 @pytest.mark.parametrize("fmt", [*(pytest.param(f, marks=pytest.mark.slow) for f in FORMATS[:2]), FORMATS[2]])
 def test_arms_of_addition_run_on_a_transformer(fmt, monkeypatch: pytest.MonkeyPatch):
     """Nothing is trained here: with a full effect of 1 given, a model of tiny weights moves next to nothing."""
-    for module in ("identity", "history", "routes", "shares"):
-        monkeypatch.setattr(f"probes.{module}.full_effect", lambda _, t: torch.ones(len(t)))
+    for module in ("m01_identity", "m05_history", "m04_routes", "shares"):
+        monkeypatch.setattr(f"probes.arms.{module}.full_effect", lambda _, t: torch.ones(len(t)))
     chosen = ("M1", "M2", "M3", "M4", "M5", "M11", "M12", "shares")
     (found,) = battery(small_run(fmt), (6,), prompts=24, arms=chosen, competence=None).measured
     assert found.refusal is None
     assert {e.arm for e in found.evidence} == {*chosen} - {"M11"}
     assert set(found.left_out) == {"M11"}
-    by_name = {(e.arm, e.name): e for e in found.evidence}
-    for name in (("M4", "attention"), ("M5", "history in V at labels"), ("M5", "history in K at labels")):
-        assert abs(by_name[name].value.value) < 0.1
+    by_key = {e.key: e for e in found.evidence}
+    for key in (keys.ATTENTION, keys.HISTORY_V, keys.HISTORY_K):
+        assert abs(by_key[key].value.value) < 0.1
     assert {e.name for e in found.evidence if e.arm == "shares"} == {*FACTORS, "interaction", "remainder"}
 
 
@@ -311,13 +312,13 @@ def test_history_is_taken_from_the_run_with_another_carry_at_labels_alone(fmt, m
 
     def watched(raw, base, entries, metric):
         seen.update(entries)
-        return history_transplant(raw, base, entries, metric)
+        return interchange(raw, base, entries, metric)
 
-    history_transplant = history.interchange
-    monkeypatch.setattr(history, "interchange", watched)
-    monkeypatch.setattr(history, "full_effect", lambda _, t: torch.ones(len(t)))
-    read_stored_results(small_run(fmt).raw, t)
-    frozen, taken = seen["labels"]
+    interchange = m05_history.interchange
+    monkeypatch.setattr(m05_history, "interchange", watched)
+    monkeypatch.setattr(m05_history, "full_effect", lambda _, t: torch.ones(len(t)))
+    measure_history(small_run(fmt).raw, t)
+    frozen, taken = seen["history in V at labels"]
     assert frozen.source is t.batch
     assert torch.equal(taken.source.tokens, t.other_history.tokens)
     for row in range(len(t)):
@@ -341,7 +342,8 @@ def test_removal_knows_where_the_sum_begins_and_keeps_margins():
     at, symbols = many.at(Role.OUTPUT), many.vocabulary.tokens(many.format.outputs)
     right = (symbols[readout(run.raw, many, at).logits.argmax(dim=-1)] == many.tokens[:, at]).sum(dim=1)
     heads = ((0, 0), (0, 1), (1, 0), (1, 1))
-    rest = Rest(Idle(LABELS, heads, heads), Idle(LABELS, (), ()), None)
-    found = {e.name: e for e in remove_labels(run.raw, many.rows(right.topk(24).indices), rest)}
+    idle, none = IdleHeads(LABELS, heads, heads), IdleHeads(LABELS, (), ())
+    sorted_heads = SortedHeads(idle=idle, counting=none, control=None)
+    found = {e.name: e for e in measure_removal(run.raw, many.rows(right.topk(24).indices), sorted_heads)}
     assert {"margin held", "sink", "denominator, bias, value"} <= set(found)
     assert all(size < 0.2 for size in found["denominator, bias, value"].details["mean |change in margin|"].values())

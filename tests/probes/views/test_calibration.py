@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from matplotlib.colors import to_hex
 
-from experiments.drawing.accuracy import COLOURS
 from experiments.support.results import save_figure
+from interp.views.colours import SERIES
 from probes.views.calibration import HELD_OUT, LABELS, NO_LABELS, ROLES, draw_confusion, draw_roles
 
 COUNTS = {
@@ -172,7 +172,7 @@ def test_each_role_has_a_panel_and_each_model_a_row():
 def test_roles_have_colours_of_their_own():
     figure = draw_roles(VALUES, None)
     colours = [{to_hex(line.get_color()) for line in axis.lines if line.get_marker() == "o"} for axis in figure.axes]
-    assert colours == [{c.lower()} for c in COLOURS[:3]]
+    assert colours == [{c.lower()} for c in SERIES[:3]]
 
 
 def test_planted_values_are_faint_ticks_behind_every_row():

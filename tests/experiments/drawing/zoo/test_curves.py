@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from experiments.drawing.accuracy import COLOURS
+from interp.views.colours import SERIES
 from tests.experiments.drawing.zoo.runs import (
     FAMILY,
     LENGTHS,
@@ -49,7 +49,7 @@ class TestLinesOfAccuracy:
             *(f"_parity-aligned-rotary-seed{k}" for k in (1, 2, 3)),
         }
         dotted = next(line for line in alibi.lines if line.get_label() == "_parity-aligned-alibi-seed3")
-        assert to_hex(dotted.get_color()).upper() == COLOURS[0]
+        assert to_hex(dotted.get_color()).upper() == SERIES[0]
 
     def test_where_none_learned_there_is_no_median_and_the_legend_says_so(self):
         rotary = zoo.by_family(FAMILY).axes[1]

@@ -48,8 +48,8 @@ def test_saving(tmp_path):
     view = CircuitView(small())
     assert view.save(tmp_path / "c.svg").read_text("utf-8") == draw_circuit(small())
     assert view.save(str(tmp_path / "c.html")).read_text("utf-8") == circuit_page(small())
-    for name, got in (("c.png", "'.png'"), ("c", "'no suffix'")):
-        with pytest.raises(ValueError, match=rf"saved as .svg or .html; got {got}"):
+    for name, got in (("c.gif", "'.gif'"), ("c", "'no suffix'")):
+        with pytest.raises(ValueError, match=rf"saved as .html, .png, .svg, .pdf; got {got}"):
             view.save(tmp_path / name)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.html", "c.svg"]
 

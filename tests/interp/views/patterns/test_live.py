@@ -219,11 +219,11 @@ def test_circuitsvis_is_drawn_with_every_label_twice_on_a_page(open_page, width)
     opened.assert_quiet()
 
 
-def test_without_the_mend_circuitsvis_drops_labels(open_page):
+def test_without_our_default_circuitsvis_drops_labels(open_page):
     html = page([view_of(2, 10)], "42 tokens")
     count = "return [...document.querySelectorAll('canvas')].at(-1).mnemoChart.scales.x.ticks.length"
     assert open_page(html, 390).js(count) == 42
-    assert open_page(html.replace("autoSkip:!1", "autoSkip:!0"), 390).js(count) < 42
+    assert open_page(html.replace("autoSkip: false", "autoSkip: true"), 390).js(count) < 42
 
 
 @pytest.mark.parametrize("viewer", ["circuitsvis", "strip"])

@@ -24,7 +24,7 @@ def data_of(view) -> dict:
 
 def test_the_design_s_line():
     batch = prompts(3, batch_size=2)
-    view = views.attention(Capture(batch, patterns={1: planted(4, batch.n_pos).repeat(2, 1, 1, 1)}), layer=1)
+    view = views.attention(Capture(batch, pattern={1: planted(4, batch.n_pos).repeat(2, 1, 1, 1)}), layer=1)
     data = data_of(view)
     assert (data["kind"], data["component"]) == ("plot", "AttentionHeads")
     assert data["props"]["tokens"] == batch.symbols(0)
@@ -52,9 +52,9 @@ def test_short_prompts_are_circuitsvis_s_and_others_say_why_not(length, argument
 
 
 def test_another_circuitsvis_is_not_touched(monkeypatch):
-    monkeypatch.setattr(one_call, "mended_bundle", lambda: None)
+    monkeypatch.setattr(one_call, "circuitsvis_bundle", lambda: None)
     batch = prompts(3)
-    assert "this version" in data_of(attention({0: planted(2, batch.n_pos)}, 0, batch=batch))["why"]
+    assert "version of circuitsvis is unknown" in data_of(attention({0: planted(2, batch.n_pos)}, 0, batch=batch))["why"]
 
 
 def test_heads_and_prompts_are_the_ones_asked_for():
@@ -86,21 +86,22 @@ def test_what_is_not_there_is_refused_with_the_choices():
     broken = planted(2, n)
     broken[0, 1, 3, 2] = float("nan")
     for arguments, words in (
-        ({"layer": 2}, r"patterns of layers \[2\] were asked for, and these are there: 0, 1"),
-        ({"layer": []}, "these are there"),
+        ({"layer": 2}, r"no patterns of layers \[2\]; patterns are of layers: 0, 1"),
+        ({"layer": []}, "patterns are of layers"),
         ({"heads": [2]}, "heads are 0 to 1"),
         ({"heads": []}, "heads are 0 to 1"),
         ({"prompt": 1}, "prompts are 0 to 0"),
         ({"prompt": -1}, "prompts are 0 to 0"),
         ({"viewer": "plotly"}, "viewers are auto, circuitsvis, canvas"),
         ({"layer": [0, 1], "viewer": "circuitsvis"}, "use viewer='canvas'"),
-        ({"first": {0: broken}}, "NaN"),
-        ({"first": {0: planted(2, n + 1)}}, r"must be \[batch head 14 14\]"),
-        ({"first": planted(2, n)}, "patterns by layer"),
+        ({"patterns": {0: broken}}, "NaN"),
+        ({"patterns": {0: planted(2, n + 1)}}, r"must be \[batch head 14 14\]"),
+        ({"patterns": planted(2, n), "layer": [0, 1]}, "give patterns by layer"),
+        ({"patterns": "text", "layer": None}, "must be an array of numbers"),
         ({"against": {0: broken}}, "NaN"),
-        ({"batch": None}, "give a Capture"),
+        ({"batch": None}, "tokens are missing"),
     ):
-        given: dict[str, Any] = {"first": patterns, "layer": 0, "batch": batch} | arguments
+        given: dict[str, Any] = {"patterns": patterns, "layer": 0, "batch": batch} | arguments
         with pytest.raises(ValueError, match=words):
             attention(**given)
 

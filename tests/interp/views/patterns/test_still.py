@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from interp.views.patterns.prompt import prompt_of
+from interp.views.patterns.sources import Shown
 from interp.views.patterns.still import mosaic, pooled
 from tests.interp.views.patterns.samples import noise, planted, prompts
 
@@ -15,7 +16,8 @@ from tests.interp.views.patterns.samples import noise, planted, prompts
 def drawn(values: torch.Tensor, length: int, names=("a", "b")) -> tuple[np.ndarray, bytes]:
     """`values [condition layer head dest src]`."""
     layers, heads = list(range(values.shape[1])), list(range(values.shape[2]))
-    png = mosaic(values, prompt_of(prompts(length), 0), layers, heads, "planted", names)
+    shown = Shown(prompt=prompt_of(prompts(length), 0), values=values[0], layers=layers, heads=heads)
+    png = mosaic(values, shown, "planted", names)
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int), png
 
 

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from matplotlib.colors import to_hex
 
-from experiments.drawing.accuracy import COLOURS, TITLES, accuracy_by_length
 from experiments.support.results import save_figure
+from interp.views.colours import SERIES
 from probes.evidence import Accuracy, Interval
+from probes.views.accuracy import TITLES, accuracy_by_length, by_length
 
 
 def points(mode="forced", metrics=tuple(TITLES), shift=0.0, lengths=(20, 5, 10)):
@@ -30,7 +31,7 @@ def test_one_line_for_each_run_and_mode():
     for axis in figure.axes:
         assert [line.get_label() for line in lines(axis)] == ["a (forced)", "a (written)", "b (forced)"]
         assert [line.get_linestyle() for line in lines(axis)] == ["-", "--", "-"]
-        assert [line.get_color() for line in lines(axis)] == [COLOURS[0], COLOURS[0], COLOURS[1]]
+        assert [line.get_color() for line in lines(axis)] == [SERIES[0], SERIES[0], SERIES[1]]
         assert len(axis.collections) == 3  # a band each
     legend = figure.axes[0].get_legend()
     assert legend is not None
@@ -79,7 +80,7 @@ def test_a_model_without_a_recipe_has_no_trained_range():
 
 
 def test_runs_beyond_the_colours_are_drawn_too_and_can_be_told_apart():
-    runs = {f"run{i}": points(metrics=("step",), shift=i / 100) for i in range(2 * len(COLOURS) + 1)}
+    runs = {f"run{i}": points(metrics=("step",), shift=i / 100) for i in range(2 * len(SERIES) + 1)}
     found = lines(accuracy_by_length(runs, trained=10).axes[0])
     assert [line.get_label() for line in found] == [f"{name} (forced)" for name in runs]
     assert len({(to_hex(line.get_color()), line.get_marker()) for line in found}) == len(runs)
@@ -91,3 +92,11 @@ def test_the_same_numbers_give_the_same_bytes(tmp_path):
         save_figure(figure, tmp_path / f"{name}.svg")
     a, b, c = ((tmp_path / f"{name}.svg").read_bytes() for name in "abc")
     assert a == b != c
+
+
+def test_accuracy_by_length_is_a_view_with_its_numbers():
+    points = [Accuracy("exact", "forced", n, Interval(0.9, 0.85, 0.95), 0.5**n, 100) for n in (10, 20)]
+    view = by_length({"mine": points}, trained=15)
+    assert "Trained up to length 15" in view.alt
+    assert "<td>mine</td><td>exact match, free-running</td><td>forced</td><td>20</td><td>0.900</td>" in view.live
+    assert len(view.still) < 150_000

@@ -1,0 +1,108 @@
+"""`mnemoscope attention`: the attention patterns of a model on a prompt, as one HTML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.support.options import (
+    Device,
+    Dtype,
+    FormatName,
+    Length,
+    Memory,
+    OneModel,
+    OptionalFile,
+    OptionalNumbers,
+    OptionalText,
+    Seed,
+)
+
+if TYPE_CHECKING:
+    from interp.models import Run
+    from interp.tasks import Prompts
+
+# Layers that are shown unless --layers names others: the page of a large model would be slow to open.
+MOST_LAYERS = 12
+
+
+@dataclass(frozen=True)
+class AttentionCommand:
+    """Show where every head attends on one prompt: mnemoscope attention gpt2 --prompt "When Mary and John went".
+
+    Writes one HTML file that works offline: one plot per layer, by circuitsvis for prompts of up to 42 tokens and by
+    mnemoscope's own viewer for longer ones.
+    """
+
+    name: OneModel
+    prompt: OptionalText = None
+    """The prompt. Default: a random prompt of the run's task."""
+    layers: OptionalNumbers = None
+    """Layers, from 0. Default: the first 12."""
+    heads: OptionalNumbers = None
+    """Heads, from 0. Default: all."""
+    length: Length = 8
+    """Length of a task prompt: bits, or digits of both operands."""
+    seed: Seed = 0
+    format: FormatName = None
+    device: Device = "auto"
+    dtype: Dtype = None
+    memory: Memory = 1024
+    out: OptionalFile = None
+    """The HTML file. Default: mnemoscope-out/<run>/attention.html."""
+
+    def run(self) -> int:
+        """Capture the patterns and write the page; status 0."""
+        from experiments import load
+        from experiments.support.console import say
+        from experiments.support.loading import complete_format
+        from interp import views
+        from interp.capturing import capture
+        from interp.support.writing import write_whole
+
+        run = load(self.name, complete_format(self.format, None, self.name), device=self.device, dtype=self.dtype)
+        target = self.target(run)
+        prompts = self.prompts(run)
+        layers = self.chosen_layers(run)
+        captured = capture(run, prompts, pattern=layers)
+        heads = None if self.heads is None else list(self.heads)
+        shown = [views.attention(captured, layer=layer, heads=heads) for layer in layers]
+        text = views.page(shown, f"{run.name}: attention")
+        write_whole(target, text)
+        say(f"{target} ({len(layers)} layers, {prompts.n_pos} tokens, {len(text.encode()) / 1e6:.1f} MB)")
+        return 0
+
+    def target(self, run: Run) -> Path:
+        """Return the file to write. Raises `ValueError` where it cannot be written."""
+        from experiments.support.results import check_files, writable_folder
+        from interp.models.names import OUT
+
+        if self.out is not None and self.out.suffix != ".html":
+            raise ValueError(f"--out must name an HTML file; got {self.out}")
+        target = self.out or OUT / run.name / "attention.html"
+        writable_folder(target.parent)
+        check_files([target])
+        return target
+
+    def prompts(self, run: Run) -> Prompts:
+        """Return the prompt of --prompt, or one of the run's task."""
+        from experiments.support.results import check_seed
+        from interp.tasks.texts import prompts
+
+        if self.prompt is not None:
+            return prompts(run, clean=self.prompt)
+        if run.format is None:
+            raise ValueError(f"no prompt: add --prompt, or a task for {run.name} with --format")
+        check_seed(self.seed)
+        return run.sample(1, self.length, self.seed)
+
+    def chosen_layers(self, run: Run) -> list[int]:
+        """Return the layers of --layers, or the first 12. Raises `ValueError` for one that does not exist."""
+        count = run.raw.config.num_hidden_layers
+        layers = list(range(min(count, MOST_LAYERS))) if self.layers is None else list(self.layers)
+        if not layers:
+            raise ValueError(f"--layers names no layer; there are {count}")
+        if bad := [layer for layer in layers if not 0 <= layer < count]:
+            raise ValueError(f"there is no layer {bad[0]}; layers run from 0 to {count - 1}")
+        return layers

@@ -1,0 +1,306 @@
+"""Numbers in the prose of the READMEs, computed from committed result files.
+
+A number in a document is followed by a marker, `.971<!--=aligned-60.0-->`: an entry of `NUMBERS` and the index of the
+value in it. `python -m experiments.tables` writes the number again; the prose around it is free to change.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
+from math import nan
+from pathlib import Path
+from statistics import fmean, median
+
+from pyarrow import parquet
+
+from experiments.gathering import TABLE, read_verdicts
+from experiments.support.reading import read_result
+from interp.models.names import SHIPPED, ZOO
+
+FOLDER = Path(__file__).parent.parent
+MARKER = re.compile(r"(?P<old>[-+]?[\d,]*\.?\d+|-?\?)<!--=(?P<name>[\w-]+)\.(?P<index>\d+)-->")
+WITHOUT_REHEARSAL = FOLDER / "recipes" / "parity-aligned-alibi-without-rehearsal.json"
+
+
+@cache
+def rows() -> list[dict]:
+    return parquet.read_table(ZOO / TABLE).to_pylist()
+
+
+def by_seed(
+    name: str, length: int, metric: str = "exact", mode: str = "forced", *, posed: str = "", learned: bool = True
+) -> dict[int, float]:
+    """Value of each seed of a configuration, of those that learned or (`learned=False`) of those that did not."""
+    task, form, family = name.split("-")
+    values = {
+        row["seed"]: row["value"]
+        for row in rows()
+        if (row["task"], row["format"], row["family"]) == (task, form, family)
+        and (row["length"], row["metric"], row["mode"]) == (length, metric, mode)
+        and (row["posed"], row["learned"]) == (posed or f"{task}-{form}", learned)
+    }
+    assert values, (name, length, metric, mode, posed, learned)
+    return values
+
+
+def listed(*arguments, **options) -> list[float]:
+    return list(by_seed(*arguments, **options).values())
+
+
+def ends(*arguments, **options) -> tuple[float, float]:
+    return at_ends(listed(*arguments, **options))
+
+
+def at_ends(values: Sequence[float]) -> tuple[float, float]:
+    return min(values), max(values)
+
+
+def recalled(name: str) -> dict[int, float]:
+    """Share of rehearsed values that each seed of a configuration recalls, by the record of its training."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(ZOO.glob(f"{name}-seed*/run.json"))]
+    return {r["recipe"]["seed"]: r["outcome"]["token_accuracy"]["rehearsal"] for r in records}
+
+
+def sinks(name: str, *, control: bool = False) -> list[float]:
+    """Mean over the judged lengths of each model's sink, or of its control, in `battery.json`."""
+    found = []
+    for run in sorted(judged(name)["models"]):
+        lengths = {row["length"] for row in rows() if (row["run"], row["metric"]) == (run, "rho sink")}
+        measured = read_result(ZOO / run / "battery.json")["battery"]["measured"]
+        evidence = [e for at in measured if at["length"] in lengths for e in at["evidence"] if e["name"] == "sink"]
+        values = [e["control" if control else "value"] for e in evidence]
+        found.append(fmean(value["value"] for value in values if value is not None) if any(values) else nan)
+    return found
+
+
+def printed(value: float, digits: int) -> str:
+    """As the words print it: `.867`, `1.000`, `-.00`."""
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
+
+
+ALIGNED, PADDED, OWN, BARE = (f"addition-{form}-alibi" for form in ("aligned", "zeropad", "nonaligned", "none"))
+ANCHORED, SCRATCHPAD = "parity-aligned-alibi", "parity-scratchpad-rotary"
+KEY_SINKS = "parity-aligned-alibi_sink"
+NUMERIC, CYCLIC = "parity-numeric-alibi", "parity-cyclic-alibi"
+UNPLACED, ROTARY, ABSOLUTE = (f"parity-aligned-{family}" for family in ("none", "rotary", "absolute"))
+GAPS, FURTHEST = [f"parity-gap{gap}-alibi" for gap in (1, 2, 4)], "parity-gap8-alibi"
+
+
+def beside_sinks(name: str, length: int) -> list[float]:
+    """Exact match of the six addition models with shared labels, or the three with their own, by rising sink."""
+    names = {"shared": (ALIGNED, PADDED), "own": (OWN,)}[name]
+    pairs = [
+        (sink, right)
+        for each in names
+        for sink, right in zip(listed(each, 10, "rho sink", ""), listed(each, length), strict=True)
+    ]
+    return [right for _, right in sorted(pairs)]
+
+
+def rhos(names: Iterable[str], length: int) -> list[float]:
+    """The anchor of every model of some configurations that is judged at a length."""
+    return [rho for name in names for rho in listed(name, length, "rho anchor", "")]
+
+
+def placeholder(run: str) -> float:
+    """One model's placeholder, the mean over the lengths at which it is judged."""
+    return fmean(row["value"] for row in rows() if (row["run"], row["metric"]) == (run, "rho placeholder"))
+
+
+@cache
+def verdicts() -> dict:
+    return read_verdicts(ZOO)
+
+
+def judged(name: str) -> dict:
+    """The verdict over the seeds of a configuration."""
+    return verdicts()[name]["verdict"]
+
+
+def lost(name: str) -> list[float]:
+    """Accuracy that each model loses without labels, at the trained length, other keys sharing their attention."""
+    told = [e for e in judged(name)["evidence"] if e["name"] == "remove labels, all heads: renormalise"]
+    return told[0]["details"]["models"]
+
+
+def posed(name: str, form: str, length: int = 20) -> list[float]:
+    """Step accuracy of the models of a configuration, posed parity in another format."""
+    return listed(name, length, "step", posed=f"parity-{form}")
+
+
+def blurred() -> list[float]:
+    """Shares of steps within training that hang on another bit than the right one, in models without an address."""
+    shares = []
+    for form in ("scratchpad", "constant", "nonaligned"):
+        for length in (15, 20):
+            runs = {f"parity-{form}-alibi-seed{seed}" for seed in by_seed(f"parity-{form}-alibi", length)}
+            for run in runs:
+                read = {row["metric"]: row["value"] for row in rows() if (row["run"], row["length"]) == (run, length)}
+                shares.append(1 - read["offset +0"] - read.get("offset none", 0.0))
+    return shares
+
+
+def share_at(name: str, length: int, offsets: tuple[str, ...], seed: int) -> float:
+    """Share of the steps of one model that are decided at some offsets."""
+    return sum(by_seed(name, length, f"offset {offset}", "")[seed] for offset in offsets)
+
+
+def evaluated(path: Path, metric: str, mode: str, lengths: Sequence[int]) -> list[float]:
+    """Accuracies of one model by length, in its `evaluation.json`."""
+    values = {
+        at["length"]: at["value"]
+        for at in read_result(path)["accuracy"]
+        if (at["metric"], at["mode"]) == (metric, mode)
+    }
+    return [values[length] for length in lengths]
+
+
+# Decimal places and values, by name.
+NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
+    "no-rehearsal-40": (3, lambda: evaluated(WITHOUT_REHEARSAL, "step", "forced", [40])),
+    "shipped-written": (
+        3,
+        lambda: evaluated(SHIPPED / "parity-aligned-alibi" / "evaluation.json", "step", "written", (45, 50, 55, 60)),
+    ),
+    **{
+        f"no-rehearsal-{mode}-{metric}": (3, partial(evaluated, WITHOUT_REHEARSAL, metric, mode, (10, 20, 30, 40, 60)))
+        for mode in ("forced", "written")
+        for metric in ("step", "exact")
+    },
+    "aligned-60": (
+        3,
+        lambda: [f(listed(ANCHORED, 60, mode=mode)) for mode in ("forced", "written") for f in (median, min)],
+    ),
+    "aligned-written-40": (3, lambda: [min(listed(ANCHORED, 40, mode="written"))]),
+    "aligned-step-40": (3, lambda: [min(listed(ANCHORED, 40, "step") + listed(ANCHORED, 40, "step", "written"))]),
+    "rotary-anchor": (2, lambda: listed(ROTARY, 20, "rho anchor", "")),
+    "no-positions-step": (3, lambda: [*listed(UNPLACED, 20, "step", learned=False), *listed(UNPLACED, 40, "step")]),
+    "no-positions-anchor": (2, lambda: listed(UNPLACED, 20, "rho anchor", "")),
+    "absolute-scratchpad": (
+        3,
+        lambda: [
+            f
+            for learned in (True, False)
+            for f in sorted(listed("parity-scratchpad-absolute", 20, "step", learned=learned))
+        ],
+    ),
+    "no-positions-recall": (3, lambda: [recalled(UNPLACED)[seed] for seed in (2, 3, 4)]),
+    "rotary-recall": (2, lambda: [max(recalled(ROTARY).values())]),
+    "absolute-recall": (2, lambda: [max(recalled(ABSOLUTE).values())]),
+    "key-sink-anchor": (2, lambda: ends(KEY_SINKS, 20, "rho anchor", "")),
+    "key-sink-60": (
+        3,
+        lambda: [value for mode in ("forced", "written") for value in sorted(listed(KEY_SINKS, 60, mode=mode))],
+    ),
+    "key-sink-sink": (2, lambda: [max(sinks(KEY_SINKS))]),
+    "variants-30": (
+        3,
+        lambda: [
+            median(listed(f"parity-{form}-alibi", 30, "step"))
+            for form in ("numeric", "constant", "cyclic", "nonaligned", "scratchpad")
+        ],
+    ),
+    "nonaligned-failed": (3, lambda: listed("parity-nonaligned-alibi", 20, "step", learned=False)),
+    "addition-14": (3, lambda: [*listed(ALIGNED, 14), *set(listed(ALIGNED, 10)), *listed(OWN, 14)]),
+    "addition-bare": (2, lambda: ends(BARE, 10, "step", learned=False)),
+    "addition-written-20": (3, lambda: [max(listed(ALIGNED, 20, mode="written"))]),
+    "addition-padded": (3, lambda: [*listed(PADDED, 14), *listed(PADDED, 20), *listed(ALIGNED, 20)]),
+    "gaps": (
+        3,
+        lambda: [
+            *(end for name in (ANCHORED, *GAPS[:2]) for end in ends(name, 40)),
+            *sorted(listed(GAPS[2], 40)),
+            *listed(FURTHEST, 40),
+            *(end for name in (ANCHORED, *GAPS) for end in ends(name, 60)),
+            *listed(FURTHEST, 60),
+        ],
+    ),
+    "gap8-failed": (3, lambda: sorted(listed(FURTHEST, 20, "step", learned=False))),
+    "gap8-recall": (3, lambda: [min(recalled(FURTHEST).values())]),
+    "gaps-anchor": (2, lambda: [end for length in (20, 40) for end in at_ends(rhos(GAPS, length))]),
+    "gap8-roles": (
+        2,
+        lambda: [*listed(FURTHEST, 20, "rho anchor", ""), *sinks(FURTHEST), *sinks(FURTHEST, control=True)],
+    ),
+    "gap2-placeholder": (2, lambda: [placeholder("parity-gap2-alibi-seed3")]),
+    "numeric-anchor": (2, lambda: [*ends(NUMERIC, 20, "rho anchor", ""), *judged(NUMERIC)["roles"]["anchor"]["ci"]]),
+    "numeric-sink": (2, lambda: sorted(listed(NUMERIC, 20, "rho sink", ""))),
+    "aligned-sink-40": (3, lambda: [(sink := judged(ANCHORED)["by_length"][-1]["roles"]["sink"])["rho"], *sink["ci"]]),
+    "constant-removal": (2, lambda: lost("parity-constant-alibi")),
+    "addition-aligned-sink": (2, lambda: [*sinks(ALIGNED)[::2], *sinks(ALIGNED, control=True)[::2], sinks(ALIGNED)[1]]),
+    "addition-own-sink": (2, lambda: [*sinks(OWN), *sinks(OWN, control=True)]),
+    "addition-padded-sink": (2, lambda: [*sorted(sinks(PADDED)), sinks(PADDED, control=True)[0]]),
+    "encoding-sinks": (
+        2,
+        lambda: [sinks(name, control=control)[0] for name in (UNPLACED, ROTARY) for control in (False, True)],
+    ),
+    "addition-sinks": (2, lambda: sorted(listed(ALIGNED, 10, "rho sink", "") + listed(PADDED, 10, "rho sink", ""))),
+    "addition-sinks-20": (3, lambda: beside_sinks("shared", 20)),
+    "addition-own-sinks": (2, lambda: sorted(listed(OWN, 10, "rho sink", ""))),
+    "addition-own-14": (3, lambda: beside_sinks("own", 14)),
+    "rotary-scratchpad-offsets": (
+        2,
+        lambda: [share_at(SCRATCHPAD, 30, at, seed) for at in (("+12", "+13", "-7", "-6"), ("+0",)) for seed in (3, 4)],
+    ),
+    "rotary-scratchpad-none": (2, lambda: [share_at(SCRATCHPAD, 30, ("none",), 2)]),
+    "rotary-aligned-offsets": (
+        2,
+        lambda: [
+            *(share_at(ROTARY, 30, at, 2) for at in (("+9", "+10"), ("-19", "-18"), ("+0",), ("-10", "-9"))),
+            *(share_at(ROTARY, 40, at, 2) for at in (("-10", "-9"), ("+0",), ("+19", "+20"))),
+        ],
+    ),
+    "no-positions-offsets": (
+        2,
+        lambda: [share_at(UNPLACED, n, (at,), 2) for n, at in ((40, "+0"), (60, "+0"), (60, "none"))],
+    ),
+    "cyclic-none": (2, lambda: [share_at(CYCLIC, 60, ("none",), seed) for seed in (2, 3, 4)]),
+    "blurred": (2, lambda: at_ends(blurred())),
+    "posed-aligned": (
+        2,
+        lambda: at_ends([v for form in ("constant", "nonaligned", "cyclic") for v in posed(ANCHORED, form)]),
+    ),
+    "posed-nonaligned": (
+        2,
+        lambda: [
+            posed("parity-nonaligned-alibi", "constant")[0],
+            *posed("parity-nonaligned-alibi", "cyclic"),
+        ],
+    ),
+    "posed-cyclic": (
+        2,
+        lambda: [
+            *(v for length in (20, 40) for v in posed(CYCLIC, "aligned", length)),
+            *listed(CYCLIC, 40, "step"),
+        ],
+    ),
+    "posed-addition": (
+        2,
+        lambda: sorted({round(v, 2) for v in listed(ALIGNED, 10, "step", posed="addition-nonaligned")}),
+    ),
+}
+
+
+def with_numbers(text: str) -> str:
+    """Return a document's text with the number before each marker written again.
+
+    Raises `ValueError` for a marker whose name or index does not exist.
+    """
+
+    def written(match: re.Match) -> str:
+        name, index = match["name"], int(match["index"])
+        if name not in NUMBERS or index >= len(values_of(name)):
+            raise ValueError(f"the marker {match[0]} names no number in experiments/tables/numbers.py")
+        return f"{values_of(name)[index]}<!--={name}.{index}-->"
+
+    return MARKER.sub(written, text)
+
+
+@cache
+def values_of(name: str) -> tuple[str, ...]:
+    """Return the values of an entry as printed."""
+    digits, compute = NUMBERS[name]
+    return tuple(printed(value, digits) for value in compute())

@@ -1,0 +1,148 @@
+"""Activation patching of one site, at every layer, position and head: `patch`, and `plan` to see its cost first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+from interp.arguments import PromptsLike, exclusive, pair_of
+from interp.models.anatomy import Anatomy, GenericAnatomy, anatomy_or_generic
+from interp.models.resolve import AnyModel, raw_of
+from interp.patching.cells import Cell, check_site, chosen, heads_at
+from interp.patching.effect import PatchEffect
+from interp.patching.metric import MetricLike, bind_metric
+from interp.patching.sweep import Sweep
+from interp.places import At, Joint, Part, patches_at
+from interp.support.budget import allowed
+
+Positions = At | Joint | Iterable[Part | Joint]
+Direction = Literal["denoise", "noise"]
+
+
+@exclusive
+def plan(
+    model: AnyModel,
+    clean: PromptsLike,
+    corrupted: PromptsLike,
+    site: str,
+    metric: MetricLike,
+    layers: int | Sequence[int] | None = None,
+    positions: Positions | None = None,
+    heads: int | Sequence[int] | None = None,
+    direction: Direction = "denoise",
+    memory: int | None = None,
+) -> Sweep:
+    """Return the sweep that `patch` would compute: see `.cost`, `.units` and `.peak_bytes`.
+
+    Takes the arguments of `patch` and raises its `ValueError`s.
+    """
+    if direction not in ("denoise", "noise"):
+        raise ValueError(f"direction must be 'denoise' or 'noise'; got {direction!r}")
+    memory = allowed() if memory is None else memory
+    if memory < 1:
+        raise ValueError(f"memory must be at least 1 byte; got {memory}")
+    clean, corrupted = pair_of(model, clean, corrupted)
+    if not len(clean):
+        raise ValueError("there are no prompts")
+    metric = bind_metric(metric, model, clean)
+    anatomy = anatomy_or_generic(raw_of(model))
+    if not anatomy.causal:
+        raise ValueError(
+            "this model attends in both directions, and a sweep skips what a causal mask leaves unchanged; "
+            "path_patch, knock_out and interchange compute all positions"
+        )
+    n_heads = _heads(anatomy, site)
+    if heads is not None and not n_heads:
+        raise ValueError(f"{site} has no heads; leave `heads` out")
+    n_layers = len(anatomy.layers if isinstance(anatomy, GenericAnatomy) else anatomy.blocks)
+    layer_list = chosen("layer", layers, n_layers)
+    head_list: list[int | None] = list(chosen("head", heads, n_heads)) if n_heads else [None]
+    places = patches_at(clean, positions)
+    labels: dict[str, tuple[str | int, ...]] = {"layer": tuple(layer_list), "pos": tuple(name for name, _ in places)}
+    if n_heads:
+        labels["head"] = tuple(h for h in head_list if h is not None)
+    base, source = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
+    sweep = Sweep(
+        anatomy=anatomy,
+        base=base,
+        source=source,
+        site=site,
+        metric=metric,
+        direction=direction,
+        axes=("layer", "head", "pos") if n_heads else ("layer", "pos"),
+        labels=labels,
+        cells=tuple(Cell(la, at, h) for la in layer_list for h in head_list for _, at in places),
+        memory=memory,
+    )
+    if memory < sweep.minimum_bytes:
+        raise ValueError(
+            f"this sweep takes at least {_mebibytes(sweep.minimum_bytes)} MiB beyond the model; the budget is "
+            f"{memory / 2**20:.1f} MiB"
+        )
+    return sweep
+
+
+def patch(
+    model: AnyModel,
+    clean: PromptsLike,
+    corrupted: PromptsLike,
+    site: str,
+    metric: MetricLike,
+    layers: int | Sequence[int] | None = None,
+    positions: Positions | None = None,
+    heads: int | Sequence[int] | None = None,
+    direction: Direction = "denoise",
+    memory: int | None = None,
+    spot_cells: int = 4,
+    seed: int = 0,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> PatchEffect:
+    """Patch a site's activations from one run into another, at each layer, position and head.
+
+    Args:
+        model: a run, a Hugging Face model, or a TransformerBridge.
+        clean, corrupted: prompts with the same number of tokens: text, token ids `[batch pos]` or `Prompts`.
+        site: resid_pre, resid_mid, resid_post, attn_out, mlp_out, q, k, v, z or pattern (TransformerLens's names;
+            q and k are before rotation; a pattern is patched by destination row). Models that the engine does not
+            take apart have resid_pre, resid_post and, by module, attn_out and mlp_out.
+        metric: see `interp.patching.metrics`; only the positions that it declares are unembedded.
+        layers, heads: all (None), one or several.
+        positions: all (None); indices, span names, roles or (role, step) pairs: one patch per position. A `Joint` is
+            one patch of all its positions.
+        direction: "denoise" patches clean activations into the corrupted run (is the site sufficient?), "noise"
+            corrupted ones into the clean run (is it necessary?).
+        memory: bytes that the sweep may use beyond the model; by default `interp.support.budget.allowed()`.
+        spot_cells: random cells that are recomputed by the literal loop on the raw model.
+        seed: seed of these cells.
+        progress: wraps the units of work, for a progress bar.
+
+    Returns the metric of every patched run for every prompt, `[layer (head) pos batch]`. It differs from the literal
+    loop by rounding only (`interp.support.rounding.tolerance`); `checks` holds the measured differences. Results of a
+    model that is not taken apart have `details["anatomy"] == "generic"`.
+
+    Raises `ValueError` for an unknown site, layer, head or place, naming the choices, for prompts of different
+    layouts, for a model without a causal mask, and for a budget below the minimum; `RuntimeError` if a check fails.
+
+    >>> metric = logit_diff(answer=" Mary", other=" John")
+    >>> effect = patch(run, ["Mary met John and"], ["John met Mary and"], site="resid_pre", metric=metric)
+    """
+    sweep = plan(model, clean, corrupted, site, metric, layers, positions, heads, direction, memory)
+    return sweep.run(spot_cells, seed, progress)
+
+
+def _heads(anatomy: Anatomy | GenericAnatomy, site: str) -> int:
+    """Return how many heads a site has. Raises `ValueError` for a site that this model does not have."""
+    if isinstance(anatomy, Anatomy):
+        check_site(site, anatomy)
+        return heads_at(site, anatomy)
+    if site not in anatomy.sites:
+        raise ValueError(
+            f"{type(anatomy.raw).__name__} is run layer by layer and has the sites {', '.join(anatomy.sites)}; "
+            f"got {site!r}"
+        )
+    return 0
+
+
+def _mebibytes(n_bytes: int) -> str:
+    """Return MiB with one decimal, rounded up, so that the number given is enough."""
+    return f"{-(-n_bytes * 10 // 2**20) / 10:.1f}"

@@ -1,0 +1,112 @@
+"""Accuracy by length, inside and past the trained range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from interp.views.colours import MARKERS, SERIES
+from interp.views.figures import as_view
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from interp.views.view import View
+
+STYLES = {"forced": "-", "written": "--"}
+TITLES = {
+    "step": "step accuracy, teacher forced",
+    "exact": "exact match, free-running",
+    "final": "final bit, free-running",
+}
+QUESTION = "How far past the trained length does the model work?"
+
+
+class Estimate(Protocol):
+    """A value with its interval."""
+
+    @property
+    def value(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+class Point(Protocol):
+    """One accuracy, such as `probes.evidence.Accuracy`."""
+
+    @property
+    def metric(self) -> str: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def estimate(self) -> Estimate: ...
+    @property
+    def chance(self) -> float: ...
+
+
+def by_length(curves: Mapping[str, Sequence[Point]], trained: int | None, title: str = "Accuracy by length") -> View:
+    """Return `accuracy_by_length` as a view, with its numbers.
+
+    >>> view = by_length({run.name: evaluate(run)}, trained=20)
+    """
+    rows = [
+        (name, TITLES.get(p.metric, p.metric), p.mode, p.length, *_numbers(p.estimate), f"{p.chance:.3g}")
+        for name, points in curves.items()
+        for p in points
+    ]
+    shaded = f" Trained up to length {trained}, which is shaded." if trained else ""
+    alt = f"{title}: curves of {', '.join(curves)}, by length.{shaded}"
+    columns = ("model", "measure", "labels", "length", "value", "low", "high", "chance")
+    return as_view(accuracy_by_length(curves, trained), title, alt, columns, rows)
+
+
+def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | None) -> Figure:
+    """Draw one panel per metric and one colour per run. The trained range is shaded, chance is dotted.
+
+    Solid lines are environment-forced, dashed ones model-written; bands are 95 % Wilson intervals.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.9), layout="constrained")
+    axes = figure.subplots(1, len(TITLES), sharey=True)
+    for axis, (metric, title) in zip(axes, TITLES.items(), strict=True):
+        chances: dict[int, float] = {}
+        for k, (name, points) in enumerate(curves.items()):
+            for mode, style in STYLES.items():
+                line = sorted((p for p in points if (p.metric, p.mode) == (metric, mode)), key=lambda p: p.length)
+                if line:
+                    _curve(axis, line, k, style, f"{name} ({mode})")
+                    chances |= {p.length: p.chance for p in line}
+        if chances:
+            axis.plot(*zip(*sorted(chances.items()), strict=True), ":", color="#555555", label="chance")
+        if trained:
+            axis.axvspan(0, trained, color="#888888", alpha=0.12, linewidth=0)
+            axis.text(trained / 2, 1.03, "trained", ha="center", va="bottom", fontsize=8, color="#555555")
+        axis.set(xlabel="length", ylim=(-0.03, 1.12), xlim=(0, None))
+        axis.set_title(title, fontsize=10)
+        axis.tick_params(labelsize=9)
+    axes[0].set_ylabel("accuracy")
+    if drawn := [axis for axis in axes if axis.lines]:
+        figure.legend(
+            *drawn[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False
+        )
+    figure.suptitle(QUESTION, fontsize=11)
+    return figure
+
+
+def _curve(axis: Axes, line: Sequence[Any], k: int, style: str, label: str) -> None:
+    """Draw run k's accuracies with their band."""
+    lengths, colour = [p.length for p in line], SERIES[k % len(SERIES)]
+    look: dict[str, Any] = {"color": colour, "marker": MARKERS[k // len(SERIES) % len(MARKERS)], "markersize": 3}
+    axis.plot(lengths, [p.estimate.value for p in line], style, label=label, **look)
+    low, high = [p.estimate.low for p in line], [p.estimate.high for p in line]
+    axis.fill_between(lengths, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _numbers(estimate: Estimate) -> tuple[str, str, str]:
+    return f"{estimate.value:.3f}", f"{estimate.low:.3f}", f"{estimate.high:.3f}"

@@ -1,0 +1,76 @@
+"""Every architecture: its steps against the raw model's logits, and the engine against the literal loop."""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+import pytest
+import torch
+
+from interp.models.anatomy import anatomy_of
+from interp.models.architectures import BUILDERS
+from interp.patching import logit_diff, patch
+from interp.patching.cells import Cell
+from interp.patching.reference import literal, record
+from interp.tasks import counterfactual, sample
+from tests.interp.models.architecture_cases import EXACT, LAYERS, NO_FLOAT64, VOCAB, tiny
+
+SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "q", "k", "v", "z", "pattern")
+# Of float64 models that round scores to float32.
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
+CLEAN = sample("parity-aligned", 2, 3, seed=0)
+CORRUPTED = counterfactual.flip_input(CLEAN, 2)
+METRIC = logit_diff(CLEAN, step=3)
+# The slow tier has all sites; here each architecture has one of them, in turn.
+ONE_SITE = list(zip(EXACT, cycle(("q", "k", "pattern", "v", "attn_out", "mlp_out", "z"))))
+
+
+def test_every_builder_has_a_case():
+    tested = {model_type for model_type, _ in EXACT.values()}
+    assert tested == set(BUILDERS) - {"bloom_key_sink", "native"}  # test_sink and test_native
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_the_steps_give_the_raw_logits(case):
+    tokens = torch.randint(VOCAB, (3, 12), generator=torch.Generator().manual_seed(1))
+    anatomy = anatomy_of(tiny(case))
+    assert anatomy.raw(tokens).logits.std() > 0.1
+    assert anatomy.check_on(tokens) <= 1e-5
+
+
+@pytest.mark.parametrize(("case", "site"), ONE_SITE)
+def test_some_cells_equal_the_literal_loop(case, site):
+    assert difference_from_the_loop(case, site, torch.float32, layers=[1], positions=[6]) <= TOLERANCE[torch.float32]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("case", EXACT)
+def test_every_site_equals_the_literal_loop(case, dtype):
+    if dtype == torch.float64 and case in NO_FLOAT64:
+        pytest.skip("the raw model has no float64")
+    anatomy = anatomy_of(tiny(case, dtype))
+    for site in SITES:
+        if site == "resid_mid" and anatomy.blocks[0].parallel:
+            continue
+        difference = difference_from_the_loop(case, site, dtype, layers=range(LAYERS), positions=[4, 6, 8, 11])
+        assert difference <= TOLERANCE[anatomy.arithmetic], site
+
+
+def difference_from_the_loop(case, site, dtype, layers, positions) -> float:
+    """Return the engine's largest difference from one forward pass per cell, relative to the largest metric."""
+    model = tiny(case, dtype)
+    anatomy = anatomy_of(model)
+    effect = patch(model, CLEAN, CORRUPTED, site, METRIC, layers=list(layers), positions=list(positions), spot_cells=0)
+    expected = []
+    for layer in layers:
+        source = record(anatomy, CLEAN.tokens, site, layer)
+        for head in effect.labels.get("head", (None,)):
+            for position in positions:
+                cell = Cell(layer, (position,), head)
+                expected.append(
+                    literal(anatomy, CORRUPTED.tokens, site, cell, source, METRIC, torch.arange(len(CLEAN)))
+                )
+    values = torch.stack(expected).reshape(effect.values.shape)
+    assert (values - effect.base).abs().max() > 1e-4  # the patches do something
+    return float((effect.values - values).abs().max()) / max(1.0, float(values.abs().max()))
