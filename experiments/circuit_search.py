@@ -1,4 +1,4 @@
-"""How is a circuit searched in a run, and what is it put to the test with?"""
+"""Searches a circuit in a run and evaluates it on fresh prompts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,8 +16,10 @@ from interp.circuits import (
     Circuit,
     EdgeScores,
     Faithfulness,
+    Validity,
     acdc,
     against_random,
+    check_validity,
     circuit_from_json,
     completeness,
     curve,
@@ -33,65 +35,160 @@ from interp.patching import Metric, accuracy, logit_diff
 from interp.support.writing import write_tensors, write_whole
 from interp.tasks import Batch, Role, counterfactual
 
-if TYPE_CHECKING:
-    from experiments.commands.circuit import CircuitCommand as Options
-
 T = TypeVar("T")
-# Prompts that ACDC cuts edges on; more of them hold more memory, and each cut costs a run of all.
+# Number of prompts for ACDC: every trial runs all of them.
 ACDC_PROMPTS = 16
-# Seeds of the prompts: those that a circuit is searched on, those that it is weighed on, and further searches.
-WEIGHED, FURTHER = 500, 700
-REFERENCE = 900
+# Added to the seed for the prompts of the evaluation, of the reference (resample, mean), and of repeated searches.
+EVALUATION, REFERENCE, REPEATS = 500, 900, 700
+# Number of random circuits, and of random halves for completeness.
 RANDOM, HALVES = 50, 10
 
 
+@dataclass(frozen=True)
+class SearchOptions:
+    """How a circuit is searched; the fields are options of `mnemoscope circuit`."""
+
+    method: Literal[
+        "eap", "eap-clean", "eap-ig-inputs", "eap-ig-activations", "eap-ig-writers", "exact-noise", "exact-denoise"
+    ] = "eap-ig-inputs"
+    points: int = 16
+    reorder: Literal["auto", "yes", "no"] = "auto"
+    places: Literal["role", "anywhere"] = "role"
+    select: Literal["greedy", "top"] = "greedy"
+    share: float = 0.1
+    prune: float = 0.003
+    prompts: int = 32
+    seed: int = 0
+
+
 @dataclass(frozen=True, eq=False)
-class Pair:
-    """Prompts, their twins with everything redrawn, and what is measured on them."""
+class PromptPair:
+    """Clean prompts, corrupted prompts, and the metric."""
 
     clean: Batch
     corrupted: Batch
     metric: Metric
 
-    def first(self, n: int) -> Pair:
-        """The first n prompts."""
+    def first(self, n: int) -> PromptPair:
+        """Return the first n pairs."""
         clean, corrupted = (b.rows(slice(0, n)) for b in (self.clean, self.corrupted))
-        return Pair(clean, corrupted, metric_of(clean, corrupted))
+        return PromptPair(clean, corrupted, _metric(clean, corrupted))
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """A circuit, and the scores of all edges that it was chosen by."""
+class ScoredCircuit:
+    """A circuit, and the scores of all edges from which it was selected."""
 
     scores: EdgeScores
     circuit: Circuit
 
 
-def pair(run: Run, options: Options, length: int | tuple[int, int], seed: int) -> Pair:
-    """Prompts of a seed, each with another random prompt of the same layout, its input labels in another order.
+def sample_pair(run: Run, options: SearchOptions, length: int | tuple[int, int], seed: int) -> PromptPair:
+    """Return prompts of a seed, each with another random prompt of the same layout as its corrupted prompt.
 
-    Ordinary prompts cite their labels in order, all of them: between two of those, addresses do not differ.
+    Ordinary prompts cite all their labels in order, so addresses would not differ between them: where labels can be
+    told apart, the input labels of corrupted prompts are shuffled.
     """
     clean = run.sample(options.prompts, length, seed)
     corrupted = counterfactual.redraw(clean, seed + 100)
-    if options.reorder == "yes" or (options.reorder == "auto" and orderable(clean)):
+    if options.reorder == "yes" or (options.reorder == "auto" and _has_distinct_labels(clean)):
         corrupted = counterfactual.reorder_labels(corrupted, seed + 100)
-    return Pair(clean, corrupted, metric_of(clean, corrupted))
+    return PromptPair(clean, corrupted, _metric(clean, corrupted))
 
 
-def orderable(batch: Batch) -> bool:
-    """Whether input labels are there, and one can be told from another."""
+def measure_validity(run: Run, options: SearchOptions, length: int | tuple[int, int]) -> Validity:
+    """Measure competence and the difference between clean and corrupted on the prompts of the evaluation."""
+    pair = sample_pair(run, options, length, options.seed + EVALUATION)
+    right = accuracy(pair.clean, among_answers=True)
+    chance = 1 / len(pair.clean.format.outputs)
+    return check_validity(run, pair.clean, pair.corrupted, pair.metric, right, chance)
+
+
+def search(run: Run, options: SearchOptions, length: int | tuple[int, int], seed: int, work: Path) -> ScoredCircuit:
+    """Score edges, select some, and prune those that are not needed. Scores and circuit are kept in `work`."""
+    pair = sample_pair(run, options, length, seed)
+    scores = _load_or_score(run, options, pair, work / f"scores-{seed}.safetensors", f"scores, seed {seed}")
+    n = max(1, round(options.share * len(scores.graph)))
+    selected = greedy(scores, n) if options.select == "greedy" else top_n(scores, n)
+    if not options.prune or not len(selected):
+        return ScoredCircuit(scores, selected)
+    path = work / f"circuit-{seed}.json"
+    if path.is_file():
+        return ScoredCircuit(scores, circuit_from_json(read_json(path)))
+    few = pair.first(ACDC_PROMPTS)
+    progress = _progress(f"pruning, seed {seed}")
+    circuit = acdc(run, few.clean, few.corrupted, few.metric, options.prune, selected, progress=progress)
+    write_whole(path, json.dumps(circuit.to_json()))
+    return ScoredCircuit(scores, circuit)
+
+
+def integration_gap(scores: EdgeScores) -> float | None:
+    """Return the error of integrated gradients as a share of the metric's difference; None for other scores."""
+    gap = scores.details.get("gap")
+    return None if gap is None else gap / (scores.clean - scores.corrupted)
+
+
+def evaluate(run: Run, found: ScoredCircuit, options: SearchOptions, length: int | tuple[int, int]) -> dict:
+    """Evaluate a circuit on fresh prompts: by ablation, by size, beside random circuits, and edge by edge."""
+    pair = sample_pair(run, options, length, options.seed + EVALUATION)
+    reference = run.sample(options.prompts, length, options.seed + REFERENCE)
+    ablations = {
+        "corrupted": Ablation("corrupted", pair.corrupted),
+        "resample": Ablation("resample", reference, options.seed),
+        "mean": Ablation("mean", reference),
+        "zero": Ablation("zero"),
+    }
+    by_ablation = {name: _circuit_numbers(run, pair, ablation, found.circuit) for name, ablation in ablations.items()}
+    curves = {
+        selected: curve(run, pair.clean, pair.corrupted, pair.metric, found.scores, selected=selected)
+        for selected in (options.select, "random")
+    }
+    few = pair.first(ACDC_PROMPTS)
+    arguments = (run, few.clean, few.corrupted, few.metric, found.circuit)
+    random = against_random(*arguments, RANDOM, options.seed)
+    complete = completeness(*arguments, HALVES, options.seed)
+    return {
+        "ablations": by_ablation,
+        "curves": {
+            selected: {
+                "shares": list(c.shares),
+                "sizes": list(c.sizes),
+                **_share_numbers(c.faithfulness),
+                "cpr": c.cpr,
+                "cmd": c.cmd,
+                "smallest_with_0.9": c.smallest(0.9),
+            }
+            for selected, c in curves.items()
+        },
+        "random": {"p": random.p, "largest": max(random.shares), "mean": sum(random.shares) / RANDOM, "n": RANDOM},
+        "completeness": {
+            "complement": complete.complement,
+            "mean_gap": sum(complete.gaps) / HALVES,
+            "largest_gap": max(complete.gaps),
+        },
+        "minimality": [{"edge": str(edge), "loss": loss} for edge, loss in minimality(*arguments)],
+    }
+
+
+def at_length(run: Run, circuit: Circuit, options: SearchOptions, length: int | tuple[int, int]) -> dict:
+    """Evaluate the same circuit on prompts of another length."""
+    pair = sample_pair(run, options, length, options.seed + EVALUATION)
+    return _circuit_numbers(run, pair, Ablation("corrupted", pair.corrupted), circuit)
+
+
+def _has_distinct_labels(batch: Batch) -> bool:
+    """Return whether prompts have input labels, and more than one of them."""
     labels = batch.role == Role.INPUT_LABEL
     return bool(labels.any()) and len(batch.tokens[:, labels].unique()) > 1
 
 
-def metric_of(clean: Batch, corrupted: Batch) -> Metric:
-    """The margin of the answers: over the other symbol, or where there are more than two, over the twin's answer."""
+def _metric(clean: Batch, corrupted: Batch) -> Metric:
+    """Return the margin of the answer over the other output symbol; with more than two, over the corrupted answer."""
     return logit_diff(clean, against=None if len(clean.format.outputs) == 2 else corrupted)
 
 
-def bar(what: str):  # type: ignore[no-untyped-def]
-    """A progress bar for the library's loops."""
+def _progress(what: str):  # type: ignore[no-untyped-def]
+    """Return a progress bar for the library's loops."""
     from experiments.support.progress import progress_bar
 
     def progress(items: Iterable[T]) -> Iterable[T]:
@@ -100,111 +197,38 @@ def bar(what: str):  # type: ignore[no-untyped-def]
     return progress
 
 
-def search(run: Run, options: Options, length: int | tuple[int, int], seed: int, work: Path) -> Found:
-    """Scores, the edges that they choose, and of those the ones that are needed; each kept on disk once it is done."""
-    here = pair(run, options, length, seed)
-    scores = _scores(run, options, here, work / f"scores-{seed}.safetensors", f"scores, seed {seed}")
-    n = max(1, round(options.share * len(scores.graph)))
-    chosen = greedy(scores, n) if options.select == "greedy" else top_n(scores, n)
-    if not options.prune or not len(chosen):
-        return Found(scores, chosen)
-    path = work / f"circuit-{seed}.json"
-    if path.is_file():
-        return Found(scores, circuit_from_json(read_json(path)))
-    few = here.first(ACDC_PROMPTS)
-    progress = bar(f"pruning, seed {seed}")
-    circuit = acdc(run.raw, few.clean, few.corrupted, few.metric, options.prune, chosen, progress=progress)
-    write_whole(path, json.dumps(circuit.to_json()))
-    return Found(scores, circuit)
-
-
-def _scores(run: Run, options: Options, here: Pair, path: Path, what: str) -> EdgeScores:
+def _load_or_score(run: Run, options: SearchOptions, pair: PromptPair, path: Path, what: str) -> EdgeScores:
+    """Return the scores kept at `path`, or compute them and write them there."""
     from safetensors import SafetensorError, safe_open
 
     from interp.circuits.pairs import prepare
 
-    graph = prepare(run.raw, here.clean, here.corrupted, here.metric, options.places, check=False).edge_model.graph
+    arguments = (run, pair.clean, pair.corrupted, pair.metric)
     if path.is_file():
+        graph = prepare(*arguments, options.places, check=False).edge_model.graph
         try:
             with safe_open(path, framework="pt") as file:
                 rest = json.loads(file.metadata()["rest"])
                 return EdgeScores(graph, file.get_tensor("values"), **rest)
         except (SafetensorError, ValueError, TypeError, LookupError) as error:
             raise ValueError(f"{path} is damaged: {error!r}; remove it") from error
-    args = (run.raw, here.clean, here.corrupted, here.metric)
     match options.method:
         case "exact-noise" | "exact-denoise":
             direction = "noise" if options.method == "exact-noise" else "denoise"
-            found = exact_edge_scores(*args, direction, options.places, bar(what))
+            scores = exact_edge_scores(*arguments, direction, options.places, _progress(what))
         case method:
-            found = edge_scores(*args, method, options.points, options.places, bar(what))
-    rest = {name: getattr(found, name) for name in ("method", "metric", "clean", "corrupted", "details")}
-    write_tensors(path, {"values": found.values}, {"rest": json.dumps(rest)})
-    return found
+            scores = edge_scores(*arguments, method, options.points, options.places, _progress(what))
+    rest = {name: getattr(scores, name) for name in ("method", "metric", "clean", "corrupted", "details")}
+    write_tensors(path, {"values": scores.values}, {"rest": json.dumps(rest)})
+    return scores
 
 
-def gap_of(scores: EdgeScores) -> float | None:
-    """What integrated gradients miss of the metric's difference, as a share of it; None for other scores."""
-    gap = scores.details.get("gap")
-    return None if gap is None else gap / (scores.clean - scores.corrupted)
-
-
-def weigh(run: Run, found: Found, options: Options, length: int | tuple[int, int]) -> dict:
-    """What the circuit is worth on fresh prompts: by ablation, beside random ones, and part by part."""
-    there = pair(run, options, length, options.seed + WEIGHED)
-    reference = run.sample(options.prompts, length, options.seed + REFERENCE)
-    ablations = {
-        "corrupted": Ablation("corrupted", there.corrupted),
-        "resample": Ablation("resample", reference, options.seed),
-        "mean": Ablation("mean", reference),
-    }
-    by_ablation = {}
-    for name, ablation in ablations.items():
-        by_ablation[name] = _worth(run.raw, there.clean, ablation, there, found.circuit)
-    few = there.first(ACDC_PROMPTS)
-    lines = {
-        how: curve(run.raw, there.clean, there.corrupted, there.metric, found.scores, selected=how)
-        for how in (options.select, "random")
-    }
-    rest = (run.raw, few.clean, few.corrupted, few.metric, found.circuit)
-    drawn = against_random(*rest, RANDOM, options.seed)
-    whole = completeness(*rest, HALVES, options.seed)
+def _circuit_numbers(run: Run, pair: PromptPair, ablation: Ablation, circuit: Circuit) -> dict:
+    """Return faithfulness of the margin, and step accuracy of the circuit, the full model and the empty circuit."""
+    margin = faithfulness(run, pair.clean, ablation, pair.metric, circuit)
+    steps = faithfulness(run, pair.clean, ablation, accuracy(pair.clean), circuit)
     return {
-        "ablations": by_ablation,
-        "curves": {
-            how: {
-                "shares": list(c.shares),
-                "sizes": list(c.sizes),
-                **_numbers(c.faithfulness),
-                "cpr": c.cpr,
-                "cmd": c.cmd,
-                "smallest_with_0.9": c.smallest(0.9),
-            }
-            for how, c in lines.items()
-        },
-        "random": {"p": drawn.p, "largest": max(drawn.shares), "mean": sum(drawn.shares) / RANDOM, "n": RANDOM},
-        "completeness": {
-            "complement": whole.complement,
-            "mean_gap": sum(whole.gaps) / HALVES,
-            "largest_gap": max(whole.gaps),
-        },
-        "minimality": [{"edge": str(edge), "loss": loss} for edge, loss in minimality(*rest)],
-    }
-
-
-def at_length(run: Run, circuit: Circuit, options: Options, length: int | tuple[int, int]) -> dict:
-    """The circuit on prompts of a length, as it is."""
-    there = pair(run, options, length, options.seed + WEIGHED)
-    return _worth(run.raw, there.clean, Ablation("corrupted", there.corrupted), there, circuit)
-
-
-def _worth(raw: Any, clean: Batch, ablation: Ablation, there: Pair, circuit: Circuit) -> dict:
-    """Faithfulness of the margin, and step accuracy of the circuit and of the full model."""
-    margin = faithfulness(raw, clean, ablation, there.metric, circuit)
-    steps = faithfulness(raw, clean, ablation, accuracy(clean), circuit)
-    ratio = {name: values[0] for name, values in _numbers(margin).items()}
-    return {
-        **ratio,
+        **{name: values[0] for name, values in _share_numbers(margin).items()},
         "accuracy": float(steps.values.mean()),
         "accuracy_full": float(steps.full.mean()),
         "accuracy_empty": float(steps.empty.mean()),
@@ -213,10 +237,10 @@ def _worth(raw: Any, clean: Batch, ablation: Ablation, there: Pair, circuit: Cir
     }
 
 
-def _numbers(found: Faithfulness) -> dict[str, list[float]]:
-    low, high = (_plain(x) for x in found.interval().unbind(dim=-1))
-    return {"values": _plain(found.share), "low": low, "high": high}
+def _share_numbers(measured: Faithfulness) -> dict[str, list[float]]:
+    low, high = (_to_list(x) for x in measured.interval().unbind(dim=-1))
+    return {"values": _to_list(measured.share), "low": low, "high": high}
 
 
-def _plain(x: Tensor) -> list[float]:
+def _to_list(x: Tensor) -> list[float]:
     return torch.as_tensor(x).double().tolist()

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple, Union
 
 import tyro
 
-from experiments.support.console import is_out_of_memory, one_line, silence_libraries, visible, warn
+from experiments.support.console import error_lines, is_out_of_memory, one_line, silence_libraries, visible, warn
 from experiments.support.interrupting import interruptible
 from experiments.support.options import options_of
 from experiments.support.provenance import reporting_versions, version_of
@@ -44,6 +44,7 @@ VERBS = {
     "sweep": Verb("SweepCommand", "train, evaluate and judge a grid of models"),
     "figures": Verb("FiguresCommand", "draw the figures of all trained configurations"),
     "calibrate": Verb("CalibrateCommand", "count wrong verdicts on models whose mechanism is known"),
+    "fetch": Verb("FetchCommand", "download a small pretrained model that needs no model hub"),
     "bench": Verb("BenchCommand", "measure speed, memory and numerical drift"),
 }
 
@@ -151,7 +152,10 @@ def _run(name: str, args: list[str]) -> int:
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
-        warn(f"{prefix}: {one_line(error)}")
+        first, *table = error_lines(error)
+        warn(f"{prefix}: {first}")
+        for line in table:
+            warn(line)
         _discard_output()
         return 2
 

@@ -147,7 +147,7 @@ def _battery(folder: Path, options: StageOptions) -> None:
     from experiments.commands.verdict import default_lengths
     from experiments.support.results import resume_arms, work_folder, write_result
     from probes import battery
-    from probes.batteries import ARMS
+    from probes.arms.registry import ARMS
     from probes.serialization import battery_to_json
 
     run, prompts = _load(folder, options), options.prompts

@@ -1,7 +1,6 @@
-"""What does the model predict, and what does it write by itself?
+"""Teacher-forced predictions and greedy decoding, on the raw Hugging Face model.
 
-Models here are raw Hugging Face models: no hook is needed, and they are the reference. Forward passes run
-without gradients, in chunks of prompts, on the device where the model is; results come back on the CPU.
+Forward passes run without gradients, in chunks of prompts, on the model's device. Results are on the CPU.
 """
 
 from __future__ import annotations
@@ -14,20 +13,23 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from interp.models.architectures.steps import rope_type
+from interp.models.resolve import AnyModel, raw_of
 from interp.support.budget import numbers
 from interp.support.finite import require_finite
-from interp.tasks import Batch
+from interp.support.locks import lock_of
+from interp.tasks import Batch, Prompts
 
-# Tokens in one forward pass, at most: small enough for a cache, large enough to fill two cores.
+# Most tokens in one forward pass: few enough for the CPU's cache, enough to use two cores.
 CHUNK_TOKENS = 8192
-# Of the budget, for the logits, what a layer holds inside, and the cache of keys and values: 256 MiB of a GiB. With a
-# vocabulary of 250,000 the logits set the chunk.
+# Share of the memory budget for the logits, the inside of a layer, and cached keys and values: 256 MiB of a GiB. With
+# a vocabulary of 250,000 the logits determine the chunk.
 SHARE = 1 / 4
 
 
 @dataclass(frozen=True)
 class Readout:
-    """What a model predicts at some positions, teacher forced.
+    """Teacher-forced predictions at some positions.
 
     Shapes:
         likeliest: `[batch predicted]`, the token with the highest logit of the whole vocabulary.
@@ -39,78 +41,106 @@ class Readout:
 
 
 def predict(
-    model: PreTrainedModel, batch: Batch, at: Int[Tensor, " predicted"]
+    model: AnyModel, batch: Prompts, at: Int[Tensor, " predicted"]
 ) -> Float[Tensor, "batch predicted d_vocab"]:
-    """Logits for the tokens at positions `at`, read one position earlier, teacher forced.
+    """Return the teacher-forced logits for the tokens at positions `at`, read one position earlier.
 
-    Only those positions are unembedded. Raises `ValueError` for position 0, which nothing predicts, and for
-    logits that are not finite, naming the prompt.
+    `at` may be one past the last position, to predict the next token. Only those positions are unembedded. Raises
+    `ValueError` for position 0, which nothing predicts, for a position further past the end, and for logits that are
+    not finite, naming the prompt.
     """
-    return torch.cat([logits.cpu() for logits in _logits(model, batch, at)])
+    return torch.cat([logits.cpu() for logits in _logits(raw_of(model), batch, at)])
 
 
-def readout(model: PreTrainedModel, batch: Batch, at: Int[Tensor, " predicted"]) -> Readout:
-    """As `predict`, keeping only the likeliest token and the logits of the output symbols.
+def readout(model: AnyModel, batch: Batch, at: Int[Tensor, " predicted"]) -> Readout:
+    """Return the most likely token and the logits of the output symbols at positions `at`, as in `predict`.
 
-    The whole vocabulary's logits exist for one chunk of prompts at a time.
+    The logits of the whole vocabulary exist for one chunk of prompts at a time.
     """
     symbols = batch.vocabulary.tokens(batch.format.outputs)
-    found = [(x.argmax(dim=-1).cpu(), x[..., symbols.to(x.device)].cpu()) for x in _logits(model, batch, at)]
-    return Readout(torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found]))
+    parts = [(x.argmax(dim=-1).cpu(), x[..., symbols.to(x.device)].cpu()) for x in _logits(raw_of(model), batch, at)]
+    return Readout(likeliest=torch.cat([p[0] for p in parts]), logits=torch.cat([p[1] for p in parts]))
 
 
 @torch.no_grad()
-def _logits(model: PreTrainedModel, batch: Batch, at: Tensor) -> Iterator[Float[Tensor, "chunk predicted d_vocab"]]:
+def _logits(raw: PreTrainedModel, prompts: Prompts, at: Tensor) -> Iterator[Float[Tensor, "chunk predicted d_vocab"]]:
     if not len(at) or (at < 1).any():
         raise ValueError(f"predicted positions must be at least 1, and at least one; got {at.tolist()}")
-    size = _prompts_a_pass(model, batch.n_pos, len(at))
-    keep = (at - 1).to(model.device)
-    for start in range(0, len(batch), size):
-        rows = batch.tokens[start : start + size].to(model.device)
-        logits = model(rows, use_cache=False, logits_to_keep=keep).logits
+    if (at > prompts.n_pos).any():
+        raise ValueError(f"position {int(at.max())} is past the end; these prompts have {prompts.n_pos} positions")
+    size = _prompts_per_pass(raw, prompts.n_pos, len(at))
+    keep = (at - 1).to(raw.device)
+    for start in range(0, len(prompts), size):
+        rows = prompts.tokens[start : start + size].to(raw.device)
+        with lock_of(raw):
+            logits = raw(rows, use_cache=False, logits_to_keep=keep).logits
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        yield require_finite(logits, "a logit of the model", start, axis=0, batch=batch)
+        yield require_finite(logits, "a logit of the model", start, axis=0, batch=prompts)
 
 
-def _prompts_a_pass(model: PreTrainedModel, n_pos: int, n_read: int, n_cached: int = 0) -> int:
-    """How many prompts fit, at least one; `n_cached` layers keep their keys and values."""
-    config = model.config
+def _prompts_per_pass(raw: PreTrainedModel, n_pos: int, n_read: int, n_cached: int = 0) -> int:
+    """Return how many prompts fit, at least one. `n_cached` layers keep their keys and values."""
+    config = raw.config
     width = config.hidden_size
-    inside = 24 * width + 4 * config.num_attention_heads * n_pos  # the MLP and its non-linearity; scores and weights
+    inside = 24 * width + 4 * config.num_attention_heads * n_pos  # MLP and non-linearity; scores and pattern
     floats = n_pos * (inside + 2 * width * n_cached) + n_read * config.vocab_size
     return max(1, min(CHUNK_TOKENS // n_pos, numbers(SHARE) // floats))
 
 
-def correct(model: PreTrainedModel, batch: Batch, at: Int[Tensor, " predicted"]) -> Bool[Tensor, "batch predicted"]:
-    """Whether the most likely token at each position is the one in the batch, teacher forced.
+def correct(model: AnyModel, batch: Batch, at: Int[Tensor, " predicted"]) -> Bool[Tensor, "batch predicted"]:
+    """Return whether the most likely token at each position is the one in the batch, teacher-forced.
 
-    Greedy decoding writes the batch's outputs exactly if and only if every predicted position is correct
-    here, so exact match costs one forward pass (science 1.2).
+    Greedy decoding gives the batch's outputs if and only if every predicted position is correct here, so exact match
+    costs one forward pass (probes/README.md, Paper and formats).
     """
     return readout(model, batch, at).likeliest == batch.tokens[:, at]
 
 
 @torch.no_grad()
-def generate(model: PreTrainedModel, batch: Batch, forced: bool = True) -> Batch:
-    """Greedy decoding, with a key-value cache: predicted positions are written by the model, others are given.
+def generate(model: AnyModel, batch: Batch, forced: bool = True) -> Batch:
+    """Return the batch with the tokens at predicted positions replaced by greedy decoding; the others are given.
 
-    `forced` is as in `Batch.predicted`. Only the tokens at predicted positions differ from `batch`. Raises
-    `ValueError` for logits that are not finite, naming the prompt.
+    `forced` is as in `Batch.predicted`. Decoding uses a key-value cache, except where the rotary encoding depends on
+    the prompt's length (see `depends_on_length`). Raises `ValueError` for logits that are not finite, naming the
+    prompt.
     """
-    at = batch.predicted(forced)
-    written = set(at.tolist())
-    start = int(at[0])
-    size = _prompts_a_pass(model, batch.n_pos, 1, model.config.num_hidden_layers)
-    chunks = []
-    for first in range(0, len(batch), size):
-        tokens = batch.tokens[first : first + size].to(model.device).clone()
-        cache, fed = DynamicCache(config=model.config), 0
-        for position in range(start, batch.n_pos):
-            if position not in written:
-                continue
-            out = model(tokens[:, fed:position], past_key_values=cache, use_cache=True, logits_to_keep=1)
-            logits = require_finite(out.logits[:, -1], "a logit of the model", first, axis=0, batch=batch)
-            tokens[:, position] = logits.argmax(dim=-1)
-            fed = position
-        chunks.append(tokens.cpu())
+    raw = raw_of(model)
+    at = batch.predicted(forced).tolist()
+    decode = _decode_without_cache if depends_on_length(raw) else _decode
+    size = _prompts_per_pass(raw, batch.n_pos, 1, raw.config.num_hidden_layers)
+    with lock_of(raw):
+        chunks = [decode(raw, batch, at, first, size) for first in range(0, len(batch), size)]
     return batch.with_tokens(torch.cat(chunks))
+
+
+def depends_on_length(raw: PreTrainedModel) -> bool:
+    """Return whether a longer prompt changes the rotary encoding of all positions.
+
+    It does for the types "dynamic" and "longrope" of Hugging Face's `rope_parameters`, the only ones that
+    `transformers.modeling_rope_utils.dynamic_rope_update` recomputes. Cached keys would be of shorter prompts.
+    """
+    kind = rope_type(raw)
+    return "dynamic" in kind or kind == "longrope"
+
+
+def _decode(raw: PreTrainedModel, batch: Batch, at: list[int], first: int, size: int) -> Int[Tensor, "chunk pos"]:
+    tokens = batch.tokens[first : first + size].to(raw.device).clone()
+    cache, fed = DynamicCache(config=raw.config), 0
+    for position in at:
+        out = raw(tokens[:, fed:position], past_key_values=cache, use_cache=True, logits_to_keep=1)
+        logits = require_finite(out.logits[:, -1], "a logit of the model", first, axis=0, batch=batch)
+        tokens[:, position] = logits.argmax(dim=-1)
+        fed = position
+    return tokens.cpu()
+
+
+def _decode_without_cache(
+    raw: PreTrainedModel, batch: Batch, at: list[int], first: int, size: int
+) -> Int[Tensor, "chunk pos"]:
+    """Decode by one pass over the whole prompt per token, so that every pass has the encoding of its full length."""
+    tokens = batch.tokens[first : first + size].to(raw.device).clone()
+    for position in at:
+        keep = torch.tensor([position - 1], device=raw.device)
+        logits = raw(tokens, use_cache=False, logits_to_keep=keep).logits[:, 0]
+        tokens[:, position] = require_finite(logits, "a logit of the model", first, axis=0, batch=batch).argmax(dim=-1)
+    return tokens.cpu()

@@ -1,6 +1,7 @@
-"""Turns data into evidence, and evidence into a verdict with stated limits."""
+"""Turn data into evidence, and evidence into a verdict with stated limits."""
 
+from probes.arms.registry import ARMS
 from probes.batteries import battery
 from probes.decision import verdict
 
-__all__ = ["battery", "verdict"]
+__all__ = ["ARMS", "battery", "verdict"]

@@ -93,9 +93,9 @@ def _judge(at: LengthEvidence, no_address: str | None) -> tuple[str, dict[str, R
         "placeholder": judge_placeholder(at),
         "sink": judge_sink(at),
     }
-    held = at.find(keys.MARGIN_HELD)
-    if label_of(roles) == "unused" and held is not None and held.value.at(at.level).low > at.margins.rho:
-        reason = f"removing labels keeps the answers, and moves {held.value} of their margin"
+    margin_held = at.find(keys.MARGIN_HELD)
+    if label_of(roles) == "unused" and margin_held is not None and margin_held.value.at(at.level).low > at.margins.rho:
+        reason = f"removing labels keeps the answers, and moves {margin_held.value} of their margin"
         roles["sink"] = replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)
     label = label_of(roles)
     if label != "unused":
@@ -217,18 +217,18 @@ def _pool(competent: Sequence[Measured], everyone: Sequence[Measured]) -> Measur
 
 def _mean_over_models(key: EvidenceKey, models: Sequence[Measured]) -> Evidence | None:
     """Return one piece of evidence over models; None where a model lacks it or has no finite value for it."""
-    found = [e for m in models if (e := find_evidence(m.evidence, key)) is not None and math.isfinite(e.value.value)]
-    if len(found) < len(models):
+    pieces = [e for m in models if (e := find_evidence(m.evidence, key)) is not None and math.isfinite(e.value.value)]
+    if len(pieces) < len(models):
         return None  # some models give no occasion for an arm such as M10, or a description is undefined in them
-    values, controls = [e.value.value for e in found], [e.control.value if e.control else None for e in found]
+    values, controls = [e.value.value for e in pieces], [e.control.value if e.control else None for e in pieces]
     if any(c is not None for c in controls):
         # A model without a measured control counts as if its control were as large as its effect.
         controls = [v if c is None else c for v, c in zip(values, controls, strict=True)]
     return replace(
-        found[0],
+        pieces[0],
         value=t_interval(values),
         control=None if None in controls else t_interval([c for c in controls if c is not None]),
-        n=len(found),
+        n=len(pieces),
         unit=MODELS,
         details={"models": values, "controls": controls},
     )

@@ -97,8 +97,8 @@ class EvidenceKey:
         before, marker, after = self.template.partition("{place}")
         if not marker:
             return self if name == self.template else None
-        found = re.fullmatch(f"{re.escape(before)}({PLACE}){re.escape(after)}", name)
-        return self.at(found[1]) if found else None
+        match = re.fullmatch(f"{re.escape(before)}({PLACE}){re.escape(after)}", name)
+        return self.at(match[1]) if match else None
 
 
 def parse_key(arm: str, name: str, keys: Collection[EvidenceKey]) -> EvidenceKey:

@@ -105,8 +105,8 @@ class LengthFinding:
 
     def share(self, name: str) -> Interval | None:
         """Return a Shapley share by its name, such as "address" or "remainder"; None where it was not measured."""
-        found = find_evidence(self.evidence, SHARE_KEYS[name])
-        return None if found is None else found.value
+        share = find_evidence(self.evidence, SHARE_KEYS[name])
+        return None if share is None else share.value
 
     def to_json(self) -> dict:
         """Return a nested plain dictionary without the evidence, which the verdict lists."""
@@ -178,8 +178,8 @@ class Verdict:
 
     def _margins_held(self) -> list[tuple[int | tuple[int, int], Interval]]:
         """Return the share of the margin that idle heads hold, at each competent length."""
-        found = [(f.length, find_evidence(f.evidence, keys.MARGIN_HELD)) for f in self.lengths if f.mode]
-        return [(length, e.value) for length, e in found if e is not None]
+        pieces = [(f.length, find_evidence(f.evidence, keys.MARGIN_HELD)) for f in self.lengths if f.mode]
+        return [(length, e.value) for length, e in pieces if e is not None]
 
     def to_json(self) -> dict:
         """Return the verdict with its evidence, by schema 1."""

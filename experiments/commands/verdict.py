@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,9 +99,9 @@ class VerdictCommand:
         from experiments.support.results import as_svg, resume_arms, work_folder, write_result
         from interp.support.writing import write_whole
         from probes import battery, verdict
-        from probes.batteries import ARMS
+        from probes.arms.registry import ARMS
 
-        arms, options = self.arms or ARMS, [self.prompts, self.seed, str(runs[0].format)]
+        arms, options = self.arms or tuple(ARMS), [self.prompts, self.seed, str(runs[0].format)]
         total = len(runs) * len(lengths) * pieces_of(arms)
         batteries = []
         with progress_bar(total=total, unit="step") as bar, ExitStack() as kept:  # until the result is written
@@ -159,10 +160,12 @@ def _reporter(bar, prefix: str) -> Callable[[str], None]:  # type: ignore[no-unt
     return step
 
 
-def pieces_of(arms: tuple[str, ...]) -> int:
-    """Return the number of pieces of work at one length, at most: what `battery` calls `step` for."""
-    together = bool({"M1", "M2", "M3"} & set(arms)) + bool({"M6", "shares"} & set(arms))
-    return 1 + together + sum(arm not in ("M1", "M2", "M3") for arm in arms)
+def pieces_of(arms: Collection[str]) -> int:
+    """Return how often `battery` calls `step` per length, at most: competence, idle heads and each group of arms."""
+    from probes.arms.registry import ARMS
+
+    groups = groupby(ARMS.values(), key=lambda arm: arm.measure)
+    return 1 + bool({"M6", "shares"} & set(arms)) + sum(any(arm.code in arms for arm in group) for _, group in groups)
 
 
 def shape_of(run: Run) -> str:

@@ -1,1 +1,1 @@
-"""Figures of evaluations and of the zoo."""
+"""Figures of all trained configurations (the zoo)."""

@@ -1,1 +1,1 @@
-"""What stands in a report: numbers found beside the run or computed, pictures, words, and the page that holds them."""
+"""The HTML report on a run: stored and computed results, figures, text and the page."""

@@ -1,4 +1,4 @@
-"""What do maps, patches, probes and heads of a run look like? Computed for the report, in seconds each."""
+"""Sections of maps, patching, probes and attention, computed for the report in seconds each."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from interp.models import Run
     from interp.patching import PatchEffect
 
-# Prompts: of the map, of patches, of probes, of descriptions; and what --quick makes of them.
+# Number of prompts per section: default, and with --quick.
 PROMPTS = {"map": (32, 8), "patch": (16, 8), "probes": (300, 128), "heads": (32, 16)}
-# A prompt that can be read whole: 34 tokens with labels.
+# Length of a prompt that fits on a screen: 34 tokens with labels.
 READABLE = 8
-# Heads that are shown where no circuit names them, and statistics of them that a person reads.
+# Number of heads shown where there is no circuit, and the statistics shown per head.
 MOST_HEADS = 4
 READ = (
     "matching_label",
@@ -35,17 +35,17 @@ READ = (
 
 
 def prompts_of(what: str, options: ReportCommand) -> int:
-    """How many prompts a section takes."""
+    """Return the number of prompts of a section."""
     return PROMPTS[what][options.quick]
 
 
 def size(run: Run, n: int) -> int | tuple[int, int]:
-    """A length as the task takes it: both operands of an addition have as many digits."""
+    """Return a length as the task takes it: for addition, both operands have n digits."""
     return (n, n) if run.format.task == "addition" else n
 
 
 def map_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
-    """The paper's map: gradient x input."""
+    """Build the map section: gradient x input, as in the paper's Figure 5."""
     from interp import views
     from interp.attribution import gradient_x_input
 
@@ -56,16 +56,16 @@ def map_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str],
     title = f"{run.name}, length {length}: which tokens each answer depends on"
     code = f"views.attribution(gradient_x_input(run.raw, run.sample({many}, {size(run, length)}, seed={options.seed})))"
     words = (
-        "A column for each answer, a row for each token before it. Outlined: where the right answer comes from, bit i "
-        "and the parity before it. Off the outlines, the answer depends on something else. Signs cancel in the mean; "
-        "the list has absolute values and single prompts, too."
+        "One column per answer, one row per token before it. Outlined: the inputs of the right answer, bit i and the "
+        "parity before it. Signs cancel in the mean over prompts; the list also offers absolute values and single "
+        "prompts."
     )
     source = Source("map", code, options.seed, now(options), code=True)
     return SectionData({"length": length}, (Picture(views.attribution(found, title=title), words),), (source,))
 
 
 def patch_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
-    """What moves the answer when it is put in from another run: the residual by position, heads by layer."""
+    """Build the patching section: resid_pre by layer and position, z by layer, head and position."""
     from interp import views
 
     length, many = _room(run, options.length), prompts_of("patch", options)
@@ -110,7 +110,7 @@ def patch_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
 
 
 def _place(cell: tuple[str | int, ...]) -> str:
-    """A cell in words: layer 1, "110: output label 25"; with a head, L1H4."""
+    """Return a cell as text, such as "layer 1 at output label 25" or "L1H4 at output label 25"."""
     *where, pos = cell
     name = "layer {}" if len(where) == 1 else "L{}H{}"
     return f"{name.format(*where)} at {str(pos).partition(': ')[2] or pos}"
@@ -133,31 +133,33 @@ def _effect(run: Run, verb: PatchCommand, work: Path, length: int) -> PatchEffec
 
 def _patch_words(site: str, story: str, at: int) -> str:
     what = {
-        "resid_pre": "Every token's residual stream before every layer, one at a time",
-        "z": "Every head's output at every position, one at a time; first the position that matters most for each head",
+        "resid_pre": "The residual stream before each layer at each token",
+        "z": "Each head's output (z) at each position; shown first: the position with the largest effect per head",
     }[site]
-    return f"{what}, is put from the clean prompt into {story}; what is read is the margin of the answer at step {at}."
+    return (
+        f"{what}, patched one at a time from the clean prompt into {story}. Metric: margin of the answer at step {at}."
+    )
 
 
 def probe_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
-    """M8: what can be read off linearly, beside controls that are as hard."""
+    """Build the probe section (M8, decoding): probes at input labels, with controls of equal difficulty."""
     from interp.tasks import Role
     from probes import views
     from probes.arms.m08_decoding import decode, varying_layers
 
     if run.format.task != "parity":
-        why = "Left out: the probes' controls are prefix parities and bits, which addition does not have."
+        why = "Left out: the probes' controls are prefix parities and bits, and addition has neither."
         return SectionData(notes=(why,))
     length, many = _room(run, options.length), prompts_of("probes", options)
     batch, role = run.sample(many, length, options.seed), Role.INPUT_LABEL
     if not (batch.role == role).any():
-        return SectionData(notes=("Left out: M8 probes labels, and this format has none.",))
+        return SectionData(notes=("Left out: probes (M8) read labels, and this format has none.",))
     found = decode(run.raw, batch, layers=varying_layers(run.raw, batch, role), seed=options.seed)
     sample = f"run.sample({many}, {length}, seed={options.seed})"
     code = f"probes.views.probes(decode(run.raw, {sample}, seed={options.seed}))"
     words = (
-        "What a linear probe reads at input labels, on held-out prompts, beside functions of the same history that "
-        "are as hard, and a model of random weights. Layer 0 is the embedding."
+        "Accuracy of linear probes at input labels on held-out prompts. Controls: functions of the same history of "
+        "equal difficulty, and a model with random weights. Layer 0 is the embedding."
     )
     data = {
         "length": length,
@@ -171,7 +173,7 @@ def probe_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
 def attention_part(
     run: Run, options: ReportCommand, work: Path, step: Callable[[str], None], heads: list[tuple[int, int]], chosen: str
 ) -> SectionData:
-    """Where the heads that matter look: at a length that can be read, then all heads at a longer one."""
+    """Build the attention section: the important heads on a short prompt, and all heads on a longer one."""
     from interp import views
     from interp.capturing import capture
     from interp.circuits import describe_heads
@@ -184,17 +186,19 @@ def attention_part(
     for layer in sorted(seen.pattern):
         mine = [h for at, h in heads if at == layer]
         who = f"Layer {layer}, head{'s' * (len(mine) > 1)} {', '.join(map(str, mine))}"
-        words = f"{who}: {chosen}. Choose a head, then a cell or a token, to have it read out."
+        words = f"{who}: {chosen}. Click a head, then a cell or a token, to read its value."
         pictures.append(Picture(views.attention(seen, layer, heads=mine), words))
     answers = [p for p in range(batch.n_pos) if Role(int(batch.role[p])) in ANSWER_ROLES]
     answer = answers[len(answers) // 2]
-    dest = answer - 1  # the logits of an answer stand one before it
+    dest = answer - 1  # an answer's logits are one position before it
     layer, head = max(heads, key=lambda at: float(seen.pattern[at[0]][0, at[1], dest, :dest].max()))
     row = views.tokens(seen.pattern[layer][:, head], batch, 0, dest, f"L{layer}H{head} from {batch.name(dest)}")
-    words = f"Of these heads, L{layer}H{head} looks hardest where {batch.name(answer)} is answered: one row of it."
+    words = (
+        f"One row of L{layer}H{head}, which has the largest weight at the position that predicts {batch.name(answer)}."
+    )
     pictures.append(Picture(row, words))
     whole = capture(run.model, run.sample(1, size(run, longer), options.seed), pattern=True)
-    pictures.append(Picture(views.attention(whole, sorted(whole.pattern)), f"Every head, at length {longer}."))
+    pictures.append(Picture(views.attention(whole, sorted(whole.pattern)), f"All heads, at length {longer}."))
     spoken = describe_heads(run.raw, run.sample(many, size(run, longer), options.seed))
     role = spoken.answered_at
     table = [
@@ -206,22 +210,22 @@ def attention_part(
         }
         for layer, head in spoken.names()
     ]
-    title = f"What each head does where answers are read ({Role(role).words})"
-    words = "Mean attention by kind of target, and the head's output as a share of the residual."
+    title = f"Head statistics at the positions where answers are predicted ({role})"
+    words = "Mean attention by kind of key position, and the norm of the head's output as a share of the residual's."
     pictures.append(Picture(views.head_table(table, "output_share", title), words))
     seed = options.seed
     one, all_ = (f"run.sample(1, {size(run, n)}, seed={seed})" for n in (short, longer))
     codes = (
         ("attention", f"views.attention(capture(run.model, {one}, pattern=True), layer={layer})"),
         ("every head", f"views.attention(capture(run.model, {all_}, pattern=True), {sorted(whole.pattern)})"),
-        ("heads", f"describe_heads(run.raw, run.sample({many}, {size(run, longer)}, seed={seed})).table()"),
+        ("heads", f"describe_heads(run.raw, run.sample({many}, {size(run, longer)}, seed={seed})).to_dataframe()"),
     )
     sources = tuple(Source(what, code, seed, now(options), code=True) for what, code in codes)
     return SectionData({"heads": heads}, tuple(pictures), sources)
 
 
 def _room(run: Run, length: int) -> int:
-    """The length, or the longest below it that the model has room for."""
+    """Return the length, or the largest smaller one that fits the model."""
     found = next((n for n in range(length, 0, -1) if fitting(run, (n,))), None)
     if found is None:
         raise ValueError(f"{run.name} takes no prompt of {run.format}, not even of length 1")

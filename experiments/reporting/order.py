@@ -1,4 +1,4 @@
-"""In which order, and with which words, do the parts of one run or of several stand on a page?"""
+"""Order and headings of a report's sections, for one run or for several side by side."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING
 
+from experiments.commands.circuit import invalid
 from experiments.reporting import text as words
 from experiments.reporting.page import Section, bundles_of, figure, paragraph, report_page, sources_of, table
 from experiments.reporting.section import Picture, SectionData
@@ -17,18 +18,18 @@ from experiments.support.reading import read_calibration
 if TYPE_CHECKING:
     from interp.models import Run
 
-# Lengths in the table of accuracy, of those that were measured.
+# Lengths shown in the accuracy table, if they were measured.
 LENGTHS = (10, 20, 30, 40, 60)
 ABOUT = (
-    "Ebrahimi, Panchal and Memisevic (COLM 2024, arXiv 2408.05506) found that models solve lengths they never saw "
-    "when matching tokens, mnemonics, stand before each bit of a problem and before each step of its solution. A "
-    "mnemonic at a position is called a label here."
+    "A transformer that computes parity step by step must find bit i in its context. Ebrahimi, Panchal and Memisevic "
+    "(COLM 2024, arXiv 2408.05506) found that it generalises past its training length when a matching token, a "
+    "mnemonic, precedes each bit of the problem and each step of the solution. This report calls such a token a label."
 )
 Measured = Sequence[tuple["Run", dict[str, SectionData]]]
 
 
 def whole_page(measured: Measured, title: str, command: str) -> str:
-    """The report on one run, or on several side by side."""
+    """Return the report on one run, or on several side by side."""
     compared = len(measured) > 1
     accuracy = [_curves(measured)] if compared else []
     pictures = [p for _, parts in measured for part in parts.values() for p in part.pictures] + accuracy
@@ -50,32 +51,33 @@ def whole_page(measured: Measured, title: str, command: str) -> str:
 REST = (
     (
         "attention",
-        "Where the heads that matter look",
-        "Attention shows where a head looks, never alone what it is for: weights can be large where nothing is carried.",
+        "Attention of the important heads",
+        "Attention weights show where a head reads, not what it contributes: a weight can be large where the value "
+        "is zero.",
     ),
     (
         "patch",
-        "What moves the answer",
-        "Activations of one run are put into another, one place at a time. Blue moves the margin toward the answer of "
-        "the clean prompt. A place that restores the answer suffices in these pairs of prompts; it need not be the only "
-        "one.",
+        "Activation patching",
+        "One activation at a time is patched from the clean run into the corrupted run. Blue moves the margin toward "
+        "the clean answer. A patch that restores the answer shows that the activation suffices on these prompts, not "
+        "that it is the only route.",
     ),
     (
         "probes",
-        "What can be read off the labels",
-        "A probe shows what is decodable, never what is used; a score means something only above its matched control.",
+        "What probes decode at the labels",
+        "A probe shows what is decodable, not what is used. A score counts only above its matched control.",
     ),
     (
         "circuit",
-        "Which parts do the work",
-        "A circuit is a set of edges that, run alone with all others corrupted, does what the model does. Faithfulness is "
-        "the share of the margin that it keeps; another circuit may be as faithful.",
+        "Circuit",
+        "A circuit is a set of edges that keeps the model's behaviour when all other edges carry a corrupted prompt. "
+        "Faithfulness is the share of the margin that it keeps. Other circuits may be equally faithful.",
     ),
 )
 
 
 class _Made:
-    """Builds sections from what was measured; `bundles` are the scripts of the page, which figures name by number."""
+    """Builder of sections. `bundles` are the scripts of the page; figures refer to them by index."""
 
     def __init__(self, measured: Measured, bundles: Sequence[str]):
         self.measured, self.bundles, self.compared = measured, bundles, len(measured) > 1
@@ -93,7 +95,7 @@ class _Made:
     def question(self) -> Section:
         body, said = "", set()
         for run, _ in self.measured:
-            lines = [line for line in words.question(run) if line not in said]  # what holds for all is said once
+            lines = [line for line in words.question(run) if line not in said]  # shown once
             said |= {*lines}
             body += self.heading(run) + "".join(map(paragraph, lines))
         return Section("question", "The question", body)
@@ -137,8 +139,8 @@ class _Made:
     def competence(self, together: Sequence[Picture]) -> Section:
         found = [(run, parts["accuracy"]) for run, parts in self.measured]
         body = paragraph(
-            "A mechanism can only be judged where the model does the task. Three measures, with chance "
-            "beside them: steps under teacher forcing, whole answers, and the final bit."
+            "A mechanism can be judged only where the model does the task. Three metrics, each with its chance level: "
+            "teacher-forced step accuracy, exact match, and the final bit."
         )
         body += self.figures(together or found[0][1].pictures)
         there = {row["length"] for _, part in found for row in part.data["accuracy"]}
@@ -157,8 +159,8 @@ class _Made:
     def maps(self) -> Section:
         found = [(run, parts["map"]) for run, parts in self.measured]
         body = paragraph(
-            "Gradient x input, as in the paper's Figure 5. It describes and decides nothing: where "
-            "attention is saturated, what selects a bit may show nothing at all."
+            "Gradient x input, as in the paper's Figure 5. It decides nothing: where attention is saturated, the "
+            "token that selects a bit may have no gradient."
         )
         each = "".join(
             f"<div>{self.heading(run)}{self.figures(part.pictures)}{_notes(part)}</div>\n" for run, part in found
@@ -181,21 +183,21 @@ class _Made:
         made = provenance_record()
         versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items() if version)
         lines = [
-            "Maps, attention and probes describe. Patches and the arms of the verdict intervene. Only the verdict's "
-            "arms have matched controls, margins that were fixed beforehand, and counted error rates.",
-            "One model is one model. A sentence about a format or an encoding needs several seeds of each.",
+            "Maps, attention and probes describe. Patching and the arms of the verdict intervene. Only the verdict's "
+            "arms have matched controls, preregistered margins and measured error rates.",
+            "This is one model. A claim about a format or an encoding needs several seeds of each.",
         ]
         if compared:
             lines.append(
-                "Runs that stand side by side were trained apart: a difference between two of them may be a "
-                "difference of their seeds."
+                "Runs side by side were trained with different seeds: a difference between two of them may be a "
+                "difference of seeds."
             )
         lines.append(f"This page was made on {made['date']} at commit {made['commit'] or 'unknown'}, with {versions}.")
-        return Section("limits", "What this page cannot say", "".join(map(paragraph, lines)))
+        return Section("limits", "What this report cannot show", "".join(map(paragraph, lines)))
 
 
 def words_of(name: str, part: SectionData) -> str:
-    """What the numbers of a section come to, in a sentence or a table."""
+    """Return the numbers of a section as a sentence or a table."""
     data = part.data
     match name:
         case "patch" if data:
@@ -203,14 +205,15 @@ def words_of(name: str, part: SectionData) -> str:
                 ", ".join(f"{top['cell']} ({top['change']:+.2f})" for top in data[site]) for site in ("resid_pre", "z")
             )
             return paragraph(
-                f"Length {data['length']}, the answer at step {data['step']}; patched into is {data['story']}. The "
-                f"whole way from there to the clean prompt is {data['whole']:+.2f} logits. Most of it is moved by the "
-                f"residual of {places}; of heads, by {heads}."
+                f"Length {data['length']}, answer at step {data['step']}, patched into {data['story']}. The clean and "
+                f"the corrupted run differ by {data['whole']:+.2f} logits. Largest effects of resid_pre: {places}; of "
+                f"heads: {heads}."
             )
         case "circuit" if data:
             worth = data["ablations"]["corrupted"]
             said = (
-                f"{data['circuit']['size']} of {data['possible_edges']} edges keep {worth['values']:.3f} "
+                f"{invalid(data)}{data['circuit']['size']} of {data['possible_edges']} edges keep "
+                f"{worth['values']:.3f} "
                 f"[{worth['low']:.3f}, {worth['high']:.3f}] of the margin on fresh prompts, and step accuracy "
                 f"{worth['accuracy']:.3f} of the full model's {worth['accuracy_full']:.3f}; the largest of "
                 f"{data['random']['n']} random circuits of that size keeps {data['random']['largest']:.3f}."
@@ -228,7 +231,7 @@ def words_of(name: str, part: SectionData) -> str:
             return (
                 paragraph(said)
                 + table("The same circuit by length", ("length", "faithfulness", "step accuracy", "full model"), rows)
-                + table("Its heads", ("head", "what it was measured to do"), heads)
+                + table("Its heads", ("head", "measured function"), heads)
             )
     return ""
 

@@ -1,4 +1,4 @@
-"""How do sections become one HTML file that needs nothing else and shows its first picture at once?"""
+"""Build one self-contained HTML file from sections."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from experiments.reporting.section import Picture, Source
 from interp.views.view import POLICY, View
 
-SIZE = "000.00 MB"  # what stands for the size of the file until it is known
+SIZE = "000.00 MB"  # placeholder for the size of the file
 
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A heading and what stands below it, as HTML. `name` is what the table of contents jumps to."""
+    """A title and a body in HTML. `name` is the target of the table of contents."""
 
     name: str
     title: str
@@ -24,7 +24,7 @@ class Section:
 
 
 def report_page(title: str, lead: str, sections: Sequence[Section], views: Sequence[View], command: str) -> str:
-    """The whole page; `views` are all that stand in the sections, so that each bundle is carried once."""
+    """Return the page. `views` are all views in the sections, so that each script bundle is included once."""
     style, script = (Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     contents = "".join(f'<li><a href="#{s.name}">{escape(s.title)}</a></li>' for s in sections)
     bodies = "".join(
@@ -44,20 +44,20 @@ def report_page(title: str, lead: str, sections: Sequence[Section], views: Seque
         f'<a class="skip" href="#{sections[0].name}">Skip to the report</a>\n'
         f"<header>\n<h1>{escape(title)}</h1>\n{lead}</header>\n"
         f'<nav aria-label="Contents">\n<ol>{contents}</ol>\n</nav>\n<main>\n{bodies}</main>\n'
-        f"<footer><p>Made by <code>{escape(command)}</code>. One file of {SIZE}, which asks no host for anything: it "
-        f"can be kept, mailed and opened anywhere.</p></footer>\n"
+        f"<footer><p>Made by <code>{escape(command)}</code>. One file of {SIZE}. It opens offline and "
+        f"sends no requests.</p></footer>\n"
         f"{bundles}<script>\n{script}</script>\n</body>\n</html>\n"
     )
     return page.replace(SIZE, f"{len(page.encode()) / 1e6:.2f} MB", 1)
 
 
 def bundles_of(views: Sequence[View]) -> list[str]:
-    """The scripts of all views, each once, in order."""
+    """Return the script bundles of all views, each once, in order."""
     return list(dict.fromkeys(view.bundle for view in views if view.bundle))
 
 
 def figure(picture: Picture, bundles: Sequence[str]) -> str:
-    """The still picture, and in a template what script puts in its place."""
+    """Return the HTML of a figure: the still image, and in a template the live view that a script replaces it with."""
     view = picture.view
     still = f'<div class="mnemo-still">{view.picture()}</div>'
     if view.bundle:
@@ -69,19 +69,19 @@ def figure(picture: Picture, bundles: Sequence[str]) -> str:
 
 
 def paragraph(words: str, kind: str = "") -> str:
-    """Words as a paragraph; what stands between backticks is code."""
+    """Return text as a paragraph; text between backticks is code."""
     name = f' class="report-{kind}"' if kind else ""
     return f"<p{name}>{marked(words)}</p>\n" if words else ""
 
 
 def marked(words: str) -> str:
-    """Text as HTML; `code` between backticks and **strong** between stars."""
+    """Return text as HTML, with `code` between backticks and **strong** between stars."""
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(words))
     return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
 
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table that scrolls by itself where it is wider than the page."""
+    """Return a table that scrolls where it is wider than the page."""
     head = "".join(f'<th scope="col">{escape(c)}</th>' for c in columns)
     body = "".join(
         "<tr>"
@@ -97,7 +97,7 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 
 def sources_of(sources: Sequence[Source]) -> str:
-    """The command and seed behind each number of a section."""
+    """Return the list of commands and seeds behind the numbers of a section."""
     if not sources:
         return ""
     rows = "".join(
@@ -105,5 +105,5 @@ def sources_of(sources: Sequence[Source]) -> str:
         f"{escape(s.made)}.</li>\n"
         for s in sources
     )
-    head = '<details class="sources" open><summary>Where these numbers are from</summary>'
+    head = '<details class="sources" open><summary>Sources of these numbers</summary>'
     return f"{head}\n<ul>\n{rows}</ul></details>\n"

@@ -1,4 +1,4 @@
-"""Is a result file that lies beside a run of this run, of these weights, and made with the default options?"""
+"""Check that a result file beside a run is of these weights and was made with the default options."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import TYPE_CHECKING, Any
 from experiments.commands.circuit import CircuitCommand
 from experiments.commands.evaluate import EvaluateCommand
 from experiments.commands.verdict import VerdictCommand, default_lengths
-from experiments.reporting.schema import FORMS, ROLES, misfit
-from interp.models.names import OUT, SHIPPED
+from experiments.reporting.schema import ROLES, SCHEMAS, mismatch
 from experiments.support.provenance import warn_versions
 from experiments.support.reading import UNREAD, why_unread
 from experiments.support.results import weights_of
 from interp.models import read_json
+from interp.models.names import OUT, SHIPPED
 from interp.tasks.limits import shown
 from probes.findings import MARGINS
 
 if TYPE_CHECKING:
     from interp.models import Run
 
-# What says where a result goes or how it is printed, and not what is in it.
+# Options that do not change a result.
 HARMLESS = ("name", "names", "runs", "out", "json", "format", "memory")
-# Bytes of a result file: that of the largest circuit has a million.
+# Largest size of a result file, in bytes. The largest circuit's has a million.
 LARGEST = 2**26
 HEAD = {"run": str, "format": str, "seed": int}
-# Numbers are found again to this on another machine.
+# Largest relative difference of a number that is measured again on another machine.
 CLOSE = 2e-3
 
 
 def found_beside(run: Run, verb: str, name: str, seed: int) -> tuple[dict | None, str, str]:
-    """A result of a run, where it lies, and for one that lies there but is not used, why not.
+    """Return a stored result and its place; or None, "" and the reason why a file that exists was not used.
 
-    Looked for in the run's own folder, then in its folder of results.
+    Searches the run's own folder, then its folder of results.
     """
     why = ""
     for folder in (Path(run.source), OUT / run.name):
@@ -45,7 +45,7 @@ def found_beside(run: Run, verb: str, name: str, seed: int) -> tuple[dict | None
         try:
             data = read_json(path, LARGEST)
             reason = why_not(run, verb, data, seed)
-        except ValueError:  # not JSON, or of numbers that cannot be measured again
+        except ValueError:  # not JSON, or numbers that cannot be measured again
             reason = UNREAD
         if not reason:
             warn_versions(where, data["provenance"])
@@ -55,30 +55,30 @@ def found_beside(run: Run, verb: str, name: str, seed: int) -> tuple[dict | None
 
 
 def why_not(run: Run, verb: str, data: dict, seed: int) -> str:
-    """Why a result cannot stand for one made now with the default options; "" where it can."""
+    """Return why a result cannot replace a new one with the default options; "" if it can."""
     if not isinstance(data, dict) or not isinstance(data.get("provenance"), dict):
         return UNREAD
     if reason := why_unread(data):
         return reason
-    if wrong := misfit({name: data.get(name) for name in ("run", "format", "seed")}, HEAD):
+    if wrong := mismatch({name: data.get(name) for name in ("run", "format", "seed")}, HEAD):
         return f"{UNREAD}: {wrong}"
     if data["run"] != run.name or data["format"] != str(run.format):
-        return f"it is of {data['run']}, posed {data['format']}"
+        return f"it is of {data['run']} in the format {data['format']}"
     if data["seed"] != seed:
         return f"its seed is {data['seed']}, not {seed}"
     if changed := _changed(verb, data):
         return f"it was made with {changed}"
     if verb == "verdict" and (margins := _margins(data)) != MARGINS.version:
         older = margins[:40] if isinstance(margins, str) else shown(margins)
-        return f"its margins are those of {older}, not of {MARGINS.version}"
-    if wrong := misfit(data, FORMS[verb]) or _inside(run, verb, data):
+        return f"it was made with margins {older}, not {MARGINS.version}"
+    if wrong := mismatch(data, SCHEMAS[verb]) or _inside(run, verb, data):
         return f"{UNREAD}: {wrong}"
     if verb == "verdict" and data["models"] != [run.name]:
         return "it is of several models together"
     if "weights" in data:
         return "" if data["weights"] == weights_of(run) else "the weights have changed since"
     if not _found_again(run, verb, data):
-        return "a number of it, measured again, is another: the weights have changed since"
+        return "a number in it differs when it is measured again: the weights have changed since"
     return ""
 
 
@@ -88,27 +88,27 @@ def _margins(data: dict) -> object:
 
 
 def _one(length: int | list[int]) -> int:
-    """A length as a number: that of the longer operand."""
+    """Return a length as a number: for addition, that of the longer operand."""
     return length if isinstance(length, int) else max(length, default=0)
 
 
 def _inside(run: Run, verb: str, data: dict) -> str:
-    """What does not go together in a result of the right form; "" where everything does."""
+    """Return an inconsistency in a result that matches its schema; "" if there is none."""
     match verb:
         case "verdict":
             if data["prompts"] != (usual := VerdictCommand().prompts):
                 return f"it has {data['prompts']} prompts, not {usual}"
             lengths = [at["length"] for at in data["by_length"]]
             if [*map(_one, lengths)] != [*default_lengths(run)]:
-                return f"its lengths are {shown(lengths)}, not those that are usual for the run"
+                return f"its lengths are {shown(lengths)}, not the defaults of the run"
             sides = [at["roles"] for at in (data, *data["by_length"])]
             if unknown := {name for roles in sides for name in roles} - set(ROLES):
                 return f"it has an unknown role, {shown(min(unknown))}"
             found = [role for roles in sides for role in roles.values()]
             if any(role["rho"] is not None and len(role["ci"]) != 2 for role in found):
-                return "an interval has not two bounds"
+                return "an interval does not have two bounds"
             if any(_one(e["length"]) not in map(_one, lengths) for e in data["evidence"]):
-                return "its evidence is of other lengths"
+                return "it has evidence of other lengths"
         case "evaluate":
             usual = EvaluateCommand(())
             if data["prompts"] != usual.prompts:
@@ -129,25 +129,25 @@ def _inside(run: Run, verb: str, data: dict) -> str:
                 return f"its circuit has no head {shown(min(unknown))}"
             for line in data["curves"].values():
                 if len({len(line[name]) for name in ("sizes", "values", "low", "high")}) > 1:
-                    return "a curve has not as many values as sizes"
+                    return "a curve has different numbers of values and sizes"
     return ""
 
 
 def _changed(verb: str, data: dict) -> str:
-    """Options that are not the defaults: from the options kept with the result, or from its command."""
+    """Return the options that differ from the defaults, from the stored options or from the command."""
     if isinstance(data.get("options"), dict):
         usual = {k: v for k, v in asdict(CircuitCommand(data["run"])).items() if k not in (*HARMLESS, "seed")}
         there = {k: tuple(v) if isinstance(v, list) else v for k, v in data["options"].items()}
         return ", ".join(f"--{k} {there[k]}" for k, v in usual.items() if k in there and there[k] != v)
     words = str(data["provenance"].get("command")).split()
-    if words[1:2] == ["sweep"]:  # its options are about which models there are; each is evaluated alike
+    if words[1:2] == ["sweep"]:  # a sweep's options select models; each is evaluated with the defaults
         return ""
     harmless = (*HARMLESS, "seed", "workers")
     return ", ".join(w for w in words if w.startswith("--") and w.removeprefix("--").split("=")[0] not in harmless)
 
 
 def _found_again(run: Run, verb: str, data: dict) -> bool:
-    """For results that do not name their weights: whether one number of them is the same when it is measured again."""
+    """Return whether one number of a result is the same when measured again; for results without a weights digest."""
     match verb:
         case "verdict":
             return _verdict_again(run, data)
@@ -160,15 +160,17 @@ def _found_again(run: Run, verb: str, data: dict) -> bool:
             from interp.circuits import circuit_from_json
 
             n, worth = next(iter(data["lengths"].items()))
-            options = CircuitCommand(run.name, prompts=data["options"]["prompts"], seed=data["seed"])
+            options = CircuitCommand(run.name, prompts=data["options"]["prompts"], seed=data["seed"]).search_options()
             length = (int(n), int(n)) if run.format.task == "addition" else int(n)
             again = at_length(run, circuit_from_json(data["circuit"]), options, length)
             return _close(again["margin_full"], worth["margin_full"]) and _close(again["values"], worth["values"])
 
 
 def _verdict_again(run: Run, data: dict) -> bool:
-    """The first arm of the verdict, or its competence where there are no arms."""
+    """Measure the first arm of a verdict again, or its competence if it has no arms."""
     from probes import battery, verdict
+    from probes.arms.registry import keys_of
+    from probes.evidence import find_rows, parse_key
 
     first = data["by_length"][0]
     length: Any = tuple(first["length"]) if isinstance(first["length"], list) else first["length"]
@@ -176,8 +178,8 @@ def _verdict_again(run: Run, data: dict) -> bool:
     arms = (at[0]["arm"],) if at else ("M1",)
     again = verdict([battery(run, (length,), data["seed"], data["prompts"], False, arms)]).to_json()
     if at:
-        now = next((e for e in again["evidence"] if (e["arm"], e["name"]) == (at[0]["arm"], at[0]["name"])), None)
-        return now is not None and _close(now["value"]["value"], at[0]["value"]["value"])
+        now = find_rows(again["evidence"], parse_key(at[0]["arm"], at[0]["name"], keys_of()))
+        return bool(now) and _close(now[0]["value"]["value"], at[0]["value"]["value"])
     pairs = zip(first["accuracy"], again["by_length"][0]["accuracy"], strict=True)
     return all(_close(a["value"], b["value"]) for a, b in pairs)
 

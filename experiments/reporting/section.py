@@ -1,4 +1,4 @@
-"""What does one section of a report have of one run? Numbers, pictures and where they are from."""
+"""One section of a report on one run: numbers, figures, their sources, and notes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from interp.views import View
 
 @dataclass(frozen=True)
 class Source:
-    """Where numbers are from. `command` is typed into a terminal, or into Python where `code` is true."""
+    """The source of numbers. `command` is for a terminal, or for Python if `code` is true."""
 
     what: str
     command: str
@@ -21,7 +21,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A view, and a sentence that says what to look for."""
+    """A view with its caption."""
 
     view: View
     words: str
@@ -29,7 +29,7 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class SectionData:
-    """`data` is plain JSON. `notes` are said beside the pictures: what was left out, and why."""
+    """Plain JSON `data`, figures, sources, and `notes` on what was left out and why."""
 
     data: dict = field(default_factory=dict)
     pictures: tuple[Picture, ...] = ()
@@ -38,7 +38,7 @@ class SectionData:
 
 
 def to_json(part: SectionData) -> dict:
-    """A part as plain JSON; `from_json` reads it."""
+    """Return a section as plain JSON; `from_json` reads it."""
     pictures = []
     for picture in part.pictures:
         view = asdict(picture.view) | {"still": base64.b64encode(picture.view.still).decode()}
@@ -48,7 +48,7 @@ def to_json(part: SectionData) -> dict:
 
 
 def from_json(whole: dict) -> SectionData:
-    """The part that `to_json` wrote. Raises `TypeError`, `KeyError` and the like for anything else."""
+    """Return the section that `to_json` wrote. Raises `TypeError` or `KeyError` for anything else."""
     pictures = []
     for picture in whole["pictures"]:
         view = picture["view"] | {"still": base64.b64decode(picture["view"]["still"])}

@@ -1,4 +1,4 @@
-"""What do verdict, accuracy and circuit say of a run: from the files beside it, or measured now?"""
+"""Sections of verdict, accuracy and circuit: read from result files beside the run, or computed."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ QUICK_PROMPTS = 48
 
 
 def trained_to(run: Run) -> int | None:
-    """The longest length of its training, where that is known."""
+    """Return the longest trained length; None if it is unknown."""
     return run.record.get("recipe", {}).get("longest")
 
 
 def now(options: ReportCommand) -> str:
-    """How a number that is computed here came about."""
-    return "computed for this report" + (", with less by --quick" if options.quick else "")
+    """Return the provenance of a number that is computed for this report."""
+    return "computed for this report" + (", reduced by --quick" if options.quick else "")
 
 
 def beside(
     run: Run, verb: str, name: str, options: ReportCommand
 ) -> tuple[dict | None, tuple[Source, ...], tuple[str, ...]]:
-    """A result to reuse, with its source; or None, with a note on a file that could not be used."""
+    """Return a stored result with its source, or None with a note on a file that could not be used."""
     if options.fresh:
         return None, (), ()
     data, where, why = found_beside(run, verb, name, options.seed)
@@ -52,7 +52,7 @@ def beside(
 
 
 def fitting(run: Run, lengths: tuple[int, ...]) -> tuple[int, ...]:
-    """Those of the lengths that the run's positions and labels have room for."""
+    """Return the lengths that fit the run's positions and labels."""
 
     def fits(n: int) -> bool:
         try:
@@ -65,7 +65,7 @@ def fitting(run: Run, lengths: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
-    """The roles of the labels, beside planted models."""
+    """Build the verdict section: roles of the labels, compared with planted models."""
     from probes import views
 
     data, sources, notes = beside(run, "verdict", "verdict.json", options)
@@ -87,20 +87,20 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
         sources = (Source("verdict", command, options.seed, now(options)),)
         if quick:
             notes += (
-                f"Left out by --quick: other lengths than {lengths[0]}, the arms that describe and do not decide "
-                f"(M7 to M12), and all but {prompts} prompts.",
+                f"Left out by --quick: lengths other than {lengths[0]}, the descriptive arms, and all but {prompts} "
+                "prompts.",
             )
     picture = views.verdict(data, read_calibration())
     words = (
-        "Each role's effect with its 95 % interval and matched control; below, the same measure on planted models in "
-        "which the role is present, and on those in which it is absent. Within the dashed margin a role counts as "
+        "Effect of each role with its 95 % interval and matched control. Below each: the same measure on planted "
+        "models in which the role is present, and in which it is absent. An interval inside the dashed margin means "
         "absent."
     )
     return SectionData(data, (Picture(picture, words),), sources, notes)
 
 
 def points_of(data: dict) -> list[Any]:
-    """The accuracies of an evaluation, as the view takes them."""
+    """Return the accuracies of an evaluation in the form that the view takes."""
     return [
         SimpleNamespace(
             metric=row["metric"],
@@ -115,7 +115,7 @@ def points_of(data: dict) -> list[Any]:
 
 
 def accuracy_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
-    """How far past its training the run still works, and which bit each step reads."""
+    """Build the accuracy section: accuracy by length, and the bit that each step reads."""
     from probes import views
 
     data, sources, notes = beside(run, "evaluate", "evaluation.json", options)
@@ -131,22 +131,24 @@ def accuracy_part(run: Run, options: ReportCommand, work: Path, step: Callable[[
         command = f"mnemoscope evaluate {options.said(run)} --seed {options.seed}{more}"
         sources = (Source("evaluation", command, options.seed, now(options)),)
         if options.quick:
-            notes += (f"Left out by --quick: other lengths than {_listed(lengths)}; {prompts} prompts each.",)
+            notes += (f"Left out by --quick: lengths other than {_listed(lengths)}. {prompts} prompts per length.",)
     picture = views.by_length({run.name: points_of(data)}, trained_to(run), f"{run.name}: accuracy by length")
     words = (
-        "Solid: labels are put there from outside. Dashed: the model writes them itself. Shaded: lengths of the "
-        "training. Dotted: chance. Bands are 95 % intervals."
+        "Solid: labels are given. Dashed: the model writes them. Shaded: trained lengths. Dotted: chance. Bands: 95 % "
+        "intervals."
     )
     return SectionData(data, (Picture(picture, words),), sources, notes)
 
 
 def circuit_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
-    """Which parts do the work."""
+    """Build the circuit section: the edges that do the task."""
     data, sources, notes = beside(run, "circuit", "circuit.json", options)
     if data is None:
         name = options.said(run)
         if options.quick:
-            words = f"Left out by --quick: the circuit. `mnemoscope circuit {name} --seed {options.seed}` searches it."
+            words = (
+                f"Left out by --quick: the circuit. Compute it with `mnemoscope circuit {name} --seed {options.seed}`."
+            )
             return SectionData({}, (), (), (*notes, words))
         length = fitting(run, (options.length,)) or default_lengths(run)[:1]
         verb = CircuitCommand(
@@ -170,14 +172,13 @@ def _drawn(run: Run, data: dict) -> tuple[Picture, ...]:
     return (
         Picture(
             views.circuit(graph).view(),
-            "Choose a part to see what it reads and writes; boxes carry what each "
-            "head was measured to do. An edge's colour is the sign of its score, its width the size.",
+            "Click a node to see its inputs and outputs. Boxes name the measured function of each head. Colour is "
+            "the sign of an edge's score, width its size.",
         ),
         Picture(
             views.faithfulness(lines_of(data), data["possible_edges"], title),
-            "1 is what the full model does, 0 "
-            "what is left without any edge. The star is the circuit above; random circuits of a size are the "
-            "comparison.",
+            "1 is the full model, 0 the model without any edge. The star is the circuit above. Random circuits of "
+            "the same size are the baseline.",
         ),
     )
 

@@ -1,14 +1,18 @@
-"""What may a report say? The question, the verdict, how often such a verdict is wrong, in plain words."""
+"""Sentences and table rows of a report: the question, the verdict, and the verdict's error rate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from probes.arms.registry import ARMS
+from probes.evidence import find_rows
+from probes.keys import ERASE_STATE
+
 if TYPE_CHECKING:
     from interp.models import Run
 
-GOOD = 0.95  # step accuracy of a model that does the task
+GOOD = 0.95  # step accuracy from which a model counts as able to do the task
 ROLES = {
     "anchor": "its identity is an address",
     "placeholder": "its position stores a result that later tokens read",
@@ -17,7 +21,7 @@ ROLES = {
 
 
 def question(run: Run) -> list[str]:
-    """What is asked of a run, and what the run is."""
+    """Return the paragraphs that describe the run and the question."""
     config = run.raw.config
     size = sum(p.numel() for p in run.raw.parameters()) / 1e6
     recipe = run.record.get("recipe", {})
@@ -34,8 +38,8 @@ def question(run: Run) -> list[str]:
         "a **placeholder** (its position stores a result that later tokens read), a **sink** (it takes attention and "
         "carries nothing), a mixture, or unused."
         if run.format.labels
-        else "This format has **no labels**, so their role cannot be asked; what can be asked is how far the model "
-        "gets without them, and what its answers depend on."
+        else "This format has **no labels**, so no role can be tested. The report shows how far the model gets without "
+        "them and what its answers depend on."
     )
     words = [
         f"`{run.name}` is a transformer ({kind}){trained}. {run.format.meaning} A prompt of its task: "
@@ -45,46 +49,45 @@ def question(run: Run) -> list[str]:
     if share := recipe.get("rehearsal"):
         words.append(
             f"Trained with rehearsal: {share:.0%} of its tokens were in-context recall of up to "
-            f"{recipe['rehearsal_longest']} pairs. Lengths past {longest} are therefore new to parity, not to "
-            "addressing."
+            f"{recipe['rehearsal_longest']} pairs. Lengths above {longest} are therefore new to parity, not to lookup."
         )
     return words
 
 
 def answer(data: dict) -> str:
-    """The verdict in a sentence."""
+    """Return the verdict as one sentence."""
     lengths = " and ".join(_length(at["length"]) for at in data["by_length"])
     match data["verdict"]:
         case "not-applicable":
-            words = "no role is judged, because there are no labels or the model cannot do the task"
+            words = "no role is judged: there are no labels, or the model cannot do the task"
         case "undecided":
             words = "the evidence does not decide"
         case "unresolved":
-            words = "the arms of the evidence contradict each other"
+            words = "arms of the evidence contradict each other"
         case label:
             words = "; ".join(f"{ROLES[r]}" for r in ROLES if r in label) or "no role was found"
     return f"Verdict at length {lengths}: **{data['verdict']}** ({words})."
 
 
 def in_short(name: str, data: dict, accuracy: dict) -> str:
-    """The verdict, its reach and how far the model works, in two sentences."""
+    """Return the verdict and the lengths at which the model works, in two sentences."""
     steps = [r for r in accuracy["accuracy"] if r["metric"] == "step" and r["mode"] == "forced"]
     far = [r["length"] for r in steps if all(s["value"] >= GOOD for s in steps if s["length"] <= r["length"])]
     longest = accuracy.get("trained_to")
-    reach = f"to length {max(far)}" if far else "at no length that was measured"
+    reach = f"to length {max(far)}" if far else "at none of the measured lengths"
     trained = f" (it was trained to {longest})" if longest else ""
     lengths = " and ".join(_length(at["length"]) for at in data["by_length"])
     judged = f"the labels are judged **{data['verdict']}**"
     if data["verdict"] == "not-applicable":
-        judged = "no role of labels is judged"
+        judged = "no role is judged"
     return (
-        f"In `{name}`, at length {lengths}, {judged}. Under teacher forcing, its steps are at least "
-        f"{GOOD:.0%} right {reach}{trained}."
+        f"In `{name}`, at length {lengths}, {judged}. Teacher-forced step accuracy is at least {GOOD:.0%} "
+        f"{reach}{trained}."
     )
 
 
 def role_lines(data: dict) -> list[str]:
-    """Each role, its status and why."""
+    """Return one line per role: its status and the reason."""
     return [
         f"**{name}: {role['status']}.** {(role['reason'] or 'no reason is given').replace('+-', '±')}."
         for name, role in data["roles"].items()
@@ -92,48 +95,48 @@ def role_lines(data: dict) -> list[str]:
 
 
 def claims(data: dict) -> list[str]:
-    """What may be claimed of a verdict, and what not."""
+    """Return what the verdict allows to claim, and what it does not."""
     unit = "prompts of one model" if data["replication"] == "prompts" else f"{data['n_models']} models"
     return [
         f"**May be claimed:** {data['may_claim'] or 'nothing about roles'}.",
         f"**May not be claimed:** {data['may_not_claim']}. Intervals are over {unit}"
-        + (", so nothing here speaks for models of other seeds." if data["replication"] == "prompts" else "."),
+        + (", so nothing here holds for models of other seeds." if data["replication"] == "prompts" else "."),
     ]
 
 
 def how_often_wrong(data: dict, counted: dict) -> list[str]:
-    """Wrong verdicts on planted models of known mechanism, with their counts."""
+    """Return the counts of wrong verdicts on planted models of known mechanism."""
     rate, never = counted["rates"]["wrong confident label"], counted["rates, never tuned"]["wrong confident label"]
     open_, label = counted["rates"]["undecided, all"], data["verdict"]
     called = {name: row.get(label, 0) for name, row in counted["confusion"].items()}
     right = sum(n for name, n in called.items() if counted["expected"][name] == label)
     words = [
-        f"The same code judged {counted['cases']} models whose mechanism was planted ({counted['mechanisms']} "
+        f"The same code judged {counted['cases']} models with a planted mechanism ({counted['mechanisms']} "
         f"mechanisms, {counted['variants']} variants each). It gave a wrong confident label to "
-        f"**{rate['hits']} of {rate['n']}** (95 % interval {_share(rate)}); among mechanisms that "
-        f"no threshold was tuned on, to {never['hits']} of {never['n']} ({_share(never)}). "
+        f"**{rate['hits']} of {rate['n']}** (95 % interval {_share(rate)}); among mechanisms never used for "
+        f"tuning, to {never['hits']} of {never['n']} ({_share(never)}). "
         f"{open_['hits']} of {open_['n']} were left undecided or unresolved."
     ]
     if label in ("undecided", "unresolved", "not-applicable"):
-        words.append(f"**{label}** claims nothing, so it cannot be wrong; it may be unhelpful.")
+        words.append(f"**{label}** makes no claim about a role, so it is not counted as wrong.")
     elif total := sum(called.values()):
-        words.append(f"Of the planted models that it called **{label}**, {right} of {total} were.")
+        words.append(f"Of {total} planted models that it called **{label}**, {right} were.")
     else:
-        words.append(f"No planted model was called {label}: these counts say nothing of how often that is wrong.")
+        words.append(f"No planted model was called {label}, so these counts say nothing about that label's error rate.")
     whole = counted["coverage"]["all"]
     words.append(
-        f"Nominal 95 % intervals held the truth in {whole['covered']} of {whole['intervals']} cases. Planted models "
-        "are small and made by hand inside GPT-2 and GPT-NeoX; the counts are error rates there, not the chance "
-        "that this verdict on this model is wrong."
+        f"Nominal 95 % intervals contained the true value in {whole['covered']} of {whole['intervals']} cases. Planted "
+        "models are small and built by hand inside GPT-2 and GPT-NeoX. The counts are error rates on these families, "
+        "not the probability that this verdict is wrong."
     )
     if data["margins"]["version"] != counted["margins"]["version"]:
         then, today = counted["margins"]["version"], data["margins"]["version"]
-        words.append(f"**The counts are of margins {then}, the verdict is of {today}.**")
+        words.append(f"**The counts were made with margins {then}, the verdict with {today}.**")
     return words
 
 
 def verdict_row(name: str, data: dict) -> list[str]:
-    """A run in a table of verdicts: label, then each role."""
+    """Return a run's row in a table of verdicts: label, then each role."""
     cells = []
     for role in ROLES:
         found = data["roles"][role]
@@ -142,7 +145,7 @@ def verdict_row(name: str, data: dict) -> list[str]:
 
 
 def accuracy_rows(name: str, data: dict, lengths: Sequence[int]) -> list[list[str]]:
-    """Step accuracy and exact match at some lengths."""
+    """Return step accuracy, exact match and final bit at the given lengths."""
     rows = []
     for mode in dict.fromkeys(r["mode"] for r in data["accuracy"]):
         for metric, words in (("step", "step accuracy"), ("exact", "exact match"), ("final", "final bit")):
@@ -152,11 +155,11 @@ def accuracy_rows(name: str, data: dict, lengths: Sequence[int]) -> list[list[st
 
 
 def evidence_rows(data: dict) -> list[list[str]]:
-    """Every arm of a verdict: what was done, what came of it, and of its matched control."""
+    """Return one row per arm: intervention, value, matched control and sample size."""
     return [
         [
             _length(e["length"]),
-            e["arm"],
+            ARMS[e["arm"]].title if e["arm"] in ARMS else e["arm"],
             e["name"],
             e["quantity"],
             _estimate(e["value"]),
@@ -168,25 +171,24 @@ def evidence_rows(data: dict) -> list[list[str]]:
 
 
 def erased(data: dict) -> str:
-    """What erasing does to what a probe reads: the second half of M8."""
-    found = [e for e in data["evidence"] if e["arm"] == "M8" and e["quantity"] == "accuracy lost"]
+    """Return a sentence on the accuracy lost by erasing prefix parity (M8, erasing)."""
+    found = find_rows(data["evidence"], ERASE_STATE)
     said = "; ".join(
-        f"at length {_length(e['length'])}, {_estimate(e['value'])} of accuracy (control {_estimate(e['control'])})"
-        for e in found
+        f"at length {_length(e['length'])}, {_estimate(e['value'])} (control {_estimate(e['control'])})" for e in found
     )
-    return f"Erasing prefix parity at input labels (M8 of the verdict) costs, {said}." if said else ""
+    return f"Accuracy lost by erasing prefix parity at input labels (M8): {said}." if said else ""
 
 
 def offsets(data: dict) -> str:
-    """Which bit decides a step's answer, where that was asked."""
+    """Return a sentence on the bit that each step reads; "" if it was not measured."""
     shares = {row["length"]: 0.0 for row in data.get("offsets", ())}
     shares |= {row["length"]: row["share"] for row in data.get("offsets", ()) if row["offset"] == 0}
     if not shares:
         return ""
     said = ", ".join(f"{share:.3f} at length {n}" for n, share in shares.items())
     return (
-        f"Bit by bit, each was edited to see which step's answer turns over. Share of steps that read their own bit: "
-        f"{said} ({data['offset_prompts']} prompts each)."
+        f"Share of steps that read their own bit, by editing each bit in turn: {said} "
+        f"({data['offset_prompts']} prompts per length)."
     )
 
 

@@ -68,6 +68,14 @@ def one_line(error: BaseException) -> str:
     return visible(text)
 
 
+def error_lines(error: BaseException) -> list[str]:
+    """Return an error's message as printable lines: one, or a sentence and the table of tokens that follows it."""
+    lines = str(error).splitlines()
+    if isinstance(error, ValueError) and len(lines) > 2 and all("|" in line for line in lines[1:]):
+        return [visible(line) for line in lines]
+    return [one_line(error)]
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on the host or on a GPU."""
     if isinstance(error, MemoryError):

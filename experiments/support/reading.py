@@ -28,11 +28,28 @@ def why_unread(data: object) -> str:
     if not isinstance(data, dict):
         return UNREAD
     if (version := data.get("version")) == RESULT_VERSION and is_whole(version):
-        return ""
+        return _unknown_evidence(data.get("evidence"))
     made = data.get("provenance")
     maker = made.get("versions") if isinstance(made, dict) else None
     by = f", made by mnemoscope {shown(maker.get('mnemoscope'))}" if isinstance(maker, dict) else ""
     return f"it is of version {shown(version)}{by}; this mnemoscope reads version {RESULT_VERSION}"
+
+
+def _unknown_evidence(rows: object) -> str:
+    """Return the name of the first stored evidence that no arm gives; "" where all are known."""
+    if not isinstance(rows, list):
+        return ""
+    from probes.arms.registry import keys_of
+    from probes.evidence import parse_key
+
+    names = [(row.get("arm"), row.get("name")) for row in rows if isinstance(row, dict)]
+    known = keys_of()
+    for arm, name in sorted({(a, n) for a, n in names if isinstance(a, str) and isinstance(n, str)}):
+        try:
+            parse_key(arm, name, known)
+        except ValueError:
+            return f"its evidence {shown(name)} of the arm {shown(arm)} is unknown to this version"
+    return ""
 
 
 def read_calibration() -> dict:

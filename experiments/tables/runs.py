@@ -5,6 +5,8 @@ from __future__ import annotations
 from experiments.support.reading import read_calibration, read_result
 from experiments.tables.cells import interval, markdown, yes
 from interp.models.names import SHIPPED, shipped_runs
+from probes.evidence import find_rows
+from probes.keys import ATTENTION
 
 LENGTHS = (10, 20, 30, 40, 60)
 METRICS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
@@ -57,7 +59,7 @@ def verdict_table() -> str:
     rows = []
     for name in shipped_runs():
         data = read_result(SHIPPED / name / "verdict.json")
-        attention = {e["length"]: e["value"] for e in data["evidence"] if (e["arm"], e["name"]) == ("M4", "attention")}
+        attention = {e["length"]: e["value"] for e in find_rows(data["evidence"], ATTENTION)}
         for at in data["by_length"]:
             cells = [
                 f"{role['status']} {interval(role['rho'], role['ci'])}".strip()

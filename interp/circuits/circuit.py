@@ -55,7 +55,9 @@ class Circuit:
             raise ValueError(f"{self.graph.edge(*wrong.nonzero()[0].tolist())} is not possible in this graph")
 
     def __repr__(self) -> str:
-        return f"Circuit({len(self)} of {len(self.graph)} edges, places: {', '.join(self.graph.places)})"
+        places = self.graph.places
+        where = ", ".join(places) if len(places) <= 4 else f"{len(places)} places"
+        return f"Circuit({len(self)} of {len(self.graph)} edges; {where})"
 
     def __len__(self) -> int:
         """Return the number of edges."""

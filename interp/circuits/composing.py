@@ -1,10 +1,10 @@
-"""What do the weights of a head say of it, with no prompt: does it copy, and which earlier heads does it read?
+"""Scores of heads from their weights alone: OV copying, and composition with earlier heads.
 
-Both are of Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits", through TransformerLens's
-`FactoredMatrix`, so that no matrix of d_vocab x d_vocab or of d_model x d_model a head is ever formed. Weights
-are taken as the residual stream sees them: a LayerNorm's gain goes into the weights that read it, and the mean
-direction, which no LayerNorm reads, is taken out of what is read and written; its scale, one positive number a
-position, cancels in both scores. Biases, rotation of queries and keys, and ALiBi are left out, as there.
+Both scores are those of Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits". They use
+TransformerLens's `FactoredMatrix`, so that no d_vocab x d_vocab or d_model x d_model matrix per head is formed. Norms
+are folded into the weights: the gain multiplies the weights that read the norm, and the mean direction, which no
+LayerNorm reads, is removed. The scale of a norm is one positive number per position and cancels in both scores. Biases,
+rotation of queries and keys, and ALiBi are left out.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from interp.models.anatomy import Anatomy
 
 Kind = Literal["q", "k", "v"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-# Products smaller than this share of their factors are rounding of weights that do not meet.
+# Products smaller than this share of their factors are rounding errors.
 ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class HeadWeights:
-    """What each query head of all layers reads and writes, in float64, norms folded in.
+    """Weights of every query head in float64, with norms folded in.
 
     Shapes:
-        q, k, v: `[layer head d_model d_head]`; those of key and value repeat where query heads share them.
+        q, k, v: `[layer head d_model d_head]`; k and v repeat where query heads share a key-value head.
         o:       `[layer head d_head d_model]`.
     """
 
@@ -41,25 +41,24 @@ class HeadWeights:
 
 @torch.no_grad()
 def head_weights(anatomy: Anatomy) -> HeadWeights:
-    """The weights of every head, as the residual stream sees them."""
-    found: dict[str, list[Tensor]] = {"q": [], "k": [], "v": [], "o": []}
+    """Return the weights of every head, with norms folded in."""
+    stacks: dict[str, list[Tensor]] = {"q": [], "k": [], "v": [], "o": []}
     for layer, block in enumerate(anatomy.blocks):
-        gain = _gain(block.ln1).unsqueeze(-1)
+        gain = _gain(block.ln1, anatomy.d_model).unsqueeze(-1)
         for kind, (weight, _) in zip(KINDS, anatomy.input_weights(layer), strict=True):
             weight = weight if kind == "q" else anatomy.expand_heads(weight)
-            found[kind].append(_centred(weight.permute(1, 0, 2).double() * gain, block.ln1, axis=-2))
-        found["o"].append(_centred(anatomy.output_weights(layer).double(), block.ln1, axis=-1))
-    return HeadWeights(**{name: torch.stack(weights) for name, weights in found.items()})
+            stacks[kind].append(_centred(weight.permute(1, 0, 2).double() * gain, block.ln1, axis=-2))
+        stacks["o"].append(_centred(anatomy.output_weights(layer).double(), block.ln1, axis=-1))
+    return HeadWeights(**{name: torch.stack(weights) for name, weights in stacks.items()})
 
 
 def ov_copying(anatomy: Anatomy, weights: HeadWeights | None = None) -> Float[Tensor, "layer head"]:
-    """How much a head that attends to a token raises that token's own logit: from -1 to 1.
+    """Return how much a head that attends to a token raises that token's own logit, from -1 to 1.
 
-    The sum of the eigenvalues of W_E W_V W_O W_U over the sum of their absolute values (Elhage et al. 2021):
-    1 where every direction of tokens is copied, about 0 for random weights, NaN where the head's values do not
-    reach the logits at all. W_E is the token's own embedding (with BLOOM's LayerNorm of embeddings, without
-    learned positions), whatever earlier layers add to it, so the score speaks of the direct path alone. The
-    same number added to all logits changes nothing, so W_U is centred over the vocabulary.
+    The sum of the eigenvalues of W_E W_V W_O W_U over the sum of their absolute values (Elhage et al. 2021): 1 where
+    every direction of tokens is copied, about 0 for random weights, NaN where the head's values do not reach the
+    logits. W_E is the token's embedding (with BLOOM's LayerNorm of embeddings, without learned positions), so the score
+    is of the direct path only. W_U is centred over the vocabulary: a constant added to all logits has no effect.
 
     Shapes: `[layer head]`.
     """
@@ -79,24 +78,24 @@ def ov_copying(anatomy: Anatomy, weights: HeadWeights | None = None) -> Float[Te
 
 
 def compositions(weights: HeadWeights) -> Float[Tensor, "kind layer head writer_layer writer_head"]:
-    """How much of what a head's q, k or v can read is what an earlier head can write, above chance.
+    """Return how much a head's q, k or v reads of what an earlier head writes, above chance.
 
-    norm(W_OV of the writer, times what reads it) / (norm(W_OV) norm(what reads it)), Frobenius norms; what reads
-    is W_QK for q, its transpose for k, W_OV for v (Elhage et al. 2021). `chance_composition` is subtracted. NaN
-    where the writer is in the same layer or a later one, and where a head reads or writes nothing.
+    norm(W_OV M) / (norm(W_OV) norm(M)) with Frobenius norms, where W_OV is the writer's and M is the reader's W_QK for
+    q, its transpose for k, and its W_OV for v (Elhage et al. 2021). `chance_composition` is subtracted. NaN where the
+    writer is in the same or a later layer, and where a head reads or writes nothing.
 
     Shapes: `[kind layer head writer_layer writer_head]`, kinds in the order of `KINDS`.
     """
     from transformer_lens import FactoredMatrix
 
     writes = FactoredMatrix(weights.v, weights.o)
-    looks = FactoredMatrix(weights.q, weights.k.transpose(-1, -2))
-    written = writes.collapse_l()  # [layer head d_head d_model], of the same products as the whole matrix
+    queries = FactoredMatrix(weights.q, weights.k.transpose(-1, -2))
+    written = writes.collapse_l()  # [layer head d_head d_model]
     n_layers, n_heads = weights.o.shape[:2]
     scores = torch.full((len(KINDS), n_layers, n_heads, n_layers, n_heads), torch.nan, dtype=torch.float64)
-    for kind, reads in enumerate((looks, looks.T, writes)):
+    for kind, reads in enumerate((queries, queries.T, writes)):
         read = reads.collapse_r()  # [layer head d_model d_head]
-        for layer in range(1, n_layers):  # all pairs at once would be the largest tensor of the whole run
+        for layer in range(1, n_layers):  # one layer at a time, to bound memory
             product = torch.einsum("lwed,rdf->rlwef", written[:layer], read[layer]).flatten(-2).norm(dim=-1)
             sizes = _size(read[layer])[:, None, None] * _size(written[:layer])
             scores[kind, layer, :, :layer] = (product / sizes - chance_composition(weights.o.shape[-1])).cpu()
@@ -108,49 +107,73 @@ def _size(matrices: Tensor) -> Tensor:
 
 
 def chance_composition(d_model: int) -> float:
-    """What two heads that know nothing of each other score: 1 / sqrt(d_model).
+    """Return the composition of two unrelated heads, 1 / sqrt(d_model).
 
-    The root of the mean squared score of two matrices, whatever they are, when one is turned at random (Haar)
-    against the other. The mean itself, which Elhage et al. sample, is below it by less than 1 % from d_head = 8 on.
+    This is the root mean square of the score of any two matrices when one is rotated at random (Haar). The mean, which
+    Elhage et al. sample, is lower by less than 1 % for d_head of 8 or more.
     """
     return d_model**-0.5
 
 
 def token_embeddings(anatomy: Anatomy) -> Float[Tensor, "d_vocab d_model"]:
-    """What each token adds to the residual stream, in float64 and without learned positions."""
+    """Return what each token adds to the residual stream, in float64 and without learned positions."""
     table = _table(anatomy.raw.get_input_embeddings())
-    if hasattr(anatomy.raw.base_model, "word_embeddings_layernorm"):  # it stands behind the table (BLOOM)
+    if hasattr(anatomy.raw.base_model, "word_embeddings_layernorm"):  # BLOOM
         table = anatomy.embed(torch.arange(len(table), device=table.device).unsqueeze(1)).squeeze(1).detach()
     return table.double()
 
 
 def unembedding_weights(anatomy: Anatomy) -> Float[Tensor, "d_vocab d_model"]:
-    """W_U in float64 with the last norm folded in, centred over the vocabulary."""
+    """Return W_U in float64 with the last norm folded in, centred over the vocabulary."""
     table = _table(anatomy.raw.get_output_embeddings()).double()
-    table = _centred(table * _gain(anatomy.final_norm), anatomy.final_norm, axis=-1)
+    table = _centred(table * _gain(anatomy.final_norm, anatomy.d_model), anatomy.final_norm, axis=-1)
     return table - table.mean(dim=0)
 
 
 def frozen_norm(norm: nn.Module, x: Float[Tensor, "... d_model"], at: Float[Tensor, "... d_model"]) -> Tensor:
-    """`x / scale`, where scale is the norm's own at the residual `at`: linear in x.
+    """Return `x / scale` with the norm's scale at the residual `at`, which is linear in x.
 
-    The gain, and for a LayerNorm the mean that it takes away, are folded into `unembedding_weights`.
+    The gain, and a LayerNorm's subtraction of the mean, are folded into `unembedding_weights`.
     """
-    spread = at.var(dim=-1, unbiased=False, keepdim=True) if _centres(norm) else at.square().mean(dim=-1, keepdim=True)
+    spread = (
+        at.var(dim=-1, unbiased=False, keepdim=True)
+        if _centres(norm, at.shape[-1])
+        else at.square().mean(dim=-1, keepdim=True)
+    )
     return x / (spread + _epsilon(norm)).sqrt()
 
 
-def _centres(norm: nn.Module) -> bool:
-    return isinstance(norm, nn.LayerNorm)
+def _centres(norm: nn.Module, d_model: int) -> bool:
+    """Return whether a norm subtracts the mean, as LayerNorms do and RMS norms do not."""
+    if isinstance(norm, nn.LayerNorm | nn.Identity):
+        return isinstance(norm, nn.LayerNorm)
+    probe = _probe(norm, d_model)
+    return torch.allclose(norm(probe + 100), norm(probe), rtol=1e-2, atol=1e-3)
 
 
 def _centred(weight: Tensor, norm: nn.Module, axis: int) -> Tensor:
-    """Weights without the mean direction of the residual (`axis`), if the norm takes it away."""
-    return weight - weight.mean(dim=axis, keepdim=True) if _centres(norm) else weight
+    """Return weights without the mean direction of the residual (`axis`), if the norm subtracts the mean."""
+    return weight - weight.mean(dim=axis, keepdim=True) if _centres(norm, weight.shape[axis]) else weight
 
 
-def _gain(norm: nn.Module) -> Float[Tensor, " d_model"]:
-    return _table(norm).double()
+def _gain(norm: nn.Module, d_model: int) -> Float[Tensor, " d_model"]:
+    """Return what a norm multiplies each dimension by: its weight, or another function of it (Gemma's 1 + weight)."""
+    probe = _probe(norm, d_model)
+    if isinstance(norm, nn.Identity):
+        return torch.ones_like(probe, dtype=torch.float64)
+    measured = (norm(probe) - norm(-probe)).detach().double() / 2 * probe.sign()
+    weight = getattr(norm, "weight", None)
+    if isinstance(weight, Tensor) and torch.allclose(weight.detach().double(), measured, rtol=1e-2, atol=1e-3):
+        return weight.detach().double()
+    return measured
+
+
+def _probe(norm: nn.Module, d_model: int) -> Float[Tensor, " d_model"]:
+    """Return a vector of mean 0 with entries of size 100, so that a norm's epsilon does not matter."""
+    like = next(norm.parameters(), torch.zeros(()))
+    probe = torch.full((d_model,), 100.0, dtype=like.dtype, device=like.device)
+    probe[1::2] = -100.0
+    return probe
 
 
 def _table(module: object) -> Tensor:

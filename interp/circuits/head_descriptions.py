@@ -35,7 +35,7 @@ SILENT = 1e-5
 # mass than this: where labels repeat, every label matches.
 MOST_CHANCE = 0.2
 # Places that name no head, unless answers are read there.
-_SKIPPED = (Role.START.words, Role.SEPARATOR.words)
+_SKIPPED = (Role.BOS.words, Role.START.words, Role.SEPARATOR.words)
 
 
 @dataclass(frozen=True, eq=False)

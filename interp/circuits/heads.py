@@ -24,7 +24,7 @@ from interp.circuits.composing import (
     unembedding_weights,
 )
 from interp.circuits.head_descriptions import HeadDescriptions
-from interp.circuits.pairs import require_vocabulary, resolved_prompts
+from interp.circuits.pairs import resolved_prompts
 from interp.circuits.places import Places, PlacesBy, places_of
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.resolve import AnyModel, raw_of
@@ -54,7 +54,8 @@ def describe_heads(model: AnyModel, prompts: PromptsLike, places: Places | Place
     is_task = isinstance(own, Batch) and own.role is not None
     statistics = STATISTICS if is_task else TEXT_STATISTICS
     tokens = _token_choices(own)
-    require_vocabulary(anatomy.raw, tokens, "the task's vocabulary" if is_task else "prompts")
+    if int(tokens[-1]) >= (n_vocab := len(unembedding_weights(anatomy))):
+        raise ValueError(f"the task's vocabulary has token id {int(tokens[-1])}; the model has 0 to {n_vocab - 1}")
     where = _default_places(own) if places is None else places_of(own, places)
     width = anatomy.n_heads * (3 * own.n_pos + 2 * len(tokens) + (3 + len(anatomy.blocks)) * anatomy.d_model)
     chunks = torch.arange(len(own)).split(max(1, numbers(SHARE) // (width * own.n_pos)))

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from jaxtyping import Int
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from interp.arguments import PromptsLike, prompts_of, require_same_layout
 from interp.circuits.edge_forward import EdgeModel
@@ -68,20 +67,11 @@ def prepare(
 
 
 def resolved_prompts(model: AnyModel, prompts: PromptsLike, name: str) -> Prompts:
-    """Return `Prompts`. Raises `ValueError` for no prompts and for token ids that the model does not have."""
+    """Return `Prompts`, as `prompts_of`. Raises `ValueError` also for no prompts."""
     resolved = prompts_of(model, prompts, name)
     if not len(resolved):
         raise ValueError(f"{name} has no prompts")
-    require_vocabulary(raw_of(model), resolved.tokens, name)
     return resolved
-
-
-def require_vocabulary(raw: PreTrainedModel, tokens: Int[Tensor, "..."], name: str) -> None:
-    """Raise `ValueError` for token ids outside the model's vocabulary."""
-    n = raw.get_input_embeddings().num_embeddings  # pyright: ignore[reportAttributeAccessIssue]
-    if int(tokens.min()) < 0 or int(tokens.max()) >= n:
-        wrong = tokens[(tokens < 0) | (tokens >= n)]
-        raise ValueError(f"{name}: token id {int(wrong[0])} is not in the model's vocabulary, ids 0 to {n - 1}")
 
 
 def check_on_prompts(edge_model: EdgeModel, prompts: Prompts, read: Int[Tensor, " read"]) -> None:

@@ -13,8 +13,10 @@ from transformers import PreTrainedModel
 
 from interp.models.architectures import BUILDERS, SUPPORTED
 from interp.models.architectures.block import Block
-from interp.models.architectures.generic import GenericAnatomy, generic_of
-from interp.models.architectures.steps import TOLERANCE, Anatomy
+from interp.models.architectures.checks import TOLERANCE
+from interp.models.architectures.discovery import generic_of
+from interp.models.architectures.generic import GenericAnatomy
+from interp.models.architectures.steps import Anatomy
 
 __all__ = ["SUPPORTED", "TOLERANCE", "Anatomy", "Block", "GenericAnatomy", "anatomy_of", "anatomy_or_generic"]
 

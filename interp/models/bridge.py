@@ -178,10 +178,3 @@ def _self_test(bridge: Any, tokens: torch.Tensor, expected: torch.Tensor) -> Non
             _, cache = bridge.run_with_cache(tokens, names_filter="blocks.1.hook_resid_pre")
             resumed = bridge(cache["blocks.1.hook_resid_pre"], start_at_layer=1)
             require_equal("logits from start_at_layer=1", resumed, expected)
-
-
-def raw_of(model: Any) -> PreTrainedModel:
-    """Return `interp.models.resolve.raw_of(model)`; kept until all callers import it from there."""
-    from interp.models import resolve
-
-    return resolve.raw_of(model)

@@ -33,8 +33,8 @@ _GPT = {
     "starcoder2",
 }
 _LLAMA = {"cohere", "gemma", "gemma2", "gemma3_text", "granite", "llama", "mistral", "olmo", "olmo2", "phi3", "smollm3"}
-_QWEN_AND_EXPERTS = {"gpt_oss", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"}
-CHECKED = frozenset(_GPT | _LLAMA | _QWEN_AND_EXPERTS)
+_OTHER = {"bert", "gpt_oss", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"}
+CHECKED = frozenset(_GPT | _LLAMA | _OTHER)
 # Limits of the child: of its trial, of all it does, and of the memory beyond the loaded model.
 TRIAL_SECONDS = 60
 TOTAL_SECONDS = 600
@@ -71,10 +71,9 @@ def check_in_child(folder: Path) -> None:
     Raises `DoesNotRun` when the trial fails or exceeds its limits. A model that cannot be loaded passes: the caller
     meets the same error.
     """
-    code = "from interp.models.trial import main; main()"
     paths = os.pathsep.join(filter(None, sys.path))
     env = {**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-P", "-c", code, str(folder), str(TRIAL_SECONDS), str(MEMORY)]
+    command = [sys.executable, "-P", __file__, str(folder), str(TRIAL_SECONDS), str(MEMORY)]
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TOTAL_SECONDS)
     except subprocess.TimeoutExpired as error:
@@ -96,14 +95,20 @@ def main() -> None:
     )
     model = loaded.eval()
     model.config.return_dict = True
-    print("loaded", flush=True)
+    _tell("loaded")
     _limit(seconds, n_bytes)
     try:
         check_trial(model)
     except Exception as error:
-        print("error", json.dumps(" ".join(str(error).split())[:300] or type(error).__name__), flush=True)
+        _tell("error " + json.dumps(" ".join(str(error).split())[:300] or type(error).__name__))
         return
-    print("ok", flush=True)
+    _tell("ok")
+
+
+def _tell(line: str) -> None:
+    """Send a line to the parent process."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def _limit(seconds: int, n_bytes: int) -> None:
@@ -116,3 +121,7 @@ def _limit(seconds: int, n_bytes: int) -> None:
         status = Path("/proc/self/status").read_text(encoding="ascii")
         held = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
         resource.setrlimit(resource.RLIMIT_DATA, (held + n_bytes, held + n_bytes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,13 @@
-"""How many patches are stacked at once? Found by trying, on the work itself."""
+"""The number of patches that are stacked at once, measured on the work itself."""
 
 from __future__ import annotations
 
+# A size within this factor of the fastest counts as equally fast.
 CLOSE = 1.05
 
 
 class Chunks:
-    """How many cells to stack: every size is tried once on real work, then the fastest is kept."""
+    """How many cells to stack: each size is timed once on real work, then the fastest is used."""
 
     MOST = 32
 
@@ -15,13 +16,13 @@ class Chunks:
         self.times: dict[int, float] = {}
 
     def size(self) -> int:
-        """Cells for the next chunk."""
+        """Return the number of cells for the next chunk."""
         return next((c for c in self.candidates if c not in self.times), self.best)
 
     def took(self, size: int, cells: int, flops: float, seconds: float) -> None:
-        """Remembers how fast a chunk was, for the work that it did: early layers and positions take more.
+        """Record the time of a chunk relative to its FLOPs, as early layers and positions take more.
 
-        A last chunk of fewer cells than `size` counts only where nothing better is known.
+        A chunk of fewer cells than `size` counts only while `size` has no other measurement.
         """
         speed = seconds / flops
         if cells == size or size not in self.times:
@@ -29,7 +30,7 @@ class Chunks:
 
     @property
     def best(self) -> int:
-        """The smallest size that is nearly as fast as the fastest: it takes less memory."""
+        """The smallest size that is nearly as fast as the fastest; it takes the least memory."""
         if not self.times:
             return self.candidates[0]
         fastest = min(self.times.values())

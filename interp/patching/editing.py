@@ -155,7 +155,7 @@ def difference_from_raw(anatomy: Anatomy, tokens: Tensor, resid: Tensor, metric:
     expected = raw(tokens.to(resid.device), use_cache=False, logits_to_keep=positions).logits
     require_finite(expected, "a logit of the model", axis=0)
     logits = anatomy.unembed(resid[:, positions])
-    difference = float((logits - expected).abs().max() / expected.std().clamp_min(1e-6))
+    difference = float((logits - expected).abs().max() / expected.std(correction=0).clamp_min(1e-6))
     if difference > TOLERANCE and anatomy.dtype == torch.float32:  # rounding or a mistake? see Anatomy.self_test
         double: Any = copy.deepcopy(raw).double()
         exact = double(tokens.to(resid.device), use_cache=False, logits_to_keep=positions).logits

@@ -1,4 +1,4 @@
-"""What did each patch do, how was that checked, and what did it cost?"""
+"""The result of patching: values, checks and cost."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checks:
-    """What was verified while the sweep ran; differences are the largest, in units of the metric.
+    """Checks made while the sweep ran; differences are the largest, in units of the metric.
 
-    `positive`: patching everything gives the source run. `negative`: patching a run with itself changes
-    nothing. `spot_cells` random cells were recomputed by the literal loop on the raw model.
+    positive: difference of patching everything from the source run.
+    negative: difference of patching a run with itself from that run.
+    spot_cells: random cells that were recomputed by the literal loop on the raw model.
+    spot_difference: their difference from it.
+    tolerance: the largest difference allowed.
     """
 
     positive: float
@@ -31,7 +34,13 @@ class Checks:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the sweep did, counted: patches asked for and those that could not matter, FLOPs and rows."""
+    """Counts of a sweep.
+
+    patches, skipped: patches of the sweep, and those that cannot change the metric and were not computed.
+    flops, loop_flops, lower_bound_flops: of the sweep, of the literal loop, and the least of any exact method.
+    chunk_rows: rows that were stacked.
+    seconds: wall-clock time of the units.
+    """
 
     patches: int
     skipped: int
@@ -51,7 +60,7 @@ class PatchEffect:
         base:   `[batch]`, the metric of the run that is patched into.
         source: `[batch]`, the metric of the run that activations come from.
 
-    `axes` names the swept axes ("layer", "pos", "head") and `labels` their entries; positions are in words.
+    `axes` names the swept axes ("layer", "pos", "head") and `labels` their entries.
     """
 
     site: str
@@ -71,6 +80,13 @@ class PatchEffect:
         if tuple(self.values.shape) != expected or self.base.shape != self.source.shape:
             raise ValueError(f"values must be {expected} for axes {self.axes}; got {tuple(self.values.shape)}")
 
+    def __repr__(self) -> str:
+        shape = ", ".join(f"{axis} {len(self.labels[axis])}" for axis in self.axes)
+        return (
+            f"PatchEffect({self.site!r}, {self.direction!r}, metric={self.metric!r}, [{shape}, batch {len(self.base)}], "
+            f"base={float(self.base.mean()):.4g}, source={float(self.source.mean()):.4g})"
+        )
+
     @property
     def change(self) -> Float[Tensor, "*cells batch"]:
         """Metric after the patch minus before it."""
@@ -78,9 +94,9 @@ class PatchEffect:
 
     @property
     def recovered(self) -> Float[Tensor, "*cells"]:
-        """Share of the way from base to source, ratio of means over prompts: 0 for no effect, 1 for all.
+        """Mean change divided by the mean difference of source and base: 0 for no effect, 1 for the source's metric.
 
-        Raises `ValueError` where the two runs do not differ in the metric: there is nothing to recover.
+        Raises `ValueError` if the two runs do not differ in the metric.
         """
         full = self.source - self.base
         mean, error = float(full.mean()), float(full.std(correction=0)) / max(1, len(full)) ** 0.5
@@ -91,14 +107,14 @@ class PatchEffect:
         return self.change.mean(dim=-1) / mean
 
     def top(self, k: int = 5) -> list[tuple[tuple[str | int, ...], float]]:
-        """The k cells whose patch moves the mean metric most, with that change."""
+        """Return the k cells whose patch changes the mean metric most, with that change."""
         change = self.change.mean(dim=-1)
         order = change.flatten().abs().argsort(descending=True, stable=True)[:k].tolist()
         names = list(product(*(self.labels[a] for a in self.axes)))
         return [(names[i], float(change.flatten()[i])) for i in order]
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """One row a cell and prompt: axes, prompt, value, base, source. Written as parquet by the verbs."""
+        """Return one row per cell and prompt: axes, prompt, value, base, source."""
         import pandas
 
         names = list(product(*(self.labels[a] for a in self.axes)))
@@ -116,7 +132,7 @@ class PatchEffect:
         return pandas.DataFrame(columns)
 
     def to_patching_result(self) -> PatchingResult:
-        """TransformerLens's own result type, for its statistics (bootstrap, permutation p-values)."""
+        """Return TransformerLens's own result type, for its statistics (bootstrap, permutation p-values)."""
         import pandas
         from transformer_lens.patching import PatchingResult
 
@@ -132,7 +148,7 @@ class PatchEffect:
         )
 
     def summary(self) -> dict:
-        """Checks, cost and the mean metrics, as plain data."""
+        """Return checks, cost and mean metrics as plain data."""
         return {
             "site": self.site,
             "metric": self.metric,

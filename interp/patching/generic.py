@@ -92,17 +92,17 @@ class GenericEngine:
         for row, cell in enumerate(cells):
             mask[row, 0, list(cell.positions)] = True
         mask = mask.to(self.anatomy.device)
-        source = self.source.site(self.site, layer)
+        source, tokens = self.source.site(self.site, layer), self.base.tokens.repeat(n, 1)
 
         def edit(x: Float[Tensor, "row pos d_model"]) -> Tensor:
             return torch.where(mask, source, x.unflatten(0, (n, -1))).flatten(0, 1)
 
         if self.site == "resid_post":
             rows = edit(self.base.site("resid_post", layer).repeat(n, 1, 1))
-            final = rows if layer == self.n_layers - 1 else self.anatomy.run(rows, layer + 1)
+            final = rows if layer == self.n_layers - 1 else self.anatomy.run(rows, layer + 1, tokens=tokens)
         else:
             rows = self.base.site("resid_pre", layer).repeat(n, 1, 1)
-            final = self.anatomy.run(rows, layer, edits={(self.site, layer): edit})
+            final = self.anatomy.run(rows, layer, edits={(self.site, layer): edit}, tokens=tokens)
         return self._measure(final.unflatten(0, (n, -1)))
 
     def _measure(self, final: Float[Tensor, "*stack pos d_model"]) -> Float[Tensor, "*stack"]:

@@ -19,6 +19,8 @@ SHARE = 0.5
 # Bytes: the most that a pass takes on a CPU by default, and the default where free memory is unknown.
 DEFAULT = 2**30
 _MEMINFO = Path("/proc/meminfo")
+# The limit of a container (control group, version 2), and what it uses.
+_GROUP = Path("/sys/fs/cgroup")
 _ALLOWED: ContextVar[int | None] = ContextVar("allowed", default=None)
 
 
@@ -62,12 +64,24 @@ def free_memory(device: torch.device | None = None) -> int | None:
 
 
 def _available() -> int | None:
-    """Return what Linux counts as available memory, in bytes; None on other systems."""
+    """Return what Linux counts as available memory, in bytes, or less in a container; None on other systems."""
     try:
-        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        available = _entry(_MEMINFO, "MemAvailable:") * 1024
     except (OSError, ValueError, StopIteration):
         return None
+    try:
+        limit = int((_GROUP / "memory.max").read_text(encoding="ascii"))
+        used = int((_GROUP / "memory.current").read_text(encoding="ascii"))
+        # Pages of files that were read long ago are dropped when memory is needed.
+        return min(available, limit - used + _entry(_GROUP / "memory.stat", "inactive_file"))
+    except (OSError, ValueError, StopIteration):  # no container, or one without a limit ("max")
+        return available
+
+
+def _entry(path: Path, name: str) -> int:
+    """Return the number after a name in a file of the kernel."""
+    lines = path.read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.split()[0] == name)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def fit_vocabulary(
     pieces = _Pieces(tokenizer)
     fixed = tuple(dict.fromkeys(fmt.fixed_labels(longest)))
     groups = [fmt.inputs, tuple(s for s in fmt.outputs if s not in fmt.inputs), fixed]
-    named = [pieces.by_name(group, pieces.small and group is fixed) for group in groups]
+    named = [pieces.by_name(group, pieces.small and not pieces.marked and group is fixed) for group in groups]
     ids = {symbol: token for group in named for symbol, token in group.items()}
     structure = {symbol: pieces.structural(symbol, symbol == fmt.structure[0]) for symbol in fmt.structure}
     ids |= {symbol: token for symbol, token in structure.items() if token is not None and token not in ids.values()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -113,14 +114,18 @@ def _head_panels(change: ndarray, layers: Axis, heads: Axis, at: Axis | None, un
     ]
 
 
-def heads(scores: Any, title: str = "Head scores", unit: str = "score") -> View:
-    """Return scores `[layer head]` as a heat map; of a mapping from names to such arrays, a panel per name.
+def heads(scores: Any, title: str = "", unit: str = "") -> View:
+    """Return scores of heads as a heat map of layer by head.
 
-    `interp.views.head_table` shows the same as a table. Raises `ValueError` for other shapes.
+    `scores` is an array `[layer head]`; a mapping from names to such arrays (a panel per name); or a
+    `LogitAttribution`, which has a column for the MLPs, too. `head_table` shows the same as a table. Raises
+    `ValueError` for other shapes.
 
     >>> heads({"induction": [[0.0, 0.75]], "previous token": [[0.5, 0.25]]}).title
     'Head scores'
     """
+    if hasattr(scores, "components"):
+        return _component_grid(scores, title or "What each component adds to the answer", unit or "logits")
     named = scores if isinstance(scores, Mapping) else {"layer by head": scores}
     panels = []
     for name, values in named.items():
@@ -128,13 +133,28 @@ def heads(scores: Any, title: str = "Head scores", unit: str = "score") -> View:
         if array.ndim != 2:
             raise ValueError(f"{name}: scores must be [layer head]; got {array.shape}")
         layers, columns = numbered("layer", len(array)), numbered("head", array.shape[1])
-        panels.append(Panel(str(name), array, layers, columns, unit, _scale(array)))
-    return draw_grid(panels, title)
+        panels.append(Panel(str(name), array, layers, columns, unit or "score", _scale(array)))
+    return draw_grid(panels, title or "Head scores")
+
+
+def _component_grid(attribution: Any, title: str, unit: str) -> View:
+    """Draw a `LogitAttribution`: its mean over prompts and read positions, by layer and head or MLP."""
+    means = dict(zip(attribution.components, array_of(attribution.parts).mean(axis=(1, 2)), strict=True))
+    cells = {found: value for name, value in means.items() if (found := re.fullmatch(r"L(\d+)(?:H(\d+)| MLP)", name))}
+    n_layers = 1 + max(int(found[1]) for found in cells)
+    n_heads = 1 + max((int(found[2]) for found in cells if found[2]), default=-1)
+    values = np.full((n_layers, n_heads + 1), np.nan)
+    for found, value in cells.items():
+        values[int(found[1]), n_heads if found[2] is None else int(found[2])] = value
+    columns = Axis("component", (*(f"head {k}" for k in range(n_heads)), "MLP"))
+    rest = {name: value for name, value in means.items() if not re.match(r"L\d", name)}
+    caption = "Beside these: " + ", ".join(f"{name} {value:+.3g}" for name, value in rest.items()) + "." if rest else ""
+    return draw_grid(Panel("layer by component", values, numbered("layer", n_layers), columns, unit), title, caption)
 
 
 def lens(
     values: Any,
-    tokens: Sequence[str] | Prompts,
+    tokens: Sequence[str] | Prompts | None = None,
     predictions: Sequence[Sequence[str]] = (),
     title: str = "Logit lens",
     unit: str = "logit",
@@ -143,8 +163,9 @@ def lens(
     """Return a logit lens as a heat map of layer by position, with the predicted tokens in the cells.
 
     Args:
-        values: `[layer pos]`, such as the logit, log-probability or rank of the answer at each layer.
-        tokens: the prompt's tokens: strings, or prompts, of which the first is shown.
+        values: a `LogitLens`, of which the mean margin is shown; or `[layer pos]`, such as the logit, log-probability
+            or rank of the answer at each layer.
+        tokens: for an array, the prompt's tokens: strings, or prompts, of which the first is shown.
         predictions: `[layer pos]` token strings, such as the top prediction; () for none.
         unit: what a value is.
         layers: names of the rows; "layer 0", ... by default.
@@ -152,7 +173,14 @@ def lens(
     >>> lens([[0.1, 0.2], [0.3, 0.9]], ["The", " cat"], [[" a", " b"], [" c", " sat"]]).title
     'Logit lens'
     """
-    array, columns = array_of(values), prompt_axis(tokens)
+    if hasattr(values, "margin"):
+        array, columns = array_of(values.margin).mean(axis=1), axis_of_labels(values.names)
+        layers = layers or (*(f"before layer {k}" for k in range(len(array) - 1)), "output")
+        unit = "margin" if unit == "logit" else unit
+    else:
+        if tokens is None:
+            raise ValueError("the tokens are missing: give tokens= (strings or prompts), or a LogitLens")
+        array, columns = array_of(values), prompt_axis(tokens)
     if array.ndim != 2 or array.shape[1] != len(columns):
         raise ValueError(f"values must be [layer pos] with {len(columns)} positions; got {array.shape}")
     rows = Axis("layer", tuple(map(str, layers))) if layers else numbered("layer", len(array))

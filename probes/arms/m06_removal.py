@@ -92,11 +92,11 @@ def measure_removal(model: PreTrainedModel, batch: Batch, heads: SortedHeads) ->
     everywhere = _remove(model, batch, every, metrics | divergence)
     assert everywhere is not None
     total = mean(everywhere.terms["N"] + everywhere.terms["B"], floor=1 / n)
-    found = losses(ALL, everywhere)
-    found.append(evidence(keys.REMOVAL_TERMS, "accuracy lost", total, details=_details(everywhere, n)))
+    removed = losses(ALL, everywhere)
+    removed.append(evidence(keys.REMOVAL_TERMS, "accuracy lost", total, details=_details(everywhere, n)))
     in_idle = _remove(model, batch, heads.idle, metrics)
     if in_idle is None:
-        return found
+        return removed
     clean = in_idle.effects["accuracy"].base - 1 / len(batch.format.outputs)
     lost = in_idle.lost["renormalise"] - in_idle.lost["mean"]
     control = None if heads.control is None else _sink_share(model, batch, heads.control, clean)
@@ -105,7 +105,7 @@ def measure_removal(model: PreTrainedModel, batch: Batch, heads: SortedHeads) ->
         details[name] = {"input side": some.input_side, "output side": some.output_side}
     sink = ratio(lost, clean, floor=1 / n)
     return [
-        *found,
+        *removed,
         *losses(IDLE, in_idle),
         evidence(keys.MARGIN_HELD, "share of the margin", _margin_held(in_idle)),
         evidence(keys.SINK, "share of accuracy above chance", sink, control=control, details=details),

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.models.anatomy import anatomy_of
-from interp.models.bridge import raw_of
+from interp.models.resolve import raw_of
 from interp.patching.tracing import pattern_of, trace
 from interp.reducers import EPSILON, attention_masses, label_value_share, value_sizes
 from interp.support.finite import require_finite

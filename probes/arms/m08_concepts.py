@@ -1,7 +1,7 @@
 """M8, concepts: what a position can encode, each with matched controls of equal difficulty and no use.
 
 A control keyed to the token at a position is decoded at .99 everywhere, because identity is linearly present. These
-controls are functions of the same history instead, drawn anew for each seed (probes/README.md, Battery).
+controls are functions of the same history instead, drawn again for each seed (probes/README.md, Battery).
 """
 
 from __future__ import annotations

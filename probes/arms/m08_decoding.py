@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from interp.das import untrained
 from interp.erasure import residuals
-from interp.models.bridge import raw_of
+from interp.models.resolve import raw_of
 from interp.tasks import Batch, Role
 from probes import keys
 from probes.arms.m08_concepts import Concept, concept_of

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.erasure import Eraser, answers_without, residuals
-from interp.models.bridge import raw_of
+from interp.models.resolve import raw_of
 from interp.patching import accuracy, margin
 from interp.tasks import Batch, Role, counterfactual
 from interp.tasks.layout import generator

@@ -27,7 +27,7 @@ from interp.das import (
     swapped_answers,
     untrained,
 )
-from interp.models.bridge import raw_of
+from interp.models.resolve import raw_of
 from interp.rowspace import part_of, read_directions
 from interp.tasks import Batch, Role
 from probes import keys

@@ -58,7 +58,7 @@ def measure_backups(model: PreTrainedModel, batch: Batch) -> list[Evidence]:
         for name, a, b in zip(names, frozen, free, strict=True)
     }
     worst = order[0]
-    found = [evidence(keys.KNOCKOUT_SINGLE.at(names[worst]), frozen[worst], free[worst], {"heads": by_head})]
+    results = [evidence(keys.KNOCKOUT_SINGLE.at(names[worst]), frozen[worst], free[worst], {"heads": by_head})]
     heads = all_heads(model)
     paired = [heads[k] for k in order[:PAIRED]]
     together: dict[str, Entry] = {}
@@ -68,6 +68,6 @@ def measure_backups(model: PreTrainedModel, batch: Batch) -> list[Evidence]:
     frozen, free = losses(together)
     if len(together) > 1:
         k = int(frozen[:-1].mean(dim=-1).argmax())
-        found.append(evidence(keys.KNOCKOUT_PAIR.at(list(together)[k]), frozen[k], free[k]))
-    found.append(evidence(keys.KNOCKOUT_ALL, frozen[-1], free[-1]))
-    return found
+        results.append(evidence(keys.KNOCKOUT_PAIR.at(list(together)[k]), frozen[k], free[k]))
+    results.append(evidence(keys.KNOCKOUT_ALL, frozen[-1], free[-1]))
+    return results

@@ -1,4 +1,4 @@
-"""Makes transformers whose mechanism is known by construction, to hold verdicts to."""
+"""Planted models: transformers whose mechanism is known by construction, to test verdicts."""
 
 from probes.planted.plan import ARCHITECTURES_OF, MECHANISMS, Dirt, Plan, Truth, draw_plan
 from probes.planted.planting import Planted, plant, prove, save_planted

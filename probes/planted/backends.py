@@ -1,4 +1,4 @@
-"""How do a mechanism's matrices become the weights of a Hugging Face model?"""
+"""Write the matrices of a mechanism into the weights of a Hugging Face model."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
 
-from probes.planted.basis import Basis
+from probes.planted.basis import FeatureBasis
 from probes.planted.codes import ROTARY_BASE, ROTARY_SIZE
-from probes.planted.compiling import HEAD_SIZE, HeadMatrices, Layer
+from probes.planted.compiling import HEAD_SIZE, HeadMatrices, LayerMatrices
 
 ARCHITECTURES = ("gpt2", "gpt_neox")
 
 
 def empty_model(
-    architecture: str, layers: tuple[Layer, ...], d_model: int, vocab_size: int, n_positions: int
+    architecture: str, layers: tuple[LayerMatrices, ...], d_model: int, vocab_size: int, n_positions: int
 ) -> PreTrainedModel:
-    """A model of the architecture with every weight 0, in evaluation mode."""
+    """Return a model of the architecture with all weights 0, in evaluation mode."""
     n_units = max(8, *(len(layer.reads) for layer in layers))
     common = {
         "vocab_size": vocab_size,
@@ -68,7 +68,7 @@ def empty_model(
 
 
 def norms_of(model: PreTrainedModel) -> list[nn.LayerNorm]:
-    """The LayerNorms, in the order in which the residual stream meets them."""
+    """Return the LayerNorms in the order in which the residual stream passes them."""
     raw: Any = model
     if raw.config.model_type == "gpt2":
         return [norm for b in raw.transformer.h for norm in (b.ln_1, b.ln_2)] + [raw.transformer.ln_f]
@@ -80,22 +80,22 @@ def norms_of(model: PreTrainedModel) -> list[nn.LayerNorm]:
 @torch.no_grad()
 def write_weights(
     model: PreTrainedModel,
-    layers: tuple[Layer, ...],
-    basis: Basis,
+    layers: tuple[LayerMatrices, ...],
+    basis: FeatureBasis,
     gen: torch.Generator,
     embedding: Tensor,
     positions: Tensor | None,
     unembedding: Tensor,
 ) -> None:
-    """Fills the weights of an empty model. The heads of a layer come in random order."""
+    """Fill the weights of an empty model. The heads of a layer are in random order."""
     raw: Any = model
     gpt2 = raw.config.model_type == "gpt2"
     d_model, read, write = basis.write.shape[1], basis.read, basis.write
     n_heads = d_model // HEAD_SIZE
-    nothing = HeadMatrices(*(torch.zeros(HEAD_SIZE, basis.size, dtype=torch.float64) for _ in range(4)))
+    empty = HeadMatrices(*(torch.zeros(HEAD_SIZE, basis.size, dtype=torch.float64) for _ in range(4)))
     blocks = raw.transformer.h if gpt2 else raw.gpt_neox.layers
     for layer, block in zip(layers, blocks, strict=True):
-        heads = [*layer.heads, *[nothing] * (n_heads - len(layer.heads))]
+        heads = [*layer.heads, *[empty] * (n_heads - len(layer.heads))]
         heads = [heads[i] for i in torch.randperm(n_heads, generator=gen).tolist()]
         q, k, v = (torch.stack([getattr(head, name) for head in heads]) @ read.T for name in ("q", "k", "v"))
         out = torch.cat([head.o for head in heads]) @ write  # [head*d_head d_model]

@@ -1,4 +1,4 @@
-"""In which directions of the residual stream do the features lie?"""
+"""The directions of the residual stream that store the features of a mechanism."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from probes.planted.parts import EXACT, SIZES
 
 
 @dataclass(frozen=True)
-class Basis:
-    """How features are written into the residual stream and read from it; the last one is the constant.
+class FeatureBasis:
+    """Directions that write features into the residual stream and read them; the last one is the constant.
 
-    Every direction is orthogonal to all ones, so LayerNorm's mean is zero. The constant is written with
-    length `constant`, which holds LayerNorm's scale still, and read as 1.
+    Every direction is orthogonal to all ones, so LayerNorm's mean is zero. The constant is written with length
+    `constant`, which keeps LayerNorm's scale nearly fixed, and read as 1.
 
     Shapes:
         write: `[feature d_model]`; read: `[d_model feature]`.
@@ -29,21 +29,21 @@ class Basis:
 
     @property
     def size(self) -> int:
-        """Features by dimension, with the constant."""
+        """The number of feature dimensions, with the constant."""
         return self.write.shape[0]
 
 
 def slices_of(names: tuple[str, ...]) -> dict[str, slice]:
-    """Where each feature's dimensions stand, one feature after the other."""
-    found, start = {}, 0
+    """Return the dimensions of each feature, one feature after the other."""
+    slices, start = {}, 0
     for name in names:
-        found[name] = slice(start, start + SIZES.get(name, 1))
-        start = found[name].stop
-    return found
+        slices[name] = slice(start, start + SIZES.get(name, 1))
+        start = slices[name].stop
+    return slices
 
 
 def width(names: tuple[str, ...], mirrored: bool, kept: float = 1.0) -> int:
-    """Residual dimensions needed. `kept` below 1 stores the features that are not exact in that share of dimensions."""
+    """Return the residual dimensions needed. `kept` < 1 stores inexact features in that share of their dimensions."""
     sizes = {name: SIZES.get(name, 1) for name in names}
     exact = sum(size for name, size in sizes.items() if name in EXACT)
     stored = exact + math.ceil(kept * (sum(sizes.values()) - exact)) + 1
@@ -52,10 +52,10 @@ def width(names: tuple[str, ...], mirrored: bool, kept: float = 1.0) -> int:
 
 def build_basis(
     names: tuple[str, ...], d_model: int, constant: float, gen: torch.Generator, rotated: bool, kept: float = 1.0
-) -> Basis:
-    """Directions for features: pairs (f, -f) of dimensions, or with `rotated` a random rotation of such.
+) -> FeatureBasis:
+    """Return directions for features: pairs (f, -f) of dimensions, or with `rotated` a random rotation of them.
 
-    A rotation that leaves the all-ones direction where it is commutes with a LayerNorm of uniform gain.
+    A rotation that keeps the all-ones direction commutes with a LayerNorm of uniform gain.
     """
     slices = slices_of(names)
     count = max(place.stop for place in slices.values())
@@ -69,15 +69,17 @@ def build_basis(
     n_loose = math.ceil(kept * (count - n_exact))
     mix = torch.zeros(count, n_exact + n_loose, dtype=torch.float64)
     mix[exact, :n_exact] = torch.eye(n_exact, dtype=torch.float64)
-    if kept < 1:  # rows of unit length, as near to orthogonal as that many in so few dimensions can be
+    if kept < 1:  # rows of unit length, nearly orthogonal: more rows than dimensions
         drawn = torch.randn(count - n_exact, n_loose, generator=gen, dtype=torch.float64)
         spread = torch.linalg.qr(drawn).Q
         mix[~exact, n_exact:] = torch.nn.functional.normalize(spread, dim=1)
     else:
         mix[~exact, n_exact:] = torch.eye(n_loose, dtype=torch.float64)
     features, one = mix @ frame[: mix.shape[1]], frame[mix.shape[1]]
-    return Basis(
-        slices, torch.cat([features, constant * one[None]]), torch.cat([features, one[None] / constant]).T.contiguous()
+    return FeatureBasis(
+        slices=slices,
+        write=torch.cat([features, constant * one[None]]),
+        read=torch.cat([features, one[None] / constant]).T.contiguous(),
     )
 
 
@@ -90,7 +92,7 @@ def _mirrored(d_model: int) -> Float[Tensor, "direction d_model"]:
 
 
 def _hyperplane(d_model: int, gen: torch.Generator) -> Float[Tensor, "direction d_model"]:
-    """A random orthonormal basis of all that is orthogonal to the all-ones direction."""
+    """Return a random orthonormal basis of the space orthogonal to the all-ones direction."""
     drawn = torch.randn(d_model, d_model, generator=gen, dtype=torch.float64)
     drawn[:, 0] = 1.0
     return torch.linalg.qr(drawn).Q[:, 1:].T

@@ -1,4 +1,4 @@
-"""Which matrices make the parts of a mechanism, before an architecture is chosen for them?"""
+"""Compile the parts of a mechanism into matrices, before an architecture is chosen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEAD_SIZE = 32
 
 @dataclass(frozen=True)
 class HeadMatrices:
-    """q, k, v `[d_head feature]` and o `[d_head feature]`; q holds the square root of the head's size."""
+    """The matrices q, k, v and o of a head, each `[d_head feature]`; q includes the square root of the head size."""
 
     q: Tensor
     k: Tensor
@@ -27,8 +27,8 @@ class HeadMatrices:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """Heads, and the MLP's input `[unit feature]` and output `[unit feature]`."""
+class LayerMatrices:
+    """The heads of a layer, and its MLP's input and output, each `[unit feature]`."""
 
     heads: tuple[HeadMatrices, ...]
     reads: Float[Tensor, "unit feature"]
@@ -37,9 +37,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Space:
-    """The features as coordinates (`slices`; the constant is the last) and how an architecture sees distance.
+    """The features as coordinates (`slices`; the constant is the last), and how the architecture encodes distance.
 
-    With `rotary`, the first dimensions of a head turn with the position; else "place" holds a code of it.
+    With `rotary`, the first dimensions of a head rotate with the position; otherwise "place" holds its code.
     """
 
     slices: Mapping[str, slice]
@@ -48,7 +48,7 @@ class Space:
     rotary: bool
 
     def form(self, form: Form) -> Float[Tensor, " feature"]:
-        """A number as weights of all coordinates."""
+        """Return a number, given as weights of features, as weights of all coordinates."""
         row = torch.zeros(self.size, dtype=torch.float64)
         for key, weight in form.items():
             name, index = (key, 0) if isinstance(key, str) else key
@@ -56,15 +56,15 @@ class Space:
         return row
 
     def code(self, name: str) -> Float[Tensor, "code feature"]:
-        """A feature's own coordinates."""
+        """Return the unit vectors of a feature's coordinates."""
         return torch.eye(self.size, dtype=torch.float64)[self._at(name)]
 
     def _at(self, name: str) -> slice:
         return slice(self.size - 1, self.size) if name == ONE else self.slices[name]
 
 
-def compile_layers(circuit: Mechanism, space: Space) -> tuple[Layer, ...]:
-    """The matrices of each layer, in the order of the parts."""
+def compile_layers(circuit: Mechanism, space: Space) -> tuple[LayerMatrices, ...]:
+    """Return the matrices of each layer, in the order of the parts."""
     layers = []
     for layer in range(circuit.n_layers):
         here = [part for part in circuit.parts if part.layer == layer]
@@ -72,7 +72,7 @@ def compile_layers(circuit: Mechanism, space: Space) -> tuple[Layer, ...]:
         units = [part for part in here if isinstance(part, Neuron)]
         reads = [space.form(unit.reads) for unit in units]
         writes = [_written(unit, space) for unit in units]
-        layers.append(Layer(heads, *(_stack(rows, space.size) for rows in (reads, writes))))
+        layers.append(LayerMatrices(heads, *(_stack(rows, space.size) for rows in (reads, writes))))
     return tuple(layers)
 
 
@@ -82,7 +82,7 @@ def _head(head: Head, space: Space) -> HeadMatrices:
     for score in head.scores:
         match score:
             case Offset() if space.rotary:
-                # A dimension and the one half of them further on turn together, by the position.
+                # Dimension i and dimension i + half rotate together, by the position.
                 frequencies = rotary_frequencies()
                 angle = -score.back * frequencies
                 shares = torch.full_like(frequencies, 1 / math.sqrt(len(frequencies)))

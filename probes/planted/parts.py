@@ -1,4 +1,4 @@
-"""What is a mechanism made of? Heads and MLP units between named features of the residual stream."""
+"""The parts of a mechanism: attention heads and MLP units between named features of the residual stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from probes.planted.codes import LABEL_SIZE, PAIRS
 
 ONE = "one"
-# Sizes of the features that are codes; every other one is a number.
+# Sizes of the features that are codes; every other feature is one number.
 SIZES = {
     "label": LABEL_SIZE,
     "previous label": LABEL_SIZE,
@@ -23,19 +23,19 @@ SIZES = {
     "pointer": 2 * PAIRS,
     "target": 2 * PAIRS,
 }
-# Features that a token has by itself (`embed`), and those that a GPT-2 position has.
+# Features that the token embedding writes, and those that GPT-2's position embedding writes.
 OF_TOKENS = ("label", "is label", "bit", "is value", "is start", "is separator", "ballast")
 OF_POSITIONS = ("place", "number", "position ballast")
-# Counts are read to a part in a thousand, with all that they are made of, so these are never in superposition.
+# Counts and their inputs need a precision of one part in a thousand, so these are never in superposition.
 EXACT = ("number", "separator number", "values", "ones", "bit", "is value", "is start", "is separator", "is label")
 
-# A number read off the residual: weights of features, or of one dimension (name, index) of a code.
+# A number read from the residual: weights of features, or of one dimension (name, index) of a code.
 Form = Mapping[str | tuple[str, int], float]
 
 
 @dataclass(frozen=True)
 class Match:
-    """A score of `sharpness` where the query's code, `turn` places on, is the key's, and less elsewhere."""
+    """A score of `sharpness` where the query's code, moved by `turn` places, equals the key's; less elsewhere."""
 
     query: str
     key: str
@@ -61,7 +61,7 @@ class Offset:
 
 @dataclass(frozen=True)
 class Move:
-    """What a head copies: a code, or a number, from the key's position into a feature at the query's."""
+    """What a head copies: a code or a number, from the key's position into a feature at the query's position."""
 
     source: str | Form
     target: str
@@ -70,7 +70,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Head:
-    """One attention head. Without moves it looks, and writes nothing."""
+    """One attention head. Without moves it attends and writes nothing."""
 
     layer: int
     scores: tuple[Match | Term | Offset, ...]
@@ -79,7 +79,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Neuron:
-    """One unit of an MLP: relu of a number, times what it writes into features (a number or a code each)."""
+    """One MLP unit: relu of a number, times what it writes into features (a number or a code each)."""
 
     layer: int
     reads: Form
@@ -88,7 +88,7 @@ class Neuron:
 
 @dataclass(frozen=True)
 class Mechanism:
-    """A whole mechanism. The answer is 1 where the weighted sum of the `routes` is above one half."""
+    """A complete mechanism. The answer is 1 where the weighted sum of the `routes` is above one half."""
 
     parts: tuple[Head | Neuron, ...]
     routes: Mapping[str, float] = field(default_factory=lambda: {"answer": 1.0})
@@ -97,19 +97,19 @@ class Mechanism:
 
     @property
     def n_layers(self) -> int:
-        """Layers that the parts need."""
+        """The number of layers that the parts need."""
         return 1 + max(part.layer for part in self.parts)
 
 
 def any_key(form: Form) -> Term:
-    """A bias of keys, whatever the query."""
+    """Return a score that depends on the key only."""
     return Term({ONE: 1.0}, form)
 
 
 def xor(layer: int, a: str, b: str, result: str, unless: Form | None = None) -> tuple[Neuron, ...]:
-    """a XOR b, of codes -1/2 and 1/2, as 0 or 1: 1 - relu(a + b) - relu(-a - b) (science 3.1).
+    """Return units for a XOR b of codes -1/2 and 1/2, as 0 or 1: 1 - relu(a + b) - relu(-a - b).
 
-    Where the number `unless` is 1 (else it is 0), the result is 1 whatever a and b are.
+    Where the number `unless` is 1 (otherwise it is 0), the result is 1 for every a and b.
     """
     shut = {name: -2.0 * weight for name, weight in (unless or {}).items()}
     return (
@@ -126,15 +126,14 @@ def table(
     values: Mapping[str, Float[Tensor, "knot ..."]],
     only: str = ONE,
 ) -> tuple[Neuron, ...]:
-    """Features that are a piecewise linear function of one number: a unit for each knot.
+    """Return units for features that are a piecewise linear function of one number in [-1, 1]: one unit per knot.
 
-    Knots come in one direction, the closest together last, so that large slopes act on small differences.
-    Before the first knot and after the last one the function is constant. It is 0 where the flag `only` is.
-    The number that is read lies between -1 and 1.
+    Knots are monotonic, the closest together last, so that large slopes act on small differences. Before the first
+    knot and after the last one the function is constant. It is 0 where the flag `only` is 0.
     """
     direction = 1.0 if knots[-1] > knots[0] else -1.0
     steps = torch.tensor(knots, dtype=torch.float64).diff().abs()
-    assert (direction * torch.tensor(knots).diff() > 0).all(), "knots must go one way"
+    assert (direction * torch.tensor(knots).diff() > 0).all(), "knots must be monotonic"
 
     def bends(value: Tensor) -> Tensor:
         slopes = value.diff(dim=0) / steps.reshape(-1, *[1] * (value.ndim - 1))
@@ -153,23 +152,23 @@ def table(
 
 
 def features_of(circuit: Mechanism, positions: bool) -> tuple[str, ...]:
-    """Every feature that the circuit reads or writes, or that tokens (and positions) have, in a fixed order."""
-    found: set[str] = {*OF_TOKENS, *circuit.routes}
-    found |= {"next label"} if circuit.writes_labels else set()
-    found |= set(OF_POSITIONS) if positions else set()
+    """Return every feature that the circuit, tokens or positions read or write, in a fixed order."""
+    names: set[str] = {*OF_TOKENS, *circuit.routes}
+    names |= {"next label"} if circuit.writes_labels else set()
+    names |= set(OF_POSITIONS) if positions else set()
     for part in circuit.parts:
         if isinstance(part, Neuron):
-            found |= {*_names(part.reads), *part.writes}
+            names |= {*_names(part.reads), *part.writes}
             continue
         for score in part.scores:
             match score:
                 case Match():
-                    found |= {score.query, score.key}
+                    names |= {score.query, score.key}
                 case Term():
-                    found |= {*_names(score.query), *_names(score.key)}
+                    names |= {*_names(score.query), *_names(score.key)}
         for move in part.moves:
-            found |= {move.target, *([move.source] if isinstance(move.source, str) else _names(move.source))}
-    return tuple(sorted(found - {ONE}))
+            names |= {move.target, *([move.source] if isinstance(move.source, str) else _names(move.source))}
+    return tuple(sorted(names - {ONE}))
 
 
 def _names(form: Form) -> set[str]:

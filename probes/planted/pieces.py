@@ -1,7 +1,7 @@
-"""Of which circuits are the mechanisms put together?
+"""The circuits that mechanisms are made of.
 
-Shared by all: a head of layer 0 brings the previous token, so an output label knows the parity that was
-written before it, and a bit knows its label. Sharpness is the difference of scores between right and wrong.
+Shared by all: a head of layer 0 copies the previous token, so an output label has the parity that was written before
+it, and a bit has its label. Sharpness is the difference of scores between right and wrong keys.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Parts = tuple[Head | Neuron, ...]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a mechanism is built for. `ready` is the first layer that can read places.
+    """The setting that a mechanism is built for. `ready` is the first layer that can read places.
 
-    GPT-2 positions have a place and a number from the start. GPT-NeoX counts the bits so far in layer 0, and
-    that count is the place: i - 1 at label i, i at bit i.
+    GPT-2 positions have a place and a number from the embedding. GPT-NeoX counts the bits so far in layer 0; the count
+    is the place: i - 1 at label i, i at bit i.
     """
 
     architecture: str
@@ -38,7 +38,7 @@ class Setting:
 
     @property
     def unit(self) -> float:
-        """What one place adds to the feature "number"; no number is above 1."""
+        """The increment of the feature "number" per place; no number is above 1."""
         return 1 / (4 * self.longest + 2)
 
     @property
@@ -51,7 +51,7 @@ class Setting:
 
 
 def shared(s: Setting) -> Parts:
-    """The previous token's label, its bit (`===` counts as parity 0), and places where there are none yet."""
+    """Return heads for the previous token's label and bit (`===` counts as parity 0), and places where needed."""
     before: tuple[Move, ...] = (Move("label", "previous label"), Move({"bit": 1.0, "is separator": -0.5}, "before"))
     previous = Head(0, (Offset(1, s.offset_sharpness),), (*before, Move({"is start": 1.0}, "after start")))
     if s.architecture == "gpt2":
@@ -64,17 +64,17 @@ def shared(s: Setting) -> Parts:
 
 
 def separator(layer: int, move: Move) -> Head:
-    """Looks at `===`, and before it at `>>>`."""
+    """Return a head that attends to `===`, and before it to `>>>`."""
     return Head(layer, (any_key({"is separator": 40.0, "is start": 20.0}),), (move,))
 
 
 def after(layer: int) -> Head:
-    """1 at every position from `===` on, else 0."""
+    """Return a head that writes 1 at every position from `===` on, otherwise 0."""
     return separator(layer, Move({"is separator": 1.0}, "after"))
 
 
 def target(s: Setting) -> Parts:
-    """At output label i, the place of input label i: how far it is past `===`. Done in layer `ready`."""
+    """Return parts that write the place of input label i at output label i, from the distance to `===`."""
     first, last, stride = (1, 2 * s.longest, 2) if s.architecture == "gpt2" else (0, s.longest, 1)
     distance = torch.arange(first, last, stride)
     past: Form = {"number": 1.0, "separator number": -1.0}
@@ -84,31 +84,31 @@ def target(s: Setting) -> Parts:
 
 
 def by_index(s: Setting, turn: int, kind: str, *moves: Move) -> Head:
-    """Reads input label i (turn 0, "is label") or bit i (turn 1, "is value") from output label i, by its place."""
+    """Return a head that reads, at output label i, input label i (turn 0, "is label") or bit i (turn 1, "is value")."""
     where = Match("target", "place", s.place_sharpness, turn)
     return Head(s.ready + 1, (where, any_key({kind: s.sharpness})), moves)
 
 
 def bit_by_index(s: Setting, result: str = "answer") -> Parts:
-    """The constant offset that depends on n: the bit at the place, XOR the parity written before."""
+    """Return the index route: the bit at the place (an offset that depends on n), XOR the parity written before."""
     read = by_index(s, 1, "is value", Move("bit", "indexed"))
     return (*target(s), read, *xor(s.ready + 1, "before", "indexed", result))
 
 
 def bit_by_label(s: Setting, default: float = 0.0) -> Head:
-    """Query: own label; key: the label before, which bits have. `default` is the score of `>>>`."""
+    """Return a head with its own label as query and the previous label as key. `default` is the score of `>>>`."""
     match = Match("label", "previous label", 2 * s.sharpness)
     scores = (match, any_key({"is start": 2 * s.sharpness * default})) if default else (match,)
     return Head(1, scores, (Move("bit", "retrieved"), *((Move({"is start": 1.0}, "miss"),) if default else ())))
 
 
 def label_by_label(s: Setting, layer: int, *moves: Move) -> Head:
-    """Query and key: own label. Output labels, the query itself among them, are no keys. Needs `after`."""
+    """Return a head with the label as query and key. Output labels are no keys. Needs `after`."""
     return Head(layer, (Match("label", "label", 2 * s.sharpness), any_key({"after": -4 * s.sharpness})), moves)
 
 
 def prefix_parity(s: Setting) -> Parts:
-    """At labels, and nowhere else, the parity of the bits before, as -1/2 or 1/2: attention counts, a table folds."""
+    """Return parts that write the parity of the earlier bits at labels, as -1/2 or 1/2."""
     ones = any_key({"is start": 20.0, "is value": 10.0, "bit": 20.0})
     m = torch.arange(s.longest + 1)
     fold = table(0, {"ones": 1.0}, (1 / (1 + m)).tolist(), {"state": m % 2 - 0.5}, only="is label")
@@ -116,14 +116,14 @@ def prefix_parity(s: Setting) -> Parts:
 
 
 def state_by_index(s: Setting, result: str = "answer") -> Parts:
-    """Reads the state stored at input label i, which the bits before it made, and bit i; both by place."""
+    """Return parts that read the state stored at input label i, and bit i; both by place."""
     state = by_index(s, 0, "is label", Move("state", "history"))
     bit = by_index(s, 1, "is value", Move("bit", "indexed"))
     return (*prefix_parity(s), *target(s), state, bit, *xor(s.ready + 1, "history", "indexed", result))
 
 
 def label_writer(s: Setting) -> Parts:
-    """Writes the next label: at a parity, the label whose second token before was its own (science 3.1)."""
+    """Return heads that write the next label: at a parity, the label two tokens after the last written one."""
     two_before = Head(
         0, (Offset(2, s.offset_sharpness), any_key({"is start": 20.0})), (Move("label", "label two before"),)
     )
@@ -133,7 +133,7 @@ def label_writer(s: Setting) -> Parts:
 
 
 def sink_head(s: Setting, *moves: Move) -> Head:
-    """Rests on input labels; without them it would look at bits, mostly at a few that places choose."""
+    """Return a head that attends to input labels; without them it attends to a few bits that places select."""
     rest: Form = {"is label": 30.0, "after": -45.0, "is value": 8.0}
     tilt: Form = {("place", 0): 8.0, ("place", 1): 8.0, "is start": -15.0}
     return Head(s.ready + 1, (any_key({**rest, **tilt}),), moves)

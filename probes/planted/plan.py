@@ -1,4 +1,4 @@
-"""Which planted model shall be made, and what will be true of it?"""
+"""The plan of a planted model, and what is true of the model by construction."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ MECHANISMS: tuple[str, ...] = tuple(BUILDERS)
 ARCHITECTURES_OF: dict[str, tuple[str, ...]] = {name: ARCHITECTURES for name in MECHANISMS}
 SHORTEST = 5
 SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)
-# Mechanisms of two routes, and which of the two the share is of.
+# Mechanisms of two routes; the share is that of the first.
 SHARED = ("mixture", "A1 + unused", "placeholder + unused")
 LENGTHS = (12, 16, 20, 30, 40)
-MIXED, RESTING = "mixed(anchor, placeholder)", "mixed(anchor, sink)"
+MIXED, WITH_SINK = "mixed(anchor, placeholder)", "mixed(anchor, sink)"
 
 
 @dataclass(frozen=True)
 class Dirt:
-    """What makes a planted model less tidy.
+    """Deviations of a planted model from its clean construction.
 
-    `rotation`: a random rotation of the residual stream. `noise`: weights are off by this much, relatively
-    (a standard deviation); `superposition`: features share dimensions; `layernorm`: LayerNorm's scale varies.
-    The last three are what is tried first; `plant` tempers them until the model still solves the task.
+    `rotation`: a random rotation of the residual stream. `noise`: the relative standard deviation of the weights.
+    `superposition`: features share dimensions. `layernorm`: LayerNorm's scale varies. The last three are upper limits:
+    `plant` reduces them until the model solves the task.
     """
 
     rotation: bool = False
@@ -43,7 +43,7 @@ class Dirt:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a planted model follows from. `share` is the first route's where there are two, else 1."""
+    """Everything that determines a planted model. `share` is the first route's where there are two, otherwise 1."""
 
     mechanism: str
     architecture: str
@@ -67,18 +67,17 @@ class Plan:
         generator(self.seed)
 
     def to_json(self) -> dict:
-        """A plain dictionary."""
+        """Return a plain dictionary."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is so by construction.
+    """What is true by construction.
 
-    `roles`: whether labels are anchor, placeholder, sink. `shares`: of the margin, by "address" and
-    "content"; empty where the two act on one bit together, or one needs a sink to be heard, so that no share belongs
-    to either alone.
-    `label`: the verdict that is right.
+    `roles`: whether labels are anchor, placeholder, sink. `shares`: shares of the margin, for "address" and
+    "content"; empty where the two act on one bit jointly or one needs a sink, so that no share belongs to either
+    alone. `label`: the right verdict.
     """
 
     roles: Mapping[str, bool]
@@ -87,13 +86,13 @@ class Truth:
 
 
 def draw_plan(mechanism: str, seed: int) -> Plan:
-    """A random variant of a mechanism: about half are clean, the others have one or more kinds of dirt.
+    """Draw a random variant of a mechanism: about half are clean, the others have one or more kinds of dirt.
 
     Raises `ValueError` for an unknown mechanism, naming the choices.
     """
     if mechanism not in MECHANISMS:
         raise ValueError(f"unknown mechanism {mechanism!r}; mechanisms are {', '.join(MECHANISMS)}")
-    # Neighbouring seeds and mechanisms begin alike without it.
+    # Without this, neighbouring seeds and mechanisms give similar first draws.
     gen = generator((7919 * seed + 104_729 * (1 + MECHANISMS.index(mechanism))) % 2**32)
     torch.rand(64, generator=gen)
 
@@ -110,7 +109,7 @@ def draw_plan(mechanism: str, seed: int) -> Plan:
 
 
 def truth_of(plan: Plan) -> Truth:
-    """What is so of the model that `plant(plan)` makes."""
+    """Return what is true of the model that `plant(plan)` makes."""
     match plan.mechanism:
         case "mixture":
             return _truth(("anchor", "placeholder"), plan.share, 1 - plan.share, MIXED)
@@ -120,7 +119,7 @@ def truth_of(plan: Plan) -> Truth:
         case "placeholder" | "placeholder + unused":
             return _truth(("placeholder",), 0.0, plan.share, "placeholder")
         case "A1 with sink":
-            return Truth({role: role != "placeholder" for role in ("anchor", "placeholder", "sink")}, {}, RESTING)
+            return Truth({role: role != "placeholder" for role in ("anchor", "placeholder", "sink")}, {}, WITH_SINK)
         case "sink" | "bias sink":
             return _truth(("sink",), 0.0, 0.0, "sink")
         case name if name.startswith("unused"):

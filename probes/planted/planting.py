@@ -1,4 +1,4 @@
-"""How is a planted model made, proved to solve the task, and saved?"""
+"""Make a planted model, prove that it solves its task, and save it."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ FORMAT = "parity-aligned"
 FEATURE_LENGTH = 3.0
 CLEAN_CONSTANT = 30.0
 LOOSE_CONSTANTS = (1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 12.0, CLEAN_CONSTANT)
-# Dimensions that superposition leaves, as a share of what its features would take.
+# Dimensions that remain under superposition, as a share of those that the features need.
 KEPT = (0.75, 0.8, 0.85, 0.9, 0.94, 0.97, 1.0)
-# Accuracy that dirt must leave, on a sample; above the .98 that is promised of all prompts.
+# The least accuracy with dirt, on a sample; it is above the .98 that holds over all prompts.
 ENOUGH = 0.99
 
 
@@ -49,10 +49,10 @@ ENOUGH = 0.99
 class Planted:
     """A model of known mechanism.
 
-    `written`: the model writes its output labels too; else it must be given them. `applied`: what the dirt
-    came down to: "noise" (averaged over tensors), "kept" (dimensions that superposition left, as a share) and
-    "constant" (what holds LayerNorm's scale, in lengths of a usual residual). `directions`: where in the
-    residual stream each feature lies, `[dimension d_model]`, unit vectors.
+    `written`: the model writes its output labels; otherwise they must be given. `applied`: the dirt after reduction:
+    "noise" (mean over tensors), "kept" (share of dimensions under superposition) and "constant" (the length of the
+    constant that fixes LayerNorm's scale, in lengths of a usual residual). `directions`: the direction of each feature
+    in the residual stream, `[dimension d_model]`, unit vectors.
     """
 
     plan: Plan
@@ -66,7 +66,7 @@ class Planted:
 
 
 def plant(plan: Plan) -> Planted:
-    """The model of a plan, in float32 and evaluation mode. The same plan gives the same weights.
+    """Make the model of a plan, in float32 and evaluation mode. The same plan gives the same weights.
 
     >>> plant(Plan("A1", "gpt2", longest=12)).truth.label
     'anchor'
@@ -85,7 +85,7 @@ def plant(plan: Plan) -> Planted:
 
 
 def prove(planted: Planted, prompts: int = 64, seed: int = 0) -> dict[int, float]:
-    """Step accuracy by length, teacher forced: the shortest, the middle and the longest length.
+    """Return step accuracy, teacher forced, at the shortest, the middle and the longest length.
 
     Where the model writes its labels, they count as steps too.
     """
@@ -96,25 +96,25 @@ def prove(planted: Planted, prompts: int = 64, seed: int = 0) -> dict[int, float
 
 
 def save_planted(planted: Planted, folder: str | Path) -> None:
-    """Writes an ordinary run, which says nothing of the mechanism."""
+    """Write an ordinary run, without information about the mechanism."""
     record = {"format": FORMAT, "vocabulary": planted.vocabulary.to_json()}
     save_run(Path(folder), planted.model, planted.tokenizer, record)
 
 
 def _solves(planted: Planted) -> bool:
-    """Whether the accuracy is high enough at every length, and the truth still holds; the longest is tried first."""
+    """Return whether the accuracy is high enough at every length and the truth holds; the longest is tested first."""
     plan, vocabulary = planted.plan, planted.vocabulary
     routes = [planted.directions[name][0] for name in ("answer", "second answer") if name in planted.directions]
     try:
         for length in sorted({SHORTEST, (SHORTEST + plan.longest) // 2, plan.longest}, reverse=True):
-            # As many steps at each length; not the prompts that `prove` draws.
+            # The same number of steps at each length; `prove` draws other prompts.
             batch = sample(FORMAT, 48 * plan.longest // length, length, 2**31, vocabulary)
             with listening(norms_of(planted.model)[-1]) as seen:
                 if _accuracy(planted, batch) < ENOUGH:
                     return False
             if len(routes) == 2 and not shares_hold(torch.cat(seen), batch, routes, plan.share):
                 return False
-        if plan.mechanism == "A1-backup":  # where no label matches, the backup alone answers
+        if plan.mechanism == "A1-backup":  # where no label matches, only the backup answers
             return _accuracy(planted, sample("parity-nonaligned", 64, plan.longest, 2**31, vocabulary)) >= ENOUGH
         return True
     except ValueError:  # logits that are not finite
@@ -160,14 +160,14 @@ def _compiled(plan: Plan, constant: float, kept: float) -> Planted:
     )
     applied = {"noise": 0.0, "kept": kept, "constant": constant}
     planted = Planted(
-        plan,
-        truth_of(plan),
-        model,
-        planted_tokenizer(),
-        vocabulary,
-        circuit.writes_labels,
-        applied,
-        {name: basis.write[place].float() for name, place in slices.items()},
+        plan=plan,
+        truth=truth_of(plan),
+        model=model,
+        tokenizer=planted_tokenizer(),
+        vocabulary=vocabulary,
+        written=circuit.writes_labels,
+        applied=applied,
+        directions={name: basis.write[place].float() for name, place in slices.items()},
     )
     centre_norms(planted.model, sample(FORMAT, 8, plan.longest, plan.seed, vocabulary))
     return planted

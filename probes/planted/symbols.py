@@ -1,4 +1,4 @@
-"""Which tokens does a planted model know, and what is written into the residual stream at each?"""
+"""The tokens of planted models, and the features that embeddings and unembedding use."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from probes.planted.parts import Mechanism
 
 LONGEST = 40
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
-# Labels of the constant and cyclic formats too, so that the same weights can be posed those.
+# Labels of the constant and cyclic formats, so that the same weights can be tested on them.
 FIXED_LABELS = ("#", *(f"c{i + 1}" for i in range(8)))
-# Squared length of what a token, and a position, writes; ballast fills up what is missing.
+# Squared length of the features of a token and of a position; the ballast feature adds what is missing.
 TOKEN_LENGTH, POSITION_LENGTH = 2.0, 2.0
 
 
 @cache
 def planted_vocabulary() -> Vocabulary:
-    """80 labels that prompts draw from and 48 that they never contain, in as many tokens as it takes."""
+    """Return the vocabulary: 80 labels that prompts draw from, and 48 held-out labels."""
     labels = tuple(f"M{i + 1}" for i in range(2 * LONGEST + 48))
     symbols = (*SPECIAL, ">>>", "===", "0", "1", *FIXED_LABELS, *labels)
     return Vocabulary({s: i for i, s in enumerate(symbols)}, labels[: 2 * LONGEST], labels[2 * LONGEST :])
 
 
 def planted_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer whose tokens are the symbols, separated by spaces."""
-    words = Tokenizer(WordLevel(planted_vocabulary().ids, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    """Return a tokenizer whose tokens are the symbols, separated by spaces."""
+    tokenizer = Tokenizer(WordLevel(planted_vocabulary().ids, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     names = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), SPECIAL, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=words, clean_up_tokenization_spaces=False, **names)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **names)
 
 
 def label_tokens() -> list[int]:
-    """Token ids that have a label's code."""
+    """Return the ids of the tokens that have a label code."""
     vocabulary = planted_vocabulary()
     return [vocabulary[s] for s in (*FIXED_LABELS, *vocabulary.labels, *vocabulary.held_out)]
 
 
 def embedding(slices: Mapping[str, slice], size: int, codes: Float[Tensor, "label code"]) -> Float[Tensor, "token f"]:
-    """What each token is, as features. All are of one length, so that LayerNorm treats them alike."""
+    """Return the features of each token, all of one length, so that LayerNorm scales them equally."""
     ids = planted_vocabulary().ids
     rows = torch.zeros(len(ids), size, dtype=torch.float64)
 
@@ -70,7 +70,7 @@ def embedding(slices: Mapping[str, slice], size: int, codes: Float[Tensor, "labe
 def positions(
     slices: Mapping[str, slice], size: int, count: int, frequencies: Float[Tensor, " pair"]
 ) -> Float[Tensor, "pos f"]:
-    """What each GPT-2 position is, as features."""
+    """Return the features of each GPT-2 position."""
     place = torch.arange(count)
     rows = torch.zeros(count, size, dtype=torch.float64)
     number = place.double() / count
@@ -83,12 +83,12 @@ def positions(
 def unembedding(
     circuit: Mechanism, slices: Mapping[str, slice], size: int, codes: Float[Tensor, "label code"], margin: float
 ) -> Float[Tensor, "token f"]:
-    """Logits: `margin` between the two answers at a label; labels, where they are written, from "next label"."""
+    """Return the unembedding: `margin` between the two answers at a label; written labels come from "next label"."""
     ids = planted_vocabulary().ids
     rows = torch.zeros(len(ids), size, dtype=torch.float64)
     for symbol, sign in (("0", -0.5), ("1", 0.5)):
         row = rows[ids[symbol]]
-        # Two different labels are at most half alike, so no label that is written comes near.
+        # Two label codes have a cosine of at most one half, so no written label reaches these logits.
         row[slices["is label"].start] = 3 * margin
         for route, share in circuit.routes.items():
             row[slices[route].start] += 2 * sign * margin * share

@@ -9,7 +9,7 @@ import pytest
 from experiments.drawing.zoo import COLUMNS
 from experiments.gathering import gather
 from experiments.support.provenance import OtherVersions, provenance_record
-from experiments.tables.zoo import _judged, confirmatory_table
+from experiments.tables.zoo import judged_text, confirmatory_table
 from experiments.training.recipe import Pretrained, Recipe
 from interp.models import ModelConfig
 from interp.tasks import default_vocabulary
@@ -179,7 +179,7 @@ def test_what_each_model_is_judged_alone_stands_beside_the_verdict(tmp_path):
     entry = gather(tmp_path)[1]["parity-aligned-alibi"]
     assert entry["verdict"]["verdict"] == "undecided"  # two models cannot show presence
     assert entry["alone"] == {f"parity-aligned-alibi-seed{seed}": "anchor" for seed in (2, 3)}
-    assert _judged(entry) == "undecided (alone: 2 anchor)"
+    assert judged_text(entry) == "undecided (alone: 2 anchor)"
 
 
 def test_a_seed_that_was_not_planned_confirms_nothing(tmp_path):

@@ -23,7 +23,7 @@ from experiments.training.recipe import Pretrained, Recipe, parts
 from interp.models import FAMILIES, ModelConfig, build_model, load_run
 from interp.support import writing
 from interp.tasks import parse_format, sample
-from tests.interp.tasks.test_vocabulary import tokenizer_of
+from tests.interp.tasks.test_fitting import tokenizer_of
 
 TINY = ModelConfig("alibi", n_layers=1, d_model=16, n_heads=2)
 RECIPE = Recipe(

@@ -1,22 +1,21 @@
-"""The command line: any words get a result, a help text or one line; no traceback, no half-written file.
+"""The command line: any arguments give a result, a help text or one line; no traceback, no half-written file.
 
-What is long (training, batteries, searches, benchmarks) is replaced by a refusal, so that all that comes before it,
-which is where options and files are looked at, sees many inputs.
+Long work (training, batteries, searches, benchmarks) is replaced by a refusal, so that the code before it, which checks
+options and files, sees many inputs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import fields
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
 from hypothesis import strategies as st
 
-from experiments.cli import Verb, main
+from experiments.cli import VERBS, command_class, main
+from experiments.support.options import options_of
 from interp.models import ModelConfig, build_model, save_run
 from interp.tasks import default_tokenizer, default_vocabulary, known_formats
 from tests.fuzz.counting import counts, hammer
@@ -40,6 +39,8 @@ LONG = (
     "experiments.benchmarks.scaling.run_case",
     "experiments.commands.figures.FiguresCommand.drawings",
     "experiments.support.on_ray.OnRay",
+    "interp.capturing.capture",
+    "interp.models.pretrained.fetch",
 )
 
 NUMBERS = (
@@ -112,8 +113,10 @@ WORDS = (
 number = st.sampled_from(NUMBERS) | st.integers(-3, 30).map(str)
 word = st.sampled_from(WORDS) | st.text(max_size=6)
 out = st.sampled_from(("here", "here/there", "file", "file/x", "tiny", "", ".", "here/x.html", "\x00", "é\udcff"))
-# An option that has another name than its field: Python has taken that word.
-OTHERWISE = {"source": "from"}
+device = st.sampled_from(("cpu", "auto", "cuda:7", "tpu", ""))
+dtype = st.sampled_from(("float32", "float64", "int8", ""))
+# Options of every verb that runs a model.
+ON_A_MODEL = {"device": device, "dtype": dtype, "format": word, "memory": number}
 # Options of each verb, and what is usually given to them.
 OPTIONS = {
     "train": {
@@ -129,21 +132,26 @@ OPTIONS = {
         "threads": number,
         "positions": st.sampled_from(("plain", "start", "jump", "x")),
         "precision": word,
+        "device": device,
         "out": out,
         "from": st.sampled_from(RUNS),
     },
     "evaluate": {
+        **ON_A_MODEL,
         "lengths": number,
         "offset-lengths": number,
         "prompts": number,
         "seed": number,
-        "format": word,
-        "memory": number,
         "out": out,
         "json": None,
     },
     "patch": {
+        **ON_A_MODEL,
         "site": st.sampled_from(("resid_pre", "q", "z", "pattern", "mlp_out", "x")),
+        "clean": word,
+        "corrupted": word,
+        "answer": word,
+        "other": word,
         "length": number,
         "metric": st.sampled_from(("logit_diff", "probability", "accuracy", "kl", "x")),
         "step": number,
@@ -156,8 +164,6 @@ OPTIONS = {
         "joint": None,
         "prompts": number,
         "seed": number,
-        "memory": number,
-        "format": word,
         "dry-run": None,
         "out": out,
         "json": None,
@@ -176,19 +182,20 @@ OPTIONS = {
         "json": None,
     },
     "verdict": {
+        **ON_A_MODEL,
         "model": st.sampled_from(RUNS),
         "task": word,
-        "format": word,
         "forced": None,
+        "evidence": None,
         "lengths": number,
         "prompts": number,
         "seed": number,
         "arms": word,
-        "memory": number,
         "out": out,
         "json": out,
     },
     "circuit": {
+        **ON_A_MODEL,
         "length": number,
         "lengths": number,
         "method": word,
@@ -201,20 +208,17 @@ OPTIONS = {
         "repeats": number,
         "prompts": number,
         "seed": number,
-        "format": word,
-        "memory": number,
         "out": out,
         "json": None,
     },
     "report": {
+        **ON_A_MODEL,
         "compare": None,
         "quick": None,
         "fresh": None,
         "length": number,
         "map-length": number,
         "seed": number,
-        "format": word,
-        "memory": number,
         "out": out,
     },
     "calibrate": {
@@ -234,12 +238,24 @@ OPTIONS = {
         "prompts": number,
         "stages": st.sampled_from(("train", "x")),
         "precision": word,
+        "device": device,
+        "dtype": dtype,
         "workers": number,
         "gpus": number,
         "engine": st.sampled_from(("local", "ray", "x")),
         "out": out,
         "dry-run": None,
     },
+    "attention": {
+        **ON_A_MODEL,
+        "prompt": word,
+        "layers": number,
+        "heads": number,
+        "length": number,
+        "seed": number,
+        "out": out,
+    },
+    "fetch": {},
     "figures": {
         "only": st.sampled_from(("gaps", "maps", "x")),
         "zoo": out,
@@ -253,14 +269,14 @@ OPTIONS = {
 
 @st.composite
 def commands(draw: st.DrawFn) -> list[str]:
-    """A verb with options of its own, or of none, and values that fit, or do not."""
-    verb = draw(st.sampled_from((*OPTIONS, *OPTIONS, "", "trian", "--help")))
+    """Return a verb with some of its options and others, with valid and invalid values."""
+    verb = draw(st.sampled_from((*OPTIONS, *OPTIONS, "", "trian", "--help", "--version", "completion")))
     own = OPTIONS.get(verb, {"x": word})
     argv = [verb]
     if draw(st.integers(0, 9)):
         names = ("parity-aligned-rotary", "addition-none-none") if verb == "train" else ("tiny",)
         argv += draw(st.lists(st.sampled_from(names) | st.sampled_from(names) | st.sampled_from(RUNS), max_size=2))
-    for name in draw(st.lists(st.sampled_from(sorted(own)), max_size=4)):
+    for name in draw(st.lists(st.sampled_from(sorted(own)), max_size=4)) if own else ():
         argv.append(f"--{name}")
         if (values := own[name]) is not None:
             argv += draw(st.lists(values, min_size=1, max_size=1) | st.lists(values | word, max_size=3))
@@ -271,7 +287,7 @@ def commands(draw: st.DrawFn) -> list[str]:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An own folder with a tiny run, a broken one, and a file where a folder might be."""
+    """A folder with a tiny run, a broken one, and a file where a folder might be."""
     folder = tmp_path / "inner"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -293,7 +309,7 @@ def here(tmp_path, monkeypatch):
 
 
 def run(argv: list[str]) -> tuple[int, str, str]:
-    """The status of a command and what it printed, a parser's exit included."""
+    """Return the status of a command and what it printed, also when the parser exits."""
     said, wrong = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
         try:
@@ -343,11 +359,9 @@ def test_words_without_sense(count, here):
     assert {p.name for p in here.iterdir() if p.is_file()} == {"file"}
 
 
-def test_options_that_are_fuzzed_are_all_there_are():
-    verbs = {verb.__name__.removesuffix("Command").lower(): verb for verb, *_ in map(get_args, get_args(Verb))}
-    there = {
-        name: {OTHERWISE.get(f.name, f.name).replace("_", "-") for f in fields(verb)} for name, verb in verbs.items()
+def test_every_option_is_fuzzed():
+    options = {
+        verb: {name.removeprefix("--") for name in options_of(command_class(verb)) if name.startswith("--")}
+        for verb in VERBS
     }
-    assert {name: options - {"name", "names", "runs"} for name, options in there.items()} == {
-        name: set(options) for name, options in OPTIONS.items()
-    }
+    assert options == {verb: set(names) for verb, names in OPTIONS.items()}

@@ -15,7 +15,7 @@ from experiments.commands.circuit import CircuitCommand, lines_of
 from experiments.reporting import text as words
 from experiments.reporting.order import words_of
 from experiments.reporting.reuse import found_beside
-from experiments.reporting.schema import FORMS, misfit
+from experiments.reporting.schema import SCHEMAS, mismatch
 from experiments.reporting.section import SectionData
 from experiments.reporting.stored import points_of
 from interp.models.names import SHIPPED
@@ -83,7 +83,7 @@ def show(run, verb: str, data: dict, pictures: bool = False) -> None:
 @pytest.mark.parametrize("verb", sorted(NAMES))
 def test_what_is_shipped_fits_and_is_shown(verb, run):
     for shipped in SHIPPED.glob(f"*/{NAMES[verb]}"):
-        assert misfit(json.loads(shipped.read_text(encoding="utf-8")), FORMS[verb]) == "", shipped
+        assert mismatch(json.loads(shipped.read_text(encoding="utf-8")), SCHEMAS[verb]) == "", shipped
     (Path(run.source) / NAMES[verb]).write_text(json.dumps(whole(run, verb)), encoding="utf-8")
     data, _, why = found_beside(run, verb, NAMES[verb], 0)
     assert data, why

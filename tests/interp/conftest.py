@@ -35,9 +35,9 @@ def saved_families(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def saved_foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders that someone else made, without run.json: `llama-house`, `llama-foreign`, `opt-house`, ..."""
+    """Folders of other origin, without run.json: `llama-default`, `llama-foreign`, `opt-default`, ..."""
     folder = tmp_path_factory.mktemp("foreign")
-    for name, tokenizer in (("house", default_tokenizer()), ("foreign", foreign_tokenizer())):
+    for name, tokenizer in (("default", default_tokenizer()), ("foreign", foreign_tokenizer())):
         sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
         sizes |= {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
         opt = OPTConfig(ffn_dim=32, word_embed_proj_dim=16, max_position_embeddings=40, **sizes)
@@ -51,7 +51,7 @@ def saved_foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def foreign_tokenizer() -> PreTrainedTokenizerBase:
-    """A tokenizer that knows nothing of this house: letters, punctuation, words with leading-space marks."""
+    """A tokenizer without the symbols of the tasks: letters, punctuation, words with leading-space marks."""
     words = [f"Ġ{a}{b}n" for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u")]
     tokens = ["<pad>", "<s>", "</s>", "<unk>", *"!?.,:;()", *"abcdefgh", "0", "1", *words]
     model = WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<unk>")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from interp import attribution
+from interp import attribution, gradients
 from interp.attribution import Attribution, gradient_x_input, integrated_gradients
 from interp.models import FAMILIES, ModelConfig, build_model
 from interp.tasks import Batch, Role, default_vocabulary, sample
@@ -235,7 +235,7 @@ def test_chunks_and_order_of_prompts_change_nothing(rows: int, monkeypatch: pyte
     whole, path = gradient_x_input(model, batch), integrated_gradients(model, batch, other, n=3)
     sizes: list[int] = []
     model.register_forward_pre_hook(lambda m, args, kw: sizes.append(len(kw["inputs_embeds"])), with_kwargs=True)
-    monkeypatch.setattr(attribution, "CHUNK_TOKENS", rows * batch.n_pos)
+    monkeypatch.setattr(gradients, "CHUNK_TOKENS", rows * batch.n_pos)
     again = gradient_x_input(model, batch.rows(order))
     assert max(sizes) == rows
     assert len(sizes) == -(-5 // rows)
@@ -254,7 +254,7 @@ def test_many_logits_and_gradients_make_chunks_smaller(monkeypatch: pytest.Monke
     model.register_forward_pre_hook(lambda m, args, kw: sizes.append(len(kw["inputs_embeds"])), with_kwargs=True)
     for budget, expected in ((3 * D_VOCAB * 2, [2, 2]), (3 * D_VOCAB, [1] * 4), (1, [1] * 4)):
         sizes.clear()
-        monkeypatch.setattr(attribution, "numbers", lambda share, budget=budget: budget)
+        monkeypatch.setattr(gradients, "numbers", lambda share, budget=budget: budget)
         gradient_x_input(model, batch)
         assert sizes == expected
 

@@ -169,9 +169,9 @@ def test_mistakes_are_named():
     joined = join(raw, 0, pairs)
     with pytest.raises(ValueError, match="ranks 1 to 16"):
         fit(joined, 17)
-    with pytest.raises(ValueError, match="have 16 numbers"):
+    with pytest.raises(ValueError, match="have 16 dimensions"):
         swapped_answers(joined, torch.eye(15))
     with pytest.raises(ValueError, match="before the answer"):
         Pairs(pairs.base, pairs.source, pairs.answer.unsqueeze(1), pairs.answer, pairs.target, SYMBOLS)
-    with pytest.raises(ValueError, match="one entry for each pair"):
+    with pytest.raises(ValueError, match="one entry per pair"):
         Pairs(pairs.base, pairs.source, pairs.site[:2], pairs.answer, pairs.target, SYMBOLS)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from interp import forward
 from interp.forward import correct, generate, predict, readout
@@ -68,7 +68,7 @@ def test_predict_reads_the_full_logits_one_position_earlier(fmt: str, model: Pre
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])
 def test_predict_reads_models_of_others(kind: str, saved_foreign: Path):
-    model, batch = load_raw(str(saved_foreign / f"{kind}-house")), sample("parity-aligned", 3, 4, seed=0)
+    model, batch = load_raw(str(saved_foreign / f"{kind}-default")), sample("parity-aligned", 3, 4, seed=0)
     at = batch.predicted()
     with torch.no_grad():
         assert torch.allclose(predict(model, batch, at), model(batch.tokens).logits[:, at - 1], atol=1e-5)
@@ -152,7 +152,34 @@ def test_a_small_budget_makes_chunks_smaller(
     assert torch.allclose(found.logits, whole.logits, rtol=0, atol=1e-5)
 
 
+def dynamic_rope() -> PreTrainedModel:
+    """A Llama whose rotary encoding is rescaled for prompts longer than 16 tokens."""
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+    sizes: dict = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=len(default_vocabulary().ids),
+            max_position_embeddings=16,
+            rope_parameters=rope,
+            initializer_range=0.3,
+            attn_implementation="eager",
+            **sizes,
+        )
+        return LlamaForCausalLM(config).eval()
+
+
 # generate
+
+
+def test_generate_is_teacher_forcing_where_the_rotary_encoding_depends_on_length():
+    """Cached keys of shorter prompts have another encoding: decoding with a cache differs."""
+    model, batch = dynamic_rope(), sample("parity-aligned", 8, 12, seed=0)
+    at = batch.predicted()
+    written = generate(model, batch)
+    assert correct(model, written, at).all()
+    cached = batch.with_tokens(forward._decode(model, batch, at.tolist(), 0, 8))
+    assert not correct(model, cached, at).all()  # the before half
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,4 +1,4 @@
-"""A model of addition whose mechanism is known: written down as what it answers, by address, by index, or by both."""
+"""An oracle of addition: its answers are defined by address, by index, or by a mixture of both."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.probes.oracle_models import config_of
 
 
 class AddingOracle:
-    """Adds what stands under the labels that a place of the sum cites, or what stands at the place itself.
+    """Adds the digits under the labels that a place of the sum cites, or the digits at the place itself.
 
     `share` is the address route's share of the margin, the rest the index route's. The carry comes from the place
     below: its digits, by index, and the digit of the sum that is written there. `margin=0` ignores everything.

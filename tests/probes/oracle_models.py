@@ -1,6 +1,6 @@
-"""Models whose mechanism is known: oracles, written down as what they answer, and planted transformers.
+"""Models of known mechanism: oracles, defined by their answers, and planted transformers.
 
-Oracles stand where a Hugging Face model stands for `interp.forward`: called with tokens, they return logits.
+Oracles replace a Hugging Face model in `interp.forward`: called with tokens, they return logits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHARES = {"mixture": 0.5, "A1 + unused": 0.5, "placeholder + unused": 0.5}
 
 
 def config_of(vocab: int) -> SimpleNamespace:
-    """What `interp.forward` reads of a model's config."""
+    """Return what `interp.forward` reads of a model's config."""
     return SimpleNamespace(vocab_size=vocab, hidden_size=1, num_attention_heads=1, num_hidden_layers=1)
 
 
@@ -94,7 +94,7 @@ class OracleModel:
 
 @dataclass(frozen=True, eq=False)
 class MemoryRun(Run):
-    """A run whose model was never written to a folder."""
+    """A run whose model is in memory only."""
 
     made: list[PreTrainedModel] = field(default_factory=list)
 
@@ -104,25 +104,25 @@ class MemoryRun(Run):
 
 @cache
 def planted(mechanism: str, architecture: str = "gpt2", longest: int = LENGTH, seed: int = 0) -> Planted:
-    """A clean planted model; where there are two routes, half of the margin is each one's."""
+    """Return a clean planted model; two routes have half of the margin each."""
     return plant(Plan(mechanism, architecture, longest, SHARES.get(mechanism, 1.0), seed=seed))
 
 
 @cache
 def planted_run(mechanism: str, architecture: str = "gpt2", fmt: str = "parity-aligned") -> MemoryRun:
-    """The planted model, posed a format."""
+    """Return a run of the planted model on a format."""
     model = planted(mechanism, architecture)
     return MemoryRun(mechanism, "", parse_format(fmt), model.vocabulary, made=[model.model])
 
 
 @cache
 def random_run(fmt: str = "parity-aligned") -> MemoryRun:
-    """A model that has learned nothing."""
+    """Return a run of an untrained model."""
     model = build_model(ModelConfig("absolute", 2, 16, 2), len(default_vocabulary().ids), seed=0).eval()
     return MemoryRun("random", "", parse_format(fmt), default_vocabulary(), made=[model])
 
 
 @cache
 def measured(mechanism: str, architecture: str = "gpt2") -> Battery:
-    """The deciding arms on a planted model."""
+    """Return the battery of the deciding arms on a planted model."""
     return battery(planted_run(mechanism, architecture), (LENGTH,), seed=1, prompts=PROMPTS)

@@ -40,7 +40,7 @@ def test_chance_levels():
     "fmt", ["parity-aligned", "parity-constant", "parity-interleaved", "parity-direct", "addition-none"]
 )
 def test_metrics_equal_a_literal_recount(fmt):
-    """On a random model, with everything decoded, whatever the shortcuts; a written step needs its label."""
+    """On a random model, against decoding every prompt; a written step needs its label."""
     length = 4
     batch = sample(fmt, 12, length, seed=1)
     model = build_model(ModelConfig("alibi", 1, 16, 2), len(default_vocabulary().ids), seed=1).eval()

@@ -31,7 +31,7 @@ PRESENT, ABSENT, UNSURE, NONE, TORN = (
 
 
 def about(value: float, half: float = 0.02) -> Interval:
-    """A t interval whose half width at 95 % is about `half`."""
+    """Return a t interval with a half width of about `half` at 95 %."""
     return Interval(value, value, value, half / 2, 200).at(0.95)
 
 
@@ -221,7 +221,7 @@ def test_refusals_say_why():
 
 
 def test_the_level_is_for_all_intervals_at_once():
-    """An effect that is there at 95 % alone is not there at the simultaneous level, the less the more lengths."""
+    """An effect at 95 % alone need not be one at the simultaneous level, which rises with the number of lengths."""
     assert MARGINS.level(1) == pytest.approx(1 - 0.05 / MARGINS.intervals)
     assert MARGINS.level(2) == pytest.approx(1 - 0.05 / MARGINS.intervals / 2)
     assert MARGINS.intervals >= 11
@@ -279,7 +279,7 @@ def test_rho_is_the_mean_of_the_lengths_that_count():
 
 
 def models(count: int, spread: float = 0.01, competent: int | None = None, **values: Any) -> list[Battery]:
-    """Models that scatter evenly about the values; those after the first `competent` cannot do the task."""
+    """Return models evenly spread about the values; those after the first `competent` cannot do the task."""
     found = []
     for k in range(count):
         off = spread * (2 * k / max(1, count - 1) - 1)
@@ -291,7 +291,7 @@ def models(count: int, spread: float = 0.01, competent: int | None = None, **val
 
 
 def test_two_models_can_never_show_presence():
-    """The smallest p of the sign-flip test over two models is 1/4; over one, the claim is about that one alone."""
+    """The smallest p of the sign-flip test over two models is 1/4; a claim over one model is about that model."""
     assert sign_flip([1.0, 1.0]) == 0.25
     assert verdict(models(1, **ANCHOR)).label == "anchor"
     found = verdict(models(2, **ANCHOR))
@@ -332,7 +332,7 @@ def test_a_verdict_over_models_tells_its_p_values():
     assert "tests" not in alone.to_json()
 
 
-def test_absence_over_models_is_toast():
+def test_absence_over_models_needs_tost():
     assert verdict(models(8)).label == "unused"
     wide = verdict(models(8, spread=0.3))
     assert statuses(wide) == (UNSURE,) * 3
@@ -340,7 +340,7 @@ def test_absence_over_models_is_toast():
 
 
 def test_unused_over_models_needs_the_proof_that_labels_can_go():
-    """Two of three models lose much without labels: no role is there, nothing is shown to be lost over models."""
+    """Two of three models lose accuracy without labels: no role is present, and no loss is shown over models."""
     several = [
         replace(
             b,
@@ -395,7 +395,7 @@ def test_the_control_is_taken_off_each_model():
     ],
 )
 def test_a_control_that_some_models_lack_is_no_control_of_zero(controls, status):
-    """A model without one shows nothing beyond it, as if its control were as large as its effect; seven others may."""
+    """A model without a control counts as if its control were as large as its effect; seven others can suffice."""
     found = verdict(
         [
             replace(
@@ -418,7 +418,7 @@ def test_a_control_that_some_models_lack_is_no_control_of_zero(controls, status)
 
 
 def test_presence_over_models_is_beyond_the_margin():
-    """Eight models at .05 are surely above nothing, and within what counts as nothing."""
+    """Eight models at .05 are above zero and within the margin."""
     (found,) = verdict(models(8, spread=0.01, m5=0.05)).lengths
     tests = found.roles["placeholder"].tests
     assert tests is not None
@@ -428,7 +428,7 @@ def test_presence_over_models_is_beyond_the_margin():
 
 
 def test_lengths_of_the_same_models_do_not_count_as_more_models():
-    """Equal at both lengths, they say no more than at one; prompts of one model are others at each length."""
+    """Equal effects at two lengths add nothing over the same models; one model has new prompts at each length."""
     once, alone = models(8, spread=0.07, m5=0.7, lost=0.4), models(1, m5=0.7, lost=0.4)
     for batteries, factor in ((once, 1.0), (alone, 0.5**0.5)):
         twice = [replace(b, measured=(*b.measured, replace(b.measured[0], length=40))) for b in batteries]
@@ -480,7 +480,7 @@ def test_models_that_are_not_alike_are_refused():
         verdict([])
 
 
-# JSON and words -----------------------------------------------------------------------------------------
+# JSON and claims ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 8])
@@ -585,7 +585,7 @@ def test_a_format_without_labels_is_not_judged():
 
 
 def test_constant_labels_are_no_anchor_and_may_be_another_thing():
-    """The same weights as the placeholder, posed labels that are all alike: what is stored does not mind."""
+    """The weights of the placeholder on constant labels: the stored state does not depend on them."""
     run = planted_run("placeholder", fmt="parity-constant")
     found = verdict(battery(run, (LENGTH,), seed=1, prompts=oracle_models.PROMPTS, forced=True))
     assert statuses(found) == (NONE, PRESENT, ABSENT)

@@ -31,7 +31,7 @@ def test_clustered_interval_is_as_narrow_as_steps_when_steps_fail_alone():
 
 
 def test_clustered_interval_covers_the_truth():
-    """Prompts differ in difficulty; pooled steps would cover far less than they promise."""
+    """Prompts differ in difficulty; an interval over pooled steps would cover too rarely."""
     rng = np.random.default_rng(0)
     covered = pooled = 0
     for _ in range(400):

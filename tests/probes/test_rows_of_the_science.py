@@ -1,4 +1,4 @@
-"""Science 2.2's table, on planted models: what each arm shows, and hides.
+"""The table of what each arm hides (probes/README.md, Battery), on planted models.
 
 The planted models (GPT-2, clean, n = 12) are the table's, with these differences, so that a cell may be another:
 layers count from 0 (the table's L2 is layer 1, its L1 layer 0), and A2's pointer is used in a layer of its own;
@@ -64,7 +64,7 @@ ROWS = {
     "bias sink": Row(0.0, 0.0, 0.0, 0.0, CHANCE, CHANCE, CHANCE, 1.0, 1.0, 1.0),
     "unused": Row(0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0),
     "unused, decodable": Row(0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0),
-    # The decoy of science 2.2 that looks at labels: here it writes what it sees, where nobody reads it.
+    # The decoy that attends to labels: here it writes what it reads, where nothing reads it.
     "unused, identity-matching attention": Row(0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
     "mixture": Row(0.5, 0.0, 0.5, 0.5, 1.0, 1.0, CHANCE, 1.0, 1.0, 1.0),
 }
@@ -73,7 +73,7 @@ COLUMNS = tuple(asdict(ROWS["A1"]))
 
 @cache
 def found(mechanism: str) -> dict[str, float]:
-    """The row, measured with the arms themselves."""
+    """Return the row, measured with the arms."""
     model = planted(mechanism, longest=N)
     batch = sample("parity-aligned", 48, N, 3, model.vocabulary)
     trials = choose(sample("parity-aligned", 240, N, 4, model.vocabulary), 4, 24)
@@ -133,7 +133,7 @@ def test_a_row_is_what_was_built(mechanism):
 
 
 def test_a_true_anchor_passes_the_mask_where_it_is_read():
-    """Its key sits on the bit. Only where its label is copied does removal hurt, and not if there is a backup."""
+    """Its key is on the bit. Removal hurts only where its label is copied, and not with a backup."""
     assert found("A1")["m1"] == pytest.approx(1, abs=0.01)
     for column in ("reader_mask", "reader_null"):
         assert found("A1")[column] == found("unused")[column] == 1
@@ -162,7 +162,7 @@ def test_a_decoy_has_an_anchors_attention_and_none_of_its_effect():
 
 
 def test_no_single_column_classifies_all_rows():
-    """In each column two mechanisms of unlike roles have the same value; all columns together tell them apart."""
+    """Each column has the same value for two mechanisms of different roles; all columns together separate them."""
     roles = {name: tuple(planted(name, longest=N).truth.roles.items()) for name in ROWS}
     unlike = [pair for pair in combinations(ROWS, 2) if roles[pair[0]] != roles[pair[1]]]
     for column in COLUMNS:

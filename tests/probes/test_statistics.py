@@ -1,4 +1,4 @@
-"""Inference over models: each tool on a known case and on a null, and what goes wrong with prompts instead."""
+"""Inference over models: each function on a known case and on a null, and the error of pooling prompts."""
 
 import doctest
 import gc
@@ -63,7 +63,7 @@ def test_models_that_agree_give_an_interval_of_no_width():
 
 @pytest.mark.parametrize("k", [3, 5, 10])
 def test_t_on_model_means_covers_and_pooled_prompts_do_not(k):
-    """Science 3: .95 at every K against .35."""
+    """Coverage .95 at every K, against .35 for pooled prompts (probes/README.md, Decision)."""
     rng = np.random.default_rng(k)
     runs, covered, pooled = 2000, 0, 0
     for _ in range(runs):
@@ -163,7 +163,7 @@ def test_sign_flip_finds_what_is_there():
 
 @pytest.mark.parametrize(("k", "power"), [(5, 0.30), (8, 0.63), (10, 0.79)])
 def test_power_of_equivalence_at_a_true_zero(k, power):
-    """Science 3, with sd .10 and margin .10."""
+    """With standard deviation .10 and margin .10 (probes/README.md, Decision)."""
     rng = np.random.default_rng(k)
     runs = 2500
     p = np.array([equivalence(rng.normal(0, 0.10, k).tolist(), margin=0.10) for _ in range(runs)])

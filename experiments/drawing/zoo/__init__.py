@@ -1,7 +1,7 @@
-"""What did many runs have in common, and where did they part? Figures of a table of runs, formats, lengths and seeds.
+"""Figures of many runs, from one table of runs, formats, lengths and seeds.
 
-The table has a row for each run, format posed, length, mode and metric: see `frames.COLUMNS`. Every figure raises
-`ValueError` for a table without the columns that it takes, and `NoRows`, which is one, for a table without its rows.
+The table has a row per run, evaluated format, length, mode and metric: see `frames.COLUMNS`. Every figure raises
+`ValueError` for missing columns, and its subclass `NoRows` for a table without the rows that it shows.
 """
 
 from experiments.drawing.zoo.curves import addition, by_family, gaps, variants

@@ -1,4 +1,4 @@
-"""How far past its training does each kind of model still work? Accuracy by length, a line a seed."""
+"""Accuracy by length inside and past the trained range, one line per seed."""
 
 from __future__ import annotations
 
@@ -24,36 +24,38 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-WORDS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
+METRICS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
 MODES = {"forced": "labels given", "written": "labels written by the model"}
-# Unlike any line of a model.
+# Chance has another colour than any model.
 CHANCE: dict[str, Any] = {"color": "#AAAAAA", "linewidth": 0.9}
 _FORMATS = [parse_format(name) for name in known_formats()]
 _GAPS = [fmt.gap for fmt in _FORMATS if fmt.gap]
 GAPS = {"aligned": "gap 0 (aligned)", **{f"gap{n}": f"gap {n}" for n in _GAPS}}
 ADDITION = {fmt.name: fmt.title for fmt in _FORMATS if fmt.task == "addition"}
-# Of formats side by side some have no labels. Mode: colour, style, marker, name.
+# By mode, for formats of which some have no labels: colour, style, marker, name.
 BY_MODE = {
     "forced": (SERIES[0], STYLES["forced"], MARKERS[0], "labels given, or none"),
     "written": (SERIES[1], STYLES["written"], MARKERS[1], MODES["written"]),
 }
 MODE_KEYS = {name: (colour, style, marker) for colour, style, marker, name in BY_MODE.values()}
-# A line of seeds that did not learn; also under whatever style its mode has.
+# The style of seeds that did not learn, whatever the mode.
 DOTTED = ":"
 
 
 def by_family(frame: DataFrame) -> Figure:
-    """The paper's Figure 4: parity with a scratchpad and with aligned mnemonics, one column a family.
+    """Draw the paper's Figure 4: parity with a scratchpad and with aligned mnemonics, one column per family.
 
-    Above exact match, below step accuracy. Solid: labels given (environment-forced), dashed: written by the model.
-    Models of other sizes than the usual are in `scale`.
+    Above: exact match; below: step accuracy. Solid: labels given (environment-forced); dashed: written by the model.
+    Models of other sizes are in `scale`.
     """
     rows = rows_of(frame, "accuracy by family", formats=("scratchpad", "aligned"), metrics=("exact", "step"))
     rows = usual_size(rows)
     if rows.empty:
         raise NoRows("accuracy by family: the table has no rows of models of the usual size")
     families = in_order(rows["family"], tuple(FAMILIES))
-    figure, axes = _panels(2, len(families), (2.75, 2.1))
+    figure, axes = _panels(2, len(families), (8.4 / len(families), 2.0))
+    styles: dict[str, tuple[str, str, str]] = {}
+    below: list[str] = []
     for column, family in enumerate(families):
         here = rows[rows["family"] == family]
         for row, metric in enumerate(("exact", "step")):
@@ -62,36 +64,40 @@ def by_family(frame: DataFrame) -> Figure:
                 lines = measured[measured["format"] == name]
                 for mode in _modes(lines):
                     some = lines[lines["mode"] == mode]
-                    label = f"{name}{_said(name, mode)}: {counted(some)}"
-                    _lines(axis, some, SERIES[k], STYLES[mode], MARKERS[k], label)
+                    look = (SERIES[k], STYLES[mode], MARKERS[k])
+                    _lines(axis, some, *look, f"{name}{_mode_text(name, mode)}: {counted(some)}")
+                    styles[name + _mode_text(name, mode)] = look
             _frame(axis, measured)
         axes[0][column].set_title(shown_kind(family), fontsize=10)
-        # Below its column, where it hides no line; both rows have the same runs.
-        axes[1][column].legend(fontsize=7, loc="upper left", bbox_to_anchor=(-0.05, -0.26), frameon=False)
+        counts = [f"{name}: {counted(here[here['format'] == name])}" for name in in_order(here["format"])]
+        below.append("\n".join(counts))
     _sides(axes, ("exact match", "step accuracy"))
-    return _finished(figure, axes, rows, "Parity, with and without mnemonics")
+    question = "How far past training does each positional encoding work, with mnemonics and without?"
+    return _finished(figure, axes, rows, question, styles=styles, below=below)
 
 
 def variants(frame: DataFrame, family: str = "alibi") -> Figure:
-    """The paper's Figure 6: what the labels must be like. One row a format, one column a metric."""
-    rows = rows_of(frame, "variants", families=(family,), metrics=tuple(WORDS))
+    """Draw the paper's Figure 6, the variants of labels: one row per format, one column per metric."""
+    rows = rows_of(frame, "variants", families=(family,), metrics=tuple(METRICS))
     rows = rows[~rows["format"].str.startswith("gap")]
     formats = in_order(rows["format"])
     if set(formats) <= {"aligned"}:
         raise NoRows(f"variants: the table has no rows with a format other than aligned, family {family}")
-    figure, axes = _panels(len(formats), len(WORDS), (2.9, 1.35))
+    figure, axes = _panels(len(formats), len(METRICS), (2.9, 1.35))
     for row, name in enumerate(formats):
-        for column, metric in enumerate(WORDS):
+        for column, metric in enumerate(METRICS):
             some = rows[(rows["format"] == name) & (rows["metric"] == metric)]
             _by_mode(axes[row][column], some)
-    for axis, words in zip(axes[0], WORDS.values(), strict=True):
+    for axis, words in zip(axes[0], METRICS.values(), strict=True):
         axis.set_title(words, fontsize=10)
     _sides(axes, [f"{name}\n{counted(rows[rows['format'] == name])}" for name in formats])
-    return _finished(figure, axes, rows, f"Parity, {shown_kind(family)}, by format", styles=MODE_KEYS)
+    return _finished(
+        figure, axes, rows, f"What must labels be like? Parity, {shown_kind(family)}, by format", styles=MODE_KEYS
+    )
 
 
 def gaps(frame: DataFrame, family: str = "alibi") -> Figure:
-    """The paper's study of spacing: aligned labels with 0, 1, 2, 4 and 8 tokens between a label and its bit."""
+    """Draw the paper's study of spacing: aligned labels with 0, 1, 2, 4 and 8 tokens between a label and its bit."""
     rows = rows_of(frame, "gaps", families=(family,), formats=tuple(GAPS), metrics=("exact", "step"))
     if set(rows["format"]) <= {"aligned"}:
         raise NoRows(f"gaps: the table has no rows with a gap of 1 or more, family {family}")
@@ -103,36 +109,41 @@ def gaps(frame: DataFrame, family: str = "alibi") -> Figure:
             for k, name in enumerate(GAPS):
                 some = here[here["format"] == name]
                 if len(some):
-                    # A style would say what the title says; markers and colours tell gaps apart.
+                    # The title names the mode; markers and colours tell gaps apart.
                     _lines(axis, some, SERIES[k], "-", "os^Dv"[k], GAPS[name])
             _frame(axis, here)
         axes[0][column].set_title(MODES[mode], fontsize=10)
     _sides(axes, ("exact match", "step accuracy"))
     styles = {
-        f"{words}: {counted(rows[rows['format'] == name])}": (SERIES[k], "-", "os^Dv"[k])
-        for k, (name, words) in enumerate(GAPS.items())
+        f"{text}: {counted(rows[rows['format'] == name])}": (SERIES[k], "-", "os^Dv"[k])
+        for k, (name, text) in enumerate(GAPS.items())
         if name in set(rows["format"])
     }
-    title = f"Parity, {shown_kind(family)}: tokens between a label and its bit"
+    title = f"How far may a label be from its bit? Parity, {shown_kind(family)}, gap in tokens"
     return _finished(figure, axes, rows, title, styles=styles)
 
 
 def addition(frame: DataFrame, family: str = "alibi") -> Figure:
-    """The paper's Figure 7: addition by digits, one column a format; above exact match, below step accuracy."""
+    """Draw the paper's Figure 7: addition by digits, one column per format.
+
+    Above: exact match; below: step accuracy.
+    """
     rows = rows_of(frame, "addition", "addition", families=(family,), metrics=("exact", "step"))
     formats = in_order(rows["format"], tuple(ADDITION))
-    figure, axes = _panels(2, len(formats), (2.6, 2.1))
+    figure, axes = _panels(2, len(formats), (8.4 / len(formats), 2.1))
     for column, name in enumerate(formats):
         for row, metric in enumerate(("exact", "step")):
             _by_mode(axes[row][column], rows[(rows["format"] == name) & (rows["metric"] == metric)])
         here = rows[rows["format"] == name]
         axes[0][column].set_title(f"{ADDITION.get(name, name)}\n{counted(here)}", fontsize=9)
     _sides(axes, ("exact match", "step accuracy"))
-    return _finished(figure, axes, rows, f"Addition, {shown_kind(family)}", "digits", MODE_KEYS)
+    return _finished(
+        figure, axes, rows, f"Do labels help addition? {shown_kind(family)}, by format", "digits", MODE_KEYS
+    )
 
 
 def panels(n: int, across: int, size: tuple[float, float], share: bool = True) -> tuple[Figure, list[Axes]]:
-    """A figure of n panels, so many a row; what is left of the last row stays empty."""
+    """Return a figure of n panels, `across` per row; the rest of the last row is empty."""
     from matplotlib.figure import Figure
 
     down = -(-n // across)
@@ -152,13 +163,13 @@ def _modes(rows: Any) -> list[str]:
     return [mode for mode in STYLES if mode in set(rows["mode"])]
 
 
-def _said(name: str, mode: str) -> str:
-    """Who wrote the labels, where there are any."""
+def _mode_text(name: str, mode: str) -> str:
+    """Return who writes the labels; "" for a format without labels."""
     return f", {MODES[mode].removesuffix(' by the model')}" if parse_format(f"parity-{name}").labels else ""
 
 
 def _by_mode(axis: Axes, rows: Any) -> None:
-    """The lines of one format, coloured by who wrote the labels."""
+    """Draw the lines of one format, coloured by who writes the labels."""
     for mode, look in BY_MODE.items():
         some = rows[rows["mode"] == mode]
         if len(some):
@@ -167,9 +178,9 @@ def _by_mode(axis: Axes, rows: Any) -> None:
 
 
 def _lines(axis: Axes, rows: Any, colour: str, style: str, marker: str, label: str) -> None:
-    """A thin line a seed, dotted where it did not learn, and the median of those that did, which has the label.
+    """Draw one thin line per seed, dotted if it did not learn, and the median of those that did, with the label.
 
-    A line's own label is its run after "_", which keeps it out of legends.
+    A seed's line is labelled "_" and its run, which keeps it out of legends.
     """
     from matplotlib.lines import Line2D
 
@@ -186,14 +197,14 @@ def _lines(axis: Axes, rows: Any, colour: str, style: str, marker: str, label: s
 
 
 def dots(marker: str, style: Any) -> dict[str, Any]:
-    """Open and larger on dashed lines, which markers hide where lines are short and others lie on them."""
+    """Return a marker's look: open and larger on dashed lines, which filled markers would hide."""
     if style == "-":
         return {"marker": marker, "markersize": 3.8}
     return {"marker": marker, "markersize": 5.2, "markerfacecolor": "white"}
 
 
 def shade(axis: Axes, longest: Iterable[int]) -> None:
-    """The trained range; where runs were trained to several lengths, one range over the other."""
+    """Shade the trained range; several ranges overlap if runs were trained to several lengths."""
     for n in sorted(set(longest)):
         axis.axvspan(0, n, color="#888888", alpha=0.14, linewidth=0)
 
@@ -203,7 +214,7 @@ def _frame(axis: Axes, rows: Any) -> None:
     if len(chance):
         axis.plot(chance.index, chance.to_numpy(), label="_chance", **CHANCE)
     shade(axis, rows["trained_to"])
-    # Nobody is posed an addition of no digits; parity's lengths start where training did.
+    # Addition has at least one digit; parity's axis starts where training starts.
     left = max(0, rows["length"].min() - 1) if "addition" in set(rows["task"]) else 0
     axis.set(ylim=(-0.04, 1.04), xlim=(left, None))
     axis.set_yticks((0, 0.5, 1))
@@ -216,16 +227,16 @@ def _sides(axes: Sequence[Sequence[Axes]], names: Sequence[str]) -> None:
 
 
 def keys(styles: Mapping[str, tuple[Any, Any, str]] | None = None) -> list[Any]:
-    """What lines mean: by colour, style and marker, then what all figures share."""
+    """Return the legend's entries: given styles, then those that all figures share."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    found: list[Any] = [
+    own: list[Any] = [
         Line2D([], [], color=colour, linestyle=style, linewidth=1.9, label=name, **dots(marker, style))
         for name, (colour, style, marker) in (styles or {}).items()
     ]
     return [
-        *found,
+        *own,
         Line2D([], [], color="black", linewidth=1.9, label="median of the seeds that learned"),
         Line2D([], [], color="black", linewidth=0.8, alpha=0.5, label="one of them"),
         Line2D([], [], color="black", linewidth=1.1, linestyle=DOTTED, label="a seed that did not learn"),
@@ -240,12 +251,14 @@ def _finished(
     title: str,
     unit: str = "bits",
     styles: Mapping[str, tuple[Any, Any, str]] | None = None,
+    below: Sequence[str] = (),
 ) -> Figure:
+    """Add axis labels, the legend and the title. `below` are texts under the columns."""
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-    for axis in axes[-1]:
-        axis.set_xlabel(unit, fontsize=8)
+    for k, axis in enumerate(axes[-1]):
+        axis.set_xlabel("\n".join((unit, *below[k : k + 1])), fontsize=8)
         axis.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=(1, 2, 5, 10)))
     handles = [*keys(styles), Line2D([], [], label="chance, labels right", **CHANCE)]
     width = figure.get_size_inches()[0]

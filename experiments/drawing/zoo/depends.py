@@ -1,4 +1,4 @@
-"""Which tokens does each answer depend on, without mnemonics and with them? The paper's Figure 5."""
+"""Attribution maps without mnemonics and with them, side by side: the paper's Figure 5."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# What outlines must be seen on is blue.
+# Outlines must be visible on blue.
 OUTLINES = (SERIES[1], SERIES[2])
 NAMES = ("bit i", "parity at i-1")
 
 
 def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
-    """Two maps of parity side by side: a column for each output, a row for each token of the context.
+    """Draw two maps of parity side by side: a column per output, a row per context token.
 
-    Mean size over prompts, as a share of its column: each answer's shares sum to one, so that answers whose gradient
-    is small can be read beside those whose gradient is large. Outlined is where a right answer comes from: bit i and
-    the parity before it; their mean shares, inside training and past it, are in the title. The dashed line is the
-    longest length in training. A map describes, it decides nothing (science 1.3). `without` and `with_` are
-    `Attribution`s. Raises `ValueError` for other tasks, where there are no such diagonals, and for lengths that differ.
+    Values are mean absolute attributions over prompts, as a share of their column: each answer's shares sum to 1, so
+    that answers with small and large gradients can be compared. The sources of the right answer are outlined: bit i
+    and the parity before it. Their mean shares, inside training and past it, are in the title. The dashed line is the
+    longest trained length. A map describes and decides no question (probes/README.md, Battery). `without` and `with_`
+    are `Attribution`s. Raises `ValueError` for other tasks, which have no such diagonals, and for different lengths.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import PowerNorm
@@ -35,7 +35,7 @@ def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
     from matplotlib.lines import Line2D
 
     pair = (without, with_)
-    if tasks := [str(found.prompts.format) for found in pair if found.prompts.format.task != "parity"]:
+    if tasks := [str(result.prompts.format) for result in pair if result.prompts.format.task != "parity"]:
         raise ValueError(f"maps are of parity; got {', '.join(tasks)}")
     if without.prompts.length != with_.prompts.length:
         raise ValueError(f"maps of one length stand side by side; got {without.prompts.length}, {with_.prompts.length}")
@@ -43,23 +43,25 @@ def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
         raise ValueError("maps of empty prompts cannot be drawn")
     figure = Figure(figsize=(10.5, 8.2), layout="constrained", dpi=110)
     axes = figure.subplots(1, 2)
-    # A square root: what is shared by a hundred tokens would be white.
+    # A square root, as a share that is spread over a hundred tokens would be white.
     scale = ScalarMappable(PowerNorm(0.5, 0, 1), "Blues")
-    for axis, found in zip(axes, pair, strict=True):
-        sizes = np.abs(array_of(found.values)).mean(axis=0).T
+    for axis, result in zip(axes, pair, strict=True):
+        sizes = np.abs(array_of(result.values)).mean(axis=0).T
         shares = sizes / np.where(sizes.sum(axis=0) > 0, sizes.sum(axis=0), 1.0)
         axis.imshow(shares, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest")
-        dest, words = [int(p) for p in found.dest], []
-        steps = [int(found.prompts.step[p]) for p in dest]
-        for name, colour, outline in zip(NAMES, OUTLINES, ideal_cells(found.prompts, dest), strict=False):
+        dest, texts = [int(p) for p in result.dest], []
+        steps = [int(result.prompts.step[p]) for p in dest]
+        for name, colour, outline in zip(NAMES, OUTLINES, ideal_cells(result.prompts, dest), strict=False):
             _outline(axis, outline.cells, colour)
             parts = [
                 [float(shares[row, k]) for row, k in outline.cells if (steps[k] > trained_to) is past]
                 for past in (False, True)
             ]
-            words.append(f"{name} {', past '.join(f'{np.mean(part):.2f}' for part in parts if part)}")
-        _sides(axis, found, trained_to, steps)
-        axis.set_title(f"{str(found.prompts.format).removeprefix('parity-')}\nmean share: {'; '.join(words)}", fontsize=8)
+            texts.append(f"{name} {', past '.join(f'{np.mean(part):.2f}' for part in parts if part)}")
+        _sides(axis, result, trained_to, steps)
+        axis.set_title(
+            f"{str(result.prompts.format).removeprefix('parity-')}\nmean share: {'; '.join(texts)}", fontsize=8
+        )
     axes[0].set_ylabel("token of the context", fontsize=8)
     count, kind = len(array_of(without.values)), without.method
     bar = figure.colorbar(scale, ax=axes, fraction=0.025, pad=0.01, ticks=(0, 0.01, 0.05, 0.2, 0.5, 1))
@@ -75,15 +77,15 @@ def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
 
 
 def _outline(axis: Axes, cells: tuple[tuple[int, int], ...], colour: str) -> None:
-    """The left and right ends of each cell: a whole frame would hide cells that are a line high."""
+    """Mark the left and right ends of each cell; a frame would hide cells that are one line high."""
     rows, columns = (np.array(side) for side in zip(*cells, strict=True))
     for end in (-0.5, 0.5):
         axis.vlines(columns + end, rows - 0.8, rows + 0.8, color=colour, linewidth=1.2, label="_ideal")
 
 
-def _sides(axis: Axes, found: Attributed, trained_to: int, steps: list[int]) -> None:
-    """Sections of the context and their steps, and where training ended."""
-    rows = positions(found.prompts, title="context token")
+def _sides(axis: Axes, result: Attributed, trained_to: int, steps: list[int]) -> None:
+    """Label the sections of the context and their steps, and mark the longest trained length."""
+    rows = positions(result.prompts, title="context token")
     past = [k for k, step in enumerate(steps) if step > trained_to]
     if past:
         axis.axvline(past[0] - 0.5, color="black", linestyle="--", linewidth=1)
@@ -95,7 +97,7 @@ def _sides(axis: Axes, found: Attributed, trained_to: int, steps: list[int]) -> 
         for k, step in rows.ticks
         if first <= k < last and int(step) % 10 == 0
     ]
-    axis.set_yticks([k for k, _ in marks], [words for _, words in marks], fontsize=8)
+    axis.set_yticks([k for k, _ in marks], [text for _, text in marks], fontsize=8)
     for first, last, name in rows.sections:
         beyond = [k for k in range(first, last) if rows.steps[k] > trained_to]
         if beyond and name in ("input", "output"):

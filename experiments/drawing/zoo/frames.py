@@ -1,4 +1,4 @@
-"""Which rows of the table of all runs does a figure take, and are they what it says?"""
+"""Selection and checks of the rows that a figure shows, and the names of formats and families."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from interp.tasks import names_in_order
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# run: its name. task, format, family, seed: what was trained, such as "parity", "aligned", "alibi", 2; a family of
-# another size than usual has it in its name, layers x width x heads: "alibi_6x128x8". rehearsal: share of its training
-# that was in-context recall. steps: those that it took. precision: "bf16" or "no", "" if not recorded. learned:
-# competent at its longest trained length, `trained_to`. posed: the format that it was shown, such as "parity-aligned";
-# another one than its own where the same weights were tried on it. length: bits or digits. mode: "forced", "written",
-# or "" where it does not apply. metric: "step", "exact", "final", "free step"; "offset +0", "offset none";
-# "rho anchor". value, low, high, chance: NaN for none.
+# run: the run's name. task, format, family, seed: what was trained, such as "parity", "aligned", "alibi", 2; the family
+# of a model of another size has layers x width x heads in its name: "alibi_6x128x8". rehearsal: share of in-context
+# recall in training. steps: training steps. precision: "bf16" or "no", "" if not recorded. learned: whether the run is
+# competent at its longest trained length, `trained_to`. posed: the format on which it is evaluated, such as
+# "parity-aligned". length: bits or digits. mode: "forced", "written", or "" where it does not apply. metric: "step",
+# "exact", "final", "free step"; "offset +0", "offset none"; "rho anchor". value, low, high, chance: NaN for none.
 COLUMNS = (
     "run",
     "task",
@@ -39,7 +38,7 @@ COLUMNS = (
     "chance",
     "n",
 )
-# What figures of rows take; intervals and counts are for tables.
+# The columns that figures need; intervals and counts are for tables.
 NEEDED = tuple(c for c in COLUMNS if c not in ("seed", "steps", "precision", "low", "high", "n"))
 FAMILIES = {
     "alibi": "ALiBi",
@@ -48,12 +47,12 @@ FAMILIES = {
     "absolute": "absolute",
     "alibi_sink": "ALiBi, own sink",
 }
-# The order of formats in every figure; others follow in the order of their names.
+# The order of formats in every figure. Others follow by name.
 FORMATS = names_in_order()
 
 
 class NoRows(ValueError):
-    """The table is whole, and has nothing of what a figure is of."""
+    """The table is valid but has none of the rows that a figure shows."""
 
 
 def rows_of(
@@ -65,11 +64,11 @@ def rows_of(
     metrics: Collection[str] = (),
     own: bool = True,
 ) -> Any:
-    """The rows of a task, and of some families, formats and metrics where any are named.
+    """Return the rows of a task, of the given families, formats and metrics, or of all of them.
 
-    `own`: only those in which a run was posed the format that it was trained on. Raises `ValueError` for missing
-    columns, for runs with different shares of rehearsal (they were not trained alike) and for a row that is there
-    twice, and `NoRows` where nothing is left.
+    `own`: only rows in which a run is evaluated on the format that it was trained on. Raises `ValueError` for missing
+    columns, for runs with different shares of rehearsal (their training differs) and for duplicate rows, and `NoRows`
+    if no row is left.
 
     >>> rows_of(pandas.DataFrame({"run": []}), "the gaps")
     Traceback (most recent call last):
@@ -77,7 +76,7 @@ def rows_of(
     """
     if lacks := [c for c in NEEDED if c not in frame.columns]:
         raise ValueError(f"{figure}: the table lacks {', '.join(lacks)}")
-    # Any: by its stubs, nearly every selection of pandas may be nearly anything.
+    # Any: pandas's stubs give most selections a union of types.
     kept: Any = frame[frame["task"] == task]
     for column, names in (("family", families), ("format", formats), ("metric", metrics)):
         if names:
@@ -98,13 +97,13 @@ def rows_of(
     twice = kept.duplicated(["run", "posed", "length", "mode", "metric"])
     if twice.any():
         row = kept[twice].iloc[0]
-        words = f"{row['run']}, {row['posed']}, length {row['length']}, {row['mode']} {row['metric']}"
-        raise ValueError(f"{figure}: a row is there twice: {words}")
+        text = f"{row['run']}, {row['posed']}, length {row['length']}, {row['mode']} {row['metric']}"
+        raise ValueError(f"{figure}: duplicate row: {text}")
     return kept
 
 
 def shown_kind(kind: str) -> str:
-    """A family in words, and layers x width x heads where they are not the usual.
+    """Return a family's name, with layers x width x heads for models of another size.
 
     >>> shown_kind("alibi"), shown_kind("alibi_6x128x8")
     ('ALiBi', 'ALiBi 6x128x8')
@@ -114,12 +113,12 @@ def shown_kind(kind: str) -> str:
 
 
 def usual_size(rows: Any) -> Any:
-    """The rows of models of the usual size; others have it in the name of their family."""
+    """Return the rows of models of the usual size; others have their size in the family's name."""
     return rows[[not split_kind(kind)[1] for kind in rows["family"]]]
 
 
 def in_order(names: Collection[str], order: Sequence[str] = FORMATS) -> list[str]:
-    """Each name once, in the order given, and those that it lacks by name.
+    """Return each name once, in the given order; other names follow alphabetically.
 
     >>> in_order(["zebra", "scratchpad", "aligned", "aligned"])
     ['aligned', 'scratchpad', 'zebra']
@@ -128,13 +127,13 @@ def in_order(names: Collection[str], order: Sequence[str] = FORMATS) -> list[str
 
 
 def counted(rows: Any) -> str:
-    """How many of the runs learned what they were trained on: "2 of 3 learned"."""
+    """Return how many of the runs learned the format that they were trained on: "2 of 3 learned"."""
     learned = rows.groupby("run")["learned"].first()
     return f"{int(learned.sum())} of {len(learned)} learned"
 
 
 def trained_alike(rows: Any) -> str:
-    """What all runs of a figure share, in words, for its title."""
+    """Return what the training of all runs of a figure has in common, for its title."""
     share = float(rows["rehearsal"].iloc[0])
     longest = ", ".join(str(n) for n in sorted(rows["trained_to"].unique()))
     unit = "digits" if rows["task"].iloc[0] == "addition" else "bits"

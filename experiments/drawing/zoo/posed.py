@@ -1,4 +1,4 @@
-"""What do the same weights do with a format that they were not trained on?"""
+"""Step accuracy of the same weights on formats that they were not trained on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def transfer(frame: DataFrame, lengths: Sequence[int] = (), family: str = "alibi", mode: str = "forced") -> Figure:
-    """Step accuracy where weights trained on one format (row) are posed another (column), a panel a length.
+# Width of a cell, in inches.
+CELL = 0.34
 
-    Median over the seeds that learned their own format; hatched: not measured; framed: their own format. `lengths`
-    default to the longest that was trained and the longest up to twice that. Raises `NoRows` where no run was posed
-    another format, or none of those learned its own.
+
+def transfer(frame: DataFrame, lengths: Sequence[int] = (), family: str = "alibi", mode: str = "forced") -> Figure:
+    """Draw the step accuracy of weights trained on one format (row) on another format (column), one panel per length.
+
+    Values are medians over the seeds that learned their own format. Hatched: not measured; framed: their own format.
+    `lengths` default to the longest trained length and the longest up to twice that. Raises `NoRows` if no run that
+    learned its own format was evaluated on another.
     """
     figure_name = "transfer between formats"
     rows = rows_of(frame, figure_name, families=(family,), metrics=("step",), own=False)
@@ -31,35 +35,37 @@ def transfer(frame: DataFrame, lengths: Sequence[int] = (), family: str = "alibi
     trained = in_order(other["format"])
     posed = in_order([*other["shown"], *trained])
     lengths = lengths or _lengths(other)
-    if missing := [n for n in lengths if n not in set(other["length"])]:
-        raise NoRows(f"{figure_name}: not measured at length {', '.join(map(str, missing))}")
+    if unmeasured := [n for n in lengths if n not in set(other["length"])]:
+        raise NoRows(f"{figure_name}: not measured at length {', '.join(map(str, unmeasured))}")
 
     from matplotlib.figure import Figure
 
-    size = (1.7 + len(lengths) * (0.5 + 0.5 * len(posed)), 2.0 + 0.36 * len(trained))
+    size = (1.7 + len(lengths) * (0.2 + CELL * len(posed)), 2.2 + 0.36 * len(trained))
     figure = Figure(figsize=size, layout="constrained", dpi=110)
     axes = figure.subplots(1, len(lengths), squeeze=False, sharey=True)[0]
     for axis, n in zip(axes, lengths, strict=True):
         _matrix(axis, rows[rows["length"] == n], trained, posed)
         past = "past training" if n > rows["trained_to"].max() else "trained length"
         axis.set_title(f"{n} bits ({past})", fontsize=9)
-        axis.set_xlabel("posed", fontsize=8)
+        axis.set_xlabel("evaluated on", fontsize=8)
     runs = {str(name): len(set(some["run"])) for name, some in rows.groupby("format")}
-    words = [f"{name} ({runs[name]} seed{'s' * (runs[name] != 1)})" for name in trained]
-    axes[0].set_yticks(range(len(trained)), words, fontsize=8)
+    names = [f"{name} ({runs[name]} seed{'s' * (runs[name] != 1)})" for name in trained]
+    axes[0].set_yticks(range(len(trained)), names, fontsize=8)
     axes[0].set_ylabel("trained on", fontsize=8)
-    title = f"Step accuracy of the same weights, posed other formats: parity, {shown_kind(family)}"
+    title = f"What do the same weights do with other formats? Step accuracy, parity, {shown_kind(family)}"
     given = "labels given" if mode == "forced" else "labels written by the model"
-    note = "digits are cut, not rounded; what is no answer counts as wrong, so there may be less than chance, .5"
+    note = (
+        "digits are cut, not rounded; a token that is no answer counts as wrong, so that values may be below chance, .5"
+    )
     figure.suptitle(f"{title}\n{given}; {trained_alike(rows)}\n{note}", fontsize=9)
     return figure
 
 
 def _lengths(rows: Any) -> list[int]:
-    """The longest that was trained, and the longest up to twice that; the shortest there is where neither is."""
-    longest, there = int(rows["trained_to"].min()), sorted(int(n) for n in rows["length"].unique())
-    inside, past = [n for n in there if n <= longest], [n for n in there if longest < n <= 2 * longest]
-    return inside[-1:] + past[-1:] or there[:1]
+    """Return the longest trained length and the longest up to twice that; the shortest measured if there is neither."""
+    longest, measured = int(rows["trained_to"].min()), sorted(int(n) for n in rows["length"].unique())
+    inside, past = [n for n in measured if n <= longest], [n for n in measured if longest < n <= 2 * longest]
+    return inside[-1:] + past[-1:] or measured[:1]
 
 
 def _matrix(axis: Axes, rows: Any, trained: Sequence[str], posed: Sequence[str]) -> None:
@@ -88,9 +94,9 @@ def _matrix(axis: Axes, rows: Any, trained: Sequence[str], posed: Sequence[str])
                 )
                 continue
             colour = "white" if value > 0.88 else "black"
-            # Three digits would not tell .9996 from 1; two that are cut, not rounded, do.
-            words = "1" if value == 1 else f"{int(value * 100) / 100:.2f}".lstrip("0")
-            axis.text(j, i, words, ha="center", va="center", fontsize=8, color=colour)
+            # Cut, not rounded: .9996 must differ from 1.
+            text = "1" if value == 1 else f"{int(value * 100) / 100:.2f}".lstrip("0")
+            axis.text(j, i, text, ha="center", va="center", fontsize=7.5, color=colour)
             if row == column:
                 axis.add_patch(
                     Rectangle(

@@ -1,4 +1,4 @@
-"""Which bit does a step read, and where does the read go when the prompt is longer than any in training?"""
+"""Which bit decides a step, by length: offsets from the right bit, inside and past the trained range."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from numpy import ndarray
     from pandas import DataFrame
 
-# Offsets beyond are one bin on each side.
+# Larger offsets share one bin on each side.
 FARTHEST = 40
 BEYOND = FARTHEST + 1
-# Where "no bit decides" stands, apart from the offsets.
-NONE = BEYOND + 8
+# The column of "no single bit decides", apart from the offsets.
+NONE = BEYOND + 16
 DIAMOND: dict[str, Any] = {"color": SERIES[1], "markersize": 4, "fillstyle": "none"}
 # Name: colour, style, marker.
 READS = {
@@ -38,14 +38,14 @@ READS = {
 
 
 def offsets(frame: DataFrame, family: str | None = "alibi") -> Figure:
-    """A heat map a format: share of steps (colour) that are decided by the bit at an offset (column), by length (row).
+    """Draw one heat map per format: the share of steps that the bit at an offset (column) decides, by length (row).
 
-    With `family` None one a format and family, of the scratchpad and the aligned format.
+    With `family` None, one per family and format, of the scratchpad and the aligned format.
 
-    0 is right, +3 reads three bits too late. Mean over the seeds that learned, or over all where none did. What lies
-    beyond ±40 is in the outermost columns, and apart stand the steps that no single bit decides. Diamonds: where a
-    reader of fixed distances would look, past training: distances learned on the longest prompts, `trained_to` bits
-    back, are n - trained_to too short for n bits, and lead to a later bit (science 1.2); none where that is beyond.
+    Offset 0 is the right bit, +3 is three bits too late. Values are means over the seeds that learned, or over all if
+    none did. Offsets beyond ±40 are in the outermost columns; steps that no single bit decides have a separate column.
+    Diamonds mark a reader of fixed distances past training: distances learned on prompts of `trained_to` bits are
+    n - trained_to too short for n bits and lead to a later bit (probes/README.md, Hypotheses). None beyond ±40.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import PowerNorm
@@ -60,8 +60,8 @@ def offsets(frame: DataFrame, family: str | None = "alibi") -> Figure:
         if len(here := rows[(rows["family"] == kind) & (rows["format"] == name)])
     ]
     most = max(here["length"].nunique() for _, _, here in shown)
-    figure, axes = panels(len(shown), 3 if family else len(formats), (3.3, 0.85 + 0.17 * most), share=False)
-    # A square root, lest all that is not at 0 be white.
+    figure, axes = panels(len(shown), 3 if family else len(formats), (2.8, 0.9 + 0.17 * most), share=False)
+    # A square root, as otherwise all shares but that at 0 would be white.
     scale = ScalarMappable(PowerNorm(0.5, 0, 1), "Blues")
     look: dict[str, Any] = {
         "cmap": scale.cmap,
@@ -71,9 +71,9 @@ def offsets(frame: DataFrame, family: str | None = "alibi") -> Figure:
     }
     for axis, (kind, name, here) in zip(axes, shown, strict=True):
         lengths, shares = _matrix(here)
-        # Two pictures: the column of "none" stands apart.
+        # Two images: the column of "none" is apart.
         axis.imshow(shares[:, :-1], extent=(-BEYOND - 0.5, BEYOND + 0.5, len(lengths) - 0.5, -0.5), **look)
-        axis.imshow(shares[:, -1:], extent=(NONE - 1.5, NONE + 1.5, len(lengths) - 0.5, -0.5), **look)
+        axis.imshow(shares[:, -1:], extent=(NONE - 2.5, NONE + 2.5, len(lengths) - 0.5, -0.5), **look)
         for row, n in enumerate(lengths):
             trained = sorted(here[here["length"] == n]["trained_to"].unique())
             past = [n - longest for longest in trained if 0 < n - longest <= FARTHEST]
@@ -82,13 +82,13 @@ def offsets(frame: DataFrame, family: str | None = "alibi") -> Figure:
         inside = sum(n <= here["trained_to"].min() for n in lengths)
         axis.axhline(inside - 0.5, color="black", linewidth=0.9)
         axis.axvline(0, color="black", linewidth=0.7, linestyle=":", zorder=3)
-        words = (f"<-{FARTHEST}", "-20", "0", "20", f">{FARTHEST}", "none")
-        axis.set_xticks((-BEYOND, -20, 0, 20, BEYOND, NONE), words)
+        ticks = (f"<-{FARTHEST}", "-20", "0", "20", f">{FARTHEST}", "none")
+        axis.set_xticks((-BEYOND, -20, 0, 20, BEYOND, NONE), ticks)
         axis.set_yticks(range(len(lengths)), [str(n) for n in lengths])
-        axis.set(xlim=(-BEYOND - 0.5, NONE + 1.5), ylim=(len(lengths) - 0.5, -0.5))
+        axis.set(xlim=(-BEYOND - 0.5, NONE + 2.5), ylim=(len(lengths) - 0.5, -0.5))
         axis.tick_params(labelsize=7, length=2)
-        words = name if family else f"{shown_kind(kind)}, {name}"
-        axis.set_title(f"{words}: {counted(here)}", fontsize=8)
+        panel = name if family else f"{shown_kind(kind)}, {name}"
+        axis.set_title(f"{panel}: {counted(here)}", fontsize=8)
         axis.set_ylabel("bits", fontsize=7)
         axis.set_xlabel("offset of the bit that is read", fontsize=7)
     bar = figure.colorbar(scale, ax=axes, fraction=0.02, pad=0.01, aspect=25, ticks=(0, 0.05, 0.25, 0.5, 1))
@@ -106,15 +106,15 @@ def offsets(frame: DataFrame, family: str | None = "alibi") -> Figure:
         Line2D([], [], color="black", linewidth=0.9, label="below: longer than any in training"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=1 + (len(shown) > 1), fontsize=7, frameon=False)
-    figure.suptitle(_title("Which bit decides a step", rows, family), fontsize=9)
+    figure.suptitle(_title("Which bit decides a step?", rows, family), fontsize=9)
     return figure
 
 
 def where_read(frame: DataFrame, family: str = "alibi") -> Figure:
-    """By length, a panel a format: share of steps decided by the right bit, by it or a neighbour, by no single bit."""
+    """Draw the shares of steps decided by the right bit, by it or a neighbour, by no single bit; a panel per format."""
     rows = _offset_rows(frame, "where reads go", family)
     formats = in_order(rows["format"])
-    figure, axes = panels(len(formats), 4, (2.3, 1.75))
+    figure, axes = panels(len(formats), 4, (2.1, 1.75))
     for k, (axis, name) in enumerate(zip(axes, formats, strict=True)):
         here = rows[rows["format"] == name]
         _shares(axis, here)
@@ -131,12 +131,12 @@ def where_read(frame: DataFrame, family: str = "alibi") -> Figure:
     figure.legend(
         handles=keys(READS), loc="outside lower center", ncols=max(2, int(width // 2.1)), fontsize=7, frameon=False
     )
-    figure.suptitle(_title("Where the read goes", rows, family), fontsize=9)
+    figure.suptitle(_title("Does a step read its own bit past training?", rows, family), fontsize=9)
     return figure
 
 
 def _offset_rows(frame: DataFrame, figure: str, family: str | None, formats: tuple[str, ...] = ()) -> Any:
-    """The rows of offsets, with the offset itself: a number, or NaN where no single bit decides."""
+    """Return the rows of offsets with a column `offset`: a number, or NaN if no single bit decides."""
     import pandas as pd
 
     rows = rows_of(frame, figure, families=(family,) if family else (), formats=formats)
@@ -145,12 +145,12 @@ def _offset_rows(frame: DataFrame, figure: str, family: str | None, formats: tup
         rows = usual_size(rows)
     if rows.empty:
         raise NoRows(f"{figure}: the table has no rows of offsets, family {family or 'any'}")
-    words = rows["metric"].str.removeprefix("offset ")
-    return rows.assign(offset=pd.to_numeric(words.where(words != "none"), errors="raise"))
+    names = rows["metric"].str.removeprefix("offset ")
+    return rows.assign(offset=pd.to_numeric(names.where(names != "none"), errors="raise"))
 
 
 def _matrix(rows: Any) -> tuple[list[int], ndarray]:
-    """Lengths, and `[length offset]` shares from -26 to +26, then none: the mean of seeds, each an equal part."""
+    """Return lengths, and `[length offset]` shares from -41 to +41, then none: the mean of seeds with equal weights."""
     import numpy as np
 
     some = rows[rows["learned"].astype(bool)]
@@ -166,15 +166,15 @@ def _matrix(rows: Any) -> tuple[list[int], ndarray]:
 
 
 def _shares(axis: Axes, rows: Any) -> None:
-    """A line a seed of each of the shares, dotted where it did not learn, and the median of those that did.
+    """Draw each share's line per seed, dotted if it did not learn, and the median of those that did.
 
-    The first, which others cover where all are 1, lies on top.
+    The first share is on top, as others cover it where all are 1.
     """
     import pandas as pd
 
     parts = (rows["offset"] == 0, rows["offset"].abs() <= 1, rows["offset"].isna())
     for k, ((name, (colour, style, marker)), part) in enumerate(zip(READS.items(), parts, strict=True)):
-        # An offset that was never read has no row: its share is 0, which a sum over no rows is.
+        # An offset that was never read has no row; its share is the sum over no rows, 0.
         sums = rows["value"].where(part, 0.0).groupby([rows["run"], rows["length"]]).sum()
         learned = rows.groupby("run")["learned"].first().astype(bool)
         lines = pd.DataFrame(sums.unstack("run"))
@@ -203,5 +203,5 @@ def _shares(axis: Axes, rows: Any) -> None:
             )
 
 
-def _title(words: str, rows: Any, family: str | None) -> str:
-    return f"{words}: parity, {shown_kind(family) if family else 'by positional encoding'}\n{trained_alike(rows)}"
+def _title(question: str, rows: Any, family: str | None) -> str:
+    return f"{question} Parity, {shown_kind(family) if family else 'by positional encoding'}\n{trained_alike(rows)}"

@@ -1,4 +1,4 @@
-"""What grows with the size of the model?"""
+"""Accuracy and roles by model size."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ FAILED = "x"
 
 
 def scale(frame: DataFrame, family: str = "alibi", fmt: str = "aligned") -> Figure:
-    """Exact match in and past the trained range and rho of each role, by size; one dot a model.
+    """Draw exact match inside and past the trained range and rho of each role, by size; one dot per model.
 
-    Sizes are layers x width x heads, in the order of 12 x layers x width squared, their weights without embeddings
-    (Kaplan et al. 2020, section 2.1). Lengths are once, twice and three times the longest that was trained. Crosses
-    are models that did not learn; rho is that of the longest length at which it was measured. Raises `NoRows` where
-    there is one size.
+    Sizes are layers x width x heads, ordered by 12 x layers x width squared, the number of weights without embeddings
+    (Kaplan et al. 2020, section 2.1). Lengths are one, two and three times the longest trained length. Crosses are
+    models that did not learn. rho is taken at the longest length where it was measured. Raises `NoRows` for one size.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -41,10 +40,10 @@ def scale(frame: DataFrame, family: str = "alibi", fmt: str = "aligned") -> Figu
     *accuracy, roles = figure.subplots(1, 3)
     longest = int(rows["trained_to"].max())
     lengths = [n for n in (longest, 2 * longest, 3 * longest) if n in set(rows["length"])]
-    for axis, (mode, words) in zip(accuracy, MODES.items(), strict=True):
+    for axis, (mode, text) in zip(accuracy, MODES.items(), strict=True):
         some = rows[(rows["metric"] == "exact") & (rows["mode"] == mode)]
         _dots(axis, {n: some[some["length"] == n] for n in lengths}, order, LENGTH_COLOURS)
-        axis.set_title(f"exact match, {words}", fontsize=9)
+        axis.set_title(f"exact match, {text}", fontsize=9)
         axis.set(ylim=(-0.04, 1.04))
     of_roles = {role: _at_the_longest(rows[rows["metric"] == f"rho {role}"]) for role in ROLES}
     _dots(roles, of_roles, order, ROLE_COLOURS)
@@ -53,22 +52,22 @@ def scale(frame: DataFrame, family: str = "alibi", fmt: str = "aligned") -> Figu
     roles.axhline(0, color="#AAAAAA", linewidth=0.8, zorder=0)
     roles.set_title("rho, at the longest length measured", fontsize=9)
     for axis in (*accuracy, roles):
-        words = [
+        ticks = [
             f"{sizes[kind]}\n{sizes[kind].weights / 1e6:.2g} M\n"
             + counted(rows[rows["family"] == kind]).removesuffix(" learned")
             for kind in order
         ]
-        axis.set_xticks(range(len(order)), words, fontsize=7)
+        axis.set_xticks(range(len(order)), ticks, fontsize=7)
         axis.set_xlim(-0.6, len(order) - 0.4)
         axis.tick_params(labelsize=7)
     keys: list[tuple[str, str, str]] = [*zip(LENGTH_COLOURS, MARKERS, [f"{n} bits" for n in lengths], strict=False)]
     keys += [*zip(ROLE_COLOURS, MARKERS, [f"rho {role}" for role in ROLES], strict=False)]
     keys.append(("black", FAILED, "did not learn"))
-    handles = [Line2D([], [], color=colour, marker=marker, linewidth=0, label=words) for colour, marker, words in keys]
+    handles = [Line2D([], [], color=colour, marker=marker, linewidth=0, label=text) for colour, marker, text in keys]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7, frameon=False)
     figure.suptitle(
-        f"Parity, {fmt}, {shown_kind(family)}: layers x width x heads, weights, how many learned\n"
-        + trained_alike(rows),
+        f"What grows with the model's size? Parity, {fmt}, {shown_kind(family)}\n"
+        f"below: layers x width x heads, weights, how many learned; {trained_alike(rows)}",
         fontsize=9,
     )
     return figure
@@ -79,7 +78,7 @@ def _at_the_longest(rows: Any) -> Any:
 
 
 def _dots(axis: Axes, parts: dict[Any, Any], order: list[str], colours: Sequence[str]) -> None:
-    """A dot a model, a colour a part; parts stand beside each other."""
+    """Draw one dot per model and one colour per part; parts are beside each other."""
     for k, (name, rows) in enumerate(parts.items()):
         for learned, marker in ((True, MARKERS[k]), (False, FAILED)):
             some = rows[rows["learned"].astype(bool) == learned]

@@ -111,6 +111,16 @@ class Block:
         normed = self.ln1(resid)
         return self.heads_of(*(projection(normed) for projection in self.projections or self.qkv))
 
+    def encode(self, norm: HeadNorm | None, x: Tensor, positions: Int[Tensor, " pos"], heads: slice) -> Tensor:
+        """Return q or k of `heads` as attention uses it: normed by `norm`, rotated, and cast."""
+        if norm is not None and not self.norm_after_rotation:
+            x = norm(x, heads)
+        if self.rotation is not None:
+            x = self.rotation(x, positions)
+        if norm is not None and self.norm_after_rotation:
+            x = norm(x, heads)
+        return x if self.score_dtype is None else x.to(self.score_dtype)
+
     def attn_out(self, z: Tensor) -> Tensor:
         """Return what attention adds to the residual `[... pos d_model]`, from z `[... pos head d_head]`."""
         out = self.out(z.flatten(-2).contiguous())  # Conv1D of GPT-2 takes views

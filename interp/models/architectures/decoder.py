@@ -48,6 +48,7 @@ def decoder(
     softmax_dtype: torch.dtype | None = torch.float32,
     start: Callable[[Tensor], Tensor] | None = None,
     finish: Callable[[Tensor], Tensor] | None = None,
+    rounds_to: torch.dtype | None = None,
 ) -> Anatomy:
     """Take a Llama-type decoder apart.
 
@@ -65,7 +66,7 @@ def decoder(
         rotates: whether an attention module rotates.
         rotary_by_type: the rotary module takes the layer's type.
         sinks: the name of the learned sinks in attention.
-        softmax_dtype, start, finish: as in `Anatomy`.
+        softmax_dtype, start, finish, rounds_to: as in `Anatomy`.
     """
     config, body = raw.config, raw.model
     n_heads, n_kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -118,6 +119,7 @@ def decoder(
         start=body.embed_tokens if start is None else start,
         softmax_dtype=softmax_dtype,
         finish=finish,
+        rounds_to=rounds_to,
         longest=longest(raw),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -16,11 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from interp.models.architectures.steps import HALF_TOLERANCE, TOLERANCE
+from interp.models.architectures.checks import tolerance_of
 from interp.support.finite import difference_of_finite
 
-ATTENTION = ("self_attn", "attn", "attention", "self_attention")
-MLP = ("mlp", "feed_forward", "ffn", "ff", "block_sparse_moe", "moe", "feedforward")
 Place = tuple[str, int]
 Edit = Callable[[Tensor], Tensor]
 
@@ -140,7 +138,7 @@ class GenericAnatomy:
             return own(resid, *args[1:], **{k: v for k, v in kwargs.items() if k != "hidden_states"})
 
         def done(_: nn.Module, __: tuple, out: Any) -> None:
-            kept.append(_first(out))
+            kept.append(first_of(out))
             raise _Stop
 
         with ExitStack() as stack:
@@ -171,8 +169,10 @@ class GenericAnatomy:
             raise ValueError(f"this model has a generic anatomy, with the sites {', '.join(self.sites)}; got {site!r}")
 
         def on_output(_: nn.Module, __: tuple, out: Any) -> Any:
-            edited = edit(_first(out))
-            return (edited, *out[1:]) if isinstance(out, tuple | list) else edited
+            edited = edit(first_of(out))
+            if isinstance(out, tuple | list):
+                return type(out)((edited, *out[1:]))
+            return edited
 
         def on_input(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
             if args:
@@ -200,7 +200,7 @@ class GenericAnatomy:
         for layer in range(len(self.layers)):
             resid = self.run_block(layer, resid, tokens)
         difference = difference_of_finite(self.unembed(resid), self.raw(tokens, use_cache=False).logits)
-        if not difference <= (TOLERANCE if self.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE):
+        if not difference <= tolerance_of(self.dtype):
             raise RuntimeError(
                 f"{type(self.raw).__name__} run layer by layer differs from the raw model by {difference:.1e} of its "
                 "logits' spread: its layers read more than the residual stream"
@@ -235,86 +235,5 @@ def _forwards(forwards: Mapping[nn.Module, Callable]) -> Iterator[None]:
             del module.forward
 
 
-def _first(out: Any) -> Any:
+def first_of(out: Any) -> Any:
     return out[0] if isinstance(out, tuple | list) else out
-
-
-def generic_of(raw: Any) -> GenericAnatomy:
-    """Find the layers of a decoder, and check that they can be run one by one.
-
-    Raises `ValueError` with the reason where they cannot.
-    """
-    n_layers = getattr(raw.config, "num_hidden_layers", 0)
-    lists = [m for m in raw.modules() if isinstance(m, nn.ModuleList) and n_layers and len(m) == n_layers]
-    if not lists:
-        raise ValueError(f"it has no list of {n_layers} layers")
-    layers, modules = tuple(lists[0]), {}
-    for site, names in (("attn_out", ATTENTION), ("mlp_out", MLP)):
-        named = [
-            next((getattr(b, n) for n in names if isinstance(getattr(b, n, None), nn.Module)), None) for b in layers
-        ]
-        if all(m is not None for m in named):
-            modules[site] = tuple(named)
-    calls, outputs = _calls(raw, layers, modules)
-    if calls != list(range(n_layers)):
-        raise ValueError("its layers do not run once each, in order, from residual stream to residual stream")
-    anatomy = GenericAnatomy(raw=raw, layers=layers, outputs=outputs, modules=modules)
-    try:
-        anatomy.check_on(_tokens(raw))
-    except (RuntimeError, TypeError, AttributeError, KeyError, IndexError):
-        anatomy = replace(anatomy, reads_tokens=True)
-        try:
-            anatomy.check_on(_tokens(raw))
-        except (RuntimeError, TypeError, AttributeError, KeyError, IndexError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"its layers cannot be run one by one: {reason}") from error
-    return replace(anatomy, causal=_is_causal(raw))
-
-
-@torch.no_grad()
-def _calls(raw: Any, layers: tuple[nn.Module, ...], modules: dict[str, Any]) -> tuple[list[int], int]:
-    """Return which layers ran, in order, and how many values they return; drop sites whose modules are not usable."""
-    calls: list[int] = []
-    sizes: set[int] = set()
-    tokens = _tokens(raw)
-    shape = (*tokens.shape, raw.config.hidden_size)
-    fired: dict[str, int] = dict.fromkeys(modules, 0)
-    with ExitStack() as stack:
-
-        def ran(i: int) -> Callable:
-            def hook(_: nn.Module, __: tuple, out: Any) -> None:
-                usable = isinstance(_first(out), Tensor) and _first(out).shape == shape
-                calls.append(i if usable else -1)
-                sizes.add(len(out) if isinstance(out, tuple | list) else 0)
-
-            return hook
-
-        def counted(site: str) -> Callable:
-            def hook(_: nn.Module, __: tuple, out: Any) -> None:
-                fired[site] += int(isinstance(_first(out), Tensor) and _first(out).shape == shape)
-
-            return hook
-
-        for i, layer in enumerate(layers):
-            stack.callback(layer.register_forward_hook(ran(i)).remove)
-            for site, found in modules.items():
-                stack.callback(found[i].register_forward_hook(counted(site)).remove)
-        raw(tokens, use_cache=False)
-    for site, count in fired.items():
-        if count != len(layers):
-            del modules[site]
-    return (calls, sizes.pop()) if len(sizes) == 1 else ([-1], 0)
-
-
-@torch.no_grad()
-def _is_causal(raw: Any) -> bool:
-    tokens = _tokens(raw)
-    changed = tokens.clone()
-    changed[:, -1] = (changed[:, -1] + 1) % raw.config.vocab_size
-    before, after = (raw(t, use_cache=False).logits[:, :-1] for t in (tokens, changed))
-    return difference_of_finite(after, before) <= TOLERANCE
-
-
-def _tokens(raw: Any) -> Int[Tensor, "2 pos"]:
-    gen = torch.Generator().manual_seed(0)
-    return torch.randint(raw.config.vocab_size, (2, 7), generator=gen).to(raw.device)

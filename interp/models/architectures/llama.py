@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from interp.models.architectures.decoder import decoder, soft_cap
@@ -22,8 +23,18 @@ def mistral(raw: Any) -> Anatomy:
 
 
 def qwen3(raw: Any) -> Anatomy:
-    """Take a decoder with a norm of each head's q and k apart, where it has one (Qwen3, GLM-4 MoE, dots.llm1)."""
+    """Take a decoder with a norm of each head's q and k apart (Qwen3)."""
     return decoder(raw, head_norms=("q_norm", "k_norm"))
+
+
+def ernie4_5_moe(raw: Any) -> Anatomy:
+    """Take Llama with experts whose router multiplies in float32 apart (ERNIE 4.5)."""
+    return decoder(raw, rounds_to=torch.float32)
+
+
+def glm4_moe(raw: Any) -> Anatomy:
+    """Take GLM-4 MoE or dots.llm1 apart: norms of q and k, and experts whose router multiplies in float32."""
+    return decoder(raw, head_norms=("q_norm", "k_norm"), rounds_to=torch.float32)
 
 
 def qwen3_moe(raw: Any) -> Anatomy:
@@ -116,7 +127,13 @@ def wide_qk_norm(raw: Any) -> Anatomy:
     """Take a decoder apart that norms q and k over all heads (FlexOlmo, MiniMax-M2)."""
     if raw.config.model_type == "flex_olmo":
         return olmo2(raw)
-    return decoder(raw, head_norms=("q_norm", "k_norm"), wide_norms=True, window=None)
+    return decoder(
+        raw,
+        head_norms=("q_norm", "k_norm"),
+        wide_norms=True,
+        window=None,
+        rounds_to=torch.float32,  # its router's
+    )
 
 
 def smollm3(raw: Any) -> Anatomy:

@@ -6,7 +6,6 @@ positions, which is what the patching engine needs.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,14 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from interp.models.architectures.block import Block, HeadNorm
+from interp.models.architectures.block import Block
+from interp.models.architectures.checks import TOLERANCE, in_double, is_rounding, random_tokens, tolerance_of
 from interp.support.finite import difference_of_finite
-
-# Largest difference of the steps from the raw logits, relative to the logits' standard deviation.
-TOLERANCE = 1e-4
-HALF_TOLERANCE = 0.1
-# Positions of the self-test's prompts; more where a sliding window is short enough to be tested.
-SELF_TEST_POSITIONS, MOST_SELF_TEST_POSITIONS = 7, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +29,8 @@ class Anatomy:
     before_head: what stands between the final norm and the unembedding (OPT's projection).
     finish: what the architecture does to the logits: scale, soft cap.
     longest: the most positions for which the rotary encoding does not depend on the prompt's length.
-    rounds_to: the dtype to which the architecture rounds scores before their softmax, in an order of operations that
-        the steps cannot keep; with float64 weights the steps agree with it to that dtype's precision only.
+    rounds_to: the dtype in which the architecture multiplies matrices whatever its weights' dtype is (scores of GPT-J,
+        routers of some experts). With float64 weights the steps agree with it to that dtype's precision only.
     rebuild: takes another copy of the same model apart.
     """
 
@@ -95,13 +89,13 @@ class Anatomy:
         self, block: Block, q: Tensor, positions: Int[Tensor, " pos"], heads: slice = slice(None)
     ) -> Float[Tensor, "... pos head d_head"]:
         """Return q as attention uses it, from q `[... pos head d_head]` of `heads` at `positions`."""
-        return _encode(block, block.query_norm, q, positions, heads)
+        return block.encode(block.query_norm, q, positions, heads)
 
     def keys(
         self, block: Block, k: Tensor, positions: Int[Tensor, " pos"], heads: slice = slice(None)
     ) -> Float[Tensor, "... pos kv_head d_head"]:
         """Return k as attention uses it, from k `[... pos kv_head d_head]` of the key-value `heads`."""
-        return _encode(block, block.key_norm, k, positions, heads)
+        return block.encode(block.key_norm, k, positions, heads)
 
     def bias(
         self, block: Block, dest: Int[Tensor, " dest"], src: Int[Tensor, " src"]
@@ -238,39 +232,36 @@ class Anatomy:
 
     def difference(self) -> float:
         """Return `difference_on` two random prompts, longer than a short sliding window."""
-        return self.difference_on(_random_tokens(self))
+        return self.difference_on(self._random_tokens())
 
     def self_test(self) -> None:
         """Check the steps on random prompts; see `check_on`."""
-        self.check_on(_random_tokens(self))
+        self.check_on(self._random_tokens())
 
     @torch.no_grad()
     def check_on(self, tokens: Int[Tensor, "batch pos"]) -> float:
         """Return `difference_on` these prompts, after checking that it is rounding.
 
         A model whose norms see a large constant rounds by more than the tolerance in float32. There the steps must
-        agree with the raw model in float64.
+        round as the raw model does, and agree with it in float64.
 
         Raises `RuntimeError` where the steps do not give the raw model's logits, as with a hook or an option of the
         configuration that they do not know.
         """
+        tokens = tokens.to(self.device)
         difference = self.difference_on(tokens)
-        if difference > TOLERANCE and self.dtype == torch.float32 and self.rebuild is not None:
-            difference = self.rebuild(_in_double(self.raw)).difference_on(tokens)
-        # Half precision rounds differently in another order of operations.
-        if not difference <= (TOLERANCE if self.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE):
+        rounds = difference > TOLERANCE and self.dtype == torch.float32 and is_rounding(self.raw, self.forward, tokens)
+        if rounds and self.rebuild is not None:
+            difference = self.rebuild(in_double(self.raw)).difference_on(tokens)
+        if not difference <= tolerance_of(self.dtype):
             raise RuntimeError(
                 f"{type(self.raw).__name__} taken apart differs from the raw model by {difference:.1e} of its "
                 "logits' spread; this configuration is not supported"
             )
         return difference
 
-
-def _in_double(raw: Any) -> Any:
-    double = copy.deepcopy(raw).double()
-    if hasattr(double, "set_experts_implementation"):
-        double.set_experts_implementation("eager")  # the default has no float64
-    return double
+    def _random_tokens(self) -> Int[Tensor, "2 pos"]:
+        return random_tokens(self.raw, [b.window for b in self.blocks if b.window is not None], self.longest)
 
 
 def rope_type(raw: Any) -> str:
@@ -279,22 +270,3 @@ def rope_type(raw: Any) -> str:
     nested = [p for p in parameters.values() if isinstance(p, dict)] or [parameters]
     types = [p.get("rope_type") or "default" for p in nested]
     return next((t for t in types if t in ("dynamic", "longrope")), types[0])
-
-
-def _encode(block: Block, norm: HeadNorm | None, x: Tensor, positions: Tensor, heads: slice) -> Tensor:
-    if norm is not None and not block.norm_after_rotation:
-        x = norm(x, heads)
-    if block.rotation is not None:
-        x = block.rotation(x, positions)
-    if norm is not None and block.norm_after_rotation:
-        x = norm(x, heads)
-    return x if block.score_dtype is None else x.to(block.score_dtype)
-
-
-def _random_tokens(anatomy: Anatomy) -> Int[Tensor, "2 pos"]:
-    config: Any = anatomy.raw.config
-    windows = [b.window for b in anatomy.blocks if b.window is not None]
-    wanted = max([SELF_TEST_POSITIONS, *(w + 2 for w in windows if w + 2 <= MOST_SELF_TEST_POSITIONS)])
-    limits = (getattr(config, "max_position_embeddings", None) or wanted, anatomy.longest or wanted)
-    gen = torch.Generator().manual_seed(0)
-    return torch.randint(config.vocab_size, (2, min(wanted, *limits)), generator=gen).to(anatomy.device)

@@ -120,7 +120,7 @@ def _node(box: Box, parts: Parts, named: bool) -> str:
                 f'y="{_n(box.y + box.height - 3)}" width="{_n(right - left - 2)}" height="{PORT + 3}" rx="3" '
                 f'fill="{"#d5dae1" if reads in read else "#f4f5f7"}" stroke="#5b6470" stroke-width="0.7"/>'
                 f'<text class="faint" x="{_n((left + right) / 2)}" y="{_n(box.y + box.height + 9.5)}" '
-                f'font-size="10" text-anchor="middle" fill="{"#22262c" if reads in read else "#69717c"}">{reads}'
+                f'font-size="11" text-anchor="middle" fill="{"#22262c" if reads in read else "#69717c"}">{reads}'
                 "</text></g>"
             )
     drawn.append(

@@ -34,8 +34,13 @@
 
   // Chart.js leaves out labels that it finds too close: here every second token, all bits or all labels.
   function showAllLabels(charts) {
-    charts[0].constructor.defaults.set("scale.ticks", { autoSkip: false, font: { size: 10 } });
-    for (const chart of charts) chart.update("none");
+    const ticks = { autoSkip: false, font: { size: 10 } };
+    // The defaults are for charts that React draws again; drawn ones have a copy of them.
+    charts[0].constructor.defaults.set("scale.ticks", ticks);
+    for (const chart of charts) {
+      for (const scale of Object.values(chart.config.options.scales)) Object.assign(scale.ticks, ticks);
+      chart.update("none");
+    }
   }
   const readout = () => make("p", { class: "said", "aria-live": "polite" });
 

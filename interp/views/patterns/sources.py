@@ -55,7 +55,7 @@ def shown_patterns(
 ) -> Shown:
     """Return the patterns of one prompt from a source, some layers and some heads. Raises `ValueError` as `attention`.
 
-    `source` is a `Capture` (it has `pattern` and `prompts`), or a mapping from layers to arrays, or one array. Arrays are
+    `source` is a `Capture` (with `pattern` and `prompts`), a mapping from layers to arrays, or one array. Arrays are
     `[batch head dest_pos src_pos]`, `[head dest_pos src_pos]` or `[dest_pos src_pos]`, in numpy, torch or lists.
     """
     prompts = prompts if prompts is not None else getattr(source, "prompts", None)

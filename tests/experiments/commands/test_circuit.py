@@ -12,13 +12,16 @@ import pytest
 import torch
 
 from experiments import circuit_search, load
-from experiments.circuit_search import pair
+from experiments.circuit_search import SearchOptions, sample_pair
 from experiments.cli import main
 from experiments.commands.circuit import FILES, CircuitCommand
-from interp.models.names import SHIPPED
+from experiments.training.recipe import Recipe
+from experiments.training.state import beginning
 from interp.circuits import Ablation, circuit_from_json, faithfulness, greedy
 from interp.circuits.pairs import prepare
-from interp.tasks import Role
+from interp.models import ModelConfig, save_run
+from interp.models.names import SHIPPED
+from interp.tasks import Role, default_vocabulary
 
 RUN = "parity-aligned-alibi"
 HERE = Path("mnemoscope-out", RUN)
@@ -47,7 +50,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(circuit_search, "RANDOM", 3)
 
 
-OPTIONS = CircuitCommand(RUN, length=6, prompts=6, points=4, share=0.03, places="anywhere")
+OPTIONS = SearchOptions(prompts=6, points=4, share=0.03, places="anywhere")
 
 
 @cache
@@ -66,7 +69,7 @@ def test_what_is_written_is_what_the_library_finds(capsys):
     circuit = circuit_from_json(data["circuit"])
     assert 0 < len(circuit) <= 0.03 * data["possible_edges"] + 1
     assert data["possible_edges"] == len(circuit.graph) == 802
-    there = pair(shipped(), OPTIONS, 6, circuit_search.WEIGHED)
+    there = sample_pair(shipped(), OPTIONS, 6, circuit_search.EVALUATION)
     found = faithfulness(shipped().raw, there.clean, there.corrupted, there.metric, circuit)
     worth = data["ablations"]["corrupted"]
     assert worth["values"] == pytest.approx(float(found.share[0]))
@@ -81,7 +84,11 @@ def test_what_is_written_is_what_the_library_finds(capsys):
     assert set(data["curves"]) == {"greedy", "random"}
     assert data["curves"]["greedy"]["values"][-1] == pytest.approx(1)
     assert data["random"]["p"] == pytest.approx(1 / 4)  # three random circuits, none as faithful
+    assert (data["valid"], data["reason"]) == (True, None)
+    assert data["competence"]["accuracy"][0] > 0.9
+    assert data["competence"]["chance"] == 0.5
     shown = capsys.readouterr().out
+    assert "INVALID" not in shown
     assert f"{len(circuit)} of 802 edges" in shown
     for name in data["heads"].values():
         assert name in shown
@@ -130,7 +137,7 @@ def test_a_circuit_goes_on_from_the_scores_and_the_pruning_that_are_on_disk(monk
 def test_without_pruning_the_circuit_is_the_greedy_one_and_json_is_printed(capsys):
     assert main([*SMALL, "--repeats", "0", "--prune", "0", "--method", "eap", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
-    here = pair(shipped(), OPTIONS, 6, 0)
+    here = sample_pair(shipped(), OPTIONS, 6, 0)
     graph = prepare(shipped().raw, here.clean, here.corrupted, here.metric, "anywhere").edge_model.graph
     found = circuit_search.edge_scores(shipped().raw, here.clean, here.corrupted, here.metric, "eap", 4)
     expected = greedy(found, round(0.03 * len(graph)))
@@ -138,13 +145,13 @@ def test_without_pruning_the_circuit_is_the_greedy_one_and_json_is_printed(capsy
 
 
 def test_corrupted_prompts_have_other_addresses_where_labels_can_be_told_apart():
-    batches = {name: pair(load(name), OPTIONS, 6, 3) for name in (RUN, "parity-constant-alibi")}
+    batches = {name: sample_pair(load(name), OPTIONS, 6, 3) for name in (RUN, "parity-constant-alibi")}
     for name, found in batches.items():
         twin = found.corrupted
         inputs, outputs = (twin.tokens[:, twin.at(role)] for role in (Role.INPUT_LABEL, Role.OUTPUT_LABEL))
         assert torch.equal(inputs, outputs) == (name != RUN)
         assert torch.equal(inputs.sort(dim=1).values, outputs.sort(dim=1).values)
-    plain = pair(shipped(), replace(OPTIONS, reorder="no"), 6, 3).corrupted
+    plain = sample_pair(shipped(), replace(OPTIONS, reorder="no"), 6, 3).corrupted
     assert torch.equal(plain.tokens[:, plain.at(Role.INPUT_LABEL)], plain.tokens[:, plain.at(Role.OUTPUT_LABEL)])
 
 
@@ -155,7 +162,7 @@ def test_the_shipped_circuit_of_the_anchor_does_the_work_at_20_and_at_40_bits_an
     assert circuit.share < 0.02
     labelless = circuit.without(*(e for e, _ in circuit.edges() if e.writer.kind == "embed" and "label" in e.place))
     for length in (20, 40):
-        there = pair(shipped(), replace(OPTIONS, prompts=8), length, 31)
+        there = sample_pair(shipped(), replace(OPTIONS, prompts=8), length, 31)
         found = faithfulness(shipped().raw, there.clean, there.corrupted, there.metric, [circuit, labelless]).share
         assert found[0] > 0.9
         assert found[1] < 0.3
@@ -173,6 +180,23 @@ def test_the_other_shipped_circuits_are_less_than_half_of_their_models(name):
     assert not any("matching" in head for head in data["heads"].values())
 
 
+def test_a_model_that_cannot_do_the_task_is_warned_of_first_and_beside_the_number(tmp_path, capsys):
+    recipe = Recipe("parity-aligned", ModelConfig("absolute", 2, 16, 2), seed=0)
+    model, tokenizer = beginning(recipe)[:2]
+    record = {"format": "parity-aligned", "vocabulary": default_vocabulary().to_json(), "recipe": recipe.to_json()}
+    save_run(tmp_path / "untrained", model, tokenizer, record)
+    options = ["--length", "6", "--lengths", "6", "--prompts", "8", "--points", "2", "--repeats", "0", "--out", "out"]
+    assert main(["circuit", str(tmp_path / "untrained"), *options, "--places", "anywhere", "--prune", "0"]) == 0
+    printed = capsys.readouterr()
+    assert "warning: the circuit will be invalid: the model cannot do the task" in printed.err
+    assert "INVALID: the model cannot do the task" in printed.out
+    assert "(invalid)" in printed.out
+    data = json.loads(Path("out", "circuit.json").read_text(encoding="utf-8"))
+    assert data["valid"] is False
+    assert data["reason"].startswith("the model cannot do the task: accuracy")
+    assert "INVALID" in Path("out", "circuit.svg").read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_exact_scores_serve_too():
     data = written("--repeats", "0", "--method", "exact-noise")
@@ -187,7 +211,7 @@ def test_exact_scores_serve_too():
         (["--points", "0"], "--points must be at least 1; got 0"),
         (["--prune", "-1"], "--prune must be 0 or more; got -1.0"),
         (["--lengths", "0"], "--lengths must be at least 1; got 0"),
-        (["--prune", "10"], "no edge is worth --prune 10.0"),
+        (["--prune", "10"], "no edge has an effect of --prune 10.0"),
         (["--seed", "-1"], "seed must be an integer"),
     ],
 )

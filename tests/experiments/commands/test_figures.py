@@ -1,6 +1,7 @@
 """`mnemoscope figures` on a small synthetic zoo, and the table beside them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,10 +12,10 @@ from experiments.cli import main
 from experiments.commands import figures
 from experiments.commands.figures import by_rehearsal
 from experiments.gathering import VERSION
-from interp.models import names
 from experiments.support.provenance import provenance_record
-from experiments.tables.places import FIGURE_TABLES, with_tables
+from experiments.tables.places import with_tables
 from experiments.tables.zoo import zoo_table
+from interp.models import names
 from tests.experiments.drawing.zoo.runs import FAMILY, POSED, READ, rows_of, table
 
 OF_PARITY = ("by-family", "variants", "gaps", "offsets", "offsets-by-family", "where-read", "transfer", "scale")
@@ -72,7 +73,7 @@ def no_models(monkeypatch):
     """The maps, which run models, as a figure of nothing."""
     from matplotlib.figure import Figure
 
-    monkeypatch.setattr(figures.Figures, "maps", lambda self: Figure())
+    monkeypatch.setattr(figures.FiguresCommand, "maps", lambda self: Figure())
 
 
 def test_every_figure_is_drawn_and_its_path_printed(zoo, no_models, capsys):
@@ -101,6 +102,32 @@ def test_the_same_numbers_give_the_same_bytes(zoo, capsys):
     for path in Path("a").iterdir():
         assert path.read_bytes() == (Path("b") / path.name).read_bytes(), path
     assert len(list(Path("a").iterdir())) == 10
+
+
+# GitHub shows a README's pictures at most this wide, in CSS pixels.
+SHOWN = 830
+COMMITTED = sorted((Path(__file__).parents[3] / "figures").glob("*.svg"))
+
+
+def smallest_label(svg: str) -> float:
+    """Return the height of the smallest text in pixels, at the width at which GitHub shows the figure."""
+    width, unit = re.search(r'<svg[^>]* width="([\d.]+)(pt|px|)"', svg).groups()  # type: ignore[union-attr]
+    pixels = 4 / 3 if unit == "pt" else 1.0
+    # matplotlib's text is of paths, scaled by a hundredth of the font's size.
+    sizes = [100 * float(size) for size in re.findall(r"scale\((0\.\d+) -0\.\d+\)", svg)]
+    sizes += [float(size) for size in re.findall(r'font-size="([\d.]+)"', svg)]
+    return min(sizes) * pixels * min(1.0, SHOWN / (float(width) * pixels))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_labels_of_committed_figures_have_8_pixels_at_least(path):
+    assert smallest_label(path.read_text("utf-8")) >= 8
+
+
+def test_labels_of_few_and_of_many_panels_have_8_pixels_at_least(zoo):
+    assert main(["figures", "--zoo", "zoo", "--only", *OF_PARITY, "addition", "verdicts", "--out", "a"]) == 0
+    sizes = {path.stem: smallest_label(path.read_text("utf-8")) for path in Path("a").iterdir()}
+    assert {name for name, size in sizes.items() if size < 8} == set()
 
 
 def test_what_has_no_rows_is_left_out_by_name(no_models, capsys):
@@ -160,7 +187,7 @@ def test_a_task_is_parted_by_its_own_runs():
     frame = pd.concat([FAMILY, table(DIGITS).assign(rehearsal=0.0)])
     assert [(name, set(part["task"])) for name, part in by_rehearsal(frame, "addition")] == [("", {"addition"})]
     assert [name for name, _ in by_rehearsal(frame, "parity")] == [""]
-    with pytest.raises(ValueError, match="without a share of rehearsal"):
+    with pytest.raises(ValueError, match="no share of rehearsal"):
         by_rehearsal(frame.assign(rehearsal=None), "parity")
 
 
@@ -202,7 +229,7 @@ def test_a_zoo_that_was_not_built_is_said_to_be(tmp_path):
     found = with_tables(text, {"zoo": lambda: zoo_table(tmp_path)})
     assert found == text.replace("old", "not built yet")
     with pytest.raises(ValueError, match="no place for the zoo table"):
-        with_tables("nothing", FIGURE_TABLES)
+        with_tables("nothing", {"zoo": lambda: zoo_table(tmp_path)})
 
 
 def test_a_verb_without_results_says_so(monkeypatch, no_models, capsys):

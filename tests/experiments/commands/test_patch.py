@@ -1,4 +1,4 @@
-"""`mnemoscope patch` on a shipped run: what it writes, what it refuses, and how it goes on after a kill."""
+"""`mnemoscope patch` on a shipped run and on text: what it writes and refuses, and how it resumes after a kill."""
 
 import json
 import os
@@ -19,7 +19,8 @@ from experiments import load
 from experiments.cli import main
 from experiments.commands.patch import PatchCommand
 from interp.forward import predict
-from interp.patching import PATCH_SITES as SITES, Joint, Sweep, accuracy, kl, logit_diff, patch, probability
+from interp.patching import Joint, Sweep, accuracy, kl, logit_diff, patch, probability
+from interp.patching.cells import PATCH_SITES
 from interp.tasks import Role, counterfactual
 
 RUN = "parity-aligned-alibi"
@@ -51,7 +52,7 @@ def prompts(corrupt: Any = "flip_input"):
     clean, _ = PatchCommand(RUN, corrupt=corrupt, length=6, step=4, partner=2, prompts=2).pair(shipped())
     bits = clean.tokens[:, torch.cat([clean.at(Role.INPUT, s) for s in (4, 2)])]
     assert bits.shape == (2, 2)
-    assert (bits[:, 0] != bits[:, 1]).all()  # where they are equal, a trade changes no answer
+    assert (bits[:, 0] != bits[:, 1]).all()  # where they are equal, a swap changes no answer
     return clean, counterfactual.swap_labels(clean, 4, 2, role)
 
 
@@ -78,7 +79,7 @@ def assert_same(table, effect):
         assert float((found - values.expand_as(effect.values).flatten()).abs().max()) <= slack, column
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", PATCH_SITES)
 def test_every_site_writes_a_table_a_record_and_a_figure(site, capsys):
     table, record = written(site=site)
     clean, corrupted = prompts()
@@ -279,7 +280,6 @@ def compute(self, unit):
     return honest(self, unit)
 Sweep.compute = compute
 from experiments.cli import main
-from experiments.commands.patch import Patch
 sys.exit(main(sys.argv[1:]))
 """
     process = subprocess.Popen(
@@ -357,7 +357,7 @@ def stopped(monkeypatch, after, last_words=None):
 @pytest.mark.parametrize("length", [0, 20, None], ids=["empty", "cut", "whole but not renamed"])
 def test_a_unit_whose_writing_was_interrupted_is_computed_again(length, monkeypatch, capsys):
     work = stopped(monkeypatch, after=2, last_words=length)
-    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    assert "interrupted; the same command resumes" in capsys.readouterr().err
     assert {p.name for p in work.iterdir()} == {"0.safetensors", "1.safetensors", "lock"}
     numbers = counted(monkeypatch)
     assert main(LARGER) == 0

@@ -15,10 +15,10 @@ from experiments.reporting import computed as measured
 from experiments.reporting import reuse
 from experiments.reporting.section import Picture, SectionData, Source, from_json, to_json
 from experiments.reporting.text import how_often_wrong
-from interp.models.names import SHIPPED
 from experiments.support.reading import read_calibration
 from experiments.support.results import weights_of
 from interp.models import save_run
+from interp.models.names import SHIPPED
 from interp.tasks import default_tokenizer
 from interp.views import View
 from probes.batteries import DECIDING

@@ -1,4 +1,4 @@
-"""`mnemoscope sweep`: what is missing is done, what is there is left, what fails is named."""
+"""`mnemoscope sweep` does missing stages, keeps finished ones, and names runs that fail."""
 
 import json
 import os
@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from experiments import stages
 from experiments.cli import main
-from experiments.commands import sweep
-from experiments.commands.sweep import do_stage, forget_locks, name_of
+from experiments.commands.sweep import SweepCommand
 from experiments.commands.train import TrainCommand
 from experiments.grid import GROUPS
+from experiments.stages import StageOptions, do_stage, name_of, remove_locks
 from experiments.support.jobs import Job
 from interp.support import writing
 from interp.support.writing import alone_in
@@ -34,7 +35,7 @@ def elsewhere(tmp_path, monkeypatch):
 def test_what_is_there_is_not_done_again(capsys):
     names = [f"{name}-seed{seed}" for name, seed in FEW]
     assert main([*SMALL, "--dry-run"]) == 0
-    assert "4 runs, 0 of 4 stages are there, 4 to do" in capsys.readouterr().out
+    assert "4 runs, 0 of 4 stages done, 4 to do" in capsys.readouterr().out
     assert not Path("zoo").exists()
     done = Path("zoo") / names[1]
     done.mkdir(parents=True)
@@ -56,7 +57,7 @@ def test_what_is_there_is_not_done_again(capsys):
     (half / "recipe.json").unlink()
     before = (Path("zoo") / names[0] / "run.json").stat().st_mtime_ns
     assert main(SMALL) == 0
-    assert "4 runs, 3 of 4 stages are there, 1 to do" in capsys.readouterr().out
+    assert "4 runs, 3 of 4 stages done, 1 to do" in capsys.readouterr().out
     assert (Path("zoo") / names[0] / "run.json").stat().st_mtime_ns == before
     assert main([*SMALL, "--dry-run"]) == 0
     assert "0 to do" in capsys.readouterr().out
@@ -74,7 +75,7 @@ def test_what_was_made_with_other_options_is_not_taken_for_done(capsys, monkeypa
     assert main([*SMALL, "--precision", "no"]) == 0
     run = Path("zoo/parity-scratchpad-alibi-seed2")
     for more, words in (
-        ([], f"{run.name} is there, trained otherwise than is asked now (steps 1 and 3000"),
+        ([], f"{run.name} exists, trained with other options than now (steps 1 and 3000"),
         (["--steps", "2", "--dry-run"], "steps 1 and 2"),
         (["--steps", "1", "--precision", "bf16"], "(precision no and bf16); choose another --out, or remove"),
     ):
@@ -108,7 +109,7 @@ def test_bad_input_gets_one_line(argv, words, capsys):
 
 
 TRAIN = TrainCommand(*FEW[0])
-OPTIONS = {"precision": None, "steps": None, "prompts": 24}
+OPTIONS = StageOptions(prompts=24)
 LOCK = f".{name_of(TRAIN)}.locked"
 
 
@@ -138,12 +139,12 @@ def measured(monkeypatch) -> list[Path]:
     """Stands for the battery: the folders that it was asked of."""
     asked: list[Path] = []
 
-    def battery(folder: Path, prompts: int) -> None:
+    def battery(folder: Path, options: StageOptions) -> None:
         asked.append(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "battery.json").write_text(json.dumps({"version": 1, "battery": {"prompts": prompts}}))
+        (folder / "battery.json").write_text(json.dumps({"version": 1, "battery": {"prompts": options.prompts}}))
 
-    monkeypatch.setattr(sweep, "_battery", battery)
+    monkeypatch.setattr(stages, "_battery", battery)
     monkeypatch.setattr(writing, "PATIENCE_SECONDS", 0.2)
     return asked
 
@@ -154,8 +155,8 @@ def test_what_another_process_is_at_is_left_to_it(measured):
         trouble = do_stage(zoo, TRAIN, OPTIONS, ["battery"])
         assert trouble is not None
         assert trouble.another
-        assert "another process is at work in" in trouble.words
-        forget_locks(zoo)
+        assert "another process is at work in" in trouble.reason
+        remove_locks(zoo)
         assert (zoo / LOCK / "lock").exists()  # held
     assert not measured
     assert (zoo / LOCK / "lock").exists()  # a killed process leaves the file, and nobody's lock on it
@@ -169,7 +170,7 @@ def test_what_another_process_is_at_is_left_to_it(measured):
 def test_locks_that_killed_commands_left_are_forgotten():
     with another_at(Path("zoo") / LOCK):
         pass
-    forget_locks(Path("zoo"))
+    remove_locks(Path("zoo"))
     assert not list(Path("zoo").iterdir())
 
 
@@ -192,7 +193,7 @@ class Here:
 
 
 def test_the_verb_does_the_rest_and_names_what_is_left(measured, monkeypatch, capsys):
-    monkeypatch.setattr(sweep.Sweep, "_engine", lambda self: Here())
+    monkeypatch.setattr(SweepCommand, "_engine", lambda self: Here())
     zoo, argv = Path("zoo"), ["battery" if a == "train" else a for a in SMALL]
     with another_at(zoo / LOCK):
         assert main(argv) == 1
@@ -205,14 +206,14 @@ def test_the_verb_does_the_rest_and_names_what_is_left(measured, monkeypatch, ca
 
 
 def test_what_another_has_finished_by_the_end_is_not_missing(measured, monkeypatch, capsys):
-    monkeypatch.setattr(sweep.Sweep, "_engine", lambda self: Here())
-    real, other = sweep._battery, Path("zoo").resolve() / name_of(TRAIN)
+    monkeypatch.setattr(SweepCommand, "_engine", lambda self: Here())
+    real, other = stages._battery, Path("zoo").resolve() / name_of(TRAIN)
 
-    def battery(folder: Path, prompts: int) -> None:
-        real(folder, prompts)
-        real(other, prompts)  # meanwhile
+    def battery(folder: Path, options: StageOptions) -> None:
+        real(folder, options)
+        real(other, options)  # meanwhile
 
-    monkeypatch.setattr(sweep, "_battery", battery)
+    monkeypatch.setattr(stages, "_battery", battery)
     argv = ["battery" if a == "train" else a for a in SMALL]
     with another_at(Path("zoo") / LOCK):
         assert main(argv) == 0

@@ -12,17 +12,17 @@ import pytest
 from experiments import load
 from experiments.cli import main
 from experiments.support import provenance
-from interp.models.names import SHIPPED, ZOO
 from experiments.support.provenance import (
     OtherVersions,
     other_versions,
     provenance_record,
-    warn_versions,
     reporting_versions,
+    warn_versions,
 )
 from experiments.support.results import work_folder
 from experiments.tables import benchmarks, runs
 from interp.models import Run, read_json
+from interp.models.names import SHIPPED, ZOO
 
 RUN = "parity-aligned-alibi"
 PINNED = Path(__file__).parents[3] / "constraints.txt"
@@ -107,7 +107,8 @@ def test_shipped_results_are_of_the_pinned_versions():
     pinned = dict(line.split("==") for line in PINNED.read_text(encoding="utf-8").split() if "==" in line)
     folders = (SHIPPED, ZOO, benchmarks.EDGES.parent.parent)
     files = [ZOO / "verdicts.json", *(path for folder in folders for path in folder.glob("*/*.json"))]
-    made = {p: d["provenance"]["versions"] for p in files if isinstance(d := read_json(p), dict) and "provenance" in d}
+    records = {path: data.get("provenance", {}) for path in files if isinstance(data := read_json(path), dict)}
+    made = {path: record["versions"] for path, record in records.items() if "versions" in record}
     assert len(made) > 20
     for path, versions in made.items():
         for name in provenance.LIBRARIES:
@@ -168,7 +169,7 @@ def test_the_digest_of_code_is_of_what_is_on_disk(tmp_path, monkeypatch):
     for name in ("interp/a.py", "probes/b.py", "experiments/c.py"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("1")
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "experiments" / "provenance.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "experiments" / "support" / "provenance.py"))
     digest = provenance.code_digest.__wrapped__
     first = digest()
     (tmp_path / "results.json").write_text("no code")

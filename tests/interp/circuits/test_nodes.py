@@ -193,5 +193,5 @@ def test_errors():
         node_scores(tiny("alibi", n_layers=1), CLEAN, CORRUPTED, probe(CLEAN))
     with pytest.raises(ValueError, match="has no gradient"):
         node_scores(tiny("alibi"), CLEAN, CORRUPTED, accuracy(CLEAN))
-    with pytest.raises(ValueError, match="give pairs"):
+    with pytest.raises(ValueError, match="must have the same number"):
         node_scores(tiny("alibi"), CLEAN, prompts(2, 3), probe(CLEAN))

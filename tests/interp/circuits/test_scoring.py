@@ -347,9 +347,9 @@ def test_mistakes_are_named():
         scored(method="acdc")
     with pytest.raises(ValueError, match="at least 1; got 0"):
         scored(n=0)
-    with pytest.raises(ValueError, match=r"clean is \[3, 14\] and corrupted \[3, 18\]; give pairs"):
+    with pytest.raises(ValueError, match="same number of tokens; got 14 and 18"):
         scored(corrupted=longer)
-    with pytest.raises(ValueError, match="same roles and steps, position by position"):
+    with pytest.raises(ValueError, match="must have the same roles and steps"):
         scored(corrupted=replace(CORRUPTED, role=CORRUPTED.role.flip(0)))
     with pytest.raises(ValueError, match="places are of 5 positions; the prompts have 14"):
         scored(places=named_places(["a"] * 5))

@@ -80,9 +80,7 @@ def test_rotation_that_depends_on_the_length_is_exact_up_to_a_length_and_then_re
     assert (long[:, :9] - model(TOKENS[:, :9]).logits).abs().max() > 1e-3
     model(TOKENS)
     assert anatomy.difference_on(TOKENS[:, :9]) <= 1e-5
-    with pytest.raises(
-        ValueError, match=rf"12 positions; with more than 9 .*{ROPE[case]['rope_parameters']['rope_type']}"
-    ):
+    with pytest.raises(ValueError, match="12 positions; with more than 9 the rotary encoding"):
         anatomy.embed(TOKENS)
 
 

@@ -7,19 +7,21 @@ from itertools import cycle
 import pytest
 import torch
 
+from interp.models import boot_bridge
 from interp.models.anatomy import anatomy_of
 from interp.models.architectures import BUILDERS
 from interp.patching import logit_diff, patch
 from interp.patching.cells import Cell
 from interp.patching.reference import literal, record
+from interp.patching.tracing import trace
 from interp.tasks import counterfactual, sample
-from tests.interp.models.architecture_cases import EXACT, LAYERS, NO_FLOAT64, VOCAB, tiny
+from tests.interp.models.architecture_cases import EXACT, LAYERS, NO_BRIDGE, NO_FLOAT64, VOCAB, build, tiny
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "q", "k", "v", "z", "pattern")
 # Of float64 models that round scores to float32.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 CLEAN = sample("parity-aligned", 2, 3, seed=0)
-CORRUPTED = counterfactual.flip_input(CLEAN, 2)
+CORRUPTED = counterfactual.redraw(CLEAN, seed=1)
 METRIC = logit_diff(CLEAN, step=3)
 # The slow tier has all sites; here each architecture has one of them, in turn.
 ONE_SITE = list(zip(EXACT, cycle(("q", "k", "pattern", "v", "attn_out", "mlp_out", "z"))))
@@ -40,7 +42,7 @@ def test_the_steps_give_the_raw_logits(case):
 
 @pytest.mark.parametrize(("case", "site"), ONE_SITE)
 def test_some_cells_equal_the_literal_loop(case, site):
-    assert difference_from_the_loop(case, site, torch.float32, layers=[1], positions=[6]) <= TOLERANCE[torch.float32]
+    assert difference_from_the_loop(case, site, torch.float32, layers=[1], positions=[10]) <= TOLERANCE[torch.float32]
 
 
 @pytest.mark.slow
@@ -53,7 +55,7 @@ def test_every_site_equals_the_literal_loop(case, dtype):
     for site in SITES:
         if site == "resid_mid" and anatomy.blocks[0].parallel:
             continue
-        difference = difference_from_the_loop(case, site, dtype, layers=range(LAYERS), positions=[4, 6, 8, 11])
+        difference = difference_from_the_loop(case, site, dtype, layers=range(LAYERS), positions=[3, 7, 10, 12])
         assert difference <= TOLERANCE[anatomy.arithmetic], site
 
 
@@ -74,3 +76,41 @@ def difference_from_the_loop(case, site, dtype, layers, positions) -> float:
     values = torch.stack(expected).reshape(effect.values.shape)
     assert (values - effect.base).abs().max() > 1e-4  # the patches do something
     return float((effect.values - values).abs().max()) / max(1.0, float(values.abs().max()))
+
+
+# TransformerLens takes q, k and v before the clip, and q and k before a norm over all heads.
+TAKEN_ELSEWHERE = {
+    "flex_olmo": {"q", "k"},
+    "minimax_m2": {"q", "k"},
+    "mpt, clip_qkv": {"q", "k", "v"},
+    "olmo, clip_qkv": {"q", "k", "v"},
+    "olmo2": {"q", "k"},
+    "olmo3": {"q", "k"},
+    "olmoe": {"q", "k"},
+}
+HOOKS = {
+    "resid_pre": "hook_resid_pre",
+    "resid_mid": "hook_resid_mid",
+    "attn_out": "hook_attn_out",
+    "mlp_out": "hook_mlp_out",
+    "q": "attn.hook_q",
+    "k": "attn.hook_k",
+    "v": "attn.hook_v",
+    "z": "attn.hook_z",
+    "pattern": "attn.hook_pattern",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", sorted(set(EXACT) - NO_BRIDGE))
+def test_sites_are_those_of_transformerlens(case):
+    _, cache = boot_bridge(build(case)).run_with_cache(CLEAN.tokens)
+    anatomy = anatomy_of(tiny(case))
+    for site, hook in HOOKS.items():
+        if site == "resid_mid" and anatomy.blocks[1].parallel:
+            continue
+        expected = record(anatomy, CLEAN.tokens, site, 1)
+        own = trace(anatomy, CLEAN.tokens).site(site, 1) if site != "pattern" else expected
+        assert torch.allclose(own, expected, atol=1e-4) or site in TAKEN_ELSEWHERE.get(case, ()), site
+        same = torch.allclose(cache[f"blocks.1.{hook}"].reshape(own.shape), own, atol=1e-4)
+        assert same != (site in TAKEN_ELSEWHERE.get(case, ())), site

@@ -17,7 +17,7 @@ from transformers import CTRLConfig, CTRLLMHeadModel, PreTrainedModel
 from interp.models import BRIDGED, FAMILIES, ModelConfig, Run, build_model, load_raw, load_run, load_tokenizer
 from interp.models.bridge import boot_bridge
 
-FOREIGN = ("llama-house", "llama-foreign", "opt-house", "opt-foreign")
+FOREIGN = ("llama-default", "llama-foreign", "opt-default", "opt-foreign")
 TOKENS = torch.tensor([[1, 5, 9, 17, 3, 28], [2, 29, 8, 8, 20, 11]])
 
 
@@ -26,7 +26,7 @@ def tiny(family: str, n_layers: int = 2) -> PreTrainedModel:
 
 
 def unmended(raw: PreTrainedModel) -> Any:
-    """What TransformerLens builds, without our steering."""
+    """The bridge that TransformerLens builds, without our mends."""
     return _bridge_builder.build_bridge_from_module(raw, type(raw).__name__, hf_config=raw.config)
 
 
@@ -37,7 +37,7 @@ def raw_logits(raw: PreTrainedModel) -> torch.Tensor:
 
 @pytest.fixture(params=[*BRIDGED, *FOREIGN], scope="module")
 def run(request: pytest.FixtureRequest, saved_families: Path, saved_foreign: Path) -> Run:
-    """A run of each family and of each folder that someone else made: the same call for all."""
+    """A run of each family and of each folder of other origin: the same call for all."""
     if request.param in BRIDGED:
         return load_run(saved_families / request.param, "parity-aligned")
     return load_run(saved_foreign / request.param, "parity-aligned")
@@ -66,20 +66,21 @@ def test_patterns_are_there_and_sum_to_1(run: Run):
 
 def test_bridge_is_in_evaluation_mode_and_prepends_nothing(run: Run):
     assert not any(module.training for module in run.model.modules())
-    assert run.model.cfg.default_prepend_bos is False
+    assert run.model.cfg.default_prepend_bos is False  # none of these tokenizers adds a start token
     batch = run.sample(batch_size=1, length=2, seed=0)
     assert run.model(batch.tokens).shape[1] == batch.n_pos
 
 
-def test_booting_leaves_the_raw_copy_whole(run: Run, tmp_path: Path):
+def test_booting_leaves_the_raw_model_as_it_is(run: Run, tmp_path: Path):
     assert run.model is run.model
     assert run.raw is run.raw
     run.raw.save_pretrained(tmp_path)
-    assert all(
-        torch.equal(a, b) for a, b in zip(run.raw.parameters(), load_raw(str(tmp_path)).parameters(), strict=True)
-    )
-    ours = {p.data_ptr() for p in run.raw.parameters()}
-    assert ours.isdisjoint(p.data_ptr() for p in run.model.parameters())
+    saved = load_raw(str(tmp_path))
+    assert all(torch.equal(a, b) for a, b in zip(run.raw.parameters(), saved.parameters(), strict=True))
+    shared = {p.data_ptr() for p in run.raw.parameters()} & {
+        p.data_ptr() for p in run.model.original_model.parameters()
+    }
+    assert len(shared) == len(list(run.raw.parameters()))
 
 
 def test_booting_changes_no_token_id(run: Run):
@@ -254,7 +255,7 @@ def test_a_bridge_that_does_not_differ_is_not(family: str, monkeypatch: pytest.M
 
 
 def test_an_unmended_bloom_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("interp.models.bridge._mend_bloom", lambda bridge: None)
+    monkeypatch.setattr("interp.models.bridge.mend_bloom", lambda bridge: False)
     with pytest.raises(RuntimeError, match="logits from start_at_layer=1 differ"):
         boot_bridge(tiny("alibi"))
 

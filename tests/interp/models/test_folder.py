@@ -285,6 +285,69 @@ def test_buffers_of_old_hub_checkpoints_are_not_foreign(saved_families: Path, tm
     assert load_raw(str(folder)).state_dict().keys() == before.keys()
 
 
+def gpt2(folder: Path, **extra: torch.Tensor) -> Path:
+    """A saved GPT-2 with more tensors in its weights file, by the end of their names in each block."""
+    build_model(ModelConfig("absolute", 2, 16, 2, n_ctx=8), vocab_size=30, seed=0).save_pretrained(folder)
+    more = {f"transformer.h.{k}.attn.{name}": x for k in range(2) for name, x in extra.items()}
+    edit_weights(folder, lambda w: {**w, **{name: x.clone() for name, x in more.items()}})
+    return folder
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
+def test_constant_masks_of_older_versions_are_not_foreign(dtype: torch.dtype, tmp_path: Path):
+    triangle = torch.ones(1, 1, 8, 8).tril().to(dtype)
+    loaded = load_raw(str(gpt2(tmp_path, masked_bias=torch.tensor(-1e4), mask=triangle)))
+    assert loaded.config.model_type == "gpt2"
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"masked_bias": torch.tensor(0.5)},
+        {"masked_bias": torch.full((3,), -1e4)},
+        {"mask": torch.ones(1, 1, 8, 8)},
+        {"mask": torch.ones(1, 2, 8, 8).tril()},
+        {"weight": torch.tensor(-1e4)},
+    ],
+    ids=["no mask", "three numbers", "not causal", "two masks", "another name"],
+)
+def test_other_unexpected_tensors_are_foreign(extra: dict[str, torch.Tensor], tmp_path: Path):
+    refuses(lambda: load_raw(str(gpt2(tmp_path, **extra))), "are of another model: 2 tensors")
+
+
+def sparse(path: Path, n_bytes: int) -> None:
+    """A weights file with a true header and holes for numbers."""
+    header = json.dumps({"x": {"dtype": "F32", "shape": [n_bytes // 4], "data_offsets": [0, n_bytes]}}).encode()
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + n_bytes)
+
+
+def test_a_sparse_weights_file(folder: Path):
+    sparse(folder / "model.safetensors", 2**37)
+    began = time.monotonic()
+    refuses(lambda: load_raw(str(folder)), "model.safetensors", "is sparse: ", "bytes are on the disk")
+    assert time.monotonic() - began < 2
+
+
+def test_weights_that_need_more_memory_than_there_is(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("interp.models.checking.free_memory", lambda: 2**10)
+    refuses(lambda: load_raw(str(folder)), "need more memory than there is: 0.0 GiB, and 0.0 GiB are available")
+
+
+def test_memory_that_ends_while_loading_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def fails(*args: object, **more: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("interp.models.folder.AutoModelForCausalLM.from_pretrained", fails)
+    refuses(lambda: load_raw(str(folder)), "no model can be loaded from", "not enough memory")
+
+
+def test_outputs_are_read_by_name_whatever_the_config_says(folder: Path):
+    edit_json(folder, return_dict=False)
+    assert load_raw(str(folder))(torch.tensor([[1, 2]])).logits.shape == (1, 2, 416)
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
 def test_weights_that_are_no_floats(dtype: torch.dtype, folder: Path):
     edit_weights(folder, lambda w: {k: v.to(dtype) for k, v in w.items()})
@@ -407,7 +470,7 @@ def test_bert_is_refused_unless_it_is_a_decoder(is_decoder: bool, tmp_path: Path
     if is_decoder:
         assert load_raw(str(tmp_path)).config.model_type == "bert"
     else:
-        refuses(lambda: load_raw(str(tmp_path)), "not a causal language model: BertLMHeadModel looks ahead")
+        refuses(lambda: load_raw(str(tmp_path)), "not a causal language model: BertLMHeadModel reads later tokens")
 
 
 @pytest.mark.parametrize("model_type", ["bloom", "no-such-type"])

@@ -62,7 +62,7 @@ def test_an_unknown_source_is_one_line(source: str, message: str, monkeypatch: p
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="has no config.json: not a folder that save_pretrained wrote"):
+    with pytest.raises(ValueError, match=r"has no config\.json: not a folder that save_pretrained wrote"):
         load(tmp_path)
 
 
@@ -177,7 +177,12 @@ def tuples() -> Any:
 
 
 def bert() -> BertConfig:
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
     return BertConfig(vocab_size=30, **sizes)
 
 
@@ -259,6 +264,6 @@ def test_a_type_that_the_device_cannot_compute_in(monkeypatch: pytest.MonkeyPatc
         raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
 
     monkeypatch.setattr(torch, "ones", ones)
-    with pytest.raises(ValueError, match="^the device mps cannot compute in float64$"):
+    with pytest.raises(ValueError, match=r"^the device mps cannot compute in float64$"):
         choose_dtype("float64", torch.device("mps"))
     assert choose_dtype(None, torch.device("mps")) is None

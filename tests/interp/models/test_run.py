@@ -25,7 +25,7 @@ from interp.tasks import (
 
 
 def save_tiny(folder: Path, family: str = "absolute", n_ctx: int = 512, vocab_size: int = 416) -> Path:
-    """A random run in the house vocabulary."""
+    """A random run in the default vocabulary."""
     model = build_model(ModelConfig(family, 2, 16, 2, n_ctx=n_ctx), vocab_size, seed=0)
     record = {"format": "parity-aligned", "vocabulary": default_vocabulary().to_json(), "seed": 7}
     save_run(folder, model, default_tokenizer(), record)
@@ -77,12 +77,14 @@ def test_an_unknown_format(saved_families: Path):
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])
-def test_without_a_record_a_format_must_be_named(kind: str, saved_foreign: Path):
-    with pytest.raises(ValueError, match=r"has no run\.json, .* name a format, such as 'parity-aligned'"):
-        load_run(saved_foreign / f"{kind}-house")
+def test_without_a_record_a_format_must_be_named_to_sample(kind: str, saved_foreign: Path):
+    run = load_run(saved_foreign / f"{kind}-default")
+    for call in (run.require_task, lambda: run.sample(1, 2, seed=0), lambda: run.check_length(2)):
+        with pytest.raises(ValueError, match=r"no task is posed to .*, which has no run\.json: name a format"):
+            call()
 
 
-@pytest.mark.parametrize("name", ["llama-house", "llama-foreign", "opt-house", "opt-foreign"])
+@pytest.mark.parametrize("name", ["llama-default", "llama-foreign", "opt-default", "opt-foreign"])
 @pytest.mark.parametrize("fmt", ["parity-aligned", "parity-scratchpad", "parity-gap2", "recall-ordered"])
 def test_without_a_record_the_same_call_works(name: str, fmt: str, saved_foreign: Path):
     run = load_run(saved_foreign / name, fmt)
@@ -93,8 +95,8 @@ def test_without_a_record_the_same_call_works(name: str, fmt: str, saved_foreign
     assert run.raw(batch.tokens).logits.isfinite().all()
 
 
-def test_a_house_tokenizer_without_a_record_gives_the_house_tokens(saved_foreign: Path):
-    run = load_run(saved_foreign / "llama-house", "parity-aligned")
+def test_the_default_tokenizer_without_a_record_gives_the_default_tokens(saved_foreign: Path):
+    run = load_run(saved_foreign / "llama-default", "parity-aligned")
     assert all(default_vocabulary()[symbol] == token for symbol, token in run.vocabulary.ids.items())
 
 
@@ -105,7 +107,7 @@ def test_family(family: str, saved_families: Path):
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])
 def test_family_of_another_architecture_is_its_own_name(kind: str, saved_foreign: Path):
-    assert load_run(saved_foreign / f"{kind}-house", "parity-aligned").family == kind
+    assert load_run(saved_foreign / f"{kind}-default", "parity-aligned").family == kind
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -138,7 +140,7 @@ def test_check_length_counts_the_format_that_is_posed(tmp_path: Path):
 def test_max_positions_is_the_longest_prompt_that_the_model_reads(
     family: str, positions: int, tmp_path: Path, saved_foreign: Path
 ):
-    folder = saved_foreign / "opt-house" if family == "opt" else save_tiny(tmp_path / "run", n_ctx=positions)
+    folder = saved_foreign / "opt-default" if family == "opt" else save_tiny(tmp_path / "run", n_ctx=positions)
     run = load_run(folder, "parity-aligned")
     assert run.max_positions == positions
     tokens = torch.full((1, positions), 5)
@@ -148,7 +150,7 @@ def test_max_positions_is_the_longest_prompt_that_the_model_reads(
 
 
 def test_llama_has_no_limit(saved_foreign: Path):
-    assert load_run(saved_foreign / "llama-house", "parity-aligned").max_positions is None
+    assert load_run(saved_foreign / "llama-default", "parity-aligned").max_positions is None
 
 
 @pytest.mark.parametrize(

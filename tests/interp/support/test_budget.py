@@ -25,12 +25,18 @@ def meminfo(folder: Path, monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None
     path = folder / "meminfo"
     path.write_text(f"MemTotal: 99 kB\nMemAvailable: {n_bytes // 1024} kB\n")
     monkeypatch.setattr(budget, "_MEMINFO", path)
+    monkeypatch.setattr(budget, "_GROUP", folder)
 
 
 def test_the_default_is_a_share_of_free_memory_and_on_a_cpu_at_most_a_gib(tmp_path, monkeypatch):
     assert allowed() == allowed(torch.device("cpu")) == DEFAULT
     meminfo(tmp_path, monkeypatch, 2**28)
     assert allowed() == SHARE * 2**28
+    (tmp_path / "memory.max").write_text("max\n")
+    assert allowed() == SHARE * 2**28
+    for name, text in (("max", str(2**27)), ("current", str(2**26)), ("stat", f"file 9\ninactive_file {2**25}")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert allowed() == SHARE * (2**27 - 2**26 + 2**25)
     monkeypatch.setattr(budget, "_MEMINFO", tmp_path / "absent")
     assert allowed() == DEFAULT
     monkeypatch.setattr(budget, "free_memory", lambda device=None: 2**36)
@@ -44,7 +50,7 @@ def test_a_cuda_device_tells_its_free_memory():
     device = torch.device("cuda")
     free, total = torch.cuda.mem_get_info(device)
     assert 0 < allowed(device) <= SHARE * total
-    assert budget.free_memory(device) >= free
+    assert (budget.free_memory(device) or 0) >= free
 
 
 def test_a_block_has_its_budget_and_gives_it_back():

@@ -1,7 +1,7 @@
-"""A second opinion on every prompt, from its text alone. It imports nothing of `interp`.
+"""An independent reader of prompts, from their text alone. It imports nothing of `interp`.
 
-It re-reads a prompt token by token, by the literal formats of the paper (science 1.1), names each position
-and recomputes what the output part must be.
+It reads a prompt token by token, by the literal formats (probes/README.md, Paper and formats), names each position
+and recomputes what the output must be.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Container
 POOL = range(1, 129)
 HELD_OUT = range(129, 193)
 EVERY_LABEL = range(1, 193)
-RANDOM_LABELS = ("aligned", "nonaligned", "gap")
+RANDOM_LABELS = ("aligned", "nonaligned", "gap", "suffix")
 
 
 class Misread(Exception):
@@ -20,7 +20,7 @@ class Misread(Exception):
 
 
 class Reader:
-    """Takes tokens off a text from the left and remembers what each was for."""
+    """Reads tokens of a text from the left and records what each is for."""
 
     def __init__(self, text: str) -> None:
         self.words = text.split(" ")
@@ -43,7 +43,7 @@ class Reader:
 
 
 def complaints(text: str, name: str, pool: Container[int] = POOL) -> list[str]:
-    """What is wrong with a prompt of the format of that name; nothing for a correct one."""
+    """Return what is wrong with a prompt of the format of that name; nothing for a correct one."""
     try:
         return _read(Reader(text), name, pool)
     except Misread as error:
@@ -51,7 +51,7 @@ def complaints(text: str, name: str, pool: Container[int] = POOL) -> list[str]:
 
 
 def names(text: str, name: str) -> list[str]:
-    """What each position of a prompt is for, such as "output label 25"."""
+    """Return what each position of a prompt is for, such as "output label 25"."""
     reader = Reader(text)
     found = _read(reader, name, POOL)
     assert not found, found
@@ -99,14 +99,17 @@ def _parity(reader: Reader, kind: str, number: int, pool: Container[int]) -> lis
     label = re.compile({"numeric": r"\d+", "constant": "#", "cyclic": r"c\d+"}.get(kind, r"M\d+"))
 
     def item(side: str, step: int) -> tuple[str, int]:
-        mark = ""
-        if labelled:
+        def take_label() -> str:
             mark = reader.take(f"{side} label {step}")
             if not label.fullmatch(mark):
                 raise Misread(f"{mark!r} is no {side} label")
+            return mark
+
+        mark = take_label() if labelled and kind != "suffix" else ""
         for _ in range(number if kind == "gap" else 0):
             reader.take(f"filler {step}", ["_"])
-        return mark, alphabet.index(reader.take(f"{side} {step}", alphabet))
+        value = alphabet.index(reader.take(f"{side} {step}", alphabet))
+        return take_label() if kind == "suffix" else mark, value
 
     reader.take("start", [">>>"])
     inputs: list[tuple[str, int]] = []

@@ -1,4 +1,4 @@
-"""Is every addition prompt what the paper writes, token by token?"""
+"""Every addition prompt is the paper's, token by token."""
 
 import pytest
 import torch
@@ -11,8 +11,9 @@ from interp.tasks.addition import AdditionContent, draw, read, write
 from interp.tasks.layout import generator
 
 ADDITION = [name for name in known_formats() if name.startswith("addition")]
-HOUSE = default_vocabulary()
-# Science 1.1, 12 + 9 = 021. Labels by place, units first; non-aligned: first operand, then second.
+DEFAULT = default_vocabulary()
+# probes/README.md, Paper and formats: 12 + 9 = 021. Labels by place, units first;
+# non-aligned: first operand, then second.
 LITERAL = [
     ("addition-none", None, ">>> 1 2 + 9 === 1 2 0 ### 0 2 1"),
     (
@@ -59,9 +60,9 @@ def digits(number: int) -> list[int]:
 
 def literal(name, labels, first=12, second=9):
     """A batch of one prompt with the content of the paper's example."""
-    tokens = HOUSE.tokens(labels)[None] if labels else None
+    tokens = DEFAULT.tokens(labels)[None] if labels else None
     content = AdditionContent(torch.tensor([digits(first)]), torch.tensor([digits(second)]), tokens)
-    return write(content, parse_format(name), HOUSE)
+    return write(content, parse_format(name), DEFAULT)
 
 
 @pytest.mark.parametrize(("name", "labels", "text"), LITERAL)
@@ -97,8 +98,8 @@ def test_a_carry_runs_through_every_place():
 @pytest.mark.parametrize("length", [(1, 1), (2, 1), (1, 2), (3, 5), (5, 3), (14, 14)])
 def test_read_undoes_write(name, length):
     fmt = parse_format(name)
-    content = draw(fmt, HOUSE, 16, length, generator(3))
-    back = read(write(content, fmt, HOUSE))
+    content = draw(fmt, DEFAULT, 16, length, generator(3))
+    back = read(write(content, fmt, DEFAULT))
     for field in ("first", "second", "labels"):
         before, after = getattr(content, field), getattr(back, field)
         assert (before is None) == (after is None)
@@ -110,7 +111,7 @@ def test_read_does_not_look_at_the_outputs(name):
     batch = sample(name, 4, (3, 2), seed=0)
     tokens = batch.tokens.clone()
     for role in (Role.OUTPUT, Role.ANSWER):
-        tokens[:, batch.at(role)] = HOUSE["0"]
+        tokens[:, batch.at(role)] = DEFAULT["0"]
     back = read(batch.with_tokens(tokens))
     assert torch.equal(back.first, read(batch).first)
     assert torch.equal(back.second, read(batch).second)
@@ -119,14 +120,14 @@ def test_read_does_not_look_at_the_outputs(name):
 def test_read_refuses_an_input_that_is_no_digit():
     batch = sample("addition-aligned", 4, (3, 2), seed=0)
     tokens = batch.tokens.clone()
-    tokens[1, batch.at(Role.INPUT, 1)[1]] = HOUSE["_"]
+    tokens[1, batch.at(Role.INPUT, 1)[1]] = DEFAULT["_"]
     with pytest.raises(AssertionError, match="no digit"):
         read(batch.with_tokens(tokens))
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 1), (2, 4)])
 def test_numbers_have_exactly_their_digits_and_all_are_as_likely(n, m):
-    content = draw(parse_format("addition-none"), HOUSE, 5000, (n, m), generator(1))
+    content = draw(parse_format("addition-none"), DEFAULT, 5000, (n, m), generator(1))
     for number, places in ((content.first, n), (content.second, m)):
         assert number.shape == (5000, places)
         for place in range(places):

@@ -1,4 +1,4 @@
-"""Does a batch know what each position is for?"""
+"""A batch gives the role, the step and the name of every position."""
 
 import dataclasses
 
@@ -101,6 +101,7 @@ FORCED = {
     "parity-numeric": [9, 11, 13],
     "parity-constant": [9, 11, 13],
     "parity-cyclic2": [9, 11, 13],
+    "parity-suffix": [8, 10, 12],
     "parity-gap1": [13, 16, 19],
     "parity-gap2": [17, 21, 25],
     "addition-none": [6, 7, 8, 10, 11, 12],
@@ -116,6 +117,7 @@ WRITTEN = {
     "parity-numeric": range(8, 14),
     "parity-constant": range(8, 14),
     "parity-cyclic2": range(8, 14),
+    "parity-suffix": range(8, 14),
     "parity-gap1": range(11, 20),
     "parity-gap2": range(14, 26),
     "addition-none": range(6, 13),

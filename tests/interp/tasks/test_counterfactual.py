@@ -1,4 +1,4 @@
-"""Does each edit change what it says, everywhere it says, and nothing else?"""
+"""Each edit changes what it names, at all its positions, and nothing else."""
 
 from itertools import permutations
 
@@ -14,7 +14,7 @@ from tests.interp.tasks.test_addition import literal as addition_literal
 from tests.interp.tasks.test_formats import FORMATS, SHORT
 from tests.interp.tasks.test_parity import literal as parity_literal
 
-HOUSE = default_vocabulary()
+DEFAULT = default_vocabulary()
 LABELLED = [name for name in FORMATS if parse_format(name).labels]
 POOLED = [name for name in FORMATS if parse_format(name).labels == "pool"]
 RECOMPUTABLE = [name for name in FORMATS if not name.startswith("recall")]
@@ -253,7 +253,7 @@ def test_reordering_follows_its_seed_draws_every_order_and_refuses_what_has_none
 @pytest.mark.parametrize("held_out", [False, True])
 @pytest.mark.parametrize("name", LABELLED)
 def test_renaming_is_one_to_one_within_a_prompt_and_keeps_the_rest(name, held_out):
-    pool = set(HOUSE.held_out if held_out else HOUSE.labels)
+    pool = set(DEFAULT.held_out if held_out else DEFAULT.labels)
     for length in lengths(name):
         batch = sample(name, 6, length, seed=1)
         renamed = rename_labels(batch, seed=7, held_out=held_out)
@@ -268,7 +268,7 @@ def test_renaming_is_one_to_one_within_a_prompt_and_keeps_the_rest(name, held_ou
             assert len(pairs) == len({old for old, _ in pairs}) == len({new for _, new in pairs})
             assert {new for _, new in pairs} <= pool
             if held_out and not name.startswith("recall"):
-                assert not {new for _, new in pairs} & set(HOUSE.labels)
+                assert not {new for _, new in pairs} & set(DEFAULT.labels)
 
 
 @pytest.mark.parametrize("held_out", [False, True])
@@ -373,7 +373,7 @@ def test_after_a_flip_that_keeps_the_scratchpad_only_that_step_is_wrong():
     """Under teacher forcing parity(i) = bit(i) XOR the written parity(i-1)."""
     flipped = flip_input(sample("parity-aligned", 8, 9, seed=0), 4)
     sides = (Role.INPUT, Role.OUTPUT)
-    bits, written = ((flipped.tokens[:, flipped.at(r)] == HOUSE["1"]).long() for r in sides)
+    bits, written = ((flipped.tokens[:, flipped.at(r)] == DEFAULT["1"]).long() for r in sides)
     previous = torch.nn.functional.pad(written, (1, 0))[:, :-1]
     assert ((bits ^ previous) != written).any(dim=0).tolist() == [step == 4 for step in range(1, 10)]
 

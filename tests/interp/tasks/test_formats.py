@@ -1,4 +1,4 @@
-"""Are the formats those of the paper, and do their names read and print?"""
+"""Every format gives the prompts that it names, and its name is read and printed."""
 
 import pytest
 
@@ -78,8 +78,8 @@ def test_a_format_prints_the_name_that_it_was_read_from(name):
     assert parse_format(fmt) is fmt
 
 
-def test_the_known_formats_are_those_of_science():
-    parity = "direct scratchpad interleaved aligned nonaligned numeric constant cyclic gap1 gap2 gap4 gap8"
+def test_the_known_formats_are_those_of_the_paper_and_ours():
+    parity = "direct scratchpad interleaved aligned nonaligned numeric constant cyclic gap1 gap2 gap4 gap8 suffix"
     assert set(known_formats()) == {
         *(f"parity-{x}" for x in parity.split()),
         *(f"addition-{x}" for x in ("none", "aligned", "zeropad", "nonaligned")),
@@ -131,6 +131,7 @@ def test_labels_come_from_where_they_vary(name):
     [
         ("parity-aligned", 7, 7),
         ("parity-gap2", 7, 7),
+        ("parity-suffix", 7, 7),
         ("parity-nonaligned", 7, 14),
         ("parity-numeric", 7, 0),
         ("parity-scratchpad", 7, 0),

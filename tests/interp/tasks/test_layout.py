@@ -1,4 +1,4 @@
-"""Are columns put in order, and random numbers drawn fairly?"""
+"""Columns keep their order, and random numbers are drawn uniformly."""
 
 import pytest
 import torch
@@ -9,12 +9,12 @@ from scipy import stats
 from interp.tasks import Role, default_vocabulary, parse_format
 from interp.tasks.layout import Column, assemble, constant, draw_without_repeats, fixed, generator, shuffled
 
-HOUSE = default_vocabulary()
+DEFAULT = default_vocabulary()
 
 
 def test_assemble_puts_columns_left_to_right():
     columns = [constant(7, 2, Role.START), Column(torch.tensor([3, 4]), Role.INPUT, 1)]
-    batch = assemble(columns, parse_format("parity-direct"), 1, HOUSE)
+    batch = assemble(columns, parse_format("parity-direct"), 1, DEFAULT)
     assert batch.tokens.tolist() == [[7, 3], [7, 4]]
     assert batch.tokens.dtype == torch.long
     assert [batch.name(0), batch.name(1)] == ["start", "input 1"]

@@ -1,4 +1,4 @@
-"""Is every parity prompt what the paper writes, token by token?"""
+"""Every parity prompt is the paper's, token by token."""
 
 import pytest
 import torch
@@ -10,10 +10,10 @@ from interp.tasks.layout import generator
 from interp.tasks.parity import ParityContent, draw, read, write
 
 PARITY = [name for name in known_formats() if name.startswith("parity")]
-HOUSE = default_vocabulary()
+DEFAULT = default_vocabulary()
 BITS = (0, 1, 1)
 IN, OUT = ("M17", "M4", "M52"), ("M9", "M30", "M61")
-# Science 1.1, bits 0 1 1: format, input labels, output labels, text.
+# probes/README.md, Paper and formats; bits 0 1 1: format, input labels, output labels, text.
 LITERAL = [
     ("parity-direct", (), (), ">>> 0 1 1 === 0"),
     ("parity-scratchpad", (), (), ">>> 0 1 1 === 0 1 0"),
@@ -24,6 +24,7 @@ LITERAL = [
     ("parity-constant", "###", "###", ">>> # 0 # 1 # 1 === # 0 # 1 # 0"),
     ("parity-cyclic2", ("c1", "c2", "c1"), ("c1", "c2", "c1"), ">>> c1 0 c2 1 c1 1 === c1 0 c2 1 c1 0"),
     ("parity-gap1", IN, IN, ">>> M17 _ 0 M4 _ 1 M52 _ 1 === M17 _ 0 M4 _ 1 M52 _ 0"),
+    ("parity-suffix", IN, IN, ">>> 0 M17 1 M4 1 M52 === 0 M17 1 M4 0 M52"),
     ("parity-gap2", IN, IN, ">>> M17 _ _ 0 M4 _ _ 1 M52 _ _ 1 === M17 _ _ 0 M4 _ _ 1 M52 _ _ 0"),
 ]
 FIXED = [case for case in LITERAL if parse_format(case[0]).labels != "pool"]
@@ -31,8 +32,8 @@ FIXED = [case for case in LITERAL if parse_format(case[0]).labels != "pool"]
 
 def literal(name, into, out, bits=BITS):
     """A batch of one prompt with the content of the paper's example."""
-    labels = [HOUSE.tokens(x)[None] if x else None for x in (into, out)]
-    return write(ParityContent(torch.tensor([bits]), *labels), parse_format(name), HOUSE)
+    labels = [DEFAULT.tokens(x)[None] if x else None for x in (into, out)]
+    return write(ParityContent(torch.tensor([bits]), *labels), parse_format(name), DEFAULT)
 
 
 @pytest.mark.parametrize(("name", "into", "out", "text"), LITERAL)
@@ -46,7 +47,7 @@ def test_labels_that_are_the_same_in_every_prompt_are_drawn_as_the_paper_writes_
     assert text in [batch.text(row) for row in range(len(batch))]
 
 
-def test_all_lines_of_science_are_covered():
+def test_every_format_has_a_literal_example():
     assert {parse_format(name).name for name, *_ in LITERAL} == {parse_format(name).name for name in PARITY}
 
 
@@ -61,8 +62,8 @@ def test_running_parities_count_ones(bits):
 @pytest.mark.parametrize("length", [1, 2, 9])
 def test_read_undoes_write(name, length):
     fmt = parse_format(name)
-    content = draw(fmt, HOUSE, 8, length, generator(3))
-    back = read(write(content, fmt, HOUSE))
+    content = draw(fmt, DEFAULT, 8, length, generator(3))
+    back = read(write(content, fmt, DEFAULT))
     for field in ("bits", "input_labels", "output_labels"):
         before, after = getattr(content, field), getattr(back, field)
         assert (before is None) == (after is None)
@@ -72,20 +73,20 @@ def test_read_undoes_write(name, length):
 def test_read_does_not_look_at_the_outputs():
     batch = sample("parity-aligned", 4, 5, seed=0)
     tokens = batch.tokens.clone()
-    tokens[:, batch.at(Role.OUTPUT)] = HOUSE["0"]
+    tokens[:, batch.at(Role.OUTPUT)] = DEFAULT["0"]
     assert torch.equal(read(batch.with_tokens(tokens)).bits, read(batch).bits)
 
 
 def test_read_refuses_an_input_that_is_no_bit():
     batch = sample("parity-aligned", 4, 5, seed=0)
     tokens = batch.tokens.clone()
-    tokens[2, batch.at(Role.INPUT, 3)] = HOUSE["_"]
+    tokens[2, batch.at(Role.INPUT, 3)] = DEFAULT["_"]
     with pytest.raises(AssertionError, match="no bit"):
         read(batch.with_tokens(tokens))
 
 
 @pytest.mark.parametrize("name", PARITY)
 def test_bits_are_fair_and_independent(name):
-    bits = draw(parse_format(name), HOUSE, 4000, 6, generator(0)).bits.double()
+    bits = draw(parse_format(name), DEFAULT, 4000, 6, generator(0)).bits.double()
     assert (bits.mean(dim=0) - 0.5).abs().max() < 0.03
     assert (torch.corrcoef(bits.T) - torch.eye(6)).abs().max() < 0.06

@@ -1,4 +1,4 @@
-"""Does every recall prompt give back what it stored?"""
+"""Every recall prompt returns the values that it stored."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from interp.tasks import default_vocabulary, parse_format, sample
 from interp.tasks.layout import generator
 from interp.tasks.recall import RecallContent, draw, write
 
-HOUSE = default_vocabulary()
+DEFAULT = default_vocabulary()
 LITERAL = [
     ("recall-shuffled", [1, 0], "??? M17 c M4 h === M4 h M17 c"),
     ("recall-ordered", [0, 1], "??? M17 c M4 h === M17 c M4 h"),
@@ -16,8 +16,8 @@ LITERAL = [
 
 @pytest.mark.parametrize(("name", "order", "text"), LITERAL)
 def test_the_example_is_written_literally(name, order, text):
-    content = RecallContent(torch.tensor([[0, 5]]), HOUSE.tokens(["M17", "M4"])[None], torch.tensor([order]))
-    assert write(content, parse_format(name), HOUSE).text() == text
+    content = RecallContent(torch.tensor([[0, 5]]), DEFAULT.tokens(["M17", "M4"])[None], torch.tensor([order]))
+    assert write(content, parse_format(name), DEFAULT).text() == text
 
 
 def test_no_other_task_uses_the_letters_of_recall():
@@ -29,8 +29,8 @@ def test_no_other_task_uses_the_letters_of_recall():
 
 
 def test_ordered_is_in_order_and_shuffled_takes_every_order_as_often():
-    assert (draw(parse_format("recall-ordered"), HOUSE, 9, 5, generator(0)).order == torch.arange(5)).all()
-    order = draw(parse_format("recall-shuffled"), HOUSE, 6000, 3, generator(0)).order
+    assert (draw(parse_format("recall-ordered"), DEFAULT, 9, 5, generator(0)).order == torch.arange(5)).all()
+    order = draw(parse_format("recall-shuffled"), DEFAULT, 6000, 3, generator(0)).order
     counts = torch.bincount((order * torch.tensor([9, 3, 1])).sum(dim=1))
     counts = counts[counts > 0]
     assert len(counts) == 6
@@ -38,7 +38,7 @@ def test_ordered_is_in_order_and_shuffled_takes_every_order_as_often():
 
 
 def test_all_values_are_drawn():
-    values = draw(parse_format("recall-ordered"), HOUSE, 500, 10, generator(0)).values
+    values = draw(parse_format("recall-ordered"), DEFAULT, 500, 10, generator(0)).values
     counts = torch.bincount(values.flatten(), minlength=16)
     assert len(counts) == 16
     assert (counts - 312.5).abs().max() < 80
@@ -49,5 +49,5 @@ def test_the_prompt_starts_with_a_sign_of_its_own():
 
 
 def test_held_out_labels_are_rehearsed_too():
-    labels = draw(parse_format("recall-ordered"), HOUSE, 500, 10, generator(0)).labels
-    assert set(labels.flatten().tolist()) == {*HOUSE.pool.tolist(), *HOUSE.held_out_pool.tolist()}
+    labels = draw(parse_format("recall-ordered"), DEFAULT, 500, 10, generator(0)).labels
+    assert set(labels.flatten().tolist()) == {*DEFAULT.pool.tolist(), *DEFAULT.held_out_pool.tolist()}

@@ -1,4 +1,4 @@
-"""Is a random prompt the same for the same arguments, other for another seed, and fair?"""
+"""Random prompts are the same for the same arguments, differ between seeds, and are uniform."""
 
 import time
 
@@ -9,7 +9,7 @@ from scipy import stats
 from interp.tasks import Role, default_vocabulary, known_formats, parse_format, sample, sequence_length
 from tests.interp.tasks.test_formats import CASES, SHORT
 
-HOUSE = default_vocabulary()
+DEFAULT = default_vocabulary()
 
 
 @pytest.mark.parametrize(("name", "length"), SHORT)
@@ -52,16 +52,16 @@ def test_labels_are_uniform_over_the_pool_and_never_held_out(name, length):
     batch = sample(name, 20_000, length, seed=8)
     for step in (1, length):
         labels = batch.tokens[:, batch.at(Role.INPUT_LABEL, step)].flatten()
-        counts = torch.bincount(labels, minlength=len(HOUSE.ids))
-        assert counts[HOUSE.held_out_pool].sum() == 0
-        assert counts[HOUSE.pool].sum() == len(labels)
-        assert stats.chisquare(counts[HOUSE.pool].numpy()).pvalue > 1e-3
+        counts = torch.bincount(labels, minlength=len(DEFAULT.ids))
+        assert counts[DEFAULT.held_out_pool].sum() == 0
+        assert counts[DEFAULT.pool].sum() == len(labels)
+        assert stats.chisquare(counts[DEFAULT.pool].numpy()).pvalue > 1e-3
 
 
 def test_output_labels_of_nonaligned_parity_are_uniform_too():
     batch = sample("parity-nonaligned", 20_000, 20, seed=9)
-    counts = torch.bincount(batch.tokens[:, batch.at(Role.OUTPUT_LABEL, 20)].flatten(), minlength=len(HOUSE.ids))
-    assert stats.chisquare(counts[HOUSE.pool].numpy()).pvalue > 1e-3
+    counts = torch.bincount(batch.tokens[:, batch.at(Role.OUTPUT_LABEL, 20)].flatten(), minlength=len(DEFAULT.ids))
+    assert stats.chisquare(counts[DEFAULT.pool].numpy()).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -43,3 +43,33 @@ def test_faithfulness_is_a_view_with_its_numbers():
     view = faithfulness({"best": Line((1, 10), (0.2, 0.9), (0.1, 0.8), (0.3, 1.0))}, 100)
     assert "<td>best</td><td>10</td><td>0.900</td><td>0.800</td><td>1.000</td>" in view.live
     assert "of 100" in view.alt
+
+
+def test_dollars_in_a_name_are_dollars_and_log_ticks_stay_powers(tmp_path):
+    figure = Figure(layout="constrained")
+    axis = figure.subplots()
+    axis.plot([1, 1000], [0, 1], label="$broken{$ and $x_1$")
+    axis.set_xscale("log")
+    axis.set_title("run $\\frac$")
+    axis.set_yticks([0, 1], ["$a$", "$\\b$"])
+    axis.legend()
+    assert svg_of(figure).count("<svg") == 1
+    assert not any(text.get_parse_math() for text in (axis.title, *axis.get_yticklabels()))
+    assert all(text.get_parse_math() for text in axis.get_xticklabels(which="both"))
+    assert "$x_1$" not in svg_of(figure).split("<!--")[0]
+
+
+def test_a_figure_of_lines_follows_the_dark_theme_and_one_with_images_does_not():
+    svg = svg_of(scatter(5))
+    assert "@media screen and (prefers-color-scheme: dark)" in svg
+    assert '[style*="fill: #ffffff"] { fill: #14171c !important; }' in svg
+    figure = Figure()
+    figure.subplots().imshow([[0, 1]])
+    assert "prefers-color-scheme" not in svg_of(figure)
+
+
+def test_the_light_picture_is_the_same_with_the_dark_theme():
+    themed = svg_of(scatter(5))
+    start, end = themed.index("<style>@media"), themed.index("</style>\n") + len("</style>\n")
+    assert "prefers" not in themed[:start] + themed[end:]
+    assert "fill: #ffffff" in themed[end:]

@@ -83,7 +83,7 @@ def test_columns_are_outputs_and_the_two_diagonals_are_outlined():
     data = data_of(attribution(found))
     rows, columns = (data["axes"][data["panels"][0][side]] for side in ("rows", "columns"))
     assert columns["names"] == [f"output {k}" for k in range(1, 6)]
-    assert rows["names"] == [found.batch.name(p) for p in range(found.batch.n_pos)]
+    assert rows["names"] == [found.prompts.name(p) for p in range(found.prompts.n_pos)]
     bit, before = data["outlines"]
     assert (bit["name"], before["name"]) == ("bit i", "parity at i-1")
     assert [(rows["names"][r], columns["names"][c]) for r, c in bit["cells"]] == [
@@ -100,7 +100,7 @@ def test_the_absolute_map_keeps_what_cancels_in_the_signed_one():
     assert (signed["limit"], absolute["limit"], single["limit"]) == (1.0, 2.0, 2.0)
     assert (signed["scale"], absolute["scale"], single["scale"]) == ("diverging", "sequential", "diverging")
     assert single["name"] == "prompt 1, signed"
-    assert data_of(view)["axes"][single["rows"]]["tokens"] == attributed().batch.symbols(1)
+    assert data_of(view)["axes"][single["rows"]]["tokens"] == attributed().prompts.symbols(1)
     assert [p["scale"] for p in data_of(attribution(attributed(kind="l2"), prompts=0))["panels"]] == ["sequential"]
     with pytest.raises(ValueError, match="no prompt 7; there are 2"):
         attribution(attributed(), prompts=(7,))

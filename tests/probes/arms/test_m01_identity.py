@@ -61,7 +61,7 @@ def test_a_mixture_shows_its_share_and_the_interval_covers_it():
 @pytest.mark.parametrize("stored", MAPS)
 @pytest.mark.parametrize("share", [1.0, 0.4])
 def test_maps_say_what_is_stored_under_a_label(stored, share):
-    """Each answer map gets the share if it is the one, and nothing if it is not; all count once together."""
+    """The answer map that is used gets the share, the others get 0; together they count once."""
     found = arms(share, stored=stored)
     for name in (INPUTS, OUTPUTS):
         maps = {m: x["value"] for m, x in found[name].details["maps"].items()}
@@ -82,7 +82,7 @@ def test_weights_undo_the_cells():
 
 
 def test_either_side_is_the_mean_of_both_sides():
-    """Where only one side has labels that are read, half follows: the verdict calls that unresolved."""
+    """Where labels are read on one side only, half of the margin follows: the verdict is unresolved."""
     trials = trials_of("parity-nonaligned")
     found = {e.key: e for e in measure_swaps(OracleModel(trials.batch, 0.3), trials, 0)}  # type: ignore[arg-type]
     m1, m2, both = (found[name].value.value for name in (INPUTS, OUTPUTS, EITHER))
@@ -91,7 +91,7 @@ def test_either_side_is_the_mean_of_both_sides():
 
 @pytest.mark.parametrize("stored", MAPS)
 def test_a_model_that_breaks_where_labels_disagree_follows_nothing(stored):
-    """It reads by index, and is only less sure of itself where the labels of a step do not match."""
+    """It reads by index, with a smaller margin where the labels of a step do not match."""
     trials = trials_of()
 
     class Checks(OracleModel):
@@ -168,7 +168,7 @@ def test_maps_of_planted_models(mechanism, maps):
 
 
 def test_where_bits_differ_a_stored_state_shows_half():
-    """Science 2.2, content-addressed placeholder: .49 by the bit's map, though all of it follows the label."""
+    """Content-addressed placeholder: .49 by the bit's map, although all of it follows the label."""
     model = planted("content-addressed placeholder")
     trials = choose(sample("parity-aligned", 240, 10, 0, model.vocabulary), 0, 48)
     full = full_effect(model.model, trials)

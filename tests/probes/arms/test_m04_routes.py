@@ -1,4 +1,4 @@
-"""M4 on planted models: identity goes by the route that was built, and by no other."""
+"""M4 on planted models: identity acts through the planted route only."""
 
 import pytest
 

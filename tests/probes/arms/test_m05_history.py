@@ -1,4 +1,4 @@
-"""M5 on planted models: stored results are found where they are read, and a decodable one that nobody reads is not."""
+"""M5 on planted models: stored results are found where they are read; a decodable one without a reader is not."""
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def test_what_is_read_by_value_is_not_read_by_key(mechanism):
 
 
 def test_attention_is_frozen_in_every_entry(monkeypatch: pytest.MonkeyPatch):
-    """All scores of the base, in all layers, so that nothing but values can act."""
+    """All scores come from the base, in all layers, so that only values can act."""
     model = planted("placeholder")
     trials = choose(sample("parity-aligned", 240, 10, 0, model.vocabulary), 0, 24)
     seen = {}
@@ -88,5 +88,5 @@ def test_attention_is_frozen_in_every_entry(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_constant_labels_store_as_well():
-    """Nothing is traded, so labels need not differ."""
+    """M5 swaps no labels, so they need not differ."""
     assert stored("placeholder", fmt="parity-constant")["labels"].value.value == pytest.approx(1, abs=0.02)

@@ -1,4 +1,4 @@
-"""Concepts and their controls are what their table says, by brute force."""
+"""Concepts and their controls equal a brute-force computation of their table."""
 
 from __future__ import annotations
 

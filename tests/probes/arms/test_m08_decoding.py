@@ -1,4 +1,4 @@
-"""A probe finds what is there, its controls show what any probe finds, and neither finds what is not there."""
+"""A probe finds what is encoded, its controls show what any probe finds, and neither finds what is absent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def noise(seed: int = 0) -> Tensor:
 
 
 def written(value: Tensor, seed: int = 0, strength: float = 3.0) -> Tensor:
-    """Noise, and `[prompt place]` numbers along one random direction."""
+    """Return noise plus `[prompt place]` numbers along one random direction."""
     x = noise(seed)
     direction = torch.nn.functional.normalize(torch.randn(24, generator=torch.Generator().manual_seed(9)), dim=0)
     return x + strength * value.unsqueeze(-1) * direction
@@ -57,7 +57,7 @@ def test_a_state_that_is_not_there_is_not_found():
 
 
 def test_bits_that_are_there_make_no_state():
-    """All earlier bits stand there one by one, which is not their parity; the bit before is read off easily."""
+    """All earlier bits are encoded one by one, but not their parity; the previous bit is decodable."""
     bits = parity.read(BATCH).bits.float()
     before = torch.tril(torch.ones(LENGTH, LENGTH), diagonal=-1)
     held = noise()
@@ -71,7 +71,7 @@ def test_bits_that_are_there_make_no_state():
 
 
 def test_identity_of_tokens_is_no_selectivity():
-    """Each label has a vector of its own: what may be read off it is no property of the history."""
+    """Each label has its own vector: what a probe reads from it does not depend on the history."""
     table = torch.randn(400, 24, generator=torch.Generator().manual_seed(2))
     (found,) = decode_from({0: table[BATCH.tokens[:, BATCH.at(Role.INPUT_LABEL)] % 400]}, concept_of("state", BATCH))
     assert found.selectivity.low < 0.02

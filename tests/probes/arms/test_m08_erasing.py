@@ -1,4 +1,4 @@
-"""Erasing hurts where the state is used, not where it merely stands, and the controls hurt nowhere."""
+"""Erasing loses accuracy where the state is used, not where it is only decodable; controls lose none."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_results_say_what_they_are_of():
 
 
 def test_leace_leaves_no_linear_trace_where_there_was_one_and_its_control_leaves_it():
-    """The theorem (Belrose et al. 2306.03819): the cross-covariance is zero after, and was not before."""
+    """The theorem (Belrose et al. 2306.03819): the cross-covariance is zero after the erasure, and not before."""
     batch = sample("parity-aligned", 200, 8, seed=0)
     concept = concept_of("state", batch)
     gen = torch.Generator().manual_seed(0)

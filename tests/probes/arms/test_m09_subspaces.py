@@ -1,4 +1,4 @@
-"""DAS finds the variable where it was planted, nothing where there is none, and an illusion is seen through."""
+"""DAS finds the variable where it was planted and nothing elsewhere, and detects an illusion."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_no_pointer_is_found_where_labels_are_not_used():
 
 
 def test_the_illusion_is_seen_through():
-    """Half along a state that nobody reads, half along a direction that is read and never speaks (2311.17030)."""
+    """Half along a state that nothing reads, half along a direction that is read and always zero (2311.17030)."""
     mechanism = "unused, dormant direction"
     model, site = planted(mechanism).model, ResidualSite(1, LABEL)
     batch = prompts(mechanism, 200, 8, 0)

@@ -1,4 +1,6 @@
-"""M10: what a model answers after a label that it wrote by mistake, against prompts written by hand."""
+"""M10: answers after a label that the model wrote by mistake, against hand-written prompts."""
+
+from dataclasses import fields
 
 import pytest
 
@@ -86,33 +88,27 @@ def test_a_model_that_writes_right_labels_gives_no_occasion():
     assert measure_mistakes(model.model, sample("parity-aligned", 16, LENGTH, 0, model.vocabulary)) == []
 
 
-def test_a_planted_writer_that_is_led_astray_follows_its_labels():
-    """Two input labels are the same but for the last step, so the writer goes on from the wrong one, and reads there.
-
-    Made by giving the writer prompts whose output begins at another step's label.
-    """
+def test_a_planted_writer_follows_the_labels_that_it_writes():
+    """The first output label is another step's, so the writer continues from there and reads the bits there."""
     model = planted("A1 written")
     batch = sample("parity-aligned", 64, LENGTH, 0, model.vocabulary)
     # Step 1's label is given as step 4's: what the model writes next are labels 5, 6, ... with their bits.
     tokens = batch.tokens.clone()
     tokens[:, batch.at(Role.OUTPUT_LABEL, 1)] = batch.tokens[:, batch.at(Role.INPUT_LABEL, 4)]
     astray = batch.with_tokens(tokens)
-    real = mistakes.generate
+    real = m10_mistakes.generate
 
     def from_second_label(m, prompts, forced):
-        given = prompts.role.clone()
-        given[prompts.at(Role.OUTPUT_LABEL, 1)] = Role.FILLER
-
         class Led(Batch):
             def predicted(self, forced=True):
                 at = super().predicted(forced)
                 return at[at != int(prompts.at(Role.OUTPUT_LABEL, 1)[0])]
 
-        led = Led(astray.tokens, prompts.role, prompts.step, prompts.format, prompts.length, prompts.vocabulary)
+        led = Led(**{f.name: getattr(astray, f.name) for f in fields(astray)})
         return real(m, led, forced)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mistakes, "generate", from_second_label)
+        patch.setattr(m10_mistakes, "generate", from_second_label)
         (e,) = measure_mistakes(model.model, batch)
     assert e.n > 50
     assert e.value.value > 0.95

@@ -69,7 +69,7 @@ def test_m11_says_whose_bit_decides(options, own, others, histogram):
 
 @pytest.mark.parametrize("mechanism", ["A1", "placeholder"])
 def test_m11_does_not_tell_an_address_from_a_place(mechanism):
-    """A placeholder's answer is turned over by every bit up to the step, an anchor's by its own alone."""
+    """Every bit up to the step flips a placeholder's answer; only the step's own bit flips an anchor's."""
     model = planted(mechanism)
     batch = sample("parity-aligned", 8, 10, 0, model.vocabulary)
     (e,) = measure_offsets(model.model, batch)

@@ -1,4 +1,4 @@
-"""M12 on planted models: a backup shows as what freezing loses and freedom does not."""
+"""M12 on planted models: a backup is lost with frozen attention and not with free attention."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What do the interventions of science 2.1 do to a planted model? One random step of each prompt is read."""
+"""Effects of the battery's interventions on planted models, computed independently at one random step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from probes.planted import Planted
 
 @dataclass(frozen=True)
 class Effects:
-    """Shares of the margin (science 2): 0 is no effect, 1 is as if the bit had been edited.
+    """Shares of the margin: 0 is no effect, 1 is the effect of editing the bit.
 
     `follows_state`: how often, after the swap of input labels, the answer is the one of the partner's step.
     `removed`: accuracy by mode when outputs may not look at input labels after layer 0.
@@ -70,7 +70,7 @@ def effects(planted: Planted, length: int = 8, prompts: int = 64, seed: int = 0)
 
 
 def drawn(planted: Planted, length: int, prompts: int, seed: int) -> tuple[Batch, Tensor, Tensor, Tensor]:
-    """Prompts, and for each a step, one whose bit is the other one, and one before it."""
+    """Return prompts, and for each a step, one with the other bit, and one before it."""
     x = sample("parity-aligned", prompts, length, seed, planted.vocabulary)
     bits, gen = parity.read(x).bits, torch.Generator().manual_seed(seed)
     step = torch.randint(2, length, (prompts,), generator=gen)

@@ -1,4 +1,4 @@
-"""Is what is said of each planted model true of what it does under intervention?"""
+"""The declared truth of each planted model holds under intervention."""
 
 from functools import cache
 
@@ -66,7 +66,7 @@ def test_sinks_differ_in_the_null_arm(architecture):
 
 @pytest.mark.parametrize(("mechanism", "label_is_the_key"), [("A1", False), ("A2", True)])
 def test_an_anchor_may_hide_from_removal(mechanism, label_is_the_key):
-    """A1's key sits on the bit, so that late removal of labels does nothing (science 2.2)."""
+    """A1's key is on the bit, so that late removal of labels does nothing."""
     removed = effects_in(mechanism).removed
     for accuracy in removed.values():
         assert accuracy < 0.75 if label_is_the_key else accuracy == 1
@@ -83,7 +83,7 @@ def test_the_backup_answers_only_where_no_label_matches(architecture):
 
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox"])
 def test_the_dormant_direction_makes_an_illusion(architecture):
-    """The state moves nothing and neither does the direction that is listened to; the one across both does."""
+    """Neither the state nor the direction that is read has an effect; the direction across both does."""
     planted = planted_as("unused, dormant direction", architecture)
     batch = sample("parity-aligned", 64, 8, seed=1, vocabulary=planted.vocabulary)
     step = torch.full((64,), 6)
@@ -139,7 +139,7 @@ def test_massive_attention_rests_on_input_labels(mechanism):
     ids=["rotation", "noise", "superposition", "layernorm", "all"],
 )
 def test_dirt_leaves_the_truth_true(architecture, dirt):
-    """Shares within .1, which is what is asked of verdicts on non-linear models (science 3)."""
+    """Shares are within .1, the target for verdicts on non-linear models."""
     planted = plant(Plan("mixture", architecture, 8, 0.5, dirt))
     found = effects(planted)
     assert found.accuracy >= 0.95

@@ -1,3 +1,5 @@
+"""Planted models: dirt, proof, storage, and how a mechanism is added."""
+
 import json
 
 import pytest
@@ -5,8 +7,23 @@ import torch
 
 from interp.forward import correct
 from interp.models import load_run
-from probes.planted import MECHANISMS, Dirt, Plan, draw_plan, plant, prove, save_planted
+from probes.planted import (
+    ARCHITECTURES_OF,
+    MECHANISMS,
+    Dirt,
+    Plan,
+    Truth,
+    draw_plan,
+    plan,
+    plant,
+    planting,
+    prove,
+    save_planted,
+)
 from probes.planted.backends import norms_of
+from probes.planted.mechanisms import BUILDERS
+from probes.planted.parts import Mechanism
+from probes.planted.pieces import Setting, bit_by_index, shared
 
 DIRTY = Dirt(rotation=True, noise=0.02, superposition=True, layernorm=True)
 
@@ -28,7 +45,7 @@ def test_dirty_models_solve_the_task(mechanism):
 
 
 def test_dirt_is_what_it_is_called():
-    """The before half: a clean model has none of it."""
+    """The "before" half: a clean model has no dirt."""
     clean = plant(Plan("A1", "gpt2", 10))
     rotated, noisy, stored, normed = (
         plant(Plan("A1", "gpt2", 10, dirt=d))
@@ -140,3 +157,19 @@ def test_senseless_dirt_and_names_are_refused():
         Dirt(noise=-0.1)
     with pytest.raises(ValueError, match="mechanisms are"):
         draw_plan("A3", 0)
+
+
+def test_a_toy_mechanism_takes_a_builder_and_its_truth(monkeypatch: pytest.MonkeyPatch):
+    """The steps of "How to extend: a planted mechanism" in probes/README.md."""
+
+    def toy(s: Setting) -> Mechanism:
+        return Mechanism((*shared(s), *bit_by_index(s)))
+
+    monkeypatch.setitem(BUILDERS, "toy", toy)
+    monkeypatch.setattr(plan, "MECHANISMS", tuple(BUILDERS))
+    monkeypatch.setitem(ARCHITECTURES_OF, "toy", ("gpt2",))
+    truth = Truth(dict.fromkeys(("anchor", "placeholder", "sink"), False), {}, "unused")
+    monkeypatch.setattr(planting, "truth_of", lambda plan: truth)
+    planted = plant(Plan("toy", "gpt2", 6))
+    assert planted.truth.label == "unused"
+    assert min(prove(planted, prompts=16).values()) == 1

@@ -1,4 +1,4 @@
-"""Trials of addition: sums by hand, oracles whose mechanism is known, and what the battery makes of the task."""
+"""Trials of addition: sums by hand, oracles of known mechanism, and the battery on this task."""
 
 from collections import Counter
 from itertools import pairwise
@@ -33,7 +33,7 @@ def trials_of(fmt: str = "addition-aligned", length=7, size: int = 200, seed: in
 
 
 def operands(batch, row: int) -> list[dict[str, int]]:
-    """Digit by label in each operand, read off the printed prompt."""
+    """Return the digits by label in each operand, from the printed prompt."""
     text = batch.text(row).split(" === ")[0].removeprefix(">>> ")
     found = []
     for part in text.split(" + "):
@@ -103,7 +103,7 @@ def test_every_intervention_leads_to_the_one_other_answer(fmt, length):
 
 @everywhere
 def test_the_carry_does_not_depend_on_how_it_is_worked_out(fmt, length):
-    """From all lower digits, or from the place below and the digit written there: the same, whatever is traded."""
+    """The carry from all lower digits equals that from the place below and its written digit, after every swap."""
     t = trials_of(fmt, length, 60)
     for row in range(len(t)):
         i = int(t.step[row])
@@ -183,7 +183,7 @@ def test_some_cells_alone_a_size_and_a_seed():
     [
         ("addition-none", 6, {}, "no labels"),
         ("recall-ordered", 6, {}, "neither parity nor addition"),
-        ("parity-aligned", 6, {}, "no addition"),
+        ("parity-aligned", 6, {}, "is not addition"),
         ("addition-aligned", 5, {}, "at least 6 is needed .* got \\(5, 5\\)"),
         ("addition-zeropad", (9, 5), {}, "at least 6 is needed"),
         ("addition-aligned", 6, {"cells": (0, 1)}, "cells of addition are 0 and 3"),
@@ -262,7 +262,7 @@ def small_run(fmt: str, family: str = "absolute") -> MemoryRun:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that fails is decoded token by token: not for more prompts than are needed."""
+    """Decode few prompts: a model that fails is decoded token by token."""
     monkeypatch.setattr(batteries, "GATE", 24)
 
 
@@ -291,7 +291,7 @@ def test_only_arms_that_were_asked_for_are_left_out():
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("fmt", [*(pytest.param(f, marks=pytest.mark.slow) for f in FORMATS[:2]), FORMATS[2]])
 def test_arms_of_addition_run_on_a_transformer(fmt, monkeypatch: pytest.MonkeyPatch):
-    """Nothing is trained here: with a full effect of 1 given, a model of tiny weights moves next to nothing."""
+    """The model is untrained: relative to a full effect of 1, its tiny weights have almost no effect."""
     for module in ("m01_identity", "m05_history", "m04_routes", "shares"):
         monkeypatch.setattr(f"probes.arms.{module}.full_effect", lambda _, t: torch.ones(len(t)))
     chosen = ("M1", "M2", "M3", "M4", "M5", "M11", "M12", "shares")

@@ -1,4 +1,4 @@
-"""Trials: the steps are where they are said to be, and each cell is what its parities make it."""
+"""Trials of parity: the order of the steps, and the cell of each trial from its parities."""
 
 import pytest
 import torch
@@ -161,7 +161,7 @@ def test_a_length_without_room_for_the_steps_is_an_error():
 
 
 def test_labels_that_repeat_are_no_addresses_but_can_store():
-    """Constant labels are no keys; a placeholder may still sit on them, so trials are to be had."""
+    """Constant labels cannot be keys, but a placeholder can use them, so trials exist."""
     for fmt, length, repeats in (
         ("parity-constant", 10, True),
         ("parity-cyclic", 9, True),

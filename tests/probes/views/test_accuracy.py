@@ -33,8 +33,7 @@ def test_one_line_for_each_run_and_mode():
         assert [line.get_linestyle() for line in lines(axis)] == ["-", "--", "-"]
         assert [line.get_color() for line in lines(axis)] == [SERIES[0], SERIES[0], SERIES[1]]
         assert len(axis.collections) == 3  # a band each
-    legend = figure.axes[0].get_legend()
-    assert legend is not None
+    (legend,) = figure.legends
     assert [t.get_text() for t in legend.get_texts()] == ["a (forced)", "a (written)", "b (forced)", "chance"]
 
 

@@ -8,7 +8,8 @@ from matplotlib.colors import to_hex
 
 from experiments.support.results import save_figure
 from interp.views.colours import SERIES
-from probes.views.calibration import HELD_OUT, LABELS, NO_LABELS, ROLES, draw_confusion, draw_roles
+from probes.views.calibration import HELD_OUT, LABELS, NO_LABELS, confusion, draw_confusion, draw_roles, roles
+from probes.views.rho import ROLES
 
 COUNTS = {
     "A1": {"anchor": 9, "undecided": 1},
@@ -262,3 +263,14 @@ def test_figures_with_many_rows_are_drawn_too(tmp_path):
     save_figure(draw_roles({n: VALUES["aligned seed 0"] for n in names}, PLANTED), tmp_path / "roles.svg")
     assert (tmp_path / "many.svg").read_text().startswith("<?xml")
     assert (tmp_path / "roles.svg").read_text().startswith("<?xml")
+
+
+# Views
+
+
+def test_views_have_the_numbers_as_a_table():
+    view = confusion(COUNTS, ["index head"], EXPECTED)
+    right = sum(COUNTS[name].get(EXPECTED[name], 0) for name in COUNTS)
+    assert f"{right} of 40 variants have the expected verdict" in view.alt
+    assert "<td>index head</td><td>sink</td><td>unused</td><td>3</td>" in view.live
+    assert "<td>constant seed 0</td><td>sink</td><td>0.200</td><td>0.100</td><td>0.300</td>" in roles(VALUES).live

@@ -1,4 +1,4 @@
-"""The verdict as a picture: estimates, controls and planted models stand where their numbers are."""
+"""The picture of a verdict: estimates, controls and planted models are at their values."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probes.views.verdicts import HIGH, draw_verdict, planted_values, verdict
+from probes.views.verdicts import draw_verdict, planted_values, verdict
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 CALIBRATION = json.loads((EXPERIMENTS / "results" / "calibration.json").read_text("utf-8"))
@@ -61,9 +61,7 @@ def test_estimate_interval_and_control_stand_at_their_values():
     assert [0.01] in drawn
     dots = [line for line in anchor.lines if np.size(line.get_xdata()) > 10]
     planted = planted_values(CALIBRATION)["anchor"]
-    assert [list(np.asarray(line.get_xdata())) for line in dots] == [
-        list(np.minimum(planted[k], HIGH)) for k in (True, False)
-    ]
+    assert [list(np.asarray(line.get_xdata())) for line in dots] == [planted[k] for k in (True, False)]
     assert placeholder.texts[0].get_text() == "UNRESOLVED: not measured"
     assert any(text.get_text().startswith("ABSENT") for text in sink.texts)
 

@@ -29,7 +29,7 @@ class TestMaps:
         assert (plain.get_title(), with_.get_title()) == (f"scratchpad\n{mean}", f"aligned\n{mean}")
         shares = np.asarray(with_.images[0].get_array())
         assert shares.sum(axis=0) == pytest.approx(np.ones(30))
-        bit, before = (int(found.batch.at(role, step)[0]) for role, step in ((Role.INPUT, 8), (Role.OUTPUT, 7)))
+        bit, before = (int(found.prompts.at(role, step)[0]) for role, step in ((Role.INPUT, 8), (Role.OUTPUT, 7)))
         assert (shares[bit, 7], shares[before, 7]) == pytest.approx((0.25, 0.75))
 
     def test_both_diagonals_are_outlined_at_the_sides_of_their_cells(self):
@@ -38,7 +38,7 @@ class TestMaps:
         sides = [lines for lines in axis.collections if lines.get_label() == "_ideal"]
         assert [len(lines.get_paths()) for lines in sides] == [30, 30, 29, 29]
         left = sides[0].get_paths()[11].vertices
-        row = int(found.batch.at(Role.INPUT, 12)[0])
+        row = int(found.prompts.at(Role.INPUT, 12)[0])
         assert left[:, 0].tolist() == [10.5, 10.5]
         assert left[:, 1].mean() == pytest.approx(row)
 
@@ -46,7 +46,7 @@ class TestMaps:
         found = attributed("parity-aligned")
         axis = zoo.maps(attributed("parity-scratchpad"), found, trained_to=20).axes[1]
         dashed = [line for line in axis.lines if line.get_linestyle() == "--"]
-        first = [int((found.batch.step == 21).nonzero().flatten()[k]) - 0.5 for k in (0, 2)]
+        first = [int((found.prompts.step == 21).nonzero().flatten()[k]) - 0.5 for k in (0, 2)]
         assert list(dashed[0].get_xdata()) == [20 - 0.5] * 2
         assert [line.get_ydata()[0] for line in dashed[1:]] == first
         unmarked = zoo.maps(attributed("parity-scratchpad"), found, trained_to=30).axes[1]

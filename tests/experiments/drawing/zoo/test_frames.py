@@ -45,8 +45,8 @@ class TestEveryFigureOfTheTable:
         with pytest.raises(ValueError, match=r"different shares of rehearsal \(0.0, 0.5\)"):
             draw(pd.concat([WHOLE, WHOLE.assign(rehearsal=0.0, run=WHOLE["run"] + "x")]))
 
-    def test_a_row_that_is_there_twice_is_refused(self, draw):
-        with pytest.raises(ValueError, match=r"a row is there twice: (parity|addition)-"):
+    def test_duplicate_rows_are_refused(self, draw):
+        with pytest.raises(ValueError, match=r"duplicate row: (parity|addition)-"):
             draw(pd.concat([WHOLE, WHOLE]))
 
 

@@ -33,9 +33,9 @@ class TestRoles:
         assert [t.get_text().replace("\n", ": ") for t in anchor.get_yticklabels()] == [
             "planted, role present",
             "planted, role absent",
-            "aligned, ALiBi: 3 of 3 learned; alone: 2 anchor, 1 undecided",
+            "aligned, ALiBi: 3 of 3 learned: alone: 2 anchor, 1 undecided",
             "gap8, ALiBi: 1 of 2 learned",
-            "constant, ALiBi: 3 of 3 learned; alone: 2 anchor, 1 undecided",
+            "constant, ALiBi: 3 of 3 learned: alone: 2 anchor, 1 undecided",
             "scratchpad, ALiBi: 1 of 1 learned",
             "aligned, absolute: 0 of 2 learned",
         ]

@@ -54,7 +54,9 @@ def test_short_prompts_are_circuitsvis_s_and_others_say_why_not(length, argument
 def test_another_circuitsvis_is_not_touched(monkeypatch):
     monkeypatch.setattr(one_call, "circuitsvis_bundle", lambda: None)
     batch = prompts(3)
-    assert "version of circuitsvis is unknown" in data_of(attention({0: planted(2, batch.n_pos)}, 0, batch=batch))["why"]
+    assert (
+        "version of circuitsvis is unknown" in data_of(attention({0: planted(2, batch.n_pos)}, 0, batch=batch))["why"]
+    )
 
 
 def test_heads_and_prompts_are_the_ones_asked_for():

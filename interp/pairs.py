@@ -1,0 +1,53 @@
+"""Pairs of prompts for interchange at a site, and the answers expected after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.tasks import Prompts
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Base and source prompts, the site of the interchange, and the answer that each base should then give.
+
+    Shapes:
+        site:   `[pair place]` positions in rising order. Their residuals together, `[pair place*d_model]`, are the
+                space of the directions.
+        answer: `[pair]` positions of the answers, after every place of the site; at most one past the last token.
+        target: `[pair]` the answer under the source's value of the variable, as an index into `symbols`.
+        symbols: `[symbol]` token ids among which the answer is chosen.
+    """
+
+    base: Prompts
+    source: Prompts
+    site: Int[Tensor, "pair place"]
+    answer: Int[Tensor, " pair"]
+    target: Int[Tensor, " pair"]
+    symbols: Int[Tensor, " symbol"]
+
+    def __post_init__(self) -> None:
+        n = len(self.base)
+        if not len(self.source) == len(self.site) == len(self.answer) == len(self.target) == n or self.site.ndim != 2:
+            raise ValueError("base, source, site, answer and target must have one entry per pair")
+        if self.base.n_pos != self.source.n_pos:
+            raise ValueError(f"base has {self.base.n_pos} positions and source {self.source.n_pos}")
+        if (self.site >= self.answer.unsqueeze(1)).any() or (self.site < 0).any():
+            raise ValueError("every place of the site must be before the answer")
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def rows(self, index: Tensor) -> Pairs:
+        """Return some of the pairs."""
+        return Pairs(
+            base=self.base.rows(index),
+            source=self.source.rows(index),
+            site=self.site[index],
+            answer=self.answer[index],
+            target=self.target[index],
+            symbols=self.symbols,
+        )

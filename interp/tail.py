@@ -1,0 +1,66 @@
+"""The part of a model after a site, as a TransformerLens module for `fit_das` and its interchange.
+
+Importing this module imports TransformerLens, which takes seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.HookedRootModule import HookedRootModule
+
+from interp.models.anatomy import Anatomy, Block
+from interp.pairs import Pairs
+
+
+class Tail(HookedRootModule):
+    """Returns logits of the symbols at each pair's answer, from numbers of pairs; n and above are the sources.
+
+    The model's own modules are not registered, since TransformerLens would write names on them.
+    """
+
+    def __init__(self, anatomy: Anatomy, layer: int, pairs: Pairs, kept: dict[Any, Tensor], sources: Tensor):
+        super().__init__()
+        self.site = HookPoint()
+        self.anatomy, self.layer, self.pairs, self.kept, self.sources = anatomy, layer, pairs, kept, sources
+        self.eval()
+        self.setup()
+
+    def forward(self, index: Tensor) -> Tensor:
+        n = len(self.pairs)
+        if (index >= n).all():  # TransformerLens reads the hook's value only
+            return self.site(self.sources[(index - n).to(self.sources.device)])
+        anatomy, device = self.anatomy, self.sources.device
+        index = index.to(device)
+        numbers = torch.arange(len(index), device=device).unsqueeze(1)
+        places, read = (x.to(device)[index] for x in (self.pairs.site, self.pairs.answer - 1))
+        resid = self.kept["resid_pre", self.layer][index]
+        changed = self.site(resid[numbers, places].flatten(1)).unflatten(1, (places.shape[1], -1))
+        start = places[:, :1]
+        width = int((read - start[:, 0]).max()) + 1
+        # A short window extends past its answer, which does not affect what is read.
+        window = (start + torch.arange(width, device=device)).clamp_max(resid.shape[1] - 1)
+        resid = resid.index_put((numbers, places), changed)[numbers, window]
+        read_at = (read - start[:, 0]).unsqueeze(1)
+        for layer in range(self.layer, len(anatomy.blocks)):
+            block = anatomy.blocks[layer]
+            q, k, v = block.project(resid)
+            k, v = (self.kept[s, layer][index].index_put((numbers, window), x) for s, x in (("k", k), ("v", v)))
+            if layer == len(anatomy.blocks) - 1:  # in the last layer only the answer is read
+                q, resid, window = q[numbers, read_at], resid[numbers, read_at], read.unsqueeze(1)
+            mid = resid + block.attn_out(self._attend(block, q, k, v, window))
+            resid = mid + block.mlp_out(resid if block.parallel else mid)
+        return anatomy.unembed(resid[:, 0])[:, self.pairs.symbols.to(device)]
+
+    def _attend(self, block: Block, q: Tensor, k: Tensor, v: Tensor, window: Tensor) -> Tensor:
+        """Return z of queries whose positions differ between rows."""
+        anatomy, flat = self.anatomy, window.flatten()
+        src = torch.arange(k.shape[1], device=k.device)
+        q = anatomy.queries(block, q.flatten(0, 1), flat).unflatten(0, window.shape)
+        bias = anatomy.bias(block, flat, src).unflatten(1, window.shape).transpose(0, 1)
+        keys = anatomy.expand_heads(anatomy.keys(block, k, src))
+        scores = block.cap(torch.einsum("rdhe,rshe->rhds", q, keys) * block.scale) + bias
+        return anatomy.mix(anatomy.softmax(scores, anatomy.sink(block, q, window)), v)

@@ -1,0 +1,116 @@
+"""`mnemoscope patch` and `mnemoscope attention` on text, with a model that has no task."""
+
+import json
+from pathlib import Path
+
+import pandas
+import pytest
+import torch
+
+from experiments import load
+from experiments.cli import main
+from interp.patching import logit_diff, patch
+from interp.tasks.texts import prompts
+from tests.small_language_model import SENTENCES, save_small_gpt2
+
+TEXT = ["--clean", SENTENCES[0], "--corrupted", SENTENCES[1]]
+ANSWERS = ["--answer", " Mary", "--other", " John"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """A random GPT-2 with a tokenizer that knows the sentences."""
+    return str(save_small_gpt2(tmp_path_factory.mktemp("models") / "small"))
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "z"])
+def test_text_is_patched_as_by_the_library(model, site, capsys):
+    assert main(["patch", model, *TEXT, *ANSWERS, "--site", site, "--device", "cpu"]) == 0
+    folder = Path("mnemoscope-out/small")
+    assert sorted(p.name for p in folder.iterdir()) == [f"patch-{site}.{end}" for end in ("json", "parquet", "svg")]
+    run = load(model, device="cpu")
+    pair = prompts(run, clean=SENTENCES[0], corrupted=SENTENCES[1])
+    effect = patch(run, pair.clean, pair.corrupted, site=site, metric=logit_diff(" Mary", " John"))
+    table = pandas.read_parquet(folder / f"patch-{site}.parquet")
+    values = torch.tensor(table["value"].tolist(), dtype=torch.float64)
+    assert float((values - effect.values.flatten()).abs().max()) <= 1e-5
+    assert effect.change.abs().max() > 0
+    record = json.loads((folder / f"patch-{site}.json").read_text())
+    assert record["format"] is None
+    assert (record["provenance"]["device"], record["provenance"]["dtype"]) == ("cpu", "float32")
+    assert record["options"]["answer"] == " Mary"
+    assert "equal the literal loop" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("metric", ["probability", "accuracy", "kl"])
+def test_metrics_without_another_answer(model, metric):
+    answer = [] if metric == "kl" else ["--answer", " Mary"]
+    assert main(["patch", model, *TEXT, *answer, "--metric", metric, "--site", "mlp_out", "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "no task is posed"),
+        (["--clean", SENTENCES[0]], "--corrupted is missing"),
+        (TEXT, "--metric logit_diff needs --answer"),
+        ([*TEXT, "--answer", " Mary"], "--metric logit_diff needs --other"),
+        ([*TEXT, *ANSWERS, "--step", "3"], "--step is for tasks"),
+        ([*TEXT, "--answer", " Mary and", "--other", " John"], "token"),
+        ([*TEXT, *ANSWERS, "--positions", "output:3"], "give an index from 0"),
+        ([*TEXT, *ANSWERS, "--positions", "99"], "99"),
+        ([*TEXT, *ANSWERS, "--device", "tpu"], "device"),
+    ],
+)
+def test_bad_text_is_one_line(model, argv, words, capsys):
+    assert main(["patch", model, *argv]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mnemoscope patch: ")
+    assert words in line
+    assert not list(Path().rglob("*.json"))
+
+
+def test_prompts_of_different_token_counts_are_shown_side_by_side(model, capsys):
+    assert main(["patch", model, "--clean", SENTENCES[0], "--corrupted", "When Mary", *ANSWERS]) == 2
+    first, *table = capsys.readouterr().err.splitlines()
+    assert "same number of tokens" in first
+    assert table[0].split(" | ")[1].startswith("clean")
+    assert len(table) > 3
+
+
+def test_half_precision_is_recorded(model):
+    argv = ["patch", model, *TEXT, *ANSWERS, "--site", "resid_pre", "--dtype", "float64", "--device", "cpu"]
+    assert main([*argv, "--out", "double"]) == 0
+    record = json.loads(Path("double/patch-resid_pre.json").read_text())
+    assert record["provenance"]["dtype"] == "float64"
+
+
+def test_attention_writes_one_page(model, capsys):
+    assert main(["attention", model, "--prompt", "When Mary and John went", "--layers", "1", "2"]) == 0
+    page = Path("mnemoscope-out/small/attention.html").read_text()
+    assert page.count("<title>") == 1
+    assert "CircuitsVis" in page
+    assert "2 layers, 5 tokens" in capsys.readouterr().out
+    assert main(["attention", "parity-aligned-alibi", "--length", "3", "--out", "task.html"]) == 0
+    assert Path("task.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "no prompt: add --prompt"),
+        (["--prompt", "When Mary", "--layers", "9"], "there is no layer 9; layers run from 0 to 2"),
+        (["--prompt", "When Mary", "--heads", "9"], "head"),
+        (["--prompt", "When Mary", "--out", "x.txt"], "--out must name an HTML file"),
+        (["--prompt", ""], ""),
+    ],
+)
+def test_bad_attention_is_one_line(model, argv, words, capsys):
+    assert main(["attention", model, *argv]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
