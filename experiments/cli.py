@@ -123,7 +123,8 @@ def _print_completion(shell: list[str]) -> int:
         Annotated[command_class(name), tyro.conf.subcommand(name, description=verb.summary)]
         for name, verb in VERBS.items()
     )
-    tyro.cli(Union[commands], prog=PROGRAM, args=["--tyro-print-completion", *shell], config=CONFIG)  # type: ignore  # noqa: UP007
+    with suppress(SystemExit):  # tyro prints the script and exits
+        tyro.cli(Union[commands], prog=PROGRAM, args=["--tyro-print-completion", *shell], config=CONFIG)  # type: ignore  # noqa: UP007
     return 0
 
 

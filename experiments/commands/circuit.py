@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
+from experiments.support.console import say, warn
 from experiments.support.options import (
     AsJson,
     Device,
@@ -93,7 +93,7 @@ class CircuitCommand:
         folder = result_folder(run, self.out)
         validity = measure_validity(run, self.search_options(), length)
         if not validity.valid:
-            print(f"warning: the circuit will be invalid: {validity.reason}", file=sys.stderr)
+            warn(f"warning: the circuit will be invalid: {validity.reason}")
         recorded = {k: str(v) for k, v in self._options().items() if k not in ("lengths", "repeats")}
         with work_folder(folder, run, "circuit", recorded) as work:
             written, circuit = self._compute(run, length, lengths, work, folder, validity)
@@ -200,12 +200,12 @@ class CircuitCommand:
         return graph
 
     def _report(self, run: Run, circuit: Circuit, data: dict, folder: Path) -> None:
-        from experiments.support.results import print_table
+        from experiments.support.console import print_table
 
         possible, length = data["possible_edges"], self.length
-        print(f"{run.name}: {len(circuit)} of {possible} edges ({circuit.share:.1%}), searched at length {length}")
+        say(f"{run.name}: {len(circuit)} of {possible} edges ({circuit.share:.1%}), searched at length {length}")
         if not data["valid"]:
-            print(f"INVALID: {data['reason']}")
+            say(f"INVALID: {data['reason']}")
 
         def row(name: str, numbers: dict) -> list[str]:
             share = f"{with_interval(numbers)}{'' if data['valid'] else ' (invalid)'}"
@@ -219,17 +219,17 @@ class CircuitCommand:
         edges = [[str(e), f"{score:+.3f}"] for e, score in circuit.edges()[:12] if score is not None]
         print_table("strongest edges", ["edge", "score"], edges)
         random, complete = data["random"], data["completeness"]
-        print(f"random circuits of this size: largest {random['largest']:.3f}, p {random['p']:.3f}, n {random['n']}")
-        print(
+        say(f"random circuits of this size: largest {random['largest']:.3f}, p {random['p']:.3f}, n {random['n']}")
+        say(
             f"the model without the circuit: {complete['complement']:.3f}; without a random half of it, circuit and "
             f"model differ by {complete['mean_gap']:.3f} on average"
         )
         if gap := data["gap"]:
-            print(f"integrated gradients miss {abs(gap):.1%} of the difference between clean and corrupted")
+            say(f"integrated gradients miss {abs(gap):.1%} of the difference between clean and corrupted")
         for again in data["again"]:
-            print(f"repeated on other prompts: {again['edges']} edges, overlap (Jaccard) {again['overlap']:.2f}")
+            say(f"repeated on other prompts: {again['edges']} edges, overlap (Jaccard) {again['overlap']:.2f}")
         for name in FILES:
-            print(folder / name)
+            say(folder / name)
 
 
 def with_interval(numbers: dict) -> str:

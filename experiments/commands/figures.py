@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from experiments.support.console import say, warn
+from experiments.support.options import Length, Number, OptionalFolder, computed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,18 +41,18 @@ class FiguresCommand:
     skipped, with a note. The same results give the same bytes.
     """
 
-    only: tuple[Name, ...] = ()
-    """Figures to draw; default all. A named figure without results is an error."""
-    zoo: Path | None = None
-    """Folder of results.parquet and verdicts.json; default the shipped one. maps always shows the shipped runs
+    only: Annotated[tuple[Name, ...], computed("NAME [NAME ...]")] = ()
+    """Figures to draw, by-family, maps and so on. Default: all. A named figure without results is an error."""
+    zoo: OptionalFolder = None
+    """Folder of results.parquet and verdicts.json. Default: the shipped one. maps always shows the shipped runs
     parity-scratchpad-alibi and parity-aligned-alibi."""
-    out: Path | None = None
-    """Folder for the figures; default mnemoscope-out/figures."""
-    length: int = 40
+    out: OptionalFolder = None
+    """Folder for the figures. Default: mnemoscope-out/figures."""
+    length: Length = 40
     """Length of the maps' prompts, in bits."""
-    prompts: int = 64
+    prompts: Number = 64
     """Number of prompts that a map is the mean of."""
-    seed: int = 0
+    seed: Number = 0
     """Seed of those prompts."""
 
     def run(self) -> int:
@@ -61,7 +63,7 @@ class FiguresCommand:
 
         check_seed(self.seed)
         if self.zoo is not None and not self.zoo.is_dir():
-            raise ValueError(f"--zoo: there is no folder {self.zoo}")
+            raise ValueError(f"--zoo: no such folder: {self.zoo}")
         if self.length < 1 or self.prompts < 1:
             raise ValueError(f"--length and --prompts must be at least 1; got {self.length}, {self.prompts}")
         folder, written = writable_folder(self.out or OUT / "figures"), []
@@ -71,13 +73,14 @@ class FiguresCommand:
             except NoRows as error:
                 if required:
                     raise
-                print(f"{name}: left out, {error}", file=sys.stderr)
+                warn(f"{name}: left out, {error}")
                 continue
             written.append(folder / f"{name}.svg")
             save_figure(figure, written[-1])
         if not written:
             raise ValueError(f"nothing to draw: {self.results} has no results yet")
-        print("\n".join(map(str, written)))
+        for path in written:
+            say(path)
         return 0
 
     @property

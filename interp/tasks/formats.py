@@ -102,7 +102,7 @@ class Format:
         if self.task == "addition":
             pair = length if isinstance(length, tuple) else (length, length)
             return sum(pair) if self.row.separate else max(pair) + 1
-        assert isinstance(length, int)
+        assert not isinstance(length, tuple)
         return 2 * length if self.row.separate else length
 
 

@@ -11,7 +11,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from experiments import load
-from experiments.cli import main
+from experiments.cli import VERBS, main
+from experiments.commands.patch import PatchCommand
+from experiments.patch_inputs import with_steps
+from experiments.support.loading import complete_format
 from interp.models.names import SHIPPED, shipped_runs
 
 DEFAULT = "parity-aligned-alibi"
@@ -218,3 +221,83 @@ def test_a_hub_name_with_a_bad_config_gets_one_line(tmp_path, monkeypatch, capsy
     line = refused(capsys, "verdict", "owner/model", "--format", "parity-aligned", "--lengths", "5")
     assert "at most 4096 are read" in line
     assert "owner/model" in line
+
+
+def test_help_of_the_program_fits_a_screen(capsys):
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    for verb in VERBS:
+        assert sum(line.startswith(f"  {verb} ") for line in lines) == 1
+    assert main([]) == 2
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_names_values(verb, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    out = capsys.readouterr().out
+    for placeholder in ("[STR", "[INT", "{None}", "(default: None)", "(default: )"):
+        assert placeholder not in out
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("mnemoscope 0.")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_completion_script(shell, capsys):
+    assert main(["completion", shell]) == 0
+    out = capsys.readouterr().out
+    assert "corrupted" in out  # an option of a verb
+    assert "verdict" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["verdct", DEFAULT], "mnemoscope: unknown verb 'verdct'; did you mean verdict?"),
+        (["verdict", DEFAULT, "--promps", "3"], "mnemoscope verdict: unknown option --promps; did you mean --prompts?"),
+        (["report", DEFAULT, "--promps"], "mnemoscope report: unknown option --promps; --help shows the options"),
+        (["bench", "patching"], "mnemoscope bench: unexpected argument 'patching'"),
+        (["completion", "fish"], "mnemoscope completion: name one shell: bash, zsh, tcsh"),
+        (["verdict", "./no/where"], "mnemoscope verdict: no such folder: './no/where'"),
+        (["evaluate", "\x1b[31m/x/y"], "mnemoscope evaluate: no such folder: '\\x1b[31m/x/y'"),
+    ],
+)
+def test_misspellings_are_one_line_with_the_nearest(argv, line, capsys):
+    assert main(argv) == 2
+    assert capsys.readouterr().err == line + "\n"
+
+
+def test_out_of_memory_is_one_line(monkeypatch, capsys):
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("experiments.commands.patch.inputs_of", fail)
+    assert "out of memory" in refused(capsys, "patch", DEFAULT)
+
+
+def test_a_folder_in_the_place_of_a_result_is_refused_before_any_work(capsys):
+    for verb, name in (("evaluate", "evaluation.json"), ("verdict", "verdict.svg"), ("patch", "patch-resid_pre.json")):
+        Path("results", name).mkdir(parents=True)
+        assert f"{name} is a folder" in refused(capsys, verb, DEFAULT, "--out", "results")
+    assert not [p for p in Path("results").rglob("*") if p.is_file()]
+
+
+def test_a_short_format_takes_the_task_of_the_run():
+    assert complete_format("aligned", None, DEFAULT) == "parity-aligned"
+    assert complete_format("scratchpad", None, "gpt2") == "parity-scratchpad"
+    assert complete_format("aligned", "addition", DEFAULT) == "addition-aligned"
+    with pytest.raises(ValueError, match="parity-aligned or addition-aligned"):
+        complete_format("aligned", None, "gpt2")
+
+
+def test_the_default_step_fits_short_prompts():
+    for length in range(1, 25):
+        options = with_steps(PatchCommand(DEFAULT, length=length))
+        assert options.step == min(10, length)
+        assert options.partner != options.step
+        assert length == 1 or 1 <= (options.partner or 0) <= length

@@ -9,7 +9,7 @@ import pytest
 from experiments.drawing.zoo import COLUMNS
 from experiments.gathering import gather
 from experiments.support.provenance import OtherVersions, provenance_record
-from experiments.tables.zoo import judged_text, confirmatory_table
+from experiments.tables.zoo import confirmatory_table, judged_text
 from experiments.training.recipe import Pretrained, Recipe
 from interp.models import ModelConfig
 from interp.tasks import default_vocabulary

@@ -18,13 +18,13 @@ from experiments.reporting.reuse import found_beside
 from experiments.reporting.schema import SCHEMAS, mismatch
 from experiments.reporting.section import SectionData
 from experiments.reporting.stored import points_of
-from interp.models.names import SHIPPED
 from experiments.support.provenance import reporting_versions
 from experiments.support.reading import read_calibration
 from experiments.support.results import weights_of
 from interp import views
 from interp.circuits import circuit_from_json
 from interp.models.folder import RECORD, read_record
+from interp.models.names import SHIPPED
 from tests.fuzz.counting import counts, hammer, refusal
 from tests.fuzz.junk import json_junk, leaves, mutated
 

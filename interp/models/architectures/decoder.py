@@ -79,8 +79,9 @@ def decoder(
         q_norm, k_norm = norms if norms and norms[0] is not None else (None, None)
         projections = None
         if wide_norms and q_norm is not None and k_norm is not None:
-            projections = (_chain(qkv[0], q_norm), _chain(qkv[1], k_norm), qkv[2])
-            qkv, q_norm, k_norm = (q_norm, k_norm, qkv[2]), None, None
+            q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
+            projections = (_chain(q, q_norm), _chain(k, k_norm), v)
+            qkv, q_norm, k_norm = (q_norm, k_norm, v), None, None
         first = nn.Identity() if ln1 is None else getattr(layer, ln1)
         rotation: Rotation | None = None
         if rotates(attention):

@@ -132,7 +132,10 @@ class Anatomy:
     def softmax(self, scores: Tensor, sink: Tensor | None) -> Tensor:
         """Return the pattern, computed in the architecture's dtype, without the share of the sink."""
         n_src = scores.shape[-1]
-        scores = scores if sink is None else torch.cat([scores, sink], dim=-1)
+        if sink is not None:
+            scores = torch.cat([scores, sink], dim=-1)
+            if self.softmax_dtype is None:  # as gpt-oss does, which in half precision rounds once more
+                scores = scores - scores.amax(dim=-1, keepdim=True)
         return torch.softmax(scores, dim=-1, dtype=self._pattern_dtype)[..., :n_src].to(self.dtype)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import cycle
+from typing import cast
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def difference_from_the_loop(case, site, dtype, layers, positions) -> float:
     expected = []
     for layer in layers:
         source = record(anatomy, CLEAN.tokens, site, layer)
-        for head in effect.labels.get("head", (None,)):
+        for head in cast(tuple[int | None, ...], effect.labels.get("head", (None,))):
             for position in positions:
                 cell = Cell(layer, (position,), head)
                 expected.append(

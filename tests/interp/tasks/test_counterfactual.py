@@ -203,7 +203,7 @@ def test_steps_may_differ_from_prompt_to_prompt(name):
         ("parity-aligned", 1, 2, Role.ANSWER_LABEL, "no answer label in parity-aligned"),
         ("parity-aligned", 1, 2, Role.INPUT, "one of INPUT_LABEL, OUTPUT_LABEL, ANSWER_LABEL; got INPUT"),
         ("parity-aligned", torch.tensor([1, 2]), 3, Role.INPUT_LABEL, r"one number or \[batch\]=3"),
-        ("parity-aligned", torch.tensor([1, 2, 3]), 3, Role.INPUT_LABEL, r"each prompt\) and 3 are the same"),
+        ("parity-aligned", torch.tensor([1, 2, 3]), 3, Role.INPUT_LABEL, r"per prompt\) and 3 are the same"),
         ("parity-aligned", torch.tensor([1, 2, 6]), 3, Role.INPUT_LABEL, "no input label with step 6"),
     ],
 )

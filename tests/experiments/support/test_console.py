@@ -1,0 +1,67 @@
+"""Text from files cannot control the terminal, and every error is one printable line."""
+
+import ast
+import errno
+from pathlib import Path
+
+import pytest
+
+import experiments
+from experiments.support.console import error_lines, is_out_of_memory, one_line, print_table, say, visible
+
+ROOT = Path(experiments.__file__).parent
+# These print other things than lines of text: JSON, a page of help, a completion script.
+PRINTS_JSON = "json.dumps"
+
+
+@pytest.mark.parametrize("text", ["a\x1b[31mb", "a\u200fb", "a\u202eb", "a\nb", "a\rb", "\udcff", "\x00", "\x9b2J"])
+def test_what_is_not_printable_is_escaped(text, capsys):
+    assert visible(text).isprintable()
+    say(text)
+    assert capsys.readouterr().out == visible(text) + "\n"
+
+
+def test_printable_text_is_unchanged():
+    assert visible("größer [0.1, 0.2] 🙂 Ġthe") == "größer [0.1, 0.2] 🙂 Ġthe"
+
+
+def test_markup_in_tables_is_text(capsys):
+    print_table("title [bold]x", ["name[red]", "value"], [["a[bold]x", "\x1b[31m"]])
+    out = capsys.readouterr().out
+    for text in ("title [bold]x", "name[red]", "a[bold]x", "\\x1b[31m"):
+        assert text in out
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError(), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "x.json"), "no space left on the disk for x.json"),
+        (FileNotFoundError(2, "No such file or directory", "x"), "No such file or directory: x"),
+        (ValueError("a\n  b\x1b"), "a b\\x1b"),
+    ],
+)
+def test_errors_are_one_line(error, text):
+    assert text in one_line(error)
+    assert one_line(error).isprintable()
+
+
+def test_other_runtime_errors_are_not_about_memory():
+    assert not is_out_of_memory(RuntimeError("size mismatch"))
+
+
+def test_a_table_of_tokens_keeps_its_lines():
+    error = ValueError("prompts differ\npos | a\n0   | b\n...  |")
+    assert error_lines(error) == ["prompts differ", "pos | a", "0   | b", "...  |"]
+
+
+def test_verbs_print_only_through_the_console():
+    """A bare `print` would put names from files on the terminal as they are."""
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("commands/*.py"), *ROOT.glob("support/*.py")]:
+        if path.name in ("console.py", "cli.py", "reference.py", "patching_example.py"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                text = ast.unparse(node)
+                assert PRINTS_JSON in text or "visible(" in text, f"{path.name}: {text}"
