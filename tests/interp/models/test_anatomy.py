@@ -114,3 +114,9 @@ def test_weights_give_the_same_steps_where_these_are_linear(case):
         else:
             with pytest.raises(ValueError, match="not linear"):
                 anatomy.input_weights(layer)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+@pytest.mark.parametrize("case", ["gemma2", "gpt_oss", "qwen3_moe", "smollm3"])
+def test_half_precision_rounds_where_the_raw_model_does(case, dtype):
+    assert anatomy_of(build(case, dtype)).difference_on(TOKENS) <= 0.01
