@@ -61,6 +61,7 @@ def draw_confusion(
     if never_tuned:
         axis.set_title(f"{HELD_OUT} never used to tune a threshold", fontsize=8, loc="left")
     figure.colorbar(image, ax=axis, fraction=0.03, pad=0.02).set_label("share of the variants", fontsize=8)
+    figure.suptitle("Which verdict does each planted mechanism get?", fontsize=10)
     return figure
 
 
