@@ -22,7 +22,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.arguments import PromptsLike, exclusive, pair_of, prompts_of, require_gradients
-from interp.gradients import Embeddings, Target, chunks, embed, gradients, metric_target, step_target, values
+from interp.gradients import (
+    Embeddings,
+    Target,
+    chunks,
+    embed,
+    margins_and_gradients,
+    metric_target,
+    step_target,
+    values,
+)
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.metric import MetricLike
 from interp.support.finite import require_finite
@@ -63,6 +72,12 @@ class Attribution:
 
     def __repr__(self) -> str:
         return f"Attribution({self.method}, {self.kind}, [batch dest src_pos] = {tuple(self.values.shape)})"
+
+    def _ipython_display_(self) -> None:
+        """Show the view in a notebook."""
+        from interp.views import show
+
+        show(self)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -122,7 +137,7 @@ def gradient_x_input(
     maps, margins = [], []
     for rows in chunks(raw, prompts, target):
         x = embed(raw, prompts.tokens[rows], embeddings)
-        margin, gradient = gradients(raw, x, target, rows, embeddings)
+        margin, gradient = margins_and_gradients(raw, x, target, rows, embeddings)
         maps.append(_reduced(x.to(gradient).unsqueeze(1) * gradient, kind).cpu())
         margins.append(margin.cpu())
     return _finite(
@@ -171,7 +186,7 @@ def integrated_gradients(
         start, end = (embed(raw, p.tokens[rows], embeddings) for p in (other, prompts))
         mean = torch.zeros(())
         for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-            _, gradient = gradients(raw, start.lerp(end, float(node)), target, rows, embeddings)
+            _, gradient = margins_and_gradients(raw, start.lerp(end, float(node)), target, rows, embeddings)
             mean = mean + float(weight) * gradient
         product = (end - start).to(mean).unsqueeze(1) * mean
         with torch.no_grad():

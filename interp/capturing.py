@@ -84,6 +84,12 @@ class Capture:
         sites = sites if self.logits is None else ["logits", *sites]
         return f"Capture({len(self.prompts)} prompts of {self.prompts.n_pos} tokens: {', '.join(sites)})"
 
+    def _ipython_display_(self) -> None:
+        """Show the view in a notebook."""
+        from interp.views import show
+
+        show(self)
+
     def to_dataframe(self) -> pandas.DataFrame:
         """Return one row per site and layer: shape, mean, standard deviation, smallest and largest value."""
         import pandas

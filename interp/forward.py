@@ -40,9 +40,7 @@ class Readout:
     logits: Float[Tensor, "batch predicted symbol"]
 
 
-def predict(
-    model: AnyModel, batch: Prompts, at: Int[Tensor, " predicted"]
-) -> Float[Tensor, "batch predicted d_vocab"]:
+def predict(model: AnyModel, batch: Prompts, at: Int[Tensor, " predicted"]) -> Float[Tensor, "batch predicted d_vocab"]:
     """Return the teacher-forced logits for the tokens at positions `at`, read one position earlier.
 
     `at` may be one past the last position, to predict the next token. Only those positions are unembedded. Raises

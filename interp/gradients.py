@@ -114,7 +114,7 @@ def values(
     return target.measure(logits, rows)
 
 
-def gradients(
+def margins_and_gradients(
     model: Any, x: Float[Tensor, "chunk pos d_model"], target: Target, rows: Tensor, embeddings: Embeddings
 ) -> tuple[Float[Tensor, "chunk dest"], Float[Tensor, "chunk dest src_pos d_model"]]:
     """Return the target and its gradients at x. One backward pass per row of the map: prompts are independent.

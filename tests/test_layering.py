@@ -1,4 +1,4 @@
-"""The arrows of the design never point back, and libraries enter only where they may."""
+"""Imports go downwards only and have no cycles, and libraries are imported only where they may be."""
 
 import ast
 import subprocess
@@ -8,133 +8,31 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# What a package may import of ours. The longest matching prefix decides.
-ALLOWED = {
-    "interp": (),
-    "interp.tasks": ("interp.tasks",),
-    "interp.support.budget": (),
-    "interp.support.finite": (),
-    "interp.support.locks": (),
-    "interp.sites": (),
-    "interp.places": ("interp.tasks",),
-    "interp.arguments": ("interp.models", "interp.support.locks", "interp.tasks"),
-    "interp.gradients": ("interp.arguments", "interp.patching", "interp.support.budget", "interp.tasks"),
-    "interp.pairs": ("interp.tasks",),
-    "interp.tail": ("interp.models", "interp.pairs"),
-    "interp.support.sizes": (),
-    "interp.models": (
-        "interp.support.finite",
-        "interp.models",
-        "interp.support.sizes",
-        "interp.tasks",
-        "interp.support.writing",
-        "interp.support.budget",
-    ),
-    "interp.forward": (
-        "interp.support.finite",
-        "interp.support.budget",
-        "interp.tasks",
-        "interp.models",
-        "interp.support.locks",
-    ),
-    "interp.capturing": (
-        "interp.support.finite",
-        "interp.support.budget",
-        "interp.models",
-        "interp.tasks",
-        "interp.forward",
-        "interp.arguments",
-        "interp.sites",
-    ),
-    "interp.attribution": (
-        "interp.support.finite",
-        "interp.support.budget",
-        "interp.models",
-        "interp.tasks",
-        "interp.forward",
-        "interp.arguments",
-        "interp.gradients",
-        "interp.patching",
-    ),
-    "interp.reducers": (
-        "interp.tasks",
-        "interp.sites",
-    ),
-    "interp.patching": (
-        "interp.support.finite",
-        "interp.support.budget",
-        "interp.patching",
-        "interp.models",
-        "interp.tasks",
-        "interp.forward",
-        "interp.arguments",
-        "interp.places",
-        "interp.sites",
-        "interp.support.locks",
-        "interp.support.rounding",
-    ),
-    "interp.erasure": (
-        "interp.support.finite",
-        "interp.models",
-        "interp.patching",
-        "interp.tasks",
-        "interp.arguments",
-        "interp.places",
-    ),
-    "interp.das": (
-        "interp.support.finite",
-        "interp.models",
-        "interp.patching",
-        "interp.tasks",
-        "interp.arguments",
-        "interp.pairs",
-        "interp.sites",
-        "interp.support.locks",
-        "interp.tail",
-    ),
-    "interp.rowspace": ("interp.models", "interp.tasks"),
-    # A circuit is held to exact patches, measured by patching's metrics, and its heads are described by reducers.
-    "interp.circuits": (
-        "interp.arguments",
-        "interp.support.finite",
-        "interp.support.locks",
-        "interp.support.budget",
-        "interp.circuits",
-        "interp.models",
-        "interp.patching",
-        "interp.reducers",
-        "interp.tasks",
-        "interp.places",
-        "interp.sites",
-        "interp.support.rounding",
-        "interp.forward",
-    ),
-    "interp.views": ("interp.views", "interp.support.sizes", "interp.tasks", "interp.support.writing"),
-    "probes": (
-        "probes",
-        "interp.support.finite",
-        "interp.forward",
-        "interp.tasks",
-        "interp.models",
-        "interp.capturing",
-        "interp.reducers",
-        "interp.circuits",
-        "interp.attribution",
-        "interp.patching",
-        "interp.erasure",
-        "interp.das",
-        "interp.rowspace",
-        "interp.arguments",
-        "interp.places",
-        "interp.sites",
-        "interp.pairs",
-        "interp.support.locks",
-    ),
-    "probes.views": ("probes.views", "interp.views"),
+# Lowest first. A module imports from its own entry and from entries of lower tiers. The longest matching prefix decides
+# which entry a module belongs to.
+TIERS = (
+    ("interp.support", "interp.sites"),
+    ("interp.tasks",),
+    # Views draw data and know no model, so that results can show themselves in a notebook.
+    ("interp.views",),
+    ("interp.models",),
+    ("interp.arguments", "interp.pairs", "interp.places"),
+    ("interp.tail", "interp.forward"),
+    ("interp.capturing", "interp.reducers", "interp.patching"),
+    ("interp.gradients", "interp.rowspace"),
+    ("interp.attribution", "interp.circuits", "interp.das", "interp.erasure"),
+    ("probes",),
+    ("probes.planted",),
+    ("experiments",),
+)
+# Packages that import less than the tiers below them.
+ONLY = {
+    "interp.views": ("interp.views", "interp.support", "interp.tasks"),
     # Planted models test the verdict only if neither side knows the other.
-    "probes.planted": ("probes.planted", "interp.forward", "interp.tasks", "interp.models"),
-    "experiments": ("experiments", "interp", "probes"),
+    "probes.planted": ("probes.planted", "interp.forward", "interp.models", "interp.tasks"),
 }
+# The lazy public interface of interp, which imports everything under TYPE_CHECKING.
+PUBLIC = "interp"
 OURS = ("interp", "probes", "experiments")
 # Only these may know how a model was planted: whoever judges must not.
 KNOWS_PLANTED = ("probes.planted", "probes.calibration", "probes.error_rates", "experiments")
@@ -149,39 +47,96 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports, also inside functions and under TYPE_CHECKING."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imports(path: Path, typing: bool = True) -> set[str]:
+    """Return every module that a file imports, also inside functions; `typing`: also under TYPE_CHECKING."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    hidden = {
+        id(inner)
+        for node in ast.walk(tree)
+        if not typing and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    names = set()
+    for node in ast.walk(tree):
+        if id(node) in hidden:
+            continue
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{path}: relative imports hide the arrows"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            assert node.level == 0, f"{path}: a relative import hides what it imports"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def within(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
 
 
+def entry_of(module: str) -> tuple[int, str]:
+    """Return the tier and the entry of a module."""
+    entries = [(rank, entry) for rank, tier in enumerate(TIERS) for entry in tier if within(module, entry)]
+    assert entries, f"{module} belongs to no tier: add it to TIERS"
+    return max(entries, key=lambda pair: len(pair[1]))
+
+
 def complaints(module: str, imported: set[str]) -> list[str]:
-    if module == "interp":  # its names are imported when they are used (tests/interp/test_public.py)
+    """Return one line per import that goes upwards, sideways, or to planted models from code that judges."""
+    if module == PUBLIC:
         return []
-    rule = max((p for p in ALLOWED if within(module, p)), key=len)
-    knows = any(within(module, p) for p in KNOWS_PLANTED)
-    return [
-        f"{module} must not import {name}"
-        for name in sorted(imported)
-        if any(within(name, ours) for ours in OURS)
-        and (
-            not any(within(name, allowed) for allowed in ALLOWED[rule])
-            or (within(name, "probes.planted") and not knows)
-        )
-    ]
+    rank, entry = entry_of(module)
+    knows_planted = any(within(module, package) for package in KNOWS_PLANTED)
+    problems = []
+    for name in sorted(name for name in imported if any(within(name, ours) for ours in OURS)):
+        other_rank, other = entry_of(name)
+        downwards = other == entry or other_rank < rank
+        allowed = entry not in ONLY or any(within(name, package) for package in ONLY[entry])
+        if within(name, "probes.planted") and knows_planted:
+            continue
+        hidden = within(name, "probes.planted") and not within(module, "probes.planted")
+        if not downwards or not allowed or hidden:
+            problems.append(f"{module} must not import {name}")
+    return problems
 
 
-def test_arrows_never_point_back():
+def import_graph() -> dict[str, set[str]]:
+    """Return the modules of ours that each module imports when it runs, also inside functions."""
+    known = {name_of(path) for path in modules()}
+    graph = {}
+    for path in modules():
+        names = imports(path, typing=False)
+        targets = {name if name in known else name.rpartition(".")[0] for name in names}
+        graph[name_of(path)] = (targets & known) - {name_of(path)}
+    return graph
+
+
+def cycle_in(graph: dict[str, set[str]]) -> list[str]:
+    """Return the modules of one import cycle, or an empty list."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return path[path.index(module) :]
+        if module in done:
+            return []
+        for other in sorted(graph.get(module, ())):
+            if cycle := visit(other, [*path, module]):
+                return cycle
+        done.add(module)
+        return []
+
+    return next((cycle for module in sorted(graph) if (cycle := visit(module, []))), [])
+
+
+def test_there_is_no_import_cycle():
+    assert cycle_in(import_graph()) == []
+
+
+def test_a_cycle_is_found():
+    assert cycle_in({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a", "b", "c"]
+    assert cycle_in({"a": {"b"}, "b": set()}) == []
+
+
+def test_imports_go_downwards_only():
     found = [c for path in modules() for c in complaints(name_of(path), imports(path))]
     assert not found
 
@@ -198,7 +153,7 @@ def test_arrows_never_point_back():
         ("probes.decision", "probes.planted.plan"),
     ],
 )
-def test_a_backward_arrow_is_found(module, imported):
+def test_an_upward_import_is_found(module, imported):
     assert complaints(module, {imported})
 
 
@@ -224,7 +179,7 @@ def test_only_experiments_prints():
             assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"], path
 
 
-def test_modules_say_what_they_answer_and_none_is_called_utils():
+def test_modules_have_a_docstring_and_none_is_called_utils():
     for path in modules():
         assert path.stem != "utils"
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} has no docstring"

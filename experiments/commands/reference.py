@@ -20,7 +20,7 @@ README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- command reference -->", "<!-- end of command reference -->"
 
 
-def reference() -> str:
+def command_reference() -> str:
     """Return the reference of all verbs as Markdown."""
     parts = [f"`{PROGRAM} --help` lists the verbs, `{PROGRAM} VERB --help` the options of one."]
     parts += [verb_reference(name) for name in VERBS]
@@ -84,7 +84,7 @@ def with_reference(text: str) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"the markers {BEGIN} and {END} are missing")
-    return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{command_reference()}\n{END}{after}"
 
 
 if __name__ == "__main__":

@@ -52,16 +52,16 @@ def map_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str],
     length, many = _room(run, options.map_length), prompts_of("map", options)
     batch = run.sample(many, size(run, length), options.seed)
     against = None if len(batch.format.outputs) == 2 else run.sample(many, size(run, length), options.seed + 1)
-    found = gradient_x_input(run.raw, batch, against=against)
+    attribution = gradient_x_input(run.raw, batch, against=against)
     title = f"{run.name}, length {length}: which tokens each answer depends on"
     code = f"views.attribution(gradient_x_input(run.raw, run.sample({many}, {size(run, length)}, seed={options.seed})))"
-    words = (
+    caption = (
         "One column per answer, one row per token before it. Outlined: the inputs of the right answer, bit i and the "
         "parity before it. Signs cancel in the mean over prompts; the list also offers absolute values and single "
         "prompts."
     )
     source = Source("map", code, options.seed, now(options), code=True)
-    return SectionData({"length": length}, (Picture(views.attribution(found, title=title), words),), (source,))
+    return SectionData({"length": length}, (Picture(views.attribution(attribution, title=title), caption),), (source,))
 
 
 def patch_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
@@ -90,7 +90,7 @@ def patch_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
         )
         effect = _effect(run, verb, work, length)
         title = f"{run.name}, length {length}: what patching {site} at each place changes"
-        pictures.append(Picture(views.effect(effect, title), _patch_words(site, story, at)))
+        pictures.append(Picture(views.effect(effect, title), _patch_caption(site, story, at)))
         more = f" --partner {partner}" if "swap" in corrupt else ""
         command = (
             f"mnemoscope patch {options.said(run)} --site {site} --length {length} --step {at} --corrupt {corrupt}"
@@ -101,7 +101,7 @@ def patch_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
         made = f"{now(options)}; {cells} random cells equal the literal loop to {gap:.0e}"
         sources.append(Source(f"patching {site}", command, options.seed, made))
         data[site] = [{"cell": _place(cell), "change": float(x)} for cell, x in effect.top(3)]
-        data["whole"] = float(effect.source.mean() - effect.base.mean())
+        data["difference"] = float(effect.source.mean() - effect.base.mean())
         if site == "z":
             peak = effect.change.mean(dim=-1).abs().amax(dim=2).flatten()
             n_heads = len(effect.labels["head"])
@@ -131,7 +131,7 @@ def _effect(run: Run, verb: PatchCommand, work: Path, length: int) -> PatchEffec
     return verb.compute(sweep, work / f"patch-{verb.site}")
 
 
-def _patch_words(site: str, story: str, at: int) -> str:
+def _patch_caption(site: str, story: str, at: int) -> str:
     what = {
         "resid_pre": "The residual stream before each layer at each token",
         "z": "Each head's output (z) at each position; shown first: the position with the largest effect per head",
@@ -154,20 +154,20 @@ def probe_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
     batch, role = run.sample(many, length, options.seed), Role.INPUT_LABEL
     if not (batch.role == role).any():
         return SectionData(notes=("Left out: probes (M8) read labels, and this format has none.",))
-    found = decode(run.raw, batch, layers=varying_layers(run.raw, batch, role), seed=options.seed)
+    probes = decode(run.raw, batch, layers=varying_layers(run.raw, batch, role), seed=options.seed)
     sample = f"run.sample({many}, {length}, seed={options.seed})"
     code = f"probes.views.probes(decode(run.raw, {sample}, seed={options.seed}))"
-    words = (
+    caption = (
         "Accuracy of linear probes at input labels on held-out prompts. Controls: functions of the same history of "
         "equal difficulty, and a model with random weights. Layer 0 is the embedding."
     )
     data = {
         "length": length,
-        "probes": [d.to_json() | {"untrained": None, "code": None, "control_code": None} for d in found],
+        "probes": [d.to_json() | {"untrained": None, "code": None, "control_code": None} for d in probes],
     }
     title = f"{run.name}, length {length}: what probes read at input labels"
     source = Source("probes (M8)", code, options.seed, now(options), code=True)
-    return SectionData(data, (Picture(views.probes(found, title), words),), (source,))
+    return SectionData(data, (Picture(views.probes(probes, title), caption),), (source,))
 
 
 def attention_part(
@@ -186,38 +186,38 @@ def attention_part(
     for layer in sorted(seen.pattern):
         mine = [h for at, h in heads if at == layer]
         who = f"Layer {layer}, head{'s' * (len(mine) > 1)} {', '.join(map(str, mine))}"
-        words = f"{who}: {chosen}. Click a head, then a cell or a token, to read its value."
-        pictures.append(Picture(views.attention(seen, layer, heads=mine), words))
+        caption = f"{who}: {chosen}. Click a head, then a cell or a token, to read its value."
+        pictures.append(Picture(views.attention(seen, layer, heads=mine), caption))
     answers = [p for p in range(batch.n_pos) if Role(int(batch.role[p])) in ANSWER_ROLES]
     answer = answers[len(answers) // 2]
     dest = answer - 1  # an answer's logits are one position before it
     layer, head = max(heads, key=lambda at: float(seen.pattern[at[0]][0, at[1], dest, :dest].max()))
     row = views.tokens(seen.pattern[layer][:, head], batch, 0, dest, f"L{layer}H{head} from {batch.name(dest)}")
-    words = (
+    caption = (
         f"One row of L{layer}H{head}, which has the largest weight at the position that predicts {batch.name(answer)}."
     )
-    pictures.append(Picture(row, words))
-    whole = capture(run.model, run.sample(1, size(run, longer), options.seed), pattern=True)
-    pictures.append(Picture(views.attention(whole, sorted(whole.pattern)), f"All heads, at length {longer}."))
-    spoken = describe_heads(run.raw, run.sample(many, size(run, longer), options.seed))
-    role = spoken.answered_at
+    pictures.append(Picture(row, caption))
+    all_heads = capture(run.model, run.sample(1, size(run, longer), options.seed), pattern=True)
+    pictures.append(Picture(views.attention(all_heads, sorted(all_heads.pattern)), f"All heads, at length {longer}."))
+    statistics = describe_heads(run.raw, run.sample(many, size(run, longer), options.seed))
+    role = statistics.answered_at
     table = [
         {
             "layer": layer,
             "head": head,
-            "does": spoken.name(layer, head),
-            **{name: spoken.value(layer, head, role, name) for name in READ},
+            "does": statistics.name(layer, head),
+            **{name: statistics.value(layer, head, role, name) for name in READ},
         }
-        for layer, head in spoken.names()
+        for layer, head in statistics.names()
     ]
     title = f"Head statistics at the positions where answers are predicted ({role})"
-    words = "Mean attention by kind of key position, and the norm of the head's output as a share of the residual's."
-    pictures.append(Picture(views.head_table(table, "output_share", title), words))
+    caption = "Mean attention by kind of key position, and the norm of the head's output as a share of the residual's."
+    pictures.append(Picture(views.head_table(table, "output_share", title), caption))
     seed = options.seed
     one, all_ = (f"run.sample(1, {size(run, n)}, seed={seed})" for n in (short, longer))
     codes = (
         ("attention", f"views.attention(capture(run.model, {one}, pattern=True), layer={layer})"),
-        ("every head", f"views.attention(capture(run.model, {all_}, pattern=True), {sorted(whole.pattern)})"),
+        ("every head", f"views.attention(capture(run.model, {all_}, pattern=True), {sorted(all_heads.pattern)})"),
         ("heads", f"describe_heads(run.raw, run.sample({many}, {size(run, longer)}, seed={seed})).to_dataframe()"),
     )
     sources = tuple(Source(what, code, seed, now(options), code=True) for what, code in codes)
@@ -226,7 +226,7 @@ def attention_part(
 
 def _room(run: Run, length: int) -> int:
     """Return the length, or the largest smaller one that fits the model."""
-    found = next((n for n in range(length, 0, -1) if fitting(run, (n,))), None)
-    if found is None:
+    longest = next((n for n in range(length, 0, -1) if fitting(run, (n,))), None)
+    if longest is None:
         raise ValueError(f"{run.name} takes no prompt of {run.format}, not even of length 1")
-    return found
+    return longest

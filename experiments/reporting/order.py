@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from experiments.commands.circuit import invalid
-from experiments.reporting import text as words
+from experiments.reporting import text
 from experiments.reporting.page import Section, bundles_of, figure, paragraph, report_page, sources_of, table
 from experiments.reporting.section import Picture, SectionData
 from experiments.reporting.stored import points_of, trained_to
@@ -42,7 +42,7 @@ def whole_page(measured: Measured, title: str, command: str) -> str:
             sections.append(made.section(name, heading, above))
     sections.append(made.limits(compared))
     lead = "".join(
-        paragraph(words.in_short(run.name, parts["verdict"].data, parts["accuracy"].data), "answer")
+        paragraph(text.in_short(run.name, parts["verdict"].data, parts["accuracy"].data), "answer")
         for run, parts in measured
     )
     return report_page(title, lead + paragraph(ABOUT, "faint"), sections, views, command)
@@ -88,47 +88,47 @@ class _Made:
     def heading(self, run: Run) -> str:
         return f"<h3>{escape(run.name)}</h3>\n" if self.compared else ""
 
-    def sources(self, found: Sequence[tuple[Run, SectionData]]) -> str:
-        many = [(run.name, source) for run, part in found for source in part.sources]
+    def sources(self, by_run: Sequence[tuple[Run, SectionData]]) -> str:
+        many = [(run.name, source) for run, part in by_run for source in part.sources]
         return sources_of([replace(s, what=f"{name}, {s.what}") if self.compared else s for name, s in many])
 
     def question(self) -> Section:
-        body, said = "", set()
+        body, shown = "", set()
         for run, _ in self.measured:
-            lines = [line for line in words.question(run) if line not in said]  # shown once
-            said |= {*lines}
+            lines = [line for line in text.question(run) if line not in shown]  # each line once
+            shown |= {*lines}
             body += self.heading(run) + "".join(map(paragraph, lines))
         return Section("question", "The question", body)
 
     def verdict(self) -> Section:
         counted, body = read_calibration(), ""
-        found = [(run, parts["verdict"]) for run, parts in self.measured]
+        by_run = [(run, parts["verdict"]) for run, parts in self.measured]
         if self.compared:
-            rows = [words.verdict_row(run.name, part.data) for run, part in found]
+            rows = [text.verdict_row(run.name, part.data) for run, part in by_run]
             body += table(
                 "Verdicts side by side, over all lengths: status, rho, 95 % interval",
                 ("run", "verdict", "anchor", "placeholder", "sink"),
                 rows,
             )
-        for run, part in found:
-            body += self.heading(run) + paragraph(words.answer(part.data)) + self.figures(part.pictures)
-            body += "".join(paragraph(line) for line in words.role_lines(part.data) + words.claims(part.data))
-            if rows := words.evidence_rows(part.data):
+        for run, part in by_run:
+            body += self.heading(run) + paragraph(text.answer(part.data)) + self.figures(part.pictures)
+            body += "".join(paragraph(line) for line in text.role_lines(part.data) + text.claims(part.data))
+            if rows := text.evidence_rows(part.data):
                 body += f"<details>\n<summary>The evidence, arm by arm ({len(rows)} rows)</summary>\n"
                 columns = ("length", "arm", "what", "in", "value [95 %]", "matched control", "n")
                 body += table(f"{run.name}: all arms; rho is 0 for no effect and 1 for the full one", columns, rows)
                 body += "</details>\n"
             if not self.compared:
                 body += "<h3>How often is such a verdict wrong?</h3>\n"
-                body += "".join(map(paragraph, words.how_often_wrong(part.data, counted)))
+                body += "".join(map(paragraph, text.how_often_wrong(part.data, counted)))
             body += _notes(part)
         if self.compared:
             body += "<h3>How often are such verdicts wrong?</h3>\n"
-            kinds = {part.data["verdict"]: part.data for _, part in found}
-            lines = [words.how_often_wrong(data, counted) for data in kinds.values()]
+            kinds = {part.data["verdict"]: part.data for _, part in by_run}
+            lines = [text.how_often_wrong(data, counted) for data in kinds.values()]
             body += "".join(map(paragraph, dict.fromkeys(line for some in lines for line in some)))
         made = counted["provenance"]
-        body += self.sources(found)
+        body += self.sources(by_run)
         body += paragraph(
             f"The counts are from `experiments/results/calibration.json`, made by `{made['command']}`, first seed "
             f"{counted['first_seed']}, {made['date']}, commit {made['commit']}.",
@@ -137,45 +137,45 @@ class _Made:
         return Section("verdict", "The verdict, and how often such a verdict is wrong", body)
 
     def competence(self, together: Sequence[Picture]) -> Section:
-        found = [(run, parts["accuracy"]) for run, parts in self.measured]
+        by_run = [(run, parts["accuracy"]) for run, parts in self.measured]
         body = paragraph(
             "A mechanism can be judged only where the model does the task. Three metrics, each with its chance level: "
             "teacher-forced step accuracy, exact match, and the final bit."
         )
-        body += self.figures(together or found[0][1].pictures)
-        there = {row["length"] for _, part in found for row in part.data["accuracy"]}
-        lengths = [n for n in LENGTHS if n in there] or sorted(there)
-        rows = [row for run, part in found for row in words.accuracy_rows(run.name, part.data, lengths)]
+        body += self.figures(together or by_run[0][1].pictures)
+        measured = {row["length"] for _, part in by_run for row in part.data["accuracy"]}
+        lengths = [n for n in LENGTHS if n in measured] or sorted(measured)
+        rows = [row for run, part in by_run for row in text.accuracy_rows(run.name, part.data, lengths)]
         columns = ["run", "labels", "measure", *(f"n={n}" for n in lengths)]
         first = 0 if self.compared else 1  # one run need not be named in each row
         body += table("Accuracy by length", columns[first:], [row[first:] for row in rows])
-        for run, part in found:
-            if said := words.offsets(part.data):
-                body += paragraph((f"`{run.name}`: " if self.compared else "") + said)
+        for run, part in by_run:
+            if sentence := text.offsets(part.data):
+                body += paragraph((f"`{run.name}`: " if self.compared else "") + sentence)
             body += _notes(part)
-        body += self.sources(found)
+        body += self.sources(by_run)
         return Section("competence", "Can the model do the task, and how far?", body)
 
     def maps(self) -> Section:
-        found = [(run, parts["map"]) for run, parts in self.measured]
+        by_run = [(run, parts["map"]) for run, parts in self.measured]
         body = paragraph(
             "Gradient x input, as in the paper's Figure 5. It decides nothing: where attention is saturated, the "
             "token that selects a bit may have no gradient."
         )
         each = "".join(
-            f"<div>{self.heading(run)}{self.figures(part.pictures)}{_notes(part)}</div>\n" for run, part in found
+            f"<div>{self.heading(run)}{self.figures(part.pictures)}{_notes(part)}</div>\n" for run, part in by_run
         )
         body += f'<div class="report-pair">{each}</div>\n' if self.compared else each
-        body += self.sources(found)
+        body += self.sources(by_run)
         return Section("map", "Which tokens each answer depends on", body)
 
     def section(self, name: str, title: str, above: str) -> Section:
         body = paragraph(above)
         for run, parts in self.measured:
             part = parts[name]
-            body += self.heading(run) + words_of(name, part) + self.figures(part.pictures)
+            body += self.heading(run) + summary_of(name, part) + self.figures(part.pictures)
             if name == "probes" and part.pictures:
-                body += paragraph(words.erased(parts["verdict"].data))
+                body += paragraph(text.erased(parts["verdict"].data))
             body += _notes(part) + sources_of(part.sources)
         return Section(name, title, body)
 
@@ -196,7 +196,7 @@ class _Made:
         return Section("limits", "What this report cannot show", "".join(map(paragraph, lines)))
 
 
-def words_of(name: str, part: SectionData) -> str:
+def summary_of(name: str, part: SectionData) -> str:
     """Return the numbers of a section as a sentence or a table."""
     data = part.data
     match name:
@@ -206,12 +206,12 @@ def words_of(name: str, part: SectionData) -> str:
             )
             return paragraph(
                 f"Length {data['length']}, answer at step {data['step']}, patched into {data['story']}. The clean and "
-                f"the corrupted run differ by {data['whole']:+.2f} logits. Largest effects of resid_pre: {places}; of "
-                f"heads: {heads}."
+                f"the corrupted run differ by {data['difference']:+.2f} logits. Largest effects of resid_pre: "
+                f"{places}; of heads: {heads}."
             )
         case "circuit" if data:
             worth = data["ablations"]["corrupted"]
-            said = (
+            sentence = (
                 f"{invalid(data)}{data['circuit']['size']} of {data['possible_edges']} edges keep "
                 f"{worth['values']:.3f} "
                 f"[{worth['low']:.3f}, {worth['high']:.3f}] of the margin on fresh prompts, and step accuracy "
@@ -229,7 +229,7 @@ def words_of(name: str, part: SectionData) -> str:
             ]
             heads = [[head, does] for head, does in data["heads"].items()]
             return (
-                paragraph(said)
+                paragraph(sentence)
                 + table("The same circuit by length", ("length", "faithfulness", "step accuracy", "full model"), rows)
                 + table("Its heads", ("head", "measured function"), heads)
             )
@@ -242,7 +242,7 @@ def _curves(measured: Measured) -> Picture:
     curves = {run.name: points_of(parts["accuracy"].data) for run, parts in measured}
     trained = {trained_to(run) for run, _ in measured}
     picture = views.by_length(curves, trained.pop() if len(trained) == 1 else None, "Accuracy by length, side by side")
-    return Picture(picture, measured[0][1]["accuracy"].pictures[0].words)
+    return Picture(picture, measured[0][1]["accuracy"].pictures[0].caption)
 
 
 def _notes(part: SectionData) -> str:

@@ -65,19 +65,19 @@ def figure(picture: Picture, bundles: Sequence[str]) -> str:
         inside = f'<div class="mnemo-view" data-bundle="{kind}">{still}<template>{view.live}</template></div>'
     else:
         inside = f'<div class="mnemo-view">{still}{view.live}</div>'
-    return f'<figure class="report-figure">\n<figcaption>{marked(picture.words)}</figcaption>\n{inside}\n</figure>\n'
+    return f'<figure class="report-figure">\n<figcaption>{marked(picture.caption)}</figcaption>\n{inside}\n</figure>\n'
 
 
-def paragraph(words: str, kind: str = "") -> str:
+def paragraph(text: str, kind: str = "") -> str:
     """Return text as a paragraph; text between backticks is code."""
     name = f' class="report-{kind}"' if kind else ""
-    return f"<p{name}>{marked(words)}</p>\n" if words else ""
+    return f"<p{name}>{marked(text)}</p>\n" if text else ""
 
 
-def marked(words: str) -> str:
+def marked(text: str) -> str:
     """Return text as HTML, with `code` between backticks and **strong** between stars."""
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(words))
-    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
+    html = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", html)
 
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -31,7 +31,7 @@ HEAD = {"run": str, "format": str, "seed": int}
 CLOSE = 2e-3
 
 
-def found_beside(run: Run, verb: str, name: str, seed: int) -> tuple[dict | None, str, str]:
+def stored_result(run: Run, verb: str, name: str, seed: int) -> tuple[dict | None, str, str]:
     """Return a stored result and its place; or None, "" and the reason why a file that exists was not used.
 
     Searches the run's own folder, then its folder of results.
@@ -77,7 +77,7 @@ def why_not(run: Run, verb: str, data: dict, seed: int) -> str:
         return "it is of several models together"
     if "weights" in data:
         return "" if data["weights"] == weights_of(run) else "the weights have changed since"
-    if not _found_again(run, verb, data):
+    if not _same_when_repeated(run, verb, data):
         return "a number in it differs when it is measured again: the weights have changed since"
     return ""
 
@@ -93,7 +93,7 @@ def _one(length: int | list[int]) -> int:
 
 
 def _inside(run: Run, verb: str, data: dict) -> str:
-    """Return an inconsistency in a result that matches its schema; "" if there is none."""
+    """Return an inconsistency in a result that matches its schema; "" if row is none."""
     match verb:
         case "verdict":
             if data["prompts"] != (usual := VerdictCommand().prompts):
@@ -104,8 +104,8 @@ def _inside(run: Run, verb: str, data: dict) -> str:
             sides = [at["roles"] for at in (data, *data["by_length"])]
             if unknown := {name for roles in sides for name in roles} - set(ROLES):
                 return f"it has an unknown role, {shown(min(unknown))}"
-            found = [role for roles in sides for role in roles.values()]
-            if any(role["rho"] is not None and len(role["ci"]) != 2 for role in found):
+            cells = [role for roles in sides for role in roles.values()]
+            if any(role["rho"] is not None and len(role["ci"]) != 2 for role in cells):
                 return "an interval does not have two bounds"
             if any(_one(e["length"]) not in map(_one, lengths) for e in data["evidence"]):
                 return "it has evidence of other lengths"
@@ -137,24 +137,24 @@ def _changed(verb: str, data: dict) -> str:
     """Return the options that differ from the defaults, from the stored options or from the command."""
     if isinstance(data.get("options"), dict):
         usual = {k: v for k, v in asdict(CircuitCommand(data["run"])).items() if k not in (*HARMLESS, "seed")}
-        there = {k: tuple(v) if isinstance(v, list) else v for k, v in data["options"].items()}
-        return ", ".join(f"--{k} {there[k]}" for k, v in usual.items() if k in there and there[k] != v)
-    words = str(data["provenance"].get("command")).split()
-    if words[1:2] == ["sweep"]:  # a sweep's options select models; each is evaluated with the defaults
+        stored = {k: tuple(v) if isinstance(v, list) else v for k, v in data["options"].items()}
+        return ", ".join(f"--{k} {stored[k]}" for k, v in usual.items() if k in stored and stored[k] != v)
+    arguments = str(data["provenance"].get("command")).split()
+    if arguments[1:2] == ["sweep"]:  # a sweep's options select models; each is evaluated with the defaults
         return ""
     harmless = (*HARMLESS, "seed", "workers")
-    return ", ".join(w for w in words if w.startswith("--") and w.removeprefix("--").split("=")[0] not in harmless)
+    return ", ".join(w for w in arguments if w.startswith("--") and w.removeprefix("--").split("=")[0] not in harmless)
 
 
-def _found_again(run: Run, verb: str, data: dict) -> bool:
+def _same_when_repeated(run: Run, verb: str, data: dict) -> bool:
     """Return whether one number of a result is the same when measured again; for results without a weights digest."""
     match verb:
         case "verdict":
             return _verdict_again(run, data)
         case "evaluate":
-            there = max((r for r in data["accuracy"] if r["metric"] == "step"), key=lambda r: r["length"])
-            batch = run.sample(data["prompts"], there["length"], seed=1000 * data["seed"] + there["length"])
-            return _same_accuracy(run, batch, there)
+            row = max((r for r in data["accuracy"] if r["metric"] == "step"), key=lambda r: r["length"])
+            batch = run.sample(data["prompts"], row["length"], seed=1000 * data["seed"] + row["length"])
+            return _same_accuracy(run, batch, row)
         case _:
             from experiments.circuit_search import at_length
             from interp.circuits import circuit_from_json
@@ -184,11 +184,11 @@ def _verdict_again(run: Run, data: dict) -> bool:
     return all(_close(a["value"], b["value"]) for a, b in pairs)
 
 
-def _same_accuracy(run: Run, batch, there: dict) -> bool:  # type: ignore[no-untyped-def]
+def _same_accuracy(run: Run, batch, row: dict) -> bool:  # type: ignore[no-untyped-def]
     from probes.competence import accuracies
 
-    rows = accuracies(run.raw, batch, there["mode"])
-    return any(r.metric == there["metric"] and _close(r.estimate.value, there["value"]) for r in rows)
+    rows = accuracies(run.raw, batch, row["mode"])
+    return any(r.metric == row["metric"] and _close(r.estimate.value, row["value"]) for r in rows)
 
 
 def _close(a: float, b: float) -> bool:

@@ -24,7 +24,7 @@ class Picture:
     """A view with its caption."""
 
     view: View
-    words: str
+    caption: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +42,16 @@ def to_json(part: SectionData) -> dict:
     pictures = []
     for picture in part.pictures:
         view = asdict(picture.view) | {"still": base64.b64encode(picture.view.still).decode()}
-        pictures.append({"view": view, "words": picture.words})
+        pictures.append({"view": view, "caption": picture.caption})
     sources = [asdict(source) for source in part.sources]
     return {"data": part.data, "pictures": pictures, "sources": sources, "notes": part.notes}
 
 
-def from_json(whole: dict) -> SectionData:
+def from_json(data: dict) -> SectionData:
     """Return the section that `to_json` wrote. Raises `TypeError` or `KeyError` for anything else."""
     pictures = []
-    for picture in whole["pictures"]:
+    for picture in data["pictures"]:
         view = picture["view"] | {"still": base64.b64decode(picture["view"]["still"])}
-        pictures.append(Picture(View(**view), picture["words"]))
-    sources = tuple(Source(**source) for source in whole["sources"])
-    return SectionData(whole["data"], tuple(pictures), sources, tuple(whole["notes"]))
+        pictures.append(Picture(View(**view), picture["caption"]))
+    sources = tuple(Source(**source) for source in data["sources"])
+    return SectionData(data["data"], tuple(pictures), sources, tuple(data["notes"]))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.commands.circuit import CircuitCommand, lines_of
 from experiments.commands.evaluate import EvaluateCommand
 from experiments.commands.verdict import VerdictCommand, default_lengths
-from experiments.reporting.reuse import found_beside
+from experiments.reporting.reuse import stored_result
 from experiments.reporting.section import Picture, SectionData, Source
 from experiments.support.provenance import other_versions
 from experiments.support.reading import read_calibration
@@ -41,14 +41,14 @@ def beside(
     """Return a stored result with its source, or None with a note on a file that could not be used."""
     if options.fresh:
         return None, (), ()
-    data, where, why = found_beside(run, verb, name, options.seed)
+    data, where, why = stored_result(run, verb, name, options.seed)
     if data is None:
         return None, (), (why,) if why else ()
     made = data["provenance"]
-    words = f"read from {where}, made {made['date']} at commit {made['commit']}"
+    origin = f"read from {where}, made {made['date']} at commit {made['commit']}"
     if other := other_versions(made):
-        words += f", with {other}"
-    return data, (Source(name.removesuffix(".json"), made["command"], data["seed"], words),), ()
+        origin += f", with {other}"
+    return data, (Source(name.removesuffix(".json"), made["command"], data["seed"], origin),), ()
 
 
 def fitting(run: Run, lengths: tuple[int, ...]) -> tuple[int, ...]:
@@ -80,8 +80,8 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
         prompts, arms = (QUICK_PROMPTS, DECIDING) if quick else (usual.prompts, ARMS)
         lengths = lengths[:1] if quick else lengths
         recall = resume_arms(work / "verdict")
-        found = verdict([battery(run, lengths, options.seed, prompts, False, arms, step=step, recall=recall)])
-        data = {"run": run.name, "prompts": prompts, **found.to_json()}
+        result = verdict([battery(run, lengths, options.seed, prompts, False, arms, step=step, recall=recall)])
+        data = {"run": run.name, "prompts": prompts, **result.to_json()}
         more = f" --lengths {lengths[0]} --prompts {prompts} --arms {' '.join(arms)}" if quick else ""
         command = f"mnemoscope verdict {options.said(run)} --seed {options.seed}{more}"
         sources = (Source("verdict", command, options.seed, now(options)),)
@@ -91,12 +91,12 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
                 "prompts.",
             )
     picture = views.verdict(data, read_calibration())
-    words = (
+    caption = (
         "Effect of each role with its 95 % interval and matched control. Below each: the same measure on planted "
         "models in which the role is present, and in which it is absent. An interval inside the dashed margin means "
         "absent."
     )
-    return SectionData(data, (Picture(picture, words),), sources, notes)
+    return SectionData(data, (Picture(picture, caption),), sources, notes)
 
 
 def points_of(data: dict) -> list[Any]:
@@ -133,11 +133,11 @@ def accuracy_part(run: Run, options: ReportCommand, work: Path, step: Callable[[
         if options.quick:
             notes += (f"Left out by --quick: lengths other than {_listed(lengths)}. {prompts} prompts per length.",)
     picture = views.by_length({run.name: points_of(data)}, trained_to(run), f"{run.name}: accuracy by length")
-    words = (
+    caption = (
         "Solid: labels are given. Dashed: the model writes them. Shaded: trained lengths. Dotted: chance. Bands: 95 % "
         "intervals."
     )
-    return SectionData(data, (Picture(picture, words),), sources, notes)
+    return SectionData(data, (Picture(picture, caption),), sources, notes)
 
 
 def circuit_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
@@ -146,10 +146,10 @@ def circuit_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
     if data is None:
         name = options.said(run)
         if options.quick:
-            words = (
+            caption = (
                 f"Left out by --quick: the circuit. Compute it with `mnemoscope circuit {name} --seed {options.seed}`."
             )
-            return SectionData({}, (), (), (*notes, words))
+            return SectionData({}, (), (), (*notes, caption))
         length = fitting(run, (options.length,)) or default_lengths(run)[:1]
         verb = CircuitCommand(
             run.source, length=length[0], seed=options.seed, format=str(run.format), out=work / "circuit"

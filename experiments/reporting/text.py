@@ -33,7 +33,7 @@ def question(run: Run) -> list[str]:
     longest = recipe.get("longest")
     trained = f", trained on {run.format.task} of at most {longest} {unit}" if longest else ""
     length = (3, 3) if run.format.task == "addition" else 4
-    asked = (
+    task_question = (
         "**What do the labels do inside this model?** A label can be an **anchor** (its identity is an address), "
         "a **placeholder** (its position stores a result that later tokens read), a **sink** (it takes attention and "
         "carries nothing), a mixture, or unused."
@@ -41,17 +41,17 @@ def question(run: Run) -> list[str]:
         else "This format has **no labels**, so no role can be tested. The report shows how far the model gets without "
         "them and what its answers depend on."
     )
-    words = [
+    sentences = [
         f"`{run.name}` is a transformer ({kind}){trained}. {run.format.meaning} A prompt of its task: "
         f"`{run.sample(1, length, 0).text(0)}`.",
-        asked,
+        task_question,
     ]
     if share := recipe.get("rehearsal"):
-        words.append(
+        sentences.append(
             f"Trained with rehearsal: {share:.0%} of its tokens were in-context recall of up to "
             f"{recipe['rehearsal_longest']} pairs. Lengths above {longest} are therefore new to parity, not to lookup."
         )
-    return words
+    return sentences
 
 
 def answer(data: dict) -> str:
@@ -59,14 +59,14 @@ def answer(data: dict) -> str:
     lengths = " and ".join(_length(at["length"]) for at in data["by_length"])
     match data["verdict"]:
         case "not-applicable":
-            words = "no role is judged: there are no labels, or the model cannot do the task"
+            meaning = "no role is judged: there are no labels, or the model cannot do the task"
         case "undecided":
-            words = "the evidence does not decide"
+            meaning = "the evidence does not decide"
         case "unresolved":
-            words = "arms of the evidence contradict each other"
+            meaning = "arms of the evidence contradict each other"
         case label:
-            words = "; ".join(f"{ROLES[r]}" for r in ROLES if r in label) or "no role was found"
-    return f"Verdict at length {lengths}: **{data['verdict']}** ({words})."
+            meaning = "; ".join(f"{ROLES[r]}" for r in ROLES if r in label) or "no role was found"
+    return f"Verdict at length {lengths}: **{data['verdict']}** ({meaning})."
 
 
 def in_short(name: str, data: dict, accuracy: dict) -> str:
@@ -110,7 +110,7 @@ def how_often_wrong(data: dict, counted: dict) -> list[str]:
     open_, label = counted["rates"]["undecided, all"], data["verdict"]
     called = {name: row.get(label, 0) for name, row in counted["confusion"].items()}
     right = sum(n for name, n in called.items() if counted["expected"][name] == label)
-    words = [
+    sentences = [
         f"The same code judged {counted['cases']} models with a planted mechanism ({counted['mechanisms']} "
         f"mechanisms, {counted['variants']} variants each). It gave a wrong confident label to "
         f"**{rate['hits']} of {rate['n']}** (95 % interval {_share(rate)}); among mechanisms never used for "
@@ -118,29 +118,29 @@ def how_often_wrong(data: dict, counted: dict) -> list[str]:
         f"{open_['hits']} of {open_['n']} were left undecided or unresolved."
     ]
     if label in ("undecided", "unresolved", "not-applicable"):
-        words.append(f"**{label}** makes no claim about a role, so it is not counted as wrong.")
+        sentences.append(f"**{label}** makes no claim about a role, so it is not counted as wrong.")
     elif total := sum(called.values()):
-        words.append(f"Of {total} planted models that it called **{label}**, {right} were.")
+        sentences.append(f"Of {total} planted models that it called **{label}**, {right} were.")
     else:
-        words.append(f"No planted model was called {label}, so these counts say nothing about that label's error rate.")
-    whole = counted["coverage"]["all"]
-    words.append(
-        f"Nominal 95 % intervals contained the true value in {whole['covered']} of {whole['intervals']} cases. Planted "
-        "models are small and built by hand inside GPT-2 and GPT-NeoX. The counts are error rates on these families, "
-        "not the probability that this verdict is wrong."
+        sentences.append(f"No planted model was called {label}. The counts give no error rate of this verdict.")
+    coverage = counted["coverage"]["all"]
+    sentences.append(
+        f"Nominal 95 % intervals contained the true value in {coverage['covered']} of {coverage['intervals']} cases. "
+        "Planted models are small and built by hand inside GPT-2 and GPT-NeoX. The counts are error rates on these "
+        "families, not the probability that this verdict is wrong."
     )
     if data["margins"]["version"] != counted["margins"]["version"]:
         then, today = counted["margins"]["version"], data["margins"]["version"]
-        words.append(f"**The counts were made with margins {then}, the verdict with {today}.**")
-    return words
+        sentences.append(f"**The counts were made with margins {then}, the verdict with {today}.**")
+    return sentences
 
 
 def verdict_row(name: str, data: dict) -> list[str]:
     """Return a run's row in a table of verdicts: label, then each role."""
     cells = []
     for role in ROLES:
-        found = data["roles"][role]
-        cells.append(found["status"] + (f" {_interval(found['rho'], found['ci'])}" if found["rho"] is not None else ""))
+        entry = data["roles"][role]
+        cells.append(entry["status"] + (f" {_interval(entry['rho'], entry['ci'])}" if entry["rho"] is not None else ""))
     return [f"`{name}`", f"**{data['verdict']}**", *cells]
 
 
@@ -148,9 +148,9 @@ def accuracy_rows(name: str, data: dict, lengths: Sequence[int]) -> list[list[st
     """Return step accuracy, exact match and final bit at the given lengths."""
     rows = []
     for mode in dict.fromkeys(r["mode"] for r in data["accuracy"]):
-        for metric, words in (("step", "step accuracy"), ("exact", "exact match"), ("final", "final bit")):
+        for metric, title in (("step", "step accuracy"), ("exact", "exact match"), ("final", "final bit")):
             values = {r["length"]: r["value"] for r in data["accuracy"] if (r["mode"], r["metric"]) == (mode, metric)}
-            rows.append([f"`{name}`", mode, words, *(f"{values[n]:.3f}" if n in values else "" for n in lengths)])
+            rows.append([f"`{name}`", mode, title, *(f"{values[n]:.3f}" if n in values else "" for n in lengths)])
     return rows
 
 
@@ -172,11 +172,11 @@ def evidence_rows(data: dict) -> list[list[str]]:
 
 def erased(data: dict) -> str:
     """Return a sentence on the accuracy lost by erasing prefix parity (M8, erasing)."""
-    found = find_rows(data["evidence"], ERASE_STATE)
-    said = "; ".join(
-        f"at length {_length(e['length'])}, {_estimate(e['value'])} (control {_estimate(e['control'])})" for e in found
+    rows = find_rows(data["evidence"], ERASE_STATE)
+    values = "; ".join(
+        f"at length {_length(e['length'])}, {_estimate(e['value'])} (control {_estimate(e['control'])})" for e in rows
     )
-    return f"Accuracy lost by erasing prefix parity at input labels (M8): {said}." if said else ""
+    return f"Accuracy lost by erasing prefix parity at input labels (M8): {values}." if values else ""
 
 
 def offsets(data: dict) -> str:
@@ -185,9 +185,9 @@ def offsets(data: dict) -> str:
     shares |= {row["length"]: row["share"] for row in data.get("offsets", ()) if row["offset"] == 0}
     if not shares:
         return ""
-    said = ", ".join(f"{share:.3f} at length {n}" for n, share in shares.items())
+    values = ", ".join(f"{share:.3f} at length {n}" for n, share in shares.items())
     return (
-        f"Share of steps that read their own bit, by editing each bit in turn: {said} "
+        f"Share of steps that read their own bit, by editing each bit in turn: {values} "
         f"({data['offset_prompts']} prompts per length)."
     )
 
@@ -202,8 +202,8 @@ def _interval(value: float, bounds: Sequence[float | None]) -> str:
     return f"{value:.3f} [{low}, {high}]"
 
 
-def _estimate(found: dict | None) -> str:
-    return "" if found is None else _interval(found["value"], [found["low"], found["high"]])
+def _estimate(estimate: dict | None) -> str:
+    return "" if estimate is None else _interval(estimate["value"], [estimate["low"], estimate["high"]])
 
 
 def _length(length: int | Sequence[int]) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 
-from experiments.support.provenance import saying_versions
+from experiments.support.provenance import reporting_versions
 from experiments.tables.numbers import with_numbers
 from experiments.tables.places import PLACES, ROOT, with_tables
 from interp.support.writing import write_whole
@@ -13,7 +13,7 @@ def main() -> int:
     if not (ROOT / "README.md").is_file():
         print("experiments.tables writes the READMEs of a checkout; this is an installed package", file=sys.stderr)
         return 2
-    with saying_versions():
+    with reporting_versions():
         for path, tables in PLACES.items():
             write_whole(path, with_numbers(with_tables(path.read_text(encoding="utf-8"), tables)))
     return 0

@@ -71,13 +71,40 @@ def trust_table() -> str:
 
 
 def support_text() -> str:
-    """Return the model types that patching is exact on, from `results/support.json`."""
-    if not SUPPORT.is_file():
-        return "not measured yet\n"
-    rows = json.loads(SUPPORT.read_text(encoding="utf-8"))["rows"]
-    exact = [row["type"] for row in rows if row["patching"] == "exact"]
-    generic = [row["type"] for row in rows if row["patching"] == "generic"]
-    text = f"{len(exact)} types with every site: {', '.join(exact)}.\n"
-    if generic:
-        text += f"\n{len(generic)} types with the residual stream only: {', '.join(generic)}.\n"
-    return text
+    """Return the model types by kind of patching, in short, from `results/support.json`."""
+    rows = _support_rows()
+    exact, generic = ([row for row in rows if row["patching"] == kind] for kind in ("exact", "generic"))
+    worst = max(row["float32"] for row in exact)
+    types = dict.fromkeys(row["type"].partition(",")[0] for row in exact)
+    text = (
+        f"{len(types)} types with every site, largest relative difference {worst:.0e} in float32: {', '.join(types)}.\n"
+    )
+    others = dict.fromkeys(row["type"].partition(",")[0] for row in generic)
+    others = [name for name in others if name not in types]
+    return f"{text}\nOthers by the residual stream before and after each layer, such as {', '.join(others)}.\n"
+
+
+def support_table() -> str:
+    """Return one row per model type: capture, patching, differences from the literal loop, circuits."""
+    head = ("model type", "capture", "patching", "float32", "float64", "circuits")
+    cells = []
+    for row in _support_rows():
+        differences = ("" if row[name] is None else f"{row[name]:.0e}" for name in ("float32", "float64"))
+        kinds = [_short(row[name]) for name in ("capture", "patching")]
+        cells.append((row["type"], *kinds, *differences, _short(row["circuits"])))
+    return markdown(head, cells)
+
+
+def _support_rows() -> list[dict]:
+    return json.loads(SUPPORT.read_text(encoding="utf-8"))
+
+
+def _short(text: str) -> str:
+    """Return a kind of support, or "no" with the first part of the reason.
+
+    >>> _short("edges"), _short("mpt clips q, k and v: they are not linear")
+    ('edges', 'no: mpt clips q, k and v')
+    """
+    if text in ("bridge", "exact", "generic", "edges"):
+        return text
+    return f"no: {text.splitlines()[0].partition('; ')[0].partition(': ')[0]}"

@@ -14,7 +14,7 @@ from experiments.tables.benchmarks import (
     speed_summary,
     speed_table,
 )
-from experiments.tables.headline import headline_table, support_text, trust_table
+from experiments.tables.headline import headline_table, support_table, support_text, trust_table
 from experiments.tables.runs import accuracy_table, calibration_table, circuit_table, verdict_table
 from experiments.tables.trust import faults_table, inputs_table
 from experiments.tables.zoo import addition_table, confirmatory_table, zoo_table
@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent.parent
 PLACES: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "README.md": {"headline": headline_table, "trust": trust_table, "support": support_text},
     ROOT / "interp" / "README.md": {
+        "support": support_table,
         "speed-summary": speed_summary,
         "drift-summary": drift_summary,
         "memory": memory_table,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -65,16 +66,22 @@ def curve(
     shares: Sequence[float] = SHARES,
     selected: str = "greedy",
     places: Places | None = None,
+    rounding: Literal["nearest", "mib"] = "nearest",
 ) -> Curve:
     """Measure circuits of rising size, selected by score ("greedy" or "top") or at random ("random", seeds 0, 1, ...).
 
-    A share p of n edges is int(p n) edges, as in MIB; this may be none. Use other prompts than those of the scores.
+    A share p of n edges is the nearest whole number of edges, at least one; with `rounding="mib"` it is int(p n), as in
+    MIB's code, which may be none. Use other prompts than those of the scores.
     """
     if selected not in ("greedy", "top", "random"):
         raise ValueError(f"selected must be one of greedy, top, random; got {selected!r}")
+    if rounding not in ("nearest", "mib"):
+        raise ValueError(f"rounding must be 'nearest' or 'mib'; got {rounding!r}")
     if not shares or any(not 0 < s <= 1 for s in shares) or list(shares) != sorted(set(shares)):
         raise ValueError(f"shares must rise from above 0 to at most 1; got {shares}")
-    circuits = [_select(scores, int(share * len(scores.graph)), selected, seed) for seed, share in enumerate(shares)]
+    wanted = [share * len(scores.graph) for share in shares]
+    sizes = [int(n) if rounding == "mib" else max(1, round(n)) for n in wanted]
+    circuits = [_select(scores, n, selected, seed) for seed, n in enumerate(sizes)]
     measured = faithfulness(model, clean, ablation, metric, circuits, places)
     return Curve(tuple(shares), tuple(map(len, circuits)), measured, selected)
 

@@ -158,7 +158,7 @@ def find_circuit(
         return greedy(scores, n) if select == "greedy" else top_n(scores, n)
 
     scores = scored(search)
-    n_edges = max(1, int(share * len(scores.graph)))
+    n_edges = max(1, round(share * len(scores.graph)))
     circuit = selected(scores, n_edges)
     stability = _overlap(circuit, selected(scored(test), n_edges)) if held_out else None
     where = places if isinstance(places, Places) else None

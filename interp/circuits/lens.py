@@ -43,6 +43,12 @@ class LogitLens:
         margins = ", ".join(f"{x:+.3g}" for x in self.margin.mean(dim=(1, 2)).tolist())
         return f"LogitLens({self.margin.shape[1]} prompts; mean margin before each layer and at the end: {margins})"
 
+    def _ipython_display_(self) -> None:
+        """Show the view in a notebook."""
+        from interp.views import show
+
+        show(self)
+
     def by_position(self) -> Float[Tensor, "layer read"]:
         """Return mean margins over prompts."""
         return self.margin.mean(dim=1)

@@ -54,6 +54,12 @@ class LogitAttribution:
         top = ", ".join(f"{name} {value:+.3g}" for name, value in self.top(3))
         return f"LogitAttribution({len(self.components)} components, {len(self.margin)} prompts; largest: {top})"
 
+    def _ipython_display_(self) -> None:
+        """Show the view in a notebook."""
+        from interp.views import show
+
+        show(self)
+
     def of(self, component: str) -> Float[Tensor, "batch read"]:
         """Return one component's part. Raises `ValueError`, with the components, for another name."""
         if component not in self.components:

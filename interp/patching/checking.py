@@ -10,8 +10,8 @@ from torch import Tensor
 
 from interp.models.anatomy import Anatomy, GenericAnatomy
 from interp.patching.cells import Cell, first
-from interp.patching.effect import Checks
 from interp.patching.editing import difference_from_raw
+from interp.patching.effect import Checks
 from interp.patching.engine import Engine
 from interp.patching.generic import GenericEngine
 from interp.patching.reference import literal, record

@@ -17,7 +17,6 @@ from torch import Tensor
 from interp.arguments import require_gradients
 from interp.models.anatomy import TOLERANCE, Anatomy
 from interp.patching.metric import Metric
-from interp.places import At, describe as words_of, positions_at  # noqa: F401
 from interp.sites import Site
 from interp.support.budget import numbers
 from interp.support.finite import require_finite
@@ -80,10 +79,8 @@ def forward_with_edits(
         scores = block.cap(torch.einsum("...dhe,...she->...hds", *rotated) * block.scale)
         scores = scores + anatomy.bias(block, positions, positions)
         sink = anatomy.sink(block, rotated[0], positions)
-        if sink is None:
-            scores = step.at("attn_scores", scores)
-        else:  # subtracted before the edit and added after it, so that rounding is as in the raw model
-            scores = step.at("attn_scores", scores - sink) + sink
+        # The sink's logit is subtracted before the edit and added after it, so that rounding is as in the raw model.
+        scores = step.at("attn_scores", scores) if sink is None else step.at("attn_scores", scores - sink) + sink
         pattern = step.at("pattern", anatomy.softmax(scores, sink))
         z = step.at("z", anatomy.mix(pattern, v))
         mid = resid + step.at("attn_out", block.attn_out(z))

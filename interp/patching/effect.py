@@ -83,9 +83,15 @@ class PatchEffect:
     def __repr__(self) -> str:
         shape = ", ".join(f"{axis} {len(self.labels[axis])}" for axis in self.axes)
         return (
-            f"PatchEffect({self.site!r}, {self.direction!r}, metric={self.metric!r}, [{shape}, batch {len(self.base)}], "
+            f"PatchEffect({self.site!r}, {self.direction!r}, {self.metric!r}, [{shape}, batch {len(self.base)}], "
             f"base={float(self.base.mean()):.4g}, source={float(self.source.mean()):.4g})"
         )
+
+    def _ipython_display_(self) -> None:
+        """Show the view in a notebook."""
+        from interp.views import show
+
+        show(self)
 
     @property
     def change(self) -> Float[Tensor, "*cells batch"]:
@@ -94,7 +100,7 @@ class PatchEffect:
 
     @property
     def recovered(self) -> Float[Tensor, "*cells"]:
-        """Mean change divided by the mean difference of source and base: 0 for no effect, 1 for the source's metric.
+        """Mean change divided by the mean difference of source and base: 0 for no effect, 1 for all of it.
 
         Raises `ValueError` if the two runs do not differ in the metric.
         """

@@ -97,12 +97,15 @@ class GenericEngine:
         def edit(x: Float[Tensor, "row pos d_model"]) -> Tensor:
             return torch.where(mask, source, x.unflatten(0, (n, -1))).flatten(0, 1)
 
-        if self.site == "resid_post":
-            rows = edit(self.base.site("resid_post", layer).repeat(n, 1, 1))
-            final = rows if layer == self.n_layers - 1 else self.anatomy.run(rows, layer + 1, tokens=tokens)
-        else:
-            rows = self.base.site("resid_pre", layer).repeat(n, 1, 1)
-            final = self.anatomy.run(rows, layer, edits={(self.site, layer): edit}, tokens=tokens)
+        rows = self.base.site("resid_post" if self.site == "resid_post" else "resid_pre", layer).repeat(n, 1, 1)
+        match self.site:
+            case "resid_pre":
+                final = self.anatomy.run(edit(rows), layer, tokens=tokens)
+            case "resid_post":
+                rows = edit(rows)
+                final = rows if layer == self.n_layers - 1 else self.anatomy.run(rows, layer + 1, tokens=tokens)
+            case _:
+                final = self.anatomy.run(rows, layer, edits={(self.site, layer): edit}, tokens=tokens)
         return self._measure(final.unflatten(0, (n, -1)))
 
     def _measure(self, final: Float[Tensor, "*stack pos d_model"]) -> Float[Tensor, "*stack"]:

@@ -92,9 +92,7 @@ def require_node(anatomy: Anatomy, prompts: Prompts, node: Sender | Receiver) ->
         raise ValueError(f"{node}: no head {node.head}; {kind} are 0 to {n_heads - 1}")
 
 
-def why_no_path(
-    anatomy: Anatomy, prompts: Prompts, metric: Metric, sender: Sender, receiver: Receiver
-) -> str | None:
+def why_no_path(anatomy: Anatomy, prompts: Prompts, metric: Metric, sender: Sender, receiver: Receiver) -> str | None:
     """Return why no path leads from the sender to the receiver; None if one does."""
     n = len(anatomy.blocks)
     written_at = -1 if sender.layer is None else 2 * sender.layer + (sender.kind == "mlp")

@@ -85,7 +85,9 @@ def path_patch(
                 row.append(baselines[-1])
                 continue
             received = _received(runs, sender, direct)
-            final = _direct(runs, received, some) if freeze_downstream else _after_receivers(runs, received, some, chain)
+            final = (
+                _direct(runs, received, some) if freeze_downstream else _after_receivers(runs, received, some, chain)
+            )
             row.append(measure(anatomy, final, metric, rows))
         values.append(torch.stack(row))
     labels: dict[str, tuple[str | int, ...]] = {"sender": tuple(map(str, senders))}
@@ -159,7 +161,9 @@ def _received(runs: _Runs, sender: Sender, direct: bool) -> dict[Place, Tensor]:
     return received | {_FINAL: resid}
 
 
-def _after_receivers(runs: _Runs, received: _Values, receivers: Sequence[Receiver], chain: bool) -> Float[Tensor, "row pos d_model"]:
+def _after_receivers(
+    runs: _Runs, received: _Values, receivers: Sequence[Receiver], chain: bool
+) -> Float[Tensor, "row pos d_model"]:
     """Return the final residual when the receivers read `received` and everything after them is recomputed."""
     by_layer = {r.layer: [x for x in receivers if x.layer == r.layer] for r in receivers if r.layer is not None}
     final = runs.base[_FINAL]

@@ -21,9 +21,7 @@ Edit = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def record(
-    anatomy: Anatomy | GenericAnatomy, tokens: Int[Tensor, "batch pos"], site: str, layer: int
-) -> Tensor:
+def record(anatomy: Anatomy | GenericAnatomy, tokens: Int[Tensor, "batch pos"], site: str, layer: int) -> Tensor:
     """Return a site's activations in the raw model's own forward pass."""
     kept: list[Tensor] = []
 

@@ -24,9 +24,13 @@ def logit_diff(batch: Batch, step: int | None = None, against: Batch | None = No
     else:
         symbols = batch.vocabulary.tokens(batch.format.outputs)
         if len(symbols) != 2:
-            raise ValueError(f"{batch.format} has {len(symbols)} answers; pass `against`, the batch with the other answers")
+            raise ValueError(
+                f"{batch.format} has {len(symbols)} answers; pass `against`, the batch with the other answers"
+            )
         if not torch.isin(answers, symbols).all():
-            raise ValueError("an answer in the batch is not an output symbol; pass `against`, the batch with the other answers")
+            raise ValueError(
+                "an answer in the batch is not an output symbol; pass `against`, the batch with the other answers"
+            )
         others = symbols.sum() - answers
 
     def compute(logits: Tensor, rows: Tensor) -> Tensor:
@@ -70,7 +74,9 @@ def margin(
             f"{tuple(answers.shape)}, {tuple(others.shape)}"
         )
     if (answers == others).any():
-        raise ValueError(f"prompt {int((answers == others).nonzero()[0])} has the same token as answer and other: the margin is zero")
+        raise ValueError(
+            f"prompt {int((answers == others).nonzero()[0])} has the same token as answer and other: the margin is zero"
+        )
     where = torch.stack([batch.at(role, s)[0] for s in steps.tolist()]) - 1
     positions, column = where.unique(return_inverse=True)
 

@@ -12,6 +12,7 @@
 | `faithfulness` | faithfulness by circuit size | curves |
 | `as_view` | a matplotlib figure | a figure |
 | `draw_grid` | any heat map | `Panel`s |
+| `show` | a result, in a notebook | any of the results above |
 
 Verdicts, probes and accuracies are drawn by `probes.views`. Names are imported when they are used. "circuit" is also a
 subpackage; `views.circuit` is the class `CircuitView`, whichever was imported first.
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from interp.views.grid import draw_grid
     from interp.views.maps import effect, heads, lens
     from interp.views.panel import Outline, Panel
+    from interp.views.results import show
     from interp.views.tables import head_table
     from interp.views.view import View, page, show_live
 
@@ -55,6 +57,7 @@ PUBLIC = {
     "heads": ("maps", "heads"),
     "lens": ("maps", "lens"),
     "page": ("view", "page"),
+    "show": ("results", "show"),
     "show_live": ("view", "show_live"),
     "tokens": ("patterns", "tokens"),
 }
@@ -74,6 +77,7 @@ __all__ = [
     "heads",
     "lens",
     "page",
+    "show",
     "show_live",
     "tokens",
 ]

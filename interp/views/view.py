@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -118,7 +119,12 @@ class View:
         """
         if shows_live():
             return {"text/html": self._repr_html_(), "text/plain": self.alt}
-        return still_outputs(self.still, self.media, self.alt)
+        outputs = still_outputs(self.still, self.media, self.alt)
+        if self.media == "image/svg+xml":
+            # JupyterLab shows no SVG of a notebook that is not trusted, and falls back on PNG.
+            with suppress(ValueError, KeyError):  # SVG that is not of our views
+                outputs["image/png"] = base64.b64encode(self.file(".png")).decode()
+        return outputs
 
     def save(self, path: str | Path) -> Path:
         """Write the file that the path's suffix names: .html, .png, .svg or .pdf. The file is complete or absent.

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import probes.views
 from experiments import load
 from experiments.commands.circuit import CircuitCommand, lines_of
-from experiments.reporting import text as words
-from experiments.reporting.order import words_of
-from experiments.reporting.reuse import found_beside
+from experiments.reporting import text
+from experiments.reporting.order import summary_of
+from experiments.reporting.reuse import stored_result
 from experiments.reporting.schema import SCHEMAS, mismatch
 from experiments.reporting.section import SectionData
 from experiments.reporting.stored import points_of
@@ -57,22 +57,22 @@ def show(run, verb: str, data: dict, pictures: bool = False) -> None:
     """All that a page says of a result; it must not fail for one that was accepted."""
     match verb:
         case "verdict":
-            for say in (words.answer, words.role_lines, words.claims, words.evidence_rows, words.erased):
+            for say in (text.answer, text.role_lines, text.claims, text.evidence_rows, text.erased):
                 assert say(data) is not None
-            words.verdict_row(run.name, data)
-            words.how_often_wrong(data, read_calibration())
+            text.verdict_row(run.name, data)
+            text.how_often_wrong(data, read_calibration())
             if pictures:
                 probes.views.verdict(data, read_calibration())
         case "evaluate":
             verdict = whole(run, "verdict")
-            words.in_short(run.name, verdict, data)
-            words.accuracy_rows(run.name, data, (10, 20))
-            words.offsets(data)
+            text.in_short(run.name, verdict, data)
+            text.accuracy_rows(run.name, data, (10, 20))
+            text.offsets(data)
             points = points_of(data)
             if pictures:
                 probes.views.by_length({run.name: points}, 20, "accuracy")
         case _:
-            words_of("circuit", SectionData(data))
+            summary_of("circuit", SectionData(data))
             graph = CircuitCommand(run.name).graph(run, circuit_from_json(data["circuit"]), data)
             lines = lines_of(data)
             if pictures:
@@ -85,7 +85,7 @@ def test_what_is_shipped_fits_and_is_shown(verb, run):
     for shipped in SHIPPED.glob(f"*/{NAMES[verb]}"):
         assert mismatch(json.loads(shipped.read_text(encoding="utf-8")), SCHEMAS[verb]) == "", shipped
     (Path(run.source) / NAMES[verb]).write_text(json.dumps(whole(run, verb)), encoding="utf-8")
-    data, _, why = found_beside(run, verb, NAMES[verb], 0)
+    data, _, why = stored_result(run, verb, NAMES[verb], 0)
     assert data, why
     show(run, verb, data, pictures=True)
 
@@ -99,7 +99,7 @@ def test_changed_results_are_shown_or_left_with_a_reason(verb, count, run):
     def check(data: dict) -> None:
         path.write_text(json.dumps(data | {"weights": right["weights"]}), encoding="utf-8")
         with reporting_versions():  # as a command does
-            found, _, why = found_beside(run, verb, NAMES[verb], 0)
+            found, _, why = stored_result(run, verb, NAMES[verb], 0)
         if found is None:
             assert why.startswith(f"{RUN}/{NAMES[verb]} was not used: ")
             assert "\n" not in why
@@ -114,7 +114,7 @@ def test_results_of_another_version_say_so(verb, run):
     path = Path(run.source) / NAMES[verb]
     made = {"versions": {"mnemoscope": "9.0"}, "command": "", "date": "", "commit": None}
     path.write_text(json.dumps(whole(run, verb) | {"version": 2, "provenance": made}), encoding="utf-8")
-    found, _, why = found_beside(run, verb, NAMES[verb], 0)
+    found, _, why = stored_result(run, verb, NAMES[verb], 0)
     assert found is None
     assert "it is of version 2, made by mnemoscope '9.0'; this mnemoscope reads version 1" in why
 
@@ -132,7 +132,7 @@ def test_files_that_are_no_results(count, run):
     def check(data: bytes) -> None:
         for verb, name in NAMES.items():
             (Path(run.source) / name).write_bytes(data)
-            assert found_beside(run, verb, name, 0)[0] is None
+            assert stored_result(run, verb, name, 0)[0] is None
 
     hammer("results", count, texts(), check)
 
@@ -168,6 +168,6 @@ def test_a_role_that_is_unknown_is_named(run):
     data = whole(run, "verdict")
     data["by_length"][0]["roles"]["drain"] = {"rho": 1, "ci": 0}
     (Path(run.source) / NAMES["verdict"]).write_text(json.dumps(data), encoding="utf-8")
-    found, _, why = found_beside(run, "verdict", NAMES["verdict"], 0)
+    found, _, why = stored_result(run, "verdict", NAMES["verdict"], 0)
     assert found is None
     assert "an unknown role, 'drain'" in why

@@ -266,7 +266,9 @@ def test_the_order_of_batches_and_how_prompts_are_divided_change_nothing():
     whole = reduce(bridge, MIXED, reducers)
     parts = reduce(bridge, [*MIXED[:0:-1], *(batch.rows(slice(i, i + 1)) for i in range(len(batch)))], reducers)
     pandas.testing.assert_frame_equal(whole["head statistics"], parts["head statistics"], atol=1e-6)
-    assert torch.allclose(whole["mean resid_post 1 by role"].values, parts["mean resid_post 1 by role"].values, atol=1e-6)
+    assert torch.allclose(
+        whole["mean resid_post 1 by role"].values, parts["mean resid_post 1 by role"].values, atol=1e-6
+    )
 
 
 # Errors

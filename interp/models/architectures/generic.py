@@ -130,22 +130,19 @@ class GenericAnatomy:
             raise ValueError(f"the layers of {self.raw.config.model_type} read the tokens too; pass them")
         stop = len(self.layers) if stop is None else stop
         kept: list[Tensor] = []
-        forwards: dict[nn.Module, Callable] = {layer: self._skip for layer in self.layers[:start]}
-        enter, last = self.layers[start], self.layers[stop - 1]
-        own: Callable = enter.forward
-
-        def replaced(*args: Any, **kwargs: Any) -> Any:
-            return own(resid, *args[1:], **{k: v for k, v in kwargs.items() if k != "hidden_states"})
 
         def done(_: nn.Module, __: tuple, out: Any) -> None:
             kept.append(first_of(out))
             raise _Stop
 
         with ExitStack() as stack:
-            stack.enter_context(_forwards({**forwards, enter: replaced}))
+            stack.enter_context(_forwards({layer: self._skip for layer in self.layers[:start]}))
+            stack.enter_context(self.edited(("resid_pre", start), lambda _: resid))
             for place, edit in (edits or {}).items():
+                if not start <= place[1] < stop:
+                    raise ValueError(f"an edit of layer {place[1]} in a run of layers {start} to {stop - 1}")
                 stack.enter_context(self.edited(place, edit))
-            handle = last.register_forward_hook(done)
+            handle = self.layers[stop - 1].register_forward_hook(done)
             stack.callback(handle.remove)
             self._logits(tokens.to(self.device))
         return kept[0]
@@ -163,21 +160,28 @@ class GenericAnatomy:
 
     @contextmanager
     def edited(self, place: Place, edit: Edit) -> Iterator[None]:
-        """Within the block, a site of the model's own forward pass goes through `edit`."""
+        """Within the block, a site of the model's own forward pass goes through `edit`, exactly once."""
         site, layer = place
         if site not in self.sites:
             raise ValueError(f"this model has a generic anatomy, with the sites {', '.join(self.sites)}; got {site!r}")
 
+        fired = 0
+
+        def counted(x: Tensor) -> Tensor:
+            nonlocal fired
+            fired += 1
+            return edit(x)
+
         def on_output(_: nn.Module, __: tuple, out: Any) -> Any:
-            edited = edit(first_of(out))
+            edited = counted(first_of(out))
             if isinstance(out, tuple | list):
                 return type(out)((edited, *out[1:]))
             return edited
 
         def on_input(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
             if args:
-                return (edit(args[0]), *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+                return (counted(args[0]), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": counted(kwargs["hidden_states"])}
 
         if site == "resid_pre":
             handle = self.layers[layer].register_forward_pre_hook(on_input, with_kwargs=True)
@@ -186,6 +190,7 @@ class GenericAnatomy:
             handle = module.register_forward_hook(on_output)
         try:
             yield
+            assert fired == 1, f"{site} of layer {layer} fired {fired} times"
         finally:
             handle.remove()
 

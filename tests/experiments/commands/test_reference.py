@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.cli import VERBS, command_class
-from experiments.commands.reference import BEGIN, END, README, reference, verb_reference, with_reference
+from experiments.commands.reference import BEGIN, END, README, command_reference, verb_reference, with_reference
 from experiments.support.options import options_of
 
 
@@ -22,7 +22,7 @@ def test_the_reference_goes_between_its_markers():
     assert new.startswith("before\n")
     assert new.endswith("after\n")
     assert "previous text" not in new
-    assert reference() in new
+    assert command_reference() in new
     assert with_reference(new) == new
     with pytest.raises(ValueError, match="markers"):
         with_reference("no markers")

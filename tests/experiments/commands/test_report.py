@@ -1,9 +1,10 @@
-"""`mnemoscope report`: what is on the page, where its numbers are from, what is refused, and the page in a browser."""
+"""`mnemoscope report`: content of the page, sources of its numbers, reuse of results, errors, and a browser."""
 
 import json
 import re
 import shutil
 import time
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,8 +12,7 @@ import pytest
 
 from experiments import load
 from experiments.cli import main
-from experiments.reporting import computed as measured
-from experiments.reporting import reuse
+from experiments.reporting import computed, reuse
 from experiments.reporting.section import Picture, SectionData, Source, from_json, to_json
 from experiments.reporting.text import how_often_wrong
 from experiments.support.reading import read_calibration
@@ -30,7 +30,7 @@ SECTIONS = ["question", "verdict", "competence", "map", "attention", "patch", "p
 
 
 class Read(HTMLParser):
-    """Ids, images, headings and links of a page; what stands in scripts is left out."""
+    """Collects ids, images, headings and links of a page, outside of scripts."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -42,15 +42,15 @@ class Read(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        found = {name: value or "" for name, value in attrs}
-        if "id" in found:
-            self.ids.append(found["id"])
+        values = {name: value or "" for name, value in attrs}
+        if "id" in values:
+            self.ids.append(values["id"])
         if tag == "img":
-            self.alts.append(found.get("alt", ""))
+            self.alts.append(values.get("alt", ""))
         if re.fullmatch("h[1-6]", tag):
             self.headings.append(int(tag[1]))
         if tag == "a":
-            self.links.append(found["href"])
+            self.links.append(values["href"])
         if tag in ("header", "nav", "main", "footer"):
             self.landmarks.append(tag)
 
@@ -61,14 +61,14 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def made(*argv: str) -> str:
-    """The page that a command writes to one.html."""
+    """Run the command and return the page."""
     assert main(["report", *argv, "--out", "one.html"]) == 0
     return Path("one.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """The small report on the default run, with the results that are shipped beside it."""
+    """The small report on the default run, with its shipped results."""
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -76,7 +76,7 @@ def report(tmp_path_factory):
     return (folder / "mnemoscope-out" / RUN / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_page_has_every_section_and_can_be_walked_through(report):
+def test_the_page_has_every_section_heading_and_link(report):
     page = Read(report)
     assert [name for name in page.ids if not name.endswith("-title")] == SECTIONS
     assert page.links == ["#question", *(f"#{name}" for name in SECTIONS)]
@@ -88,7 +88,7 @@ def test_the_page_has_every_section_and_can_be_walked_through(report):
     assert all(alt and len(alt) > 30 for alt in page.alts)
 
 
-def test_it_is_one_file_that_asks_no_host_for_anything(report):
+def test_it_is_one_file_without_requests_to_a_host(report):
     assert "default-src 'none'" in report
     outside = re.sub(r"<script.*?</script>", "", report, flags=re.S)
     outside = re.sub(r"src=\"data:[^\"]*\"", "", outside)
@@ -101,8 +101,8 @@ def test_it_is_one_file_that_asks_no_host_for_anything(report):
     assert float(size[0]) == pytest.approx(len(report.encode()) / 1e6, abs=0.01)
 
 
-def test_each_section_says_which_command_and_seed_made_it(report):
-    for words in (
+def test_each_section_names_its_command_and_seed(report):
+    for source in (
         "<code>mnemoscope verdict parity-aligned-alibi</code>; seed 0; read from "
         "experiments/runs/parity-aligned-alibi/verdict.json",
         "<code>mnemoscope evaluate ",
@@ -114,26 +114,25 @@ def test_each_section_says_which_command_and_seed_made_it(report):
         "views.probes(decode(run.raw, ",
         "<li>circuit: <code>mnemoscope circuit parity-aligned-alibi",
     ):
-        assert words in report, words
-    assert report.count("Where these numbers are from") == 7
+        assert source in report, source
+    assert report.count('<details class="sources"') == 7
 
 
-def test_the_commands_that_it_names_are_taken(report):
+def test_the_commands_that_it_names_are_valid(report):
     command = re.search(r"<code>mnemoscope (patch [^<]* --site z [^<]*)</code>", report.replace("--site", " --site"))
     assert command
     assert main([*command[1].split(), "--dry-run"]) == 0
 
 
-def test_it_says_what_the_files_say(report):
+def test_its_numbers_are_those_of_the_files(report):
     counted, data = read_calibration(), json.loads((SHIPPED / RUN / "verdict.json").read_text(encoding="utf-8"))
     wrong = counted["rates"]["wrong confident label"]
     assert f"<strong>{wrong['hits']} of {wrong['n']}</strong>" in report
-    assert "judged <strong>anchor</strong>" in report
+    assert f"<strong>{data['verdict']}</strong>" in report
     for name, role in data["roles"].items():
         assert f"<strong>{name}: {role['status']}.</strong>" in report
-    assert "May not be claimed:" in report
-    assert "that models trained from another seed do the same" in report
-    assert "GPT-2 and GPT-NeoX" in report
+    assert escape(data["may_claim"]) in report
+    assert escape(data["may_not_claim"]) in report
     rows = json.loads((SHIPPED / RUN / "evaluation.json").read_text(encoding="utf-8"))["accuracy"]
     value = next(r["value"] for r in rows if (r["mode"], r["metric"], r["length"]) == ("written", "step", 60))
     assert f"<td>{value:.3f}</td>" in report
@@ -141,11 +140,17 @@ def test_it_says_what_the_files_say(report):
 
 def test_a_verdict_that_no_planted_model_got_has_no_rate_of_its_own():
     counted, data = read_calibration(), json.loads((SHIPPED / RUN / "verdict.json").read_text(encoding="utf-8"))
-    said = " ".join(how_often_wrong(data | {"verdict": "mixed(placeholder, sink)"}, counted))
-    assert "No planted model was called mixed(placeholder, sink)" in said
-    assert "claims nothing" in " ".join(how_often_wrong(data | {"verdict": "undecided"}, counted))
-    old = data | {"margins": data["margins"] | {"version": "other"}}
-    assert "the verdict is of other" in " ".join(how_often_wrong(old, counted))
+    label = "mixed(placeholder, sink)"
+    assert not any(label in row for row in counted["confusion"].values())
+    called = [row.get(data["verdict"], 0) for row in counted["confusion"].values()]
+    assert f"Of {sum(called)} planted models" in " ".join(how_often_wrong(data, counted))
+    for verdict in (label, "undecided"):
+        sentences = " ".join(how_often_wrong(data | {"verdict": verdict}, counted))
+        assert verdict in sentences
+        assert not re.search(r"Of \d+ planted models", sentences)
+    version = counted["margins"]["version"]
+    other = data | {"margins": data["margins"] | {"version": "other"}}
+    assert f"margins {version}, the verdict with other" in " ".join(how_often_wrong(other, counted))
 
 
 @pytest.fixture(scope="module")
@@ -157,13 +162,12 @@ def bare(tmp_path_factory):
         return made(BARE, *SMALL, "--fresh")
 
 
-def test_without_labels_it_says_what_it_cannot_ask(bare):
-    assert "no labels" in bare
-    assert "no role of labels is judged" in bare
-    assert "M8 probes labels, and this format has none" in bare
+def test_without_labels_no_role_is_judged(bare):
+    assert "<strong>not-applicable</strong>" in bare
+    assert "<strong>anchor:" not in bare or "<strong>anchor: NOT APPLICABLE" in bare
+    assert "probes (M8)</" not in bare
     assert "flip_input" in bare
-    assert "Left out by --quick: the circuit. <code>mnemoscope circuit parity-scratchpad-alibi --seed 0</code>" in bare
-    assert "heads whose patch moves the answer most" in bare
+    assert "<code>mnemoscope circuit parity-scratchpad-alibi --seed 0</code>" in bare
 
 
 @pytest.mark.slow
@@ -171,10 +175,9 @@ def test_runs_side_by_side():
     assert main(["report", RUN, BARE, "--compare", *SMALL]) == 0
     text = Path("mnemoscope-out", f"{RUN}+{BARE}", "report.html").read_text(encoding="utf-8")
     assert f"<title>{RUN} and {BARE}, side by side</title>" in text
-    assert "Verdicts side by side" in text
+    assert all(f'<th scope="row"><code>{run}</code></th>' in text for run in (RUN, BARE))
     assert text.count('data-bundle="0">') == 3  # two maps, and their script
-    assert f"Accuracy by length, side by side: curves of {RUN}, {BARE}" in text
-    assert "trained apart" in text
+    assert f"curves of {RUN}, {BARE}" in text
     assert f"{BARE}, map: Python" in text
 
 
@@ -194,40 +197,40 @@ def change(path: Path, **more) -> None:
         ("verdict.json", "verdict", {"run": "another"}, "it is of another"),
         ("verdict.json", "verdict", {"seed": 3}, "its seed is 3, not 0"),
         ("verdict.json", "verdict", {"provenance": {"command": f"mnemoscope verdict {RUN} --prompts 48"}}, "--prompts"),
-        ("verdict.json", "verdict", {"margins": {"version": "older"}}, "its margins are those of older"),
+        ("verdict.json", "verdict", {"margins": {"version": "older"}}, "margins older"),
         ("verdict.json", "verdict", {"weights": "0123"}, "the weights have changed since"),
-        ("evaluation.json", "evaluate", {"format": "parity-cyclic"}, "posed parity-cyclic"),
-        ("evaluation.json", "evaluate", {"accuracy": []}, "it is no result file"),
+        ("evaluation.json", "evaluate", {"format": "parity-cyclic"}, "parity-cyclic"),
+        ("evaluation.json", "evaluate", {"accuracy": []}, reuse.UNREAD),
     ],
 )
 def test_a_result_that_is_not_of_this_run_is_not_reused(copied, name, verb, more, why):
     change(copied / name, **more)
-    data, where, said = reuse.found_beside(load(str(copied)), verb, name, 0)
+    data, where, reason = reuse.stored_result(load(str(copied)), verb, name, 0)
     assert (data, where) == (None, "")
-    assert said.startswith(f"{RUN}/{name} was not used: ")
-    assert why in said
+    assert reason.startswith(f"{RUN}/{name} was not used: ")
+    assert why in reason
 
 
 @pytest.mark.slow
-def test_a_result_of_these_weights_is_known_by_their_name_or_by_measuring_again(copied):
+def test_a_result_of_these_weights_is_known_by_their_digest_or_by_repeating_it(copied):
     run = load(str(copied))
-    data, where, why = reuse.found_beside(run, "verdict", "verdict.json", 0)
+    data, where, why = reuse.stored_result(run, "verdict", "verdict.json", 0)
     assert data
     assert (data["verdict"], where, why) == ("anchor", f"{RUN}/verdict.json", "")
     change(copied / "verdict.json", weights=weights_of(run))
-    assert reuse.found_beside(run, "verdict", "verdict.json", 0)[1]
+    assert reuse.stored_result(run, "verdict", "verdict.json", 0)[1]
 
 
-def test_what_a_sweep_evaluated_is_used():
-    """Its options are about which models there are, not about how each is evaluated."""
+def test_results_of_a_sweep_are_reused():
+    """A sweep's options select models; each is evaluated with the defaults."""
     run = load("parity-aligned-alibi-seed3")
-    data, _, why = reuse.found_beside(run, "evaluate", "evaluation.json", 0)
+    data, _, why = reuse.stored_result(run, "evaluate", "evaluation.json", 0)
     assert data, why
     assert "sweep" in data["provenance"]["command"]
 
 
 @pytest.mark.slow
-def test_results_of_weights_that_changed_are_measured_again(copied):
+def test_results_of_weights_that_changed_are_refused(copied):
     run = load(str(copied))
     dict(run.raw.named_parameters())["transformer.h.1.self_attention.query_key_value.weight"].data.mul_(0.2)
     for file in copied.glob("*.safetensors"):
@@ -237,15 +240,15 @@ def test_results_of_weights_that_changed_are_measured_again(copied):
     for name in ("verdict.json", "evaluation.json"):
         shutil.copy(SHIPPED / RUN / name, other / name)
     for verb, name in (("verdict", "verdict.json"), ("evaluate", "evaluation.json")):
-        data, _, why = reuse.found_beside(load(str(other)), verb, name, 0)
+        data, _, why = reuse.stored_result(load(str(other)), verb, name, 0)
         assert data is None
-        assert "measured again, is another" in why
+        assert "the weights have changed" in why
 
 
 @pytest.mark.slow
-def test_it_goes_on_after_a_kill_from_the_parts_on_disk(monkeypatch):
+def test_it_resumes_from_the_parts_on_disk(monkeypatch):
     calls: list[str] = []
-    mapped, probed = measured.map_part, measured.probe_part
+    mapped, probed = computed.map_part, computed.probe_part
 
     def count(name, work):
         def call(*args):
@@ -256,8 +259,8 @@ def test_it_goes_on_after_a_kill_from_the_parts_on_disk(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(measured, "map_part", count("map", mapped))
-    monkeypatch.setattr(measured, "probe_part", count("probes", probed))
+    monkeypatch.setattr(computed, "map_part", count("map", mapped))
+    monkeypatch.setattr(computed, "probe_part", count("probes", probed))
     argv = ["report", RUN, *SMALL]
     assert main(argv) == 130
     work = list(Path("mnemoscope-out", RUN).glob(".report-*"))
@@ -283,28 +286,28 @@ def test_what_is_missing_is_computed(copied):
         (copied / name).unlink()
     text = made(str(copied), *SMALL)
     assert f"--arms {' '.join(DECIDING)}</code>; seed 0; computed for this report" in text
-    assert "Left out by --quick: other lengths than 20" in text
+    assert "Left out by --quick" in text
 
 
 @pytest.mark.parametrize(
-    ("argv", "words"),
+    ("argv", "reason"),
     [
         (["parity-aligned-alibj"], "nearest: parity-aligned-alibi"),
         ([RUN, "--compare"], "name another"),
-        ([RUN, RUN, "--compare"], "runs of one name cannot be told apart"),
-        ([RUN, BARE, "--out", "x.html"], "--out takes one report"),
-        ([RUN, "--out", "x.txt"], "--out names the HTML file"),
-        ([RUN, "--out", "."], "--out names the HTML file"),
+        ([RUN, RUN, "--compare"], "same name cannot be told apart"),
+        ([RUN, BARE, "--out", "x.html"], "--out is for one report"),
+        ([RUN, "--out", "x.txt"], "--out must name an HTML file"),
+        ([RUN, "--out", "."], "--out must name an HTML file"),
         ([RUN, "--length", "0"], "--length must be at least 1"),
         ([RUN, "--seed", "-1"], "seed must be an integer"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(argv, words, capsys):
+def test_bad_input_is_one_line_and_status_2(argv, reason, capsys):
     assert main(["report", *argv]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith("mnemoscope report: ")
-    assert words in lines[0]
+    assert reason in lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +328,7 @@ def drawn(browser, path: Path, html: str, **more) -> Page:
     return page
 
 
-# Colours of a canvas, or shapes of a picture: how many different ones there are.
+# Number of different colours of a canvas, or of shapes of a picture.
 INK = """
 const ink = (canvas) => {
   const pen = Object.assign(document.createElement('canvas'), {width: canvas.width, height: canvas.height})
@@ -341,7 +344,7 @@ return [...document.querySelectorAll('.live')].map((view) => {
 """
 
 
-def test_every_view_is_drawn_and_nothing_is_asked_for_or_complained_of(browser, report, tmp_path):
+def test_every_view_is_drawn_without_requests_or_console_errors(browser, report, tmp_path):
     page = drawn(browser, tmp_path / "r.html", report)
     kinds = page.js("return [...document.querySelectorAll('[data-ready]')].map(v => v.className)")
     assert {"mnemo-grid", "mnemo-attention", "mnemo-table", "mnemo-circuit-view"} <= {k.split()[0] for k in kinds}
@@ -367,7 +370,7 @@ def test_the_first_view_is_there_at_once(browser, report, tmp_path):
     assert page.js("return document.images[0].complete")
 
 
-def test_a_head_a_token_and_a_part_of_the_circuit_answer_to_a_click(browser, report, tmp_path):
+def test_heads_tokens_and_circuit_nodes_respond_to_clicks(browser, report, tmp_path):
     page = drawn(browser, tmp_path / "r.html", report)
     whole = "[...document.querySelectorAll('.mnemo-attention')].find(v => v.querySelectorAll('button.head').length > 9)"
     said = f"return {whole}.querySelector('.said').textContent"
@@ -385,7 +388,7 @@ def test_a_head_a_token_and_a_part_of_the_circuit_answer_to_a_click(browser, rep
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_on_a_phone_nothing_runs_out_of_the_page_and_words_can_be_read(browser, report, tmp_path, dark):
+def test_at_390_pixels_nothing_overflows_and_text_has_contrast(browser, report, tmp_path, dark):
     page = drawn(browser, tmp_path / "r.html", report, wide=390, dark=dark)
     assert page.js("return document.documentElement.scrollWidth") <= 390
     contrast = page.js("""
@@ -406,7 +409,7 @@ def test_on_a_phone_nothing_runs_out_of_the_page_and_words_can_be_read(browser, 
     assert ground == ("rgb(20, 23, 28)" if dark else "rgb(255, 255, 255)")
 
 
-def test_on_paper_the_still_pictures_stand_in(browser, report, tmp_path):
+def test_printing_shows_the_still_pictures(browser, report, tmp_path):
     page = drawn(browser, tmp_path / "r.html", report)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:

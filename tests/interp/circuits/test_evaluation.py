@@ -223,14 +223,19 @@ def test_a_curve_is_the_faithfulness_of_its_circuits():
     scores = edge_scores(planted.model, clean, corrupted, metric, n=8)
     shares = (0.02, 0.1, 0.3, 1.0)
     found = curve(planted.model, clean, corrupted, metric, scores, shares)
-    circuits = [greedy(scores, int(s * len(graph))) for s in shares]
+    circuits = [greedy(scores, round(s * len(graph))) for s in shares]
     assert found.sizes == tuple(map(len, circuits))
     expected = faithfulness(planted.model, clean, corrupted, metric, circuits)
     torch.testing.assert_close(found.faithfulness.values, expected.values)
     assert float(found.faithfulness.share[-1]) == pytest.approx(1)
     at_random = curve(planted.model, clean, corrupted, metric, scores, shares, "random")
-    assert at_random.sizes == tuple(int(s * len(graph)) for s in shares)
+    assert at_random.sizes == tuple(round(s * len(graph)) for s in shares)
     assert at_random.cmd > found.cmd
+    rounded_down = curve(planted.model, clean, corrupted, metric, scores, (0.001, 0.299), "random", rounding="mib")
+    assert rounded_down.sizes == (0, int(0.299 * len(graph)))
+    assert int(0.299 * len(graph)) < round(0.299 * len(graph))
+    with pytest.raises(ValueError, match="'nearest' or 'mib'; got 'up'"):
+        curve(planted.model, clean, corrupted, metric, scores, shares, rounding="up")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="greedy, top, random; got 'best'"):
         curve(planted.model, clean, corrupted, metric, scores, shares, "best")
     for wrong in ((), (0.0, 1.0), (0.5, 0.1), (0.5, 1.1), (0.5, 0.5)):

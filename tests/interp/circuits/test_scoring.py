@@ -353,7 +353,7 @@ def test_mistakes_are_named():
         scored(corrupted=replace(CORRUPTED, role=CORRUPTED.role.flip(0)))
     with pytest.raises(ValueError, match="places are of 5 positions; the prompts have 14"):
         scored(places=named_places(["a"] * 5))
-    with pytest.raises(ValueError, match="places must be 'anywhere', 'role' or Places; got 'step'"):
+    with pytest.raises(ValueError, match="places must be 'anywhere', 'role', 'span', 'position' or Places; got 'step'"):
         scored(places="step")
     with pytest.raises(ValueError, match="a tensor of tokens has no roles"):
         scored(CLEAN.tokens, CORRUPTED.tokens, places="role")

@@ -7,7 +7,9 @@ import torch
 
 from interp.models.anatomy import anatomy_of, anatomy_or_generic
 from interp.models.architectures.discovery import generic_of
+from interp.patching import patch
 from tests.interp.models.architecture_cases import GENERIC, LAYERS, VOCAB, build, tiny
+from tests.interp.models.test_architectures import CLEAN, CORRUPTED, METRIC
 
 TOKENS = torch.randint(VOCAB, (2, 12), generator=torch.Generator().manual_seed(1))
 OTHERS = torch.randint(VOCAB, (2, 12), generator=torch.Generator().manual_seed(2))
@@ -47,6 +49,22 @@ def difference_from_hooks(case: str, dtype: torch.dtype) -> float:
                 final = anatomy.run(base["resid_pre", layer], layer, edits={(site, layer): lambda _, new=patched: new})
             worst = max(worst, float((anatomy.unembed(final) - expected).abs().max() / expected.abs().max()))
     return worst
+
+
+def test_an_edit_of_the_first_layers_input_replaces_the_residual():
+    anatomy = generic_of(tiny("jetmoe"))
+    resid, other = anatomy.embed(TOKENS), anatomy.embed(OTHERS)
+    edited = anatomy.run(resid, edits={("resid_pre", 0): lambda _: other})
+    assert torch.equal(edited, anatomy.run(other))
+    with pytest.raises(ValueError, match="an edit of layer 0 in a run of layers 1 to 2"):
+        anatomy.run(resid, 1, edits={("resid_pre", 0): lambda _: other})
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "resid_post", "attn_out", "mlp_out"])
+def test_a_sweep_passes_its_controls_and_checks(site):
+    effect = patch(tiny("jetmoe"), CLEAN, CORRUPTED, site, METRIC, spot_cells=6)
+    assert effect.checks is not None
+    assert effect.checks.spot_cells == 6
 
 
 def test_some_positions_are_unembedded_as_all_are():

@@ -243,11 +243,17 @@ SHORT, FEWER = prompts(4, 3), prompts(3, 4)
         (lambda: Interchange("pattern", SOURCE), "unknown site 'pattern'; sites are resid_pre, q, k, v, attn_scores"),  # type: ignore[arg-type]
         (lambda: Interchange("v", SOURCE, torch.zeros(1, BASE.n_pos, dtype=torch.bool)), "has no position"),
         (lambda: Interchange("v", SOURCE, None, ()), "has no layer; None means all"),
-        (lambda: {"x": [Interchange("v", SHORT)]}, "x: base and source must have the same number of tokens; got 18 and 14"),
+        (
+            lambda: {"x": [Interchange("v", SHORT)]},
+            "x: base and source must have the same number of tokens; got 18 and 14",
+        ),
         (lambda: {"x": [Interchange("v", FEWER)]}, "the same number of prompts"),
         (lambda: {"x": [Interchange("v", SOURCE, None, (3,))]}, "no layer 3; layers are 0 to 2"),
         (lambda: {"x": [Interchange("v", SOURCE, None, (-1,))]}, "no layer -1"),
-        (lambda: {"x": [Interchange("v", SOURCE), Interchange("v", THIRD, None, (1,))]}, "two interchanges of v in layer 1"),
+        (
+            lambda: {"x": [Interchange("v", SOURCE), Interchange("v", THIRD, None, (1,))]},
+            "two interchanges of v in layer 1",
+        ),
         (
             lambda: {"x": [Interchange("v", SOURCE), Knockout(Role.INPUT, None, mode="null")]},
             "must be 'renormalise'; got 'null'",
@@ -290,14 +296,16 @@ def test_only_the_heads_of_an_interchange_change():
 def test_one_head_of_scores_is_a_hand_made_mix_of_two_patterns():
     """Scores of one head from the source, z of the others from an unedited run: the same as taking that head's rows."""
     model = tiny("absolute")
-    alone = interchange(model, BASE, {"x": [Interchange("attn_scores", SOURCE, layers=(2,), heads=(1,))]}, probe()).values[0]
+    alone = interchange(
+        model, BASE, {"x": [Interchange("attn_scores", SOURCE, layers=(2,), heads=(1,))]}, probe()
+    ).values[0]
     anatomy = anatomy_of(model)
 
     def edit(scores: Tensor, _: object) -> Tensor:
         mixed = scores.clone()
-        mixed[:, 1] = forward_with_edits(anatomy, anatomy.embed(SOURCE.tokens), keep=[("attn_scores", 2)])[1]["attn_scores", 2][
-            :, 1
-        ]
+        mixed[:, 1] = forward_with_edits(anatomy, anatomy.embed(SOURCE.tokens), keep=[("attn_scores", 2)])[1][
+            "attn_scores", 2
+        ][:, 1]
         return mixed
 
     final, _ = forward_with_edits(anatomy, anatomy.embed(BASE.tokens), edits={("attn_scores", 2): edit})

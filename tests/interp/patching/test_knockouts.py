@@ -524,7 +524,10 @@ def test_each_prompt_is_worked_out_by_itself(freeze: bool, batch: Batch, monkeyp
             lambda: (Knockout((0,), (1,), layers=(1,)), Knockout((1,), (1,), heads={(1, 1)})),
             r"L1H1 is left without a key at input label 1 \(position 1\)",
         ),
-        (lambda: tuple(Knockout(LABELS, OUT, mode="mean", mean_by=by) for by in ("role", "step")), "must have the same mean_by; got role and step"),
+        (
+            lambda: tuple(Knockout(LABELS, OUT, mode="mean", mean_by=by) for by in ("role", "step")),
+            "must have the same mean_by; got role and step",
+        ),
         (lambda: [Knockout(LABELS, OUT), Knockout(LABELS, OUT)], "two entries are the same"),
         (lambda: [], "no knockouts were given"),
     ],

@@ -133,7 +133,10 @@ def test_answers_and_positions_may_be_one_per_prompt():
         ({"metric": logit_diff("Mary", "Mary")}, "answer and other are the same token"),
         ({"metric": logit_diff(["Mary", "John"], "John")}, "answer must be a string, a token id, or 1 of these"),
         ({"metric": logit_diff(999, "John")}, "answer has token id 999; the model has 0 to"),
-        ({"metric": logit_diff("Mary", "John", position=15)}, "position 15 is past the end; these prompts have 0 to 13"),
+        (
+            {"metric": logit_diff("Mary", "John", position=15)},
+            "position 15 is past the end; these prompts have 0 to 13",
+        ),
         ({"metric": logit_diff("Mary", "John", position="verb")}, "no span 'verb'"),
         ({"positions": "verb"}, "no span 'verb'"),
         ({"positions": 99}, "position 99 is outside 0 to 13"),

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from interp.forward import predict
 from interp.models.anatomy import anatomy_of
-from interp.patching import PATCH_SITES as SITES, Joint, Metric, accuracy, kl, logit_diff, patch, plan, probability
+from interp.patching import PATCH_SITES as SITES
+from interp.patching import Joint, Metric, accuracy, kl, logit_diff, patch, plan, probability
 from interp.patching import sweep as sweep_module
 from interp.patching.cells import Cell
 from interp.patching.reference import literal, record

@@ -7,7 +7,8 @@ import torch
 
 from interp.models import boot_bridge, raw_of
 from interp.models.anatomy import anatomy_of
-from interp.patching import PATCH_SITES as SITES, Joint, Metric, logit_diff, patch, plan
+from interp.patching import PATCH_SITES as SITES
+from interp.patching import Joint, Metric, logit_diff, patch, plan
 from interp.patching import sweep as sweep_module
 from interp.patching.cells import Cell
 from interp.patching.engine import Engine
@@ -324,10 +325,11 @@ def test_architectures_that_cannot_be_served_say_why():
             ffn_dim=16,
             num_attention_heads=2,
             word_embed_proj_dim=16,
+            do_layer_norm_before=False,
         )
     ).eval()
     clean, corrupted = both()
-    with pytest.raises(ValueError, match="bloom, bloom_key_sink, gpt_neox, gpt2, llama, native; this model is 'opt'"):
+    with pytest.raises(ValueError, match="has the sites resid_pre, resid_post, attn_out; got 'pattern'"):
         patch(opt, clean, corrupted, "pattern", logit_diff(clean, 3))
     with pytest.raises(ValueError, match="parallel blocks have no resid_mid"):
         patch(tiny("parallel"), clean, corrupted, "resid_mid", logit_diff(clean, 3))

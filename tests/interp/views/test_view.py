@@ -8,8 +8,11 @@ import networkx as nx
 import pytest
 
 from interp import views
+from interp.capturing import Capture
 from interp.views.view import View, narrowed
 from tests.interp.views.circuit.samples import small
+from tests.interp.views.patterns.samples import planted, prompts
+from tests.interp.views.test_maps import attributed, effect_of
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="1000pt" height="500pt" viewBox="0 0 1000 500"/>'
 PNG = b"\x89PNG\r\n\x1a\n rest"
@@ -92,3 +95,21 @@ def test_no_picture_is_wider_than_a_notebooks_column(size, drawn):
     svg = '<svg {} viewBox="0 0 1 1"><rect width="2000" height="1"/></svg>'
     assert narrowed(svg.format(size)) == svg.format(drawn)
     assert narrowed(f"<svg {size}/>") == f"<svg {size}/>"  # it could not be scaled
+
+
+def test_a_result_is_its_view_in_a_notebook_and_text_without_one(monkeypatch):
+    displayed = []
+    module = ModuleType("IPython.display")
+    module.display = lambda data, raw: displayed.append(data)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    effect = effect_of(("layer", "pos"))
+    effect._ipython_display_()
+    assert displayed[-1]["text/plain"] == views.effect(effect).alt
+    assert "text/html" in displayed[-1]
+    batch = prompts(3)
+    Capture(batch, pattern={1: planted(2, batch.n_pos)})._ipython_display_()
+    assert displayed[-1]["text/plain"].startswith("Attention, layer 1")
+    Capture(batch)._ipython_display_()
+    assert displayed[-1] == {"text/plain": repr(Capture(batch))}
+    attributed()._ipython_display_()
+    assert displayed[-1]["text/plain"].startswith("Which tokens each answer depends on")

@@ -294,3 +294,14 @@ def test_in_the_dark_text_is_light_on_dark_everywhere(open_page):
         if i < 2:  # circuitsvis's white is turned; its coloured tokens keep their own ground and ink
             assert (seen < 110).mean() > 0.8
     opened.assert_quiet()
+
+
+@pytest.mark.parametrize("viewer", ["circuitsvis", "canvas"])
+def test_token_strings_without_roles_are_drawn(open_page, viewer):
+    words = ["<s>", "When", " Mary", " and", " John"]
+    view = attention(planted(2, 5)[0].numpy(), tokens=words, viewer=viewer)
+    opened = open_page(page([view, tokens([0.0, 1.0, -1.0, 0.5, 0.0], words)], "text"))
+    assert opened.all(".said")[0].text == "Head 0: from pos 4 to pos 3: 1.000 ( John to  and)".replace("  ", " ")
+    assert opened.all(".said")[1].text.startswith("pos 1: +1.000")
+    assert not opened.all(".legend li")
+    opened.assert_quiet()

@@ -1,0 +1,113 @@
+# %% [markdown]
+"""
+# Activation patching on English text
+
+When Mary and John went to the store, John gave a drink to ... **Mary**. The name that occurs once is the answer
+(indirect object identification, Wang et al. 2022). Which activations of the model carry the information about which
+name was repeated?
+
+Activation patching answers this with two prompts that differ in one word. The model runs on the corrupted prompt, one
+activation is replaced by its value on the clean prompt, and the metric shows whether the answer changes.
+"""
+
+# %%
+import tempfile
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from interp import load, logit_diff, patch, template, views
+from interp.models.pretrained import fetched_folder
+
+LIVE = False  # True: interactive views instead of pictures
+views.show_live(LIVE)
+
+TEXT = "When {first} and {second} went to the store, {giver} gave a drink to"
+PAIRS = [("Mary", "John"), ("Tom", "Anna"), ("Paul", "Sarah"), ("Mark", "Lisa")]
+
+
+def random_model():
+    """Return a small model with random weights and a tokenizer of the words in the prompts."""
+    words = [*TEXT.format(first="", second="", giver="").replace(",", " ,").split(), *(n for p in PAIRS for n in p)]
+    vocabulary = {word: k for k, word in enumerate(dict.fromkeys(["?", *words]))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(vocabulary), initializer_range=0.2, **sizes))
+    return load(model, tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?"))
+
+
+folder = fetched_folder("smollm2-135m")
+run = load(folder) if folder else random_model()
+print("model:", "SmolLM2-135M" if folder else "random weights; run `mnemoscope fetch smollm2-135m` for SmolLM2-135M")
+
+# %% [markdown]
+"""
+The pictures and the text below are of SmolLM2-135M. With random weights the same code runs, and the maps show nothing
+of interest.
+
+## Prompts
+
+`template` fills one sentence with several pairs of names. It records which tokens each placeholder covers, and refuses
+rows whose tokens do not line up. In the corrupted prompts the *other* name is repeated, so the other answer is right.
+"""
+
+# %%
+clean = template(TEXT, [{"first": a, "second": b, "giver": b} for a, b in PAIRS], run)
+corrupted = template(TEXT, [{"first": a, "second": b, "giver": a} for a, b in PAIRS], run)
+gap = "" if not folder else " "
+metric = logit_diff(answer=[gap + a for a, _ in PAIRS], other=[gap + b for _, b in PAIRS])
+
+print("clean:    ", clean.text(0))
+print("corrupted:", corrupted.text(0))
+print("positions:", {name: clean.spans[name] for name in ("first", "second", "giver")})
+
+# %% [markdown]
+"""
+The metric is the logit of the clean answer minus the logit of the other name, after the last token.
+
+## Residual stream
+
+`patch` replaces the residual stream before a layer, one position at a time. Every fifth layer is enough to see the
+pattern. The effect is averaged over the prompts.
+"""
+
+# %%
+layers = range(0, run.raw.config.num_hidden_layers, 5)
+effect = patch(run, clean, corrupted, site="resid_pre", metric=metric, layers=[*layers])
+print(f"logit difference, clean run: {effect.source.mean():+.1f}; corrupted run: {effect.base.mean():+.1f}")
+views.effect(effect)
+
+# %% [markdown]
+"""
+Only two columns have an effect. In early and middle layers the information is at the repeated name (`giver`): patching
+this one position there restores the whole difference. Before layer 25 it has moved to the last token, where the
+answer is predicted. No other position has an effect in these layers.
+
+The same as numbers: share of the difference between the two runs that each patch restores.
+"""
+
+# %%
+for place in ("giver", f"{clean.n_pos - 1}"):
+    columns = [k for k, name in enumerate(effect.labels["pos"]) if name.split(":")[0] == place or name == place]
+    for layer, share in zip(layers, effect.recovered[:, columns[0]], strict=True):
+        print(f"{effect.labels['pos'][columns[0]]:>10}, before layer {layer:2}: {share:.2f}")
+
+# %% [markdown]
+"""
+## Heads
+
+Which heads move the information? Patch the output of single heads (`z`) at the last token, in the layers between the
+two columns.
+"""
+
+# %%
+last = run.raw.config.num_hidden_layers
+heads = patch(
+    run, clean, corrupted, site="z", metric=metric, layers=[*range(last * 2 // 3, last * 5 // 6)], positions=[clean.n_pos - 1]
+)
+views.effect(heads)
+
+# %%

@@ -1,0 +1,44 @@
+"""Views of results in notebooks: `view_of` finds the view of a result, `show` displays it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from interp.views.attributions import attribution
+from interp.views.maps import effect, heads, lens
+from interp.views.patterns import attention
+from interp.views.view import View
+
+
+def view_of(result: Any) -> View | None:
+    """Return the view of a `Capture` with patterns, a `PatchEffect`, an `Attribution`, or a lens; None for others.
+
+    >>> view_of("a text") is None
+    True
+    """
+    match result:
+        case object(pattern=pattern, prompts=_):
+            return attention(result) if pattern else None
+        case object(change=_, labels=_):
+            return effect(result)
+        case object(method=_, dest=_, kind=_):
+            return attribution(result)
+        case object(components=_, parts=_):
+            return heads(result)
+        case object(rank=_, log_prob=_):
+            return lens(result)
+    return None
+
+
+def show(result: Any) -> None:
+    """Display a result in a notebook: its view, or its text if there is no view of it or it cannot be drawn."""
+    from IPython.display import display  # pyright: ignore[reportMissingImports]
+
+    try:
+        view = view_of(result)
+    except ValueError:  # such as patterns with NaN
+        view = None
+    if view is None:
+        display({"text/plain": repr(result)}, raw=True)
+    else:
+        view._ipython_display_()
