@@ -1,4 +1,9 @@
-"""Builders of anatomies, one per architecture, by the `model_type` of the configuration."""
+"""Builders of anatomies, one per architecture, by the `model_type` of the configuration.
+
+To add an architecture: write a builder (most are `decoder` with options), enter it in `BUILDERS`, add a case to
+`tests/interp/models/architecture_cases.py`, run `pytest tests/interp/models -m "slow or not slow" -k CASE`, and write
+the support table with `python -m tests.interp.models.support`.
+"""
 
 from __future__ import annotations
 
