@@ -6,7 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple, Union
 
@@ -52,12 +52,13 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status. Bad input is one line on standard error and status 2.
 
+    `argv` is for tests and other programs, whose signal handlers stay; by default the process's own arguments are read.
     A reader of standard output that has gone (`| head -1`) ends it silently, with status 141, as shells do.
     """
     with suppress(AttributeError, ValueError):  # a name that the terminal's encoding lacks must not be an error
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        with interruptible():
+        with interruptible() if argv is None else nullcontext():
             return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:
         _discard_output()

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from probes import keys
 from probes.batteries import Battery, Measured
+from probes.closure import close
 from probes.evidence import MODELS, Accuracy, Evidence, EvidenceKey, Interval, find_evidence
 from probes.findings import MARGINS, ROLES, LengthFinding, Margins, RoleFinding, Status, Verdict
 from probes.judging import HEADLINE, LengthEvidence, judge_anchor, judge_placeholder, judge_sink, label_of
@@ -49,8 +50,9 @@ def verdict(batteries: Battery | Sequence[Battery], margins: Margins = MARGINS) 
         findings = _over_models(several, margins)
     replication = "prompts" if len(several) == 1 else "models"
     roles = {role: _over_lengths(role, findings, independent=len(several) == 1) for role in ROLES}
+    unexplained = {role: reason for f in findings if f.mode for role, reason in f.unexplained.items()}
     return Verdict(
-        label=label_of(roles),
+        label=label_of(roles, unexplained),
         roles=roles,
         lengths=tuple(findings),
         names=tuple(b.name for b in several),
@@ -71,10 +73,10 @@ def _at_length(
         refusal = f"step accuracy {step.estimate}: its interval is not above the gate of {margins.competence}"
     if refusal:
         roles = {role: RoleFinding(Status.NOT_APPLICABLE, refusal) for role in ROLES}
-        label, mode = "not-applicable", None
+        label, mode, unexplained = "not-applicable", None, {}
     else:
         at = LengthEvidence(measured.evidence, margins, level, tests or {})
-        label, roles = _judge(at, measured.no_address)
+        label, roles, unexplained = _judge(at, measured.no_address)
     return LengthFinding(
         length=measured.length,
         label=label,
@@ -83,40 +85,49 @@ def _at_length(
         accuracy=measured.accuracy,
         evidence=measured.evidence,
         left_out=measured.left_out,
+        unexplained=unexplained,
     )
 
 
-def _judge(at: LengthEvidence, no_address: str | None) -> tuple[str, dict[str, RoleFinding]]:
-    """Return the label and the roles at one length; "unused" must also agree with what removing labels loses."""
+def _judge(
+    at: LengthEvidence, no_address: str | None
+) -> tuple[str, dict[str, RoleFinding], dict[str, str]]:
+    """Return the label and the roles at one length, and by role what a PRESENT role leaves unexplained.
+
+    "unused" must also agree with what removing labels loses.
+    """
     roles = {
         "anchor": RoleFinding(Status.NOT_APPLICABLE, no_address) if no_address else judge_anchor(at),
         "placeholder": judge_placeholder(at),
         "sink": judge_sink(at),
     }
-    margin_held = at.find(keys.MARGIN_HELD)
-    if label_of(roles) == "unused" and margin_held is not None and margin_held.value.at(at.level).low > at.margins.rho:
-        reason = f"removing labels keeps the answers, and moves {margin_held.value} of their margin"
-        roles["sink"] = replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)
-    label = label_of(roles)
-    if label != "unused":
-        return label, roles
+    roles, unexplained = close(at, roles)
+    if label_of(roles) == "unused":
+        roles = _agree_with_removal(at, roles)
+    return label_of(roles, unexplained), roles, unexplained
+
+
+def _agree_with_removal(at: LengthEvidence, roles: dict[str, RoleFinding]) -> dict[str, RoleFinding]:
+    """Return roles that are all ABSENT, or statuses that agree with what is lost when labels are removed."""
     # A head that counts tokens by its denominator may need labels that are otherwise unused: it does not count here.
     removals = [e for key in (keys.NULL_ALL, keys.MEAN_ALL) if (e := at.find(key)) is not None]
     hurting = [e for e in removals if e.value.at(at.level).low > at.margins.accuracy]
     if hurting:
         reason = f"no role is present, yet removing labels loses {hurting[0].value} of accuracy"
-        roles = {
+        return {
             name: replace(r, status=Status.UNRESOLVED, reason=reason) if r.status is Status.ABSENT else r
             for name, r in roles.items()
         }
-        return "unresolved", roles
+    margin_held = at.find(keys.MARGIN_HELD)
+    if margin_held is not None and margin_held.value.at(at.level).low > at.margins.rho:
+        reason = f"removing labels keeps the answers, and moves {margin_held.value} of their margin"
+        return {**roles, "sink": replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)}
     # Over a few models the interval is wide: a loss that is not shown is not shown to be absent either.
     doubtful = [e for e in removals if e.value.at(at.level).high > at.margins.accuracy] if at.tests else []
     if doubtful:
         reason = f"no role is present, and yet removing labels may lose {doubtful[0].value} of accuracy"
-        roles["sink"] = replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)
-        return "undecided", roles
-    return label, roles
+        return {**roles, "sink": replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)}
+    return roles
 
 
 def _over_lengths(role: str, findings: Sequence[LengthFinding], independent: bool) -> RoleFinding:

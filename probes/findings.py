@@ -92,7 +92,8 @@ class LengthFinding:
     """The roles at one length.
 
     `mode` is the mode in which the model is competent: "written" (it writes the labels), "forced" (they are given) or
-    None. `left_out`: requested arms that do not apply to the task, each with the reason.
+    None. `left_out`: requested arms that do not apply to the task, each with the reason. `unexplained`: by role that is
+    PRESENT, what the largest intervention moves beyond what the role predicts; the label is then "unresolved".
     """
 
     length: int | tuple[int, int]
@@ -102,6 +103,7 @@ class LengthFinding:
     accuracy: tuple[Accuracy, ...]
     evidence: tuple[Evidence, ...]
     left_out: dict[str, str] = field(default_factory=dict)
+    unexplained: dict[str, str] = field(default_factory=dict)
 
     def share(self, name: str) -> Interval | None:
         """Return a Shapley share by its name, such as "address" or "remainder"; None where it was not measured."""
@@ -119,6 +121,7 @@ class LengthFinding:
             "shares": shares or None,
             "accuracy": [a.to_json() for a in self.accuracy],
             "left_out": self.left_out,
+            **({"unexplained": self.unexplained} if self.unexplained else {}),
         }
 
 

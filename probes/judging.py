@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from probes import keys
-from probes.evidence import Evidence, EvidenceKey, find_evidence
+from probes.evidence import Evidence, EvidenceKey, Interval, find_evidence
 from probes.findings import Margins, RoleFinding, Status
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 # The evidence whose value is each role's rho.
 HEADLINE = {"anchor": keys.EITHER_SIDE, "placeholder": keys.HISTORY_V, "sink": keys.SINK}
 
@@ -37,9 +40,16 @@ class LengthEvidence:
         return e.value.at(self.level).low > bound
 
     def is_absent(self, e: Evidence) -> bool:
-        """Whether the interval lies within the margin (TOST). The control is not considered."""
-        interval = e.value.at(self.level)
-        return -self.margins.rho < interval.low and interval.high < self.margins.rho
+        """Whether the interval lies within the margin (TOST). `control_moves` tests the control."""
+        return self._is_within_margin(e.value)
+
+    def control_moves(self, e: Evidence) -> bool:
+        """Whether the control's interval is not within the margin. No role is ABSENT by such evidence."""
+        return e.control is not None and not self._is_within_margin(e.control)
+
+    def _is_within_margin(self, interval: Interval) -> bool:
+        at_level = interval.at(self.level)
+        return -self.margins.rho < at_level.low and at_level.high < self.margins.rho
 
     def test_holds(self, role: str, test: str) -> bool:
         """Whether a test over models holds for a role; True for one model, which has no such tests."""
@@ -47,7 +57,7 @@ class LengthEvidence:
 
 
 def judge_by_headline(at: LengthEvidence, role: str) -> RoleFinding:
-    """Decide a role by the interval of its headline evidence alone: present, absent or neither."""
+    """Decide a role by its headline evidence alone: present, absent, neither, or unresolved where the control moves."""
     e = at.find(HEADLINE[role])
     if e is None:
         return RoleFinding(Status.INDETERMINATE, f"{HEADLINE[role].arm} was not measured")
@@ -57,7 +67,7 @@ def judge_by_headline(at: LengthEvidence, role: str) -> RoleFinding:
         return RoleFinding(Status.PRESENT, reason, e.value, e.control)
     if at.test_holds(role, "absent") if role in at.tests else at.is_absent(e):
         reason = f"{e.arm}: {e.value} lies within +-{margin}"
-        return RoleFinding(Status.ABSENT, reason, e.value, e.control)
+        return _unless_control_moves(at, e, RoleFinding(Status.ABSENT, reason, e.value, e.control))
     reason = f"{e.arm}: {e.value} shows neither presence nor absence"
     if at.is_present(e):
         reason = f"{e.arm}: {e.value}, more than {margin} and than its control; but the sign-flip test "
@@ -67,11 +77,21 @@ def judge_by_headline(at: LengthEvidence, role: str) -> RoleFinding:
     return RoleFinding(Status.INDETERMINATE, reason, e.value, e.control)
 
 
+def _unless_control_moves(at: LengthEvidence, e: Evidence, finding: RoleFinding) -> RoleFinding:
+    """Return an ABSENT finding; UNRESOLVED where the evidence's control, which should change nothing, does."""
+    if not at.control_moves(e):
+        return finding
+    reason = f"{e.arm} {e.name}: {e.value}, yet its control, which should change nothing, moves {e.control}"
+    return replace(finding, status=Status.UNRESOLVED, reason=reason)
+
+
 def judge_placeholder(at: LengthEvidence) -> RoleFinding:
     """Decide by M5 through values; where that is absent, through keys: attention to a position can carry a result."""
     by_value, by_key = judge_by_headline(at, "placeholder"), at.find(keys.HISTORY_K)
-    if by_value.status is not Status.ABSENT or by_key is None or at.is_absent(by_key):
+    if by_value.status is not Status.ABSENT or by_key is None:
         return by_value
+    if at.is_absent(by_key):
+        return _unless_control_moves(at, by_key, by_value)
     reason = f"through V {by_value.rho}, through K {by_key.value}"
     if at.is_present(by_key):
         return RoleFinding(Status.PRESENT, f"read by attention: {reason}", by_key.value, by_key.control)
@@ -114,6 +134,10 @@ def judge_anchor(at: LengthEvidence) -> RoleFinding:
         case Status.ABSENT if not all(absent):
             reason = f"one side is not shown to be without effect: {swaps}"
             return replace(finding, status=Status.INDETERMINATE, reason=reason)
+        case Status.ABSENT:
+            for e in (inputs, outputs, attention):
+                if at.control_moves(e):
+                    return _unless_control_moves(at, e, finding)
     return finding
 
 
@@ -137,18 +161,18 @@ def judge_sink(at: LengthEvidence) -> RoleFinding:
     return finding
 
 
-def label_of(roles: dict[str, RoleFinding]) -> str:
-    """Return the label that follows from the roles.
+def label_of(roles: dict[str, RoleFinding], unexplained: Mapping[str, str] = NOTHING) -> str:
+    """Return the label that follows from the roles, and from what roles that are PRESENT leave unexplained.
 
-    "not-applicable" without a role that could be tested; "unresolved" where arms contradict each other; the role, or
-    "mixed(...)" of several; "undecided" where one is not settled and fewer than two are present; "unused" where all
+    "not-applicable" without a role that could be tested; "unresolved" where arms contradict each other or leave
+    something unexplained; the role, or "mixed(...)" of several; "undecided" where one is not settled and fewer than two are present; "unused" where all
     are absent.
     """
     applicable = {name: r.status for name, r in roles.items() if r.status is not Status.NOT_APPLICABLE}
     present = [name for name, status in applicable.items() if status is Status.PRESENT]
     if not applicable:
         return "not-applicable"
-    if Status.UNRESOLVED in applicable.values():
+    if Status.UNRESOLVED in applicable.values() or unexplained:
         return "unresolved"
     if len(present) > 1:
         return f"mixed({', '.join(present)})"

@@ -43,6 +43,11 @@ SHARE_NORMALISATION = EvidenceKey("shares", "normalisation")
 SHARE_INTERACTION = EvidenceKey("shares", "interaction")
 SHARE_REMAINDER = EvidenceKey("shares", "remainder")
 
+LARGEST_IDENTITY = EvidenceKey("identity", "largest effect")
+IDENTITY_REST = EvidenceKey("identity", "largest effect where the label leads to the same answer")
+LARGEST_CONTENT = EvidenceKey("content", "largest effect")
+CONTENT_REST = EvidenceKey("content", "largest effect where the state is the same")
+
 ATTENTION_MASS = EvidenceKey("M7", "attention mass on labels in {place}")
 VALUE_SHARE = EvidenceKey("M7", "share of what is written from labels in {place}")
 DECODE_STATE = EvidenceKey("M8", "state at input labels")

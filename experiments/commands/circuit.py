@@ -8,7 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
-from experiments.support.console import say, warn
+from experiments.circuit_printing import print_report, say_files, with_interval
+from experiments.support.console import warn
 from experiments.support.options import (
     AsJson,
     Device,
@@ -18,10 +19,12 @@ from experiments.support.options import (
     Lengths,
     Memory,
     Number,
-    OneRun,
+    OneModel,
+    OptionalText,
     ResultFolder,
     Seed,
     Share,
+    Texts,
 )
 
 if TYPE_CHECKING:
@@ -34,18 +37,29 @@ if TYPE_CHECKING:
 FILES = ("circuit.json", "circuit.graphml", "circuit.svg", "circuit.html", "circuit-curve.svg", "circuit-heads.parquet")
 # Options that do not change the numbers, or that provenance records.
 NOT_RECORDED = ("out", "json", "memory", "device", "dtype")
+# Options that only text has.
+OF_TEXT = ("clean", "corrupted", "answer", "other")
 
 
 @dataclass(frozen=True)
 class CircuitCommand:
-    """Search a circuit, evaluate it on fresh prompts and at other lengths, and describe its heads.
+    """Search a circuit on a task or on text, and measure how faithful it is on other prompts.
 
     Edges are scored by gradients, the best are selected, and ACDC removes those that are not needed, by exact runs.
-    Results of a model that cannot do the task are marked as invalid. Writes circuit.json, .graphml, .svg, .html,
-    circuit-curve.svg, and circuit-heads.parquet. The same command resumes after an interruption.
+    Results of a model that cannot do the task are marked as invalid. Writes circuit.json, .graphml, .svg and .html.
+    On a task, also circuit-curve.svg and circuit-heads.parquet; the same command resumes after an interruption.
+    On text: mnemoscope circuit gpt2 --clean "..." --corrupted "..." --answer " Mary" --other " John".
     """
 
-    name: OneRun
+    name: OneModel
+    clean: Texts = ()
+    """Clean prompts, one or more texts; from four on, half of them are for measuring. Default: prompts of the task."""
+    corrupted: Texts = ()
+    """Corrupted prompts, as many as clean ones and of as many tokens. Default: made from the task's."""
+    answer: OptionalText = None
+    """Answer to text prompts: one token, usually with its leading space. Needed with --clean."""
+    other: OptionalText = None
+    """Wrong answer to text prompts, one token. Needed with --clean."""
     length: Length = 20
     """Length of the prompts on which the circuit is searched: bits, or digits of both operands."""
     lengths: Lengths = ()
@@ -59,7 +73,8 @@ class CircuitCommand:
     reorder: Literal["auto", "yes", "no"] = "auto"
     """Shuffle the input labels of corrupted prompts, so that addresses differ too; auto does so where labels differ."""
     places: Literal["role", "anywhere"] = "role"
-    """Tell edges apart by the role of their positions (role), or not by position at all (anywhere)."""
+    """Tell edges apart by the role of their positions (role), or not by position at all (anywhere). Text has no roles:
+    anywhere."""
     select: Literal["greedy", "top"] = "greedy"
     """Select edges from the logits up (greedy), or by score alone (top)."""
     share: Share = 0.1
@@ -78,6 +93,11 @@ class CircuitCommand:
     out: ResultFolder = None
     json: AsJson = False
 
+    @property
+    def is_text(self) -> bool:
+        """Whether prompts are given as text."""
+        return any((self.clean, self.corrupted, self.answer is not None, self.other is not None))
+
     def run(self) -> int:
         """Search, evaluate, write and print; status 0."""
         from experiments import load
@@ -86,7 +106,12 @@ class CircuitCommand:
 
         self._check()
         check_seed(self.seed)
+        if self.is_text:
+            from experiments.circuit_text import run_on_text
+
+            return run_on_text(self)
         run = load(self.name, self.format, device=self.device, dtype=self.dtype)
+        run.require_task()
         length = (self.length, self.length) if run.format.task == "addition" else self.length
         lengths = self.lengths or (self.length, self.length * 3 // 2, self.length * 2)
         run.check_length(length)
@@ -100,7 +125,8 @@ class CircuitCommand:
         if self.json:
             print(json.dumps(written))
         else:
-            self._report(run, circuit, written, folder)
+            print_report(run, circuit, written, self.length)
+            say_files(folder, FILES)
         return 0
 
     def search_options(self) -> SearchOptions:
@@ -151,8 +177,8 @@ class CircuitCommand:
         return write_result(folder / "circuit.json", run, self.seed, data, others=files), found.circuit
 
     def _options(self) -> dict:
-        """Return the options on which the numbers depend."""
-        return {k: v for k, v in asdict(self).items() if k not in NOT_RECORDED}
+        """Return the options on which the numbers of a task depend."""
+        return {k: v for k, v in asdict(self).items() if k not in (*NOT_RECORDED, *OF_TEXT)}
 
     def _check(self) -> None:
         from experiments.support.results import check_positive
@@ -198,43 +224,6 @@ class CircuitCommand:
             f"step accuracy {numbers['accuracy']:.3f}"
         )
         return graph
-
-    def _report(self, run: Run, circuit: Circuit, data: dict, folder: Path) -> None:
-        from experiments.support.console import print_table
-
-        possible, length = data["possible_edges"], self.length
-        say(f"{run.name}: {len(circuit)} of {possible} edges ({circuit.share:.1%}), searched at length {length}")
-        if not data["valid"]:
-            say(f"INVALID: {data['reason']}")
-
-        def row(name: str, numbers: dict) -> list[str]:
-            share = f"{with_interval(numbers)}{'' if data['valid'] else ' (invalid)'}"
-            return [name, share, f"{numbers['accuracy']:.3f}", f"{numbers['accuracy_full']:.3f}"]
-
-        rows = [row(f"{kind}, n={length}", numbers) for kind, numbers in data["ablations"].items()]
-        rows += [row(f"corrupted, n={n}", numbers) for n, numbers in data["lengths"].items() if n != str(length)]
-        columns = ["ablation", "faithfulness", "step accuracy", "of the full model"]
-        print_table("faithfulness on fresh prompts", columns, rows)
-        print_table("heads of the circuit", ["head", "attention"], [[h, n] for h, n in data["heads"].items()])
-        edges = [[str(e), f"{score:+.3f}"] for e, score in circuit.edges()[:12] if score is not None]
-        print_table("strongest edges", ["edge", "score"], edges)
-        random, complete = data["random"], data["completeness"]
-        say(f"random circuits of this size: largest {random['largest']:.3f}, p {random['p']:.3f}, n {random['n']}")
-        say(
-            f"the model without the circuit: {complete['complement']:.3f}; without a random half of it, circuit and "
-            f"model differ by {complete['mean_gap']:.3f} on average"
-        )
-        if gap := data["gap"]:
-            say(f"integrated gradients miss {abs(gap):.1%} of the difference between clean and corrupted")
-        for again in data["again"]:
-            say(f"repeated on other prompts: {again['edges']} edges, overlap (Jaccard) {again['overlap']:.2f}")
-        for name in FILES:
-            say(folder / name)
-
-
-def with_interval(numbers: dict) -> str:
-    """Return a faithfulness with its interval over prompts."""
-    return f"{numbers['values']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]"
 
 
 def invalid(data: dict) -> str:

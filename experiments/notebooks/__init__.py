@@ -1,1 +1,1 @@
-"""Three notebooks, one for each journey: percent scripts, and the executed .ipynb that are built from them."""
+"""Three notebooks: percent scripts and the executed .ipynb files that are built from them."""

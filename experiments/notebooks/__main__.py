@@ -1,4 +1,4 @@
-"""`python -m experiments.notebooks`: builds and executes the notebooks; `--check` says which are not their source's."""
+"""Build and execute the notebooks: `python -m experiments.notebooks`; `--check` lists those that are out of date."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from experiments.notebooks.building import MOST_BYTES, NAMES, execute, notebook_
 
 @dataclass(frozen=True)
 class Notebooks:
-    """Builds each notebook from its percent script and executes it, in about a minute each on two cores."""
+    """Build each notebook from its percent script and execute it. One to three minutes each on two cores."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = NAMES
-    """Some of the notebooks; default all."""
+    """Names of notebooks. Default: all."""
     check: bool = False
-    """Build nothing; status 1 where a notebook's text or code is not its source's."""
+    """Build nothing; exit with status 1 if a notebook differs from its script. Default: build."""
 
     def run(self) -> int:
-        """Writes each notebook, or says what is stale."""
+        """Write each notebook, or list those that are out of date."""
         if unknown := sorted(set(self.names) - set(NAMES)):
             raise ValueError(f"unknown notebooks {', '.join(unknown)}; notebooks are {', '.join(NAMES)}")
         if self.check:
-            found = list(filter(None, map(stale, self.names)))
-            print("\n".join(found) or "every notebook is its source's")
-            return 1 if found else 0
+            problems = list(filter(None, map(stale, self.names)))
+            print("\n".join(problems) or "all notebooks match their scripts")
+            return 1 if problems else 0
         from interp.support.writing import write_whole
 
         for name in self.names:
             text = text_of(execute(name))
             if len(text.encode()) >= MOST_BYTES:
-                raise ValueError(f"{name} would take {len(text.encode())} bytes; at most {MOST_BYTES} are readable")
+                raise ValueError(f"{name} has {len(text.encode())} bytes; the limit is {MOST_BYTES}")
             write_whole(notebook_of(name), text)
             print(f"{notebook_of(name).name}: {len(text.encode()) // 1024} KB")
         return 0

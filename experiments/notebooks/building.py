@@ -1,25 +1,28 @@
-"""How does a percent script become a notebook that reads well where nothing runs?
+"""Build notebooks from percent scripts: execute them and keep only outputs that do not differ between two runs.
 
-Executed in a kernel of this Python, without progress bars, timings or anything else that differs between two runs.
+Pictures are stored as SVG and as PNG: JupyterLab does not render the SVG of a notebook that is not trusted.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from interp.views.converting import SCALE, png_size
+from interp.views.view import COLUMN
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 FOLDER = Path(__file__).parent
-NAMES = ("patching", "attention_and_maps", "hypotheses")
-# The line that a reader changes to get live views.
+NAMES = ("patching_text", "mnemonics", "hypotheses")
+# The line of a script that a reader changes to get live views.
 FLAG = "LIVE = False"
 MOST_BYTES = 2**20
 SECONDS = 600
-# In the kernel: no bars, no complaint that there are no widgets to draw them with, no advice on padding, which a
-# `Batch` never has.
+# Environment of the kernel: no progress bars, no warnings that widgets are missing, no download.
 QUIET = {
     "TQDM_DISABLE": "1",
     "PYTHONWARNINGS": "ignore:IProgress not found",
@@ -30,17 +33,17 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 def script_of(name: str) -> Path:
-    """The source of a notebook."""
+    """Return the path of a notebook's script."""
     return FOLDER / f"{name}.py"
 
 
 def notebook_of(name: str) -> Path:
-    """The notebook that is built from it."""
+    """Return the path of the notebook that is built from a script."""
     return FOLDER / f"{name}.ipynb"
 
 
 def read_script(name: str, live: bool = False) -> NotebookNode:
-    """The cells of a percent script, without outputs; `live` sets its flag. Raises `ValueError` for an unknown name."""
+    """Return a script's cells without outputs; `live` sets its flag. Raises `ValueError` for an unknown name."""
     import jupytext
 
     if name not in NAMES:
@@ -56,10 +59,9 @@ def read_script(name: str, live: bool = False) -> NotebookNode:
 
 
 def execute(name: str, live: bool = False) -> NotebookNode:
-    """The notebook with its outputs, stripped of what differs from run to run.
+    """Return the executed notebook, without metadata that differs between runs.
 
-    Raises `nbclient.exceptions.CellExecutionError` where a cell fails, and `ValueError` where one writes to standard
-    error: warnings and bars are not what a reader came for.
+    Raises `nbclient.exceptions.CellExecutionError` if a cell fails, and `ValueError` if one writes to standard error.
     """
     from nbclient import NotebookClient
 
@@ -81,12 +83,21 @@ def execute(name: str, live: bool = False) -> NotebookNode:
             if output.output_type == "stream" and output.name == "stderr":
                 raise ValueError(f"{name}: a cell writes to standard error: {output.text}")
             if "metadata" in output:
-                output.metadata = {}
+                output.metadata = _sizes(output.data)
     return notebook
 
 
+def _sizes(data: dict) -> dict:
+    """Return the metadata that shows a PNG picture at the size of its SVG, which has fewer pixels."""
+    if not {"image/png", "image/svg+xml"} <= set(data):
+        return {}
+    width, height = png_size(base64.b64decode(data["image/png"]))
+    shown = min(width // SCALE, COLUMN)
+    return {"image/png": {"width": shown, "height": round(height * shown / width)}}
+
+
 def text_of(notebook: NotebookNode) -> str:
-    """A notebook as it is stored."""
+    """Return a notebook as the text of its file. Raises `nbformat.ValidationError` for an invalid one."""
     import nbformat
 
     nbformat.validate(notebook)
@@ -94,7 +105,7 @@ def text_of(notebook: NotebookNode) -> str:
 
 
 def stale(name: str) -> str:
-    """How the stored notebook differs from its source, in words; "" where it does not."""
+    """Return how the stored notebook differs from its script; "" if it does not."""
     import nbformat
 
     path = notebook_of(name)

@@ -1,20 +1,19 @@
 # %% [markdown]
 """
-# What is a label to the model? Three hypotheses, tested
+# Anchor, placeholder or sink: a verdict on the labels
 
-Models that were given a label before each bit, and the same label before each step, do parity past the lengths that
-they were trained on. Why? Three answers, and what each predicts, beside a fourth that must
-stay possible:
+Models with a label before each bit, and the same label before each step of the scratchpad, compute parity past the
+trained length. What do the labels do? Three hypotheses and their predictions, with the null hypothesis:
 
-| a label is | trade its **name** | give it another **history** | take it **away** |
+| a label is | swap its **identity** | change the **history** at it | **remove** it |
 |---|---|---|---|
-| an **anchor**: an address, equal names find each other | the answer follows the name | nothing | the address is lost |
-| a **placeholder**: it stores the result so far | nothing | the answer follows the history | the result is lost |
-| a **sink**: attention that has nothing to do rests there | nothing | nothing | attention floods elsewhere |
-| **unused** | nothing | nothing | nothing |
+| an **anchor**: its identity is an address | the answer follows the identity | no effect | the address is lost |
+| a **placeholder**: it stores a result | no effect | the answer follows the history | the result is lost |
+| a **sink**: it takes attention and carries nothing | no effect | no effect | attention goes elsewhere |
+| **unused** | no effect | no effect | no effect |
 
-Taking labels away tempts most and tells least: all three predict harm. So the battery changes one thing at a time, each
-with a matched control, and says *undecided* where the evidence does not do.
+Removal does not separate the three: each predicts a loss. The battery therefore changes one variable at a time, with a
+matched control each. Where the evidence is not sufficient, the verdict is *undecided*.
 """
 
 # %%
@@ -29,7 +28,7 @@ from interp import views
 from probes import battery, verdict
 from probes.planted import Plan, plant, save_planted
 
-LIVE = False  # True: views to point at and to click, in place of pictures
+LIVE = False  # True: interactive views instead of pictures
 views.show_live(LIVE)
 
 run = load("parity-aligned-alibi")
@@ -38,42 +37,41 @@ run = load("parity-aligned-alibi")
 """
 ## The battery
 
-Every intervention, at a length that training saw (20 bits). The README's verdict takes more prompts and a length past
-training, too; this one is a short form.
+All interventions, at a trained length (20 bits). The stored verdict of this run has more prompts and also a length past
+training; this is a short form.
 """
 
 # %%
 measured = battery(run, lengths=(20,), seed=1, prompts=64)
-found = verdict(measured)
-print(found.label)
-for name, role in found.roles.items():
+result = verdict(measured)
+print(result.label)
+for name, role in result.roles.items():
     print(f"{name}: {role.status}, because {role.reason}")
 
 # %% [markdown]
 """
-Each role has a status and a reason. The number is *rho*, the share of the answer's margin that the intervention moves:
-1 is all of it, 0 nothing. M1 and M2 trade labels of the input and of the scratchpad, M4 moves only the attention of
-such a trade, M5 gives labels another history, M6 takes them away in three ways. The evidence that decides:
+Each role has a status and a reason. The effect *rho* is the share of the answer's margin that an intervention moves: 1
+is all of it, 0 is none. The evidence that decides:
 """
 
 # %%
 deciding = ("swap input labels", "swap output labels", "rename labels", "attention")
 deciding += ("history in V at labels", "sink")
-for e in found.lengths[0].evidence:
+for e in result.lengths[0].evidence:
     if e.name in deciding and e.arm != "M7":
         print(f"{e.arm} {e.name}: {e.value}" + (f", matched control {e.control}" if e.control else ""))
 
 # %% [markdown]
 """
-Trading labels on either side moves all of the answer or nearly, and so does trading the attention alone. Renaming
-labels alike on both sides, giving them another history, and taking them away as places to rest do next to nothing.
-That is the anchor's row of predictions.
+Swapping labels on either side (M1, M2) moves nearly the whole margin, and so does patching only the attention of such
+a swap (M4). Renaming labels on both sides (M3), another history at labels (M5), and removing labels from heads in which
+they carry nothing (M6) have almost no effect. This is the row of the anchor.
 
 ## How often is such a verdict wrong?
 
-A battery can only be trusted if it was tried where the truth is known. `mnemoscope calibrate` writes mechanisms by hand
-into the weights of transformers, some clean, some with noise and superposition, and judges each as if it were a
-stranger. A row is what was planted, a column what was said; the right answer is outlined.
+`mnemoscope calibrate` plants known mechanisms in the weights of transformers, some with noise and superposition, and
+judges each without knowing what was planted. Rows: the planted mechanism. Columns: the verdict. The right one is
+outlined.
 """
 
 # %%
@@ -83,8 +81,7 @@ probes.views.confusion(calibration["confusion"], calibration["never_tuned"], cal
 
 # %% [markdown]
 """
-Counts lie in the outlined cells or under *undecided* and *unresolved*: it sometimes refuses, and named no wrong role.
-In numbers:
+Cells off the outline are *undecided* or *unresolved*, not another role. In numbers:
 """
 
 # %%
@@ -94,45 +91,44 @@ for name in ("false present", "false absent", "wrong confident label", "undecide
 
 # %% [markdown]
 """
-The last line is the price of the others. Now our run beside those planted models:
+These are error rates on small planted models, not on all models. This run beside the planted models:
 """
 
 # %%
-probes.views.verdict(found, calibration)
+probes.views.verdict(result, calibration)
 
 # %% [markdown]
 """
-In each panel the upper row is this run, and below are planted models that have the role and that lack it. The run's
-anchor lies with the models that have one; its placeholder and sink lie with those that do not.
+In each panel the upper row is this run. Below are planted models that have the role, and planted models that do not.
 
-## A stranger
+## A model with another mechanism
 
-Would the same battery have called *anything* an anchor? Plant a model that solves the same prompts in another way: it
-stores running results at labels and finds them by position. What is saved says nothing of how it works.
+Would the battery call any model an anchor? Plant a model that solves the same prompts differently: it stores running
+parities at labels and finds them by position. The saved folder does not name the mechanism.
 """
 
 # %%
 planted = plant(Plan("placeholder", "gpt2", longest=12))
 with tempfile.TemporaryDirectory() as folder:
-    save_planted(planted, Path(folder) / "stranger")
-    stranger = verdict(battery(load(Path(folder) / "stranger"), lengths=(12,), seed=1, prompts=64))
-print("planted:", planted.truth.label, "| verdict:", stranger.label)
-probes.views.verdict(stranger, calibration)
+    save_planted(planted, Path(folder) / "model")
+    other = verdict(battery(load(Path(folder) / "model"), lengths=(12,), seed=1, prompts=64))
+print("planted:", planted.truth.label, "| verdict:", other.label)
+probes.views.verdict(other, calibration)
 
 # %% [markdown]
 """
-The battery names what was planted: now it is the history that moves the answer, and names do nothing.
+The verdict is the planted mechanism: the history moves the answer, identities do not.
 
-## What may be said
+## What may be claimed
 
-A verdict comes with its limits, which belong into every sentence about it.
+A verdict states its scope:
 """
 
 # %%
-print("may be claimed:", found.may_claim)
-print("may not be claimed:", found.may_not_claim)
+print("may be claimed:", result.may_claim)
+print("may not be claimed:", result.may_not_claim)
 
 # %% [markdown]
 """
-One seed is one model: `mnemoscope verdict` takes several runs at once, and then judges over models.
+One trained model is one observation. `mnemoscope verdict` with several runs judges over models.
 """

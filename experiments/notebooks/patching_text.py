@@ -2,22 +2,20 @@
 """
 # Activation patching on English text
 
-When Mary and John went to the store, John gave a drink to ... **Mary**. The name that occurs once is the answer
-(indirect object identification, Wang et al. 2022). Which activations of the model carry the information about which
-name was repeated?
+When Mary and John went to the store, John gave a drink to ... **Mary**. The name that occurs once is the answer. This
+is indirect object identification (Wang et al. 2022, arXiv 2211.00593). Which activations carry the information about
+the repeated name?
 
 Activation patching answers this with two prompts that differ in one word. The model runs on the corrupted prompt, one
 activation is replaced by its value on the clean prompt, and the metric shows whether the answer changes.
 """
 
 # %%
-import tempfile
-
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from interp import load, logit_diff, patch, template, views
+from interp import capture, load, logit_diff, patch, template, views
 from interp.models.pretrained import fetched_folder
 
 LIVE = False  # True: interactive views instead of pictures
@@ -82,32 +80,58 @@ views.effect(effect)
 
 # %% [markdown]
 """
-Only two columns have an effect. In early and middle layers the information is at the repeated name (`giver`): patching
+Two columns have a large effect. In early and middle layers the information is at the repeated name (`giver`): patching
 this one position there restores the whole difference. Before layer 25 it has moved to the last token, where the
-answer is predicted. No other position has an effect in these layers.
+answer is predicted. Other positions have almost none.
 
 The same as numbers: share of the difference between the two runs that each patch restores.
 """
 
 # %%
-for place in ("giver", f"{clean.n_pos - 1}"):
-    columns = [k for k, name in enumerate(effect.labels["pos"]) if name.split(":")[0] == place or name == place]
-    for layer, share in zip(layers, effect.recovered[:, columns[0]], strict=True):
-        print(f"{effect.labels['pos'][columns[0]]:>10}, before layer {layer:2}: {share:.2f}")
+last = clean.n_pos - 1
+for name, position in (("giver", clean.spans["giver"][0]), ("last token", last)):
+    for k, layer in enumerate(layers):
+        print(f"{name:>10}, before layer {layer:2}: {effect.recovered[k, position]:.2f}")
 
 # %% [markdown]
 """
 ## Heads
 
-Which heads move the information? Patch the output of single heads (`z`) at the last token, in the layers between the
+Which heads move the information? Patch the output of each head (`z`) at the last token, in the layers between those
 two columns.
 """
 
 # %%
-last = run.raw.config.num_hidden_layers
-heads = patch(
-    run, clean, corrupted, site="z", metric=metric, layers=[*range(last * 2 // 3, last * 5 // 6)], positions=[clean.n_pos - 1]
-)
+n_layers = run.raw.config.num_hidden_layers
+middle = [*range(n_layers * 2 // 3 - 1, n_layers * 5 // 6)]
+heads = patch(run, clean, corrupted, site="z", metric=metric, layers=middle, positions=[last])
+for (layer, head, _), change in heads.top(4):
+    print(f"L{layer}H{head}: {change:+.1f} logits")
 views.effect(heads)
 
+# %% [markdown]
+"""
+Few heads have an effect, and the largest restores under half of the difference alone. One head acts against the
+answer. What does the largest one attend to?
+"""
+
 # %%
+(layer, head, _), _ = heads.top(1)[0]
+patterns = capture(run, clean, pattern=[layer])
+for row in range(len(clean)):
+    weights = patterns.pattern[layer][row, head, last]
+    read = int(weights.argmax())
+    print(f"{clean.text(row)!r}: {weights[read]:.2f} on {clean.symbol(int(clean.tokens[row, read]))!r}")
+views.attention(patterns, layer=layer, heads=[head])
+
+# %% [markdown]
+"""
+In each prompt it attends most to the repeated name, which is *not* the answer: it carries which name to avoid, as the
+S-inhibition heads of GPT-2 small do (Wang et al. 2022).
+
+Attention describes, patching intervenes: the head's output carries a large part of the answer on these prompts. Four
+prompts of one sentence are an example, not evidence about the model. For a claim, use more sentences and other
+corruptions.
+
+`mnemonics.ipynb` does the same on a task with labels in its context, `hypotheses.ipynb` tests what those labels do.
+"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from interp.views import View
 
@@ -38,10 +38,10 @@ class SectionData:
 
 
 def to_json(part: SectionData) -> dict:
-    """Return a section as plain JSON; `from_json` reads it."""
+    """Return a section as plain JSON, which `from_json` reads. Views lose their matplotlib figures."""
     pictures = []
     for picture in part.pictures:
-        view = asdict(picture.view) | {"still": base64.b64encode(picture.view.still).decode()}
+        view = asdict(replace(picture.view, figure=None)) | {"still": base64.b64encode(picture.view.still).decode()}
         pictures.append({"view": view, "caption": picture.caption})
     sources = [asdict(source) for source in part.sources]
     return {"data": part.data, "pictures": pictures, "sources": sources, "notes": part.notes}

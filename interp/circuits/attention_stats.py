@@ -28,7 +28,7 @@ PICKED = ("after_matching_label", "matching_label", "induction", "duplicate_toke
 # Not masses of attention; all but `spread` are computed in `interp.circuits.heads`.
 MEASURES = ("spread", "output_share", "copying", "copying_rate")
 STATISTICS = (*SPECIFIC, *GENERAL, *MEASURES)
-# Prompts without roles.
+# Prompts of no task.
 TEXT_SPECIFIC = ("induction", "duplicate_token", "previous_token", "first_token", "itself")
 TEXT_STATISTICS = (*TEXT_SPECIFIC, *MEASURES)
 
@@ -44,8 +44,7 @@ def attention_statistics(
     - `induction`: mass on tokens right after an earlier occurrence of the row's own token, without the row's own
       position (prefix matching, Olsson et al. 2022). Defined for rows whose token occurred before.
     - `spread`: e to the power of the entropy, as a share of the visible sources; 1 for uniform attention.
-
-    Prompts without roles also have `duplicate_token`: mass on earlier occurrences of the row's own token.
+    - `duplicate_token`: mass on earlier occurrences of the row's own token, where there are any.
 
     Prompts of a task also have those of `attention_masses`, and
 
@@ -58,9 +57,9 @@ def attention_statistics(
     of a parity occurs at many positions. Where a head attends does not show how it finds the position: in an aligned
     prompt the matching label is also the i-th label. `rotate_labels` makes prompts that tell these two apart.
     """
-    if prompts.role is None:
+    if not isinstance(prompts, Batch):
         return _general(pattern, prompts)
-    assert isinstance(prompts, Batch)
+    assert prompts.role is not None
     pos, answers = (torch.tensor(x, device=pattern.device) for x in (range(prompts.n_pos), ANSWER_ROLES))
     role = prompts.role.to(pattern.device)
     separators = (role == Role.SEPARATOR) & (pos <= pos.unsqueeze(-1))

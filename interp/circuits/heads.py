@@ -40,7 +40,7 @@ def describe_heads(model: AnyModel, prompts: PromptsLike, places: Places | Place
     """Describe every head of a model on some prompts.
 
     Positions are grouped by `places`: by default by role for prompts of a task, else by span where there are spans,
-    else all together. Prompts without roles get the statistics that need no roles.
+    else all together. Prompts of no task get the statistics that need no roles.
 
     Raises `ValueError` for no prompts, for a task whose vocabulary is larger than the model's, for an architecture that
     cannot be taken apart, and for a model in training mode.
@@ -51,7 +51,7 @@ def describe_heads(model: AnyModel, prompts: PromptsLike, places: Places | Place
     """
     own = resolved_prompts(model, prompts, "prompts")
     anatomy = anatomy_of(raw_of(model))
-    is_task = isinstance(own, Batch) and own.role is not None
+    is_task = isinstance(own, Batch)
     statistics = STATISTICS if is_task else TEXT_STATISTICS
     tokens = _token_choices(own)
     if int(tokens[-1]) >= (n_vocab := len(unembedding_weights(anatomy))):
@@ -155,9 +155,10 @@ def _chance(
 
 
 def _answered_at(prompts: Prompts, where: Places) -> str:
-    """Return the place whose logits give the answers: the most common one before answers; without roles the last."""
-    if prompts.role is None:
+    """Return the place whose logits give the answers: the most common one before answers; of no task the last."""
+    if not isinstance(prompts, Batch):
         return where.names[int(where.index[-1])]
+    assert prompts.role is not None
     answers = torch.isin(prompts.role, torch.tensor(ANSWER_ROLES)).nonzero().flatten()
     return where.names[Counter(where.index[answers - 1].tolist()).most_common(1)[0][0]]
 

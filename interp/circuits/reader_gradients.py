@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp.circuits.edge_forward import EdgeModel
 from interp.patching.editing import Edit, Place, Site, forward_with_edits, measure, read_for_gradient
-from interp.patching.metrics import Metric
+from interp.patching.metric import Metric
 from interp.support.finite import require_finite
 
 # Maps the fraction of the path that each prompt has covered, `[row 1 1]` from 0 to 1, to the residual that a run

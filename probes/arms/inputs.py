@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from interp.models import Run
 from interp.tasks import Batch
 from probes.arms.m06_heads import SortedHeads, sort_heads
+from probes.arms.readings import Readings, readings_of
 from probes.trials.addition import choose_sums
 from probes.trials.parity import BOTH_DIFFER, OVERSAMPLE, Trials, choose, refuse_address
 
@@ -59,6 +60,11 @@ class ArmInputs:
     def swap_trials(self) -> Trials:
         """Trials of the Shapley shares: half as many, in which a swap changes the answer by every answer map."""
         return self._draw_trials(SHARES, all_differ=True)
+
+    @cached_property
+    def readings(self) -> Readings:
+        """What the largest interventions read: all steps of ordinary prompts (addition: the trials)."""
+        return readings_of(self.trials, self.plain, self.seed)
 
     @cached_property
     def heads(self) -> SortedHeads:

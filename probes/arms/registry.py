@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from interp.tasks import Format
 from probes import keys
 from probes.arms.inputs import ArmInputs
+from probes.arms.largest_content import measure_content
+from probes.arms.largest_identity import measure_identity
 from probes.arms.m01_identity import measure_swaps
 from probes.arms.m04_routes import measure_routes
 from probes.arms.m05_history import measure_history
@@ -24,6 +26,10 @@ from probes.arms.m11_offsets import measure_offsets
 from probes.arms.m12_backups import measure_backups
 from probes.arms.shares import measure_shares
 from probes.evidence import Evidence, EvidenceKey
+
+
+# The identity arm reads all steps of each prompt, so half of the prompts are enough, and at least this many.
+FEWEST_READ = 24
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,15 @@ def _swaps(inputs: ArmInputs) -> list[Evidence]:
 
 def _shares(inputs: ArmInputs) -> list[Evidence]:
     return measure_shares(inputs.model, inputs.swap_trials, inputs.heads.idle, address=inputs.no_address is None)
+
+
+def _largest_identity(inputs: ArmInputs) -> list[Evidence]:
+    half = inputs.readings.rows(slice(max(FEWEST_READ, len(inputs.readings) // 2)))
+    return measure_identity(inputs.model, half, inputs.seed)
+
+
+def _largest_content(inputs: ArmInputs) -> list[Evidence]:
+    return measure_content(inputs.model, inputs.readings, inputs.seed)
 
 
 def _probes(inputs: ArmInputs) -> list[Evidence]:
@@ -130,6 +145,25 @@ ROWS = (
             keys.HISTORY_V_LAYER,
             keys.HISTORY_K,
         ),
+        decides=True,
+        on_trials=True,
+    ),
+    Arm(
+        code="identity",
+        short="largest identity effect",
+        meaning="Reassigns all labels, reads all steps: zero unless the identity of labels matters.",
+        measure=_largest_identity,
+        keys=(keys.LARGEST_IDENTITY, keys.IDENTITY_REST),
+        decides=True,
+        on_trials=True,
+        needs_address=True,
+    ),
+    Arm(
+        code="content",
+        short="largest content effect",
+        meaning="Patches K and V of all labels from a run with other bits: zero unless their content matters.",
+        measure=_largest_content,
+        keys=(keys.LARGEST_CONTENT, keys.CONTENT_REST),
         decides=True,
         on_trials=True,
     ),

@@ -12,7 +12,7 @@ from typing import Any
 
 from interp.models.architectures.alibi import bloom, falcon, mpt
 from interp.models.architectures.gpt import codegen, gpt2, gpt_neo, gpt_neox, gptj
-from interp.models.architectures.llama import (
+from interp.models.architectures.llama_types import (
     apertus,
     ernie4_5_moe,
     exaone4,
@@ -36,8 +36,8 @@ from interp.models.architectures.llama import (
     vaultgemma,
     wide_qk_norm,
 )
-from interp.models.architectures.native import native
-from interp.models.architectures.opt import opt, xglm
+from interp.models.architectures.native_models import native
+from interp.models.architectures.opt_types import opt, xglm
 from interp.models.architectures.parallel import cohere, phi, stablelm
 from interp.models.architectures.steps import Anatomy
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.models.architectures.block import HeadNorm
-from interp.models.architectures.decoder import decoder
+from interp.models.architectures.standard import decoder
 from interp.models.architectures.steps import Anatomy
 
 

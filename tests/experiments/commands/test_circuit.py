@@ -11,17 +11,20 @@ import pandas
 import pytest
 import torch
 
-from experiments import circuit_search, load
+from experiments import circuit_search, circuit_text, load
 from experiments.circuit_search import SearchOptions, sample_pair
 from experiments.cli import main
 from experiments.commands.circuit import FILES, CircuitCommand
 from experiments.training.recipe import Recipe
 from experiments.training.state import beginning
-from interp.circuits import Ablation, circuit_from_json, faithfulness, greedy
+from interp.circuits import Ablation, check_validity, circuit_from_json, faithfulness, find_circuit, greedy
 from interp.circuits.pairs import prepare
 from interp.models import ModelConfig, save_run
 from interp.models.names import SHIPPED
+from interp.patching import logit_diff
 from interp.tasks import Role, default_vocabulary
+from interp.tasks.texts import prompts
+from tests.small_language_model import SENTENCES, save_small_gpt2
 
 RUN = "parity-aligned-alibi"
 HERE = Path("mnemoscope-out", RUN)
@@ -195,6 +198,54 @@ def test_a_model_that_cannot_do_the_task_is_warned_of_first_and_beside_the_numbe
     assert data["valid"] is False
     assert data["reason"].startswith("the model cannot do the task: accuracy")
     assert "INVALID" in Path("out", "circuit.svg").read_text(encoding="utf-8")
+
+
+TEXT = ["--clean", SENTENCES[0], "--corrupted", SENTENCES[1]]
+ANSWERS = ["--answer", " Mary", "--other", " John"]
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory) -> str:
+    """A random GPT-2 with a tokenizer that knows the sentences."""
+    return str(save_small_gpt2(tmp_path_factory.mktemp("models") / "small"))
+
+
+def test_on_text_the_circuit_is_that_of_find_circuit(language_model, capsys):
+    clean, corrupted = SENTENCES[0], SENTENCES[1]
+    run = load(language_model, device="cpu")
+    pair = prompts(run, clean=clean, corrupted=corrupted)
+    answers = (" Mary", " John")
+    before = check_validity(run, pair.clean, pair.corrupted, logit_diff(*answers))
+    if before.clean < before.corrupted:  # the model is random
+        answers = answers[::-1]
+    argv = ["--clean", clean, "--corrupted", corrupted, "--answer", answers[0], "--other", answers[1]]
+    assert main(["circuit", language_model, *argv, "--points", "4", "--device", "cpu"]) == 0
+    folder = Path("mnemoscope-out/small")
+    assert sorted(p.name for p in folder.iterdir()) == sorted(circuit_text.FILES)
+    data = json.loads((folder / "circuit.json").read_text(encoding="utf-8"))
+    expected = find_circuit(run, pair.clean, pair.corrupted, logit_diff(*answers), points=4)
+    assert torch.equal(circuit_from_json(data["circuit"]).kept, expected.circuit.kept)
+    assert data["faithfulness"]["values"] == pytest.approx(expected.share)
+    assert (data["valid"], data["format"], data["options"]["answer"]) == (True, None, answers[0])
+    assert f"{len(expected.circuit)} of {data['possible_edges']} edges" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "no task is posed"),
+        (["--clean", SENTENCES[0]], "--corrupted is missing"),
+        (TEXT, "--answer is missing"),
+        ([*TEXT, "--answer", " Mary"], "--other is missing"),
+        ([*TEXT, *ANSWERS, "--length", "3"], "--length is for tasks"),
+        ([*TEXT, "--answer", " Mary and", "--other", " John"], "token"),
+        ([*TEXT, *ANSWERS, "--prune", "10"], "no edge has an effect of --prune 10.0"),
+    ],
+)
+def test_bad_text_is_status_2(language_model, argv, message, capsys):
+    assert main(["circuit", language_model, *argv, "--method", "eap"]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(Path().rglob("*.json"))
 
 
 @pytest.mark.slow

@@ -194,7 +194,6 @@ import sys
 import interp.tasks
 assert "interp.models" not in sys.modules
 import interp.forward
-assert "interp.models" not in sys.modules
 from interp.models import load_run
 run = load_run({folder!r})
 batch = run.sample(2, 3, seed=0)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.models.architectures.decoder import decoder, soft_cap
 from interp.models.architectures.parts import require, window_of_all
+from interp.models.architectures.standard import decoder, soft_cap
 from interp.models.architectures.steps import Anatomy
 
 

@@ -1,0 +1,115 @@
+"""`mnemoscope circuit` on text: finds a circuit by `find_circuit`, writes it and prints it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.circuit_printing import print_edges, say_files
+from experiments.support.console import say, warn
+
+if TYPE_CHECKING:
+    from experiments.commands.circuit import CircuitCommand
+    from interp.circuits import CircuitSearch
+    from interp.models import Run
+
+FILES = ("circuit.json", "circuit.graphml", "circuit.svg", "circuit.html")
+# Options that only tasks have, with their defaults.
+OF_TASKS = {"length": 20, "lengths": (), "reorder": "auto", "repeats": 1, "prompts": 32, "format": None}
+NOT_RECORDED = (*OF_TASKS, "places", "out", "json", "memory", "device", "dtype")
+
+
+def run_on_text(options: CircuitCommand) -> int:
+    """Find a circuit of --answer over --other on the texts, write it and print it; status 0."""
+    from experiments import load
+    from experiments.support.results import result_folder
+
+    check_text_options(options)
+    run = load(options.name, device=options.device, dtype=options.dtype)
+    folder = result_folder(run, options.out, FILES)
+    found = search_text(run, options)
+    written = _write(run, options, found, folder)
+    if options.json:
+        print(json.dumps(written))
+    else:
+        say(f"{run.name}: {found.summary()}")
+        print_edges(found.circuit)
+        say_files(folder, FILES)
+    return 0
+
+
+def check_text_options(options: CircuitCommand) -> None:
+    """Raise `ValueError` where options of tasks are given with text, or where a part of the text is missing."""
+    if given := [name for name, default in OF_TASKS.items() if getattr(options, name) != default]:
+        raise ValueError(f"--{given[0]} is for tasks; leave it out with --clean, --corrupted, --answer and --other")
+    for name, example in (("clean", "TEXT"), ("corrupted", "TEXT"), ("answer", '" Mary"'), ("other", '" John"')):
+        if not getattr(options, name):
+            raise ValueError(
+                f"--{name} is missing, such as --{name} {example}: a circuit on text needs --clean, --corrupted, "
+                "--answer and --other"
+            )
+
+
+def search_text(run: Run, options: CircuitCommand) -> CircuitSearch:
+    """Return the circuit that `find_circuit` finds. Warns of pairs that cannot support one."""
+    from interp.circuits import find_circuit
+    from interp.patching import logit_diff
+    from interp.tasks.texts import prompts
+
+    pair = prompts(run, clean=list(options.clean), corrupted=list(options.corrupted))
+    assert options.answer is not None
+    assert options.other is not None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = find_circuit(
+            run,
+            pair.clean,
+            pair.corrupted,
+            logit_diff(answer=options.answer, other=options.other),
+            method=options.method,
+            points=options.points,
+            select=options.select,
+            share=options.share,
+            threshold=options.prune,
+            seed=options.seed,
+        )
+    for warning in caught:
+        warn(f"warning: {warning.message}")
+    if not len(found.circuit):
+        raise ValueError(f"no edge has an effect of --prune {options.prune}: does the model prefer {options.answer!r}?")
+    return found
+
+
+def _write(run: Run, options: CircuitCommand, found: CircuitSearch, folder: Path) -> dict:
+    """Write the files; return the content of circuit.json."""
+    import networkx
+
+    from experiments.support.results import write_result
+    from interp.views.circuit import circuit_page, draw_circuit
+
+    low, high = found.interval or (None, None)
+    data = {
+        "options": {k: v for k, v in asdict(options).items() if k not in NOT_RECORDED},
+        "valid": found.validity.valid,
+        "reason": found.validity.reason,
+        "competence": found.validity.to_json(),
+        "possible_edges": len(found.circuit.graph),
+        "circuit": found.circuit.to_json(),
+        "held_out": found.held_out,
+        "faithfulness": {"values": found.share, "low": low, "high": high},
+        "by_magnitude": None if found.share is None else float(found.faithfulness.share[1]),
+        "random": None if found.random is None else {"p": found.random.p, "n": len(found.random.shares)},
+        "stability": found.stability,
+    }
+    graph = found.to_networkx()
+    graph.graph["title"] = f"{run.name}: {graph.graph['title']}"
+    pictures = {
+        "circuit.graphml": "\n".join(networkx.generate_graphml(graph)) + "\n",
+        "circuit.svg": draw_circuit(graph),
+        "circuit.html": circuit_page(graph),
+    }
+    files = [(folder / name, content) for name, content in pictures.items()]
+    return write_result(folder / "circuit.json", run, options.seed, data, others=files)

@@ -1,0 +1,119 @@
+"""Largest content intervention: K and V of all label positions from a run with the same labels and other bits.
+
+M5 changes one earlier bit. This arm tests whether anything that label positions hold of the input matters: its effect
+is zero in every model that reads no content at labels (probes/README.md, Battery).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from interp.patching import Interchange, interchange, margin
+from interp.tasks import LABEL_ROLES, Batch, Role, counterfactual, parity
+from interp.tasks.layout import generator
+from probes import keys
+from probes.arms.readings import Readings, effect_of_strongest, halves, step_margins
+from probes.evidence import Evidence
+from probes.intervals import ratio
+
+SIDES = {"inputs": (Role.INPUT_LABEL,), "outputs": (Role.OUTPUT_LABEL,), "both": LABEL_ROLES}
+QUESTION = "K and V of all labels come from a run with other bits: how much of the margin does content move at most?"
+REST = "the same, in prompts whose source has the same parity before and after the step: does content move the margin?"
+# Fewest prompts whose source has the same parity before and after the step.
+FEWEST = 8
+
+
+def measure_content(model: PreTrainedModel, readings: Readings, seed: int) -> list[Evidence]:
+    """Measure the largest content intervention at one length; each prompt reads one step.
+
+    In every layer and head, V at labels (attention frozen) or K and V (attention free) come from a run with the same
+    labels and all inputs redrawn: at input labels, output labels or both. The value is the mean |change of the margin|
+    over the full effect, for the strongest of the six. A placeholder by rho has about rho / 2 in parity, because half
+    of the sources have the same state. The control redraws only later bits. The position that predicts the answer and
+    the step's own output label keep their values: they hold what they have just read.
+    """
+    batch, half = readings.batch, halves(len(readings), seed)
+    redrawn = counterfactual.redraw(batch, seed, keep="labels")
+    sources = {"": redrawn}
+    if batch.format.task == "parity":
+        sources["control: "] = later_redrawn(readings, seed)
+    entries = {
+        f"{prefix}{name}": parts
+        for prefix, source in sources.items()
+        for name, parts in interventions(readings, source).items()
+    }
+    metric = margin(batch, readings.step, *readings.tokens_at_step())
+    changes = interchange(model, batch, entries, metric).change.abs().double()
+    clean, edited = (readings.at_step(step_margins(model, b, readings)[0]) for b in (batch, readings.edited))
+    full = clean - edited
+    count = len(entries) // len(sources)
+    value, chosen = effect_of_strongest(changes[:count], full, half)
+    control = effect_of_strongest(changes[count:], full, half)[0] if len(sources) > 1 else None
+    names = list(entries)[:count]
+    flipped = changes[:count].gather(0, chosen.unsqueeze(0)).squeeze(0) > clean.abs()
+    details = {
+        # A change larger than the margin is needed to change the answer: an upper bound.
+        "answers changed at most": float(flipped.double().mean()),
+        "strongest": sorted({names[k] for k in chosen.tolist()}),
+        "family": {name: ratio(c, full).value for name, c in zip(names, changes, strict=False)},
+    }
+    measured = [_evidence(keys.LARGEST_CONTENT, QUESTION, readings, value, control, details)]
+    if batch.format.task == "parity":
+        same = source_has_same_state(readings, redrawn)
+        if min(int((same & half).sum()), int((same & ~half).sum())) >= FEWEST // 2:
+            # Over all prompts, so that the full effect is that of all.
+            terms = changes[:count] * same / same.double().mean()
+            rest, _ = effect_of_strongest(terms, full, half)
+            measured.append(_evidence(keys.CONTENT_REST, REST, readings, rest, control, {}))
+    return measured
+
+
+def interventions(readings: Readings, source: Batch) -> dict[str, list[Interchange]]:
+    """Return the six interventions, by name: three sides, with attention frozen and free."""
+    entries: dict[str, list[Interchange]] = {}
+    for side, roles in SIDES.items():
+        at = labels_to_patch(readings, roles)
+        entries[f"{side}, frozen"] = [Interchange("attn_scores", readings.batch), Interchange("v", source, at)]
+        entries[f"{side}, free"] = [Interchange("k", source, at), Interchange("v", source, at)]
+    return entries
+
+
+def labels_to_patch(readings: Readings, roles: tuple[Role, ...]) -> Bool[Tensor, "batch pos"]:
+    """Return label positions except the step's own output label and the position that predicts the answer."""
+    batch, position = readings.batch, torch.arange(readings.batch.n_pos)
+    predicting = (batch.at(Role.OUTPUT)[readings.step - 1] - 1).unsqueeze(1)
+    own = (batch.role == Role.OUTPUT_LABEL) & (batch.step == readings.step.unsqueeze(1))
+    return torch.isin(batch.role, torch.tensor(roles)) & ~own & (position != predicting)
+
+
+def later_redrawn(readings: Readings, seed: int) -> Batch:
+    """Return prompts of parity with the same labels, and the bits after each prompt's step redrawn."""
+    batch = readings.batch
+    content = parity.read(batch)
+    random = torch.randint(2, content.bits.shape, generator=generator(seed + 1))
+    later = torch.arange(1, content.bits.shape[1] + 1) > readings.step.unsqueeze(1)
+    bits = torch.where(later, random, content.bits)
+    redrawn = parity.ParityContent(bits, content.input_labels, content.output_labels)
+    return parity.write(redrawn, batch.format, batch.vocabulary)
+
+
+def source_has_same_state(readings: Readings, source: Batch) -> Bool[Tensor, " batch"]:
+    """Return in which prompts of parity the source has the same bit and the same parity at the step."""
+    ours, theirs = parity.read(readings.batch), parity.read(source)
+    return readings.at_step((ours.bits == theirs.bits) & (ours.parities == theirs.parities))
+
+
+def _evidence(key, question, readings: Readings, value, control, details) -> Evidence:
+    return Evidence(
+        key=key,
+        question=question,
+        length=readings.length,
+        quantity="mean |change| over the full effect",
+        value=value,
+        control=control,
+        n=len(readings),
+        details=details,
+    )

@@ -1,0 +1,137 @@
+"""Largest identity intervention: reassign all labels, and measure the largest change of any margin.
+
+A specific arm such as M1 tests one way of addressing. This arm tests whether the identity of labels matters at all:
+its effect is zero in every model that does not use identity (probes/README.md, Battery).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from interp.tasks import LABEL_ROLES, Batch, Role, parity
+from interp.tasks.layout import generator
+from probes import keys
+from probes.arms.readings import Readings, effect_of_strongest, halves, step_margins
+from probes.evidence import Evidence
+from probes.intervals import ratio
+
+INPUTS, OUTPUTS, BOTH = (Role.INPUT_LABEL,), (Role.OUTPUT_LABEL,), LABEL_ROLES
+SHIFTS = {"shift by 1": 1, "shift by -1": -1, "shift by 2": 2}
+# The reassignments of each side. With a consistent renaming of both sides, which changes nothing, a reassignment of
+# the output is the inverse one of the input; so the output side has fewer, and both sides unlike are not needed.
+FAMILY = {
+    INPUTS: (*SHIFTS, "reversal", "permutation 1", "permutation 2"),
+    OUTPUTS: ("shift by 1", "shift by -1", "reversal", "permutation 1"),
+}
+CONTROLS = ("shift by 1", "reversal", "permutation 1")
+QUESTION = "all labels are reassigned, all steps are read: how much of the margin does identity move at most?"
+REST = "the same, at steps where the step's own label leads to the same bit and state: does identity move the margin?"
+# Fewest prompts with a step at which the label leads to the same answer.
+FEWEST = 8
+
+
+def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> list[Evidence]:
+    """Measure the largest identity intervention at one length, on all output steps, teacher forced.
+
+    The value is the mean over prompts and steps of |change of the margin| over the full effect (of an edited input),
+    for the strongest member of the family. An anchor by rho has about rho / 2 in parity, because half of the steps get
+    the same bit. The control reassigns labels on both sides alike, which renames them and changes no address. The
+    second piece reads only steps at which the step's own label still leads to the same bit and state (parity).
+    """
+    batch, half = readings.batch, halves(len(readings), seed)
+    clean, likeliest = step_margins(model, batch, readings)
+    full = readings.at_step(clean - step_margins(model, readings.edited, readings)[0])
+    effects: dict[str, Tensor] = {}
+    changed, same = [], []
+    for roles, names in FAMILY.items():
+        side = "inputs" if roles == INPUTS else "outputs"
+        for name in names:
+            edited = reassign(batch, roles, name, seed)
+            moved, answers = step_margins(model, edited, readings)
+            effects[f"{name}, {side}"] = (clean - moved).abs()
+            changed.append((answers != likeliest).double().mean(dim=1))
+            same.append(leads_to_same(edited) if batch.format.task == "parity" else torch.zeros_like(clean).bool())
+    alike = [step_margins(model, reassign(batch, BOTH, name, seed), readings)[0] for name in CONTROLS]
+    control, _ = effect_of_strongest(torch.stack([(clean - m).abs().mean(dim=1) for m in alike]), full, half)
+    by_step = torch.stack(list(effects.values()))
+    value, chosen = effect_of_strongest(by_step.mean(dim=2), full, half)
+    answers_changed = torch.stack(changed).gather(0, chosen.unsqueeze(0)).mean()
+    details = {
+        "answers changed": float(answers_changed),
+        "strongest": sorted({list(effects)[k] for k in chosen.tolist()}),
+        "family": {name: ratio(e.mean(dim=1), full).value for name, e in effects.items()},
+    }
+
+    def evidence(key, question, value, **more) -> Evidence:
+        return Evidence(
+            key=key,
+            question=question,
+            length=readings.length,
+            quantity="mean |change| over the full effect",
+            value=value,
+            control=control,
+            n=len(readings),
+            **more,
+        )
+
+    measured = [evidence(keys.LARGEST_IDENTITY, QUESTION, value, details=details)]
+    unchanged = torch.stack(same)
+    if (unchanged.any(dim=2).sum(dim=1) >= FEWEST).all():
+        rest, _ = effect_of_strongest(_mean_where(by_step, unchanged), full, half)
+        measured.append(evidence(keys.IDENTITY_REST, REST, rest))
+    return measured
+
+
+def reassign(batch: Batch, roles: tuple[Role, ...], name: str, seed: int) -> Batch:
+    """Reassign all labels of one side or both by a member of the family; other tokens stay.
+
+    Labels are numbered by their first position; those that only the output has are reassigned among themselves.
+    Equal tokens of a prompt get equal new tokens, so that on both sides it is a renaming.
+    """
+    at = torch.isin(batch.role, torch.tensor(LABEL_ROLES)).nonzero().flatten()
+    tokens = batch.tokens[0, at].tolist()
+    first = {token: k for k, token in reversed(list(enumerate(tokens)))}
+    distinct = sorted(first.values())
+    number = torch.tensor([distinct.index(first[token]) for token in tokens])
+    of_inputs = sum(int(batch.role[at[k]]) == Role.INPUT_LABEL for k in distinct)
+    counts = [count for count in (of_inputs, len(distinct) - of_inputs) if count]
+    gen = generator(seed + sum(map(ord, name)))
+    orders = [_order(name, len(batch), count, gen) for count in counts]
+    order = torch.cat([block + offset for block, offset in zip(orders, (0, of_inputs), strict=False)], dim=1)
+    labels = batch.tokens[:, at[torch.tensor(distinct)]]
+    edited = batch.tokens.clone()
+    edited[:, at] = labels.gather(1, order).index_select(1, number)
+    kept = ~torch.isin(batch.role, torch.tensor(roles))
+    edited[:, kept] = batch.tokens[:, kept]
+    return batch.with_tokens(edited)
+
+
+def leads_to_same(batch: Batch) -> Bool[Tensor, "batch n"]:
+    """Return at which steps of parity the step's own output label leads to the step's own bit and state, or equal ones."""
+    content = parity.read(batch)
+    assert content.input_labels is not None and content.output_labels is not None
+    match = content.output_labels.unsqueeze(2) == content.input_labels.unsqueeze(1)
+    slot = match.long().argmax(dim=2)
+    same = [x.gather(1, slot) == x for x in (content.bits, content.parities)]
+    return match.any(dim=2) & same[0] & same[1]
+
+
+def _order(name: str, prompts: int, count: int, gen: torch.Generator) -> Int[Tensor, "prompt label"]:
+    """Return the number of the label that each label is replaced by."""
+    number = torch.arange(count).expand(prompts, count)
+    if name == "reversal":
+        return count - 1 - number
+    if name in SHIFTS:
+        return (number + SHIFTS[name]) % count
+    return torch.rand(prompts, count, generator=gen).argsort(dim=1)
+
+
+def _mean_where(
+    by_step: Float[Tensor, "member prompt n"], where: Bool[Tensor, "member prompt n"]
+) -> Float[Tensor, "member prompt"]:
+    """Return terms of each prompt whose mean over prompts is the mean over the chosen steps of all prompts."""
+    share = where.double().mean(dim=(1, 2)).unsqueeze(1)
+    return (by_step.double() * where).mean(dim=2) / share
