@@ -1,14 +1,13 @@
 """Capture activations of a few prompts, or reduce those of many prompts to statistics.
 
 `capture` keeps activations; `reduce` keeps statistics only, for any number of prompts. Sites are TransformerLens's
-hooks (`interp.sites`). Each hook is checked to have fired exactly once.
+hooks (`interp.sites`), run by `interp.recording`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -16,22 +15,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.arguments import PromptsLike, exclusive, prompts_of
-from interp.models.resolve import AnyModel, bridge_of
-from interp.sites import ATTENTION_SITES, SITES, Site, hook_name, require_site
-from interp.support.budget import numbers
-from interp.support.finite import require_finite
+from interp.models.resolve import AnyModel
+from interp.recording import Key, Layers, activations, evaluating_bridge, layers_at
+from interp.sites import ATTENTION_SITES, SITES, Site
 from interp.tasks import Prompts
 
 if TYPE_CHECKING:
     import pandas
     from transformer_lens.model_bridge import TransformerBridge
 
-# Layers to keep: a collection, or True for all.
-Layers = Collection[int] | bool
-Key = tuple[Site, int]
 ByLayer = dict[int, Tensor]
-# Share of the memory budget for one forward pass: what is captured, logits and the inside of the MLP. 128 MiB of a GiB.
-SHARE = 1 / 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,94 +141,18 @@ def capture(
         "mlp_pre": mlp_pre,
         "mlp_post": mlp_post,
     }
-    bridge = _bridge(model)
-    keys = [(site, layer) for site, some in layers.items() for layer in _layers(bridge, site, some)]
+    bridge = evaluating_bridge(model)
+    keys = [(site, layer) for site, some in layers.items() for layer in layers_at(bridge, site, some)]
     if not keys and not logits:
         raise ValueError(f"no site was given; sites are logits, {', '.join(SITES)}")
     prompts = prompts_of(model, prompts)
     if not len(prompts):
         raise ValueError("there are no prompts")
-    parts = [(out, kept) for _, out, kept in _run(bridge, prompts, keys, logits, torch.device("cpu"))]
+    parts = [(out, kept) for _, out, kept in activations(bridge, prompts, keys, logits, torch.device("cpu"))]
     by_site: dict[str, ByLayer] = {site: {} for site in SITES}
     for site, layer in keys:
         by_site[site][layer] = torch.cat([kept[site, layer] for _, kept in parts])
     return Capture(prompts, torch.cat([out for out, _ in parts]) if logits else None, **by_site)
-
-
-def _bridge(model: AnyModel) -> TransformerBridge:
-    bridge = bridge_of(model)
-    if any(module.training for module in bridge.modules()):
-        raise ValueError("the model is in training mode; call model.eval() first")
-    return bridge
-
-
-def _layers(bridge: TransformerBridge, site: Site, layers: Layers) -> list[int]:
-    require_site(site)
-    n = 1 if site == "embed" else bridge.cfg.n_layers
-    if isinstance(layers, bool):
-        return list(range(n)) if layers else []
-    if isinstance(layers, int):
-        layers = [layers]
-    for layer in layers:
-        if layer not in range(n):
-            raise ValueError(f"{site} has layers 0 to {n - 1}; got {layer!r}")
-    return sorted(set(layers))
-
-
-def _hook(bridge: TransformerBridge, site: Site, layer: int) -> str:
-    """Return the hook's name. Raises `ValueError` with the reason if this model does not have it."""
-    name = hook_name(site, layer)
-    if name in bridge.hook_dict:
-        return name
-    why = f"TransformerLens gives {bridge.cfg.architecture} no {name}"
-    if site == "resid_mid" and bridge.cfg.parallel_attn_mlp:
-        why = "its blocks run attention and MLP in parallel, both on the residual before the block"
-    raise ValueError(f"this model has no {site}: {why}")
-
-
-def _run(
-    bridge: TransformerBridge, prompts: Prompts, keys: Collection[Key], logits: bool, device: torch.device | None
-) -> Iterator[tuple[Prompts, Tensor, dict[Key, Tensor]]]:
-    """Return chunks of prompts, with their logits (empty unless needed) and a copy of each activation."""
-    hooks = {key: _hook(bridge, *key) for key in keys}
-    cfg = bridge.cfg
-    last = max((layer for _, layer in hooks), default=0)
-    stop = None if logits or last + 1 >= cfg.n_layers else last + 1
-    inside = 8 * cfg.d_model + cfg.n_heads * prompts.n_pos + (cfg.d_vocab if stop is None else 0)
-    held = sum(cfg.n_heads * prompts.n_pos if site in ATTENTION_SITES else cfg.d_model for site, _ in hooks)
-    size = max(1, numbers(SHARE) // (prompts.n_pos * (inside + held)))
-    for start in range(0, len(prompts), size):
-        rows = prompts.rows(slice(start, start + size))
-        kept: dict[Key, Tensor] = {}
-        fired = dict.fromkeys(hooks, 0)
-
-        # What a hook receives may be storage that the model still writes to, hence the copy.
-        def keep(value: Tensor, hook: Any, key: Key, kept: dict = kept, fired: dict = fired) -> None:
-            kept[key] = value.detach().to(device or value.device, copy=True)
-            fired[key] += 1
-
-        with torch.no_grad():
-            out = bridge.run_with_hooks(
-                rows.tokens.to(next(bridge.parameters()).device),
-                return_type="logits" if logits else None,
-                use_cache=False,
-                stop_at_layer=stop,
-                fwd_hooks=[(name, partial(keep, key=key)) for key, name in hooks.items()],
-            )
-        for key, times in fired.items():
-            if times != 1:
-                raise ValueError(f"{hooks[key]} fired {times} times, not once; is a flag such as use_attn_result on?")
-            _require_finite(key, kept[key], start, prompts)
-        if logits:
-            require_finite(out, "a logit of the model", start, axis=0, batch=prompts)
-        yield rows, out.detach().to(device or out.device, copy=True) if logits else torch.empty(0), kept
-
-
-def _require_finite(key: Key, values: Tensor, start: int, prompts: Prompts) -> None:
-    site, layer = key
-    if site == "attn_scores":  # the causal mask may be -inf
-        values = values.masked_fill(values == -torch.inf, 0.0)
-    require_finite(values, f"{site} of layer {layer}", start, axis=0, batch=prompts)
 
 
 class Reducer(Protocol):
@@ -270,13 +187,13 @@ def reduce(model: AnyModel, batches: Iterable[PromptsLike], reducers: Sequence[R
     names = [reducer.name for reducer in reducers]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"give one or more reducers of different names; got {names}")
-    bridge = _bridge(model)
+    bridge = evaluating_bridge(model)
     keys = sorted({key for reducer in reducers for key in reducer.sites(bridge)})
     for site, layer in keys:
-        _layers(bridge, site, (layer,))
+        layers_at(bridge, site, (layer,))
     states: list[dict] = [{} for _ in reducers]
     for batch in batches:
-        for rows, _, kept in _run(bridge, prompts_of(model, batch), keys, False, None):
+        for rows, _, kept in activations(bridge, prompts_of(model, batch), keys, False, None):
             for reducer, state in zip(reducers, states, strict=True):
                 reducer.add(state, bridge, rows, kept)
             del kept  # freed before the next chunk is run

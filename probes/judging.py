@@ -67,7 +67,9 @@ def judge_by_headline(at: LengthEvidence, role: str) -> RoleFinding:
         return RoleFinding(Status.PRESENT, reason, e.value, e.control)
     if at.test_holds(role, "absent") if role in at.tests else at.is_absent(e):
         reason = f"{e.arm}: {e.value} lies within +-{margin}"
-        return _unless_control_moves(at, e, RoleFinding(Status.ABSENT, reason, e.value, e.control))
+        finding = RoleFinding(Status.ABSENT, reason, e.value, e.control)
+        # The sink's control removes other positions, which may lose answers; the others should change nothing.
+        return finding if role == "sink" else _unless_control_moves(at, e, finding)
     reason = f"{e.arm}: {e.value} shows neither presence nor absence"
     if at.is_present(e):
         reason = f"{e.arm}: {e.value}, more than {margin} and than its control; but the sign-flip test "

@@ -17,10 +17,12 @@ TIERS = (
     ("interp.views",),
     ("interp.models",),
     ("interp.arguments", "interp.pairs", "interp.places"),
-    ("interp.tail", "interp.forward"),
+    ("interp.tail", "interp.forward", "interp.recording"),
     ("interp.capturing", "interp.reducers", "interp.patching"),
     ("interp.gradients", "interp.rowspace"),
     ("interp.attribution", "interp.circuits", "interp.das", "interp.erasure"),
+    # Names that `interp` itself exports.
+    ("interp",),
     ("probes",),
     ("probes.planted",),
     ("experiments",),
@@ -125,6 +127,10 @@ def cycle_in(graph: dict[str, set[str]]) -> list[str]:
         return []
 
     return next((cycle for module in sorted(graph) if (cycle := visit(module, []))), [])
+
+
+def test_every_module_of_interp_has_a_tier():
+    assert [name for name in map(name_of, modules()) if entry_of(name)[1] == PUBLIC and name != PUBLIC] == []
 
 
 def test_there_is_no_import_cycle():

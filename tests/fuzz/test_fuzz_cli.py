@@ -31,6 +31,7 @@ LONG = (
     "experiments.benchmarks.edges.run_case",
     "probes.battery",
     "experiments.circuit_search.search",
+    "experiments.circuit_text.search_text",
     "experiments.commands.report.ReportCommand._write",
     "experiments.commands.calibrate.finished",
     "experiments.commands.sweep.finished",
@@ -196,6 +197,10 @@ OPTIONS = {
     },
     "circuit": {
         **ON_A_MODEL,
+        "clean": word,
+        "corrupted": word,
+        "answer": word,
+        "other": word,
         "length": number,
         "lengths": number,
         "method": word,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import types
 from pathlib import Path
 
 import pytest
@@ -173,14 +174,24 @@ def dynamic_rope() -> PreTrainedModel:
 # generate
 
 
-def test_generate_is_teacher_forcing_where_the_rotary_encoding_depends_on_length():
-    """Cached keys of shorter prompts would have another encoding, so decoding uses no cache."""
-    model, batch = dynamic_rope(), sample("parity-aligned", 16, 20, seed=0)
+def test_generate_is_teacher_forcing_where_the_rotary_encoding_depends_on_length(monkeypatch: pytest.MonkeyPatch):
+    """With a cache, keys of shorter prompts have another encoding, and decoding writes other tokens."""
+    batch = sample("parity-aligned", 16, 20, seed=0)
     at = batch.predicted()
-    written = generate(model, batch)
-    assert correct(model, written, at).all()
-    assert forward.depends_on_length(model)
-    assert not forward.depends_on_length(tiny("rotary"))
+    # Each model is new: the encoding of the longest prompt so far stays in the rotary module.
+    written = generate(dynamic_rope(), batch)
+    assert correct(dynamic_rope(), written, at).all()
+    monkeypatch.setattr(forward, "depends_on_length", lambda raw: False)
+    cached = generate(dynamic_rope(), batch)
+    assert not correct(dynamic_rope(), cached, at).all()
+
+
+@pytest.mark.parametrize("kind", ["default", "linear", "dynamic", "longrope"])
+def test_only_two_rotary_encodings_depend_on_length(kind: str):
+    config = dynamic_rope().config
+    config.rope_parameters = {"rope_type": kind, "rope_theta": 10000.0}
+    raw = types.SimpleNamespace(config=config)
+    assert forward.depends_on_length(raw) == (kind in ("dynamic", "longrope"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -22,9 +22,9 @@ from interp.circuits import (
     logit_lens,
     node_scores,
 )
-from interp.circuits.places import places_of
+from interp.circuits.places import named_places, places_of
 from interp.patching import accuracy, logit_diff
-from interp.tasks import Prompts, sample
+from interp.tasks import Prompts, Role, sample
 from tests.interp.patching.models import VOCAB, tiny
 
 TOKENS = torch.randint(40, (6, 9), generator=torch.Generator().manual_seed(0))
@@ -130,6 +130,16 @@ def test_heads_without_roles():
     assert set(found.names()) == {(layer, head) for layer in range(3) for head in range(4)}
     with pytest.raises(ValueError, match="there are elsewhere, again"):
         found.value(0, 0, "input", "itself")
+
+
+def test_heads_of_prompts_with_roles_but_of_no_task():
+    role = torch.full((9,), int(Role.INPUT))
+    role[4:] = int(Role.OUTPUT)
+    found = describe_heads(tiny("rotary"), Prompts(TOKENS, role=role))
+    by_hand = describe_heads(tiny("rotary"), TOKENS, named_places(["input"] * 4 + ["output"] * 5))
+    assert found.places == by_hand.places == (Role.INPUT.words, Role.OUTPUT.words)
+    assert found.answered_at == Role.OUTPUT.words
+    torch.testing.assert_close(found.mean, by_hand.mean, equal_nan=True)
 
 
 def test_a_vocabulary_that_the_model_does_not_have():
