@@ -106,8 +106,8 @@ def _judge(
 
 
 def _agree_with_removal(at: LengthEvidence, roles: dict[str, RoleFinding]) -> dict[str, RoleFinding]:
-    """Return the roles; where none is present or unsure, with statuses that agree with what removing labels loses."""
-    if {r.status for r in roles.values()} - {Status.ABSENT, Status.UNRESOLVED, Status.NOT_APPLICABLE}:
+    """Return the roles; where all are ABSENT, with statuses that agree with what is lost when labels are removed."""
+    if label_of(roles) != "unused":
         return roles
     # A head that counts tokens by its denominator may need labels that are otherwise unused: it does not count here.
     removals = [e for key in (keys.NULL_ALL, keys.MEAN_ALL) if (e := at.find(key)) is not None]
@@ -118,8 +118,6 @@ def _agree_with_removal(at: LengthEvidence, roles: dict[str, RoleFinding]) -> di
             name: replace(r, status=Status.UNRESOLVED, reason=reason) if r.status is Status.ABSENT else r
             for name, r in roles.items()
         }
-    if label_of(roles) != "unused":
-        return roles
     margin_held = at.find(keys.MARGIN_HELD)
     if margin_held is not None and margin_held.value.at(at.level).low > at.margins.rho:
         reason = f"removing labels keeps the answers, and moves {margin_held.value} of their margin"

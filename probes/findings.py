@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from probes import keys
 from probes.evidence import Accuracy, Evidence, Interval, find_evidence
+from probes.trials.parity import steps_read
 
 SCHEMA = 1
 ROLES = ("anchor", "placeholder", "sink")
@@ -148,15 +149,15 @@ class Verdict:
 
     @property
     def may_claim(self) -> str:
-        """The strongest claim that this verdict supports."""
+        """The strongest claim that this verdict supports, with the steps that the specific arms (M1 to M5) read."""
         who = "this one model" if self.replication == "prompts" else f"models trained like these {len(self.names)}"
-        competent = [str(f.length) for f in self.lengths if f.mode]
-        where = f"in {who}, at length {', '.join(competent)}, with labels and earlier answers given"
+        where = f"in {who}, at length {', '.join(self._lengths_and_steps())}, with labels and earlier answers given"
         match self.label:
             case "not-applicable":
                 return f"nothing: {self.lengths[0].roles['anchor'].reason}"
             case "undecided" | "unresolved":
                 settled = [f"{r} {f.status}" for r, f in self.roles.items() if f.status in _SETTLED]
+                settled += [reason for f in self.lengths if f.mode for reason in f.unexplained.values()]
                 return f"{where}: {'; '.join(settled) or 'no role is settled'}; no label follows"
             case "unused":
                 return f"{where}: labels are none of anchor, placeholder and sink, within +-{self.margins.rho} of rho"
@@ -178,6 +179,12 @@ class Verdict:
                 if value.high > self.margins.rho
             ]
         return "; ".join(limits)
+
+    def _lengths_and_steps(self) -> list[str]:
+        """Return each competent length with the steps that swaps of labels and edits of history read."""
+        task = "addition" if self.format.startswith("addition") else "parity"
+        steps = [(f.length, *steps_read(task, f.length)) for f in self.lengths if f.mode]
+        return [f"{length} (steps {first} to {last})" for length, first, last in steps]
 
     def _margins_held(self) -> list[tuple[int | tuple[int, int], Interval]]:
         """Return the share of the margin that idle heads hold, at each competent length."""

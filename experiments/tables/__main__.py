@@ -11,7 +11,7 @@ from interp.support.writing import write_whole
 def main() -> int:
     """Rewrite the READMEs; return 0, or 2 where this is an installed package and not a checkout."""
     if not (ROOT / "README.md").is_file():
-        print("experiments.tables writes the READMEs of a checkout; this is an installed package", file=sys.stderr)
+        print("experiments.tables needs a checkout; this is an installed package", file=sys.stderr)
         return 2
     with reporting_versions():
         for path, tables in PLACES.items():

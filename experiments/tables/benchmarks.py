@@ -60,13 +60,13 @@ def speed_summary() -> str:
     """Return the ratios over all cases, by corruption of the prompt, from `benchmarks/results/patching.json`."""
     rows = read_rows(BENCHMARK).values()
     cells = []
-    for corrupt, words in CORRUPTIONS.items():
+    for corrupt, title in CORRUPTIONS.items():
         alike = [row for row in rows if row["case"]["corrupt"] == corrupt]
         ratios = [[r["ratio"][peer] for r in alike] for peer in ("transformer_lens", "hook loop")]
         ratios.append([r["flops"]["times_fewer"] for r in alike])
         worst = max(x for row in alike for x in row["difference"].values())
-        spread = (f"{statistics.median(found):.1f} [{min(found):.1f}, {max(found):.1f}]" for found in ratios)
-        cells.append((words, len(alike), *spread, f"{worst:.0e}"))
+        spread = (f"{statistics.median(r):.1f} [{min(r):.1f}, {max(r):.1f}]" for r in ratios)
+        cells.append((title, len(alike), *spread, f"{worst:.0e}"))
     head = ("corrupted by", "cases", "x TransformerLens", "x hook loop", "x fewer FLOPs", "largest difference")
     return markdown(head, cells)
 
@@ -112,18 +112,18 @@ def drift_table() -> str:
     """
     rows, allowed = [], {}
     for row in read_rows(DRIFT).values():
-        for pair, found in row["compared"].items():
-            *quantities, answers = found.items()
+        for pair, differences in row["compared"].items():
+            *quantities, answers = differences.items()
             allowed |= {name: x["allowed"] for name, x in quantities}
             cells = {
                 name: f"{x['relative']:.0e} ({x['absolute']:.0e})" if x["absolute"] else "0" for name, x in quantities
             }
-            kept = f"{answers[1]['differ']} of {answers[1]['of']}"
-            met = yes(all(x["met"] for x in found.values()))
-            rows.append((row["case"]["run"], row["case"]["length"], pair, cells, kept, met))
+            changed = f"{answers[1]['differ']} of {answers[1]['of']}"
+            met = yes(all(x["met"] for x in differences.values()))
+            rows.append((row["case"]["run"], row["case"]["length"], pair, cells, changed, met))
     table = [("allowed", "", "", *(f"{x:.0e}" for x in allowed.values()), 0, "")]
-    for *case, cells, kept, met in rows:
-        table.append((*case, *(cells.get(name, "") for name in allowed), kept, met))
+    for *case, cells, changed, met in rows:
+        table.append((*case, *(cells.get(name, "") for name in allowed), changed, met))
     return markdown(("run", "length", "compared", *allowed, "answers that differ", "met"), table)
 
 
@@ -131,18 +131,18 @@ def drift_summary() -> str:
     """Return the largest difference of each quantity over all cases, from `benchmarks/results/drift.json`."""
     compared: dict[str, dict[str, list[dict]]] = {}
     for row in read_rows(DRIFT).values():
-        for pair, found in row["compared"].items():
-            for name, x in found.items():
+        for pair, differences in row["compared"].items():
+            for name, x in differences.items():
                 compared.setdefault(name, {}).setdefault(pair, []).append(x)
     answers = compared.pop("answers")
     pairs = tuple(answers)
     cells = []
     for name, by_pair in compared.items():
-        every = [x for found in by_pair.values() for x in found]
+        every = [x for cases in by_pair.values() for x in cases]
         worst = (f"{x:.0e}" if (x := max(x["relative"] for x in by_pair[pair])) else "0" for pair in pairs)
         cells.append((name, f"{max(x['allowed'] for x in every):.0e}", *worst, yes(all(x["met"] for x in every))))
     differ = (f"{sum(x['differ'] for x in answers[pair])} of {sum(x['of'] for x in answers[pair])}" for pair in pairs)
-    met = all(x["met"] for found in answers.values() for x in found)
+    met = all(x["met"] for cases in answers.values() for x in cases)
     cells.append(("answers that differ", 0, *differ, yes(met)))
     return markdown(("quantity", "allowed", *pairs, "met"), cells)
 

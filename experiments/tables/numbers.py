@@ -19,6 +19,7 @@ from pyarrow import parquet
 from experiments.gathering import TABLE, read_verdicts
 from experiments.support.reading import read_result
 from interp.models.names import SHIPPED, ZOO
+from probes.keys import MARGIN_HELD
 
 FOLDER = Path(__file__).parent.parent
 MARKER = re.compile(r"(?P<old>[-+]?[\d,]*\.?\d+|-?\?)<!--=(?P<name>[\w-]+)\.(?P<index>\d+)-->")
@@ -27,13 +28,14 @@ WITHOUT_REHEARSAL = FOLDER / "recipes" / "parity-aligned-alibi-without-rehearsal
 
 @cache
 def rows() -> list[dict]:
+    """Return all rows of the results of the zoo."""
     return parquet.read_table(ZOO / TABLE).to_pylist()
 
 
 def by_seed(
     name: str, length: int, metric: str = "exact", mode: str = "forced", *, posed: str = "", learned: bool = True
 ) -> dict[int, float]:
-    """Value of each seed of a configuration, of those that learned or (`learned=False`) of those that did not."""
+    """Return the value of each seed of a configuration that learned, or with `learned=False` of each that did not."""
     task, form, family = name.split("-")
     values = {
         row["seed"]: row["value"]
@@ -47,37 +49,40 @@ def by_seed(
 
 
 def listed(*arguments, **options) -> list[float]:
+    """Return the values of `by_seed`, by rising seed."""
     return list(by_seed(*arguments, **options).values())
 
 
 def ends(*arguments, **options) -> tuple[float, float]:
+    """Return the smallest and the largest value of `by_seed`."""
     return at_ends(listed(*arguments, **options))
 
 
 def at_ends(values: Sequence[float]) -> tuple[float, float]:
+    """Return the smallest and the largest value."""
     return min(values), max(values)
 
 
 def recalled(name: str) -> dict[int, float]:
-    """Share of rehearsed values that each seed of a configuration recalls, by the record of its training."""
+    """Return the share of rehearsed values that each seed recalls, from the record of its training."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(ZOO.glob(f"{name}-seed*/run.json"))]
     return {r["recipe"]["seed"]: r["outcome"]["token_accuracy"]["rehearsal"] for r in records}
 
 
 def sinks(name: str, *, control: bool = False) -> list[float]:
-    """Mean over the judged lengths of each model's sink, or of its control, in `battery.json`."""
-    found = []
+    """Return the mean over the judged lengths of each model's sink, or of its control, from `battery.json`."""
+    means = []
     for run in sorted(judged(name)["models"]):
         lengths = {row["length"] for row in rows() if (row["run"], row["metric"]) == (run, "rho sink")}
         measured = read_result(ZOO / run / "battery.json")["battery"]["measured"]
         evidence = [e for at in measured if at["length"] in lengths for e in at["evidence"] if e["name"] == "sink"]
         values = [e["control" if control else "value"] for e in evidence]
-        found.append(fmean(value["value"] for value in values if value is not None) if any(values) else nan)
-    return found
+        means.append(fmean(value["value"] for value in values if value is not None) if any(values) else nan)
+    return means
 
 
 def printed(value: float, digits: int) -> str:
-    """As the words print it: `.867`, `1.000`, `-.00`."""
+    """Return a number as the READMEs print it: `.867`, `1.000`, `-.00`."""
     return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
 
 
@@ -90,7 +95,7 @@ GAPS, FURTHEST = [f"parity-gap{gap}-alibi" for gap in (1, 2, 4)], "parity-gap8-a
 
 
 def beside_sinks(name: str, length: int) -> list[float]:
-    """Exact match of the six addition models with shared labels, or the three with their own, by rising sink."""
+    """Return exact match by rising sink, of the six addition models with shared labels or the three with separate ones."""
     names = {"shared": (ALIGNED, PADDED), "own": (OWN,)}[name]
     pairs = [
         (sink, right)
@@ -101,38 +106,45 @@ def beside_sinks(name: str, length: int) -> list[float]:
 
 
 def rhos(names: Iterable[str], length: int) -> list[float]:
-    """The anchor of every model of some configurations that is judged at a length."""
+    """Return the anchor's rho of every model of some configurations that is judged at a length."""
     return [rho for name in names for rho in listed(name, length, "rho anchor", "")]
 
 
 def placeholder(run: str) -> float:
-    """One model's placeholder, the mean over the lengths at which it is judged."""
+    """Return the mean of one model's placeholder over the lengths at which it is judged."""
     return fmean(row["value"] for row in rows() if (row["run"], row["metric"]) == (run, "rho placeholder"))
 
 
 @cache
 def verdicts() -> dict:
+    """Return the verdicts over seeds, by configuration."""
     return read_verdicts(ZOO)
 
 
 def judged(name: str) -> dict:
-    """The verdict over the seeds of a configuration."""
+    """Return the verdict over the seeds of a configuration."""
     return verdicts()[name]["verdict"]
 
 
 def lost(name: str) -> list[float]:
-    """Accuracy that each model loses without labels, at the trained length, other keys sharing their attention."""
-    told = [e for e in judged(name)["evidence"] if e["name"] == "remove labels, all heads: renormalise"]
-    return told[0]["details"]["models"]
+    """Return each model's loss of accuracy without labels at the trained length, with attention renormalised."""
+    removals = [e for e in judged(name)["evidence"] if e["name"] == "remove labels, all heads: renormalise"]
+    return removals[0]["details"]["models"]
+
+
+def margin_held(name: str) -> list[float]:
+    """Return the share of the margin lost without labels in idle heads, at the longest length, with its interval."""
+    rows = [e["value"] for e in judged(name)["evidence"] if e["name"] == MARGIN_HELD.template]
+    return [rows[-1][key] for key in ("value", "low", "high")]
 
 
 def posed(name: str, form: str, length: int = 20) -> list[float]:
-    """Step accuracy of the models of a configuration, posed parity in another format."""
+    """Return the step accuracy of the models of a configuration on parity in another format."""
     return listed(name, length, "step", posed=f"parity-{form}")
 
 
 def blurred() -> list[float]:
-    """Shares of steps within training that hang on another bit than the right one, in models without an address."""
+    """Return the shares of steps at trained lengths that another bit than the right one decides, without an address."""
     shares = []
     for form in ("scratchpad", "constant", "nonaligned"):
         for length in (15, 20):
@@ -144,12 +156,12 @@ def blurred() -> list[float]:
 
 
 def share_at(name: str, length: int, offsets: tuple[str, ...], seed: int) -> float:
-    """Share of the steps of one model that are decided at some offsets."""
+    """Return the share of one model's steps that are decided at some offsets."""
     return sum(by_seed(name, length, f"offset {offset}", "")[seed] for offset in offsets)
 
 
 def evaluated(path: Path, metric: str, mode: str, lengths: Sequence[int]) -> list[float]:
-    """Accuracies of one model by length, in its `evaluation.json`."""
+    """Return the accuracies of one model by length, from its `evaluation.json`."""
     values = {
         at["length"]: at["value"]
         for at in read_result(path)["accuracy"]
@@ -188,6 +200,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         ],
     ),
     "no-positions-recall": (3, lambda: [recalled(UNPLACED)[seed] for seed in (2, 3, 4)]),
+    "aligned-recall": (3, lambda: [min(recalled(ANCHORED).values())]),
     "rotary-recall": (2, lambda: [max(recalled(ROTARY).values())]),
     "absolute-recall": (2, lambda: [max(recalled(ABSOLUTE).values())]),
     "key-sink-anchor": (2, lambda: ends(KEY_SINKS, 20, "rho anchor", "")),
@@ -205,6 +218,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     ),
     "nonaligned-failed": (3, lambda: listed("parity-nonaligned-alibi", 20, "step", learned=False)),
     "addition-14": (3, lambda: [*listed(ALIGNED, 14), *set(listed(ALIGNED, 10)), *listed(OWN, 14)]),
+    "addition-own-format": (3, lambda: [min(listed(ALIGNED, 10, "step"))]),
     "addition-bare": (2, lambda: ends(BARE, 10, "step", learned=False)),
     "addition-written-20": (3, lambda: [max(listed(ALIGNED, 20, mode="written"))]),
     "addition-padded": (3, lambda: [*listed(PADDED, 14), *listed(PADDED, 20), *listed(ALIGNED, 20)]),
@@ -229,6 +243,8 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "numeric-anchor": (2, lambda: [*ends(NUMERIC, 20, "rho anchor", ""), *judged(NUMERIC)["roles"]["anchor"]["ci"]]),
     "numeric-sink": (2, lambda: sorted(listed(NUMERIC, 20, "rho sink", ""))),
     "aligned-sink-40": (3, lambda: [(sink := judged(ANCHORED)["by_length"][-1]["roles"]["sink"])["rho"], *sink["ci"]]),
+    "aligned-margin-held": (2, lambda: margin_held(ANCHORED)),
+    "cyclic-removal": (2, lambda: at_ends(lost(CYCLIC))),
     "constant-removal": (2, lambda: lost("parity-constant-alibi")),
     "addition-aligned-sink": (2, lambda: [*sinks(ALIGNED)[::2], *sinks(ALIGNED, control=True)[::2], sinks(ALIGNED)[1]]),
     "addition-own-sink": (2, lambda: [*sinks(OWN), *sinks(OWN, control=True)]),
@@ -270,6 +286,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
             *posed("parity-nonaligned-alibi", "cyclic"),
         ],
     ),
+    "cyclic-20": (3, lambda: [min(listed(CYCLIC, 20, "step"))]),
     "posed-cyclic": (
         2,
         lambda: [

@@ -44,15 +44,15 @@ PLACES: dict[Path, dict[str, Callable[[], str]]] = {
 
 
 def with_tables(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
-    """Return a README's text with its tables written again.
+    """Return a README's text with new tables. Raises `ValueError` if the markers of one are missing.
 
-    Raises `ValueError` where the text has no markers for one of them.
+    Text between markers is replaced.
     """
     for name, make in tables.items():
         begin, end = f"<!-- {name} table: python -m experiments.tables -->\n", f"<!-- end of {name} table -->"
         before, _, rest = text.partition(begin)
-        _, found, after = rest.partition(end)
-        if not found:
-            raise ValueError(f"the README has no place for the {name} table, between {begin.strip()} and {end}")
+        _, marker, after = rest.partition(end)
+        if not marker:
+            raise ValueError(f"the README has no markers of the {name} table, {begin.strip()} and {end}")
         text = before + begin + make() + end + after
     return text

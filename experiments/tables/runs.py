@@ -14,14 +14,14 @@ METRICS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"
 
 def accuracy_table() -> str:
     """Return the three metrics of each shipped run by length and mode, from its `evaluation.json`."""
-    found = []
+    cells = []
     for name in shipped_runs():
         rows = read_result(SHIPPED / name / "evaluation.json")["accuracy"]
         values = {(r["mode"], r["metric"], r["length"]): r["value"] for r in rows}
         for mode in dict.fromkeys(r["mode"] for r in rows):
-            for metric, words in METRICS.items():
-                found.append((name, mode, words, *(f"{values[mode, metric, n]:.3f}" for n in LENGTHS)))
-    return markdown(("run", "labels", "metric", *(f"n={n}" for n in LENGTHS)), found)
+            for metric, title in METRICS.items():
+                cells.append((name, mode, title, *(f"{values[mode, metric, n]:.3f}" for n in LENGTHS)))
+    return markdown(("run", "labels", "metric", *(f"n={n}" for n in LENGTHS)), cells)
 
 
 def circuit_table() -> str:
@@ -65,8 +65,8 @@ def verdict_table() -> str:
                 f"{role['status']} {interval(role['rho'], role['ci'])}".strip()
                 for role in (at["roles"][r] for r in ("anchor", "placeholder", "sink"))
             ]
-            seen = attention.get(at["length"])
-            cells.insert(1, "" if seen is None else interval(seen["value"], [seen["low"], seen["high"]]))
+            patched = attention.get(at["length"])
+            cells.insert(1, "" if patched is None else interval(patched["value"], [patched["low"], patched["high"]]))
             rows.append((name, at["length"], *cells, at["verdict"]))
     return markdown(head, rows)
 
@@ -77,25 +77,25 @@ def calibration_table() -> str:
     labels = sorted({label for row in data["confusion"].values() for label in row})
     confusion = []
     for mechanism, row in data["confusion"].items():
-        star = "" if mechanism in data["tuned_on"] else " *"
-        confusion.append((mechanism + star, data["expected"][mechanism], *(row.get(label, "") for label in labels)))
+        mark = "" if mechanism in data["tuned_on"] else " *"
+        confusion.append((mechanism + mark, data["expected"][mechanism], *(row.get(label, "") for label in labels)))
     rates = []
     for name, rate in data["rates"].items():
-        asked = "" if rate["target"] is None else f"at most {rate['target']}"
-        rates.append((name, f"{rate['hits']} of {rate['n']}", asked, yes(rate["met"])))
+        required = "" if rate["target"] is None else f"at most {rate['target']}"
+        rates.append((name, f"{rate['hits']} of {rate['n']}", required, yes(rate["met"])))
     for name, error in data["share error"].items():
-        found = f"mean {error['mean']:.3f}, largest {error['largest']:.3f}, "
-        found += f"{error['above target']} of {error['n']} above"
-        rates.append((f"share error, {name}", found, f"at most {error['target']}", yes(error["met"])))
+        measured = f"mean {error['mean']:.3f}, largest {error['largest']:.3f}, "
+        measured += f"{error['above target']} of {error['n']} above"
+        rates.append((f"share error, {name}", measured, f"at most {error['target']}", yes(error["met"])))
     for name, row in data["coverage"].items():
         if row["intervals"]:
             low, high = row["target"]
-            found = f"{row['rate']:.3f} of {row['intervals']}"
-            rates.append((f"coverage of 95 % intervals, {name}", found, f"{low} to {high}", yes(row["met"])))
+            measured = f"{row['rate']:.3f} of {row['intervals']}"
+            rates.append((f"coverage of 95 % intervals, {name}", measured, f"{low} to {high}", yes(row["met"])))
     for name, null in data["nulls"].items():
         if name != "margin":
-            found, margin = null["99th percentile"], data["nulls"]["margin"]
-            cells = (f"{found:.3f} of {null['n']}", f"at most {margin}", yes(found <= margin))
+            quantile, margin = null["99th percentile"], data["nulls"]["margin"]
+            cells = (f"{quantile:.3f} of {null['n']}", f"at most {margin}", yes(quantile <= margin))
             rates.append((f"99th percentile of abs(rho), {name}", *cells))
     head = ("planted (* never used for tuning)", "expected", *labels)
     return markdown(head, confusion) + "\n" + markdown(("", "measured", "required", "met"), rates)

@@ -10,18 +10,19 @@ from interp.models import read_json
 
 RESULTS = Path(__file__).parent.parent / "results"
 FAULTS, INPUTS = RESULTS / "faults.json", RESULTS / "inputs.json"
-WORDS = {"kill": "`kill -9`", "interrupt": "Ctrl-C", "full": "a full disk", "lost": "a lost worker"}
+TITLES = {"kill": "`kill -9`", "interrupt": "Ctrl-C", "full": "a full disk", "lost": "a lost worker"}
 
 
 def faults_table() -> str:
-    """Return the injected and survived faults by verb, from `results/faults.json`."""
+    """Return the injected and survived faults by command, from `results/faults.json`."""
     table = counts_of(FAULTS, "faults")
     verbs = [verb for verb, row in table.items() if row]
     rows = []
-    for fault, words in WORDS.items():
+    for fault, title in TITLES.items():
         cells = [f"{n['survived']} of {n['injected']}" if (n := table[verb].get(fault)) else "" for verb in verbs]
-        found = [n for row in table.values() if (n := row.get(fault))]
-        rows.append((words, *cells, f"{sum(n['survived'] for n in found)} of {sum(n['injected'] for n in found)}"))
+        counts = [n for row in table.values() if (n := row.get(fault))]
+        total = f"{sum(n['survived'] for n in counts)} of {sum(n['injected'] for n in counts)}"
+        rows.append((title, *cells, total))
     return markdown(("fault", *verbs, "survived"), rows)
 
 
@@ -33,6 +34,6 @@ def inputs_table() -> str:
 
 def counts_of(path: Path, what: str) -> dict:
     """Return the counts in a result file; warn if other library versions made it."""
-    found = read_json(path)
-    warn_versions(path.name, found.get("provenance"))
-    return found[what]
+    data = read_json(path)
+    warn_versions(path.name, data.get("provenance"))
+    return data[what]

@@ -21,8 +21,8 @@ ADDITION_LENGTHS = (10, 12, 14, 20)
 def zoo_table(zoo: Path = ZOO) -> str:
     """Return every trained configuration, from `zoo/results.parquet` and `zoo/verdicts.json`.
 
-    One table per task, one row per configuration and mode (who writes the labels). Accuracy is the median [least,
-    greatest] over the seeds that learned, and in round brackets over all seeds where none did. The verdict is over
+    One table per task, one row per configuration and mode (who writes the labels). Accuracy is the median [minimum,
+    maximum] over the seeds that learned, and in round brackets over all seeds where none did. The verdict is over
     seeds, followed by the verdicts on single models.
     """
     from experiments.gathering import TABLE, read_verdicts
@@ -69,8 +69,7 @@ def confirmatory_table(zoo: Path = ZOO) -> str:
         return "not built yet\n"
     planned = {f"{name}-seed{seed}" for seed in CONFIRMING}
     if strange := sorted(set(entry["models"]) - planned):
-        words = f"{', '.join(strange)}: in the verdict, and not of the planned seeds"
-        raise ValueError(f"{zoo}: {words}; move it elsewhere")
+        raise ValueError(f"{zoo}: {', '.join(strange)}: in the verdict but not a planned seed; move it elsewhere")
     head = ("length", "role", "rho over models", "matched control", "present: p", "Holm", "absent: p", "Holm", "status")
     rows = []
     for at in entry["verdict"]["by_length"]:
@@ -81,10 +80,12 @@ def confirmatory_table(zoo: Path = ZOO) -> str:
             beside = interval(control.get("value"), [control["low"], control["high"]] if control else None)
             rows.append((at["length"], name, interval(role["rho"], role["ci"]), beside, *cells, role["status"]))
     verdict = entry["verdict"]
-    words = f"{entry['learned']} of {entry['of']} models learned the task, {len(entry['models'])} of them are judged: "
-    words += f"**{verdict['verdict']}**. "
-    words += f"May be claimed: {verdict['may_claim']}. May not be claimed: {verdict['may_not_claim']}.\n"
-    return markdown(head, rows) + "\n" + words
+    summary = (
+        f"{entry['learned']} of {entry['of']} models learned the task, {len(entry['models'])} of them are judged: "
+    )
+    summary += f"**{verdict['verdict']}**. "
+    summary += f"May be claimed: {verdict['may_claim']}. May not be claimed: {verdict['may_not_claim']}.\n"
+    return markdown(head, rows) + "\n" + summary
 
 
 def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) -> str:
@@ -117,7 +118,7 @@ def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) 
 
 
 def judged_text(entry: Mapping[str, Any]) -> str:
-    """The verdict over the seeds, and how many models alone are judged what; nothing where there is none.
+    """Return the verdict over the seeds, with the number of models per verdict on single models; "" if there is none.
 
     >>> judged_text({"verdict": {"verdict": "undecided"}, "alone": {"a": "anchor", "b": "anchor", "c": "undecided"}})
     'undecided (alone: 2 anchor, 1 undecided)'
@@ -131,10 +132,10 @@ def judged_text(entry: Mapping[str, Any]) -> str:
 
 
 def spread(values: Iterable[float]) -> str:
-    """Median, least and greatest; the value alone where there is one, nothing where there is none."""
+    """Return median, minimum and maximum; a single value alone; "" for none."""
     import statistics
 
-    found = list(values)
-    if len(found) < 2:
-        return "".join(f"{v:.3f}" for v in found)
-    return f"{statistics.median(found):.3f} [{min(found):.3f}, {max(found):.3f}]"
+    numbers = list(values)
+    if len(numbers) < 2:
+        return "".join(f"{v:.3f}" for v in numbers)
+    return f"{statistics.median(numbers):.3f} [{min(numbers):.3f}, {max(numbers):.3f}]"

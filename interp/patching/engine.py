@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy
-from interp.patching.cells import LOCAL_SITES, Cell, as_index
+from interp.patching.cells import Cell
 from interp.patching.metric import Metric
+from interp.patching.own_layer import OwnLayer, after_attention
 from interp.patching.tracing import Trace, pattern_of
 
 
@@ -53,12 +54,13 @@ class Engine:
         ]
         self.values = [anatomy.expand_heads(v).transpose(1, 2) for v in base.v]
         self.base_logits = anatomy.unembed(base.resid_pre[-1][:, self.reads])
-        self._kept: dict[tuple[str, int], Tensor] = {}
+        self.own = OwnLayer(anatomy, base, source, site, self.keys, self.values, cache)
 
     def between(self, source: Trace, site: str) -> Engine:
         """Return an engine with the same base and another source or site."""
         other = copy.copy(self)
-        other.source, other.site, other._kept = source, site, {}
+        other.source, other.site = source, site
+        other.own = OwnLayer(self.anatomy, self.base, source, site, self.keys, self.values, self.cache)
         return other
 
     @torch.no_grad()
@@ -91,7 +93,8 @@ class Engine:
             if rows is not None or entering:
                 rows = self._advance(layer, rows, entering, start)
             if self.site != "resid_pre" and here:
-                rows = _joined(rows, self._enter(layer, here, start))
+                new = self.own.resid_post(layer, here, self._dest(layer, start), self._dest_list(layer, start))
+                rows = new if rows is None else torch.cat([rows, new])
         assert rows is not None
         values = self._measure_rows(rows, start)
         return values[torch.tensor(order).argsort()]
@@ -140,141 +143,11 @@ class Engine:
         pattern = anatomy.softmax(scores.add_(anatomy.bias(block, dest, self.positions).unsqueeze(1)), sink)
         z = (pattern[..., :start].flatten(2, 3) @ before_v).unflatten(2, (n_cells, n_dest))
         z = z + pattern[..., start:] @ v
-        return self._finish(layer, resid[:, :, at], z.permute(2, 0, 3, 1, 4))
-
-    def _finish(self, layer: int, resid: Tensor, z: Tensor) -> Tensor:
-        """Return resid_post from resid_pre and z at the same positions."""
-        block = self.anatomy.blocks[layer]
-        mid = resid + block.attn_out(z)
-        return mid + block.mlp_out(resid if block.parallel else mid)
-
-    def _enter(self, layer: int, cells: Sequence[Cell], start: int) -> Tensor:
-        """Return resid_post of a layer's own patches, at the positions that the next layer needs."""
-        dest = self._dest(layer, start)
-        if self.site in ("k", "v"):
-            return self._keys_or_values(layer, cells, dest)
-        column = {p: i for i, p in enumerate(self._dest_list(layer, start))}
-        rows = self.base.resid_pre[layer + 1][:, dest].expand(len(cells), -1, -1, -1).clone()
-        for group in _by_size(cells):
-            new = self._local(layer, [cells[i] for i in group])  # [cell batch position d_model]
-            targets = [
-                (i, row, column[p], c)
-                for row, i in enumerate(group)
-                for c, p in enumerate(cells[i].positions)
-                if p in column
-            ]
-            if targets:
-                cell, row, at, patched = torch.tensor(targets, device=rows.device).unbind(dim=1)
-                rows[cell, :, at] = new[row, :, patched]
-        return rows
+        return after_attention(block, resid[:, :, at], z.permute(2, 0, 3, 1, 4))
 
     def _dest_list(self, layer: int, start: int) -> list[int]:
         last = layer == self.n_layers - 1
         return [p for p in self.read_list if p >= start] if last else list(range(start, self.n_pos))
-
-    def _local(self, layer: int, cells: Sequence[Cell]) -> Float[Tensor, "cell batch position d_model"]:
-        """Return resid_post at the patched positions, for sites that change nothing else in their layer."""
-        assert self.site in LOCAL_SITES
-        base, block = self.base, self.anatomy.blocks[layer]
-        at = as_index(cells, self.anatomy.device)  # [cell position]
-
-        def take(x: Tensor) -> Tensor:  # [batch pos ...] -> [cell batch position ...]
-            return x[:, at].transpose(0, 1)
-
-        resid = take(base.resid_pre[layer])
-        match self.site:
-            case "resid_post":
-                return take(self.source.resid_pre[layer + 1])
-            case "mlp_out":
-                return take(base.resid_mid[layer]) + take(self.source.mlp_out[layer])
-            case "resid_mid":
-                mid = take(self.source.resid_mid[layer])
-                return mid + block.mlp_out(mid)
-            case "attn_out":
-                mid = resid + take(self.source.attn_out[layer])
-                return mid + block.mlp_out(resid if block.parallel else mid)
-            case _:
-                z = take(base.z[layer]).clone()
-                row = torch.arange(len(cells), device=z.device)
-                head = self._heads(cells)
-                z[row, :, :, head] = self._head_output(layer, at, head).transpose(0, 1)
-                return self._finish(layer, resid, z)
-
-    def _heads(self, cells: Sequence[Cell]) -> Int[Tensor, " cell"]:
-        heads = [cell.head for cell in cells if cell.head is not None]
-        assert len(heads) == len(cells)
-        return torch.tensor(heads, device=self.anatomy.device)
-
-    def _head_output(
-        self, layer: int, at: Int[Tensor, "cell position"], head: Int[Tensor, " cell"]
-    ) -> Float[Tensor, "batch cell position d_head"]:
-        """Return z of each cell's patched head at its patched positions."""
-        heads = head.unsqueeze(1)
-        match self.site:
-            case "z":
-                return self.source.z[layer][:, at, heads]
-            case "pattern":
-                pattern = self._encoded("pattern", layer)[:, heads, at]  # [batch cell position src]
-            case "q":
-                pattern = self._pattern_of_queries(layer, self._encoded("source q", layer), at, heads)
-            case site:
-                raise AssertionError(f"{site} has no z of its own")
-        return pattern @ self.values[layer][:, head]
-
-    def _pattern_of_queries(
-        self, layer: int, queries: Tensor, at: Int[Tensor, "cell position"], heads: Int[Tensor, "cell 1"]
-    ) -> Float[Tensor, "batch cell position src"]:
-        """Return the pattern of encoded queries `[batch pos head d_head]` on the base's keys."""
-        anatomy, block = self.anatomy, self.anatomy.blocks[layer]
-        scores = block.cap(queries[:, at, heads] @ self.keys[layer][:, heads.squeeze(1)].mT * block.scale)
-        bias = anatomy.bias(block, at.flatten(), self.positions).unflatten(1, at.shape)
-        bias = bias[heads.squeeze(1), torch.arange(len(at))] if len(bias) > 1 else bias[0]  # [cell position src]
-        sink = anatomy.sink(block, queries, self.positions)  # [batch head pos 1]
-        return anatomy.softmax(scores + bias, sink if sink is None else sink[:, heads, at])
-
-    def _keys_or_values(
-        self, layer: int, cells: Sequence[Cell], dest: Int[Tensor, " dest"]
-    ) -> Float[Tensor, "cell batch dest d_model"]:
-        """Return resid_post after keys or values of one head per cell are patched: later positions change too."""
-        anatomy, block, base = self.anatomy, self.anatomy.blocks[layer], self.base
-        sharing = anatomy.n_heads // anatomy.n_kv_heads
-        head = self._heads(cells)
-        shared = head.unsqueeze(1) * sharing + torch.arange(sharing, device=head.device)  # [cell shared]
-        keys, values = self.keys[layer][:, shared], self.values[layer][:, shared]  # [batch cell shared src d_head]
-        edited = keys if self.site == "k" else values
-        source = self._encoded("source k", layer) if self.site == "k" else self.source.v[layer]
-        pairs = [(row, position) for row, cell in enumerate(cells) for position in cell.positions]
-        row, position = torch.tensor(pairs, device=head.device).unbind(dim=1)
-        edited[:, row, :, position] = source[:, position, head[row]].transpose(0, 1).unsqueeze(2)
-        queries = self._encoded("base q", layer)[:, dest]  # [batch dest head d_head]
-        q = queries[:, :, shared].permute(0, 2, 3, 1, 4)  # [batch cell shared dest d_head]
-        bias = anatomy.bias(block, dest, self.positions)
-        scores = block.cap(q @ keys.mT * block.scale) + (bias[shared] if len(bias) > 1 else bias[0])
-        sink = anatomy.sink(block, queries, dest)  # [batch head dest 1]
-        mixed = anatomy.softmax(scores, sink if sink is None else sink[:, shared]) @ values
-        z = base.z[layer][:, dest].expand(len(cells), -1, -1, -1, -1).clone()
-        z[torch.arange(len(cells), device=head.device).unsqueeze(1), :, :, shared] = mixed.permute(1, 2, 0, 3, 4)
-        return self._finish(layer, base.resid_pre[layer][:, dest], z)
-
-    def _encoded(self, what: str, layer: int) -> Tensor:
-        """Return a layer's pattern, queries or keys as attention uses them."""
-        if (what, layer) not in self._kept:
-            anatomy, block = self.anatomy, self.anatomy.blocks[layer]
-            match what:
-                case "pattern":
-                    value = pattern_of(anatomy, self.source, layer)
-                case "source q":
-                    value = anatomy.queries(block, self.source.q[layer], self.positions)
-                case "base q":
-                    value = anatomy.queries(block, self.base.q[layer], self.positions)
-                case "source k":
-                    value = anatomy.keys(block, self.source.k[layer], self.positions)
-                case _:
-                    raise AssertionError(what)
-            if not self.cache:
-                self._kept = {key: kept for key, kept in self._kept.items() if key[1] == layer}
-            self._kept[what, layer] = value
-        return self._kept[what, layer]
 
     def _measure_rows(self, rows: Tensor, start: int) -> Float[Tensor, "cell batch"]:
         """Return the metric, from final residuals `[cell batch read-from-start d_model]` and the base's logits."""
@@ -282,13 +155,3 @@ class Engine:
         if early := self._early(start):
             logits = torch.cat([self.base_logits[:, :early].expand(len(rows), -1, -1, -1), logits], dim=2)
         return self.metric.measure(logits, self.prompts).double().cpu()
-
-
-def _joined(rows: Tensor | None, new: Tensor) -> Tensor:
-    return new if rows is None else torch.cat([rows, new])
-
-
-def _by_size(cells: Sequence[Cell]) -> list[list[int]]:
-    """Return the numbers of the cells, grouped by how many positions they have."""
-    sizes = sorted({len(cell.positions) for cell in cells})
-    return [[i for i, cell in enumerate(cells) if len(cell.positions) == size] for size in sizes]

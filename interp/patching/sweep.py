@@ -15,20 +15,19 @@ from interp.models.anatomy import Anatomy, GenericAnatomy
 from interp.patching.cells import Cell, first, live
 from interp.patching.checking import run_checks
 from interp.patching.chunks import Chunks
-from interp.patching.cost import Sizes, engine_flops, lower_bound_flops, row_bytes, sizes_of, trace_bytes
+from interp.patching.cost import Sizes, engine_flops, lower_bound_flops, sizes_of
 from interp.patching.effect import Cost, PatchEffect
 from interp.patching.engine import Engine
 from interp.patching.generic import GenericEngine, generic_trace
+from interp.patching.memory import MemoryPlan, plan_memory
 from interp.patching.metric import Metric
 from interp.patching.tracing import trace
 from interp.support.finite import require_finite
 from interp.support.locks import lock_of
 from interp.tasks import Prompts
 
-# Positions that the patches of one unit of work start from at most, and its most prompts.
-BUCKET, PROMPTS = 8, 32
-# Share of the memory for the traces of the prompts that are run together; rows of patches get the rest.
-TRACE_SHARE = 1 / 3
+# Most positions that the patches of one unit of work start from.
+BUCKET = 8
 
 
 @dataclass(frozen=True)
@@ -112,17 +111,26 @@ class Sweep:
     def _sizes(self) -> Sizes:
         return sizes_of(self.anatomy, self.base.n_pos, len(self.metric.positions))
 
+    @cached_property
+    def _plan(self) -> MemoryPlan:
+        return plan_memory(
+            self.anatomy,
+            self.site,
+            n_prompts=len(self.base),
+            n_pos=self.base.n_pos,
+            n_reads=len(self.metric.positions),
+            budget=self.memory,
+        )
+
     @property
     def minimum_bytes(self) -> int:
         """The least memory that the sweep can run in: one prompt's traces and one patch of it."""
-        return trace_bytes(self.anatomy, self.base.n_pos, self.site, cache=False) + self._row_bytes
+        return self._plan.minimum
 
     @property
     def peak_bytes(self) -> int:
         """Memory that the sweep keeps to, beyond the model: two runs' activations and one chunk of rows."""
-        prompts = self._prompts_together
-        rows = prompts * min(self._most_cells, Chunks.MOST)
-        return prompts * self._trace_bytes + rows * self._row_bytes
+        return self._plan.peak
 
     def run(self, spot_cells: int = 4, seed: int = 0, progress: Callable[[Iterable], Iterable] = iter) -> PatchEffect:
         """Compute every unit and check the result; `progress` may wrap the units in a bar."""
@@ -207,39 +215,12 @@ class Sweep:
 
     @cached_property
     def _chunks(self) -> Chunks:
-        return Chunks(self._most_cells)
+        return Chunks(self._plan.cells)
 
     def slices(self) -> Iterator[range]:
         """Return the numbers of the prompts that are run together."""
-        n, size = len(self.base), self._prompts_together
+        n, size = len(self.base), self._plan.prompts
         return (range(start, min(start + size, n)) for start in range(0, n, size))
-
-    @cached_property
-    def _caches(self) -> bool:
-        """Whether one prompt's activations fit in the form that attention uses, for all layers."""
-        return trace_bytes(self.anatomy, self.base.n_pos, self.site, cache=True) + self._row_bytes <= self.memory
-
-    @cached_property
-    def _trace_bytes(self) -> int:
-        return trace_bytes(self.anatomy, self.base.n_pos, self.site, self._caches)
-
-    @cached_property
-    def _row_bytes(self) -> int:
-        return row_bytes(self.anatomy, self.base.n_pos, self.base.n_pos, len(self.metric.positions))
-
-    @cached_property
-    def _prompts_together(self) -> int:
-        """Prompts that are run together: their traces get a share of the memory, and each at least one row."""
-        by_traces = int(TRACE_SHARE * self.memory / self._trace_bytes)
-        by_rows = int(self.memory / (self._trace_bytes + self._row_bytes))
-        return max(1, min(PROMPTS, len(self.base), by_traces, by_rows))
-
-    @cached_property
-    def _most_cells(self) -> int:
-        """Patches that can be stacked in the memory that the traces leave."""
-        prompts = self._prompts_together
-        left = self.memory - prompts * self._trace_bytes
-        return max(1, int(left / (prompts * self._row_bytes)))
 
     def engine(self, prompts: range) -> Engine | GenericEngine:
         """Return the engine for some prompts; the newest one is kept."""
@@ -257,4 +238,4 @@ class Sweep:
             base, source = (generic_trace(self.anatomy, t) for t in tokens)
             return GenericEngine(self.anatomy, base, source, self.site, self.metric, numbers)
         base, source = (trace(self.anatomy, t) for t in tokens)
-        return Engine(self.anatomy, base, source, self.site, self.metric, numbers, self._caches)
+        return Engine(self.anatomy, base, source, self.site, self.metric, numbers, self._plan.caches)

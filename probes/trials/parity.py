@@ -208,6 +208,16 @@ def shortest_of(task: str) -> int:
     return SHORTEST_SUM if task == "addition" else SHORTEST
 
 
+def steps_read(task: str, length: int | tuple[int, int]) -> tuple[int, int]:
+    """Return the first and last step that trials can read, 1-based.
+
+    >>> steps_read("parity", 20)
+    (4, 19)
+    """
+    n = length if isinstance(length, int) else min(length)
+    return (3, n - 1) if task == "addition" else (4, n - 1)
+
+
 def check_shortest(length: int | tuple[int, int], task: str = "parity") -> None:
     """Raise `ValueError` for a length that is too short for a trial."""
     least = shortest_of(task)

@@ -41,9 +41,9 @@ def test_faults_by_verb_and_together(counted):
     ]
 
 
-def test_inputs_by_kind_and_together(counted):
+def test_inputs_by_kind_and_in_total(counted):
     counted("inputs", {"tasks": 90_000, "folders": 7_500})
-    assert inputs_table().splitlines()[0] == "| tasks | folders | together |"
+    assert inputs_table().splitlines()[0] == "| tasks | folders | total |"
     assert inputs_table().splitlines()[2:] == ["| 90,000 | 7,500 | 97,500 |"]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from interp.forward import predict
 from interp.models.anatomy import anatomy_of
 from interp.patching import PATCH_SITES as SITES
-from interp.patching import Joint, Metric, accuracy, kl, logit_diff, patch, plan, probability
+from interp.patching import Joint, Metric, accuracy, kl, logit_diff, memory, patch, plan, probability
 from interp.patching import sweep as sweep_module
 from interp.patching.cells import Cell
 from interp.patching.reference import literal, record
@@ -183,7 +183,7 @@ def test_any_sweep_equals_the_literal_loop(case):
         judges = [strict, generous]
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sweep_module, "PROMPTS", case["prompts_at_once"])
+        patched.setattr(memory, "PROMPTS", case["prompts_at_once"])
         patched.setattr(sweep_module, "BUCKET", case["bucket"])
         effect = patch(
             model,
@@ -225,7 +225,7 @@ def test_any_sweep_equals_the_literal_loop(case):
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_a_patch_that_matters_to_some_prompts_alone_is_computed(at_once, monkeypatch):
     """The first prompt differs nowhere."""
-    monkeypatch.setattr(sweep_module, "PROMPTS", at_once)
+    monkeypatch.setattr(memory, "PROMPTS", at_once)
     clean = prompts(3)
     tokens = counterfactual.flip_input(clean, 2).tokens
     tokens[0] = clean.tokens[0]

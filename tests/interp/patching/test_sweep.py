@@ -8,10 +8,10 @@ import torch
 from interp.models import boot_bridge, raw_of
 from interp.models.anatomy import anatomy_of
 from interp.patching import PATCH_SITES as SITES
-from interp.patching import Joint, Metric, logit_diff, patch, plan
+from interp.patching import Joint, Metric, engine, logit_diff, memory, patch, plan
 from interp.patching import sweep as sweep_module
 from interp.patching.cells import Cell
-from interp.patching.engine import Engine
+from interp.patching.own_layer import OwnLayer
 from interp.patching.reference import literal, record
 from interp.tasks import Role, counterfactual, sample
 from tests.interp.patching.models import ARCHITECTURES, prompts, tiny
@@ -151,7 +151,7 @@ def test_results_do_not_depend_on_chunks_prompts_at_once_or_gradients(site, monk
     expected = patch(model, clean, corrupted, site, metric).values
     with torch.enable_grad():
         assert torch.allclose(patch(model, clean, corrupted, site, metric).values, expected, atol=1e-5)
-    monkeypatch.setattr(sweep_module, "PROMPTS", 2)
+    monkeypatch.setattr(memory, "PROMPTS", 2)
     monkeypatch.setattr(sweep_module, "BUCKET", 3)
     assert torch.allclose(patch(model, clean, corrupted, site, metric).values, expected, atol=1e-5)
     monkeypatch.setattr(sweep_module.Chunks, "size", lambda self: 1)
@@ -225,10 +225,10 @@ def test_the_result_records_controls_a_spot_check_and_the_cost():
     assert cost.lower_bound_flops <= cost.flops < cost.loop_flops
 
 
-@pytest.mark.parametrize("broken", ["_finish", "_head_output"])
-def test_a_wrong_engine_is_caught_as_it_runs(broken, monkeypatch):
-    honest = getattr(Engine, broken)
-    monkeypatch.setattr(Engine, broken, lambda *args: honest(*args) * 1.01)
+@pytest.mark.parametrize(("where", "broken"), [(engine, "after_attention"), (OwnLayer, "_head_output")])
+def test_a_wrong_engine_is_caught_as_it_runs(where, broken, monkeypatch):
+    correct = getattr(where, broken)
+    monkeypatch.setattr(where, broken, lambda *args: correct(*args) * 1.01)
     clean, corrupted = both()
     with pytest.raises(RuntimeError, match="check failed"):
         patch(tiny("alibi"), clean, corrupted, "q", logit_diff(clean, 3), spot_cells=60)
