@@ -62,8 +62,8 @@ def search_text(run: Run, options: CircuitCommand) -> CircuitSearch:
     pair = prompts(run, clean=list(options.clean), corrupted=list(options.corrupted))
     assert options.answer is not None
     assert options.other is not None
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the circuit will be invalid")  # said below, in one line
         found = find_circuit(
             run,
             pair.clean,
@@ -76,8 +76,8 @@ def search_text(run: Run, options: CircuitCommand) -> CircuitSearch:
             threshold=options.prune,
             seed=options.seed,
         )
-    for warning in caught:
-        warn(f"warning: {warning.message}")
+    if not found.validity.valid:
+        warn(f"warning: the circuit is invalid: {found.validity.reason}")
     if not len(found.circuit):
         raise ValueError(f"no edge has an effect of --prune {options.prune}: does the model prefer {options.answer!r}?")
     return found

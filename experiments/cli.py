@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple, Union
 
@@ -136,6 +140,7 @@ def _run(name: str, args: list[str]) -> int:
     parsed, unknown = tyro.cli(
         command,
         prog=prefix,
+        description=_description(command),
         args=_bare_json(name, args),
         return_unknown_args=True,
         config=CONFIG,
@@ -160,6 +165,14 @@ def _run(name: str, args: list[str]) -> int:
             warn(line)
         _discard_output()
         return 2
+
+
+def _description(command: type) -> str:
+    """Return the docstring of a verb, wrapped to the terminal: tyro wraps options only, and keeps indented lines."""
+    columns = shutil.get_terminal_size().columns
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    wrap = partial(textwrap.fill, width=columns, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    return "\n".join(map(wrap, paragraphs))
 
 
 def _unknown(command: type, unknown: list[str]) -> str:

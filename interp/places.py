@@ -65,7 +65,7 @@ def patches_at(prompts: Prompts, at: At | Joint | Iterable[Part | Joint] | None)
         if isinstance(entry, Joint):
             if not entry.parts:
                 raise ValueError("a Joint needs at least one place")
-            patches.append((str(entry), tuple(positions_at(prompts, entry.parts).tolist())))
+            patches.append((str(entry), tuple(positions_at(prompts, list(entry.parts)).tolist())))
         else:
             patches += [(_named(prompts, p), (p,)) for p in positions_at(prompts, [entry]).tolist()]  # type: ignore[list-item]
     if not patches:
@@ -118,7 +118,9 @@ def _parts(at: At) -> tuple[Part, ...]:
     """Return the parts one by one. Raises `ValueError` for anything else."""
     if _is_part(at):
         return (at,)  # type: ignore[return-value]
-    if isinstance(at, tuple | list) and at and all(map(_is_part, at)) and not _is_ambiguous(at):
+    if isinstance(at, tuple | list) and at and all(map(_is_part, at)):
+        if _is_ambiguous(at):
+            raise ValueError(f"the numbers in {at!r} may be steps or positions; give positions in a list")
         return tuple(at)  # type: ignore[arg-type]
     raise ValueError(
         f"a place is a Role ({', '.join(r.name for r in Role)}), a pair of Role and step, a span's name, an index, or "

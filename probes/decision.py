@@ -89,9 +89,7 @@ def _at_length(
     )
 
 
-def _judge(
-    at: LengthEvidence, no_address: str | None
-) -> tuple[str, dict[str, RoleFinding], dict[str, str]]:
+def _judge(at: LengthEvidence, no_address: str | None) -> tuple[str, dict[str, RoleFinding], dict[str, str]]:
     """Return the label and the roles at one length, and by role what a PRESENT role leaves unexplained.
 
     "unused" must also agree with what removing labels loses.

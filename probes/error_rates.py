@@ -177,7 +177,8 @@ def _nulls(cases: Collection[Mapping]) -> dict:
         for r in ROLES
         if not case["truth"]["roles"][r] and case["roles"][r]["rho"] is not None
     ]
-    controls = [abs(v) for case in cases for name, v in case["controls"].items() if not name.startswith("M6")]
+    arms = ("M1 ", "M2 ", "M4 ", "M5 ")
+    controls = [abs(v) for case in cases for name, v in case["controls"].items() if name.startswith(arms)]
     percentiles = {}
     for name, values in (("absent roles", roles), ("controls of M1, M2, M4 and M5", controls)):
         percentiles[name] = {"n": len(values), "99th percentile": float(np.quantile(values, 0.99)) if values else None}

@@ -45,6 +45,8 @@ SHARE_REMAINDER = EvidenceKey("shares", "remainder")
 
 LARGEST_IDENTITY = EvidenceKey("identity", "largest effect")
 IDENTITY_REST = EvidenceKey("identity", "largest effect where the label leads to the same answer")
+SWAP_BEFORE = EvidenceKey("identity", "swap the input labels before")
+SWAP_AFTER = EvidenceKey("identity", "swap the input labels after")
 LARGEST_CONTENT = EvidenceKey("content", "largest effect")
 CONTENT_REST = EvidenceKey("content", "largest effect where the state is the same")
 

@@ -64,8 +64,8 @@ class PatchCommand:
     step: OptionalNumber = None
     """Output step of a task whose answer is read. Default: 10, or the last one of shorter prompts."""
     corrupt: Literal["flip_input", "swap_input_labels", "swap_output_labels", "redraw"] = "flip_input"
-    """How task prompts are corrupted: the bit of --step is flipped and the scratchpad kept; the labels of two steps,
-    --step and --partner, are swapped on one side, in prompts whose bits differ; or another random prompt is drawn."""
+    """How task prompts are corrupted: flip the bit of --step and keep the scratchpad; swap the labels of --step and
+    --partner on one side, in prompts whose bits differ there; or draw another random prompt."""
     partner: OptionalNumber = None
     """Step whose label is swapped with that of --step. Default: 5, or another one that the prompts have."""
     direction: Literal["denoise", "noise"] = "denoise"

@@ -20,7 +20,8 @@ FOLDER = Path(__file__).parent
 NAMES = ("patching_text", "mnemonics", "hypotheses")
 # The line of a script that a reader changes to get live views.
 FLAG = "LIVE = False"
-MOST_BYTES = 2**20
+# Largest size of a stored notebook in bytes, and longest run of a cell in seconds.
+MOST_BYTES = 3 * 2**19
 SECONDS = 600
 # Environment of the kernel: no progress bars, no warnings that widgets are missing, no download.
 QUIET = {
@@ -28,6 +29,7 @@ QUIET = {
     "PYTHONWARNINGS": "ignore:IProgress not found",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 

@@ -84,14 +84,14 @@ Two columns have a large effect. In early and middle layers the information is a
 this one position there restores the whole difference. Before layer 25 it has moved to the last token, where the
 answer is predicted. Other positions have almost none.
 
-The same as numbers: share of the difference between the two runs that each patch restores.
+The same as numbers, the mean change of the logit difference:
 """
 
 # %%
 last = clean.n_pos - 1
 for name, position in (("giver", clean.spans["giver"][0]), ("last token", last)):
     for k, layer in enumerate(layers):
-        print(f"{name:>10}, before layer {layer:2}: {effect.recovered[k, position]:.2f}")
+        print(f"{name:>10}, before layer {layer:2}: {effect.change[k, position].mean():+.1f}")
 
 # %% [markdown]
 """

@@ -68,17 +68,16 @@ def _paragraph(title: str, text: str, columns: int) -> list[str]:
 
 
 def _with_names(text: str) -> str:
-    """Return a text in which the first mention of each arm's code has its short name too.
+    """Return a text in which the first mention of each numbered arm has its short name too.
 
-    >>> _with_names("M5 is small, M5 again; M5 history")
-    'M5 (history) is small, M5 again; M5 history'
+    >>> _with_names("M5 is small, M5 again; M6 removal")
+    'M5 history is small, M5 again; M6 removal'
     """
     from probes.arms.registry import ARMS
 
     for code, arm in ARMS.items():
-        if code == arm.short:
-            continue
-        text = re.sub(rf"\b{code}\b(?! {re.escape(arm.short)})", f"{code} ({arm.short})", text, count=1)
+        if re.fullmatch(r"M\d+", code):
+            text = re.sub(rf"\b{code}\b(?! {re.escape(arm.short)})", f"{code} {arm.short}", text, count=1)
     return text
 
 

@@ -29,10 +29,10 @@ def headline_table() -> str:
     verdicts = read_verdicts(ZOO)
     rows = []
     for name in FORMATS:
-        mine = frame[(frame["task"] == "parity") & (frame["format"] == name) & (frame["family"] == "alibi")]
-        mine = mine[mine["posed"] == f"parity-{name}"]
-        learned = mine.groupby("run")["learned"].first().astype(bool)
-        exact = mine[mine["learned"] & (mine["mode"] == "forced") & (mine["metric"] == "exact")]
+        parity = frame[(frame["task"] == "parity") & (frame["format"] == name) & (frame["family"] == "alibi")]
+        models = parity[parity["posed"] == f"parity-{name}"]
+        learned = models.groupby("run")["learned"].first().astype(bool)
+        exact = models[models["learned"] & (models["mode"] == "forced") & (models["metric"] == "exact")]
         cells = [spread(exact[exact["length"] == n]["value"]) for n in LENGTHS]
         entry = verdicts.get(f"parity-{name}-alibi")
         label = judged_text(entry) if entry else "no labels"
@@ -59,12 +59,16 @@ def trust_table() -> str:
     """Return three measured numbers: exactness of patching, error rate of the verdict, survived faults."""
     rows = read_rows(BENCHMARK).values()
     worst = max(x for row in rows for x in row["difference"].values())
-    rate = read_calibration()["rates"]["wrong confident label"]
+    calibration = read_calibration()
+    rate, mechanisms = calibration["rates"]["wrong confident label"], calibration["mechanisms"]
     faults = [n for by_fault in counts_of(FAULTS, "faults").values() for n in by_fault.values() if n]
     survived, injected = (sum(n[key] for n in faults) for key in ("survived", "injected"))
     cells = [
         ("patching equals one forward pass per patch on the raw model", f"largest relative difference {worst:.0e}"),
-        ("wrong confident verdicts on planted models of 18 known mechanisms", f"{rate['hits']} of {rate['n']}"),
+        (
+            f"wrong confident verdicts on planted models of {mechanisms} known mechanisms",
+            f"{rate['hits']} of {rate['n']}",
+        ),
         ("killed, interrupted or full-disk commands that resume to the same result", f"{survived} of {injected}"),
     ]
     return markdown(("claim", "measured"), cells)

@@ -95,7 +95,7 @@ GAPS, FURTHEST = [f"parity-gap{gap}-alibi" for gap in (1, 2, 4)], "parity-gap8-a
 
 
 def beside_sinks(name: str, length: int) -> list[float]:
-    """Return exact match by rising sink, of the six addition models with shared labels or the three with separate ones."""
+    """Return exact match by rising sink, of the addition models with shared labels or with separate ones."""
     names = {"shared": (ALIGNED, PADDED), "own": (OWN,)}[name]
     pairs = [
         (sink, right)

@@ -7,7 +7,8 @@ evaluation do not need it. The defects are those of TransformerLens 4.3, which `
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from interp.models.checking import one_line
 from interp.models.sink import MODEL_TYPE as KEY_SINK
 from interp.models.weights import fingerprint, share_weights
 from interp.support.finite import difference_of_finite
@@ -37,8 +39,8 @@ def boot_bridge(raw: PreTrainedModel, tokenizer: Tokenizer | None = None) -> Tra
     **Takes the raw model over**: booting changes it in place, so that it can no longer be saved; `shared_bridge`
     does not. Compatibility mode stays off (it folds weights). With a tokenizer, `bridge.to_tokens` works.
 
-    Raises `ValueError` for an architecture that TransformerLens does not know, and `RuntimeError` when the
-    bridge's logits differ from the raw model's.
+    Raises `ValueError`, in one line that names it, for an architecture that TransformerLens cannot build or run, and
+    `RuntimeError` when the bridge's logits differ from the raw model's.
     """
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
@@ -49,10 +51,8 @@ def boot_bridge(raw: PreTrainedModel, tokenizer: Tokenizer | None = None) -> Tra
         expected = raw(tokens).logits
     architecture = type(raw).__name__
     twin = share_weights(raw)
-    try:
+    with _one_line_errors(architecture):
         bridge = build_bridge_from_module(raw, architecture, hf_config=raw.config)
-    except (ValueError, KeyError, NotImplementedError, AttributeError) as error:
-        raise ValueError(f"TransformerLens cannot serve {architecture}: {error}") from error
     # Strings would get a BOS that token tensors do not get.
     bridge.cfg.default_prepend_bos = False
     if tokenizer is not None:
@@ -170,9 +170,21 @@ def _state(bridge: Any, twin: nn.Module) -> Hashable:
     return fingerprint(bridge.original_model), fingerprint(twin)
 
 
+@contextmanager
+def _one_line_errors(architecture: str) -> Iterator[None]:
+    """Turn TransformerLens's errors inside the block into a one-line `ValueError`, except those about memory."""
+    try:
+        yield
+    except (ValueError, KeyError, AttributeError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise
+        raise ValueError(f"TransformerLens cannot serve {architecture}: {one_line(error)}") from error
+
+
 def _self_test(bridge: Any, tokens: torch.Tensor, expected: torch.Tensor) -> None:
     with torch.no_grad():
-        logits = bridge(tokens)
+        with _one_line_errors(type(bridge.original_model).__name__):
+            logits = bridge(tokens)
         require_equal("logits", logits, expected)
         if len(bridge.blocks) > 1 and bridge.cfg.architecture == "BloomForCausalLM":
             _, cache = bridge.run_with_cache(tokens, names_filter="blocks.1.hook_resid_pre")

@@ -22,6 +22,8 @@ from probes.intervals import ratio
 SIDES = {"inputs": (Role.INPUT_LABEL,), "outputs": (Role.OUTPUT_LABEL,), "both": LABEL_ROLES}
 QUESTION = "K and V of all labels come from a run with other bits: how much of the margin does content move at most?"
 REST = "the same, in prompts whose source has the same parity before and after the step: does content move the margin?"
+# Added to the seed of sources, so that no other prompts of a battery have it.
+REDRAWN = 100_000_000
 # Fewest prompts whose source has the same parity before and after the step.
 FEWEST = 8
 
@@ -36,7 +38,7 @@ def measure_content(model: PreTrainedModel, readings: Readings, seed: int) -> li
     the step's own output label keep their values: they hold what they have just read.
     """
     batch, half = readings.batch, halves(len(readings), seed)
-    redrawn = counterfactual.redraw(batch, seed, keep="labels")
+    redrawn = counterfactual.redraw(batch, REDRAWN + seed, keep="labels")
     sources = {"": redrawn}
     if batch.format.task == "parity":
         sources["control: "] = later_redrawn(readings, seed)
@@ -93,7 +95,7 @@ def later_redrawn(readings: Readings, seed: int) -> Batch:
     """Return prompts of parity with the same labels, and the bits after each prompt's step redrawn."""
     batch = readings.batch
     content = parity.read(batch)
-    random = torch.randint(2, content.bits.shape, generator=generator(seed + 1))
+    random = torch.randint(2, content.bits.shape, generator=generator(REDRAWN + seed))
     later = torch.arange(1, content.bits.shape[1] + 1) > readings.step.unsqueeze(1)
     bits = torch.where(later, random, content.bits)
     redrawn = parity.ParityContent(bits, content.input_labels, content.output_labels)

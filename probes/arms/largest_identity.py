@@ -110,9 +110,10 @@ def reassign(batch: Batch, roles: tuple[Role, ...], name: str, seed: int) -> Bat
 
 
 def leads_to_same(batch: Batch) -> Bool[Tensor, "batch n"]:
-    """Return at which steps of parity the step's own output label leads to the step's own bit and state, or equal ones."""
+    """Return at which steps of parity the own output label leads to the step's bit and state, or to equal ones."""
     content = parity.read(batch)
-    assert content.input_labels is not None and content.output_labels is not None
+    assert content.input_labels is not None
+    assert content.output_labels is not None
     match = content.output_labels.unsqueeze(2) == content.input_labels.unsqueeze(1)
     slot = match.long().argmax(dim=2)
     same = [x.gather(1, slot) == x for x in (content.bits, content.parities)]

@@ -16,6 +16,9 @@ from probes.evidence import Interval
 from probes.intervals import ratio
 from probes.trials.parity import Trials
 
+# Added to the seed, so that steps, halves and prompts are drawn independently.
+STEPS, HALVES = 200_000_000, 300_000_000
+
 
 @dataclass(frozen=True, eq=False)
 class Readings:
@@ -71,7 +74,7 @@ def readings_of(trials: Trials, plain: Batch, seed: int) -> Readings:
     written = batch.tokens[:, batch.at(Role.OUTPUT)]
     answer = (written.unsqueeze(2) == symbols).long().argmax(dim=2)
     if parity:
-        step = 1 + torch.randperm(len(batch), generator=generator(seed)) % answer.shape[1]
+        step = 1 + torch.randperm(len(batch), generator=generator(STEPS + seed)) % answer.shape[1]
         return Readings(batch, step, answer, 1 - answer)
     other = torch.where(answer == len(symbols) - 1, answer - 1, answer + 1)
     # The answer after the edit, which the full effect is measured with.
@@ -90,12 +93,10 @@ def step_margins(
 
 def halves(count: int, seed: int) -> Bool[Tensor, " prompt"]:
     """Return a random half of the prompts, as a mask."""
-    return torch.randperm(count, generator=generator(seed)) % 2 == 0
+    return torch.randperm(count, generator=generator(HALVES + seed)) % 2 == 0
 
 
-def strongest(
-    effects: Float[Tensor, "member prompt"], half: Bool[Tensor, " prompt"]
-) -> Int[Tensor, " prompt"]:
+def strongest(effects: Float[Tensor, "member prompt"], half: Bool[Tensor, " prompt"]) -> Int[Tensor, " prompt"]:
     """Return for each prompt the member of a family with the largest mean effect in the other half of the prompts.
 
     Choice and estimate never share a prompt, so choosing the largest of several noisy means does not inflate it.

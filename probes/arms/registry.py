@@ -24,12 +24,14 @@ from probes.arms.m09_subspaces import measure_subspaces
 from probes.arms.m10_mistakes import measure_mistakes
 from probes.arms.m11_offsets import measure_offsets
 from probes.arms.m12_backups import measure_backups
+from probes.arms.neighbours import measure_neighbours
 from probes.arms.shares import measure_shares
 from probes.evidence import Evidence, EvidenceKey
 
-
 # The identity arm reads all steps of each prompt, so half of the prompts are enough, and at least this many.
 FEWEST_READ = 24
+# Neighbours are tested where identity moves more than this share of the margin although M1's label predicts no change.
+REST = 0.05
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,12 @@ def _shares(inputs: ArmInputs) -> list[Evidence]:
 
 def _largest_identity(inputs: ArmInputs) -> list[Evidence]:
     half = inputs.readings.rows(slice(max(FEWEST_READ, len(inputs.readings) // 2)))
-    return measure_identity(inputs.model, half, inputs.seed)
+    measured = measure_identity(inputs.model, half, inputs.seed)
+    # The step's own label is tested by M1; its neighbours where it does not explain all, or where the format names one.
+    moved = any(e.key == keys.IDENTITY_REST and e.value.low > REST for e in measured)
+    if moved or len(measured) == 1 or inputs.run.format.address not in (0, None):
+        measured += measure_neighbours(inputs.model, inputs.trials)
+    return measured
 
 
 def _largest_content(inputs: ArmInputs) -> list[Evidence]:
@@ -153,7 +160,7 @@ ROWS = (
         short="largest identity effect",
         meaning="Reassigns all labels, reads all steps: zero unless the identity of labels matters.",
         measure=_largest_identity,
-        keys=(keys.LARGEST_IDENTITY, keys.IDENTITY_REST),
+        keys=(keys.LARGEST_IDENTITY, keys.IDENTITY_REST, keys.SWAP_BEFORE, keys.SWAP_AFTER),
         decides=True,
         on_trials=True,
         needs_address=True,

@@ -1,11 +1,12 @@
 """Planted models: transformers whose mechanism is known by construction, to test verdicts."""
 
-from probes.planted.plan import ARCHITECTURES_OF, MECHANISMS, Dirt, Plan, Truth, draw_plan
+from probes.planted.plan import ARCHITECTURES_OF, MECHANISMS, OUTSIDE, Dirt, Plan, Truth, draw_plan
 from probes.planted.planting import Planted, plant, prove, save_planted
 
 __all__ = [
     "ARCHITECTURES_OF",
     "MECHANISMS",
+    "OUTSIDE",
     "Dirt",
     "Plan",
     "Planted",

@@ -17,6 +17,7 @@ SIZES = {
     "label": LABEL_SIZE,
     "previous label": LABEL_SIZE,
     "label two before": LABEL_SIZE,
+    "label three before": LABEL_SIZE,
     "next label": LABEL_SIZE,
     "decoy": LABEL_SIZE,
     "place": 2 * PAIRS,

@@ -9,11 +9,15 @@ import torch
 
 from interp.tasks.layout import generator
 from probes.planted.backends import ARCHITECTURES
-from probes.planted.mechanisms import BUILDERS
+from probes.planted.mechanisms import BUILDERS, OUTSIDE_BUILDERS
 from probes.planted.symbols import LONGEST
 
 MECHANISMS: tuple[str, ...] = tuple(BUILDERS)
-ARCHITECTURES_OF: dict[str, tuple[str, ...]] = {name: ARCHITECTURES for name in MECHANISMS}
+# Mechanisms that can be planted and are no part of the calibration.
+OUTSIDE: tuple[str, ...] = tuple(OUTSIDE_BUILDERS)
+ARCHITECTURES_OF: dict[str, tuple[str, ...]] = {name: ARCHITECTURES for name in (*MECHANISMS, *OUTSIDE)}
+# In GPT-2 a bit and the label after it have different places.
+ARCHITECTURES_OF["copied bit with backup"] = ("gpt_neox",)
 SHORTEST = 5
 SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)
 # Mechanisms of two routes; the share is that of the first.
@@ -53,8 +57,8 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.mechanism not in MECHANISMS:
-            raise ValueError(f"unknown mechanism {self.mechanism!r}; mechanisms are {', '.join(MECHANISMS)}")
+        if self.mechanism not in ARCHITECTURES_OF:
+            raise ValueError(f"unknown mechanism {self.mechanism!r}; mechanisms are {', '.join(ARCHITECTURES_OF)}")
         if self.architecture not in ARCHITECTURES_OF[self.mechanism]:
             choices = ", ".join(ARCHITECTURES_OF[self.mechanism])
             raise ValueError(f"{self.mechanism} can be planted in {choices}; got {self.architecture!r}")
@@ -116,6 +120,8 @@ def truth_of(plan: Plan) -> Truth:
         case "content-addressed placeholder":
             roles = {role: role != "sink" for role in ("anchor", "placeholder", "sink")}
             return Truth(roles, {}, MIXED)
+        case "copied bit with backup":
+            return Truth({role: role == "placeholder" for role in ("anchor", "placeholder", "sink")}, {}, "placeholder")
         case "placeholder" | "placeholder + unused":
             return _truth(("placeholder",), 0.0, plan.share, "placeholder")
         case "A1 with sink":

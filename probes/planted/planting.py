@@ -21,7 +21,7 @@ from probes.planted.basis import build_basis, slices_of, width
 from probes.planted.codes import label_codes, place_frequencies
 from probes.planted.compiling import HEAD_SIZE, Space, compile_layers
 from probes.planted.dirtying import centre_norms, disturb, listening, shares_hold
-from probes.planted.mechanisms import BUILDERS
+from probes.planted.mechanisms import BUILDERS, OUTSIDE_BUILDERS
 from probes.planted.parts import features_of
 from probes.planted.pieces import Setting
 from probes.planted.plan import SHORTEST, Plan, Truth, truth_of
@@ -137,7 +137,7 @@ def _compiled(plan: Plan, constant: float, kept: float) -> Planted:
     gen = generator((plan.seed + 2**31) % 2**32)
     sharpness, margin = 40 + 20 * torch.rand(2, generator=gen).double()
     setting = Setting(plan.architecture, plan.longest, plan.share, frequencies, float(sharpness))
-    circuit = BUILDERS[plan.mechanism](setting)
+    circuit = {**BUILDERS, **OUTSIDE_BUILDERS}[plan.mechanism](setting)
     gpt2 = plan.architecture == "gpt2"
     names = features_of(circuit, positions=gpt2)
     slices = slices_of(names)

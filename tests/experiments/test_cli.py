@@ -234,12 +234,14 @@ def test_help_of_the_program_fits_a_screen(capsys):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_of_a_verb_names_values(verb, capsys):
+def test_help_of_a_verb_names_values_and_fits_the_terminal(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit, match="0"):
         main([verb, "--help"])
     out = capsys.readouterr().out
     for placeholder in ("[STR", "[INT", "{None}", "(default: None)", "(default: )"):
         assert placeholder not in out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_the_version(capsys):

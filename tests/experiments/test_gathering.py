@@ -185,5 +185,5 @@ def test_what_each_model_is_judged_alone_stands_beside_the_verdict(tmp_path):
 def test_a_seed_that_was_not_planned_confirms_nothing(tmp_path):
     put(tmp_path, 1, battery=kept("one"))
     gather(tmp_path)
-    with pytest.raises(ValueError, match="parity-aligned-alibi-seed1: in the verdict, and not of the planned seeds"):
+    with pytest.raises(ValueError, match="parity-aligned-alibi-seed1: in the verdict but not a planned seed"):
         confirmatory_table(tmp_path)

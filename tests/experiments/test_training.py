@@ -248,7 +248,7 @@ def test_position_augmentation(kind):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"positions": "jump"}, "takes no position ids"),
+        ({"positions": "jump"}, "no position ids"),
         ({"positions": "sideways"}, "plain, start, jump"),
         ({"format": "parity-alined"}, "nearest: parity-aligned"),
         ({"steps": 0}, "steps must be at least 1"),
@@ -315,10 +315,10 @@ def test_a_pretrained_model_resumes_to_the_same_bytes(foreign, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"rehearsal": 0.5}, "rehearsal takes symbols that their-gpt2 has no tokens for"),
+        ({"rehearsal": 0.5}, "symbols that their-gpt2 has no tokens for"),
         ({"longest": 30}, "length 30 of parity-aligned takes 122 positions; their-gpt2 has 64"),
         ({"model": Pretrained("no/where/at-all")}, "no-where|cannot|no folder|No|no "),
-        ({"positions": "start"}, "takes no position ids"),
+        ({"positions": "start"}, "no position ids"),
     ],
 )
 def test_a_pretrained_model_that_cannot_take_the_recipe_is_an_error(change, words, foreign, tmp_path):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from interp.tasks import Batch, Role
-from tests.probes.oracle_models import config_of
+from tests.probes.oracle_models import Oracle
 
 
-class AddingOracle:
+class AddingOracle(Oracle):
     """Adds the digits under the labels that a place of the sum cites, or the digits at the place itself.
 
     `share` is the address route's share of the margin, the rest the index route's. The carry comes from the place
@@ -19,10 +19,9 @@ class AddingOracle:
     """
 
     def __init__(self, layout: Batch, share: float, margin: float = 3.0):
-        self.layout, self.share, self.margin = layout, share, margin
         self.vocab = max(layout.vocabulary.ids.values()) + 1
-        self.config = config_of(self.vocab)
-        self.device = torch.device("cpu")
+        super().__init__(self.vocab)
+        self.layout, self.share, self.margin = layout, share, margin
 
     def __call__(self, tokens: Tensor, use_cache: bool, logits_to_keep: Tensor) -> SimpleNamespace:
         x = self.layout

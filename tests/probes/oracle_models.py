@@ -1,6 +1,6 @@
 """Models of known mechanism: oracles, defined by their answers, and planted transformers.
 
-Oracles replace a Hugging Face model in `interp.forward`: called with tokens, they return logits.
+Oracles are Hugging Face models without weights: called with tokens, they return logits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from interp.models import ModelConfig, build_model
 from interp.models.run import Run
@@ -26,12 +26,19 @@ LENGTH, PROMPTS = 10, 75
 SHARES = {"mixture": 0.5, "A1 + unused": 0.5, "placeholder + unused": 0.5}
 
 
-def config_of(vocab: int) -> SimpleNamespace:
-    """Return what `interp.forward` reads of a model's config."""
-    return SimpleNamespace(vocab_size=vocab, hidden_size=1, num_attention_heads=1, num_hidden_layers=1)
+class Oracle(PreTrainedModel):
+    """A model without weights: a subclass defines `__call__`."""
+
+    def __init__(self, vocab: int):
+        sizes = {"hidden_size": 1, "num_attention_heads": 1, "num_hidden_layers": 1}
+        super().__init__(PreTrainedConfig(vocab_size=vocab, **sizes))
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
 
 
-class OracleModel:
+class OracleModel(Oracle):
     """Answers parity by `address` (the label at the output step), by `index`, or by a mixture of both.
 
     `share` is the address route's share of the margin: 1 follows the label wholly, 0 not at all. What it finds
@@ -49,11 +56,10 @@ class OracleModel:
         margin: float = 3.0,
         stored: Literal["bit", "state", "state before"] = "bit",
     ):
+        self.vocab = max(layout.vocabulary.ids.values()) + 1
+        super().__init__(self.vocab)
         self.layout, self.share, self.offset, self.noise = layout, share, offset, noise
         self.margin, self.stored = margin, stored
-        self.vocab = max(layout.vocabulary.ids.values()) + 1
-        self.config = config_of(self.vocab)
-        self.device = torch.device("cpu")
 
     def __call__(self, tokens: Tensor, use_cache: bool, logits_to_keep: Tensor) -> SimpleNamespace:
         layout = self.layout

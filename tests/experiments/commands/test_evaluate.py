@@ -25,7 +25,7 @@ def test_it_goes_on_with_the_length_that_it_was_at(tmp_path, monkeypatch, capsys
 
     monkeypatch.setattr(competence, "accuracies", accuracies)
     assert main([*ARGV, "--out", "twice"]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     assert not list(Path("twice").glob("*.json"))
     measured.append(5)
     assert main([*ARGV, "--out", "twice"]) == 0

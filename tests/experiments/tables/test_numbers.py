@@ -1,4 +1,4 @@
-"""Numbers in prose are those of the committed files, and a wrong or unknown one is found."""
+"""Numbers in the READMEs equal those of the committed files; markers are valid and used."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def test_numbers_in_prose_are_those_of_the_committed_files(path):
     assert with_numbers(text) == text, "run `python -m experiments.tables`"
 
 
-def test_a_wrong_number_is_replaced_and_the_prose_is_not():
+def test_a_wrong_number_is_replaced_and_the_prose_stays():
     right = values_of("aligned-60")[0]
     assert with_numbers("about .123<!--=aligned-60.0--> here") == f"about {right}<!--=aligned-60.0--> here"
     assert with_numbers("about .123 here") == "about .123 here"

@@ -1,4 +1,4 @@
-"""Counts of faults and of inputs, and peaks of memory, as their tables show them."""
+"""Tables of injected faults, fuzzed inputs and peaks of memory."""
 
 import json
 
@@ -12,17 +12,17 @@ from experiments.tables.trust import faults_table, inputs_table
 
 @pytest.fixture
 def counted(tmp_path, monkeypatch):
-    """Writes a file of counts where a table looks for it."""
+    """Write a file of counts that a table reads."""
 
-    def write(what: str, counts: dict, made: dict | None = None) -> None:
+    def write(what: str, counts: dict, provenance: dict | None = None) -> None:
         path = tmp_path / f"{what}.json"
-        path.write_text(json.dumps({"provenance": made or provenance_record(), what: counts}))
+        path.write_text(json.dumps({"provenance": provenance or provenance_record(), what: counts}))
         monkeypatch.setattr(trust, what.upper(), path)
 
     return write
 
 
-def test_faults_by_verb_and_together(counted):
+def test_faults_by_command_and_in_total(counted):
     counted(
         "faults",
         {
@@ -47,7 +47,7 @@ def test_inputs_by_kind_and_in_total(counted):
     assert inputs_table().splitlines()[2:] == ["| 90,000 | 7,500 | 97,500 |"]
 
 
-def test_counts_of_other_versions_are_said_to_be(counted):
+def test_counts_made_with_other_versions_give_a_warning(counted):
     counted("inputs", {"tasks": 1}, {"versions": {"torch": "1.0"}})
     with pytest.warns(OtherVersions, match=r"inputs.json was made with .*torch 1\.0"):
         inputs_table()
@@ -61,6 +61,6 @@ def test_a_peak_above_the_budget_is_not_met(tmp_path, monkeypatch):
     path = tmp_path / "memory.json"
     path.write_text(json.dumps({"provenance": provenance_record(), "rows": rows}))
     monkeypatch.setattr(benchmarks, "MEMORY", path)
-    head, _, *found = memory_table().splitlines()
+    head, _, *cells = memory_table().splitlines()
     assert head == "| part | prompts | peak, MiB beyond the model | within 64 MiB |"
-    assert found == ["| patch | 10 | 12 | yes |", "| patch | 1000 | 64 | **no** |"]
+    assert cells == ["| patch | 10 | 12 | yes |", "| patch | 1000 | 64 | **no** |"]

@@ -16,6 +16,7 @@ from transformers import CTRLConfig, CTRLLMHeadModel, PreTrainedModel
 
 from interp.models import BRIDGED, FAMILIES, ModelConfig, Run, build_model, load_raw, load_run, load_tokenizer
 from interp.models.bridge import boot_bridge
+from tests.interp.models.architecture_cases import build
 
 FOREIGN = ("llama-default", "llama-foreign", "opt-default", "opt-foreign")
 TOKENS = torch.tensor([[1, 5, 9, 17, 3, 28], [2, 29, 8, 8, 20, 11]])
@@ -272,3 +273,16 @@ def test_an_unknown_architecture_is_named():
     raw = CTRLLMHeadModel(CTRLConfig(n_embd=16, n_layer=1, n_head=2, dff=16, vocab_size=30)).eval()
     with pytest.raises(ValueError, match="TransformerLens cannot serve CTRLLMHeadModel: Unsupported"):
         boot_bridge(raw)
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        ("falcon, new_decoder_architecture", "FalconForCausalLM"),  # fails while it is built
+        ("opt, do_layer_norm_before=False", "OPTForCausalLM"),  # fails when it runs
+        ("phi, qk_layernorm", "PhiForCausalLM"),
+    ],
+)
+def test_an_option_that_transformer_lens_cannot_serve_is_one_line_with_the_architecture(case: str, name: str):
+    with pytest.raises(ValueError, match=rf"^TransformerLens cannot serve {name}: [^\n]+\Z"):
+        boot_bridge(build(case))

@@ -509,7 +509,7 @@ def test_each_prompt_is_worked_out_by_itself(freeze: bool, batch: Batch, monkeyp
         (lambda: Knockout("labels", OUT), "no span 'labels'; they have no spans"),
         (lambda: Knockout(1.5, OUT), "a place is a Role .START, SEPARATOR"),  # pyright: ignore
         (lambda: Knockout((), OUT), "a place is a Role"),
-        (lambda: Knockout((LABELS, 1, 2), OUT), "a place is a Role"),
+        (lambda: Knockout((LABELS, 1, 2), OUT), "may be steps or positions"),
         (lambda: Knockout(OUT, LABELS), "has no edge: every source is after"),
         (lambda: Knockout(LABELS, OUT, layers=(2,)), "no layer 2; layers are 0 to 1"),
         (lambda: Knockout(LABELS, OUT, heads={(0, 2)}), "no head 2; heads are 0 to 1"),

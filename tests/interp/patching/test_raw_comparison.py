@@ -21,7 +21,7 @@ from interp.patching import (
 from tests.interp.patching.own_text import CLEAN, CORRUPTED, model, tokenizer
 
 DIFF = logit_diff("Mary", "John")
-# The self-test of a model taken apart has prompts that are shorter than this position, so that it misses the hook.
+# The random prompts of a model's self-test are shorter than this, so that it misses the hook.
 LATE = 9
 
 CALLS = {
@@ -33,7 +33,7 @@ CALLS = {
 
 
 def hooked():
-    """A copy of the model whose first layer adds 3 to its output from position 9 on."""
+    """A copy of the model whose first layer's output has a ramp added from position 9 on."""
     raw = copy.deepcopy(model())
     raw.transformer.h[0].register_forward_hook(  # type: ignore[union-attr]
         lambda module, args, out: torch.cat([out[:, :LATE], out[:, LATE:] + torch.arange(16.0)], dim=1)

@@ -1,0 +1,249 @@
+"""The largest interventions: zero in models that do not use the variable, and large in every model that does."""
+
+import pytest
+import torch
+
+from interp.patching import interchange
+from interp.patching.metrics import margin
+from interp.tasks import LABEL_ROLES, Role, parity, sample
+from probes import keys
+from probes.arms import largest_content, largest_identity, readings
+from probes.arms.largest_content import interventions, labels_to_patch, later_redrawn, measure_content
+from probes.arms.largest_identity import BOTH, CONTROLS, INPUTS, OUTPUTS, measure_identity, reassign
+from probes.arms.neighbours import measure_neighbours
+from probes.arms.readings import Readings, halves, readings_of, step_margins, strongest
+from probes.planted import Plan, plant
+from probes.trials.addition import choose_sums
+from probes.trials.parity import choose
+from tests.probes.adding_oracles import AddingOracle
+from tests.probes.oracle_models import OracleModel, planted
+
+
+def read(fmt: str = "parity-aligned", size: int = 48, length: int = 10, vocabulary=None, seed: int = 1) -> Readings:
+    batch = sample(fmt, size, length, seed, vocabulary)
+    trials = choose_sums(batch, seed) if batch.format.task == "addition" else None
+    return readings_of(trials, batch, seed)  # type: ignore[arg-type]
+
+
+def identity(model, r: Readings) -> dict:
+    return {e.key: e for e in measure_identity(model, r, 1)}
+
+
+def content(mechanism: str, architecture: str = "gpt2") -> dict:
+    model = planted(mechanism, architecture)
+    return {e.key: e for e in measure_content(model.model, read(vocabulary=model.vocabulary), 1)}
+
+
+# What is read --------------------------------------------------------------------------------------------
+
+
+def test_parity_reads_every_step_about_equally_often():
+    r = read(size=50, length=10)
+    assert r.step.bincount().tolist() == [0, *[5] * 10]
+    assert torch.equal(r.answer, parity.read(r.batch).parities)
+    assert torch.equal(r.other, 1 - r.answer)
+    assert (r.edited.tokens != r.batch.tokens).sum() == 50
+
+
+def test_addition_reads_the_places_of_the_trials():
+    batch = sample("addition-aligned", 24, 6, 1)
+    trials = choose_sums(batch, 1)
+    r = readings_of(trials, batch, 1)
+    answer, other = r.tokens_at_step()
+    assert torch.equal(answer, trials.answer)
+    assert torch.equal(other, trials.other)
+
+
+def test_choosing_the_strongest_member_does_not_inflate_it():
+    """The mean of 40 null members is zero on prompts that did not choose; the largest of their means is not."""
+    noise = torch.randn(40, 200, generator=torch.Generator().manual_seed(0))
+    half = halves(200, 0)
+    assert int(half.sum()) == 100
+    chosen = strongest(noise, half)
+    assert noise.mean(dim=1).max() > 0.13
+    assert abs(noise.gather(0, chosen.unsqueeze(0)).mean()) < 0.1
+    for mask in (half, ~half):
+        assert chosen[mask].unique().tolist() == [int(noise[:, ~mask].mean(dim=1).argmax())]
+
+
+# Identity ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["shift by 1", "shift by -1", "shift by 2", "reversal", "permutation 1"])
+@pytest.mark.parametrize("fmt", ["parity-aligned", "parity-suffix", "parity-nonaligned", "addition-nonaligned"])
+def test_a_reassignment_permutes_the_labels_of_its_side_only(name, fmt):
+    batch = sample(fmt, 8, 7, 0)
+    labels = torch.isin(batch.role, torch.tensor(LABEL_ROLES))
+    for roles in (INPUTS, OUTPUTS, BOTH):
+        edited = reassign(batch, roles, name, 0)
+        side = torch.isin(batch.role, torch.tensor(roles))
+        assert torch.equal(edited.tokens[:, ~side], batch.tokens[:, ~side])
+        assert not torch.equal(edited.tokens[:, side], batch.tokens[:, side])
+        if "parity" in fmt:  # in addition a label of the output may stand once, and in the input twice
+            assert torch.equal(edited.tokens[:, side].sort(dim=1)[0], batch.tokens[:, side].sort(dim=1)[0])
+    # On both sides it is a renaming: equal labels stay equal, different ones different.
+    both = reassign(batch, BOTH, name, 0).tokens[:, labels]
+    equal = batch.tokens[:, labels].unsqueeze(1) == batch.tokens[:, labels].unsqueeze(2)
+    assert torch.equal(both.unsqueeze(1) == both.unsqueeze(2), equal)
+
+
+def test_a_shift_gives_each_bit_the_label_of_the_next():
+    batch = sample("parity-numeric", 1, 4, 0)
+    assert reassign(batch, INPUTS, "shift by 1", 0).text().split(" === ")[0].split()[1::2] == ["2", "3", "4", "1"]
+
+
+@pytest.mark.parametrize(("share", "effect"), [(0.0, 0.0), (0.5, 0.25), (1.0, 0.5)])
+def test_an_oracle_moves_half_of_its_address_share(share, effect):
+    """A shifted label leads to a different bit at half of the steps."""
+    r = read(size=96)
+    measured = identity(OracleModel(r.batch, share), r)
+    largest, rest = measured[keys.LARGEST_IDENTITY], measured[keys.IDENTITY_REST]
+    assert largest.value.value == pytest.approx(effect, abs=0.06)
+    assert largest.details["answers changed"] == pytest.approx(effect if share != 0.5 else 0.25, abs=0.3)
+    for e in (largest, rest):
+        assert e.control is not None
+        assert e.control.value == pytest.approx(0, abs=1e-6)
+    assert rest.value.value == pytest.approx(0, abs=1e-6)
+    assert (largest.value.value == pytest.approx(0, abs=1e-6)) == (share == 0)
+
+
+@pytest.mark.parametrize(("share", "used"), [(0.0, False), (1.0, True)])
+def test_identity_of_labels_in_addition(share, used):
+    r = read("addition-aligned", 48, 7)
+    measured = identity(AddingOracle(r.batch, share), r)
+    assert (measured[keys.LARGEST_IDENTITY].value.low > 0.2) == used
+    assert (measured[keys.LARGEST_IDENTITY].value.value == pytest.approx(0, abs=1e-6)) == (not used)
+    assert measured[keys.LARGEST_IDENTITY].control.value == pytest.approx(0, abs=1e-6)
+    assert keys.IDENTITY_REST not in measured
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "effect"),
+    [("A1", 0.5), ("A2", 0.5), ("mixture", 0.25), ("placeholder", 0), ("sink", 0), ("unused", 0), ("bias sink", 0)],
+)
+def test_identity_in_planted_models(mechanism, effect):
+    model = planted(mechanism)
+    measured = identity(model.model, read(vocabulary=model.vocabulary))
+    assert measured[keys.LARGEST_IDENTITY].value.value == pytest.approx(effect, abs=0.08 if effect else 1e-3)
+    assert measured[keys.LARGEST_IDENTITY].control.value == pytest.approx(0, abs=0.01)
+    assert measured[keys.IDENTITY_REST].value.value == pytest.approx(0, abs=0.01)
+
+
+def test_an_address_by_the_label_before_is_found_and_named():
+    model = plant(Plan("anchor by the label before", "gpt2", 10))
+    measured = identity(model.model, read(vocabulary=model.vocabulary))
+    # M1 reads zero here. Identity moves margins, and not where the step's own label predicts it.
+    assert measured[keys.LARGEST_IDENTITY].value.low > 0.3
+    assert measured[keys.IDENTITY_REST].value.low > 0.2
+    assert measured[keys.IDENTITY_REST].control.value == pytest.approx(0, abs=0.01)
+    trials = choose(sample("parity-aligned", 600, 10, 2, model.vocabulary), 2, 48)
+    neighbours = {e.key: e.value.value for e in measure_neighbours(model.model, trials)}
+    assert neighbours == {keys.SWAP_BEFORE: pytest.approx(1, abs=0.01), keys.SWAP_AFTER: pytest.approx(0, abs=0.01)}
+
+
+@pytest.mark.parametrize("mechanism", ["A1", "unused"])
+def test_neighbours_do_nothing_where_the_own_label_or_none_is_the_address(mechanism):
+    model = planted(mechanism)
+    trials = choose(sample("parity-aligned", 600, 10, 2, model.vocabulary), 2, 48)
+    for e in measure_neighbours(model.model, trials):
+        assert e.value.value == pytest.approx(0, abs=0.01), e.name
+
+
+def test_identity_takes_a_fixed_number_of_passes(monkeypatch: pytest.MonkeyPatch):
+    passes = []
+
+    def counted(model, batch, r):
+        passes.append(len(batch))
+        return step_margins(model, batch, r)
+
+    monkeypatch.setattr(largest_identity, "step_margins", counted)
+    r = read(size=24)
+    identity(OracleModel(r.batch, 1.0), r)
+    # Clean and edited, ten reassignments and three controls.
+    assert passes == [24] * (2 + sum(map(len, largest_identity.FAMILY.values())) + len(CONTROLS)) == [24] * 15
+
+
+# Content -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "architecture", "used"),
+    [
+        ("placeholder", "gpt2", True),
+        ("placeholder", "gpt_neox", True),
+        ("mixture", "gpt2", True),
+        ("A1", "gpt2", False),
+        ("A2", "gpt_neox", False),
+        ("sink", "gpt2", False),
+        ("unused, decodable", "gpt2", False),
+    ],
+)
+def test_content_in_planted_models(mechanism, architecture, used):
+    measured = content(mechanism, architecture)
+    largest = measured[keys.LARGEST_CONTENT]
+    if used:
+        assert largest.value.low > 0.1
+        assert {name.split(", ")[0] for name in largest.details["strongest"]} <= {"inputs", "both"}
+    else:
+        assert largest.value.value == pytest.approx(0, abs=0.01)
+    assert largest.control.value == pytest.approx(0, abs=0.01)
+    assert measured[keys.CONTENT_REST].value.value == pytest.approx(0, abs=0.01)
+
+
+def test_a_copy_of_the_steps_own_bit_is_content():
+    model = plant(Plan("copied bit with backup", "gpt_neox", 10))
+    measured = {e.key: e for e in measure_content(model.model, read(vocabulary=model.vocabulary), 1)}
+    assert measured[keys.LARGEST_CONTENT].value.low > 0.2
+    assert measured[keys.LARGEST_CONTENT].control.value == pytest.approx(0, abs=0.01)
+
+
+def test_the_reader_keeps_its_values_and_a_pure_anchor_shows_content_otherwise(monkeypatch: pytest.MonkeyPatch):
+    """An output label holds the bit that it has just read: with its own value patched, A1 seems to store content."""
+    r = read()
+    for roles in largest_content.SIDES.values():
+        mask = labels_to_patch(r, roles)
+        reader = r.batch.at(Role.OUTPUT)[r.step - 1] - 1
+        assert not mask[torch.arange(len(r)), reader].any()
+        assert mask.any(dim=1).all()
+    suffix = read("parity-suffix")
+    # Here the answer is predicted at the label of the step before; the own output label comes after it.
+    mask = labels_to_patch(suffix, LABEL_ROLES)
+    assert not mask[torch.arange(len(suffix)), suffix.batch.at(Role.OUTPUT)[suffix.step - 1] - 1].any()
+    monkeypatch.setattr(
+        largest_content, "labels_to_patch", lambda r, roles: torch.isin(r.batch.role, torch.tensor(roles))
+    )
+    assert content("A2")[keys.LARGEST_CONTENT].value.low > 0.1
+
+
+def test_a_source_with_the_same_bits_changes_nothing():
+    model = planted("placeholder")
+    r = read(vocabulary=model.vocabulary)
+    metric = margin(r.batch, r.step, *r.tokens_at_step())
+    change = interchange(model.model, r.batch, interventions(r, r.batch), metric).change
+    assert change.abs().max() < 1e-3
+
+
+def test_the_control_redraws_later_bits_only():
+    r = read()
+    source = later_redrawn(r, 0)
+    ours, theirs = parity.read(r.batch), parity.read(source)
+    later = torch.arange(1, 11) > r.step.unsqueeze(1)
+    assert torch.equal(ours.bits[~later], theirs.bits[~later])
+    assert not torch.equal(ours.bits, theirs.bits)
+    assert ours.input_labels is not None
+    assert torch.equal(ours.input_labels, theirs.input_labels)
+
+
+def test_content_takes_one_batched_run(monkeypatch: pytest.MonkeyPatch):
+    entries = []
+
+    def watched(model, base, by_name, metric):
+        entries.append(list(by_name))
+        return interchange(model, base, by_name, metric)
+
+    monkeypatch.setattr(largest_content, "interchange", watched)
+    content("A1")
+    (names,) = entries
+    assert len(names) == 12
+    assert [name for name in names if name.startswith("control")] == [f"control: {name}" for name in names[:6]]
+    assert readings.halves(10, 0).tolist() == readings.halves(10, 0).tolist()
