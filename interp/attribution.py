@@ -24,12 +24,10 @@ from torch import Tensor
 from interp.arguments import PromptsLike, exclusive, pair_of, prompts_of, require_gradients
 from interp.gradients import (
     Embeddings,
-    Target,
     chunks,
     embed,
     margins_and_gradients,
-    metric_target,
-    step_target,
+    target_of,
     values,
 )
 from interp.models.resolve import AnyModel, raw_of
@@ -133,7 +131,7 @@ def gradient_x_input(
     """
     raw = _checked("gradient_x_input", model, kind, embeddings)
     prompts = prompts_of(model, prompts)
-    target = _target(model, prompts, metric, steps, role, against)
+    target = target_of(model, prompts, metric, steps, role, against)
     maps, margins = [], []
     for rows in chunks(raw, prompts, target):
         x = embed(raw, prompts.tokens[rows], embeddings)
@@ -179,7 +177,7 @@ def integrated_gradients(
     if n < 1:
         raise ValueError(f"n, the number of gradients on the path, must be at least 1; got {n}")
     prompts, other = pair_of(model, prompts, other, ("prompts", "other"))
-    target = _target(model, prompts, metric, steps, role, against)
+    target = target_of(model, prompts, metric, steps, role, against)
     nodes, weights = np.polynomial.legendre.leggauss(n)
     maps, margins, gaps = [], [], []
     for rows in chunks(raw, prompts, target):
@@ -218,23 +216,6 @@ def _checked(what: str, model: AnyModel, kind: str, embeddings: str) -> Any:
     if raw.training:
         raise ValueError("the model is in training mode; call model.eval() first")
     return raw
-
-
-def _target(
-    model: AnyModel,
-    prompts: Prompts,
-    metric: MetricLike | None,
-    steps: Sequence[int] | None,
-    role: Role,
-    against: PromptsLike | None,
-) -> Target:
-    if not len(prompts):
-        raise ValueError("there are no prompts")
-    if metric is None:
-        return step_target(model, prompts, steps, role, against)
-    if steps is not None or against is not None:
-        raise ValueError("`metric` says what is explained; leave `steps` and `against` out")
-    return metric_target(model, prompts, metric)
 
 
 def _reduced(product: Float[Tensor, "... d_model"], kind: Kind) -> Float[Tensor, "..."]:

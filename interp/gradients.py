@@ -37,13 +37,31 @@ class Target:
     measure: Callable[[Tensor, Tensor], Tensor]
 
 
-def metric_target(model: object, prompts: Prompts, metric: MetricLike) -> Target:
+def target_of(
+    model: object,
+    prompts: Prompts,
+    metric: MetricLike | None,
+    steps: Sequence[int] | None,
+    role: Role,
+    against: PromptsLike | None,
+) -> Target:
+    """Return the metric, or without one the margins at output steps, as the target. Raises `ValueError` for both."""
+    if not len(prompts):
+        raise ValueError("there are no prompts")
+    if metric is None:
+        return _step_target(model, prompts, steps, role, against)
+    if steps is not None or against is not None:
+        raise ValueError("`metric` says what is explained; leave `steps` and `against` out")
+    return _metric_target(model, prompts, metric)
+
+
+def _metric_target(model: object, prompts: Prompts, metric: MetricLike) -> Target:
     """Return a metric as the target; its row of the map is named by the last position that it reads."""
     bound = bind_metric(metric, model, prompts)
     return Target(bound.positions[-1:], bound.positions, lambda x, rows: bound.measure(precise(x), rows).unsqueeze(-1))
 
 
-def step_target(
+def _step_target(
     model: object, batch: Prompts, steps: Sequence[int] | None, role: Role, against: PromptsLike | None
 ) -> Target:
     """Return the margins of a task's answers as the target, one row per output step.

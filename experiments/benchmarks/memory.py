@@ -94,9 +94,7 @@ def _resident(what: str) -> float:
     if STATUS.exists():
         line = next(x for x in STATUS.read_text(encoding="ascii").splitlines() if x.startswith(f"{what}:"))
         return int(line.split()[1]) / 1024
-    peak = resource.getrusage(
-        resource.RUSAGE_SELF
-    ).ru_maxrss  # without /proc, only the peak since the start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # without /proc, only the peak since the start
     return peak / (2**20 if sys.platform == "darwin" else 1024)
 
 

@@ -113,11 +113,11 @@ def stale(name: str) -> str:
     path = notebook_of(name)
     if not path.exists():
         return f"{path.name} has not been built"
-    wanted, found = read_script(name), nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
-    if len(wanted.cells) != len(found.cells):
-        return f"{path.name} has {len(found.cells)} cells, its source {len(wanted.cells)}"
-    for number, (new, old) in enumerate(zip(wanted.cells, found.cells, strict=True)):
+    expected, stored = read_script(name), nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+    if len(expected.cells) != len(stored.cells):
+        return f"{path.name} has {len(stored.cells)} cells, its script {len(expected.cells)}"
+    for number, (new, old) in enumerate(zip(expected.cells, stored.cells, strict=True)):
         if (new.cell_type, new.source) != (old.cell_type, old.source):
-            return f"cell {number} of {path.name} differs from its source"
-    ran = [cell.execution_count for cell in found.cells if cell.cell_type == "code"]
+            return f"cell {number} of {path.name} differs from its script"
+    ran = [cell.execution_count for cell in stored.cells if cell.cell_type == "code"]
     return "" if ran == list(range(1, len(ran) + 1)) else f"{path.name} was not executed from top to bottom"

@@ -71,7 +71,7 @@ def one_line(error: BaseException) -> str:
 def error_lines(error: BaseException) -> list[str]:
     """Return an error's message as printable lines: one, or a sentence and the table of tokens that follows it."""
     lines = str(error).splitlines()
-    if isinstance(error, ValueError) and len(lines) > 2 and all("|" in line for line in lines[1:]):
+    if isinstance(error, ValueError) and len(lines) > 2 and "|" in lines[1] and "|" in lines[-1]:
         return [visible(line) for line in lines]
     return [one_line(error)]
 

@@ -208,6 +208,7 @@ class Sweep:
                 engine = self.engine(prompts)
                 base.append(engine.measure(engine.base))
                 source.append(engine.measure(engine.source))
+                del engine  # freed before the next one is built
         values = (torch.cat(base), torch.cat(source))
         for run, name in zip(values, ("base", "source"), strict=True):
             require_finite(run, f"{self.metric.name} of the {name} run")
@@ -224,12 +225,10 @@ class Sweep:
 
     def engine(self, prompts: range) -> Engine | GenericEngine:
         """Return the engine for some prompts; the newest one is kept."""
-        cached = self.__dict__.get("_cached_engine")
-        if cached is None or cached[0] != prompts:
+        if self.__dict__.get("_cached_engine", (None,))[0] != prompts:
             self.__dict__.pop("_cached_engine", None)  # freed before the next one is built
-            cached = (prompts, self._build_engine(prompts))
-            self.__dict__["_cached_engine"] = cached
-        return cached[1]
+            self.__dict__["_cached_engine"] = (prompts, self._build_engine(prompts))
+        return self.__dict__["_cached_engine"][1]
 
     def _build_engine(self, prompts: range) -> Engine | GenericEngine:
         rows, numbers = slice(prompts.start, prompts.stop), torch.arange(prompts.start, prompts.stop)

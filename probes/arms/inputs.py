@@ -63,8 +63,9 @@ class ArmInputs:
 
     @cached_property
     def readings(self) -> Readings:
-        """What the largest interventions read: all steps of ordinary prompts (addition: the trials)."""
-        return readings_of(self.trials, self.plain, self.seed)
+        """What the largest interventions read: half of the ordinary prompts (addition: of the trials)."""
+        readings = readings_of(self.trials, self.plain, self.seed)
+        return readings.rows(slice(max(FEW, len(readings) // 2)))
 
     @cached_property
     def heads(self) -> SortedHeads:

@@ -6,6 +6,8 @@ is zero in every model that reads no content at labels (probes/README.md, Batter
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -19,7 +21,11 @@ from probes.arms.readings import Readings, effect_of_strongest, halves, step_mar
 from probes.evidence import Evidence
 from probes.intervals import ratio
 
-SIDES = {"inputs": (Role.INPUT_LABEL,), "outputs": (Role.OUTPUT_LABEL,), "both": LABEL_ROLES}
+SIDES: Mapping[str, tuple[Role, ...]] = {
+    "inputs": (Role.INPUT_LABEL,),
+    "outputs": (Role.OUTPUT_LABEL,),
+    "both": LABEL_ROLES,
+}
 QUESTION = "K and V of all labels come from a run with other bits: how much of the margin does content move at most?"
 REST = "the same, in prompts whose source has the same parity before and after the step: does content move the margin?"
 # Added to the seed of sources, so that no other prompts of a battery have it.
@@ -34,27 +40,23 @@ def measure_content(model: PreTrainedModel, readings: Readings, seed: int) -> li
     In every layer and head, V at labels (attention frozen) or K and V (attention free) come from a run with the same
     labels and all inputs redrawn: at input labels, output labels or both. The value is the mean |change of the margin|
     over the full effect, for the strongest of the six. A placeholder by rho has about rho / 2 in parity, because half
-    of the sources have the same state. The control redraws only later bits. The position that predicts the answer and
-    the step's own output label keep their values: they hold what they have just read.
+    of the sources have the same state. The control redraws only later bits, and patches both sides. The position that
+    predicts the answer and the step's own output label keep their values: they hold what they have just read.
     """
     batch, half = readings.batch, halves(len(readings), seed)
     redrawn = counterfactual.redraw(batch, REDRAWN + seed, keep="labels")
-    sources = {"": redrawn}
+    entries = interventions(readings, redrawn)
+    names = list(entries)
     if batch.format.task == "parity":
-        sources["control: "] = later_redrawn(readings, seed)
-    entries = {
-        f"{prefix}{name}": parts
-        for prefix, source in sources.items()
-        for name, parts in interventions(readings, source).items()
-    }
+        controls = interventions(readings, later_redrawn(readings, seed), {"both": SIDES["both"]})
+        entries |= {f"control: {name}": parts for name, parts in controls.items()}
     metric = margin(batch, readings.step, *readings.tokens_at_step())
-    changes = interchange(model, batch, entries, metric).change.abs().double()
-    clean, edited = (readings.at_step(step_margins(model, b, readings)[0]) for b in (batch, readings.edited))
-    full = clean - edited
-    count = len(entries) // len(sources)
+    effect = interchange(model, batch, entries, metric)
+    changes, clean = effect.change.abs().double(), effect.base
+    full = clean - readings.at_step(step_margins(model, readings.edited, readings)[0])
+    count = len(names)
     value, chosen = effect_of_strongest(changes[:count], full, half)
-    control = effect_of_strongest(changes[count:], full, half)[0] if len(sources) > 1 else None
-    names = list(entries)[:count]
+    control = effect_of_strongest(changes[count:], full, half)[0] if len(entries) > count else None
     flipped = changes[:count].gather(0, chosen.unsqueeze(0)).squeeze(0) > clean.abs()
     details = {
         # A change larger than the margin is needed to change the answer: an upper bound.
@@ -73,10 +75,12 @@ def measure_content(model: PreTrainedModel, readings: Readings, seed: int) -> li
     return measured
 
 
-def interventions(readings: Readings, source: Batch) -> dict[str, list[Interchange]]:
-    """Return the six interventions, by name: three sides, with attention frozen and free."""
+def interventions(
+    readings: Readings, source: Batch, sides: Mapping[str, tuple[Role, ...]] = SIDES
+) -> dict[str, list[Interchange]]:
+    """Return the interventions by name: each side, with attention frozen and free."""
     entries: dict[str, list[Interchange]] = {}
-    for side, roles in SIDES.items():
+    for side, roles in sides.items():
         at = labels_to_patch(readings, roles)
         entries[f"{side}, frozen"] = [Interchange("attn_scores", readings.batch), Interchange("v", source, at)]
         entries[f"{side}, free"] = [Interchange("k", source, at), Interchange("v", source, at)]

@@ -23,10 +23,10 @@ SHIFTS = {"shift by 1": 1, "shift by -1": -1, "shift by 2": 2}
 # The reassignments of each side. With a consistent renaming of both sides, which changes nothing, a reassignment of
 # the output is the inverse one of the input; so the output side has fewer, and both sides unlike are not needed.
 FAMILY = {
-    INPUTS: (*SHIFTS, "reversal", "permutation 1", "permutation 2"),
-    OUTPUTS: ("shift by 1", "shift by -1", "reversal", "permutation 1"),
+    INPUTS: (*SHIFTS, "reversal", "permutation"),
+    OUTPUTS: ("shift by 1", "permutation"),
 }
-CONTROLS = ("shift by 1", "reversal", "permutation 1")
+CONTROLS = ("shift by 1", "permutation")
 QUESTION = "all labels are reassigned, all steps are read: how much of the margin does identity move at most?"
 REST = "the same, at steps where the step's own label leads to the same bit and state: does identity move the margin?"
 # Fewest prompts with a step at which the label leads to the same answer.

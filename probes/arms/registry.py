@@ -28,8 +28,6 @@ from probes.arms.neighbours import measure_neighbours
 from probes.arms.shares import measure_shares
 from probes.evidence import Evidence, EvidenceKey
 
-# The identity arm reads all steps of each prompt, so half of the prompts are enough, and at least this many.
-FEWEST_READ = 24
 # Neighbours are tested where identity moves more than this share of the margin although M1's label predicts no change.
 REST = 0.05
 
@@ -70,8 +68,7 @@ def _shares(inputs: ArmInputs) -> list[Evidence]:
 
 
 def _largest_identity(inputs: ArmInputs) -> list[Evidence]:
-    half = inputs.readings.rows(slice(max(FEWEST_READ, len(inputs.readings) // 2)))
-    measured = measure_identity(inputs.model, half, inputs.seed)
+    measured = measure_identity(inputs.model, inputs.readings, inputs.seed)
     # The step's own label is tested by M1; its neighbours where it does not explain all, or where the format names one.
     moved = any(e.key == keys.IDENTITY_REST and e.value.low > REST for e in measured)
     if moved or len(measured) == 1 or inputs.run.format.address not in (0, None):

@@ -1,6 +1,7 @@
 """The same seed gives the same numbers on 1 thread and 2, and in float32 and float64, and a fault would be seen."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -30,7 +31,10 @@ def planted():
     return as_run(plant(draw_plan("A1", 0)))
 
 
-@pytest.mark.parametrize("family", ["alibi", "rotary", "absolute"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("family", ["alibi", pytest.param("rotary", marks=SLOW), pytest.param("absolute", marks=SLOW)])
 def test_the_same_seed_gives_the_same_numbers(family):
     run, before = tiny(family), torch.get_num_threads()
     allowed = tolerances(run.raw)
@@ -57,6 +61,7 @@ def test_the_battery_gives_the_same_rho(planted):
         assert compare(found, reference, tolerances(planted.raw))["rho"]["met"]
 
 
+@pytest.mark.slow
 def test_float64_is_float64_from_end_to_end():
     """Weights in float64 with a softmax in float32 would be off by more than this."""
     run = tiny("alibi")
@@ -81,7 +86,7 @@ def test_a_weight_that_is_off_is_seen(size):
 
 def test_numbers_of_two_kinds_are_not_compared(planted):
     found, other = measure(planted, LENGTH, PROMPTS, LENGTH), measure(tiny("alibi"), LENGTH, PROMPTS)
-    with pytest.raises(ValueError, match="one has margins"):
+    with pytest.raises(ValueError, match="quantities differ"):
         compare(found, other, tolerances(planted.raw))
 
 
@@ -96,6 +101,7 @@ def test_the_verb_writes_a_row_and_the_table_shows_it(tmp_path, monkeypatch, cap
     case = DriftCase("tiny", LENGTH, None, PROMPTS)
     monkeypatch.setattr(drift, "DEFAULT", (case,))
     monkeypatch.setattr("experiments.load", lambda name: tiny("alibi"))
+    monkeypatch.setattr(drift, "threads", lambda n: nullcontext())  # two threads on a busy core take long
     threads_before = torch.get_num_threads()
     assert main(["bench", "--drift", "--threads", str(threads_before), "--out", str(tmp_path)]) == 0
     assert "patched margins" in capsys.readouterr().out

@@ -25,7 +25,11 @@ def at(role, step):
         (BATCH, torch.tensor([5, 2]), [2, 5]),
         (BATCH, Role.OUTPUT, [at(Role.OUTPUT, i) for i in (1, 2, 3)]),
         (BATCH, (Role.OUTPUT, 2), [at(Role.OUTPUT, 2)]),
-        (BATCH, [(Role.OUTPUT, 2), 0, Role.INPUT_LABEL], [0, *(at(Role.INPUT_LABEL, i) for i in (1, 2, 3))]),
+        (
+            BATCH,
+            [Role.INPUT, (Role.INPUT_LABEL, 2), 0],
+            [0, at(Role.INPUT_LABEL, 2), *(at(Role.INPUT, i) for i in (1, 2, 3))],
+        ),
         (BATCH, (Role.INPUT, (Role.OUTPUT, 1)), [*(at(Role.INPUT, i) for i in (1, 2, 3)), at(Role.OUTPUT, 1)]),
         (TEXT, "name", [1, 4]),
         (TEXT, ["verb", "name", 5], [1, 2, 4, 5]),

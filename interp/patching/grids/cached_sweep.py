@@ -75,12 +75,12 @@ def check_cells(
     sweep: CachedSweep,
     values: Float[Tensor, "cell batch"],
     literal_site: Site,
-    literal_source: Callable[[Cell, int], Tensor],
+    literal_source: Callable[[Cell], Tensor],
     seed: int = 0,
 ) -> None:
     """Check a sweep: a control that patches the base run into itself, and random cells against the literal loop.
 
-    `literal_source(cell, number)` is the value of `literal_site` that the loop patches in, for all prompts.
+    `literal_source(cell)` is the value of `literal_site` that the loop patches in, for all prompts.
     Raises `RuntimeError` where a check fails: then no number of the sweep can be trusted.
     """
     anatomy, n = sweep.anatomy, len(sweep.base)
@@ -105,7 +105,7 @@ def check_cells(
     order.sort(key=lambda number: not sweep.alive[number])
     for number in (*order[: SPOT_CELLS - 1], order[-1]):  # the last one is a skipped cell, if there are any
         cell = sweep.cells[number]
-        source = literal_source(cell, number)[rows.to(anatomy.device)]
+        source = literal_source(cell)[rows.to(anatomy.device)]
         expected = literal(anatomy, sweep.base.tokens[rows], literal_site, cell, source, sweep.metric, rows)
         differences["spot"] = max(differences["spot"], float((values[number, rows] - expected).abs().max()))
     for what, difference in differences.items():

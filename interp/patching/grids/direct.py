@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal
 
 import torch
@@ -77,9 +78,12 @@ def _paths(
     def source_of(base: Trace, rows: range) -> Trace:
         return _received(anatomy, base, layer, change[rows.start : rows.stop], component)
 
-    def literal_source(cell: Cell, _: int) -> Tensor:
-        run = _received(anatomy, trace(anatomy, prompts.tokens), layer, change, component)
-        return run.site(component, cell.layer)
+    @cache
+    def received() -> Trace:
+        return _received(anatomy, trace(anatomy, prompts.tokens), layer, change, component)
+
+    def literal_source(cell: Cell) -> Tensor:
+        return received().site(component, cell.layer)
 
     sweep = setting.sweep("metric", component, cells, source_of)
     values = sweep.values()

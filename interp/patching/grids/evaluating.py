@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.arguments import PromptsLike, prompts_of
 from interp.models.anatomy import Anatomy, anatomy_of
@@ -69,6 +69,8 @@ def setting_of(
 
     Raises `ValueError` for a model in training mode, one that is not taken apart or not causal, and no prompts.
     """
+    if isinstance(model, nn.Module) and any(module.training for module in model.modules()):
+        raise ValueError("the model is in training mode; call model.eval() first")
     anatomy = anatomy_of(raw_of(model))
     if not anatomy.causal:
         raise ValueError("this model attends in both directions; use interp.interchange or interp.knock_out")
@@ -102,7 +104,7 @@ def site_values(
         # A patched pattern changes its own row of z only, so it is a patch of z.
         sweep = setting.sweep(name, "z" if site == "pattern" else site, cells, source_of)
         results.append(sweep.values())
-        check_cells(sweep, results[-1], site, lambda cell, _: values[cell.layer])
+        check_cells(sweep, results[-1], site, lambda cell: values[cell.layer])
     return torch.stack(results)
 
 
@@ -135,7 +137,7 @@ def _entry_values(
         def source_of(base: Trace, rows: range, src: int = src) -> Trace:
             return _with_entry(anatomy, base, {la: x[rows.start : rows.stop] for la, x in patterns.items()}, src)
 
-        def literal_source(cell: Cell, _: int, src: int = src) -> Tensor:
+        def literal_source(cell: Cell, src: int = src) -> Tensor:
             pattern = pattern_of(anatomy, trace(anatomy, prompts.tokens), cell.layer)
             pattern[..., src] = patterns[cell.layer][..., src]
             return pattern

@@ -45,6 +45,20 @@ def refused(capsys, *argv: str) -> str:
     return lines[0]
 
 
+def test_a_verdict_is_two_files_and_one_screen(capsys):
+    found = judged(DEFAULT, "--lengths", "8", "--prompts", "24", "--arms", "M1", "M5")
+    assert found["verdict"] == "undecided"  # not every role was measured
+    assert [found["roles"][r]["status"] for r in ROLES] == ["INDETERMINATE", "ABSENT", "INDETERMINATE"]
+    assert {e["arm"] for e in found["evidence"]} == {"M1", "M5"}
+    assert found == json.loads(Path("mnemoscope-out", DEFAULT, "verdict.json").read_text())
+    assert Path("mnemoscope-out", DEFAULT, "verdict.svg").read_text().startswith("<?xml")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{DEFAULT}: UNDECIDED"
+    assert [line.split()[:2] for line in lines[2:5]] == [[r, found["roles"][r]["status"]] for r in ROLES]
+    assert len(lines) <= 16
+
+
+@pytest.mark.slow
 def test_the_default_run_is_an_anchor(capsys):
     found = judged(DEFAULT, "--lengths", "20", "--arms", *DECIDING)
     assert (found["schema"], found["verdict"]) == (1, "anchor")

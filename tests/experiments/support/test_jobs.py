@@ -42,10 +42,10 @@ def sleep(seconds: float, mark: str) -> None:
     Path(mark).write_text("done")
 
 
-def test_every_job_is_done_once():
+def test_every_job_is_done_once_by_workers_of_one_thread_without_progress_bars():
     jobs = [Job(str(k), square, (k,)) for k in range(7)]
-    found = [(job.name, result) for job, result in finished(jobs, workers=2)]
-    assert sorted(found) == [(str(k), k * k) for k in range(7)]
+    results = {job.name: result for job, result in finished([*jobs, Job("threads", threads)], workers=2)}
+    assert results == {**{str(k): k * k for k in range(7)}, "threads": (1, "1", "1")}
     assert list(finished([], workers=2)) == []
     with pytest.raises(ValueError, match="workers must be at least 1; got 0"):
         list(finished(jobs, workers=0))
@@ -57,11 +57,6 @@ def test_what_follows_comes_before_what_waits():
 
     jobs = [Job(name, square, (2,)) for name in ("a", "b", "c")]
     assert [job.name for job, _ in finished(jobs, 1, follow)] == ["a", "a+", "b", "b+", "c"]
-
-
-def test_workers_take_one_thread_and_draw_no_bars():
-    ((_, found),) = finished([Job("threads", threads)], workers=1)
-    assert found == (1, "1", "1")
 
 
 @pytest.mark.slow
@@ -79,6 +74,7 @@ def test_a_job_that_kills_its_processes_is_named():
         list(finished([Job("greedy", always_die)], workers=1))
 
 
+@pytest.mark.slow
 def test_an_exception_ends_everything_at_once(tmp_path):
     mark = tmp_path / "slow"
     began = time.monotonic()

@@ -8,6 +8,7 @@ import pandas
 import pytest
 import torch
 from transformer_lens import patching as theirs
+from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -229,6 +230,39 @@ def test_only_the_cached_values_matter():
     with torch.no_grad():
         expected = theirs.get_act_patch_attn_head_out_all_pos(s.bridge, s.corrupted, zeros, mean_metric)
     close(ours.get_act_patch_attn_head_out_all_pos(s.bridge, s.corrupted, zeros, mean_metric), expected)
+
+
+def test_prompts_in_several_parts_give_the_same_as_all_at_once():
+    """A declared metric runs at most 32 prompts together, a callable all of them."""
+    s = setting("gpt2")
+    gen = torch.Generator().manual_seed(2)
+    clean, corrupted = (torch.randint(1, VOCAB, (40, N_POS), generator=gen) for _ in range(2))
+    with torch.no_grad():
+        _, kept = s.bridge.run_with_cache(clean)
+    declared = logit_diff(answer=3, other=5)
+    for name in ("get_act_patch_attn_head_pattern_dest_src_pos", "get_act_patch_block_every"):
+        function = getattr(ours, name)
+        close(
+            function(s.bridge, corrupted, kept, declared),
+            function(s.bridge, corrupted, kept, lambda logits: float((logits[:, -1, 3] - logits[:, -1, 5]).mean())),
+        )
+
+
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("name", ["get_act_patch_resid_pre", "get_act_patch_attn_head_v_by_pos"])
+def test_a_bridge_that_the_user_booted(name, folded):
+    """Also in compatibility mode, in which weights are folded and activations are other numbers."""
+    raw, s = raw_model("gpt2"), setting("gpt2")
+    bridge = build_bridge_from_module(raw, type(raw).__name__, hf_config=raw.config)
+    if folded:
+        bridge.enable_compatibility_mode()
+    with torch.no_grad():
+        _, kept = bridge.run_with_cache(s.clean)
+        expected = getattr(theirs, name)(bridge, s.corrupted, kept, mean_metric)
+    close(getattr(ours, name)(bridge, s.corrupted, kept, mean_metric), expected)
+    bridge.train()
+    with pytest.raises(ValueError, match="training mode"):
+        getattr(ours, name)(bridge, s.corrupted, kept, mean_metric)
 
 
 def test_their_resid_mid_with_gradients_misses_the_residual_stream():

@@ -256,24 +256,48 @@ def test_the_plan_counts_what_the_engine_does():
         assert counter.get_total_flops() == pytest.approx(sweep.cost.flops - forward, rel=0.25)
 
 
-def test_a_small_memory_budget_holds():
-    """Peak memory of tensors, counted by torch's own allocator events, stays within the budget."""
+def peak_of(call) -> int:
+    """The peak memory of tensors in bytes, counted by torch's own allocator events."""
     from torch.profiler import ProfilerActivity, profile
 
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        call()
+    total = peak = 0
+    for event in found.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            total += event.nbytes()  # type: ignore[attr-defined]
+            peak = max(peak, total)
+    return peak
+
+
+def test_a_small_memory_budget_holds():
     clean, corrupted = (sample("parity-aligned", 64, 16, seed=s) for s in (0, 1))
-    peaks = {}
-    for budget in (2**23, 2**28):
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-            patch(tiny("alibi"), clean, corrupted, "resid_pre", logit_diff(clean, 16), memory=budget, spot_cells=0)
-        total = peak = 0
-        for event in found.profiler.kineto_results.events():  # type: ignore[union-attr]
-            if event.name() == "[memory]":
-                total += event.nbytes()  # type: ignore[attr-defined]
-                peak = max(peak, total)
-        peaks[budget] = peak
+    metric = logit_diff(clean, 16)
+    peaks = {
+        budget: peak_of(
+            lambda budget=budget: patch(
+                tiny("alibi"), clean, corrupted, "resid_pre", metric, memory=budget, spot_cells=0
+            )
+        )
+        for budget in (2**23, 2**28)
+    }
     assert peaks[2**23] <= 2**23
     assert peaks[2**28] <= 2**28
     assert peaks[2**23] < peaks[2**28]
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "z", "k", "pattern"])
+def test_the_minimum_of_memory_is_enough_and_one_byte_less_is_refused(site):
+    clean, corrupted = (sample("parity-aligned", 2, 16, seed=s) for s in (0, 1))
+    arguments = (tiny("grouped"), clean, corrupted, site, logit_diff(clean, 16), 1, [2, 40])
+    least = plan(*arguments).minimum_bytes
+    expected = patch(*arguments).values
+    patched = []
+    peak = peak_of(lambda: patched.append(patch(*arguments, memory=least, spot_cells=0)))
+    assert peak <= least
+    assert torch.allclose(patched[0].values, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="this sweep takes at least"):
+        plan(*arguments, memory=least - 1)
 
 
 def test_bridge_and_raw_model_give_the_same():

@@ -7,7 +7,7 @@ from interp.patching import interchange
 from interp.patching.metrics import margin
 from interp.tasks import LABEL_ROLES, Role, parity, sample
 from probes import keys
-from probes.arms import largest_content, largest_identity, readings
+from probes.arms import largest_content, largest_identity
 from probes.arms.largest_content import interventions, labels_to_patch, later_redrawn, measure_content
 from probes.arms.largest_identity import BOTH, CONTROLS, INPUTS, OUTPUTS, measure_identity, reassign
 from probes.arms.neighbours import measure_neighbours
@@ -69,7 +69,7 @@ def test_choosing_the_strongest_member_does_not_inflate_it():
 # Identity ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["shift by 1", "shift by -1", "shift by 2", "reversal", "permutation 1"])
+@pytest.mark.parametrize("name", ["shift by 1", "shift by -1", "shift by 2", "reversal", "permutation"])
 @pytest.mark.parametrize("fmt", ["parity-aligned", "parity-suffix", "parity-nonaligned", "addition-nonaligned"])
 def test_a_reassignment_permutes_the_labels_of_its_side_only(name, fmt):
     batch = sample(fmt, 8, 7, 0)
@@ -159,8 +159,8 @@ def test_identity_takes_a_fixed_number_of_passes(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(largest_identity, "step_margins", counted)
     r = read(size=24)
     identity(OracleModel(r.batch, 1.0), r)
-    # Clean and edited, ten reassignments and three controls.
-    assert passes == [24] * (2 + sum(map(len, largest_identity.FAMILY.values())) + len(CONTROLS)) == [24] * 15
+    # Clean and edited, seven reassignments and two controls.
+    assert passes == [24] * (2 + sum(map(len, largest_identity.FAMILY.values())) + len(CONTROLS)) == [24] * 11
 
 
 # Content -------------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def test_content_in_planted_models(mechanism, architecture, used):
     measured = content(mechanism, architecture)
     largest = measured[keys.LARGEST_CONTENT]
     if used:
-        assert largest.value.low > 0.1
+        assert largest.value.low > 0.05
         assert {name.split(", ")[0] for name in largest.details["strongest"]} <= {"inputs", "both"}
     else:
         assert largest.value.value == pytest.approx(0, abs=0.01)
@@ -197,8 +197,8 @@ def test_a_copy_of_the_steps_own_bit_is_content():
     assert measured[keys.LARGEST_CONTENT].control.value == pytest.approx(0, abs=0.01)
 
 
-def test_the_reader_keeps_its_values_and_a_pure_anchor_shows_content_otherwise(monkeypatch: pytest.MonkeyPatch):
-    """An output label holds the bit that it has just read: with its own value patched, A1 seems to store content."""
+def test_the_reader_keeps_its_own_values():
+    """An output label holds the bit that it has just read, which is not stored content."""
     r = read()
     for roles in largest_content.SIDES.values():
         mask = labels_to_patch(r, roles)
@@ -209,10 +209,6 @@ def test_the_reader_keeps_its_values_and_a_pure_anchor_shows_content_otherwise(m
     # Here the answer is predicted at the label of the step before; the own output label comes after it.
     mask = labels_to_patch(suffix, LABEL_ROLES)
     assert not mask[torch.arange(len(suffix)), suffix.batch.at(Role.OUTPUT)[suffix.step - 1] - 1].any()
-    monkeypatch.setattr(
-        largest_content, "labels_to_patch", lambda r, roles: torch.isin(r.batch.role, torch.tensor(roles))
-    )
-    assert content("A2")[keys.LARGEST_CONTENT].value.low > 0.1
 
 
 def test_a_source_with_the_same_bits_changes_nothing():
@@ -244,6 +240,5 @@ def test_content_takes_one_batched_run(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(largest_content, "interchange", watched)
     content("A1")
     (names,) = entries
-    assert len(names) == 12
-    assert [name for name in names if name.startswith("control")] == [f"control: {name}" for name in names[:6]]
-    assert readings.halves(10, 0).tolist() == readings.halves(10, 0).tolist()
+    assert names[6:] == ["control: both, frozen", "control: both, free"]
+    assert not any(name.startswith("control") for name in names[:6])
