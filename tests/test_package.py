@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -18,7 +19,9 @@ pytestmark = pytest.mark.slow
 def installed(tmp_path_factory) -> Path:
     """Return the `bin` folder of a new environment with the wheel; dependencies come from this environment."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT)]
+    unneeded = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "__pycache__", "mnemoscope-out")
+    shutil.copytree(ROOT, folder / "source", ignore=unneeded)  # a build leaves files beside the source
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(folder / "source")]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     venv.create(folder / "env", with_pip=True)

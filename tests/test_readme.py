@@ -13,7 +13,7 @@ from experiments.tables.places import PLACES, ROOT, with_tables
 from interp.models.names import SHIPPED, ZOO
 from tests.small_language_model import save_small_gpt2
 
-DOCUMENTS = [path for path in sorted(ROOT.rglob("*.md")) if not {".venv", "mnemoscope-out"} & set(path.parts)]
+DOCUMENTS = [path for path in sorted(ROOT.rglob("*.md")) if not {".venv", "build", "mnemoscope-out"} & set(path.parts)]
 README = ROOT / "README.md"
 
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from interp.capturing import Capture
 from interp.models.anatomy import Anatomy
 from interp.models.resolve import AnyModel, bridge_of
 from interp.patching.tracing import Trace, pattern_of, trace
 from interp.sites import ATTENTION_SITES, Site, hook_name
 from interp.tasks import Prompts
 
-if TYPE_CHECKING:
-    from transformer_lens.ActivationCache import ActivationCache
-
-    Cache: TypeAlias = ActivationCache | Capture | Mapping[str, Tensor]
-else:
-    Cache = Any
+# An `ActivationCache`, a mapping from hook names to tensors, or a `Capture`, which is known by its dicts per site:
+# `interp.capturing` is above this package.
+Cache: TypeAlias = Any
 
 # Largest difference between a hook of the bridge and the engine's value on the same prompt, relative to the largest.
 SAME, SAME_HALF = 1e-4, 0.1
@@ -47,11 +43,11 @@ def cached_values(
 
 
 def _cached(cache: Cache, site: Site, layer: int) -> Tensor:
-    if isinstance(cache, Capture):
-        value = getattr(cache, site).get(layer)
-        if value is None:
+    by_layer = getattr(cache, site, None)
+    if isinstance(by_layer, dict):
+        if layer not in by_layer:
             raise ValueError(f"the capture has no {site} of layer {layer}; make it with capture(..., {site}=True)")
-        return value
+        return by_layer[layer]
     try:
         return cache[hook_name(site, layer)]
     except KeyError:

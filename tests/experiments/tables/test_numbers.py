@@ -5,7 +5,7 @@ import pytest
 from experiments.tables.numbers import NUMBERS, values_of, with_numbers
 from experiments.tables.places import ROOT
 
-DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if ".venv" not in path.parts)
+DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not {".venv", "build"} & set(path.parts))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

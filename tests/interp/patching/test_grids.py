@@ -3,6 +3,7 @@
 import warnings
 from functools import cache
 from types import SimpleNamespace
+from typing import Any
 
 import pandas
 import pytest
@@ -52,7 +53,7 @@ STACKS = [f"get_act_patch_{name}_every" for name in ("block", "attn_head_all_pos
 
 def raw_model(family, n_layers=N_LAYERS, width=16, heads=N_HEADS, vocab=VOCAB):
     """A random model with weights large enough that every site matters."""
-    sizes = {"vocab_size": vocab, "initializer_range": 0.3, "attn_implementation": "eager"}
+    sizes: dict[str, Any] = {"vocab_size": vocab, "initializer_range": 0.3, "attn_implementation": "eager"}
     common = sizes | {
         "hidden_size": width,
         "num_hidden_layers": n_layers,
