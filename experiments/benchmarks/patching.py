@@ -73,7 +73,9 @@ BLOOM_560M = Case("alibi", 24, 1024, 20, 1, "resid_pre", "flip", vocabulary=250_
 def run_case(case: Case, rounds: int) -> dict:
     """Return one row: median milliseconds per patch, ratios, counted FLOPs and the largest difference of the values."""
     sweep, metric, clean, corrupted = _prepare(case)
-    anatomy, cells = sweep.anatomy, [c for c, alive in zip(sweep.cells, sweep.alive, strict=True) if alive]
+    anatomy = sweep.anatomy
+    assert isinstance(anatomy, Anatomy), "the models of the benchmark are taken apart"
+    cells = [c for c, alive in zip(sweep.cells, sweep.alive, strict=True) if alive]
     picked = [cells[i] for i in torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))[:LOOP_PATCHES]]
     by_transformer_lens = _transformer_lens_loop(anatomy, case, clean, corrupted, metric, picked)
     rows = torch.arange(len(clean))

@@ -59,7 +59,7 @@ class VerdictCommand:
     seed: Number = 0
     """Seed of the prompts and of the choice of steps."""
     arms: Annotated[tuple[str, ...], computed("ARM [ARM ...]")] = ()
-    """Arms of the battery: M1 to M12 and shares. Default: all. Without its arm a role stays INDETERMINATE."""
+    """Arms: M1 to M12, identity, content and shares. Default: all. Without its arm a role stays INDETERMINATE."""
     device: Device = "auto"
     dtype: Dtype = None
     memory: Memory = 1024

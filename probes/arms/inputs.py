@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from jaxtyping import Float
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.models import Run
 from interp.tasks import Batch
+from probes.arms.m01_identity import full_effect
 from probes.arms.m06_heads import SortedHeads, sort_heads
 from probes.arms.readings import Readings, readings_of
 from probes.trials.addition import choose_sums
@@ -55,6 +58,11 @@ class ArmInputs:
     def trials(self) -> Trials:
         """The trials of M1 to M5. Raises `ValueError` where too few prompts have the steps that a trial needs."""
         return self._draw_trials(TRIALS)
+
+    @cached_property
+    def full(self) -> Float[Tensor, " batch"]:
+        """The full effect of the trials, the denominator of M1 to M5."""
+        return full_effect(self.model, self.trials)
 
     @cached_property
     def swap_trials(self) -> Trials:

@@ -33,7 +33,9 @@ QUESTIONS = {
 }
 
 
-def measure_swaps(model: PreTrainedModel, trials: Trials, seed: int) -> list[Evidence]:
+def measure_swaps(
+    model: PreTrainedModel, trials: Trials, seed: int, full: Float[Tensor, " batch"] | None = None
+) -> list[Evidence]:
     """Measure M1, M2 and M3 at one length: how much of the margin, and how often the answer, follows the label.
 
     rho = [m(x) - m(do)] / [m(x) - m(x~)]. m is the teacher-forced margin of the original answer at the step that is
@@ -41,10 +43,10 @@ def measure_swaps(model: PreTrainedModel, trials: Trials, seed: int) -> list[Evi
     that a label that leads to the bit, to a stored state, or to both counts 1; `details["maps"]` has the parts
     (parity). The matched control swaps two labels that the step does not use. "either side" is the mean of M1 and M2
     in each prompt. "whatever is found" is its effect where bit and state are the same under both labels, so that an
-    answer that follows the label does not change.
+    answer that follows the label does not change. `full`: the full effect, if it is known (here and in M4, M5).
     """
     x = trials.batch
-    full = full_effect(model, trials)
+    full = full_effect(model, trials) if full is None else full
     clean, _ = margins(model, x, trials)
 
     def effect_of(edited: Batch) -> tuple[Float[Tensor, " batch"], Bool[Tensor, " batch"]]:

@@ -7,6 +7,7 @@ must move the answer as the swap itself does. Then one site at a time. Mechanism
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -23,7 +24,9 @@ ATTENTION_QUESTION = "does the attention alone carry the effect of a swap of lab
 SITE_QUESTION = "does identity act through this site?"
 
 
-def measure_routes(model: PreTrainedModel, trials: Trials) -> list[Evidence]:
+def measure_routes(
+    model: PreTrainedModel, trials: Trials, full: Float[Tensor, " batch"] | None = None
+) -> list[Evidence]:
     """Measure M4 at one length: rho when parts of a run with swapped labels are patched into the original run.
 
     "attention" patches the attention scores of all layers and nothing else; its control patches those of a run in
@@ -52,7 +55,7 @@ def measure_routes(model: PreTrainedModel, trials: Trials) -> list[Evidence]:
         "control": [Interchange("attn_scores", trials.swapped_bystanders(Role.INPUT_LABEL))],
         **{key.name: parts for key, parts in by_site.items()},
     }
-    full = full_effect(model, trials)
+    full = full_effect(model, trials) if full is None else full
     changes = -interchange(model, x, entries, answer_margin(trials)).change
     effects = dict(zip(entries, changes, strict=True))
     control = ratio(effects["control"], full, strata=trials.strata)

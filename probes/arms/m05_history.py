@@ -8,6 +8,8 @@ score as in the original run. Identity cannot act then; content can (probes/READ
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.patching import Interchange, interchange
@@ -22,7 +24,9 @@ from probes.trials.parity import Trials
 QUESTION = "label positions come from a run with another earlier bit: does the answer follow that history?"
 
 
-def measure_history(model: PreTrainedModel, trials: Trials) -> list[Evidence]:
+def measure_history(
+    model: PreTrainedModel, trials: Trials, full: Float[Tensor, " batch"] | None = None
+) -> list[Evidence]:
     """Measure M5 at one length: rho when V at labels comes from a run with another history, attention frozen.
 
     First every label but the one at which the answer is read; its control comes from a run with another future. Then
@@ -50,7 +54,7 @@ def measure_history(model: PreTrainedModel, trials: Trials) -> list[Evidence]:
     }
     entries = {key.name: parts for key, parts in by_key.items()}
     entries |= {f"control of {key.name}": parts for key, parts in controls.items()}
-    full = full_effect(model, trials)
+    full = full_effect(model, trials) if full is None else full
     changes = -interchange(model, x, entries, answer_margin(trials)).change
     rho = {name: ratio(c, full, strata=trials.strata) for name, c in zip(entries, changes, strict=True)}
     return [

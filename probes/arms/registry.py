@@ -60,7 +60,7 @@ class Arm:
 
 
 def _swaps(inputs: ArmInputs) -> list[Evidence]:
-    return measure_swaps(inputs.model, inputs.trials, inputs.seed)
+    return measure_swaps(inputs.model, inputs.trials, inputs.seed, inputs.full)
 
 
 def _shares(inputs: ArmInputs) -> list[Evidence]:
@@ -124,7 +124,7 @@ ROWS = (
         code="M4",
         short="routes",
         meaning="Patches attention, K, V or Q from a run with swapped labels: shows how identity reaches the answer.",
-        measure=lambda inputs: measure_routes(inputs.model, inputs.trials),
+        measure=lambda inputs: measure_routes(inputs.model, inputs.trials, inputs.full),
         keys=(
             keys.ATTENTION,
             keys.V_AT_LABEL,
@@ -141,7 +141,7 @@ ROWS = (
         code="M5",
         short="history",
         meaning="Patches V or K at labels from a run with another earlier bit: a placeholder's answer follows it.",
-        measure=lambda inputs: measure_history(inputs.model, inputs.trials),
+        measure=lambda inputs: measure_history(inputs.model, inputs.trials, inputs.full),
         keys=(
             keys.HISTORY_V,
             keys.HISTORY_V_INPUTS,

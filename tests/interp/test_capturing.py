@@ -184,11 +184,11 @@ def test_captures_are_copies_without_a_graph():
     bridge, batch = bridge_of("absolute"), sample("parity-aligned", 2, 3, seed=0)
     first = capture(bridge, batch, logits=True, **dict.fromkeys(SITES, True))
     pointers = set()
-    for site in SITES:
-        for value in getattr(first, site).values():
-            assert not value.requires_grad
-            pointers.add(value.data_ptr())
-            value.zero_()
+    for value in (first.logits, *(value for site in SITES for value in getattr(first, site).values())):
+        assert value is not None
+        assert not value.requires_grad
+        pointers.add(value.data_ptr())
+        value.zero_()
     assert len(pointers) == 2 * len(SITES) + 1
     again = capture(bridge, batch, resid_pre=True, pattern=True)
     assert all(value.abs().max() > 0 for value in (*again.resid_pre.values(), *again.pattern.values()))

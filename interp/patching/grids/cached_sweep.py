@@ -20,6 +20,7 @@ from interp.patching.reference import literal
 from interp.patching.sweep import Sweep
 from interp.patching.tracing import Trace, trace
 from interp.sites import Site
+from interp.support.finite import require_finite
 from interp.support.locks import lock_of
 
 # Cells that are recomputed by the literal loop, and prompts of each.
@@ -48,9 +49,14 @@ class CachedSweep(Sweep):
     @cached_property
     def baselines(self) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
         """The metric of the unpatched base run, twice: a cache has no run of its own."""
+        base = []
         with lock_of(self.anatomy.raw):
-            base = torch.cat([(engine := self.engine(p)).measure(engine.base) for p in self.slices()])
-        return base, base
+            for prompts in self.slices():
+                engine = self.engine(prompts)
+                assert isinstance(engine, Engine)
+                base.append(engine.measure(engine.base))
+        values = require_finite(torch.cat(base), f"{self.metric.name} of the corrupted run")
+        return values, values
 
     @cached_property
     def _plan(self) -> MemoryPlan:

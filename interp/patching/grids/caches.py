@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -75,7 +76,7 @@ def require_same_hooks(
 
     Raises `ValueError` where they differ: a cached value would then be patched in at another place than it came from.
     """
-    bridge = getattr(cache, "model", None)
+    bridge: Any = getattr(cache, "model", None)
     bridge = bridge if hasattr(bridge, "run_with_cache") else bridge_of(model)
     names = {layer: hook_name(site, layer) for layer in layers}
     tokens = prompts.tokens[:1].to(anatomy.device)
@@ -108,5 +109,4 @@ def with_site(run: Trace, site: str, values: Mapping[int, Tensor]) -> Trace:
     kept = list(getattr(run, site))
     for layer, value in values.items():
         kept[layer] = value
-    fields = {name: getattr(run, name) for name in run.__dataclass_fields__}
-    return Trace(**fields | {site: tuple(kept)})
+    return replace(run, **{site: tuple(kept)})  # type: ignore[arg-type]

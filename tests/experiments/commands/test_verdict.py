@@ -49,7 +49,7 @@ def test_a_verdict_is_two_files_and_one_screen(capsys):
     found = judged(DEFAULT, "--lengths", "8", "--prompts", "24", "--arms", "M1", "M5")
     assert found["verdict"] == "undecided"  # not every role was measured
     assert [found["roles"][r]["status"] for r in ROLES] == ["INDETERMINATE", "ABSENT", "INDETERMINATE"]
-    assert {e["arm"] for e in found["evidence"]} == {"M1", "M5"}
+    assert {e["arm"] for e in found["evidence"]} >= {"M1", "M5"}
     assert found == json.loads(Path("mnemoscope-out", DEFAULT, "verdict.json").read_text())
     assert Path("mnemoscope-out", DEFAULT, "verdict.svg").read_text().startswith("<?xml")
     lines = capsys.readouterr().out.splitlines()

@@ -355,9 +355,9 @@ def test_mistakes_are_named():
         scored(places=named_places(["a"] * 5))
     with pytest.raises(ValueError, match="places must be 'anywhere', 'role', 'span', 'position' or Places; got 'step'"):
         scored(places="step")
-    with pytest.raises(ValueError, match="a tensor of tokens has no roles"):
+    with pytest.raises(ValueError, match="these prompts have no roles"):
         scored(CLEAN.tokens, CORRUPTED.tokens, places="role")
-    with pytest.raises(ValueError, match="there are 14 positions"):
+    with pytest.raises(ValueError, match="reads position 17; these prompts have 0 to 13"):
         scored(metric=probe(longer))
     with pytest.raises(ValueError, match="training mode"):
         edge_scores(copy.deepcopy(raw).train(), CLEAN, CORRUPTED, METRIC)

@@ -54,7 +54,7 @@ STACKS = [f"get_act_patch_{name}_every" for name in ("block", "attn_head_all_pos
 def raw_model(family, n_layers=N_LAYERS, width=16, heads=N_HEADS, vocab=VOCAB):
     """A random model with weights large enough that every site matters."""
     sizes: dict[str, Any] = {"vocab_size": vocab, "initializer_range": 0.3, "attn_implementation": "eager"}
-    common = sizes | {
+    common: dict[str, Any] = sizes | {
         "hidden_size": width,
         "num_hidden_layers": n_layers,
         "num_attention_heads": heads,
@@ -229,7 +229,7 @@ def test_only_the_cached_values_matter():
     s = setting("gpt2")
     zeros = {f"blocks.{layer}.attn.hook_z": torch.zeros(1, N_POS, N_HEADS, 8) for layer in range(N_LAYERS)}
     with torch.no_grad():
-        expected = theirs.get_act_patch_attn_head_out_all_pos(s.bridge, s.corrupted, zeros, mean_metric)
+        expected = theirs.get_act_patch_attn_head_out_all_pos(s.bridge, s.corrupted, zeros, mean_metric)  # type: ignore[call-arg]
     close(ours.get_act_patch_attn_head_out_all_pos(s.bridge, s.corrupted, zeros, mean_metric), expected)
 
 
@@ -313,8 +313,10 @@ def test_refusals_name_the_reason():
         ours.get_act_patch_resid_pre(s.bridge, s.corrupted, s.cache, mean_metric, reduce="sum")
     with pytest.raises(ValueError, match="a function of logits"):
         ours.get_act_patch_resid_pre(s.bridge, s.corrupted, s.cache, "logit_diff")
+    with pytest.raises(ValueError, match="of the corrupted run"):
+        ours.get_act_patch_resid_pre(s.bridge, s.corrupted, s.cache, lambda logits: logits.mean() * torch.nan)
     with pytest.raises(ValueError, match="component must be q, k or v"):
-        ours.get_act_patch_direct_path(s.bridge, s.corrupted, s.cache, s.corrupted_cache, mean_metric, 0, 0, "z")
+        ours.get_act_patch_direct_path(s.bridge, s.corrupted, s.cache, s.corrupted_cache, mean_metric, 0, 0, "z")  # type: ignore[arg-type]
 
 
 def test_a_hook_that_is_another_site_is_refused():

@@ -292,7 +292,7 @@ def test_only_arms_that_were_asked_for_are_left_out():
 @pytest.mark.parametrize("fmt", [*(pytest.param(f, marks=pytest.mark.slow) for f in FORMATS[:2]), FORMATS[2]])
 def test_arms_of_addition_run_on_a_transformer(fmt, monkeypatch: pytest.MonkeyPatch):
     """The model is untrained: relative to a full effect of 1, its tiny weights have almost no effect."""
-    for module in ("m01_identity", "m05_history", "m04_routes", "shares"):
+    for module in ("inputs", "m01_identity", "m05_history", "m04_routes", "shares"):
         monkeypatch.setattr(f"probes.arms.{module}.full_effect", lambda _, t: torch.ones(len(t)))
     chosen = ("M1", "M2", "M3", "M4", "M5", "M11", "M12", "shares")
     (found,) = battery(small_run(fmt), (6,), prompts=24, arms=chosen, competence=None).measured
