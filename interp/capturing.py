@@ -142,7 +142,7 @@ def capture(
         "mlp_post": mlp_post,
     }
     bridge = evaluating_bridge(model)
-    keys = [(site, layer) for site, some in layers.items() for layer in layers_at(bridge, site, some)]
+    keys: list[Key] = [(site, layer) for site, some in layers.items() for layer in layers_at(bridge, site, some)]
     if not keys and not logits:
         raise ValueError(f"no site was given; sites are logits, {', '.join(SITES)}")
     prompts = prompts_of(model, prompts)

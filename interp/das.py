@@ -27,6 +27,8 @@ from interp.support.locks import lock_of
 from interp.tasks.layout import generator
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from interp.tail import Tail
 
 Basis = Float[Tensor, "site rank"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -44,12 +45,13 @@ def run_checks(
     scale = max(1.0, float(base_values.abs().max()), float(source_values.abs().max()))
     allowed = tolerance_of(anatomy) * scale
 
+    between: Any = engine.between  # each engine takes traces of its own kind
     everything = Cell(0, tuple(range(base.n_pos)))
-    patched = engine.between(engine.source, "resid_pre").run([everything], 0)[0]
+    patched = between(engine.source, "resid_pre").run([everything], 0)[0]
     differences = {"positive control": float((patched - source_values[prompts]).abs().max()), "negative control": 0.0}
     if any(alive):
         cell = cells[alive.index(True)]
-        patched = engine.between(engine.base, engine.site).run([cell], first(cell))[0]
+        patched = between(engine.base, engine.site).run([cell], first(cell))[0]
         differences["negative control"] = float((patched - base_values[prompts]).abs().max())
 
     gen = torch.Generator().manual_seed(seed)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -205,7 +206,7 @@ class Sweep:
         base, source = [], []
         with lock_of(self.anatomy.raw):
             for prompts in self.slices():
-                engine = self.engine(prompts)
+                engine: Any = self.engine(prompts)  # each engine measures traces of its own kind
                 base.append(engine.measure(engine.base))
                 source.append(engine.measure(engine.source))
                 del engine  # freed before the next one is built

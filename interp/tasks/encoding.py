@@ -123,11 +123,18 @@ def answer_id(source: Any, text: str) -> int:
         ids = without if len(without) == 1 and token_text(tokenizer, without[0]) == text else ids
     if len(ids) != 1:
         tokens = ", ".join(repr(token_text(tokenizer, i)) for i in ids)
-        first = f"; to use the first, pass {token_text(tokenizer, ids[0])!r} or its id {ids[0]}" if ids else ""
-        raise ValueError(f"answer {text!r} is {len(ids)} tokens: {tokens}{first}")
+        raise ValueError(f"answer {text!r} is {len(ids)} tokens: {tokens}{_one_token_hint(tokenizer, text, ids)}")
     if ids[0] == tokenizer.unk_token_id:
         raise ValueError(f"answer {text!r} is unknown to this tokenizer")
     return ids[0]
+
+
+def _one_token_hint(tokenizer: PreTrainedTokenizerBase, text: str, ids: Sequence[int]) -> str:
+    """Return what to pass instead: the answer with its leading space if that is one token, else the first token."""
+    spaced = f" {text}"
+    if not text.startswith(" ") and len(_tokens(tokenizer, spaced, special=False).ids) == 1:
+        return f"; with its leading space, {spaced!r}, it is one"
+    return f"; to use the first, pass {token_text(tokenizer, ids[0])!r} or its id {ids[0]}" if ids else ""
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, text: str, special: bool, offsets: bool = False) -> Encoded:

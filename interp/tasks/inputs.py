@@ -186,4 +186,4 @@ def token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
 
 
 def _listed(what: str, names: Mapping[str, object]) -> str:
-    return f"{what} {', '.join(names)}" if names else "they have no spans"
+    return f"{what} {', '.join(names)}" if names else "there are no spans; template(...) makes them"

@@ -85,7 +85,7 @@ def check_lengths(rows: dict[str, tuple[int, ...]], tokenizer: PreTrainedTokeniz
         return
     titles = list(by_count.values())[:MOST_COLUMNS]
     tokens = [[f"<{i}>" if tokenizer is None else token_text(tokenizer, i) for i in rows[t]] for t in titles]
-    counts = ", ".join(map(str, sorted(by_count)))
+    counts = ", ".join(map(str, by_count))
     raise ValueError(f"prompts must have the same number of tokens; got {counts}\n{token_table(titles, tokens)}")
 
 

@@ -69,9 +69,10 @@ def _shares(inputs: ArmInputs) -> list[Evidence]:
 
 def _largest_identity(inputs: ArmInputs) -> list[Evidence]:
     measured = measure_identity(inputs.model, inputs.readings, inputs.seed)
-    # The step's own label is tested by M1; its neighbours where it does not explain all, or where the format names one.
-    moved = any(e.key == keys.IDENTITY_REST and e.value.low > REST for e in measured)
-    if moved or len(measured) == 1 or inputs.run.format.address not in (0, None):
+    largest, *rest = (e.value.low for e in measured)
+    unexplained = largest > REST and all(low > REST for low in rest)
+    # M1 tests the step's own label. Trials of addition give the labels next to it no counterfactual answer.
+    if inputs.run.format.task == "parity" and (unexplained or inputs.run.format.address not in (0, None)):
         measured += measure_neighbours(inputs.model, inputs.trials)
     return measured
 

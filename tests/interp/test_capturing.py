@@ -124,8 +124,8 @@ def test_every_site_is_what_the_raw_model_taken_apart_computes(family: str):
 @pytest.mark.parametrize("family", [*BRIDGED, *FOREIGN])
 def test_every_site_is_what_the_bridges_own_cache_holds(family: str):
     batch, bridge = sample("addition-aligned", 2, 2, seed=0), bridge_of(family)
-    extra = () if family == "opt" else ("attn_scores",)
-    sites = [site for site in (*SITES, *extra) if (family, site) != ("parallel", "resid_mid")]
+    extra: tuple[Site, ...] = () if family == "opt" else ("attn_scores",)
+    sites: list[Site] = [site for site in (*SITES, *extra) if (family, site) != ("parallel", "resid_mid")]
     got = capture(bridge, batch, **dict.fromkeys(sites, True))
     assert got.logits is None
     with torch.no_grad():
@@ -197,7 +197,7 @@ def test_captures_are_copies_without_a_graph():
 @pytest.mark.parametrize("family", ["alibi", "rotary", "absolute"])
 def test_embeddings_and_the_inside_of_the_mlp_can_be_captured(family: str):
     bridge, batch = bridge_of(family), sample("parity-aligned", 2, 3, seed=0)
-    sites = [site for site in ALL_SITES if hook_name(site, 1) in bridge.hook_dict and site != "mlp_in"]
+    sites: list[Site] = [site for site in ALL_SITES if hook_name(site, 1) in bridge.hook_dict and site != "mlp_in"]
     assert {"embed", "mlp_pre", "mlp_post", "attn_scores"} <= set(sites)
     got = capture(bridge, batch, **dict.fromkeys(sites, True))
     with torch.no_grad():
@@ -209,7 +209,7 @@ def test_embeddings_and_the_inside_of_the_mlp_can_be_captured(family: str):
 
 def test_a_raw_model_is_captured_as_its_bridge():
     batch = sample("parity-aligned", 2, 3, seed=0)
-    sites = {"pattern": [1], "resid_pre": [0]}
+    sites: dict[str, Any] = {"pattern": [1], "resid_pre": [0]}
     one, other = (capture(model, batch, **sites) for model in (tiny("rotary"), bridge_of("rotary")))
     assert torch.allclose(one.pattern[1], other.pattern[1], atol=1e-6)
 
@@ -282,7 +282,10 @@ def test_values_of_another_batch_are_refused():
     [
         ([], "one or more reducers of different names; got []"),
         ([HeadStatistics(), HeadStatistics(0.5)], "of different names"),
-        ([Mean("residual", 0)], "unknown site 'residual'; sites are embed, resid_pre"),
+        (
+            [Mean("residual", 0)],  # pyright: ignore[reportArgumentType]
+            "unknown site 'residual'; sites are embed, resid_pre",
+        ),
         ([Mean("z", 2)], "z has layers 0 to 1; got 2"),
     ],
 )

@@ -20,7 +20,7 @@ from interp.das import (
     untrained,
 )
 from interp.models import boot_bridge
-from interp.tasks import Batch, Role, default_vocabulary, sample
+from interp.tasks import Prompts, Role, default_vocabulary, sample
 from tests.interp.patching.models import ARCHITECTURES, tiny
 
 SYMBOLS = default_vocabulary().tokens(("0", "1"))
@@ -45,7 +45,7 @@ def literal(raw: Any, layer: int, pairs: Pairs, basis: Tensor | None) -> Tensor:
     rows = []
     for i in range(len(pairs)):
 
-        def run(batch: Batch, hook: Any, i: int = i) -> Tensor:
+        def run(batch: Prompts, hook: Any, i: int = i) -> Tensor:
             handle = block.register_forward_pre_hook(hook, with_kwargs=True)
             try:
                 return raw(batch.tokens[i : i + 1]).logits[0, pairs.answer[i] - 1, pairs.symbols]

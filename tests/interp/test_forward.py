@@ -157,6 +157,7 @@ def dynamic_rope() -> PreTrainedModel:
     """A Llama whose rotary encoding is rescaled for prompts longer than 32 tokens."""
     rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
     sizes: dict = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    sizes["attn_implementation"] = "eager"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = LlamaConfig(
@@ -165,7 +166,6 @@ def dynamic_rope() -> PreTrainedModel:
             num_key_value_heads=2,
             rope_parameters=rope,
             initializer_range=0.08,
-            attn_implementation="eager",
             **sizes,
         )
         return LlamaForCausalLM(config).eval()

@@ -17,6 +17,7 @@ from interp.reducers import (
     label_value_share,
     value_sizes,
 )
+from interp.sites import Site
 from interp.tasks import LABEL_ROLES, Batch, Role, sample
 from interp.tasks.counterfactual import swap_labels
 from tests.interp.test_capturing import bridge_of
@@ -243,7 +244,7 @@ def test_head_statistics_are_the_literal_computation_on_everything_at_once(famil
 
 @pytest.mark.parametrize("by", ["pos", "role"])
 @pytest.mark.parametrize("site", ["resid_pre", "k", "z"])
-def test_means_are_those_of_everything_at_once(site: str, by: Any):
+def test_means_are_those_of_everything_at_once(site: Site, by: Any):
     bridge = bridge_of("llama")
     reducer = Mean(site, 1, by=by)
     found = reduce(bridge, iter(MIXED), [reducer, Mean("mlp_out", 0)])[reducer.name]

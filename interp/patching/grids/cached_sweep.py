@@ -55,6 +55,7 @@ class CachedSweep(Sweep):
                 engine = self.engine(prompts)
                 assert isinstance(engine, Engine)
                 base.append(engine.measure(engine.base))
+                del engine  # freed before the next one is built
         values = require_finite(torch.cat(base), f"{self.metric.name} of the corrupted run")
         return values, values
 

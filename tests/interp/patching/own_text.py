@@ -1,6 +1,7 @@
 """A small random GPT-2 with a tokenizer of whole words, and prompts of text, shared by tests."""
 
 from functools import cache
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, pre_tokenizers
@@ -25,8 +26,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def model() -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
-        config = GPT2Config(vocab_size=len(tokenizer()), attn_implementation="eager", **sizes)
+        sizes: dict[str, Any] = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
+        config = GPT2Config(**sizes, vocab_size=len(tokenizer()), **{"attn_implementation": "eager"})
         return GPT2LMHeadModel(config).eval()
 
 

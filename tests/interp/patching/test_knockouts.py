@@ -506,7 +506,7 @@ def test_each_prompt_is_worked_out_by_itself(freeze: bool, batch: Batch, monkeyp
         (lambda: Knockout(Role.FILLER, OUT), "no filler in .*its roles are"),
         (lambda: Knockout((LABELS, 9), OUT), "no input label with step 9; steps run from 1 to 3"),
         (lambda: Knockout((99,), OUT), "position 99 is outside 0 to"),
-        (lambda: Knockout("labels", OUT), "no span 'labels'; they have no spans"),
+        (lambda: Knockout("labels", OUT), "no span 'labels'; there are no spans"),
         (lambda: Knockout(1.5, OUT), "a place is a Role .START, SEPARATOR"),  # pyright: ignore
         (lambda: Knockout((), OUT), "a place is a Role"),
         (lambda: Knockout((LABELS, 1, 2), OUT), "may be steps or positions"),

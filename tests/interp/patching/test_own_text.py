@@ -54,7 +54,7 @@ def test_two_strings_are_patched_as_the_literal_loop():
 
 def test_token_ids_and_prompts_give_the_same_as_strings():
     expected = patch(run(), CLEAN, CORRUPTED, "z", DIFF).values
-    answer, other = (tokenizer().convert_tokens_to_ids(name) for name in ("Mary", "John"))
+    answer, other = (int(ids(name)[0, 0]) for name in ("Mary", "John"))
     by_ids = patch(model(), ids(CLEAN), ids(CORRUPTED), "z", logit_diff([answer], torch.tensor([other])))
     pair = prompts(run(), CLEAN, CORRUPTED)
     assert torch.equal(by_ids.values, expected)

@@ -83,10 +83,10 @@ def margins(metric, answers, gap):
     return Metric(metric.name, metric.positions, compute)
 
 
-def resolved(batch, place):
+def resolved(batch, place) -> list[tuple[int, ...]]:
     """The patches that a place stands for, found from roles and steps alone."""
 
-    def positions(part):
+    def positions(part) -> list[int]:
         match part:
             case Role():
                 return [p for p in range(batch.n_pos) if batch.role[p] == part]
@@ -120,7 +120,7 @@ def sweeps(draw) -> dict[str, Any]:
     if len(places) > 1 and not (type(places[0]) is Role and type(places[1]) is int):  # (role, step) is one place
         positions = draw(st.sampled_from([places, tuple(places)]))
     if draw(st.integers(0, 9)) == 0:
-        positions, found = None, [(p,) for p in range(clean.n_pos)]
+        positions, found = None, [(int(p),) for p in range(clean.n_pos)]
 
     layers = draw(st.one_of(st.none(), st.integers(0, N_LAYERS - 1), numbers(N_LAYERS, 3)))
     heads = None
