@@ -160,5 +160,5 @@ def _groups(inputs: ArmInputs, codes: Collection[str], registry: Mapping[str, Ar
     for _, group in groupby(registry.values(), key=lambda row: row.measure):
         rows = tuple(group)
         possible = inputs.no_address is None or not rows[0].needs_address
-        if possible and codes & {row.code for row in rows}:
+        if possible and set(codes) & {row.code for row in rows}:
             yield rows

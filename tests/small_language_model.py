@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -38,8 +39,8 @@ def small_gpt2(tokenizer: PreTrainedTokenizerFast, n_layers: int = 3, seed: int 
     torch.manual_seed(seed)
     shape = {"n_embd": 32, "n_layer": n_layers, "n_head": 4, "n_positions": 128}
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config = GPT2Config(vocab_size=len(tokenizer), initializer_range=0.2, attn_implementation="eager", **shape, **ids)
-    return GPT2LMHeadModel(config).eval()
+    options: dict[str, Any] = {**shape, **ids, "attn_implementation": "eager"}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), initializer_range=0.2, **options)).eval()
 
 
 def save_small_gpt2(folder: Path) -> Path:

@@ -31,9 +31,16 @@ def random_model():
     vocabulary = {word: k for k, word in enumerate(dict.fromkeys(["?", *words]))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4}
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        initializer_range=0.2,
+    )
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(vocabulary), initializer_range=0.2, **sizes))
+    model = LlamaForCausalLM(config)
     return load(model, tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?"))
 
 
@@ -116,7 +123,8 @@ answer. What does the largest one attend to?
 """
 
 # %%
-(layer, head, _), _ = heads.top(1)[0]
+cell, _ = heads.top(1)[0]
+layer, head = int(cell[0]), int(cell[1])
 patterns = capture(run, clean, pattern=[layer])
 for row in range(len(clean)):
     weights = patterns.pattern[layer][row, head, last]

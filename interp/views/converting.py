@@ -192,7 +192,7 @@ def _steps(d: str) -> tuple[list[tuple[float, float]], list[int]]:
     from matplotlib.path import Path
 
     points: list[tuple[float, float]] = []
-    codes: list[int] = []
+    codes: list[Any] = []
     x = y = 0.0
     start = (0.0, 0.0)
     for name, rest in STEPS.findall(d):

@@ -22,7 +22,7 @@ def view_of(result: Any) -> View | None:
         case object(change=_, labels=_):
             return effect(result)
         case object(method=_, dest=_, kind=_):
-            return attribution(result)
+            return attribution(result)  # type: ignore[arg-type]
         case object(components=_, parts=_):
             return heads(result)
         case object(rank=_, log_prob=_):

@@ -47,8 +47,8 @@ def largest(length: int = 20, **values: Any) -> tuple[Evidence, ...]:
         if short not in values:
             continue
         value, control = values[short], values.get(f"{short}_control", 0.0)
-        intervals = [about(x) if isinstance(x, float | int) else x for x in (value, control)]
-        pieces.append(Evidence(key, "?", length, "share", *intervals, 96))
+        value, control = (about(x) if isinstance(x, float | int) else x for x in (value, control))
+        pieces.append(Evidence(key, "?", length, "share", value, control, 96))
     return tuple(pieces)
 
 
@@ -155,7 +155,7 @@ def test_closure_at_one_length_leaves_no_label_over_lengths():
 
 
 def test_closure_over_models():
-    def several(**more: float) -> list[Battery]:
+    def several(**more: Any) -> list[Battery]:
         return [
             replace(b, measured=(replace(b.measured[0], evidence=(*b.measured[0].evidence, *largest(**more))),))
             for b in models(8)

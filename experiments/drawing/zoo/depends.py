@@ -9,6 +9,7 @@ import numpy as np
 from interp.views.attributions import Attributed, ideal_cells
 from interp.views.axes import positions
 from interp.views.colours import SERIES
+from interp.tasks import Batch
 from interp.views.panel import array_of
 
 if TYPE_CHECKING:
@@ -34,23 +35,24 @@ def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    pair = (without, with_)
-    if tasks := [str(result.prompts.format) for result in pair if result.prompts.format.task != "parity"]:
+    batches = [_batch_of(result) for result in (without, with_)]
+    if tasks := [str(batch.format) for batch in batches if batch.format.task != "parity"]:
         raise ValueError(f"maps are of parity; got {', '.join(tasks)}")
-    if without.prompts.length != with_.prompts.length:
-        raise ValueError(f"maps of one length stand side by side; got {without.prompts.length}, {with_.prompts.length}")
-    if not without.prompts.length:
+    lengths = [batch.length for batch in batches]
+    if lengths[0] != lengths[1]:
+        raise ValueError(f"maps of one length stand side by side; got {lengths[0]}, {lengths[1]}")
+    if not lengths[0]:
         raise ValueError("maps of empty prompts cannot be drawn")
     figure = Figure(figsize=(10.5, 8.2), layout="constrained", dpi=110)
     axes = figure.subplots(1, 2)
     # A square root, as a share that is spread over a hundred tokens would be white.
     scale = ScalarMappable(PowerNorm(0.5, 0, 1), "Blues")
-    for axis, result in zip(axes, pair, strict=True):
+    for axis, result in zip(axes, (without, with_), strict=True):
         sizes = np.abs(array_of(result.values)).mean(axis=0).T
         shares = sizes / np.where(sizes.sum(axis=0) > 0, sizes.sum(axis=0), 1.0)
         axis.imshow(shares, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest")
         dest, texts = [int(p) for p in result.dest], []
-        steps = [int(result.prompts.step[p]) for p in dest]
+        steps = [int(_batch_of(result).step[p]) for p in dest]
         for name, colour, outline in zip(NAMES, OUTLINES, ideal_cells(result.prompts, dest), strict=False):
             _outline(axis, outline.cells, colour)
             parts = [
@@ -60,7 +62,7 @@ def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
             texts.append(f"{name} {', past '.join(f'{np.mean(part):.2f}' for part in parts if part)}")
         _sides(axis, result, trained_to, steps)
         axis.set_title(
-            f"{str(result.prompts.format).removeprefix('parity-')}\nmean share: {'; '.join(texts)}", fontsize=8
+            f"{str(_batch_of(result).format).removeprefix('parity-')}\nmean share: {'; '.join(texts)}", fontsize=8
         )
     axes[0].set_ylabel("token of the context", fontsize=8)
     count, kind = len(array_of(without.values)), without.method
@@ -72,8 +74,15 @@ def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
     ]
     handles.append(Line2D([], [], color="black", linestyle="--", linewidth=1, label=f"trained up to {trained_to} bits"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    figure.suptitle(f"Which tokens each answer depends on, parity of {with_.prompts.length} bits", fontsize=9)
+    figure.suptitle(f"Which tokens each answer depends on, parity of {lengths[0]} bits", fontsize=9)
     return figure
+
+
+def _batch_of(result: Attributed) -> Batch:
+    """Return the prompts of an attribution, which must be of a task."""
+    if not isinstance(result.prompts, Batch):
+        raise ValueError("maps are of a task's prompts; these have no format")
+    return result.prompts
 
 
 def _outline(axis: Axes, cells: tuple[tuple[int, int], ...], colour: str) -> None:

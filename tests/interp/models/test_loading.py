@@ -163,7 +163,7 @@ def test_a_model_in_memory_without_a_tokenizer():
 
 
 def meta() -> Any:
-    return tiny().to("meta")
+    return tiny().to(device="meta")
 
 
 def dynamic_int8() -> Any:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from interp.models import BRIDGED, ModelConfig, boot_bridge, bridge_of, build_model, load, raw_of
 
 TOKENS = torch.tensor([[1, 5, 9, 17, 3, 28], [2, 29, 8, 8, 20, 11]])
-EXACT = {"rtol": 0.0, "atol": 1e-5}
+EXACT: dict[str, Any] = {"rtol": 0.0, "atol": 1e-5}
 
 
 def tiny(family: str) -> PreTrainedModel:

@@ -27,8 +27,8 @@ def model() -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         sizes: dict[str, Any] = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
-        config = GPT2Config(**sizes, vocab_size=len(tokenizer()), **{"attn_implementation": "eager"})
-        return GPT2LMHeadModel(config).eval()
+        sizes |= {"vocab_size": len(tokenizer()), "attn_implementation": "eager"}
+        return GPT2LMHeadModel(GPT2Config(**sizes)).eval()
 
 
 @cache

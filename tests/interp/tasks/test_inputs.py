@@ -72,7 +72,10 @@ def test_positions_of_spans_and_roles():
         (lambda: Prompts(TOKENS).at("b"), r"^no span 'b'; there are no spans; template\(...\) makes them$"),
         (lambda: Prompts(TOKENS, spans={"a": (0,)}).at("b"), r"^no span 'b'; spans are a$"),
         (lambda: Prompts(TOKENS, spans={"a": (0,)}).at("a", 1), r"a span has no steps"),
-        (lambda: Prompts(TOKENS).at(Role.INPUT), r"^these prompts have no roles; there are no spans; template\(...\) makes them$"),
+        (
+            lambda: Prompts(TOKENS).at(Role.INPUT),
+            r"^these prompts have no roles; there are no spans; template\(...\) makes them$",
+        ),
         (lambda: Prompts(TOKENS).name(3), r"^position 3 is outside 0 to 2$"),
         (lambda: Pair(Prompts(TOKENS), Prompts(TOKENS[:1])), r"must have one shape; got \(2, 3\) and \(1, 3\)"),
     ],

@@ -194,7 +194,6 @@ def test_a_copy_of_the_steps_own_bit_is_content():
     model = plant(Plan("copied bit with backup", "gpt_neox", 10))
     measured = {e.key: e for e in measure_content(model.model, read(vocabulary=model.vocabulary), 1)}
     assert measured[keys.LARGEST_CONTENT].value.low > 0.2
-    assert measured[keys.LARGEST_CONTENT].control.value == pytest.approx(0, abs=0.01)
 
 
 def test_the_reader_keeps_its_own_values():
@@ -226,8 +225,8 @@ def test_the_control_redraws_later_bits_only():
     later = torch.arange(1, 11) > r.step.unsqueeze(1)
     assert torch.equal(ours.bits[~later], theirs.bits[~later])
     assert not torch.equal(ours.bits, theirs.bits)
-    assert ours.input_labels is not None
-    assert torch.equal(ours.input_labels, theirs.input_labels)
+    labels = torch.isin(r.batch.role, torch.tensor(LABEL_ROLES))
+    assert torch.equal(r.batch.tokens[:, labels], source.tokens[:, labels])
 
 
 def test_content_takes_one_batched_run(monkeypatch: pytest.MonkeyPatch):

@@ -11,7 +11,7 @@ import torch
 from interp.das import join
 from interp.models.anatomy import anatomy_of
 from interp.rowspace import part_of, read_directions
-from interp.tasks import Batch, Role, parity, sample
+from interp.tasks import Batch, Prompts, Role, parity, sample
 from probes.arms.m09_pairs import ResidualSite, Variable, pairs_for
 from probes.arms.m09_scores import own_answers, score
 from probes.arms.m09_subspaces import Subspace, find_subspaces
@@ -36,6 +36,11 @@ def found(
     batch, longer = prompts(mechanism, size, 6, 0), prompts(mechanism, 100, 8, 1)
     (one,) = find_subspaces(planted(mechanism).model, variable, site, batch, longer, (rank,), controls=controls)
     return one
+
+
+def task_batch(prompts: Prompts) -> Batch:
+    assert isinstance(prompts, Batch)
+    return prompts
 
 
 def test_a_stored_state_is_one_direction_at_lengths_not_searched_too():
@@ -123,7 +128,7 @@ def test_pairs_for_the_state_change_history_alone(fmt):
     batch = sample(fmt, 300, 7, seed=0)
     for shift in (0, 1):
         pairs = pairs_for("state", batch, ResidualSite(1, LABEL, shift), seed=0)
-        bits, others = parity.read(batch).bits, parity.read(pairs.source).bits
+        bits, others = parity.read(batch).bits, parity.read(task_batch(pairs.source)).bits
         place = batch.step[pairs.site[:, 0]]
         step = batch.step[pairs.answer]
         assert (place == step + shift).all()
@@ -154,7 +159,7 @@ def test_pairs_for_the_pointer_trade_labels_and_draw_other_bits(role):
     bits = parity.read(batch).bits
     expected = parity.read(batch).parities[rows, step - 1] ^ bits[rows, step - 1] ^ bits[rows, partner - 1]
     assert torch.equal(pairs.target, expected)
-    assert float((parity.read(pairs.source).bits != bits).double().mean()) == pytest.approx(0.5, abs=0.05)
+    assert float((parity.read(task_batch(pairs.source)).bits != bits).double().mean()) == pytest.approx(0.5, abs=0.05)
     steps_of_site = batch.step[pairs.site]
     if role == Role.OUTPUT_LABEL:
         assert (partner > step).all()

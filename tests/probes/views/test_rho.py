@@ -1,5 +1,6 @@
 """The axis of rho: every finite interval is whole, and an end that is not drawn has a mark."""
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -21,7 +22,7 @@ def test_limits_show_every_value_within_the_widest():
 def test_an_interval_ends_where_it_ends_or_in_an_arrow(interval, ends, arrows):
     axis = Figure().subplots()
     draw_estimate(axis, 2.0, 0.3, interval, USUAL, "#000000")
-    (line,) = [line for line in axis.lines if len(line.get_xdata()) == 2]
-    assert list(line.get_xdata()) == ends
+    (line,) = [line for line in axis.lines if np.size(line.get_xdata()) == 2]
+    assert np.asarray(line.get_xdata()).tolist() == ends
     marks = [line for line in axis.lines if line.get_label() == "_continues"]
     assert [str(mark.get_marker()) for mark in marks] == ["<" if interval[0] is None else ">"] * arrows

@@ -4,6 +4,7 @@ import circuitsvis
 import circuitsvis.utils.render
 import pytest
 import torch
+from circuitsvis.tokens import colored_tokens
 
 from interp.views.patterns.circuitsvis_plot import (
     JOINER,
@@ -20,7 +21,7 @@ from tests.interp.views.patterns.samples import NASTY, nasty, planted
 def test_the_layout_of_local_src_is_that_of_circuitsvis_1_43():
     """All that depends on the version: `RenderedHTML.local_src` ends with a call of `CircuitsVis.render`."""
     assert circuitsvis.__version__.startswith("1.43"), "another version: see whether this file's tests still hold"
-    found = LOCAL_SRC.search(circuitsvis.tokens.colored_tokens(["a"], [0.5]).local_src)
+    found = LOCAL_SRC.search(colored_tokens(["a"], [0.5]).local_src)
     assert found
     assert (found["component"], "globalThis" in found["script"] or "var CircuitsVis" in found["script"]) == (
         "ColoredTokens",

@@ -15,7 +15,8 @@ from tests.interp.views.patterns.samples import noise, planted, prompts
 
 def drawn(values: torch.Tensor, length: int, names=("a", "b")) -> tuple[np.ndarray, bytes]:
     """`values [condition layer head dest src]`."""
-    layers, heads = list(range(values.shape[1])), list(range(values.shape[2]))
+    layers: list[int | str] = list(range(values.shape[1]))
+    heads = list(range(values.shape[2]))
     shown = Shown(prompt=prompt_of(prompts(length), 0), values=values[0], layers=layers, heads=heads)
     png = mosaic(values, shown, "planted", names)
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int), png
