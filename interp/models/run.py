@@ -201,7 +201,8 @@ def load_run(
     folder = Path(source)
     record = read_record(folder) if folder.is_dir() else None
     name = name or (folder.resolve().name if folder.is_dir() else folder.name)
-    chosen = parse_format(fmt or record["format"]) if fmt or record else None
+    named = fmt or (record["format"] if record else None)
+    chosen = parse_format(named) if named else None
     place = choose_device(device)
     if record is not None:
         vocabulary = _vocabulary_of(record, source)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp.tasks import Batch
 from interp.views.attributions import Attributed, ideal_cells
 from interp.views.axes import positions
 from interp.views.colours import SERIES
-from interp.tasks import Batch
 from interp.views.panel import array_of
 
 if TYPE_CHECKING:

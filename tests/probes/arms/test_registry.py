@@ -49,13 +49,14 @@ FIRST_STEP = EvidenceKey("M13", "first step")
 
 def measure_first_step(inputs: ArmInputs) -> list[Evidence]:
     """Describe the accuracy of the first answer."""
+    assert isinstance(inputs.length, int)
     at = inputs.few.predicted()[:1]
     right = correct(inputs.model, inputs.few, at)
     return [
         Evidence(
             key=FIRST_STEP,
             question="is the first answer right?",
-            length=inputs.few.length,
+            length=inputs.length,
             quantity="accuracy",
             value=clustered_proportion(right),
             control=None,
