@@ -64,7 +64,9 @@ class Vocabulary:
 
     def __getitem__(self, symbol: str) -> int:
         if symbol not in self.ids:
-            raise ValueError(f"this vocabulary has no symbol {symbol!r}; it was fitted to another format")
+            raise ValueError(
+                f"this vocabulary has no symbol {symbol!r}: it was fitted to another format, or the symbol is not in default_vocabulary"
+            )
         return self.ids[symbol]
 
     def tokens(self, symbols: Iterable[str]) -> Int[Tensor, " symbol"]:
@@ -110,6 +112,11 @@ class Vocabulary:
         return cls(data["ids"], *map(tuple, labels), bos=data.get("bos"))
 
 
+# Symbols of formats that were added after the first models were trained. Append only: token ids of shipped runs depend
+# on the order of all symbols.
+LATER_SYMBOLS: tuple[str, ...] = ()
+
+
 @cache
 def default_vocabulary() -> Vocabulary:
     """Return every symbol of every format, one token each, in the order of `default_tokenizer`."""
@@ -117,7 +124,7 @@ def default_vocabulary() -> Vocabulary:
     numbers = tuple(str(i) for i in range(POOL_SIZE + 1))
     cycle = tuple(f"c{i + 1}" for i in range(LONGEST))
     fixed = (">>>", "===", "###", "+", "#", "_", "[0]", "[1]", "a", "b", RECALL_START)
-    symbols = SPECIAL + fixed + RECALL_VALUES + numbers + cycle + labels
+    symbols = SPECIAL + fixed + RECALL_VALUES + numbers + cycle + labels + LATER_SYMBOLS
     return Vocabulary({s: i for i, s in enumerate(symbols)}, labels[:POOL_SIZE], labels[POOL_SIZE:])
 
 

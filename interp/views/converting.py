@@ -148,7 +148,7 @@ class _Pen:
         return Path([(x + shift[0], y + shift[1]) for x, y in points], codes)
 
     def text(self, element: ElementTree.Element, shift: tuple[float, float], order: int) -> None:
-        """Draw a text. Bold parts (`tspan`) make the whole text bold only where nothing follows them."""
+        """Draw a text. It is bold as a whole if its bold part (`tspan`) is its last part."""
         style = element.get("class", "")
         size = float(element.get("font-size", "12"))
         parts = [element.text or "", *((span.text or "") + (span.tail or "") for span in element)]

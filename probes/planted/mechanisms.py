@@ -71,7 +71,7 @@ def placeholder(s: Setting) -> Mechanism:
 
 
 def addressed_placeholder(s: Setting) -> Mechanism:
-    """A match of label i gives the state before it; bit i is read by the same label."""
+    """Store the prefix parity at each label; read the state before step i, and bit i, by matching label i."""
     return Mechanism(
         (
             *shared(s),

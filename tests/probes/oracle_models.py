@@ -9,7 +9,7 @@ import copy
 from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -30,8 +30,8 @@ class Oracle(PreTrainedModel):
     """A model without weights: a subclass defines `__call__`."""
 
     def __init__(self, vocab: int):
-        sizes: dict[str, Any] = {"hidden_size": 1, "num_attention_heads": 1, "num_hidden_layers": 1}
-        super().__init__(PreTrainedConfig(**sizes, vocab_size=vocab))
+        sizes = {"vocab_size": vocab, "hidden_size": 1, "num_attention_heads": 1, "num_hidden_layers": 1}
+        super().__init__(PreTrainedConfig.from_dict(sizes))
 
     @property
     def device(self) -> torch.device:

@@ -88,13 +88,13 @@ class Anatomy:
     def queries(
         self, block: Block, q: Tensor, positions: Int[Tensor, " pos"], heads: slice = slice(None)
     ) -> Float[Tensor, "... pos head d_head"]:
-        """Return q as attention uses it, from q `[... pos head d_head]` of `heads` at `positions`."""
+        """Return q after its norm and position encoding, from q `[... pos head d_head]` of `heads` at `positions`."""
         return block.encode(block.query_norm, q, positions, heads)
 
     def keys(
         self, block: Block, k: Tensor, positions: Int[Tensor, " pos"], heads: slice = slice(None)
     ) -> Float[Tensor, "... pos kv_head d_head"]:
-        """Return k as attention uses it, from k `[... pos kv_head d_head]` of the key-value `heads`."""
+        """Return k after its norm and position encoding, from k `[... pos kv_head d_head]` of the key-value `heads`."""
         return block.encode(block.key_norm, k, positions, heads)
 
     def bias(

@@ -327,7 +327,7 @@ def test_fewer_words_than_the_pool_make_a_smaller_pool_that_sampling_respects():
 
 def test_a_vocabulary_fitted_to_another_format_is_refused():
     fitted = fit_vocabulary(FOREIGN["some symbols"], parse_format("parity-scratchpad"))
-    with pytest.raises(ValueError, match=r"no symbol '2'; it was fitted to another format"):
+    with pytest.raises(ValueError, match=r"no symbol '2': it was fitted to another format"):
         sample("addition-none", 1, 3, seed=0, vocabulary=fitted)
 
 

@@ -106,7 +106,7 @@ def test_rows_are_distinct_and_explained():
         assert (row.labels == "fixed") == (row.label_of is not None)
         assert row.labels or row.address is None
         assert (0 in row.known_numbers) == (row.number != "gap")
-    assert {f"{row.task}-{row.name}" for row in TABLE if not row.in_grid} == {
+    assert {f"{row.task}-{row.name}" for row in TABLE if not row.in_grid} >= {
         "parity-suffix",
         "recall-ordered",
         "recall-shuffled",
