@@ -64,9 +64,8 @@ class Vocabulary:
 
     def __getitem__(self, symbol: str) -> int:
         if symbol not in self.ids:
-            raise ValueError(
-                f"this vocabulary has no symbol {symbol!r}: it was fitted to another format, or the symbol is not in default_vocabulary"
-            )
+            reason = "it was fitted to another format, or the symbol is not in default_vocabulary"
+            raise ValueError(f"this vocabulary has no symbol {symbol!r}: {reason}")
         return self.ids[symbol]
 
     def tokens(self, symbols: Iterable[str]) -> Int[Tensor, " symbol"]:

@@ -125,7 +125,7 @@ def test_a_battery_states_what_was_measured():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"arms": ("M1", "M13")}, "unknown arms M13; arms are M1, M2"),
+        ({"arms": ("M1", "M99")}, "unknown arms M99; arms are M1, M2"),
         ({"prompts": 23}, "at least 24 prompts are needed; got 23"),
         ({"lengths": ()}, "one or more different lengths"),
         ({"lengths": (8, 8)}, "one or more different lengths"),

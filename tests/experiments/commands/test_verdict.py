@@ -155,7 +155,7 @@ def test_two_models_are_judged_as_models(stranger, tmp_path):
         ((DEFAULT, DEFAULT), "named twice"),
         (("--model", "nowhere", "--format", "parity-aligned"), "no such folder: nowhere"),
         ((DEFAULT, "--task", "parity"), "--task parity needs --format"),
-        ((DEFAULT, "--arms", "M13"), "unknown arms M13"),
+        ((DEFAULT, "--arms", "M99"), "unknown arms M99"),
         ((DEFAULT, "--lengths", "4"), "a length of at least 5"),
         ((DEFAULT, "--lengths", "8", "8"), "different lengths"),
         ((DEFAULT, "--json", "."), "is a folder"),

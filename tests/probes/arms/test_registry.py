@@ -44,7 +44,7 @@ def test_arms_that_do_not_apply_to_a_task_give_a_reason():
 
 # A toy arm: one measuring function with its key, and one row ---------------------------------------------
 
-FIRST_STEP = EvidenceKey("M13", "first step")
+FIRST_STEP = EvidenceKey("M99", "first step")
 
 
 def measure_first_step(inputs: ArmInputs) -> list[Evidence]:
@@ -66,7 +66,7 @@ def measure_first_step(inputs: ArmInputs) -> list[Evidence]:
 
 
 TOY = Arm(
-    code="M13",
+    code="M99",
     short="first step",
     meaning="Describes the accuracy of the first answer.",
     measure=measure_first_step,
@@ -77,23 +77,23 @@ WITH_TOY = {**ARMS, TOY.code: TOY}
 
 def test_a_toy_arm_is_measured_and_reaches_the_verdict():
     steps: list[str] = []
-    measured = battery(planted_run("A1"), (8,), prompts=24, arms=("M5", "M13"), registry=WITH_TOY, step=steps.append)
-    assert steps[-1] == "length 8: M13 first step"
+    measured = battery(planted_run("A1"), (8,), prompts=24, arms=("M5", "M99"), registry=WITH_TOY, step=steps.append)
+    assert steps[-1] == "length 8: M99 first step"
     found = verdict(measured)
     e = find_evidence(found.lengths[0].evidence, FIRST_STEP)
     assert e is not None
     assert e.value.value == 1.0
-    assert [row["name"] for row in found.to_json()["evidence"] if row["arm"] == "M13"] == ["first step"]
+    assert [row["name"] for row in found.to_json()["evidence"] if row["arm"] == "M99"] == ["first step"]
 
 
 def test_stored_evidence_of_a_toy_arm_needs_its_row():
-    measured = battery(planted_run("A1"), (8,), prompts=24, arms=("M13",), registry=WITH_TOY)
+    measured = battery(planted_run("A1"), (8,), prompts=24, arms=("M99",), registry=WITH_TOY)
     stored = json.loads(json.dumps(battery_to_json(measured)))
     assert battery_from_json(stored, registry=WITH_TOY) == measured
-    with pytest.raises(ValueError, match="unknown arm 'M13'"):
+    with pytest.raises(ValueError, match="unknown arm 'M99'"):
         battery_from_json(stored)
 
 
 def test_without_its_row_an_arm_is_unknown():
-    with pytest.raises(ValueError, match="unknown arms M13"):
-        battery(planted_run("A1"), (8,), prompts=24, arms=("M13",))
+    with pytest.raises(ValueError, match="unknown arms M99"):
+        battery(planted_run("A1"), (8,), prompts=24, arms=("M99",))
