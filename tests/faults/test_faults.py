@@ -29,6 +29,7 @@ def test_a_lost_worker_is_replaced(here: Lab):
     assert table == {"sweep": {"lost": {"injected": 1, "survived": 1}}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [pytest.param("kill", marks=pytest.mark.slow), "full"])
 def test_a_careless_writer_is_found_out(here: Lab, fault: str):
     """Otherwise the counts would say nothing: a verb that writes in place must fail its trials."""

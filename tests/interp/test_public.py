@@ -25,6 +25,7 @@ def test_importing_interp_imports_no_library():
     assert imported_after("import interp") == set()
 
 
+@pytest.mark.slow
 def test_using_a_name_imports_what_it_needs_and_no_transformer_lens():
     """The "before" half: a name that is used does import torch."""
     code = "from interp import load, patch, logit_diff, capture, prompts, template, views"

@@ -154,6 +154,7 @@ def test_closure_at_one_length_leaves_no_label_over_lengths():
     assert found.label == "unresolved"
 
 
+@pytest.mark.slow
 def test_closure_over_models():
     def several(**more: Any) -> list[Battery]:
         return [

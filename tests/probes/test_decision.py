@@ -308,6 +308,7 @@ def test_eight_models_can(values, label):
     assert all(e.n == 8 for f in found.lengths for e in f.evidence)
 
 
+@pytest.mark.slow
 def test_holm_asks_more_of_five_models_than_of_eight():
     """2^-6 = .016 is below .05, but the third of six tests needs .0125: 2^-7 or less."""
     assert [verdict(models(k, **ANCHOR)).roles["anchor"].status for k in (6, 7)] == [UNSURE, PRESENT]

@@ -231,9 +231,9 @@ def test_a_curve_is_the_faithfulness_of_its_circuits():
     at_random = curve(planted.model, clean, corrupted, metric, scores, shares, "random")
     assert at_random.sizes == tuple(round(s * len(graph)) for s in shares)
     assert at_random.cmd > found.cmd
-    rounded_down = curve(planted.model, clean, corrupted, metric, scores, (0.001, 0.299), "random", rounding="mib")
-    assert rounded_down.sizes == (0, int(0.299 * len(graph)))
-    assert int(0.299 * len(graph)) < round(0.299 * len(graph))
+    rounded_down = curve(planted.model, clean, corrupted, metric, scores, (0.001, 0.37), "random", rounding="mib")
+    assert rounded_down.sizes == (0, int(0.37 * len(graph)))
+    assert int(0.37 * len(graph)) < round(0.37 * len(graph))
     with pytest.raises(ValueError, match="'nearest' or 'mib'; got 'up'"):
         curve(planted.model, clean, corrupted, metric, scores, shares, rounding="up")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="greedy, top, random; got 'best'"):

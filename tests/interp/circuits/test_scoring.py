@@ -237,6 +237,7 @@ def test_swapped_labels_are_found_where_even_points_step_over_them(architecture)
     assert activations["embed -> L1H4 q"] == pytest.approx(activations["L2 MLP -> logits"], rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_activation_scores_of_a_group_are_what_it_alone_loses(kind):
     raw = model(kind)

@@ -106,6 +106,7 @@ run.raw, run.model, run.tokenizer
 """
 
 
+@pytest.mark.slow
 def test_loading_prints_nothing(saved_families: Path, saved_foreign: Path):
     path = os.pathsep.join(filter(None, sys.path))
     for source in (saved_families / "alibi", saved_foreign / "llama-foreign"):

@@ -123,11 +123,13 @@ def test_a_costly_number_is_found():
     assert "max_seq_len" in costs("mpt")
 
 
+@pytest.mark.slow
 def test_an_unchecked_architecture_is_tried_in_a_child_first(tmp_path: Path):
     assert "mpt" not in CHECKED
     assert load_raw(str(mpt(tmp_path))).config.model_type == "mpt"
 
 
+@pytest.mark.slow
 def test_a_pass_that_takes_too_much_memory_is_refused(tmp_path: Path):
     folder = mpt(tmp_path, max_seq_len=300_000_000)
     with pytest.raises(ValueError, match=r"^the model in .* does not run: .*can't allocate memory.*$") as caught:

@@ -270,6 +270,7 @@ def peak_of(call) -> int:
     return peak
 
 
+@pytest.mark.slow
 def test_a_small_memory_budget_holds():
     clean, corrupted = (sample("parity-aligned", 64, 16, seed=s) for s in (0, 1))
     metric = logit_diff(clean, 16)
@@ -322,7 +323,7 @@ def test_bridge_and_raw_model_give_the_same():
         ({"positions": [Role.ANSWER]}, "no answer in parity-aligned"),
         ({"positions": [(Role.INPUT, 9)]}, "no input with step 9"),
         ({"positions": [3, (Role.INPUT_LABEL, 2)]}, "given twice"),
-        ({"positions": ["label"]}, "no span 'label'; they have no spans"),
+        ({"positions": ["label"]}, "no span 'label'; there are no spans"),
         ({"positions": [1.5]}, "a place is a Role"),
         ({"positions": []}, "no position was given"),
         ({"metric": "logit_diff"}, "metric must be a Metric"),

@@ -97,6 +97,7 @@ def test_a_full_disk_changes_none_of_what_belongs_together(tmp_path):
     assert at > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", [False, True], ids=["new", "replaced"])
 @pytest.mark.parametrize("kind", ["kill", "full"])
 def test_a_folder_is_whole_or_absent(kind, there, tmp_path):

@@ -111,6 +111,7 @@ def test_what_idle_heads_lose_together_is_bounded():
         assert knock_out(model, batch, {"x": entry}, metric).change.mean() == pytest.approx(0, abs=HARMLESS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mechanism", "architecture", "terms"),
     [

@@ -43,6 +43,7 @@ def task_batch(prompts: Prompts) -> Batch:
     return prompts
 
 
+@pytest.mark.slow
 def test_a_stored_state_is_one_direction_at_lengths_not_searched_too():
     one = found("placeholder", "state", ResidualSite(1, LABEL), 1, 360, controls=True)
     assert one.longer is not None
@@ -66,6 +67,7 @@ def test_a_state_that_is_not_used_is_not_found_even_where_it_stands(mechanism):
     assert one.held_out.keeps.value == 1
 
 
+@pytest.mark.slow
 def test_an_anchors_pointer_is_found_at_the_output_label():
     one = found("A2", "pointer", ResidualSite(2, OUT_LABEL), 16, 1500)
     assert one.longer is not None
@@ -82,6 +84,7 @@ def test_an_anchors_pointer_is_found_at_the_output_label():
     assert first.unread.effect.high < 0.1
 
 
+@pytest.mark.slow
 def test_no_pointer_is_found_where_labels_are_not_used():
     batch = sample("parity-aligned", 600, 8, 0, planted("unused").vocabulary)
     (one,) = find_subspaces(

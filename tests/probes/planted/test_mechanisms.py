@@ -57,6 +57,7 @@ def test_interventions_find_what_the_truth_says(mechanism, architecture):
         assert found.removed["mean"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox"])
 def test_sinks_differ_in_the_null_arm(architecture):
     """A sink of value 0 is only a denominator; a bias sink is a constant that must arrive."""
@@ -126,6 +127,7 @@ def test_massive_attention_rests_on_input_labels(mechanism):
     assert (mass.amin(dim=(0, 2)) > 0.99).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox"])
 @pytest.mark.parametrize(
     "dirt",

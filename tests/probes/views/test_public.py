@@ -20,6 +20,7 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = views.verdikt
 
 
+@pytest.mark.slow
 def test_matplotlib_is_not_imported_before_a_figure_is_drawn():
     code = "import sys; from probes.views import verdict; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
