@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -94,19 +93,8 @@ class FiguresCommand:
         """Return (file name, whether it is required, function that draws it) for each figure."""
         from experiments.drawing import zoo
 
-        of_table = {
-            "by-family": zoo.by_family,
-            "variants": zoo.variants,
-            "addition": zoo.addition,
-            "gaps": zoo.gaps,
-            "offsets": zoo.offsets,
-            "offsets-by-family": partial(zoo.offsets, family=None),
-            "where-read": zoo.where_read,
-            "transfer": zoo.transfer,
-            "scale": zoo.scale,
-        }
         frame, drawings = None, []
-        for name in self.only or get_args(Name):
+        for name in self.only or dict.fromkeys((*get_args(Name), *zoo.FIGURES)):
             required = name in self.only
             if name == "maps":
                 drawings.append((name, required, self.maps))
@@ -115,7 +103,7 @@ class FiguresCommand:
             else:
                 frame = self.table() if frame is None else frame
                 for k, (suffix, part) in enumerate(by_rehearsal(frame, "addition" if name == "addition" else "parity")):
-                    draw = of_table[name]
+                    draw = zoo.FIGURES[name]
                     drawings.append((name + suffix, required and k == 0, lambda draw=draw, part=part: draw(part)))
         return drawings
 

@@ -6,9 +6,10 @@ import torch
 from interp.capturing import capture
 from interp.models import boot_bridge, build_model
 from interp.models.families import ModelConfig
+from interp.patching import cells, logit_diff, patch
 from interp.sites import ATTENTION_SITES, AXES, HEAD_SITES, KV_SITES, RESID_SITES, SITES, head_count, hook_name
 from interp.sites import require_site as require
-from interp.tasks import default_vocabulary, sample
+from interp.tasks import counterfactual, default_vocabulary, sample
 
 N_LAYERS, N_HEADS, D_MODEL = 2, 4, 16
 
@@ -51,3 +52,16 @@ def test_an_unknown_site_names_the_choices():
         require("scores")
     with pytest.raises(ValueError, match="unknown site 'q'; sites are k, v"):
         require("q", KV_SITES)
+
+
+def test_a_site_that_the_engine_does_not_handle_is_an_error_and_no_other_site(monkeypatch):
+    """The guide of interp/README.md, done with a toy site up to the point where the engine must handle it."""
+    clean = sample("parity-aligned", 2, 4, seed=0)
+    corrupted = counterfactual.redraw(clean, seed=1)
+    config = ModelConfig("absolute", n_layers=N_LAYERS, d_model=D_MODEL, n_heads=N_HEADS)
+    model = build_model(config, len(default_vocabulary().ids), seed=0).eval()
+    with pytest.raises(ValueError, match="unknown site 'toy'; sites are"):
+        patch(model, clean, corrupted, "toy", logit_diff(clean, step=3))
+    monkeypatch.setattr(cells, "PATCH_SITES", (*cells.PATCH_SITES, "toy"))
+    with pytest.raises((AssertionError, AttributeError, KeyError), match="toy"):
+        patch(model, clean, corrupted, "toy", logit_diff(clean, step=3))

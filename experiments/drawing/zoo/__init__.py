@@ -4,6 +4,12 @@ The table has a row per run, evaluated format, length, mode and metric: see `fra
 `ValueError` for missing columns, and its subclass `NoRows` for a table without the rows that it shows.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
 from experiments.drawing.zoo.curves import addition, by_family, gaps, variants
 from experiments.drawing.zoo.depends import maps
 from experiments.drawing.zoo.frames import COLUMNS, NoRows
@@ -12,8 +18,22 @@ from experiments.drawing.zoo.reads import offsets, where_read
 from experiments.drawing.zoo.roles import roles_by_format
 from experiments.drawing.zoo.sizes import scale
 
+# Figures that are drawn from the table of results, by file name.
+FIGURES: Mapping[str, Callable[..., Any]] = {
+    "by-family": by_family,
+    "variants": variants,
+    "addition": addition,
+    "gaps": gaps,
+    "offsets": offsets,
+    "offsets-by-family": partial(offsets, family=None),
+    "where-read": where_read,
+    "transfer": transfer,
+    "scale": scale,
+}
+
 __all__ = [
     "COLUMNS",
+    "FIGURES",
     "NoRows",
     "addition",
     "by_family",

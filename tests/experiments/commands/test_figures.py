@@ -12,7 +12,8 @@ import pytest
 
 from experiments.cli import main
 from experiments.commands import figures
-from experiments.commands.figures import by_rehearsal
+from experiments.commands.figures import FiguresCommand, by_rehearsal
+from experiments.drawing import zoo as zoo_figures
 from experiments.gathering import VERSION
 from experiments.support.provenance import provenance_record
 from experiments.tables.places import with_tables
@@ -256,3 +257,22 @@ def test_a_verb_without_results_says_so(monkeypatch, no_models, capsys):
     assert "no rows" in capsys.readouterr().err
     assert main(["figures"]) == 0  # maps need no results
     assert [Path(p).stem for p in capsys.readouterr().out.splitlines()] == ["maps"]
+
+
+def test_a_figure_is_one_function_and_one_row(monkeypatch, tmp_path):
+    """The guide of figures/README.md, done with a toy figure."""
+    from matplotlib.figure import Figure
+
+    def toy(frame):
+        figure = Figure()
+        figure.subplots().plot(range(len(frame)))
+        return figure
+
+    monkeypatch.chdir(tmp_path)
+    folder_of("zoo", TABLE, VERDICTS)
+    command = FiguresCommand(zoo=Path("zoo"), out=Path("out"))
+    assert "toy" not in [name for name, *_ in command.drawings()]
+    monkeypatch.setattr(zoo_figures, "FIGURES", {**zoo_figures.FIGURES, "toy": toy})
+    drawings = {name: draw for name, _, draw in command.drawings()}
+    (line,) = drawings["toy"]().axes[0].lines
+    assert len(line.get_xdata()) > 0
