@@ -69,7 +69,8 @@ def _clean_twin(wrapped: nn.Module) -> PreTrainedModel:
             raise ValueError(f"this bridge cannot be used: booting {name} changed {path}")
         owner, _, last = path.rpartition(".")
         setattr(clean.get_submodule(owner), last, tensors[path])
-    return clean.to(device=wrapped.device).eval()  # buffers that booting removed are new, on the CPU
+    placed: Any = clean
+    return placed.to(wrapped.device).eval()  # buffers that booting removed are new, on the CPU
 
 
 def _why_unequal(bridge: Any) -> str:

@@ -85,7 +85,7 @@ def fetch(name: str, wheel: Path | None = None) -> Path:
     if (folder := fetched_folder(name)) is not None:
         return folder
     try:
-        import gguf  # noqa: F401  # transformers reads GGUF with it
+        import gguf  # type: ignore[import-not-found]  # noqa: F401  # transformers reads GGUF with it
     except ImportError as error:
         raise ValueError("reading GGUF needs the gguf package: pip install 'mnemoscope[pretrained]'") from error
     model, target = WHEEL_MODELS[name], model_cache() / name

@@ -164,7 +164,8 @@ def test_a_model_in_memory_without_a_tokenizer():
 
 
 def meta() -> Any:
-    return tiny().to(device="meta")
+    model: Any = tiny()
+    return model.to("meta")
 
 
 def dynamic_int8() -> Any:
