@@ -148,6 +148,7 @@ def test_each_arm_by_name_measures_something(arm):
     assert arm in of(found)
 
 
+@pytest.mark.slow
 def test_m8_where_labels_are_embedded_alike():
     """`#` without positions: the embedding of a label is constant, and is neither probed nor erased."""
     run = load("parity-constant-alibi")

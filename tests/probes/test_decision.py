@@ -554,6 +554,7 @@ QUICK = [
 REST = [(m, a) for m in MECHANISMS for a in ("gpt2", "gpt_neox") if (m, a) not in QUICK]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mechanism", "architecture"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in REST)]
 )

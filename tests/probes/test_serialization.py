@@ -26,6 +26,7 @@ def test_a_battery_comes_back_as_it_was(values):
     assert verdict(again(battery)) == verdict(battery)
 
 
+@pytest.mark.slow
 def test_a_measured_battery_gives_the_same_verdict_over_prompts_and_over_models():
     battery = measured("A1")
     assert verdict(again(battery)).to_json() == json.loads(json.dumps(verdict(battery).to_json()))

@@ -140,6 +140,7 @@ def test_the_truth_holds_under_intervention(case):
     assert alone[~needed].max() < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", INTEGRATED)
 @pytest.mark.parametrize("case", CASES)
 def test_integrated_gradients_find_the_circuit(case, method):

@@ -174,6 +174,7 @@ def test_by_hand_integrated_gradients():
 # What scores add up to
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_input_scores_add_up_as_points_grow_dense(kind):
     gaps = [

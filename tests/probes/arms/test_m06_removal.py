@@ -152,6 +152,7 @@ def test_accuracies_lost_are_those_of_the_intact_and_the_masked_model():
     assert 0.3 < 1 - kept < 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mechanism", "architecture", "value"),
     [
