@@ -57,9 +57,8 @@ def search_text(run: Run, options: CircuitCommand) -> CircuitSearch:
     """Return the circuit that `find_circuit` finds. Warns of pairs that cannot support one."""
     from interp.circuits import find_circuit
     from interp.patching import logit_diff
-    from interp.tasks.texts import prompts
 
-    pair = prompts(run, clean=list(options.clean), corrupted=list(options.corrupted))
+    pair = options.text_pair(run)
     assert options.answer is not None
     assert options.other is not None
     with warnings.catch_warnings():

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 USUAL_STEP, USUAL_PARTNER = 10, 5
 # Prompts that are drawn per prompt in which two steps must differ; half of random prompts do.
 OVERSAMPLE, SPARE = 8, 64
-# Options that only text has, and options that only tasks have, with their defaults.
-OF_TEXT = ("clean", "corrupted", "answer", "other")
+# Options that only tasks have, with their defaults.
 OF_TASKS = {"length": 20, "step": None, "partner": None, "corrupt": "flip_input", "prompts": 16, "format": None}
 
 
@@ -33,7 +32,8 @@ class PatchInputs:
 def inputs_of(run: Run, options: PatchCommand) -> PatchInputs:
     """Return the inputs that the options mean. Raises `ValueError` for options that do not go together."""
     if options.is_text:
-        clean, corrupted = text_pair(run, options)
+        pair = options.text_pair(run)
+        clean, corrupted = pair.clean, pair.corrupted
         metric = text_metric(options, clean)
     else:
         run.require_task()
@@ -69,14 +69,6 @@ def check_options(options: PatchCommand) -> None:
         raise ValueError(f'--metric {options.metric} needs --answer, such as --answer " Mary"')
     if options.other is None and options.metric == "logit_diff":
         raise ValueError('--metric logit_diff needs --other, such as --other " John"; or use --metric probability')
-
-
-def text_pair(run: Run, options: PatchCommand) -> tuple[Prompts, Prompts]:
-    """Return the prompts of --clean and --corrupted."""
-    from interp.tasks.texts import prompts
-
-    pair = prompts(run, clean=list(options.clean), corrupted=list(options.corrupted))
-    return pair.clean, pair.corrupted
 
 
 def text_metric(options: PatchCommand, clean: Prompts) -> MetricLike:

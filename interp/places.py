@@ -129,7 +129,7 @@ def _parts(at: At) -> tuple[Part, ...]:
 
 
 def _is_ambiguous(parts: tuple | list) -> bool:
-    """Whether a tuple such as (Role.INPUT, 1, 2) mixes roles and numbers, which could be steps or positions."""
+    """Return whether a tuple such as (Role.INPUT, 1, 2) mixes roles and numbers, which could be steps or positions."""
     return isinstance(parts, tuple) and any(isinstance(p, Role) for p in parts) and any(map(_is_index, parts))
 
 

@@ -33,18 +33,18 @@ class LengthEvidence:
         return find_evidence(self.evidence, key)
 
     def is_present(self, e: Evidence) -> bool:
-        """Whether the interval lies above the margin and above the control's upper bound."""
+        """Return whether the interval lies above the margin and above the control's upper bound."""
         bound = self.margins.rho
         if e.control is not None:
             bound = max(bound, e.control.at(self.level).high)
         return e.value.at(self.level).low > bound
 
     def is_absent(self, e: Evidence) -> bool:
-        """Whether the interval lies within the margin (TOST). `control_moves` tests the control."""
+        """Return whether the interval lies within the margin (TOST). `control_moves` tests the control."""
         return self._is_within_margin(e.value)
 
     def control_moves(self, e: Evidence) -> bool:
-        """Whether the control's interval is not within the margin. No role is ABSENT by such evidence."""
+        """Return whether the control's interval is not within the margin. No role is ABSENT by such evidence."""
         return e.control is not None and not self._is_within_margin(e.control)
 
     def _is_within_margin(self, interval: Interval) -> bool:
@@ -52,7 +52,7 @@ class LengthEvidence:
         return -self.margins.rho < at_level.low and at_level.high < self.margins.rho
 
     def test_holds(self, role: str, test: str) -> bool:
-        """Whether a test over models holds for a role; True for one model, which has no such tests."""
+        """Return whether a test over models holds for a role; True for one model, which has no such tests."""
         return self.tests.get(role, {}).get(test, True)
 
 

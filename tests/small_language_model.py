@@ -17,19 +17,24 @@ SENTENCES = (
 )
 
 
-def word_tokenizer(texts: tuple[str, ...] = SENTENCES, vocab_size: int = 600) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer in which every word of `texts` is one token with its leading space."""
+def trained_byte_level(corpus: list[str], vocab_size: int, special_tokens: list[str]) -> Tokenizer:
+    """Return byte-level BPE trained on a corpus; words that occur at least twice become one token, if there is room."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        min_frequency=1,
-        special_tokens=["<|endoftext|>"],
+        special_tokens=special_tokens,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([text for text in texts for _ in range(3)], trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
+    return tokenizer
+
+
+def word_tokenizer(texts: tuple[str, ...] = SENTENCES, vocab_size: int = 600) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer in which every word of `texts` is one token with its leading space."""
+    tokenizer = trained_byte_level([text for text in texts for _ in range(3)], vocab_size, ["<|endoftext|>"])
     special = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), "<|endoftext|>")
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 

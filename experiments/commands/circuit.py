@@ -26,6 +26,7 @@ from experiments.support.options import (
     Share,
     Texts,
 )
+from experiments.support.text_prompts import OF_TEXT, TakesText
 
 if TYPE_CHECKING:
     import networkx
@@ -37,12 +38,10 @@ if TYPE_CHECKING:
 FILES = ("circuit.json", "circuit.graphml", "circuit.svg", "circuit.html", "circuit-curve.svg", "circuit-heads.parquet")
 # Options that do not change the numbers, or that provenance records.
 NOT_RECORDED = ("out", "json", "memory", "device", "dtype")
-# Options that only text has.
-OF_TEXT = ("clean", "corrupted", "answer", "other")
 
 
 @dataclass(frozen=True)
-class CircuitCommand:
+class CircuitCommand(TakesText):
     """Search a circuit on a task or on text, and measure how faithful it is on other prompts.
 
     Edges are scored by gradients, the best are selected, and ACDC removes those that are not needed, by exact runs.
@@ -92,11 +91,6 @@ class CircuitCommand:
     dtype: Dtype = None
     out: ResultFolder = None
     json: AsJson = False
-
-    @property
-    def is_text(self) -> bool:
-        """Whether prompts are given as text."""
-        return any((self.clean, self.corrupted, self.answer is not None, self.other is not None))
 
     def run(self) -> int:
         """Search, evaluate, write and print; status 0."""

@@ -27,6 +27,7 @@ from experiments.support.options import (
     Texts,
     computed,
 )
+from experiments.support.text_prompts import TakesText
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -37,7 +38,7 @@ TOP = 10
 
 
 @dataclass(frozen=True)
-class PatchCommand:
+class PatchCommand(TakesText):
     """Patch activations of one site between clean and corrupted prompts, at every layer and position.
 
     On a task, prompts are drawn: mnemoscope patch parity-aligned-alibi --step 7. On text, they are given:
@@ -91,11 +92,6 @@ class PatchCommand:
     """Print the number of patches, FLOPs, peak memory and expected time, and stop. Default: patch."""
     out: ResultFolder = None
     json: AsJson = False
-
-    @property
-    def is_text(self) -> bool:
-        """Whether prompts are given as text."""
-        return any((self.clean, self.corrupted, self.answer is not None, self.other is not None))
 
     def run(self) -> int:
         """Plan, compute, check and write; status 0."""

@@ -77,7 +77,7 @@ def error_lines(error: BaseException) -> list[str]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on the host or on a GPU."""
+    """Return whether an error means that memory ran out, on the host or on a GPU."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)

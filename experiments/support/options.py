@@ -20,7 +20,6 @@ def computed(metavar: str, help: str | None = None) -> Any:
 RUN = "A run by name, such as parity-aligned-alibi, a folder that save_pretrained wrote, or a hub name."
 RUNS = "Runs by name, such as parity-aligned-alibi, folders that save_pretrained wrote, or hub names."
 
-OneRun = Annotated[str, Positional, arg(metavar="RUN", help=RUN)]
 OneModel = Annotated[str, Positional, arg(metavar="MODEL", help=RUN)]
 Runs = Annotated[tuple[str, ...], Positional, computed("RUN [RUN ...]", RUNS)]
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.models.anatomy import Anatomy
+from interp.models.architectures.norms import NormParts, norm_parts
 
 Kind = Literal["q", "k", "v"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -44,11 +45,11 @@ def head_weights(anatomy: Anatomy) -> HeadWeights:
     """Return the weights of every head, with norms folded in."""
     stacks: dict[str, list[Tensor]] = {"q": [], "k": [], "v": [], "o": []}
     for layer, block in enumerate(anatomy.blocks):
-        gain = _gain(block.ln1, anatomy.d_model).unsqueeze(-1)
+        norm = _parts(anatomy, block.ln1)
         for kind, (weight, _) in zip(KINDS, anatomy.input_weights(layer), strict=True):
             weight = weight if kind == "q" else anatomy.expand_heads(weight)
-            stacks[kind].append(_centred(weight.permute(1, 0, 2).double() * gain, block.ln1, axis=-2))
-        stacks["o"].append(_centred(anatomy.output_weights(layer).double(), block.ln1, axis=-1))
+            stacks[kind].append(_centred(weight.permute(1, 0, 2).double() * norm.gain.unsqueeze(-1), norm, axis=-2))
+        stacks["o"].append(_centred(anatomy.output_weights(layer).double(), norm, axis=-1))
     return HeadWeights(**{name: torch.stack(weights) for name, weights in stacks.items()})
 
 
@@ -126,61 +127,30 @@ def token_embeddings(anatomy: Anatomy) -> Float[Tensor, "d_vocab d_model"]:
 def unembedding_weights(anatomy: Anatomy) -> Float[Tensor, "d_vocab d_model"]:
     """Return W_U in float64 with the last norm folded in, centred over the vocabulary."""
     table = _table(anatomy.raw.get_output_embeddings()).double()
-    table = _centred(table * _gain(anatomy.final_norm, anatomy.d_model), anatomy.final_norm, axis=-1)
+    norm = last_norm(anatomy)
+    table = _centred(table * norm.gain, norm, axis=-1)
     return table - table.mean(dim=0)
 
 
-def frozen_norm(norm: nn.Module, x: Float[Tensor, "... d_model"], at: Float[Tensor, "... d_model"]) -> Tensor:
-    """Return `x / scale` with the norm's scale at the residual `at`, which is linear in x.
+def last_norm(anatomy: Anatomy) -> NormParts:
+    """Return the parts of the norm before the unembedding.
 
-    The gain, and a LayerNorm's subtraction of the mean, are folded into `unembedding_weights`.
+    `x / last_norm(anatomy).scale(at)` is that norm with its scale fixed at the residual `at`, which is linear in x; its
+    gain, and a LayerNorm's subtraction of the mean, are folded into `unembedding_weights`.
     """
-    spread = (
-        at.var(dim=-1, unbiased=False, keepdim=True)
-        if _centres(norm, at.shape[-1])
-        else at.square().mean(dim=-1, keepdim=True)
-    )
-    return x / (spread + _epsilon(norm)).sqrt()
+    return _parts(anatomy, anatomy.final_norm)
 
 
-def _centres(norm: nn.Module, d_model: int) -> bool:
-    """Return whether a norm subtracts the mean, as LayerNorms do and RMS norms do not."""
-    if isinstance(norm, nn.LayerNorm | nn.Identity):
-        return isinstance(norm, nn.LayerNorm)
-    probe = _probe(norm, d_model)
-    return torch.allclose(norm(probe + 100), norm(probe), rtol=1e-2, atol=1e-3)
+def _parts(anatomy: Anatomy, norm: nn.Module) -> NormParts:
+    return norm_parts(norm, anatomy.d_model, anatomy.dtype, anatomy.device)
 
 
-def _centred(weight: Tensor, norm: nn.Module, axis: int) -> Tensor:
+def _centred(weight: Tensor, norm: NormParts, axis: int) -> Tensor:
     """Return weights without the mean direction of the residual (`axis`), if the norm subtracts the mean."""
-    return weight - weight.mean(dim=axis, keepdim=True) if _centres(norm, weight.shape[axis]) else weight
-
-
-def _gain(norm: nn.Module, d_model: int) -> Float[Tensor, " d_model"]:
-    """Return what a norm multiplies each dimension by: its weight, or another function of it (Gemma's 1 + weight)."""
-    probe = _probe(norm, d_model)
-    if isinstance(norm, nn.Identity):
-        return torch.ones_like(probe, dtype=torch.float64)
-    measured = (norm(probe) - norm(-probe)).detach().double() / 2 * probe.sign()
-    weight = getattr(norm, "weight", None)
-    if isinstance(weight, Tensor) and torch.allclose(weight.detach().double(), measured, rtol=1e-2, atol=1e-3):
-        return weight.detach().double()
-    return measured
-
-
-def _probe(norm: nn.Module, d_model: int) -> Float[Tensor, " d_model"]:
-    """Return a vector of mean 0 with entries of size 100, so that a norm's epsilon does not matter."""
-    like = next(norm.parameters(), torch.zeros(()))
-    probe = torch.full((d_model,), 100.0, dtype=like.dtype, device=like.device)
-    probe[1::2] = -100.0
-    return probe
+    return weight - weight.mean(dim=axis, keepdim=True) if norm.centres else weight
 
 
 def _table(module: object) -> Tensor:
     weight = getattr(module, "weight", None)
     assert isinstance(weight, Tensor)
     return weight.detach()
-
-
-def _epsilon(norm: nn.Module) -> float:
-    return float(getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", 0.0))

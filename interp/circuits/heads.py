@@ -18,8 +18,8 @@ from interp.circuits.attention_stats import STATISTICS, TEXT_STATISTICS, attenti
 from interp.circuits.composing import (
     ROUNDING,
     compositions,
-    frozen_norm,
     head_weights,
+    last_norm,
     ov_copying,
     unembedding_weights,
 )
@@ -27,6 +27,7 @@ from interp.circuits.head_descriptions import HeadDescriptions
 from interp.circuits.pairs import resolved_prompts
 from interp.circuits.places import Places, PlacesBy, places_of
 from interp.models.anatomy import Anatomy, anatomy_of
+from interp.models.architectures.norms import NormParts
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.editing import SHARE, forward_with_edits
 from interp.support.budget import numbers
@@ -54,12 +55,14 @@ def describe_heads(model: AnyModel, prompts: PromptsLike, places: Places | Place
     is_task = isinstance(own, Batch)
     statistics = STATISTICS if is_task else TEXT_STATISTICS
     tokens = _token_choices(own)
-    if int(tokens[-1]) >= (n_vocab := len(unembedding_weights(anatomy))):
+    unembedding, norm = unembedding_weights(anatomy), last_norm(anatomy)
+    if int(tokens[-1]) >= (n_vocab := len(unembedding)):
         raise ValueError(f"the task's vocabulary has token id {int(tokens[-1])}; the model has 0 to {n_vocab - 1}")
     where = _default_places(own) if places is None else places_of(own, places)
     width = anatomy.n_heads * (3 * own.n_pos + 2 * len(tokens) + (3 + len(anatomy.blocks)) * anatomy.d_model)
     chunks = torch.arange(len(own)).split(max(1, numbers(SHARE) // (width * own.n_pos)))
-    rows = (_by_row(anatomy, own.rows(chunk), tokens, int(chunk[0]), statistics) for chunk in chunks)
+    unembedding = unembedding[tokens.to(anatomy.device)].to(anatomy.dtype)
+    rows = (_by_row(anatomy, own.rows(chunk), tokens, unembedding, norm, int(chunk[0]), statistics) for chunk in chunks)
     by_prompt = torch.cat([_by_place(values, where) for values in rows])
     n = (~by_prompt.isnan()).sum(dim=0)  # [layer head place statistic]
     mean = by_prompt.nanmean(dim=0)
@@ -95,9 +98,18 @@ def _token_choices(prompts: Prompts) -> Int[Tensor, " token"]:
 
 
 def _by_row(
-    anatomy: Anatomy, prompts: Prompts, tokens: Int[Tensor, " token"], first: int, names: tuple[str, ...]
+    anatomy: Anatomy,
+    prompts: Prompts,
+    tokens: Int[Tensor, " token"],
+    unembedding: Float[Tensor, "token d_model"],
+    norm: NormParts,
+    first: int,
+    names: tuple[str, ...],
 ) -> Float[Tensor, "batch layer head dest statistic"]:
-    """Return every statistic of every row of attention, in float32 on the CPU; `first` is the first prompt's index."""
+    """Return every statistic of every row of attention, in float32 on the CPU.
+
+    `unembedding` are W_U's rows of `tokens`, `norm` is the norm before it, `first` is the first prompt's index.
+    """
     by_layer, outputs, attended = [], [], []
     resid = anatomy.embed(prompts.tokens.to(anatomy.device))
     for layer in range(len(anatomy.blocks)):
@@ -113,9 +125,8 @@ def _by_row(
         outputs.append(out)
         attended.append(pattern.argmax(dim=-1))  # [batch head dest]
         resid = after
-    unembedding = unembedding_weights(anatomy)[tokens.to(anatomy.device)].to(resid)
     for statistics, out, source in zip(by_layer, outputs, attended, strict=True):
-        normed = frozen_norm(anatomy.final_norm, out, resid.unsqueeze(1))
+        normed = out / norm.scale(resid.unsqueeze(1))
         direct = normed @ unembedding.T
         direct = direct - direct.mean(dim=-1, keepdim=True)  # [batch head dest token]
         token = prompts.tokens.to(source.device).unsqueeze(1).expand(-1, anatomy.n_heads, -1).gather(-1, source)

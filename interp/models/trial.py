@@ -1,4 +1,4 @@
-"""Run a loaded model once on a few tokens: does it run, and does it read no later tokens?
+"""Run a loaded model once on a few tokens, to check that it runs and reads no later tokens.
 
 What a forward pass costs may follow from numbers in `config.json` that no weight bounds, such as MPT's `max_seq_len`.
 For architectures whose configuration is not known to be harmless, the trial runs in a child process with limits on

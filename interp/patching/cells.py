@@ -9,21 +9,10 @@ import torch
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy
-from interp.sites import Site, head_count, require_site
+from interp.sites import RESID_SITES, Site, head_count, require_site
 
 # Sites that a sweep can patch.
-PATCH_SITES: tuple[Site, ...] = (
-    "resid_pre",
-    "resid_mid",
-    "resid_post",
-    "attn_out",
-    "mlp_out",
-    "q",
-    "k",
-    "v",
-    "z",
-    "pattern",
-)
+PATCH_SITES: tuple[Site, ...] = (*RESID_SITES, "q", "k", "v", "z", "pattern")
 # Sites that change resid_post at their own position only; resid_pre, k and v change later positions of their layer.
 LOCAL_SITES: tuple[Site, ...] = ("resid_mid", "resid_post", "attn_out", "mlp_out", "q", "z", "pattern")
 

@@ -65,7 +65,7 @@ def write(content: AdditionContent, fmt: Format, vocabulary: Vocabulary) -> Batc
         return columns if fmt.row.separate else columns + label(places, Role.INPUT_LABEL, places + 1)
 
     def cited(place: int, role: Role) -> list[Column]:
-        """The labels before one output digit: with separate labels the second operand's, then the first's."""
+        """Return the labels before one output digit: with separate labels the second operand's, then the first's."""
         if not fmt.row.separate:
             return label(place, role, place + 1)
         second = label(n + place, role, place + 1) if place < m else []

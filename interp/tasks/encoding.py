@@ -146,7 +146,7 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, text: str, special: bool, offset
 
 
 def _start_of(encoded: Sequence[int], bare: Sequence[int]) -> int:
-    """Where the bare tokens begin in the encoded ones."""
+    """Return where the bare tokens begin in the encoded ones."""
     for start in range(len(encoded) - len(bare) + 1):
         if tuple(encoded[start : start + len(bare)]) == tuple(bare):
             return start

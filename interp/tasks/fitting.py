@@ -92,7 +92,7 @@ class _Pieces:
         return len(self.vocab) < SMALL
 
     def by_name(self, symbols: Sequence[str], partly: bool = False) -> dict[str, int]:
-        """Tokens by name: all with a leading space, or all without; nothing if some are missing, unless `partly`."""
+        """Return tokens by name: all with a leading space, or all without. None if one is missing, unless `partly`."""
         forms = [{s: self.vocab.get(mark + s) for s in symbols} for mark in (*SPACE_MARKS, "")]
         mixed = {s: next((form[s] for form in reversed(forms) if form[s] is not None), None) for s in symbols}
         for form in [*forms, mixed]:
@@ -103,7 +103,7 @@ class _Pieces:
         return present if partly and len(present) >= FEWEST_LABELS else {}
 
     def structural(self, symbol: str, first: bool) -> int | None:
-        """The token of a fixed symbol by name: bare at the start of a prompt, else with a leading space if there is."""
+        """Return the token of a fixed symbol: bare at a prompt's start, else with a leading space if it exists."""
         marks = ("", *SPACE_MARKS) if first else (*SPACE_MARKS, "")
         return next((self.vocab[mark + symbol] for mark in marks if mark + symbol in self.vocab), None)
 
@@ -148,7 +148,7 @@ class _Pieces:
         return _distinct([*whole, *words])
 
     def unambiguous(self, ids: Iterable[int]) -> bool:
-        """Whether joined token texts can be read in one way only."""
+        """Return whether joined token texts can be read in one way only."""
         tokens = list(ids)
         if not self.marked and " " in str(self.tokenizer.decode([tokens[0], tokens[0]])):
             return True  # this decoder puts spaces between tokens
@@ -160,7 +160,7 @@ class _Pieces:
 
 
 def is_uniquely_decodable(texts: Sequence[str]) -> bool:
-    """Whether no string is the concatenation of these texts in two ways (Sardinas and Patterson, 1953).
+    """Return whether no string is the concatenation of these texts in two ways (Sardinas and Patterson, 1953).
 
     >>> is_uniquely_decodable(["M9", "M90", "0"]), is_uniquely_decodable([" hook", " hooked", "0"])
     (False, True)
@@ -181,7 +181,7 @@ def is_uniquely_decodable(texts: Sequence[str]) -> bool:
 
 
 def _label_tokens(fmt: Format, longest: int, pieces: _Pieces, reserved: set[int]) -> list[int]:
-    """Tokens of one kind for a pool of labels: words, or single letters if only these are enough."""
+    """Return tokens of one kind for a pool of labels: words, or single letters if only these are enough."""
     kinds = [[i for i in kind if i not in reserved][: len(LABEL_NAMES)] for kind in (pieces.words, pieces.letters)]
     needed = fmt.labels_needed(longest)
     enough = [kind for kind in kinds if len(kind) >= needed]
@@ -221,7 +221,7 @@ def _checked(vocabulary: Vocabulary, pieces: _Pieces, fmt: Format) -> Vocabulary
 
 
 def _if_new(start: int | None, symbols: dict[str, int]) -> int | None:
-    """The start token, unless a symbol of the task is that very token."""
+    """Return the start token, unless a symbol of the task is that very token."""
     return None if start in symbols.values() else start
 
 
@@ -230,7 +230,7 @@ def _is_word(text: str) -> bool:
 
 
 def _distinct(candidates: Iterable[tuple[int, str]]) -> list[int]:
-    """Tokens whose texts differ in more than case."""
+    """Return tokens whose texts differ in more than case."""
     first: dict[str, int] = {}
     for token, text in candidates:
         first.setdefault(text.lower(), token)

@@ -131,7 +131,7 @@ class Prompts:
         return mask.nonzero().flatten()
 
     def _kind(self) -> str:
-        """What the tokens are, for messages."""
+        """Return what the tokens are, for messages."""
         return "text"
 
     def name(self, pos: int) -> str:

@@ -39,7 +39,7 @@ def write(content: ParityContent, fmt: Format, vocabulary: Vocabulary) -> Batch:
         return constant(vocabulary[symbol], batch_size, role, step)
 
     def item(labels: Tensor | None, label_role: Role, value: Tensor, role: Role, i: int) -> list[Column]:
-        """The columns of step i + 1 on one side: label, fillers and value, in the order of the format."""
+        """Return the columns of step i + 1 on one side: label, fillers and value, in the order of the format."""
         label = [] if labels is None else [Column(labels[:, i], label_role, i + 1)]
         fillers = [token(FILLER, Role.FILLER, i + 1) for _ in range(fmt.gap)]
         columns = [*label, *fillers, Column(value, role, i + 1)]

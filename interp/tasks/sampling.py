@@ -69,7 +69,7 @@ def check_length(fmt: Format, length: int | tuple[int, int], vocabulary: Vocabul
 
 
 def _positions(fmt: Format, length: int | tuple[int, int], vocabulary: Vocabulary) -> int:
-    """Tokens of a prompt, start token included."""
+    """Return tokens of a prompt, start token included."""
     return sequence_length(fmt, length) + (vocabulary.bos is not None)
 
 

@@ -87,7 +87,7 @@ def template(
 
 
 def _parts(text: str) -> list[tuple[str, str | None]]:
-    """The template as pairs of literal text and the placeholder that follows it."""
+    """Return the template as pairs of literal text and the placeholder that follows it."""
     try:
         parsed = list(Formatter().parse(text))
     except (ValueError, TypeError) as error:
@@ -115,7 +115,7 @@ def _check_rows(parts: list[tuple[str, str | None]], rows: Sequence[Mapping[str,
 
 
 def _fill(parts: list[tuple[str, str | None]], row: Mapping[str, str]) -> tuple[str, list[tuple[str, int, int]]]:
-    """The filled text, and for each placeholder its name and the characters `[start, end)` that it covers."""
+    """Return the filled text, and for each placeholder its name and the characters `[start, end)` that it covers."""
     text, places = "", []
     for literal, name in parts:
         text += literal
@@ -126,7 +126,7 @@ def _fill(parts: list[tuple[str, str | None]], row: Mapping[str, str]) -> tuple[
 
 
 def _positions(encoded: Encoded, places: list[tuple[str, int, int]], text: str, row: int) -> Spans:
-    """Token positions of each placeholder and of each of its occurrences."""
+    """Return token positions of each placeholder and of each of its occurrences."""
     occurrences: dict[str, list[tuple[int, ...]]] = {}
     for name, start, end in places:
         covered = []

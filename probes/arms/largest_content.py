@@ -17,7 +17,7 @@ from interp.patching import Interchange, interchange, margin
 from interp.tasks import LABEL_ROLES, Batch, Role, counterfactual, parity
 from interp.tasks.layout import generator
 from probes import keys
-from probes.arms.readings import Readings, effect_of_strongest, halves, step_margins
+from probes.arms.readings import Readings, effect_of_strongest, halves, largest_evidence, step_margins
 from probes.evidence import Evidence
 from probes.intervals import ratio
 
@@ -64,14 +64,14 @@ def measure_content(model: PreTrainedModel, readings: Readings, seed: int) -> li
         "strongest": sorted({names[k] for k in chosen.tolist()}),
         "family": {name: ratio(c, full).value for name, c in zip(names, changes, strict=False)},
     }
-    measured = [_evidence(keys.LARGEST_CONTENT, QUESTION, readings, value, control, details)]
+    measured = [largest_evidence(keys.LARGEST_CONTENT, QUESTION, readings, value, control, details)]
     if batch.format.task == "parity":
         same = source_has_same_state(readings, redrawn)
         if min(int((same & half).sum()), int((same & ~half).sum())) >= FEWEST // 2:
             # Over all prompts, so that the full effect is that of all.
             terms = changes[:count] * same / same.double().mean()
             rest, _ = effect_of_strongest(terms, full, half)
-            measured.append(_evidence(keys.CONTENT_REST, REST, readings, rest, control, {}))
+            measured.append(largest_evidence(keys.CONTENT_REST, REST, readings, rest, control))
     return measured
 
 
@@ -110,16 +110,3 @@ def source_has_same_state(readings: Readings, source: Batch) -> Bool[Tensor, " b
     """Return in which prompts of parity the source has the same bit and the same parity at the step."""
     ours, theirs = parity.read(readings.batch), parity.read(source)
     return readings.at_step((ours.bits == theirs.bits) & (ours.parities == theirs.parities))
-
-
-def _evidence(key, question, readings: Readings, value, control, details) -> Evidence:
-    return Evidence(
-        key=key,
-        question=question,
-        length=readings.length,
-        quantity="mean |change| over the full effect",
-        value=value,
-        control=control,
-        n=len(readings),
-        details=details,
-    )

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from interp.tasks import LABEL_ROLES, Batch, Role, parity
 from interp.tasks.layout import generator
 from probes import keys
-from probes.arms.readings import Readings, effect_of_strongest, halves, step_margins
+from probes.arms.readings import Readings, effect_of_strongest, halves, largest_evidence, step_margins
 from probes.evidence import Evidence
 from probes.intervals import ratio
 
@@ -65,23 +65,11 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
         "family": {name: ratio(e.mean(dim=1), full).value for name, e in effects.items()},
     }
 
-    def evidence(key, question, value, **more) -> Evidence:
-        return Evidence(
-            key=key,
-            question=question,
-            length=readings.length,
-            quantity="mean |change| over the full effect",
-            value=value,
-            control=control,
-            n=len(readings),
-            **more,
-        )
-
-    measured = [evidence(keys.LARGEST_IDENTITY, QUESTION, value, details=details)]
+    measured = [largest_evidence(keys.LARGEST_IDENTITY, QUESTION, readings, value, control, details)]
     unchanged = torch.stack(same)
     if (unchanged.any(dim=2).sum(dim=1) >= FEWEST).all():
         rest, _ = effect_of_strongest(_mean_where(by_step, unchanged), full, half)
-        measured.append(evidence(keys.IDENTITY_REST, REST, rest))
+        measured.append(largest_evidence(keys.IDENTITY_REST, REST, readings, rest, control))
     return measured
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from interp.forward import readout
 from interp.tasks import Batch, Role, counterfactual
 from interp.tasks.layout import generator
-from probes.evidence import Interval
+from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import ratio
 from probes.trials.parity import Trials
 
@@ -111,3 +111,24 @@ def effect_of_strongest(
     """Return the effect of the strongest member over the mean full effect, and which member each prompt has."""
     chosen = strongest(effects, half)
     return ratio(effects.gather(0, chosen.unsqueeze(0)).squeeze(0), full), chosen
+
+
+def largest_evidence(
+    key: EvidenceKey,
+    question: str,
+    readings: Readings,
+    value: Interval,
+    control: Interval | None,
+    details: dict | None = None,
+) -> Evidence:
+    """Return the evidence of a largest intervention: the mean absolute change of the margin over the full effect."""
+    return Evidence(
+        key=key,
+        question=question,
+        length=readings.length,
+        quantity="mean |change| over the full effect",
+        value=value,
+        control=control,
+        n=len(readings),
+        details=details or {},
+    )

@@ -65,6 +65,7 @@ def norm_parts(norm: nn.Module, d_model: int, dtype: torch.dtype, device: torch.
     probe = (32 * probe).to(device=device, dtype=dtype).double()  # epsilon is lost beside it
     there, back, moved = of(probe), of(-probe), of(probe + 16)
     shift, gain = (there + back) / 2, (there - back) / 2 / probe * probe.square().mean().sqrt()
+    gain = _exact(gain, norm)
     largest = float(there.abs().max().clamp_min(1e-12))
     centres = float((moved - there).abs().max()) <= 1e-2 * largest
     small = (_SMALL * probe / probe.square().mean().sqrt()).to(dtype).double()
@@ -75,3 +76,14 @@ def norm_parts(norm: nn.Module, d_model: int, dtype: torch.dtype, device: torch.
     if not float((of(other) - parts.apply(other)).abs().max()) <= tolerance * max(1.0, largest):
         raise ValueError(f"{type(norm).__name__} is no LayerNorm and no RMSNorm")
     return parts
+
+
+def _exact(gain: Tensor, norm: nn.Module) -> Tensor:
+    """Return the norm's weight, or 1 + weight (Gemma), where the measured gain equals it to rounding; else the gain."""
+    weight = getattr(norm, "weight", None)
+    if not isinstance(weight, Tensor) or weight.shape != gain.shape:
+        return gain
+    for candidate in (weight.detach().double(), 1 + weight.detach().double()):
+        if torch.allclose(candidate, gain, rtol=1e-2, atol=1e-3):
+            return candidate
+    return gain

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from interp.circuits.attention_stats import STATISTICS, attention_statistics, rotate_labels
-from interp.circuits.composing import chance_composition, head_weights
+from interp.circuits.composing import chance_composition, head_weights, last_norm, unembedding_weights
 from interp.circuits.head_descriptions import HeadDescriptions
 from interp.circuits.heads import _by_row, describe_heads
 from interp.models import boot_bridge
@@ -230,5 +230,6 @@ def test_a_broken_pattern_is_refused():
     anatomy = anatomy_of(model)
     model.get_input_embeddings().weight.data[:] = torch.nan
     batch = sample("parity-aligned", 2, 3, seed=0)
+    unembedding = unembedding_weights(anatomy)[:400]
     with pytest.raises(ValueError, match="a pattern of layer 0 is NaN or infinite, first in prompt 7"):
-        _by_row(anatomy, batch, torch.arange(400), 7, STATISTICS)
+        _by_row(anatomy, batch, torch.arange(400), unembedding, last_norm(anatomy), 7, STATISTICS)

@@ -2,10 +2,11 @@
 
 from functools import cache
 
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
-from tokenizers.models import BPE, Unigram
-from tokenizers.trainers import BpeTrainer
+from tokenizers import Tokenizer, decoders, normalizers, processors
+from tokenizers.models import Unigram
 from transformers import PreTrainedTokenizerFast
+
+from tests.small_language_model import trained_byte_level
 
 WORDS = "When Mary and John went to the store , gave a drink Ann Jim school book café . Alexandra"
 BOS = "<s>"
@@ -14,19 +15,8 @@ BOS = "<s>"
 @cache
 def byte_level(adds_bos: bool = False) -> PreTrainedTokenizerFast:
     """Byte-level BPE as in GPT-2, whose tokens are the words above; "Zebra" is several. The start token is `<s>`."""
-    tokens = Tokenizer(BPE())
-    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokens.decoder = decoders.ByteLevel()
-    words = WORDS.split()
-    corpus = [form for word in words for form in (f"{word} {word}", f"{word}s")] * 4
-    trainer = BpeTrainer(
-        vocab_size=700,
-        special_tokens=[BOS, "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokens.train_from_iterator(corpus, trainer)
-    return _fast(tokens, adds_bos)
+    corpus = [form for word in WORDS.split() for form in (f"{word} {word}", f"{word}s")] * 4
+    return _fast(trained_byte_level(corpus, 700, [BOS, "</s>"]), adds_bos)
 
 
 @cache
