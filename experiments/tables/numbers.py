@@ -10,11 +10,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
-from math import nan
+from math import nan, prod
 from pathlib import Path
 from statistics import fmean, median
 
 from pyarrow import parquet
+from safetensors import safe_open
 
 from experiments.gathering import TABLE, read_verdicts
 from experiments.support.reading import read_result
@@ -160,6 +161,12 @@ def share_at(name: str, length: int, offsets: tuple[str, ...], seed: int) -> flo
     return sum(by_seed(name, length, f"offset {offset}", "")[seed] for offset in offsets)
 
 
+def millions_of_parameters(run: str) -> float:
+    """Return the number of parameters of a shipped run, in millions, from the header of its weights."""
+    with safe_open(SHIPPED / run / "model.safetensors", framework="pt") as weights:
+        return sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys()) / 1e6  # noqa: SIM118
+
+
 def evaluated(path: Path, metric: str, mode: str, lengths: Sequence[int]) -> list[float]:
     """Return the accuracies of one model by length, from its `evaluation.json`."""
     values = {
@@ -182,6 +189,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         for mode in ("forced", "written")
         for metric in ("step", "exact")
     },
+    "parameters": (2, lambda: [millions_of_parameters("parity-aligned-alibi")]),
     "aligned-60": (
         3,
         lambda: [f(listed(ANCHORED, 60, mode=mode)) for mode in ("forced", "written") for f in (median, min)],
