@@ -1,7 +1,9 @@
 """What was made by other versions is said to be, once a command; what comes with the package is not."""
 
 import json
+import os
 import shutil
+import subprocess
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -176,6 +178,35 @@ def test_the_digest_of_code_is_of_what_is_on_disk(tmp_path, monkeypatch):
     assert digest() == first
     (tmp_path / "probes" / "b.py").write_text("2")
     assert digest() != first
+
+
+def test_provenance_leaves_the_index_of_the_checkout_alone(tmp_path, monkeypatch):
+    """A file whose time is newer than the index makes a plain `git status` write the index again."""
+
+    def git(*command: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *who, *command], check=True, capture_output=True)
+
+    file, index = tmp_path / "file", tmp_path / ".git" / "index"
+    file.write_text("1")
+    git("init")
+    git("add", "file")
+    git("commit", "-m", "first")
+    os.utime(file, (1, 1))
+    monkeypatch.setattr(provenance, "__file__", str(file))
+    before = index.read_bytes()
+    assert (
+        provenance._commit()
+        == subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(tmp_path), "rev-parse", "--short", "HEAD"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+    )
+    assert index.read_bytes() == before
+    git("status")
+    assert index.read_bytes() != before
 
 
 def test_who_waits_for_a_work_folder_gets_it_whole(tmp_path):

@@ -38,6 +38,16 @@ def test_the_parts_are_those_that_the_norm_was_made_of(epsilon, width):
     )
 
 
+def test_a_gain_is_exactly_the_weight_or_one_plus_it():
+    layer = nn.LayerNorm(16)
+    nn.init.normal_(layer.weight)
+    assert torch.equal(norm_parts(layer, 16, torch.float32, torch.device("cpu")).gain, layer.weight.detach().double())
+    anatomy = anatomy_of(tiny("gemma"))
+    gemma: nn.Module = anatomy.final_norm
+    weight = gemma.weight.detach().double()  # type: ignore[operator, union-attr]
+    assert torch.equal(norm_parts(gemma, anatomy.d_model, anatomy.dtype, anatomy.device).gain, 1 + weight)
+
+
 def test_what_is_no_norm_is_refused():
     with pytest.raises(ValueError, match="Tanh is no LayerNorm"):
         norm_parts(nn.Tanh(), 8, torch.float32, torch.device("cpu"))

@@ -84,6 +84,11 @@ class Silent:
         (lambda: prompts(byte_level(), CLEAN, bos=1), r"bos must be 'auto', True or False; got 1"),  # type: ignore[call-overload]
         (lambda: prompts(byte_level(adds_bos=True), f"<s>{CLEAN}"), r"begins with '<s>', which the tokenizer adds"),
         (lambda: answer_id(byte_level(), " Zebra"), r"answer ' Zebra' is \d tokens: ' ', 'Z', .*; to use the first"),
+        (lambda: answer_id(byte_level(), "Ann Mary"), r"answer 'Ann Mary' is \d tokens: .*; to use the first"),
+        (
+            lambda: answer_id(byte_level(), "school"),
+            r"answer 'school' is \d tokens: .*; with its leading space, ' school'",
+        ),
         (lambda: answer_id(byte_level(), ""), r"an answer must be text"),
         (lambda: answer_id(sentence_piece(), "9"), r"answer '9'"),
     ],
