@@ -8,6 +8,7 @@ import torch
 
 from interp.tasks import Pair, answer_id, prompts
 from tests.interp.tasks.tokenizers import byte_level, sentence_piece
+from tests.small_language_model import word_tokenizer
 
 CLEAN = "When Mary and John went to the store, John gave a drink to"
 CORRUPTED = "When Mary and John went to the store, Mary gave a drink to"
@@ -86,8 +87,8 @@ class Silent:
         (lambda: answer_id(byte_level(), " Zebra"), r"answer ' Zebra' is \d tokens: ' ', 'Z', .*; to use the first"),
         (lambda: answer_id(byte_level(), "Ann Mary"), r"answer 'Ann Mary' is \d tokens: .*; to use the first"),
         (
-            lambda: answer_id(byte_level(), "school"),
-            r"answer 'school' is \d tokens: .*; with its leading space, ' school'",
+            lambda: answer_id(word_tokenizer(), "store"),
+            r"answer 'store' is \d tokens: .*; with its leading space, ' store', it is",
         ),
         (lambda: answer_id(byte_level(), ""), r"an answer must be text"),
         (lambda: answer_id(sentence_piece(), "9"), r"answer '9'"),
