@@ -13,7 +13,7 @@ from experiments.support.reading import read_result
 from experiments.support.results import as_parquet
 from experiments.training.recipe import Recipe
 from interp.models import read_json
-from interp.models.folder import read_record
+from interp.models.record import read_record
 from interp.support.writing import write_together
 from probes.decision import verdict
 from probes.evidence import Interval
@@ -146,23 +146,29 @@ def _about(name: str, record: dict) -> dict[str, Any]:
 
 def _read_run(run: Path, own: str) -> tuple[Battery | None, Verdict | None, list[tuple]]:
     """Return a run's battery, the verdict on it alone, and the columns after `learned` in its rows."""
-    files = ("evaluation.json", "transfer.json", "battery.json")
-    evaluation, transfer, measured = results = [_result(run / name) for name in files]
+    files = ("evaluation.json", "longer.json", "transfer.json", "battery.json")
+    evaluation, longer, transfer, measured = results = [_result(run / name) for name in files]
     weights = {data["weights"]: name for name, data in zip(files, results, strict=True) if data and "weights" in data}
     if len(weights) > 1:
         raise ValueError(f"{run.name}: {' and '.join(weights.values())} are of different weights; remove the older")
     battery = battery_from_json(measured["battery"]) if measured else None
     alone = verdict(battery) if battery else None
-    return battery, alone, list(_rows(own, evaluation, transfer, battery, alone))
+    return battery, alone, list(_rows(own, evaluation, longer, transfer, battery, alone))
 
 
 def _rows(
-    own: str, evaluation: dict | None, transfer: dict | None, battery: Battery | None, alone: Verdict | None
+    own: str,
+    evaluation: dict | None,
+    longer: dict | None,
+    transfer: dict | None,
+    battery: Battery | None,
+    alone: Verdict | None,
 ) -> Iterator[tuple]:
     """Yield posed, length, mode, metric, value, low, high, chance and n of each row."""
-    if evaluation:
-        for row in evaluation["accuracy"]:
+    for result in filter(None, (evaluation, longer)):
+        for row in result["accuracy"]:
             yield own, row["length"], row["mode"], row["metric"], *_bounds(row), row["chance"], row["n"]
+    if evaluation:
         for row in evaluation["offsets"]:
             offset = "none" if row["offset"] is None else f"{row['offset']:+d}"
             share = (row["share"], NOT_GIVEN, NOT_GIVEN)

@@ -1,4 +1,4 @@
-"""The stages of one run of a sweep: train, evaluate, transfer, battery. Each runs in a worker and writes one file."""
+"""The stages of one run of a sweep: train, evaluate, longer, transfer, battery. Each runs in a worker and writes one file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 STAGES = {
     "train": "run.json",
     "evaluate": "evaluation.json",
+    "longer": "longer.json",
     "transfer": "transfer.json",
     "battery": "battery.json",
 }
+# Bits of the stage "longer": past the longest list that is rehearsed (60 pairs), so that the end of rehearsal is not
+# taken for the end of generalisation.
+LONGER_LENGTHS, LONGER_PROMPTS = (80, 100), 256
 # Ending of the hidden folder with the lock of a run. One lock serves all stages, because they need each other.
 LOCKED = ".locked"
 
@@ -55,6 +59,11 @@ def name_of(train: TrainCommand) -> str:
     return train.recipe().name
 
 
+def applies(stage: str, name: str) -> bool:
+    """Return whether a run has this stage: longer lengths are bits, so addition has none."""
+    return stage != "longer" or name.startswith("parity-")
+
+
 def do_stage(out: Path, train: TrainCommand, options: StageOptions, missing: list[str]) -> Trouble | None:
     """Do the first missing stage of a run, under the run's lock; return why it was not done, or None. For a worker."""
     from experiments.support.console import is_out_of_memory, one_line, silence_libraries
@@ -67,6 +76,7 @@ def do_stage(out: Path, train: TrainCommand, options: StageOptions, missing: lis
     work: dict[str, Callable[[], Any]] = {
         "train": partial(_train, out, train, options),
         "evaluate": partial(_evaluate, folder, options),
+        "longer": partial(_longer, folder, options),
         "transfer": partial(_transfer, folder, options),
         "battery": partial(_battery, folder, options),
     }
@@ -124,6 +134,28 @@ def _evaluate(folder: Path, options: StageOptions) -> None:
     from experiments.commands.evaluate import EvaluateCommand
 
     EvaluateCommand((str(folder),)).measure(_load(folder, options), folder)
+
+
+def _longer(folder: Path, options: StageOptions) -> None:
+    """Measure the accuracy at each of `LONGER_LENGTHS`; a length that the vocabulary cannot pose is listed, not measured.
+
+    Raises `ValueError` for a run without weights.
+    """
+    from experiments.commands.evaluate import EvaluateCommand
+    from experiments.support.results import write_result
+
+    run, command = _load(folder, options), EvaluateCommand((), prompts=LONGER_PROMPTS)
+    lengths, impossible = [], {}
+    for length in LONGER_LENGTHS:
+        try:
+            run.sample(1, length, 0)
+        except ValueError as error:
+            impossible[str(length)] = str(error)
+        else:
+            lengths.append(length)
+    rows = [row.to_json() for length in lengths for row in command.accuracies(run, length)]
+    data = {"prompts": command.prompts, "impossible": impossible, "accuracy": rows}
+    write_result(folder / STAGES["longer"], run, 0, data)
 
 
 def _transfer(folder: Path, options: StageOptions) -> None:

@@ -124,7 +124,7 @@ class EvaluateCommand:
             for length in lengths:
                 bar.set_description(f"{run.name}: accuracy at length {length}")
                 path = work / f"accuracy-{length}.json"
-                rows += load_or_make(path, partial(self._accuracies, run, length), _plain, _accuracies_from)
+                rows += load_or_make(path, partial(self.accuracies, run, length), _plain, _accuracies_from)
                 bar.update()
             for length in offset_lengths:
                 bar.set_description(f"{run.name}: offsets at length {length}")
@@ -139,7 +139,8 @@ class EvaluateCommand:
             written = write_result(folder / "evaluation.json", run, self.seed, data, others=others)
         return rows, written
 
-    def _accuracies(self, run: Run, length: int) -> list[Accuracy]:
+    def accuracies(self, run: Run, length: int) -> list[Accuracy]:
+        """Return every accuracy of a run at one length, with labels given and, where it has labels, written."""
         from probes.competence import accuracies, modes_of
 
         batch = run.sample(self.prompts, length, seed=1000 * self.seed + length)

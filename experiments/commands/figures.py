@@ -20,6 +20,7 @@ Name = Literal[
     "variants",
     "addition",
     "gaps",
+    "reach",
     "verdicts",
     "offsets",
     "offsets-by-family",

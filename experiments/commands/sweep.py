@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from experiments.stages import STAGES, StageOptions, Trouble, do_stage, name_of, remove_locks, with_steps
+from experiments.stages import STAGES, StageOptions, Trouble, applies, do_stage, name_of, remove_locks, with_steps
 from experiments.support.console import say, warn
 from experiments.support.jobs import Executor, Job, Processes, finished
 from experiments.support.options import Device, Dtype, Flag, Folder, Names, Number, Numbers, OptionalNumber
@@ -37,7 +37,7 @@ class SweepCommand:
     seeds: Numbers = ()
     """Train only these seeds. Default: all seeds of the groups."""
     stages: Names = ()
-    """Stages to run: train, evaluate, transfer, battery. Default: all. Missing earlier stages are not run."""
+    """Stages to run: train, evaluate, longer, transfer, battery. Default: all. Missing earlier stages are not run."""
     steps: OptionalNumber = None
     """Maximum of optimiser steps per training. Default: the recipe's."""
     prompts: Number = 128
@@ -72,7 +72,8 @@ class SweepCommand:
         for train in runs:
             self._check_done(train)
         missing = {train: self._missing(name_of(train), stages) for train in runs}
-        total, left = len(runs) * len(stages), sum(map(len, missing.values()))
+        total = sum(applies(stage, name_of(train)) for train in runs for stage in stages)
+        left = sum(map(len, missing.values()))
         say(f"{len(runs)} runs, {total - left} of {total} stages done, {left} to do")
         if self.dry_run:
             for train, names in missing.items():
@@ -119,7 +120,7 @@ class SweepCommand:
         """Raise `ValueError` where existing results of a run were made with other options."""
         from experiments.gathering import differences
         from experiments.support.reading import read_result
-        from interp.models.folder import read_record
+        from interp.models.record import read_record
 
         name = name_of(train)
         folder, advice = self.out / name, f"choose another --out, or remove what is in {self.out / name}"
@@ -138,7 +139,7 @@ class SweepCommand:
 
     def _missing(self, name: str, stages: tuple[str, ...]) -> list[str]:
         """Return the stages of a run that are not done."""
-        return [s for s in stages if not (self.out / name / STAGES[s]).exists()]
+        return [s for s in stages if applies(s, name) and not (self.out / name / STAGES[s]).exists()]
 
     def _engine(self) -> Executor:
         if self.engine == "local":

@@ -119,11 +119,12 @@ class View:
         """
         if shows_live():
             return {"text/html": self._repr_html_(), "text/plain": self.alt}
-        outputs = still_outputs(self.still, self.media, self.alt)
-        if self.media == "image/svg+xml":
-            # JupyterLab shows no SVG of a notebook that is not trusted, and falls back on PNG.
-            with suppress(ValueError, KeyError):  # SVG that is not of our views
-                outputs["image/png"] = base64.b64encode(self.file(".png")).decode()
+        if self.media == "image/png":
+            return {"image/png": base64.b64encode(self.still).decode(), "text/plain": self.alt}
+        outputs = {"image/svg+xml": narrowed(self.still.decode()), "text/plain": self.alt}
+        # JupyterLab shows no SVG of a notebook that is not trusted, and falls back on PNG.
+        with suppress(ValueError, KeyError):  # SVG that is not of our views
+            outputs["image/png"] = base64.b64encode(self.file(".png")).decode()
         return outputs
 
     def save(self, path: str | Path) -> Path:
@@ -147,12 +148,6 @@ class View:
         if self.figure is not None and suffix != ".svg":
             return saved(self.figure(), suffix)
         return converted(self.still, self.media, suffix)
-
-
-def still_outputs(still: bytes, media: str, alt: str) -> dict[str, Any]:
-    """Return what a notebook's cell keeps of a still picture and its text."""
-    picture = narrowed(still.decode()) if media == "image/svg+xml" else base64.b64encode(still).decode()
-    return {media: picture, "text/plain": alt}
 
 
 def shows_live() -> bool:

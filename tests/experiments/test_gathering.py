@@ -61,7 +61,8 @@ def kept(name: str) -> dict:
 def test_one_row_a_run_length_mode_and_metric(tmp_path):
     posed = {"posed": "parity-constant", "metric": "exact", "mode": "forced", "length": 40, **ACCURACY}
     transfer = {"accuracy": [posed]}
-    put(tmp_path, 2, evaluation=evaluation(), transfer=transfer, battery=kept("a"))
+    longer = {"accuracy": [{"metric": "exact", "mode": "forced", "length": 80, **ACCURACY, "value": 0.25}]}
+    put(tmp_path, 2, evaluation=evaluation(), longer=longer, transfer=transfer, battery=kept("a"))
     put(tmp_path, 3, fmt="parity-constant", learned=False, evaluation=evaluation(0.5))
     table, _ = gather(tmp_path)
     assert tuple(table.columns) == COLUMNS
@@ -74,6 +75,7 @@ def test_one_row_a_run_length_mode_and_metric(tmp_path):
         del first["parity-aligned", f"rho {role}"]
     assert first == {
         ("parity-aligned", "step"): 0.9,
+        ("parity-aligned", "exact"): 0.25,
         ("parity-aligned", "offset +0"): 0.75,
         ("parity-aligned", "offset none"): 0.2,
         ("parity-aligned", "offset -3"): 0.05,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from experiments.drawing.zoo.curves import addition, by_family, gaps, variants
+from experiments.drawing.zoo.curves import addition, by_family, gaps, reach, variants
 from experiments.drawing.zoo.depends import maps
 from experiments.drawing.zoo.frames import COLUMNS, NoRows
 from experiments.drawing.zoo.posed import transfer
@@ -24,6 +24,7 @@ FIGURES: Mapping[str, Callable[..., Any]] = {
     "variants": variants,
     "addition": addition,
     "gaps": gaps,
+    "reach": reach,
     "offsets": offsets,
     "offsets-by-family": partial(offsets, family=None),
     "where-read": where_read,
@@ -40,6 +41,7 @@ __all__ = [
     "gaps",
     "maps",
     "offsets",
+    "reach",
     "roles_by_format",
     "scale",
     "transfer",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.drawing.zoo.frames import (
     FAMILIES,
+    LONGEST,
     NoRows,
     counted,
     in_order,
@@ -38,6 +39,8 @@ BY_MODE = {
     "written": (SERIES[1], STYLES["written"], MARKERS[1], MODES["written"]),
 }
 MODE_KEYS = {name: (colour, style, marker) for colour, style, marker, name in BY_MODE.values()}
+# Past every length that is measured.
+LONGER = 10**6
 # The style of seeds that did not learn, whatever the mode.
 DOTTED = ":"
 
@@ -121,6 +124,31 @@ def gaps(frame: DataFrame, family: str = "alibi") -> Figure:
     }
     title = f"How far may a label be from its bit? Parity, {shown_kind(family)}, gap in tokens"
     return _finished(figure, axes, rows, title, styles=styles)
+
+
+def reach(frame: DataFrame, family: str = "alibi") -> Figure:
+    """Draw exact match to the longest length measured, one column per format of parity with longer results.
+
+    Above: labels given; below: written by the model. One line per seed, so that seeds that fall past `LONGEST` show.
+    """
+    every = rows_of(frame, "reach", families=(family,), metrics=("exact",), longest=LONGER)
+    runs = set(every[every["length"] > LONGEST]["run"])
+    rows = every[every["run"].isin(runs) & every["mode"].isin(list(MODES))]
+    formats = [name for name in in_order(rows["format"]) if parse_format(f"parity-{name}").labels]
+    if not formats:
+        raise NoRows(f"reach: no run with labels has results past {LONGEST} bits")
+    rows = rows[rows["format"].isin(formats)]
+    figure, axes = _panels(len(MODES), len(formats), (8.4 / len(formats), 2.0))
+    for column, name in enumerate(formats):
+        for row, (mode, (colour, style, marker, label)) in enumerate(BY_MODE.items()):
+            axis, some = axes[row][column], rows[(rows["format"] == name) & (rows["mode"] == mode)]
+            _lines(axis, some, colour, style, marker, label)
+            _frame(axis, some)
+            axis.axvline(LONGEST, color="#666666", linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
+        axes[0][column].set_title(f"{name}\n{counted(rows[rows['format'] == name])}", fontsize=9)
+    _sides(axes, tuple(f"exact match,\n{text}" for text in MODES.values()))
+    title = f"How far past {LONGEST} bits, the longest list rehearsed? Parity, {shown_kind(family)}"
+    return _finished(figure, axes, rows, title, styles=MODE_KEYS)
 
 
 def addition(frame: DataFrame, family: str = "alibi") -> Figure:

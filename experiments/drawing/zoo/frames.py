@@ -47,6 +47,8 @@ FAMILIES = {
     "absolute": "absolute",
     "alibi_sink": "ALiBi, own sink",
 }
+# The longest length of the figures that compare configurations. Longer ones are measured of few (`curves.reach`).
+LONGEST = 60
 # The order of formats in every figure. Others follow by name.
 FORMATS = names_in_order()
 
@@ -63,8 +65,9 @@ def rows_of(
     formats: Collection[str] = (),
     metrics: Collection[str] = (),
     own: bool = True,
+    longest: int = LONGEST,
 ) -> Any:
-    """Return the rows of a task, of the given families, formats and metrics, or of all of them.
+    """Return the rows of a task, of the given families, formats and metrics, or of all of them, up to a length.
 
     `own`: only rows in which a run is evaluated on the format that it was trained on. Raises `ValueError` for missing
     columns, for runs with different shares of rehearsal (their training differs) and for duplicate rows, and `NoRows`
@@ -77,7 +80,7 @@ def rows_of(
     if lacks := [c for c in NEEDED if c not in frame.columns]:
         raise ValueError(f"{figure}: the table lacks {', '.join(lacks)}")
     # Any: pandas's stubs give most selections a union of types.
-    kept: Any = frame[frame["task"] == task]
+    kept: Any = frame[(frame["task"] == task) & (frame["length"] <= longest)]
     for column, names in (("family", families), ("format", formats), ("metric", metrics)):
         if names:
             kept = kept[kept[column].isin(list(names))]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from interp.support.writing import write_whole
 from interp.views.circuit.parts import Parts, count, parts_of
 from interp.views.circuit.svg import draw_circuit
-from interp.views.view import View, shows_live, still_outputs
+from interp.views.view import View, shows_live
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
@@ -59,10 +59,9 @@ class CircuitView:
 
     def outputs(self) -> dict[str, Any]:
         """Return what a notebook's cell keeps, by media type."""
-        alt = parts_of(self.graph).summary
         if shows_live():
-            return {"text/html": self._repr_html_(), "text/plain": alt}
-        return still_outputs(draw_circuit(self.graph).encode(), "image/svg+xml", alt)
+            return {"text/html": self._repr_html_(), "text/plain": parts_of(self.graph).summary}
+        return self.view().outputs()
 
     def view(self) -> View:
         """Return the same as a `View`, which shares its script with others on a page."""

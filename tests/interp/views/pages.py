@@ -13,8 +13,11 @@ import pytest
 
 
 @contextmanager
-def open_browser(profile: Path):
-    """Yield headless Chromium. Skip the test if Chromium, its driver or selenium is not installed."""
+def open_browser(profile: Path, reachable: str = ""):
+    """Yield headless Chromium. Skip the test if Chromium, its driver or selenium is not installed.
+
+    `reachable` is the one host that the browser may contact, such as "127.0.0.1".
+    """
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     driver = shutil.which("chromedriver")
     if not program or not driver:
@@ -36,7 +39,7 @@ def open_browser(profile: Path):
         "--disable-sync",
         "--disable-dev-shm-usage",
         "--window-size=1100,900",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--host-resolver-rules=MAP * ~NOTFOUND" + (f" , EXCLUDE {reachable}" if reachable else ""),
         f"--user-data-dir={profile}",
     ):
         options.add_argument(flag)

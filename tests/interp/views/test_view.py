@@ -46,8 +46,9 @@ def test_a_circuit_is_still_with_the_others():
     graph = small()
     assert isinstance(graph, nx.MultiDiGraph)
     found = views.circuit(graph).outputs()
-    assert set(found) == {"image/svg+xml", "text/plain"}
+    assert set(found) == {"image/svg+xml", "image/png", "text/plain"}
     assert found["image/svg+xml"].startswith("<svg")
+    assert base64.b64decode(found["image/png"]).startswith(b"\x89PNG")
 
 
 def test_it_is_shown_as_it_is_kept(monkeypatch):

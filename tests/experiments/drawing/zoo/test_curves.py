@@ -108,6 +108,24 @@ def test_gaps_have_a_colour_each_and_a_column_for_who_writes_labels():
     assert "numeric" not in words(figure)
 
 
+def test_lengths_past_rehearsal_are_in_one_figure_only():
+    frame = table(rows_of("aligned"), rows_of("aligned", lengths=(80, 100)), rows_of("scratchpad"), rows_of("cyclic"))
+    figure = zoo.reach(frame)
+    given, written = figure.axes
+    assert given.get_title() == "aligned\n3 of 3 learned"  # no other format has longer lengths
+    for axis, mode, label in (
+        (given, "forced", "labels given, or none"),
+        (written, "written", "labels written by the model"),
+    ):
+        seeds = [line for line in axis.lines if str(line.get_label()).startswith("_parity")]
+        assert len(seeds) == 3
+        assert data(labelled(axis, label))[100] == pytest.approx(value_of("exact", mode, 100, 2))
+    for axis in zoo.by_family(frame).axes:
+        assert max(n for line in axis.lines for n in data(line)) == max(LENGTHS)
+    with pytest.raises(zoo.NoRows, match="no run with labels has results past 60 bits"):
+        zoo.reach(FAMILY)
+
+
 def test_addition_is_by_digits_and_its_parity_namesakes_stay_out():
     parts = [rows_of(f, task="addition", lengths=(5, 10, 14), trained_to=10) for f in ("none", "aligned")]
     figure = zoo.addition(table(*parts, rows_of("aligned")))
