@@ -47,6 +47,7 @@ VERBS = {
     "train": Verb("TrainCommand", "train a model on a task, from scratch or from pretrained weights"),
     "sweep": Verb("SweepCommand", "train, evaluate and judge a grid of models"),
     "figures": Verb("FiguresCommand", "draw the figures of all trained configurations"),
+    "gallery": Verb("GalleryCommand", "write one page with every view and the code that makes it"),
     "calibrate": Verb("CalibrateCommand", "count wrong verdicts on models whose mechanism is known"),
     "fetch": Verb("FetchCommand", "download a small pretrained model that needs no model hub"),
     "bench": Verb("BenchCommand", "measure speed, memory and numerical drift"),

@@ -11,6 +11,8 @@ from pathlib import Path
 from experiments.reporting.section import Picture, Source
 from interp.views.view import POLICY, View
 
+# Columns that fit on a phone.
+MOST_COLUMNS = 8
 SIZE = "000.00 MB"  # placeholder for the size of the file
 
 
@@ -81,17 +83,23 @@ def marked(text: str) -> str:
 
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table that scrolls where it is wider than the page."""
+    """Return a table that scrolls where it is wider than the page; on a phone, each row of a wide table is a card."""
     head = "".join(f'<th scope="col">{escape(c)}</th>' for c in columns)
     body = "".join(
         "<tr>"
-        + "".join(f'<th scope="row">{marked(c)}</th>' if k == 0 else f"<td>{marked(c)}</td>" for k, c in enumerate(row))
+        + "".join(
+            f'<th scope="row">{marked(cell)}</th>'
+            if k == 0
+            else f'<td data-label="{escape(columns[k], quote=True)}">{marked(cell)}</td>'
+            for k, cell in enumerate(row)
+        )
         + "</tr>\n"
         for row in rows
     )
+    kind = "plain cards" if len(columns) > MOST_COLUMNS else "plain"
     return (
         f'<div class="report-scroll" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}">'
-        f'<table class="plain"><caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n'
+        f'<table class="{kind}"><caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}</tbody></table></div>\n"
     )
 

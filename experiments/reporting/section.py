@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 
 from interp.views import View
 
+# Fields of a view that are files.
+FILES = ("still", "narrow")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -41,7 +44,8 @@ def to_json(part: SectionData) -> dict:
     """Return a section as plain JSON, which `from_json` reads. Views lose their matplotlib figures."""
     pictures = []
     for picture in part.pictures:
-        view = asdict(replace(picture.view, figure=None)) | {"still": base64.b64encode(picture.view.still).decode()}
+        view = asdict(replace(picture.view, figure=None))
+        view |= {name: base64.b64encode(view[name]).decode() for name in FILES}
         pictures.append({"view": view, "caption": picture.caption})
     sources = [asdict(source) for source in part.sources]
     return {"data": part.data, "pictures": pictures, "sources": sources, "notes": part.notes}
@@ -51,7 +55,7 @@ def from_json(data: dict) -> SectionData:
     """Return the section that `to_json` wrote. Raises `TypeError` or `KeyError` for anything else."""
     pictures = []
     for picture in data["pictures"]:
-        view = picture["view"] | {"still": base64.b64decode(picture["view"]["still"])}
+        view = picture["view"] | {name: base64.b64decode(picture["view"][name]) for name in FILES}
         pictures.append(Picture(View(**view), picture["caption"]))
     sources = tuple(Source(**source) for source in data["sources"])
     return SectionData(data["data"], tuple(pictures), sources, tuple(data["notes"]))

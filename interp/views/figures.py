@@ -18,25 +18,35 @@ if TYPE_CHECKING:
 
 # A larger still picture is a PNG: a scatter of thousands of points.
 MOST_BYTES = 150_000
-# On a phone a figure keeps its size and scrolls.
-NARROW = (
+# On a phone, a figure without a narrow version keeps its size and scrolls.
+SCROLLING = (
     '<style class="mnemo-figure">.mnemo-view:has(> .mnemo-figure) > .mnemo-still { overflow-x: auto; }\n'
     ".mnemo-view:has(> .mnemo-figure) > .mnemo-still img { min-width: 600px; }</style>"
 )
 TABLE_STYLE = "font: 13px/1.4 system-ui, sans-serif; font-variant-numeric: tabular-nums"
 
 
-def as_view(figure: Figure, title: str, alt: str, columns: Sequence[str] = (), rows: Sequence[Sequence] = ()) -> View:
+def as_view(
+    figure: Figure,
+    title: str,
+    alt: str,
+    columns: Sequence[str] = (),
+    rows: Sequence[Sequence] = (),
+    narrow: Figure | None = None,
+) -> View:
     """Return the figure as a view: an SVG, or a PNG where that would be large; the same bytes for the same numbers.
 
-    `columns` and `rows` are shown below it as a table that opens on a click.
+    `columns` and `rows` are shown below it as a table that opens on a click. `narrow` is the same figure for a phone,
+    with its panels below each other.
     """
     still = svg_of(figure).encode()
     if len(still) > MOST_BYTES:
         data = io.BytesIO()
         figure.savefig(data, format="png", facecolor="white", dpi=130, metadata={"Software": None})
         still = data.getvalue()
-    return View(title, alt, still, NARROW + (_table(columns, rows) if rows else ""), figure=lambda: figure)
+    live = ("" if narrow else SCROLLING) + (_table(columns, rows) if rows else "")
+    phone = svg_of(narrow).encode() if narrow else b""
+    return View(title, alt, still, live, narrow=phone, figure=lambda: figure)
 
 
 def svg_of(figure: Figure) -> str:

@@ -129,13 +129,19 @@ def _live(table: _Table, sort: str, title: str) -> str:
         order = ' aria-sort="descending"' if name == sort else ""
         return f'<th scope="col" class="{kind}"{order}>{escape(_spaced(name))}</th>'
 
+    # The name of each cell's column, for pages that stack the cells on a narrow screen.
+    labels = [f' data-label="{escape(_spaced(name), quote=True)}"' for name in (*table.texts, *table.numbers)]
     heads = "".join([head(name, "text") for name in table.texts] + [head(name, "number") for name in table.numbers])
     body = "".join(
         "<tr>"
         + "".join(
-            f'<th scope="row">{escape(t)}</th>' if k == 0 else f"<td>{escape(t)}</td>" for k, t in enumerate(texts)
+            f'<th scope="row">{escape(t)}</th>' if k == 0 else f"<td{labels[k]}>{escape(t)}</td>"
+            for k, t in enumerate(texts)
         )
-        + "".join(f"<td>{_digits(n, i)}</td>" for n, i in zip(numbers, integer, strict=True))
+        + "".join(
+            f"<td{label}>{_digits(n, i)}</td>"
+            for label, n, i in zip(labels[len(texts) :], numbers, integer, strict=True)
+        )
         + "</tr>\n"
         for texts, numbers in table.rows
     )

@@ -25,6 +25,8 @@ POLICY = (
 STILLS = {b"\x89PNG": "image/png", b"<svg": "image/svg+xml", b"<?xml": "image/svg+xml"}
 # Pixels of a notebook's column, and where an SVG says its size.
 COLUMN = 760
+# Width of a screen, in pixels, up to which a view shows its narrow picture.
+NARROW_PIXELS = 600
 SIZE = re.compile(r'width="([\d.]+)(pt|px|)" height="([\d.]+)(?:pt|px|)"')
 SUFFIXES = (".html", ".png", ".svg", ".pdf")
 # Whether notebooks get live views, and the bundles that this notebook already has: see `show_live`.
@@ -54,6 +56,7 @@ class View:
         live: an HTML fragment with its own data, style and script, which replaces the still picture where script runs.
             It has no ids, so that a page can hold any number of views. "" where there is only the still picture.
         bundle: script that all views of one kind share and that a page carries once.
+        narrow: an SVG file that replaces the still picture on screens narrower than `NARROW_PIXELS`; b"" for none.
         figure: returns the picture as a matplotlib figure, from which `save` makes PNG, PDF and SVG files; None if
             these are converted from `still`.
 
@@ -66,6 +69,7 @@ class View:
     still: bytes
     live: str = ""
     bundle: str = ""
+    narrow: bytes = b""
     figure: Callable[[], Figure] | None = None
 
     def __repr__(self) -> str:
@@ -87,10 +91,14 @@ class View:
     def picture(self) -> str:
         """Return the still picture as an HTML image."""
         data = base64.b64encode(self.still).decode()
-        return (
+        image = (
             f'<img class="still" style="max-width: 100%; height: auto" alt="{escape(self.alt, quote=True)}" '
             f'src="data:{self.media};base64,{data}">'
         )
+        if not self.narrow:
+            return image
+        source = f"data:image/svg+xml;base64,{base64.b64encode(self.narrow).decode()}"
+        return f'<picture><source media="(max-width: {NARROW_PIXELS}px)" srcset="{source}">{image}</picture>'
 
     def fragment(self) -> str:
         """Return the view as part of a page that holds its `bundle`."""

@@ -62,18 +62,21 @@ def by_length(curves: Mapping[str, Sequence[Point]], trained: int | None, title:
     shaded = f" Trained up to length {trained}, which is shaded." if trained else ""
     alt = f"{title}: curves of {', '.join(curves)}, by length.{shaded}"
     columns = ("model", "measure", "labels", "length", "value", "low", "high", "chance")
-    return as_view(accuracy_by_length(curves, trained), title, alt, columns, rows)
+    narrow = accuracy_by_length(curves, trained, narrow=True)
+    return as_view(accuracy_by_length(curves, trained), title, alt, columns, rows, narrow)
 
 
-def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | None) -> Figure:
+def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | None, narrow: bool = False) -> Figure:
     """Draw one panel per metric and one colour per run. The trained range is shaded, chance is dotted.
+
+    `narrow`: for a phone, with the panels below each other.
 
     Solid lines are environment-forced, dashed ones model-written; bands are 95 % Wilson intervals.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.9), layout="constrained")
-    axes = figure.subplots(1, len(TITLES), sharey=True)
+    figure = Figure(figsize=(3.9, 8.5) if narrow else (9, 3.9), layout="constrained")
+    axes = figure.subplots(len(TITLES), 1, sharex=True) if narrow else figure.subplots(1, len(TITLES), sharey=True)
     for axis, (metric, title) in zip(axes, TITLES.items(), strict=True):
         chances: dict[int, float] = {}
         for k, (name, points) in enumerate(curves.items()):
@@ -93,9 +96,13 @@ def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | Non
     axes[0].set_ylabel("accuracy")
     if drawn := [axis for axis in axes if axis.lines]:
         figure.legend(
-            *drawn[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False
+            *drawn[0].get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=1 if narrow else 2,
+            fontsize=8,
+            frameon=False,
         )
-    figure.suptitle(QUESTION, fontsize=11)
+    figure.suptitle(QUESTION, fontsize=9 if narrow else 11)
     return figure
 
 

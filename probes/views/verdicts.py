@@ -42,7 +42,8 @@ def verdict(result: Any, calibration: Mapping | None = None, title: str = "") ->
         for role, finding in roles.items()
     ]
     columns = ("at", "role", "status", "rho", "95 % interval", "matched control")
-    return as_view(draw_verdict(data, calibration, title), title, alt, columns, rows)
+    narrow = draw_verdict(data, calibration, title, narrow=True)
+    return as_view(draw_verdict(data, calibration, title), title, alt, columns, rows, narrow)
 
 
 def planted_values(calibration: Mapping | None) -> dict[str, dict[bool, list[float]]]:
@@ -58,8 +59,8 @@ def planted_values(calibration: Mapping | None) -> dict[str, dict[bool, list[flo
     return values
 
 
-def draw_verdict(data: Mapping, calibration: Mapping | None = None, title: str = "") -> Figure:
-    """Draw one panel per role.
+def draw_verdict(data: Mapping, calibration: Mapping | None = None, title: str = "", narrow: bool = False) -> Figure:
+    """Draw one panel per role, beside each other or, for a phone (`narrow`), below each other.
 
     Above: the estimate at each length with its 95 % interval and its matched control. Below: rho of every planted
     model, where the role is present and where it is absent, with the median. Dashed: the margin within which a role
@@ -72,8 +73,9 @@ def draw_verdict(data: Mapping, calibration: Mapping | None = None, title: str =
     margin = data.get("margins", {}).get("rho", 0.10)
     limits = rho_limits([*_numbers(groups), *(v for p in planted.values() for values in p.values() for v in values)])
     names = list(groups) + ([PLANTED[True], PLANTED[False]] if planted else [])
-    figure = Figure(figsize=(9, 1.9 + 0.6 * len(names)), layout="constrained", dpi=110)
-    axes = figure.subplots(1, len(ROLES), sharex=True, sharey=True)
+    size = (3.9, 1.9 + len(ROLES) * (0.6 + 0.5 * len(names))) if narrow else (9, 1.9 + 0.6 * len(names))
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
+    axes = figure.subplots(len(ROLES) if narrow else 1, 1 if narrow else len(ROLES), sharex=True, sharey=True)
     for axis, role, colour in zip(axes, ROLES, SERIES, strict=False):
         axis.axvspan(-margin, margin, color="#888888", alpha=0.15, linewidth=0)
         for edge in (-margin, margin):
@@ -86,13 +88,15 @@ def draw_verdict(data: Mapping, calibration: Mapping | None = None, title: str =
         if planted:
             axis.axhline(len(groups) - 0.5, color="#BBBBBB", linewidth=0.8)
         axis.set_title(role, fontsize=10)
-        axis.set_xlabel("rho: share of the margin moved", fontsize=8)
+        if not narrow or axis is axes[-1]:
+            axis.set_xlabel("rho: share of the margin moved", fontsize=8)
         axis.tick_params(labelsize=8)
     axes[0].set_yticks(range(len(names)), names, fontsize=8)
     axes[0].set(ylim=(len(names) - 0.5, -0.6), xlim=(limits[0] - 0.02, limits[1] + 0.02))
-    figure.legend(handles=_keys(margin, bool(planted)), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    keys, columns = _keys(margin, bool(planted)), 1 if narrow else 5
+    figure.legend(handles=keys, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     if title:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(title, fontsize=11, wrap=narrow)
     return figure
 
 

@@ -272,12 +272,12 @@ def test_it_resumes_from_the_parts_on_disk(monkeypatch):
 
 
 def test_a_part_is_read_as_it_was_written():
-    view = View("a dot", "a dot", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "<b>live</b>", "let x;")
+    view = View("a dot", "a dot", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "<b>live</b>", "let x;", narrow=b"<svg/>")
     part = SectionData({"a": 1}, (Picture(view, "look"),), (Source("map", "code", 3, "now", True),), ("note",))
     again = from_json(json.loads(json.dumps(to_json(part))))
     assert (again.data, again.sources, again.notes) == (part.data, part.sources, part.notes)
     same = again.pictures[0].view
-    assert (same.still, same.live, same.bundle) == (view.still, view.live, view.bundle)
+    assert (same.still, same.live, same.bundle, same.narrow) == (view.still, view.live, view.bundle, view.narrow)
 
 
 @pytest.mark.slow
@@ -391,6 +391,11 @@ def test_heads_tokens_and_circuit_nodes_respond_to_clicks(browser, report, tmp_p
 def test_at_390_pixels_nothing_overflows_and_text_has_contrast(browser, report, tmp_path, dark):
     page = drawn(browser, tmp_path / "r.html", report, wide=390, dark=dark)
     assert page.js("return document.documentElement.scrollWidth") <= 390
+    chosen = "return [...document.querySelectorAll('picture img')].map(i => i.currentSrc !== i.src)"
+    assert page.js(chosen)
+    assert all(page.js(chosen)), "figures of several panels stack them on a phone"
+    cells = "[...document.querySelectorAll('td, th')].filter(c => c.offsetParent)"
+    assert page.js(f"return Math.max(...{cells}.map(c => c.getBoundingClientRect().right))") <= 390
     contrast = page.js("""
       const light = (colour) => {
         const [r, g, b] = colour.match(/[\\d.]+/g).map((x) => x / 255)

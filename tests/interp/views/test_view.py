@@ -9,7 +9,7 @@ import pytest
 
 from interp import views
 from interp.capturing import Capture
-from interp.views.view import View, narrowed
+from interp.views.view import NARROW_PIXELS, View, narrowed
 from tests.interp.views.circuit.samples import small
 from tests.interp.views.patterns.samples import planted, prompts
 from tests.interp.views.test_maps import attributed, effect_of
@@ -114,3 +114,12 @@ def test_a_result_is_its_view_in_a_notebook_and_text_without_one(monkeypatch):
     assert displayed[-1] == {"text/plain": repr(Capture(batch))}
     attributed()._ipython_display_()
     assert displayed[-1]["text/plain"].startswith("Which tokens each answer depends on")
+
+
+def test_a_narrow_screen_gets_the_narrow_picture():
+    wide = View("title", "words", SVG)
+    assert "<picture>" not in wide.picture()
+    narrow = View("title", "words", SVG, narrow=b"<svg narrow/>").picture()
+    assert f'media="(max-width: {NARROW_PIXELS}px)"' in narrow
+    assert base64.b64encode(b"<svg narrow/>").decode() in narrow
+    assert narrow.endswith(f"{wide.picture()}</picture>")

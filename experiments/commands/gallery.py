@@ -1,0 +1,48 @@
+"""`mnemoscope gallery`: one HTML page with every view and the code that makes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.support.console import say, warn
+from experiments.support.options import OptionalFile
+
+
+@dataclass(frozen=True)
+class GalleryCommand:
+    """Write one HTML page with every view, each below the lines of Python that make it.
+
+    Views of a task are of the shipped run parity-aligned-alibi. Views of text are of smollm2-135m where it has been
+    fetched, and are left out elsewhere.
+    """
+
+    out: OptionalFile = None
+    """HTML file. Default: mnemoscope-out/gallery.html."""
+
+    def run(self) -> int:
+        """Make every view, write the page, print its path; return 0."""
+        from experiments.gallery import ON_RUN, ON_TEXT, RUN, TEXT, TEXT_MODEL, gallery
+        from experiments.support.progress import progress_bar
+        from interp.models.names import OUT
+        from interp.models.pretrained import fetch_command, fetched_folder
+        from interp.support.writing import write_whole
+
+        path = self.out or Path(OUT) / "gallery.html"
+        if path.suffix != ".html":
+            raise ValueError(f"--out must name an HTML file; got {path}")
+        groups = [("On a trained run", RUN, ON_RUN)]
+        if fetched_folder(TEXT_MODEL):
+            groups.append(("On text", TEXT, ON_TEXT))
+        else:
+            warn(f"views of text are left out: {TEXT_MODEL} has not been fetched ({fetch_command(TEXT_MODEL)})")
+        with progress_bar(total=sum(len(examples) for *_, examples in groups), unit="view") as bar:
+
+            def step(title: str) -> None:
+                bar.set_description(title)
+                bar.update()
+
+            page = gallery(groups, step)
+        write_whole(path, page)
+        say(path)
+        return 0

@@ -1,0 +1,60 @@
+"""The gallery has every kind of view, and each picture is made by the code above it."""
+
+import ast
+
+import pytest
+
+from experiments.gallery import ON_RUN, ON_TEXT, RUN, TEXT, Example, evaluate, gallery
+from interp import views
+from interp.models.pretrained import CACHE_VARIABLE
+from interp.views import View
+from tests.interp.views.pages import Page, open_browser
+
+# Public names of `interp.views` that are not a kind of view of their own: what draws any map, and parts of it.
+PARTS = {"Axis", "Outline", "Panel", "View", "as_view", "draw_grid", "faithfulness", "page", "show", "show_live"}
+
+
+def test_every_kind_of_view_is_shown():
+    code = "\n".join(example.code for example in (*ON_RUN, *ON_TEXT))
+    called = {
+        node.attr
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "views"
+    }
+    assert called == set(views.PUBLIC) - PARTS
+
+
+def test_the_last_line_is_the_view_and_the_page_has_its_code():
+    code = "still = b'<svg width=\"9\" height=\"9\"/>'\nView('dot', 'a <dot>', still)"
+    assert isinstance(evaluate(code, {"View": View}), View)
+    steps: list[str] = []
+    setup = "from interp.views import View"
+    page = gallery([("Group", setup, [Example("A dot", code, "caption")])], steps.append)
+    assert steps == ["A dot"]
+    assert "View(&#x27;dot&#x27;, &#x27;a &lt;dot&gt;&#x27;, still)" in page
+    assert page.count('class="report-figure"') == 1
+
+
+@pytest.mark.slow
+def test_every_view_of_a_run_is_drawn(tmp_path):
+    html = gallery([("Run", RUN, ON_RUN)])
+    with open_browser(tmp_path / "profile") as browser:
+        page = Page(browser, tmp_path / "gallery.html", html)
+        height = "return [...document.querySelectorAll('.report-figure')].map(f => f.getBoundingClientRect().height)"
+        heights = page.js(height)
+        assert len(heights) == len(ON_RUN)
+        assert min(heights) > 60
+        page.quiet()
+
+
+@pytest.mark.slow
+def test_without_the_fetched_model_the_text_views_are_left_out_with_a_note(tmp_path, monkeypatch, capsys):
+    from experiments.cli import main
+
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "empty"))
+    monkeypatch.setattr("experiments.gallery.ON_RUN", ON_RUN[:1])
+    assert main(["gallery", "--out", str(tmp_path / "g.html")]) == 0
+    assert "mnemoscope fetch smollm2-135m" in capsys.readouterr().err
+    html = (tmp_path / "g.html").read_text()
+    assert html.count('class="report-figure"') == 1
+    assert TEXT.splitlines()[1] not in html
