@@ -32,7 +32,7 @@ from interp.circuits import (
 )
 from interp.models import Run, read_json
 from interp.patching import Metric, accuracy, logit_diff
-from interp.support.writing import write_tensors, write_whole
+from interp.support.writing import is_undamaged, write_digested
 from interp.tasks import Batch, Role, counterfactual
 
 T = TypeVar("T")
@@ -113,12 +113,12 @@ def search(run: Run, options: SearchOptions, length: int | tuple[int, int], seed
     if not options.prune or not len(selected):
         return ScoredCircuit(scores, selected)
     path = work / f"circuit-{seed}.json"
-    if path.is_file():
+    if is_undamaged(path):
         return ScoredCircuit(scores, circuit_from_json(read_json(path)))
     few = pair.first(ACDC_PROMPTS)
     progress = _progress(f"pruning, seed {seed}")
     circuit = acdc(run, few.clean, few.corrupted, few.metric, options.prune, selected, progress=progress)
-    write_whole(path, json.dumps(circuit.to_json()))
+    write_digested(path, json.dumps(circuit.to_json()))
     return ScoredCircuit(scores, circuit)
 
 
@@ -199,19 +199,17 @@ def _progress(what: str):  # type: ignore[no-untyped-def]
 
 def _load_or_score(run: Run, options: SearchOptions, pair: PromptPair, path: Path, what: str) -> EdgeScores:
     """Return the scores kept at `path`, or compute them and write them there."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
+    from safetensors.torch import save
 
     from interp.circuits.pairs import prepare
 
     arguments = (run, pair.clean, pair.corrupted, pair.metric)
-    if path.is_file():
+    if is_undamaged(path):
         graph = prepare(*arguments, options.places, check=False).edge_model.graph
-        try:
-            with safe_open(path, framework="pt") as file:
-                rest = json.loads(file.metadata()["rest"])
-                return EdgeScores(graph, file.get_tensor("values"), **rest)
-        except (SafetensorError, ValueError, TypeError, LookupError) as error:
-            raise ValueError(f"{path} is damaged: {error!r}; remove it") from error
+        with safe_open(path, framework="pt") as file:
+            rest = json.loads(file.metadata()["rest"])
+            return EdgeScores(graph, file.get_tensor("values"), **rest)
     match options.method:
         case "exact-noise" | "exact-denoise":
             direction = "noise" if options.method == "exact-noise" else "denoise"
@@ -219,7 +217,7 @@ def _load_or_score(run: Run, options: SearchOptions, pair: PromptPair, path: Pat
         case method:
             scores = edge_scores(*arguments, method, options.points, options.places, _progress(what))
     rest = {name: getattr(scores, name) for name in ("method", "metric", "clean", "corrupted", "details")}
-    write_tensors(path, {"values": scores.values}, {"rest": json.dumps(rest)})
+    write_digested(path, save({"values": scores.values.contiguous()}, {"rest": json.dumps(rest)}))
     return scores
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from interp import circuits, das, models, patching, sites, tasks, views
+    from interp.ablating import ablate
     from interp.attribution import Attribution, gradient_x_input, integrated_gradients
+    from interp.attribution_patching import attribution_patch
     from interp.capturing import Capture, capture
     from interp.circuits import (
         Circuit,
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
         node_scores,
         top_n,
     )
+    from interp.detectors import HeadScores, detect_heads
+    from interp.dictionaries import FeatureDictionary, directions
+    from interp.dictionary_files import load_dictionary, save_dictionary
+    from interp.features import ablate_features, attribute_features, encode_features, patch_features
     from interp.models import Run, load
     from interp.patching import (
         Interchange,
@@ -45,11 +51,15 @@ if TYPE_CHECKING:
         plan,
         probability,
     )
+    from interp.patchscopes import patchscope
+    from interp.steering import mean_difference, patched, steered
     from interp.tasks import Batch, Pair, Prompts, Role, answer_id, prompts, sample, template
 
 # Public names by the module that defines them.
 _NAMES = {
+    "interp.ablating": ("ablate",),
     "interp.attribution": ("Attribution", "gradient_x_input", "integrated_gradients"),
+    "interp.attribution_patching": ("attribution_patch",),
     "interp.capturing": ("Capture", "capture"),
     "interp.circuits": (
         "Circuit",
@@ -63,6 +73,10 @@ _NAMES = {
         "node_scores",
         "top_n",
     ),
+    "interp.detectors": ("HeadScores", "detect_heads"),
+    "interp.dictionaries": ("FeatureDictionary", "directions"),
+    "interp.dictionary_files": ("load_dictionary", "save_dictionary"),
+    "interp.features": ("ablate_features", "attribute_features", "encode_features", "patch_features"),
     "interp.models": ("Run", "load"),
     "interp.patching": (
         "Interchange",
@@ -82,6 +96,8 @@ _NAMES = {
         "plan",
         "probability",
     ),
+    "interp.patchscopes": ("patchscope",),
+    "interp.steering": ("mean_difference", "patched", "steered"),
     "interp.tasks": ("Batch", "Pair", "Prompts", "Role", "answer_id", "prompts", "sample", "template"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
@@ -92,6 +108,8 @@ __all__ = [
     "Batch",
     "Capture",
     "Circuit",
+    "FeatureDictionary",
+    "HeadScores",
     "Interchange",
     "Knockout",
     "Metric",
@@ -102,15 +120,22 @@ __all__ = [
     "Role",
     "Run",
     "Sender",
+    "ablate",
+    "ablate_features",
     "accuracy",
     "acdc",
     "answer_id",
+    "attribute_features",
+    "attribution_patch",
     "capture",
     "circuits",
     "das",
     "describe_heads",
+    "detect_heads",
     "direct_logit_attribution",
+    "directions",
     "edge_scores",
+    "encode_features",
     "exact_edge_scores",
     "faithfulness",
     "gradient_x_input",
@@ -119,19 +144,26 @@ __all__ = [
     "kl",
     "knock_out",
     "load",
+    "load_dictionary",
     "logit_diff",
     "logit_lens",
     "margin",
+    "mean_difference",
     "models",
     "node_scores",
     "patch",
+    "patch_features",
+    "patched",
     "patching",
+    "patchscope",
     "path_patch",
     "plan",
     "probability",
     "prompts",
     "sample",
+    "save_dictionary",
     "sites",
+    "steered",
     "tasks",
     "template",
     "top_n",

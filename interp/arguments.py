@@ -66,6 +66,23 @@ def prompts_of(model: object, prompts: PromptsLike, name: str = "prompts") -> Pr
     return prompts
 
 
+def prompts_by_length(model: object, prompts: PromptsLike, name: str = "prompts") -> list[Prompts]:
+    """Return prompts in sets of one length: a list of texts may have texts of different token counts.
+
+    Raises as `prompts_of`.
+    """
+    if isinstance(prompts, Prompts | Tensor | str):
+        return [prompts_of(model, prompts, name)]
+    by_length: dict[int, list[Prompts]] = {}
+    for text in prompts:
+        own = prompts_of(model, [text], name)
+        by_length.setdefault(own.n_pos, []).append(own)
+    return [
+        some[0] if len(some) == 1 else prompts_of(model, torch.cat([one.tokens for one in some]), name)
+        for some in by_length.values()
+    ]
+
+
 def _extreme(tokens: Tensor, n_vocab: int) -> int:
     """Return the largest token id, or the smallest if the largest is in the vocabulary."""
     low, high = (int(x) for x in tokens.aminmax())

@@ -7,7 +7,7 @@ passes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 Basis = Float[Tensor, "site rank"]
 # Most base prompts in one pass without gradients.
 CHUNK = 128
+# Most tokens in one pass over whole prompts on a CPU: more of them leave its caches.
+CPU_TOKENS = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,44 +57,58 @@ class Joined:
         return self.source.shape[1]
 
 
-@exclusive
-@torch.no_grad()
 def join(model: AnyModel, layer: int, pairs: Pairs) -> Joined:
     """Run base and source prompts once, and keep what interchange at resid_pre of `layer` needs.
 
     Raises `ValueError` for a layer that does not exist, and `RuntimeError` if the part from `layer` on does not give
     the logits of the whole model.
     """
+    return join_layers(model, (layer,), pairs)[layer]
+
+
+@exclusive
+@torch.no_grad()
+def join_layers(model: AnyModel, layers: Collection[int], pairs: Pairs) -> dict[int, Joined]:
+    """Return `join` at each of the layers, from one run of the base and source prompts for all."""
     from interp.tail import Tail
 
     anatomy = anatomy_of(raw_of(model))
-    if layer not in range(len(anatomy.blocks)):
-        raise ValueError(f"sites are resid_pre of layers 0 to {len(anatomy.blocks) - 1}; got {layer}")
+    layers = sorted(set(layers))
+    if not layers or not set(layers) <= set(range(len(anatomy.blocks))):
+        raise ValueError(f"sites are resid_pre of layers 0 to {len(anatomy.blocks) - 1}; got {layers}")
     sites: tuple[Site, ...] = ("k", "v")
-    keep: list[Place] = [("resid_pre", layer), *((s, i) for i in range(layer, len(anatomy.blocks)) for s in sites)]
+    keep: list[Place] = [("resid_pre", layer) for layer in layers]
+    keep += [(site, layer) for layer in range(layers[0], len(anatomy.blocks)) for site in sites]
     parts: dict[Place, list[Tensor]] = {place: [] for place in keep}
-    sources, finals = [], []
-    rows_of = torch.arange(len(pairs)).split(CHUNK)
-    for rows in rows_of:
+    sources: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    finals = []
+    size = max(1, min(CHUNK, CPU_TOKENS // pairs.base.n_pos)) if anatomy.device.type == "cpu" else CHUNK
+    for rows in torch.arange(len(pairs)).split(size):
         final, kept = forward_with_edits(anatomy, anatomy.embed(pairs.base.tokens[rows].to(anatomy.device)), keep=keep)
         for place in keep:
             parts[place].append(kept[place])
         at = (pairs.answer[rows] - 1).to(final.device)
         finals.append(anatomy.unembed(final[torch.arange(len(rows)), at])[:, pairs.symbols.to(final.device)])
-        before = anatomy.embed(pairs.source.tokens[rows].to(anatomy.device))
-        source, _ = forward_with_edits(anatomy, before, stop=layer)
-        numbers = torch.arange(len(rows)).unsqueeze(1)
-        sources.append(source[numbers, pairs.site[rows].to(source.device)].flatten(1))
-    tail = Tail(anatomy, layer, pairs, {p: torch.cat(values) for p, values in parts.items()}, torch.cat(sources))
-    computed = torch.cat([tail(rows) for rows in rows_of])
+        resid = anatomy.embed(pairs.source.tokens[rows].to(anatomy.device))
+        numbers, start = torch.arange(len(rows)).unsqueeze(1), 0
+        for layer in layers:
+            resid, _ = forward_with_edits(anatomy, resid, start, layer)
+            sources[layer].append(resid[numbers, pairs.site[rows].to(resid.device)].flatten(1))
+            start = layer
+    whole = {place: torch.cat(values) for place, values in parts.items()}
     expected = require_finite(torch.cat(finals), "a logit of a base prompt", axis=0)
-    require_finite(tail.sources, "the residual of a source prompt", axis=0)
-    difference = float((computed - expected).abs().max() / expected.std().clamp_min(1e-6))
-    if not difference <= (TOLERANCE if anatomy.dtype in (torch.float32, torch.float64) else 0.1):
-        raise RuntimeError(
-            f"the part from layer {layer} on differs from the whole model by {difference:.1e} of its logits' spread"
-        )
-    return Joined(tail, pairs, layer)
+    joined = {}
+    for layer in layers:
+        tail = Tail(anatomy, layer, pairs, whole, torch.cat(sources[layer]))
+        require_finite(tail.sources, "the residual of a source prompt", axis=0)
+        computed = torch.cat([tail(rows) for rows in torch.arange(len(pairs)).split(CHUNK)])
+        difference = float((computed - expected).abs().max() / expected.std().clamp_min(1e-6))
+        if not difference <= (TOLERANCE if anatomy.dtype in (torch.float32, torch.float64) else 0.1):
+            raise RuntimeError(
+                f"the part from layer {layer} on differs from the whole model by {difference:.1e} of its logits' spread"
+            )
+        joined[layer] = Joined(tail, pairs, layer)
+    return joined
 
 
 def fit(

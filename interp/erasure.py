@@ -60,13 +60,17 @@ def residuals(
     prompts = prompts_of(model, prompts)
     erasers = _checked(anatomy, erasers or {})
     places = _places(prompts, at)
-    keep: list[Place] = [("resid_pre", layer) for layer in numbers if layer < n_layers]
+    *earlier, last = numbers
+    keep: list[Place] = [("resid_pre", layer) for layer in earlier]
+    edits = _edits({layer: eraser for layer, eraser in erasers.items() if layer <= last}, places)
+    edit_of_last = edits.pop(("resid_pre", last), None)
     values: dict[int, list[Tensor]] = {layer: [] for layer in numbers}
     for rows in _chunks(anatomy, prompts):
         tokens = prompts.tokens[rows].to(anatomy.device)
-        final, kept = forward_with_edits(anatomy, anatomy.embed(tokens), edits=_edits(erasers, places), keep=keep)
+        final, kept = forward_with_edits(anatomy, anatomy.embed(tokens), stop=last, edits=edits, keep=keep)
+        final = final if edit_of_last is None else edit_of_last(final, {})
         for layer in numbers:
-            resid = final if layer == n_layers else kept["resid_pre", layer]
+            resid = final if layer == last else kept["resid_pre", layer]
             what = f"the residual before layer {layer}"
             values[layer].append(require_finite(resid[:, places].cpu(), what, rows, axis=0))
     return {layer: torch.cat(parts) for layer, parts in values.items()}

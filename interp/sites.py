@@ -53,6 +53,8 @@ KV_SITES: tuple[Site, ...] = ("k", "v")
 HEAD_SITES: tuple[Site, ...] = ("q", "k", "v", "z", "attn_scores", "pattern")
 # Sites in the residual stream, or added to it.
 RESID_SITES: tuple[Site, ...] = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+# Sites with one value per neuron of the MLP. In a gated MLP mlp_pre is the gate before its non-linearity.
+NEURON_SITES: tuple[Site, ...] = ("mlp_pre", "mlp_post")
 # Sites indexed by destination and source position.
 ATTENTION_SITES: tuple[Site, ...] = ("attn_scores", "pattern")
 

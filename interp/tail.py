@@ -37,20 +37,24 @@ class Tail(HookedRootModule):
         index = index.to(device)
         numbers = torch.arange(len(index), device=device).unsqueeze(1)
         places, read = (x.to(device)[index] for x in (self.pairs.site, self.pairs.answer - 1))
-        resid = self.kept["resid_pre", self.layer][index]
-        changed = self.site(resid[numbers, places].flatten(1)).unflatten(1, (places.shape[1], -1))
+        whole = self.kept["resid_pre", self.layer][index]
+        changed = self.site(whole[numbers, places].flatten(1)).unflatten(1, (places.shape[1], -1))
         start = places[:, :1]
         width = int((read - start[:, 0]).max()) + 1
         # A short window extends past its answer, which does not affect what is read.
-        window = (start + torch.arange(width, device=device)).clamp_max(resid.shape[1] - 1)
-        resid = resid.index_put((numbers, places), changed)[numbers, window]
-        read_at = (read - start[:, 0]).unsqueeze(1)
+        window = (start + torch.arange(width, device=device)).clamp_max(whole.shape[1] - 1)
+        whole = whole.index_put((numbers, places), changed)
+        resid, read_at = whole[numbers, window], (read - start[:, 0]).unsqueeze(1)
         for layer in range(self.layer, len(anatomy.blocks)):
-            block = anatomy.blocks[layer]
-            q, k, v = block.project(resid)
-            k, v = (self.kept[s, layer][index].index_put((numbers, window), x) for s, x in (("k", k), ("v", v)))
-            if layer == len(anatomy.blocks) - 1:  # in the last layer only the answer is read
-                q, resid, window = q[numbers, read_at], resid[numbers, read_at], read.unsqueeze(1)
+            block, last = anatomy.blocks[layer], layer == len(anatomy.blocks) - 1
+            if last and layer == self.layer:  # keys and values change at the places, and one query is read
+                resid, at, window = whole[numbers, read.unsqueeze(1)], places, read.unsqueeze(1)
+                q, (_, k, v) = block.project(resid)[0], block.project(changed)
+            else:
+                (q, k, v), at = block.project(resid), window
+                if last:  # in the last layer only the answer is read
+                    q, resid, window = q[numbers, read_at], resid[numbers, read_at], read.unsqueeze(1)
+            k, v = (self.kept[s, layer][index].index_put_((numbers, at), x) for s, x in (("k", k), ("v", v)))
             mid = resid + block.attn_out(self._attend(block, q, k, v, window))
             resid = mid + block.mlp_out(resid if block.parallel else mid)
         return anatomy.unembed(resid[:, 0])[:, self.pairs.symbols.to(device)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from interp.support.finite import NotFinite
 from interp.tasks import Batch
 from probes.arms.inputs import COMPETENCE, ArmInputs, draw
+from probes.arms.m09_subspaces import Searches
 from probes.arms.registry import ARMS, DECIDING, Arm, left_out_of
 from probes.competence import accuracies, modes_of
 from probes.evidence import Accuracy, Evidence
@@ -62,6 +63,7 @@ class _Options:
     step: Callable[[str], object]
     recall: Recall
     registry: Mapping[str, Arm]
+    searches: Searches = field(default_factory=dict)
 
 
 def battery(
@@ -126,7 +128,7 @@ def _measure(run: Run, length: int, options: _Options) -> Measured:
     refusal = refuse(plain)
     if refusal or (options.competence is not None and best < options.competence):
         return Measured(length, accuracy, (), refusal, left_out=left_out)
-    inputs = ArmInputs(run=run, length=length, seed=options.seed, prompts=options.prompts, plain=plain, report=report)
+    inputs = ArmInputs(run, length, options.seed, options.prompts, plain, report, options.searches)
     evidence: list[Evidence] = []
 
     def measure(rows: Sequence[Arm]) -> None:

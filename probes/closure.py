@@ -11,22 +11,24 @@ from dataclasses import dataclass, replace
 
 from probes import keys
 from probes.evidence import Evidence, EvidenceKey
-from probes.findings import RoleFinding, Status
 from probes.judging import LengthEvidence
+from probes.judging_sink import close_sink
+from probes.statuses import RoleFinding, Status
 
 
 @dataclass(frozen=True)
 class Variable:
-    """What a role reads of labels: its largest effect, and that where the role's own mechanism predicts no change."""
+    """What a role reads of labels: its largest effect, that where it predicts no change, and its Shapley share."""
 
     name: str
     largest: EvidenceKey
     rest: EvidenceKey
+    share: EvidenceKey
 
 
 VARIABLES = {
-    "anchor": Variable("identity", keys.LARGEST_IDENTITY, keys.IDENTITY_REST),
-    "placeholder": Variable("content", keys.LARGEST_CONTENT, keys.CONTENT_REST),
+    "anchor": Variable("identity", keys.LARGEST_IDENTITY, keys.IDENTITY_REST, keys.SHARE_ADDRESS),
+    "placeholder": Variable("content", keys.LARGEST_CONTENT, keys.CONTENT_REST, keys.SHARE_CONTENT),
 }
 
 
@@ -35,21 +37,70 @@ def close(at: LengthEvidence, roles: dict[str, RoleFinding]) -> tuple[dict[str, 
 
     An ABSENT role becomes UNRESOLVED where the largest effect exceeds the margin, or its control is not within it, and
     INDETERMINATE where the effect's interval is too wide. A role that is INDETERMINATE becomes UNRESOLVED, and one
-    that is PRESENT keeps its status, where margins move beyond the margin although the role predicts no change.
-    Without the evidence of the largest interventions nothing changes.
+    that is PRESENT keeps its status, where margins move beyond the margin although the role predicts no change, or
+    beyond the role's share while the Shapley remainder exceeds the margin. An anchor that is not PRESENT by the step's
+    own label becomes PRESENT by a neighbouring one. `judging_sink.close_sink` closes the sink. Without the evidence of
+    the largest interventions nothing changes.
     """
     closed, unexplained = dict(roles), {}
     for role, variable in VARIABLES.items():
-        finding, largest, rest = roles[role], at.find(variable.largest), at.find(variable.rest)
+        finding = roles[role]
+        if finding.status is Status.NOT_APPLICABLE:
+            continue
+        if role == "anchor" and finding.status is not Status.PRESENT and (found := _by_neighbour(at)) is not None:
+            closed[role], rest = found
+            if rest is not None and at.is_present(rest):
+                unexplained[role] = _unexplained(variable.name, rest)
+            continue
+        largest = at.find(variable.largest)
         if finding.status in (Status.ABSENT, Status.UNRESOLVED) and largest is not None:
             closed[role] = _close_absent(at, finding, variable.name, largest)
-        elif rest is not None and at.is_present(rest):
-            reason = _unexplained(variable.name, rest)
+        elif reason := _beyond(at, variable):
             if finding.status is Status.PRESENT:
                 unexplained[role] = reason
             elif finding.status is Status.INDETERMINATE:
                 closed[role] = replace(finding, status=Status.UNRESOLVED, reason=f"{reason}; {finding.reason}")
+    closed["sink"] = close_sink(at, roles["sink"])
     return closed, unexplained
+
+
+def _beyond(at: LengthEvidence, variable: Variable) -> str:
+    """Return what moves margins beyond what the role predicts, as a reason; "" for nothing."""
+    rest = at.find(variable.rest)
+    if rest is not None and at.is_present(rest):
+        return _unexplained(variable.name, rest)
+    largest, share, remainder = (at.find(key) for key in (variable.largest, variable.share, keys.SHARE_REMAINDER))
+    if largest is None or share is None or remainder is None:
+        return ""
+    # An index route leaves a remainder too. It counts where the variable moves more than the share of its role allows.
+    explained = share.value.at(at.level).high
+    if remainder.value.at(at.level).low > at.margins.rho and (
+        largest.value.at(at.level).low > explained + at.margins.rho
+    ):
+        reason = f"the shares leave {remainder.value} of the margin, and the largest {variable.name} effect, "
+        return f"{reason}{largest.value}, exceeds the share that its role explains, {share.value}"
+    return ""
+
+
+def _by_neighbour(at: LengthEvidence) -> tuple[RoleFinding, Evidence | None] | None:
+    """Return the anchor that is PRESENT by a label next to the step's own, and what that label does not explain.
+
+    Swaps of that label in the input and in the output, and the attention of the former, must each exceed the margin and
+    their control, and a renaming must do nothing. None otherwise, and over models, whose tests are of the own label.
+    """
+    rename = at.find(keys.RENAME)
+    if at.tests or (rename is not None and not at.is_absent(rename)):
+        return None
+    for neighbour in keys.NEIGHBOURS.values():
+        inputs, outputs, attention = map(at.find, (neighbour.inputs, neighbour.outputs, neighbour.attention))
+        if inputs is None or outputs is None or attention is None:
+            continue
+        if all(e.control is not None and at.is_present(e) for e in (inputs, outputs, attention)):
+            reason = f"the answer follows {neighbour.name}: input labels {inputs.value}, output labels "
+            reason += f"{outputs.value}, through attention ({attention.value}), beyond their controls"
+            finding = RoleFinding(Status.PRESENT, reason, inputs.value, inputs.control, by=neighbour.name)
+            return finding, at.find(neighbour.rest)
+    return None
 
 
 def _close_absent(at: LengthEvidence, finding: RoleFinding, name: str, largest: Evidence) -> RoleFinding:
@@ -72,10 +123,10 @@ def _neighbours(at: LengthEvidence, name: str) -> list[str]:
     """Return by which label next to the step's own the answer goes."""
     if name != "identity":
         return []
-    sides = {"before": at.find(keys.SWAP_BEFORE), "after": at.find(keys.SWAP_AFTER)}
+    sides = {neighbour.name: at.find(neighbour.inputs) for neighbour in keys.NEIGHBOURS.values()}
     return [
-        f"the answer follows the label {side} the step's own: rho {e.value}"
-        for side, e in sides.items()
+        f"the answer follows {name} the step's own: rho {e.value}"
+        for name, e in sides.items()
         if e is not None and at.is_present(e)
     ]
 

@@ -11,16 +11,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from probes import keys
 from probes.batteries import Battery, Measured
 from probes.closure import close
-from probes.evidence import MODELS, Accuracy, Evidence, EvidenceKey, Interval, find_evidence
-from probes.findings import MARGINS, ROLES, LengthFinding, Margins, RoleFinding, Status, Verdict
-from probes.judging import HEADLINE, LengthEvidence, judge_anchor, judge_placeholder, judge_sink, label_of
-from probes.statistics import equivalence, holm, sign_flip, t_interval
-
-# A test that could not be made does not hold.
-UNTESTED = {"present": {"holds": False}, "absent": {"holds": False}}
+from probes.evidence import Interval
+from probes.findings import MARGINS, ROLES, LengthFinding, Margins, Verdict
+from probes.judging import LengthEvidence, judge_anchor, judge_placeholder, label_of
+from probes.judging_sink import judge_on_margins, judge_sink
+from probes.pooling import TESTED, UNTESTED, competent_mode, holm_tests, pool
+from probes.removal_check import agree_with_removal
+from probes.statuses import OnMargins, RoleFinding, Status
 
 
 def verdict(batteries: Battery | Sequence[Battery], margins: Margins = MARGINS) -> Verdict:
@@ -66,7 +65,7 @@ def _at_length(
     measured: Measured, margins: Margins, level: float, tests: dict[str, dict[str, bool]] | None = None
 ) -> LengthFinding:
     """Return the finding at one length. `tests`: per role, whether both tests hold after Holm's correction."""
-    mode = _competent(measured.accuracy, margins)
+    mode = competent_mode(measured.accuracy, margins)
     refusal = measured.refusal
     if mode is None:
         step = max((a for a in measured.accuracy if a.metric == "step"), key=lambda a: a.estimate.value)
@@ -99,33 +98,10 @@ def _judge(at: LengthEvidence, no_address: str | None) -> tuple[str, dict[str, R
         "placeholder": judge_placeholder(at),
         "sink": judge_sink(at),
     }
-    roles, unexplained = close(at, _agree_with_removal(at, roles))
+    roles, unexplained = close(at, roles)
+    roles = agree_with_removal(at, roles)
+    roles["sink"] = replace(roles["sink"], margins=judge_on_margins(at))
     return label_of(roles, unexplained), roles, unexplained
-
-
-def _agree_with_removal(at: LengthEvidence, roles: dict[str, RoleFinding]) -> dict[str, RoleFinding]:
-    """Return the roles; where all are ABSENT, with statuses that agree with what is lost when labels are removed."""
-    if label_of(roles) != "unused":
-        return roles
-    # A head that counts tokens by its denominator may need labels that are otherwise unused: it does not count here.
-    removals = [e for key in (keys.NULL_ALL, keys.MEAN_ALL) if (e := at.find(key)) is not None]
-    hurting = [e for e in removals if e.value.at(at.level).low > at.margins.accuracy]
-    if hurting:
-        reason = f"no role is present, yet removing labels loses {hurting[0].value} of accuracy"
-        return {
-            name: replace(r, status=Status.UNRESOLVED, reason=reason) if r.status is Status.ABSENT else r
-            for name, r in roles.items()
-        }
-    margin_held = at.find(keys.MARGIN_HELD)
-    if margin_held is not None and margin_held.value.at(at.level).low > at.margins.rho:
-        reason = f"removing labels keeps the answers, and moves {margin_held.value} of their margin"
-        return {**roles, "sink": replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)}
-    # Over a few models the interval is wide: a loss that is not shown is not shown to be absent either.
-    doubtful = [e for e in removals if e.value.at(at.level).high > at.margins.accuracy] if at.tests else []
-    if doubtful:
-        reason = f"no role is present, and yet removing labels may lose {doubtful[0].value} of accuracy"
-        return {**roles, "sink": replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)}
-    return roles
 
 
 def _over_lengths(role: str, findings: Sequence[LengthFinding], independent: bool) -> RoleFinding:
@@ -136,16 +112,31 @@ def _over_lengths(role: str, findings: Sequence[LengthFinding], independent: boo
     parts = [f.roles[role] for f in counted]
     statuses = {p.status for p in parts}
     rho, control = (_mean([getattr(p, name) for p in parts], independent) for name in ("rho", "control"))
+    by, *others = {p.by for p in parts}
+    more = {"by": "" if others else by, "margins": _margins_over_lengths(parts, independent)}
+    if others:
+        statuses.add(Status.INDETERMINATE)  # an address by another label at another length
     if len(statuses) == 1:
         reason = (
             parts[0].reason
             if len(parts) == 1
             else "; ".join(f"length {f.length}: {p.reason}" for f, p in zip(counted, parts, strict=True))
         )
-        return RoleFinding(statuses.pop(), reason, rho, control)
+        return RoleFinding(statuses.pop(), reason, rho, control, **more)
     reason = "; ".join(f"length {f.length}: {p.status}, {p.reason}" for f, p in zip(counted, parts, strict=True))
     worst = Status.UNRESOLVED if Status.UNRESOLVED in statuses else Status.INDETERMINATE
-    return RoleFinding(worst, reason, rho, control)
+    return RoleFinding(worst, reason, rho, control, **more)
+
+
+def _margins_over_lengths(parts: Sequence[RoleFinding], independent: bool) -> OnMargins | None:
+    """Return the sink's status on margins over lengths; None where it was not measured at one of them."""
+    found = [p.margins for p in parts if p.margins is not None]
+    if not found or len(found) < len(parts):
+        return None
+    statuses = {m.status for m in found}
+    status = statuses.pop() if len(statuses) == 1 else Status.INDETERMINATE
+    share, control = (_mean([getattr(m, name) for m in found], independent) for name in ("share", "control"))
+    return OnMargins(status, "; ".join(m.reason for m in found), share, control)
 
 
 def _mean(intervals: Sequence[Interval | None], independent: bool) -> Interval | None:
@@ -165,79 +156,19 @@ def _mean(intervals: Sequence[Interval | None], independent: bool) -> Interval |
     return Interval(value, value, value, error, df).at(0.95)
 
 
-def _competent(accuracy: Sequence[Accuracy], margins: Margins) -> str | None:
-    """Return the mode whose whole interval of step accuracy is above the gate, "written" first; None without one."""
-    modes = [a.mode for a in accuracy if a.metric == "step" and a.estimate.low >= margins.competence]
-    return "written" if "written" in modes else modes[0] if modes else None
-
-
 def _over_models(several: Sequence[Battery], margins: Margins) -> list[LengthFinding]:
     """Return the findings at each length over models, with Holm's correction over roles, lengths and both tests."""
     pooled: list[tuple[Measured, int]] = []
     for at_length in zip(*(b.measured for b in several), strict=True):
-        competent = [m for m in at_length if not m.refusal and _competent(m.accuracy, margins) and m.evidence]
-        pooled.append((_pool(competent, at_length), len(competent)))
-    p_values: dict[tuple[int, str, str], float] = {}
-    for k, (measured, count) in enumerate(pooled):
-        for role in ROLES:
-            e = find_evidence(measured.evidence, HEADLINE[role])
-            if count >= 2 and e is not None:
-                values, controls = e.details["models"], e.details["controls"]
-                bounds = [margins.rho if c is None else max(c, margins.rho) for c in controls]
-                p_values[k, role, "present"] = sign_flip([v - b for v, b in zip(values, bounds, strict=True)])
-                p_values[k, role, "absent"] = equivalence(values, margins.rho)
-    adjusted = holm(p_values, margins.alpha)
+        competent = [m for m in at_length if not m.refusal and competent_mode(m.accuracy, margins) and m.evidence]
+        pooled.append((pool(competent, at_length), len(competent)))
+    tested = holm_tests(pooled, margins)
     findings = []
-    for k, (measured, count) in enumerate(pooled):
-        tests = {
-            role: {
-                test: {"p": p_values[key], "holm": adjusted[key][0], "holds": adjusted[key][1]}
-                for test in UNTESTED
-                if (key := (k, role, test)) in p_values
-            }
-            for role in ROLES
-            if (k, role, "present") in p_values
-        }
-        holds = {role: {test: bool(t["holds"]) for test, t in tests.get(role, UNTESTED).items()} for role in ROLES}
-        finding = _at_length(measured, margins, 1 - margins.alpha / (len(ROLES) * len(pooled)), holds)
+    for (measured, count), tests in zip(pooled, tested, strict=True):
+        holds = {role: {test: bool(t["holds"]) for test, t in tests.get(role, UNTESTED).items()} for role in TESTED}
+        finding = _at_length(measured, margins, 1 - margins.alpha / (len(TESTED) * len(pooled)), holds)
         some = finding.mode is not None and count < len(several)
         note = f" ({count} of {len(several)} models are competent and count)" if some else ""
         roles = {n: replace(r, reason=r.reason + note, tests=tests.get(n)) for n, r in finding.roles.items()}
         findings.append(replace(finding, roles=roles))
     return findings
-
-
-def _pool(competent: Sequence[Measured], everyone: Sequence[Measured]) -> Measured:
-    """Return the evidence of several models as t intervals on their means; with fewer than two, the reason for none."""
-    accuracy = tuple(a for m in competent or everyone for a in m.accuracy)
-    length, reasons = everyone[0].length, [m.refusal for m in everyone if m.refusal]
-    if len(competent) < 2:
-        reason = reasons[0] if reasons else f"{len(competent)} of {len(everyone)} models are competent; 2 are needed"
-        return Measured(length, accuracy, (), reason, left_out=everyone[0].left_out)
-    means = [_mean_over_models(first.key, competent) for first in competent[0].evidence]
-    return Measured(
-        length=length,
-        accuracy=accuracy,
-        evidence=tuple(e for e in means if e is not None),
-        no_address=competent[0].no_address,
-        left_out=competent[0].left_out,
-    )
-
-
-def _mean_over_models(key: EvidenceKey, models: Sequence[Measured]) -> Evidence | None:
-    """Return one piece of evidence over models; None where a model lacks it or has no finite value for it."""
-    pieces = [e for m in models if (e := find_evidence(m.evidence, key)) is not None and math.isfinite(e.value.value)]
-    if len(pieces) < len(models):
-        return None  # some models give no occasion for an arm such as M10, or a description is undefined in them
-    values, controls = [e.value.value for e in pieces], [e.control.value if e.control else None for e in pieces]
-    if any(c is not None for c in controls):
-        # A model without a measured control counts as if its control were as large as its effect.
-        controls = [v if c is None else c for v, c in zip(values, controls, strict=True)]
-    return replace(
-        pieces[0],
-        value=t_interval(values),
-        control=None if None in controls else t_interval([c for c in controls if c is not None]),
-        n=len(pieces),
-        unit=MODELS,
-        details={"models": values, "controls": controls},
-    )

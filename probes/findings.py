@@ -1,12 +1,12 @@
-"""The types of a verdict: thresholds, statuses, findings per role and length, and what may be claimed."""
+"""The types of a verdict: thresholds, findings per length, and what may be claimed."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 
 from probes import keys
 from probes.evidence import Accuracy, Evidence, Interval, find_evidence
+from probes.statuses import RoleFinding, Status
 from probes.trials.parity import steps_read
 
 SCHEMA = 1
@@ -30,14 +30,16 @@ class Margins:
     See probes/README.md, Decision.
     """
 
-    version: str = "2026-11d"
+    version: str = "2026-11e"
     rho: float = 0.10
     accuracy: float = 0.05
     competence: float = 0.95
     alpha: float = 0.05
     # Intervals that decide at one length: M1, M2, their mean, the swap where nothing should change, M3, M4, M5
-    # through V and through K, M6 on answers and on margins, and five controls.
-    intervals: int = 15
+    # through V and through K, M6 on answers and on margins, and five controls (15); presence on answers and on margins,
+    # repaired, number, and two controls (6); the label before and after in the input, the output and attention, with
+    # their controls (12).
+    intervals: int = 33
 
     def to_json(self) -> dict:
         """Return the thresholds, as they are written beside every finding."""
@@ -49,43 +51,6 @@ class Margins:
 
 
 MARGINS = Margins()
-
-
-class Status(StrEnum):
-    """The status of a role (probes/README.md, Decision)."""
-
-    PRESENT = "PRESENT"
-    ABSENT = "ABSENT"
-    INDETERMINATE = "INDETERMINATE"
-    NOT_APPLICABLE = "NOT APPLICABLE"
-    UNRESOLVED = "UNRESOLVED"
-
-
-@dataclass(frozen=True)
-class RoleFinding:
-    """The status of one role, the reason, and rho with a 95 % interval and its matched control (None: not measured).
-
-    `tests` exist only over models: for "present" (sign-flip beyond the margin and the control) and "absent" (TOST), the
-    p value, the p value after Holm's correction over roles, lengths and both tests, and whether the test holds.
-    """
-
-    status: Status
-    reason: str
-    rho: Interval | None = None
-    control: Interval | None = None
-    tests: dict[str, dict[str, float | bool]] | None = None
-
-    def to_json(self) -> dict:
-        """Return a plain dictionary."""
-        interval = None if self.rho is None else self.rho.to_json()
-        return {
-            "status": self.status.value,
-            "rho": interval and interval["value"],
-            "ci": interval and [interval["low"], interval["high"]],
-            "control": None if self.control is None else self.control.to_json(),
-            "reason": self.reason,
-            **({} if self.tests is None else {"tests": self.tests}),
-        }
 
 
 @dataclass(frozen=True)
@@ -160,9 +125,12 @@ class Verdict:
                 settled += [reason for f in self.lengths if f.mode for reason in f.unexplained.values()]
                 return f"{where}: {'; '.join(settled) or 'no role is settled'}; no label follows"
             case "unused":
-                return f"{where}: labels are none of anchor, placeholder and sink, within +-{self.margins.rho} of rho"
+                text = f"{where}: labels are none of anchor, placeholder and sink, within +-{self.margins.rho} of rho"
+                return text + self._on_margins()
             case label:
-                return f"{where}: the role of the labels is {label}"
+                by = self.roles["anchor"].by
+                text = f"{where}: the role of the labels is {label}{f', addressed by {by}' if by else ''}"
+                return text + self._on_margins()
 
     @property
     def may_not_claim(self) -> str:
@@ -172,6 +140,8 @@ class Verdict:
             limits.insert(0, "that models trained from another seed do the same")
         if self.roles["sink"].status is Status.ABSENT:
             limits.append("that heads in which labels carry something do not use them as a sink too")
+        on_margins = self.roles["sink"].margins
+        if self.roles["sink"].status is Status.ABSENT or (on_margins and on_margins.status is Status.INDETERMINATE):
             limits += [
                 f"that margins at length {length} do not depend on attention to labels in the other heads: "
                 f"{value} of them may"
@@ -180,6 +150,13 @@ class Verdict:
             ]
         return "; ".join(limits)
 
+    def _on_margins(self) -> str:
+        """Return the sink's status on answers and on margins, where these were measured and differ."""
+        sink = self.roles["sink"]
+        if sink.margins is None or sink.margins.status is sink.status or sink.status not in _SETTLED:
+            return ""
+        return f"; sink {sink.status} on answers and {sink.margins.status} on margins (share {sink.margins.share})"
+
     def _lengths_and_steps(self) -> list[str]:
         """Return each competent length with the steps that swaps of labels and edits of history read."""
         task = "addition" if self.format.startswith("addition") else "parity"
@@ -187,9 +164,9 @@ class Verdict:
         return [f"{length} (steps {first} to {last})" for length, first, last in steps]
 
     def _margins_held(self) -> list[tuple[int | tuple[int, int], Interval]]:
-        """Return the share of the margin that idle heads hold, at each competent length."""
-        pieces = [(f.length, find_evidence(f.evidence, keys.MARGIN_HELD)) for f in self.lengths if f.mode]
-        return [(length, e.value) for length, e in pieces if e is not None]
+        """Return the share of the margin that depends on labels where they carry nothing, at each competent length."""
+        found = [(f.length, f.roles["sink"].margins) for f in self.lengths if f.mode]
+        return [(length, m.share) for length, m in found if m is not None and m.share is not None]
 
     def to_json(self) -> dict:
         """Return the verdict with its evidence, by schema 1."""

@@ -5,6 +5,8 @@ Result files store `arm` and `name` as strings. A stored name that is not in thi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from probes.evidence import EvidenceKey
 
 SWAP_INPUTS = EvidenceKey("M1", "swap input labels")
@@ -46,9 +48,19 @@ SHARE_REMAINDER = EvidenceKey("shares", "remainder")
 LARGEST_IDENTITY = EvidenceKey("identity", "largest effect")
 IDENTITY_REST = EvidenceKey("identity", "largest effect where the label leads to the same answer")
 SWAP_BEFORE = EvidenceKey("identity", "swap the input labels before")
+SWAP_OUTPUTS_BEFORE = EvidenceKey("identity", "swap the output labels before")
+ATTENTION_BEFORE = EvidenceKey("identity", "attention of the labels before")
+REST_BEFORE = EvidenceKey("identity", "largest effect where the label before leads to the same answer")
 SWAP_AFTER = EvidenceKey("identity", "swap the input labels after")
+SWAP_OUTPUTS_AFTER = EvidenceKey("identity", "swap the output labels after")
+ATTENTION_AFTER = EvidenceKey("identity", "attention of the labels after")
+REST_AFTER = EvidenceKey("identity", "largest effect where the label after leads to the same answer")
 LARGEST_CONTENT = EvidenceKey("content", "largest effect")
 CONTENT_REST = EvidenceKey("content", "largest effect where the state is the same")
+LARGEST_PRESENCE = EvidenceKey("presence", "largest effect")
+PRESENCE_MARGIN = EvidenceKey("presence", "largest effect on margins")
+PRESENCE_REPAIRED = EvidenceKey("presence", "repaired by a key of equal score")
+PRESENCE_NUMBER = EvidenceKey("presence", "number of labels")
 
 ATTENTION_MASS = EvidenceKey("M7", "attention mass on labels in {place}")
 VALUE_SHARE = EvidenceKey("M7", "share of what is written from labels in {place}")
@@ -61,3 +73,26 @@ OWN_BIT = EvidenceKey("M11", "own bit")
 KNOCKOUT_SINGLE = EvidenceKey("M12", "single, {place}")
 KNOCKOUT_PAIR = EvidenceKey("M12", "pair, {place}")
 KNOCKOUT_ALL = EvidenceKey("M12", "all heads")
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """The evidence for an address by a label next to the step's own: swaps of it on both sides, attention, the rest."""
+
+    name: str
+    inputs: EvidenceKey
+    outputs: EvidenceKey
+    attention: EvidenceKey
+    rest: EvidenceKey
+
+    @property
+    def all(self) -> tuple[EvidenceKey, ...]:
+        """Every key."""
+        return (self.inputs, self.outputs, self.attention, self.rest)
+
+
+# By the offset from the step's own label.
+NEIGHBOURS = {
+    -1: Neighbour("the label before", SWAP_BEFORE, SWAP_OUTPUTS_BEFORE, ATTENTION_BEFORE, REST_BEFORE),
+    1: Neighbour("the label after", SWAP_AFTER, SWAP_OUTPUTS_AFTER, ATTENTION_AFTER, REST_AFTER),
+}

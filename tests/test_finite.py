@@ -338,7 +338,7 @@ def test_finite_weights_that_overflow(family, which):
 def test_a_verb_says_it_in_one_line(verb, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = Recipe("parity-aligned", ModelConfig("alibi", 2, 32, 2), seed=0)
-    tokenizer = beginning(recipe)[1]
+    tokenizer = beginning(recipe).tokenizer
     record = {"format": "parity-aligned", "vocabulary": default_vocabulary().to_json(), "recipe": recipe.to_json()}
     save_run(tmp_path / "broken", overflowing("alibi", "MLP out"), tokenizer, record)
     out = tmp_path / ("page.html" if verb[0] == "report" else "out")

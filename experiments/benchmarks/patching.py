@@ -19,8 +19,9 @@ from interp.models import ModelConfig, boot_bridge, build_model
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.patching import Metric, logit_diff, plan
 from interp.patching.reference import literal, record
-from interp.patching.sweep import BUCKET, Sweep
+from interp.patching.sweep import Sweep
 from interp.patching.tracing import trace
+from interp.patching.units import BUCKET
 from interp.tasks import Batch, counterfactual, default_vocabulary, sample
 
 # Patches timed of the loops, in which every patch costs one forward pass. Our sweeps are timed whole.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from experiments.support.options import AsJson, Folder, Names, Number
 
 MOST_VARIANTS = 10_000
 FOLDER = Path("mnemoscope-out") / "calibration"
+FILES = ("calibration.svg", "calibration.json")
+# Key of a judged case: the digest of its other fields.
+DIGEST = "digest"
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class CalibrateCommand:
     def run(self) -> int:
         """Judge the missing cases, then write and print the counts."""
         from experiments.support.console import say
-        from experiments.support.results import check_positive, check_seed, check_workers, writable_folder
+        from experiments.support.results import check_files, check_positive, check_seed, check_workers, writable_folder
         from interp.support.writing import alone_in
         from probes.planted import MECHANISMS
 
@@ -58,6 +62,7 @@ class CalibrateCommand:
         if unknown := sorted(set(names) - set(MECHANISMS)):
             raise ValueError(f"unknown mechanisms {', '.join(unknown)}; mechanisms are {', '.join(MECHANISMS)}")
         folder = writable_folder(self.out)
+        check_files([folder / name for name in FILES])
         with alone_in(folder / ".calibrate"):
             table = self._table(folder, names)
         if self.json:
@@ -71,8 +76,8 @@ class CalibrateCommand:
         """Judge the missing cases and write the results; return the counts."""
         from experiments.support.progress import progress_bar
         from experiments.support.provenance import provenance_record
-        from experiments.support.results import save_figure
-        from interp.support.writing import write_whole
+        from experiments.support.results import as_svg
+        from interp.support.writing import write_together, write_whole
         from probes.calibration import judge, repeat
         from probes.error_rates import tally
         from probes.views.calibration import draw_confusion
@@ -93,7 +98,7 @@ class CalibrateCommand:
         with bar:
             for job, result in finished((Job(path.name, work, args) for path, work, args in missing), self.workers):
                 record = {**result, "provenance": provenance_record()}
-                write_whole(waiting[job.name], json.dumps(record) + "\n")
+                write_whole(waiting[job.name], json.dumps({**record, DIGEST: _digest(record)}) + "\n")
                 bar.set_description(job.name)
                 bar.update()
         rows = [_read(path) for path, _, _ in jobs]
@@ -111,9 +116,9 @@ class CalibrateCommand:
             "repeated": repetitions,
             "judged": cases,
         }
-        write_whole(folder / "calibration.json", json.dumps(result, indent=1) + "\n")
         picture = draw_confusion(table["confusion"], table["never_tuned"], table["expected"])
-        save_figure(picture, folder / "calibration.svg")
+        contents = (as_svg(picture), json.dumps(result, indent=1) + "\n")
+        write_together([(folder / name, content) for name, content in zip(FILES, contents, strict=True)])
         return table
 
     def _file(self, kind: str, mechanism: str, seed: int) -> Path:
@@ -132,8 +137,14 @@ def _read(path: Path) -> dict:
     case = read_json(path)
     if not isinstance(case, dict):
         raise ValueError(f"{path} is not a judged case; remove it")
+    if DIGEST in case and case.pop(DIGEST) != _digest(case):
+        raise ValueError(f"{path} is damaged: its digest is another; remove it")
     warn_versions(f"{path.parent.name}/{path.name}", case.pop("provenance", None))
     return case
+
+
+def _digest(record: dict) -> str:
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 # Mechanisms whose coverage is measured: estimates of mixtures, of noise and of each role vary.

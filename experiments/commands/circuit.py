@@ -109,7 +109,7 @@ class CircuitCommand(TakesText):
         length = (self.length, self.length) if run.format.task == "addition" else self.length
         lengths = self.lengths or (self.length, self.length * 3 // 2, self.length * 2)
         run.check_length(length)
-        folder = result_folder(run, self.out)
+        folder = result_folder(run, self.out, FILES)
         validity = measure_validity(run, self.search_options(), length)
         if not validity.valid:
             warn(f"warning: the circuit will be invalid: {validity.reason}")

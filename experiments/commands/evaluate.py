@@ -63,7 +63,8 @@ class EvaluateCommand:
         """Evaluate every run; status 0."""
         from experiments.support.console import say
         from experiments.support.loading import load_posed
-        from experiments.support.results import check_seed, result_folder
+        from experiments.support.results import check_files, check_seed, result_folder
+        from interp.models.names import OUT
 
         if not self.runs:
             raise ValueError("name at least one run, such as parity-aligned-alibi")
@@ -76,9 +77,11 @@ class EvaluateCommand:
         for run in loaded:  # every length is checked before the first forward pass
             for length in (*self.lengths_of(run), *self.offsets_of(run)):
                 run.sample(1, length, 0)
+        if together := OUT / "accuracy-by-length.svg" if len(loaded) > 1 else None:
+            check_files([together])
+        folders = [result_folder(run, self.out, FILES) for run in loaded]
         curves: dict[str, list[Accuracy]] = {}
-        for run in loaded:
-            folder = result_folder(run, self.out, FILES)
+        for run, folder in zip(loaded, folders, strict=True):
             curves[run.name], written = self.measure(run, folder, figure="accuracy.svg")
             if self.json:
                 print(json.dumps(written))
@@ -86,10 +89,8 @@ class EvaluateCommand:
                 self.show(run, curves[run.name], written["offsets"])
                 for name in FILES:
                     say(folder / name)
-        if len(loaded) > 1:
-            from interp.models.names import OUT
-
-            save_accuracy(curves, _trained(loaded[0]), OUT / "accuracy-by-length.svg")
+        if together:
+            save_accuracy(curves, _trained(loaded[0]), together)
         return 0
 
     def lengths_of(self, run: Run) -> tuple[int, ...]:

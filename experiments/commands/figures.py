@@ -58,7 +58,7 @@ class FiguresCommand:
     def run(self) -> int:
         """Draw and write every figure, print the paths, return status 0."""
         from experiments.drawing.zoo import NoRows
-        from experiments.support.results import check_seed, save_figure, writable_folder
+        from experiments.support.results import check_files, check_seed, save_figure, writable_folder
         from interp.models.names import OUT
 
         check_seed(self.seed)
@@ -67,7 +67,9 @@ class FiguresCommand:
         if self.length < 1 or self.prompts < 1:
             raise ValueError(f"--length and --prompts must be at least 1; got {self.length}, {self.prompts}")
         folder, written = writable_folder(self.out or OUT / "figures"), []
-        for name, required, draw in self.drawings():
+        drawings = self.drawings()
+        check_files([folder / f"{name}.svg" for name, *_ in drawings])
+        for name, required, draw in drawings:
             try:
                 figure = draw()
             except NoRows as error:

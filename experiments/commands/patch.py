@@ -191,21 +191,20 @@ class PatchCommand(TakesText):
 
     def compute(self, sweep: Sweep, work: Path) -> PatchEffect:
         """Run the units that are not in the work folder yet, write each when it is done, and check the result."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors.torch import load_file, save
 
         from experiments.support.progress import progress_bar
-        from interp.support.writing import write_tensors
+        from interp.support.writing import is_undamaged, write_digested
 
         values = sweep.blank()
         began = time.monotonic()
         for unit in progress_bar(sweep.units, desc=f"patching {self.site}", unit="unit"):
             path = work / f"{unit.number}.safetensors"
-            try:
+            if is_undamaged(path):
                 part = load_file(path)["values"]
-            except (FileNotFoundError, SafetensorError, KeyError):  # not done, or cut short when the machine stopped
+            else:
                 part = sweep.compute(unit)
-                write_tensors(path, {"values": part})
+                write_digested(path, save({"values": part.contiguous()}))
             sweep.put(values, unit, part)
         try:
             return sweep.finish(values, seed=self.seed, seconds=time.monotonic() - began)

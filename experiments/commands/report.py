@@ -84,13 +84,14 @@ class ReportCommand:
         return runs
 
     def _target(self, group: list[Run]) -> Path:
-        from experiments.support.results import writable_folder
+        from experiments.support.results import check_files, writable_folder
         from interp.models.names import OUT
 
         if self.out is not None and (self.out.is_dir() or self.out.suffix != ".html"):
             raise ValueError(f"--out must name an HTML file; got {self.out}")
         target = self.out or OUT / "+".join(run.name for run in group) / "report.html"
         writable_folder(target.parent)
+        check_files([target])
         return target
 
     def _write(self, group: list[Run], target: Path, names: tuple[str, ...], bar) -> None:  # type: ignore[no-untyped-def]

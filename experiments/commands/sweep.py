@@ -59,9 +59,9 @@ class SweepCommand:
 
     def run(self) -> int:
         """Do the missing stages; return 1 when a run is not finished, here or by another process."""
-        from experiments.gathering import runs_alike
+        from experiments.gathering import TABLE, VERDICTS, runs_alike
         from experiments.grid import runs_of
-        from experiments.support.results import check_workers, writable_folder
+        from experiments.support.results import check_files, check_workers, writable_folder
 
         stages = self._stages()
         runs = runs_of(self.groups, self.seeds)
@@ -69,7 +69,9 @@ class SweepCommand:
             raise ValueError(f"--prompts must be at least {LEAST_PROMPTS}; got {self.prompts}")
         if self.workers is not None:
             check_workers("workers", self.workers)
+        check_files([self.out / TABLE, self.out / VERDICTS])
         for train in runs:
+            check_files([self.out / name_of(train) / file for file in STAGES.values()])
             self._check_done(train)
         missing = {train: self._missing(name_of(train), stages) for train in runs}
         total = sum(applies(stage, name_of(train)) for train in runs for stage in stages)

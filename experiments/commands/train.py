@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -29,12 +29,16 @@ class TrainCommand:
     seed: Number = 1
     """Seed of the initial weights and of the data order."""
     source: Annotated[str | None, tyro.conf.arg(name="from", metavar="MODEL", help_behavior_hint="")] = None
-    """Start from a pretrained model: a folder that save_pretrained wrote, or a hub name such as
-    bigscience/bloomz-560m. Default: random weights."""
+    """Start from a pretrained model: a fetched model such as smollm2-135m, a folder that save_pretrained wrote, or a
+    hub name such as bigscience/bloomz-560m. Default: random weights."""
+    lora: OptionalNumber = None
+    """With --from: train LoRA adapters of this rank, and store these alone; the run loads on top of the pretrained
+    model. Needs the extra pretrained. Default: train and store all weights."""
     out: Folder = Path("mnemoscope-out")
     """Folder in which the run's own folder is made."""
     steps: OptionalNumber = None
-    """Maximum of optimiser steps. Default: 3000 for parity, 6000 for addition. A competent model stops earlier."""
+    """Maximum of optimiser steps. Default: 3000 for parity, 6000 for addition, and 300 with --from. A competent model
+    stops earlier."""
     longest: OptionalNumber = None
     """Longest trained length. Default: 20 bits for parity, 10 digits for addition."""
     rehearsal: OptionalFloat = None
@@ -49,7 +53,7 @@ class TrainCommand:
     n_ctx: Number = 512
     """Positions of the absolute family, and of position augmentation."""
     lr: OptionalFloat = None
-    """Highest learning rate. Default: 2e-3, and 1e-4 with --from."""
+    """Highest learning rate. Default: 2e-3; 3e-4 with --from, and 1e-3 with --lora."""
     positions: Literal["plain", "start", "jump"] = "plain"
     """Position augmentation: none, a random start, or a random jump after the separator."""
     precision: Annotated[Literal["no", "bf16"] | None, computed("{no,bf16}")] = None
@@ -96,7 +100,7 @@ class TrainCommand:
 
     def recipe(self) -> Recipe:
         """Return the recipe of these options. Raises `ValueError` for options that contradict the name."""
-        from experiments.training.recipe import Pretrained, Recipe
+        from experiments.training.recipe import Pretrained, Recipe, fine_tuning
         from interp.models import ModelConfig
         from interp.support.sizes import Size, split_kind
 
@@ -110,19 +114,20 @@ class TrainCommand:
                     raise ValueError(
                         f"{self.name} has {option} {sizes[field]}, and --{option} says {given}; leave it out"
                     )
-            model, lr, rehearsal = ModelConfig(family, n_ctx=self.n_ctx, **sizes), 2e-3, 0.5
+            if self.lora is not None:
+                raise ValueError("--lora adapts a pretrained model: name it with --from")
+            longest, steps = (10, 6000) if fmt.startswith("addition") else (20, 3000)
+            steps = steps if self.steps is None else self.steps
+            usual = Recipe(
+                fmt,
+                ModelConfig(family, n_ctx=self.n_ctx, **sizes),
+                self.seed,
+                steps,
+                longest,
+                cooldown=min(1000, steps // 3),
+            )
         else:
-            fmt, model, lr, rehearsal = self.name, Pretrained(self.source), 1e-4, 0.0
-        longest, steps = (10, 6000) if fmt.startswith("addition") else (20, 3000)
-        steps = steps if self.steps is None else self.steps
-        return Recipe(
-            format=fmt,
-            model=model,
-            seed=self.seed,
-            steps=steps,
-            longest=longest if self.longest is None else self.longest,
-            cooldown=min(1000, steps // 3),
-            rehearsal=rehearsal if self.rehearsal is None else self.rehearsal,
-            lr=lr if self.lr is None else self.lr,
-            positions=self.positions,
-        )
+            usual = fine_tuning(self.name, Pretrained(self.source, self.lora or 0), self.seed, self.steps)
+        given = {"longest": self.longest, "rehearsal": self.rehearsal, "lr": self.lr}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return replace(usual, **chosen, positions=self.positions)

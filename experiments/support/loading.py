@@ -35,8 +35,8 @@ def complete_format(fmt: str | None, task: str | None, name: str) -> str | None:
     The task is that of --task, of the run's own run.json, or the only one that has a format of this name. Raises
     `ValueError` where several tasks have one.
     """
-    from interp.models.folder import read_record
     from interp.models.names import source_of
+    from interp.models.record import read_record
     from interp.tasks import known_formats
 
     if fmt is None:

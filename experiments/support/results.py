@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +14,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from experiments.support.provenance import code_digest, provenance_record, versions_here
 from interp.models import Run
 from interp.models.names import OUT
-from interp.support.writing import LOCK, AtWork, alone_in, is_full, write_together, write_whole
+from interp.support.writing import (
+    AtWork,
+    alone_in,
+    empty_work,
+    is_full,
+    is_undamaged,
+    write_digested,
+    write_together,
+    write_whole,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,8 +110,9 @@ def work_folder(folder: Path, run: Run, verb: str, options: object) -> Iterator[
     """Yield the hidden folder in `folder` that keeps unfinished work of a verb on a run.
 
     Other options, weights, labels, devices, code or library versions have a folder of their own. It is removed when
-    the block ends without an error, or when it is empty. Folders of other code or versions, which cannot be resumed,
-    are removed at the start. Raises `AtWork`, a `ValueError`, where another process does the same work.
+    the block ends without an error, with a `ValueError`, which the same command would meet again, or when it is empty.
+    Folders of other code or versions, which cannot be resumed, are removed at the start. Raises `AtWork`, a
+    `ValueError`, where another process does the same work.
     """
     vocabulary = None if run.vocabulary is None else run.vocabulary.to_json()
     about = [options, weights_of(run), run.source, vocabulary, device_and_dtype(run)]
@@ -111,19 +120,14 @@ def work_folder(folder: Path, run: Run, verb: str, options: object) -> Iterator[
     for other in folder.glob(f".{verb}-*"):
         if not other.name.endswith(code):
             with suppress(AtWork, OSError), alone_in(other, patience=0):
-                _empty(other)
+                empty_work(other)
     with alone_in(folder / f".{verb}-{_digest(about)[:12]}-{code}") as work:
-        yield work
-        _empty(work)
-
-
-def _empty(work: Path) -> None:
-    """Remove everything in a work folder but its lock, which goes last, with the folder."""
-    for path in work.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != LOCK:
-            path.unlink()
+        try:
+            yield work
+        except ValueError:
+            empty_work(work)
+            raise
+        empty_work(work)
 
 
 def _digest(data: object) -> str:
@@ -137,11 +141,11 @@ def load_or_make(path: Path, make: Callable[[], T], to_json: Callable[[T], objec
     """
     from interp.models import read_json
 
-    if path.is_file():
+    if is_undamaged(path):
         with suppress(ValueError, TypeError, LookupError, AttributeError):
             return from_json(read_json(path))
     made = make()
-    write_whole(path, json.dumps(to_json(made)))
+    write_digested(path, json.dumps(to_json(made)))
     return made
 
 

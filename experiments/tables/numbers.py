@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from experiments.gathering import TABLE, read_verdicts
 from experiments.support.reading import read_result
+from interp.models.adapters import ADAPTER_WEIGHTS
 from interp.models.names import SHIPPED, ZOO
 from probes.keys import MARGIN_HELD
 
@@ -161,9 +162,9 @@ def share_at(name: str, length: int, offsets: tuple[str, ...], seed: int) -> flo
     return sum(by_seed(name, length, f"offset {offset}", "")[seed] for offset in offsets)
 
 
-def millions_of_parameters(run: str) -> float:
-    """Return the number of parameters of a shipped run, in millions, from the header of its weights."""
-    with safe_open(SHIPPED / run / "model.safetensors", framework="pt") as weights:
+def millions_of_parameters(path: Path) -> float:
+    """Return the number of parameters in a file of weights, in millions, from its header."""
+    with safe_open(path, framework="pt") as weights:
         return sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys()) / 1e6  # noqa: SIM118
 
 
@@ -189,7 +190,8 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         for mode in ("forced", "written")
         for metric in ("step", "exact")
     },
-    "parameters": (2, lambda: [millions_of_parameters("parity-aligned-alibi")]),
+    "parameters": (2, lambda: [millions_of_parameters(SHIPPED / "parity-aligned-alibi" / "model.safetensors")]),
+    "lora-parameters": (2, lambda: [millions_of_parameters(SHIPPED / "smollm2-parity-aligned" / ADAPTER_WEIGHTS)]),
     "aligned-60": (
         3,
         lambda: [f(listed(ANCHORED, 60, mode=mode)) for mode in ("forced", "written") for f in (median, min)],

@@ -12,10 +12,15 @@ LENGTHS = (10, 20, 30, 40, 60)
 METRICS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
 
 
+def shipped_with(file: str) -> list[str]:
+    """Return the names of the shipped runs that have a result file."""
+    return [name for name in shipped_runs() if (SHIPPED / name / file).exists()]
+
+
 def accuracy_table() -> str:
     """Return the three metrics of each shipped run by length and mode, from its `evaluation.json`."""
     cells = []
-    for name in shipped_runs():
+    for name in shipped_with("evaluation.json"):
         rows = read_result(SHIPPED / name / "evaluation.json")["accuracy"]
         values = {(r["mode"], r["metric"], r["length"]): r["value"] for r in rows}
         for mode in dict.fromkeys(r["mode"] for r in rows):
@@ -25,10 +30,10 @@ def accuracy_table() -> str:
 
 
 def circuit_table() -> str:
-    """Return the circuit of each shipped run at each length, from its `circuit.json`."""
+    """Return the circuit of each shipped run that has one at each length, from its `circuit.json`."""
     head = ("run", "edges", "length", "faithfulness", "step accuracy", "of the full model", "heads")
     rows = []
-    for name in shipped_runs():
+    for name in shipped_with("circuit.json"):
         data = read_result(SHIPPED / name / "circuit.json")
         for n, worth in data["lengths"].items():
             share = data["circuit"]["share"]
@@ -46,7 +51,7 @@ def circuit_table() -> str:
 
 
 def verdict_table() -> str:
-    """Return the deciding arms of each shipped run, from its `verdict.json`."""
+    """Return the deciding arms of each shipped run that has a verdict, from its `verdict.json`."""
     head = (
         "run",
         "length",
@@ -57,7 +62,7 @@ def verdict_table() -> str:
         "verdict",
     )
     rows = []
-    for name in shipped_runs():
+    for name in shipped_with("verdict.json"):
         data = read_result(SHIPPED / name / "verdict.json")
         attention = {e["length"]: e["value"] for e in find_rows(data["evidence"], ATTENTION)}
         for at in data["by_length"]:

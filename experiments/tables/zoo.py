@@ -8,8 +8,8 @@ from typing import Any
 
 from experiments.support.reading import read_result
 from experiments.tables.cells import interval, markdown
-from interp.models.folder import read_record
 from interp.models.names import ZOO
+from interp.models.record import read_record
 
 # Lengths of the table of all configurations, by task: the longest trained length and longer ones.
 ZOO_LENGTHS = {"parity": (20, 30, 40, 60), "addition": (10, 12, 14)}

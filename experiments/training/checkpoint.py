@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -15,12 +16,13 @@ from interp.models import read_json
 from interp.support.writing import whole_folder
 
 KEEP = 1
+DIGEST = "digest"
 
 
 def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, state: dict) -> None:
     """Write `folder/step-N`, then remove older ones, so that a complete one always exists."""
     with whole_folder(folder / f"step-{step:08d}") as fresh:
-        weights = {name: p.detach().contiguous().clone() for name, p in model.named_parameters()}
+        weights = {name: p.detach().contiguous().clone() for name, p in _trained(model)}
         save_file(weights, fresh / "weights.safetensors")
         moments: dict[str, Tensor] = {}
         for index, values in optimizer.state_dict()["state"].items():
@@ -28,6 +30,7 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: Optimi
                 moments[f"{index}.{key}"] = value.detach().contiguous().clone()
         save_file(moments, fresh / "optimizer.safetensors")
         (fresh / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
+        (fresh / DIGEST).write_text(_digest(fresh), encoding="ascii")
     for old in _steps(folder)[:-KEEP]:
         shutil.rmtree(old)
 
@@ -49,8 +52,10 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> dic
 
 
 def _load(newest: Path, model: nn.Module, optimizer: Optimizer) -> dict:
+    if (newest / DIGEST).read_bytes() != _digest(newest).encode():
+        raise ValueError("it is damaged: its digest is another")
     weights = load_file(newest / "weights.safetensors")
-    for name, parameter in model.named_parameters():
+    for name, parameter in _trained(model):
         parameter.data.copy_(weights[name])
     own = optimizer.state_dict()
     moments: dict[int, dict[str, Tensor]] = {}
@@ -59,6 +64,19 @@ def _load(newest: Path, model: nn.Module, optimizer: Optimizer) -> dict:
         moments.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({**own, "state": moments})
     return read_json(newest / "state.json")
+
+
+def _digest(folder: Path) -> str:
+    """Return a digest of a checkpoint: a changed bit in a weight would train on without a word."""
+    digest = hashlib.sha256()
+    for name in ("weights.safetensors", "optimizer.safetensors", "state.json"):
+        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Return the weights that are trained, by name; frozen ones are as they were when the model was built."""
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
 def _steps(folder: Path) -> list[Path]:

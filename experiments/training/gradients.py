@@ -15,8 +15,9 @@ from interp.tasks import Batch
 
 
 def optimizer_of(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser for a model's weights."""
-    return torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+    """Return the recipe's optimiser for the weights of a model that are trained."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    return torch.optim.AdamW(weights, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
 
 
 def take_step(

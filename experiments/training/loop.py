@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,19 +16,23 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from transformers import PreTrainedModel
 
 from experiments.support.progress import progress_bar
 from experiments.support.provenance import provenance_record, warn_versions
 from experiments.training.checkpoint import load_checkpoint, save_checkpoint
 from experiments.training.gradients import optimizer_of, take_step
-from experiments.training.recipe import Recipe, parts
-from experiments.training.state import accuracies_of, beginning, check_batches, outcome_of
+from experiments.training.lora import adapter_weights, round_adapters
+from experiments.training.recipe import Pretrained, Recipe, parts
+from experiments.training.state import Beginning, accuracies_of, beginning, check_batches, outcome_of
 from interp.models import read_json, save_run
-from interp.models.folder import read_record
-from interp.support.writing import alone_in, naming, write_whole
+from interp.models.adapters import adapter_entry, save_adapter_run
+from interp.models.record import read_record
+from interp.support.writing import alone_in, empty_work, naming, write_whole
 from interp.tasks import Batch, Vocabulary, parse_format
 
 CHECK_EVERY = 100
+CHECK_EVERY_PRETRAINED = 25
 SAVE_EVERY_SECONDS = 60
 # Checkpoints of large models are slow to write: saving takes at most one part in so many of the time.
 SAVE_SHARE = 20
@@ -64,7 +69,8 @@ def _train(
     recipe: Recipe, final: Path, work: Path, precision: str, save_every: float, cpu: bool, until_done: ExitStack
 ) -> Trained:
     accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
-    model, tokenizer, vocabulary = beginning(recipe)
+    begun = beginning(recipe)
+    model, vocabulary = begun.model, begun.vocabulary
     checks = check_batches(recipe, vocabulary)
     parts_of = partial(parts, recipe, process=accelerator.process_index, vocabulary=vocabulary)
     optimizer = optimizer_of(model, recipe)
@@ -80,7 +86,7 @@ def _train(
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     metrics = work / METRICS
     if accelerator.is_main_process:
-        _forget_after(metrics, state["step"])
+        _forget_after(metrics, state["step"], state.get("metrics"))
     sums: dict[str, list[float]] = {}
     began = saved = time.monotonic()
     before, saving = state["seconds"], 0.0
@@ -97,7 +103,7 @@ def _train(
         for name, loss in losses.items():
             sums.setdefault(name, []).append(loss)
         state["seconds"] = before + time.monotonic() - began
-        if step % CHECK_EVERY and step != recipe.steps:
+        if step % check_every(recipe) and step != recipe.steps:
             continue
         _check(accelerator, wrapped, checks, recipe, step, state)
         bar.set_postfix({k: f"{v:.3f}" for k, v in state["accuracy"].items()})
@@ -108,19 +114,39 @@ def _train(
         if accelerator.is_main_process and time.monotonic() - saved >= max(save_every, SAVE_SHARE * saving):
             began_saving = time.monotonic()
             raw_optimizer: Any = getattr(optimizer, "optimizer", optimizer)
-            kept = {k: v for k, v in state.items() if k != "step"}
+            kept = {k: v for k, v in state.items() if k != "step"} | {"metrics": _digest(metrics.read_bytes())}
             save_checkpoint(work, step, accelerator.unwrap_model(wrapped), raw_optimizer, kept)
             saved = time.monotonic()
             saving = saved - began_saving
     bar.close()
-    outcome = outcome_of(accelerator.unwrap_model(wrapped), checks["task"], state["accuracy"], step)
+    trained: Any = accelerator.unwrap_model(wrapped)
+    if begun.adapter:
+        round_adapters(trained)
+    outcome = outcome_of(trained, checks["task"], state["accuracy"], step)
     if accelerator.is_main_process:
         record = _record(recipe, vocabulary, outcome, precision, accelerator, state["seconds"])
-        trained = accelerator.unwrap_model(wrapped).cpu().float().eval()
-        save_run(final, trained, tokenizer, record, {METRICS: metrics.read_bytes()})
-        shutil.rmtree(work)
+        _save(final, recipe, begun, record, trained.cpu().float().eval(), {METRICS: metrics.read_bytes()})
+        empty_work(work)
     accelerator.wait_for_everyone()
     return Trained(final, outcome["competent"], outcome["step_accuracy"], step)
+
+
+def check_every(recipe: Recipe) -> int:
+    """Return the number of steps between two checks; a pretrained model learns a task in a tenth of the steps."""
+    return min(CHECK_EVERY, CHECK_EVERY_PRETRAINED) if isinstance(recipe.model, Pretrained) else CHECK_EVERY
+
+
+def _save(
+    final: Path, recipe: Recipe, begun: Beginning, record: dict, trained: PreTrainedModel, beside: dict[str, bytes]
+) -> None:
+    """Write the run: all weights with a tokenizer, or the adapters with the name and digest of their base."""
+    if begun.adapter is None:
+        save_run(final, trained, begun.tokenizer, record, beside)
+        return
+    assert isinstance(recipe.model, Pretrained)
+    settings = {**begun.adapter, "base_model_name_or_path": recipe.model.source}
+    record = {**record, "adapter": adapter_entry(recipe.model.source)}
+    save_adapter_run(final, adapter_weights(trained), settings, record, beside)
 
 
 def _check(
@@ -198,15 +224,24 @@ def _add_line(metrics: Path, step: int, lr: float, sums: dict[str, list[float]],
         os.fsync(file.fileno())  # a checkpoint must never be newer than the lines before it
 
 
-def _forget_after(metrics: Path, step: int) -> None:
-    """Drop the lines that a killed process wrote after its last checkpoint."""
+def _forget_after(metrics: Path, step: int, digest: str | None) -> None:
+    """Drop the lines that a killed process wrote after its last checkpoint.
+
+    Raises `ValueError` where those before it are not the ones that the checkpoint was written with.
+    """
     lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True) if metrics.exists() else []
     complete = [line for line in lines if line.endswith("\n")]
     try:
         kept = [line for line in complete if json.loads(line)["step"] <= step]
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{metrics} has a line that is not a record of training: {error!r}") from error
+    if digest is not None and _digest("".join(kept).encode()) != digest:
+        raise ValueError(f"{metrics} is damaged: its digest is another; remove {metrics.parent}")
     write_whole(metrics, "".join(kept))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _schedule(recipe: Recipe, cooldown_from: int, step: int) -> float:

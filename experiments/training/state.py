@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from experiments.training.gradients import predicted
+from experiments.training.lora import add_adapters
 from experiments.training.recipe import Pretrained, Recipe
 from interp.forward import correct
 from interp.models import build_model, load_run, load_tokenizer
+from interp.models.names import source_of
 from interp.tasks import Batch, Vocabulary, default_tokenizer, default_vocabulary, sample
 from interp.tasks.format_table import RECALL_START
 from probes.competence import modes_of, steps_right
@@ -19,21 +22,36 @@ CHECK_PROMPTS = 64
 CHECK_SEED = 0
 
 
-def beginning(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Vocabulary]:
-    """Return the model before the first step, its tokenizer and the tokens of the task's symbols.
+@dataclass(frozen=True)
+class Beginning:
+    """The model before the first step, its tokenizer, the tokens of the task's symbols, and the adapters' settings."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary: Vocabulary
+    # None where all weights are trained.
+    adapter: dict | None = None
+
+
+def beginning(recipe: Recipe) -> Beginning:
+    """Return what training starts from.
 
     Raises `ValueError` for a pretrained model whose tokens or positions do not take the recipe's lengths.
     """
     if not isinstance(recipe.model, Pretrained):
         vocabulary = default_vocabulary()
-        return build_model(recipe.model, len(vocabulary.ids), recipe.seed), default_tokenizer(), vocabulary
-    run = load_run(recipe.model.source, recipe.format)
+        model = build_model(recipe.model, len(vocabulary.ids), recipe.seed)
+        return Beginning(model, default_tokenizer(), vocabulary)
+    source = source_of(recipe.model.source)
+    run = load_run(source, recipe.format)
     if recipe.rehearsal and RECALL_START not in run.vocabulary.ids:
         raise ValueError(f"rehearsal needs symbols that {run.name} has no tokens for; leave it at 0")
     run.check_length(recipe.longest)
     model = run.raw.float().train()
-    model.requires_grad_(True)
-    return model, load_tokenizer(recipe.model.source), run.vocabulary
+    rank = recipe.model.lora
+    model.requires_grad_(not rank)
+    adapter = add_adapters(model, rank, recipe.seed) if rank else None
+    return Beginning(model, load_tokenizer(source), run.vocabulary, adapter)
 
 
 def check_batches(recipe: Recipe, vocabulary: Vocabulary) -> dict[str, Batch]:

@@ -18,7 +18,7 @@ from interp.circuits.head_descriptions import HeadDescriptions
 from interp.circuits.heads import describe_heads
 from interp.circuits.lens import LogitLens, logit_lens
 from interp.circuits.logit_attribution import LogitAttribution, direct_logit_attribution
-from interp.circuits.mib import auroc, circuit_from_mib, circuit_to_mib
+from interp.circuits.mib import MibScores, auroc, circuit_from_mib, circuit_to_mib, mib_scores
 from interp.circuits.nodes import Node, NodeScores, node_scores
 from interp.circuits.places import Places, named_places, places_around
 from interp.circuits.scores import EdgeScores
@@ -41,6 +41,7 @@ __all__ = [
     "HeadDescriptions",
     "LogitAttribution",
     "LogitLens",
+    "MibScores",
     "Node",
     "NodeScores",
     "Places",
@@ -64,6 +65,7 @@ __all__ = [
     "greedy",
     "logit_lens",
     "magnitude_scores",
+    "mib_scores",
     "minimality",
     "named_places",
     "node_scores",

@@ -58,20 +58,21 @@ class Ablation:
             case "corrupted":
                 return Replacement(edge_model, others, None)
             case "resample":
-                return Replacement(edge_model, others[self._partners(tokens, others)], None)
+                return Replacement(edge_model, others[partners(tokens, others, self.seed)], None)
             case "mean":
                 return Replacement(edge_model, others, _mean(edge_model, others))
 
-    def _partners(self, tokens: Tensor, others: Tensor) -> Int[Tensor, " batch"]:
-        """Draw for each prompt the index of another one, never of the prompt itself."""
-        gen = torch.Generator().manual_seed(self.seed)
-        partners = torch.randint(len(others), (len(tokens),), generator=gen)
-        for _ in range(len(others)):
-            same = (others[partners] == tokens).all(dim=1)
-            if not same.any():
-                return partners
-            partners = torch.where(same, (partners + 1) % len(others), partners)
-        raise ValueError("every prompt to resample from is the prompt itself")
+
+def partners(tokens: Int[Tensor, "batch pos"], others: Int[Tensor, "other pos"], seed: int) -> Int[Tensor, " batch"]:
+    """Draw for each prompt the index of another one, never of the prompt itself. Raises `ValueError` if all are."""
+    gen = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(len(others), (len(tokens),), generator=gen)
+    for _ in range(len(others)):
+        same = (others[drawn] == tokens).all(dim=1)
+        if not same.any():
+            return drawn
+        drawn = torch.where(same, (drawn + 1) % len(others), drawn)
+    raise ValueError("every prompt to resample from is the prompt itself")
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from interp.models.resolve import AnyModel
 from interp.patching.editing import measure
 from interp.patching.metric import MetricLike
 
+if TYPE_CHECKING:
+    import pandas
+
 # Sizes at which MIB evaluates circuits (Mueller et al. 2504.13151), as shares of all edges.
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -30,8 +33,9 @@ class Curve:
     """Faithfulness at rising circuit sizes.
 
     `shares` are the requested sizes as shares of all edges; `sizes` are the numbers of edges of the connected
-    circuits. `cpr` and `cmd` are MIB's areas, by the trapezoidal rule over `shares` (Mueller et al. 2504.13151,
-    section 3): of the faithfulness (higher is better), and of its absolute distance from 1 (lower is better).
+    circuits. `cpr` and `cmd` are areas by the trapezoidal rule over `shares` (Mueller et al. 2504.13151, section 3): of
+    the faithfulness (higher is better), and of its absolute distance from 1 (lower is better). They are MIB's numbers
+    only at MIB's sizes: see `interp.circuits.mib_scores`.
     """
 
     shares: tuple[float, ...]
@@ -41,14 +45,21 @@ class Curve:
 
     @property
     def cpr(self) -> float:
-        """MIB's integrated circuit performance ratio."""
+        """Integrated circuit performance ratio."""
         return float(torch.trapezoid(self.faithfulness.share, torch.tensor(self.shares, dtype=torch.float64)))
 
     @property
     def cmd(self) -> float:
-        """MIB's integrated circuit-model distance."""
+        """Integrated circuit-model distance."""
         distance = (1 - self.faithfulness.share).abs()
         return float(torch.trapezoid(distance, torch.tensor(self.shares, dtype=torch.float64)))
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return one row per circuit: requested share, edges, faithfulness."""
+        import pandas
+
+        shares = self.faithfulness.share.tolist()
+        return pandas.DataFrame({"share": self.shares, "edges": self.sizes, "faithfulness": shares})
 
     def smallest(self, share: float = 0.9) -> int | None:
         """Return the edges of the smallest circuit from which on all circuits have at least this faithfulness."""

@@ -27,6 +27,7 @@ from interp.tasks import Prompts, Role
 
 if TYPE_CHECKING:
     import networkx
+    import pandas
 
 SCHEMA = 1
 
@@ -75,6 +76,13 @@ class Circuit:
             for e in self.graph.edges(self.kept)
         ]
         return sorted(scored, key=lambda pair: -abs(pair[1] or 0.0))
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return one row per edge of the circuit: writer, reader, place, score (None without scores)."""
+        import pandas
+
+        rows = [(str(e.writer), str(e.reader), e.place, score) for e, score in self.edges()]
+        return pandas.DataFrame(rows, columns=["writer", "reader", "place", "score"])
 
     def heads(self) -> list[tuple[int, int]]:
         """Return (layer, head) of the heads that write along some edge, in order."""
@@ -154,25 +162,25 @@ class Circuit:
         model may be run on any rows of `prompts`, and with a "mean" or "zero" ablation on any prompts of that layout.
         There is no cache, so the model cannot generate. The forward pass of a bridge is not replaced, only that of its
         raw model, which may not be the run's `raw`: measure with the model that the block yields. The block holds
-        the model's lock. A plain forward pass of the model in another thread is the circuit's too.
+        the model's lock: functions of this package wait in other threads, and a plain forward pass raises there.
 
-        Raises `ValueError` for a circuit of another model or other places, for a second circuit in one model, and for
-        equal prompts with different corrupted prompts; `RuntimeError` where the model taken apart differs from the
-        raw model on these prompts.
+        Raises `ValueError` for a circuit of another model or other places, for a second circuit in one model, for a
+        pass in another thread, and for equal prompts with different corrupted prompts; `RuntimeError` where the model
+        taken apart differs from the raw model on these prompts.
 
         >>> with circuit.installed(run, clean, corrupted) as raw:
         ...     right = correct(raw, clean, clean.predicted())
         """
         raw, own = raw_of(model), resolved_prompts(model, prompts, "prompts")
-        require_no_circuit(raw)
-        where = self.places(own) if places is None else places_of(own, places)
-        anatomy = anatomy_of(raw)
-        everywhere = torch.arange(own.n_pos)
-        graph = graph_of(anatomy, where, everywhere)
-        self.require_of(graph)
-        edge_model = EdgeModel(anatomy, graph, where)
-        resolved = ablation_of(ablation, model)
         with lock_of(raw):
+            require_no_circuit(raw)
+            where = self.places(own) if places is None else places_of(own, places)
+            anatomy = anatomy_of(raw)
+            everywhere = torch.arange(own.n_pos)
+            graph = graph_of(anatomy, where, everywhere)
+            self.require_of(graph)
+            edge_model = EdgeModel(anatomy, graph, where)
+            resolved = ablation_of(ablation, model)
             check_on_prompts(edge_model, own, everywhere)
             with installed_forward(edge_model, self.on(where), own.tokens, resolved) as circuit_model:
                 yield circuit_model

@@ -130,6 +130,10 @@ class EdgeModel:
         x = inputs(resid, slice(len(self.graph.readers) - 1, len(self.graph.readers)), shape[0])
         return resid if x is None else x[0], outputs
 
+    def empty(self, replacement: Float[Tensor, "writer #row pos d_model"]) -> Float[Tensor, "#row pos d_model"]:
+        """Return the input of the logits when every edge is cut: what the writers' replacements add up to."""
+        return self.resid_before(replacement, len(self.anatomy.blocks))
+
     def resid_before(
         self, outputs: Float[Tensor, "writer row pos d_model"], layer: int
     ) -> Float[Tensor, "row pos d_model"]:

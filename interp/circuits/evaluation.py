@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,11 +16,14 @@ from interp.circuits.ablation import Ablation, ablation_of
 from interp.circuits.circuit import Circuit
 from interp.circuits.edge_forward import EdgeModel
 from interp.circuits.graph import Edge
-from interp.circuits.pairs import prepare, resolved_prompts
+from interp.circuits.pairs import checked_run, prepare, resolved_prompts
 from interp.circuits.places import Places
 from interp.models.resolve import AnyModel
 from interp.patching.editing import measure
 from interp.patching.metric import Metric, MetricLike
+
+if TYPE_CHECKING:
+    import pandas
 
 # Smallest difference between the full model and the empty circuit for which a share is defined.
 LEAST_GAP = 1e-6
@@ -66,6 +70,21 @@ class Faithfulness:
         half = float(stats.t.ppf((1 + level) / 2, n - 1)) * error.unsqueeze(-1)
         return torch.cat([share - half, share + half], dim=-1)
 
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return one row per circuit and prompt: circuit, prompt, value, full, empty."""
+        import pandas
+
+        n_circuits, n = self.values.shape
+        return pandas.DataFrame(
+            {
+                "circuit": [i for i in range(n_circuits) for _ in range(n)],
+                "prompt": list(range(n)) * n_circuits,
+                "value": self.values.flatten().tolist(),
+                "full": self.full.tolist() * n_circuits,
+                "empty": self.empty.tolist() * n_circuits,
+            }
+        )
+
     def _gap(self) -> float:
         gap = float((self.full - self.empty).mean())
         if abs(gap) <= LEAST_GAP:
@@ -95,7 +114,7 @@ def faithfulness(
     if not circuits or any(c.graph.places != circuits[0].graph.places for c in circuits):
         raise ValueError("give one or more circuits, all of the same places")
     clean, ablation = resolved_prompts(model, clean, "clean"), ablation_of(ablation, model)
-    prepared = prepare(model, clean, None, metric, places or circuits[0].places(clean))
+    prepared = prepare(model, clean, None, metric, places or circuits[0].places(clean), check=False)
     edge_model = prepared.edge_model
     for circuit in circuits:
         circuit.require_of(edge_model.graph)
@@ -175,13 +194,14 @@ def _metric_under(
     masks: Sequence[Bool[Tensor, "place reader writer"]],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the metric `[mask batch]` under each mask, and `[batch]` with every edge and with none."""
-    every = torch.ones_like(edge_model.graph.possible)
-    replacement = ablation.replacement(edge_model, tokens)
+    anatomy, replacement = edge_model.anatomy, ablation.replacement(edge_model, tokens)
     collected: list[list[Tensor]] = [[] for _ in range(len(masks) + 2)]
     for rows in edge_model.chunks(len(tokens)):
+        whole = checked_run(edge_model, tokens[rows], rows, metric.positions)
         replaced = replacement[rows]
-        for values, mask in zip(collected, (*masks, every, ~every), strict=True):
-            final, _ = edge_model.forward(tokens[rows], replaced, mask)
-            values.append(measure(edge_model.anatomy, final, metric, rows).double())
+        finals = [edge_model.forward(tokens[rows], replaced, mask)[0] for mask in masks]
+        finals += [whole, edge_model.empty(replaced).expand_as(whole)]
+        for values, final in zip(collected, finals, strict=True):
+            values.append(measure(anatomy, final, metric, rows).double())
     *values, full, empty = (torch.cat(v) for v in collected)
     return torch.stack(values), full, empty

@@ -14,6 +14,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from interp.circuits.ablation import Ablation, Replacement
 from interp.circuits.edge_forward import EdgeModel
+from interp.support.locks import own_thread
 
 
 def require_no_circuit(raw: PreTrainedModel) -> None:
@@ -31,7 +32,8 @@ def installed_forward(
 ) -> Iterator[PreTrainedModel]:
     """Yield the raw model with a `forward` that keeps only the edges `kept`; see `Circuit.installed`.
 
-    The model may be run on rows of `tokens` only, unless the ablation is the same for every prompt (mean, zero).
+    The block holds the model's lock; a forward pass in another thread raises `ValueError`. The model may be run on
+    rows of `tokens` only, unless the ablation is the same for every prompt (mean, zero).
     """
     anatomy, n_pos = edge_model.anatomy, edge_model.places.n_pos
     raw = anatomy.raw
@@ -46,6 +48,7 @@ def installed_forward(
         logits_to_keep: int | Tensor = 0,
         **others: Any,
     ) -> CausalLMOutput:
+        check_thread()
         given = [name for name, value in others.items() if value is not None and name != "return_dict"]
         if input_ids is None or use_cache or given:
             what = "use_cache" if use_cache else ", ".join(given) or "no input_ids"
@@ -62,11 +65,12 @@ def installed_forward(
             final = final[:, logits_to_keep]
         return CausalLMOutput(logits=anatomy.unembed(final))  # pyright: ignore[reportArgumentType]
 
-    raw.__dict__["forward"] = forward
-    try:
-        yield raw
-    finally:
-        del raw.__dict__["forward"]
+    with own_thread(raw, "circuit.installed") as check_thread:
+        raw.__dict__["forward"] = forward
+        try:
+            yield raw
+        finally:
+            del raw.__dict__["forward"]
 
 
 def _rows_by_tokens(tokens: Int[Tensor, "batch pos"], replacement: Replacement) -> dict[tuple[int, ...], int]:

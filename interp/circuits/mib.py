@@ -1,4 +1,4 @@
-"""Circuits in the JSON of MIB and EAP-IG, and the comparison of scores with a known circuit.
+"""Circuits in the JSON of MIB and EAP-IG, MIB's CPR and CMD, and scores against a known circuit (AUROC).
 
 MIB (Mueller et al. 2504.13151) uses the graph files of EAP-IG (Hanna et al. 2403.17806): `cfg`, `nodes` and `edges`,
 with names such as "input->a0.h1<q>", "a0.h1->m0" and "m0->logits". These graphs have no positions.
@@ -8,18 +8,57 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 
 import torch
 
+from interp.arguments import PromptsLike
+from interp.circuits.ablation import Ablation
+from interp.circuits.baselines import SHARES, curve
 from interp.circuits.circuit import Circuit
 from interp.circuits.graph import Edge, Graph, nodes_of, writes_before
 from interp.circuits.places import ANYWHERE
 from interp.circuits.scores import EdgeScores
+from interp.models.resolve import AnyModel
+from interp.patching.metric import MetricLike
 from interp.patching.nodes import Receiver, Sender
 from interp.tasks.limits import is_whole, shown
 
 # Largest number of layers, and of heads per layer.
 MOST_PARTS = 2**12
+
+
+@dataclass(frozen=True)
+class MibScores:
+    """MIB's two areas under the faithfulness of circuits of rising size (Mueller et al. 2504.13151, section 3).
+
+    cpr: integrated circuit performance ratio, of the faithfulness; higher is better.
+    cmd: integrated circuit-model distance, of |1 - faithfulness|; lower is better.
+    shares, sizes, faithfulness: requested shares of edges, edges after pruning, and faithfulness of each circuit.
+    """
+
+    cpr: float
+    cmd: float
+    shares: tuple[float, ...]
+    sizes: tuple[int, ...]
+    faithfulness: tuple[float, ...]
+
+
+def mib_scores(
+    model: AnyModel,
+    clean: PromptsLike,
+    ablation: Ablation | PromptsLike,
+    metric: MetricLike,
+    scores: EdgeScores,
+    selected: str = "greedy",
+) -> MibScores:
+    """Return CPR and CMD as MIB's code computes them: at its ten sizes, each int(share * edges), by trapezoids.
+
+    The smallest circuits of a small model have no edge, and faithfulness 0. Use other prompts than those of the
+    scores. Arguments and errors are those of `curve`, which rounds sizes to the nearest number by default.
+    """
+    found = curve(model, clean, ablation, metric, scores, SHARES, selected, rounding="mib")
+    return MibScores(found.cpr, found.cmd, found.shares, found.sizes, tuple(found.faithfulness.share.tolist()))
 
 
 def circuit_to_mib(circuit: Circuit, d_model: int) -> dict:

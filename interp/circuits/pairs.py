@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.arguments import PromptsLike, prompts_of, require_same_layout
@@ -80,8 +80,17 @@ def check_on_prompts(edge_model: EdgeModel, prompts: Prompts, read: Int[Tensor, 
     The self-test of `anatomy_of` uses a few random tokens. A hook on the raw model, or an option that acts at later
     positions only, shows on the prompts themselves.
     """
-    logits = Metric("logits", read, lambda logits, rows: logits.mean(dim=(-2, -1)))
     for rows in edge_model.chunks(len(prompts)):
-        final, _ = edge_model.full_run(prompts.tokens[rows])
-        require_finite(final[:, read.to(final.device)], "the last residual", rows, axis=0)
-        difference_from_raw(edge_model.anatomy, prompts.tokens[rows], final, logits)
+        checked_run(edge_model, prompts.tokens[rows], rows, read)
+
+
+def checked_run(
+    edge_model: EdgeModel, tokens: Int[Tensor, "row pos"], rows: Int[Tensor, " row"], read: Int[Tensor, " read"]
+) -> Float[Tensor, "row pos d_model"]:
+    """Return the input of the logits when every edge is kept, for the prompts numbered `rows`, after the check of
+    `check_on_prompts`."""
+    logits = Metric("logits", read, lambda logits, rows: logits.mean(dim=(-2, -1)))
+    final, _ = edge_model.full_run(tokens)
+    require_finite(final[:, read.to(final.device)], "the last residual", rows, axis=0)
+    difference_from_raw(edge_model.anatomy, tokens, final, logits)
+    return final

@@ -40,7 +40,9 @@ def circuit_from_json(data: dict) -> Circuit:
         for edge in data["edges"]:
             own = graph.edge(*edge["index"])
             if (str(own.writer), str(own.reader), own.place) != (edge["writer"], edge["reader"], edge["place"]):
-                raise ValueError(f"this is not a circuit: index {edge['index']} is {own}, but the edge has other names")
+                raise ValueError(
+                    f"this is not a circuit: index {shown(edge['index'])} is {own}, but the edge has other names"
+                )
         scored = {edge["score"] is not None for edge in data["edges"]}
         if len(scored) > 1:
             raise ValueError("this is not a circuit: some edges have a score and others have none")
@@ -53,7 +55,7 @@ def circuit_from_json(data: dict) -> Circuit:
                 scores[tuple(edge["index"])] = edge["score"]
         return Circuit(graph, kept, scores, data["details"])
     except (LookupError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"this is not a circuit: {error!r}") from error
+        raise ValueError(f"this is not a circuit: {shown(error)}") from error
 
 
 def _check_parts(graph: Graph) -> None:
@@ -72,7 +74,9 @@ def _check_parts(graph: Graph) -> None:
                 shared = 1 if kind == "q" else graph.shared
                 own = Sender("head", reader.layer, (reader.head + 1) * shared - 1)  # the last that shares it
         if own not in writers:
-            raise ValueError(f"this is not a circuit: {reader} is a reader, but {shown(str(own))} is not a writer")
+            raise ValueError(
+                f"this is not a circuit: {shown(str(reader))} is a reader, but {shown(str(own))} is not a writer"
+            )
 
 
 def _numbers(node: list) -> tuple[int | None, int | None]:
@@ -88,7 +92,7 @@ def _is_number(score: object) -> bool:
 
 def _one_of(kind: str, choices: Any) -> Any:
     if kind not in get_args(choices):
-        raise ValueError(f"a node is one of {', '.join(get_args(choices))}; got {kind!r}")
+        raise ValueError(f"a node is one of {', '.join(get_args(choices))}; got {shown(kind)}")
     return kind
 
 

@@ -27,6 +27,7 @@ from interp.support.budget import free_memory
 from interp.tasks.limits import shown
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
 # Bytes. Configurations have thousands, the largest tokenizers 40 million, headers of weights a hundred per tensor.
 LARGEST_CONFIG = 2**24
 LARGEST_TEXT = 2**28
@@ -74,18 +75,18 @@ def read_json(path: Path, largest: int = LARGEST_TEXT) -> Any:
         raise ValueError(f"{path} is not JSON: {error}") from error
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, is_adapter: bool = False) -> None:
     """Raise `ValueError` for a folder whose entries cannot be read safely.
 
     These are devices, pipes, dead or endless links, huge texts, sparse weights, an index that names files elsewhere,
-    and an adapter that names another model.
+    and, unless `is_adapter`, an adapter that names another model.
     """
     for path in sorted(folder.iterdir()):
         if path.suffix in TEXTS and (why := _unreadable(path, LARGEST_TEXT)):
             raise ValueError(f"{path} {why}")
         if path.suffix == ".safetensors" and (why := _unreadable(path, None) or _sparse(path)):
             raise ValueError(f"{path} is not a whole safetensors file: it {why}")
-    if (folder / "adapter_config.json").exists():
+    if not is_adapter and (folder / ADAPTER_CONFIG).exists():
         raise ValueError(f"{folder} holds an adapter, which names another model to load; merge the two and save that")
     if (folder / INDEX).exists():
         _check_index(folder / INDEX)

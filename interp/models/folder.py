@@ -1,12 +1,11 @@
-"""Save runs, read their records, and load the raw models of folders, after checking them.
+"""Save runs, and load the raw models of folders, after checking them.
 
-A run is what `save_pretrained` wrote (`config.json`, `model.safetensors`, a tokenizer) plus `run.json`:
-task, format, vocabulary, recipe, seed and versions. Weights are safetensors; nothing is unpickled.
+A run is what `save_pretrained` wrote (`config.json`, `model.safetensors`, a tokenizer) or an adapter on another model,
+plus `run.json`. Weights are safetensors; nothing is unpickled.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from interp.models.checking import Held, check_config, check_folder, check_sizes, headers, one_line, read_json
+from interp.models.adapters import check_base, merge_adapter, model_folder
+from interp.models.checking import Held, check_config, check_folder, check_sizes, headers, one_line
 from interp.models.hub import folder_of
 from interp.models.masks import stray_tensors
 from interp.models.quiet import quietly
+from interp.models.record import write_record
 from interp.models.trial import CHECKED, DoesNotRun, check_in_child, check_trial
 from interp.support.writing import whole_folder
-from interp.tasks.limits import MOST_POSITIONS, shown
-
-RECORD = "run.json"
-RECORD_VERSION = 1
-LARGEST_RECORD = 2**26
-# Entries that a record must have, and those of its recipe that are read; others are kept.
-NEEDED = ("format", "vocabulary")
-TRAINING = {"longest": int, "rehearsal": (int, float), "rehearsal_longest": int}
 
 
 def save_run(
@@ -38,50 +31,34 @@ def save_run(
     with whole_folder(folder) as fresh:
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
-        text = json.dumps({"version": RECORD_VERSION, **record}, indent=1, ensure_ascii=False)
-        (fresh / RECORD).write_text(text + "\n", encoding="utf-8")
+        write_record(fresh, record)
         for name, data in (beside or {}).items():
             (fresh / name).write_bytes(data)
-
-
-def read_record(folder: Path) -> dict | None:
-    """Return the contents of `run.json`; None for a folder without one. Raises `ValueError` for a damaged one."""
-    path = folder / RECORD
-    if not path.exists() and not path.is_symlink():
-        return None
-    try:
-        record = read_json(path, LARGEST_RECORD)
-    except ValueError as error:
-        raise ValueError(f"{path} is not a run record: {one_line(error)}") from error
-    if not isinstance(record, dict) or "version" not in record:
-        raise ValueError(f"{path} is not a run record: it has no version")
-    version = record["version"]
-    if version != RECORD_VERSION or type(version) is not int:
-        raise ValueError(f"{path} has version {shown(version)}; this mnemoscope reads version {RECORD_VERSION}")
-    if missing := [key for key in NEEDED if key not in record]:
-        raise ValueError(f"{path} lacks {', '.join(missing)}")
-    if not isinstance(record["format"], str):
-        raise ValueError(f"{path} is not a run record: the format is not a name")
-    recipe = record.get("recipe", {})
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{path} is not a run record: the recipe is {shown(recipe)}")
-    for key, kind in TRAINING.items():
-        if key in recipe and (not isinstance(recipe[key], kind) or not 0 <= recipe[key] <= MOST_POSITIONS):
-            raise ValueError(f"{path} is not a run record: the recipe's {key} is {shown(recipe[key])}")
-    if recipe.get("rehearsal") and "rehearsal_longest" not in recipe:
-        raise ValueError(f"{path} is not a run record: the recipe has rehearsal but no rehearsal_longest")
-    return record
 
 
 def load_raw(source: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> PreTrainedModel:
     """Return the raw Hugging Face model of a folder or of a hub name, in evaluation mode.
 
-    `dtype` None keeps the type in which the weights were saved. Attention is eager, so that patterns exist.
+    `dtype` None keeps the type in which the weights were saved. Attention is eager, so that patterns exist. An adapter
+    is added, in float32, to the weights of its base.
     Raises `ValueError` when weights are missing, truncated, not finite, or of names or shapes that the architecture
-    does not have (Hugging Face alone would fill gaps with random numbers), and for a model that reads later tokens
-    (BERT).
+    does not have (Hugging Face alone would fill gaps with random numbers), for a model that reads later tokens (BERT),
+    and for an adapter whose base is not here or has other weights than it was trained on.
     """
     folder = _folder_of(source)
+    base = model_folder(folder, weights=True)
+    if base == folder:
+        model: Any = _load_whole(folder, source, dtype)
+    else:
+        check_base(folder, base)
+        model = _load_whole(base, str(base), torch.float32)
+        merge_adapter(model, folder)
+        model.to(dtype=dtype)
+    return model.to(device)
+
+
+def _load_whole(folder: Path, source: str, dtype: torch.dtype | None) -> PreTrainedModel:
+    """Return the model of a folder that holds all of its weights, on the CPU. `source` names it in messages."""
     tensors = _weights_in(folder)
     try:
         config = _config_of(folder, tensors)
@@ -112,7 +89,7 @@ def load_raw(source: str, device: torch.device | str = "cpu", dtype: torch.dtype
         raise ValueError(f"the model in {source} does not run: {one_line(error)}") from error
     if not causal:
         raise ValueError(f"{source} is not a causal language model: {type(model).__name__} reads later tokens")
-    return model.to(device)
+    return model
 
 
 def _config_of(folder: Path, tensors: dict[str, Held]) -> PretrainedConfig:

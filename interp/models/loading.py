@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from interp.models.adapters import model_folder
 from interp.models.checking import CONFIG
 from interp.models.hub import folder_of
 from interp.models.names import source_of
@@ -61,7 +62,7 @@ def load(
             folder = folder_of(where)
         except ValueError as error:
             raise ValueError(f"{where} cannot be loaded: {error}") from error
-        if not (folder / CONFIG).exists():
+        if not (model_folder(folder) / CONFIG).exists():
             raise ValueError(f"{folder} has no {CONFIG}: not a folder that save_pretrained wrote")
         return load_run(where, fmt, longest=longest, **options)
     if isinstance(source, Run):

@@ -20,6 +20,10 @@ else:
     AnyModel = Any
 
 
+# Attribute of a raw model: the number of blocks that edit its passes (`interp.hooking`). Its bridge is another model.
+EDITED = "mnemoscope_edited"
+
+
 def raw_of(model: AnyModel) -> PreTrainedModel:
     """Return the raw model: of a `Run`, of a bridge, or the Hugging Face model itself.
 
@@ -44,6 +48,11 @@ def bridge_of(model: AnyModel) -> TransformerBridge:
     The bridge of a raw model is kept and reused until the weights change. Raises `ValueError` for an architecture
     that TransformerLens does not know, and as `raw_of`.
     """
+    if getattr(model.raw if isinstance(model, Run) else model, "__dict__", {}).get(EDITED):
+        raise ValueError(
+            "this model is edited by `steered` or `patched`, which its TransformerBridge does not see; leave the "
+            "block, or pass the bridge (run.model) to the block"
+        )
     if isinstance(model, Run):
         return model.model
     if isinstance(model, NativeRaw):

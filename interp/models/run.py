@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from interp.models.bridge import shared_bridge
 from interp.models.families import family_of
-from interp.models.folder import RECORD, load_raw, read_record
+from interp.models.folder import load_raw
 from interp.models.placement import choose_device, choose_dtype
+from interp.models.record import RECORD, read_record
 from interp.models.tokenizer_files import load_tokenizer
 from interp.tasks import (
     LONGEST,

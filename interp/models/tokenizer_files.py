@@ -9,6 +9,7 @@ from typing import Any
 from transformers import AutoTokenizer
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from interp.models.adapters import model_folder
 from interp.models.checking import check_folder, one_line, read_json
 from interp.models.hub import folder_of
 from interp.models.quiet import quietly
@@ -27,7 +28,7 @@ _ADDED = ("added_tokens", "added_tokens_decoder", "additional_special_tokens", "
 def load_tokenizer(source: str) -> Tokenizer:
     """Return the tokenizer of a folder or of a hub name. Raises `ValueError` in one line where none can be loaded."""
     try:
-        folder = folder_of(source)
+        folder = model_folder(folder_of(source))
         if not any((folder / name).exists() for name in TOKENIZER_FILES):
             raise ValueError(f"it has none of {', '.join(TOKENIZER_FILES)}")
         check_folder(folder)

@@ -16,7 +16,15 @@ from torch import Tensor
 from interp.arguments import prompts_of, token_ids
 from interp.forward import predict
 from interp.models.resolve import raw_of
-from interp.patching.metric import Metric, UnboundMetric, pick, precise
+from interp.patching.metric import (
+    Compute,
+    Metric,
+    UnboundMetric,
+    at_column,
+    metric_of_tokens,
+    pick,
+    precise,
+)
 from interp.tasks import Prompts
 
 Answer = str | int | Sequence[str | int] | Int[Tensor, " batch"]
@@ -28,13 +36,26 @@ Score = Callable[[Tensor, Tensor], Tensor]
 def logit_diff(answer: Answer, other: Answer, position: Position = -1) -> UnboundMetric:
     """Return logit(answer) - logit(other)."""
 
-    def score(model: object, prompts: Prompts) -> Score:
+    def ids(model: object, prompts: Prompts) -> tuple[Tensor, Tensor]:
         answers, others = _ids(model, prompts, "answer", answer), _ids(model, prompts, "other", other)
         if (same := (answers == others).nonzero()).numel():
             raise ValueError(f"answer and other are the same token in prompt {int(same[0])}: the difference is zero")
+        return answers, others
+
+    def score_of(answers: Tensor, others: Tensor) -> Score:
         return lambda logits, rows: pick(logits, answers[rows]) - pick(logits, others[rows])
 
-    return _unbound(f"logit difference{_text(answer)}{_text(other, ' -')}", score, position)
+    name = f"logit difference{_text(answer)}{_text(other, ' -')}"
+
+    def bind(model: object, prompts: Prompts) -> Metric:
+        positions, column = _where(prompts, position).unique(return_inverse=True)
+
+        def compute_of(answers: Tensor, others: Tensor) -> Compute:
+            return _at_each_position(column, score_of(answers, others))
+
+        return metric_of_tokens(name, positions, ids(model, prompts), compute_of)
+
+    return UnboundMetric(name, bind)
 
 
 def margin(answer: Answer, other: Answer | None = None, position: Position = -1) -> UnboundMetric:
@@ -46,7 +67,7 @@ def margin(answer: Answer, other: Answer | None = None, position: Position = -1)
         answers = _ids(model, prompts, "answer", answer)
 
         def compute(logits: Tensor, rows: Tensor) -> Tensor:
-            own = answers[rows].to(logits.device).expand(logits.shape[:-1]).unsqueeze(-1)
+            own = answers[rows].to(logits.device, non_blocking=True).expand(logits.shape[:-1]).unsqueeze(-1)
             return pick(logits, answers[rows]) - logits.scatter(-1, own, -torch.inf).amax(dim=-1)
 
         return compute
@@ -69,7 +90,9 @@ def accuracy(answer: Answer, position: Position = -1) -> UnboundMetric:
 
     def score(model: object, prompts: Prompts) -> Score:
         answers = _ids(model, prompts, "answer", answer)
-        return lambda logits, rows: (logits.argmax(dim=-1) == answers[rows].to(logits.device)).float()
+        return lambda logits, rows: (
+            logits.argmax(dim=-1) == answers[rows].to(logits.device, non_blocking=True)
+        ).float()
 
     return _unbound(f"accuracy{_text(answer)}", score, position)
 
@@ -92,7 +115,7 @@ def kl(
         expected = precise(logits).log_softmax(dim=-1)
 
         def compute(logits: Tensor, rows: Tensor) -> Tensor:
-            log_p, log_q = expected[rows].to(logits.device), precise(logits).log_softmax(dim=-1)
+            log_p, log_q = expected[rows].to(logits.device, non_blocking=True), precise(logits).log_softmax(dim=-1)
             return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
 
         return compute
@@ -103,16 +126,14 @@ def kl(
 def _unbound(name: str, score: Callable[[object, Prompts], Score], position: Position) -> UnboundMetric:
     def bind(model: object, prompts: Prompts) -> Metric:
         positions, column = _where(prompts, position).unique(return_inverse=True)
-        value = score(model, prompts)
-
-        def compute(logits: Tensor, rows: Tensor) -> Tensor:
-            own = column[rows].to(logits.device).view(-1, 1, 1)
-            index = own.expand(*logits.shape[:-2], 1, logits.shape[-1])
-            return value(logits.gather(-2, index).squeeze(-2), rows)
-
-        return Metric(name, positions, compute)
+        return Metric(name, positions, _at_each_position(column, score(model, prompts)))
 
     return UnboundMetric(name, bind)
+
+
+def _at_each_position(column: Int[Tensor, " batch"], score: Score) -> Compute:
+    """Return a metric's `compute` that scores each prompt's own column of the positions read."""
+    return lambda logits, rows: score(at_column(logits, column[rows]), rows)
 
 
 def _where(prompts: Prompts, position: Position) -> Int[Tensor, " batch"]:

@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy, GenericAnatomy
 from interp.patching.cells import Cell, first
 from interp.patching.editing import difference_from_raw
 from interp.patching.effect import Checks
-from interp.patching.engine import Engine
+from interp.patching.engine import Engine, run_together
 from interp.patching.generic import GenericEngine
-from interp.patching.reference import literal, record
+from interp.patching.reference import literal_together, record, recording
 from interp.support.rounding import tolerance
 from interp.tasks import Prompts
 
 SPOT_PROMPTS = 4
+# Cells whose spot checks are stacked.
+SPOT_TOGETHER = 4
 
 
 def run_checks(
@@ -32,8 +34,11 @@ def run_checks(
     baselines: tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]],
     spot_cells: int,
     seed: int,
+    together: bool,
 ) -> Checks:
-    """Run the controls on the engine's prompts, and recompute random cells by the literal loop on random prompts.
+    """Run the controls on the engine's prompts, and recompute random cells on the raw model for random prompts.
+
+    `together`: whether the memory has room for stacked checks.
 
     Positive control: patching all of resid_pre gives the source run. Negative control: patching the base run into
     itself changes nothing. Both unpatched runs are compared with the raw model.
@@ -45,26 +50,21 @@ def run_checks(
     scale = max(1.0, float(base_values.abs().max()), float(source_values.abs().max()))
     allowed = tolerance_of(anatomy) * scale
 
-    between: Any = engine.between  # each engine takes traces of its own kind
     everything = Cell(0, tuple(range(base.n_pos)))
-    patched = between(engine.source, "resid_pre").run([everything], 0)[0]
-    differences = {"positive control": float((patched - source_values[prompts]).abs().max()), "negative control": 0.0}
-    if any(alive):
-        cell = cells[alive.index(True)]
-        patched = between(engine.base, engine.site).run([cell], first(cell))[0]
-        differences["negative control"] = float((patched - base_values[prompts]).abs().max())
+    cell = cells[alive.index(True)] if any(alive) else None
+    differences = _controls(engine, everything, cell, baselines, together)
 
     gen = torch.Generator().manual_seed(seed)
     picked = _picked(alive, spot_cells, gen)
     few = torch.randperm(len(base), generator=gen)[: min(SPOT_PROMPTS, len(prompts))].sort().values
-    _compare_with_raw(engine, prompts[:SPOT_PROMPTS], base, source)
-    spot = 0.0
-    for i in picked:
-        cell = cells[i]
-        given = record(anatomy, source.tokens[few], engine.site, cell.layer)
-        expected = literal(anatomy, base.tokens[few], engine.site, cell, given, engine.metric, few)
-        spot = max(spot, float((values[i, few] - expected).abs().max()))
-    differences["spot"] = spot
+    sources = _compare_with_raw(engine, base, source, [cells[i] for i in picked], few, together)
+    spots = [torch.zeros(1, dtype=torch.float64)]
+    for some in torch.tensor(picked, dtype=torch.long).split(SPOT_TOGETHER if together else 1):
+        own = [cells[i] for i in some.tolist()]
+        if own:
+            expected = literal_together(anatomy, base.tokens[few], engine.site, own, sources, engine.metric, few)
+            spots.append((values[some.unsqueeze(1), few] - expected).abs().flatten())
+    differences["spot"] = float(torch.cat(spots).max())  # NaN if any is
     for what, difference in differences.items():
         if not difference <= allowed:
             raise RuntimeError(
@@ -75,7 +75,7 @@ def run_checks(
         positive=differences["positive control"],
         negative=differences["negative control"],
         spot_cells=len(picked),
-        spot_difference=spot,
+        spot_difference=differences["spot"],
         tolerance=allowed,
     )
 
@@ -87,13 +87,56 @@ def _picked(alive: Sequence[bool], count: int, gen: torch.Generator) -> list[int
     return (skipped[: min(1, count // 2)] + computed + skipped[1:])[:count]
 
 
-def _compare_with_raw(engine: Engine | GenericEngine, rows: Tensor, base: Prompts, source: Prompts) -> None:
-    """Compare both unpatched runs of some of the engine's prompts with the raw model."""
-    for run, prompts in ((engine.base, base), (engine.source, source)):
-        if isinstance(engine.anatomy, GenericAnatomy):
-            engine.anatomy.check_on(prompts.tokens[rows])
-        else:
-            difference_from_raw(engine.anatomy, prompts.tokens[rows], run.final[: len(rows)], engine.metric)
+def _controls(
+    engine: Engine | GenericEngine,
+    everything: Cell,
+    cell: Cell | None,
+    baselines: tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]],
+    together: bool,
+) -> dict[str, float]:
+    """Return the differences of the positive control, and of the negative control where there is a `cell`."""
+    between: Any = engine.between  # each engine takes traces of its own kind
+    base, source = (run[engine.prompts] for run in baselines)
+    groups = [(between(engine.source, "resid_pre"), [everything])]
+    groups += [] if cell is None else [(between(engine.base, engine.site), [cell])]
+    if together and isinstance(engine, Engine):
+        rows = run_together(groups, 0).cpu()
+    else:
+        rows = torch.cat([own.run(cells, first(cells[0])) for own, cells in groups])
+    names = ("positive control", "negative control")
+    found = [float((row - expected).abs().max()) for row, expected in zip(rows, (source, base), strict=False)]
+    return dict(zip(names, [*found, 0.0][:2], strict=True))
+
+
+def _compare_with_raw(
+    engine: Engine | GenericEngine,
+    base: Prompts,
+    source: Prompts,
+    cells: Sequence[Cell],
+    few: Int[Tensor, " batch"],
+    together: bool,
+) -> dict[int, Tensor]:
+    """Compare both unpatched runs of some of the engine's prompts with the raw model.
+
+    Returns the site's activations on the source prompts `few` in the raw model, by layer of the cells.
+    """
+    anatomy, site, rows = engine.anatomy, engine.site, engine.prompts[:SPOT_PROMPTS]
+    layers = sorted({cell.layer for cell in cells})
+    if isinstance(anatomy, GenericAnatomy):
+        for prompts in (base, source):
+            anatomy.check_on(prompts.tokens[rows])
+        return {layer: record(anatomy, source.tokens[few], site, layer) for layer in layers}
+    tokens = [base.tokens[rows], source.tokens[rows]]
+    finals: list[Tensor] = [run.final[: len(rows)] for run in (engine.base, engine.source)]
+    if together and torch.equal(rows, few):
+        with recording(anatomy, site, layers) as kept:
+            difference_from_raw(anatomy, torch.cat(tokens), torch.cat(finals), engine.metric)
+        return {layer: x[len(rows) :] for layer, x in kept.items()}
+    for some, final in zip(tokens, finals, strict=True):
+        difference_from_raw(anatomy, some, final, engine.metric)
+    with recording(anatomy, site, layers) as kept:
+        anatomy.raw(source.tokens[few].to(anatomy.device), use_cache=False, logits_to_keep=1)
+    return kept
 
 
 def tolerance_of(anatomy: Anatomy | GenericAnatomy) -> float:

@@ -18,6 +18,7 @@ class Sizes:
     d_attention: int
     weights: int
     unembed: int
+    unembed_read: int
     n_reads: int
     generic: bool = False
 
@@ -31,16 +32,19 @@ class Sizes:
         return self.n_layers * self.layer(self.n_pos, self.n_pos) + 2 * self.n_pos * self.unembed
 
 
-def sizes_of(anatomy: Anatomy | GenericAnatomy, n_pos: int, n_reads: int) -> Sizes:
-    """Return the sizes, counted from the model's own weights."""
+def sizes_of(anatomy: Anatomy | GenericAnatomy, n_pos: int, n_reads: int, n_tokens: int | None = None) -> Sizes:
+    """Return the sizes, counted from the model's own weights. `n_tokens`: tokens that a metric reads; None for all."""
     block, n_layers = _first_block(anatomy)
     head = anatomy.raw.get_output_embeddings()
+    unembed = sum(p.numel() for p in head.parameters() if p.ndim == 2)  # type: ignore[union-attr]
+    read_all = anatomy.generic or n_tokens is None
     return Sizes(
         n_layers=n_layers,
         n_pos=n_pos,
         d_attention=_attention_width(anatomy),
         weights=sum(p.numel() for p in block.parameters() if p.ndim == 2),
-        unembed=sum(p.numel() for p in head.parameters() if p.ndim == 2),  # type: ignore[union-attr]
+        unembed=unembed,
+        unembed_read=unembed if read_all else n_tokens * anatomy.d_model,
         n_reads=n_reads,
         generic=anatomy.generic,
     )
@@ -52,7 +56,7 @@ def engine_flops(sizes: Sizes, cells: Sequence[Cell], site: str, start: int) -> 
     length = sizes.n_pos - start
     for cell in cells:
         after = sizes.n_layers - cell.layer - (site == "resid_post" if sizes.generic else site != "resid_pre")
-        total += 2 * sizes.n_reads * sizes.unembed
+        total += 2 * sizes.n_reads * sizes.unembed_read
         if sizes.generic:
             total += after * sizes.layer(sizes.n_pos, sizes.n_pos)
             continue
@@ -73,7 +77,7 @@ def lower_bound_flops(sizes: Sizes, cells: Sequence[Cell], site: str) -> float:
         after = sizes.n_layers - cell.layer - (0 if site == "resid_pre" else 1)
         total += max(0, after - 1) * sizes.layer(length, sizes.n_pos)
         total += _last_layer(sizes, length) if after >= 1 else 0.0
-        total += 2 * sizes.n_reads * sizes.unembed
+        total += 2 * sizes.n_reads * sizes.unembed_read
     return total
 
 
@@ -83,11 +87,13 @@ def _last_layer(sizes: Sizes, length: int) -> float:
     return qkv + sizes.n_reads * (2 * sizes.weights * 0.75 + 4 * sizes.d_attention * sizes.n_pos)
 
 
-def row_bytes(anatomy: Anatomy | GenericAnatomy, length: int, n_pos: int, n_reads: int) -> int:
+def row_bytes(
+    anatomy: Anatomy | GenericAnatomy, length: int, n_pos: int, n_reads: int, n_tokens: int | None = None
+) -> int:
     """Return the peak memory of one stacked row: residuals and MLP, keys and values, scores and pattern, logits."""
     stream = length * (8 * anatomy.d_model + 2 * _mlp_width(anatomy))
     scores = 4 * _heads(anatomy) * length * n_pos
-    logits = 3 * n_reads * anatomy.raw.config.vocab_size
+    logits = 3 * n_reads * (anatomy.raw.config.vocab_size if anatomy.generic or n_tokens is None else n_tokens)
     return anatomy.dtype.itemsize * (stream + scores + logits)
 
 

@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.arguments import require_gradients
-from interp.models.anatomy import TOLERANCE, Anatomy
+from interp.models.anatomy import TOLERANCE, Anatomy, Block
 from interp.patching.metric import Metric
-from interp.sites import Site
+from interp.sites import NEURON_SITES, Site
 from interp.support.budget import numbers
 from interp.support.finite import require_finite
 from interp.tasks import Prompts
@@ -33,8 +33,12 @@ EDIT_SITES: tuple[Site, ...] = (
     "pattern",
     "z",
     "attn_out",
+    "resid_mid",
     "mlp_in",
+    "mlp_pre",
+    "mlp_post",
     "mlp_out",
+    "resid_post",
 )
 # A site of a layer.
 Place = tuple[Site, int]
@@ -42,6 +46,9 @@ Place = tuple[Site, int]
 Edit = Callable[[Tensor, Mapping[Site, Tensor]], Tensor]
 # Share of the memory budget for one chunk of prompts: 256 MiB of a GiB.
 SHARE = 1 / 4
+# On a CPU a layer's values of the prompts in one chunk take this many numbers at most: more of them leave its caches,
+# and a pass takes up to twice the time.
+CACHED = 2**21
 # Largest ratio of this pass's rounding error to the raw model's own, both against float64.
 ROUNDING = 10
 
@@ -58,7 +65,7 @@ def forward_with_edits(
 
     `resid` is resid_pre of layer `start`. An edit of resid_pre, attn_out or mlp_out changes the residual stream; one
     of mlp_in changes what the MLP reads. Kept values are taken after their edit. Gradients flow unless disabled.
-    Raises `ValueError` for a place outside the layers that are run.
+    Raises `ValueError` for a place outside the layers that are run, and for one that this architecture does not have.
 
     >>> resid, kept = forward_with_edits(anatomy, anatomy.embed(tokens), keep=[("pattern", 1)])
     """
@@ -69,6 +76,10 @@ def forward_with_edits(
             raise ValueError(
                 f"no {site!r} in layer {layer}; sites: {', '.join(EDIT_SITES)}; layers {start} to {stop - 1}"
             )
+        if site == "resid_mid" and anatomy.blocks[layer].parallel:
+            raise ValueError("parallel blocks have no resid_mid: attention and MLP both read resid_pre")
+        if site in NEURON_SITES and not anatomy.blocks[layer].has_neurons:
+            raise ValueError(f"layer {layer} of this model has no {site}: its MLP is not taken apart into neurons")
     kept: dict[Place, Tensor] = {}
     positions = torch.arange(resid.shape[-2], device=resid.device)
     for layer in range(start, stop):
@@ -84,10 +95,19 @@ def forward_with_edits(
         pattern = step.at("pattern", anatomy.softmax(scores, sink))
         z = step.at("z", anatomy.mix(pattern, v))
         mid = resid + step.at("attn_out", block.attn_out(z))
+        mid = mid if block.parallel else step.at("resid_mid", mid)
         mlp_in = step.at("mlp_in", resid if block.parallel else mid)
-        resid = mid + step.at("mlp_out", block.mlp_out(mlp_in))
+        resid = step.at("resid_post", mid + step.at("mlp_out", _mlp_out(step, block, mlp_in)))
     assert not edits, f"edits that never fired: {list(edits)}"
     return resid, kept
+
+
+def _mlp_out(step: _Layer, block: Block, mlp_in: Tensor) -> Tensor:
+    """Return what the MLP adds, through its neurons where these are edited or kept."""
+    if not step.involves(NEURON_SITES):
+        return block.mlp_out(mlp_in)
+    pre = step.at("mlp_pre", block.mlp_pre(mlp_in))
+    return block.mlp_write(step.at("mlp_post", block.mlp_post(pre, mlp_in)))
 
 
 class _Layer:
@@ -96,6 +116,10 @@ class _Layer:
     def __init__(self, layer: int, edits: dict[Place, Edit], keep: set[Place], kept: dict[Place, Tensor]) -> None:
         self.layer, self.edits, self.keep, self.kept = layer, edits, keep, kept
         self.computed: dict[Site, Tensor] = {}
+
+    def involves(self, sites: Collection[Site]) -> bool:
+        """Return whether one of these sites is edited or kept in this layer."""
+        return any((site, self.layer) in self.edits or (site, self.layer) in self.keep for site in sites)
 
     def at(self, site: Site, value: Tensor) -> Tensor:
         """Return the value after the site's edit, if there is one."""
@@ -116,10 +140,10 @@ def read(anatomy: Anatomy, resid: Float[Tensor, "row pos d_model"], metric: Metr
 
     Raises `ValueError` for a NaN or infinite value, naming the prompt, and for a metric of the wrong shape.
     """
-    logits = anatomy.unembed(resid[:, metric.positions.to(resid.device)])
+    logits = anatomy.unembed(resid[:, metric.positions.to(resid.device)], metric.tokens)
     # A difference of two logits needs more digits than half precision has.
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    return require_finite(metric.measure(logits, rows), metric.name, rows)
+    return require_finite(metric.measure_read(logits, rows), metric.name, rows)
 
 
 @torch.no_grad()
@@ -169,6 +193,7 @@ def difference_from_raw(anatomy: Anatomy, tokens: Tensor, resid: Tensor, metric:
 def chunks(anatomy: Anatomy, prompts: Prompts, metric: Metric, copies: int) -> Iterator[Int[Tensor, " row"]]:
     """Return the numbers of the prompts to run together, so that `copies` of a layer's values fit the budget.
 
+    On a CPU fewer run together, so that a layer's values fit its caches.
     Raises `ValueError` without prompts, and for a metric that reads a position which the prompts do not have.
     """
     if not len(prompts):
@@ -176,4 +201,7 @@ def chunks(anatomy: Anatomy, prompts: Prompts, metric: Metric, copies: int) -> I
     metric.require_positions(prompts.n_pos)
     width = anatomy.n_heads * (prompts.n_pos + 3 * anatomy.d_head) + 6 * anatomy.raw.config.hidden_size
     floats = copies * prompts.n_pos * width + len(metric.positions) * anatomy.raw.config.vocab_size
-    yield from torch.arange(len(prompts)).split(max(1, numbers(SHARE) // floats))
+    most = numbers(SHARE) // floats
+    if anatomy.device.type == "cpu":
+        most = min(most, CACHED // (prompts.n_pos * width))
+    yield from torch.arange(len(prompts)).split(max(1, most))

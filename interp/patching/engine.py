@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.models.anatomy import Anatomy
+from interp.models.anatomy import Anatomy, Block
 from interp.patching.cells import Cell
 from interp.patching.metric import Metric
 from interp.patching.own_layer import OwnLayer, after_attention
-from interp.patching.tracing import Trace, pattern_of
+from interp.patching.tracing import Trace, neurons_of, pattern_of
+from interp.sites import NEURON_SITES
 
 
 class Engine:
@@ -47,13 +48,14 @@ class Engine:
         self.reads = metric.positions.to(anatomy.device)
         self.read_list = metric.positions.tolist()
         self.positions = torch.arange(self.n_pos, device=anatomy.device)
+        self._biases: dict[tuple, Tensor] = {}
         # Unpatched keys and values as attention uses them, [batch head pos d_head].
         self.keys = [
             anatomy.expand_heads(anatomy.keys(block, k, self.positions)).transpose(1, 2)
             for block, k in zip(anatomy.blocks, base.k, strict=True)
         ]
         self.values = [anatomy.expand_heads(v).transpose(1, 2) for v in base.v]
-        self.base_logits = anatomy.unembed(base.resid_pre[-1][:, self.reads])
+        self.base_logits = self._logits(base.final[:, self.reads])
         self.own = OwnLayer(anatomy, base, source, site, self.keys, self.values, cache)
 
     def between(self, source: Trace, site: str) -> Engine:
@@ -66,8 +68,12 @@ class Engine:
     @torch.no_grad()
     def measure(self, run: Trace) -> Float[Tensor, " batch"]:
         """Return the metric of an unpatched run of these prompts."""
-        logits = self.base_logits if run is self.base else self.anatomy.unembed(run.resid_pre[-1][:, self.reads])
-        return self.metric.measure(logits, self.prompts).double().cpu()
+        logits = self.base_logits if run is self.base else self._logits(run.final[:, self.reads])
+        return self.metric.measure_read(logits, self.prompts).double().cpu()
+
+    def _logits(self, resid: Float[Tensor, "*stack read d_model"]) -> Float[Tensor, "*stack read token"]:
+        """Return the logits that the metric reads: of its tokens, or of the vocabulary."""
+        return self.anatomy.unembed(resid, self.metric.tokens)
 
     @torch.no_grad()
     def differs(self) -> Bool[Tensor, "layer head pos"]:
@@ -78,26 +84,22 @@ class Engine:
         if self.site == "pattern":
             source, base = (pattern_of(self.anatomy, run, layer) for run in (self.source, self.base))
             return (source != base).any(dim=-1).any(dim=0)
+        if self.site in NEURON_SITES:
+            if not self.anatomy.blocks[layer].has_neurons:
+                return torch.zeros(1, self.n_pos, dtype=torch.bool, device=self.anatomy.device)
+            source, base = (neurons_of(self.anatomy, run, self.site, layer) for run in (self.source, self.base))
+            return (source != base).any(dim=-1).any(dim=0).unsqueeze(0)
         source, base = (run.site(self.site, layer) for run in (self.source, self.base))
         changed = (source != base).any(dim=-1).any(dim=0)  # [pos] or [pos head]
         return changed.unsqueeze(0) if changed.ndim == 1 else changed.T
 
-    @torch.no_grad()
     def run(self, cells: Sequence[Cell], start: int) -> Float[Tensor, "cell batch"]:
-        """Return the metric after each patch. Every cell's positions are at or after `start`."""
-        order = sorted(range(len(cells)), key=lambda i: cells[i].layer)
-        rows: Tensor | None = None  # [cell batch pos-from-start d_model], in `order`
-        for layer in range(self.n_layers):
-            here = [cells[i] for i in order if cells[i].layer == layer]
-            entering = here if self.site == "resid_pre" else []
-            if rows is not None or entering:
-                rows = self._advance(layer, rows, entering, start)
-            if self.site != "resid_pre" and here:
-                new = self.own.resid_post(layer, here, self._dest(layer, start), self._dest_list(layer, start))
-                rows = new if rows is None else torch.cat([rows, new])
-        assert rows is not None
-        values = self._measure_rows(rows, start)
-        return values[torch.tensor(order).argsort()]
+        """Return the metric after each patch, on the CPU. Every cell's positions are at or after `start`."""
+        return self.queue(cells, start).cpu()
+
+    def queue(self, cells: Sequence[Cell], start: int) -> Float[Tensor, "cell batch"]:
+        """Return the same as `run`, on the model's device, without waiting for it."""
+        return run_together([(self, cells)], start)
 
     def _dest(self, layer: int, start: int) -> Int[Tensor, " dest"]:
         """Return the positions that a layer has to compute: in the last layer, those that the metric reads."""
@@ -107,51 +109,110 @@ class Engine:
         """Return how many of the positions read are before `start`."""
         return sum(position < start for position in self.read_list)
 
-    def _edited(self, site: str, layer: int, cells: Sequence[Cell], start: int) -> Tensor:
-        """Return copies of the base's `[batch pos ...]` from `start` on, with each cell's positions from the source."""
-        base, source = (run.site(site, layer) for run in (self.base, self.source))
-        rows = base[:, start:].expand(len(cells), *(-1 for _ in base.shape)).clone()
-        pairs = [(row, position) for row, cell in enumerate(cells) for position in cell.positions]
-        row, position = torch.tensor(pairs, device=rows.device).unbind(dim=1)
-        rows[row, :, position - start] = source[:, position].transpose(0, 1)
-        return rows
+    def _edited(self, layer: int, mask: Bool[Tensor, "cell pos"], start: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return resid_pre, q, k and v `[cell batch pos-from-start ...]` after patches of resid_pre at the masked
+        positions, where q, k and v are the source's too: nothing has to be projected."""
+        mask = mask[:, None, :, None]  # [cell 1 pos 1]
+        base, source = self.base, self.source
+        resid = torch.where(mask, source.resid_pre[layer][:, start:], base.resid_pre[layer][:, start:])
+        mask = mask.unsqueeze(-1)
+        q, k, v = (
+            torch.where(mask, source.site(site, layer)[:, start:], base.site(site, layer)[:, start:]) for site in "qkv"
+        )
+        return resid, q, k, v
 
-    def _advance(self, layer: int, rows: Tensor | None, entering: Sequence[Cell], start: int) -> Tensor:
+    def advance(self, layer: int, rows: Tensor | None, entering: Sequence[tuple[Engine, Tensor]], start: int) -> Tensor:
         """Run one block over the stacked rows `[cell batch pos-from-start d_model]` and over the entering cells.
 
-        Entering cells patch resid_pre of this layer. They differ from the base at their own positions only, where
-        q, k and v are the source's, so nothing of theirs is projected.
+        Entering cells patch resid_pre of this layer: engines of the same base, and the masks of their cells.
         """
         anatomy, block, dest = self.anatomy, self.anatomy.blocks[layer], self._dest(layer, start)
-        src, at = self.positions[start:], dest - start
         parts = [] if rows is None else [(rows, *block.project(rows))]
-        if entering:
-            resid, q, k, v = (self._edited(site, layer, entering, start) for site in ("resid_pre", "q", "k", "v"))
-            parts.append((resid, q, k, v))
-        resid, q, k, v = (p[0] if len(p) == 1 else torch.cat(p) for p in zip(*parts, strict=True))
-        q = anatomy.queries(block, q[:, :, at], dest)
+        parts += [engine._edited(layer, mask, start) for engine, mask in entering]
+        resid, q, k, v = parts[0] if len(parts) == 1 else (torch.cat(p) for p in zip(*parts, strict=True))
+        bias = self._bias(block)[:, start:]
+        if layer == self.n_layers - 1:  # only what the metric reads
+            at = dest - start
+            resid, q, bias = resid[:, :, at], q[:, :, at], bias[:, at]
+        q = anatomy.queries(block, q, dest)
         sink = anatomy.sink(block, q, dest)  # [cell batch head dest 1]
         sink = sink if sink is None else sink.permute(1, 2, 0, 3, 4)
         q = q.permute(1, 3, 0, 2, 4) * block.scale  # [batch head cell dest d_head]
-        k = anatomy.expand_heads(anatomy.keys(block, k, src)).permute(1, 3, 0, 2, 4)
+        k = anatomy.expand_heads(anatomy.keys(block, k, self.positions[start:])).permute(1, 3, 0, 2, 4)
         v = anatomy.expand_heads(v).permute(1, 3, 0, 2, 4)
-        before_k, before_v = self.keys[layer][:, :, :start], self.values[layer][:, :, :start]
         n_cells, n_dest = q.shape[2], q.shape[3]
+        if start == 0:
+            pattern = anatomy.softmax(block.cap(q @ k.mT).add_(bias.unsqueeze(1)), sink)
+            return after_attention(block, resid, (pattern @ v).permute(2, 0, 3, 1, 4))
+        before_k, before_v = self.keys[layer][:, :, :start], self.values[layer][:, :, :start]
         # The prefix is the same for every cell: cells are folded into queries, so that it is never copied.
         prefix = (q.flatten(2, 3) @ before_k.mT).unflatten(2, (n_cells, n_dest))
         scores = block.cap(torch.cat([prefix, q @ k.mT], dim=-1))
-        pattern = anatomy.softmax(scores.add_(anatomy.bias(block, dest, self.positions).unsqueeze(1)), sink)
+        pattern = anatomy.softmax(scores.add_(bias.unsqueeze(1)), sink)
         z = (pattern[..., :start].flatten(2, 3) @ before_v).unflatten(2, (n_cells, n_dest))
         z = z + pattern[..., start:] @ v
-        return after_attention(block, resid[:, :, at], z.permute(2, 0, 3, 1, 4))
+        return after_attention(block, resid, z.permute(2, 0, 3, 1, 4))
+
+    def _bias(self, block: Block) -> Float[Tensor, "head dest src"]:
+        """Return what is added to the scores of all positions. Blocks of the same mask and encoding share it."""
+        key = (block.window, block.key_bias)
+        if key not in self._biases:
+            self._biases[key] = self.anatomy.bias(block, self.positions, self.positions)
+        return self._biases[key]
+
+    def mask(self, cells: Sequence[Cell], start: int) -> Bool[Tensor, "cell pos"]:
+        """Return where each cell patches, from position `start` on."""
+        pairs = [(row, position - start) for row, cell in enumerate(cells) for position in cell.positions]
+        row, position = torch.tensor(pairs).unbind(dim=1)
+        mask = torch.zeros(len(cells), self.n_pos - start, dtype=torch.bool)
+        mask[row, position] = True
+        return mask.to(self.anatomy.device, non_blocking=True)
 
     def _dest_list(self, layer: int, start: int) -> list[int]:
         last = layer == self.n_layers - 1
         return [p for p in self.read_list if p >= start] if last else list(range(start, self.n_pos))
 
-    def _measure_rows(self, rows: Tensor, start: int) -> Float[Tensor, "cell batch"]:
+    def read(self, rows: Tensor, start: int) -> Float[Tensor, "cell batch"]:
         """Return the metric, from final residuals `[cell batch read-from-start d_model]` and the base's logits."""
-        logits = self.anatomy.unembed(rows)
+        logits = self._logits(rows)
         if early := self._early(start):
             logits = torch.cat([self.base_logits[:, :early].expand(len(rows), -1, -1, -1), logits], dim=2)
-        return self.metric.measure(logits, self.prompts).double().cpu()
+        return self.metric.measure_read(logits, self.prompts).double()
+
+
+@torch.no_grad()
+def run_together(groups: Sequence[tuple[Engine, Sequence[Cell]]], start: int) -> Float[Tensor, "cell batch"]:
+    """Return the metric after each patch of some engines that share their base, in the order of the groups.
+
+    All rows are stacked in one pass, which a row joins at its own layer. Nothing waits for the device: the values
+    stay on it. Every cell's positions are at or after `start`.
+    """
+    engine = groups[0][0]
+    numbered = [(group, cell) for group, (_, cells) in enumerate(groups) for cell in cells]
+    rows: Tensor | None = None  # [cell batch pos-from-start d_model], in order of joining
+    joined: list[int] = []
+    for layer in range(engine.n_layers):
+        entering: list[tuple[Engine, Tensor]] = []
+        posts: list[Tensor] = []
+        later: list[int] = []
+        for group, (own, _) in enumerate(groups):
+            mine = [i for i, (of, cell) in enumerate(numbered) if of == group and cell.layer == layer]
+            cells = [numbered[i][1] for i in mine]
+            if cells and own.site == "resid_pre":
+                entering.append((own, own.mask(cells, start)))
+                joined += mine
+            elif cells:
+                dest, listed = own._dest(layer, start), own._dest_list(layer, start)
+                posts.append(own.own.resid_post(layer, cells, dest, listed))
+                later += mine
+        if rows is not None or entering:
+            rows = engine.advance(layer, rows, entering, start)
+        joined += later
+        if posts:
+            rows = (
+                posts[0] if rows is None and len(posts) == 1 else torch.cat([*([] if rows is None else [rows]), *posts])
+            )
+    assert rows is not None
+    values = engine.read(rows, start)
+    back = torch.tensor(joined).argsort()
+    return values if joined == sorted(joined) else values[back.to(values.device, non_blocking=True)]

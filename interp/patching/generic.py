@@ -86,6 +86,8 @@ class GenericEngine:
                 values[i] = value
         return torch.stack(values)
 
+    queue = run
+
     def _run_layer(self, layer: int, cells: Sequence[Cell]) -> Float[Tensor, "cell batch"]:
         n, n_pos = len(cells), self.base.tokens.shape[1]
         mask = torch.zeros(n, 1, n_pos, 1, dtype=torch.bool)

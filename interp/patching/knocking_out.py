@@ -7,7 +7,8 @@ removed edge carried (probes/README.md, Battery): "renormalise" minus "null" is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,10 +16,22 @@ from torch import Tensor
 from interp.arguments import PromptsLike, exclusive, prompts_of
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.resolve import AnyModel, raw_of
-from interp.patching.editing import Edit, Place, chunks, difference_from_raw, forward_with_edits, measure
+from interp.patching.editing import Place, chunks, forward_with_edits
 from interp.patching.effect import PatchEffect
-from interp.patching.knockouts import Entry, Masks, masks_of, mean_by_of, named
+from interp.patching.knockouts import MODES, Entry, Masks, Mode, masks_of, mean_by_of, named
 from interp.patching.metric import Metric, MetricLike, bind_metric
+from interp.patching.rerunning import (
+    Changes,
+    Unpatched,
+    Where,
+    WhereEdit,
+    copies_of,
+    measure_patched,
+    measure_unpatched,
+    pattern_from_scores,
+    reused_places,
+    unpatched_runs,
+)
 from interp.sites import Site
 from interp.support.finite import require_finite
 from interp.tasks import Prompts
@@ -65,30 +78,19 @@ def knock_out_for(
     entries = named(knockouts)
     if not bound:
         raise ValueError("give at least one metric")
-    masks = {name: masks_of(anatomy, prompts, entry) for name, entry in entries.items()}
-    n_layers = len(anatomy.blocks)
-    sites: tuple[Site, ...] = ("resid_pre", "attn_scores") if freeze_later else ("resid_pre",)
-    keep: list[Place] = [(site, layer) for site in sites for layer in range(n_layers)]
+    plans = [_Plan(anatomy, masks_of(anatomy, prompts, entry), mean_by_of(entry)) for entry in entries.values()]
+    places = _places(anatomy, plans, freeze_later)
     widest = max(bound, key=lambda m: len(m.positions))
-    means = _value_means(anatomy, prompts, widest, {mean_by_of(entry) for entry in entries.values()})
+    means = _value_means(anatomy, prompts, widest, {plan.mean_by for plan in plans})
     base: list[list[Tensor]] = [[] for _ in bound]
     values: list[list[Tensor]] = [[] for _ in bound]
     raw_difference = 0.0
-    for rows in chunks(anatomy, prompts, widest, copies=4 + (n_layers if freeze_later else 0)):
-        tokens = prompts.tokens[rows].to(anatomy.device)
-        final, intact = forward_with_edits(anatomy, anatomy.embed(tokens), keep=keep)
-        if not base[0]:
-            raw_difference = difference_from_raw(anatomy, tokens, final, widest)
-        for parts, metric in zip(base, bound, strict=True):
-            parts.append(measure(anatomy, final, metric, rows))
-        cells: list[list[Tensor]] = [[] for _ in bound]
-        for name, entry in entries.items():
-            start = min(layer for by_layer in masks[name].values() for layer in by_layer)
-            edits = _edits(anatomy, masks[name], means.get(mean_by_of(entry) or "", {}), intact, start)
-            edited, _ = forward_with_edits(anatomy, intact["resid_pre", start], start, edits=edits)
-            for cell, metric in zip(cells, bound, strict=True):
-                cell.append(measure(anatomy, edited, metric, rows))
-        for parts, cell in zip(values, cells, strict=True):
+    for run in unpatched_runs(anatomy, prompts, bound, places, 4 + copies_of(places)):
+        raw_difference = run.raw_difference
+        for parts, intact in zip(base, measure_unpatched(anatomy, run, bound), strict=True):
+            parts.append(intact)
+        cells = [measure_patched(anatomy, run, plan.changes(run, means, freeze_later), bound) for plan in plans]
+        for parts, cell in zip(values, zip(*cells, strict=True), strict=True):
             parts.append(torch.stack(cell))
     details = {"freeze_later": freeze_later, "raw_difference": raw_difference}
     return [
@@ -147,28 +149,76 @@ def _alike(prompts: Prompts, by: str) -> Tensor:
     return alike
 
 
-def _edits(
-    anatomy: Anatomy, masks: Masks, means: Mapping[int, Tensor], intact: Mapping[Place, Tensor], start: int
-) -> dict[Place, Edit]:
-    """Return the edits of an entry. Scores that `intact` holds replace those of layers from `start` on."""
-    edits: dict[Place, Edit] = {}
-    for layer in range(start, len(anatomy.blocks)):
-        removed, saved = masks.get("renormalise", {}).get(layer), intact.get(("attn_scores", layer))
-        if removed is not None or saved is not None:
-            edits["attn_scores", layer] = lambda x, _, removed=removed, saved=saved: _without(
-                x if saved is None else saved, removed
-            )
-        if (nulled := masks.get("null", {}).get(layer)) is not None:
-            edits["pattern", layer] = lambda x, _, nulled=nulled: x.masked_fill(nulled.to(x.device), 0.0)
-        if (averaged := masks.get("mean", {}).get(layer)) is not None:
+class _Plan:
+    """One checked entry: the edges that it removes, and where its run begins to differ."""
 
-            def replaced(z: Tensor, computed: Mapping, mask: Tensor = averaged, mean: Tensor = means[layer]) -> Tensor:
-                difference = anatomy.expand_heads(mean - computed["v"])
-                return z + torch.einsum("rhds,rshe->rdhe", computed["pattern"] * mask.to(z.device), difference)
+    def __init__(self, anatomy: Anatomy, masks: Masks, mean_by: str | None) -> None:
+        self.anatomy, self.masks, self.mean_by = anatomy, masks, mean_by
+        self.start = min(layer for by_layer in masks.values() for layer in by_layer)
+        dest = [mask.any(dim=-1).any(dim=0) for by_layer in masks.values() for mask in by_layer.values()]
+        self.first = min(int(x.nonzero()[0]) for x in dest) if anatomy.causal else 0
 
-            edits["z", layer] = replaced
-    return edits
+    @property
+    def sites(self) -> set[Site]:
+        """The sites that are edited in the first layer."""
+        by_mode: dict[Mode, Site] = {"renormalise": "attn_scores", "null": "pattern", "mean": "z"}
+        return {site for mode, site in by_mode.items() if self.start in self.masks.get(mode, {})}
+
+    def changes(self, run: Unpatched, means: Mapping[str, Mapping[int, Tensor]], freeze_later: bool) -> Changes:
+        """Return the changes of the entry; with `freeze_later` all layers attend as in the unpatched run."""
+        edits: dict[Place, WhereEdit] = {}
+        patterns: dict[int, Callable[[Where], Tensor]] = {}
+        for layer in range(self.start, len(self.anatomy.blocks)):
+            removed, nulled, averaged = (self.masks.get(mode, {}).get(layer) for mode in MODES)
+            if freeze_later:
+                patterns[layer] = partial(_frozen_pattern, self.anatomy, run.kept, layer, removed)
+            elif removed is not None:
+                edits["attn_scores", layer] = partial(_masked, removed, -torch.inf)
+            if nulled is not None and averaged is None and 2 * int(nulled.any(dim=(1, 2)).sum()) <= len(nulled):
+                edits["z", layer] = partial(_replaced, self.anatomy, nulled, None)  # of few heads: the cheaper form
+            elif nulled is not None:
+                edits["pattern", layer] = partial(_masked, nulled, 0.0)
+            if averaged is not None:
+                edits["z", layer] = partial(_replaced, self.anatomy, averaged, means[self.mean_by or ""][layer])
+        return Changes(self.start, self.first, edits, patterns)
 
 
-def _without(scores: Tensor, removed: Tensor | None) -> Tensor:
-    return scores.clone() if removed is None else scores.masked_fill(removed.to(scores.device), -torch.inf)
+def _places(anatomy: Anatomy, plans: Sequence[_Plan], freeze_later: bool) -> set[Place]:
+    """Return what is kept of the unpatched run."""
+    starts: dict[int, set[Site]] = {}
+    for plan in plans:
+        starts.setdefault(plan.start, set()).update({"z"} if freeze_later else plan.sites)
+    places = reused_places(anatomy, starts, max(plan.first for plan in plans))
+    if freeze_later:
+        layers = range(min(starts), len(anatomy.blocks))
+        places |= {("pattern", layer) for layer in layers}
+        removed = {layer for plan in plans for layer in plan.masks.get("renormalise", {})}
+        places |= {("attn_scores", layer) for layer in removed}
+    return places
+
+
+def _frozen_pattern(
+    anatomy: Anatomy, kept: Mapping[Place, Tensor], layer: int, removed: Tensor | None, where: Where
+) -> Tensor:
+    """Return the unpatched run's pattern, without the edges that are removed."""
+    if removed is None:
+        return kept["pattern", layer][:, :, where]
+    scores = kept["attn_scores", layer][:, :, where]
+    return pattern_from_scores(anatomy, layer, _masked(removed, -torch.inf, scores, {}, where))
+
+
+def _masked(mask: Tensor, value: float, x: Tensor, _: Mapping[Site, Tensor], where: Where) -> Tensor:
+    return x.masked_fill(mask[:, where].to(x.device), value)
+
+
+def _replaced(
+    anatomy: Anatomy, mask: Tensor, mean: Tensor | None, z: Tensor, computed: Mapping[Site, Tensor], where: Where
+) -> Tensor:
+    """Return z with the values at masked edges replaced by their mean; None for zero, which deletes numerators."""
+    heads = mask.any(dim=(1, 2)).nonzero().flatten().to(z.device)
+    weights = computed["pattern"][:, heads] * mask[:, where].to(z.device)[heads]
+    v = computed["v"]
+    difference = anatomy.expand_heads(-v if mean is None else mean - v)[:, :, heads]
+    z = z.clone()
+    z[:, :, heads] += torch.einsum("rhds,rshe->rdhe", weights, difference)
+    return z

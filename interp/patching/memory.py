@@ -10,6 +10,9 @@ from interp.patching.cost import row_bytes, trace_bytes
 
 # Most prompts that are run together.
 PROMPTS = 32
+# Rows of a stack from which on both unpatched runs share a pass, as the checks of a sweep do: the raw model's own pass
+# takes more memory than the engine's.
+TOGETHER = 16
 # Share of the memory for the traces of the prompts that are run together; rows of patches get the rest.
 TRACE_SHARE = 1 / 3
 
@@ -22,7 +25,7 @@ class MemoryPlan:
     trace, row: per prompt, of its traces; per prompt and patch, of a stacked row.
     caches: whether activations in the form that attention uses are kept for all layers.
     prompts: prompts that are run together. Their traces get a share of the budget, and each gets at least one row.
-    cells: patches that can be stacked in the memory that the traces leave.
+    cells: patches that can be stacked in the memory that the traces leave, on a CPU at most `Chunks.MOST`.
     """
 
     minimum: int
@@ -33,16 +36,27 @@ class MemoryPlan:
     cells: int
 
     @property
+    def together(self) -> bool:
+        """Whether there is room to stack both unpatched runs, and the checks."""
+        return self.cells >= TOGETHER
+
+    @property
     def peak(self) -> int:
         """The memory that the sweep keeps to: the traces, and the largest chunk of rows."""
-        return self.prompts * (self.trace + min(self.cells, Chunks.MOST) * self.row)
+        return self.prompts * (self.trace + self.cells * self.row)
 
 
 def plan_memory(
-    anatomy: Anatomy | GenericAnatomy, site: str, n_prompts: int, n_pos: int, n_reads: int, budget: int
+    anatomy: Anatomy | GenericAnatomy,
+    site: str,
+    n_prompts: int,
+    n_pos: int,
+    n_reads: int,
+    budget: int,
+    n_tokens: int | None = None,
 ) -> MemoryPlan:
     """Divide a budget of bytes between prompts and patches. A budget below `minimum` gets one of each."""
-    row = row_bytes(anatomy, n_pos, n_pos, n_reads)
+    row = row_bytes(anatomy, n_pos, n_pos, n_reads, n_tokens)
     least = trace_bytes(anatomy, n_pos, site, cache=False)
     most = trace_bytes(anatomy, n_pos, site, cache=True)
     caches = most + row <= budget
@@ -50,4 +64,7 @@ def plan_memory(
     by_traces, by_rows = int(TRACE_SHARE * budget / trace), int(budget / (trace + row))
     prompts = max(1, min(PROMPTS, n_prompts, by_traces, by_rows))
     cells = max(1, int((budget - prompts * trace) / (prompts * row)))
-    return MemoryPlan(minimum=least + row, trace=trace, row=row, caches=caches, prompts=prompts, cells=cells)
+    if anatomy.device.type == "cpu":
+        cells = min(cells, Chunks.MOST)
+    checked = row_bytes(anatomy, n_pos, n_pos, n_reads)  # the raw model's logits are compared at all tokens
+    return MemoryPlan(minimum=least + checked, trace=trace, row=row, caches=caches, prompts=prompts, cells=cells)

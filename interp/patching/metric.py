@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +18,13 @@ Compute = Callable[[Tensor, Tensor], Tensor]
 class Metric:
     """A function of the logits at the positions that it declares; no other position is unembedded.
 
+    A metric that reads the logits of few tokens declares these too, and no other token is unembedded.
+
     Shapes:
         positions: `[read]`, positions whose logits are read (one before the token that they predict), in order.
         compute:   takes logits `[... row read d_vocab]` and the numbers of the prompts `[row]`, returns `[... row]`.
+        tokens:    `[token]`, ids of the tokens whose logits are read, in rising order; None for all of them.
+        compute_tokens: the same as `compute`, from logits `[... row read token]`. Needed with `tokens`.
 
     >>> Metric("entropy", torch.tensor([13]), lambda logits, rows: entropy(logits[..., 0, :]))
     """
@@ -28,11 +32,17 @@ class Metric:
     name: str
     positions: Int[Tensor, " read"]
     compute: Compute
+    tokens: Int[Tensor, " token"] | None = None
+    compute_tokens: Compute | None = None
 
     def __post_init__(self) -> None:
-        p = self.positions
+        p, t = self.positions, self.tokens
         if p.ndim != 1 or not len(p) or (p < 0).any() or (p.diff() <= 0).any():
             raise ValueError(f"a metric reads one or more positions in rising order; got {p.tolist()}")
+        if (t is None) != (self.compute_tokens is None):
+            raise ValueError("`tokens` and `compute_tokens` belong together; give both or neither")
+        if t is not None and (t.ndim != 1 or not len(t) or (t < 0).any() or (t.diff() <= 0).any()):
+            raise ValueError(f"a metric reads one or more tokens in rising order; got {t.tolist()}")
 
     def __repr__(self) -> str:
         return f"Metric({self.name!r}, positions={self.positions.tolist()})"
@@ -41,7 +51,16 @@ class Metric:
         self, logits: Float[Tensor, "*stack row read d_vocab"], rows: Int[Tensor, " row"]
     ) -> Float[Tensor, "*stack row"]:
         """Return `compute`'s values. Raises `ValueError` unless there is one number per prompt and patched run."""
-        values = self.compute(logits, rows)
+        return self._checked(self.compute(logits, rows), logits)
+
+    def measure_read(
+        self, logits: Float[Tensor, "*stack row read token"], rows: Int[Tensor, " row"]
+    ) -> Float[Tensor, "*stack row"]:
+        """Return the values from logits of `tokens` alone, or of the vocabulary where `tokens` is None."""
+        compute = self.compute if self.compute_tokens is None else self.compute_tokens
+        return self._checked(compute(logits, rows), logits)
+
+    def _checked(self, values: Tensor, logits: Tensor) -> Tensor:
         expected = tuple(logits.shape[:-2])
         if not isinstance(values, Tensor) or tuple(values.shape) != expected:
             what = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
@@ -55,6 +74,22 @@ class Metric:
         """Raise `ValueError` if the metric reads past the end of prompts of `n_pos` tokens."""
         if (last := int(self.positions.max())) >= n_pos:
             raise ValueError(f"{self.name} reads position {last}; these prompts have 0 to {n_pos - 1}")
+
+
+def metric_of_tokens(
+    name: str,
+    positions: Int[Tensor, " read"],
+    ids: Sequence[Int[Tensor, "..."]],
+    compute_of: Callable[..., Compute],
+) -> Metric:
+    """Return a metric that reads the logits of the tokens in `ids` only.
+
+    `compute_of` returns a metric's `compute` from `ids`. It is called once with the token ids and once with their
+    columns among the declared tokens, so that both ways of reading compute the same.
+    """
+    tokens = torch.cat([part.flatten() for part in ids]).unique()
+    columns = [torch.searchsorted(tokens, part) for part in ids]
+    return Metric(name, positions, compute_of(*ids), tokens=tokens, compute_tokens=compute_of(*columns))
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +126,16 @@ def bind_metric(metric: MetricLike, model: object, prompts: Prompts) -> Metric:
 
 def pick(logits: Float[Tensor, "*stack d_vocab"], tokens: Int[Tensor, "*rows"]) -> Float[Tensor, "*stack"]:
     """Return the logits at tokens, whose axes are the last ones of the logits' axes before d_vocab."""
-    index = tokens.to(logits.device).expand(logits.shape[:-1]).unsqueeze(-1)
+    index = tokens.to(logits.device, non_blocking=True).expand(logits.shape[:-1]).unsqueeze(-1)
     return logits.gather(-1, index).squeeze(-1)
+
+
+def at_column(
+    logits: Float[Tensor, "*stack row read d_vocab"], column: Int[Tensor, " row"]
+) -> Float[Tensor, "*stack row d_vocab"]:
+    """Return the logits at one column of `read` per row."""
+    own = column.to(logits.device, non_blocking=True).view(-1, 1, 1)
+    return logits.gather(-2, own.expand(*logits.shape[:-2], 1, logits.shape[-1])).squeeze(-2)
 
 
 def precise(logits: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class OwnLayer:
                 if p in column
             ]
             if targets:
-                cell, row, at, patched = torch.tensor(targets, device=rows.device).unbind(dim=1)
+                cell, row, at, patched = torch.tensor(targets).to(rows.device, non_blocking=True).unbind(dim=1)
                 rows[cell, :, at] = new[row, :, patched]
         return rows
 
@@ -77,6 +77,9 @@ class OwnLayer:
             case "resid_mid":
                 mid = take(self.source.resid_mid[layer])
                 return mid + block.mlp_out(mid)
+            case "mlp_pre" | "mlp_post":
+                post = self._neurons(layer, cells, *(take(self._mlp_reads(run, layer)) for run in (base, self.source)))
+                return take(base.resid_mid[layer]) + block.mlp_write(post)
             case "attn_out":
                 mid = resid + take(self.source.attn_out[layer])
                 return mid + block.mlp_out(resid if block.parallel else mid)
@@ -87,10 +90,27 @@ class OwnLayer:
                 z[row, :, :, head] = self._head_output(layer, at, head).transpose(0, 1)
                 return after_attention(block, resid, z)
 
+    def _mlp_reads(self, run: Trace, layer: int) -> Float[Tensor, "batch pos d_model"]:
+        return (run.resid_pre if self.anatomy.blocks[layer].parallel else run.resid_mid)[layer]
+
+    def _neurons(
+        self, layer: int, cells: Sequence[Cell], own: Tensor, other: Tensor
+    ) -> Float[Tensor, "cell batch position d_mlp"]:
+        """Return mlp_post with each cell's neurons patched, from what the MLP reads in both runs."""
+        block = self.anatomy.blocks[layer]
+        own_pre, other_pre = block.mlp_pre(own), block.mlp_pre(other)
+        mask = torch.zeros(len(cells), 1, 1, own_pre.shape[-1], dtype=torch.bool)
+        for row, cell in enumerate(cells):
+            mask[row, ..., slice(None) if cell.neurons is None else list(cell.neurons)] = True
+        mask = mask.to(own.device, non_blocking=True)
+        if self.site == "mlp_pre":
+            return block.mlp_post(torch.where(mask, other_pre, own_pre), own)
+        return torch.where(mask, block.mlp_post(other_pre, other), block.mlp_post(own_pre, own))
+
     def _heads(self, cells: Sequence[Cell]) -> Int[Tensor, " cell"]:
         heads = [cell.head for cell in cells if cell.head is not None]
         assert len(heads) == len(cells)
-        return torch.tensor(heads, device=self.anatomy.device)
+        return torch.tensor(heads).to(self.anatomy.device, non_blocking=True)
 
     def _head_output(
         self, layer: int, at: Int[Tensor, "cell position"], head: Int[Tensor, " cell"]
@@ -131,7 +151,7 @@ class OwnLayer:
         edited = keys if self.site == "k" else values
         source = self._encoded("source k", layer) if self.site == "k" else self.source.v[layer]
         pairs = [(row, position) for row, cell in enumerate(cells) for position in cell.positions]
-        row, position = torch.tensor(pairs, device=head.device).unbind(dim=1)
+        row, position = torch.tensor(pairs).to(head.device, non_blocking=True).unbind(dim=1)
         edited[:, row, :, position] = source[:, position, head[row]].transpose(0, 1).unsqueeze(2)
         queries = self._encoded("base q", layer)[:, dest]  # [batch dest head d_head]
         q = queries[:, :, shared].permute(0, 2, 3, 1, 4)  # [batch cell shared dest d_head]

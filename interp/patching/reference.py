@@ -6,8 +6,8 @@ with the engine. Every hook asserts that it fired once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from jaxtyping import Float, Int
@@ -23,16 +23,30 @@ Edit = Callable[[Tensor], Tensor]
 @torch.no_grad()
 def record(anatomy: Anatomy | GenericAnatomy, tokens: Int[Tensor, "batch pos"], site: str, layer: int) -> Tensor:
     """Return a site's activations in the raw model's own forward pass."""
-    kept: list[Tensor] = []
-
-    def keep(x: Tensor) -> Tensor:
-        kept.append(x.clone())
-        return x
-
-    with _at(anatomy, site, layer, keep):
+    with recording(anatomy, site, [layer]) as kept:
         first = torch.zeros(1, dtype=torch.long, device=anatomy.device)
         anatomy.raw(tokens.to(anatomy.device), use_cache=False, logits_to_keep=first)
-    return kept[0]
+    return kept[layer]
+
+
+@contextmanager
+def recording(
+    anatomy: Anatomy | GenericAnatomy, site: str, layers: Sequence[int]
+) -> Iterator[dict[int, Float[Tensor, "batch pos ..."]]]:
+    """Fill a dictionary with a site's activations by layer, in the one forward pass that is run within the block."""
+    kept: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Edit:
+        def hook(x: Tensor) -> Tensor:
+            kept[layer] = x.clone()
+            return x
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_at(anatomy, site, layer, keep(layer)))
+        yield kept
 
 
 @torch.no_grad()
@@ -46,22 +60,53 @@ def literal(
     prompts: Int[Tensor, " batch"],
 ) -> Float[Tensor, " batch"]:
     """Return the metric of one patched run. `source`: the site's activations in the source run, from `record`."""
-    at = list(cell.positions)
+    return literal_together(anatomy, tokens, site, [cell], {cell.layer: source}, metric, prompts)[0]
 
-    def edit(x: Tensor) -> Tensor:
-        x = x.clone()
-        if site == "pattern":
-            x[:, cell.head, at] = source[:, cell.head, at]
-        elif cell.head is not None:
-            x[:, at, cell.head] = source[:, at, cell.head]
-        else:
-            x[:, at] = source[:, at]
-        return x
 
-    with _at(anatomy, site, cell.layer, edit):
+@torch.no_grad()
+def literal_together(
+    anatomy: Anatomy | GenericAnatomy,
+    tokens: Int[Tensor, "batch pos"],
+    site: str,
+    cells: Sequence[Cell],
+    sources: Mapping[int, Tensor],
+    metric: Metric,
+    prompts: Int[Tensor, " batch"],
+) -> Float[Tensor, "cell batch"]:
+    """Return the metric of patched runs that are rows of one forward pass. `sources`: as in `literal`, by layer."""
+    n = len(tokens)
+
+    def edit_of(layer: int) -> Edit:
+        def edit(x: Tensor) -> Tensor:
+            x = x.clone()
+            for i, cell in enumerate(cells):
+                if cell.layer == layer:
+                    _patch(x[i * n : (i + 1) * n], site, cell, sources[layer])
+            return x
+
+        return edit
+
+    with ExitStack() as stack:
+        for layer in sorted({cell.layer for cell in cells}):
+            stack.enter_context(_at(anatomy, site, layer, edit_of(layer)))
         positions = metric.positions.to(anatomy.device)
-        logits = anatomy.raw(tokens.to(anatomy.device), use_cache=False, logits_to_keep=positions).logits
-    return metric.measure(logits, prompts).double().cpu()
+        rows = tokens.to(anatomy.device).repeat(len(cells), 1)
+        logits = anatomy.raw(rows, use_cache=False, logits_to_keep=positions).logits
+    return metric.measure(logits.unflatten(0, (len(cells), n)), prompts).double().cpu()
+
+
+def _patch(x: Tensor, site: str, cell: Cell, source: Tensor) -> None:
+    """Write a cell's values from `source` into x `[batch pos ...]`."""
+    at = list(cell.positions)
+    if site == "pattern":
+        x[:, cell.head, at] = source[:, cell.head, at]
+    elif cell.head is not None:
+        x[:, at, cell.head] = source[:, at, cell.head]
+    elif cell.neurons is not None:
+        where = torch.tensor(at, device=x.device).unsqueeze(1), torch.tensor(cell.neurons, device=x.device)
+        x[:, *where] = source[:, *where]
+    else:
+        x[:, at] = source[:, at]
 
 
 @contextmanager
@@ -77,7 +122,7 @@ def _at(anatomy: Anatomy | GenericAnatomy, site: str, layer: int, edit: Edit) ->
         with anatomy.edited((site, layer), counted):
             yield
     else:
-        handles = _hooks(anatomy, anatomy.blocks[layer], site, counted)
+        handles = site_hooks(anatomy, anatomy.blocks[layer], site, counted)
         try:
             yield
         finally:
@@ -86,7 +131,9 @@ def _at(anatomy: Anatomy | GenericAnatomy, site: str, layer: int, edit: Edit) ->
     assert fired == [site], f"{site} of layer {layer} fired {len(fired)} times"
 
 
-def _hooks(anatomy: Anatomy, block: Block, site: str, edit: Edit) -> list:
+def site_hooks(anatomy: Anatomy, block: Block, site: str, edit: Edit) -> list:
+    """Register hooks on the raw model that pass a site's activations `[batch pos ...]` through `edit`."""
+
     def on_output(_: nn.Module, __: tuple, out: Tensor | tuple) -> Tensor | tuple:
         return (edit(out[0]), *out[1:]) if isinstance(out, tuple) else edit(out)
 
@@ -104,6 +151,8 @@ def _hooks(anatomy: Anatomy, block: Block, site: str, edit: Edit) -> list:
             return _output_hooks(block, block.attn_end, edit)
         case "mlp_out":
             return _output_hooks(block, block.mlp_end, edit)
+        case "mlp_pre" | "mlp_post":
+            return _neuron_hooks(block, site, edit)
         case "z":
 
             def through_heads(_: nn.Module, args: tuple) -> tuple:
@@ -141,7 +190,7 @@ def _output_hooks(block: Block, module: nn.Module, edit: Edit) -> list:
     shapes: list[torch.Size] = []
 
     def keep(_: nn.Module, args: tuple, kwargs: dict) -> None:
-        shapes.append((args[0] if args else kwargs["hidden_states"]).shape)
+        shapes[:] = [(args[0] if args else kwargs["hidden_states"]).shape]
 
     def on_output(_: nn.Module, __: tuple, out: Tensor | tuple) -> Tensor | tuple:
         added = out[0] if isinstance(out, tuple) else out
@@ -152,12 +201,36 @@ def _output_hooks(block: Block, module: nn.Module, edit: Edit) -> list:
     return [block.module.register_forward_pre_hook(keep, with_kwargs=True), module.register_forward_hook(on_output)]
 
 
+def _neuron_hooks(block: Block, site: str, edit: Edit) -> list:
+    """Edit the output of the MLP's first projection, or what its last projection reads."""
+    shapes: list[torch.Size] = []
+
+    def keep(_: nn.Module, args: tuple, kwargs: dict) -> None:
+        shapes[:] = [(args[0] if args else kwargs["hidden_states"]).shape]
+
+    def by_position(x: Tensor) -> Tensor:  # OPT's MLP has one axis for batch and pos
+        return edit(x.reshape(*shapes[0][:-1], -1)).reshape(x.shape)
+
+    def on_output(_: nn.Module, __: tuple, out: Tensor) -> Tensor:
+        if not block.fused_gate:
+            return by_position(out)
+        gate, other = out.chunk(2, dim=-1)
+        return torch.cat([by_position(gate), other], dim=-1)
+
+    assert block.mlp_first is not None
+    assert block.mlp_last is not None
+    handles = [block.module.register_forward_pre_hook(keep, with_kwargs=True)]
+    if site == "mlp_pre":
+        return [*handles, block.mlp_first.register_forward_hook(on_output)]
+    return [*handles, block.mlp_last.register_forward_pre_hook(lambda _, args: (by_position(args[0]), *args[1:]))]
+
+
 def _resid_mid_hooks(block: Block, edit: Edit) -> list:
     """Through the attention's output: the residual after attention is resid_pre plus that output."""
     pre: list[Tensor] = []
 
     def keep(_: nn.Module, args: tuple, kwargs: dict) -> None:
-        pre.append(args[0] if args else kwargs["hidden_states"])
+        pre[:] = [args[0] if args else kwargs["hidden_states"]]
 
     def on_output(_: nn.Module, __: tuple, out: Tensor) -> Tensor:
         return (edit(pre[0] + out * block.gain) - pre[0]) / block.gain

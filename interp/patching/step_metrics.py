@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.patching.metric import Metric, pick
+from interp.patching.metric import Compute, Metric, at_column, metric_of_tokens, pick
 from interp.tasks import ANSWER_ROLES, Batch, Role
 
 
@@ -33,10 +33,10 @@ def logit_diff(batch: Batch, step: int | None = None, against: Batch | None = No
             )
         others = symbols.sum() - answers
 
-    def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        return (pick(logits, answers[rows]) - pick(logits, others[rows])).mean(dim=-1)
+    def compute_of(answers: Tensor, others: Tensor) -> Compute:
+        return lambda logits, rows: (pick(logits, answers[rows]) - pick(logits, others[rows])).mean(dim=-1)
 
-    return Metric(_named("logit difference", step), at - 1, compute)
+    return metric_of_tokens(_named("logit difference", step), at - 1, (answers, others), compute_of)
 
 
 def lead(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT) -> Metric:
@@ -49,12 +49,17 @@ def lead(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT) -> Met
     if not torch.isin(answers, symbols).all():
         raise ValueError("an answer in the batch is not an output symbol")
 
-    def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        own = answers[rows].unsqueeze(-1) == symbols  # [row read symbol]
-        others = logits[..., symbols.to(logits.device)].masked_fill(own.to(logits.device), -torch.inf)
-        return (pick(logits, answers[rows]) - others.amax(dim=-1)).mean(dim=-1)
+    def compute_of(answers: Tensor, symbols: Tensor) -> Compute:
+        def compute(logits: Tensor, rows: Tensor) -> Tensor:
+            own = answers[rows].unsqueeze(-1) == symbols  # [row read symbol]
+            others = logits[..., symbols.to(logits.device, non_blocking=True)].masked_fill(
+                own.to(logits.device, non_blocking=True), -torch.inf
+            )
+            return (pick(logits, answers[rows]) - others.amax(dim=-1)).mean(dim=-1)
 
-    return Metric(_named("lead over the best other answer", step), at - 1, compute)
+        return compute
+
+    return metric_of_tokens(_named("lead over the best other answer", step), at - 1, (answers, symbols), compute_of)
 
 
 def margin(
@@ -80,13 +85,14 @@ def margin(
     where = torch.stack([batch.at(role, s)[0] for s in steps.tolist()]) - 1
     positions, column = where.unique(return_inverse=True)
 
-    def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        own = column[rows].to(logits.device)
-        index = own.view(-1, 1, 1).expand(*logits.shape[:-2], 1, logits.shape[-1])
-        logits = logits.gather(-2, index).squeeze(-2)
-        return pick(logits, answers[rows]) - pick(logits, others[rows])
+    def compute_of(answers: Tensor, others: Tensor) -> Compute:
+        def compute(logits: Tensor, rows: Tensor) -> Tensor:
+            logits = at_column(logits, column[rows])
+            return pick(logits, answers[rows]) - pick(logits, others[rows])
 
-    return Metric("logit difference at each prompt's step", positions, compute)
+        return compute
+
+    return metric_of_tokens("logit difference at each prompt's step", positions, (answers, others), compute_of)
 
 
 def probability(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, among_answers: bool = False) -> Metric:
@@ -97,12 +103,18 @@ def probability(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT,
     at, answers = _answers(batch, step, role)
     symbols = batch.vocabulary.tokens(batch.format.outputs)
 
-    def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        precise = logits if logits.dtype == torch.float64 else logits.float()
-        choices = precise[..., symbols.to(logits.device)] if among_answers else precise
-        return (pick(precise, answers[rows]) - choices.logsumexp(dim=-1)).exp().mean(dim=-1)
+    def compute_of(answers: Tensor, symbols: Tensor) -> Compute:
+        def compute(logits: Tensor, rows: Tensor) -> Tensor:
+            precise = logits if logits.dtype == torch.float64 else logits.float()
+            choices = precise[..., symbols.to(logits.device, non_blocking=True)] if among_answers else precise
+            return (pick(precise, answers[rows]) - choices.logsumexp(dim=-1)).exp().mean(dim=-1)
 
-    return Metric(_named("probability among answers" if among_answers else "probability", step), at - 1, compute)
+        return compute
+
+    if among_answers:
+        name = _named("probability among answers", step)
+        return metric_of_tokens(name, at - 1, (answers, symbols), compute_of)
+    return Metric(_named("probability", step), at - 1, compute_of(answers, symbols))
 
 
 def accuracy(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, among_answers: bool = False) -> Metric:
@@ -113,14 +125,22 @@ def accuracy(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, am
     at, answers = _answers(batch, step, role)
     symbols = batch.vocabulary.tokens(batch.format.outputs)
 
-    def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        if among_answers:
-            likeliest = symbols.to(logits.device)[logits[..., symbols.to(logits.device)].argmax(dim=-1)]
-        else:
-            likeliest = logits.argmax(dim=-1)
-        return (likeliest == answers[rows].to(logits.device)).float().mean(dim=-1)
+    def compute_of(answers: Tensor, symbols: Tensor) -> Compute:
+        def compute(logits: Tensor, rows: Tensor) -> Tensor:
+            if among_answers:
+                likeliest = symbols.to(logits.device, non_blocking=True)[
+                    logits[..., symbols.to(logits.device, non_blocking=True)].argmax(dim=-1)
+                ]
+            else:
+                likeliest = logits.argmax(dim=-1)
+            return (likeliest == answers[rows].to(logits.device, non_blocking=True)).float().mean(dim=-1)
 
-    return Metric(_named("accuracy among answers" if among_answers else "accuracy", step), at - 1, compute)
+        return compute
+
+    if among_answers:
+        name = _named("accuracy among answers", step)
+        return metric_of_tokens(name, at - 1, (answers, symbols), compute_of)
+    return Metric(_named("accuracy", step), at - 1, compute_of(answers, symbols))
 
 
 def kl(

@@ -15,30 +15,18 @@ from torch import Tensor
 from interp.models.anatomy import Anatomy, GenericAnatomy
 from interp.patching.cells import Cell, first, live
 from interp.patching.checking import run_checks
-from interp.patching.chunks import Chunks
+from interp.patching.chunks import Chunks, starting_flops
 from interp.patching.cost import Sizes, engine_flops, lower_bound_flops, sizes_of
 from interp.patching.effect import Cost, PatchEffect
 from interp.patching.engine import Engine
 from interp.patching.generic import GenericEngine, generic_trace
 from interp.patching.memory import MemoryPlan, plan_memory
 from interp.patching.metric import Metric
-from interp.patching.tracing import trace
+from interp.patching.tracing import trace, trace_together
+from interp.patching.units import WorkUnit, buckets_of
 from interp.support.finite import require_finite
 from interp.support.locks import lock_of
 from interp.tasks import Prompts
-
-# Most positions that the patches of one unit of work start from.
-BUCKET = 8
-
-
-@dataclass(frozen=True)
-class WorkUnit:
-    """Patches that are computed together: cells whose positions start in one bucket, for some prompts."""
-
-    number: int
-    start: int
-    cells: tuple[int, ...]
-    prompts: range
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,17 +64,21 @@ class Sweep:
                 new = self.engine(prompts).differs()
                 differs = new if differs is None else differs | new
         assert differs is not None
-        return tuple(live(c, self.site, differs[c.layer, c.head or 0], reads, len(differs)) for c in self.cells)
+        by_place = differs.tolist()  # [layer][head][pos]
+        return tuple(live(c, self.site, by_place[c.layer][c.head or 0], reads, len(by_place)) for c in self.cells)
 
     @cached_property
     def units(self) -> tuple[WorkUnit, ...]:
         """The work, unit by unit."""
-        order = sorted((i for i, a in enumerate(self.alive) if a), key=lambda i: first(self.cells[i]))
-        buckets: list[list[int]] = []
-        for i in order:
-            if not buckets or first(self.cells[i]) >= first(self.cells[buckets[-1][0]]) + BUCKET:
-                buckets.append([])
-            buckets[-1].append(i)
+        buckets = buckets_of(
+            self.cells,
+            self.alive,
+            sizes=self._sizes,
+            site=self.site,
+            prompts=self._plan.prompts,
+            most=self._plan.cells,
+            starting=starting_flops(self.anatomy.device.type),
+        )
         pairs = [(p, b) for p in self.slices() for b in buckets]
         return tuple(WorkUnit(k, first(self.cells[b[0]]), tuple(b), p) for k, (p, b) in enumerate(pairs))
 
@@ -110,7 +102,11 @@ class Sweep:
 
     @cached_property
     def _sizes(self) -> Sizes:
-        return sizes_of(self.anatomy, self.base.n_pos, len(self.metric.positions))
+        return sizes_of(self.anatomy, self.base.n_pos, len(self.metric.positions), self._n_tokens)
+
+    @property
+    def _n_tokens(self) -> int | None:
+        return None if self.metric.tokens is None else len(self.metric.tokens)
 
     @cached_property
     def _plan(self) -> MemoryPlan:
@@ -121,6 +117,7 @@ class Sweep:
             n_pos=self.base.n_pos,
             n_reads=len(self.metric.positions),
             budget=self.memory,
+            n_tokens=self._n_tokens,
         )
 
     @property
@@ -160,11 +157,12 @@ class Sweep:
                 began = time.perf_counter()
                 part = cells[done : done + size]
                 start = first(part[0])  # cells are ordered by position: the rest of the bucket can start later
-                parts.append(engine.run(part, start))
+                parts.append(engine.queue(part, start))
                 flops = engine_flops(self._sizes, part, self.site, start)
                 self._chunks.took(size, len(part), flops, time.perf_counter() - began)
                 done += len(part)
-        return require_finite(torch.cat(parts), f"{self.metric.name} of a patched run", unit.prompts.start)
+        values = (parts[0] if len(parts) == 1 else torch.cat(parts)).cpu()
+        return require_finite(values, f"{self.metric.name} of a patched run", unit.prompts.start)
 
     def finish(self, values: Tensor, spot_cells: int = 4, seed: int = 0, seconds: float = 0.0) -> PatchEffect:
         """Return the result, after the controls and a random check against the literal loop.
@@ -184,6 +182,7 @@ class Sweep:
                 baselines=(base, source),
                 spot_cells=spot_cells,
                 seed=seed,
+                together=self._plan.together,
             )
         shape = tuple(len(self.labels[a]) for a in self.axes)
         return PatchEffect(
@@ -217,7 +216,8 @@ class Sweep:
 
     @cached_property
     def _chunks(self) -> Chunks:
-        return Chunks(self._plan.cells)
+        positions = min(self._plan.prompts, len(self.base)) * self.base.n_pos
+        return Chunks(self._plan.cells, self.anatomy.device.type, positions)
 
     def slices(self) -> Iterator[range]:
         """Return the numbers of the prompts that are run together."""
@@ -237,5 +237,8 @@ class Sweep:
         if isinstance(self.anatomy, GenericAnatomy):
             base, source = (generic_trace(self.anatomy, t) for t in tokens)
             return GenericEngine(self.anatomy, base, source, self.site, self.metric, numbers)
-        base, source = (trace(self.anatomy, t) for t in tokens)
+        if self._plan.together:
+            base, source = trace_together(self.anatomy, *tokens)
+        else:
+            base, source = (trace(self.anatomy, t) for t in tokens)
         return Engine(self.anatomy, base, source, self.site, self.metric, numbers, self._plan.caches)

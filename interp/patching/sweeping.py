@@ -8,15 +8,18 @@ from typing import Literal
 from interp.arguments import PromptsLike, exclusive, pair_of
 from interp.models.anatomy import Anatomy, GenericAnatomy, anatomy_or_generic
 from interp.models.resolve import AnyModel, raw_of
-from interp.patching.cells import Cell, check_site, chosen, heads_at
+from interp.patching.cells import Cell, check_site, chosen, heads_at, neuron_groups, require_neurons
 from interp.patching.effect import PatchEffect
 from interp.patching.metric import MetricLike, bind_metric
 from interp.patching.sweep import Sweep
 from interp.places import At, Joint, Part, patches_at
+from interp.sites import NEURON_SITES
 from interp.support.budget import allowed
 
 Positions = At | Joint | Iterable[Part | Joint]
 Direction = Literal["denoise", "noise"]
+# Neurons that are patched one by one; those of a tuple together.
+Neurons = int | Sequence[int | tuple[int, ...]]
 
 
 @exclusive
@@ -31,6 +34,7 @@ def plan(
     heads: int | Sequence[int] | None = None,
     direction: Direction = "denoise",
     memory: int | None = None,
+    neurons: Neurons | None = None,
 ) -> Sweep:
     """Return the sweep that `patch` would compute: see `.cost`, `.units` and `.peak_bytes`.
 
@@ -38,9 +42,6 @@ def plan(
     """
     if direction not in ("denoise", "noise"):
         raise ValueError(f"direction must be 'denoise' or 'noise'; got {direction!r}")
-    memory = allowed() if memory is None else memory
-    if memory < 1:
-        raise ValueError(f"memory must be at least 1 byte; got {memory}")
     clean, corrupted = pair_of(model, clean, corrupted)
     if not len(clean):
         raise ValueError("there are no prompts")
@@ -51,6 +52,9 @@ def plan(
             "this model attends in both directions, and a sweep skips what a causal mask leaves unchanged; "
             "path_patch, knock_out and interchange compute all positions"
         )
+    memory = allowed(anatomy.device) if memory is None else memory
+    if memory < 1:
+        raise ValueError(f"memory must be at least 1 byte; got {memory}")
     n_heads = _heads(anatomy, site)
     if heads is not None and not n_heads:
         raise ValueError(f"{site} has no heads; leave `heads` out")
@@ -61,6 +65,10 @@ def plan(
     labels: dict[str, tuple[str | int, ...]] = {"layer": tuple(layer_list), "pos": tuple(name for name, _ in places)}
     if n_heads:
         labels["head"] = tuple(h for h in head_list if h is not None)
+    groups = _neuron_groups(anatomy, site, layer_list, neurons)
+    if groups != [None]:
+        labels["neuron"] = tuple("+".join(map(str, g)) if len(g) > 1 else g[0] for g in groups if g is not None)
+    parts = [(head, group) for head in head_list for group in groups]
     base, source = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
     sweep = Sweep(
         anatomy=anatomy,
@@ -69,9 +77,9 @@ def plan(
         site=site,
         metric=metric,
         direction=direction,
-        axes=("layer", "head", "pos") if n_heads else ("layer", "pos"),
+        axes=("layer", *(axis for axis in ("head", "neuron") if axis in labels), "pos"),
         labels=labels,
-        cells=tuple(Cell(la, at, h) for la in layer_list for h in head_list for _, at in places),
+        cells=tuple(Cell(la, at, head, group) for la in layer_list for head, group in parts for _, at in places),
         memory=memory,
     )
     if memory < sweep.minimum_bytes:
@@ -96,15 +104,16 @@ def patch(
     spot_cells: int = 4,
     seed: int = 0,
     progress: Callable[[Iterable], Iterable] = iter,
+    neurons: Neurons | None = None,
 ) -> PatchEffect:
     """Patch a site's activations from one run into another, at each layer, position and head.
 
     Args:
         model: a run, a Hugging Face model, or a TransformerBridge.
         clean, corrupted: prompts with the same number of tokens: text, token ids `[batch pos]` or `Prompts`.
-        site: resid_pre, resid_mid, resid_post, attn_out, mlp_out, q, k, v, z or pattern (TransformerLens's names;
-            q and k are before rotation; a pattern is patched by destination row). Models that the engine does not
-            take apart have resid_pre, resid_post and, by module, attn_out and mlp_out.
+        site: resid_pre, resid_mid, resid_post, attn_out, mlp_out, mlp_pre, mlp_post, q, k, v, z or pattern
+            (TransformerLens's names; q and k are before rotation; a pattern is patched by destination row). Models that
+            the engine does not take apart have resid_pre, resid_post and, by module, attn_out and mlp_out.
         metric: see `interp.patching.metrics`; only the positions that it declares are unembedded.
         layers, heads: all (None), one or several.
         positions: all (None); indices, span names, roles or (role, step) pairs: one patch per position. A `Joint` is
@@ -115,10 +124,12 @@ def patch(
         spot_cells: random cells that are recomputed by the literal loop on the raw model.
         seed: seed of these cells.
         progress: wraps the units of work, for a progress bar.
+        neurons: at mlp_pre or mlp_post, a neuron or several, each patched alone; a tuple of them is patched together.
+            None patches all neurons of a layer together. In a gated MLP mlp_pre is the gate.
 
-    Returns the metric of every patched run for every prompt, `[layer (head) pos batch]`. It differs from the literal
-    loop by rounding only (`interp.support.rounding.tolerance`); `checks` holds the measured differences. Results of a
-    model that is not taken apart have `details["anatomy"] == "generic"`.
+    Returns the metric of every patched run for every prompt, `[layer (head or neuron) pos batch]`. It differs from the
+    literal loop by rounding only (`interp.support.rounding.tolerance`); `checks` holds the measured differences.
+    Results of a model that is not taken apart have `details["anatomy"] == "generic"`.
 
     Raises `ValueError` for an unknown site, layer, head or place, naming the choices, for prompts of different
     layouts, for a model without a causal mask, and for a budget below the minimum; `RuntimeError` if a check fails.
@@ -126,8 +137,21 @@ def patch(
     >>> metric = logit_diff(answer=" Mary", other=" John")
     >>> effect = patch(run, ["Mary met John and"], ["John met Mary and"], site="resid_pre", metric=metric)
     """
-    sweep = plan(model, clean, corrupted, site, metric, layers, positions, heads, direction, memory)
+    sweep = plan(model, clean, corrupted, site, metric, layers, positions, heads, direction, memory, neurons)
     return sweep.run(spot_cells, seed, progress)
+
+
+def _neuron_groups(
+    anatomy: Anatomy | GenericAnatomy, site: str, layers: Sequence[int], neurons: Neurons | None
+) -> list[tuple[int, ...] | None]:
+    """Return the groups of neurons of a sweep; [None] for all together, and for a site without neurons."""
+    if neurons is None:
+        if site in NEURON_SITES and isinstance(anatomy, Anatomy):
+            require_neurons(site, anatomy, layers)
+        return [None]
+    if isinstance(anatomy, GenericAnatomy):
+        raise ValueError(f"{site} has no neurons; leave `neurons` out")
+    return [*neuron_groups(site, anatomy, layers, neurons)]
 
 
 def _heads(anatomy: Anatomy | GenericAnatomy, site: str) -> int:

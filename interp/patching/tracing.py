@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -46,6 +46,22 @@ class Trace:
 
 
 @torch.no_grad()
+def trace_together(
+    anatomy: Anatomy, first: Int[Tensor, "batch pos"], second: Int[Tensor, "batch pos"]
+) -> tuple[Trace, Trace]:
+    """Return `trace` of two sets of prompts, from one pass."""
+    both = trace(anatomy, torch.cat([first, second]))
+
+    sites = [field.name for field in fields(Trace) if field.name != "tokens"]
+    halves = {site: [x.split(len(first)) for x in getattr(both, site)] for site in sites}
+    of_first, of_second = (
+        Trace(tokens=tokens, **{site: tuple(half[i] for half in halves[site]) for site in sites})
+        for i, tokens in enumerate(both.tokens.split(len(first)))
+    )
+    return of_first, of_second
+
+
+@torch.no_grad()
 def trace(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"]) -> Trace:
     """Run the model step by step and keep every site except the patterns."""
     tokens = tokens.to(anatomy.device)
@@ -66,6 +82,15 @@ def trace(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"]) -> Trace:
         v=sites["v"],
         z=sites["z"],
     )
+
+
+@torch.no_grad()
+def neurons_of(anatomy: Anatomy, run: Trace, site: str, layer: int) -> Float[Tensor, "batch pos d_mlp"]:
+    """Return one layer's mlp_pre or mlp_post, recomputed from the residual that its MLP reads."""
+    block = anatomy.blocks[layer]
+    read = (run.resid_pre if block.parallel else run.resid_mid)[layer]
+    pre = block.mlp_pre(read)
+    return pre if site == "mlp_pre" else block.mlp_post(pre, read)
 
 
 @torch.no_grad()

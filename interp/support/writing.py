@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import os
 import secrets
 import shutil
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # The worker processes of a killed command end within a second.
 PATIENCE_SECONDS = 3.0
 LOCK = "lock"
+DIGEST = ".sha256"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -41,8 +43,11 @@ def write_whole(path: Path, data: str | bytes) -> None:
 def write_together(files: Sequence[tuple[Path, str | bytes]]) -> None:
     """Write files that belong together. The last describes the others, and never exists beside older ones.
 
-    All are on the disk before the first is renamed, so a full disk changes nothing.
+    All are on the disk before the first is renamed, so a full disk changes nothing. Raises `ValueError`, and writes
+    nothing, where a folder has the name of one of them.
     """
+    if folders := [path for path, _ in files if path.is_dir()]:
+        raise ValueError(f"{folders[0]} is a folder, and a file of that name is to be written; move it")
     fresh: list[tuple[int, Path]] = []
     try:
         for path, data in files:
@@ -72,12 +77,32 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     write_whole(path, save({name: x.contiguous() for name, x in tensors.items()}, metadata))
 
 
+def write_digested(path: Path, data: str | bytes) -> None:
+    """Write a file of unfinished work with its digest beside it, for `is_undamaged`."""
+    data = data.encode("utf-8") if isinstance(data, str) else data
+    write_together([(path, data), (_digest_of(path), hashlib.sha256(data).hexdigest())])
+
+
+def is_undamaged(path: Path) -> bool:
+    """Return whether a file is exactly what `write_digested` wrote; False where there is none."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest().encode() == _digest_of(path).read_bytes()
+    except OSError:
+        return False
+
+
+def _digest_of(path: Path) -> Path:
+    return path.with_name(path.name + DIGEST)
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder to write into. It is renamed to `folder` when the block succeeds, and removed otherwise.
 
-    An existing folder is replaced only when the new one is complete.
+    An existing folder is replaced only when the new one is complete. Raises `ValueError` where a file has its name.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, and a folder of that name is to be written; move it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
     handle, fresh = _begin(folder, is_folder=True)
@@ -117,6 +142,18 @@ def alone_in(folder: Path, patience: float | None = None) -> Iterator[Path]:
             if is_own and [p.name for p in folder.iterdir()] == [LOCK]:
                 shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
+
+
+def empty_work(work: Path) -> None:
+    """Remove everything in a folder of `alone_in` but its lock, which goes last, with the folder.
+
+    Who waits for the lock makes the folder again at any moment, so the folder cannot be removed while it is locked.
+    """
+    for path in work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 @contextmanager

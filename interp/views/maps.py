@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from interp.views.view import View
 
 
+# Most panels of single heads or neurons.
+MOST_PANELS = 64
+
+
 class Effect(Protocol):
     """The effects of a patching sweep, such as `interp.patching.PatchEffect`."""
 
@@ -52,8 +56,9 @@ def effect(
         tokens: for an array, the prompt's tokens: strings, or prompts, of which the first is shown.
         unit: for an array, what a value is.
 
-    With heads, the first panel shows for each head the position that changes the metric most; a panel by position per
-    head follows. All panels have one scale. Raises `ValueError` for other axes than layer, head and pos.
+    With heads or neurons, the first panel shows for each the position that changes the metric most; a panel by position
+    per head or neuron follows, where they are at most 64. All panels have one scale. Raises `ValueError` for other axes
+    than layer, head, neuron and pos.
 
     >>> effect([[0.0, 1.5], [0.0, -0.5]], tokens=["Mary", " John"]).alt
     'What patching changes. Heat map, 2 rows (layer) by 2 columns (position): strongest are layer 0, John (1): +1.5; layer 1, John (1): -0.5.'
@@ -61,8 +66,9 @@ def effect(
     if not hasattr(effects, "change"):
         return _array_effect(array_of(effects), title or "What patching changes", tokens, unit)
     axes = tuple(effects.axes)
-    if axes not in (("layer", "pos"), ("layer", "head", "pos"), ("layer", "head"), ("layer",)):
-        raise ValueError(f"a map of a patch has layers, with heads, positions or both; got {', '.join(axes)}")
+    part = "neuron" if "neuron" in axes else "head"
+    if axes not in (("layer", "pos"), ("layer", part, "pos"), ("layer", part), ("layer",)):
+        raise ValueError(f"a map of a patch has layers, with heads, neurons or positions; got {', '.join(axes)}")
     change = array_of(effects.change).mean(axis=-1)
     layers = Axis("layer", tuple(f"layer {layer}" for layer in effects.labels["layer"]))
     base, source = (array_of(run) for run in (effects.base, effects.source))
@@ -74,14 +80,14 @@ def effect(
     )
     title = title or f"What patching {effects.site} changes ({effects.direction})"
     unit = f"change in {effects.metric}"
-    if "head" not in axes:
+    if part not in axes:
         columns = axis_of_labels(effects.labels["pos"]) if "pos" in axes else Axis("site", (effects.site,))
         panels = [Panel("layer by position", change.reshape(len(layers), -1), layers, columns, unit)]
         return draw_grid(panels, title, caption)
-    heads = Axis("head", tuple(f"head {head}" for head in effects.labels["head"]))
+    heads = Axis(part, tuple(f"{part} {one}" for one in effects.labels[part]))
     at = axis_of_labels(effects.labels["pos"]) if "pos" in axes else None
     if at:
-        caption += " In the map of heads, each cell has the position that changes the metric most."
+        caption += f" In the map of {part}s, each cell has the position that changes the metric most."
     return draw_grid(_head_panels(change, layers, heads, at, unit), title, caption)
 
 
@@ -102,14 +108,14 @@ def _array_effect(change: ndarray, title: str, tokens: Any, unit: str) -> View:
 def _head_panels(change: ndarray, layers: Axis, heads: Axis, at: Axis | None, unit: str) -> list[Panel]:
     """Return a panel of layer by head; with positions `at`, the strongest position there, and a panel per head."""
     if at is None:
-        return [Panel("layer by head", change, layers, heads, unit)]
+        return [Panel(f"layer by {heads.title}", change, layers, heads, unit)]
     peaks = np.take_along_axis(change, np.abs(change).argmax(axis=2)[..., None], axis=2)[..., 0]
     limit = float(np.abs(change).max()) or 1.0
     return [
-        Panel("layer by head: the position that moves it most", peaks, layers, heads, unit),
+        Panel(f"layer by {heads.title}: the position that moves it most", peaks, layers, heads, unit),
         *(
             Panel(f"{name}: layer by position", change[:, k], layers, at, unit, limit=limit)
-            for k, name in enumerate(heads.names)
+            for k, name in enumerate(heads.names if len(heads) <= MOST_PANELS else ())
         ),
     ]
 
@@ -117,7 +123,7 @@ def _head_panels(change: ndarray, layers: Axis, heads: Axis, at: Axis | None, un
 def heads(scores: Any, title: str = "", unit: str = "") -> View:
     """Return scores of heads as a heat map of layer by head.
 
-    `scores` is an array `[layer head]`; a mapping from names to such arrays (a panel per name); or a
+    `scores` is an array `[layer head]`; a mapping from names to such arrays (a panel per name); `HeadScores`; or a
     `LogitAttribution`, which has a column for the MLPs, too. `head_table` shows the same as a table. Raises
     `ValueError` for other shapes.
 
@@ -126,7 +132,10 @@ def heads(scores: Any, title: str = "", unit: str = "") -> View:
     """
     if hasattr(scores, "components"):
         return _component_grid(scores, title or "What each component adds to the answer", unit or "logits")
-    named = scores if isinstance(scores, Mapping) else {"layer by head": scores}
+    if hasattr(scores, "by_kind"):
+        named, unit = scores.by_kind, unit or f"score ({scores.measure})"
+    else:
+        named = scores if isinstance(scores, Mapping) else {"layer by head": scores}
     panels = []
     for name, values in named.items():
         array = array_of(values)

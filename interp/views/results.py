@@ -11,7 +11,8 @@ from interp.views.view import View
 
 
 def view_of(result: Any) -> View | None:
-    """Return the view of a `Capture` with patterns, a `PatchEffect`, an `Attribution`, or a lens; None for others.
+    """Return the view of a `Capture` with patterns, a `PatchEffect`, an `Attribution`, a lens, or head scores; else
+    None.
 
     >>> view_of("a text") is None
     True
@@ -24,6 +25,8 @@ def view_of(result: Any) -> View | None:
         case object(method=_, dest=_, kind=_):
             return attribution(result)  # type: ignore[arg-type]
         case object(components=_, parts=_):
+            return heads(result)
+        case object(by_kind=_, measure=_):
             return heads(result)
         case object(rank=_, log_prob=_):
             return lens(result)

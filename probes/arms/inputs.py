@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from interp.models import Run
 from interp.tasks import Batch
 from probes.arms.m01_identity import full_effect
 from probes.arms.m06_heads import SortedHeads, sort_heads
+from probes.arms.m09_subspaces import Searches
 from probes.arms.readings import Readings, readings_of
 from probes.trials.addition import choose_sums
 from probes.trials.parity import BOTH_DIFFER, OVERSAMPLE, Trials, choose, refuse_address
@@ -23,14 +24,15 @@ FEW = 24
 # Prompts of probes and of DAS, which learn, and the length at which DAS learns; it is tested at the battery's lengths.
 SOME, MANY, DAS_LENGTH = 256, 900, 10
 # Seeds of prompts differ by purpose, so that no two purposes share prompts.
-COMPETENCE, TRIALS, DISCOVERY, DESCRIPTION, PROBES, DAS, DAS_TEST, SHARES, DISCOVERY_KEYS = range(9)
+COMPETENCE, TRIALS, DISCOVERY, DESCRIPTION, PROBES, DAS, DAS_TEST, SHARES, DISCOVERY_KEYS, PRESENCE = range(10)
 
 
 @dataclass(frozen=True, eq=False)
 class ArmInputs:
     """What an arm may use at one length. `plain` are ordinary prompts, `prompts` the number of trials wanted.
 
-    `report` is called with the name of a piece of work that is shared by several arms, as it starts.
+    `report` is called with the name of a piece of work that is shared by several arms, as it starts. `searches` are
+    those of M9, which all lengths share: DAS learns at `DAS_LENGTH`.
     """
 
     run: Run
@@ -39,6 +41,7 @@ class ArmInputs:
     prompts: int
     plain: Batch
     report: Callable[[str], object] = lambda _: None
+    searches: Searches = field(default_factory=dict)
 
     @property
     def model(self) -> PreTrainedModel:

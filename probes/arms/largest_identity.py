@@ -6,6 +6,8 @@ its effect is zero in every model that does not use identity (probes/README.md, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -15,7 +17,7 @@ from interp.tasks import LABEL_ROLES, Batch, Role, parity
 from interp.tasks.layout import generator
 from probes import keys
 from probes.arms.readings import Readings, effect_of_strongest, halves, largest_evidence, step_margins
-from probes.evidence import Evidence
+from probes.evidence import Evidence, EvidenceKey
 from probes.intervals import ratio
 
 INPUTS, OUTPUTS, BOTH = (Role.INPUT_LABEL,), (Role.OUTPUT_LABEL,), LABEL_ROLES
@@ -29,8 +31,11 @@ FAMILY = {
 CONTROLS = ("shift by 1", "permutation")
 QUESTION = "all labels are reassigned, all steps are read: how much of the margin does identity move at most?"
 REST = "the same, at steps where the step's own label leads to the same bit and state: does identity move the margin?"
+NEIGHBOUR_REST = "the same, at steps where {label} leads to the same bit and state: does identity move the margin?"
 # Fewest prompts with a step at which the label leads to the same answer.
 FEWEST = 8
+# Neighbours are tested where identity moves more than this share of the margin although M1's label predicts no change.
+UNEXPLAINED = 0.05
 
 
 def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> list[Evidence]:
@@ -39,13 +44,15 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
     The value is the mean over prompts and steps of |change of the margin| over the full effect (of an edited input),
     for the strongest member of the family. An anchor by rho has about rho / 2 in parity, because half of the steps get
     the same bit. The control reassigns labels on both sides alike, which renames them and changes no address. The
-    second piece reads only steps at which the step's own label still leads to the same bit and state (parity).
+    second piece reads only steps at which the step's own label still leads to the same bit and state (parity). Where
+    that one is not small, or the format declares another address, two more read steps at which the label before, or
+    after, leads to the same bit and state.
     """
     batch, half = readings.batch, halves(len(readings), seed)
     clean, likeliest = step_margins(model, batch, readings)
     full = readings.at_step(clean - step_margins(model, readings.edited, readings)[0])
     effects: dict[str, Tensor] = {}
-    changed, same = [], []
+    changed, batches = [], []
     for roles, names in FAMILY.items():
         side = "inputs" if roles == INPUTS else "outputs"
         for name in names:
@@ -53,7 +60,7 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
             moved, answers = step_margins(model, edited, readings)
             effects[f"{name}, {side}"] = (clean - moved).abs()
             changed.append((answers != likeliest).double().mean(dim=1))
-            same.append(leads_to_same(edited) if batch.format.task == "parity" else torch.zeros_like(clean).bool())
+            batches.append(edited)
     alike = [step_margins(model, reassign(batch, BOTH, name, seed), readings)[0] for name in CONTROLS]
     control, _ = effect_of_strongest(torch.stack([(clean - m).abs().mean(dim=1) for m in alike]), full, half)
     by_step = torch.stack(list(effects.values()))
@@ -66,11 +73,26 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
     }
 
     measured = [largest_evidence(keys.LARGEST_IDENTITY, QUESTION, readings, value, control, details)]
-    unchanged = torch.stack(same)
-    if (unchanged.any(dim=2).sum(dim=1) >= FEWEST).all():
+    if batch.format.task != "parity":
+        return measured
+
+    def measure_rest(key: EvidenceKey, question: str, offset: int) -> list[Evidence]:
+        unchanged = torch.stack([leads_to_same(edited, offset) for edited in batches])
+        if not (unchanged.any(dim=2).sum(dim=1) >= FEWEST).all():
+            return []
         rest, _ = effect_of_strongest(_mean_where(by_step, unchanged), full, half)
-        measured.append(largest_evidence(keys.IDENTITY_REST, REST, readings, rest, control))
+        return [largest_evidence(key, question, readings, rest, control)]
+
+    measured += measure_rest(keys.IDENTITY_REST, REST, 0)
+    if batch.format.address not in (0, None) or is_unexplained(measured):
+        for offset, neighbour in keys.NEIGHBOURS.items():
+            measured += measure_rest(neighbour.rest, NEIGHBOUR_REST.format(label=neighbour.name), offset)
     return measured
+
+
+def is_unexplained(measured: Sequence[Evidence]) -> bool:
+    """Return whether identity moves the margin, also where the step's own label predicts no change (if measured)."""
+    return all(e.value.low > UNEXPLAINED for e in measured if e.key in (keys.LARGEST_IDENTITY, keys.IDENTITY_REST))
 
 
 def reassign(batch: Batch, roles: tuple[Role, ...], name: str, seed: int) -> Batch:
@@ -97,15 +119,24 @@ def reassign(batch: Batch, roles: tuple[Role, ...], name: str, seed: int) -> Bat
     return batch.with_tokens(edited)
 
 
-def leads_to_same(batch: Batch) -> Bool[Tensor, "batch n"]:
-    """Return at which steps of parity the own output label leads to the step's bit and state, or to equal ones."""
+def leads_to_same(batch: Batch, offset: int = 0) -> Bool[Tensor, "batch n"]:
+    """Return at which steps of parity the output label leads to the step's bit and state, or to equal ones.
+
+    `offset`: of the label that addresses a step, -1 for that of the step before. It leads to the bit that is as far
+    from the input label that it matches. A step without such a label reads no label, so it keeps its answer.
+    """
     content = parity.read(batch)
     assert content.input_labels is not None
     assert content.output_labels is not None
-    match = content.output_labels.unsqueeze(2) == content.input_labels.unsqueeze(1)
-    slot = match.long().argmax(dim=2)
-    same = [x.gather(1, slot) == x for x in (content.bits, content.parities)]
-    return match.any(dim=2) & same[0] & same[1]
+    n = content.bits.shape[1]
+    addressing = torch.arange(n) + offset
+    has_label = (addressing >= 0) & (addressing < n)
+    labels = content.output_labels[:, addressing.clamp(0, n - 1)]
+    match = labels.unsqueeze(2) == content.input_labels.unsqueeze(1)
+    slot = match.long().argmax(dim=2) - offset
+    found = match.any(dim=2) & (slot >= 0) & (slot < n)
+    same = [x.gather(1, slot.clamp(0, n - 1)) == x for x in (content.bits, content.parities)]
+    return ~has_label | (found & same[0] & same[1])
 
 
 def _order(name: str, prompts: int, count: int, gen: torch.Generator) -> Int[Tensor, "prompt label"]:

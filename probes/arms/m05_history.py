@@ -34,6 +34,7 @@ def measure_history(
     whether its position is attended to, while its value is constant.
     """
     x = trials.batch
+    history, future = trials.other_history, trials.other_future  # entries that share a source share its run
     positions = {
         keys.HISTORY_V: trials.labels,
         keys.HISTORY_V_INPUTS: trials.labels & (x.role == Role.INPUT_LABEL),
@@ -43,14 +44,14 @@ def measure_history(
     def values_from(source: Batch, at: torch.Tensor, layers: tuple[int, ...] | None = None) -> list[Interchange]:
         return [Interchange("attn_scores", x), Interchange("v", source, at, layers)]
 
-    by_key = {key: values_from(trials.other_history, at) for key, at in positions.items() if at.any()}
+    by_key = {key: values_from(history, at) for key, at in positions.items() if at.any()}
     for layer in range(model.config.num_hidden_layers):
         key = keys.HISTORY_V_LAYER.at(f"L{layer}")
-        by_key[key] = values_from(trials.other_history, trials.labels, (layer,))
-    by_key[keys.HISTORY_K] = [Interchange("k", trials.other_history, trials.labels)]
+        by_key[key] = values_from(history, trials.labels, (layer,))
+    by_key[keys.HISTORY_K] = [Interchange("k", history, trials.labels)]
     controls = {
-        keys.HISTORY_V: values_from(trials.other_future, trials.labels),
-        keys.HISTORY_K: [Interchange("k", trials.other_future, trials.labels)],
+        keys.HISTORY_V: values_from(future, trials.labels),
+        keys.HISTORY_K: [Interchange("k", future, trials.labels)],
     }
     entries = {key.name: parts for key, parts in by_key.items()}
     entries |= {f"control of {key.name}": parts for key, parts in controls.items()}

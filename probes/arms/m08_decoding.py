@@ -26,6 +26,9 @@ from probes.arms.m08_probes import Code, held_out, online_code, split
 from probes.evidence import PROMPTS, Evidence, Interval
 from probes.intervals import LEVEL, clustered_proportion, mean
 
+# Activations at the positions of a role, by layer.
+Residuals = Mapping[int, Float[Tensor, "prompt place d_model"]]
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -66,29 +69,36 @@ def decode(
     controls: int = 3,
     baseline: bool = True,
     level: float = LEVEL,
+    intact: Residuals | None = None,
 ) -> list[Decoded]:
     """Decode each concept at each layer, from the embedding (layer 0) to the last residual.
 
     `concepts` are those of `probes.arms.m08_concepts`. `baseline` adds the untrained model. Prompts are split at random
-    into a training half and a held-out half; use 200 prompts or more.
+    into a training half and a held-out half; use 200 prompts or more. `intact`: the residuals at the role by layer, if
+    they are known.
     Raises `ValueError` for a concept that the format does not have, and for fewer than 64 prompts.
 
     >>> [d.selectivity for d in decode(run.raw, run.sample(300, 20, seed=0), ["state"])]
     """
     wanted = [concept_of(name, batch, role, seed, controls) for name in concepts]
-    trained = residuals(raw_of(model), batch, role, layers)
+    if intact is None:
+        intact = residuals(raw_of(model), batch, role, layers)
+    trained = intact if layers is None else {layer: intact[layer] for layer in sorted(set(layers))}
     random = residuals(untrained(raw_of(model), seed), batch, role, layers) if baseline else None
     return [decoded for concept in wanted for decoded in decode_from(trained, concept, seed, random, level)]
 
 
-def measure_decoding(model: PreTrainedModel, batch: Batch, seed: int) -> list[Evidence]:
+def measure_decoding(
+    model: PreTrainedModel, batch: Batch, seed: int, intact: Residuals | None = None
+) -> list[Evidence]:
     """Measure the decoding half of M8 at one length: prefix parity at input labels, in its most selective layer.
 
     The value is the accuracy of a probe for "state"; its control is that for the parity of random subsets of the same
     history. Decodability does not show use: see `measure_erasure`. `details` has every layer, and slot index and bit.
+    `intact`: the residuals at input labels before every layer, if they are known.
     """
-    layers = varying_layers(model, batch, Role.INPUT_LABEL)
-    decoded = decode(model, batch, layers=layers, seed=seed)
+    intact = residuals(raw_of(model), batch, Role.INPUT_LABEL) if intact is None else intact
+    decoded = decode(model, batch, layers=layers_that_vary(intact), seed=seed, intact=intact)
     best = max((d for d in decoded if d.concept == "state"), key=lambda d: d.selectivity.value)
     rows = [
         {
@@ -124,9 +134,13 @@ def varying_layers(model: PreTrainedModel, batch: Batch, role: Role) -> list[int
     A token that is the same everywhere (`#`) has one embedding unless positions are added: nothing can be decoded or
     erased there.
     """
-    by_layer = residuals(raw_of(model), batch, role)
+    return layers_that_vary(residuals(raw_of(model), batch, role))
+
+
+def layers_that_vary(intact: Residuals) -> list[int]:
+    """Return the layers whose residuals vary, as `varying_layers`."""
     return [
-        layer for layer, x in by_layer.items() if float(x.flatten(0, 1).std(dim=0).max()) > 1e-6 * float(x.abs().max())
+        layer for layer, x in intact.items() if float(x.flatten(0, 1).std(dim=0).max()) > 1e-6 * float(x.abs().max())
     ]
 
 

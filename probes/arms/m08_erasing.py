@@ -21,7 +21,7 @@ from interp.tasks import Batch, Role, counterfactual
 from interp.tasks.layout import generator
 from probes import keys
 from probes.arms.m08_concepts import Concept, concept_of
-from probes.arms.m08_decoding import chance_of, varying_layers
+from probes.arms.m08_decoding import Residuals, chance_of, layers_that_vary
 from probes.arms.m08_erasers import displacement, fit_erasers
 from probes.arms.m08_probes import held_out
 from probes.evidence import PROMPTS, Evidence, Interval
@@ -81,15 +81,19 @@ class Erased:
         return {**asdict(self), "decodable": self.decodable}
 
 
-def measure_erasure(model: PreTrainedModel, fitted: Batch, batch: Batch, seed: int) -> list[Evidence]:
+def measure_erasure(
+    model: PreTrainedModel, fitted: Batch, batch: Batch, seed: int, intact: Residuals | None = None
+) -> list[Evidence]:
     """Measure the causal half of M8 at one length: erase prefix parity at input labels, where that loses most.
 
     The value is the accuracy lost; its control is the loss from erasing as many random directions. `details` has every
-    layer and the erasure of history-matched controls.
+    layer and the erasure of history-matched controls. `intact`: the residuals of `fitted` at input labels before every
+    layer, if they are known.
     """
     n_layers = raw_of(model).config.num_hidden_layers
-    layers = [layer for layer in varying_layers(model, fitted, Role.INPUT_LABEL) if layer < n_layers]
-    erased = erase(model, fitted, batch, layers=layers, seed=seed)
+    intact = residuals(raw_of(model), fitted, Role.INPUT_LABEL) if intact is None else intact
+    layers = [layer for layer in layers_that_vary(intact) if layer < n_layers]
+    erased = erase(model, fitted, batch, layers=layers, seed=seed, intact=intact)
     worst = max(erased, key=lambda e: e.loss.lost.value)
     rows = [
         {
@@ -128,13 +132,15 @@ def erase(
     draws: int = 3,
     seed: int = 0,
     level: float = LEVEL,
+    intact: Residuals | None = None,
 ) -> list[Erased]:
     """Fit erasers on the prompts of `fitted` and apply them to those of `batch`, other prompts of the same format.
 
     Return one result per layer (None: all). Where the concept is decodable at several layers, one more result erases
     at all of those in one run; their erasers are fitted in order with the earlier ones applied, so that the concept is
     not recomputed. Erasers act at the positions of the role at every step; they are fitted on those at which the
-    concept has a value. rho is at one random step of each prompt.
+    concept has a value. rho is at one random step of each prompt. `intact`: the residuals of `fitted` at the role by
+    layer, if they are known.
     Raises `ValueError` for a format that is not parity or lacks the concept, for a concept that is a number, and
     for a model that ignores the bits.
 
@@ -153,7 +159,8 @@ def erase(
     test = concept_of(concept, batch, role, seed, controls=draws)
     if train.classes == 0:
         raise ValueError(f"{concept!r} is a number, not a class; erase one of state, bit, previous bit or label")
-    fitted_by, tested_by = residuals(raw, fitted, role, wanted), residuals(raw, batch, role, wanted)
+    fitted_by = residuals(raw, fitted, role, wanted) if intact is None else intact
+    tested_by = residuals(raw, batch, role, wanted)
     before = {layer: _probe(fitted_by[layer], tested_by[layer], train, test, level) for layer in wanted}
     chance = chance_of(test)
     groups = [(layer,) for layer in wanted]

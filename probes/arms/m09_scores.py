@@ -1,15 +1,16 @@
-"""M9, scores: how often answers follow an interchange where they should, and stay where they should."""
+"""M9, scores: how often answers follow an interchange and stay where they should, and the results of a search."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from interp.das import Basis, Joined, Pairs, swapped_answers
-from probes.evidence import Interval
+from probes.arms.m09_pairs import Variable
+from probes.evidence import PROMPTS, Interval
 from probes.intervals import wilson
 
 
@@ -25,6 +26,47 @@ class InterchangeScore:
     follows: Interval
     keeps: Interval
     effect: Interval
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """The result of DAS at a site with `rank` directions, with its controls.
+
+    `held_out` and `longer`: other prompts, at the length of the search and at another. `whole`: interchange of the
+    whole residual. `placebo`: as many random directions, moved as far. `untrained`: the same search on a model with
+    random weights. `fitted` and `arbitrary`: the share of training pairs whose target is reached, for the causal
+    model's targets and for arbitrary ones (what expressivity alone can fit). `read` and `unread`: interchange of only
+    the part of the directions that downstream weights read, or only the rest; `unread_part` is the rest's share of
+    the directions' squared length. An effect that `read` does not have is an illusion. `answers`: how often the base
+    prompts are answered correctly; where it is low, the other numbers mean little. `rival`: the same answers scored
+    by a matched control variable (the pointer to a step that no label names; the parity of a random subset of the
+    history). An interchange that only makes the model read some other slot has as much effect there. `untrained` and
+    `arbitrary` are None where they were not requested, and for all but the largest rank.
+    """
+
+    variable: Variable
+    site: str
+    rank: int
+    length: int
+    longer_length: int | None
+    answers: float
+    held_out: InterchangeScore
+    longer: InterchangeScore | None
+    whole: InterchangeScore
+    placebo: InterchangeScore
+    untrained: InterchangeScore | None
+    fitted: float
+    arbitrary: float | None
+    read: InterchangeScore
+    unread: InterchangeScore
+    unread_part: float
+    rival: InterchangeScore
+    n: int
+    unit: str = PROMPTS
+
+    def to_json(self) -> dict:
+        """Return a nested plain dictionary."""
+        return asdict(self)
 
 
 def own_answers(pairs: Pairs) -> Int[Tensor, " pair"]:

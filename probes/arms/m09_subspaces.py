@@ -9,7 +9,7 @@ only: see `probes.arms.registry` (probes/README.md, Battery).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 
 import torch
 from jaxtyping import Int
@@ -23,6 +23,7 @@ from interp.das import (
     everything,
     fit,
     join,
+    join_layers,
     random_directions,
     swapped_answers,
     untrained,
@@ -32,8 +33,8 @@ from interp.rowspace import part_of, read_directions
 from interp.tasks import Batch, Role
 from probes import keys
 from probes.arms.m09_pairs import ResidualSite, Variable, length_of, pairs_and_control_targets, pairs_for
-from probes.arms.m09_scores import InterchangeScore, own_answers, score
-from probes.evidence import PROMPTS, Evidence
+from probes.arms.m09_scores import Subspace, own_answers, score
+from probes.evidence import Evidence
 from probes.intervals import LEVEL
 
 RANKS = (1, 4, 16)
@@ -44,45 +45,8 @@ SUCCESS = 0.97
 NEARLY = 0.1
 
 
-@dataclass(frozen=True)
-class Subspace:
-    """The result of DAS at a site with `rank` directions, with its controls.
-
-    `held_out` and `longer`: other prompts, at the length of the search and at another. `whole`: interchange of the
-    whole residual. `placebo`: as many random directions, moved as far. `untrained`: the same search on a model with
-    random weights. `fitted` and `arbitrary`: the share of training pairs whose target is reached, for the causal
-    model's targets and for arbitrary ones (what expressivity alone can fit). `read` and `unread`: interchange of only
-    the part of the directions that downstream weights read, or only the rest; `unread_part` is the rest's share of
-    the directions' squared length. An effect that `read` does not have is an illusion. `answers`: how often the base
-    prompts are answered correctly; where it is low, the other numbers mean little. `rival`: the same answers scored
-    by a matched control variable (the pointer to a step that no label names; the parity of a random subset of the
-    history). An interchange that only makes the model read some other slot has as much effect there. `untrained` and
-    `arbitrary` are None where they were not requested, and for all but the largest rank.
-    """
-
-    variable: Variable
-    site: str
-    rank: int
-    length: int
-    longer_length: int | None
-    answers: float
-    held_out: InterchangeScore
-    longer: InterchangeScore | None
-    whole: InterchangeScore
-    placebo: InterchangeScore
-    untrained: InterchangeScore | None
-    fitted: float
-    arbitrary: float | None
-    read: InterchangeScore
-    unread: InterchangeScore
-    unread_part: float
-    rival: InterchangeScore
-    n: int
-    unit: str = PROMPTS
-
-    def to_json(self) -> dict:
-        """Return a nested plain dictionary."""
-        return asdict(self)
+# Finished searches by variable, site, length, and whether they have trained controls.
+Searches = dict[tuple[Variable, ResidualSite, int, bool], tuple[Subspace, Basis]]
 
 
 def find_subspaces(
@@ -114,6 +78,33 @@ def find_subspaces(
     >>> print(subspaces[-1].held_out.effect)
     """
     raw = raw_of(model)
+    found = _find(raw, variable, site, batch, ranks, seed, epochs, attempts, controls, read_by, readers, level)
+    if longer is None:
+        return [subspace for subspace, _ in found]
+    far = join(raw, site.layer, pairs_for(variable, longer, site, seed))
+    return [_at_length(subspace, basis, far, length_of(longer), level) for subspace, basis in found]
+
+
+def _at_length(subspace: Subspace, basis: Basis, far: Joined, length: int, level: float) -> Subspace:
+    """Return the subspace with the score of its directions on prompts of another length."""
+    return replace(subspace, longer=score(far, basis, level), longer_length=length)
+
+
+def _find(
+    raw: PreTrainedModel,
+    variable: Variable,
+    site: ResidualSite,
+    batch: Batch,
+    ranks: Sequence[int],
+    seed: int,
+    epochs: int = 20,
+    attempts: int = 2,
+    controls: bool = True,
+    read_by: Sequence[tuple[int, int]] | None = None,
+    readers: Sequence[str] = ("q", "k", "v"),
+    level: float = LEVEL,
+) -> list[tuple[Subspace, Basis]]:
+    """Return the subspaces at the length of the search, with their directions."""
     pairs, control_targets = pairs_and_control_targets(variable, batch, site, seed)
     if not ranks or attempts < 1:
         raise ValueError(f"give one rank or more, and one attempt or more; got {list(ranks)}, {attempts}")
@@ -122,7 +113,6 @@ def find_subspaces(
     cut = 2 * len(pairs) // 3
     train, test = (pairs.rows(rows) for rows in (torch.arange(cut), torch.arange(cut, len(pairs))))
     searched, tested = join(raw, site.layer, train), join(raw, site.layer, test)
-    far = None if longer is None else join(raw, site.layer, pairs_for(variable, longer, site, seed))
     random_model = untrained(raw, seed)
     at_answer = bool((pairs.site == pairs.answer.unsqueeze(1) - 1).all())
     if read_by is None:
@@ -141,33 +131,37 @@ def find_subspaces(
             _, arbitrary_fitted = _search(searched, rank, arbitrary, seed, epochs, attempts)
             random_basis, _ = _search(join(random_model, site.layer, train), rank, train.target, seed, epochs, attempts)
             of_random_model = score(join(random_model, site.layer, test), random_basis, level)
-        subspaces.append(
-            Subspace(
-                variable=variable,
-                site=str(site),
-                rank=rank,
-                length=length_of(batch),
-                longer_length=None if longer is None else length_of(longer),
-                answers=answers,
-                held_out=score(tested, basis, level),
-                longer=None if far is None else score(far, basis, level),
-                whole=whole,
-                placebo=score(tested, basis, level, random_directions(tested, rank, seed + 1)),
-                untrained=of_random_model,
-                fitted=fitted,
-                arbitrary=arbitrary_fitted,
-                read=score(tested, part_of(basis, reads, inside=True), level),
-                unread=score(tested, part_of(basis, reads, inside=False), level),
-                unread_part=_unread_part(basis, reads),
-                rival=score(tested, basis, level, target=control_targets[cut:]),
-                n=len(test),
-            )
+        subspace = Subspace(
+            variable=variable,
+            site=str(site),
+            rank=rank,
+            length=length_of(batch),
+            longer_length=None,
+            answers=answers,
+            held_out=score(tested, basis, level),
+            longer=None,
+            whole=whole,
+            placebo=score(tested, basis, level, random_directions(tested, rank, seed + 1)),
+            untrained=of_random_model,
+            fitted=fitted,
+            arbitrary=arbitrary_fitted,
+            read=score(tested, part_of(basis, reads, inside=True), level),
+            unread=score(tested, part_of(basis, reads, inside=False), level),
+            unread_part=_unread_part(basis, reads),
+            rival=score(tested, basis, level, target=control_targets[cut:]),
+            n=len(test),
         )
+        subspaces.append((subspace, basis))
     return subspaces
 
 
 def measure_subspaces(
-    model: PreTrainedModel, searched: Batch, tested: Batch, seed: int, pointer: bool = True
+    model: PreTrainedModel,
+    searched: Batch,
+    tested: Batch,
+    seed: int,
+    pointer: bool = True,
+    found: Searches | None = None,
 ) -> list[Evidence]:
     """Measure M9 at one length: the pointer at the output label and the state at the input label.
 
@@ -175,7 +169,11 @@ def measure_subspaces(
     the last layer at which interchanging the whole residual has nearly its largest effect. The value is follows +
     keeps - 1 on `tested`, at the length in question; the control is the matched control variable. `pointer=False`
     where labels repeat. Where the whole residual has no effect, the trained controls are skipped.
+
+    A search depends on `searched` and its site, not on `tested`. `found` keeps the searches of one model, prompts and
+    seed, so that further lengths do not repeat them.
     """
+    found = {} if found is None else found
     raw = raw_of(model)
     rank = min(RANKS[-1], raw.config.hidden_size)
     wanted: dict[Variable, Role] = {"pointer": Role.OUTPUT_LABEL} if pointer else {}
@@ -183,14 +181,13 @@ def measure_subspaces(
     evidence = []
     for variable, role in wanted.items():
         sites = [ResidualSite(layer, role) for layer in range(raw.config.num_hidden_layers)]
-        whole = []
-        for site in sites:
-            joined = join(raw, site.layer, pairs_for(variable, tested, site, seed))
-            whole.append(score(joined, everything(joined), LEVEL).effect.value)
+        joined = join_layers(raw, range(len(sites)), pairs_for(variable, tested, sites[0], seed))  # alike in all layers
+        whole = [score(joined[s.layer], everything(joined[s.layer]), LEVEL).effect.value for s in sites]
         site = [s for s, effect in zip(sites, whole, strict=True) if effect >= max(whole) - NEARLY][-1]
-        (s,) = find_subspaces(
-            raw, variable, site, searched, tested, [rank], seed, attempts=1, controls=max(whole) > NEARLY
-        )
+        search = (variable, site, length_of(searched), max(whole) > NEARLY)
+        if search not in found:
+            (found[search],) = _find(raw, variable, site, searched, [rank], seed, attempts=1, controls=search[-1])
+        s = _at_length(*found[search], joined[site.layer], length_of(tested), LEVEL)
         assert s.longer is not None
         parts = {name: getattr(s, name) for name in ("held_out", "whole", "placebo", "untrained", "read", "unread")}
         details = {name: part and part.effect.value for name, part in parts.items()}

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from interp.tasks import Format
+from interp.erasure import residuals
+from interp.tasks import Format, Role
 from probes import keys
-from probes.arms.inputs import ArmInputs
+from probes.arms.inputs import FEW, PRESENCE, ArmInputs
 from probes.arms.largest_content import measure_content
-from probes.arms.largest_identity import measure_identity
+from probes.arms.largest_identity import is_unexplained, measure_identity
 from probes.arms.m01_identity import measure_swaps
 from probes.arms.m04_routes import measure_routes
 from probes.arms.m05_history import measure_history
@@ -25,11 +26,10 @@ from probes.arms.m10_mistakes import measure_mistakes
 from probes.arms.m11_offsets import measure_offsets
 from probes.arms.m12_backups import measure_backups
 from probes.arms.neighbours import measure_neighbours
+from probes.arms.presence import measure_presence
+from probes.arms.presence_cells import find_cells
 from probes.arms.shares import measure_shares
 from probes.evidence import Evidence, EvidenceKey
-
-# Neighbours are tested where identity moves more than this share of the margin although M1's label predicts no change.
-REST = 0.05
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,10 @@ def _shares(inputs: ArmInputs) -> list[Evidence]:
 
 def _largest_identity(inputs: ArmInputs) -> list[Evidence]:
     measured = measure_identity(inputs.model, inputs.readings, inputs.seed)
-    largest, *rest = (e.value.low for e in measured)
-    unexplained = largest > REST and all(low > REST for low in rest)
     # M1 tests the step's own label. Trials of addition give the labels next to it no counterfactual answer.
-    if inputs.run.format.task == "parity" and (unexplained or inputs.run.format.address not in (0, None)):
-        measured += measure_neighbours(inputs.model, inputs.trials)
+    fmt = inputs.run.format
+    if fmt.task == "parity" and (is_unexplained(measured) or fmt.address not in (0, None)):
+        measured += measure_neighbours(inputs.model, inputs.trials, inputs.seed)
     return measured
 
 
@@ -81,13 +80,22 @@ def _largest_content(inputs: ArmInputs) -> list[Evidence]:
     return measure_content(inputs.model, inputs.readings, inputs.seed)
 
 
+def _presence(inputs: ArmInputs) -> list[Evidence]:
+    inputs.report("which heads carry nothing from labels, by kind of query")
+    cells = find_cells(inputs.model, inputs.draw(FEW, PRESENCE), inputs.seed)
+    return measure_presence(inputs.model, inputs.plain, cells, inputs.seed)
+
+
 def _probes(inputs: ArmInputs) -> list[Evidence]:
-    decoding = measure_decoding(inputs.model, inputs.probe_prompts, inputs.seed)
-    return [*decoding, *measure_erasure(inputs.model, inputs.probe_prompts, inputs.few, inputs.seed)]
+    model, prompts = inputs.model, inputs.probe_prompts
+    intact = residuals(model, prompts, Role.INPUT_LABEL)  # both halves of M8 read it
+    decoding = measure_decoding(model, prompts, inputs.seed, intact)
+    return [*decoding, *measure_erasure(model, prompts, inputs.few, inputs.seed, intact)]
 
 
 def _subspaces(inputs: ArmInputs) -> list[Evidence]:
-    return measure_subspaces(inputs.model, *inputs.das_prompts, inputs.seed, pointer=inputs.no_address is None)
+    pointer = inputs.no_address is None
+    return measure_subspaces(inputs.model, *inputs.das_prompts, inputs.seed, pointer, inputs.searches)
 
 
 ROWS = (
@@ -158,7 +166,11 @@ ROWS = (
         short="largest identity effect",
         meaning="Reassigns all labels, reads all steps: zero unless the identity of labels matters.",
         measure=_largest_identity,
-        keys=(keys.LARGEST_IDENTITY, keys.IDENTITY_REST, keys.SWAP_BEFORE, keys.SWAP_AFTER),
+        keys=(
+            keys.LARGEST_IDENTITY,
+            keys.IDENTITY_REST,
+            *(key for neighbour in keys.NEIGHBOURS.values() for key in neighbour.all),
+        ),
         decides=True,
         on_trials=True,
         needs_address=True,
@@ -188,6 +200,14 @@ ROWS = (
             keys.MARGIN_HELD,
             keys.SINK,
         ),
+        decides=True,
+    ),
+    Arm(
+        code="presence",
+        short="largest presence effect",
+        meaning="Removes labels, by head and kind of query, where they carry nothing: zero unless presence matters.",
+        measure=_presence,
+        keys=(keys.LARGEST_PRESENCE, keys.PRESENCE_MARGIN, keys.PRESENCE_REPAIRED, keys.PRESENCE_NUMBER),
         decides=True,
     ),
     Arm(

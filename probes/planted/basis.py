@@ -16,8 +16,8 @@ from probes.planted.parts import EXACT, SIZES
 class FeatureBasis:
     """Directions that write features into the residual stream and read them; the last one is the constant.
 
-    Every direction is orthogonal to all ones, so LayerNorm's mean is zero. The constant is written with length
-    `constant`, which keeps LayerNorm's scale nearly fixed, and read as 1.
+    With `centred`, every direction is orthogonal to all ones, so LayerNorm's mean is zero; RMSNorm subtracts no mean.
+    The constant is written with length `constant`, which keeps the norm's scale nearly fixed, and read as 1.
 
     Shapes:
         write: `[feature d_model]`; read: `[d_model feature]`.
@@ -42,25 +42,37 @@ def slices_of(names: tuple[str, ...]) -> dict[str, slice]:
     return slices
 
 
-def width(names: tuple[str, ...], mirrored: bool, kept: float = 1.0) -> int:
+def width(names: tuple[str, ...], mirrored: bool, kept: float = 1.0, centred: bool = True) -> int:
     """Return the residual dimensions needed. `kept` < 1 stores inexact features in that share of their dimensions."""
     sizes = {name: SIZES.get(name, 1) for name in names}
     exact = sum(size for name, size in sizes.items() if name in EXACT)
     stored = exact + math.ceil(kept * (sum(sizes.values()) - exact)) + 1
+    if not centred:
+        return stored
     return 2 * stored if mirrored else stored + 1
 
 
 def build_basis(
-    names: tuple[str, ...], d_model: int, constant: float, gen: torch.Generator, rotated: bool, kept: float = 1.0
+    names: tuple[str, ...],
+    d_model: int,
+    constant: float,
+    gen: torch.Generator,
+    rotated: bool,
+    kept: float = 1.0,
+    centred: bool = True,
 ) -> FeatureBasis:
     """Return directions for features: pairs (f, -f) of dimensions, or with `rotated` a random rotation of them.
 
-    A rotation that keeps the all-ones direction commutes with a LayerNorm of uniform gain.
+    A rotation that keeps the all-ones direction commutes with a LayerNorm of uniform gain. Without `centred` (RMSNorm)
+    a feature is one dimension, and any rotation commutes.
     """
     slices = slices_of(names)
     count = max(place.stop for place in slices.values())
     mirrored = not rotated and d_model >= width(names, True, kept)
-    frame = _mirrored(d_model) if mirrored else _hyperplane(d_model, gen)
+    if centred:
+        frame = _mirrored(d_model) if mirrored else _hyperplane(d_model, gen)
+    else:
+        frame = _rotation(d_model, gen) if rotated else torch.eye(d_model, dtype=torch.float64)
     exact = torch.zeros(count, dtype=torch.bool)
     for name in EXACT:
         if name in slices:
@@ -89,6 +101,10 @@ def _mirrored(d_model: int) -> Float[Tensor, "direction d_model"]:
     which = torch.arange(half)
     frame[which, which], frame[which, which + half] = math.sqrt(0.5), -math.sqrt(0.5)
     return frame
+
+
+def _rotation(d_model: int, gen: torch.Generator) -> Float[Tensor, "direction d_model"]:
+    return torch.linalg.qr(torch.randn(d_model, d_model, generator=gen, dtype=torch.float64)).Q
 
 
 def _hyperplane(d_model: int, gen: torch.Generator) -> Float[Tensor, "direction d_model"]:

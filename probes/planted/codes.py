@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -10,9 +11,17 @@ from torch import Tensor
 
 LABEL_SIZE = 16
 PAIRS = 5
-# Rotary dimensions of a GPT-NeoX head, and the base whose four frequencies separate 160 distances best.
-ROTARY_SIZE = 8
+# Rotary pairs that find offsets. In GPT-NeoX only they rotate; its base separates 160 distances best.
+OFFSET_PAIRS = 4
+ROTARY_SIZE = 2 * OFFSET_PAIRS
 ROTARY_BASE = 2.1942
+# In a Llama head every pair rotates; each turns 0.4 times as fast as the one before. Codes are kept from pair 15 on,
+# which turns by less than 2e-4 radians over the longest prompt.
+LLAMA_SIZE = 64
+LLAMA_RATIO = 0.4
+LLAMA_THETA = LLAMA_RATIO ** (-LLAMA_SIZE // 2)
+LLAMA_SLOW = 15
+HEAD_SIZES = (32, 64)
 FARTHEST = 162
 
 
@@ -30,9 +39,43 @@ def label_codes(count: int, gen: torch.Generator) -> Float[Tensor, "label code"]
     return codes
 
 
-def rotary_frequencies() -> Float[Tensor, " pair"]:
-    """Return radians per position in the rotary dimensions of a GPT-NeoX head."""
-    return ROTARY_BASE ** (-torch.arange(0, ROTARY_SIZE, 2, dtype=torch.float64) / ROTARY_SIZE)
+@dataclass(frozen=True)
+class HeadLayout:
+    """Which dimensions of a head find offsets by rotating with the position, and which hold codes.
+
+    `turning`: pairs of dimensions that rotate at `frequencies`; none with learned positions. `still`: dimensions for
+    codes.
+    """
+
+    size: int
+    turning: tuple[tuple[int, int], ...]
+    still: tuple[int, ...]
+    frequencies: Float[Tensor, " pair"]
+
+
+def head_layout(architecture: str, needed: int) -> HeadLayout:
+    """Return the layout of a head of the architecture with at least `needed` dimensions for codes.
+
+    GPT-2 has no rotation. GPT-NeoX rotates the first dimensions only. Llama rotates all of them: the fastest pairs
+    find offsets, and the slowest ones hold codes, because they turn too little to matter.
+    """
+    if architecture == "llama":
+        half = LLAMA_SIZE // 2
+        turning = tuple((i, i + half) for i in range(OFFSET_PAIRS))
+        still = (*range(LLAMA_SLOW, half), *range(LLAMA_SLOW + half, LLAMA_SIZE))
+        size = LLAMA_SIZE
+    else:
+        turning = tuple((i, i + OFFSET_PAIRS) for i in range(OFFSET_PAIRS)) if architecture == "gpt_neox" else ()
+        size = next(size for size in HEAD_SIZES if size - 2 * len(turning) >= needed)
+        still = tuple(range(2 * len(turning), size))
+    assert len(still) >= needed, f"{needed} dimensions for codes do not fit into a head of {architecture}"
+    return HeadLayout(size, turning, still, rotary_frequencies(architecture))
+
+
+def rotary_frequencies(architecture: str) -> Float[Tensor, " pair"]:
+    """Return radians per position in the dimensions that find offsets."""
+    pairs = torch.arange(OFFSET_PAIRS, dtype=torch.float64)
+    return LLAMA_RATIO**pairs if architecture == "llama" else ROTARY_BASE ** (-pairs / OFFSET_PAIRS)
 
 
 def place_frequencies(gen: torch.Generator) -> Float[Tensor, " pair"]:

@@ -10,10 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.planted.codes import ROTARY_SIZE, rotary_frequencies, turned
+from probes.planted.codes import HeadLayout, turned
 from probes.planted.parts import ONE, SIZES, Form, Head, Match, Mechanism, Move, Neuron, Offset, Term
-
-HEAD_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,13 @@ class LayerMatrices:
 class Space:
     """The features as coordinates (`slices`; the constant is the last), and how the architecture encodes distance.
 
-    With `rotary`, the first dimensions of a head rotate with the position; otherwise "place" holds its code.
+    With rotary heads, dimensions of a head rotate with the position; otherwise "place" holds its code.
     """
 
     slices: Mapping[str, slice]
     size: int
     frequencies: Float[Tensor, " pair"]
-    rotary: bool
+    head: HeadLayout
 
     def form(self, form: Form) -> Float[Tensor, " feature"]:
         """Return a number, given as weights of features, as weights of all coordinates."""
@@ -77,18 +75,18 @@ def compile_layers(circuit: Mechanism, space: Space) -> tuple[LayerMatrices, ...
 
 
 def _head(head: Head, space: Space) -> HeadMatrices:
-    q, k = (torch.zeros(HEAD_SIZE, space.size, dtype=torch.float64) for _ in range(2))
-    used = ROTARY_SIZE if space.rotary else 0
+    layout = space.head
+    q, k = (torch.zeros(layout.size, space.size, dtype=torch.float64) for _ in range(2))
+    used = 0
     for score in head.scores:
         match score:
-            case Offset() if space.rotary:
-                # Dimension i and dimension i + half rotate together, by the position.
-                frequencies = rotary_frequencies()
-                angle = -score.back * frequencies
-                shares = torch.full_like(frequencies, 1 / math.sqrt(len(frequencies)))
-                starts = torch.cat([shares * angle.cos(), shares * angle.sin()])
-                q[:ROTARY_SIZE, -1] = score.sharpness * starts
-                k[: len(frequencies), -1] = shares
+            case Offset() if layout.turning:
+                angle = -score.back * layout.frequencies
+                share = 1 / math.sqrt(len(angle))
+                for (first, second), turn in zip(layout.turning, angle.tolist(), strict=True):
+                    q[first, -1] = score.sharpness * share * math.cos(turn)
+                    q[second, -1] = score.sharpness * share * math.sin(turn)
+                    k[first, -1] = share
                 continue
             case Offset():
                 back = turned(-score.back, space.frequencies)
@@ -99,19 +97,36 @@ def _head(head: Head, space: Space) -> HeadMatrices:
                     a = turned(score.turn, space.frequencies) @ a
             case Term():
                 a, b = space.form(score.query)[None], space.form(score.key)[None]
-        assert used + len(a) <= HEAD_SIZE, "the scores of a head take more dimensions than it has"
-        q[used : used + len(a)], k[used : used + len(b)] = a, b
+        assert used + len(a) <= len(layout.still), "the scores of a head take more dimensions than it has"
+        at = list(layout.still[used : used + len(a)])
+        q[at], k[at] = a, b
         used += len(a)
     v, o = _moved(head.moves, space)
-    return HeadMatrices(q * math.sqrt(HEAD_SIZE), k, v, o)
+    return HeadMatrices(q * math.sqrt(layout.size), k, v, o)
+
+
+def code_dimensions(circuit: Mechanism, learned_positions: bool) -> int:
+    """Return the most dimensions for codes that the scores of one head take."""
+
+    def scored(score: Match | Term | Offset) -> int:
+        match score:
+            case Match():
+                return SIZES.get(score.query, 1)
+            case Term():
+                return 1
+            case Offset():
+                return SIZES["place"] if learned_positions else 0
+
+    heads = [part for part in circuit.parts if isinstance(part, Head)]
+    return max(sum(map(scored, head.scores)) for head in heads)
 
 
 def _moved(moves: tuple[Move, ...], space: Space) -> tuple[Tensor, Tensor]:
-    v, o = (torch.zeros(HEAD_SIZE, space.size, dtype=torch.float64) for _ in range(2))
+    v, o = (torch.zeros(space.head.size, space.size, dtype=torch.float64) for _ in range(2))
     used = 0
     for move in moves:
         source = space.code(move.source) if isinstance(move.source, str) else space.form(move.source)[None]
-        assert used + len(source) <= HEAD_SIZE, "the moves of a head take more dimensions than it has"
+        assert used + len(source) <= space.head.size, "the moves of a head take more dimensions than it has"
         v[used : used + len(source)] = source
         o[used : used + len(source)] = move.gain * space.code(move.target)
         used += len(source)

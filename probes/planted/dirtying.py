@@ -45,7 +45,7 @@ def disturb(model: PreTrainedModel, noise: float, seed: int, solves: Callable[[]
 
 @torch.no_grad()
 def centre_norms(model: PreTrainedModel, batch: Batch) -> None:
-    """Set each LayerNorm's gain so that its mean scale over the batch is 1; single positions still vary."""
+    """Set each norm's gain so that its mean scale over the batch is 1; single positions still vary."""
     for norm in norms_of(model):  # in order, because each depends on the earlier ones
         _centre(model, norm, batch)
 
@@ -69,8 +69,8 @@ def shares_hold(
 
 
 @contextmanager
-def listening(norm: nn.LayerNorm) -> Iterator[list[Tensor]]:
-    """Record the inputs `[batch pos d_model]` of a LayerNorm in the forward passes inside the context."""
+def listening(norm: nn.Module) -> Iterator[list[Tensor]]:
+    """Record the inputs `[batch pos d_model]` of a norm in the forward passes inside the context."""
     seen: list[Tensor] = []
     hook = norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     try:
@@ -79,8 +79,9 @@ def listening(norm: nn.LayerNorm) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def _centre(model: PreTrainedModel, norm: nn.LayerNorm, batch: Batch) -> None:
+def _centre(model: PreTrainedModel, norm: nn.Module, batch: Batch) -> None:
     with listening(norm) as seen:
         correct(model, batch, batch.predicted())
     length = torch.cat(seen).double().norm(dim=-1).mean()
-    norm.weight.fill_(float(length) / norm.weight.numel() ** 0.5)
+    gain = norm.get_parameter("weight")
+    gain.fill_(float(length) / gain.numel() ** 0.5)

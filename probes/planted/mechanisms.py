@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from probes.planted.parts import ONE, Head, Match, Mechanism, Move, Neuron, Offset, Term, any_key, xor
+from probes.planted.families import FAMILIES
+from probes.planted.parts import ONE, Head, Match, Mechanism, Move, Neuron, any_key, xor
 from probes.planted.pieces import (
     Setting,
     after,
@@ -150,43 +151,6 @@ def placeholder_and_unused(s: Setting) -> Mechanism:
     return Mechanism((*placeholder(s).parts, *xor(last, "before", "indexed", "second answer")), routes)
 
 
-def anchor_by_label_before(s: Setting) -> Mechanism:
-    """The output label of the step before is matched with the input label before the bit's own, and reads the bit.
-
-    The first bit has no label before its own: at the first output label the bit after `>>>` is read.
-    """
-    two_before = (Move("label", "label two before"), Move({"is start": 1.0}, "start two before"))
-    return Mechanism(
-        (
-            *shared(s),
-            Head(0, (Offset(2, s.offset_sharpness),), two_before),
-            Head(0, (Offset(3, s.offset_sharpness),), (Move("label", "label three before"),)),
-            Head(0, (Offset(1, s.offset_sharpness),), (Move({"is separator": 1.0}, "after separator"),)),
-            Head(
-                1,
-                (
-                    Match("label two before", "label three before", 2 * s.sharpness),
-                    Term({"after separator": 1.0}, {"start two before": 2 * s.sharpness, "is value": s.sharpness}),
-                ),
-                (Move("bit", "retrieved"),),
-            ),
-            *xor(1, "before", "retrieved", "answer"),
-        )
-    )
-
-
-def copied_bit(s: Setting) -> Mechanism:
-    """Bit i is read by index from the token after it (label i + 1, or `===`), which holds a copy of it.
-
-    Where labels are masked, the bit itself is read.
-    """
-    weights = {"is label": 1.0, "is separator": 2.0, "is value": 0.5, "after": -1.0}
-    where = Match("target", "place", s.place_sharpness, 1)
-    holder = any_key({name: weight * s.sharpness for name, weight in weights.items()})
-    read = Head(s.ready + 1, (where, holder), (Move({"bit": 1.0, "before": 1.0}, "indexed"),))
-    return Mechanism((*shared(s), after(0), *target(s), read, *xor(s.ready + 1, "before", "indexed", "answer")))
-
-
 BUILDERS: dict[str, Callable[[Setting], Mechanism]] = {
     "A1": anchor_1,
     "A2": anchor_2,
@@ -210,6 +174,5 @@ BUILDERS: dict[str, Callable[[Setting], Mechanism]] = {
 
 # Families that outsiders' models suggested: known answers for tests, and no part of the calibration.
 OUTSIDE_BUILDERS: dict[str, Callable[[Setting], Mechanism]] = {
-    "anchor by the label before": anchor_by_label_before,
-    "copied bit with backup": copied_bit,
+    name: FAMILIES[name].build for name in ("anchor by the label before", "copied bit with backup")
 }

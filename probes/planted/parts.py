@@ -23,12 +23,29 @@ SIZES = {
     "place": 2 * PAIRS,
     "pointer": 2 * PAIRS,
     "target": 2 * PAIRS,
+    "place before": 2 * PAIRS,
+    "slot": 2 * PAIRS,
+    "counted place": 2 * PAIRS,
+    "counted target": 2 * PAIRS,
 }
 # Features that the token embedding writes, and those that GPT-2's position embedding writes.
 OF_TOKENS = ("label", "is label", "bit", "is value", "is start", "is separator", "ballast")
 OF_POSITIONS = ("place", "number", "position ballast")
 # Counts and their inputs need a precision of one part in a thousand, so these are never in superposition.
-EXACT = ("number", "separator number", "values", "ones", "bit", "is value", "is start", "is separator", "is label")
+EXACT = (
+    "number",
+    "separator number",
+    "values",
+    "ones",
+    "counted share",
+    "counted number",
+    "counted at separator",
+    "bit",
+    "is value",
+    "is start",
+    "is separator",
+    "is label",
+)
 
 # A number read from the residual: weights of features, or of one dimension (name, index) of a code.
 Form = Mapping[str | tuple[str, int], float]
@@ -89,12 +106,16 @@ class Neuron:
 
 @dataclass(frozen=True)
 class Mechanism:
-    """A complete mechanism. The answer is 1 where the weighted sum of the `routes` is above one half."""
+    """A complete mechanism. The answer is 1 where the weighted sum of the `routes` is above one half.
+
+    `format` is the format that it solves.
+    """
 
     parts: tuple[Head | Neuron, ...]
     routes: Mapping[str, float] = field(default_factory=lambda: {"answer": 1.0})
     baseline: float = 0.0
     writes_labels: bool = False
+    format: str = "parity-aligned"
 
     @property
     def n_layers(self) -> int:

@@ -22,8 +22,8 @@ Parts = tuple[Head | Neuron, ...]
 class Setting:
     """The setting that a mechanism is built for. `ready` is the first layer that can read places.
 
-    GPT-2 positions have a place and a number from the embedding. GPT-NeoX counts the bits so far in layer 0; the count
-    is the place: i - 1 at label i, i at bit i.
+    GPT-2 positions have a place and a number from the embedding. GPT-NeoX and Llama count the bits so far in layer 0;
+    the count is the place: i - 1 at label i, i at bit i.
     """
 
     architecture: str
@@ -46,8 +46,13 @@ class Setting:
         return self.sharpness / gap(self.frequencies)
 
     @property
+    def distance_frequencies(self) -> Float[Tensor, " pair"]:
+        """Radians per position of what tells positions apart for an offset."""
+        return self.frequencies if self.architecture == "gpt2" else rotary_frequencies(self.architecture)
+
+    @property
     def offset_sharpness(self) -> float:
-        return self.sharpness / gap(self.frequencies if self.architecture == "gpt2" else rotary_frequencies())
+        return self.sharpness / gap(self.distance_frequencies)
 
 
 def shared(s: Setting) -> Parts:

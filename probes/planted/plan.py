@@ -9,21 +9,21 @@ import torch
 
 from interp.tasks.layout import generator
 from probes.planted.backends import ARCHITECTURES
+from probes.planted.families import FAMILIES, MIXED, WITH_SINK
 from probes.planted.mechanisms import BUILDERS, OUTSIDE_BUILDERS
 from probes.planted.symbols import LONGEST
 
 MECHANISMS: tuple[str, ...] = tuple(BUILDERS)
 # Mechanisms that can be planted and are no part of the calibration.
 OUTSIDE: tuple[str, ...] = tuple(OUTSIDE_BUILDERS)
-ARCHITECTURES_OF: dict[str, tuple[str, ...]] = {name: ARCHITECTURES for name in (*MECHANISMS, *OUTSIDE)}
-# In GPT-2 a bit and the label after it have different places.
-ARCHITECTURES_OF["copied bit with backup"] = ("gpt_neox",)
+ARCHITECTURES_OF: dict[str, tuple[str, ...]] = {name: ARCHITECTURES for name in (*MECHANISMS, *FAMILIES)}
+# Those that the calibration draws from.
+CALIBRATED = ("gpt2", "gpt_neox")
 SHORTEST = 5
 SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)
 # Mechanisms of two routes; the share is that of the first.
-SHARED = ("mixture", "A1 + unused", "placeholder + unused")
+SHARED = ("mixture", "A1 + unused", "placeholder + unused", *(name for name in FAMILIES if " + " in name))
 LENGTHS = (12, 16, 20, 30, 40)
-MIXED, WITH_SINK = "mixed(anchor, placeholder)", "mixed(anchor, sink)"
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,14 @@ class Truth:
 
     `roles`: whether labels are anchor, placeholder, sink. `shares`: shares of the margin, for "address" and
     "content"; empty where the two act on one bit jointly or one needs a sink, so that no share belongs to either
-    alone. `label`: the right verdict.
+    alone. `label`: the right verdict. `addresses`: offsets of the labels whose identity decides what step i reads (0
+    is the step's own label, -1 that of the step before).
     """
 
     roles: Mapping[str, bool]
     shares: Mapping[str, float]
     label: str
+    addresses: tuple[int, ...] = ()
 
 
 def draw_plan(mechanism: str, seed: int) -> Plan:
@@ -103,7 +105,7 @@ def draw_plan(mechanism: str, seed: int) -> Plan:
     def pick(count: int) -> int:
         return int(torch.randint(count, (), generator=gen))
 
-    architectures = ARCHITECTURES_OF[mechanism]
+    architectures = [name for name in CALIBRATED if name in ARCHITECTURES_OF[mechanism]]
     architecture, longest = architectures[pick(len(architectures))], LENGTHS[pick(len(LENGTHS))]
     share = SHARES[pick(len(SHARES))] if mechanism in SHARED else 1.0
     kinds = 1 + pick(15) if pick(2) else 0  # four kinds of dirt, as bits
@@ -114,18 +116,21 @@ def draw_plan(mechanism: str, seed: int) -> Plan:
 
 def truth_of(plan: Plan) -> Truth:
     """Return what is true of the model that `plant(plan)` makes."""
+    if family := FAMILIES.get(plan.mechanism):
+        roles = {role: role in family.present for role in ("anchor", "placeholder", "sink")}
+        return Truth(roles, family.shares(plan.share), family.label, family.addresses)
     match plan.mechanism:
         case "mixture":
             return _truth(("anchor", "placeholder"), plan.share, 1 - plan.share, MIXED)
         case "content-addressed placeholder":
             roles = {role: role != "sink" for role in ("anchor", "placeholder", "sink")}
-            return Truth(roles, {}, MIXED)
-        case "copied bit with backup":
-            return Truth({role: role == "placeholder" for role in ("anchor", "placeholder", "sink")}, {}, "placeholder")
+            return Truth(roles, {}, MIXED, (0,))
         case "placeholder" | "placeholder + unused":
             return _truth(("placeholder",), 0.0, plan.share, "placeholder")
         case "A1 with sink":
-            return Truth({role: role != "placeholder" for role in ("anchor", "placeholder", "sink")}, {}, WITH_SINK)
+            return Truth(
+                {role: role != "placeholder" for role in ("anchor", "placeholder", "sink")}, {}, WITH_SINK, (0,)
+            )
         case "sink" | "bias sink":
             return _truth(("sink",), 0.0, 0.0, "sink")
         case name if name.startswith("unused"):
@@ -136,4 +141,4 @@ def truth_of(plan: Plan) -> Truth:
 
 def _truth(present: tuple[str, ...], address: float, content: float, label: str) -> Truth:
     roles = {role: role in present for role in ("anchor", "placeholder", "sink")}
-    return Truth(roles, {"address": address, "content": content}, label)
+    return Truth(roles, {"address": address, "content": content}, label, (0,) if "anchor" in present else ())

@@ -16,11 +16,12 @@ from interp.forward import correct
 from interp.models.folder import save_run
 from interp.tasks import Batch, Vocabulary, sample
 from interp.tasks.layout import generator
-from probes.planted.backends import empty_model, norms_of, write_weights
+from probes.planted.backends import GROUP, empty_model, norms_of, write_weights
 from probes.planted.basis import build_basis, slices_of, width
-from probes.planted.codes import label_codes, place_frequencies
-from probes.planted.compiling import HEAD_SIZE, Space, compile_layers
+from probes.planted.codes import head_layout, label_codes, place_frequencies
+from probes.planted.compiling import Space, code_dimensions, compile_layers
 from probes.planted.dirtying import centre_norms, disturb, listening, shares_hold
+from probes.planted.families import FAMILIES
 from probes.planted.mechanisms import BUILDERS, OUTSIDE_BUILDERS
 from probes.planted.parts import features_of
 from probes.planted.pieces import Setting
@@ -34,7 +35,6 @@ from probes.planted.symbols import (
     unembedding,
 )
 
-FORMAT = "parity-aligned"
 # Length of the constant in units of a usual feature vector: LayerNorm's scale then varies by 1 / (2 x its square).
 FEATURE_LENGTH = 3.0
 CLEAN_CONSTANT = 30.0
@@ -49,10 +49,10 @@ ENOUGH = 0.99
 class Planted:
     """A model of known mechanism.
 
-    `written`: the model writes its output labels; otherwise they must be given. `applied`: the dirt after reduction:
-    "noise" (mean over tensors), "kept" (share of dimensions under superposition) and "constant" (the length of the
-    constant that fixes LayerNorm's scale, in lengths of a usual residual). `directions`: the direction of each feature
-    in the residual stream, `[dimension d_model]`, unit vectors.
+    `format`: the format that it solves. `written`: the model writes its output labels; otherwise they must be given.
+    `applied`: the dirt after reduction: "noise" (mean over tensors), "kept" (share of dimensions under superposition)
+    and "constant" (the length of the constant that fixes the norm's scale, in lengths of a usual residual).
+    `directions`: the direction of each feature in the residual stream, `[dimension d_model]`, unit vectors.
     """
 
     plan: Plan
@@ -60,6 +60,7 @@ class Planted:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     vocabulary: Vocabulary
+    format: str
     written: bool
     applied: Mapping[str, float]
     directions: Mapping[str, Float[Tensor, "dimension d_model"]]
@@ -91,13 +92,13 @@ def prove(planted: Planted, prompts: int = 64, seed: int = 0) -> dict[int, float
     """
     longest = planted.plan.longest
     lengths = sorted({SHORTEST, (SHORTEST + longest) // 2, longest})
-    batches = {length: sample(FORMAT, prompts, length, seed, planted.vocabulary) for length in lengths}
+    batches = {length: sample(planted.format, prompts, length, seed, planted.vocabulary) for length in lengths}
     return {length: _accuracy(planted, batch) for length, batch in batches.items()}
 
 
 def save_planted(planted: Planted, folder: str | Path) -> None:
     """Write an ordinary run, without information about the mechanism."""
-    record = {"format": FORMAT, "vocabulary": planted.vocabulary.to_json()}
+    record = {"format": planted.format, "vocabulary": planted.vocabulary.to_json()}
     save_run(Path(folder), planted.model, planted.tokenizer, record)
 
 
@@ -108,7 +109,7 @@ def _solves(planted: Planted) -> bool:
     try:
         for length in sorted({SHORTEST, (SHORTEST + plan.longest) // 2, plan.longest}, reverse=True):
             # The same number of steps at each length; `prove` draws other prompts.
-            batch = sample(FORMAT, 48 * plan.longest // length, length, 2**31, vocabulary)
+            batch = sample(planted.format, 48 * plan.longest // length, length, 2**31, vocabulary)
             with listening(norms_of(planted.model)[-1]) as seen:
                 if _accuracy(planted, batch) < ENOUGH:
                     return False
@@ -137,18 +138,26 @@ def _compiled(plan: Plan, constant: float, kept: float) -> Planted:
     gen = generator((plan.seed + 2**31) % 2**32)
     sharpness, margin = 40 + 20 * torch.rand(2, generator=gen).double()
     setting = Setting(plan.architecture, plan.longest, plan.share, frequencies, float(sharpness))
-    circuit = {**BUILDERS, **OUTSIDE_BUILDERS}[plan.mechanism](setting)
+    families = {name: family.build for name, family in FAMILIES.items()}
+    circuit = {**BUILDERS, **families, **OUTSIDE_BUILDERS}[plan.mechanism](setting)
     gpt2 = plan.architecture == "gpt2"
     names = features_of(circuit, positions=gpt2)
     slices = slices_of(names)
     size = 1 + max(place.stop for place in slices.values())
-    layers = compile_layers(circuit, Space(slices, size, frequencies, rotary=not gpt2))
+    head = head_layout(plan.architecture, code_dimensions(circuit, learned_positions=gpt2))
+    layers = compile_layers(circuit, Space(slices, size, frequencies, head))
     rotated = plan.dirt.rotation or plan.dirt.superposition
-    n_heads = max(*(len(layer.heads) for layer in layers), -(-width(names, not rotated, kept) // HEAD_SIZE))
-    d_model, n_positions = n_heads * HEAD_SIZE, 4 * plan.longest + 2
-    basis = build_basis(names, d_model, constant * FEATURE_LENGTH, gen, rotated, kept)
+    centred = plan.architecture != "llama"
+    needed = width(names, not rotated, kept, centred)
+    most_heads = max(len(layer.heads) for layer in layers)
+    if plan.architecture == "llama":  # the head size does not depend on the width
+        d_model = -(-needed // (GROUP * most_heads)) * GROUP * most_heads
+    else:
+        d_model = max(most_heads, -(-needed // head.size)) * head.size
+    n_positions = 4 * plan.longest + 2
+    basis = build_basis(names, d_model, constant * FEATURE_LENGTH, gen, rotated, kept, centred)
     vocabulary = planted_vocabulary()
-    model = empty_model(plan.architecture, layers, d_model, len(vocabulary.ids), n_positions)
+    model = empty_model(plan.architecture, layers, d_model, head.size, len(vocabulary.ids), n_positions)
     write_weights(
         model,
         layers,
@@ -165,9 +174,10 @@ def _compiled(plan: Plan, constant: float, kept: float) -> Planted:
         model=model,
         tokenizer=planted_tokenizer(),
         vocabulary=vocabulary,
+        format=circuit.format,
         written=circuit.writes_labels,
         applied=applied,
         directions={name: basis.write[place].float() for name, place in slices.items()},
     )
-    centre_norms(planted.model, sample(FORMAT, 8, plan.longest, plan.seed, vocabulary))
+    centre_norms(planted.model, sample(circuit.format, 8, plan.longest, plan.seed, vocabulary))
     return planted

@@ -13,7 +13,7 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from interp.tasks import Vocabulary
+from interp.tasks import Vocabulary, parse_format
 from probes.planted.codes import place_code
 from probes.planted.parts import Mechanism
 
@@ -90,6 +90,8 @@ def unembedding(
         row = rows[ids[symbol]]
         # Two label codes have a cosine of at most one half, so no written label reaches these logits.
         row[slices["is label"].start] = 3 * margin
+        if parse_format(circuit.format).row.after:
+            row[slices["is separator"].start] = 3 * margin  # the first answer follows `===`
         for route, share in circuit.routes.items():
             row[slices[route].start] += 2 * sign * margin * share
         row[-1] += 2 * sign * margin * (circuit.baseline - 0.5)

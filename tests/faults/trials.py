@@ -29,7 +29,17 @@ ROOT = Path(__file__).parent.parent.parent
 FAULTS = ("kill", "interrupt", "full", "lost")
 STATUS = {"kill": {-9}, "interrupt": {130, 0}, "full": {2}, "lost": {0}}
 # How often each verb is drawn: those that take long are drawn less.
-WEIGHT = {"train": 16, "patch": 12, "evaluate": 12, "circuit": 6, "calibrate": 2, "sweep": 8, "report": 3}
+WEIGHT = {
+    "train": 16,
+    "patch": 12,
+    "evaluate": 12,
+    "circuit": 6,
+    "calibrate": 2,
+    "sweep": 8,
+    "report": 3,
+    "verdict": 4,
+    "attention": 1,
+}
 NONE = {"kind": "", "at": 0, "delay": None, "worker": False}
 
 
@@ -57,13 +67,26 @@ class Lab:
         log, mark = (folder.with_name(f"{folder.name}.{end}") for end in ("log", "mark"))
         mark.unlink(missing_ok=True)
         task = {"verb": verb, "folder": str(folder), "fault": fault, "log": str(log), "mark": str(mark), "clean": clean}
+        answer = self.ask(task)
+        said = {end: log.with_name(f"{log.name}.{end}").read_text(encoding="utf-8") for end in ("out", "err")}
+        return {**answer, **said}
+
+    def run_two(self, verb: str, folder: Path, apart: float) -> tuple[list[int], list[str]]:
+        """Run a verb twice at once, the second `apart` seconds later; return both statuses and standard errors."""
+        log, mark = (folder.with_name(f"{folder.name}.{end}") for end in ("log", "mark"))
+        task = {"verb": verb, "folder": str(folder), "fault": NONE, "log": str(log), "mark": str(mark), "apart": apart}
+        answer = self.ask(task)
+        return answer["statuses"], [
+            log.with_name(f"{log.name}{number}.err").read_text(encoding="utf-8") for number in range(2)
+        ]
+
+    def ask(self, task: dict) -> dict:
+        """Give the server a task and return its answer."""
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         self.server.stdin.write(json.dumps(task) + "\n")
         self.server.stdin.flush()
-        answer = json.loads(self.server.stdout.readline())
-        said = {end: log.with_name(f"{log.name}.{end}").read_text(encoding="utf-8") for end in ("out", "err")}
-        return {**answer, **said}
+        return json.loads(self.server.stdout.readline())
 
     def fresh(self, verb: str) -> Path:
         """A new folder with what the verb reads."""

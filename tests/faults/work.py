@@ -38,6 +38,8 @@ ON_TINY = {
 ARGV = {
     "train": ["train", "parity-aligned-alibi", "--seed", "0", "--threads", "1", "--out", "out"],
     **{verb: [verb, "tiny", *options, "--out", "out"] for verb, options in ON_TINY.items()},
+    "verdict": ["verdict", "tiny", "--lengths", "5", "6", "--prompts", "24", "--arms", "M1", "M7", "--out", "out"],
+    "attention": ["attention", "tiny", "--length", "4", "--out", "out/attention.html"],
     "report": ["report", "tiny", "--quick", "--length", "4", "--map-length", "4", "--out", "out/report.html"],
     "calibrate": [
         "calibrate",

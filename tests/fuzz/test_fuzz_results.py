@@ -23,8 +23,8 @@ from experiments.support.reading import read_calibration
 from experiments.support.results import weights_of
 from interp import views
 from interp.circuits import circuit_from_json
-from interp.models.folder import RECORD, read_record
 from interp.models.names import SHIPPED
+from interp.models.record import RECORD, read_record
 from tests.fuzz.counting import counts, hammer, refusal
 from tests.fuzz.junk import json_junk, leaves, mutated
 

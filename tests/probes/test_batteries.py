@@ -94,7 +94,7 @@ def test_where_labels_cannot_be_tested_there_is_a_reason_and_no_evidence(fmt, le
 def test_labels_that_repeat_get_the_other_arms():
     (found,) = battery(planted_run("placeholder", fmt="parity-constant"), (8,), prompts=24, forced=True).measured
     assert "repeats labels" in (found.no_address or "")
-    assert of(found) == {"M5", "content", "M6", "shares"}
+    assert of(found) == {"M5", "content", "M6", "presence", "shares"}
     assert next(e for e in found.evidence if e.name == "address").value.value == 0
 
 

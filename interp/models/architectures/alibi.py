@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from interp.models.architectures.parts import (
     grouped,
     interleaved,
     longest,
+    plain_mlp,
     require,
     rotary,
     stacked,
@@ -29,7 +31,7 @@ def bloom(raw: Any) -> Anatomy:
     require(raw, apply_residual_connection_post_layernorm=False)
     d_head = config.hidden_size // config.n_head
     act = tanh_gelu(raw, body.h[0].mlp.gelu_impl)
-    slopes = _get_alibi_slopes(config.n_head, raw.device)
+    key_bias = _alibi(_get_alibi_slopes(config.n_head, raw.device))
     blocks = tuple(
         Block(
             module=b,
@@ -39,10 +41,9 @@ def bloom(raw: Any) -> Anatomy:
             split=interleaved(config.n_head, d_head),
             out=b.self_attention.dense,
             scale=d_head**-0.5,
-            key_bias=lambda positions: positions.unsqueeze(-1) * slopes,
-            mlp_body=lambda x, mlp=b.mlp: act(mlp.dense_h_to_4h(x)),
-            mlp_last=b.mlp.dense_4h_to_h,
+            key_bias=key_bias,
             sink_key=getattr(b.self_attention, "sink_key", None),
+            **plain_mlp(b.mlp.dense_h_to_4h, act, b.mlp.dense_4h_to_h),
         )
         for b in body.h
     )
@@ -65,7 +66,7 @@ def mpt(raw: Any) -> Anatomy:
     options = config.attn_config
     n_heads, d_head = config.n_heads, config.d_model // config.n_heads
     table = build_mpt_alibi_tensor(n_heads, 2, device=raw.device)  # of two positions: -slope and 0
-    slopes = -table[:, 0, 0]
+    key_bias = _alibi(-table[:, 0, 0])
     blocks = tuple(
         Block(
             module=b,
@@ -76,9 +77,8 @@ def mpt(raw: Any) -> Anatomy:
             clip=options.clip_qkv or None,
             out=b.attn.out_proj,
             scale=b.attn.softmax_scale,
-            key_bias=lambda positions: positions.unsqueeze(-1) * slopes,
-            mlp_body=lambda x, ffn=b.ffn: ffn.act(ffn.up_proj(x)),
-            mlp_last=b.ffn.down_proj,
+            key_bias=key_bias,
+            **plain_mlp(b.ffn.up_proj, b.ffn.act, b.ffn.down_proj),
         )
         for b in body.blocks
     )
@@ -109,6 +109,7 @@ def falcon(raw: Any) -> Anatomy:
         return b.input_layernorm, b.input_layernorm if parallel else b.post_attention_layernorm
 
     rotation = None if config.alibi else rotary(raw, body.rotary_emb, body)
+    key_bias = _falcon_alibi(raw, n_heads, d_head) if config.alibi else None
     blocks = tuple(
         Block(
             module=b,
@@ -119,10 +120,9 @@ def falcon(raw: Any) -> Anatomy:
             out=b.self_attention.dense,
             scale=d_head**-0.5,
             rotation=rotation,
-            key_bias=_falcon_alibi(raw, n_heads, d_head) if config.alibi else None,
-            mlp_body=lambda x, mlp=b.mlp: mlp.act(mlp.dense_h_to_4h(x)),
-            mlp_last=b.mlp.dense_4h_to_h,
+            key_bias=key_bias,
             parallel=parallel,
+            **plain_mlp(b.mlp.dense_h_to_4h, b.mlp.act, b.mlp.dense_4h_to_h),
         )
         for b in body.h
     )
@@ -137,6 +137,11 @@ def falcon(raw: Any) -> Anatomy:
         softmax_dtype=None,
         longest=None if config.alibi else longest(raw),
     )
+
+
+def _alibi(slopes: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what a key's position adds to scores, `[... head]`: one function, so that all blocks share its values."""
+    return lambda positions: positions.unsqueeze(-1) * slopes
 
 
 def _falcon_alibi(raw: Any, n_heads: int, d_head: int):  # type: ignore[no-untyped-def]

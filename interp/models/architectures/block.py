@@ -42,6 +42,10 @@ class Block:
         ln2: the norm before the MLP; the same as ln1 in parallel blocks with a shared norm.
         mlp_body: the MLP up to its last projection, or all of it where `mlp_last` is None (experts).
         mlp_last: the last projection.
+        mlp_first: the projection whose output is mlp_pre (in a gated MLP, the gate's); None where neurons have no
+            projection of their own (experts).
+        mlp_act: mlp_post from mlp_pre and the normed residual, which a gated MLP reads once more.
+        fused_gate: whether mlp_pre is the first half of `mlp_first`'s output, and the second half what it gates.
         mlp_module: the MLP as the raw model calls it, where `mlp_last` is None.
         mlp_norm: a norm of the MLP's output.
         parallel: whether the MLP reads resid_pre, so that there is no resid_mid.
@@ -59,6 +63,9 @@ class Block:
     mlp_body: Callable[[Tensor], Tensor]
     mlp_last: nn.Module | None = None
     mlp_module: nn.Module | None = None
+    mlp_first: nn.Module | None = None
+    mlp_act: Callable[[Tensor, Tensor], Tensor] | None = None
+    fused_gate: bool = False
     parallel: bool = False
     has_mlp: bool = True
     projections: tuple[Callable[[Tensor], Tensor], ...] | None = None
@@ -88,6 +95,11 @@ class Block:
         end = self.mlp_norm or self.mlp_last or self.mlp_module
         assert end is not None
         return end
+
+    @property
+    def has_neurons(self) -> bool:
+        """Whether mlp_pre and mlp_post exist."""
+        return self.mlp_act is not None and self.has_mlp
 
     @property
     def linear_inputs(self) -> bool:
@@ -129,8 +141,22 @@ class Block:
 
     def mlp_out(self, resid: Tensor) -> Tensor:
         """Return what the MLP adds, from the residual that it reads: resid_mid, or resid_pre in parallel blocks."""
-        out = self.mlp_body(self.ln2(resid))
-        out = out if self.mlp_last is None else self.mlp_last(out)
+        return self.mlp_write(self.mlp_body(self.ln2(resid)))
+
+    def mlp_pre(self, resid: Tensor) -> Tensor:
+        """Return what enters the non-linearity `[... pos d_mlp]`, from the residual that the MLP reads."""
+        assert self.mlp_first is not None, "only blocks with `has_neurons` have mlp_pre"
+        pre = self.mlp_first(self.ln2(resid))
+        return pre.chunk(2, dim=-1)[0] if self.fused_gate else pre
+
+    def mlp_post(self, pre: Tensor, resid: Tensor) -> Tensor:
+        """Return what the last projection reads `[... pos d_mlp]`, from mlp_pre and the residual that the MLP reads."""
+        assert self.mlp_act is not None, "only blocks with `has_neurons` have mlp_post"
+        return self.mlp_act(pre, self.ln2(resid))
+
+    def mlp_write(self, post: Tensor) -> Tensor:
+        """Return what the MLP adds, from mlp_post (of experts, from their output)."""
+        out = post if self.mlp_last is None else self.mlp_last(post)
         out = out if self.mlp_norm is None else self.mlp_norm(out)
         return out if self.gain == 1 else out * self.gain
 

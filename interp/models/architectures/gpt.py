@@ -14,6 +14,7 @@ from interp.models.architectures.parts import (
     interleaved,
     longest,
     mlp_parts,
+    plain_mlp,
     require,
     rotary,
     rotate_pairs,
@@ -38,9 +39,8 @@ def gpt_neox(raw: Any) -> Anatomy:
             out=b.attention.dense,
             scale=d_head**-0.5,
             rotation=rotary(raw, body.rotary_emb, b),
-            mlp_body=lambda x, mlp=b.mlp: mlp.act(mlp.dense_h_to_4h(x)),
-            mlp_last=b.mlp.dense_4h_to_h,
             parallel=config.use_parallel_residual,
+            **plain_mlp(b.mlp.dense_h_to_4h, b.mlp.act, b.mlp.dense_4h_to_h),
         )
         for b in body.layers
     )
@@ -77,8 +77,7 @@ def gpt2(raw: Any) -> Anatomy:
             split=stacked(n_heads, 1, d_head) if multi_query else split,
             out=b.attn.c_proj,
             scale=scale / (i + 1) if by_layer else scale,
-            mlp_body=lambda x, mlp=b.mlp: act(mlp.c_fc(x)),
-            mlp_last=b.mlp.c_proj,
+            **plain_mlp(b.mlp.c_fc, act, b.mlp.c_proj),
         )
         for i, b in enumerate(body.h)
     )
@@ -164,9 +163,8 @@ def _gptj(raw: Any, projections: Callable[[Any], tuple[nn.Module, ...]], split: 
             scale=d_head**-0.5,
             score_dtype=torch.float32,
             rotation=rotation,
-            mlp_body=lambda x, mlp=b.mlp: mlp.act(mlp.fc_in(x)),
-            mlp_last=b.mlp.fc_out,
             parallel=True,
+            **plain_mlp(b.mlp.fc_in, b.mlp.act, b.mlp.fc_out),
         )
         for b in body.h
     )

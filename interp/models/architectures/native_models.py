@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.models.architectures.block import Block
-from interp.models.architectures.parts import separate
+from interp.models.architectures.parts import plain_mlp, separate
 from interp.models.architectures.steps import Anatomy
 
 
@@ -23,7 +23,7 @@ def native(raw: Any) -> Anatomy:
             nothing.weight = nn.Parameter(torch.zeros(nothing.weight.shape, dtype=raw.dtype, device=raw.device))
             body_of_none = {"ln2": nn.Identity(), "mlp_body": lambda x: x[..., :1], "mlp_last": nothing}
             return {**body_of_none, "has_mlp": False}
-        return {"ln2": b.ln2, "mlp_body": lambda x: b.mlp.act(b.mlp.fc_in(x)), "mlp_last": b.mlp.fc_out}
+        return {"ln2": b.ln2, **plain_mlp(b.mlp.fc_in, b.mlp.act, b.mlp.fc_out)}
 
     def start(tokens: Tensor) -> Tensor:
         return body.tok_embed(tokens) + body.pos(torch.arange(tokens.shape[1], device=tokens.device))

@@ -8,10 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.models.architectures.block import Block
-from interp.models.architectures.parts import (
-    require,
-    separate,
-)
+from interp.models.architectures.parts import plain_mlp, require, separate
 from interp.models.architectures.steps import Anatomy
 
 
@@ -70,8 +67,7 @@ def _blocks(layers: Any, n_heads: int, d_head: int) -> tuple[Block, ...]:
             split=separate(n_heads, n_heads, d_head),
             out=b.self_attn.out_proj,
             scale=d_head**-0.5,
-            mlp_body=lambda x, b=b: b.activation_fn(b.fc1(x)),
-            mlp_last=b.fc2,
+            **plain_mlp(b.fc1, b.activation_fn, b.fc2),
         )
         for b in layers
     )

@@ -128,24 +128,50 @@ def window_of_all(config: Any, _: int) -> int | None:
 
 
 def mlp_parts(mlp: Any) -> dict[str, Any]:
-    """Return the arguments of `Block` for an MLP: its body and last projection, or the module where it has experts."""
+    """Return the arguments of `Block` for an MLP: its projections, or the module where it has experts."""
     names = dict(mlp.named_children())
     if {"gate_proj", "up_proj", "down_proj"} <= names.keys() and "experts" not in names:
-        return {"mlp_body": lambda x: mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x), "mlp_last": mlp.down_proj}
+        return gated_mlp(mlp.gate_proj, mlp.act_fn, mlp.up_proj, mlp.down_proj)
     if {"gate_up_proj", "down_proj"} <= names.keys():
-        return {"mlp_body": partial(_fused_gate, mlp), "mlp_last": mlp.down_proj}
+        return gated_mlp(mlp.gate_up_proj, mlp.activation_fn, None, mlp.down_proj)
     if {"up_proj", "down_proj", "act_fn"} <= names.keys():
-        return {"mlp_body": lambda x: mlp.act_fn(mlp.up_proj(x)), "mlp_last": mlp.down_proj}
+        return plain_mlp(mlp.up_proj, mlp.act_fn, mlp.down_proj)
     if {"fc1", "fc2"} <= names.keys():
-        return {"mlp_body": lambda x: mlp.activation_fn(mlp.fc1(x)), "mlp_last": mlp.fc2}
+        return plain_mlp(mlp.fc1, mlp.activation_fn, mlp.fc2)
     if {"c_fc", "c_proj"} <= names.keys():
-        return {"mlp_body": lambda x: mlp.act(mlp.c_fc(x)), "mlp_last": mlp.c_proj}
+        return plain_mlp(mlp.c_fc, mlp.act, mlp.c_proj)
     return {"mlp_body": partial(call_by_rows, mlp), "mlp_module": mlp}
 
 
-def _fused_gate(mlp: Any, x: Tensor) -> Tensor:
-    gate, up = mlp.gate_up_proj(x).chunk(2, dim=-1)
-    return up * mlp.activation_fn(gate)
+def plain_mlp(first: nn.Module, act: Callable[[Tensor], Tensor], last: nn.Module) -> dict[str, Any]:
+    """Return the arguments of `Block` for an MLP of two projections with a non-linearity between them."""
+    return {
+        "mlp_body": lambda x: act(first(x)),
+        "mlp_last": last,
+        "mlp_first": first,
+        "mlp_act": lambda pre, normed: act(pre),
+    }
+
+
+def gated_mlp(
+    gate: nn.Module, act: Callable[[Tensor], Tensor], up: nn.Module | None, last: nn.Module
+) -> dict[str, Any]:
+    """Return the arguments of `Block` for an MLP whose gate, after the non-linearity, multiplies another projection.
+
+    Without `up`, `gate` gives the gate and what it multiplies, one after the other.
+    """
+
+    def body(x: Tensor) -> Tensor:
+        if up is not None:
+            return act(gate(x)) * up(x)
+        own, other = gate(x).chunk(2, dim=-1)
+        return other * act(own)
+
+    def post(pre: Tensor, normed: Tensor) -> Tensor:
+        other = gate(normed).chunk(2, dim=-1)[1] if up is None else up(normed)
+        return act(pre) * other
+
+    return {"mlp_body": body, "mlp_last": last, "mlp_first": gate, "mlp_act": post, "fused_gate": up is None}
 
 
 def call_by_rows(module: nn.Module, x: Tensor) -> Tensor:

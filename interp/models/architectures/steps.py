@@ -166,6 +166,14 @@ class Anatomy:
         return torch.einsum("...hds,...she->...dhe", pattern, self.expand_heads(v))
 
     @torch.no_grad()
+    def n_neurons(self, layer: int) -> int:
+        """Return how many neurons the MLP of a layer has; 0 where it is not taken apart into neurons."""
+        block = self.blocks[layer]
+        if not block.has_neurons:
+            return 0
+        return block.mlp_pre(torch.zeros(1, self.d_model, dtype=self.dtype, device=self.device)).shape[-1]
+
+    @torch.no_grad()
     def output_weights(self, layer: int) -> Float[Tensor, "head d_head d_model"]:
         """Return W_O of each head, which takes its z to what it adds to the residual.
 
@@ -210,13 +218,23 @@ class Anatomy:
         bias = block.split(*(projection(torch.zeros_like(basis[:1])) for projection in block.qkv))
         return tuple((w - b, b[0]) for w, b in zip(outputs, bias, strict=True))
 
-    def unembed(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
-        """Return the logits from the last resid_post."""
-        head = self.raw.get_output_embeddings()
+    def unembed(
+        self, resid: Float[Tensor, "... d_model"], tokens: Int[Tensor, " token"] | None = None
+    ) -> Float[Tensor, "... d_vocab"]:
+        """Return the logits from the last resid_post; with `tokens`, `[... token]`, of these tokens only."""
+        head: Any = self.raw.get_output_embeddings()
         assert isinstance(head, nn.Module)
         normed = self.final_norm(resid)
-        logits = head(normed if self.before_head is None else self.before_head(normed))
-        return logits if self.finish is None else self.finish(logits)
+        normed = normed if self.before_head is None else self.before_head(normed)
+        if tokens is None:
+            logits = head(normed)
+        elif type(head) is nn.Linear and not head._forward_hooks and not head._forward_pre_hooks:
+            tokens = tokens.to(head.weight.device, non_blocking=True)
+            bias = None if head.bias is None else head.bias[tokens]
+            logits = nn.functional.linear(normed, head.weight[tokens], bias)
+        else:  # what a hook or another module returns is known for the whole vocabulary only
+            logits = head(normed)[..., tokens.to(normed.device, non_blocking=True)]
+        return logits if self.finish is None else self.finish(logits)  # elementwise in every architecture
 
     def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
         """Return the logits of an unedited run, step by step."""

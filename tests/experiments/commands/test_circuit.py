@@ -185,9 +185,9 @@ def test_the_other_shipped_circuits_are_less_than_half_of_their_models(name):
 
 def test_a_model_that_cannot_do_the_task_is_warned_of_first_and_beside_the_number(tmp_path, capsys):
     recipe = Recipe("parity-aligned", ModelConfig("absolute", 2, 16, 2), seed=0)
-    model, tokenizer = beginning(recipe)[:2]
+    begun = beginning(recipe)
     record = {"format": "parity-aligned", "vocabulary": default_vocabulary().to_json(), "recipe": recipe.to_json()}
-    save_run(tmp_path / "untrained", model, tokenizer, record)
+    save_run(tmp_path / "untrained", begun.model, begun.tokenizer, record)
     options = ["--length", "6", "--lengths", "6", "--prompts", "8", "--points", "2", "--repeats", "0", "--out", "out"]
     assert main(["circuit", str(tmp_path / "untrained"), *options, "--places", "anywhere", "--prune", "0"]) == 0
     printed = capsys.readouterr()

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from experiments.support.results import load_or_make
+from experiments import load
+from experiments.support.results import load_or_make, work_folder
+from interp.support.writing import write_digested
 
 
 def pair_from(data: dict) -> tuple[int, int]:
@@ -25,6 +27,8 @@ def test_a_damaged_piece_is_made_again(tmp_path, left):
     path = tmp_path / "p.json"
     path.write_text(left, encoding="latin-1")
     assert load_or_make(path, lambda: (3, 4), pair_to, pair_from) == (3, 4)
+    write_digested(path, left.encode("latin-1"))  # whole, and of another kind
+    assert load_or_make(path, lambda: (3, 4), pair_to, pair_from) == (3, 4)
     assert json.loads(path.read_text()) == {"a": 3, "b": 4}
 
 
@@ -35,3 +39,20 @@ def test_failed_work_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         load_or_make(tmp_path / "p.json", interrupted, pair_to, pair_from)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "stays"), [(ValueError("no edge has an effect"), False), (KeyboardInterrupt(), True), (OSError(28), True)]
+)
+def test_unfinished_work_stays_only_where_the_same_command_can_use_it(tmp_path, error, stays):
+    run = load("parity-aligned-alibi")
+
+    def fail() -> None:
+        with work_folder(tmp_path, run, "patch", ["options"]) as work:
+            (work / "0.json").write_text("{}")
+            (work / "deep").mkdir()
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert bool(list(tmp_path.iterdir())) == stays

@@ -349,3 +349,19 @@ def test_metrics_without_a_gradient_can_weigh():
     found = faithfulness(planted.model, clean, other, metric, [routes()[0], none(graph)])
     assert found.values[0].tolist() == [1.0] * len(clean)
     assert float(found.empty.mean()) < 0.8
+
+
+def test_results_are_data_frames_in_one_call():
+    planted, clean, corrupted, metric, _ = backed_up()
+    scores = edge_scores(planted.model, clean, corrupted, metric)
+    found = curve(planted.model, clean, corrupted, metric, scores, (0.1, 1.0))
+    table = found.to_dataframe()
+    assert table["edges"].tolist() == list(found.sizes)
+    assert table["faithfulness"].tolist() == found.faithfulness.share.tolist()
+    rows = found.faithfulness.to_dataframe()
+    assert len(rows) == 2 * len(clean)
+    assert rows[rows.circuit == 1]["value"].tolist() == found.faithfulness.values[1].tolist()
+    circuit = greedy(scores, 10)
+    edges = circuit.to_dataframe()
+    assert len(edges) == len(circuit)
+    assert edges["score"].abs().is_monotonic_decreasing

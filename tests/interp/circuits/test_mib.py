@@ -7,11 +7,25 @@ from typing import Any
 import pytest
 import torch
 
-from interp.circuits import Circuit, Edge, EdgeScores, auroc, circuit_from_mib, circuit_to_mib, named_places
+from interp.circuits import (
+    Circuit,
+    Edge,
+    EdgeScores,
+    auroc,
+    circuit_from_mib,
+    circuit_to_mib,
+    edge_scores,
+    faithfulness,
+    greedy,
+    mib_scores,
+    named_places,
+)
 from interp.circuits.graph import Graph, graph_of
 from interp.models.anatomy import anatomy_of
+from interp.patching import logit_diff
 from interp.patching.nodes import Receiver, Sender
-from tests.interp.patching.models import tiny
+from interp.tasks import counterfactual
+from tests.interp.patching.models import prompts, tiny
 
 ARCHITECTURES = ("absolute", "parallel", "grouped")
 
@@ -108,3 +122,29 @@ def test_auroc_by_hand():
     for wrong in (graph.possible, graph.possible & False):
         with pytest.raises(ValueError, match="edges that are scored"):
             auroc(scores, Circuit(graph, wrong))
+
+
+def test_cpr_and_cmd_are_those_of_mibs_code():
+    """Its loop written out: sizes int(p n), trapezoids over the shares, faithfulness of means."""
+    model, clean = tiny("absolute"), prompts(4)
+    corrupted = counterfactual.redraw(clean, 1)
+    metric = logit_diff(clean, step=3)
+    scores = edge_scores(model, clean, corrupted, metric)
+    found = mib_scores(model, clean, corrupted, metric, scores)
+    shares = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+    n = len(scores.graph)
+    values = []
+    for p in shares:
+        circuit = greedy(scores, int(p * n)) if int(p * n) else Circuit(scores.graph, scores.graph.possible & False)
+        values.append(float(faithfulness(model, clean, corrupted, metric, circuit).share[0]))
+    cpr = cmd = 0.0
+    for i in range(len(shares) - 1):
+        width = shares[i + 1] - shares[i]
+        cpr += width * (values[i] + values[i + 1]) / 2
+        cmd += width * (abs(1 - values[i]) + abs(1 - values[i + 1])) / 2
+    assert found.shares == shares
+    assert found.sizes[:2] == (0, 0)  # 238 edges: int(.001 n) and int(.002 n) are none
+    assert found.faithfulness == pytest.approx(values, abs=1e-5)
+    assert (found.cpr, found.cmd) == pytest.approx((cpr, cmd), abs=1e-5)
+    assert found.faithfulness[-1] == pytest.approx(1, abs=1e-4)
+    assert any(int(p * n) != max(1, round(p * n)) for p in shares)  # the before half: other sizes

@@ -22,7 +22,7 @@ from interp.models import (
     load_tokenizer,
     save_run,
 )
-from interp.models.folder import RECORD, RECORD_VERSION, read_record
+from interp.models.record import RECORD, RECORD_VERSION, read_record
 from interp.support.writing import whole_folder, write_whole
 from interp.tasks import default_tokenizer
 

@@ -13,8 +13,8 @@ import torch
 
 from interp.models import hub as hub_module
 from interp.models import load_raw, load_run, load_tokenizer
-from interp.models.folder import RECORD
 from interp.models.hub import folder_of
+from interp.models.record import RECORD
 
 NAME, COMMIT = "owner/model", "0" * 40
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from interp.models import FAMILIES, ModelConfig, build_model, load_run, save_run
-from interp.models.folder import RECORD
+from interp.models.record import RECORD
 from interp.tasks import (
     default_tokenizer,
     default_vocabulary,

@@ -1,15 +1,21 @@
+import pytest
+
 from interp.patching.chunks import Chunks
 
 
-def test_every_size_is_tried_once_then_the_fastest_is_kept():
-    chunks, seconds = Chunks(most=20), {2: 4.0, 4: 2.0, 8: 1.0, 16: 3.0}
-    tried = []
-    for _ in range(6):
-        size = chunks.size()
-        tried.append(size)
-        chunks.took(size, size, flops=1.0, seconds=seconds[size])
-    assert tried == [2, 4, 8, 16, 8, 8]
-    assert chunks.best == 8
+def tried(chunks: Chunks, seconds: dict[int, float], times: int) -> list[int]:
+    """The sizes that are used, one after the other, when a chunk of a size takes these seconds per FLOP."""
+    sizes = []
+    for _ in range(times):
+        sizes.append(chunks.size())
+        chunks.took(sizes[-1], sizes[-1], flops=1.0, seconds=seconds[sizes[-1]])
+    return sizes
+
+
+def test_the_neighbours_of_the_fastest_size_are_tried_once_each():
+    assert tried(Chunks(most=20), {2: 5.0, 4: 2.0, 8: 1.0, 16: 3.0}, 5) == [8, 16, 4, 8, 8]
+    assert tried(Chunks(most=40), {8: 3.0, 16: 2.0, 32: 1.0}, 4) == [8, 16, 32, 32]
+    assert tried(Chunks(most=20), {2: 1.0, 4: 2.0, 8: 3.0, 16: 4.0}, 5) == [8, 16, 4, 2, 2]
 
 
 def test_speed_is_for_the_work_done():
@@ -19,20 +25,33 @@ def test_speed_is_for_the_work_done():
     assert chunks.best == 2
 
 
-def test_a_nearly_equal_smaller_size_is_preferred():
+def test_of_nearly_equal_sizes_the_larger_one_starts_fewer_operators():
     chunks = Chunks(most=4)
-    chunks.took(2, 2, 1.0, 1.04)
-    chunks.took(4, 4, 1.0, 1.0)
-    assert chunks.best == 2
+    chunks.took(2, 2, 1.0, 1.0)
+    chunks.took(4, 4, 1.0, 1.01)
+    assert chunks.best == 4
 
 
 def test_an_incomplete_chunk_neither_hides_nor_replaces_a_measurement():
     chunks = Chunks(most=8)
-    chunks.took(2, 1, 1.0, 5.0)
+    chunks.took(8, 1, 1.0, 5.0)
     assert chunks.size() == 4  # sizes that are never filled are not tried for ever
-    chunks.took(2, 2, 1.0, 1.0)
-    chunks.took(2, 1, 1.0, 0.1)
-    assert chunks.times[2] == 1.0
+    chunks.took(8, 8, 1.0, 1.0)
+    chunks.took(8, 1, 1.0, 0.1)
+    assert chunks.times[8] == 1.0
+
+
+def test_a_stack_of_few_positions_is_never_small():
+    assert Chunks(most=64, positions=14).candidates == [32]
+    assert Chunks(most=64, positions=82).candidates == [4, 8, 16, 32]
+    assert Chunks(most=64, positions=8 * 82).candidates == [2, 4, 8, 16, 32]
+
+
+@pytest.mark.parametrize("most", [1, 3, 5000])
+def test_other_devices_stack_what_fits(most):
+    chunks = Chunks(most, "cuda")
+    chunks.took(most, most, 1.0, 1.0)
+    assert chunks.size() == most
 
 
 def test_a_budget_for_one_row_means_one():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.forward import predict
 from interp.models.anatomy import anatomy_of
-from interp.patching import interchanges
+from interp.patching import rerunning
 from interp.patching.editing import forward_with_edits, measure
 from interp.patching.interchanges import INTERCHANGE_SITES, Interchange, interchange
 from interp.patching.knocking_out import knock_out
@@ -219,7 +219,7 @@ def test_each_prompt_is_worked_out_by_itself(monkeypatch: pytest.MonkeyPatch):
     model = tiny("absolute")
     entries = {"x": [Interchange("attn_scores", SOURCE), Interchange("v", THIRD, RANDOM)]}
     together = interchange(model, BASE, entries, probe())
-    monkeypatch.setattr(interchanges, "chunks", lambda *_, **__: iter([torch.tensor([i]) for i in range(4)]))
+    monkeypatch.setattr(rerunning, "chunks", lambda *_, **__: iter([torch.tensor([i]) for i in range(4)]))
     apart = interchange(model, BASE, entries, probe())
     assert torch.allclose(together.values, apart.values, atol=1e-5)
     assert torch.allclose(together.base, apart.base, atol=1e-5)

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from interp.forward import predict
 from interp.models.anatomy import anatomy_of
 from interp.patching import PATCH_SITES as SITES
-from interp.patching import Joint, Metric, accuracy, kl, logit_diff, memory, patch, plan, probability
-from interp.patching import sweep as sweep_module
+from interp.patching import Joint, Metric, accuracy, kl, logit_diff, memory, patch, plan, probability, units
 from interp.patching.cells import Cell
 from interp.patching.reference import literal, record
 from interp.sites import HEAD_SITES
@@ -184,7 +183,7 @@ def test_any_sweep_equals_the_literal_loop(case):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(memory, "PROMPTS", case["prompts_at_once"])
-        patched.setattr(sweep_module, "BUCKET", case["bucket"])
+        patched.setattr(units, "BUCKET", case["bucket"])
         effect = patch(
             model,
             clean,

@@ -8,7 +8,7 @@ import torch
 from interp.models import boot_bridge, raw_of
 from interp.models.anatomy import anatomy_of
 from interp.patching import PATCH_SITES as SITES
-from interp.patching import Joint, Metric, engine, logit_diff, memory, patch, plan
+from interp.patching import Joint, Metric, engine, logit_diff, memory, patch, plan, units
 from interp.patching import sweep as sweep_module
 from interp.patching.cells import Cell
 from interp.patching.own_layer import OwnLayer
@@ -152,7 +152,7 @@ def test_results_do_not_depend_on_chunks_prompts_at_once_or_gradients(site, monk
     with torch.enable_grad():
         assert torch.allclose(patch(model, clean, corrupted, site, metric).values, expected, atol=1e-5)
     monkeypatch.setattr(memory, "PROMPTS", 2)
-    monkeypatch.setattr(sweep_module, "BUCKET", 3)
+    monkeypatch.setattr(units, "BUCKET", 3)
     assert torch.allclose(patch(model, clean, corrupted, site, metric).values, expected, atol=1e-5)
     monkeypatch.setattr(sweep_module.Chunks, "size", lambda self: 1)
     assert torch.allclose(patch(model, clean, corrupted, site, metric).values, expected, atol=1e-5)

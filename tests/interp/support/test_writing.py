@@ -13,7 +13,17 @@ import torch
 from safetensors.torch import load_file
 
 from interp.support import writing
-from interp.support.writing import alone_in, is_full, naming, whole_folder, write_tensors, write_together, write_whole
+from interp.support.writing import (
+    alone_in,
+    is_full,
+    is_undamaged,
+    naming,
+    whole_folder,
+    write_digested,
+    write_tensors,
+    write_together,
+    write_whole,
+)
 
 CALLS = ("write", "fsync", "open", "mkdir", "replace", "rename", "unlink", "rmdir", "chmod", "close")
 
@@ -95,6 +105,38 @@ def test_a_full_disk_changes_none_of_what_belongs_together(tmp_path):
         assert names(tmp_path) == ["record", "table"]
         at += 1
     assert at > 3
+
+
+def test_a_folder_in_the_place_of_a_file_changes_nothing(tmp_path):
+    """Before, the table was renamed first, and stayed without the record that says what it is of."""
+    (tmp_path / "record").mkdir()
+    with pytest.raises(ValueError, match="record is a folder, and a file of that name is to be written"):
+        write_together([(tmp_path / "table", "new"), (tmp_path / "record", "new")])
+    assert names(tmp_path) == ["record"]
+
+
+def test_a_file_in_the_place_of_a_folder_stays(tmp_path):
+    path = tmp_path / "run"
+    path.write_text("mine")
+    with pytest.raises(ValueError, match="run is a file, and a folder of that name"), whole_folder(path):
+        pytest.fail("nothing must be written")
+    assert names(tmp_path) == ["run"]
+    assert path.read_text() == "mine"
+
+
+def test_any_changed_bit_and_any_length_of_unfinished_work_is_seen(tmp_path):
+    path, data = tmp_path / "part.json", b'{"value": 0.25}'
+    assert not is_undamaged(path)
+    write_digested(path, data)
+    assert is_undamaged(path)
+    for damaged in [data[:n] for n in range(len(data))] + [
+        data[: k // 8] + bytes([data[k // 8] ^ 1 << k % 8]) + data[k // 8 + 1 :] for k in range(8 * len(data))
+    ]:
+        path.write_bytes(damaged)
+        assert not is_undamaged(path)
+    write_digested(path, data)
+    path.with_name("part.json.sha256").unlink()
+    assert not is_undamaged(path)
 
 
 @pytest.mark.slow

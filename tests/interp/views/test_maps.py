@@ -59,8 +59,21 @@ def test_heads_show_the_position_that_moves_it_most_and_then_each_head_on_one_sc
     assert [len(p["strongest"]) for p in data["panels"][1:]] == [0, 0, 1, 0]
 
 
+def test_neurons_are_drawn_as_heads_are_and_without_a_panel_each_where_they_are_many():
+    def neurons(n: int) -> PatchEffect:
+        labels = {"layer": (0,), "neuron": tuple(range(n)), "pos": ("0: a", "1: b")}
+        values = torch.zeros(1, n, 2, 1)
+        values[0, n - 1, 1] = 3.0
+        return PatchEffect("mlp_post", "logit", "denoise", tuple(labels), labels, values, torch.zeros(1), torch.ones(1))
+
+    few, many = (data_of(effect(neurons(n))) for n in (3, 65))
+    assert [p["name"] for p in few["panels"]][1:] == [f"neuron {k}: layer by position" for k in range(3)]
+    assert [p["name"] for p in many["panels"]] == ["layer by neuron: the position that moves it most"]
+    assert many["panels"][0]["strongest"] == [[0, 64]]
+
+
 def test_other_sweeps_are_refused_by_name():
-    with pytest.raises(ValueError, match="layers, with heads, positions or both; got head, pos"):
+    with pytest.raises(ValueError, match="layers, with heads, neurons or positions; got head, pos"):
         effect(effect_of(("head", "pos")))
 
 

@@ -8,6 +8,7 @@ from interp.patching.metrics import margin
 from interp.tasks import LABEL_ROLES, Role, parity, sample
 from probes import keys
 from probes.arms import largest_content, largest_identity
+from probes.arms import neighbours as neighbours_module
 from probes.arms.largest_content import interventions, labels_to_patch, later_redrawn, measure_content
 from probes.arms.largest_identity import BOTH, CONTROLS, INPUTS, OUTPUTS, measure_identity, reassign
 from probes.arms.neighbours import measure_neighbours
@@ -138,15 +139,41 @@ def test_an_address_by_the_label_before_is_found_and_named():
     assert measured[keys.IDENTITY_REST].control.value == pytest.approx(0, abs=0.01)
     trials = choose(sample("parity-aligned", 600, 10, 2, model.vocabulary), 2, 48)
     neighbours = {e.key: e.value.value for e in measure_neighbours(model.model, trials)}
-    assert neighbours == {keys.SWAP_BEFORE: pytest.approx(1, abs=0.01), keys.SWAP_AFTER: pytest.approx(0, abs=0.01)}
+    before, after = (keys.NEIGHBOURS[offset] for offset in (-1, 1))
+    expected = {key: float(n is before) for n in (before, after) for key in (n.inputs, n.outputs, n.attention)}
+    assert neighbours == {key: pytest.approx(value, abs=0.01) for key, value in expected.items()}
+    # Where the label before leads to the same answer nothing moves; the label after explains nothing.
+    assert measured[keys.REST_BEFORE].value.value == pytest.approx(0, abs=0.01)
+    assert measured[keys.REST_AFTER].value.low > 0.2
 
 
 @pytest.mark.parametrize("mechanism", ["A1", "unused"])
 def test_neighbours_do_nothing_where_the_own_label_or_none_is_the_address(mechanism):
     model = planted(mechanism)
     trials = choose(sample("parity-aligned", 600, 10, 2, model.vocabulary), 2, 48)
-    for e in measure_neighbours(model.model, trials):
+    measured = measure_neighbours(model.model, trials)
+    assert len(measured) == 6
+    for e in measured:
         assert e.value.value == pytest.approx(0, abs=0.01), e.name
+        assert e.control is not None
+        assert e.control.value == pytest.approx(0, abs=0.01), e.name
+
+
+@pytest.mark.parametrize("offset", [-1, 1])
+def test_bystanders_are_no_neighbours_of_the_step_or_its_partner(offset):
+    trials = choose(sample("parity-aligned", 600, 10, 2), 2, 48)
+    possible, (first, second) = neighbours_module._possible(trials, offset, 0)
+    assert possible is not None
+    bits, rows = parity.read(possible.batch).bits, torch.arange(len(possible))
+    assert (bits[rows, first - 1] != bits[rows, second - 1]).all()
+    for other in (first, second):
+        assert ((other - possible.step).abs() > 1).all()
+        assert ((other - possible.partner).abs() > 1).all()
+
+
+def test_own_labels_get_no_rest_of_neighbours():
+    model = planted("A1")
+    assert set(identity(model.model, read(vocabulary=model.vocabulary))) == {keys.LARGEST_IDENTITY, keys.IDENTITY_REST}
 
 
 def test_identity_takes_a_fixed_number_of_passes(monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,251 @@
+"""Interchanges, and plans: what an entry of interchanges and removed edges changes, and from where on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp.arguments import PromptsLike, prompts_of, require_same_layout
+from interp.models.anatomy import Anatomy
+from interp.models.resolve import AnyModel
+from interp.patching.editing import Place
+from interp.patching.knockouts import Knockout, masks_of
+from interp.patching.rerunning import Changes, Where, WhereEdit, pattern_from_scores
+from interp.places import At, positions_at
+from interp.sites import HEAD_SITES, Site, head_count, require_site
+from interp.tasks import Prompts
+
+INTERCHANGE_SITES: tuple[Site, ...] = ("resid_pre", "q", "k", "v", "attn_scores", "z", "attn_out", "mlp_out")
+
+
+@dataclass(frozen=True, eq=False)
+class Interchange:
+    """A site whose values are taken from the run on `source`. With the base as source, the site is frozen.
+
+    `at`: positions, as a mask `[batch pos]` or `[1 pos]` or as a role, span or index (None: all). For "attn_scores"
+    (scores before the softmax, causal mask included) they are destination positions. `layers`, `heads`: None for all;
+    k and v have key-value heads.
+
+    `source_at`, `source_layer`: where in the source the values are taken from, if from elsewhere (Patchscopes,
+    Ghandeharioun et al. 2401.06102): as many positions as `at` has, paired in rising order, and one layer. The source
+    may then have another number of tokens, and its roles are not compared.
+    """
+
+    site: Site
+    source: PromptsLike
+    at: Bool[Tensor, "#batch pos"] | At | None = None
+    layers: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+    source_at: At | None = None
+    source_layer: int | None = None
+
+    def __post_init__(self) -> None:
+        require_site(self.site, INTERCHANGE_SITES)
+        if self.moves and self.site == "attn_scores":
+            raise ValueError("attn_scores cannot be taken from other positions or layers; use another site")
+        if isinstance(self.at, Tensor) and not self.at.any():
+            raise ValueError(f"the interchange of {self.site} has no position: nothing would change")
+        if self.layers is not None and not self.layers:
+            raise ValueError(f"the interchange of {self.site} has no layer; None means all")
+        with_heads = [site for site in INTERCHANGE_SITES if site in HEAD_SITES]
+        if self.heads is not None and (not self.heads or self.site not in with_heads):
+            raise ValueError(
+                f"heads must be one or more heads of {', '.join(with_heads)}; got {self.heads} of {self.site}"
+            )
+
+    @property
+    def moves(self) -> bool:
+        """Whether values are taken from other positions, or another layer, than they are put at."""
+        return self.source_at is not None or self.source_layer is not None
+
+    def __repr__(self) -> str:
+        at = "a mask" if isinstance(self.at, Tensor) else repr(self.at)
+        return f"Interchange({self.site!r}, at={at}, layers={self.layers}, heads={self.heads})"
+
+
+Intervention = Interchange | Knockout
+
+
+class Plan:
+    """One checked entry: the interchange at each place, the edges removed, and where the run begins to differ.
+
+    An interchange from the base freezes its site, which changes nothing before another part does.
+    """
+
+    def __init__(
+        self, model: AnyModel, anatomy: Anatomy, base: Prompts, name: str, parts: Sequence[Intervention]
+    ) -> None:
+        self.anatomy = anatomy
+        self.interchanges: dict[Place, Interchange] = {}
+        for part in parts:
+            if isinstance(part, Interchange):
+                part = _resolved(model, base, name, part)
+                for layer in _layers(anatomy, name, part):
+                    if (part.site, layer) in self.interchanges:
+                        raise ValueError(f"{name}: two interchanges of {part.site} in layer {layer}; give one")
+                    self.interchanges[part.site, layer] = part
+        knockouts = tuple(p for p in parts if isinstance(p, Knockout))
+        if bad := [k for k in knockouts if k.mode != "renormalise"]:
+            raise ValueError(f"{name}: a knockout beside interchanges must be 'renormalise'; got {bad[0].mode!r}")
+        self.removed = masks_of(anatomy, base, knockouts).get("renormalise", {}) if knockouts else {}
+        moving = {place: part for place, part in self.interchanges.items() if part.source is not base or part.moves}
+        moving = moving or ({} if self.removed else self.interchanges)
+        layers = {layer for _, layer in moving} | set(self.removed)
+        if not layers:
+            raise ValueError(f"{name} has no parts: nothing would change")
+        self.start = min(layers)
+        masks = [_positions(part) for part in moving.values()]
+        masks += [removed.any(dim=-1).any(dim=0) for removed in self.removed.values()]
+        self.first = min(int(mask.nonzero()[0]) for mask in masks) if anatomy.causal else 0
+
+    def sites_of(self, layer: int) -> set[Site]:
+        """Return the sites that are patched in a layer, without attention that is given as a whole."""
+        sites = {site for site, at in self.interchanges if at == layer and not self._given((site, layer))}
+        given = self._given(("attn_scores", layer))
+        return sites | ({"attn_scores"} if layer in self.removed and not given else set()) | ({"z"} if given else set())
+
+    def taken(self, place: Place) -> Place:
+        """Return the place that is kept of a source run: of attention that is given as a whole, its pattern."""
+        layer = place[1]
+        if place in self.interchanges and (other := self.interchanges[place].source_layer) is not None:
+            return place[0], other
+        return ("pattern", layer) if self._given(place) and layer not in self.removed else place
+
+    def changes(self, kept: Mapping[int, Mapping[Place, Tensor]], rows: Tensor) -> Changes:
+        """Return the changes of the entry for some prompts. `kept` has the values of each source run by identity."""
+        edits: dict[Place, WhereEdit] = {}
+        patterns: dict[int, Callable[[Where], Tensor]] = {}
+        for place in {*self.interchanges, *(("attn_scores", layer) for layer in self.removed)}:
+            site, layer = place
+            if layer < self.start:
+                continue
+            part = self.interchanges.get(place)
+            new = None if part is None else _moved(part, kept[id(part.source)][self.taken(place)])
+            removed = self.removed.get(layer) if site == "attn_scores" else None
+            if self._given(place):
+                assert new is not None
+                patterns[layer] = partial(_given_pattern, self.anatomy, layer, new, removed)
+            else:
+                edits[place] = partial(_edited, part, rows, new, removed)
+        return Changes(self.start, self.first, edits, patterns)
+
+    def _given(self, place: Place) -> bool:
+        """Return whether the whole attention of a layer comes from a source, so that none is computed."""
+        part = self.interchanges.get(place)
+        return part is not None and part.site == "attn_scores" and part.at is None and part.heads is None
+
+
+def _given_pattern(
+    anatomy: Anatomy, layer: int, source: Tensor, removed: Tensor | None, where: Where
+) -> Float[Tensor, "row head dest src"]:
+    """Return the pattern of a source run, or that of its scores without the edges that are removed."""
+    if removed is None:
+        return source[:, :, where]
+    scores = source[:, :, where].masked_fill(removed[:, where].to(source.device), -torch.inf)
+    return pattern_from_scores(anatomy, layer, scores)
+
+
+def _edited(
+    part: Interchange | None,
+    rows: Tensor,
+    new: Tensor | None,
+    removed: Tensor | None,
+    value: Tensor,
+    _: Mapping[Site, Tensor],
+    where: Where,
+) -> Tensor:
+    """Return the value of a site with the source's at the interchange's positions, without the removed edges."""
+    if part is not None and new is not None:
+        new = new[:, :, where] if part.site == "attn_scores" else new[:, where]
+        value = torch.where(_mask(part, rows, value, where), new, value)
+    return value if removed is None else value.masked_fill(removed[:, where].to(value.device), -torch.inf)
+
+
+def _positions(part: Interchange) -> Bool[Tensor, " pos"]:
+    """Return at which positions an interchange acts in any prompt."""
+    assert isinstance(part.source, Prompts)
+    if part.at is None:
+        return torch.ones(part.source.n_pos, dtype=torch.bool)
+    assert isinstance(part.at, Tensor)
+    return part.at.any(dim=0)
+
+
+def _resolved(model: AnyModel, base: Prompts, name: str, part: Interchange) -> Interchange:
+    """Return the interchange with its source as `Prompts` and its positions as a mask."""
+    source, at = prompts_of(model, part.source, f"{name}: source"), part.at
+    if part.moves:
+        if isinstance(at, Tensor):
+            raise ValueError(f"{name}: with source_at or source_layer, `at` must be positions; got a mask")
+        return _resolved_move(base, name, replace(part, source=source))
+    require_same_layout(base, source, (f"{name}: base", "source"))
+    if at is not None and not isinstance(at, Tensor):
+        at = torch.zeros(1, base.n_pos, dtype=torch.bool).index_fill(1, positions_at(base, at), True)
+    if at is not None and at.shape not in ((1, base.n_pos), (len(base), base.n_pos)):
+        raise ValueError(f"{name}: `at` must be [1 or {len(base)}, {base.n_pos}]; got {tuple(at.shape)}")
+    return replace(part, source=source, at=at)
+
+
+def _resolved_move(base: Prompts, name: str, part: Interchange) -> Interchange:
+    """Return the interchange with both sets of positions as indices, `at` as a mask."""
+    source = part.source
+    assert isinstance(source, Prompts)
+    assert not isinstance(part.at, Tensor)
+    if len(base) != len(source):
+        raise ValueError(
+            f"{name}: base and source must have the same number of prompts; got {len(base)}, {len(source)}"
+        )
+    there = positions_at(base, part.at)
+    taken = positions_at(source, part.at if part.source_at is None else part.source_at)
+    if len(there) != len(taken):
+        raise ValueError(f"{name}: `at` has {len(there)} positions and `source_at` {len(taken)}; they are pairs")
+    mask = torch.zeros(1, base.n_pos, dtype=torch.bool).index_fill(1, there, True)
+    return replace(part, at=mask, source_at=taken.tolist())
+
+
+def _moved(part: Interchange, value: Tensor) -> Tensor:
+    """Return a source's value, with what is taken from other positions at those that it is put at."""
+    if not part.moves:
+        return value
+    assert isinstance(part.at, Tensor)
+    assert isinstance(part.source_at, list)
+    out = value.new_zeros(len(value), part.at.shape[1], *value.shape[2:])
+    out[:, part.at[0].to(value.device)] = value[:, part.source_at]
+    return out
+
+
+def _layers(anatomy: Anatomy, name: str, part: Interchange) -> list[int]:
+    """Return the layers of an interchange. Raises `ValueError` for a layer or head that does not exist."""
+    n_layers = len(anatomy.blocks)
+    layers = list(range(n_layers) if part.layers is None else part.layers)
+    if bad := [layer for layer in layers if not 0 <= layer < n_layers]:
+        raise ValueError(f"{name}: no layer {bad[0]}; layers are 0 to {n_layers - 1}")
+    if part.source_layer is not None and not 0 <= part.source_layer < n_layers:
+        raise ValueError(f"{name}: the source has no layer {part.source_layer}; layers are 0 to {n_layers - 1}")
+    n_heads = head_count(part.site, anatomy.n_heads, anatomy.n_kv_heads)
+    if bad := [head for head in part.heads or () if not 0 <= head < n_heads]:
+        raise ValueError(f"{name}: {part.site} has no head {bad[0]}; heads are 0 to {n_heads - 1}")
+    return layers
+
+
+def _mask(part: Interchange, rows: Tensor, value: Tensor, where: Where) -> Bool[Tensor, "..."]:
+    """Return which entries of a site's value come from the source; the mask broadcasts over the other axes."""
+    at = torch.ones(1, value.shape[-2 if part.site == "attn_scores" else 1], dtype=torch.bool)
+    if part.at is not None:
+        assert isinstance(part.at, Tensor)
+        where = where if isinstance(where, slice) else where.to(part.at.device)
+        at = (part.at if len(part.at) == 1 else part.at[rows])[:, where]
+    at = at.to(value.device)
+    if value.ndim == 3:  # [row pos d_model]
+        return at.unsqueeze(-1)
+    size = value.shape[1 if part.site == "attn_scores" else 2]
+    heads = torch.ones(size, dtype=torch.bool, device=value.device)
+    if part.heads is not None:
+        heads = torch.zeros_like(heads).index_fill(0, torch.tensor(part.heads, device=value.device), True)
+    if part.site == "attn_scores":  # [row head dest src]: destination rows
+        return at[:, None, :, None] & heads[None, :, None, None]
+    return at[:, :, None, None] & heads[None, None, :, None]

@@ -1,0 +1,109 @@
+"""Presence: remove labels from attention for each head and kind of query in which they carry nothing.
+
+M6 removes labels from whole heads, before and after `===`. This arm tests the presence of labels by cell, a head and a
+kind of query, so that a head which matches labels for one kind of query and rests on them for another is seen. Its
+effect is zero in every model that needs no label where labels carry nothing (probes/README.md, Battery).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from interp.patching import knock_out_for
+from interp.patching.knockouts import Entry
+from interp.tasks import Batch, Role
+from probes import keys
+from probes.arms.m06_heads import LABELS
+from probes.arms.presence_cells import Cells, Interchanges, answer_accuracy, moved_margin
+from probes.arms.readings import halves, strongest
+from probes.evidence import Evidence, EvidenceKey, Interval
+from probes.intervals import ratio
+
+QUESTIONS = {
+    keys.LARGEST_PRESENCE: "labels are removed where they carry nothing: how many answers does that lose at most?",
+    keys.PRESENCE_MARGIN: "labels are removed where they carry nothing: how much of the margin does that move at most?",
+    keys.PRESENCE_REPAIRED: "which of these answers does a key of equal score without information restore?",
+    keys.PRESENCE_NUMBER: "half of the labels are removed: what does their number matter beyond the attention on them?",
+}
+ANSWERS, MARGIN = "share of accuracy above chance", "mean |change| over the mean margin"
+
+
+def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: int) -> list[Evidence]:
+    """Measure the largest presence intervention at one length, and what names it; nothing where there is no cell.
+
+    The family of removals: from all cells, other keys share the attention ("renormalise"), it reads zero from a null
+    key of equal score ("null"), or it reads the mean value ("mean"); and "renormalise" for each kind of query alone.
+    The strongest is chosen on one half of the prompts and estimated on the other. The control is the interchange that
+    found the cells, on these prompts. "repaired" is what a null key of equal score with the mean value restores, and
+    "number" what is lost when every second label is removed and is not when the attention on them is kept.
+    """
+    if not cells.members:
+        return []
+    interchanged = Interchanges(model, batch, seed, answer_accuracy(batch))
+    entries = removals(batch, cells)
+    metrics = [answer_accuracy(batch), moved_margin(batch, interchanged.lead)]
+    answers, margins = knock_out_for(model, batch, entries, metrics)
+    names = list(entries)
+    lost = dict(zip(names, -answers.change.double(), strict=True))
+    moved = dict(zip(names, margins.values.double(), strict=True))
+    family = [name for name in names if not name.startswith("half")]
+    half = halves(len(batch), seed)
+    clean = interchanged.clean - 1 / len(batch.format.outputs)
+    size = interchanged.lead.double().abs().mean(dim=1)
+    control = interchanged.effects(cells)
+
+    def share(values: Float[Tensor, " prompt"], full: Float[Tensor, " prompt"]) -> Interval:
+        return ratio(values, full, floor=1 / len(batch))
+
+    def largest(effects: list[Tensor], full: Tensor) -> Interval:
+        stacked = torch.stack(effects)
+        return share(stacked.gather(0, strongest(stacked, half).unsqueeze(0)).squeeze(0), full)
+
+    details = {
+        "cells": {kind: [list(head) for head in cells.heads(kind)] for kind in cells.kinds()},
+        "answers lost": {name: float(lost[name].mean() / clean.mean()) for name in names},
+        "margin moved": {name: float(moved[name].mean() / size.mean()) for name in names},
+    }
+
+    def evidence(key: EvidenceKey, quantity: str, value: Interval, matched: Interval, more: dict) -> Evidence:
+        return Evidence(
+            key=key,
+            question=QUESTIONS[key],
+            length=len(batch.at(Role.OUTPUT)),
+            quantity=quantity,
+            value=value,
+            control=matched,
+            n=len(batch),
+            details=more,
+        )
+
+    by_answers = largest([m.lost for m in control], clean)
+    by_margin = largest([m.margin for m in control], size)
+    value = largest([lost[name] for name in family], clean)
+    on_margin = largest([moved[name] for name in family], size)
+    repaired = share(lost["renormalise"] - lost["mean"], clean)
+    number = share(lost["half, renormalise"] - lost["half, mean"], clean)
+    return [
+        evidence(keys.LARGEST_PRESENCE, ANSWERS, value, by_answers, details),
+        evidence(keys.PRESENCE_MARGIN, MARGIN, on_margin, by_margin, {}),
+        evidence(keys.PRESENCE_REPAIRED, ANSWERS, repaired, by_answers, {}),
+        evidence(keys.PRESENCE_NUMBER, ANSWERS, number, by_answers, {}),
+    ]
+
+
+def removals(batch: Batch, cells: Cells) -> dict[str, Entry]:
+    """Return the removals by name: the family, then of every second label with the attention on it shared or kept."""
+    entries: dict[str, Entry] = {mode: cells.knockouts(mode) for mode in ("renormalise", "null", "mean")}
+    if len(cells.kinds()) > 1:
+        entries |= {f"renormalise, {kind}": cells.knockouts("renormalise", kinds=(kind,)) for kind in cells.kinds()}
+    steps = sorted({int(s) for s, role in zip(batch.step, batch.role, strict=True) if int(role) in LABELS})
+    present = [role for role in LABELS if (batch.role == role).any()]
+    half = tuple((role, step) for role in present for step in steps[::2] if _has(batch, role, step))
+    return entries | {f"half, {mode}": cells.knockouts(mode, src=half) for mode in ("renormalise", "mean")}
+
+
+def _has(batch: Batch, role: Role, step: int) -> bool:
+    return bool(((batch.role == role) & (batch.step == step)).any())

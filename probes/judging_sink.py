@@ -1,0 +1,116 @@
+"""The rules that decide the sink at one length: on answers and on margins, by head and by kind of query.
+
+M6 tests whole heads that carry nothing by ablation. Presence tests cells, a head and a kind of query, that carry
+nothing by interchange, and closes what M6 decides (probes/README.md, Decision).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from probes import keys
+from probes.evidence import Evidence
+from probes.judging import HEADLINE, LengthEvidence, judge_by_headline
+from probes.statuses import OnMargins, RoleFinding, Status
+
+# The name of the sink's tests on margins over models.
+ON_MARGINS = "sink on margins"
+# Labels are counted where losing half of them costs more than this share of what losing all of them costs.
+COUNTED = 0.5
+# How the removals from the cells of one kind of query are named.
+ONE_KIND = "renormalise, "
+
+
+def judge_sink(at: LengthEvidence) -> RoleFinding:
+    """Decide by M6 in idle heads; also absent where removing labels from every head loses nothing."""
+    everywhere = at.find(keys.RENORMALISE_ALL)
+    if at.find(HEADLINE["sink"]) is not None:
+        finding = judge_by_headline(at, "sink")
+        if finding.status is not Status.INDETERMINATE:
+            return finding
+    elif everywhere is not None:
+        reason = "in every head labels carry something: a sink would not show"
+        finding = RoleFinding(Status.INDETERMINATE, reason)
+    else:
+        finding = RoleFinding(Status.INDETERMINATE, "M6 was not measured")
+    if everywhere is not None and "sink" not in at.tests and at.loses_nothing(everywhere):
+        reason = f"removing labels from every head loses {everywhere.value} of accuracy"
+        return replace(finding, status=Status.ABSENT, reason=reason)
+    return finding
+
+
+def close_sink(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
+    """Return the finding in view of the largest presence effect; unchanged where that was not measured.
+
+    ABSENT needs the largest effect and its control within the margin. PRESENT needs an effect that a key of equal
+    score without information repairs, and that is not one of the number of labels. An effect that neither explains
+    is UNRESOLVED.
+    """
+    largest = at.find(keys.LARGEST_PRESENCE)
+    if largest is None:
+        return finding
+    if at.is_present(largest):
+        return _close_effect(at, finding, largest)
+    if finding.status is Status.PRESENT:
+        reason = "labels carry something, by interchange, in the heads that M6 counts as idle; removing them where "
+        reason += f"they carry nothing loses {largest.value}"
+        status = Status.UNRESOLVED if at.is_absent(largest) else Status.INDETERMINATE
+        return replace(finding, status=status, reason=reason)
+    if finding.status is not Status.ABSENT:
+        return finding
+    if at.control_moves(largest):
+        reason = f"the control of the largest presence effect loses {largest.control}"
+        return replace(finding, status=Status.UNRESOLVED, reason=reason)
+    if not at.is_absent(largest):
+        reason = f"the largest presence effect, {largest.value}, is not shown to be within the margin; {finding.reason}"
+        return replace(finding, status=Status.INDETERMINATE, reason=reason)
+    return finding
+
+
+def _close_effect(at: LengthEvidence, finding: RoleFinding, largest: Evidence) -> RoleFinding:
+    """Return the finding where removing labels loses answers although they carry nothing there."""
+    repaired, number = at.find(keys.PRESENCE_REPAIRED), at.find(keys.PRESENCE_NUMBER)
+    where = f"presence: {largest.value} of the answers need labels {_queries(at, largest)} that get nothing from them"
+    if repaired is None or not at.is_present(repaired):
+        reason = f"presence matters in a way that no arm explains: share {largest.value}; {finding.reason}"
+        return replace(finding, status=Status.UNRESOLVED, reason=reason)
+    if number is not None:
+        least = max(at.margins.rho, COUNTED * repaired.value.value)
+        if number.value.at(at.level).low > least:
+            reason = f"{where}, and half of the labels are not enough ({number.value}): labels are counted"
+            return replace(finding, status=Status.UNRESOLVED, reason=reason)
+    if finding.status is Status.PRESENT:
+        return replace(finding, reason=f"{finding.reason}; {where}")
+    everywhere = at.find(keys.RENORMALISE_ALL)
+    if at.tests or (everywhere is not None and at.loses_nothing(everywhere)):
+        return replace(finding, status=Status.UNRESOLVED, reason=f"{where}; yet {finding.reason}")
+    reason = f"{where}; a key of equal score restores {repaired.value}"
+    return RoleFinding(Status.PRESENT, reason, repaired.value, repaired.control)
+
+
+def _queries(at: LengthEvidence, largest: Evidence) -> str:
+    """Return at which kinds of query the effect is, as words."""
+    lost = largest.details.get("answers lost", {})
+    single = {name.removeprefix(ONE_KIND): share for name, share in lost.items() if name.startswith(ONE_KIND)}
+    kinds = [kind for kind, share in single.items() if share > at.margins.rho]
+    return f"at {' and '.join(kinds)}," if kinds else "at queries"
+
+
+def margin_evidence(at: LengthEvidence) -> Evidence | None:
+    """Return what decides the sink on margins: presence by cell, or where that is missing, M6 in idle heads."""
+    return at.find(keys.PRESENCE_MARGIN) or at.find(keys.MARGIN_HELD)
+
+
+def judge_on_margins(at: LengthEvidence) -> OnMargins | None:
+    """Decide the sink on margins: what removing labels moves of them where labels carry nothing. None: not measured."""
+    e, held = margin_evidence(at), at.find(keys.MARGIN_HELD)
+    if e is None:
+        return None
+    shown = [x for x in (e, held) if x is not None]
+    text = f"{e.arm} {e.name}: {e.value}"
+    if at.is_present(e) and at.test_holds(ON_MARGINS, "present"):
+        return OnMargins(Status.PRESENT, f"{text}, more than {at.margins.rho} and than its control", e.value, e.control)
+    absent = all(at.is_absent(x) for x in shown) and not at.control_moves(e)
+    if absent and at.test_holds(ON_MARGINS, "absent"):
+        return OnMargins(Status.ABSENT, f"{text} lies within +-{at.margins.rho}", e.value, e.control)
+    return OnMargins(Status.INDETERMINATE, f"{text} shows neither presence nor absence", e.value, e.control)

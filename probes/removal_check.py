@@ -1,0 +1,60 @@
+"""The check of roles against removal: what is lost when labels are removed must be explained by a role."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from probes import keys
+from probes.judging import LengthEvidence, label_of
+from probes.statuses import RoleFinding, Status
+
+# The evidence by which each role can lose answers when labels are removed.
+CARRYING = {
+    "anchor": (keys.EITHER_SIDE,),
+    "placeholder": (keys.HISTORY_V, keys.HISTORY_K),
+    "sink": (keys.SINK,),
+}
+
+
+def agree_with_removal(at: LengthEvidence, roles: dict[str, RoleFinding]) -> dict[str, RoleFinding]:
+    """Return the roles; where none is PRESENT, with statuses that agree with what is lost when labels are removed.
+
+    A loss that no role can explain makes ABSENT roles UNRESOLVED. A role that is INDETERMINATE can explain it where
+    its effect may exceed the margin; it keeps its status, and the reason names the loss.
+    """
+    statuses = {r.status for r in roles.values()}
+    if Status.PRESENT in statuses or Status.UNRESOLVED in statuses:
+        return roles
+    # A head that counts tokens by its denominator may need labels that are otherwise unused. Where presence, which
+    # tests for counting, was not measured, only removals that keep the denominator count.
+    closed = (keys.RENORMALISE_ALL,) if at.find(keys.LARGEST_PRESENCE) is not None else ()
+    removals = [e for key in (keys.NULL_ALL, keys.MEAN_ALL, *closed) if (e := at.find(key)) is not None]
+    hurting = [e for e in removals if e.value.at(at.level).low > at.margins.accuracy]
+    if hurting:
+        explaining = [name for name, r in roles.items() if r.status is Status.INDETERMINATE and _may_explain(at, name)]
+        if not explaining:
+            reason = f"no role is present, yet removing labels loses {hurting[0].value} of accuracy"
+            return {
+                name: replace(r, status=Status.UNRESOLVED, reason=reason) if r.status is Status.ABSENT else r
+                for name, r in roles.items()
+            }
+        reason = f"; removing labels loses {hurting[0].value} of accuracy"
+        return {name: replace(r, reason=r.reason + reason) if name in explaining else r for name, r in roles.items()}
+    if label_of(roles) != "unused":
+        return roles
+    margin_held = at.find(keys.MARGIN_HELD)
+    if margin_held is not None and margin_held.value.at(at.level).low > at.margins.rho:
+        reason = f"removing labels keeps the answers, and moves {margin_held.value} of their margin"
+        return {**roles, "sink": replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)}
+    # Over a few models the interval is wide: a loss that is not shown is not shown to be absent either.
+    doubtful = [e for e in removals if e.value.at(at.level).high > at.margins.accuracy] if at.tests else []
+    if doubtful:
+        reason = f"no role is present, and yet removing labels may lose {doubtful[0].value} of accuracy"
+        return {**roles, "sink": replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)}
+    return roles
+
+
+def _may_explain(at: LengthEvidence, role: str) -> bool:
+    """Return whether a role's effect may exceed the margin: the upper bound does, or nothing was measured."""
+    measured = [at.find(key) for key in CARRYING[role]]
+    return any(e is None or e.value.at(at.level).high > at.margins.rho for e in measured)

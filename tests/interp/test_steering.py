@@ -1,0 +1,252 @@
+"""Steering and patching while a model runs or generates, against hooks written out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from interp import capture, load, patch
+from interp.forward import generate
+from interp.models import boot_bridge
+from interp.models.weights import share_weights
+from interp.patching import logit_diff
+from interp.steering import mean_difference, patched, steered
+from tests.interp.patching.models import prompts, tiny
+from tests.interp.raw_hooks import FIVE, hooked, seen
+
+SITES = ("resid_pre", "resid_post", "attn_out", "mlp_out", "z", "mlp_pre", "mlp_post")
+NEW = 6
+
+
+def vector_for(model: Any, site: str) -> Tensor:
+    shape = seen(model, torch.zeros(1, 1, dtype=torch.long), site, 1).shape[2:]
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def decoded(model: Any, tokens: Tensor, use_cache: bool) -> Tensor:
+    """Greedy decoding by Hugging Face."""
+    return model.generate(
+        tokens,
+        attention_mask=torch.ones_like(tokens),
+        max_new_tokens=NEW,
+        min_new_tokens=NEW,
+        do_sample=False,
+        use_cache=use_cache,
+        pad_token_id=0,
+    )
+
+
+def by_hand(model: Any, tokens: Tensor, site: str, add: Tensor, first: int) -> Tensor:
+    """Greedy decoding by whole passes, with `add` at every position from `first` on."""
+
+    def edit(x: Tensor) -> Tensor:
+        x = x.clone()
+        x[:, first:] += add
+        return x
+
+    for _ in range(NEW):
+        with torch.no_grad(), hooked(model, {(site, 1): edit}):
+            logits = model(tokens, use_cache=False).logits[:, -1:]
+        logits[..., model.generation_config.eos_token_id] = -torch.inf  # `decoded` asks for NEW tokens
+        tokens = torch.cat([tokens, logits.argmax(dim=-1)], dim=1)
+    return tokens
+
+
+@pytest.mark.parametrize("architecture", FIVE)
+@pytest.mark.parametrize("site", SITES)
+def test_steering_while_generating_is_the_loop_by_hand(architecture, site):
+    model, tokens = tiny(architecture), prompts(2).tokens
+    add = 3 * vector_for(model, site)
+    for first in (0, 5, tokens.shape[1]):
+        expected = by_hand(model, tokens, site, add, first)
+        with steered(model, at=(site, 1), add=add / 2, scale=2.0, positions=slice(first, None)):
+            for use_cache in (True, False):
+                assert torch.equal(decoded(model, tokens, use_cache), expected)
+    assert not torch.equal(expected, decoded(model, tokens, True)) or site == "mlp_pre"  # the before half
+
+
+@pytest.mark.parametrize("architecture", FIVE)
+def test_logits_are_those_of_the_loop_and_nothing_is_left(architecture):
+    model, tokens = tiny(architecture), prompts(2).tokens
+    add = vector_for(model, "z")[:1]
+
+    def edit(x: Tensor) -> Tensor:
+        x = x.clone()
+        x[:, 3, 2] += 5 * add[0]
+        return x
+
+    with torch.no_grad():
+        before = model(tokens).logits
+        with hooked(model, {("z", 0): edit, ("z", 2): edit}):
+            expected = model(tokens).logits
+        with steered(model, at=("z", (0, 2)), add=add[0], scale=5, heads=2, positions=3):
+            assert torch.allclose(model(tokens).logits, expected, atol=1e-5)
+        assert torch.equal(model(tokens).logits, before)
+        with pytest.raises(IndexError), steered(model, at=("z", 0), add=add[0], heads=2):
+            model(tokens + 10**6)
+        assert torch.equal(model(tokens).logits, before)
+    assert not torch.allclose(before, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("site", ["q", "k", "v", "resid_mid"])
+def test_sites_inside_attention_agree_with_and_without_a_cache(site):
+    model, tokens = tiny("grouped"), prompts(2).tokens
+    shape = (16,) if site == "resid_mid" else (4, 4) if site == "q" else (2, 4)
+    add = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    plain = decoded(model, tokens, True)
+    with steered(model, at=(site, 1), add=add, scale=8):
+        cached = decoded(model, tokens, True)
+        assert torch.equal(cached, decoded(model, tokens, False))
+    assert not torch.equal(cached, plain)
+
+
+@pytest.mark.parametrize("architecture", FIVE)
+def test_patched_takes_values_of_another_prompt(architecture):
+    model = tiny(architecture)
+    tokens, other = prompts(2).tokens, prompts(2, seed=5).tokens
+    for site in SITES:
+        new = seen(model, other, site, 1)
+
+        def edit(x: Tensor, new: Tensor = new) -> Tensor:
+            x = x.clone()
+            x[:, [3, 5]] = new[:, [3, 5]]
+            return x
+
+        with torch.no_grad(), hooked(model, {(site, 1): edit}):
+            expected = model(tokens).logits
+        with torch.no_grad(), patched(model, (site, 1), other, positions=[3, 5]):
+            assert torch.allclose(model(tokens).logits, expected, atol=1e-5)
+            cached = decoded(model, tokens, True)
+            assert torch.equal(cached, decoded(model, tokens, False))
+    with torch.no_grad(), patched(model, ("resid_pre", 0), other):  # all of it: the other prompt
+        assert torch.allclose(model(tokens).logits, model(other).logits, atol=1e-4)
+
+
+def test_our_own_generate_is_steered_too():
+    model, batch = tiny("rotary"), prompts(2)
+    add = 20 * vector_for(model, "resid_post")
+    plain = generate(model, batch, forced=False)
+    with steered(model, at=("resid_post", 1), add=add):
+        changed = generate(model, batch, forced=False)
+    assert not torch.equal(plain.tokens, changed.tokens)
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "resid_post", "z", "mlp_post", "k"])
+def test_a_bridge_is_steered_by_its_own_hooks(site):
+    raw = tiny("absolute")
+    bridge, tokens = boot_bridge(share_weights(raw)), prompts(2).tokens
+    shape = (4, 4) if site in ("z", "k") else (64,) if site == "mlp_post" else (16,)
+    add = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad(), steered(raw, (site, 1), add, positions=slice(4, 9)):
+        expected = raw(tokens).logits
+    with torch.no_grad(), steered(bridge, (site, 1), add, positions=slice(4, 9)):
+        assert torch.allclose(bridge(tokens), expected, atol=1e-5)
+    assert not torch.allclose(bridge(tokens), expected, atol=1e-3)
+
+
+def test_what_does_not_see_the_edit_refuses():
+    model, batch = tiny("absolute"), prompts(2)
+    add = vector_for(model, "resid_post")
+    with steered(model, ("resid_post", 1), add):
+        with pytest.raises(ValueError, match="its TransformerBridge does not see"):
+            capture(model, batch, resid_post=[1])
+        with pytest.raises(RuntimeError, match="differs from the raw model"):
+            patch(model, batch, prompts(2, seed=1), "z", logit_diff(batch, 2))
+    capture(model, batch, resid_post=[1])
+    with (
+        pytest.raises(RuntimeError, match="the model did not run inside the block"),
+        steered(model, ("z", 0), add.view(4, 4)),
+    ):
+        pass
+    with (
+        pytest.raises(RuntimeError, match=r"no pass had the positions \[40\]"),
+        steered(model, ("resid_post", 0), add, positions=[40]),
+    ):
+        model(batch.tokens)
+
+
+def test_dynamic_scaling_of_the_rotary_encoding_is_refused_with_a_cache():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+    config = LlamaConfig(vocab_size=50, max_position_embeddings=12, rope_parameters=rope, **sizes)
+    model: Any = LlamaForCausalLM(config).eval()
+    tokens = torch.arange(20, 30).unsqueeze(0)
+    with steered(model, ("resid_post", 0), torch.ones(16)):
+        decoded(model, tokens, False)
+        with pytest.raises(ValueError, match="pass use_cache=False"):
+            decoded(model, tokens, True)
+        decoded(model, tokens[:, :3], True)  # short enough: the encoding is the trained one
+
+
+def test_mistakes_are_named():
+    model, add = tiny("absolute"), torch.ones(16)
+    wrong = [
+        ((("pattern", 0), add), {}, "unknown site 'pattern'"),
+        ((("resid_post", 9), add), {}, "layers 0 to 2; got 9"),
+        (("resid_post", add), {}, "at is a site and a layer"),
+        ((("resid_post", 0), torch.ones(3)), {}, r"must be \[16\]; got \[3\]"),
+        ((("z", 0), torch.ones(4)), {}, r"must be \[4, 4\]; got \[4\]"),
+        ((("z", 0), torch.ones(4)), {"heads": 4}, "z has heads 0 to 3; got 4"),
+        ((("resid_post", 0), add), {"heads": 1}, "resid_post has no heads"),
+        ((("resid_post", 0), add), {"positions": [-1]}, "count from 0"),
+        ((("resid_post", 0), add * torch.nan), {}, "the steering vector is NaN"),
+    ]
+    for args, kwargs, message in wrong:
+        with pytest.raises(ValueError, match=message), steered(model, *args, **kwargs):
+            pass
+    with (
+        pytest.raises(ValueError, match="parallel blocks have no resid_mid"),
+        steered(tiny("parallel"), ("resid_mid", 0), add),
+    ):
+        pass
+    with (
+        pytest.raises(ValueError, match="positions and source_positions are pairs"),
+        patched(model, ("z", 0), prompts(1), [1, 2], [3]),
+    ):
+        pass
+    with (
+        pytest.raises(ValueError, match="the source has 2 prompts, and this pass 3 rows"),
+        patched(model, ("z", 0), prompts(2)),
+    ):
+        model(prompts(3).tokens)
+
+
+def test_a_mean_difference_by_hand():
+    model, a, b = tiny("rotary"), prompts(3, seed=1), prompts(2, seed=2)
+    found = mean_difference(model, a, b, ("resid_post", 1))
+    own, other = (seen(model, x.tokens, "resid_post", 1) for x in (a, b))
+    assert torch.allclose(found, own[:, -1].mean(dim=0) - other[:, -1].mean(dim=0), atol=1e-5)
+    everywhere = mean_difference(model, a, b, ("resid_post", 1), position=None)
+    assert torch.allclose(everywhere, own.mean(dim=(0, 1)) - other.mean(dim=(0, 1)), atol=1e-5)
+    assert mean_difference(model, a, a, ("z", 0)).abs().max() < 1e-6
+    with pytest.raises(ValueError, match="and no position 99"):
+        mean_difference(model, a, b, ("z", 0), position=99)
+
+
+def test_a_mean_difference_of_texts_of_different_lengths(saved_families):
+    run = load(saved_families / "rotary")
+    texts = ["1 a 2 b", "3 b"]
+    found = mean_difference(run, texts, ["2 a"], ("mlp_out", 0))
+    ends = [
+        seen(run.raw, run.tokenizer(t, return_tensors="pt").input_ids, "mlp_out", 0)[0, -1] for t in (*texts, "2 a")
+    ]
+    assert torch.allclose(found, (ends[0] + ends[1]) / 2 - ends[2], atol=1e-5)
+
+
+def test_blocks_nest():
+    model, tokens = tiny("absolute"), prompts(2).tokens
+    a, b = (torch.randn(16, generator=torch.Generator().manual_seed(s)) for s in (1, 2))
+
+    def plus(v: Tensor) -> Any:
+        return lambda x: x + v
+
+    with torch.no_grad(), hooked(model, {("resid_post", 0): plus(a), ("resid_post", 1): plus(b)}):
+        expected = model(tokens).logits
+    with torch.no_grad(), steered(model, ("resid_post", 0), a), steered(model, ("resid_post", 1), b):
+        assert torch.allclose(model(tokens).logits, expected, atol=1e-5)
+    patch(model, prompts(2), prompts(2, seed=1), "z", logit_diff(prompts(2), 2))  # nothing is left

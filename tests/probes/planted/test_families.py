@@ -1,0 +1,183 @@
+"""The mechanism of each family outside the calibration, shown by hooks on the raw model."""
+
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from interp.tasks import Batch, Role, parity, sample
+from probes.planted import ARCHITECTURES_OF, FAMILIES, Dirt, Plan, Planted, plant, prove
+from tests.probes.planted.raw_model import blocks, inputs_of_blocks, margins, run
+
+LENGTH, PROMPTS, SHARE = 8, 48, 0.3
+DIRTY = Dirt(rotation=True, noise=0.02, superposition=True, layernorm=True)
+
+# Mean absolute changes of the margin, as shares of an edited bit's effect. Trades exchange two steps' input labels: the
+# steps' own labels, those before them, or both. "content": residuals of labels from a run with all bits redrawn.
+EFFECTS: dict[str, dict[str, float]] = {
+    "anchor by the label before": {"own": 0, "before": 1, "both": 1, "content": 0},
+    "anchor by two labels": {"own": 0.5, "before": 0.5, "both": 1, "content": 0},
+    "anchor by two labels, backup": {"own": 0, "before": 0, "both": 1, "content": 0},
+    "unused, dormant anchor": {"own": 0, "before": 0, "both": 0, "content": 0},
+    "state by the label before": {"own": 0, "before": 1, "both": 1, "content": 0.5},
+    "copied bit with backup": {"own": 0, "before": 0, "both": 0, "content": 0.5},
+    "anchor and sink in one head": {"own": 1, "before": 0, "both": 1, "content": 0},
+    "counted labels": {"own": 0, "before": 0, "both": 0, "content": 0},
+    "label after its bit": {"own": 0, "before": 1, "both": 1, "content": 0},
+    "A1 + label before": {"own": SHARE, "before": 1 - SHARE, "both": 1, "content": 0},
+    "label before + unused": {"own": 0, "before": SHARE, "both": SHARE, "content": 0},
+    "two labels + unused": {"own": SHARE / 2, "before": SHARE / 2, "both": SHARE, "content": 0},
+    "label before + copied bit": {"own": 0, "before": SHARE, "both": SHARE, "content": (1 - SHARE) / 2},
+}
+CASES = [
+    pytest.param(name, architecture, marks=[] if architecture == "gpt2" else pytest.mark.slow)
+    for name in FAMILIES
+    for architecture in ARCHITECTURES_OF[name]
+]
+
+
+@cache
+def planted_as(mechanism: str, architecture: str = "gpt2", dirt: Dirt | None = None) -> Planted:
+    share = SHARE if " + " in mechanism else 1.0
+    return plant(Plan(mechanism, architecture, LENGTH, share, dirt or Dirt()))
+
+
+def drawn(planted: Planted) -> tuple[Batch, Tensor, Tensor]:
+    """Return prompts, and two steps of each, zero-based and not neighbours, that differ in bit and in state."""
+    batch = sample(planted.format, 4 * PROMPTS, LENGTH, 3, planted.vocabulary)
+    bits = parity.read(batch).bits
+    before = bits.cumsum(dim=1) - bits
+    step = torch.randint(1, LENGTH - 1, (len(bits),), generator=torch.Generator().manual_seed(0))
+    differs = [x != x.gather(1, step.unsqueeze(1)) for x in (bits, before % 2)]
+    number = torch.arange(LENGTH)
+    allowed = differs[0] & differs[1] & ((number - step.unsqueeze(1)).abs() > 1) & (number > 0)
+    good = allowed.any(dim=1).nonzero().flatten()[:PROMPTS]
+    return batch.rows(good), step[good], allowed.float().argmax(dim=1)[good]
+
+
+def moved(planted: Planted, batch: Batch, step: Tensor, logits: Tensor) -> float:
+    """Return the mean absolute change of the step's margin over the mean effect of editing its bit."""
+    rows = torch.arange(len(batch))
+    base = margins(run(planted.model, batch.tokens), batch)[rows, step]
+    at, (zero, one) = batch.at(Role.INPUT)[step], batch.vocabulary.tokens(batch.format.inputs).tolist()
+    edited = batch.tokens.clone()
+    edited[rows, at] = zero + one - edited[rows, at]
+    full = base - margins(run(planted.model, edited), batch)[rows, step]
+    return float((margins(logits, batch)[rows, step] - base).abs().mean() / full.mean())
+
+
+def traded(batch: Batch, step: Tensor, partner: Tensor, offsets: tuple[int, ...]) -> Tensor:
+    """Return the tokens after an exchange of two steps' input labels, at each offset."""
+    tokens, rows, at = batch.tokens.clone(), torch.arange(len(batch)), batch.at(Role.INPUT_LABEL)
+    for offset in offsets:
+        a, b = at[step + offset], at[partner + offset]
+        tokens[rows, a], tokens[rows, b] = tokens[rows, b], tokens[rows, a]
+    return tokens
+
+
+def effects(planted: Planted) -> dict[str, float]:
+    batch, step, partner = drawn(planted)
+    trades = {"own": (0,), "before": (-1,), "both": (0, -1)}
+    found = {
+        name: moved(planted, batch, step, run(planted.model, traded(batch, step, partner, offsets)))
+        for name, offsets in trades.items()
+    }
+    bits = batch.vocabulary.tokens(batch.format.inputs)[
+        torch.randint(2, (len(batch), LENGTH), generator=torch.Generator().manual_seed(1))
+    ]
+    redrawn = batch.tokens.clone()
+    redrawn[:, batch.at(Role.INPUT)] = bits
+    source, labels = inputs_of_blocks(planted.model, redrawn), batch.at(Role.INPUT_LABEL)
+
+    def content(layer: int, x: Tensor) -> Tensor:
+        return x.index_copy(1, labels, source[layer][:, labels])
+
+    found["content"] = moved(planted, batch, step, run(planted.model, batch.tokens, content))
+    return found
+
+
+def accuracy_without(planted: Planted, queries: tuple[Role, ...], keys: slice = slice(None)) -> float:
+    """Return the share of right answers where queries of some roles cannot attend to (some) input labels."""
+    batch, *_ = drawn(planted)
+    hidden = torch.zeros(batch.n_pos, batch.n_pos, dtype=torch.bool)
+    for role in queries:
+        hidden[batch.at(role)[:, None], batch.at(Role.INPUT_LABEL)[keys]] = True
+    return float((margins(run(planted.model, batch.tokens, hidden=hidden), batch) > 0).float().mean())
+
+
+def test_every_family_has_expected_effects():
+    assert set(EFFECTS) == set(FAMILIES)
+
+
+@pytest.mark.parametrize(("mechanism", "architecture"), CASES)
+def test_hooks_find_what_the_family_says(mechanism, architecture):
+    planted, family = planted_as(mechanism, architecture), FAMILIES[mechanism]
+    assert min(prove(planted, prompts=24).values()) == 1
+    found, expected = effects(planted), EFFECTS[mechanism]
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=0.12 if name == "content" and value else 0.03), name
+    # The declared truth agrees with what was found.
+    assert ("anchor" in family.present) == (found["both"] > 0.1)
+    assert ("placeholder" in family.present) == (found["content"] > 0.1)
+    if family.routes:
+        assert planted.truth.shares["address"] == pytest.approx(found["both"], abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "architecture", ["gpt2", *(pytest.param(a, marks=pytest.mark.slow) for a in ("gpt_neox", "llama"))]
+)
+def test_a_head_is_a_sink_for_values_only(architecture):
+    both, alone = planted_as("anchor and sink in one head", architecture), planted_as("A1 + label before", architecture)
+    rest = (Role.OUTPUT, Role.SEPARATOR)
+    assert accuracy_without(both, rest) < 0.8
+    assert accuracy_without(both, (Role.OUTPUT_LABEL,)) == 1
+    assert accuracy_without(alone, rest) == 1
+
+
+@pytest.mark.parametrize(
+    "architecture", ["gpt2", *(pytest.param(a, marks=pytest.mark.slow) for a in ("gpt_neox", "llama"))]
+)
+def test_counted_labels_are_counted(architecture):
+    """One label less shifts every answer by a step; a model by index does not notice."""
+    counted, unused = planted_as("counted labels", architecture), planted_as("unused, dormant anchor", architecture)
+    one = slice(2, 3)
+    assert accuracy_without(counted, (Role.OUTPUT_LABEL,), one) < 0.8
+    assert accuracy_without(unused, (Role.OUTPUT_LABEL,), one) == 1
+    assert accuracy_without(unused, (Role.OUTPUT_LABEL, Role.OUTPUT, Role.SEPARATOR)) == 1
+
+
+@pytest.mark.parametrize(
+    "architecture", ["gpt2", *(pytest.param(a, marks=pytest.mark.slow) for a in ("gpt_neox", "llama"))]
+)
+def test_the_copied_bit_has_a_backup(architecture):
+    planted = planted_as("copied bit with backup", architecture)
+    assert accuracy_without(planted, (Role.OUTPUT_LABEL, Role.OUTPUT, Role.SEPARATOR)) == 1
+
+
+@pytest.mark.parametrize(
+    "architecture", ["gpt2", *(pytest.param(a, marks=pytest.mark.slow) for a in ("gpt_neox", "llama"))]
+)
+def test_the_dormant_anchor_answers_where_the_index_fails(architecture):
+    planted = planted_as("unused, dormant anchor", architecture)
+    batch, step, partner = drawn(planted)
+    wanted, reader = planted.directions["target"], len(blocks(planted.model)) - 1
+
+    def erase(layer: int, x: Tensor) -> Tensor:
+        return x - (x @ wanted.T) @ wanted if layer == reader else x
+
+    erased = run(planted.model, batch.tokens, erase)
+    assert (margins(erased, batch) > 0).all()
+    swapped = run(planted.model, traded(batch, step, partner, (0,)), erase)
+    assert moved(planted, batch, step, swapped) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "llama"])
+@pytest.mark.parametrize("mechanism", FAMILIES)
+def test_dirt_leaves_the_family_true(mechanism, architecture):
+    planted = planted_as(mechanism, architecture, DIRTY)
+    assert min(prove(planted, prompts=24).values()) >= 0.98
+    found = effects(planted)
+    for name, value in EFFECTS[mechanism].items():
+        assert found[name] == pytest.approx(value, abs=0.2), name
