@@ -30,9 +30,9 @@ from interp.circuits import (
     minimality,
     top_n,
 )
-from interp.models import Run, read_json
+from interp.models import Run
 from interp.patching import Metric, accuracy, logit_diff
-from interp.support.writing import is_undamaged, write_digested
+from interp.support.writing import read_digested, write_digested
 from interp.tasks import Batch, Role, counterfactual
 
 T = TypeVar("T")
@@ -113,8 +113,8 @@ def search(run: Run, options: SearchOptions, length: int | tuple[int, int], seed
     if not options.prune or not len(selected):
         return ScoredCircuit(scores, selected)
     path = work / f"circuit-{seed}.json"
-    if is_undamaged(path):
-        return ScoredCircuit(scores, circuit_from_json(read_json(path)))
+    if (kept := read_digested(path)) is not None:
+        return ScoredCircuit(scores, circuit_from_json(json.loads(kept)))
     few = pair.first(ACDC_PROMPTS)
     progress = _progress(f"pruning, seed {seed}")
     circuit = acdc(run, few.clean, few.corrupted, few.metric, options.prune, selected, progress=progress)
@@ -199,17 +199,15 @@ def _progress(what: str):  # type: ignore[no-untyped-def]
 
 def _load_or_score(run: Run, options: SearchOptions, pair: PromptPair, path: Path, what: str) -> EdgeScores:
     """Return the scores kept at `path`, or compute them and write them there."""
-    from safetensors import safe_open
-    from safetensors.torch import save
+    from safetensors.torch import load, save
 
     from interp.circuits.pairs import prepare
 
     arguments = (run, pair.clean, pair.corrupted, pair.metric)
-    if is_undamaged(path):
+    if (kept := read_digested(path)) is not None:
         graph = prepare(*arguments, options.places, check=False).edge_model.graph
-        with safe_open(path, framework="pt") as file:
-            rest = json.loads(file.metadata()["rest"])
-            return EdgeScores(graph, file.get_tensor("values"), **rest)
+        rest, _, values = kept.partition(b"\n")
+        return EdgeScores(graph, load(values)["values"], **json.loads(rest))
     match options.method:
         case "exact-noise" | "exact-denoise":
             direction = "noise" if options.method == "exact-noise" else "denoise"
@@ -217,7 +215,7 @@ def _load_or_score(run: Run, options: SearchOptions, pair: PromptPair, path: Pat
         case method:
             scores = edge_scores(*arguments, method, options.points, options.places, _progress(what))
     rest = {name: getattr(scores, name) for name in ("method", "metric", "clean", "corrupted", "details")}
-    write_digested(path, save({"values": scores.values.contiguous()}, {"rest": json.dumps(rest)}))
+    write_digested(path, json.dumps(rest).encode() + b"\n" + save({"values": scores.values.contiguous()}))
     return scores
 
 

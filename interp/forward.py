@@ -15,7 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from interp.models.anatomy import TOLERANCE, Anatomy, anatomy_of
 from interp.models.architectures.steps import rope_type
-from interp.models.resolve import AnyModel, raw_of
+from interp.models.resolve import EDITED, AnyModel, raw_of
 from interp.support.budget import numbers
 from interp.support.finite import require_finite
 from interp.support.locks import lock_of
@@ -99,8 +99,9 @@ def _size(raw: PreTrainedModel, prompts: Prompts, at: Tensor) -> int:
 def _steps_of(raw: PreTrainedModel, prompts: Prompts, at: Tensor) -> Anatomy | None:
     """Return the model as steps; None where it has none, or where they differ from it on the first prompts."""
     keep = _kept_positions(prompts, at).to(raw.device)
-    few = prompts.tokens[:CHECKED].to(raw.device)
-    if not isinstance(raw, PreTrainedModel) or raw.dtype not in (torch.float32, torch.float64) or not len(few):
+    few, weight = prompts.tokens[:CHECKED].to(raw.device), next(raw.parameters(), None)
+    precise = weight is not None and weight.dtype in (torch.float32, torch.float64)
+    if not precise or not isinstance(raw, PreTrainedModel) or getattr(raw, EDITED, 0):
         return None
     with lock_of(raw):
         try:

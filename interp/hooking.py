@@ -18,7 +18,8 @@ from interp.forward import depends_on_length
 from interp.models.anatomy import Anatomy, GenericAnatomy, anatomy_or_generic
 from interp.models.resolve import EDITED, AnyModel, raw_of
 from interp.models.run import Run
-from interp.patching.reference import record, site_hooks
+from interp.patching.reference import record
+from interp.patching.reference_hooks import site_hooks
 from interp.sites import NEURON_SITES, Site, hook_name, require_site
 from interp.support.locks import own_thread
 

@@ -57,7 +57,7 @@ class Tail(HookedRootModule):
             k, v = (self.kept[s, layer][index].index_put_((numbers, at), x) for s, x in (("k", k), ("v", v)))
             mid = resid + block.attn_out(self._attend(block, q, k, v, window))
             resid = mid + block.mlp_out(resid if block.parallel else mid)
-        return anatomy.unembed(resid[:, 0])[:, self.pairs.symbols.to(device)]
+        return anatomy.unembed(resid[:, 0], self.pairs.symbols)
 
     def _attend(self, block: Block, q: Tensor, k: Tensor, v: Tensor, window: Tensor) -> Tensor:
         """Return z of queries whose positions differ between rows."""

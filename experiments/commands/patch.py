@@ -191,17 +191,17 @@ class PatchCommand(TakesText):
 
     def compute(self, sweep: Sweep, work: Path) -> PatchEffect:
         """Run the units that are not in the work folder yet, write each when it is done, and check the result."""
-        from safetensors.torch import load_file, save
+        from safetensors.torch import load, save
 
         from experiments.support.progress import progress_bar
-        from interp.support.writing import is_undamaged, write_digested
+        from interp.support.writing import read_digested, write_digested
 
         values = sweep.blank()
         began = time.monotonic()
         for unit in progress_bar(sweep.units, desc=f"patching {self.site}", unit="unit"):
             path = work / f"{unit.number}.safetensors"
-            if is_undamaged(path):
-                part = load_file(path)["values"]
+            if (kept := read_digested(path)) is not None:
+                part = load(kept)["values"]
             else:
                 part = sweep.compute(unit)
                 write_digested(path, save({"values": part.contiguous()}))

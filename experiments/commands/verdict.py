@@ -47,13 +47,19 @@ class VerdictCommand:
     model: OptionalFolder = None
     """Judge the model in this folder too, which needs no run.json; give --format. Default: only the named runs."""
     task: Annotated[str | None, computed("TASK")] = None
-    """Task of --format where several tasks have a format of that name: parity or addition. Default: the run's."""
+    """Task of --format where several tasks have a format of that name: parity or addition. Or recall, or a list:
+    list-letters, list-numerals, list-random-numerals, list-names, list-bullets, list-no-labels, lookup-letters and so
+    on. Default: the run's."""
     format: Annotated[str | None, computed("FORMAT")] = None
     """Format of the prompts, such as parity-aligned, or aligned where the task is clear. Default: the run's own."""
     forced: Flag = False
     """Measure competence only with given labels. Default: also with labels that the model writes."""
     lengths: Lengths = ()
     """Bits, or digits of both operands. Default: 20 and 40 bits or 10 and 14 digits that fit the model's positions."""
+    items: Number = 6
+    """Items of a list or of recall."""
+    fillers: Number = 0
+    """Fillers between the label and the value of a list's item."""
     prompts: Number = 128
     """Prompts at each length."""
     seed: Number = 0
@@ -71,12 +77,17 @@ class VerdictCommand:
 
     def run(self) -> int:
         """Measure, decide, write and print; status 0 whatever the verdict is."""
+        from experiments.support.binding_results import binding_task_of, judge_lists
         from experiments.support.console import say
         from experiments.support.results import check_files, check_seed, result_folder, writable_folder
         from experiments.support.verdict_text import columns_of_output, print_verdict
 
+        if (task := binding_task_of(self)) is not None:
+            return judge_lists(self, task)
         check_seed(self.seed)
         runs = self._load()
+        if runs[0].format.task == "recall":
+            return judge_lists(self, "recall")
         lengths = self.lengths or default_lengths(runs[0])
         target = None if self.json in (None, "-") else Path(str(self.json))
         if target is not None:

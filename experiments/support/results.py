@@ -19,7 +19,7 @@ from interp.support.writing import (
     alone_in,
     empty_work,
     is_full,
-    is_undamaged,
+    read_digested,
     write_digested,
     write_together,
     write_whole,
@@ -139,11 +139,9 @@ def load_or_make(path: Path, make: Callable[[], T], to_json: Callable[[T], objec
 
     A file that is damaged, or that `from_json` does not accept, is made again.
     """
-    from interp.models import read_json
-
-    if is_undamaged(path):
+    if (kept := read_digested(path)) is not None:
         with suppress(ValueError, TypeError, LookupError, AttributeError):
-            return from_json(read_json(path))
+            return from_json(json.loads(kept))
     made = make()
     write_digested(path, json.dumps(to_json(made)))
     return made

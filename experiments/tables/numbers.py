@@ -25,6 +25,10 @@ from probes.keys import MARGIN_HELD
 
 FOLDER = Path(__file__).parent.parent
 MARKER = re.compile(r"(?P<old>[-+]?[\d,]*\.?\d+|-?\?)<!--=(?P<name>[\w-]+)\.(?P<index>\d+)-->")
+# Evaluations of SmolLM2-135M with adapters, by format. The adapter of the constant label is not shipped.
+ADAPTED = {
+    "aligned": SHIPPED / "smollm2-parity-aligned" / "evaluation.json",
+}
 WITHOUT_REHEARSAL = FOLDER / "recipes" / "parity-aligned-alibi-without-rehearsal.json"
 
 
@@ -192,6 +196,11 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     },
     "parameters": (2, lambda: [millions_of_parameters(SHIPPED / "parity-aligned-alibi" / "model.safetensors")]),
     "lora-parameters": (2, lambda: [millions_of_parameters(SHIPPED / "smollm2-parity-aligned" / ADAPTER_WEIGHTS)]),
+    **{
+        f"lora-{form}-{mode}": (3, partial(evaluated, path, "exact", mode, (10, 20, 25, 30, 40, 60)))
+        for form, path in ADAPTED.items()
+        for mode in (("forced", "written") if form == "aligned" else ("forced",))
+    },
     "aligned-60": (
         3,
         lambda: [f(listed(ANCHORED, 60, mode=mode)) for mode in ("forced", "written") for f in (median, min)],

@@ -199,8 +199,9 @@ def _metric_under(
     for rows in edge_model.chunks(len(tokens)):
         whole = checked_run(edge_model, tokens[rows], rows, metric.positions)
         replaced = replacement[rows]
-        finals = [edge_model.forward(tokens[rows], replaced, mask)[0] for mask in masks]
-        finals += [whole, edge_model.empty(replaced).expand_as(whole)]
+        nothing = edge_model.empty(replaced).expand_as(whole)
+        finals = [edge_model.forward(tokens[rows], replaced, m)[0] if m.any() else nothing for m in masks]
+        finals += [whole, nothing]
         for values, final in zip(collected, finals, strict=True):
             values.append(measure(anatomy, final, metric, rows).double())
     *values, full, empty = (torch.cat(v) for v in collected)

@@ -70,7 +70,8 @@ def bridge_of(model: AnyModel) -> TransformerBridge:
 def require_weights(raw: Any) -> None:
     """Raise `ValueError` for a model that has no weights in memory, int8 modules, or tuples for outputs."""
     name = type(raw).__name__
-    if any(p.is_meta for p in raw.parameters()):
+    offloaded = getattr(raw, "hf_device_map", None)  # accelerate loads weights as modules are called
+    if not offloaded and any(p.is_meta for p in raw.parameters()):
         raise ValueError(f"this {name} has no weights in memory (device 'meta'); load them first")
     for module in raw.modules():
         if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.nn.quantized")):

@@ -134,6 +134,8 @@ def _compare_with_raw(
         return {layer: x[len(rows) :] for layer, x in kept.items()}
     for some, final in zip(tokens, finals, strict=True):
         difference_from_raw(anatomy, some, final, engine.metric)
+    if not layers:
+        return {}
     with recording(anatomy, site, layers) as kept:
         anatomy.raw(source.tokens[few].to(anatomy.device), use_cache=False, logits_to_keep=1)
     return kept

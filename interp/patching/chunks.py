@@ -21,7 +21,7 @@ def starting_flops(device_type: str) -> float:
 class Chunks:
     """How many cells to stack.
 
-    On a CPU the sizes around the fastest one are timed once each on real work, from `FIRST` on: large stacks leave its
+    On a CPU each size is timed once on real work, from `FIRST` on, then the fastest is used: large stacks leave its
     caches. On other devices it is `most`, which the memory allows: work is queued there, so that nothing can be timed
     without waiting for it. `positions` are those of one cell: prompts times tokens.
     """
@@ -38,13 +38,12 @@ class Chunks:
         self.times: dict[int, float] = {}
 
     def size(self) -> int:
-        """Return the number of cells for the next chunk: a neighbour of the fastest size that was not timed yet, the
-        larger one first, or the fastest."""
-        if not self.times:
-            return next((c for c in self.candidates if c >= self.FIRST), self.candidates[-1])
-        at = self.candidates.index(self.best)
-        near = [i for i in (at + 1, at - 1) if 0 <= i < len(self.candidates)]
-        return next((self.candidates[i] for i in near if self.candidates[i] not in self.times), self.best)
+        """Return the number of cells for the next chunk: a size that was not timed yet, or the fastest.
+
+        The order of the sizes is fixed, so that short sweeps give the same digits again.
+        """
+        order = [c for c in self.candidates if c >= self.FIRST] + [c for c in self.candidates[::-1] if c < self.FIRST]
+        return next((c for c in order if c not in self.times), self.best)
 
     def took(self, size: int, cells: int, flops: float, seconds: float) -> None:
         """Record the time of a chunk relative to its FLOPs, as early layers and positions take more.
@@ -59,6 +58,6 @@ class Chunks:
     def best(self) -> int:
         """The largest size that is nearly as fast as the fastest; it starts the fewest operators."""
         if not self.times:
-            return self.size()
+            return self.candidates[-1]
         fastest = min(self.times.values())
         return max(c for c, t in self.times.items() if t <= CLOSE * fastest)

@@ -31,9 +31,8 @@ class Interchange:
     (scores before the softmax, causal mask included) they are destination positions. `layers`, `heads`: None for all;
     k and v have key-value heads.
 
-    `source_at`, `source_layer`: where in the source the values are taken from, if from elsewhere (Patchscopes,
-    Ghandeharioun et al. 2401.06102): as many positions as `at` has, paired in rising order, and one layer. The source
-    may then have another number of tokens, and its roles are not compared.
+    `source_at`, `source_layer`: where in the source values are taken from, if from elsewhere (Patchscopes, 2401.06102):
+    as many positions as `at` has, paired in rising order, and one layer. The source may then have another layout.
     """
 
     site: Site

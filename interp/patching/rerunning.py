@@ -188,7 +188,8 @@ def _reads(metrics: Sequence[Metric]) -> Int[Tensor, " read"]:
 
 def _measure(anatomy: Anatomy, resid: Tensor, metrics: Sequence[Metric], rows: Tensor) -> list[Tensor]:
     """Return each metric, from the last residual where any of them reads: it is unembedded once."""
-    reads, logits = _reads(metrics), anatomy.unembed(resid)
+    tokens = metrics[0].tokens if len(metrics) == 1 else None
+    reads, logits = _reads(metrics), anatomy.unembed(resid, tokens)
     # A difference of two logits needs more digits than half precision has.
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     values = []
@@ -196,5 +197,6 @@ def _measure(anatomy: Anatomy, resid: Tensor, metrics: Sequence[Metric], rows: T
         own = logits
         if len(metric.positions) < len(reads):
             own = logits[:, torch.isin(reads, metric.positions).to(logits.device)]
-        values.append(require_finite(metric.measure(own, rows), metric.name, rows).cpu())
+        measured = metric.measure(own, rows) if tokens is None else metric.measure_read(own, rows)
+        values.append(require_finite(measured, metric.name, rows).cpu())
     return values

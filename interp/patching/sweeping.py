@@ -114,7 +114,7 @@ def patch(
         site: resid_pre, resid_mid, resid_post, attn_out, mlp_out, mlp_pre, mlp_post, q, k, v, z or pattern
             (TransformerLens's names; q and k are before rotation; a pattern is patched by destination row). Models that
             the engine does not take apart have resid_pre, resid_post and, by module, attn_out and mlp_out.
-        metric: see `interp.patching.metrics`; only the positions that it declares are unembedded.
+        metric: see `interp.patching.metrics`; only the positions and tokens that it declares are unembedded.
         layers, heads: all (None), one or several.
         positions: all (None); indices, span names, roles or (role, step) pairs: one patch per position. A `Joint` is
             one patch of all its positions.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # The worker processes of a killed command end within a second.
 PATIENCE_SECONDS = 3.0
 LOCK = "lock"
-DIGEST = ".sha256"
+DIGEST_BYTES = hashlib.sha256().digest_size
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -78,21 +78,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def write_digested(path: Path, data: str | bytes) -> None:
-    """Write a file of unfinished work with its digest beside it, for `is_undamaged`."""
+    """Write a file of unfinished work that ends with the digest of its data, for `read_digested`."""
     data = data.encode("utf-8") if isinstance(data, str) else data
-    write_together([(path, data), (_digest_of(path), hashlib.sha256(data).hexdigest())])
+    write_whole(path, data + hashlib.sha256(data).digest())
 
 
-def is_undamaged(path: Path) -> bool:
-    """Return whether a file is exactly what `write_digested` wrote; False where there is none."""
+def read_digested(path: Path) -> bytes | None:
+    """Return the data that `write_digested` wrote; None where there is no file, or a damaged one."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest().encode() == _digest_of(path).read_bytes()
+        whole = path.read_bytes()
     except OSError:
-        return False
-
-
-def _digest_of(path: Path) -> Path:
-    return path.with_name(path.name + DIGEST)
+        return None
+    data, digest = whole[:-DIGEST_BYTES], whole[-DIGEST_BYTES:]
+    return data if hashlib.sha256(data).digest() == digest else None
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from interp.patching.knockouts import Entry
 from interp.tasks import Batch, Role
 from probes import keys
 from probes.arms.m06_heads import LABELS
-from probes.arms.presence_cells import Cells, Interchanges, answer_accuracy, moved_margin
+from probes.arms.presence_cells import Cells, Interchanges
+from probes.arms.presence_metrics import answer_accuracy, moved_margin
 from probes.arms.readings import halves, strongest
 from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import ratio

@@ -17,19 +17,19 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.arguments import exclusive
-from interp.forward import readout
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.resolve import raw_of
 from interp.patching import Knockout, Metric
 from interp.patching.editing import SHARE, Edit, Place, chunks, forward_with_edits, measure
 from interp.patching.knockouts import Head, Mode
-from interp.patching.metrics import accuracy, probability
+from interp.patching.metrics import probability
 from interp.places import At
 from interp.sites import Site
 from interp.support.budget import numbers
 from interp.tasks import Batch, Role, counterfactual
 from probes.arms.largest_identity import INPUTS, OUTPUTS, reassign
 from probes.arms.m06_heads import HARMLESS, LABELS, all_heads
+from probes.arms.presence_metrics import leads, moved_margin
 
 # The queries of one kind. Other positions come before every label, or are not read.
 KINDS: Mapping[str, Role] = {
@@ -223,39 +223,3 @@ def source_of(batch: Batch, seed: int, inputs: str, outputs: str) -> Batch:
     """Return prompts with the same labels and other bits, in which the labels of each side are reassigned."""
     redrawn = counterfactual.redraw(batch, REDRAWN + seed, keep="labels")
     return reassign(reassign(redrawn, INPUTS, inputs, seed), OUTPUTS, outputs, seed + 1)
-
-
-def leads(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "prompt step"]:
-    """Return the margin at each step: logit(written answer) minus the largest of the other output symbols."""
-    at = batch.at(Role.OUTPUT)
-    return _leads(readout(model, batch, at).logits, _answers(batch))
-
-
-def moved_margin(batch: Batch, clean: Float[Tensor, "prompt step"]) -> Metric:
-    """Return the mean over steps of |margin - clean margin| as a metric: changes up and down do not cancel."""
-    at, answers = batch.at(Role.OUTPUT), _answers(batch)
-    symbols = batch.vocabulary.tokens(batch.format.outputs)
-
-    def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        own = logits[..., symbols.to(logits.device)].to(torch.promote_types(logits.dtype, torch.float32))
-        index = answers[rows].to(logits.device).expand(own.shape[:-1])
-        return (_leads(own, index) - clean[rows].to(own)).abs().mean(dim=-1)
-
-    return Metric("mean |change of the margin|", at - 1, compute)
-
-
-def answer_accuracy(batch: Batch) -> Metric:
-    """Return the accuracy among the answers, as M6 measures it."""
-    return accuracy(batch, among_answers=True)
-
-
-def _answers(batch: Batch) -> Tensor:
-    """Return the number of the written answer at each step among the output symbols, `[prompt step]`."""
-    symbols = batch.vocabulary.tokens(batch.format.outputs)
-    return (batch.tokens[:, batch.at(Role.OUTPUT)].unsqueeze(2) == symbols).long().argmax(dim=2)
-
-
-def _leads(logits: Tensor, answers: Tensor) -> Tensor:
-    own = answers.unsqueeze(-1)
-    others = logits.scatter(-1, own, -torch.inf).amax(dim=-1)
-    return logits.gather(-1, own).squeeze(-1) - others

@@ -64,6 +64,17 @@ def test_an_erasure_is_what_hooks_on_the_raw_model_do(architecture):
         assert not torch.allclose(expected, intact, rtol=1e-4)
 
 
+@pytest.mark.parametrize("layer", range(4))
+def test_a_run_that_stops_early_reads_the_same(layer):
+    """Later erasers do not act on earlier layers; the layer's own eraser does."""
+    raw, batch = tiny("alibi"), prompts(size=4, length=4)
+    erasers = {0: lambda x: x * 0.5, 2: torch.zeros_like}
+    whole = residuals(raw, batch, Role.INPUT_LABEL, erasers=erasers)
+    assert torch.allclose(residuals(raw, batch, Role.INPUT_LABEL, [layer], erasers)[layer], whole[layer], atol=1e-6)
+    intact = residuals(raw, batch, Role.INPUT_LABEL, [layer])[layer]
+    assert not torch.allclose(whole[layer], intact, atol=1e-3)
+
+
 def test_an_eraser_that_erases_nothing_changes_nothing():
     raw, batch = tiny("alibi"), prompts()
     found = answers_without(raw, batch, Role.INPUT_LABEL, {"none": {1: torch.clone}}, [everything(batch)])

@@ -53,8 +53,9 @@ class Anatomy:
 
     @property
     def device(self) -> torch.device:
-        """The device of the weights."""
-        return self.raw.device
+        """The device of the weights; with accelerate's `device_map`, the main one of those that compute."""
+        where = getattr(getattr(self.raw, "_hf_hook", None), "execution_device", None)
+        return self.raw.device if where is None else torch.device(where)
 
     @property
     def d_model(self) -> int:
@@ -228,11 +229,11 @@ class Anatomy:
         normed = normed if self.before_head is None else self.before_head(normed)
         if tokens is None:
             logits = head(normed)
-        elif type(head) is nn.Linear and not head._forward_hooks and not head._forward_pre_hooks:
+        elif _is_plain(head):
             tokens = tokens.to(head.weight.device, non_blocking=True)
             bias = None if head.bias is None else head.bias[tokens]
             logits = nn.functional.linear(normed, head.weight[tokens], bias)
-        else:  # what a hook or another module returns is known for the whole vocabulary only
+        else:
             logits = head(normed)[..., tokens.to(normed.device, non_blocking=True)]
         return logits if self.finish is None else self.finish(logits)  # elementwise in every architecture
 
@@ -291,3 +292,10 @@ def rope_type(raw: Any) -> str:
     nested = [p for p in parameters.values() if isinstance(p, dict)] or [parameters]
     types = [p.get("rope_type") or "default" for p in nested]
     return next((t for t in types if t in ("dynamic", "longrope")), types[0])
+
+
+def _is_plain(head: Any) -> bool:
+    """Return whether logits of some tokens are a product with their rows of the weights. What a hook or another module
+    returns is known for the whole vocabulary only; accelerate's hooks load weights as the module is called."""
+    hooked = bool(head._forward_hooks or head._forward_pre_hooks) or hasattr(head, "_hf_hook")
+    return type(head) is nn.Linear and not hooked

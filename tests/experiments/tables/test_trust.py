@@ -7,7 +7,7 @@ import pytest
 from experiments.support.provenance import OtherVersions, provenance_record
 from experiments.tables import benchmarks, trust
 from experiments.tables.benchmarks import memory_table
-from experiments.tables.trust import faults_table, inputs_table
+from experiments.tables.trust import damages_table, faults_table, guided_table, inputs_table
 
 
 @pytest.fixture
@@ -39,6 +39,19 @@ def test_faults_by_command_and_in_total(counted):
         "| a full disk | 1 of 2 |  | 1 of 2 |",
         "| a lost worker |  | 5 of 5 | 5 of 5 |",
     ]
+
+
+def test_damaged_work_by_command_and_guided_inputs_by_kind(counted):
+    counted("damages", {"train": {"flipped": {"injected": 3, "survived": 2}}, "patch": {}})
+    head, _, *rows = damages_table().splitlines()
+    assert head == "| damage | train | survived |"
+    assert rows == [
+        "| a truncated file |  | 0 of 0 |",
+        "| a flipped bit | 2 of 3 | 2 of 3 |",
+        "| two processes at once |  | 0 of 0 |",
+    ]
+    counted("guided", {"results": {"inputs": 42_000, "failures": 1, "seconds": 240}})
+    assert guided_table().splitlines()[2:] == ["| results | 42,000 | 240 | 1 |"]
 
 
 def test_inputs_by_kind_and_in_total(counted):

@@ -15,6 +15,7 @@ from interp.patching import logit_diff, patch
 from interp.patching.cells import Cell
 from interp.patching.reference import literal, record
 from interp.patching.tracing import trace
+from interp.sites import NEURON_SITES
 from interp.tasks import counterfactual, sample
 from tests.interp.models.architecture_cases import EXACT, LAYERS, NO_BRIDGE, NO_FLOAT64, VOCAB, build, tiny
 
@@ -58,6 +59,22 @@ def test_every_site_equals_the_literal_loop(case, dtype):
             continue
         difference = difference_from_the_loop(case, site, dtype, layers=range(LAYERS), positions=[3, 7, 10, 12])
         assert difference <= TOLERANCE[anatomy.arithmetic], site
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", EXACT)
+def test_neurons_equal_the_literal_loop_and_experts_have_none(case):
+    anatomy = anatomy_of(tiny(case))
+    layers = [layer for layer in range(LAYERS) if anatomy.blocks[layer].has_neurons]
+    for site in NEURON_SITES:
+        if layers:
+            difference = difference_from_the_loop(case, site, torch.float32, layers, positions=[3, 10])
+            assert difference <= TOLERANCE[torch.float32], site
+        without = [layer for layer in range(LAYERS) if layer not in layers]
+        for layer in without:
+            assert anatomy.blocks[layer].mlp_module is not None
+            with pytest.raises(ValueError, match="experts, whose neurons are not taken apart"):
+                patch(tiny(case), CLEAN, CORRUPTED, site, METRIC, layers=layer)
 
 
 def difference_from_the_loop(case, site, dtype, layers, positions) -> float:

@@ -12,10 +12,9 @@ def tried(chunks: Chunks, seconds: dict[int, float], times: int) -> list[int]:
     return sizes
 
 
-def test_the_neighbours_of_the_fastest_size_are_tried_once_each():
-    assert tried(Chunks(most=20), {2: 5.0, 4: 2.0, 8: 1.0, 16: 3.0}, 5) == [8, 16, 4, 8, 8]
-    assert tried(Chunks(most=40), {8: 3.0, 16: 2.0, 32: 1.0}, 4) == [8, 16, 32, 32]
-    assert tried(Chunks(most=20), {2: 1.0, 4: 2.0, 8: 3.0, 16: 4.0}, 5) == [8, 16, 4, 2, 2]
+def test_every_size_is_tried_once_then_the_fastest_is_kept():
+    assert tried(Chunks(most=20), {2: 5.0, 4: 2.0, 8: 1.0, 16: 3.0}, 6) == [8, 16, 4, 2, 8, 8]
+    assert tried(Chunks(most=40, positions=64), {4: 4.0, 8: 3.0, 16: 2.0, 32: 1.0}, 5) == [8, 16, 32, 4, 32]
 
 
 def test_speed_is_for_the_work_done():

@@ -1,10 +1,16 @@
 import math
+from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GPTJConfig, GraniteConfig
 
 from interp.forward import predict
+from interp.models.anatomy import anatomy_of
+from interp.patching.answer_metrics import logit_diff as by_text
+from interp.patching.metric import bind_metric
 from interp.patching.metrics import Metric, accuracy, kl, logit_diff, margin, probability
+from interp.patching.step_metrics import lead
 from interp.tasks import Role, counterfactual, sample
 from tests.interp.patching.models import VOCAB, prompts, tiny
 
@@ -158,3 +164,68 @@ def test_among_answers_is_the_whole_vocabulary_where_nothing_else_competes():
     uniform = torch.zeros(3, len(digits.at(Role.OUTPUT)), VOCAB)
     found = probability(digits, among_answers=True).compute(uniform, rows)
     assert torch.allclose(found, torch.full((3,), 0.1))
+
+
+def of_type(model_type: str) -> Any:
+    """A random model: Gemma 2 caps its logits, Cohere and Granite scale them, GPT-J's unembedding has a bias."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": VOCAB, "pad_token_id": 0}
+    sizes |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    match model_type:
+        case "gptj":
+            config = GPTJConfig(vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=4, rotary_dim=4, n_positions=64)
+        case "gemma2":
+            config = Gemma2Config(**sizes, intermediate_size=32, head_dim=4, final_logit_softcapping=0.5)
+        case "cohere":
+            config = CohereConfig(**sizes, intermediate_size=32, logit_scale=0.25)
+        case "granite":
+            config = GraniteConfig(**sizes, intermediate_size=32, logits_scaling=3.0)
+        case _:
+            return tiny(model_type)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    for name, weight in model.named_parameters():
+        torch.nn.init.normal_(weight, std=0.3) if weight.ndim > 1 or name == "lm_head.bias" else None
+    return model
+
+
+@pytest.mark.parametrize("model_type", ["gemma2", "gptj", "cohere", "granite", "alibi", "absolute"])
+@torch.no_grad()
+def test_logits_of_the_declared_tokens_are_those_of_the_whole_unembedding(model_type: str):
+    anatomy = anatomy_of(of_type(model_type))
+    metrics = [
+        logit_diff(BATCH),
+        lead(BATCH, 2),
+        margin(BATCH, torch.tensor([1, 2, 3]), *(torch.tensor(ids) for ids in ([5, 6, 7], [8, 9, 4]))),
+        probability(BATCH, among_answers=True),
+        accuracy(BATCH, 1, among_answers=True),
+        bind_metric(by_text(answer=[9, 8, 7], other=11), anatomy.raw, BATCH),
+    ]
+    resid = torch.randn(2, 3, BATCH.n_pos, 16, generator=torch.Generator().manual_seed(0))
+    for metric in metrics:
+        assert metric.tokens is not None
+        at = resid[:, :, metric.positions]
+        few = metric.measure_read(anatomy.unembed(at, metric.tokens), torch.arange(3))
+        whole = metric.measure(anatomy.unembed(at), torch.arange(3))
+        assert torch.allclose(few, whole, atol=1e-5 * max(1.0, float(whole.abs().max()))), metric
+    for metric in (probability(BATCH), accuracy(BATCH)):  # these read every token
+        assert metric.tokens is None
+
+
+def test_a_hook_on_the_unembedding_sees_the_whole_vocabulary():
+    model = of_type("granite")
+    anatomy, resid = anatomy_of(model), torch.randn(3, 16)
+    handle = model.lm_head.register_forward_hook(lambda _, __, out: out - out.mean(dim=-1, keepdim=True))
+    tokens = torch.tensor([2, 5])
+    try:
+        assert torch.allclose(anatomy.unembed(resid, tokens), anatomy.unembed(resid)[:, tokens], atol=1e-6)
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [(None, "belong together"), (torch.tensor([3, 3]), "rising order"), (torch.tensor([[1]]), "ris")],
+)
+def test_bad_tokens_are_refused(tokens, words):
+    with pytest.raises(ValueError, match=words):
+        Metric("m", torch.tensor([1]), sum, tokens=tokens, compute_tokens=sum)

@@ -123,10 +123,8 @@ def test_removals_in_single_heads(architecture: str, mode: Any, frozen: bool):
 
 
 @pytest.mark.parametrize("architecture", KINDS)
-def test_nothing_is_removed_where_nothing_is_attended_to(architecture: str):
-    """The first position is not read with a separator as the only destination after the metric's first position."""
-    raw = tiny(architecture)
-    last = BASE.n_pos - 1
+def test_a_value_that_is_its_own_mean_changes_nothing(architecture: str):
+    raw, last = tiny(architecture), BASE.n_pos - 1
     effect = knock_out(raw, BASE, {"last": Knockout(0, last, mode="mean", mean_by="pos")}, probe())
     # Every prompt starts with the same token, so that the mean of its value is its value.
     assert effect.change.abs().max() < 1e-5

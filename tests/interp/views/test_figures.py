@@ -59,6 +59,14 @@ def test_dollars_in_a_name_are_dollars_and_log_ticks_stay_powers(tmp_path):
     assert "$x_1$" not in svg_of(figure).split("<!--")[0]
 
 
+def test_dollars_in_a_name_break_no_kind_of_file():
+    figure = Figure(layout="constrained")
+    figure.subplots().set_title("run $\\frac$")
+    view = as_view(figure, "run $\\frac$", "a run named $\\frac$")
+    for suffix in (".svg", ".png", ".pdf", ".html"):
+        assert len(view.file(suffix)) > 500
+
+
 def test_a_figure_of_lines_follows_the_dark_theme_and_one_with_images_does_not():
     svg = svg_of(scatter(5))
     assert "@media screen and (prefers-color-scheme: dark)" in svg

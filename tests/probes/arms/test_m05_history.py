@@ -76,6 +76,8 @@ def test_attention_is_frozen_in_every_entry(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(m05_history, "interchange", watched)
     measure_history(model.model, trials)
     assert len(seen) == 8
+    # One run each of the base, the history and the future, however many entries there are.
+    assert len({id(part.source) for parts in seen.values() for part in parts}) == 3
     for name in HISTORY:
         (alone,) = seen.pop(name)  # with nothing frozen: keys act through attention
         assert (alone.site, alone.layers) == ("k", None)

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from interp.das import join
+from interp.das import everything, join, join_layers, swapped_answers
 from interp.models.anatomy import anatomy_of
 from interp.rowspace import part_of, read_directions
 from interp.tasks import Batch, Prompts, Role, parity, sample
+from probes.arms import m09_subspaces
 from probes.arms.m09_pairs import ResidualSite, Variable, pairs_for
 from probes.arms.m09_scores import own_answers, score
-from probes.arms.m09_subspaces import Subspace, find_subspaces
+from probes.arms.m09_subspaces import Subspace, find_subspaces, measure_subspaces
+from probes.evidence import Evidence
 from probes.planted import Plan, Planted, plant
 
 LABEL, OUT_LABEL = Role.INPUT_LABEL, Role.OUTPUT_LABEL
@@ -95,6 +97,39 @@ def test_no_pointer_is_found_where_labels_are_not_used():
     assert one.held_out.effect.low < one.rival.effect.high
     assert one.fitted < 0.7
     assert one.longer is None
+
+
+@pytest.mark.slow
+def test_lengths_share_a_search(monkeypatch: pytest.MonkeyPatch):
+    """DAS learns at one length: a second length repeats no search, and its numbers are those of a search of its own."""
+    mechanism, searches, found = "placeholder", [], {}
+    model, learned = planted(mechanism).model, prompts(mechanism, 96, 6, 0)
+    search = m09_subspaces._find
+    monkeypatch.setattr(m09_subspaces, "_find", lambda *a, **k: searches.append(a[1]) or search(*a, **k))
+
+    def measured(length: int, found: m09_subspaces.Searches | None) -> list[Evidence]:
+        return measure_subspaces(model, learned, prompts(mechanism, 64, length, 1), seed=0, pointer=False, found=found)
+
+    measured(7, found)
+    shared = measured(8, found)
+    assert searches == ["state"]
+    assert shared == measured(8, None)
+    assert searches == ["state", "state"]
+    assert shared != measured(7, found)
+
+
+def test_joining_layers_together_is_joining_each():
+    mechanism, batch = "placeholder", prompts("placeholder", 12, 6, 0)
+    model = planted(mechanism).model
+    pairs = pairs_for("state", batch, ResidualSite(0, LABEL), seed=0)
+    together = join_layers(model, (1, 0), pairs)
+    for layer in (0, 1):
+        alone = join(model, layer, pairs)
+        assert torch.equal(together[layer].source, alone.source)
+        found, expected = (swapped_answers(x, everything(x)) for x in (together[layer], alone))
+        assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+    # The state stands at labels before the last layer, not in the embedding: the layers are told apart.
+    assert not torch.allclose(together[0].source, together[1].source)
 
 
 def test_the_illusion_is_seen_through():

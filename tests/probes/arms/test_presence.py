@@ -11,17 +11,8 @@ from probes import keys
 from probes.arms import presence_cells
 from probes.arms.m06_heads import LABELS, all_heads, find_idle_heads
 from probes.arms.presence import measure_presence, removals
-from probes.arms.presence_cells import (
-    KINDS,
-    SOURCES,
-    Cells,
-    Interchanges,
-    answer_accuracy,
-    find_cells,
-    leads,
-    moved_margin,
-    source_of,
-)
+from probes.arms.presence_cells import KINDS, SOURCES, Cells, Interchanges, find_cells, source_of
+from probes.arms.presence_metrics import answer_accuracy, leads, moved_margin
 from probes.batteries import battery
 from probes.decision import verdict
 from probes.findings import Status

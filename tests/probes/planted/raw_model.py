@@ -23,7 +23,7 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 
 @torch.no_grad()
 def run(model: nn.Module, tokens: Tensor, edit: Edit | None = None, hidden: Tensor | None = None) -> Tensor:
-    """Return the logits. `edit(layer, x)` changes each block's input; `hidden [query key]` is removed from attention."""
+    """Return the logits. `edit(layer, x)` changes a block's input; `hidden [query key]` is removed from attention."""
     n_pos = tokens.shape[1]
     allowed = torch.ones(n_pos, n_pos, dtype=torch.bool).tril()
     if hidden is not None:

@@ -13,7 +13,16 @@ from tests.probes.planted.interventions import Effects, effects, margin, margin_
 
 SHARE = 0.35
 TWO_ROUTES = ("mixture", "A1 + unused", "placeholder + unused")
-CASES = [(name, architecture) for name in MECHANISMS for architecture in ARCHITECTURES_OF[name]]
+QUICK_IN_LLAMA = ("A1", "A2", "placeholder", "sink")
+CASES = [
+    pytest.param(
+        name,
+        architecture,
+        marks=[] if architecture != "llama" or name in QUICK_IN_LLAMA else pytest.mark.slow,
+    )
+    for name in MECHANISMS
+    for architecture in ARCHITECTURES_OF[name]
+]
 
 
 @cache
@@ -128,7 +137,7 @@ def test_massive_attention_rests_on_input_labels(mechanism):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox"])
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "llama"])
 @pytest.mark.parametrize(
     "dirt",
     [

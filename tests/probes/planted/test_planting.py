@@ -21,6 +21,7 @@ from probes.planted import (
     save_planted,
 )
 from probes.planted.backends import norms_of
+from probes.planted.codes import head_layout
 from probes.planted.mechanisms import BUILDERS
 from probes.planted.parts import Mechanism
 from probes.planted.pieces import Setting, bit_by_index, shared
@@ -28,12 +29,27 @@ from probes.planted.pieces import Setting, bit_by_index, shared
 DIRTY = Dirt(rotation=True, noise=0.02, superposition=True, layernorm=True)
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox"])
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", pytest.param("llama", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mechanism", ["A2 written", "bias sink"])
 def test_the_longest_prompts_are_solved(mechanism, architecture):
     planted = plant(Plan(mechanism, architecture, 40))
     assert set(prove(planted, prompts=8)) == {5, 22, 40}
     assert min(prove(planted, prompts=8).values()) == 1
+
+
+def test_codes_in_llama_hardly_rotate():
+    """Every pair of a Llama head rotates: those that hold codes by less than 2e-4 over the longest prompt."""
+    planted = plant(Plan("A1", "llama", 8))
+    config, layout = planted.model.config, head_layout("llama", 16)
+    rotary = planted.model.model.rotary_emb.inv_freq
+    assert len(rotary) == config.head_dim // 2 == layout.size // 2
+    assert config.num_attention_heads == 2 * config.num_key_value_heads
+    assert torch.allclose(rotary[: len(layout.turning)].double(), layout.frequencies, rtol=1e-5)
+    pairs = {i % (layout.size // 2) for i in layout.still}
+    assert not pairs & {i for i, _ in layout.turning}
+    assert max(float(rotary[i]) for i in pairs) * (4 * 40 + 2) < 2e-4
+    with pytest.raises(AssertionError, match="do not fit"):
+        head_layout("llama", 35)
 
 
 @pytest.mark.parametrize("mechanism", ["A1-backup", "placeholder"])
@@ -62,7 +78,8 @@ def test_dirt_is_what_it_is_called():
     there = weight(clean) != 0
     off = (weight(noisy)[there] / weight(clean)[there] - 1).std()
     assert off == pytest.approx(0.02, rel=0.2)
-    assert norms_of(normed.model)[0].weight.max() < norms_of(clean.model)[0].weight.min() / 2
+    gains = [norms_of(planted.model)[0].get_parameter("weight") for planted in (normed, clean)]
+    assert gains[0].max() < gains[1].min() / 2
 
     def overlap(planted):
         rows = torch.cat([d for name, d in planted.directions.items()])

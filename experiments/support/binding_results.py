@@ -1,0 +1,122 @@
+"""`mnemoscope verdict` on lists and recall: measure, decide, print and write."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from probes.binding.trials import BINDING_TASKS, FEWEST_ITEMS, check_binding_task
+
+if TYPE_CHECKING:
+    from experiments.commands.verdict import VerdictCommand
+    from interp.models import Run
+    from probes.binding import BindingVerdict
+
+INDENT = "  "
+
+
+def binding_task_of(command: VerdictCommand) -> str | None:
+    """Return the list task of a command line, "recall", or None where it is parity or addition.
+
+    Raises `ValueError` for a task that cannot be judged, and for options that do not apply to lists.
+    """
+    posed = (command.format or "").partition("-")[0]
+    task = command.task or (posed if posed == "recall" else None)
+    if task in (None, "parity", "addition"):
+        if command.items != FEWEST_ITEMS:
+            raise ValueError(f"--items is for lists; add --task, one of {', '.join(BINDING_TASKS)}")
+        return None
+    check_binding_task(str(task))
+    if task != "recall" and command.format is not None:
+        raise ValueError(f"--task {task} has no formats; leave --format out")
+    given = [name for name in ("lengths", "arms") if getattr(command, name)] + ["forced"] * command.forced
+    if given:
+        raise ValueError(f"--{given[0]} does not apply to --task {task}; use --items and --fillers")
+    return task
+
+
+def judge_lists(command: VerdictCommand, task: str) -> int:
+    """Judge each named model on a list task, write verdict-<task>-<items>.json and print the first screen."""
+    from experiments.support.console import say
+    from experiments.support.results import check_files, check_seed, result_folder, writable_folder, write_result
+    from experiments.support.verdict_text import columns_of_output
+    from interp.support.writing import write_whole
+    from probes.binding.trials import combinations_of
+
+    check_seed(command.seed)
+    combinations_of(command.items)  # refuses too few items before anything is loaded
+    names = [*command.names, *([str(command.model)] if command.model else [])]
+    if len(names) != 1:
+        raise ValueError(f"--task {task} judges one model at a time; got {len(names)}")
+    target = None if command.json in (None, "-") else Path(str(command.json))
+    if target is not None:
+        check_files([target])
+        writable_folder(target.parent)
+    run = _load(command, names[0], task)
+    file = f"verdict-{task}-{command.items}.json"
+    folder = result_folder(run, command.out, (file,))
+    verdict = _judged(command, run, task)
+    written = write_result(folder / file, run, command.seed, verdict.to_json())
+    if target is not None:
+        write_whole(target, json.dumps(written, indent=1) + "\n")
+    if command.json == "-":
+        print(json.dumps(written))
+        return 0
+    for line in summary(verdict, columns_of_output(), command.evidence):
+        say(line)
+    say(folder / file)
+    return 0
+
+
+def _judged(command: VerdictCommand, run: Run, task: str) -> BindingVerdict:
+    from experiments.support.progress import progress_bar
+    from probes.binding import binding_verdict, measure_binding, trials_of
+
+    trials = trials_of(run, task, command.items, command.prompts, command.seed, command.fillers)
+    with progress_bar(total=1 + len(trials), unit="step") as bar:
+
+        def step(piece: str) -> None:
+            bar.set_description(piece)
+            bar.update()
+
+        return binding_verdict(run.name, measure_binding(run, trials, task, command.seed, step))
+
+
+def _load(command: VerdictCommand, name: str, task: str) -> Run:
+    import torch
+
+    from experiments import load
+    from experiments.support.loading import complete_format
+
+    fmt = complete_format(command.format or "recall-ordered", task, name) if task == "recall" else None
+    longest = command.items if task == "recall" else None
+    run = load(name, fmt, longest=longest, device=command.device, dtype=command.dtype)
+    if command.dtype is None and run.raw.device.type == "cpu" and run.raw.dtype in (torch.float16, torch.bfloat16):
+        run.raw.float()  # half precision is slow on a CPU, and its rounding is not what is measured
+    return run
+
+
+def summary(verdict: BindingVerdict, columns: int, evidence: bool = False) -> Iterator[str]:
+    """Yield the lines of the answer: label, competence, addresses, remainder and sinks; with `evidence` every arm."""
+    found = verdict.measured
+    yield f"{verdict.name}, {found.task} with {found.items} items: {verdict.label.upper()}"
+    state = "competent" if found.competent else "NOT competent"
+    yield f"{INDENT}accuracy {found.accuracy} over {found.prompts} prompts: {state}"
+    if found.refusal is not None:
+        yield from textwrap.wrap(f"why: {found.refusal}", max(40, columns), subsequent_indent=INDENT)
+        return
+    for name, (status, reason) in verdict.addresses.items():
+        yield f"{INDENT}{name:<12}{status.value:<15}{reason}"
+    if found.remainder is not None:
+        yield f"{INDENT}{'remainder':<12}{'':<15}share {found.remainder} explained by no address"
+    for name, share in found.sinks.items():
+        yield f"{INDENT}{name:<12}{'attention off':<15}share {share.value}, control {share.control}"
+    if evidence:
+        yield ""
+        for name, share in found.shares.items():
+            yield f"{INDENT}{name:<16}{share.value}  control {share.control}  excess {share.excess}"
+        for name, reason in found.left_out.items():
+            yield f"{INDENT}{name:<16}not applicable: {reason}"

@@ -1,0 +1,182 @@
+"""Natural lists as templates: "A. apple", "1. apple", "- apple", repeated in order or asked for one item.
+
+A template has the placeholders `{label1}`, `{value1}`, ... in its list. A second occurrence of one is part of the
+query. Any text of this shape, filled by `template`, becomes `Lookups` by `lookups`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from string import ascii_uppercase
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.tasks.encoding import answer_id, find_tokenizer, tokenizer_of
+from interp.tasks.inputs import Prompts
+from interp.tasks.limits import shown
+from interp.tasks.templates import template
+
+# fmt: off
+WORDS = (
+    "apple", "bread", "chair", "table", "water", "house", "river", "stone", "green", "horse", "tiger", "paper",
+    "glass", "light", "music", "sugar", "money", "snake", "truck", "train", "plane", "cloud", "grass", "shirt",
+    "knife", "spoon", "plate", "clock", "phone", "radio", "ocean", "beach", "island", "forest", "garden",
+    "bridge", "castle", "market", "school", "window", "door", "book", "bird", "fish", "tree", "milk", "salt",
+    "gold", "iron", "silver", "cotton", "wool", "rice", "corn", "bean", "soup", "cake", "wine", "beer", "coffee",
+    "tea", "ring", "crown", "drum", "ball", "box", "key",
+)
+# fmt: on
+# fmt: off
+NAMES = (
+    "Mary", "John", "Tom", "Anna", "Paul", "Lisa", "Mark", "Sarah", "James", "Peter", "Alice", "David", "Susan",
+    "Kate", "Mike", "Jane", "Robert", "Emma",
+)
+# fmt: on
+LABEL_KINDS = ("letters", "numerals", "random-numerals", "names", "bullets", "no-labels")
+# How a line is written: what is before and after the label.
+LINES = {"lookup": "Item {{label{i}}} is", "names": "{{label{i}}}: ", "bullets": "-", "no-labels": ""}
+LISTS = tuple(f"list-{kind}" for kind in LABEL_KINDS) + tuple(f"lookup-{kind}" for kind in LABEL_KINDS[:4])
+FILLER = " ..."
+
+
+@dataclass(frozen=True, eq=False)
+class Lookups:
+    """Prompts that end where the value of item `query` is to be written.
+
+    Positions are by item, from 1. `labels` and `values` are those of the list, `query_labels` and `query_values`
+    those after it. An item without a label, or that is not repeated, is missing.
+    """
+
+    prompts: Prompts
+    query: int
+    labels: Mapping[int, tuple[int, ...]]
+    values: Mapping[int, int]
+    query_labels: Mapping[int, tuple[int, ...]]
+    query_values: Mapping[int, int]
+
+    @property
+    def n_items(self) -> int:
+        """Items in the list."""
+        return len(self.values)
+
+    def answer(self, item: int) -> Int[Tensor, " batch"]:
+        """Return the token id of an item's value in each prompt."""
+        return self.prompts.tokens[:, self.values[item]]
+
+
+def list_template(task: str, items: int, query: int, fillers: int = 0) -> str:
+    """Return the text of a task in `LISTS` up to where the value of item `query` is to be written.
+
+    >>> list_template("lookup-letters", 2, 1)
+    'Here is a list:\\nItem {label1} is {value1}\\nItem {label2} is {value2}\\n\\nItem {label1} is'
+    """
+    check_list_task(task)
+    form, kind = task.split("-", 1)
+    # In a lookup, list and query have the label in the same words, so that it is the same token in both.
+    before = [_before("lookup" if form == "lookup" else kind, i, fillers) for i in range(1, items + 1)]
+    lines = "\n".join(f"{before[i - 1]}{{value{i}}}" for i in range(1, items + 1))
+    if form == "lookup":
+        return f"Here is a list:\n{lines}\n\n{before[query - 1].rstrip(' ')}"
+    repeated = "".join(f"{before[i - 1]}{{value{i}}}\n" for i in range(1, query)) + before[query - 1].rstrip(" ")
+    return f"Here is a list:\n{lines}\n\nThe same list again:\n{repeated}"
+
+
+def sample_lists(source: Any, task: str, batch: int, items: int, query: int, seed: int, fillers: int = 0) -> Lookups:
+    """Return random prompts of a task in `LISTS`, in the tokens of the source's tokenizer.
+
+    Raises `ValueError` for an unknown task, and where too few words are one token.
+    """
+    check_list_task(task)
+    kind, rng = task.split("-", 1)[1], Random(seed)
+    if not 1 <= query <= items or fillers < 0:
+        raise ValueError(f"query must be from 1 to {items} and fillers at least 0; got {query} and {fillers}")
+    # A value is at the start of a line only in a list without labels; elsewhere a space is before it.
+    space = "" if kind == "no-labels" and not fillers else " "
+    words = one_token_words(source, WORDS, space)
+    if len(words) < items:
+        raise ValueError(f"{items} items need as many one-token words; this tokenizer has {len(words)} of {len(WORDS)}")
+    text = list_template(task, items, query, fillers)
+    spaced = " " if task.startswith("lookup") else ""
+    names, rows = one_token_words(source, NAMES, spaced) if kind == "names" else [], []
+    for _ in range(batch):
+        row = {f"value{i}": word for i, word in enumerate(rng.sample(words, items), 1)}
+        if kind not in ("bullets", "no-labels"):
+            row |= {f"label{i}": label for i, label in enumerate(_labels(names, kind, items, rng), 1)}
+        rows.append(row)
+    return lookups(template(text, rows, source), query)
+
+
+def lookups(prompts: Prompts, query: int) -> Lookups:
+    """Return prompts of a template with `{value1}`, `{value2}`, ... and maybe `{label1}`, ... as `Lookups`.
+
+    The first occurrence of a placeholder is the item of the list, the second is in the query. Raises `ValueError`
+    where a value is not one token, or the list has fewer than two.
+
+    >>> rows = [{"label1": "x", "label2": "y", "value1": "red", "value2": "blue"}]
+    >>> lookups(template("{label1}={value1} {label2}={value2} {label1}=", rows, run), query=1)
+    """
+    found: dict[tuple[str, int], dict[int, tuple[int, ...]]] = {(n, k): {} for n in ("label", "value") for k in (0, 1)}
+    for name, positions in prompts.spans.items():
+        plain, _, occurrence = name.partition(".")
+        kind, number = plain.rstrip("0123456789"), plain[len(plain.rstrip("0123456789")) :]
+        is_union = not occurrence and f"{name}.0" in prompts.spans
+        if kind in ("label", "value") and number and not is_union and int(occurrence or 0) < 2:
+            found[kind, int(occurrence or 0)][int(number)] = positions
+    values = {i: p for k in (0, 1) for i, p in found["value", k].items()}
+    if long := [i for i, positions in values.items() if len(positions) != 1]:
+        raise ValueError(f"a value must be one token; value{long[0]} has {len(values[long[0]])}")
+    if len(found["value", 0]) < 2 or query not in found["value", 0]:
+        listed = ", ".join(prompts.spans) or "no spans"
+        raise ValueError(f"a list needs spans value1, value2, ..., and value{query} for its query; got {listed}")
+    first = {i: p[0] for i, p in sorted(found["value", 0].items())}
+    again = {i: p[0] for i, p in sorted(found["value", 1].items())}
+    return Lookups(prompts, query, found["label", 0], first, found["label", 1], again)
+
+
+def one_token_words(source: Any, words: Sequence[str], space: str = " ") -> list[str]:
+    """Return the words that are one token each after `space`."""
+
+    def is_one(word: str) -> bool:
+        try:
+            answer_id(source, space + word)
+        except ValueError:
+            return False
+        return True
+
+    tokenizer_of(source, find_tokenizer(source))
+    return [word for word in words if is_one(word)]
+
+
+def check_list_task(task: str) -> None:
+    """Raise `ValueError` unless `task` is in `LISTS`."""
+    if task not in LISTS:
+        raise ValueError(f"unknown list task {shown(task)}; tasks are {', '.join(LISTS)}")
+
+
+def _before(kind: str, item: int, fillers: int) -> str:
+    """Return what is before the value of an item: its label, and fillers."""
+    line = LINES.get(kind, "{{label{i}}}. ").format(i=item)
+    if kind == "no-labels":
+        return f"{FILLER.strip()}{FILLER * (fillers - 1)} " if fillers else ""
+    return line.rstrip(" ") + FILLER * fillers + " "
+
+
+def _labels(names: Sequence[str], kind: str, items: int, rng: Random) -> list[str]:
+    # Two digits where one does not suffice: labels are traded, so all must have the same number of tokens.
+    first = 1 if items < 10 else 10
+    match kind:
+        case "letters":
+            pool = list(ascii_uppercase[:items])
+        case "numerals":
+            pool = [str(i) for i in range(first, first + items)]
+        case "random-numerals":
+            pool = rng.sample([str(i) for i in range(10 if items > 9 else 1, 100 if items > 9 else 10)], items)
+        case _:
+            pool = rng.sample(names, items) if len(names) >= items else []
+    if len(pool) < items:
+        raise ValueError(f"{items} items are more than there are one-token {kind}")
+    return pool

@@ -1,0 +1,49 @@
+"""What presence reads: the accuracy among the answers, and how far margins move at all steps."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from interp.forward import readout
+from interp.patching import Metric
+from interp.patching.metrics import accuracy
+from interp.tasks import Batch, Role
+
+
+def leads(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "prompt step"]:
+    """Return the margin at each step: logit(written answer) minus the largest of the other output symbols."""
+    at = batch.at(Role.OUTPUT)
+    return _leads(readout(model, batch, at).logits, _answers(batch))
+
+
+def moved_margin(batch: Batch, clean: Float[Tensor, "prompt step"]) -> Metric:
+    """Return the mean over steps of |margin - clean margin| as a metric: changes up and down do not cancel."""
+    at, answers = batch.at(Role.OUTPUT), _answers(batch)
+    symbols = batch.vocabulary.tokens(batch.format.outputs)
+
+    def compute(logits: Tensor, rows: Tensor) -> Tensor:
+        own = logits[..., symbols.to(logits.device)].to(torch.promote_types(logits.dtype, torch.float32))
+        index = answers[rows].to(logits.device).expand(own.shape[:-1])
+        return (_leads(own, index) - clean[rows].to(own)).abs().mean(dim=-1)
+
+    return Metric("mean |change of the margin|", at - 1, compute)
+
+
+def answer_accuracy(batch: Batch) -> Metric:
+    """Return the accuracy among the answers, as M6 measures it."""
+    return accuracy(batch, among_answers=True)
+
+
+def _answers(batch: Batch) -> Tensor:
+    """Return the number of the written answer at each step among the output symbols, `[prompt step]`."""
+    symbols = batch.vocabulary.tokens(batch.format.outputs)
+    return (batch.tokens[:, batch.at(Role.OUTPUT)].unsqueeze(2) == symbols).long().argmax(dim=2)
+
+
+def _leads(logits: Tensor, answers: Tensor) -> Tensor:
+    own = answers.unsqueeze(-1)
+    others = logits.scatter(-1, own, -torch.inf).amax(dim=-1)
+    return logits.gather(-1, own).squeeze(-1) - others

@@ -1,0 +1,15 @@
+"""Judge how a model finds an item of a list: by its label, by the item before it, or by its position."""
+
+from probes.binding.deciding import BindingVerdict, binding_verdict
+from probes.binding.measuring import Binding, measure_binding
+from probes.binding.trials import BINDING_TASKS, Trial, trials_of
+
+__all__ = [
+    "BINDING_TASKS",
+    "Binding",
+    "BindingVerdict",
+    "Trial",
+    "binding_verdict",
+    "measure_binding",
+    "trials_of",
+]

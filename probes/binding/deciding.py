@@ -1,0 +1,84 @@
+"""Decide what finds the item: PRESENT, ABSENT or INDETERMINATE per address, and a label over all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from probes.binding.edits import ARMS
+from probes.binding.measuring import COMPETENCE, Binding, Share
+from probes.statuses import Status
+
+# Within this share of the full effect, an address counts as absent.
+MARGIN = 0.10
+# The address that each arm is evidence of. The others are checks: "label at both" must be 0, "joint" about 1.
+ADDRESSES = {
+    "own label": ("label at list", "label at query"),
+    "order": ("order", "order, value", "order, label"),
+    "position": ("position",),
+}
+
+
+@dataclass(frozen=True)
+class BindingVerdict:
+    """The addresses by which a model finds an item, with status and reason."""
+
+    name: str
+    measured: Binding
+    label: str
+    addresses: dict[str, tuple[Status, str]]
+
+    def to_json(self) -> dict:
+        """Return a nested plain dictionary: everything measured, and what was decided from it."""
+        found = self.measured
+        return {
+            "verdict": self.label,
+            "task": found.task,
+            "items": found.items,
+            "prompts": found.prompts,
+            "accuracy": found.accuracy.to_json(),
+            "gate": COMPETENCE,
+            "margin": MARGIN,
+            "level": found.level,
+            "addresses": {name: {"status": s.value, "reason": why} for name, (s, why) in self.addresses.items()},
+            "shares": {name: {"question": ARMS[name], **share.to_json()} for name, share in found.shares.items()},
+            "sinks": {name: share.to_json() for name, share in found.sinks.items()},
+            "remainder": None if found.remainder is None else found.remainder.to_json(),
+            "left_out": found.left_out,
+            "refusal": found.refusal,
+        }
+
+
+def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
+    """Decide from what was measured on the model `name`.
+
+    PRESENT: an arm and its excess over the matched control are above the margin. ABSENT: all arms of the address, and
+    their controls, are within the margin. NOT APPLICABLE: the model cannot do the task, or the template has no such
+    address. The label names every address that is PRESENT.
+    """
+    if measured.refusal is not None:
+        addresses = {address: (Status.NOT_APPLICABLE, measured.refusal) for address in ADDRESSES}
+        return BindingVerdict(name, measured, "not applicable", addresses)
+    addresses = {address: _decided(measured, arms) for address, arms in ADDRESSES.items()}
+    present = [address for address, (status, _) in addresses.items() if status == Status.PRESENT]
+    label = " + ".join(present) or "undecided"
+    if not present and all(status in (Status.ABSENT, Status.NOT_APPLICABLE) for status, _ in addresses.values()):
+        label = "unresolved"  # the model does the task, by none of these
+    return BindingVerdict(name, measured, label, addresses)
+
+
+def _decided(measured: Binding, arms: tuple[str, ...]) -> tuple[Status, str]:
+    shares = {arm: measured.shares[arm] for arm in arms if arm in measured.shares}
+    if not shares:
+        reasons = [measured.left_out[arm] for arm in arms if arm in measured.left_out]
+        return Status.NOT_APPLICABLE, reasons[0] if reasons else "not measured"
+    for arm, share in shares.items():
+        if share.value.low > MARGIN and share.excess.low > MARGIN:
+            return Status.PRESENT, f"{arm}: {share.value}, control {share.control}"
+    if all(_is_small(share) for share in shares.values()):
+        return Status.ABSENT, "; ".join(f"{arm}: {share.value}" for arm, share in shares.items())
+    arm, share = max(shares.items(), key=lambda pair: pair[1].value.value)
+    return Status.INDETERMINATE, f"{arm}: {share.value}, control {share.control}"
+
+
+def _is_small(share: Share) -> bool:
+    return all(x.low > -MARGIN and x.high < MARGIN for x in (share.value, share.control))

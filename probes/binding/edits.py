@@ -1,0 +1,131 @@
+"""Edits of a list: which tokens each arm and its matched control trade or replace (arXiv 2510.06182)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Int
+from torch import Tensor
+
+from probes.binding.trials import Trial
+
+ARMS = {
+    "label at list": "Does the answer follow the label when two labels of the list are traded?",
+    "label at query": "Does the answer follow the label when the query has another item's label?",
+    "label at both": "Does a renaming in list and query leave the answer as it is? Expected: 0.",
+    "order, value": "Does the answer follow the value before it, when that of another item is put there?",
+    "order, label": "Does the answer follow the label before it, when that of another item is put there?",
+    "order": "Both: the whole previous item is replaced.",
+    "position": "Does the answer follow the index, when whole items are traded with the items before them?",
+    "joint": "Label, order and position together.",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """Tokens of an arm and of its matched control, which differ from the base at the edited positions."""
+
+    tokens: Int[Tensor, "batch pos"]
+    control: Int[Tensor, "batch pos"]
+
+
+class Absent(ValueError):
+    """The template has no such label or item, so that an arm does not apply."""
+
+
+def edit_of(trial: Trial, arm: str) -> Edit:
+    """Return the edit of an arm in `ARMS`. Raises `Absent` with the reason where the template does not have it."""
+    target, third = trial.target, trial.third
+    base = trial.lookups.prompts.tokens
+    match arm:
+        case "label at list":
+            return Edit(
+                _traded_labels(trial, base, trial.query, target), _traded_labels(trial, base, *trial.bystanders)
+            )
+        case "label at query":
+            return Edit(_queried(trial, base, target), _queried(trial, base, third))
+        case "label at both":
+            both = [_queried(trial, _traded_labels(trial, base, trial.query, i), i) for i in (target, third)]
+            return Edit(*both)
+        case "order, value" | "order, label" | "order":
+            parts = ("value", "label") if arm == "order" else (arm.removeprefix("order, "),)
+            if arm == "order" and not trial.lookups.query_labels:
+                parts = ("value",)
+            return Edit(_previous(trial, base, target, parts), _previous(trial, base, third, parts))
+        case "position":
+            return Edit(_moved(trial, base), _trade(base, base, *(_item(trial, i) for i in trial.bystanders)))
+        case "joint":
+            tokens, control = _moved(trial, base), edit_of(trial, "position").control
+            if trial.lookups.query_labels and trial.lookups.labels:
+                tokens, control = _queried(trial, tokens, target), _queried(trial, control, third)
+            if trial.lookups.query_values:
+                parts = ("value", "label") if trial.query - 1 in trial.lookups.query_labels else ("value",)
+                tokens = _previous(trial, tokens, target, parts)
+                control = _previous(trial, control, third, parts)
+            return Edit(tokens, control)
+    raise ValueError(f"unknown arm {arm!r}; arms are {', '.join(ARMS)}")
+
+
+def answer_traded(trial: Trial) -> Int[Tensor, "batch pos"]:
+    """Return the tokens with the values of query and target traded in the list: the answer under every address."""
+    base, values = trial.lookups.prompts.tokens, trial.lookups.values
+    return _trade(base, base, (values[trial.query],), (values[trial.target],))
+
+
+def _trade(tokens: Tensor, base: Tensor, first: Sequence[int], second: Sequence[int]) -> Tensor:
+    if len(first) != len(second):
+        raise Absent("labels of different numbers of tokens cannot be traded")
+    new = tokens.clone()
+    new[:, list(first)], new[:, list(second)] = base[:, list(second)], base[:, list(first)]
+    return new
+
+
+def _put(trial: Trial, tokens: Tensor, at: Sequence[int], source: Sequence[int]) -> Tensor:
+    """Return the tokens with those of the base at `source` put at other positions."""
+    if len(at) != len(source):
+        raise Absent("labels of different numbers of tokens cannot replace each other")
+    new = tokens.clone()
+    new[:, list(at)] = trial.lookups.prompts.tokens[:, list(source)]
+    return new
+
+
+def _traded_labels(trial: Trial, tokens: Tensor, first: int, second: int) -> Tensor:
+    labels = trial.lookups.labels
+    if first not in labels or second not in labels:
+        raise Absent("the items have no label of their own")
+    return _trade(tokens, trial.lookups.prompts.tokens, labels[first], labels[second])
+
+
+def _queried(trial: Trial, tokens: Tensor, item: int) -> Tensor:
+    if item not in trial.lookups.labels or trial.query not in trial.lookups.query_labels:
+        raise Absent("the query has no label of its own")
+    return _put(trial, tokens, trial.lookups.query_labels[trial.query], trial.lookups.labels[item])
+
+
+def _previous(trial: Trial, tokens: Tensor, item: int, parts: Sequence[str]) -> Tensor:
+    """Return the tokens with the item before the query replaced by the item before another one."""
+    lookups, before = trial.lookups, trial.query - 1
+    for part in parts:
+        if part == "value":
+            if before not in lookups.query_values:
+                raise Absent("the query shows no item before the one asked for")
+            tokens = _put(trial, tokens, (lookups.query_values[before],), (lookups.values[item - 1],))
+        else:
+            if before not in lookups.query_labels or not lookups.labels:
+                raise Absent("the query shows no label before the one asked for")
+            tokens = _put(trial, tokens, lookups.query_labels[before], lookups.labels[item - 1])
+    return tokens
+
+
+def _item(trial: Trial, item: int) -> tuple[int, ...]:
+    return (*trial.lookups.labels.get(item, ()), trial.lookups.values[item])
+
+
+def _moved(trial: Trial, tokens: Tensor) -> Tensor:
+    """Return the tokens with query and target traded, each together with the item before it.
+
+    The item before stays the item before, so that only the index changes.
+    """
+    first, second = ((*_item(trial, i - 1), *_item(trial, i)) for i in (trial.query, trial.target))
+    return _trade(tokens, trial.lookups.prompts.tokens, first, second)

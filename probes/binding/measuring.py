@@ -1,0 +1,193 @@
+"""Measure the arms of lists by interchange on spans, with matched controls and intervals over prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.models.resolve import AnyModel, raw_of
+from interp.patching import Interchange, Knockout, interchange, logit_diff
+from interp.patching.interchange_plans import Intervention
+from interp.support.finite import NotFinite
+from interp.tasks import Prompts
+from probes.binding.edits import ARMS, Absent, answer_traded, edit_of
+from probes.binding.trials import Trial
+from probes.evidence import Interval
+from probes.intervals import ratio, wilson
+
+# A model whose interval of accuracy reaches below this does not do the task.
+COMPETENCE = 0.80
+SINKS = ("first token", "line breaks")
+
+
+@dataclass(frozen=True)
+class Share:
+    """The change of the answer margin under an arm, over that of trading the answers, beside its matched control.
+
+    0: the answer stays. 1: the answer is the target's, as if the values were traded. `excess` is arm minus control.
+    """
+
+    value: Interval
+    control: Interval
+    excess: Interval
+
+    def to_json(self) -> dict:
+        """Return three intervals."""
+        return {name: getattr(self, name).to_json() for name in ("value", "control", "excess")}
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What was measured on one model, task and number of items.
+
+    `shares` and `sinks` are empty where the model cannot do the task, with the reason in `refusal`. `left_out` has
+    the reason for each arm that the template does not have. `remainder` is 1 minus the share of all arms together.
+    """
+
+    task: str
+    items: int
+    prompts: int
+    seed: int
+    accuracy: Interval
+    level: float
+    shares: dict[str, Share] = field(default_factory=dict)
+    sinks: dict[str, Share] = field(default_factory=dict)
+    remainder: Interval | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+    refusal: str | None = None
+
+    @property
+    def competent(self) -> bool:
+        """Whether the model does the task: the interval of its accuracy is above the gate."""
+        return self.accuracy.low >= COMPETENCE
+
+
+def measure_binding(
+    model: AnyModel,
+    trials: Sequence[Trial],
+    task: str = "template",
+    seed: int = 0,
+    step: Callable[[str], None] = lambda _: None,
+) -> Binding:
+    """Measure accuracy and, where the model can do the task, all arms, sinks and their controls.
+
+    Accuracy is that of the most likely token among all. `step` is called with the name of each group of prompts.
+    Intervals hold jointly at 95 % (Bonferroni).
+    """
+    if not trials:
+        raise ValueError("there are no trials")
+    rights, n = [], sum(len(trial.lookups.prompts) for trial in trials)
+    items = trials[0].lookups.n_items
+    step("accuracy")
+    for trial in trials:
+        prompts = trial.lookups.prompts
+        rights.append(_accuracy(model, trial, prompts))
+    right = torch.cat(rights)
+    level = 1 - 0.05 / (2 * (len(ARMS) + len(SINKS)))
+    estimate = wilson(float(right.sum()), n)
+    found = Binding(task, items, n, seed, estimate, level)
+    if not found.competent:
+        reason = f"the model gives the right value in {estimate} of {n} prompts; at least {COMPETENCE} is needed"
+        return Binding(task, items, n, seed, estimate, level, refusal=reason)
+    drops: dict[str, list[Tensor]] = {}
+    left_out: dict[str, str] = {}
+    for trial in trials:
+        step(f"item {trial.query} to {trial.target}")
+        entries = _entries(model, trial, left_out)
+        metric = logit_diff(trial.lookups.answer(trial.query), trial.lookups.answer(trial.target))
+        effect = interchange(model, trial.lookups.prompts, entries, metric)
+        for name, values in zip(entries, effect.base - effect.values, strict=True):
+            drops.setdefault(name, []).append(values.double().cpu())
+    return _summed(found, drops, left_out)
+
+
+def _accuracy(model: AnyModel, trial: Trial, prompts: Prompts) -> Float[Tensor, " batch"]:
+    from interp.forward import predict
+
+    logits = predict(raw_of(model), prompts, torch.tensor([prompts.n_pos]))
+    return (logits[:, -1].argmax(dim=-1).cpu() == trial.lookups.answer(trial.query).cpu()).double()
+
+
+def _entries(model: AnyModel, trial: Trial, left_out: dict[str, str]) -> dict[str, list[Intervention]]:
+    """Return every arm and control as an intervention, the full effect first."""
+    base = trial.lookups.prompts
+    entries: dict[str, list[Intervention]] = {"full": [_put(base, answer_traded(trial))]}
+    for arm in ARMS:
+        try:
+            edit = edit_of(trial, arm)
+        except Absent as reason:
+            left_out[arm] = str(reason)
+            continue
+        entries |= {arm: [_put(base, edit.tokens)], f"{arm} control": [_put(base, edit.control)]}
+    for sink in SINKS:
+        positions = _sink_positions(trial, sink)
+        others = _plain_positions(trial, len(positions))
+        if not positions or len(others) < len(positions):
+            left_out[sink] = "the prompts have none" if not positions else "too few other tokens for a matched control"
+            continue
+        entries |= {sink: [_removed(base, positions)], f"{sink} control": [_removed(base, others)]}
+    return entries
+
+
+def _put(base: Prompts, tokens: Int[Tensor, "batch pos"]) -> Interchange:
+    """Return the interchange of the embeddings at the positions that an edit changes."""
+    changed = (tokens != base.tokens).any(dim=0, keepdim=True)
+    return Interchange("resid_pre", base.with_tokens(tokens), at=changed, layers=(0,))
+
+
+def _removed(base: Prompts, sources: Sequence[int]) -> Knockout:
+    """Return the removal of attention to some positions from all later ones, with the other keys renormalised."""
+    dest = tuple(p for p in range(min(sources) + 1, base.n_pos) if p not in sources)
+    return Knockout(tuple(sources), dest)
+
+
+def _sink_positions(trial: Trial, sink: str) -> list[int]:
+    prompts = trial.lookups.prompts
+    if sink == "first token":
+        return [0]
+    names = prompts.symbols()
+    # Position 0 is the other candidate, and a key must remain for the positions after it.
+    return [p for p in range(1, prompts.n_pos - 1) if names[p] and not names[p].strip() and "\n" in names[p]]
+
+
+def _plain_positions(trial: Trial, count: int) -> list[int]:
+    """Return as many positions that are neither label, value, sink candidate nor the last one, evenly spread."""
+    lookups = trial.lookups
+    used = {0, lookups.prompts.n_pos - 1, *lookups.values.values(), *lookups.query_values.values()}
+    used |= {p for spans in (lookups.labels, lookups.query_labels) for span in spans.values() for p in span}
+    used |= set(_sink_positions(trial, "line breaks"))
+    free = [p for p in range(1, lookups.prompts.n_pos) if p not in used]
+    if count > len(free):
+        return free
+    return [free[k * len(free) // count] for k in range(count)]
+
+
+def _summed(found: Binding, drops: dict[str, list[Tensor]], left_out: dict[str, str]) -> Binding:
+    """Return the shares of the full effect; an arm must be measured in every group of prompts."""
+    strata = torch.cat([torch.full((len(x),), k) for k, x in enumerate(drops["full"])])
+    full = torch.cat(drops["full"])
+    whole = {name: torch.cat(parts) for name, parts in drops.items() if len(parts) == len(drops["full"])}
+
+    def share(top: Tensor) -> Interval:
+        return ratio(top, full, found.level, strata)
+
+    def shares(names: Sequence[str]) -> dict[str, Share]:
+        measured = [name for name in names if name in whole]
+        return {
+            name: Share(
+                share(whole[name]), share(whole[f"{name} control"]), share(whole[name] - whole[f"{name} control"])
+            )
+            for name in measured
+        }
+
+    about = (found.task, found.items, found.prompts, found.seed, found.accuracy, found.level)
+    try:
+        arms, sinks = shares(tuple(ARMS)), shares(SINKS)
+        remainder = share(full - whole["joint"]) if "joint" in whole else None
+    except (ValueError, NotFinite) as error:
+        return Binding(*about, left_out=left_out, refusal=str(error))
+    return Binding(*about, arms, sinks, remainder, left_out)

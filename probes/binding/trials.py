@@ -1,0 +1,118 @@
+"""Trials of lists and recall: prompts, the item asked for, and the item to which an intervention moves the answer.
+
+The counterfactual answer is the value of another item, `target`. In a repeated list it is two or more items after the
+query, so that it has not been written yet and its predecessor is not the queried item.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from interp.tasks import Prompts, Role, sample
+from interp.tasks.lists import LISTS, Lookups, sample_lists
+
+if TYPE_CHECKING:
+    from interp.models import Run
+
+BINDING_TASKS = ("recall", *LISTS)
+# Fewest items with a query, a target, a third item and two bystanders, and items before the first three.
+FEWEST_ITEMS = 6
+# Combinations of query and target that share the prompts.
+GROUPS = 4
+OVERSAMPLE = 64
+# With fewer, the interval of a perfect accuracy reaches below the gate (`probes.binding.measuring.COMPETENCE`).
+FEWEST_PROMPTS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Prompts with the items that interventions use, all numbered from 1.
+
+    `target` is the item whose value is the counterfactual answer, `third` the item to which matched controls move the
+    address, `bystanders` two items whose trade is the matched control of a trade in the list.
+    """
+
+    lookups: Lookups
+    target: int
+    third: int
+    bystanders: tuple[int, int]
+
+    @property
+    def query(self) -> int:
+        """The item asked for."""
+        return self.lookups.query
+
+
+def combinations_of(items: int) -> list[tuple[int, int, int, tuple[int, int]]]:
+    """Return query, target, third item and bystanders of every trial that a list of so many items allows."""
+    if items < FEWEST_ITEMS:
+        raise ValueError(f"the verdict on lists needs at least {FEWEST_ITEMS} items; got {items}")
+    found = []
+    for query in range(2, items - 1):
+        for target in range(query + 2, items + 1):
+            thirds = [i for i in range(2, items + 1) if i not in (query, target, query + 1, target + 1)]
+            others = [i for i in range(1, items + 1) if i not in (query - 1, query, target - 1, target)]
+            if thirds and len(others) >= 2:
+                # The third item is taken from alternating ends, so that controls are on both sides of the query.
+                third = thirds[-1] if len(found) % 2 else thirds[0]
+                found.append((query, target, third, (others[0], others[-1])))
+    return found
+
+
+def check_binding_task(task: str) -> None:
+    """Raise `ValueError` unless lists or recall of this name can be judged."""
+    if task not in BINDING_TASKS:
+        raise ValueError(f"task {task!r} cannot be judged; tasks are parity, addition, {', '.join(BINDING_TASKS)}")
+
+
+def trials_of(run: Run | Any, task: str, items: int, prompts: int, seed: int, fillers: int = 0) -> list[Trial]:
+    """Return trials with `prompts` prompts in all, over up to four combinations of query and target.
+
+    `run` needs a tokenizer for a list, and the task recall for recall. Raises `ValueError` for an unknown task, too
+    few items and too few prompts.
+    """
+    check_binding_task(task)
+    combinations = combinations_of(items)
+    if prompts < FEWEST_PROMPTS:
+        raise ValueError(f"the verdict on lists needs at least {FEWEST_PROMPTS} prompts; got {prompts}")
+    step = max(1, len(combinations) // GROUPS)
+    chosen = combinations[::step][:GROUPS]
+    trials = []
+    for k, (query, target, third, bystanders) in enumerate(chosen):
+        count = prompts // len(chosen) + (k < prompts % len(chosen))
+        number = seed * 1000 + k
+        if task == "recall":
+            drawn = sample_recall(run, count, items, query, number)
+        else:
+            drawn = sample_lists(run, task, count, items, query, number, fillers)
+        trials.append(Trial(drawn, target, third, bystanders))
+    return trials
+
+
+def sample_recall(run: Run, batch: int, items: int, query: int, seed: int) -> Lookups:
+    """Return prompts of recall, queried in order, whose values differ, up to the label of item `query`.
+
+    Raises `ValueError` for a format that asks in another order, and for more items than there are values.
+    """
+    if run.format.row.shuffled:
+        raise ValueError(f"{run.format} asks in random order; the verdict on recall needs recall-ordered")
+    drawn = sample(run.format, batch * OVERSAMPLE, items, seed, run.vocabulary)
+    values = drawn.tokens[:, drawn.at(Role.INPUT)]
+    ordered = values.sort(dim=1).values
+    distinct = (ordered[:, 1:] != ordered[:, :-1]).all(dim=1).nonzero().flatten()[:batch]
+    if len(distinct) < batch:
+        raise ValueError(f"{items} items are too many: recall has {len(run.format.inputs)} values, and all must differ")
+
+    def by_item(role: Role) -> dict[int, int]:
+        return {i: int(pos) for i, pos in enumerate(drawn.at(role).tolist(), 1)}
+
+    end = by_item(Role.OUTPUT_LABEL)[query]
+    labels = {i: (pos,) for i, pos in by_item(Role.INPUT_LABEL).items()}
+    query_labels = {i: (pos,) for i, pos in by_item(Role.OUTPUT_LABEL).items() if i <= query}
+    query_values = {i: pos for i, pos in by_item(Role.OUTPUT).items() if i < query}
+    tokens = torch.as_tensor(drawn.tokens[distinct, : end + 1])
+    prompts = Prompts(tokens, tokenizer=drawn.tokenizer, bos=drawn.bos)
+    return Lookups(prompts, query, labels, by_item(Role.INPUT), query_labels, query_values)

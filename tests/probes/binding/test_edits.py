@@ -1,0 +1,55 @@
+"""Every edit moves the answer of a function that reads by its address to the target, and no other answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from probes.binding import Trial, trials_of
+from probes.binding.edits import ARMS, Absent, answer_traded, edit_of
+from tests.probes.binding.list_models import Answer, by_label, by_order, by_position, list_tokenizer
+
+MOVES = {
+    by_label: {"label at list", "label at query", "joint"},
+    by_order: {"order, value", "order", "joint"},
+    by_position: {"position", "joint"},
+}
+
+
+def trials(task: str) -> list[Trial]:
+    return trials_of(list_tokenizer(), task, 7, 16, seed=0)
+
+
+@pytest.mark.parametrize("answer", MOVES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("task", ["list-letters", "list-random-numerals"])
+def test_an_arm_moves_the_answer_by_its_own_address_only(answer: Answer, arm: str, task: str) -> None:
+    for trial in trials(task):
+        edit, found = edit_of(trial, arm), trial.lookups
+        expected = found.answer(trial.target if arm in MOVES[answer] else trial.query)
+        assert answer(trial, edit.tokens).equal(expected)
+        assert not (answer(trial, edit.control) == found.answer(trial.target)).any()
+
+
+@pytest.mark.parametrize("answer", MOVES, ids=lambda f: f.__name__)
+def test_traded_values_are_the_full_effect_under_every_address(answer: Answer) -> None:
+    for trial in trials("list-letters"):
+        assert answer(trial, trial.lookups.prompts.tokens).equal(trial.lookups.answer(trial.query))
+        assert answer(trial, answer_traded(trial)).equal(trial.lookups.answer(trial.target))
+
+
+@pytest.mark.parametrize(
+    ("task", "missing"),
+    [
+        ("list-bullets", {"label at list", "label at query", "label at both", "order, label"}),
+        ("lookup-letters", {"order, value", "order, label", "order"}),
+    ],
+)
+def test_arms_without_their_address_do_not_apply(task: str, missing: set[str]) -> None:
+    def is_absent(trial: Trial, arm: str) -> bool:
+        try:
+            edit_of(trial, arm)
+        except Absent:
+            return True
+        return False
+
+    assert {arm for arm in ARMS if is_absent(trials(task)[0], arm)} == missing

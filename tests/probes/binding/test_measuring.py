@@ -1,0 +1,82 @@
+"""Models that cannot do a list are refused with their accuracy; a model that copies by position is named as such."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from probes.binding import binding_verdict, measure_binding, trials_of
+from probes.binding.trials import combinations_of
+from probes.statuses import Status
+from tests.probes.binding.list_models import list_tokenizer
+
+SIZES = {"bos_token_id": 0, "eos_token_id": 0}
+
+
+def random_model(family: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    vocab = len(list_tokenizer())
+    if family == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_embd=32, n_layer=2, n_head=4, n_positions=128, **SIZES))
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab, **shape, **SIZES))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("task", ["list-letters", "list-numerals", "list-bullets", "lookup-letters"])
+def test_a_random_model_is_not_applicable_at_every_stage(family: str, task: str) -> None:
+    measured = measure_binding(random_model(family).eval(), trials_of(list_tokenizer(), task, 6, 16, seed=0), task)
+    verdict = binding_verdict(family, measured)
+    assert verdict.label == "not applicable"
+    assert not measured.competent
+    assert not measured.shares
+    assert measured.refusal is not None
+    for status, reason in verdict.addresses.values():
+        assert status == Status.NOT_APPLICABLE
+        assert str(measured.accuracy) in reason
+        assert "\n" not in reason
+
+
+def copier(source: int, last: int) -> GPT2LMHeadModel:
+    """Return one attention head that copies the token at `source` to the position `last`, whatever the labels are."""
+    vocab, positions = len(list_tokenizer()), last + 1
+    width = vocab + positions + (vocab + positions) % 2
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=vocab, n_embd=width, n_layer=1, n_head=1, n_positions=positions, n_inner=1, **SIZES,
+            tie_word_embeddings=False, attn_implementation="eager",
+        )
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            values.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
+        block = model.transformer.h[0]
+        model.transformer.wte.weight[:, :vocab] = torch.eye(vocab)
+        model.transformer.wpe.weight[:, vocab : vocab + positions] = torch.eye(positions)
+        # Query at `last` and key at `source` meet in one coordinate; values carry the token.
+        block.attn.c_attn.weight[vocab + last, 0] = block.attn.c_attn.weight[vocab + source, width] = 30.0
+        block.attn.c_attn.weight[:vocab, 2 * width : 2 * width + vocab] = torch.eye(vocab)
+        block.attn.c_proj.weight[:vocab, :vocab] = 10 * torch.eye(vocab)
+        model.lm_head.weight[:, :vocab] = torch.eye(vocab)
+    return model
+
+
+def test_a_model_that_copies_by_position_uses_no_label_and_no_order() -> None:
+    trial = trials_of(list_tokenizer(), "list-letters", 6, 16, seed=0)[0]
+    found = trial.lookups
+    model = copier(found.values[trial.query], found.prompts.n_pos - 1)
+    measured = measure_binding(model, [trial] * 6, "list-letters")
+    verdict = binding_verdict("copier", measured)
+    assert verdict.label == "position"
+    assert measured.shares["position"].value.value == pytest.approx(1, abs=0.02)
+    for arm in ("label at list", "label at query", "order"):
+        assert measured.shares[arm].value.value == pytest.approx(0, abs=1e-3)
+    assert verdict.addresses["own label"][0] == verdict.addresses["order"][0] == Status.ABSENT
+
+
+def test_what_cannot_be_judged_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 6 items"):
+        combinations_of(5)
+    with pytest.raises(ValueError, match="cannot be judged"):
+        trials_of(list_tokenizer(), "sorting", 6, 16, seed=0)
