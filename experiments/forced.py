@@ -22,11 +22,9 @@ def tie_labels(run: Run, fmt: str = "parity-aligned") -> Run:
 
     Raises `ValueError` for a run of another format, and for a format without random labels of its own.
     """
-    labels, wanted = run.format, parse_format(fmt)
-    if labels is None or run.vocabulary is None or labels.labels != "fixed" or len(set(labels.fixed_labels(8))) > 1:
-        raise ValueError(
-            f"{run.name} must be trained on a format whose labels are all the same, such as parity-constant"
-        )
+    own, wanted = run.format, parse_format(fmt)
+    if own is None or run.vocabulary is None or own.labels != "fixed" or len(set(own.fixed_labels(8))) > 1:
+        raise ValueError(f"{run.name} must be trained on a format with one label throughout, such as parity-constant")
     if wanted.labels != "pool":
         raise ValueError(f"{wanted} has no random labels to tie; use a format such as parity-aligned")
     vocabulary = run.vocabulary

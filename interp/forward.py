@@ -101,7 +101,7 @@ def _steps_of(raw: PreTrainedModel, prompts: Prompts, at: Tensor) -> Anatomy | N
     keep = _kept_positions(prompts, at).to(raw.device)
     few, weight = prompts.tokens[:CHECKED].to(raw.device), next(raw.parameters(), None)
     precise = weight is not None and weight.dtype in (torch.float32, torch.float64)
-    if not precise or not isinstance(raw, PreTrainedModel) or getattr(raw, EDITED, 0):
+    if not precise or not isinstance(raw, PreTrainedModel) or getattr(raw, EDITED, 0) or _has_hooks(raw):
         return None
     with lock_of(raw):
         try:
@@ -112,6 +112,11 @@ def _steps_of(raw: PreTrainedModel, prompts: Prompts, at: Tensor) -> Anatomy | N
         theirs = raw(few, use_cache=False, logits_to_keep=keep).logits
     difference = (ours - theirs).abs().max() / theirs.std(correction=0).clamp_min(1e-6)
     return anatomy if bool(difference <= TOLERANCE) else None  # not for a NaN
+
+
+def _has_hooks(raw: PreTrainedModel) -> bool:
+    """Return whether a module has a forward hook: it expects the raw model's passes, with all positions."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in raw.modules())
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ MARKER = re.compile(r"(?P<old>[-+]?[\d,]*\.?\d+|-?\?)<!--=(?P<name>[\w-]+)\.(?P<
 # Evaluations of SmolLM2-135M with adapters, by format. The adapter of the constant label is not shipped.
 ADAPTED = {
     "aligned": SHIPPED / "smollm2-parity-aligned" / "evaluation.json",
+    "scratchpad": SHIPPED / "smollm2-parity-scratchpad" / "evaluation.json",
 }
 WITHOUT_REHEARSAL = FOLDER / "recipes" / "parity-aligned-alibi-without-rehearsal.json"
 

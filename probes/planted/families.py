@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from probes.planted.codes import place_code
-from probes.planted.parts import Head, Match, Mechanism, Move, Neuron, Offset, Term, any_key, table, xor
+from probes.planted.parts import Form, Head, Match, Mechanism, Move, Neuron, Offset, Term, any_key, table, xor
 from probes.planted.pieces import (
     Setting,
     after,
@@ -135,7 +135,7 @@ def counted_labels(s: Setting) -> Mechanism:
     m, distance = torch.arange(2 * s.longest + 1), torch.arange(1, s.longest + 1)
     counted = {"counted place": place_code(m, s.frequencies), "counted number": m * s.unit}
     wanted = {"counted target": place_code(distance, s.frequencies)}
-    passed = {"counted number": 1.0, "counted at separator": -1.0}
+    passed: Form = {"counted number": 1.0, "counted at separator": -1.0}
     scores = (
         Match("counted target", "counted place", s.place_sharpness),
         any_key({"is value": s.sharpness, "after": -s.sharpness}),
