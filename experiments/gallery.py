@@ -125,7 +125,7 @@ def evaluate(code: str, namespace: dict[str, Any]) -> Any:
     return eval(last, namespace)
 
 
-def gallery(
+def gallery_page(
     groups: Sequence[tuple[str, str, Sequence[Example]]], step: Callable[[str], None] = lambda name: None
 ) -> str:
     """Return the page of all examples, one section per group: name, setup code and examples.

@@ -22,6 +22,16 @@ TIERS = (
     ("interp.patching",),
     ("interp.gradients", "interp.rowspace"),
     ("interp.attribution", "interp.circuits", "interp.das", "interp.erasure"),
+    (
+        "interp.ablating",
+        "interp.attribution_patching",
+        "interp.detectors",
+        "interp.dictionaries",
+        "interp.hooking",
+        "interp.patchscopes",
+    ),
+    ("interp.dictionary_files", "interp.feature_site", "interp.steering"),
+    ("interp.features",),
     # Names that `interp` itself exports.
     ("interp",),
     ("probes",),

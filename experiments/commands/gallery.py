@@ -22,7 +22,7 @@ class GalleryCommand:
 
     def run(self) -> int:
         """Make every view, write the page, print its path; return 0."""
-        from experiments.gallery import ON_RUN, ON_TEXT, RUN, TEXT, TEXT_MODEL, gallery
+        from experiments.gallery import ON_RUN, ON_TEXT, RUN, TEXT, TEXT_MODEL, gallery_page
         from experiments.support.progress import progress_bar
         from interp.models.names import OUT
         from interp.models.pretrained import fetch_command, fetched_folder
@@ -42,7 +42,7 @@ class GalleryCommand:
                 bar.set_description(title)
                 bar.update()
 
-            page = gallery(groups, step)
+            page = gallery_page(groups, step)
         write_whole(path, page)
         say(path)
         return 0

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from experiments.gallery import ON_RUN, ON_TEXT, RUN, TEXT, Example, evaluate, gallery
+from experiments.gallery import ON_RUN, ON_TEXT, RUN, TEXT, Example, evaluate, gallery_page
 from interp import views
 from interp.models.pretrained import CACHE_VARIABLE
 from interp.views import View
@@ -29,7 +29,7 @@ def test_the_last_line_is_the_view_and_the_page_has_its_code():
     assert isinstance(evaluate(code, {"View": View}), View)
     steps: list[str] = []
     setup = "from interp.views import View"
-    page = gallery([("Group", setup, [Example("A dot", code, "caption")])], steps.append)
+    page = gallery_page([("Group", setup, [Example("A dot", code, "caption")])], steps.append)
     assert steps == ["A dot"]
     assert "View(&#x27;dot&#x27;, &#x27;a &lt;dot&gt;&#x27;, still)" in page
     assert page.count('class="report-figure"') == 1
@@ -37,7 +37,7 @@ def test_the_last_line_is_the_view_and_the_page_has_its_code():
 
 @pytest.mark.slow
 def test_every_view_of_a_run_is_drawn(tmp_path):
-    html = gallery([("Run", RUN, ON_RUN)])
+    html = gallery_page([("Run", RUN, ON_RUN)])
     with open_browser(tmp_path / "profile") as browser:
         page = Page(browser, tmp_path / "gallery.html", html)
         height = "return [...document.querySelectorAll('.report-figure')].map(f => f.getBoundingClientRect().height)"

@@ -272,7 +272,9 @@ def test_it_resumes_from_the_parts_on_disk(monkeypatch):
 
 
 def test_a_part_is_read_as_it_was_written():
-    view = View("a dot", "a dot", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "<b>live</b>", "let x;", narrow=b"<svg/>")
+    view = View(
+        "a dot", "a dot", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "<b>live</b>", "let x;", narrow=b"<svg/>"
+    )
     part = SectionData({"a": 1}, (Picture(view, "look"),), (Source("map", "code", 3, "now", True),), ("note",))
     again = from_json(json.loads(json.dumps(to_json(part))))
     assert (again.data, again.sources, again.notes) == (part.data, part.sources, part.notes)

@@ -47,6 +47,7 @@ def there(run: Run) -> dict[str, Tensor]:
         for layer in range(model.cfg.n_layers):
             name = f"blocks.{layer}.{hook}"
             product = ((cache[name] - own[name]) * gradients[name])[0]
-            layers.append(product.T if site == "mlp_post" else product.sum(dim=-1).T)
+            product = product if site == "mlp_post" else product.sum(dim=-1)
+            layers.append(product.movedim(-1, 0))  # [neuron pos], [head pos] or [pos]
         found[site] = torch.stack(layers)
     return found
