@@ -65,7 +65,7 @@ class VerdictCommand:
     seed: Number = 0
     """Seed of the prompts and of the choice of steps."""
     arms: Annotated[tuple[str, ...], computed("ARM [ARM ...]")] = ()
-    """Arms: M1 to M12, identity, content and shares. Default: all. Without its arm a role stays INDETERMINATE."""
+    """Arms: M1 to M12, identity, content, presence, shares. Default: all. Without its arm a role is INDETERMINATE."""
     device: Device = "auto"
     dtype: Dtype = None
     memory: Memory = 1024
@@ -176,7 +176,8 @@ def pieces_of(arms: Collection[str]) -> int:
     from probes.arms.registry import ARMS
 
     groups = groupby(ARMS.values(), key=lambda arm: arm.measure)
-    return 1 + bool({"M6", "shares"} & set(arms)) + sum(any(arm.code in arms for arm in group) for _, group in groups)
+    discoveries = bool({"M6", "shares"} & set(arms)) + ("presence" in arms)
+    return 1 + discoveries + sum(any(arm.code in arms for arm in group) for _, group in groups)
 
 
 def shape_of(run: Run) -> str:

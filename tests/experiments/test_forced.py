@@ -6,7 +6,7 @@ import torch
 from experiments import load
 from experiments.forced import TIED, tie_labels
 from interp.forward import correct
-from interp.tasks import LABEL_ROLES, Batch, sample
+from interp.tasks import Batch, Role, sample
 
 LENGTH, PROMPTS = 8, 48
 
@@ -14,7 +14,7 @@ LENGTH, PROMPTS = 8, 48
 def relabelled(batch: Batch) -> torch.Tensor:
     """Return the tokens with all label positions of a prompt in another order."""
     tokens = batch.tokens.clone()
-    at = torch.cat([batch.at(role) for role in LABEL_ROLES])
+    at = torch.cat([batch.at(role) for role in (Role.INPUT_LABEL, Role.OUTPUT_LABEL)])
     tokens[:, at] = tokens[:, at[torch.randperm(len(at), generator=torch.Generator().manual_seed(0))]]
     return tokens
 

@@ -13,7 +13,7 @@ from tests.probes.planted.interventions import Effects, effects, margin, margin_
 
 SHARE = 0.35
 TWO_ROUTES = ("mixture", "A1 + unused", "placeholder + unused")
-QUICK_IN_LLAMA = ("A1", "A2", "placeholder", "sink")
+QUICK_IN_LLAMA = ("A1",)
 CASES = [
     pytest.param(
         name,
