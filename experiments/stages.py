@@ -1,4 +1,4 @@
-"""The stages of one run of a sweep: train, evaluate, longer, transfer, battery. Each runs in a worker and writes one file."""
+"""The stages of one run of a sweep: train, evaluate, longer, transfer, battery. Each writes one file, in a worker."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _evaluate(folder: Path, options: StageOptions) -> None:
 
 
 def _longer(folder: Path, options: StageOptions) -> None:
-    """Measure the accuracy at each of `LONGER_LENGTHS`; a length that the vocabulary cannot pose is listed, not measured.
+    """Measure the accuracy at each of `LONGER_LENGTHS`; list the lengths that the vocabulary cannot pose.
 
     Raises `ValueError` for a run without weights.
     """

@@ -78,7 +78,7 @@ def join_layers(model: AnyModel, layers: Collection[int], pairs: Pairs) -> dict[
         raise ValueError(f"sites are resid_pre of layers 0 to {len(anatomy.blocks) - 1}; got {layers}")
     sites: tuple[Site, ...] = ("k", "v")
     keep: list[Place] = [("resid_pre", layer) for layer in layers]
-    keep += [(site, layer) for layer in range(layers[0], len(anatomy.blocks)) for site in sites]
+    keep.extend((site, layer) for layer in range(layers[0], len(anatomy.blocks)) for site in sites)
     parts: dict[Place, list[Tensor]] = {place: [] for place in keep}
     sources: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     finals = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ class GalleryCommand:
 
     def run(self) -> int:
         """Make every view, write the page, print its path; return 0."""
-        from experiments.gallery import ON_RUN, ON_TEXT, RUN, TEXT, TEXT_MODEL, gallery_page
+        from experiments.gallery import ON_RUN, ON_TEXT, RUN, TEXT, TEXT_MODEL, Example, gallery_page
         from experiments.support.progress import progress_bar
         from interp.models.names import OUT
         from interp.models.pretrained import fetch_command, fetched_folder
@@ -31,7 +32,7 @@ class GalleryCommand:
         path = self.out or Path(OUT) / "gallery.html"
         if path.suffix != ".html":
             raise ValueError(f"--out must name an HTML file; got {path}")
-        groups = [("On a trained run", RUN, ON_RUN)]
+        groups: list[tuple[str, str, Sequence[Example]]] = [("On a trained run", RUN, ON_RUN)]
         if fetched_folder(TEXT_MODEL):
             groups.append(("On text", TEXT, ON_TEXT))
         else:

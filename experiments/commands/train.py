@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -104,6 +104,8 @@ class TrainCommand:
         from interp.models import ModelConfig
         from interp.support.sizes import Size, split_kind
 
+        given = {"longest": self.longest, "rehearsal": self.rehearsal, "lr": self.lr}
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if self.source is None:
             fmt, _, kind = self.name.rpartition("-")
             family, named = split_kind(kind)
@@ -118,16 +120,16 @@ class TrainCommand:
                 raise ValueError("--lora adapts a pretrained model: name it with --from")
             longest, steps = (10, 6000) if fmt.startswith("addition") else (20, 3000)
             steps = steps if self.steps is None else self.steps
-            usual = Recipe(
+            # One construction: what a recipe needs of n_ctx is checked with the lengths that were asked for.
+            recipe = Recipe(
                 fmt,
                 ModelConfig(family, n_ctx=self.n_ctx, **sizes),
                 self.seed,
                 steps,
-                longest,
                 cooldown=min(1000, steps // 3),
+                **{"longest": longest, **chosen},
             )
         else:
             usual = fine_tuning(self.name, Pretrained(self.source, self.lora or 0), self.seed, self.steps)
-        given = {"longest": self.longest, "rehearsal": self.rehearsal, "lr": self.lr}
-        chosen = {name: value for name, value in given.items() if value is not None}
-        return replace(usual, **chosen, positions=self.positions)
+            recipe = replace(usual, **chosen)
+        return replace(recipe, positions=self.positions)

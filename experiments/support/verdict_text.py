@@ -38,12 +38,12 @@ def summary(verdict: Verdict, run: Run, columns: int) -> Iterator[str]:
     for name, role in verdict.roles.items():
         effect = "not measured" if role.rho is None else str(role.rho)
         by = f", by {role.by}" if role.by else ""
-        yield f"{INDENT}{name:<12}{role.status.value:<15}effect {effect}{by}"
+        yield f"{INDENT}{name:<13}{role.status.value:<15}effect {effect}{by}"
         if role.margins is not None:
             share = "not measured" if role.margins.share is None else str(role.margins.share)
-            yield f"{INDENT}{'  on margins':<12}{role.margins.status.value:<15}share  {share}"
+            yield f"{INDENT}{'  on margins':<13}{role.margins.status.value:<15}share  {share}"
     if verdict.remainder is not None:
-        yield f"{INDENT}{'remainder':<12}{'':<15}share  {verdict.remainder:.3f} explained by no role"
+        yield f"{INDENT}{'remainder':<13}{'':<15}share  {verdict.remainder:.3f} explained by no role"
     reasons = dict.fromkeys(f"{name}: {role.reason}" for name, role in verdict.roles.items())
     if len({role.reason for role in verdict.roles.values()}) == 1:
         reasons = {next(iter(verdict.roles.values())).reason: None}

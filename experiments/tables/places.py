@@ -16,7 +16,7 @@ from experiments.tables.benchmarks import (
 )
 from experiments.tables.headline import headline_table, support_table, support_text, trust_table
 from experiments.tables.runs import accuracy_table, calibration_table, circuit_table, verdict_table
-from experiments.tables.trust import faults_table, guided_table, inputs_table
+from experiments.tables.trust import damages_table, faults_table, guided_table, inputs_table
 from experiments.tables.zoo import addition_table, confirmatory_table, zoo_table
 
 ROOT = Path(__file__).parent.parent.parent
@@ -41,6 +41,7 @@ PLACES: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "figures" / "README.md": {"zoo": zoo_table, "confirmatory": confirmatory_table},
     ROOT / "tests" / "README.md": {
         "faults": faults_table,
+        "damages": damages_table,
         "inputs": inputs_table,
         "guided": guided_table,
     },

@@ -35,7 +35,8 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
     if chosen is None:
         raise ValueError(f"unknown dtype {str(dtype)!r}; dtypes are {', '.join(DTYPES)}")
     try:
-        torch.ones(2, 2, dtype=chosen, device=device) @ torch.ones(2, 2, dtype=chosen, device=device)
+        ones = torch.ones(2, 2, dtype=chosen, device=device)
+        torch.matmul(ones, ones)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"the device {device} cannot compute in {name_of(chosen)}") from error
     return chosen

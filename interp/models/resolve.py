@@ -10,6 +10,7 @@ from interp.models.adopting import adopt
 from interp.models.bridge import shared_bridge, twin_of
 from interp.models.native import NativeRaw
 from interp.models.run import Run
+from interp.support.locks import lock_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -59,7 +60,8 @@ def bridge_of(model: AnyModel) -> TransformerBridge:
         raise ValueError("a native model without its bridge: pass the bridge that TransformerBridge.boot_native made")
     if isinstance(model, PreTrainedModel):
         require_weights(model)
-        return shared_bridge(model)
+        with lock_of(model):  # building a bridge runs the model, which must not be in another thread's hooks
+            return shared_bridge(model)
     if not _is_bridge(model):
         raise ValueError(_expected(model))
     if twin_of(model) is None:

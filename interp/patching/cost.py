@@ -37,14 +37,13 @@ def sizes_of(anatomy: Anatomy | GenericAnatomy, n_pos: int, n_reads: int, n_toke
     block, n_layers = _first_block(anatomy)
     head = anatomy.raw.get_output_embeddings()
     unembed = sum(p.numel() for p in head.parameters() if p.ndim == 2)  # type: ignore[union-attr]
-    read_all = anatomy.generic or n_tokens is None
     return Sizes(
         n_layers=n_layers,
         n_pos=n_pos,
         d_attention=_attention_width(anatomy),
         weights=sum(p.numel() for p in block.parameters() if p.ndim == 2),
         unembed=unembed,
-        unembed_read=unembed if read_all else n_tokens * anatomy.d_model,
+        unembed_read=unembed if anatomy.generic or n_tokens is None else n_tokens * anatomy.d_model,
         n_reads=n_reads,
         generic=anatomy.generic,
     )

@@ -105,8 +105,11 @@ class Plan:
     def sites_of(self, layer: int) -> set[Site]:
         """Return the sites that are patched in a layer, without attention that is given as a whole."""
         sites = {site for site, at in self.interchanges if at == layer and not self._given((site, layer))}
-        given = self._given(("attn_scores", layer))
-        return sites | ({"attn_scores"} if layer in self.removed and not given else set()) | ({"z"} if given else set())
+        if self._given(("attn_scores", layer)):
+            sites.add("z")
+        elif layer in self.removed:
+            sites.add("attn_scores")
+        return sites
 
     def taken(self, place: Place) -> Place:
         """Return the place that is kept of a source run: of attention that is given as a whole, its pattern."""
@@ -213,7 +216,7 @@ def _moved(part: Interchange, value: Tensor) -> Tensor:
     assert isinstance(part.at, Tensor)
     assert isinstance(part.source_at, list)
     out = value.new_zeros(len(value), part.at.shape[1], *value.shape[2:])
-    out[:, part.at[0].to(value.device)] = value[:, part.source_at]
+    out[:, part.at[0].to(value.device)] = value[:, torch.as_tensor(part.source_at, device=value.device)]
     return out
 
 

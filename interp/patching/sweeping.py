@@ -67,7 +67,7 @@ def plan(
         labels["head"] = tuple(h for h in head_list if h is not None)
     groups = _neuron_groups(anatomy, site, layer_list, neurons)
     if groups != [None]:
-        labels["neuron"] = tuple("+".join(map(str, g)) if len(g) > 1 else g[0] for g in groups if g is not None)
+        labels["neuron"] = tuple("+".join(map(str, g)) if len(g) != 1 else g[0] for g in groups if g is not None)
     parts = [(head, group) for head in head_list for group in groups]
     base, source = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
     sweep = Sweep(

@@ -75,7 +75,7 @@ def main() -> None:
 
     import atheris  # type: ignore[import-not-found]
 
-    with atheris.instrument_imports(include=PACKAGES):
+    with atheris.instrument_imports(include=PACKAGES):  # type: ignore[attr-defined]  # not in typeshed's partial stub
         from tests.fuzz import targets
     from tests.fuzz.counting import soon
 

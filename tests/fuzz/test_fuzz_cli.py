@@ -136,7 +136,9 @@ OPTIONS = {
         "device": device,
         "out": out,
         "from": st.sampled_from(RUNS),
+        "lora": number,
     },
+    "gallery": {"out": out},
     "evaluate": {
         **ON_A_MODEL,
         "lengths": number,
@@ -189,6 +191,8 @@ OPTIONS = {
         "forced": None,
         "evidence": None,
         "lengths": number,
+        "items": number,
+        "fillers": number,
         "prompts": number,
         "seed": number,
         "arms": word,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from interp import ablate, attribution_patch, load, node_scores, patch
+from interp.ablating import Kind
 from interp.patching import Joint, logit_diff
+from interp.sites import Site
+from interp.tasks import Batch
 from tests.interp.patching.models import prompts, tiny
 from tests.interp.raw_hooks import FIVE, hooked, seen
 
@@ -52,7 +57,7 @@ def test_every_kind_is_the_loop_by_hand(architecture):
     model, everywhere = tiny(architecture), list(range(CLEAN.n_pos))
     places = {(site, layer) for parts in PARTS.values() for site, layer, _ in parts}
     other = {place: seen(model, OTHER.tokens, *place) for place in places}
-    kinds = {
+    kinds: dict[Kind, tuple[Batch | None, Callable[[Site, int, Tensor], Tensor]]] = {
         "zero": (None, lambda site, layer, x: torch.zeros_like(x)),
         "mean": (OTHER, lambda site, layer, x: other[site, layer].mean(dim=0, keepdim=True)),
         "corrupted": (OTHER, lambda site, layer, x: other[site, layer]),

@@ -16,25 +16,25 @@ TEXTS = ["1 a 2 b 1 a 2", "b b a b", "3 a 3 a 3 a"]
 
 @pytest.mark.parametrize("family", ["rotary", "absolute"])
 def test_scores_are_those_of_transformer_lens(saved_families, family):
-    from transformer_lens.head_detector import detect_head
+    from transformer_lens.head_detector import HEAD_NAMES, detect_head
 
     run = load(saved_families / family)
     bridge: Any = run.model
     for bos, current in ((False, False), (True, False), (False, True), (True, True)):
         for measure in ("mul", "abs"):
             ours = detect_heads(run, TEXTS, measure=measure, exclude_bos=bos, exclude_current_token=current)
-            for kind in ("previous_token", "duplicate_token", "induction"):
+            for name in HEAD_NAMES:
                 theirs = detect_head(
                     bridge,
                     TEXTS,
-                    f"{kind}_head",
+                    name,
                     exclude_bos=bos,
                     exclude_current_token=current,
                     error_measure=measure,
                 )
                 # Their "abs" is rounded to three digits per text.
                 tolerance = 1e-5 if measure == "mul" else 5.1e-4
-                assert (ours.by_kind[kind] - theirs).abs().max() <= tolerance
+                assert (ours.by_kind[name.removesuffix("_head")] - theirs).abs().max() <= tolerance
     assert ours.n == 3
     assert ours.values.std() > 1e-4
 

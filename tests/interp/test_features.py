@@ -39,6 +39,8 @@ def some(kind: str, site: str = "resid_post", d: int = 16, layer: int = 1, **kwa
 
 def encoded(d: FeatureDictionary, x: Tensor) -> Tensor:
     """The formula, feature by feature."""
+    assert d.b_enc is not None
+    assert d.b_dec is not None
     x = x.flatten(2) - (d.b_dec if d.centred else 0)
     pre = torch.stack([(x * d.W_enc[:, j]).sum(dim=-1) + d.b_enc[j] for j in range(N)], dim=-1)
     match d.activation:
@@ -47,8 +49,10 @@ def encoded(d: FeatureDictionary, x: Tensor) -> Tensor:
         case "relu":
             return pre.clamp_min(0)
         case "jumprelu":
+            assert d.threshold is not None
             return torch.where(pre > d.threshold, pre.clamp_min(0), 0)
         case _:
+            assert d.k is not None
             least = pre.sort(dim=-1, descending=True).values[..., d.k - 1 : d.k]
             return torch.where(pre >= least, pre.clamp_min(0), 0)
 
@@ -155,6 +159,8 @@ def test_transcoders_older_files_and_rescaled_features(tmp_path):
     assert torch.equal(load_dictionary(tmp_path / "old").encode(x), d.encode(x))
     (tmp_path / "old" / "cfg.json").write_text(json.dumps(old | {"rescale_acts_by_decoder_norm": True}))
     rescaled = load_dictionary(tmp_path / "old")
+    assert d.b_enc is not None
+    assert d.b_dec is not None
     norms = d.W_dec.norm(dim=-1)
     pre = ((x - d.b_dec) @ d.W_enc + d.b_enc) * norms
     best = pre.topk(3, dim=-1).indices

@@ -172,8 +172,9 @@ def test_dynamic_scaling_of_the_rotary_encoding_is_refused_with_a_cache():
     from transformers import LlamaConfig, LlamaForCausalLM
 
     rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
-    config = LlamaConfig(vocab_size=50, max_position_embeddings=12, rope_parameters=rope, **sizes)
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 32, "vocab_size": 50, "max_position_embeddings": 12}
+    config = LlamaConfig(rope_parameters=rope, **sizes)
     model: Any = LlamaForCausalLM(config).eval()
     tokens = torch.arange(20, 30).unsqueeze(0)
     with steered(model, ("resid_post", 0), torch.ones(16)):

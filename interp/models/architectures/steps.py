@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import torch
 from jaxtyping import Float, Int
@@ -294,7 +294,7 @@ def rope_type(raw: Any) -> str:
     return next((t for t in types if t in ("dynamic", "longrope")), types[0])
 
 
-def _is_plain(head: Any) -> bool:
+def _is_plain(head: nn.Module) -> TypeGuard[nn.Linear]:
     """Return whether logits of some tokens are a product with their rows of the weights. What a hook or another module
     returns is known for the whole vocabulary only; accelerate's hooks load weights as the module is called."""
     hooked = bool(head._forward_hooks or head._forward_pre_hooks) or hasattr(head, "_hf_hook")

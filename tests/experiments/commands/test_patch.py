@@ -20,6 +20,7 @@ from experiments.commands.patch import PatchCommand
 from interp.forward import predict
 from interp.patching import Joint, Sweep, accuracy, kl, logit_diff, patch, probability
 from interp.patching.cells import PATCH_SITES
+from interp.support.writing import read_digested
 from interp.tasks import Role, counterfactual
 
 RUN = "parity-aligned-alibi"
@@ -272,7 +273,6 @@ def killed_on_the_way(after):
     script = f"""
 import sys, time
 from interp.patching import Sweep
-from interp.support.writing import read_digested
 honest = Sweep.compute
 def compute(self, unit):
     if unit.number >= {after}:

@@ -17,8 +17,9 @@ LENGTH, BATCH = 12, 4
 def tokens(run: Run) -> Tensor:
     gen = torch.Generator().manual_seed(0)
     half = torch.randint(run.raw.config.vocab_size, (BATCH, LENGTH), generator=gen)
-    start = torch.full((BATCH, 1), run.tokenizer.bos_token_id)
-    return torch.cat([start, half, half], dim=1)
+    bos = run.tokenizer.bos_token_id
+    assert isinstance(bos, int)
+    return torch.cat([torch.full((BATCH, 1), bos), half, half], dim=1)
 
 
 def here(run: Run) -> dict[str, Tensor]:

@@ -21,11 +21,11 @@ def on_disk(model: Any, folder: Path, number: int) -> Any:
     body = split.base_model
     blocks = next(name for name, child in body.named_children() if isinstance(child, torch.nn.ModuleList))
     prefix = split.base_model_prefix
-    places = {f"{prefix}.{name}": "cpu" for name, _ in body.named_children() if name != blocks}
+    places: dict[str, str | int | torch.device] = {f"{prefix}.{name}": "cpu" for name, _ in body.named_children() if name != blocks}
     places |= {f"{prefix}.{blocks}.{i}": "cpu" for i in range(len(getattr(body, blocks)))}
     places |= {name: "cpu" for name, _ in split.named_children() if name != prefix}
     places[f"{prefix}.{blocks}.{number}"] = "disk"
-    return dispatch_model(split, device_map=places, main_device="cpu", offload_dir=str(folder))
+    return dispatch_model(split, device_map=places, main_device=torch.device("cpu"), offload_dir=str(folder))
 
 
 @pytest.mark.parametrize("site", ["resid_pre", "z", "mlp_post"])

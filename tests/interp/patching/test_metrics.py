@@ -169,7 +169,7 @@ def test_among_answers_is_the_whole_vocabulary_where_nothing_else_competes():
 def of_type(model_type: str) -> Any:
     """A random model: Gemma 2 caps its logits, Cohere and Granite scale them, GPT-J's unembedding has a bias."""
     torch.manual_seed(0)
-    sizes = {"vocab_size": VOCAB, "pad_token_id": 0}
+    sizes: dict[str, Any] = {"vocab_size": VOCAB, "pad_token_id": 0}
     sizes |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     match model_type:
         case "gptj":

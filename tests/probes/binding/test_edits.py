@@ -8,7 +8,7 @@ from probes.binding import Trial, trials_of
 from probes.binding.edits import ARMS, Absent, answer_traded, edit_of
 from tests.probes.binding.list_models import Answer, by_label, by_order, by_position, list_tokenizer
 
-MOVES = {
+MOVES: dict[Answer, set[str]] = {
     by_label: {"label at list", "label at query", "joint"},
     by_order: {"order, value", "order", "joint"},
     by_position: {"position", "joint"},

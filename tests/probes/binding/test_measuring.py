@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
@@ -11,7 +13,7 @@ from probes.binding.trials import combinations_of
 from probes.statuses import Status
 from tests.probes.binding.list_models import list_tokenizer
 
-SIZES = {"bos_token_id": 0, "eos_token_id": 0}
+SIZES: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0}
 
 
 def random_model(family: str) -> PreTrainedModel:
@@ -19,7 +21,7 @@ def random_model(family: str) -> PreTrainedModel:
     vocab = len(list_tokenizer())
     if family == "gpt2":
         return GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_embd=32, n_layer=2, n_head=4, n_positions=128, **SIZES))
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     return LlamaForCausalLM(LlamaConfig(vocab_size=vocab, **shape, **SIZES))
 
 
@@ -44,14 +46,14 @@ def copier(source: int, last: int) -> GPT2LMHeadModel:
     width = vocab + positions + (vocab + positions) % 2
     model = GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=vocab, n_embd=width, n_layer=1, n_head=1, n_positions=positions, n_inner=1, **SIZES,
-            tie_word_embeddings=False, attn_implementation="eager",
+            vocab_size=vocab, n_embd=width, n_layer=1, n_head=1, n_positions=positions, n_inner=1,
+            tie_word_embeddings=False, **SIZES | {"attn_implementation": "eager"},
         )
     ).eval()  # fmt: skip
     with torch.no_grad():
         for name, values in model.named_parameters():
             values.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
-        block = model.transformer.h[0]
+        block: Any = model.transformer.h[0]
         model.transformer.wte.weight[:, :vocab] = torch.eye(vocab)
         model.transformer.wpe.weight[:, vocab : vocab + positions] = torch.eye(positions)
         # Query at `last` and key at `source` meet in one coordinate; values carry the token.
