@@ -183,6 +183,12 @@ def evaluated(path: Path, metric: str, mode: str, lengths: Sequence[int]) -> lis
     return [values[length] for length in lengths]
 
 
+def presence(run: str, name: str) -> list[float]:
+    """Return an effect of the presence arm in the stored verdict of a shipped run, by length."""
+    evidence = json.loads((SHIPPED / run / "verdict.json").read_text(encoding="utf-8"))["evidence"]
+    return [e["value"]["value"] for e in evidence if (e["arm"], e["name"]) == ("presence", name)]
+
+
 # Decimal places and values, by name.
 NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "no-rehearsal-40": (3, lambda: evaluated(WITHOUT_REHEARSAL, "step", "forced", [40])),
@@ -266,6 +272,11 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "aligned-margin-held": (2, lambda: margin_held(ANCHORED)),
     "cyclic-removal": (2, lambda: at_ends(lost(CYCLIC))),
     "constant-removal": (2, lambda: lost("parity-constant-alibi")),
+    "constant-presence": (
+        2,
+        lambda: [presence("parity-constant-alibi", name)[0] for name in ("largest effect", "number of labels")],
+    ),
+    "aligned-presence": (2, lambda: presence("parity-aligned-alibi", "largest effect on margins")),
     "addition-aligned-sink": (2, lambda: [*sinks(ALIGNED)[::2], *sinks(ALIGNED, control=True)[::2], sinks(ALIGNED)[1]]),
     "addition-own-sink": (2, lambda: [*sinks(OWN), *sinks(OWN, control=True)]),
     "addition-padded-sink": (2, lambda: [*sorted(sinks(PADDED)), sinks(PADDED, control=True)[0]]),

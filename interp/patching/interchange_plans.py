@@ -104,7 +104,7 @@ class Plan:
 
     def sites_of(self, layer: int) -> set[Site]:
         """Return the sites that are patched in a layer, without attention that is given as a whole."""
-        sites = {site for site, at in self.interchanges if at == layer and not self._given((site, layer))}
+        sites: set[Site] = {site for site, at in self.interchanges if at == layer and not self._given((site, layer))}
         if self._given(("attn_scores", layer)):
             sites.add("z")
         elif layer in self.removed:

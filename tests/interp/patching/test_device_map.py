@@ -21,7 +21,9 @@ def on_disk(model: Any, folder: Path, number: int) -> Any:
     body = split.base_model
     blocks = next(name for name, child in body.named_children() if isinstance(child, torch.nn.ModuleList))
     prefix = split.base_model_prefix
-    places: dict[str, str | int | torch.device] = {f"{prefix}.{name}": "cpu" for name, _ in body.named_children() if name != blocks}
+    places: dict[str, str | int | torch.device] = {
+        f"{prefix}.{name}": "cpu" for name, _ in body.named_children() if name != blocks
+    }
     places |= {f"{prefix}.{blocks}.{i}": "cpu" for i in range(len(getattr(body, blocks)))}
     places |= {name: "cpu" for name, _ in split.named_children() if name != prefix}
     places[f"{prefix}.{blocks}.{number}"] = "disk"

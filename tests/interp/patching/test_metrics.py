@@ -195,7 +195,7 @@ def test_logits_of_the_declared_tokens_are_those_of_the_whole_unembedding(model_
     metrics = [
         logit_diff(BATCH),
         lead(BATCH, 2),
-        margin(BATCH, torch.tensor([1, 2, 3]), *(torch.tensor(ids) for ids in ([5, 6, 7], [8, 9, 4]))),
+        margin(BATCH, torch.tensor([1, 2, 3]), torch.tensor([5, 6, 7]), torch.tensor([8, 9, 4])),
         probability(BATCH, among_answers=True),
         accuracy(BATCH, 1, among_answers=True),
         bind_metric(by_text(answer=[9, 8, 7], other=11), anatomy.raw, BATCH),

@@ -21,7 +21,12 @@ def random_model(family: str) -> PreTrainedModel:
     vocab = len(list_tokenizer())
     if family == "gpt2":
         return GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_embd=32, n_layer=2, n_head=4, n_positions=128, **SIZES))
-    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     return LlamaForCausalLM(LlamaConfig(vocab_size=vocab, **shape, **SIZES))
 
 
@@ -44,10 +49,11 @@ def copier(source: int, last: int) -> GPT2LMHeadModel:
     """Return one attention head that copies the token at `source` to the position `last`, whatever the labels are."""
     vocab, positions = len(list_tokenizer()), last + 1
     width = vocab + positions + (vocab + positions) % 2
+    sizes: dict[str, Any] = {**SIZES, "attn_implementation": "eager"}
     model = GPT2LMHeadModel(
         GPT2Config(
             vocab_size=vocab, n_embd=width, n_layer=1, n_head=1, n_positions=positions, n_inner=1,
-            tie_word_embeddings=False, **SIZES | {"attn_implementation": "eager"},
+            tie_word_embeddings=False, **sizes,
         )
     ).eval()  # fmt: skip
     with torch.no_grad():
