@@ -11,8 +11,8 @@ from pathlib import Path
 from experiments.reporting.section import Picture, Source
 from interp.views.view import POLICY, View
 
-# Columns that fit on a phone.
-MOST_COLUMNS = 8
+# Letters of a row, the longest cell of each column, that fit on a phone.
+MOST_LETTERS = 56
 SIZE = "000.00 MB"  # placeholder for the size of the file
 
 
@@ -96,7 +96,8 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -
         + "</tr>\n"
         for row in rows
     )
-    kind = "plain cards" if len(columns) > MOST_COLUMNS else "plain"
+    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    kind = "plain cards" if sum(widths) > MOST_LETTERS else "plain"
     return (
         f'<div class="report-scroll" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}">'
         f'<table class="{kind}"><caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n'

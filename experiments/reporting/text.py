@@ -89,9 +89,21 @@ def in_short(name: str, data: dict, accuracy: dict) -> str:
 def role_lines(data: dict) -> list[str]:
     """Return one line per role: its status and the reason."""
     return [
-        f"**{name}: {role['status']}.** {(role['reason'] or 'no reason is given').replace('+-', '±')}."
+        f"**{name}: {_status(role)}.** {(role['reason'] or 'no reason is given').replace('+-', '±')}."
         for name, role in data["roles"].items()
     ]
+
+
+def _status(role: dict) -> str:
+    """Return a role's status; of the sink, that on answers and that on margins where both were measured.
+
+    >>> _status({"status": "ABSENT", "margins": {"status": "PRESENT"}})
+    'ABSENT on answers, PRESENT on margins'
+    """
+    match role:
+        case {"margins": {"status": str(on_margins)}}:
+            return f"{role['status']} on answers, {on_margins} on margins"
+    return role["status"]
 
 
 def claims(data: dict) -> list[str]:

@@ -27,7 +27,8 @@ def on_disk(model: Any, folder: Path, number: int) -> Any:
     places |= {f"{prefix}.{blocks}.{i}": "cpu" for i in range(len(getattr(body, blocks)))}
     places |= {name: "cpu" for name, _ in split.named_children() if name != prefix}
     places[f"{prefix}.{blocks}.{number}"] = "disk"
-    return dispatch_model(split, device_map=places, main_device=torch.device("cpu"), offload_dir=str(folder))
+    # accelerate compares main_device with "cpu"; a torch.device would leave everything on the meta device.
+    return dispatch_model(split, device_map=places, main_device="cpu", offload_dir=str(folder))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("site", ["resid_pre", "z", "mlp_post"])
