@@ -199,7 +199,7 @@ class PatchCommand(TakesText):
         values = sweep.blank()
         began = time.monotonic()
         for unit in progress_bar(sweep.units, desc=f"patching {self.site}", unit="unit"):
-            path = work / f"{unit.number}.safetensors"
+            path = work / f"{unit.name}.safetensors"
             if (kept := read_digested(path)) is not None:
                 part = load(kept)["values"]
             else:
@@ -210,7 +210,7 @@ class PatchCommand(TakesText):
             return sweep.finish(values, seed=self.seed, seconds=time.monotonic() - began)
         except RuntimeError as error:  # a check failed: these numbers must not be resumed
             for unit in sweep.units:
-                (work / f"{unit.number}.safetensors").unlink()
+                (work / f"{unit.name}.safetensors").unlink()
             raise ValueError(str(error)) from error
 
     def drawn(self, effect: PatchEffect) -> str:

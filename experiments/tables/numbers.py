@@ -212,6 +212,8 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         3,
         lambda: [f(listed(ANCHORED, 60, mode=mode)) for mode in ("forced", "written") for f in (median, min)],
     ),
+    "reach-80": (3, lambda: listed(ANCHORED, 80)),
+    "reach-100": (3, lambda: [median(values := listed(ANCHORED, 100)), max(values)]),
     "aligned-written-40": (3, lambda: [min(listed(ANCHORED, 40, mode="written"))]),
     "aligned-step-40": (3, lambda: [min(listed(ANCHORED, 40, "step") + listed(ANCHORED, 40, "step", "written"))]),
     "rotary-anchor": (2, lambda: listed(ROTARY, 20, "rho anchor", "")),

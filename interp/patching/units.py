@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,16 @@ class WorkUnit:
     start: int
     cells: tuple[int, ...]
     prompts: range
+
+    @property
+    def name(self) -> str:
+        """The number with a digest of the content: another memory or device splits the same sweep into other units.
+
+        >>> WorkUnit(3, 0, (0, 1), range(2)).name != WorkUnit(3, 0, (0, 2), range(2)).name
+        True
+        """
+        content = repr((self.start, self.cells, self.prompts))
+        return f"{self.number}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def buckets_of(

@@ -358,7 +358,7 @@ def stopped(monkeypatch, after, last_words=None):
 def test_a_unit_whose_writing_was_interrupted_is_computed_again(length, monkeypatch, capsys):
     work = stopped(monkeypatch, after=2, last_words=length)
     assert "interrupted; the same command resumes" in capsys.readouterr().err
-    assert {p.name for p in work.iterdir()} == {"0.safetensors", "1.safetensors", "lock"}
+    assert {p.name.partition("-")[0] for p in work.iterdir()} == {"0", "1", "lock"}
     numbers = counted(monkeypatch)
     assert main(LARGER) == 0
     assert numbers == list(range(2, numbers[-1] + 1))
@@ -370,7 +370,7 @@ def test_a_unit_file_that_is_cut_short_is_computed_again(length, monkeypatch):
     """A rename may reach the disk before the data do, when the power fails."""
     assert main([*LARGER, "--out", "whole"]) == 0
     work = stopped(monkeypatch, after=3)
-    unit = work / "1.safetensors"
+    (unit,) = work.glob("1-*.safetensors")
     unit.write_bytes(unit.read_bytes()[:length])
     numbers = counted(monkeypatch)
     assert main(LARGER) == 0
@@ -388,7 +388,21 @@ def test_other_options_do_not_take_over_the_units(more, monkeypatch):
     assert main([*LARGER, *more]) == 0
     assert numbers[:2] == [0, 1]
     assert work_folders() == [work]  # left for the command that it belongs to
-    assert read_digested(work / "0.safetensors")
+    (first,) = work.glob("0-*.safetensors")
+    assert read_digested(first)
+
+
+def test_units_of_another_split_are_computed_again(monkeypatch):
+    """Another amount of free memory splits the same sweep into other units under the same options."""
+    assert main([*LARGER, "--out", "whole"]) == 0
+    stopped(monkeypatch, after=3)
+    monkeypatch.setattr("interp.patching.units.BUCKET", 3)
+    numbers = counted(monkeypatch)
+    assert main(LARGER) == 0
+    assert numbers[0] == 0
+    found, expected = (pandas.read_parquet(f / "patch-resid_mid.parquet") for f in (HERE, Path("whole")))
+    numeric = found.select_dtypes("number").columns
+    pandas.testing.assert_frame_equal(found[numeric], expected[numeric], atol=1e-4)
 
 
 def test_options_that_change_no_number_do_not_start_afresh(monkeypatch, capsys):
