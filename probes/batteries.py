@@ -90,8 +90,14 @@ def battery(
     - `recall`: returns the evidence of a piece of work by its name, either stored by an earlier process or measured.
       Stored evidence must come from the same run, seed and prompts.
 
-    Raises `ValueError` for an unknown arm, fewer than 24 prompts, or a length that the run cannot take.
+    Raises `ValueError` for a run with the task recall, an unknown arm, fewer than 24 prompts, or a length that the run
+    cannot take.
     """
+    if run.format.task == "recall":
+        call = (
+            'binding_verdict(run.name, measure_binding(run, trials_of(run, "recall", items, prompts, seed), "recall"))'
+        )
+        raise ValueError(f"battery judges parity and addition; for recall call {call} of probes.binding")
     if unknown := sorted(set(arms) - set(registry)):
         raise ValueError(f"unknown arms {', '.join(unknown)}; arms are {', '.join(registry)}")
     if prompts < FEWEST_PROMPTS:

@@ -177,8 +177,9 @@ def _drawn(run: Run, data: dict) -> tuple[Picture, ...]:
         ),
         Picture(
             views.faithfulness(lines_of(data), data["possible_edges"], title),
-            "1 is the full model, 0 the model without any edge. The star is the circuit above. Random circuits of "
-            "the same size are the baseline.",
+            "1 is the full model, 0 the model without any edge. Lines add edges in the order of their scores. The star "
+            "is the circuit above: edges were pruned from it by exact runs (ACDC), so it keeps more at the same size. "
+            "Random circuits of the same size are the baseline.",
         ),
     )
 

@@ -70,7 +70,7 @@ def answer(data: dict) -> str:
 
 
 def in_short(name: str, data: dict, accuracy: dict) -> str:
-    """Return the verdict and the lengths at which the model works, in two sentences."""
+    """Return the verdict and the lengths at which the model works, in three sentences."""
     steps = [r for r in accuracy["accuracy"] if r["metric"] == "step" and r["mode"] == "forced"]
     far = [r["length"] for r in steps if all(s["value"] >= GOOD for s in steps if s["length"] <= r["length"])]
     longest = accuracy.get("trained_to")
@@ -82,8 +82,22 @@ def in_short(name: str, data: dict, accuracy: dict) -> str:
         judged = "no role is judged"
     return (
         f"In `{name}`, at length {lengths}, {judged}. Teacher-forced step accuracy is at least {GOOD:.0%} "
-        f"{reach}{trained}."
+        f"{reach}{trained}.{_whole_solutions(accuracy['accuracy'])}"
     )
+
+
+def _whole_solutions(rows: list[dict]) -> str:
+    """Return the exact match at the longest length as a sentence: labels given, and written where they are measured."""
+    exact = [row for row in rows if row["metric"] == "exact"]
+    if not exact:
+        return ""
+    longest = max(row["length"] for row in exact)
+    kinds = {"forced": "with labels given", "written": "with labels that the model writes"}
+    values = {row["mode"]: row["value"] for row in exact if row["length"] == longest}
+    shares = [f"{values[mode]:.2f} {text}" for mode, text in kinds.items() if mode in values]
+    if "written" not in values:
+        shares = [f"{value:.2f}" for value in values.values()]
+    return f" Share of whole solutions that are right at length {_length(longest)}: {', '.join(shares)}."
 
 
 def role_lines(data: dict) -> list[str]:

@@ -13,7 +13,7 @@ from probes.binding.trials import BINDING_TASKS, FEWEST_ITEMS, check_binding_tas
 if TYPE_CHECKING:
     from experiments.commands.verdict import VerdictCommand
     from interp.models import Run
-    from probes.binding import BindingVerdict
+    from probes.binding import BindingVerdict, Trial
 
 INDENT = "  "
 
@@ -44,6 +44,7 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     from experiments.support.results import check_files, check_seed, result_folder, writable_folder, write_result
     from experiments.support.verdict_text import columns_of_output
     from interp.support.writing import write_whole
+    from probes.binding import trials_of
     from probes.binding.trials import combinations_of
 
     check_seed(command.seed)
@@ -56,9 +57,10 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
         check_files([target])
         writable_folder(target.parent)
     run = _load(command, names[0], task)
+    trials = trials_of(run, task, command.items, command.prompts, command.seed, command.fillers)
     file = f"verdict-{task}-{command.items}.json"
     folder = result_folder(run, command.out, (file,))
-    verdict = _judged(command, run, task)
+    verdict = _judged(command, run, task, trials)
     written = write_result(folder / file, run, command.seed, verdict.to_json())
     if target is not None:
         write_whole(target, json.dumps(written, indent=1) + "\n")
@@ -71,11 +73,10 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     return 0
 
 
-def _judged(command: VerdictCommand, run: Run, task: str) -> BindingVerdict:
+def _judged(command: VerdictCommand, run: Run, task: str, trials: list[Trial]) -> BindingVerdict:
     from experiments.support.progress import progress_bar
-    from probes.binding import binding_verdict, measure_binding, trials_of
+    from probes.binding import binding_verdict, measure_binding
 
-    trials = trials_of(run, task, command.items, command.prompts, command.seed, command.fillers)
     with progress_bar(total=1 + len(trials), unit="step") as bar:
 
         def step(piece: str) -> None:
@@ -112,8 +113,9 @@ def summary(verdict: BindingVerdict, columns: int, evidence: bool = False) -> It
         yield f"{INDENT}{name:<12}{status.value:<15}{reason}"
     if found.remainder is not None:
         yield f"{INDENT}{'remainder':<12}{'':<15}share {found.remainder} explained by no address"
-    for name, share in found.sinks.items():
-        yield f"{INDENT}{name:<12}{'attention off':<15}share {share.value}, control {share.control}"
+    yield "sinks (attention removed):"
+    for name, (status, reason) in verdict.sinks.items():
+        yield f"{INDENT}{name:<12}{status.value:<15}{reason.removeprefix(f'{name}: ')}"
     if evidence:
         yield ""
         for name, share in found.shares.items():

@@ -17,6 +17,8 @@ SUPPORT = RESULTS / "support.json"
 # Formats of parity in the table.
 FORMATS = ("aligned", "gap4", "numeric", "cyclic", "constant", "nonaligned", "scratchpad")
 LENGTHS = (20, 40, 60)
+# Model types that the root README names; interp/README.md has them all.
+WELL_KNOWN = ("bloom", "gemma2", "gpt2", "gpt_neox", "gptj", "llama", "mistral", "mixtral", "olmo2", "phi3", "qwen3")
 
 
 def headline_table() -> str:
@@ -80,8 +82,10 @@ def support_text() -> str:
     exact, generic = ([row for row in rows if row["patching"] == kind] for kind in ("exact", "generic"))
     worst = max(row["float32"] for row in exact)
     types = dict.fromkeys(row["type"].partition(",")[0] for row in exact)
+    named = ", ".join(name for name in WELL_KNOWN if name in types)
     text = (
-        f"{len(types)} types with every site, largest relative difference {worst:.0e} in float32: {', '.join(types)}.\n"
+        f"{len(types)} types with every site, largest relative difference {worst:.0e} in float32, among them {named}: "
+        "[all](interp/README.md#supported-models).\n"
     )
     others = dict.fromkeys(row["type"].partition(",")[0] for row in generic)
     others = [name for name in others if name not in types]

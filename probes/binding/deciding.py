@@ -1,11 +1,12 @@
-"""Decide what finds the item: PRESENT, ABSENT or INDETERMINATE per address, and a label over all."""
+"""Decide what finds the item: PRESENT, ABSENT or INDETERMINATE per address and per sink, and a label over all."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from probes.binding.edits import ARMS
-from probes.binding.measuring import COMPETENCE, Binding, Share
+from probes.binding.measuring import COMPETENCE, SINKS, Binding, Share
 from probes.statuses import Status
 
 # Within this share of the full effect, an address counts as absent.
@@ -20,12 +21,13 @@ ADDRESSES = {
 
 @dataclass(frozen=True)
 class BindingVerdict:
-    """The addresses by which a model finds an item, with status and reason."""
+    """The addresses by which a model finds an item, and the candidates for sinks, with status and reason."""
 
     name: str
     measured: Binding
     label: str
     addresses: dict[str, tuple[Status, str]]
+    sinks: dict[str, tuple[Status, str]]
 
     def to_json(self) -> dict:
         """Return a nested plain dictionary: everything measured, and what was decided from it."""
@@ -39,9 +41,12 @@ class BindingVerdict:
             "gate": COMPETENCE,
             "margin": MARGIN,
             "level": found.level,
-            "addresses": {name: {"status": s.value, "reason": why} for name, (s, why) in self.addresses.items()},
+            "addresses": _listed(self.addresses),
             "shares": {name: {"question": ARMS[name], **share.to_json()} for name, share in found.shares.items()},
-            "sinks": {name: share.to_json() for name, share in found.sinks.items()},
+            "sinks": {
+                name: {**decided, **(found.sinks[name].to_json() if name in found.sinks else {})}
+                for name, decided in _listed(self.sinks).items()
+            },
             "remainder": None if found.remainder is None else found.remainder.to_json(),
             "left_out": found.left_out,
             "refusal": found.refusal,
@@ -53,23 +58,31 @@ def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
 
     PRESENT: an arm and its excess over the matched control are above the margin. ABSENT: all arms of the address, and
     their controls, are within the margin. NOT APPLICABLE: the model cannot do the task, or the template has no such
-    address. The label names every address that is PRESENT.
+    address. The label names every address that is PRESENT. Sinks have the same rule: their effect is what the answer
+    margin loses without attention to them. They are not part of the label.
     """
     if measured.refusal is not None:
-        addresses = {address: (Status.NOT_APPLICABLE, measured.refusal) for address in ADDRESSES}
-        return BindingVerdict(name, measured, "not applicable", addresses)
-    addresses = {address: _decided(measured, arms) for address, arms in ADDRESSES.items()}
+        refused = (Status.NOT_APPLICABLE, measured.refusal)
+        return BindingVerdict(
+            name, measured, "not applicable", dict.fromkeys(ADDRESSES, refused), dict.fromkeys(SINKS, refused)
+        )
+    addresses = {address: _decided(measured.shares, arms, measured.left_out) for address, arms in ADDRESSES.items()}
+    sinks = {sink: _decided(measured.sinks, (sink,), measured.left_out) for sink in SINKS}
     present = [address for address, (status, _) in addresses.items() if status == Status.PRESENT]
     label = " + ".join(present) or "undecided"
     if not present and all(status in (Status.ABSENT, Status.NOT_APPLICABLE) for status, _ in addresses.values()):
         label = "unresolved"  # the model does the task, by none of these
-    return BindingVerdict(name, measured, label, addresses)
+    return BindingVerdict(name, measured, label, addresses, sinks)
 
 
-def _decided(measured: Binding, arms: tuple[str, ...]) -> tuple[Status, str]:
-    shares = {arm: measured.shares[arm] for arm in arms if arm in measured.shares}
+def _listed(decided: Mapping[str, tuple[Status, str]]) -> dict[str, dict[str, str]]:
+    return {name: {"status": status.value, "reason": reason} for name, (status, reason) in decided.items()}
+
+
+def _decided(measured: Mapping[str, Share], arms: tuple[str, ...], left_out: Mapping[str, str]) -> tuple[Status, str]:
+    shares = {arm: measured[arm] for arm in arms if arm in measured}
     if not shares:
-        reasons = [measured.left_out[arm] for arm in arms if arm in measured.left_out]
+        reasons = [left_out[arm] for arm in arms if arm in left_out]
         return Status.NOT_APPLICABLE, reasons[0] if reasons else "not measured"
     for arm, share in shares.items():
         if share.value.low > MARGIN and share.excess.low > MARGIN:

@@ -127,5 +127,7 @@ def _moved(trial: Trial, tokens: Tensor) -> Tensor:
 
     The item before stays the item before, so that only the index changes.
     """
+    if 1 in (trial.query, trial.target):
+        raise Absent("the first item has none before it")
     first, second = ((*_item(trial, i - 1), *_item(trial, i)) for i in (trial.query, trial.target))
     return _trade(tokens, trial.lookups.prompts.tokens, first, second)

@@ -6,7 +6,9 @@ query, so that it has not been written yet and its predecessor is not the querie
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +24,8 @@ BINDING_TASKS = ("recall", *LISTS)
 FEWEST_ITEMS = 6
 # Combinations of query and target that share the prompts.
 GROUPS = 4
+# Query, target, third item and bystanders, as in `Trial`.
+Combination = tuple[int, int, int, tuple[int, int]]
 OVERSAMPLE = 64
 # With fewer, the interval of a perfect accuracy reaches below the gate (`probes.binding.measuring.COMPETENCE`).
 FEWEST_PROMPTS = 16
@@ -46,7 +50,7 @@ class Trial:
         return self.lookups.query
 
 
-def combinations_of(items: int) -> list[tuple[int, int, int, tuple[int, int]]]:
+def combinations_of(items: int) -> list[Combination]:
     """Return query, target, third item and bystanders of every trial that a list of so many items allows."""
     if items < FEWEST_ITEMS:
         raise ValueError(f"the verdict on lists needs at least {FEWEST_ITEMS} items; got {items}")
@@ -62,6 +66,16 @@ def combinations_of(items: int) -> list[tuple[int, int, int, tuple[int, int]]]:
     return found
 
 
+def _spread(combinations: Sequence[Combination]) -> list[Combination]:
+    """Return combinations whose queries are from the first to the last, with near and far targets in turn."""
+    by_query = [list(group) for _, group in groupby(combinations, key=lambda combination: combination[0])]
+    chosen = []
+    for k in range(GROUPS):
+        options = by_query[k * (len(by_query) - 1) // (GROUPS - 1)]
+        chosen.append(options[-1] if k % 2 else options[0])
+    return chosen
+
+
 def check_binding_task(task: str) -> None:
     """Raise `ValueError` unless lists or recall of this name can be judged."""
     if task not in BINDING_TASKS:
@@ -69,7 +83,7 @@ def check_binding_task(task: str) -> None:
 
 
 def trials_of(run: Run | Any, task: str, items: int, prompts: int, seed: int, fillers: int = 0) -> list[Trial]:
-    """Return trials with `prompts` prompts in all, over up to four combinations of query and target.
+    """Return trials with `prompts` prompts in all, over four combinations of query and target from all queries.
 
     `run` needs a tokenizer for a list, and the task recall for recall. Raises `ValueError` for an unknown task, too
     few items and too few prompts.
@@ -78,8 +92,7 @@ def trials_of(run: Run | Any, task: str, items: int, prompts: int, seed: int, fi
     combinations = combinations_of(items)
     if prompts < FEWEST_PROMPTS:
         raise ValueError(f"the verdict on lists needs at least {FEWEST_PROMPTS} prompts; got {prompts}")
-    step = max(1, len(combinations) // GROUPS)
-    chosen = combinations[::step][:GROUPS]
+    chosen = _spread(combinations)
     trials = []
     for k, (query, target, third, bystanders) in enumerate(chosen):
         count = prompts // len(chosen) + (k < prompts % len(chosen))

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
     from interp.views.view import View
 
+# What rho is, by role (probes/README.md, Decision).
+RHO = dict.fromkeys(("anchor", "placeholder"), "rho: share of the logit margin moved") | {
+    "sink": "rho: share of answers lost"
+}
 PLANTED = {True: "planted,\nrole present", False: "planted,\nrole absent"}
 
 
@@ -73,7 +77,7 @@ def draw_verdict(data: Mapping, calibration: Mapping | None = None, title: str =
     margin = data.get("margins", {}).get("rho", 0.10)
     limits = rho_limits([*_numbers(groups), *(v for p in planted.values() for values in p.values() for v in values)])
     names = list(groups) + ([PLANTED[True], PLANTED[False]] if planted else [])
-    size = (3.9, 1.9 + len(ROLES) * (0.6 + 0.5 * len(names))) if narrow else (9, 1.9 + 0.6 * len(names))
+    size = (3.9, 1.9 + len(ROLES) * (0.7 + 0.5 * len(names))) if narrow else (9, 1.9 + 0.6 * len(names))
     figure = Figure(figsize=size, layout="constrained", dpi=110)
     axes = figure.subplots(len(ROLES) if narrow else 1, 1 if narrow else len(ROLES), sharex=True, sharey=True)
     for axis, role, colour in zip(axes, ROLES, SERIES, strict=False):
@@ -88,8 +92,7 @@ def draw_verdict(data: Mapping, calibration: Mapping | None = None, title: str =
         if planted:
             axis.axhline(len(groups) - 0.5, color="#BBBBBB", linewidth=0.8)
         axis.set_title(role, fontsize=10)
-        if not narrow or axis is axes[-1]:
-            axis.set_xlabel("rho: share of the margin moved", fontsize=8)
+        axis.set_xlabel(RHO[role], fontsize=8)
         axis.tick_params(labelsize=8)
     axes[0].set_yticks(range(len(names)), names, fontsize=8)
     axes[0].set(ylim=(len(names) - 0.5, -0.6), xlim=(limits[0] - 0.02, limits[1] + 0.02))
@@ -156,7 +159,7 @@ def _keys(margin: float, planted: bool) -> list:
         Line2D(
             [], [], color="#333333", marker="s", markersize=3.5, fillstyle="none", linewidth=1, label="matched control"
         ),
-        Line2D([], [], color="black", linestyle="--", linewidth=0.8, label=f"margin ±{margin:.2f}"),
+        Line2D([], [], color="black", linestyle="--", linewidth=0.8, label=f"equivalence margin ±{margin:.2f}"),
     ]
     if planted:
         keys += [

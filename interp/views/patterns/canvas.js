@@ -29,7 +29,7 @@
       const change = weight(layer * H + head, dest, src) - weight((L + layer) * H + head, dest, src);
       return Math.abs(change) > 2 * view.error ? change : 0; // less may be of storing them
     }
-    let [layer, head, dest, src] = [0, 0, n - 1, 0];
+    let [layer, head, dest, src] = [0, 0, view.opening, 0];
     let [scheme, faint] = [schemes(), false];
     let widest = 0;
     if (compared) for (let l = 0; l < L; l++) for (let h = 0; h < H; h++) for (let d = 0; d < n; d++) for (let s = 0; s < n; s++) {

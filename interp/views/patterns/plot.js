@@ -56,7 +56,7 @@
     showAllLabels(charts());
     const big = [...place.querySelectorAll("canvas")].at(-1);
     const head = () => Math.max(0, heads.indexOf(place.querySelector("h2").textContent));
-    let [dest, src] = [n - 1, 0];
+    let [dest, src] = [view.opening, 0];
 
     const index = (scale, pixel) => Number(scale.getLabelForValue(Math.max(0, Math.min(n - 1, scale.getValueForPixel(pixel)))).match(/\((\d+)\)$/)[1]);
     const middle = (scale, pos) => scale.getPixelForValue(scale.getLabels().findIndex((label) => label.endsWith(` (${pos})`)));

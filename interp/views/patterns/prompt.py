@@ -38,6 +38,17 @@ class Prompt:
         """(role, colour) of the roles that occur."""
         return [(role, ROLES[role]) for role in self.kinds if role]
 
+    @property
+    def opening(self) -> int:
+        """The destination that a view shows first: the last one that predicts an answer; without roles the last token.
+
+        >>> roles = ("input label", "input", "output label", "output")
+        >>> Prompt(("M1", "0", "M1", "1"), ("a", "b", "c", "d"), roles).opening
+        2
+        """
+        predicting = [pos for pos, role in enumerate(self.roles[1:]) if role == Role.OUTPUT.words]
+        return predicting[-1] if predicting else len(self.tokens) - 1
+
     def colour(self, pos: int) -> str:
         """Return the colour of a position's role; white without roles."""
         return ROLES.get(self.roles[pos], "#ffffff")
@@ -47,6 +58,7 @@ class Prompt:
         return {
             "tokens": self.tokens,
             "names": self.names,
+            "opening": self.opening,
             "roles": [self.kinds.index(role) for role in self.roles],
             "legend": [[role, ROLES.get(role, "transparent")] for role in self.kinds],
         }

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from probes.binding import binding_verdict, measure_binding, trials_of
+from interp.tasks import template
+from interp.tasks.lists import lookups
+from probes.binding import Binding, Trial, binding_verdict, measure_binding, trials_of
+from probes.binding.measuring import Share
 from probes.binding.trials import combinations_of
+from probes.evidence import Interval
 from probes.statuses import Status
 from tests.probes.binding.list_models import list_tokenizer
 
@@ -39,7 +44,7 @@ def test_a_random_model_is_not_applicable_at_every_stage(family: str, task: str)
     assert not measured.competent
     assert not measured.shares
     assert measured.refusal is not None
-    for status, reason in verdict.addresses.values():
+    for status, reason in (*verdict.addresses.values(), *verdict.sinks.values()):
         assert status == Status.NOT_APPLICABLE
         assert str(measured.accuracy) in reason
         assert "\n" not in reason
@@ -81,6 +86,62 @@ def test_a_model_that_copies_by_position_uses_no_label_and_no_order() -> None:
     for arm in ("label at list", "label at query", "order"):
         assert measured.shares[arm].value.value == pytest.approx(0, abs=1e-3)
     assert verdict.addresses["own label"][0] == verdict.addresses["order"][0] == Status.ABSENT
+
+
+@pytest.mark.parametrize(("before", "status"), [("", Status.PRESENT), ("A ", Status.ABSENT)])
+def test_attention_that_carries_the_answer_is_a_sink_by_effect(before: str, status: Status) -> None:
+    """The answer is the first token, or the second. Attention to it is needed, and to no other; controls avoid it."""
+    words = ("apple", "bread", "chair", "table", "water", "house")
+    rows = [{f"value{i}": words[(i + k) % 6] for i in range(1, 7)} for k in range(6)]
+    text = before + " is ".join(f"{{value{i}}}" for i in range(1, 7)) + "\nagain"
+    trial = Trial(lookups(template(text, rows, list_tokenizer()), query=1), target=4, third=6, bystanders=(5, 6))
+    model = copier(trial.lookups.values[1], trial.lookups.prompts.n_pos - 1)
+    measured = measure_binding(model, [trial] * 3)
+    verdict = binding_verdict("copier", measured)
+    assert trial.lookups.values[1] == len(before.split())
+    assert measured.left_out["position"] == "the first item has none before it"
+    assert verdict.sinks["first token"][0] == status
+    assert verdict.sinks["line breaks"][0] == Status.ABSENT
+    assert measured.sinks["first token"].control.value == pytest.approx(0, abs=1e-3)
+
+
+RULE = [  # value and control, each with an interval of +- 0.02
+    (0.50, 0.00, Status.PRESENT),
+    (0.50, 0.30, Status.PRESENT),
+    (0.50, 0.45, Status.INDETERMINATE),  # no more than the control
+    (0.11, 0.00, Status.INDETERMINATE),  # the interval reaches into the margin
+    (0.05, 0.05, Status.ABSENT),
+    (0.05, 0.30, Status.INDETERMINATE),  # the control is not within the margin
+    (-0.50, 0.00, Status.INDETERMINATE),
+]
+
+
+@pytest.mark.parametrize(("value", "control", "status"), RULE)
+def test_addresses_and_sinks_have_the_same_rule(value: float, control: float, status: Status) -> None:
+    def around(x: float) -> Interval:
+        return Interval(x, x - 0.02, x + 0.02)
+
+    share = Share(around(value), around(control), around(value - control))
+    arms = ("label at list", "order, value", "position")
+    found = Binding(
+        "list-letters", 6, 64, 0, around(0.97), 0.95, dict.fromkeys(arms, share), {"first token": share},
+        left_out={"line breaks": "the prompts have none"},
+    )  # fmt: skip
+    verdict = binding_verdict("made up", found)
+    assert {s for s, _ in verdict.addresses.values()} == {verdict.sinks["first token"][0]} == {status}
+    assert verdict.sinks["line breaks"] == (Status.NOT_APPLICABLE, "the prompts have none")
+    assert verdict.to_json()["sinks"]["first token"]["status"] == status.value
+    assert verdict.to_json()["sinks"]["line breaks"]["status"] == "NOT APPLICABLE"
+
+
+@pytest.mark.parametrize("items", [6, 7, 8, 12, 20])
+def test_queries_and_targets_are_spread_over_the_list(items: int) -> None:
+    trials = trials_of(list_tokenizer(), "list-bullets", items, 18, seed=0)
+    queries, chosen = [t.query for t in trials], [(t.query, t.target) for t in trials]
+    assert (queries[0], queries[-1], len(set(chosen))) == (2, items - 2, 4)
+    assert max(b - a for a, b in pairwise(queries)) <= -(-(items - 4) // 3)
+    assert {t.target - t.query for t in trials} > {2}
+    assert [len(t.lookups.prompts) for t in trials] == [5, 5, 4, 4]
 
 
 def test_what_cannot_be_judged_is_refused() -> None:

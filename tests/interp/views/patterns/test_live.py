@@ -71,7 +71,7 @@ def test_pointing_clicking_and_keys_change_the_read_out(open_page):
     opened = open_page(page([view_of(12, 20)], "82"))
     batch = prompts(20)
     symbols = batch.symbols()
-    end = batch.n_pos - 1
+    end = batch.n_pos - 2  # predicts the last answer
     assert opened.said.startswith(f"Layer 1, head 0: from {batch.name(end)} to {batch.name(end - 1)}: 1.000")
     opened.all("button.head")[1].click()
     assert opened.said.startswith(f"Layer 1, head 1: from {batch.name(end)} to {batch.name(end - 1)}: 0.000")
@@ -204,7 +204,7 @@ def test_circuitsvis_is_drawn_with_every_label_twice_on_a_page(open_page, width)
         assert ticks == [labels, labels[::-1]] or ticks == [labels, labels]
     opened.js("document.querySelectorAll('.mount [role=button]')[1].click()")
     time.sleep(0.2)  # React draws a little later
-    assert opened.said.startswith(f"Layer 1, head 1: from {batch.name(n - 1)} to {batch.name(n - 2)}: 0.000")
+    assert opened.said.startswith(f"Layer 1, head 1: from {batch.name(n - 2)} to {batch.name(n - 3)}: 0.000")
     assert chart(opened, (20, 0)) == [0, 0, 255]
     opened.js(KEY, opened.all(".mount [role=button]")[0], "Enter")
     time.sleep(0.2)  # React draws a little later

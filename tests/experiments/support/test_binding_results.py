@@ -1,0 +1,94 @@
+"""The verdict on lists and recall, by command: a known answer, its file and its first screen, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import load
+from experiments.cli import main
+from experiments.support.results import weights_of
+from probes.batteries import battery
+
+RUN = "parity-aligned-alibi"
+RECALL = ("verdict", RUN, "--task", "recall")
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
+    """What `--json` wrote for 64 prompts of recall, and the folder with the result."""
+    out = tmp_path_factory.mktemp("judged")
+    argv = [*RECALL, "--prompts", "64", "--seed", "3", "--out", str(out / "kept"), "--json", str(out / "copy.json")]
+    assert main(argv) == 0
+    return json.loads((out / "copy.json").read_text()), out / "kept"
+
+
+def test_a_model_that_looks_labels_up_has_its_own_label_as_address(judged: tuple[dict, Path]) -> None:
+    found, margin = judged[0], judged[0]["margin"]
+    assert found["verdict"] == "own label"
+    statuses = {name: address["status"] for name, address in found["addresses"].items()}
+    assert statuses == {"own label": "PRESENT", "order": "ABSENT", "position": "ABSENT"}
+    small = [found["shares"][arm]["value"] for arm in ("order", "order, value", "order, label", "position")]
+    for interval in (*small, found["remainder"]):
+        assert -margin < interval["low"] <= interval["value"] <= interval["high"] < margin
+    assert found["shares"]["label at list"]["control"]["high"] < margin
+    assert found["accuracy"]["low"] >= found["gate"]
+
+
+def test_the_result_is_written_once_with_its_provenance(judged: tuple[dict, Path]) -> None:
+    found, kept = judged
+    (path,) = kept.rglob("verdict-recall-6.json")
+    assert json.loads(path.read_text()) == found
+    assert (found["run"], found["format"], found["task"]) == (RUN, "recall-ordered", "recall")
+    assert (found["items"], found["prompts"], found["seed"]) == (6, 64, 3)
+    assert found["weights"] == weights_of(load(RUN))
+    assert {"versions", "command", "device", "dtype"} <= set(found["provenance"])
+
+
+def test_sinks_have_a_status(judged: tuple[dict, Path]) -> None:
+    sinks = judged[0]["sinks"]
+    assert set(sinks) == {"first token", "line breaks"}
+    assert sinks["line breaks"] == {"status": "NOT APPLICABLE", "reason": "the prompts have none"}
+    assert sinks["first token"]["status"] in {"PRESENT", "ABSENT", "INDETERMINATE"}
+    assert {"value", "control", "excess"} <= set(sinks["first token"])
+
+
+def test_the_first_screen_has_every_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*RECALL, "--prompts", "16"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = json.loads((tmp_path / "mnemoscope-out" / RUN / "verdict-recall-6.json").read_text())
+    assert lines[0] == f"{RUN}, recall with 6 items: {found['verdict'].upper()}"
+    for name, row in {**found["addresses"], **found["sinks"]}.items():
+        (line,) = [line.strip() for line in lines if line.strip().startswith(name)]
+        assert line.removeprefix(name).strip().startswith(row["status"])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--items", "5"), "at least 6 items"),
+        (("--prompts", "8"), "at least 16 prompts"),
+        (("--lengths", "8"), "--lengths does not apply"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_in_one_line(
+    more: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*RECALL, *more]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_battery_refuses_recall_before_any_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = load(RUN, "recall-ordered")
+    monkeypatch.setattr(type(run.raw), "forward", lambda *args, **kwargs: pytest.fail("the model ran"))
+    with pytest.raises(ValueError, match="for recall call binding_verdict") as raised:
+        battery(run, (20,))
+    assert "\n" not in str(raised.value)
