@@ -189,6 +189,15 @@ def presence(run: str, name: str) -> list[float]:
     return [e["value"]["value"] for e in evidence if (e["arm"], e["name"]) == ("presence", name)]
 
 
+def calibrated_now() -> list[float]:
+    """Return the counts of the calibration with the present arms; `results/calibration.json` is of earlier ones."""
+    path = FOLDER / "results" / "calibration-2026-11e.json"
+    rates = json.loads(path.read_text(encoding="utf-8"))["rates"]
+    wrong, undecided = rates["wrong confident label"], rates["undecided, clean"]
+    hits = [rates[name]["hits"] for name in ("false present", "false absent", "undecided, all")]
+    return [wrong["hits"], wrong["n"], *hits, undecided["hits"], undecided["n"]]
+
+
 # Decimal places and values, by name.
 NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "no-rehearsal-40": (3, lambda: evaluated(WITHOUT_REHEARSAL, "step", "forced", [40])),
@@ -274,6 +283,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "aligned-margin-held": (2, lambda: margin_held(ANCHORED)),
     "cyclic-removal": (2, lambda: at_ends(lost(CYCLIC))),
     "constant-removal": (2, lambda: lost("parity-constant-alibi")),
+    "calibration-now": (0, calibrated_now),
     "constant-presence": (
         2,
         lambda: [presence("parity-constant-alibi", name)[0] for name in ("largest effect", "number of labels")],
