@@ -157,7 +157,10 @@ def how_often_wrong(data: dict, counted: dict) -> list[str]:
     )
     if data["margins"]["version"] != counted["margins"]["version"]:
         then, today = counted["margins"]["version"], data["margins"]["version"]
-        sentences.append(f"**The counts were made with margins {then}, the verdict with {today}.**")
+        sentences.append(
+            f"**Caution: the errors were counted with an earlier set of arms and margins ({then}) than the verdict uses "
+            f"({today}); they may differ now.**"
+        )
     return sentences
 
 

@@ -17,6 +17,7 @@ from interp.models.architectures.checks import TOLERANCE
 from interp.models.architectures.discovery import generic_of
 from interp.models.architectures.generic import GenericAnatomy
 from interp.models.architectures.steps import Anatomy
+from interp.support.locks import lock_of
 
 __all__ = ["SUPPORTED", "TOLERANCE", "Anatomy", "Block", "GenericAnatomy", "anatomy_of", "anatomy_or_generic"]
 
@@ -36,7 +37,7 @@ def anatomy_of(raw: PreTrainedModel) -> Anatomy:
         anatomy = _built(raw)
     except _Unknown as error:
         raise ValueError(f"{error}; the types that are: {', '.join(SUPPORTED)}") from error
-    anatomy.self_test()
+    _self_test(anatomy, raw)
     return anatomy
 
 
@@ -50,11 +51,18 @@ def anatomy_or_generic(raw: PreTrainedModel) -> Anatomy | GenericAnatomy:
         anatomy = _built(raw)
     except ValueError as reason:
         try:
-            return generic_of(raw)
+            with lock_of(raw):
+                return generic_of(raw)
         except ValueError as error:
             raise ValueError(f"{reason}; and it cannot be patched layer by layer: {error}") from error
-    anatomy.self_test()
+    _self_test(anatomy, raw)
     return anatomy
+
+
+def _self_test(anatomy: Anatomy, raw: PreTrainedModel) -> None:
+    """Check the steps under the model's lock: the model runs, and may be in a block of another thread."""
+    with lock_of(raw):
+        anatomy.self_test()
 
 
 def _require_evaluation(raw: PreTrainedModel) -> None:

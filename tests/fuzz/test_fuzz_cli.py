@@ -294,6 +294,10 @@ def commands(draw: st.DrawFn) -> list[str]:
     return argv
 
 
+def refused_page(*arguments: object) -> str:
+    raise ValueError("no page is made here")
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder with a tiny run, a broken one, and a file where a folder might be."""
@@ -304,6 +308,8 @@ def here(tmp_path, monkeypatch):
     record = {"format": "parity-aligned", "vocabulary": default_vocabulary().to_json()}
     for name in ("tiny", "broken"):
         save_run(folder / name, model, default_tokenizer(), record)
+    # The gallery needs no valid argument to write a page, which takes a minute.
+    monkeypatch.setattr("experiments.gallery.gallery_page", refused_page)
     (folder / "broken" / "model.safetensors").write_bytes(b"no")
     (folder / "file").write_text("as it was")
 
