@@ -158,7 +158,7 @@ def how_often_wrong(data: dict, counted: dict) -> list[str]:
     if data["margins"]["version"] != counted["margins"]["version"]:
         then, today = counted["margins"]["version"], data["margins"]["version"]
         sentences.append(
-            f"**Caution: the errors were counted with an earlier set of arms and margins ({then}) than the verdict uses "
+            f"**Caution: the errors were counted with other arms and margins ({then}) than those of the verdict "
             f"({today}); they may differ now.**"
         )
     return sentences
