@@ -401,8 +401,8 @@ def test_units_of_another_split_are_computed_again(monkeypatch):
     assert main(LARGER) == 0
     assert numbers[0] == 0
     found, expected = (pandas.read_parquet(f / "patch-resid_mid.parquet") for f in (HERE, Path("whole")))
-    numbers_only = [frame.select_dtypes("number") for frame in (found, expected)]
-    pandas.testing.assert_frame_equal(*numbers_only, atol=1e-4)
+    one, other = (frame.select_dtypes("number") for frame in (found, expected))
+    pandas.testing.assert_frame_equal(one, other, atol=1e-4)
 
 
 def test_options_that_change_no_number_do_not_start_afresh(monkeypatch, capsys):
