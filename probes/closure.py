@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from probes import keys
 from probes.evidence import Evidence, EvidenceKey
-from probes.judging import LengthEvidence
+from probes.judging import LengthEvidence, hold_absent
 from probes.judging_sink import close_sink
 from probes.statuses import RoleFinding, Status
 
@@ -110,13 +110,7 @@ def _close_absent(at: LengthEvidence, finding: RoleFinding, name: str, largest: 
         return replace(finding, status=Status.UNRESOLVED, reason=reason)
     if finding.status is Status.UNRESOLVED:
         return finding
-    if at.control_moves(largest):
-        reason = f"the control of the largest {name} effect moves {largest.control} of the margin"
-        return replace(finding, status=Status.UNRESOLVED, reason=reason)
-    if not at.is_absent(largest):
-        reason = f"the largest {name} effect, {largest.value}, is not shown to be within the margin; {finding.reason}"
-        return replace(finding, status=Status.INDETERMINATE, reason=reason)
-    return finding
+    return hold_absent(at, finding, name, largest, f"moves {largest.control} of the margin")
 
 
 def _neighbours(at: LengthEvidence, name: str) -> list[str]:

@@ -168,3 +168,18 @@ def label_of(roles: dict[str, RoleFinding], unexplained: Mapping[str, str] = NOT
     if Status.INDETERMINATE in applicable.values():
         return "undecided"
     return present[0] if present else "unused"
+
+
+def hold_absent(at: LengthEvidence, finding: RoleFinding, name: str, largest: Evidence, moved: str) -> RoleFinding:
+    """Return a finding that is ABSENT, in view of the largest effect of its variable.
+
+    It is UNRESOLVED where that effect's control is not within the margin, and INDETERMINATE where the effect itself is
+    not. `moved` says what the control did: "loses .2".
+    """
+    if at.control_moves(largest):
+        reason = f"the control of the largest {name} effect {moved}"
+        return replace(finding, status=Status.UNRESOLVED, reason=reason)
+    if not at.is_absent(largest):
+        reason = f"the largest {name} effect, {largest.value}, is not shown to be within the margin; {finding.reason}"
+        return replace(finding, status=Status.INDETERMINATE, reason=reason)
+    return finding

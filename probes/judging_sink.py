@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from probes import keys
 from probes.evidence import Evidence
-from probes.judging import HEADLINE, LengthEvidence, judge_by_headline
+from probes.judging import HEADLINE, LengthEvidence, hold_absent, judge_by_headline
 from probes.statuses import OnMargins, RoleFinding, Status
 
 # The name of the sink's tests on margins over models.
@@ -58,13 +58,7 @@ def close_sink(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
         return replace(finding, status=status, reason=reason)
     if finding.status is not Status.ABSENT:
         return finding
-    if at.control_moves(largest):
-        reason = f"the control of the largest presence effect loses {largest.control}"
-        return replace(finding, status=Status.UNRESOLVED, reason=reason)
-    if not at.is_absent(largest):
-        reason = f"the largest presence effect, {largest.value}, is not shown to be within the margin; {finding.reason}"
-        return replace(finding, status=Status.INDETERMINATE, reason=reason)
-    return finding
+    return hold_absent(at, finding, "presence", largest, f"loses {largest.control}")
 
 
 def _close_effect(at: LengthEvidence, finding: RoleFinding, largest: Evidence) -> RoleFinding:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from experiments.support.provenance import provenance_record
 from interp.support.writing import write_whole
-from tests.faults.trials import NONE, Lab, draw, lab
+from tests.faults.trials import NONE, Lab, Reference, draw, lab
 from tests.faults.work import ARGV, result
 
 DAMAGES = ("truncated", "flipped")
@@ -56,14 +56,18 @@ def attempt_damaged(here: Lab, verb: str, damage: str, seed: int) -> list[str] |
         second = here.run(verb, folder, NONE, clean=True)
     if second["status"] != 0 or "Traceback" in second["err"]:
         return [f"{name} was damaged, and the command ended with status {second['status']}: {second['err'][-600:]}"]
-    found = result(folder)
-    if found.keys() != reference.files.keys():
-        wrong.append(f"{name} was damaged: the files differ by {sorted(found.keys() ^ reference.files.keys())}")
-    both = found.keys() & reference.files.keys()
-    wrong += [f"{name} was damaged: {x} differs" for x in sorted(both) if found[x] != reference.files[x]]
+    wrong += [f"{name} was damaged: {difference}" for difference in _differences(folder, reference)]
     if not wrong:
         shutil.rmtree(folder)
     return wrong
+
+
+def _differences(folder: Path, reference: Reference) -> list[str]:
+    """Return in what the results in a folder differ from those of an undisturbed command."""
+    found, expected = result(folder), reference.files
+    differ = [f"{name} differs" for name in sorted(found.keys() & expected.keys()) if found[name] != expected[name]]
+    missing = sorted(found.keys() ^ expected.keys())
+    return [*([f"the files differ by {missing}"] if missing else []), *differ]
 
 
 def _is_work(path: Path, folder: Path) -> bool:
@@ -84,11 +88,7 @@ def attempt_together(here: Lab, verb: str, seed: int) -> list[str]:
         left = "another process" in err
         if "Traceback" in err or status not in (0, 1, 2) or (status and not left):
             wrong.append(f"a process ended with status {status}: {err[-600:]}")
-    found = result(folder)
-    if found.keys() != reference.files.keys():
-        wrong.append(f"the files differ by {sorted(found.keys() ^ reference.files.keys())}")
-    both = found.keys() & reference.files.keys()
-    wrong += [f"{name} differs" for name in sorted(both) if found[name] != reference.files[name]]
+    wrong += _differences(folder, reference)
     if not wrong:
         shutil.rmtree(folder)
     return wrong
