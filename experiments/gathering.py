@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from probes.findings import Verdict
 
 TABLE, VERDICTS, VERSION = "results.parquet", "verdicts.json", 2
+# Numbers of runs that were trained outside the sweep: they have no folder, weights or verdict over seeds.
+ELSEWHERE = "elsewhere.json"
 # A bound or chance level that a row does not have.
 NOT_GIVEN = float("nan")
 
@@ -37,9 +39,9 @@ def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
     "free step"; mode "forced" or "written"), the share of steps that read a bit at an offset ("offset +1", "offset
     none"), and the roles of one model ("rho anchor" and so on, with 95 % intervals over its prompts). `learned` is
     whether the run is competent at its longest trained length; other runs are in the table too. Verdicts are over the
-    seeds that learned, by `<task>-<format>-<family>`, with the verdict on each seed alone. Raises `ValueError` for a
-    damaged file, for results of one run with different weights, and for runs of one configuration that were trained
-    differently.
+    seeds that learned, by `<task>-<format>-<family>`, with the verdict on each seed alone. Runs of `elsewhere.json` are
+    in the table and in no verdict. Raises `ValueError` for a damaged file, for results of one run with different
+    weights, and for runs of one configuration that were trained differently.
     """
     import pandas as pd
 
@@ -57,6 +59,7 @@ def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
             entry["models"].append(run.name)
             entry["alone"][run.name] = alone.label
             entry["batteries"].append(battery)
+    rows += rows_elsewhere(folder, {row[0] for row in rows})
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     verdicts = {kind: _judged(entry) for kind, entry in sorted(batteries.items())}
     text = {"version": VERSION, "provenance": provenance_record(), "verdicts": verdicts}
@@ -74,6 +77,36 @@ def read_verdicts(folder: Path) -> dict[str, dict]:
         raise ValueError(f"{path} is not what `mnemoscope sweep` of version {VERSION} writes; run it again")
     warn_versions(f"{folder.name}/{path.name}", data.get("provenance"))
     return data["verdicts"]
+
+
+def rows_elsewhere(folder: Path, names: Collection[str] = ()) -> list[tuple]:
+    """Return the rows of the table for the runs in `elsewhere.json`; none without the file.
+
+    Accuracies have no interval and no chance there. Raises `ValueError` for a file of another version, for one that
+    lacks entries, and for a run that is in `names` too.
+    """
+    path = folder / ELSEWHERE
+    if not path.exists():
+        return []
+    data, rows = read_json(path), []
+    if not isinstance(data, dict) or data.get("version") != 1:
+        raise ValueError(f"{path} is not a list of runs of version 1")
+    try:
+        for run in data["runs"]:
+            if run["run"] in names:
+                raise ValueError(f"{run['run']} is in {path} and in a folder of its own; remove one of them")
+            about = [run[column] for column in COLUMNS[: COLUMNS.index("posed")]]
+            own, none = f"{run['task']}-{run['format']}", (NOT_GIVEN, NOT_GIVEN, NOT_GIVEN)
+            for row in run["accuracy"]:
+                rows.append(
+                    (*about, own, row["length"], row["mode"], row["metric"], row["value"], *none, run["prompts"])
+                )
+            for at in run["roles"]:
+                rho = (at["value"], at["low"], at["high"], NOT_GIVEN)
+                rows.append((*about, own, at["length"], "", f"rho {at['role']}", *rho, run["battery_prompts"]))
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"{path} lacks entries of a run: {error!r}") from error
+    return rows
 
 
 def runs_alike(folder: Path) -> list[tuple[Path, dict, dict[str, Any]]]:
@@ -129,7 +162,7 @@ def _about(name: str, record: dict) -> dict[str, Any]:
         learned, steps = bool(outcome["competent"]), int(outcome["steps"])
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{name}/run.json is not what `mnemoscope train` writes: {error!r}") from error
-    family = recipe.model.kind.replace("-", "_")  # hub names may contain the separator of a run's name
+    family = recipe.kind.replace("-", "_")  # hub names may contain the separator of a run's name
     return {
         "run": name,
         "task": task,

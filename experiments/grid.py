@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 # Seed 1 was inspected while the tests were written; confirmation needs models that nobody has seen.
 CONFIRMING = range(2, 10)
 SEEDS = range(2, 5)
+# Seeds that make eight of every format; what is expected of them is in zoo/predictions.json.
+FURTHER = range(5, 10)
 # The aligned format generalises best with ALiBi (RECIPES.md).
 BEST, OTHERS = "alibi", ("rotary", "none", "absolute")
 # Layers x width x heads; the default size is 3x128x8.
@@ -22,8 +24,14 @@ _FORMATS = [fmt for name in known_formats() if (fmt := parse_format(name)).row.i
 PARITY = tuple(str(fmt) for fmt in _FORMATS if fmt.task == "parity" and not fmt.gap)
 GAPS = tuple(str(fmt) for fmt in _FORMATS if fmt.task == "parity" and fmt.gap)
 ADDITION = tuple(str(fmt) for fmt in _FORMATS if fmt.task == "addition")
+# What is rehearsed instead of lookup of up to 60 pairs (experiments/training/rehearsal.py). The first are compared on
+# aligned labels and on the scratchpad, whose own skill is rehearsed by lookup and by copying; "own" is for formats with
+# fixed labels.
+CONDITIONS, OWN_LABELS = ("copying60", "lookup20", "disjoint60", "none"), "own60"
+# Seeds of the conditions. The usual condition has seed 1 among the shipped runs, and others in the other groups.
+CONDITIONED, OWN_SEEDS = range(1, 9), range(1, 4)
 # Groups that are trained only when --groups names them.
-BY_NAME = ("scale",)
+BY_NAME = ("scale", "rehearsal", "replication")
 
 GROUPS: dict[str, tuple[tuple[str, int], ...]] = {
     "confirmatory": tuple((f"parity-aligned-{BEST}", seed) for seed in CONFIRMING),
@@ -37,6 +45,22 @@ GROUPS: dict[str, tuple[tuple[str, int], ...]] = {
     "sink": tuple((f"parity-{fmt}-{BEST}_sink", seed) for seed in SEEDS for fmt in ("scratchpad", "aligned")),
     # Sizes that a CPU can train.
     "scale": tuple((f"parity-aligned-{BEST}_{size}", SEEDS[0]) for size in SIZES),
+    # A comparison is complete at each seed: all conditions of a seed come before the next one.
+    "rehearsal": (
+        *(
+            (f"parity-{fmt}-{BEST}+{condition}", seed)
+            for seed in CONDITIONED
+            for condition in CONDITIONS
+            for fmt in ("scratchpad", "aligned")
+        ),
+        *((f"parity-{fmt}-{BEST}+{OWN_LABELS}", seed) for seed in OWN_SEEDS for fmt in ("numeric", "cyclic")),
+    ),
+    "replication": tuple(
+        (f"{fmt}-{BEST}", seed)
+        for seed in FURTHER
+        for fmt in (*PARITY, *GAPS, *ADDITION)
+        if fmt != "parity-aligned"  # its seeds to 9 are in "confirmatory"
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""The stages of one run of a sweep: train, evaluate, longer, transfer, battery. Each writes one file, in a worker."""
+"""The stages of one run of a sweep, from training to the battery. Each writes one file, in a worker."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ STAGES = {
     "train": "run.json",
     "evaluate": "evaluation.json",
     "longer": "longer.json",
+    "operands": "operands.json",
     "transfer": "transfer.json",
     "battery": "battery.json",
 }
@@ -60,8 +61,9 @@ def name_of(train: TrainCommand) -> str:
 
 
 def applies(stage: str, name: str) -> bool:
-    """Return whether a run has this stage: longer lengths are bits, so addition has none."""
-    return stage != "longer" or name.startswith("parity-")
+    """Return whether a run has this stage: longer lengths are bits, so addition has none, and parity no operands."""
+    task = {"longer": "parity-", "operands": "addition-"}.get(stage, "")
+    return name.startswith(task)
 
 
 def do_stage(out: Path, train: TrainCommand, options: StageOptions, missing: list[str]) -> Trouble | None:
@@ -77,6 +79,7 @@ def do_stage(out: Path, train: TrainCommand, options: StageOptions, missing: lis
         "train": partial(_train, out, train, options),
         "evaluate": partial(_evaluate, folder, options),
         "longer": partial(_longer, folder, options),
+        "operands": partial(_operands, folder, options),
         "transfer": partial(_transfer, folder, options),
         "battery": partial(_battery, folder, options),
     }
@@ -156,6 +159,20 @@ def _longer(folder: Path, options: StageOptions) -> None:
     rows = [row.to_json() for length in lengths for row in command.accuracies(run, length)]
     data = {"prompts": command.prompts, "impossible": impossible, "accuracy": rows}
     write_result(folder / STAGES["longer"], run, 0, data)
+
+
+def _operands(folder: Path, options: StageOptions) -> None:
+    """Measure addition of operands of unequal length, and where sums first go wrong.
+
+    A model with aligned labels, padded in training or not, reads the same sums with and without padding.
+    """
+    from experiments.operands import ALIGNED, PADDED, PROMPTS, operand_errors
+    from experiments.support.results import write_result
+
+    run = _load(folder, options)
+    posed = (ALIGNED, PADDED) if str(run.format) in (ALIGNED, PADDED) else (str(run.format),)
+    rows = [{"posed": name, **row} for name in posed for row in operand_errors(_load(folder, options, name))]
+    write_result(folder / STAGES["operands"], run, 0, {"prompts": PROMPTS, "operands": rows})
 
 
 def _transfer(folder: Path, options: StageOptions) -> None:

@@ -1,4 +1,4 @@
-"""Teacher-forced predictions and greedy decoding, on the raw Hugging Face model.
+"""Teacher-forced predictions and greedy decoding, on the raw Hugging Face model or its steps.
 
 Forward passes run without gradients, in chunks of prompts, on the model's device. Results are on the CPU.
 """
@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from interp.models.anatomy import TOLERANCE, Anatomy, anatomy_of
 from interp.models.architectures.steps import rope_type
-from interp.models.resolve import AnyModel, raw_of
+from interp.models.resolve import EDITED, AnyModel, raw_of
 from interp.support.budget import numbers
 from interp.support.finite import require_finite
 from interp.support.locks import lock_of
@@ -23,6 +24,8 @@ from interp.tasks import Batch, Prompts
 # Most tokens in one forward pass, and on a CPU: more of them leave its caches, and a pass takes up to twice the time.
 CHUNK_TOKENS = 8192
 CPU_TOKENS = 1024
+# Prompts on which the steps of a model are compared with the raw model.
+CHECKED = 2
 # Share of the memory budget for the logits, the inside of a layer, and cached keys and values: 256 MiB of a GiB. With
 # a vocabulary of 250,000 the logits determine the chunk.
 SHARE = 1 / 4
@@ -54,10 +57,14 @@ def predict(model: AnyModel, batch: Prompts, at: Int[Tensor, " predicted"]) -> F
 def readout(model: AnyModel, batch: Batch, at: Int[Tensor, " predicted"]) -> Readout:
     """Return the most likely token and the logits of the output symbols at positions `at`, as in `predict`.
 
-    The logits of the whole vocabulary exist for one chunk of prompts at a time.
+    The logits of the whole vocabulary exist for one chunk of prompts at a time. In float32 and float64 a supported
+    architecture is run step by step, with its last layer at these positions only: half of the raw model's time. The
+    first prompts are compared with the raw model; where they differ, it runs for all.
     """
-    symbols = batch.vocabulary.tokens(batch.format.outputs)
-    parts = [(x.argmax(dim=-1).cpu(), x[..., symbols.to(x.device)].cpu()) for x in _logits(raw_of(model), batch, at)]
+    symbols, raw = batch.vocabulary.tokens(batch.format.outputs), raw_of(model)
+    anatomy = _steps_of(raw, batch, at)
+    chunks = _logits(raw, batch, at) if anatomy is None else _logits_by_steps(anatomy, batch, at)
+    parts = [(x.argmax(dim=-1).cpu(), x[..., symbols.to(x.device)].cpu()) for x in chunks]
     return Readout(likeliest=torch.cat([p[0] for p in parts]), logits=torch.cat([p[1] for p in parts]))
 
 
@@ -86,6 +93,55 @@ def _size(raw: PreTrainedModel, prompts: Prompts, at: Tensor) -> int:
     if raw.device.type == "cpu":  # decoding, which runs one token per prompt, takes more prompts
         size = min(size, max(1, CPU_TOKENS // prompts.n_pos))
     return size
+
+
+@torch.no_grad()
+def _steps_of(raw: PreTrainedModel, prompts: Prompts, at: Tensor) -> Anatomy | None:
+    """Return the model as steps; None where it has none, or where they differ from it on the first prompts."""
+    keep = _kept_positions(prompts, at).to(raw.device)
+    few = prompts.tokens[: min(CHECKED, _size(raw, prompts, at))].to(raw.device)
+    weight = next(raw.parameters(), None)
+    precise = weight is not None and weight.dtype in (torch.float32, torch.float64)
+    if not precise or not isinstance(raw, PreTrainedModel) or getattr(raw, EDITED, 0) or _has_hooks(raw):
+        return None
+    with lock_of(raw):
+        try:
+            anatomy = anatomy_of(raw)
+            ours = _run_steps(anatomy, few, keep)
+        except (ValueError, RuntimeError):
+            return None
+        theirs = raw(few, use_cache=False, logits_to_keep=keep).logits
+    difference = (ours - theirs).abs().max() / theirs.std(correction=0).clamp_min(1e-6)
+    return anatomy if bool(difference <= TOLERANCE) else None  # not for a NaN
+
+
+def _has_hooks(raw: PreTrainedModel) -> bool:
+    """Return whether a module has a forward hook: it expects the raw model's passes, with all positions."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in raw.modules())
+
+
+@torch.no_grad()
+def _logits_by_steps(
+    anatomy: Anatomy, prompts: Prompts, at: Tensor
+) -> Iterator[Float[Tensor, "chunk predicted d_vocab"]]:
+    size, keep = _size(anatomy.raw, prompts, at), (at - 1).to(anatomy.device)
+    for start in range(0, len(prompts), size):
+        rows = prompts.tokens[start : start + size].to(anatomy.device)
+        with lock_of(anatomy.raw):
+            logits = _run_steps(anatomy, rows, keep)
+        yield require_finite(logits, "a logit of the model", start, axis=0, batch=prompts)
+
+
+def _run_steps(anatomy: Anatomy, tokens: Tensor, keep: Tensor) -> Float[Tensor, "chunk predicted d_vocab"]:
+    """Return the logits at positions `keep`, the only ones that the last layer computes."""
+    resid, positions = anatomy.embed(tokens), torch.arange(tokens.shape[1], device=anatomy.device)
+    for number, block in enumerate(anatomy.blocks, start=1):
+        (q, k, v), dest = block.project(resid), positions
+        if number == len(anatomy.blocks):
+            q, resid, dest = q[:, keep], resid[:, keep], keep
+        mid = resid + block.attn_out(anatomy.mix(anatomy.pattern(block, q, k, dest, positions), v))
+        resid = mid + block.mlp_out(resid if block.parallel else mid)
+    return anatomy.unembed(resid)
 
 
 def _prompts_per_pass(raw: PreTrainedModel, n_pos: int, n_read: int, n_cached: int = 0) -> int:

@@ -69,6 +69,7 @@ def edited(model: AnyModel, at: At, edit: Callable[[int], PassEdit], positions: 
 
         def counted(x: Tensor) -> Tensor:
             nonlocal fired
+            window.check_thread()  # a pass of another thread may have begun before the block
             now = torch.arange(x.shape[1], device=x.device) + window.start
             if not chosen.among(now).any():
                 return x

@@ -52,7 +52,7 @@ def steered(
     Raises `ValueError` for a site, layer, head or vector that does not fit the model; `RuntimeError` at the end if
     nothing was steered, as when another model ran inside the block.
 
-    Blocks of a raw model or a run keep other threads out. A TransformerBridge has no such guard: use it in one thread.
+    In other threads, functions of this package wait for the end of the block, and a plain pass raises `ValueError`.
     """
     with lock_of(raw_of(model)):
         site, layers = place_of(model, at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Returns the evidence of a piece of work by its name: stored by an earlier process, or measured now.
 Recall = Callable[[str, Callable[[], Sequence[Evidence]]], Sequence[Evidence]]
+# Measures some of the pieces of work, in any order; returns the names of those that `recall` then finds.
+Prepare = Callable[[Sequence["Piece"]], Collection[str]]
 # Fewest prompts that decide competence: with fewer, even a perfect model's interval reaches below the gate.
 GATE = 128
 FEWEST_PROMPTS = 24
@@ -53,6 +55,28 @@ class Battery:
     measured: tuple[Measured, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A piece of work: arms that are measured together at one length."""
+
+    rows: tuple[Arm, ...]
+    inputs: ArmInputs
+
+    @property
+    def name(self) -> str:
+        """The length and the codes, such as "length 20: M1 M2 M3"."""
+        return f"length {self.inputs.length}: {' '.join(row.code for row in self.rows)}"
+
+    @property
+    def title(self) -> str:
+        """The arms with their short names."""
+        return ", ".join(row.title for row in self.rows)
+
+    def measure(self) -> Sequence[Evidence]:
+        """Return the evidence of the arms."""
+        return self.rows[0].measure(self.inputs)
+
+
 @dataclass(frozen=True)
 class _Options:
     seed: int
@@ -62,6 +86,7 @@ class _Options:
     competence: float | None
     step: Callable[[str], object]
     recall: Recall
+    prepare: Prepare
     registry: Mapping[str, Arm]
     searches: Searches = field(default_factory=dict)
 
@@ -76,6 +101,7 @@ def battery(
     competence: float | None = 0.9,
     step: Callable[[str], object] = lambda _: None,
     recall: Recall = lambda name, measure: measure(),
+    prepare: Prepare = lambda pieces: (),
     registry: Mapping[str, Arm] = ARMS,
 ) -> Battery:
     """Run the arms on a run (`interp.models.Run`) at each length. `probes.verdict` decides on the result.
@@ -89,6 +115,8 @@ def battery(
     - `step`: called with the name of each piece of work as it starts.
     - `recall`: returns the evidence of a piece of work by its name, either stored by an earlier process or measured.
       Stored evidence must come from the same run, seed and prompts.
+    - `prepare`: called once with all pieces of work. It may measure and store them in any order and in other processes
+      (see `inputs_of`), and returns the names of those that `recall` then finds.
 
     Raises `ValueError` for a run with the task recall, an unknown arm, fewer than 24 prompts, or a length that the run
     cannot take.
@@ -115,13 +143,30 @@ def battery(
         competence=competence,
         step=step,
         recall=recall,
+        prepare=prepare,
         registry=registry,
     )
-    measured = tuple(_measure(run, length, options) for length in lengths)
+    begun = [_begin(run, length, options) for length in lengths]
+    prepared = frozenset(prepare([piece for _, pieces in begun for piece in pieces]))
+    measured = tuple(_measure(found, pieces, prepared, options) for found, pieces in begun)
     return Battery(name=run.name, format=str(run.format), prompts=prompts, seed=seed, measured=measured)
 
 
-def _measure(run: Run, length: int, options: _Options) -> Measured:
+def inputs_of(
+    run: Run, length: int, seed: int, prompts: int, searches: Searches, report: Callable[[str], object] = lambda _: None
+) -> ArmInputs:
+    """Return the inputs of a battery's arms at one length.
+
+    `searches`: finished searches of M9 for this run, seed and prompts, which all lengths share. `report`: as `step` of
+    `battery`, for work that several arms share.
+    """
+    plain = draw(run, max(prompts, GATE), length, seed, COMPETENCE).rows(slice(prompts))
+    return ArmInputs(run, length, seed, prompts, plain, report, searches)
+
+
+def _begin(run: Run, length: int, options: _Options) -> tuple[Measured, list[Piece]]:
+    """Measure competence at a length; return it, or the reason why there are no pieces of work, and the pieces."""
+
     def report(text: str) -> None:
         options.step(f"length {length}: {text}")
 
@@ -133,29 +178,40 @@ def _measure(run: Run, length: int, options: _Options) -> Measured:
     best = max(a.estimate.value for a in accuracy if a.metric == "step")
     refusal = refuse(plain)
     if refusal or (options.competence is not None and best < options.competence):
-        return Measured(length, accuracy, (), refusal, left_out=left_out)
+        return Measured(length, accuracy, (), refusal, left_out=left_out), []
     inputs = ArmInputs(run, length, options.seed, options.prompts, plain, report, options.searches)
-    evidence: list[Evidence] = []
-
-    def measure(rows: Sequence[Arm]) -> None:
-        report(", ".join(row.title for row in rows))
-        name = f"length {length}: {' '.join(row.code for row in rows)}"
-        evidence.extend(options.recall(name, lambda: rows[0].measure(inputs)))
-
-    groups = list(_groups(inputs, options.codes - set(left_out), options.registry))
     try:
         _ = inputs.trials  # a format without trials is refused, whatever the arms are
-        for rows in groups:
-            if rows[0].on_trials:
-                measure(rows)
     except NotFinite:
         raise
-    except ValueError as error:  # the margin is too small to normalise by, or there are too few trials
-        return Measured(length, accuracy, (), str(error), left_out=left_out)
-    for rows in groups:
-        if not rows[0].on_trials:
-            measure(rows)
-    return Measured(length, accuracy, tuple(evidence), None, inputs.no_address, left_out)
+    except ValueError as error:  # there are too few trials
+        return Measured(length, accuracy, (), str(error), left_out=left_out), []
+    groups = _groups(inputs, options.codes - set(left_out), options.registry)
+    found = Measured(length, accuracy, (), None, inputs.no_address, left_out)
+    return found, [Piece(rows, inputs) for rows in groups]
+
+
+def _measure(begun: Measured, pieces: Sequence[Piece], prepared: Collection[str], options: _Options) -> Measured:
+    """Return what `_begin` returned, with the evidence of the pieces."""
+    evidence: list[Evidence] = []
+
+    def measure(piece: Piece) -> None:
+        if piece.name not in prepared:
+            piece.inputs.report(piece.title)
+        evidence.extend(options.recall(piece.name, piece.measure))
+
+    try:
+        for piece in pieces:
+            if piece.rows[0].on_trials:
+                measure(piece)
+    except NotFinite:
+        raise
+    except ValueError as error:  # the margin is too small to normalise by
+        return replace(begun, refusal=str(error), no_address=None)
+    for piece in pieces:
+        if not piece.rows[0].on_trials:
+            measure(piece)
+    return replace(begun, evidence=tuple(evidence))
 
 
 def _accuracy(run: Run, many: Batch, plain: Batch, forced: bool) -> tuple[Accuracy, ...]:

@@ -38,8 +38,8 @@ def close(at: LengthEvidence, roles: dict[str, RoleFinding]) -> tuple[dict[str, 
     An ABSENT role becomes UNRESOLVED where the largest effect exceeds the margin, or its control is not within it, and
     INDETERMINATE where the effect's interval is too wide. A role that is INDETERMINATE becomes UNRESOLVED, and one
     that is PRESENT keeps its status, where margins move beyond the margin although the role predicts no change, or
-    beyond the role's share while the Shapley remainder exceeds the margin. An anchor that is not PRESENT by the step's
-    own label becomes PRESENT by a neighbouring one. `judging_sink.close_sink` closes the sink. Without the evidence of
+    beyond the role's share while the Shapley remainder exceeds the margin. An anchor is PRESENT by a label next to the
+    step's own, or by two labels, where the trades of `keys.ADDRESSES` show it. `judging_sink.close_sink` closes the sink. Without the evidence of
     the largest interventions nothing changes.
     """
     closed, unexplained = dict(roles), {}
@@ -47,7 +47,7 @@ def close(at: LengthEvidence, roles: dict[str, RoleFinding]) -> tuple[dict[str, 
         finding = roles[role]
         if finding.status is Status.NOT_APPLICABLE:
             continue
-        if role == "anchor" and finding.status is not Status.PRESENT and (found := _by_neighbour(at)) is not None:
+        if role == "anchor" and (found := _by_labels(at, finding)) is not None:
             closed[role], rest = found
             if rest is not None and at.is_present(rest):
                 unexplained[role] = _unexplained(variable.name, rest)
@@ -82,44 +82,60 @@ def _beyond(at: LengthEvidence, variable: Variable) -> str:
     return ""
 
 
-def _by_neighbour(at: LengthEvidence) -> tuple[RoleFinding, Evidence | None] | None:
-    """Return the anchor that is PRESENT by a label next to the step's own, and what that label does not explain.
+def _by_labels(at: LengthEvidence, own: RoleFinding) -> tuple[RoleFinding, Evidence | None] | None:
+    """Return the anchor with the labels that address a step, and the evidence on what they do not explain.
 
-    Swaps of that label in the input and in the output, and the attention of the former, must each exceed the margin and
-    their control, and a renaming must do nothing. None otherwise, and over models, whose tests are of the own label.
+    An address is shown where trades of its labels in the input and in the output, and the attention of the former, each
+    exceed the margin and their control, and a renaming does nothing. Of several the smallest counts that no larger one
+    exceeds by more than the margin, first those that leave nothing. None where no address is shown beside what M1, M2
+    and M4 show of the step's own label, and over models, whose tests are of that label.
     """
     rename = at.find(keys.RENAME)
     if at.tests or (rename is not None and not at.is_absent(rename)):
         return None
-    for neighbour in keys.NEIGHBOURS.values():
-        inputs, outputs, attention = map(at.find, (neighbour.inputs, neighbour.outputs, neighbour.attention))
-        if inputs is None or outputs is None or attention is None:
-            continue
-        if all(e.control is not None and at.is_present(e) for e in (inputs, outputs, attention)):
-            reason = f"the answer follows {neighbour.name}: input labels {inputs.value}, output labels "
-            reason += f"{outputs.value}, through attention ({attention.value}), beyond their controls"
-            finding = RoleFinding(Status.PRESENT, reason, inputs.value, inputs.control, by=neighbour.name)
-            return finding, at.find(neighbour.rest)
-    return None
+    shown = {}
+    for address in keys.ADDRESSES.values():
+        arms = [at.find(key) for key in (address.inputs, address.outputs, address.attention)]
+        found = [e for e in arms if e is not None and e.control is not None and at.is_present(e)]
+        if len(found) == len(arms):
+            shown[address.offsets] = found
+    if not shown:
+        return None
+
+    def open_(offsets: tuple[int, ...]) -> tuple[bool, bool]:
+        rest = at.find(keys.ADDRESSES[offsets].rest)
+        least = shown[offsets][0].value.value + at.margins.rho
+        exceeded = any(set(offsets) < set(other) and e[0].value.value > least for other, e in shown.items())
+        return exceeded, rest is not None and at.is_present(rest)
+
+    offsets = min(shown, key=lambda key: (*open_(key), len(key), -shown[key][0].value.value))
+    address, (inputs, outputs, attention) = keys.ADDRESSES[offsets], shown[offsets]
+    rest = at.find(address.rest)
+    if address is keys.OWN and own.status is Status.PRESENT:
+        return own, rest
+    reason = f"the answer follows {address.name}: input labels {inputs.value}, output labels {outputs.value}, through "
+    reason += f"attention ({attention.value}), beyond their controls"
+    by = "" if address is keys.OWN else address.name
+    return RoleFinding(Status.PRESENT, reason, inputs.value, inputs.control, by=by), rest
 
 
 def _close_absent(at: LengthEvidence, finding: RoleFinding, name: str, largest: Evidence) -> RoleFinding:
     """Return the finding on a role that is ABSENT or UNRESOLVED, in view of the largest effect."""
     if at.is_present(largest):
-        reason = "; ".join([_unexplained(name, largest), *_neighbours(at, name), finding.reason])
+        reason = "; ".join([_unexplained(name, largest), *_addresses(at, name), finding.reason])
         return replace(finding, status=Status.UNRESOLVED, reason=reason)
     if finding.status is Status.UNRESOLVED:
         return finding
     return hold_absent(at, finding, name, largest, f"moves {largest.control} of the margin")
 
 
-def _neighbours(at: LengthEvidence, name: str) -> list[str]:
-    """Return by which label next to the step's own the answer goes."""
+def _addresses(at: LengthEvidence, name: str) -> list[str]:
+    """Return which labels the answer follows where they are traded in the input."""
     if name != "identity":
         return []
-    sides = {neighbour.name: at.find(neighbour.inputs) for neighbour in keys.NEIGHBOURS.values()}
+    sides = {address.name: at.find(address.inputs) for address in keys.ADDRESSES.values()}
     return [
-        f"the answer follows {name} the step's own: rho {e.value}"
+        f"the answer follows {name}: rho {e.value}"
         for name, e in sides.items()
         if e is not None and at.is_present(e)
     ]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 PROMPTS, MODELS = "prompts of one model", "models"
 
-# Layers or heads that complete the name of a piece of evidence: "L0", "L1H2", "L0H1+L2H3".
-PLACE = r"L\d+(?:H\d+)?(?:\+L\d+(?:H\d+)?)*"
+# Layers or heads that complete the name of a piece of evidence: "L0", "L0-L4", "L1H2", "L0H1+L2H3".
+PLACE = r"L\d+-L\d+|L\d+(?:H\d+)?(?:\+L\d+(?:H\d+)?)*"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class EvidenceKey:
         return self.template if self.place is None else self.template.replace("{place}", self.place)
 
     def at(self, place: str) -> EvidenceKey:
-        """Return the key for a layer ("L0"), a head ("L1H2") or several heads ("L1H2+L2H0")."""
+        """Return the key for a layer ("L0"), a band ("L0-L4"), a head ("L1H2") or several heads ("L1H2+L2H0")."""
         return replace(self, place=place)
 
     def parse(self, name: str) -> EvidenceKey | None:

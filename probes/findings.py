@@ -116,7 +116,8 @@ class Verdict:
     def may_claim(self) -> str:
         """The strongest claim that this verdict supports, with the steps that the specific arms (M1 to M5) read."""
         who = "this one model" if self.replication == "prompts" else f"models trained like these {len(self.names)}"
-        where = f"in {who}, at length {', '.join(self._lengths_and_steps())}, with labels and earlier answers given"
+        steps = self._lengths_and_steps()
+        where = f"in {who}, at length{'s' * (len(steps) > 1)} {_listed(steps)}, with labels and earlier answers given"
         match self.label:
             case "not-applicable":
                 return f"nothing: {self.lengths[0].roles['anchor'].reason}"
@@ -139,23 +140,28 @@ class Verdict:
         if self.replication == "prompts":
             limits.insert(0, "that models trained from another seed do the same")
         if self.roles["sink"].status is Status.ABSENT:
-            limits.append("that heads in which labels carry something do not use them as a sink too")
+            limits.append("that heads that read something from labels do not use them as a sink too")
         on_margins = self.roles["sink"].margins
         if self.roles["sink"].status is Status.ABSENT or (on_margins and on_margins.status is Status.INDETERMINATE):
-            limits += [
-                f"that margins at length {length} do not depend on attention to labels in the other heads: "
-                f"{value} of them may"
+            held = [
+                f"{value} of the margin at length {length}"
                 for length, value in self._margins_held()
                 if value.high > self.margins.rho
             ]
+            if held:
+                limits.append(f"that the other heads need no attention to labels: {_listed(held)} may rest on it")
         return "; ".join(limits)
 
     def _on_margins(self) -> str:
-        """Return the sink's status on answers and on margins, where these were measured and differ."""
+        """Return the sink's status on answers and on margins, where these were measured and differ, and in words."""
         sink = self.roles["sink"]
         if sink.margins is None or sink.margins.status is sink.status or sink.status not in _SETTLED:
             return ""
-        return f"; sink {sink.status} on answers and {sink.margins.status} on margins (share {sink.margins.share})"
+        answers, margins = _WITHOUT[sink.status, "answers"], _WITHOUT[sink.margins.status, "margins"]
+        return (
+            f"; sink {sink.status} on answers and {sink.margins.status} on margins (share {sink.margins.share}): heads "
+            f"that read nothing from labels {answers} without attention to them, {margins}"
+        )
 
     def _lengths_and_steps(self) -> list[str]:
         """Return each competent length with the steps that swaps of labels and edits of history read."""
@@ -199,4 +205,17 @@ class Verdict:
         }
 
 
+def _listed(texts: list[str]) -> str:
+    """Return texts as a list in a sentence: "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))
+
+
 _SETTLED = (Status.PRESENT, Status.ABSENT)
+# What the heads that read nothing from labels do without attention to them, by the status of the sink.
+_WITHOUT = {
+    (Status.ABSENT, "answers"): "give the same answers",
+    (Status.PRESENT, "answers"): "lose answers",
+    (Status.PRESENT, "margins"): "but the margin of the right answer's logit over the others moves by that share",
+    (Status.ABSENT, "margins"): "yet the margin of the right answer's logit over the others keeps its size",
+    (Status.INDETERMINATE, "margins"): "and whether the margin of the right answer's logit moves is open",
+}

@@ -94,17 +94,38 @@ def _unless_control_moves(at: LengthEvidence, e: Evidence, finding: RoleFinding)
     return replace(finding, status=Status.UNRESOLVED, reason=reason)
 
 
+# The further ways in which labels can hold what the answer uses, in the order in which they name a placeholder.
+STORED = {
+    keys.HISTORY_K: "earlier bits, through K",
+    keys.STEP_BIT_V: "the step's own bit, through V",
+    keys.STEP_BIT_K: "the step's own bit, through K",
+}
+
+
 def judge_placeholder(at: LengthEvidence) -> RoleFinding:
-    """Decide by M5 through values; where that is absent, through keys: attention to a position can carry a result."""
-    by_value, by_key = judge_by_headline(at, "placeholder"), at.find(keys.HISTORY_K)
-    if by_value.status is not Status.ABSENT or by_key is None:
+    """Decide by M5 through values; where that shows nothing, through keys, or by a copy of the step's own bit.
+
+    Attention to a position can carry a result too. ABSENT needs every one of them.
+    """
+    by_value = judge_by_headline(at, "placeholder")
+    if by_value.status is Status.PRESENT or at.find(HEADLINE["placeholder"]) is None:
         return by_value
-    if at.is_absent(by_key):
-        return _unless_control_moves(at, by_key, by_value)
-    reason = f"through V {by_value.rho}, through K {by_key.value}"
-    if at.is_present(by_key):
-        return RoleFinding(Status.PRESENT, f"read by attention: {reason}", by_key.value, by_key.control)
-    return replace(by_value, status=Status.INDETERMINATE, reason=reason)
+    others = {key: e for key in STORED if (e := at.find(key)) is not None}
+    for key, e in others.items():
+        if at.is_present(e) and (key == keys.HISTORY_K or not at.tests):
+            reason = f"labels hold {STORED[key]}: {e.value}, more than {at.margins.rho} and than its control"
+            by = "" if key == keys.HISTORY_K else "the step's own bit"
+            return RoleFinding(Status.PRESENT, f"{reason}; {by_value.reason}", e.value, e.control, by=by)
+    if by_value.status is not Status.ABSENT:
+        return by_value
+    for key, e in others.items():
+        if not at.is_absent(e):
+            reason = f"earlier bits through V {by_value.rho}, {STORED[key]} {e.value}"
+            return replace(by_value, status=Status.INDETERMINATE, reason=reason)
+    for e in others.values():
+        if at.control_moves(e):
+            return _unless_control_moves(at, e, by_value)
+    return by_value
 
 
 def judge_anchor(at: LengthEvidence) -> RoleFinding:

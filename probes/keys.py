@@ -28,6 +28,8 @@ HISTORY_V_INPUTS = EvidenceKey("M5", "history in V at input labels")
 HISTORY_V_OUTPUTS = EvidenceKey("M5", "history in V at output labels")
 HISTORY_V_LAYER = EvidenceKey("M5", "history in V at labels, {place}")
 HISTORY_K = EvidenceKey("M5", "history in K at labels")
+STEP_BIT_V = EvidenceKey("M5", "the step's own bit in V at labels")
+STEP_BIT_K = EvidenceKey("M5", "the step's own bit in K at labels")
 
 RENORMALISE_ALL = EvidenceKey("M6", "remove labels, all heads: renormalise")
 NULL_ALL = EvidenceKey("M6", "remove labels, all heads: null")
@@ -47,14 +49,6 @@ SHARE_REMAINDER = EvidenceKey("shares", "remainder")
 
 LARGEST_IDENTITY = EvidenceKey("identity", "largest effect")
 IDENTITY_REST = EvidenceKey("identity", "largest effect where the label leads to the same answer")
-SWAP_BEFORE = EvidenceKey("identity", "swap the input labels before")
-SWAP_OUTPUTS_BEFORE = EvidenceKey("identity", "swap the output labels before")
-ATTENTION_BEFORE = EvidenceKey("identity", "attention of the labels before")
-REST_BEFORE = EvidenceKey("identity", "largest effect where the label before leads to the same answer")
-SWAP_AFTER = EvidenceKey("identity", "swap the input labels after")
-SWAP_OUTPUTS_AFTER = EvidenceKey("identity", "swap the output labels after")
-ATTENTION_AFTER = EvidenceKey("identity", "attention of the labels after")
-REST_AFTER = EvidenceKey("identity", "largest effect where the label after leads to the same answer")
 LARGEST_CONTENT = EvidenceKey("content", "largest effect")
 CONTENT_REST = EvidenceKey("content", "largest effect where the state is the same")
 LARGEST_PRESENCE = EvidenceKey("presence", "largest effect")
@@ -76,9 +70,13 @@ KNOCKOUT_ALL = EvidenceKey("M12", "all heads")
 
 
 @dataclass(frozen=True)
-class Neighbour:
-    """The evidence for an address by a label next to the step's own: swaps of it on both sides, attention, the rest."""
+class Address:
+    """Labels that may address a step, and their evidence: trades on both sides, attention, and what they leave.
 
+    `offsets`: of the labels from the step's own. `name`: in a sentence, as "the label before".
+    """
+
+    offsets: tuple[int, ...]
     name: str
     inputs: EvidenceKey
     outputs: EvidenceKey
@@ -91,8 +89,23 @@ class Neighbour:
         return (self.inputs, self.outputs, self.attention, self.rest)
 
 
-# By the offset from the step's own label.
-NEIGHBOURS = {
-    -1: Neighbour("the label before", SWAP_BEFORE, SWAP_OUTPUTS_BEFORE, ATTENTION_BEFORE, REST_BEFORE),
-    1: Neighbour("the label after", SWAP_AFTER, SWAP_OUTPUTS_AFTER, ATTENTION_AFTER, REST_AFTER),
+def _address(offsets: tuple[int, ...], name: str, which: str, rest: EvidenceKey | None = None) -> Address:
+    """Return the keys of an address. `which`: its labels in the names of evidence."""
+    inputs, outputs = (EvidenceKey("identity", f"swap the {side} labels {which}") for side in ("input", "output"))
+    attention = EvidenceKey("identity", f"attention of the labels {which}")
+    left = f"largest effect where {name} {'lead' if len(offsets) > 1 else 'leads'} to the same answer"
+    return Address(offsets, name, inputs, outputs, attention, rest or EvidenceKey("identity", left))
+
+
+# By the offsets from the step's own label, the smallest sets first.
+ADDRESSES = {
+    address.offsets: address
+    for address in (
+        _address((0,), "the step's own label", "of the step", rest=IDENTITY_REST),
+        _address((-1,), "the label before", "before"),
+        _address((1,), "the label after", "after"),
+        _address((-1, 0), "the step's own label and the label before", "of the step and before"),
+        _address((0, 1), "the step's own label and the label after", "of the step and after"),
+    )
 }
+OWN = ADDRESSES[0,]

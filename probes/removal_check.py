@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from probes import keys
-from probes.judging import LengthEvidence, label_of
+from probes.judging import STORED, LengthEvidence, label_of
 from probes.statuses import RoleFinding, Status
 
 # The evidence by which each role can lose answers when labels are removed.
 CARRYING = {
     "anchor": (keys.EITHER_SIDE,),
-    "placeholder": (keys.HISTORY_V, keys.HISTORY_K),
+    "placeholder": (keys.HISTORY_V, *STORED),
     "sink": (keys.SINK,),
 }
 
@@ -55,6 +55,7 @@ def agree_with_removal(at: LengthEvidence, roles: dict[str, RoleFinding]) -> dic
 
 
 def _may_explain(at: LengthEvidence, role: str) -> bool:
-    """Return whether a role's effect may exceed the margin: the upper bound does, or nothing was measured."""
-    measured = [at.find(key) for key in CARRYING[role]]
-    return any(e is None or e.value.at(at.level).high > at.margins.rho for e in measured)
+    """Return whether a role's effect may exceed the margin: an upper bound does, or the first arm was not measured."""
+    first, *others = (at.find(key) for key in CARRYING[role])
+    measured = [e for e in (first, *others) if e is not None]
+    return first is None or any(e.value.at(at.level).high > at.margins.rho for e in measured)

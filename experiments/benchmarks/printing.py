@@ -57,6 +57,50 @@ def show_edges(rows: Rows) -> None:
     print_table("milliseconds per pair of prompts, medians", columns, cells)
 
 
+def show_grids(rows: Rows) -> None:
+    """Print milliseconds of every grid, the ratios to TransformerLens, and differences."""
+    columns = [
+        "case",
+        "grid",
+        "values",
+        "ours ms",
+        "declared ms",
+        "TransformerLens ms",
+        "x",
+        "x declared",
+        "difference",
+    ]
+    cells = [
+        [
+            case,
+            name,
+            str(row["values"]),
+            *(f"{row['ms'][way]:.1f}" for way in ("ours", "declared", "transformer_lens")),
+            *(f"{row['ms']['transformer_lens'] / row['ms'][way]:.1f}" for way in ("ours", "declared")),
+            f"{row['difference']:.1e}",
+        ]
+        for case, found in rows.items()
+        for name, row in found["grids"].items()
+    ]
+    print_table("milliseconds per grid, medians", columns, cells)
+
+
+def show_integration(rows: Rows) -> None:
+    """Print errors of integration by rule and number of points, as shares of the largest score, and seconds."""
+    columns = ["case", "points", "error of ours", "of even points", "ours s", "even s"]
+    cells = [
+        [
+            case,
+            n,
+            *(f"{row['error'][rule][n]:.2%}" for rule in ("adaptive", "even")),
+            *(f"{row['seconds'][rule][n]:.2f}" if n in row["seconds"][rule] else "-" for rule in ("adaptive", "even")),
+        ]
+        for case, row in rows.items()
+        for n in row["error"]["even"]
+    ]
+    print_table("error of edge scores, as a share of the largest", columns, cells)
+
+
 def show_memory(rows: Rows) -> None:
     """Print peaks of memory by part and number of prompts."""
     cells = [[n, str(r["prompts"]), str(r["budget_mib"]), f"{r['peak_mib']:.0f}"] for n, r in rows.items()]
@@ -86,6 +130,8 @@ def show_scaling(rows: Rows) -> None:
 SHOWN: dict[str, Callable[[Rows], None]] = {
     "patching": show_patching,
     "edges": show_edges,
+    "grids": show_grids,
+    "integration": show_integration,
     "memory": show_memory,
     "drift": show_drift,
     "scaling": show_scaling,

@@ -14,7 +14,8 @@ from experiments.support.options import AsJson, Flag, Folder, Number, computed
 class BenchCommand:
     """Time patching sweeps against one forward pass per patch, in alternation, and count FLOPs.
 
-    Writes patching.json, or the file of another benchmark. Ratios hold for one run on one machine.
+    Writes patching.json, or the file of another benchmark. Ratios hold for one run on one machine. One process at a
+    time may write a file.
     """
 
     only: Annotated[str, computed("TEXT")] = ""
@@ -26,6 +27,10 @@ class BenchCommand:
     """CPU threads."""
     edges: Flag = False
     """Time edge attribution against TransformerLens's attribution_patch instead. Default: time patching."""
+    grids: Flag = False
+    """Time every function of interp.patching.grids against transformer_lens.patching on five architectures instead."""
+    integration: Flag = False
+    """Measure the integration error of EAP-IG's edge scores at few points instead."""
     peak: Flag = False
     """Measure the memory of capture, patching and the verdict with 10, 100 and 1000 prompts instead."""
     drift: Flag = False
@@ -50,7 +55,7 @@ class BenchCommand:
         from experiments.support.provenance import provenance_record
         from experiments.support.reading import read_rows
         from experiments.support.results import check_positive, check_workers, writable_folder
-        from interp.support.writing import write_whole
+        from interp.support.writing import alone_in, write_whole
 
         check_positive(self, "rounds")
         check_workers("threads", self.threads)
@@ -61,13 +66,14 @@ class BenchCommand:
             raise ValueError(f"no case contains {self.only!r}; cases are {', '.join(c.name for c in default)}")
         torch.set_num_threads(self.threads)
         path = writable_folder(self.out) / f"{kind}.json"
-        rows = read_rows(path) if path.exists() else {}
-        bar = progress_bar(cases, unit="case")
-        for case in bar:
-            bar.set_description(case.name)
-            made = provenance_record()
-            rows[case.name] = {**self._measured(case), "provenance": made}  # other rows keep theirs
-            write_whole(path, json.dumps({"provenance": made, "rows": rows}, indent=1) + "\n")
+        with alone_in(path.with_name(f".{kind}")):  # each process would write the rows that it had read
+            rows = read_rows(path) if path.exists() else {}
+            bar = progress_bar(cases, unit="case")
+            for case in bar:
+                bar.set_description(case.name)
+                made = provenance_record()
+                rows[case.name] = {**self._measured(case), "provenance": made}  # other rows keep theirs
+                write_whole(path, json.dumps({"provenance": made, "rows": rows}, indent=1) + "\n")
         shown = {c.name: rows[c.name] for c in cases}
         if self.json:
             print(json.dumps(shown))
@@ -80,6 +86,8 @@ class BenchCommand:
         """Return the name of the benchmark, which is also its file's."""
         kinds = {
             "edges": self.edges,
+            "grids": self.grids,
+            "integration": self.integration,
             "peak": self.peak,
             "drift": self.drift,
             "scaling": self.scaling,
@@ -98,7 +106,7 @@ class BenchCommand:
         """Return the cases of a benchmark."""
         import torch
 
-        from experiments.benchmarks import drift, edges, memory, patching, scaling
+        from experiments.benchmarks import drift, edges, grids, integration, memory, patching, scaling
 
         match kind:
             case "scaling":
@@ -106,15 +114,26 @@ class BenchCommand:
             case "patching":
                 return (patching.BLOOM_560M,) if self.bloom else patching.DEFAULT
             case _:
-                return {"drift": drift, "edges": edges, "memory": memory}[kind].DEFAULT
+                modules = {
+                    "drift": drift,
+                    "edges": edges,
+                    "grids": grids,
+                    "integration": integration,
+                    "memory": memory,
+                }
+                return modules[kind].DEFAULT
 
     def _measured(self, case: Any) -> dict:
         """Return the row of a case."""
-        from experiments.benchmarks import drift, edges, memory, patching, scaling
+        from experiments.benchmarks import drift, edges, grids, integration, memory, patching, scaling
 
         match case:
             case edges.EdgeCase():
                 return edges.run_case(case, self.rounds)
+            case grids.GridCase():
+                return grids.run_case(case, self.rounds)
+            case integration.IntegrationCase():
+                return integration.run_case(case, self.rounds)
             case memory.MemoryCase():
                 return memory.run_case(case)
             case drift.DriftCase():

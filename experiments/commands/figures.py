@@ -27,6 +27,8 @@ Name = Literal[
     "where-read",
     "transfer",
     "scale",
+    "rehearsal",
+    "own-labels",
 ]
 # The runs whose maps are side by side: without mnemonics and with them, with the same training.
 PAIR = ("parity-scratchpad-alibi", "parity-aligned-alibi")
@@ -105,8 +107,11 @@ class FiguresCommand:
                 drawings.append((name, required, self.verdicts))
             else:
                 frame = self.table() if frame is None else frame
-                for k, (suffix, part) in enumerate(by_rehearsal(frame, "addition" if name == "addition" else "parity")):
-                    draw = zoo.FIGURES[name]
+                draw, task = zoo.FIGURES[name], "addition" if name == "addition" else "parity"
+                if name in zoo.CONDITIONED:
+                    drawings.append((name, required, lambda draw=draw, frame=frame: draw(frame)))
+                    continue
+                for k, (suffix, part) in enumerate(by_rehearsal(frame, task)):
                     drawings.append((name + suffix, required and k == 0, lambda draw=draw, part=part: draw(part)))
         return drawings
 
@@ -128,12 +133,14 @@ class FiguresCommand:
     def verdicts(self) -> Figure:
         """Draw the roles of the labels by configuration, beside planted models."""
         from experiments.drawing.zoo import NoRows, roles_by_format
+        from experiments.drawing.zoo.frames import CONDITION
         from experiments.gathering import VERDICTS, read_verdicts
         from experiments.support.reading import read_calibration
         from probes.views.verdicts import planted_values
 
         if not (verdicts := read_verdicts(self.results)):
             raise NoRows(f"there are no verdicts in {self.results / VERDICTS}")
+        verdicts = {name: entry for name, entry in verdicts.items() if CONDITION not in name}
         planted, frame = planted_values(read_calibration()), self.table()
         return roles_by_format(verdicts, planted, None if frame.empty else frame)
 
@@ -158,12 +165,18 @@ class FiguresCommand:
 def by_rehearsal(frame: Any, task: str) -> list[tuple[str, DataFrame]]:
     """Return the parts of a task's table with equal training, and their figures' suffixes; most runs first.
 
+    Runs with a condition of rehearsal in their name are left out.
+
     >>> [suffix for suffix, _ in by_rehearsal(frame, "parity")]
     ['', '-rehearsal-0']
     """
+    from experiments.drawing.zoo.frames import usual_rehearsal
+
     if not {"task", "rehearsal", "run"} <= set(frame.columns):
         return [("", frame)]  # the figure names what is missing
     frame = frame[frame["task"] == task]
+    if "family" in frame.columns:
+        frame = usual_rehearsal(frame)
     if frame.empty:
         return [("", frame)]
     if frame["rehearsal"].isna().any():

@@ -25,6 +25,7 @@ class GalleryCommand:
         """Make every view, write the page, print its path; return 0."""
         from experiments.gallery import ON_RUN, ON_TEXT, RUN, TEXT, TEXT_MODEL, Example, gallery_page
         from experiments.support.progress import progress_bar
+        from experiments.support.results import check_files, writable_folder
         from interp.models.names import OUT
         from interp.models.pretrained import fetch_command, fetched_folder
         from interp.support.writing import write_whole
@@ -32,6 +33,8 @@ class GalleryCommand:
         path = self.out or Path(OUT) / "gallery.html"
         if path.suffix != ".html":
             raise ValueError(f"--out must name an HTML file; got {path}")
+        writable_folder(path.parent)
+        check_files([path])
         groups: list[tuple[str, str, Sequence[Example]]] = [("On a trained run", RUN, ON_RUN)]
         if fetched_folder(TEXT_MODEL):
             groups.append(("On text", TEXT, ON_TEXT))

@@ -33,11 +33,13 @@ class SweepCommand:
     """
 
     groups: Names = ()
-    """Groups of the grid, such as confirmatory or gaps. Default: all except scale, which varies the model's size."""
+    """Groups of the grid, such as confirmatory or gaps. Default: all except those for one question only: scale (the
+    model's size), rehearsal (what is rehearsed) and replication (seeds 5 to 9)."""
     seeds: Numbers = ()
     """Train only these seeds. Default: all seeds of the groups."""
     stages: Names = ()
-    """Stages to run: train, evaluate, longer, transfer, battery. Default: all. Missing earlier stages are not run."""
+    """Stages to run: train, evaluate, longer, operands, transfer, battery. Default: all. Missing earlier stages are not
+    run."""
     steps: OptionalNumber = None
     """Maximum of optimiser steps per training. Default: the recipe's."""
     prompts: Number = 128

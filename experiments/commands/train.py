@@ -25,7 +25,9 @@ class TrainCommand:
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """<task>-<format>-<family>, such as parity-aligned-alibi; families: alibi, rotary, none, absolute, alibi_sink.
-    A size may follow, layers x width x heads: parity-aligned-alibi_24x1024x16."""
+    A size may follow, layers x width x heads: parity-aligned-alibi_24x1024x16. So may what is rehearsed instead of
+    lookup of up to 60 pairs, and the longest list: parity-aligned-alibi+lookup20, +copying60, +disjoint60 (labels that
+    parity never has), +own60 (the format's fixed labels) or +none."""
     seed: Number = 1
     """Seed of the initial weights and of the data order."""
     source: Annotated[str | None, tyro.conf.arg(name="from", metavar="MODEL", help_behavior_hint="")] = None
@@ -108,6 +110,9 @@ class TrainCommand:
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if self.source is None:
             fmt, _, kind = self.name.rpartition("-")
+            kind, plus, condition = kind.partition("+")
+            if plus:
+                chosen |= self._rehearsed(condition)
             family, named = split_kind(kind)
             sizes = named._asdict() if named else {}
             for field in Size._fields:
@@ -133,3 +138,15 @@ class TrainCommand:
             usual = fine_tuning(self.name, Pretrained(self.source, self.lora or 0), self.seed, self.steps)
             recipe = replace(usual, **chosen)
         return replace(recipe, positions=self.positions)
+
+    def _rehearsed(self, condition: str) -> dict[str, Any]:
+        """Return the fields of a recipe that the condition of rehearsal in the name sets."""
+        from experiments.training.rehearsal import parse_condition
+
+        parsed = parse_condition(condition)
+        fields: dict[str, Any] = {"condition": condition}
+        if parsed.what == "none":
+            if self.rehearsal:
+                raise ValueError(f"{self.name} has no rehearsal, and --rehearsal says {self.rehearsal}; leave it out")
+            return fields | {"rehearsal": 0.0}
+        return fields | {"rehearsal_longest": parsed.longest}

@@ -20,12 +20,14 @@ from experiments.support.options import (
     Memory,
     Number,
     OptionalFolder,
+    OptionalNumber,
     ResultFolder,
     Runs,
     computed,
 )
 
 if TYPE_CHECKING:
+    from experiments.support.pieces import RunOptions
     from interp.models import Run
     from probes.findings import Verdict
 
@@ -66,6 +68,9 @@ class VerdictCommand:
     """Seed of the prompts and of the choice of steps."""
     arms: Annotated[tuple[str, ...], computed("ARM [ARM ...]")] = ()
     """Arms: M1 to M12, identity, content, presence, shares. Default: all. Without its arm a role is INDETERMINATE."""
+    workers: OptionalNumber = None
+    """Processes that measure at once, with one thread each. Default: one per CPU core; one for a model on a GPU, or of
+    100 million parameters and more."""
     device: Device = "auto"
     dtype: Dtype = None
     memory: Memory = 1024
@@ -79,12 +84,20 @@ class VerdictCommand:
         """Measure, decide, write and print; status 0 whatever the verdict is."""
         from experiments.support.binding_results import binding_task_of, judge_lists
         from experiments.support.console import say
-        from experiments.support.results import check_files, check_seed, result_folder, writable_folder
+        from experiments.support.results import (
+            check_files,
+            check_seed,
+            check_workers,
+            result_folder,
+            writable_folder,
+        )
         from experiments.support.verdict_text import columns_of_output, print_verdict
 
         if (task := binding_task_of(self)) is not None:
             return judge_lists(self, task)
         check_seed(self.seed)
+        if self.workers is not None:
+            check_workers("workers", self.workers)
         runs = self._load()
         if runs[0].format.task == "recall":
             return judge_lists(self, "recall")
@@ -106,6 +119,7 @@ class VerdictCommand:
         self, runs: list[Run], lengths: tuple[int, ...], folder: Path, target: Path | None
     ) -> tuple[Verdict, dict]:
         """Measure the battery of every run and write the verdict; return it, and what verdict.json holds."""
+        from experiments.support.pieces import helpers, measured_by, usual_workers
         from experiments.support.progress import progress_bar
         from experiments.support.results import as_svg, resume_arms, work_folder, write_result
         from interp.support.writing import write_whole
@@ -116,11 +130,24 @@ class VerdictCommand:
         total = len(runs) * len(lengths) * pieces_of(arms)
         batteries = []
         with progress_bar(total=total, unit="step") as bar, ExitStack() as kept:  # until the result is written
-            for run in runs:
-                recall = resume_arms(kept.enter_context(work_folder(folder, run, "verdict", options)))
+            workers = usual_workers(runs) if self.workers is None else self.workers
+            sources = self._sources()
+            processes = kept.enter_context(helpers(workers, sources))
+            for run, source in zip(runs, sources, strict=True):
+                work = kept.enter_context(work_folder(folder, run, "verdict", options))
                 step = _reporter(bar, f"{run.name}, " if len(runs) > 1 else "")
                 batteries.append(
-                    battery(run, lengths, self.seed, self.prompts, self.forced, arms, step=step, recall=recall)
+                    battery(
+                        run,
+                        lengths,
+                        self.seed,
+                        self.prompts,
+                        self.forced,
+                        arms,
+                        step=step,
+                        recall=resume_arms(work),
+                        prepare=measured_by(processes, source, work, step),
+                    )
                 )
             judged = verdict(batteries)
             data = {"prompts": self.prompts, **judged.to_json()}
@@ -130,21 +157,21 @@ class VerdictCommand:
                 write_whole(target, json.dumps(written, indent=1) + "\n")
         return judged, written
 
+    def _sources(self) -> list[RunOptions]:
+        """Return what the runs are loaded from, one per name."""
+        from experiments.support.pieces import RunOptions
+
+        longest = max(self.lengths, default=None)
+        names = [*self.names, *([str(self.model)] if self.model else [])]
+        return [RunOptions(name, self.format, self.task, longest, self.device, self.dtype) for name in names]
+
     def _load(self) -> list[Run]:
-        import torch
-
-        from experiments.support.loading import load_posed
-
         if self.model is not None and not self.model.is_dir():
             raise ValueError(f"no such folder: {self.model}")
-        names = [*self.names, *([str(self.model)] if self.model else [])]
-        if not names:
+        sources = self._sources()
+        if not sources:
             raise ValueError("name a run, such as parity-aligned-alibi, or a folder with --model")
-        longest = max(self.lengths, default=None)
-        runs = [
-            load_posed(name, self.format, task=self.task, longest=longest, device=self.device, dtype=self.dtype)
-            for name in names
-        ]
+        names, runs = [source.name for source in sources], [source.load() for source in sources]
         places = [Path(r.source).resolve() for r in runs]
         if repeated := {r.name for r, place in zip(runs, places, strict=True) if places.count(place) > 1}:
             raise ValueError(f"{', '.join(sorted(repeated))} is named twice; a verdict over models counts each once")
@@ -152,9 +179,6 @@ class VerdictCommand:
         if len(set(shapes.values())) > 1:
             listed = "; ".join(f"{name} is {shape}" for name, shape in shapes.items())
             raise ValueError(f"models that are judged together may differ only in their seed; {listed}")
-        for run in runs:
-            if self.dtype is None and run.raw.device.type == "cpu" and run.raw.dtype in (torch.float16, torch.bfloat16):
-                run.raw.float()  # half precision is slow on a CPU, and its rounding is not what is measured
         return [
             replace_name(run, names[k]) if sum(run.name == r.name for r in runs) > 1 else run
             for k, run in enumerate(runs)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from experiments.commands.patch import PatchCommand
 from experiments.reporting.section import Picture, SectionData, Source
+from experiments.reporting.shown import largest_sources, targets
 from experiments.reporting.stored import fitting, now
 
 if TYPE_CHECKING:
@@ -53,15 +54,16 @@ def map_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str],
     batch = run.sample(many, size(run, length), options.seed)
     against = None if len(batch.format.outputs) == 2 else run.sample(many, size(run, length), options.seed + 1)
     attribution = gradient_x_input(run.raw, batch, against=against)
-    title = f"{run.name}, length {length}: which tokens each answer depends on"
+    title = f"Which tokens does each answer depend on? {run.name}, length {length}"
     code = f"views.attribution(gradient_x_input(run.raw, run.sample({many}, {size(run, length)}, seed={options.seed})))"
     caption = (
-        "One column per answer, one row per token before it. Outlined: the inputs of the right answer, bit i and the "
-        "parity before it. Signs cancel in the mean over prompts; the list also offers absolute values and single "
-        "prompts."
+        "One column per answer, one row per token before it; a cell shows how much the answer depends on the token. "
+        "Outlined: the tokens that the right answer follows from, bit i and the parity before it. Signs cancel in the "
+        "mean over prompts; the list also offers absolute values and single prompts."
     )
     source = Source("map", code, options.seed, now(options), code=True)
-    return SectionData({"length": length}, (Picture(views.attribution(attribution, title=title), caption),), (source,))
+    data = {"length": length, "largest": largest_sources(attribution)}
+    return SectionData(data, (Picture(views.attribution(attribution, title=title), caption),), (source,))
 
 
 def patch_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
@@ -89,7 +91,7 @@ def patch_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
             seed=options.seed,
         )
         effect = _effect(run, verb, work, length)
-        title = f"{run.name}, length {length}: what patching {site} at each place changes"
+        title = f"What does patching {site} at each place change? {run.name}, length {length}"
         pictures.append(Picture(views.effect(effect, title), _patch_caption(site, story, at)))
         more = f" --partner {partner}" if "swap" in corrupt else ""
         command = (
@@ -142,7 +144,7 @@ def _patch_caption(site: str, story: str, at: int) -> str:
 
 
 def probe_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
-    """Build the probe section (M8, decoding): probes at input labels, with controls of equal difficulty."""
+    """Build the probe section (M8 decoding): probes at input labels, with controls of equal difficulty."""
     from interp.tasks import Role
     from probes import views
     from probes.arms.m08_decoding import decode, varying_layers
@@ -153,7 +155,7 @@ def probe_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
     length, many = _room(run, options.length), prompts_of("probes", options)
     batch, role = run.sample(many, length, options.seed), Role.INPUT_LABEL
     if not (batch.role == role).any():
-        return SectionData(notes=("Left out: probes (M8) read labels, and this format has none.",))
+        return SectionData(notes=("Left out: probes (M8 decoding) read labels, and this format has none.",))
     probes = decode(run.raw, batch, layers=varying_layers(run.raw, batch, role), seed=options.seed)
     sample = f"run.sample({many}, {length}, seed={options.seed})"
     code = f"probes.views.probes(decode(run.raw, {sample}, seed={options.seed}))"
@@ -165,8 +167,8 @@ def probe_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
         "length": length,
         "probes": [d.to_json() | {"untrained": None, "code": None, "control_code": None} for d in probes],
     }
-    title = f"{run.name}, length {length}: what probes read at input labels"
-    source = Source("probes (M8)", code, options.seed, now(options), code=True)
+    title = f"What do probes read at the input labels of {run.name} (length {length})?"
+    source = Source("probes (M8 decoding)", code, options.seed, now(options), code=True)
     return SectionData(data, (Picture(views.probes(probes, title), caption),), (source,))
 
 
@@ -177,6 +179,7 @@ def attention_part(
     from interp import views
     from interp.capturing import capture
     from interp.circuits import describe_heads
+    from interp.circuits.attention_stats import words_of
     from interp.tasks import ANSWER_ROLES, Role
 
     short, longer, many = _room(run, READABLE), _room(run, options.length), prompts_of("heads", options)
@@ -186,7 +189,7 @@ def attention_part(
     for layer in sorted(seen.pattern):
         mine = [h for at, h in heads if at == layer]
         who = f"Layer {layer}, head{'s' * (len(mine) > 1)} {', '.join(map(str, mine))}"
-        caption = f"{who}: {chosen}. Click a head, then a cell or a token, to read its value."
+        caption = f"{who} ({chosen}), one prompt. Click a head, then a cell or a token, to read its weight."
         pictures.append(Picture(views.attention(seen, layer, heads=mine), caption))
     answers = [p for p in range(batch.n_pos) if Role(int(batch.role[p])) in ANSWER_ROLES]
     answer = answers[len(answers) // 2]
@@ -197,22 +200,27 @@ def attention_part(
         f"One row of L{layer}H{head}, which has the largest weight at the position that predicts {batch.name(answer)}."
     )
     pictures.append(Picture(row, caption))
+    unit = "digits per operand" if run.format.task == "addition" else "bits"
     all_heads = capture(run.model, run.sample(1, size(run, longer), options.seed), pattern=True)
-    pictures.append(Picture(views.attention(all_heads, sorted(all_heads.pattern)), f"All heads, at length {longer}."))
+    caption = f"Every head on a longer prompt, {longer} {unit}. Click a head to see it large below."
+    pictures.append(Picture(views.attention(all_heads, sorted(all_heads.pattern)), caption))
     statistics = describe_heads(run.raw, run.sample(many, size(run, longer), options.seed))
     role = statistics.answered_at
     table = [
         {
             "layer": layer,
             "head": head,
-            "does": statistics.name(layer, head),
-            **{name: statistics.value(layer, head, role, name) for name in READ},
+            "attends to": statistics.name(layer, head),
+            **{words_of(name, statistics.after_label): statistics.value(layer, head, role, name) for name in READ},
         }
         for layer, head in statistics.names()
     ]
-    title = f"Head statistics at the positions where answers are predicted ({role})"
-    caption = "Mean attention by kind of key position, and the norm of the head's output as a share of the residual's."
-    pictures.append(Picture(views.head_table(table, "output_share", title), caption))
+    title = f"Where does each head attend when an answer is predicted (at the {role})?"
+    caption = (
+        "Mean attention to each kind of token, and the norm of the head's output as a share of the residual's (output "
+        "share)."
+    )
+    pictures.append(Picture(views.head_table(table, "output share", title), caption))
     seed = options.seed
     one, all_ = (f"run.sample(1, {size(run, n)}, seed={seed})" for n in (short, longer))
     codes = (
@@ -221,7 +229,7 @@ def attention_part(
         ("heads", f"describe_heads(run.raw, run.sample({many}, {size(run, longer)}, seed={seed})).to_dataframe()"),
     )
     sources = tuple(Source(what, code, seed, now(options), code=True) for what, code in codes)
-    return SectionData({"heads": heads}, tuple(pictures), sources)
+    return SectionData({"heads": heads, "does": targets(statistics, heads)}, tuple(pictures), sources)
 
 
 def _room(run: Run, length: int) -> int:

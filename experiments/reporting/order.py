@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING
 
-from experiments.commands.circuit import invalid
-from experiments.reporting import text
+from experiments.reporting import rows, shown, text
 from experiments.reporting.page import Section, bundles_of, figure, paragraph, report_page, sources_of, table
 from experiments.reporting.section import Picture, SectionData
 from experiments.reporting.stored import points_of, trained_to
@@ -21,10 +20,12 @@ if TYPE_CHECKING:
 # Lengths shown in the accuracy table, if they were measured.
 LENGTHS = (10, 20, 30, 40, 60)
 ABOUT = (
-    "A transformer that computes parity step by step must find bit i in its context. Ebrahimi, Panchal and Memisevic "
-    "(COLM 2024, arXiv 2408.05506) found that it generalises past its training length when a matching token, a "
-    "mnemonic, precedes each bit of the problem and each step of the solution. This report calls such a token a label."
+    "The parity of some bits is 1 if an odd number of them is 1. A transformer that computes it step by step must find "
+    "bit i in its context at step i. Ebrahimi, Panchal and Memisevic (COLM 2024, arXiv 2408.05506) found that it "
+    "works on more bits than it was trained on when the same token, a mnemonic, precedes bit i and step i. This report "
+    "calls such a token a label and tests what it does inside the model."
 )
+READING = "**How to read it.** "
 Measured = Sequence[tuple["Run", dict[str, SectionData]]]
 
 
@@ -37,9 +38,9 @@ def whole_page(measured: Measured, title: str, command: str) -> str:
     bundles = bundles_of(views)
     made = _Made(measured, bundles)
     sections = [made.question(), made.verdict(), made.competence(accuracy), made.maps()]
-    for name, heading, above in REST:
+    for name, heading, above, shows in REST:
         if any(name in parts for _, parts in measured):
-            sections.append(made.section(name, heading, above))
+            sections.append(made.section(name, heading, above, shows))
     sections.append(made.limits(compared))
     lead = "".join(
         paragraph(text.in_short(run.name, parts["verdict"].data, parts["accuracy"].data), "answer")
@@ -52,26 +53,32 @@ REST = (
     (
         "attention",
         "Attention of the important heads",
-        "Attention weights show where a head reads, not what it contributes: a weight can be large where the value "
-        "is zero.",
+        "An attention weight is the share that a head takes from one token (the source) when it writes at another (the "
+        "destination). It shows where a head reads, not what it contributes: a weight can be large where the value is "
+        "zero. The same label is the label in the input with the same token.",
+        shown.attention_shows,
     ),
     (
         "patch",
         "Activation patching",
-        "One activation at a time is patched from the clean run into the corrupted run. Blue moves the margin toward "
-        "the clean answer. A patch that restores the answer shows that the activation suffices on these prompts, not "
-        "that it is the only route.",
+        "One activation at a time of the corrupted run is replaced by that of the clean run. Blue moves the margin "
+        "(the logit of the right answer above the other) toward the clean answer. A patch that restores the answer "
+        "shows that the activation suffices on these prompts, not that it is the only route.",
+        shown.patch_shows,
     ),
     (
         "probes",
         "What probes decode at the labels",
-        "A probe shows what is decodable, not what is used. A score counts only above its matched control.",
+        "A probe is a linear classifier on activations. It shows what is decodable, not what is used. A score counts "
+        "only above its matched control.",
+        shown.probes_show,
     ),
     (
         "circuit",
         "Circuit",
         "A circuit is a set of edges that keeps the model's behaviour when all other edges carry a corrupted prompt. "
         "Faithfulness is the share of the margin that it keeps. Other circuits may be equally faithful.",
+        shown.circuit_shows,
     ),
 )
 
@@ -104,20 +111,25 @@ class _Made:
         counted, body = read_calibration(), ""
         by_run = [(run, parts["verdict"]) for run, parts in self.measured]
         if self.compared:
-            rows = [text.verdict_row(run.name, part.data) for run, part in by_run]
             body += table(
                 "Verdicts side by side, over all lengths: status, rho, 95 % interval",
                 ("run", "verdict", "anchor", "placeholder", "sink"),
-                rows,
+                [rows.verdict_row(run.name, part.data) for run, part in by_run],
             )
         for run, part in by_run:
-            body += self.heading(run) + paragraph(text.answer(part.data)) + self.figures(part.pictures)
-            body += "".join(paragraph(line) for line in text.role_lines(part.data) + text.claims(part.data))
-            if rows := text.evidence_rows(part.data):
-                body += f"<details>\n<summary>The evidence, arm by arm ({len(rows)} rows)</summary>\n"
+            body += self.heading(run) + paragraph(text.answer(part.data))
+            if part.data["verdict"] != "not-applicable":
+                body += paragraph(shown.verdict_shows(part.data))
+            body += self.figures(part.pictures)
+            lines = text.role_lines(part.data)
+            body += "".join(paragraph(line) for line in lines + text.claims(part.data))
+            if arms := rows.arms_of(lines):
+                body += table("What the arms do that are named above", ("arm", "what it does"), arms)
+            if evidence := rows.evidence_rows(part.data):
+                body += f"<details>\n<summary>The evidence, arm by arm ({len(evidence)} rows)</summary>\n"
                 columns = ("length", "arm", "what", "in", "value [95 %]", "matched control", "n")
-                body += table(f"{run.name}: all arms; rho is 0 for no effect and 1 for the full one", columns, rows)
-                body += "</details>\n"
+                caption = f"{run.name}: all arms; rho is 0 for no effect and 1 for the full one"
+                body += table(caption, columns, evidence) + "</details>\n"
             if not self.compared:
                 body += "<h3>How often is such a verdict wrong?</h3>\n"
                 body += "".join(map(paragraph, text.how_often_wrong(part.data, counted)))
@@ -138,17 +150,20 @@ class _Made:
 
     def competence(self, together: Sequence[Picture]) -> Section:
         by_run = [(run, parts["accuracy"]) for run, parts in self.measured]
-        body = paragraph(
-            "A mechanism can be judged only where the model does the task. Three metrics, each with its chance level: "
-            "teacher-forced step accuracy, exact match, and the final bit."
+        body = "".join(
+            self.heading(run) + paragraph(shown.accuracy_shows(part.data)) for run, part in by_run
+        ) + paragraph(
+            READING + "A mechanism can be judged only where the model does the task. Step accuracy: the share of right "
+            "steps, with all earlier answers given (teacher-forced). Exact match: the share of solutions without any "
+            "mistake, where the model writes all answers (free-running). Final bit: the share of right last answers."
         )
         body += self.figures(together or by_run[0][1].pictures)
         measured = {row["length"] for _, part in by_run for row in part.data["accuracy"]}
         lengths = [n for n in LENGTHS if n in measured] or sorted(measured)
-        rows = [row for run, part in by_run for row in text.accuracy_rows(run.name, part.data, lengths)]
+        found = [row for run, part in by_run for row in rows.accuracy_rows(run.name, part.data, lengths)]
         columns = ["run", "labels", "measure", *(f"n={n}" for n in lengths)]
         first = 0 if self.compared else 1  # one run need not be named in each row
-        body += table("Accuracy by length", columns[first:], [row[first:] for row in rows])
+        body += table("Accuracy by length", columns[first:], [row[first:] for row in found])
         for run, part in by_run:
             if sentence := text.offsets(part.data):
                 body += paragraph((f"`{run.name}`: " if self.compared else "") + sentence)
@@ -158,22 +173,30 @@ class _Made:
 
     def maps(self) -> Section:
         by_run = [(run, parts["map"]) for run, parts in self.measured]
-        body = paragraph(
-            "Gradient x input, as in the paper's Figure 5. It decides nothing: where attention is saturated, the "
-            "token that selects a bit may have no gradient."
+        first = "" if self.compared else "".join(paragraph(shown.map_shows(part.data)) for _, part in by_run)
+        body = first + paragraph(
+            READING + "Gradient x input, as in the paper's Figure 5: how much the margin of an answer depends on a "
+            "token, to first order. It decides nothing: where attention is saturated, the token that selects a bit may "
+            "have no gradient."
         )
         each = "".join(
-            f"<div>{self.heading(run)}{self.figures(part.pictures)}{_notes(part)}</div>\n" for run, part in by_run
+            f"<div>{self.heading(run)}{paragraph(shown.map_shows(part.data)) if self.compared else ''}"
+            f"{self.figures(part.pictures)}{_notes(part)}</div>\n"
+            for run, part in by_run
         )
         body += f'<div class="report-pair">{each}</div>\n' if self.compared else each
         body += self.sources(by_run)
         return Section("map", "Which tokens each answer depends on", body)
 
-    def section(self, name: str, title: str, above: str) -> Section:
-        body = paragraph(above)
+    def section(self, name: str, title: str, above: str, shows: Callable[[dict], str]) -> Section:
+        body = paragraph(READING + above)
         for run, parts in self.measured:
             part = parts[name]
-            body += self.heading(run) + summary_of(name, part) + self.figures(part.pictures)
+            said = paragraph(shows(part.data))
+            # Of one run, what the picture shows comes first.
+            body = body + self.heading(run) + said if self.compared else said + body
+            body += circuit_tables(part.data) if name == "circuit" else ""
+            body += self.figures(part.pictures)
             if name == "probes" and part.pictures:
                 body += paragraph(text.erased(parts["verdict"].data))
             body += _notes(part) + sources_of(part.sources)
@@ -196,44 +219,14 @@ class _Made:
         return Section("limits", "What this report cannot show", "".join(map(paragraph, lines)))
 
 
-def summary_of(name: str, part: SectionData) -> str:
-    """Return the numbers of a section as a sentence or a table."""
-    data = part.data
-    match name:
-        case "patch" if data:
-            places, heads = (
-                ", ".join(f"{top['cell']} ({top['change']:+.2f})" for top in data[site]) for site in ("resid_pre", "z")
-            )
-            return paragraph(
-                f"Length {data['length']}, answer at step {data['step']}, patched into {data['story']}. The clean and "
-                f"the corrupted run differ by {data['difference']:+.2f} logits. Largest effects of resid_pre: "
-                f"{places}; of heads: {heads}."
-            )
-        case "circuit" if data:
-            worth = data["ablations"]["corrupted"]
-            sentence = (
-                f"{invalid(data)}{data['circuit']['size']} of {data['possible_edges']} edges keep "
-                f"{worth['values']:.3f} "
-                f"[{worth['low']:.3f}, {worth['high']:.3f}] of the margin on fresh prompts, and step accuracy "
-                f"{worth['accuracy']:.3f} of the full model's {worth['accuracy_full']:.3f}; the largest of "
-                f"{data['random']['n']} random circuits of that size keeps {data['random']['largest']:.3f}."
-            )
-            rows = [
-                [
-                    n,
-                    f"{w['values']:.3f} [{w['low']:.3f}, {w['high']:.3f}]",
-                    f"{w['accuracy']:.3f}",
-                    f"{w['accuracy_full']:.3f}",
-                ]
-                for n, w in data["lengths"].items()
-            ]
-            heads = [[head, does] for head, does in data["heads"].items()]
-            return (
-                paragraph(sentence)
-                + table("The same circuit by length", ("length", "faithfulness", "step accuracy", "full model"), rows)
-                + table("Its heads", ("head", "measured function"), heads)
-            )
-    return ""
+def circuit_tables(data: dict) -> str:
+    """Return the circuit's faithfulness by length and its heads as tables; "" without a circuit."""
+    if not data:
+        return ""
+    columns = ("length", "faithfulness", "step accuracy", "full model")
+    heads = [[head, does] for head, does in data["heads"].items()]
+    by_length = table("The same circuit by length", columns, rows.faithfulness_rows(data))
+    return by_length + table("Its heads: which token each attends to, and from where", ("head", "attends to"), heads)
 
 
 def _curves(measured: Measured) -> Picture:

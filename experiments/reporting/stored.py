@@ -92,9 +92,10 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
             )
     picture = views.verdict(data, read_calibration())
     caption = (
-        "Effect of each role with its 95 % interval and matched control. Below each: the same measure on planted "
-        "models in which the role is present, and in which it is absent. An interval inside the dashed margin means "
-        "absent."
+        "Effect of each role with its 95 % interval, beside its matched control (a similar intervention that should "
+        "change nothing). An interval inside the dashed margin means absent. The diamond is the sink's effect on "
+        "margins: how far the right answer's logit is above the other, whether or not the answer changes. Below: the "
+        "same measure on models that were built by hand (planted) with the role, and without it."
     )
     return SectionData(data, (Picture(picture, caption),), sources, notes)
 
@@ -132,7 +133,8 @@ def accuracy_part(run: Run, options: ReportCommand, work: Path, step: Callable[[
         sources = (Source("evaluation", command, options.seed, now(options)),)
         if options.quick:
             notes += (f"Left out by --quick: lengths other than {_listed(lengths)}. {prompts} prompts per length.",)
-    picture = views.by_length({run.name: points_of(data)}, trained_to(run), f"{run.name}: accuracy by length")
+    title = f"How far past the trained length does {run.name} work?"
+    picture = views.by_length({run.name: points_of(data)}, trained_to(run), title)
     caption = (
         "Solid: labels are given. Dashed: the model writes them. Shaded: trained lengths. Dotted: chance. Bands: 95 % "
         "intervals."
@@ -168,12 +170,12 @@ def _drawn(run: Run, data: dict) -> tuple[Picture, ...]:
 
     circuit = circuit_from_json(data["circuit"])
     graph = CircuitCommand(run.name, length=data["options"]["length"]).graph(run, circuit, data)
-    title = f"{run.name}: faithfulness of circuits by size"
+    title = "How much of the model do circuits of each size keep?"
     return (
         Picture(
             views.circuit(graph).view(),
-            "Click a node to see its inputs and outputs. Boxes name the measured function of each head. Colour is "
-            "the sign of an edge's score, width its size.",
+            "Click a node to see its inputs and outputs. A box says which token its head attends to, and from where. "
+            "Colour is the sign of an edge's score, width its size. Information flows from the bottom to the top.",
         ),
         Picture(
             views.faithfulness(lines_of(data), data["possible_edges"], title),

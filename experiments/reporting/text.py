@@ -1,11 +1,13 @@
-"""Sentences and table rows of a report: the question, the verdict, and the verdict's error rate."""
+"""Sentences of a report: the question, the verdict, and the verdict's error rate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from probes.arms.registry import ARMS
+from experiments.reporting.rows import MODES, ROLES, estimate, size_of
+from experiments.training.rehearsal import rehearsed_text
+from probes.arms.naming import with_arm_names
 from probes.evidence import find_rows
 from probes.keys import ERASE_STATE
 
@@ -13,10 +15,12 @@ if TYPE_CHECKING:
     from interp.models import Run
 
 GOOD = 0.95  # step accuracy from which a model counts as able to do the task
-ROLES = {
-    "anchor": "its identity is an address",
-    "placeholder": "its position stores a result that later tokens read",
-    "sink": "it takes attention and carries nothing",
+# Labels that name no role.
+NO_ROLE = {
+    "not-applicable": "no role is judged: there are no labels, or the model cannot do the task",
+    "undecided": "the evidence does not decide",
+    "unresolved": "labels do something that none of the three roles explains",
+    "unused": "labels have none of the three roles",
 }
 
 
@@ -47,26 +51,34 @@ def question(run: Run) -> list[str]:
         task_question,
     ]
     if share := recipe.get("rehearsal"):
-        sentences.append(
-            f"Trained with rehearsal: {share:.0%} of its tokens were in-context recall of up to "
-            f"{recipe['rehearsal_longest']} pairs. Lengths above {longest} are therefore new to parity, not to lookup."
-        )
+        sentences.append(f"Trained with rehearsal: {share:.0%} of its tokens were {rehearsed_text(recipe)}.")
+        if not recipe.get("condition"):
+            sentences[-1] += f" Lengths above {longest} are therefore new to parity, not to lookup."
     return sentences
 
 
 def answer(data: dict) -> str:
-    """Return the verdict as one sentence."""
-    lengths = " and ".join(_length(at["length"]) for at in data["by_length"])
-    match data["verdict"]:
-        case "not-applicable":
-            meaning = "no role is judged: there are no labels, or the model cannot do the task"
-        case "undecided":
-            meaning = "the evidence does not decide"
-        case "unresolved":
-            meaning = "arms of the evidence contradict each other"
-        case label:
-            meaning = "; ".join(f"{ROLES[r]}" for r in ROLES if r in label) or "no role was found"
-    return f"Verdict at length {lengths}: **{data['verdict']}** ({meaning})."
+    """Return the verdict as one sentence, and the lengths at which nothing could be judged."""
+    judged, left = _judged(data)
+    sentence = f"Verdict at {judged}: **{data['verdict']}** ({meaning(data['verdict'])})."
+    return sentence + (f" At {left} the model is not good enough at the task, and nothing is judged." if left else "")
+
+
+def meaning(label: str) -> str:
+    """Return what a verdict means, in a few words."""
+    return NO_ROLE.get(label) or "; ".join(ROLES[r] for r in ROLES if r in label) or "no role was found"
+
+
+def _judged(data: dict) -> tuple[str, str]:
+    """Return the lengths that were judged, and those at which the model is not competent, as words."""
+    judged = [at["length"] for at in data["by_length"] if at["verdict"] != "not-applicable"]
+    every = [at["length"] for at in data["by_length"]]
+    return _lengths(judged or every), _lengths([n for n in every if n not in judged]) if judged else ""
+
+
+def _lengths(lengths: Sequence) -> str:
+    """Return lengths as words: "length 20", or "lengths 20 and 40"."""
+    return f"length{'s' * (len(lengths) > 1)} {' and '.join(map(size_of, lengths))}" if lengths else ""
 
 
 def in_short(name: str, data: dict, accuracy: dict) -> str:
@@ -74,15 +86,15 @@ def in_short(name: str, data: dict, accuracy: dict) -> str:
     steps = [r for r in accuracy["accuracy"] if r["metric"] == "step" and r["mode"] == "forced"]
     far = [r["length"] for r in steps if all(s["value"] >= GOOD for s in steps if s["length"] <= r["length"])]
     longest = accuracy.get("trained_to")
-    reach = f"to length {max(far)}" if far else "at none of the measured lengths"
-    trained = f" (it was trained to {longest})" if longest else ""
-    lengths = " and ".join(_length(at["length"]) for at in data["by_length"])
-    judged = f"the labels are judged **{data['verdict']}**"
-    if data["verdict"] == "not-applicable":
+    reach = f"up to length {max(far)}" if far else "at none of the measured lengths"
+    trained = f" (it was trained up to {longest})" if longest else ""
+    label = data["verdict"]
+    judged = f"the labels are judged **{label}** ({meaning(label)})"
+    if label == "not-applicable":
         judged = "no role is judged"
     return (
-        f"In `{name}`, at length {lengths}, {judged}. Teacher-forced step accuracy is at least {GOOD:.0%} "
-        f"{reach}{trained}.{_whole_solutions(accuracy['accuracy'])}"
+        f"In `{name}`, at {_judged(data)[0]}, {judged}. With labels and earlier answers given (teacher-forced), at "
+        f"least {GOOD:.0%} of its steps are right {reach}{trained}.{_whole_solutions(accuracy['accuracy'])}"
     )
 
 
@@ -92,20 +104,25 @@ def _whole_solutions(rows: list[dict]) -> str:
     if not exact:
         return ""
     longest = max(row["length"] for row in exact)
-    kinds = {"forced": "with labels given", "written": "with labels that the model writes"}
+    kinds = {mode: f"with labels {text}" for mode, text in MODES.items()}
     values = {row["mode"]: row["value"] for row in exact if row["length"] == longest}
     shares = [f"{values[mode]:.2f} {text}" for mode, text in kinds.items() if mode in values]
     if "written" not in values:
         shares = [f"{value:.2f}" for value in values.values()]
-    return f" Share of whole solutions that are right at length {_length(longest)}: {', '.join(shares)}."
+    return f" Share of whole solutions that are right at length {size_of(longest)}: {', '.join(shares)}."
 
 
 def role_lines(data: dict) -> list[str]:
     """Return one line per role: its status and the reason."""
-    return [
-        f"**{name}: {_status(role)}.** {(role['reason'] or 'no reason is given').replace('+-', '±')}."
-        for name, role in data["roles"].items()
-    ]
+    return [f"**{name}: {_status(role)}.** {_reason(role)}." for name, role in data["roles"].items()]
+
+
+def _reason(role: dict) -> str:
+    """Return the reason of a status with the arms' names; of the sink, that on margins too."""
+    reason = role["reason"] or "no reason is given"
+    if "margins" in role:
+        reason = f"On answers: {reason}. On margins: {role['margins']['reason']}"
+    return with_arm_names(reason).replace("+-", "±")
 
 
 def _status(role: dict) -> str:
@@ -124,8 +141,8 @@ def claims(data: dict) -> list[str]:
     """Return what the verdict allows to claim, and what it does not."""
     unit = "prompts of one model" if data["replication"] == "prompts" else f"{data['n_models']} models"
     return [
-        f"**May be claimed:** {data['may_claim'] or 'nothing about roles'}.",
-        f"**May not be claimed:** {data['may_not_claim']}. Intervals are over {unit}"
+        f"**May be claimed:** {with_arm_names(data['may_claim']) or 'nothing about roles'}.",
+        f"**May not be claimed:** {with_arm_names(data['may_not_claim'])}. Intervals are over {unit}"
         + (", so nothing here holds for models of other seeds." if data["replication"] == "prompts" else "."),
     ]
 
@@ -164,48 +181,13 @@ def how_often_wrong(data: dict, counted: dict) -> list[str]:
     return sentences
 
 
-def verdict_row(name: str, data: dict) -> list[str]:
-    """Return a run's row in a table of verdicts: label, then each role."""
-    cells = []
-    for role in ROLES:
-        entry = data["roles"][role]
-        cells.append(entry["status"] + (f" {_interval(entry['rho'], entry['ci'])}" if entry["rho"] is not None else ""))
-    return [f"`{name}`", f"**{data['verdict']}**", *cells]
-
-
-def accuracy_rows(name: str, data: dict, lengths: Sequence[int]) -> list[list[str]]:
-    """Return step accuracy, exact match and final bit at the given lengths."""
-    rows = []
-    for mode in dict.fromkeys(r["mode"] for r in data["accuracy"]):
-        for metric, title in (("step", "step accuracy"), ("exact", "exact match"), ("final", "final bit")):
-            values = {r["length"]: r["value"] for r in data["accuracy"] if (r["mode"], r["metric"]) == (mode, metric)}
-            rows.append([f"`{name}`", mode, title, *(f"{values[n]:.3f}" if n in values else "" for n in lengths)])
-    return rows
-
-
-def evidence_rows(data: dict) -> list[list[str]]:
-    """Return one row per arm: intervention, value, matched control and sample size."""
-    return [
-        [
-            _length(e["length"]),
-            ARMS[e["arm"]].title if e["arm"] in ARMS else e["arm"],
-            e["name"],
-            e["quantity"],
-            _estimate(e["value"]),
-            _estimate(e["control"]),
-            str(e["n"]),
-        ]
-        for e in data["evidence"]
-    ]
-
-
 def erased(data: dict) -> str:
-    """Return a sentence on the accuracy lost by erasing prefix parity (M8, erasing)."""
+    """Return a sentence on the accuracy lost by erasing prefix parity (M8 decoding)."""
     rows = find_rows(data["evidence"], ERASE_STATE)
     values = "; ".join(
-        f"at length {_length(e['length'])}, {_estimate(e['value'])} (control {_estimate(e['control'])})" for e in rows
+        f"at length {size_of(e['length'])}, {estimate(e['value'])} (control {estimate(e['control'])})" for e in rows
     )
-    return f"Accuracy lost by erasing prefix parity at input labels (M8): {values}." if values else ""
+    return f"Accuracy lost by erasing the parity so far from input labels (M8 decoding): {values}." if values else ""
 
 
 def offsets(data: dict) -> str:
@@ -224,16 +206,3 @@ def offsets(data: dict) -> str:
 def _share(rate: dict) -> str:
     interval = rate["interval"]
     return f"{100 * max(interval['low'], 0):.1f} % to {100 * interval['high']:.1f} %"
-
-
-def _interval(value: float, bounds: Sequence[float | None]) -> str:
-    low, high = ("unbounded" if b is None else f"{b:.3f}" for b in bounds)
-    return f"{value:.3f} [{low}, {high}]"
-
-
-def _estimate(estimate: dict | None) -> str:
-    return "" if estimate is None else _interval(estimate["value"], [estimate["low"], estimate["high"]])
-
-
-def _length(length: int | Sequence[int]) -> str:
-    return str(length) if isinstance(length, int) else " + ".join(map(str, length))

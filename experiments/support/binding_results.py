@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,8 +62,9 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     trials = trials_of(run, task, command.items, command.prompts, command.seed, command.fillers)
     file = f"verdict-{task}-{command.items}.json"
     folder = result_folder(run, command.out, (file,))
+    began = time.perf_counter(), time.process_time()
     verdict = _judged(command, run, task, trials)
-    written = write_result(folder / file, run, command.seed, verdict.to_json())
+    written = write_result(folder / file, run, command.seed, {**verdict.to_json(), "cost": cost_since(*began)})
     if target is not None:
         write_whole(target, json.dumps(written, indent=1) + "\n")
     if command.json == "-":
@@ -71,6 +74,22 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
         say(line)
     say(folder / file)
     return 0
+
+
+def cost_since(wall: float, cpu: float) -> dict[str, float | None]:
+    """Return the seconds and CPU seconds since two readings of the clocks, and the peak memory of the process in MiB.
+
+    The peak includes Python and the model; it is None where the system does not report it (Windows).
+    """
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ImportError:
+        peak = None
+    else:
+        # Kilobytes, but bytes on macOS.
+        peak = round(getrusage(RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10), 1)
+    seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+    return {"seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1), "peak_mib": peak}
 
 
 def _judged(command: VerdictCommand, run: Run, task: str, trials: list[Trial]) -> BindingVerdict:
@@ -110,12 +129,12 @@ def summary(verdict: BindingVerdict, columns: int, evidence: bool = False) -> It
         yield from textwrap.wrap(f"why: {found.refusal}", max(40, columns), subsequent_indent=INDENT)
         return
     for name, (status, reason) in verdict.addresses.items():
-        yield f"{INDENT}{name:<12}{status.value:<15}{reason}"
+        yield f"{INDENT}{name:<13}{status.value:<15}{reason}"
     if found.remainder is not None:
-        yield f"{INDENT}{'remainder':<12}{'':<15}share {found.remainder} explained by no address"
-    yield "sinks (attention removed):"
+        yield f"{INDENT}{'remainder':<13}{'':<15}share {found.remainder} explained by no address"
+    yield "sinks (attention shared by other keys, against the mean value):"
     for name, (status, reason) in verdict.sinks.items():
-        yield f"{INDENT}{name:<12}{status.value:<15}{reason.removeprefix(f'{name}: ')}"
+        yield f"{INDENT}{name:<13}{status.value:<15}{reason.removeprefix(f'{name}: ')}"
     if evidence:
         yield ""
         for name, share in found.shares.items():

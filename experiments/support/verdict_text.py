@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from experiments.support.console import FILE_COLUMNS, print_table, say
+from experiments.training.rehearsal import rehearsed_text
+from probes.arms.naming import arm_title, with_arm_names
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 # Narrower terminals get the evidence as stacked lines instead of a table, in columns.
 TABLE_COLUMNS = 120
 INDENT = "  "
+# Who writes the labels, by mode.
+MODES = {"forced": "given", "written": "written by the model"}
 
 
 def print_verdict(verdict: Verdict, run: Run, columns: int, evidence: bool) -> None:
@@ -44,18 +47,17 @@ def summary(verdict: Verdict, run: Run, columns: int) -> Iterator[str]:
             yield f"{INDENT}{'  on margins':<13}{role.margins.status.value:<15}share  {share}"
     if verdict.remainder is not None:
         yield f"{INDENT}{'remainder':<13}{'':<15}share  {verdict.remainder:.3f} explained by no role"
-    reasons = dict.fromkeys(f"{name}: {role.reason}" for name, role in verdict.roles.items())
-    if len({role.reason for role in verdict.roles.values()}) == 1:
-        reasons = {next(iter(verdict.roles.values())).reason: None}
-    yield from _paragraph("why", _with_names("; ".join(reasons)), columns)
-    yield from _paragraph("may be claimed", verdict.may_claim, columns)
-    yield from _paragraph("may not be claimed", verdict.may_not_claim, columns)
+    yield from _paragraph("why", _why(verdict), columns)
+    yield from _paragraph("may be claimed", with_arm_names(verdict.may_claim), columns)
+    yield from _paragraph("may not be claimed", with_arm_names(verdict.may_not_claim), columns)
     recipe = run.record.get("recipe", {})
     if share := recipe.get("rehearsal"):
         rehearsal = (
-            f"{share:.0%} of the training tokens were in-context recall of up to {recipe['rehearsal_longest']} pairs, "
-            f"with the held-out labels too: lengths past {recipe.get('longest')} are new to the task, not to addressing"
+            f"{share:.0%} of the tokens were recall of up to {recipe['rehearsal_longest']} pairs, with all labels: "
+            f"lengths past {recipe.get('longest')} are new to the task, not to lookup"
         )
+        if recipe.get("condition"):
+            rehearsal = f"{share:.0%} of the tokens were {rehearsed_text(recipe)}"
         yield from _paragraph("training", rehearsal, columns)
 
 
@@ -64,25 +66,24 @@ def _competence(finding: LengthFinding) -> str:
     mode = finding.mode or finding.accuracy[0].mode
     step = next(a.estimate for a in finding.accuracy if a.metric == "step" and a.mode == mode)
     state = "competent" if finding.mode else "NOT competent"
-    return f"length {finding.length}: step accuracy {step}, labels {mode}: {state}"
+    return f"length {finding.length}: step accuracy {step}, labels {MODES[mode]}: {state}"
+
+
+def _why(verdict: Verdict) -> str:
+    """Return the reason of each role, or the one that all share; of several lengths, that at the longest."""
+    competent = [f for f in verdict.lengths if f.mode] or list(verdict.lengths)
+    roles, where = verdict.roles, ""
+    # Over several lengths the reason of a role lists every length; the evidence has them all.
+    if len(competent) > 1 and all(competent[-1].roles[name].status is role.status for name, role in roles.items()):
+        roles, where = competent[-1].roles, f"at length {competent[-1].length}, "
+    reasons = [f"{name}: {role.reason}" for name, role in roles.items()]
+    if len({role.reason for role in roles.values()}) == 1:
+        reasons = [next(iter(roles.values())).reason]
+    return with_arm_names(where + "; ".join(reasons))
 
 
 def _paragraph(title: str, text: str, columns: int) -> list[str]:
     return textwrap.wrap(f"{title}: {text}", max(40, columns), subsequent_indent=INDENT)
-
-
-def _with_names(text: str) -> str:
-    """Return a text in which the first mention of each numbered arm has its short name too.
-
-    >>> _with_names("M5 is small, M5 again; M6 removal")
-    'M5 history is small, M5 again; M6 removal'
-    """
-    from probes.arms.registry import ARMS
-
-    for code, arm in ARMS.items():
-        if re.fullmatch(r"M\d+", code):
-            text = re.sub(rf"\b{code}\b(?! {re.escape(arm.short)})", f"{code} {arm.short}", text, count=1)
-    return text
 
 
 def _print_evidence(verdict: Verdict, columns: int) -> None:
@@ -92,13 +93,13 @@ def _print_evidence(verdict: Verdict, columns: int) -> None:
         _print_roles(finding, columns)
         if finding.evidence:
             rows = [
-                (_arm(e.arm), e.name, e.quantity, str(e.value), str(e.control or "-"), str(e.n))
+                (arm_title(e.arm), e.name, e.quantity, str(e.value), str(e.control or "-"), str(e.n))
                 for e in finding.evidence
             ]
             title = f"length {finding.length}: evidence, over {_unit(finding.evidence[0])}, 95 % intervals"
             _print_rows(title, ("arm", "intervention", "quantity", "value", "control", "n"), rows, columns)
         for name, reason in finding.left_out.items():
-            say(f"{_arm(name)}: {reason}")
+            say(f"{arm_title(name)}: {with_arm_names(reason)}")
 
 
 def _print_accuracy(finding: LengthFinding, columns: int) -> None:
@@ -106,14 +107,14 @@ def _print_accuracy(finding: LengthFinding, columns: int) -> None:
     for mode in dict.fromkeys(a.mode for a in finding.accuracy):
         estimates = {a.metric: str(a.estimate) for a in finding.accuracy if a.mode == mode}
         state = "competent" if mode == finding.mode else "not decisive"
-        rows.append((f"labels {mode}", state, *(estimates[metric] for metric in ("step", "exact", "final"))))
+        rows.append((f"labels {MODES[mode]}", state, *(estimates[metric] for metric in ("step", "exact", "final"))))
     title = f"length {finding.length}: accuracy, 95 % intervals"
     _print_rows(title, ("mode", "state", "step accuracy", "exact match", "final answer"), rows, columns)
 
 
 def _print_roles(finding: LengthFinding, columns: int) -> None:
     rows = [
-        (name, role.status.value, str(role.rho or "-"), str(role.control or "-"), role.reason)
+        (name, role.status.value, str(role.rho or "-"), str(role.control or "-"), with_arm_names(role.reason))
         for name, role in finding.roles.items()
     ]
     title = (
@@ -138,13 +139,6 @@ def _print_rows(title: str, names: tuple[str, ...], rows: list[tuple[str, ...]],
 
 def _unit(evidence: Evidence) -> str:
     return evidence.unit
-
-
-def _arm(code: str) -> str:
-    """Return an arm's code with its short name, such as "M5 history"."""
-    from probes.arms.registry import ARMS
-
-    return ARMS[code].title if code in ARMS else code
 
 
 def columns_of_output() -> int:

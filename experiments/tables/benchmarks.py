@@ -11,8 +11,9 @@ from experiments.tables.cells import markdown, yes
 from interp.models import read_json
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
-BENCHMARK, EDGES, SCALING, GPU_STEPS, DRIFT, MEMORY = (
-    RESULTS / f"{name}.json" for name in ("patching", "edges", "scaling", "gpu-steps", "drift", "memory")
+BENCHMARK, EDGES, SCALING, GPU_STEPS, DRIFT, MEMORY, GRIDS, INTEGRATION = (
+    RESULTS / f"{name}.json"
+    for name in ("patching", "edges", "scaling", "gpu-steps", "drift", "memory", "grids", "integration")
 )
 CORRUPTIONS = {"flip": "a bit flipped", "redraw": "another prompt"}
 
@@ -90,6 +91,36 @@ def edges_table() -> str:
         )
         rows.append(cells)
     return markdown(head, rows)
+
+
+def grids_table() -> str:
+    """Return how many times faster each grid is than TransformerLens's, from `benchmarks/results/grids.json`.
+
+    A cell is the ratio with TransformerLens's metric, a function of all logits, and with a declared one.
+    """
+    rows = read_rows(GRIDS)
+    types = [row["case"]["model_type"] for row in rows.values()]
+    cells = []
+    for name in next(iter(rows.values()))["grids"]:
+        found = [row["grids"][name] for row in rows.values()]
+        ratios = ((f["ms"]["transformer_lens"] / f["ms"][way] for way in ("ours", "declared")) for f in found)
+        shown = [" / ".join(f"{ratio:.1f}" for ratio in pair) for pair in ratios]
+        worst = max(f["difference"] for f in found)
+        cells.append((f"`{name}`", found[0]["values"], *shown, f"{worst:.0e}"))
+    return markdown(("`get_act_patch_...`", "values", *types, "largest difference"), cells)
+
+
+def integration_table() -> str:
+    """Return the error of integration by rule and number of points, from `benchmarks/results/integration.json`."""
+    cells = []
+    for row in read_rows(INTEGRATION).values():
+        error, seconds = row["error"], row["seconds"]
+        for n in seconds["even"]:
+            shares = (f"{100 * error[rule][n]:.2g} %" for rule in ("adaptive", "even"))
+            times = (f"{seconds[rule][n]:.2f}" for rule in ("adaptive", "even"))
+            cells.append((row["case"]["run"], row["tokens"], n, *shares, *times))
+    head = ("model", "tokens", "points", "error, ours", "error, even points", "seconds, ours", "seconds, even")
+    return markdown(head, cells)
 
 
 def scaling_table(path: Path = SCALING, gpu: Path = GPU_STEPS) -> str:

@@ -37,7 +37,7 @@ def headline_table() -> str:
         exact = models[models["learned"] & (models["mode"] == "forced") & (models["metric"] == "exact")]
         cells = [spread(exact[exact["length"] == n]["value"]) for n in LENGTHS]
         entry = verdicts.get(f"parity-{name}-alibi")
-        label = judged_text(entry) if entry else "no labels"
+        label = judged_text(entry, short=True) if entry else "no labels"
         rows.append(
             (
                 name,

@@ -98,6 +98,7 @@ ANCHORED, SCRATCHPAD = "parity-aligned-alibi", "parity-scratchpad-rotary"
 KEY_SINKS = "parity-aligned-alibi_sink"
 NUMERIC, CYCLIC = "parity-numeric-alibi", "parity-cyclic-alibi"
 UNPLACED, ROTARY, ABSOLUTE = (f"parity-aligned-{family}" for family in ("none", "rotary", "absolute"))
+LARGER = ("12x768x12", "24x1024x16")
 GAPS, FURTHEST = [f"parity-gap{gap}-alibi" for gap in (1, 2, 4)], "parity-gap8-alibi"
 
 
@@ -183,6 +184,29 @@ def evaluated(path: Path, metric: str, mode: str, lengths: Sequence[int]) -> lis
     return [values[length] for length in lengths]
 
 
+def operands(posed: str, *pairs: tuple[int, int]) -> list[float]:
+    """Return exact match of one model of addition by the digits of both operands, from its `operands.json`."""
+    found = {tuple(row["digits"]): row["exact"] for row in _operands(posed)}
+    return [found[pair] for pair in pairs]
+
+
+def first_past(posed: str, pair: tuple[int, int], trained: int = 10) -> float:
+    """Return the share of one model's wrong sums whose first wrong digit is past the trained places."""
+    (row,) = [row for row in _operands(posed) if tuple(row["digits"]) == pair]
+    wrong = sum(row["first"].values()) + row["forwards"]
+    return sum(count for place, count in row["first"].items() if int(place) > trained) / wrong
+
+
+def _operands(posed: str) -> list[dict]:
+    rows = read_result(ZOO / f"{ALIGNED}-seed2" / "operands.json")["operands"]
+    return [row for row in rows if row["posed"] == f"addition-{posed}"]
+
+
+def larger(length: int, metric: str, mode: str) -> list[float]:
+    """Return a value of the two models that were trained on a GPU, by rising size; those that have it."""
+    return [by_seed(f"parity-aligned-alibi_{size}", length, metric, mode)[2] for size in LARGER]
+
+
 def presence(run: str, name: str) -> list[float]:
     """Return an effect of the presence arm in the stored verdict of a shipped run, by length."""
     evidence = json.loads((SHIPPED / run / "verdict.json").read_text(encoding="utf-8"))["evidence"]
@@ -221,6 +245,13 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         3,
         lambda: [f(listed(ANCHORED, 60, mode=mode)) for mode in ("forced", "written") for f in (median, min)],
     ),
+    "operands-equal": (3, lambda: operands("aligned", (14, 14), (20, 20))),
+    "operands-unequal": (3, lambda: operands("aligned", (14, 10), (10, 14), (14, 5), (5, 14), (20, 10))),
+    "operands-padded": (3, lambda: operands("zeropad", (14, 10), (10, 14), (14, 5), (5, 14), (20, 10))),
+    "operands-first": (2, lambda: [first_past("aligned", pair) for pair in ((14, 14), (20, 20))]),
+    "larger-60": (3, lambda: [*larger(60, "exact", "forced"), *larger(60, "exact", "written")]),
+    "larger-anchor": (3, lambda: larger(20, "rho anchor", "")),
+    "larger-sink": (2, lambda: [larger(20, "rho sink", "")[-1]]),
     "reach-80": (3, lambda: listed(ANCHORED, 80)),
     "reach-100": (3, lambda: [median(values := listed(ANCHORED, 100)), max(values)]),
     "aligned-written-40": (3, lambda: [min(listed(ANCHORED, 40, mode="written"))]),

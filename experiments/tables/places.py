@@ -9,12 +9,17 @@ from experiments.tables.benchmarks import (
     drift_summary,
     drift_table,
     edges_table,
+    grids_table,
+    integration_table,
     memory_table,
     scaling_table,
     speed_summary,
     speed_table,
 )
+from experiments.tables.field import capabilities_table, migration_table
 from experiments.tables.headline import headline_table, support_table, support_text, trust_table
+from experiments.tables.predictions import predictions_table
+from experiments.tables.rehearsal import rehearsal_table
 from experiments.tables.runs import accuracy_table, calibration_table, circuit_table, verdict_table
 from experiments.tables.trust import damages_table, faults_table, guided_table, inputs_table
 from experiments.tables.zoo import addition_table, confirmatory_table, zoo_table
@@ -28,17 +33,26 @@ PLACES: dict[Path, dict[str, Callable[[], str]]] = {
         "speed-summary": speed_summary,
         "drift-summary": drift_summary,
         "memory": memory_table,
+        "capabilities": capabilities_table,
+        "migration": migration_table,
     },
     ROOT / "probes" / "README.md": {"verdict": verdict_table, "calibration": calibration_table},
     ROOT / "experiments" / "README.md": {"accuracy": accuracy_table, "circuit": circuit_table},
     ROOT / "experiments" / "benchmarks" / "README.md": {
         "speed": speed_table,
         "edges": edges_table,
+        "grids": grids_table,
+        "integration": integration_table,
         "drift": drift_table,
         "scaling": scaling_table,
     },
     ROOT / "experiments" / "RECIPES.md": {"addition": addition_table},
-    ROOT / "figures" / "README.md": {"zoo": zoo_table, "confirmatory": confirmatory_table},
+    ROOT / "figures" / "README.md": {
+        "rehearsal": rehearsal_table,
+        "zoo": zoo_table,
+        "confirmatory": confirmatory_table,
+    },
+    ROOT / "figures" / "PREDICTIONS.md": {"predictions": predictions_table},
     ROOT / "tests" / "README.md": {
         "faults": faults_table,
         "damages": damages_table,

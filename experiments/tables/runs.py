@@ -10,6 +10,8 @@ from probes.keys import ATTENTION
 
 LENGTHS = (10, 20, 30, 40, 60)
 METRICS = {"step": "step accuracy", "exact": "exact match", "final": "final bit"}
+# Share of the full model's margin from which a circuit counts as found.
+FOUND = 0.9
 
 
 def shipped_with(file: str) -> list[str]:
@@ -30,21 +32,41 @@ def accuracy_table() -> str:
 
 
 def circuit_table() -> str:
-    """Return the circuit of each shipped run that has one at each length, from its `circuit.json`."""
-    head = ("run", "edges", "length", "faithfulness", "step accuracy", "of the full model", "heads")
+    """Return the circuit of each shipped run that has one at each length, from its `circuit.json`.
+
+    A circuit is found where its faithfulness at the length of the search is at least `FOUND`. The last column is the
+    smallest set of edges that reaches it without pruning, of those that were tried: the best by score.
+    """
+    head = (
+        "run",
+        "edges",
+        "length",
+        "faithfulness",
+        "step accuracy",
+        "of the full model",
+        "heads",
+        "circuit",
+        f"best edges by score that reach {FOUND:g}",
+    )
     rows = []
     for name in shipped_with("circuit.json"):
         data = read_result(SHIPPED / name / "circuit.json")
+        searched = data["lengths"][str(data["options"]["length"])]
+        size = data["circuit"]["size"]
+        state = "found" if searched["values"] >= FOUND else f"not found with {size} edges"
+        reach = data["curves"]["greedy"][f"smallest_with_{FOUND:g}"]
         for n, worth in data["lengths"].items():
             share = data["circuit"]["share"]
             cells = (
                 name,
-                f"{data['circuit']['size']} of {data['possible_edges']} ({share:.1%})",
+                f"{size} of {data['possible_edges']} ({share:.1%})",
                 n,
                 interval(worth["values"], [worth["low"], worth["high"]]),
                 f"{worth['accuracy']:.3f}",
                 f"{worth['accuracy_full']:.3f}",
                 len(data["heads"]),
+                state,
+                f"{reach} ({reach / data['possible_edges']:.0%})",
             )
             rows.append(cells)
     return markdown(head, rows)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,15 @@ from experiments.support.reading import read_result
 from experiments.tables.cells import interval, markdown
 from interp.models.names import ZOO
 from interp.models.record import read_record
+from probes.findings import MARGINS
 
 # Lengths of the table of all configurations, by task: the longest trained length and longer ones.
 ZOO_LENGTHS = {"parity": (20, 30, 40, 60), "addition": (10, 12, 14)}
 # `mnemoscope train addition-aligned-alibi --seed 2 --precision bf16 --steps 3000`, evaluated.
 FEWER_STEPS = Path(__file__).parent.parent / "recipes" / "addition-aligned-alibi-3000-steps.json"
 ADDITION_LENGTHS = (10, 12, 14, 20)
+# The least p of a sign-flip test of K models is 2 ** -K, so with fewer no role can be shown to be present.
+FEWEST = next(k for k in count(1) if 2**-k <= MARGINS.alpha)
 
 
 def zoo_table(zoo: Path = ZOO) -> str:
@@ -117,18 +122,26 @@ def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) 
     return markdown(head, rows)
 
 
-def judged_text(entry: Mapping[str, Any]) -> str:
+def judged_text(entry: Mapping[str, Any], short: bool = False) -> str:
     """Return the verdict over the seeds, with the number of models per verdict on single models; "" if there is none.
 
+    Models that are undecided because there are too few of them are said to be that.
+
     >>> judged_text({"verdict": {"verdict": "undecided"}, "alone": {"a": "anchor", "b": "anchor", "c": "undecided"}})
-    'undecided (alone: 2 anchor, 1 undecided)'
+    '2 of 3 models anchor, 1 undecided: too few for a claim over models'
     """
     if entry["verdict"] is None:
         return ""
     from experiments.drawing.zoo.roles import judged_alone
 
     label, alone = entry["verdict"]["verdict"], entry["alone"]
-    return f"{label} ({judged_alone(alone)})" if len(alone) > 1 else label
+    if len(alone) < 2:
+        return label
+    if label != "undecided" or len(alone) >= FEWEST:
+        return f"{label} ({judged_alone(alone)})"
+    (most, n), *others = Counter(alone.values()).most_common()
+    counts = ", ".join((f"{n} of {len(alone)} {'' if short else 'models '}{most}", *(f"{k} {x}" for x, k in others)))
+    return f"{counts}: {'too few models' if short else 'too few for a claim over models'}"
 
 
 def spread(values: Iterable[float]) -> str:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.training.rehearsal import ORDERED, SHUFFLED, check_condition, orders, positions_of, rehearse
 from interp.models import ModelConfig
 from interp.tasks import Batch, Vocabulary, check_length, default_vocabulary, parse_format, sample, sequence_length
 
 POSITIONS = ("plain", "start", "jump")
+# What is rehearsed where a recipe names no condition.
+USUAL = "lookup60"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Recipe:
 
     Lengths grow from 1 to `longest` (bits, or digits for addition) over `ramp` steps; starting short breaks the XOR
     trap (probes/README.md, Recipes). A share `rehearsal` of each step's tokens is in-context recall, ordered and
-    shuffled, whose lengths grow to `rehearsal_longest` pairs; every format uses the same. The learning rate warms up
+    shuffled, whose lengths grow to `rehearsal_longest` pairs; every format uses the same, unless `condition` names
+    something else to rehearse (`experiments.training.rehearsal`). The learning rate warms up
     and stays constant. Once the model is competent at the longest lengths of both, or at step `steps - cooldown`, it
     cools down linearly to the share `final_lr` over `cooldown` steps, and training stops.
     """
@@ -59,6 +63,7 @@ class Recipe:
     competent: float = 0.995
     positions: str = "plain"
     position_ramp: int = 1500
+    condition: str = ""
 
     def __post_init__(self) -> None:
         parse_format(self.format)
@@ -78,6 +83,10 @@ class Recipe:
         for name in ("steps", "longest", "tokens", "rehearsal_longest"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.condition:
+            if isinstance(self.model, Pretrained):
+                raise ValueError("conditions of rehearsal are for models that start from random weights")
+            check_condition(self.condition, parse_format(self.format), self.rehearsal, self.rehearsal_longest)
         needs = [(parse_format(self.format), self.longest)]
         if self.rehearsal:
             needs.append((parse_format("recall-ordered"), self.rehearsal_longest))
@@ -90,14 +99,24 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """The folder's name, `<task>-<format>-<kind>-seed<seed>`; the kind is a family, with the size if unusual."""
-        return f"{parse_format(self.format)}-{self.model.kind}-seed{self.seed}"
+        """The folder's name, `<task>-<format>-<kind>-seed<seed>`.
+
+        The kind is a family, with the size if unusual and the condition of rehearsal if the recipe names one.
+        """
+        return f"{parse_format(self.format)}-{self.kind}-seed{self.seed}"
+
+    @property
+    def kind(self) -> str:
+        """What is trained, but for its format and seed: "alibi", "alibi_6x128x8", "alibi+lookup20"."""
+        return self.model.kind + (f"+{self.condition}" if self.condition else "")
 
     def to_json(self) -> dict:
         """Return a plain dictionary; `from_json` reads it."""
         data = asdict(self)
         if isinstance(self.model, Pretrained) and not self.model.lora:
             del data["model"]["lora"]  # as in records from before there were adapters
+        if not self.condition:
+            del data["condition"]  # as in records from before there were conditions
         return data
 
     @classmethod
@@ -155,19 +174,22 @@ def parts(recipe: Recipe, step: int, process: int = 0, vocabulary: Vocabulary | 
         top = shortest_top + (longest - shortest_top) * step / max(1, ramp)
         return int(rng.integers(1, min(longest, int(top)) + 1))
 
-    def batch(name: str, n: int | tuple[int, int], share: float) -> Batch:
+    def size_and_seed(positions: int, share: float) -> tuple[int, int]:
         seed = int(rng.integers(2**63)) % 2**32
-        positions = sequence_length(parse_format(name), n)
         # Many tiny prompts cost more overhead than they teach; few long ones make noisy gradients.
-        size = min(128, max(8, int(recipe.tokens * share / positions)))
-        return sample(name, size, n, seed, vocabulary)
+        return min(128, max(8, int(recipe.tokens * share / positions))), seed
 
     n: int | tuple[int, int] = length(recipe.longest, recipe.ramp)
     if fmt.task == "addition":
         n = (n, length(recipe.longest, recipe.ramp))
-    step_parts = [TrainingPart("task", batch(recipe.format, n, 1 - recipe.rehearsal), 1 - recipe.rehearsal)]
+    size, seed = size_and_seed(sequence_length(fmt, n), 1 - recipe.rehearsal)
+    step_parts = [TrainingPart("task", sample(fmt, size, n, seed, vocabulary), 1 - recipe.rehearsal)]
     if recipe.rehearsal:
-        name = "recall-shuffled" if rng.random() < 0.5 else "recall-ordered"
-        m = length(recipe.rehearsal_longest, recipe.rehearsal_ramp)
-        step_parts.append(TrainingPart("rehearsal", batch(name, m, recipe.rehearsal), recipe.rehearsal))
+        # Drawn for every condition, so that conditions differ in nothing else.
+        order = SHUFFLED if rng.random() < 0.5 else ORDERED
+        m, condition = length(recipe.rehearsal_longest, recipe.rehearsal_ramp), recipe.condition or USUAL
+        order = order if order in orders(condition, fmt) else ORDERED
+        size, seed = size_and_seed(positions_of(condition, order, m), recipe.rehearsal)
+        batch = rehearse(condition, fmt, order, size, m, seed, vocabulary or default_vocabulary())
+        step_parts.append(TrainingPart("rehearsal", batch, recipe.rehearsal))
     return step_parts

@@ -9,11 +9,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from experiments.training.gradients import predicted
 from experiments.training.lora import add_adapters
-from experiments.training.recipe import Pretrained, Recipe
+from experiments.training.recipe import USUAL, Pretrained, Recipe
+from experiments.training.rehearsal import SHUFFLED, orders, rehearse
 from interp.forward import correct
 from interp.models import build_model, load_run, load_tokenizer
 from interp.models.names import source_of
-from interp.tasks import Batch, Vocabulary, default_tokenizer, default_vocabulary, sample
+from interp.tasks import Batch, Vocabulary, default_tokenizer, default_vocabulary, parse_format, sample
 from interp.tasks.format_table import RECALL_START
 from probes.competence import modes_of, steps_right
 from probes.findings import MARGINS
@@ -58,9 +59,11 @@ def check_batches(recipe: Recipe, vocabulary: Vocabulary) -> dict[str, Batch]:
     """Return the prompts, of the longest trained lengths, whose accuracy starts the cool-down."""
     checks = {"task": sample(recipe.format, CHECK_PROMPTS, recipe.longest, CHECK_SEED, vocabulary)}
     if recipe.rehearsal:
-        longest = recipe.rehearsal_longest
-        checks["rehearsal"] = sample("recall-shuffled", CHECK_PROMPTS, longest, CHECK_SEED, vocabulary)
-        checks["rehearsal_ordered"] = sample("recall-ordered", CHECK_PROMPTS, longest, CHECK_SEED, vocabulary)
+        fmt, condition = parse_format(recipe.format), recipe.condition or USUAL
+        for order in orders(condition, fmt):
+            name = "rehearsal" if order == SHUFFLED else "rehearsal_ordered"
+            longest = recipe.rehearsal_longest
+            checks[name] = rehearse(condition, fmt, order, CHECK_PROMPTS, longest, CHECK_SEED, vocabulary)
     return checks
 
 

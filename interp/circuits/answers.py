@@ -1,11 +1,9 @@
-"""The answer tokens of prompts, and a TransformerLens cache of the activations that predict them."""
+"""The answer tokens of prompts, and the positions whose logits predict them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -14,15 +12,8 @@ from torch import Tensor
 from interp.arguments import token_ids
 from interp.models.resolve import AnyModel
 from interp.patching.answer_metrics import Answer
-from interp.patching.editing import SHARE
 from interp.patching.metrics import logit_diff
-from interp.support.budget import numbers
 from interp.tasks import Batch, Prompts, Role
-
-_CACHED = re.compile(
-    r"hook_embed|hook_pos_embed|pos_embed\.hook_out|ln_final\.hook_scale|"
-    r"blocks\.\d+\.(attn\.hook_z|hook_mlp_out|hook_resid_pre|hook_resid_post)"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +44,7 @@ def answer_tokens(
     prompts: Prompts,
     answer: Answer | None,
     other: Answer | None,
-    position: int | str,
+    position: int | str | Sequence[int],
     role: Role,
     against: Batch | None,
 ) -> AnswerTokens:
@@ -65,16 +56,18 @@ def answer_tokens(
     if answer is not None:
         if against is not None:
             raise ValueError("give either answer and other, or against")
-        at = int(prompts.at(position)[-1]) if isinstance(position, str) else position
-        if not -prompts.n_pos <= at < prompts.n_pos:
-            raise ValueError(f"position {at} is past the end; these prompts have 0 to {prompts.n_pos - 1}")
+        given = [int(prompts.at(position)[-1])] if isinstance(position, str) else position
+        listed = [given] if isinstance(given, int) else list(given)
+        if not listed or (bad := [i for i in listed if not -prompts.n_pos <= i < prompts.n_pos]):
+            what = f"position {bad[0]} is past the end" if listed else "no position was given"
+            raise ValueError(f"{what}; these prompts have 0 to {prompts.n_pos - 1}")
         ids = [
             None if x is None else token_ids(model, prompts, n, x) for n, x in (("answer", answer), ("other", other))
         ]
-        answers, others = (None if x is None else x.unsqueeze(1) for x in ids)
+        at = torch.tensor([i % prompts.n_pos for i in listed])
+        answers, others = (None if x is None else x.unsqueeze(1).expand(-1, len(at)) for x in ids)
         assert answers is not None
-        at %= prompts.n_pos
-        return AnswerTokens(torch.tensor([at]), (prompts.name(at),), answers, others)
+        return AnswerTokens(at, tuple(prompts.name(int(i)) for i in at), answers, others)
     if not isinstance(prompts, Batch):
         raise ValueError("these prompts are not of a task; give answer=..., and other=... to compare it with")
     if other is not None:
@@ -85,16 +78,6 @@ def answer_tokens(
     if against is not None:
         return AnswerTokens(at, names, answers, against.tokens[:, at + 1])
     return AnswerTokens(at, names, answers, prompts.vocabulary.tokens(prompts.format.outputs).sum() - answers)
-
-
-def cached_chunks(bridge: Any, prompts: Prompts) -> Iterator[tuple[Tensor, Tensor, Any]]:
-    """Iterate over the indices of some prompts, their logits, and TransformerLens's cache of them."""
-    cfg = bridge.cfg
-    floats = prompts.n_pos * (cfg.n_layers * (cfg.n_heads + 5) * cfg.d_model + cfg.d_vocab)
-    for rows in torch.arange(len(prompts)).split(max(1, numbers(SHARE) // floats)):
-        tokens = prompts.tokens[rows].to(bridge.W_U.device)
-        logits, cache = bridge.run_with_cache(tokens, names_filter=lambda name: _CACHED.fullmatch(name) is not None)
-        yield rows, logits, cache
 
 
 def mean_and_error(values: Float[Tensor, " batch"]) -> tuple[float, float]:

@@ -31,6 +31,27 @@ STATISTICS = (*SPECIFIC, *GENERAL, *MEASURES)
 # Prompts of no task.
 TEXT_SPECIFIC = ("induction", "duplicate_token", "previous_token", "first_token", "itself")
 TEXT_STATISTICS = (*TEXT_SPECIFIC, *MEASURES)
+# Statistics in words, where their names alone do not say it.
+WORDS = {
+    "matching_label": "the same label",
+    "due_label": "label of the next step",
+    "induction": "token after an earlier copy",
+    "duplicate_token": "earlier copy of the token",
+}
+
+
+def words_of(statistic: str, after_label: str) -> str:
+    """Return where a statistic's attention goes, in words; `after_label` is what follows input labels.
+
+    >>> words_of("after_matching_label", "bit")
+    'bit after the same label'
+    """
+    match statistic:
+        case "after_matching_label":
+            return f"{after_label} after the same label"
+        case "due_input":
+            return f"{after_label if after_label in ('bit', 'digit', 'value') else 'input'} of the next step"
+    return WORDS.get(statistic, statistic.replace("_", " "))
 
 
 def attention_statistics(

@@ -60,6 +60,12 @@ class Circuit:
         where = ", ".join(places) if len(places) <= 4 else f"{len(places)} places"
         return f"Circuit({len(self)} of {len(self.graph)} edges; {where})"
 
+    def _ipython_display_(self) -> None:
+        """Show the view in a notebook."""
+        from interp.views import show
+
+        show(self)
+
     def __len__(self) -> int:
         """Return the number of edges."""
         return int(self.kept.sum())

@@ -72,6 +72,12 @@ class CircuitSearch:
     def __repr__(self) -> str:
         return f"CircuitSearch({self.summary()})"
 
+    def _ipython_display_(self) -> None:
+        """Show the view in a notebook."""
+        from interp.views import show
+
+        show(self)
+
     def summary(self) -> str:
         """Return one line: validity, size, faithfulness with its interval, and the baselines."""
         parts = [] if self.validity.valid else [f"INVALID: {self.validity.reason}"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.circuits.attention_stats import GENERAL, MEASURES, PICKED, SPECIFIC, TEXT_SPECIFIC
+from interp.circuits.attention_stats import GENERAL, MEASURES, PICKED, SPECIFIC, TEXT_SPECIFIC, words_of
 from interp.circuits.composing import KINDS
 from interp.tasks import Role
 
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 # statistics of one or a few positions; half for those of large sets of positions.
 NAMED = 1 / 3
 NAMED_IN_GENERAL = 1 / 2
-# A head without a name is "diffuse" where it spreads over this share of the visible positions, else "mixed".
+# A head without a name attends to all tokens alike where it spreads over this share of the visible positions.
 DIFFUSE = 0.5
+SPREAD, MIXED = "all tokens alike", "several tokens"
 # Strengths that differ by less count as equal.
 CLOSE = 1e-3
 # A head whose output is below this share of the residual's norm at every place is "silent".
@@ -76,6 +77,12 @@ class HeadDescriptions:
             f"{int(self.n.max())} prompts)"
         )
 
+    def _ipython_display_(self) -> None:
+        """Show the view in a notebook."""
+        from interp.views import show
+
+        show(self)
+
     @property
     def n_layers(self) -> int:
         """Number of layers."""
@@ -119,7 +126,7 @@ class HeadDescriptions:
             if named:
                 # Ties go to the first: at output labels induction equals after_matching_label up to rounding.
                 best = next(s for s, x in named.items() if x > max(named.values()) - CLOSE)
-                return self._text(best)
+                return words_of(best, self.after_label)
         return None
 
     def name(self, layer: int, head: int) -> str:
@@ -128,8 +135,8 @@ class HeadDescriptions:
         First what the head does at the place where that has most weight (its strength times the head's output there as
         a share of the residual), with every place at which it does the same. Then what it does where answers are read
         (`answered_at`), if that differs. Starts and separators are left out, unless answers are read there. No place is
-        named where the head does the same at all of them. A head without any such statistic is "diffuse" or "mixed", by
-        its spread. "silent" marks a head that writes nothing.
+        named where the head does the same at all of them. A head without any such statistic is named by its spread.
+        "silent" marks a head that writes nothing.
         """
         last = self.answered_at
         counted = [place for place in self.places if place not in _SKIPPED]
@@ -217,12 +224,7 @@ class HeadDescriptions:
         return strength * self.value(layer, head, place, "output_share"), strength
 
     def _shape(self, layer: int, head: int, place: str) -> str:
-        return "diffuse" if self.value(layer, head, place, "spread") >= DIFFUSE else "mixed"
-
-    def _text(self, statistic: str) -> str:
-        if statistic == "after_matching_label":
-            return f"matching label ({self.after_label})"
-        return statistic.replace("_", " ")
+        return SPREAD if self.value(layer, head, place, "spread") >= DIFFUSE else MIXED
 
     def _place(self, place: Role | str) -> int:
         name = place.words if isinstance(place, Role) else place

@@ -48,7 +48,7 @@ def describe_heads(model: AnyModel, prompts: PromptsLike, places: Places | Place
 
     >>> heads = describe_heads(load("parity-aligned-alibi"), run.sample(16, 20, seed=0))
     >>> heads.name(1, 0)
-    'matching label (bit) at output label'
+    'bit after the same label at output label'
     """
     own = resolved_prompts(model, prompts, "prompts")
     anatomy = anatomy_of(raw_of(model))

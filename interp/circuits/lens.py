@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.arguments import PromptsLike, exclusive
-from interp.circuits.answers import answer_tokens, cached_chunks, mean_and_error
+from interp.circuits.answers import answer_tokens, mean_and_error
+from interp.circuits.components import recorded_passes
 from interp.circuits.pairs import resolved_prompts
-from interp.models.resolve import AnyModel, bridge_of
+from interp.models.anatomy import Anatomy, anatomy_or_generic
+from interp.models.architectures.checks import tolerance_of
+from interp.models.resolve import AnyModel, raw_of
 from interp.patching.answer_metrics import Answer
 from interp.support.finite import require_finite
 from interp.tasks import Batch, Role
@@ -81,37 +85,39 @@ def logit_lens(
     prompts: PromptsLike,
     answer: Answer | None = None,
     other: Answer | None = None,
-    position: int | str = -1,
+    position: int | str | Sequence[int] = -1,
     role: Role = Role.OUTPUT,
     against: Batch | None = None,
 ) -> LogitLens:
-    """Apply the logit lens at every layer, by TransformerLens's `logit_lens`.
+    """Apply the logit lens at every layer.
 
-    Arguments and `ValueError`s are those of `direct_logit_attribution`. In early layers the lens misses information in
-    directions that W_U does not read yet.
+    Arguments are those of `direct_logit_attribution`, and so are `ValueError`s about answers; models that are patched
+    by the residual stream only have a lens, too. In early layers the lens misses information in directions that W_U
+    does not read yet. Raises `RuntimeError` where the last residual does not give the model's logits.
 
     >>> logit_lens(run, "The Eiffel Tower is in", answer=" Paris", other=" Rome").by_position()
     """
-    from transformer_lens.tools import analysis
-
-    bridge: Any = bridge_of(model)
     own = resolved_prompts(model, prompts, "prompts")
     tokens = answer_tokens(model, own, answer, other, position, role, against)
-
-    def read(cache: Any, targets: Tensor, kind: str) -> Any:
-        return analysis.logit_lens(
-            bridge, cache=cache, positions=tokens.positions, targets=targets, return_type=kind
-        ).readout
-
+    anatomy = anatomy_or_generic(raw_of(model), test=False)  # the last row is tested on these prompts
+    n_layers = len(anatomy.blocks if isinstance(anatomy, Anatomy) else anatomy.layers)
+    sites = {"resid_pre": range(n_layers), "resid_post": [n_layers - 1]}
     collected: dict[str, list[Tensor]] = {"margin": [], "log_prob": [], "rank": []}
-    for rows, _, cache in cached_chunks(bridge, own):
-        logits, log_probs = (read(cache, tokens.answers[rows], kind) for kind in ("logits", "log_probs"))
-        margin = logits.values
-        if tokens.others is not None:
-            margin = margin - read(cache, tokens.others[rows], "logits").values
-        for name, values in (("margin", margin), ("log_prob", log_probs.values)):
-            finite = require_finite(values.squeeze(-1).double().cpu(), f"a layer's {name}", rows, axis=1)
-            collected[name].append(finite)
-        collected["rank"].append(logits.target_ranks.squeeze(-1).cpu())
+    copies = 2 * (n_layers + 1) * anatomy.raw.config.vocab_size
+    for rows, expected, kept in recorded_passes(anatomy, own, sites, tokens.positions, copies):
+        margin = require_finite(tokens.difference(expected, rows), "the margin", rows, axis=0)
+        resid = torch.stack([*kept["resid_pre"].values(), kept["resid_post"][n_layers - 1]])
+        logits = anatomy.unembed(resid.flatten(0, 1)).unflatten(0, resid.shape[:2])
+        require_finite(logits, "a layer's logit", rows, axis=1)
+        difference = float((logits[-1] - expected).abs().max() / expected.std(correction=0).clamp_min(1e-6))
+        if not difference <= tolerance_of(anatomy.dtype):
+            raise RuntimeError(
+                f"the last residual gives other logits than the model, by {difference:.1e} of their spread"
+            )
+        answers = tokens.answers[rows].to(logits.device).unsqueeze(-1).expand(*logits.shape[:-1], 1)
+        picked = logits.gather(-1, answers)
+        collected["margin"].append(torch.stack([*(tokens.difference(x, rows) for x in logits[:-1]), margin]))
+        collected["log_prob"].append((picked - logits.logsumexp(dim=-1, keepdim=True)).squeeze(-1).double().cpu())
+        collected["rank"].append((logits > picked).sum(dim=-1).cpu())
     by_prompt = {name: torch.cat(values, dim=1) for name, values in collected.items()}
     return LogitLens(**by_prompt, positions=tokens.positions, names=tokens.names)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,6 +24,9 @@ from interp.models.resolve import AnyModel
 from interp.patching.metric import MetricLike
 from interp.patching.nodes import Receiver, Sender
 from interp.tasks.limits import is_whole, shown
+
+if TYPE_CHECKING:
+    import pandas
 
 # Largest number of layers, and of heads per layer.
 MOST_PARTS = 2**12
@@ -42,6 +46,15 @@ class MibScores:
     shares: tuple[float, ...]
     sizes: tuple[int, ...]
     faithfulness: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        return f"MibScores(CPR {self.cpr:.3f}, CMD {self.cmd:.3f}, {len(self.sizes)} circuits)"
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return one row per circuit: requested share, edges, faithfulness."""
+        import pandas
+
+        return pandas.DataFrame({"share": self.shares, "edges": self.sizes, "faithfulness": self.faithfulness})
 
 
 def mib_scores(

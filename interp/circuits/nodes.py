@@ -64,6 +64,28 @@ class NodeScores:
     magnitude: Float[Tensor, " node"] | None
     metric: str
 
+    def __repr__(self) -> str:
+        best = ", ".join(f"{node} {score:+.3g}" for node, score in self.top(3))
+        return f"NodeScores({len(self.nodes)} nodes, {self.metric}; largest: {best})"
+
+    def _ipython_display_(self) -> None:
+        """Show the view in a notebook."""
+        from interp.views import show
+
+        show(self)
+
+    @property
+    def by_site(self) -> dict[str, Float[Tensor, "layer head"]]:
+        """The signed scores of heads by site, summed over places; k and v have key-value heads."""
+        tables: dict[str, Tensor] = {}
+        for site in dict.fromkeys(node.site for node in self.nodes if node.head is not None):
+            own = [(node, value) for node, value in zip(self.nodes, self.values, strict=True) if node.site == site]
+            shape = [1 + max(index) for index in zip(*((node.layer, node.head or 0) for node, _ in own), strict=True)]
+            tables[site] = torch.zeros(shape, dtype=self.values.dtype)
+            for node, value in own:
+                tables[site][node.layer, node.head] += value
+        return tables
+
     def top(self, k: int = 10) -> list[tuple[Node, float]]:
         """Return the k nodes with the largest magnitude (else absolute score), with their signed scores."""
         size = self.values.abs() if self.magnitude is None else self.magnitude

@@ -52,6 +52,16 @@ class ReaderGradients:
         assert total is not None
         return total
 
+    def even(self, n: int, layer: int, path: Path) -> Float[Tensor, "reader row pos d_model"]:
+        """Return gradients averaged over n runs at the fractions 1/n, 2/n, ..., 1: EAP-IG's own rule."""
+        total: Tensor | None = None
+        for step in range(1, n + 1):
+            fraction = torch.full((len(self.rows),), step / n, dtype=torch.float64)
+            part = self.of_run(*path(self._per_row(fraction)), layer)
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        return total / n
+
     def _per_row(self, x: Float[Tensor, " row"]) -> Float[Tensor, "row 1 1"]:
         a = self.edge_model.anatomy
         return x.to(a.device, a.dtype).view(-1, 1, 1)

@@ -28,6 +28,8 @@ from interp.support.finite import require_finite
 
 Method = Literal["eap", "eap-clean", "eap-ig-inputs", "eap-ig-activations", "eap-ig-writers"]
 METHODS: tuple[Method, ...] = get_args(Method)
+# Where the runs of "eap-ig-inputs" stand on the path.
+Points = Literal["adaptive", "even"]
 
 
 @exclusive
@@ -40,13 +42,15 @@ def edge_scores(
     n: int = 32,
     places: Places | PlacesBy = "anywhere",
     progress: Progress[Tensor] = iter,
+    points: Points = "adaptive",
 ) -> EdgeScores:
     """Return the score of every edge for a batch of pairs. Key-value heads may be shared.
 
     - "eap": gradients of the corrupted run (TransformerLens's `attribution_patch`); "eap-clean": of the clean run.
     - "eap-ig-inputs": gradients averaged over `n` points between the embeddings of the two runs, more points where
       the metric changes. The scores of the embedding's edges add up to the difference of the metric, up to
-      `details["gap"]`. Where the gap is not small, take more points or exact scores.
+      `details["gap"]`. Where the gap is not small, take more points or exact scores. With `points="even"` the points
+      are 1/n, 2/n, ..., 1, as in EAP-IG's code: the numbers of that code, with a larger error of integration.
     - "eap-ig-activations": Hanna et al.'s variant on activations. One at a time, the embedding, the heads of a layer
       together, and an MLP are moved from their corrupted to their clean output within the clean run, in `n` even
       steps. The gradients of all these runs are averaged. `n (2 n_layers + 1)` runs.
@@ -55,9 +59,9 @@ def edge_scores(
       alone is corrupted. Same number of runs.
 
     `places` tells edges at different positions apart, see `places_of`. The model is left as it was: no gradient is
-    stored on its parameters. Raises `ValueError` for prompts of two layouts, an unknown method, a metric without a
-    gradient (accuracy), scores that are not finite, autocast and inference mode; `RuntimeError` where the model taken
-    apart differs from the raw model on these prompts.
+    stored on its parameters. Raises `ValueError` for prompts of two layouts, an unknown method, even points of another
+    method than "eap-ig-inputs", a metric without a gradient (accuracy), scores that are not finite, autocast and
+    inference mode; `RuntimeError` where the model taken apart differs from the raw model on these prompts.
 
     >>> scores = edge_scores(run, clean, counterfactual.redraw(clean, 1), logit_diff(clean), places="role")
     >>> scores.top(3)
@@ -66,6 +70,10 @@ def edge_scores(
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     if n < 1:
         raise ValueError(f"n, the points between the two runs, must be at least 1; got {n}")
+    if points not in get_args(Points):
+        raise ValueError(f"points must be one of {', '.join(get_args(Points))}; got {points!r}")
+    if points == "even" and method != "eap-ig-inputs":
+        raise ValueError(f"even points are an option of 'eap-ig-inputs'; the method is {method!r}")
     require_gradients("edge_scores")
     prepared = prepare(model, clean, corrupted, metric, places)
     edge_model, tokens, metric = prepared.edge_model, prepared.tokens, prepared.metric
@@ -77,17 +85,25 @@ def edge_scores(
         totals += torch.stack([measure(edge_model.anatomy, end, metric, rows).double().sum() for end in ends])
         difference = require_finite(outputs[0] - outputs[1], "a difference of writers' outputs", rows, axis=1)
         gradients = ReaderGradients(edge_model, metric, rows)
-        values += _chunk_scores(gradients, outputs[0], outputs[1], difference, method, n)
+        values += _chunk_scores(gradients, outputs[0], outputs[1], difference, method, n, points)
     values, (clean_mean, corrupted_mean) = values / len(tokens[0]), (totals / len(tokens[0])).tolist()
     values = values.masked_fill(~graph.possible, 0.0).to(torch.promote_types(edge_model.anatomy.dtype, torch.float32))
     details: dict = {} if "ig" not in method else {"n": n}
+    if points == "even":
+        details["points"] = points
     if method == "eap-ig-inputs":
         details["gap"] = float(values[:, :, 0].double().sum() - (clean_mean - corrupted_mean))
     return EdgeScores(graph, values, method, metric.name, clean=clean_mean, corrupted=corrupted_mean, details=details)
 
 
 def _chunk_scores(
-    gradients: ReaderGradients, clean: Tensor, corrupted: Tensor, difference: Tensor, method: Method, n: int
+    gradients: ReaderGradients,
+    clean: Tensor,
+    corrupted: Tensor,
+    difference: Tensor,
+    method: Method,
+    n: int,
+    points: Points,
 ) -> Float[Tensor, "place reader writer"]:
     """Return scores summed over the prompts of a chunk, from the writers' outputs `[writer row pos d_model]`."""
     edge_model = gradients.edge_model
@@ -95,7 +111,8 @@ def _chunk_scores(
         case "eap" | "eap-clean":
             return _product(edge_model, difference, gradients.of_run((corrupted if method == "eap" else clean)[0]))
         case "eap-ig-inputs":
-            integrated = gradients.integrated(n, 0, _line(corrupted[0], difference[0]))
+            average = gradients.even if points == "even" else gradients.integrated
+            integrated = average(n, 0, _line(corrupted[0], difference[0]))
             return _product(edge_model, difference, integrated)
         case "eap-ig-activations":
             return _product(edge_model, difference, _mean_over_writers(gradients, clean, difference, n))

@@ -26,8 +26,10 @@ class _Unknown(ValueError):
     """An architecture without a builder."""
 
 
-def anatomy_of(raw: PreTrainedModel) -> Anatomy:
+def anatomy_of(raw: PreTrainedModel, test: bool = True) -> Anatomy:
     """Take a raw model apart, and check that its steps give its logits.
+
+    `test=False` leaves the check out, for callers that compare with the raw model on the prompts themselves.
 
     Raises `ValueError` for an architecture that is not among `SUPPORTED`, for an option of its configuration that is
     not supported, and for a model in training mode; `RuntimeError` where the logits differ.
@@ -37,12 +39,15 @@ def anatomy_of(raw: PreTrainedModel) -> Anatomy:
         anatomy = _built(raw)
     except _Unknown as error:
         raise ValueError(f"{error}; the types that are: {', '.join(SUPPORTED)}") from error
-    _self_test(anatomy, raw)
+    if test:
+        _self_test(anatomy, raw)
     return anatomy
 
 
-def anatomy_or_generic(raw: PreTrainedModel) -> Anatomy | GenericAnatomy:
+def anatomy_or_generic(raw: PreTrainedModel, test: bool = True) -> Anatomy | GenericAnatomy:
     """Return `anatomy_of` a model, or its `GenericAnatomy` where the architecture or an option is not supported.
+
+    `test` is that of `anatomy_of`.
 
     Raises `ValueError`, with both reasons, for a model that has neither.
     """
@@ -55,7 +60,8 @@ def anatomy_or_generic(raw: PreTrainedModel) -> Anatomy | GenericAnatomy:
                 return generic_of(raw)
         except ValueError as error:
             raise ValueError(f"{reason}; and it cannot be patched layer by layer: {error}") from error
-    _self_test(anatomy, raw)
+    if test:
+        _self_test(anatomy, raw)
     return anatomy
 
 

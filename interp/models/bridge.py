@@ -21,6 +21,7 @@ from interp.models.checking import one_line
 from interp.models.sink import MODEL_TYPE as KEY_SINK
 from interp.models.weights import fingerprint, share_weights
 from interp.support.finite import difference_of_finite
+from interp.support.locks import lock_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -103,8 +104,10 @@ def twin_of(bridge: Any) -> Any:
         return None
     twin, state = kept
     if state != _state(bridge, twin):
-        require_equal_to_twin(bridge, twin)
-        set_twin(bridge, twin)
+        with lock_of(twin):  # hooks of another thread's block change the state too, until the block ends
+            if state != _state(bridge, twin):
+                require_equal_to_twin(bridge, twin)
+                set_twin(bridge, twin)
     return twin
 
 

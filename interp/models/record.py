@@ -46,6 +46,8 @@ def read_record(folder: Path) -> dict | None:
     for key, kind in TRAINING.items():
         if key in recipe and (not isinstance(recipe[key], kind) or not 0 <= recipe[key] <= MOST_POSITIONS):
             raise ValueError(f"{path} is not a run record: the recipe's {key} is {shown(recipe[key])}")
+    if not isinstance(condition := recipe.get("condition", ""), str):
+        raise ValueError(f"{path} is not a run record: the recipe's condition is {shown(condition)}")
     if recipe.get("rehearsal") and "rehearsal_longest" not in recipe:
         raise ValueError(f"{path} is not a run record: the recipe has rehearsal but no rehearsal_longest")
     return record

@@ -39,8 +39,11 @@ def raw_of(model: AnyModel) -> PreTrainedModel:
         return cast(PreTrainedModel, model)
     if not _is_bridge(model):
         raise ValueError(_expected(model))
-    twin = twin_of(model)
-    return adopt(model) if twin is None else twin
+    if (twin := twin_of(model)) is not None:
+        return twin
+    with lock_of(model):  # two threads must not adopt one bridge twice: each raw model would have a lock of its own
+        twin = twin_of(model)
+        return adopt(model) if twin is None else twin
 
 
 def bridge_of(model: AnyModel) -> TransformerBridge:
@@ -64,8 +67,7 @@ def bridge_of(model: AnyModel) -> TransformerBridge:
             return shared_bridge(model)
     if not _is_bridge(model):
         raise ValueError(_expected(model))
-    if twin_of(model) is None:
-        adopt(model)
+    raw_of(model)
     return model
 
 

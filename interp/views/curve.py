@@ -24,14 +24,15 @@ class Points(Protocol):
     def high(self) -> Sequence[float]: ...
 
 
-def faithfulness_by_size(lines: Mapping[str, Points], edges: int, title: str) -> Figure:
+def faithfulness_by_size(lines: Mapping[str, Points], edges: int, title: str, narrow: bool = False) -> Figure:
     """Draw faithfulness by number of edges, on a logarithmic axis. Bands are 95 % intervals over prompts.
 
     A line of one point is drawn as a star. 1 is the full model, 0 no circuit at all; `edges` is the full model's.
+    `narrow`: for a phone.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    figure = Figure(figsize=(3.9, 3.9) if narrow else (6.5, 4), layout="constrained")
     axis = figure.subplots()
     for k, (name, line) in enumerate(lines.items()):
         colour = SERIES[k % len(SERIES)]
@@ -47,6 +48,7 @@ def faithfulness_by_size(lines: Mapping[str, Points], edges: int, title: str) ->
     for level in (0, 1):
         axis.axhline(level, color="#888888", linewidth=0.7, linestyle=":")
     axis.set_xscale("log")
-    axis.set(title=title, xlabel=f"edges (of {edges})", ylabel="faithfulness")
+    axis.set(xlabel=f"edges (of {edges})", ylabel="faithfulness")
     axis.legend(fontsize=8)
+    figure.suptitle(title, fontsize=9 if narrow else 12)
     return figure

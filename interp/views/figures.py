@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from interp.views.curve import Points
 
 # A larger still picture is a PNG: a scatter of thousands of points.
-MOST_BYTES = 150_000
+MOST_BYTES = 200_000
 # On a phone, a figure without a narrow version keeps its size and scrolls.
 SCROLLING = (
     '<style class="mnemo-figure">.mnemo-view:has(> .mnemo-figure) > .mnemo-still { overflow-x: auto; }\n'
     ".mnemo-view:has(> .mnemo-figure) > .mnemo-still img { min-width: 600px; }</style>"
+)
+NUMBERS = (
+    "<style>@media screen and (max-width: 600px) { .mnemo-numbers :is(th, td) "
+    "{ font-size: 11px; padding: 1px 3px; overflow-wrap: anywhere; } }</style>"
 )
 TABLE_STYLE = "font: 13px/1.4 system-ui, sans-serif; font-variant-numeric: tabular-nums"
 
@@ -107,14 +111,15 @@ def faithfulness(lines: Mapping[str, Points], edges: int, title: str = "Faithful
         for size, *numbers in zip(line.sizes, line.values, line.low, line.high, strict=True)
     ]
     alt = f"{title}: share of what the full model does, by number of edges (of {edges}); lines: {', '.join(lines)}."
-    figure = faithfulness_by_size(lines, edges, title)
-    return as_view(figure, title, alt, ("line", "edges", "value", "low", "high"), rows)
+    figure, narrow = (faithfulness_by_size(lines, edges, title, narrow) for narrow in (False, True))
+    return as_view(figure, title, alt, ("line", "edges", "value", "low", "high"), rows, narrow)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence]) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>\n" for row in rows)
     return (
-        f'<details style="{TABLE_STYLE}"><summary>The numbers</summary><div style="overflow-x: auto"><table>'
+        f'{NUMBERS}<details class="mnemo-numbers" style="{TABLE_STYLE}"><summary>The numbers</summary>'
+        '<div style="overflow-x: auto"><table>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div></details>"
     )

@@ -57,8 +57,8 @@ def effect(
         unit: for an array, what a value is.
 
     With heads or neurons, the first panel shows for each the position that changes the metric most; a panel by position
-    per head or neuron follows, where they are at most 64. All panels have one scale. Raises `ValueError` for other axes
-    than layer, head, neuron and pos.
+    per head or neuron follows, where they are at most 64. All panels have one scale. Other effects (of knockouts,
+    paths, features) have one or two axes, which are the map's. Raises `ValueError` for more.
 
     >>> effect([[0.0, 1.5], [0.0, -0.5]], tokens=["Mary", " John"]).alt
     'What patching changes. Heat map, 2 rows (layer) by 2 columns (position): strongest are layer 0, John (1): +1.5; layer 1, John (1): -0.5.'
@@ -67,10 +67,12 @@ def effect(
         return _array_effect(array_of(effects), title or "What patching changes", tokens, unit)
     axes = tuple(effects.axes)
     part = "neuron" if "neuron" in axes else "head"
-    if axes not in (("layer", "pos"), ("layer", part, "pos"), ("layer", part), ("layer",)):
-        raise ValueError(f"a map of a patch has layers, with heads, neurons or positions; got {', '.join(axes)}")
+    by_layer = axes in (("layer", "pos"), ("layer", part, "pos"), ("layer", part), ("layer",))
+    if not by_layer and len(axes) > 2:
+        raise ValueError(
+            f"a map of a patch has layers, heads or neurons, and positions, or two axes; got {', '.join(axes)}"
+        )
     change = array_of(effects.change).mean(axis=-1)
-    layers = Axis("layer", tuple(f"layer {layer}" for layer in effects.labels["layer"]))
     base, source = (array_of(run) for run in (effects.base, effects.source))
     caption = (
         f"Blue: the patch raises the {effects.metric}; red: it lowers it; neutral: nothing changes. Mean over "
@@ -80,6 +82,12 @@ def effect(
     )
     title = title or f"What patching {effects.site} changes ({effects.direction})"
     unit = f"change in {effects.metric}"
+    if not by_layer:
+        rows, columns = (_axis(effects, axis) for axis in (axes[0], axes[-1]))
+        columns = columns if len(axes) == 2 else Axis("effect", ("change",))
+        panel = Panel(f"by {rows.title}", change.reshape(len(rows), -1), rows, columns, unit)
+        return draw_grid([panel], title, caption)
+    layers = _axis(effects, "layer")
     if part not in axes:
         columns = axis_of_labels(effects.labels["pos"]) if "pos" in axes else Axis("site", (effects.site,))
         panels = [Panel("layer by position", change.reshape(len(layers), -1), layers, columns, unit)]
@@ -89,6 +97,15 @@ def effect(
     if at:
         caption += f" In the map of {part}s, each cell has the position that changes the metric most."
     return draw_grid(_head_panels(change, layers, heads, at, unit), title, caption)
+
+
+def _axis(effects: Effect, name: str) -> Axis:
+    """Return an axis of an effect: positions by their labels, numbers with the name of the axis."""
+    labels = effects.labels[name]
+    if name == "pos":
+        return axis_of_labels(labels)
+    title = name.replace("_", " ")
+    return Axis(title, tuple(f"{title} {label}" if isinstance(label, int) else str(label) for label in labels))
 
 
 def _array_effect(change: ndarray, title: str, tokens: Any, unit: str) -> View:

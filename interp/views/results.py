@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from interp.views.attributions import attribution
+from interp.views.circuit import CircuitView
 from interp.views.maps import effect, heads, lens
 from interp.views.patterns import attention
+from interp.views.tables import head_table
 from interp.views.view import View
 
+# Columns of head descriptions that a table of heads needs.
+_STATISTIC = ["layer", "head", "role", "statistic", "value"]
 
-def view_of(result: Any) -> View | None:
-    """Return the view of a `Capture` with patterns, a `PatchEffect`, an `Attribution`, a lens, or head scores; else
-    None.
+
+def view_of(result: Any) -> View | CircuitView | None:
+    """Return the view of a `Capture` with patterns, a `PatchEffect`, an `Attribution`, a lens, head or node scores, a
+    circuit, or head descriptions; else None.
 
     >>> view_of("a text") is None
     True
@@ -30,6 +35,12 @@ def view_of(result: Any) -> View | None:
             return heads(result)
         case object(rank=_, log_prob=_):
             return lens(result)
+        case object(nodes=_, by_site=_):
+            return heads(result.by_site, "Scores of heads by site", f"change of {result.metric}")
+        case object(to_networkx=_):
+            return CircuitView(result.to_networkx())
+        case object(ov_copying=_, composition=_):
+            return head_table(result.to_dataframe().rename(columns={"mean": "value"})[_STATISTIC])
     return None
 
 

@@ -63,6 +63,11 @@ class ArmInputs:
         return self._draw_trials(TRIALS)
 
     @cached_property
+    def many_trials(self) -> Trials:
+        """All trials of parity that the prompts of `trials` give, for arms that need a choice of them."""
+        return choose(self.draw(self.prompts * OVERSAMPLE, TRIALS), self.seed)
+
+    @cached_property
     def full(self) -> Float[Tensor, " batch"]:
         """The full effect of the trials, the denominator of M1 to M5."""
         return full_effect(self.model, self.trials)

@@ -31,10 +31,10 @@ FAMILY = {
 CONTROLS = ("shift by 1", "permutation")
 QUESTION = "all labels are reassigned, all steps are read: how much of the margin does identity move at most?"
 REST = "the same, at steps where the step's own label leads to the same bit and state: does identity move the margin?"
-NEIGHBOUR_REST = "the same, at steps where {label} leads to the same bit and state: does identity move the margin?"
-# Fewest prompts with a step at which the label leads to the same answer.
+ADDRESS_REST = "the same, at steps where {labels} lead to the same bit and state: does identity move the margin?"
+# Fewest prompts with a step at which the labels lead to the same answer.
 FEWEST = 8
-# Neighbours are tested where identity moves more than this share of the margin although M1's label predicts no change.
+# Other addresses are tested where identity moves more than this share of the margin although M1's label predicts no change.
 UNEXPLAINED = 0.05
 
 
@@ -45,8 +45,8 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
     for the strongest member of the family. An anchor by rho has about rho / 2 in parity, because half of the steps get
     the same bit. The control reassigns labels on both sides alike, which renames them and changes no address. The
     second piece reads only steps at which the step's own label still leads to the same bit and state (parity). Where
-    that one is not small, or the format declares another address, two more read steps at which the label before, or
-    after, leads to the same bit and state.
+    that one is not small, or the format declares another address, there is one more for each of `keys.ADDRESSES`: it
+    reads steps at which the labels of that address lead to the same bit and state.
     """
     batch, half = readings.batch, halves(len(readings), seed)
     clean, likeliest = step_margins(model, batch, readings)
@@ -76,17 +76,19 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
     if batch.format.task != "parity":
         return measured
 
-    def measure_rest(key: EvidenceKey, question: str, offset: int) -> list[Evidence]:
-        unchanged = torch.stack([leads_to_same(edited, offset) for edited in batches])
-        if not (unchanged.any(dim=2).sum(dim=1) >= FEWEST).all():
+    def measure_rest(address: keys.Address, question: str) -> list[Evidence]:
+        unchanged = torch.stack([lead_to_same(edited, address.offsets) for edited in batches])
+        enough = unchanged.any(dim=2).sum(dim=1) >= FEWEST
+        if not enough.any():
             return []
-        rest, _ = effect_of_strongest(_mean_where(by_step, unchanged), full, half)
-        return [largest_evidence(key, question, readings, rest, control)]
+        rest, _ = effect_of_strongest(_mean_where(by_step[enough], unchanged[enough]), full, half)
+        return [largest_evidence(address.rest, question, readings, rest, control)]
 
-    measured += measure_rest(keys.IDENTITY_REST, REST, 0)
+    measured += measure_rest(keys.OWN, REST)
     if batch.format.address not in (0, None) or is_unexplained(measured):
-        for offset, neighbour in keys.NEIGHBOURS.items():
-            measured += measure_rest(neighbour.rest, NEIGHBOUR_REST.format(label=neighbour.name), offset)
+        for address in keys.ADDRESSES.values():
+            if address is not keys.OWN:
+                measured += measure_rest(address, ADDRESS_REST.format(labels=address.name))
     return measured
 
 
@@ -119,24 +121,28 @@ def reassign(batch: Batch, roles: tuple[Role, ...], name: str, seed: int) -> Bat
     return batch.with_tokens(edited)
 
 
-def leads_to_same(batch: Batch, offset: int = 0) -> Bool[Tensor, "batch n"]:
-    """Return at which steps of parity the output label leads to the step's bit and state, or to equal ones.
+def lead_to_same(batch: Batch, offsets: Sequence[int] = (0,)) -> Bool[Tensor, "batch n"]:
+    """Return at which steps of parity each addressing label leads to the step's bit and state, or to equal ones.
 
-    `offset`: of the label that addresses a step, -1 for that of the step before. It leads to the bit that is as far
+    `offsets`: of the labels that address a step, -1 for that of the step before. Each leads to the bit that is as far
     from the input label that it matches. A step without such a label reads no label, so it keeps its answer.
     """
     content = parity.read(batch)
     assert content.input_labels is not None
     assert content.output_labels is not None
     n = content.bits.shape[1]
-    addressing = torch.arange(n) + offset
-    has_label = (addressing >= 0) & (addressing < n)
-    labels = content.output_labels[:, addressing.clamp(0, n - 1)]
-    match = labels.unsqueeze(2) == content.input_labels.unsqueeze(1)
-    slot = match.long().argmax(dim=2) - offset
-    found = match.any(dim=2) & (slot >= 0) & (slot < n)
-    same = [x.gather(1, slot.clamp(0, n - 1)) == x for x in (content.bits, content.parities)]
-    return ~has_label | (found & same[0] & same[1])
+    same = torch.ones_like(content.bits, dtype=torch.bool)
+    for offset in offsets:
+        addressing = torch.arange(n) + offset
+        has_label = (addressing >= 0) & (addressing < n)
+        labels = content.output_labels[:, addressing.clamp(0, n - 1)]
+        match = labels.unsqueeze(2) == content.input_labels.unsqueeze(1)
+        slot = match.long().argmax(dim=2) - offset
+        found = match.any(dim=2) & (slot >= 0) & (slot < n)
+        for x in (content.bits, content.parities):
+            found &= x.gather(1, slot.clamp(0, n - 1)) == x
+        same &= found | ~has_label
+    return same
 
 
 def _order(name: str, prompts: int, count: int, gen: torch.Generator) -> Int[Tensor, "prompt label"]:

@@ -15,6 +15,7 @@ from interp.patching import Interchange, Metric, interchange, margin
 from interp.sites import Site
 from interp.tasks import Batch, Role
 from probes import keys
+from probes.arms.bands import layer_bands
 from probes.arms.m01_identity import by_cell, full_effect
 from probes.evidence import Evidence, EvidenceKey
 from probes.intervals import ratio
@@ -30,11 +31,12 @@ def measure_routes(
     """Measure M4 at one length: rho when parts of a run with swapped labels are patched into the original run.
 
     "attention" patches the attention scores of all layers and nothing else; its control patches those of a run in
-    which two labels that the step does not use are swapped. The other pieces patch one layer, and everything after it
-    is recomputed: K or V at the two labels, K or V at their bits (digits), from the run with swapped input labels
-    (M1), or Q at the output label, from the run with swapped output labels (M2).
+    which two labels that the step does not use are swapped. The other pieces patch one layer, or a band of layers of
+    a deep model (`layer_bands`), and everything after it is recomputed: K or V at the two labels, K or V at their bits
+    (digits), from the run with swapped input labels (M1), or Q at the output label, from the run with swapped output
+    labels (M2).
     """
-    x, swapped, layers = trials.batch, trials.swapped_inputs, range(model.config.num_hidden_layers)
+    x, swapped, bands = trials.batch, trials.swapped_inputs, layer_bands(model.config.num_hidden_layers)
     pair = (trials.step, trials.partner)
     labels, bits = (trials.positions(role, pair) for role in (Role.INPUT_LABEL, Role.INPUT))
     reader = trials.positions(Role.OUTPUT_LABEL, (trials.step,))
@@ -46,9 +48,9 @@ def measure_routes(
         keys.Q_AT_OUTPUT_LABEL: (reader, "q", trials.swapped_outputs),
     }
     by_site = {
-        key.at(f"L{layer}"): [Interchange(site, source, at, (layer,))]
+        key.at(name): [Interchange(site, source, at, layers)]
         for key, (at, site, source) in sites.items()
-        for layer in layers
+        for name, layers in bands.items()
     }
     entries = {
         keys.ATTENTION.name: [Interchange("attn_scores", swapped)],

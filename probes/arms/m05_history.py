@@ -15,12 +15,17 @@ from transformers import PreTrainedModel
 from interp.patching import Interchange, interchange
 from interp.tasks import Batch, Role
 from probes import keys
+from probes.arms.bands import layer_bands
 from probes.arms.m01_identity import full_effect
 from probes.arms.m04_routes import answer_margin
 from probes.evidence import Evidence
 from probes.intervals import ratio
 from probes.trials.parity import Trials
 
+QUESTIONS = {
+    keys.STEP_BIT_V: "V at labels comes from a run in which the step's own bit differs: does the answer follow it?",
+    keys.STEP_BIT_K: "K at labels comes from a run in which the step's own bit differs: does the answer follow it?",
+}
 QUESTION = "label positions come from a run with another earlier bit: does the answer follow that history?"
 
 
@@ -30,8 +35,9 @@ def measure_history(
     """Measure M5 at one length: rho when V at labels comes from a run with another history, attention frozen.
 
     First every label but the one at which the answer is read; its control comes from a run with another future. Then
-    input labels, output labels and single layers. Last, K at labels with nothing frozen: a result can also be read by
-    whether its position is attended to, while its value is constant.
+    input labels, output labels and single layers (bands of them in a deep model). Then K at labels with nothing
+    frozen: a result can also be read by whether its position is attended to, while its value is constant. Last, V and K from the run in which the step's
+    own bit is edited: labels can hold a copy of it.
     """
     x = trials.batch
     history, future = trials.other_history, trials.other_future  # entries that share a source share its run
@@ -45,10 +51,12 @@ def measure_history(
         return [Interchange("attn_scores", x), Interchange("v", source, at, layers)]
 
     by_key = {key: values_from(history, at) for key, at in positions.items() if at.any()}
-    for layer in range(model.config.num_hidden_layers):
-        key = keys.HISTORY_V_LAYER.at(f"L{layer}")
-        by_key[key] = values_from(history, trials.labels, (layer,))
+    for name, layers in layer_bands(model.config.num_hidden_layers).items():
+        by_key[keys.HISTORY_V_LAYER.at(name)] = values_from(history, trials.labels, layers)
     by_key[keys.HISTORY_K] = [Interchange("k", history, trials.labels)]
+    by_key[keys.STEP_BIT_V] = values_from(trials.edited, trials.labels)
+    by_key[keys.STEP_BIT_K] = [Interchange("k", trials.edited, trials.labels)]
+    control_of = {keys.STEP_BIT_V: keys.HISTORY_V, keys.STEP_BIT_K: keys.HISTORY_K}
     controls = {
         keys.HISTORY_V: values_from(future, trials.labels),
         keys.HISTORY_K: [Interchange("k", future, trials.labels)],
@@ -61,11 +69,11 @@ def measure_history(
     return [
         Evidence(
             key=key,
-            question=QUESTION,
+            question=QUESTIONS.get(key, QUESTION),
             length=trials.length,
             quantity="rho",
             value=rho[key.name],
-            control=rho[f"control of {key.name}"] if key in controls else None,
+            control=rho.get(f"control of {control_of.get(key, key).name}"),
             n=len(trials),
         )
         for key in by_key

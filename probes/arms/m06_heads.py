@@ -6,7 +6,7 @@ mean without loss. M6 then measures renormalisation and bias in these heads only
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +15,10 @@ from transformers import PreTrainedModel
 from interp.patching import Interchange, Knockout, PatchEffect, interchange, knock_out, probability
 from interp.patching.knockouts import Entry, Head, Mode
 from interp.tasks import Batch, Role
+from probes.arms.group_search import FEWER_PROMPTS, MANY_UNITS, harmful_units, largest_harmless, longest_harmless
 
+# A head and the side on which it attends: 0 while the input is read, 1 from `===` on.
+Unit = tuple[int, Head]
 LABELS = (Role.INPUT_LABEL, Role.OUTPUT_LABEL)
 DIGITS = (Role.INPUT, Role.OUTPUT)
 # The largest loss, as a share of the answer's probability above chance, at which heads count as carrying nothing.
@@ -63,6 +66,8 @@ class SortedHeads:
 
 def sort_heads(model: PreTrainedModel, batch: Batch, other: Batch) -> SortedHeads:
     """Sort the heads for `measure_removal`. `batch` and `other` are different prompts that nothing else uses."""
+    if 2 * len(all_heads(model)) > MANY_UNITS:
+        batch, other = (prompts.rows(slice(FEWER_PROMPTS)) for prompts in (batch, other))
     idle = find_idle_heads(model, batch, other=other)
     none = IdleHeads(LABELS, (), ())
     if idle.renormalise_loss <= HARMLESS:
@@ -89,29 +94,31 @@ def find_idle_heads(
 
     Heads are sorted by the loss of the answer's probability above chance when their values at `src` become the mean.
     Of those that lose at most `HARMLESS` alone, bisection finds the longest list that loses at most that together.
+    Where there are more than `MANY_UNITS`, groups of heads are tested instead of single ones.
     `among`: the heads to choose from (None: all). `other`: different prompts of the same layout; keys from them must
     do no harm either.
     """
     heads = (all_heads(model),) * 2 if among is None else (among.input_side, among.output_side)
     units = [(side, head) for side in (0, 1) for head in heads[side]]
-    entries = {str(unit): removal(src, sides_of(batch)[unit[0]], [unit[1]], "mean") for unit in units}
-    losses = _losses(model, batch, entries)
-    candidates = [units[k] for k in sorted(range(len(units)), key=lambda k: losses[k]) if losses[k] <= HARMLESS]
 
-    def first(count: int) -> IdleHeads:
-        inputs, outputs = (tuple(sorted(head for s, head in candidates[:count] if s == side)) for side in (0, 1))
+    def chosen(units: Sequence[Unit]) -> IdleHeads:
+        inputs, outputs = (tuple(sorted(head for s, head in units if s == side)) for side in (0, 1))
         return IdleHeads(src, inputs, outputs)
 
     def joint_loss(idle: IdleHeads, mode: Mode) -> float:
         parts = idle.knockouts(batch, mode)
         return _losses(model, batch, {"joint": parts})[0] if parts else 0.0
 
-    low, high = 0, len(candidates) + 1
-    middle = len(candidates)  # all candidates first: in most models that is the answer
-    while high - low > 1:
-        low, high = (middle, high) if joint_loss(first(middle), "mean") <= HARMLESS else (low, middle)
-        middle = (low + high) // 2
-    idle = first(low)
+    def harms(groups: Sequence[Sequence[Unit]]) -> list[float]:
+        entries = {str(k): chosen(units).knockouts(batch, "mean") for k, units in enumerate(groups)}
+        return [loss / HARMLESS for loss in _losses(model, batch, entries)]
+
+    if len(units) > MANY_UNITS:
+        idle = chosen(largest_harmless(units, harms))
+    else:
+        losses = _losses(model, batch, {str(u): removal(src, sides_of(batch)[u[0]], [u[1]], "mean") for u in units})
+        candidates = [units[k] for k in sorted(range(len(units)), key=lambda k: losses[k]) if losses[k] <= HARMLESS]
+        idle = chosen(longest_harmless(candidates, harms))
     if other is not None:
         idle = _without_informative_keys(model, batch, other, idle)
     return replace(idle, renormalise_loss=joint_loss(idle, "renormalise"))
@@ -120,9 +127,7 @@ def find_idle_heads(
 def find_heads_that_need(model: PreTrainedModel, batch: Batch, idle: IdleHeads) -> IdleHeads:
     """Return the idle heads that need `src`: renormalising one alone loses more than `HARMLESS`; if none does, all."""
     units = [(side, head) for side, heads in enumerate((idle.input_side, idle.output_side)) for head in heads]
-    entries = {str(u): removal(idle.src, sides_of(batch)[u[0]], [u[1]], "renormalise") for u in units}
-    losses = _losses(model, batch, entries)
-    needing = [unit for unit, loss in zip(units, losses, strict=True) if loss > HARMLESS] or units
+    needing = _losing(model, batch, idle.src, units, "renormalise") or units
     inputs, outputs = (tuple(head for s, head in needing if s == side) for side in (0, 1))
     return replace(idle, input_side=inputs, output_side=outputs)
 
@@ -136,18 +141,16 @@ def find_counting_heads(model: PreTrainedModel, batch: Batch, needing: IdleHeads
     """
     digits = replace(needing, src=DIGITS)
     counting: list[list[Head]] = [[], []]
-    for side, heads in enumerate((digits.input_side, digits.output_side)):
+    units = [(side, head) for side, heads in enumerate((digits.input_side, digits.output_side)) for head in heads]
+    for side, head in _losing(model, batch, DIGITS, units, "renormalise"):
         at = sides_of(batch)[side]
-        for head in heads:
-            entries = {
-                "renormalise": removal(DIGITS, at, [head], "renormalise"),
-                "null": removal(DIGITS, at, [head], "null"),
-                "mean": removal(DIGITS, at, [head], "mean"),
-                "labels null": removal(LABELS, at, [head], "null"),
-            }
-            renormalise_loss, *other_losses = _losses(model, batch, entries)
-            if renormalise_loss > HARMLESS and max(other_losses) <= HARMLESS:
-                counting[side].append(head)
+        entries = {
+            "null": removal(DIGITS, at, [head], "null"),
+            "mean": removal(DIGITS, at, [head], "mean"),
+            "labels null": removal(LABELS, at, [head], "null"),
+        }
+        if max(_losses(model, batch, entries)) <= HARMLESS:
+            counting[side].append(head)
     return replace(needing, input_side=tuple(counting[0]), output_side=tuple(counting[1]))
 
 
@@ -166,6 +169,26 @@ def all_heads(model: PreTrainedModel) -> tuple[Head, ...]:
 def removal(src: tuple[Role, ...], at: tuple[int, ...], heads: Collection[Head], mode: Mode) -> Knockout:
     """Return the removal of `src` for queries at the positions `at`, in some heads."""
     return Knockout(src, at, heads=tuple(heads), mode=mode)
+
+
+def _losing(
+    model: PreTrainedModel, batch: Batch, src: tuple[Role, ...], units: Sequence[Unit], mode: Mode
+) -> list[Unit]:
+    """Return the heads in which a removal alone loses more than `HARMLESS`; of many, by groups."""
+    sides = sides_of(batch)
+
+    def entry(some: Sequence[Unit]) -> Entry:
+        by_side = {side: [head for s, head in some if s == side] for side in (0, 1)}
+        return tuple(removal(src, sides[side], heads, mode) for side, heads in by_side.items() if heads)
+
+    def harms(groups: Sequence[Sequence[Unit]]) -> list[float]:
+        losses = _losses(model, batch, {str(k): entry(some) for k, some in enumerate(groups)})
+        return [loss / HARMLESS for loss in losses]
+
+    if len(units) > MANY_UNITS:
+        return harmful_units(units, harms)
+    singly = harms([[unit] for unit in units]) if units else []
+    return [unit for unit, harm in zip(units, singly, strict=True) if harm > 1]
 
 
 def _losses(model: PreTrainedModel, batch: Batch, entries: Mapping[str, Entry]) -> list[float]:
@@ -202,6 +225,15 @@ def _without_informative_keys(model: PreTrainedModel, batch: Batch, other: Batch
     heads = sorted({*idle.input_side, *idle.output_side})
     if not heads or losses({"all": keys_of(heads)})[0] <= HARMLESS:
         return idle
+    if len(heads) > MANY_UNITS:
+        rest = largest_harmless(
+            heads,
+            lambda groups: [
+                loss / HARMLESS for loss in losses({str(k): keys_of(some) for k, some in enumerate(groups)})
+            ],
+        )
+        informative = [head for head in heads if head not in rest]
+        return idle.without(IdleHeads(idle.src, tuple(informative), tuple(informative)))
     alone = losses({f"L{i}H{j}": keys_of([(i, j)]) for i, j in heads})
     order = sorted(zip(alone, heads, strict=True))
     informative = [head for loss, head in order if loss > HARMLESS]

@@ -8,7 +8,7 @@ keys and values at labels come from a prompt with other bits in which the labels
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,13 +20,15 @@ from interp.arguments import exclusive
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.resolve import raw_of
 from interp.patching import Knockout, Metric
-from interp.patching.editing import SHARE, Edit, Place, chunks, forward_with_edits, measure
+from interp.patching.editing import SHARE, Place, chunks, forward_with_edits
 from interp.patching.knockouts import Head, Mode
 from interp.patching.metrics import probability
+from interp.patching.rerunning import Changes, Unpatched, Where, WhereEdit, measure_patched, measure_unpatched
 from interp.places import At
 from interp.sites import Site
 from interp.support.budget import numbers
 from interp.tasks import Batch, Role, counterfactual
+from probes.arms.group_search import FEWER_PROMPTS, MANY_UNITS, largest_harmless
 from probes.arms.largest_identity import INPUTS, OUTPUTS, reassign
 from probes.arms.m06_heads import HARMLESS, LABELS, all_heads
 from probes.arms.presence_metrics import leads, moved_margin
@@ -89,6 +91,8 @@ def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
     least harmful first, as long as the same holds for all of them together.
     """
     units = [(kind, head) for kind, role in KINDS.items() if (batch.role == role).any() for head in all_heads(model)]
+    if len(all_heads(model)) > MANY_UNITS:
+        batch = batch.rows(slice(FEWER_PROMPTS))
     interchanged = Interchanges(model, batch, seed, probability(batch, among_answers=True))
     chance = 1 / len(batch.format.outputs)
     above = max(float(interchanged.clean.mean()) - chance, 1e-3)
@@ -104,26 +108,7 @@ def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
                 break  # one source that does harm is enough
         return worst
 
-    groups = sorted(_harmless_groups(units, harm), key=lambda group: group[0])
-    low, high = 0, len(groups) + 1
-    middle = len(groups)  # all of them first
-    while high - low > 1:
-        joined = [cell for _, group in groups[:middle] for cell in group]
-        low, high = (middle, high) if not joined or harm(joined) <= 1 else (low, middle)
-        middle = (low + high) // 2
-    return Cells(tuple(sorted(cell for _, group in groups[:low] for cell in group)))
-
-
-def _harmless_groups(
-    cells: Sequence[Cell], harm: Callable[[Sequence[Cell]], float]
-) -> list[tuple[float, Sequence[Cell]]]:
-    """Return groups of cells that do no harm, with their harm; a harmful group is split, a harmful cell left out."""
-    if not cells:
-        return []
-    if (harmed := harm(cells)) <= 1:
-        return [(harmed, cells)]
-    half = len(cells) // 2
-    return [] if not half else [*_harmless_groups(cells[:half], harm), *_harmless_groups(cells[half:], harm)]
+    return Cells(tuple(sorted(largest_harmless(units, lambda groups: [harm(cells) for cells in groups]))))
 
 
 class Interchanges:
@@ -150,15 +135,20 @@ class Interchanges:
         """Return what each source changes."""
         return [self.effect(cells, k) for k in range(len(self.sources))]
 
-    def run(self, prompts: Batch, rows: Tensor, number: int) -> Mapping[Place, Tensor]:
-        """Return resid_pre, K and V of every layer of some prompts; kept for the next call where they fit the budget.
+    def unpatched(self, rows: Tensor) -> Unpatched:
+        """Return the run of some of the prompts that are patched."""
+        kept = self.run(self.batch, rows, -1)
+        return Unpatched(rows, kept["resid_pre", len(self.anatomy.blocks)], kept, 0.0)
 
-        `number`: of the prompts, -1 for those that are patched.
+    def run(self, prompts: Batch, rows: Tensor, number: int) -> Mapping[Place, Tensor]:
+        """Return K and V of every layer of some prompts; kept for the next call where they fit the budget.
+
+        `number`: of the source, -1 for the prompts that are patched, which have resid_pre, too.
         """
         key = (number, int(rows[0]))
         if key in self._kept:
             return self._kept[key]
-        sites: tuple[Site, ...] = ("resid_pre",) if number < 0 else ("k", "v")
+        sites: tuple[Site, ...] = ("resid_pre", "k", "v") if number < 0 else ("k", "v")
         places: list[Place] = [(site, layer) for layer in range(len(self.anatomy.blocks)) for site in sites]
         resid = self.anatomy.embed(prompts.tokens[rows].to(self.anatomy.device))
         final, kept = forward_with_edits(self.anatomy, resid, keep=places)
@@ -175,38 +165,53 @@ def _interchanged(model: PreTrainedModel, work: Interchanges, cells: Cells, k: i
     """Return the metrics with K and V at labels from source `k`, for the queries and in the heads of the cells."""
     anatomy, batch = work.anatomy, work.batch
     masks = _masks(anatomy, batch, cells)
-    start = min(masks, default=len(anatomy.blocks))
-    values: list[list[Tensor]] = [[] for _ in work.metrics]
-    for rows in chunks(anatomy, batch, work.metrics[0], copies=4 + 2 * len(anatomy.blocks)):
-        final = work.run(batch, rows, -1)["resid_pre", start]
-        edits: dict[Place, Edit] = {}
-        if masks:
-            source = work.run(work.sources[k], rows, k)
-            for layer, mask in masks.items():
-                edits |= _edits(anatomy, layer, mask, work.labels, source["k", layer], source["v", layer])
-            final, _ = forward_with_edits(anatomy, final, start, edits=edits)
-        for parts, metric in zip(values, work.metrics, strict=True):
-            parts.append(measure(anatomy, final, metric, rows))
-    return [torch.cat(parts).double() for parts in values]
+    values = []
+    for rows in chunks(anatomy, batch, work.metrics[0], copies=4 + 3 * len(anatomy.blocks)):
+        run = work.unpatched(rows)
+        if not masks:
+            values.append(measure_unpatched(anatomy, run, work.metrics))
+            continue
+        source, edits = work.run(work.sources[k], rows, k), dict[Place, WhereEdit]()
+        for layer, mask in masks.items():
+            edits |= _edits(anatomy, layer, mask, work.labels, source["k", layer], source["v", layer])
+        first = min(int(mask.any(dim=0).nonzero()[0]) for mask in masks.values()) if anatomy.causal else 0
+        values.append(measure_patched(anatomy, run, Changes(min(masks), first, edits), work.metrics))
+    return [torch.cat(parts).double() for parts in zip(*values, strict=True)]
 
 
-def _edits(anatomy: Anatomy, layer: int, mask: Tensor, labels: Tensor, k: Tensor, v: Tensor) -> dict[Place, Edit]:
-    """Return edits that take K and V at labels from another run where `mask` `[head dest]` holds."""
-    block = anatomy.blocks[layer]
-    edges = (mask.unsqueeze(2) & labels).to(anatomy.device)  # [head dest src]
-    positions = torch.arange(len(labels), device=anatomy.device)
-    keys = anatomy.expand_heads(anatomy.keys(block, k, positions))
+def _edits(anatomy: Anatomy, layer: int, mask: Tensor, labels: Tensor, k: Tensor, v: Tensor) -> dict[Place, WhereEdit]:
+    """Return edits that take K and V at labels from another run where `mask` `[head dest]` holds.
 
-    def scores(own: Tensor, computed: Mapping) -> Tensor:
-        queries = anatomy.queries(block, computed["q"], positions)
-        other = block.cap(torch.einsum("...dhe,...she->...hds", queries, keys) * block.scale)
-        other = other + anatomy.bias(block, positions, positions)
-        sink = anatomy.sink(block, queries, positions)
-        return torch.where(edges, other if sink is None else other - sink, own)
+    Only these heads, queries and labels are computed. The edits write into the values that they are given.
+    """
+    block, device = anatomy.blocks[layer], anatomy.device
+    chosen = mask.any(dim=1).nonzero().flatten()
+    mask, heads, src = mask[chosen], chosen.to(device), labels.nonzero().flatten().to(device)
+    keys = anatomy.expand_heads(anatomy.keys(block, k[:, src], src))[:, :, heads]
 
-    def outputs(z: Tensor, computed: Mapping) -> Tensor:
-        difference = anatomy.expand_heads(v - computed["v"])
-        return z + torch.einsum("rhds,rshe->rdhe", computed["pattern"] * edges, difference)
+    def edges(where: Where) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the queries among `where`, their positions, and the edges `[head dest 1]`."""
+        here = torch.arange(len(labels))[where if isinstance(where, slice) else where.cpu()]
+        at = mask[:, here].any(dim=0).nonzero().flatten()
+        return at.to(device), here[at].to(device), mask[:, here[at]].unsqueeze(2).to(device)
+
+    def scores(own: Tensor, computed: Mapping, where: Where) -> Tensor:
+        at, dest, taken = edges(where)
+        queries = anatomy.queries(block, computed["q"][:, at], dest)
+        other = block.cap(torch.einsum("rdhe,rshe->rhds", queries[:, :, heads] * block.scale, keys))
+        bias, sink = anatomy.bias(block, dest, src), anatomy.sink(block, queries, dest)
+        other = other.add_(bias[heads] if len(bias) > 1 else bias)
+        other = other if sink is None else other - sink[:, heads]
+        index = (slice(None), heads[:, None, None], at[:, None], src)
+        own[index] = torch.where(taken, other, own[index])
+        return own
+
+    def outputs(z: Tensor, computed: Mapping, where: Where) -> Tensor:
+        at, _, taken = edges(where)
+        weights = computed["pattern"][:, heads[:, None, None], at[:, None], src] * taken
+        difference = anatomy.expand_heads((v - computed["v"])[:, src])[:, :, heads]
+        z[:, at[:, None], heads] += torch.einsum("rhds,rshe->rdhe", weights, difference)
+        return z
 
     return {("attn_scores", layer): scores, ("z", layer): outputs}
 

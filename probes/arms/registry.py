@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from interp.erasure import residuals
 from interp.tasks import Format, Role
 from probes import keys
+from probes.arms.addresses import measure_addresses
 from probes.arms.inputs import FEW, PRESENCE, ArmInputs
 from probes.arms.largest_content import measure_content
 from probes.arms.largest_identity import is_unexplained, measure_identity
@@ -25,7 +26,6 @@ from probes.arms.m09_subspaces import measure_subspaces
 from probes.arms.m10_mistakes import measure_mistakes
 from probes.arms.m11_offsets import measure_offsets
 from probes.arms.m12_backups import measure_backups
-from probes.arms.neighbours import measure_neighbours
 from probes.arms.presence import measure_presence
 from probes.arms.presence_cells import find_cells
 from probes.arms.shares import measure_shares
@@ -72,7 +72,7 @@ def _largest_identity(inputs: ArmInputs) -> list[Evidence]:
     # M1 tests the step's own label. Trials of addition give the labels next to it no counterfactual answer.
     fmt = inputs.run.format
     if fmt.task == "parity" and (is_unexplained(measured) or fmt.address not in (0, None)):
-        measured += measure_neighbours(inputs.model, inputs.trials, inputs.seed)
+        measured += measure_addresses(inputs.model, inputs.many_trials, inputs.prompts, inputs.seed)
     return measured
 
 
@@ -157,6 +157,8 @@ ROWS = (
             keys.HISTORY_V_OUTPUTS,
             keys.HISTORY_V_LAYER,
             keys.HISTORY_K,
+            keys.STEP_BIT_V,
+            keys.STEP_BIT_K,
         ),
         decides=True,
         on_trials=True,
@@ -168,8 +170,7 @@ ROWS = (
         measure=_largest_identity,
         keys=(
             keys.LARGEST_IDENTITY,
-            keys.IDENTITY_REST,
-            *(key for neighbour in keys.NEIGHBOURS.values() for key in neighbour.all),
+            *(key for address in keys.ADDRESSES.values() for key in address.all),
         ),
         decides=True,
         on_trials=True,

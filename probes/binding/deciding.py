@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from probes.binding.edits import ARMS
-from probes.binding.measuring import COMPETENCE, SINKS, Binding, Share
+from probes.binding.measuring import COMPETENCE, Binding, Share
+from probes.binding.sinks import SINKS
 from probes.statuses import Status
 
 # Within this share of the full effect, an address counts as absent.

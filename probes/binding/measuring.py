@@ -10,18 +10,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.models.resolve import AnyModel, raw_of
-from interp.patching import Interchange, Knockout, interchange, logit_diff
-from interp.patching.interchange_plans import Intervention
+from interp.patching import Interchange, interchange, logit_diff
 from interp.support.finite import NotFinite
 from interp.tasks import Prompts
 from probes.binding.edits import ARMS, Absent, answer_traded, edit_of
+from probes.binding.sinks import SINKS, sink_effects
 from probes.binding.trials import Trial
 from probes.evidence import Interval
 from probes.intervals import ratio, wilson
 
 # A model whose interval of accuracy reaches below this does not do the task.
 COMPETENCE = 0.80
-SINKS = ("first token", "line breaks")
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,11 @@ def measure_binding(
     left_out: dict[str, str] = {}
     for trial in trials:
         step(f"item {trial.query} to {trial.target}")
-        entries = _entries(model, trial, left_out)
+        entries = _entries(trial, left_out)
         metric = logit_diff(trial.lookups.answer(trial.query), trial.lookups.answer(trial.target))
         effect = interchange(model, trial.lookups.prompts, entries, metric)
-        for name, values in zip(entries, effect.base - effect.values, strict=True):
+        measured = dict(zip(entries, effect.base - effect.values, strict=True))
+        for name, values in (measured | sink_effects(model, trial, metric, left_out)).items():
             drops.setdefault(name, []).append(values.double().cpu())
     return _summed(found, drops, left_out)
 
@@ -112,10 +112,10 @@ def _accuracy(model: AnyModel, trial: Trial, prompts: Prompts) -> Float[Tensor, 
     return (logits[:, -1].argmax(dim=-1).cpu() == trial.lookups.answer(trial.query).cpu()).double()
 
 
-def _entries(model: AnyModel, trial: Trial, left_out: dict[str, str]) -> dict[str, list[Intervention]]:
+def _entries(trial: Trial, left_out: dict[str, str]) -> dict[str, list[Interchange]]:
     """Return every arm and control as an intervention, the full effect first."""
     base = trial.lookups.prompts
-    entries: dict[str, list[Intervention]] = {"full": [_put(base, answer_traded(trial))]}
+    entries: dict[str, list[Interchange]] = {"full": [_put(base, answer_traded(trial))]}
     for arm in ARMS:
         try:
             edit = edit_of(trial, arm)
@@ -123,13 +123,6 @@ def _entries(model: AnyModel, trial: Trial, left_out: dict[str, str]) -> dict[st
             left_out[arm] = str(reason)
             continue
         entries |= {arm: [_put(base, edit.tokens)], f"{arm} control": [_put(base, edit.control)]}
-    for sink in SINKS:
-        positions = _sink_positions(trial, sink)
-        others = _plain_positions(trial, len(positions))
-        if not positions or len(others) < len(positions):
-            left_out[sink] = "the prompts have none" if not positions else "too few other tokens for a matched control"
-            continue
-        entries |= {sink: [_removed(base, positions)], f"{sink} control": [_removed(base, others)]}
     return entries
 
 
@@ -137,33 +130,6 @@ def _put(base: Prompts, tokens: Int[Tensor, "batch pos"]) -> Interchange:
     """Return the interchange of the embeddings at the positions that an edit changes."""
     changed = (tokens != base.tokens).any(dim=0, keepdim=True)
     return Interchange("resid_pre", base.with_tokens(tokens), at=changed, layers=(0,))
-
-
-def _removed(base: Prompts, sources: Sequence[int]) -> Knockout:
-    """Return the removal of attention to some positions from all later ones, with the other keys renormalised."""
-    dest = tuple(p for p in range(min(sources) + 1, base.n_pos) if p not in sources)
-    return Knockout(tuple(sources), dest)
-
-
-def _sink_positions(trial: Trial, sink: str) -> list[int]:
-    prompts = trial.lookups.prompts
-    if sink == "first token":
-        return [0]
-    names = prompts.symbols()
-    # Position 0 is the other candidate, and a key must remain for the positions after it.
-    return [p for p in range(1, prompts.n_pos - 1) if names[p] and not names[p].strip() and "\n" in names[p]]
-
-
-def _plain_positions(trial: Trial, count: int) -> list[int]:
-    """Return as many positions that are neither label, value, sink candidate nor the last one, evenly spread."""
-    lookups = trial.lookups
-    used = {0, lookups.prompts.n_pos - 1, *lookups.values.values(), *lookups.query_values.values()}
-    used |= {p for spans in (lookups.labels, lookups.query_labels) for span in spans.values() for p in span}
-    used |= set(_sink_positions(trial, "line breaks"))
-    free = [p for p in range(1, lookups.prompts.n_pos) if p not in used]
-    if count > len(free):
-        return free
-    return [free[k * len(free) // count] for k in range(count)]
 
 
 def _summed(found: Binding, drops: dict[str, list[Tensor]], left_out: dict[str, str]) -> Binding:

@@ -26,7 +26,6 @@ FEWEST_ITEMS = 6
 GROUPS = 4
 # Query, target, third item and bystanders, as in `Trial`.
 Combination = tuple[int, int, int, tuple[int, int]]
-OVERSAMPLE = 64
 # With fewer, the interval of a perfect accuracy reaches below the gate (`probes.binding.measuring.COMPETENCE`).
 FEWEST_PROMPTS = 16
 
@@ -112,12 +111,14 @@ def sample_recall(run: Run, batch: int, items: int, query: int, seed: int) -> Lo
     """
     if run.format.row.shuffled:
         raise ValueError(f"{run.format} asks in random order; the verdict on recall needs recall-ordered")
-    drawn = sample(run.format, batch * OVERSAMPLE, items, seed, run.vocabulary)
-    values = drawn.tokens[:, drawn.at(Role.INPUT)]
-    ordered = values.sort(dim=1).values
-    distinct = (ordered[:, 1:] != ordered[:, :-1]).all(dim=1).nonzero().flatten()[:batch]
-    if len(distinct) < batch:
-        raise ValueError(f"{items} items are too many: recall has {len(run.format.inputs)} values, and all must differ")
+    symbols = run.vocabulary.tokens(run.format.inputs)
+    if items > len(symbols):
+        raise ValueError(f"{items} items are too many: recall has {len(symbols)} values, and all must differ")
+    drawn = sample(run.format, batch, items, seed, run.vocabulary)
+    order = torch.rand(batch, len(symbols), generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
+    tokens = torch.as_tensor(drawn.tokens).clone()
+    for role in (Role.INPUT, Role.OUTPUT):  # in order, so that item i is the value at step i of both
+        tokens[:, drawn.at(role)] = symbols[order[:, :items]]
 
     def by_item(role: Role) -> dict[int, int]:
         return {i: int(pos) for i, pos in enumerate(drawn.at(role).tolist(), 1)}
@@ -126,6 +127,5 @@ def sample_recall(run: Run, batch: int, items: int, query: int, seed: int) -> Lo
     labels = {i: (pos,) for i, pos in by_item(Role.INPUT_LABEL).items()}
     query_labels = {i: (pos,) for i, pos in by_item(Role.OUTPUT_LABEL).items() if i <= query}
     query_values = {i: pos for i, pos in by_item(Role.OUTPUT).items() if i < query}
-    tokens = torch.as_tensor(drawn.tokens[distinct, : end + 1])
-    prompts = Prompts(tokens, tokenizer=drawn.tokenizer, bos=drawn.bos)
+    prompts = Prompts(tokens[:, : end + 1], tokenizer=drawn.tokenizer, bos=drawn.bos)
     return Lookups(prompts, query, labels, by_item(Role.INPUT), query_labels, query_values)

@@ -116,10 +116,15 @@ class Trials:
 
     @property
     def labels(self) -> Bool[Tensor, "batch pos"]:
-        """Label positions except the step's own output label (both that it cites in non-aligned addition)."""
+        """Label positions except the step's own output label (both that it cites in non-aligned addition).
+
+        The label at which the answer is predicted, where that is another one, is left out too: it holds what it has
+        just read.
+        """
         labels = torch.isin(self.batch.role, torch.tensor(LABEL_ROLES))
         own = (self.batch.role == Role.OUTPUT_LABEL) & (self.batch.step == self.step.unsqueeze(1))
-        return labels & ~own
+        predicting = (self.batch.at(Role.OUTPUT)[self.step - 1] - 1).unsqueeze(1)
+        return labels & ~own & (torch.arange(self.batch.n_pos) != predicting)
 
     def positions(self, role: Role, steps: Sequence[Int[Tensor, " batch"]]) -> Bool[Tensor, "batch pos"]:
         """Return the positions of a role that belong to any of the given steps of each prompt."""
@@ -200,7 +205,12 @@ def choose(batch: Batch, seed: int, size: int | None = None, cells: Sequence[int
         answer=symbols[answer],
         other=symbols[1 - answer],
     )
-    return _balanced(trials.rows(possible_cell & has_pair), size, cells)
+    rows = balanced(cell, possible_cell & has_pair, size, cells)
+    if not len(rows):
+        raise ValueError(
+            f"too few prompts have the steps that a trial needs at length {trials.length}; ask for more prompts"
+        )
+    return trials.rows(rows)
 
 
 def shortest_of(task: str) -> int:
@@ -225,16 +235,14 @@ def check_shortest(length: int | tuple[int, int], task: str = "parity") -> None:
         raise ValueError(f"a length of at least {least} is needed for the steps of a trial; got {length}")
 
 
-def _balanced(trials: Trials, size: int | None, cells: Sequence[int]) -> Trials:
-    """Return equally many trials per cell, in their order."""
-    members = [(trials.cell == c).nonzero().flatten() for c in cells]
+def balanced(
+    cell: Int[Tensor, " batch"], allowed: Bool[Tensor, " batch"], size: int | None, cells: Sequence[int]
+) -> Int[Tensor, " rows"]:
+    """Return the rows of equally many allowed trials per cell, about `size` of them; none if a cell has under two."""
+    members = [((cell == c) & allowed).nonzero().flatten() for c in cells]
     each = min(len(m) for m in members)
     each = each if size is None else min(each, -(-size // len(cells)))
-    if each < 2:
-        raise ValueError(
-            f"too few prompts have the steps that a trial needs at length {trials.length}; ask for more prompts"
-        )
-    return trials.rows(torch.cat([m[:each] for m in members]).sort().values)
+    return torch.cat([m[:each] for m in members]).sort().values if each >= 2 else torch.tensor([], dtype=torch.long)
 
 
 def one_of(

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from interp.views.view import View
 
 STYLES = {"forced": "-", "written": "--"}
+# Who writes the labels, by mode.
+MODES = {"forced": "labels given", "written": "labels written by the model"}
 TITLES = {
-    "step": "step accuracy, teacher forced",
+    "step": "step accuracy, teacher-forced",
     "exact": "exact match, free-running",
     "final": "final bit, free-running",
 }
@@ -55,7 +57,14 @@ def by_length(curves: Mapping[str, Sequence[Point]], trained: int | None, title:
     >>> view = by_length({run.name: evaluate(run)}, trained=20)
     """
     rows = [
-        (name, TITLES.get(p.metric, p.metric), p.mode, p.length, *_numbers(p.estimate), f"{p.chance:.3g}")
+        (
+            name,
+            TITLES.get(p.metric, p.metric),
+            MODES.get(p.mode, p.mode),
+            p.length,
+            *_numbers(p.estimate),
+            f"{p.chance:.3g}",
+        )
         for name, points in curves.items()
         for p in points
     ]
@@ -71,7 +80,7 @@ def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | Non
 
     `narrow`: for a phone, with the panels below each other.
 
-    Solid lines are environment-forced, dashed ones model-written; bands are 95 % Wilson intervals.
+    Solid: labels are given. Dashed: the model writes them. Bands are 95 % Wilson intervals.
     """
     from matplotlib.figure import Figure
 
@@ -83,7 +92,7 @@ def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | Non
             for mode, style in STYLES.items():
                 line = sorted((p for p in points if (p.metric, p.mode) == (metric, mode)), key=lambda p: p.length)
                 if line:
-                    _curve(axis, line, k, style, f"{name} ({mode})")
+                    _curve(axis, line, k, style, f"{name}, {MODES[mode]}")
                     chances |= {p.length: p.chance for p in line}
         if chances:
             axis.plot(*zip(*sorted(chances.items()), strict=True), ":", color="#555555", label="chance")

@@ -39,26 +39,31 @@ def probes(rows: Iterable[Any], title: str = "What can probes read from each lay
         for row in flat
     ]
     alt = f"{title}: a curve over layers for each concept. {'; '.join(ends)}."
-    return as_view(draw_probes(flat, title), title, alt, ("concept", "measure", "layer", *SHOWN), table)
+    figure, narrow = (draw_probes(flat, title, narrow) for narrow in (False, True))
+    return as_view(figure, title, alt, ("concept", "measure", "layer", *SHOWN), table, narrow)
 
 
 SHOWN = ("value", "low", "high", "control", "chance", "untrained")
 
 
-def draw_probes(rows: Iterable[Any], title: str = "") -> Figure:
+def draw_probes(rows: Iterable[Any], title: str = "", narrow: bool = False) -> Figure:
     """Draw one panel per concept, on one scale per measure. Layer 0 is the embedding.
 
     Solid with a band: the probe and its interval. Dashed: the matched control, with its band where given. Dotted:
-    chance. Grey crosses: a model with random weights.
+    chance. Grey crosses: a model with random weights. `narrow`: for a phone.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     flat = _checked(rows)
     names = list(dict.fromkeys(row["name"] for row in flat))
-    across = min(4, len(names))
+    across = min(2 if narrow else 4, len(names))
     down = -(-len(names) // across)
-    figure = Figure(figsize=(max(4.2, 2.6 * across), 0.7 + 2.3 * down), layout="constrained", dpi=110)
+    figure = Figure(
+        figsize=(3.9 if narrow else max(4.2, 2.6 * across), (1.2 if narrow else 0.7) + 2.3 * down),
+        layout="constrained",
+        dpi=110,
+    )
     axes = figure.subplots(down, across, squeeze=False).ravel()
     floors = {m: min(_lows(flat, m)) for m in {row.get("measure", "accuracy") for row in flat}}
     for axis, name in zip(axes, names, strict=False):
@@ -77,7 +82,7 @@ def draw_probes(rows: Iterable[Any], title: str = "") -> Figure:
             present = [row for row in mine if row.get(key) is not None]
             axis.plot([row["layer"] for row in present], [row[key] for row in present], color="#777777", **style)
         measure = mine[0].get("measure", "accuracy")
-        axis.set_title(name, fontsize=9)
+        axis.set_title(name, fontsize=8 if narrow else 9)
         axis.set_ylabel(measure, fontsize=8)
         axis.set_xlabel("layer (0: embedding)", fontsize=8)
         axis.set_ylim(max(min(floors[measure], 0.45 if measure == "accuracy" else 0.0) - 0.05, -1.0), 1.05)
@@ -85,13 +90,13 @@ def draw_probes(rows: Iterable[Any], title: str = "") -> Figure:
         axis.tick_params(labelsize=8)
     for axis in axes[len(names) :]:
         axis.set_axis_off()
-    _legend(figure, flat)
+    _legend(figure, flat, narrow)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(title, fontsize=9 if narrow else 10, wrap=narrow)
     return figure
 
 
-def _legend(figure: Figure, rows: list[dict]) -> None:
+def _legend(figure: Figure, rows: list[dict], narrow: bool) -> None:
     from matplotlib.lines import Line2D
 
     keys = [Line2D([], [], color=SERIES[0], marker=MARKERS[0], markersize=4, label="probe, 95 % interval")]
@@ -101,7 +106,7 @@ def _legend(figure: Figure, rows: list[dict]) -> None:
         "untrained": Line2D([], [], ls="", color="#777777", marker="x", label="random weights"),
     }
     keys += [key for name, key in more.items() if any(row.get(name) is not None for row in rows)]
-    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), fontsize=7)
+    figure.legend(handles=keys, loc="outside lower center", ncols=2 if narrow else len(keys), fontsize=8)
 
 
 def _checked(rows: Iterable[Any]) -> list[dict]:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 # What rho is, by role (probes/README.md, Decision).
 RHO = dict.fromkeys(("anchor", "placeholder"), "rho: share of the logit margin moved") | {
-    "sink": "rho: share of answers lost"
+    "sink": "rho: share of answers lost (diamond: of margin)"
 }
+# Colour of the sink's effect on margins.
+ON_MARGINS = "#7a3b69"
 PLANTED = {True: "planted,\nrole present", False: "planted,\nrole absent"}
 
 
@@ -33,9 +35,9 @@ def verdict(result: Any, calibration: Mapping | None = None, title: str = "") ->
     data = result if isinstance(result, Mapping) else result.to_json()
     _check(data)
     models = data.get("run") or ", ".join(data.get("models", ()))
-    title = title or f"{models}: {data['verdict']}".removeprefix(": ")
+    title = title or f"What do the labels do in {models or 'the model'}? Verdict: {data['verdict']}"
     texts = [f"{role} {_summary(finding)}" for role, finding in data["roles"].items()]
-    alt = f"Verdict {title}. {'; '.join(texts)}."
+    alt = f"{title}. {'; '.join(texts)}."
     planted = planted_values(calibration)
     if planted:
         counts = [f"{role}: {len(p[True])} with it, {len(p[False])} without" for role, p in planted.items()]
@@ -77,7 +79,7 @@ def draw_verdict(data: Mapping, calibration: Mapping | None = None, title: str =
     margin = data.get("margins", {}).get("rho", 0.10)
     limits = rho_limits([*_numbers(groups), *(v for p in planted.values() for values in p.values() for v in values)])
     names = list(groups) + ([PLANTED[True], PLANTED[False]] if planted else [])
-    size = (3.9, 1.9 + len(ROLES) * (0.7 + 0.5 * len(names))) if narrow else (9, 1.9 + 0.6 * len(names))
+    size = (3.9, 1.9 + len(ROLES) * (0.7 + 0.6 * len(names))) if narrow else (9, 1.9 + 0.66 * len(names))
     figure = Figure(figsize=size, layout="constrained", dpi=110)
     axes = figure.subplots(len(ROLES) if narrow else 1, 1 if narrow else len(ROLES), sharex=True, sharey=True)
     for axis, role, colour in zip(axes, ROLES, SERIES, strict=False):
@@ -122,14 +124,26 @@ def _finding(axis: Axes, row: int, finding: Mapping | None, colour: str, limits:
         return
     low, high = finding["ci"]
     draw_estimate(axis, row, finding["rho"], (low, high), limits, colour)
-    control = finding.get("control")
+    control, margins = finding.get("control"), finding.get("margins") or {}
+    has_margins = margins.get("share") is not None
+    below = 0.14 if has_margins else 0.28
     if control and control.get("value") is not None:
         inside = [min(max(control["value"] if x is None else x, limits[0]), limits[1]) for x in _three(control)]
-        axis.plot(inside[1:], [row + 0.28] * 2, "-", color="#333333", linewidth=1)
-        axis.plot(inside[:1], [row + 0.28], "s", color="#333333", markersize=3.5, fillstyle="none")
-    interval = ", ".join("unbounded" if x is None else f"{x:.2f}" for x in (low, high))
-    text = f"{finding['status']}  {finding['rho']:.2f} [{interval}]"
+        axis.plot(inside[1:], [row + below] * 2, "-", color="#333333", linewidth=1)
+        axis.plot(inside[:1], [row + below], "s", color="#333333", markersize=3.5, fillstyle="none")
+    text = f"{finding['status']}  {_short(finding['rho'], low, high)}"
+    if has_margins:
+        draw_estimate(axis, row + 0.26, margins["share"], tuple(margins["ci"]), limits, ON_MARGINS, "D")
+        more = f"on margins {margins['status']}  {_short(margins['share'], *margins['ci'])}"
+        axis.text(limits[1], row + 0.33, more, ha="right", va="top", fontsize=8)
+        text = f"on answers {text}"
     axis.text(limits[1], row - 0.14, text, ha="right", va="bottom", fontsize=8)
+
+
+def _short(value: float, low: float | None, high: float | None) -> str:
+    """Return a value with its interval to two decimals."""
+    interval = ", ".join("unbounded" if x is None else f"{x:.2f}" for x in (low, high))
+    return f"{value:.2f} [{interval}]"
 
 
 def _three(control: Mapping) -> tuple[float | None, float | None, float | None]:

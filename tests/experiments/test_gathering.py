@@ -181,7 +181,9 @@ def test_what_each_model_is_judged_alone_stands_beside_the_verdict(tmp_path):
     entry = gather(tmp_path)[1]["parity-aligned-alibi"]
     assert entry["verdict"]["verdict"] == "undecided"  # two models cannot show presence
     assert entry["alone"] == {f"parity-aligned-alibi-seed{seed}": "anchor" for seed in (2, 3)}
-    assert judged_text(entry) == "undecided (alone: 2 anchor)"
+    assert judged_text(entry) == "2 of 2 models anchor: too few for a claim over models"
+    more = {**entry, "alone": {str(k): "anchor" for k in range(5)}}
+    assert judged_text(more) == "undecided (alone: 5 anchor)"  # five models could show presence
 
 
 def test_a_seed_that_was_not_planned_confirms_nothing(tmp_path):
@@ -189,3 +191,63 @@ def test_a_seed_that_was_not_planned_confirms_nothing(tmp_path):
     gather(tmp_path)
     with pytest.raises(ValueError, match="parity-aligned-alibi-seed1: in the verdict but not a planned seed"):
         confirmatory_table(tmp_path)
+
+
+ELSEWHERE = {
+    "version": 1,
+    "runs": [
+        {
+            **dict(
+                zip(COLUMNS, ("far", "parity", "aligned", "alibi_12x768x12", 2, 0.5, 20, 1800, "", True), strict=False)
+            ),
+            "prompts": 128,
+            "battery_prompts": 48,
+            "accuracy": [{"length": 60, "mode": "forced", "metric": "exact", "value": 0.75}],
+            "roles": [{"length": 20, "role": "sink", "value": 0.25, "low": 0.125, "high": 0.5}],
+        }
+    ],
+}
+
+
+def test_runs_from_elsewhere_are_in_the_table_and_in_no_verdict(tmp_path):
+    put(tmp_path, 2, evaluation=evaluation())
+    (tmp_path / "elsewhere.json").write_text(json.dumps(ELSEWHERE))
+    table, verdicts = gather(tmp_path)
+    far = table[table["run"] == "far"].set_index("metric")
+    assert far.loc["exact", ["posed", "length", "mode", "value", "n"]].tolist() == [
+        "parity-aligned",
+        60,
+        "forced",
+        0.75,
+        128,
+    ]
+    assert far.loc["rho sink", ["length", "value", "low", "high", "n"]].tolist() == [20, 0.25, 0.125, 0.5, 48]
+    assert set(verdicts) == {"parity-aligned-alibi"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: data.update(version=2), "not a list of runs of version 1"),
+        (lambda data: data["runs"][0].pop("steps"), "lacks entries of a run: KeyError.'steps'"),
+        (lambda data: data["runs"][0].update(run="parity-aligned-alibi-seed2"), "in a folder of its own"),
+    ],
+)
+def test_a_bad_list_of_runs_from_elsewhere_is_an_error(tmp_path, change, words):
+    put(tmp_path, 2, evaluation=evaluation())
+    data = json.loads(json.dumps(ELSEWHERE))
+    change(data)
+    (tmp_path / "elsewhere.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=words):
+        gather(tmp_path)
+
+
+def test_what_was_rehearsed_is_part_of_the_configuration(tmp_path):
+    put(tmp_path, 2, evaluation=evaluation())
+    run = put(tmp_path, 3, evaluation=evaluation())
+    record = json.loads((run / "run.json").read_text())
+    changed = {**record["recipe"], "condition": "lookup20", "rehearsal_longest": 20}
+    (run / "run.json").write_text(json.dumps({**record, "recipe": changed}))
+    table, verdicts = gather(tmp_path)
+    assert set(table["family"]) == {"alibi", "alibi+lookup20"}
+    assert set(verdicts) == {"parity-aligned-alibi", "parity-aligned-alibi+lookup20"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.grid import CONFIRMING, GROUPS, runs_of
+from experiments.grid import CONDITIONS, CONFIRMING, GROUPS, runs_of
 from interp.models import FAMILIES, ModelConfig
 from interp.tasks import known_formats, parse_format
 
@@ -23,6 +23,22 @@ def test_every_format_and_family_has_three_seeds_or_more():
     for family in FAMILIES:
         for fmt in ("scratchpad", "aligned"):
             assert len(seeds[f"parity-{fmt}-{family}"]) >= 3
+
+
+def test_conditions_of_a_seed_are_trained_together_and_only_where_they_are_named():
+    rehearsal = runs_of(("rehearsal",))
+    assert {t.recipe().name for t in rehearsal} == {f"{t.name}-seed{t.seed}" for t in rehearsal}
+    assert not {t.name for t in rehearsal} & {t.name for t in runs_of()}
+    first = [t.recipe().condition for t in rehearsal[:8]]
+    assert sorted(first) == sorted(2 * list(CONDITIONS))
+    assert {t.seed for t in rehearsal[:8]} == {1}
+
+
+def test_replication_makes_eight_seeds_of_every_format():
+    seeds = {}
+    for train in runs_of(("confirmatory", "formats", "gaps", "addition", "replication")):
+        seeds.setdefault(train.name, set()).add(train.seed)
+    assert set(map(frozenset, seeds.values())) == {frozenset(range(2, 10))}
 
 
 def test_other_sizes_are_trained_only_where_they_are_named():

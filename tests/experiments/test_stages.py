@@ -28,8 +28,10 @@ def test_longer_lengths_are_measured_or_listed_as_impossible(tmp_path, monkeypat
     [
         ("longer", "parity-aligned-alibi-seed2", True),
         ("longer", "addition-aligned-alibi-seed2", False),
+        ("operands", "parity-aligned-alibi-seed2", False),
+        ("operands", "addition-aligned-alibi-seed2", True),
         ("evaluate", "addition-aligned-alibi-seed2", True),
     ],
 )
-def test_addition_has_no_longer_lengths(stage, name, expected):
+def test_addition_has_operands_and_no_longer_lengths(stage, name, expected):
     assert applies(stage, name) is expected

@@ -1,8 +1,9 @@
 """Fuzz folders, results and tokenizers, guided by the coverage of our code (atheris, libFuzzer's front end for Python).
 
 `pip install atheris`, which is no dependency of the tests, then `python -m tests.fuzz.guided results --seconds 300`.
-An input that fails is written to `tests/fuzz/corpus/<kind>/`, one per place that raised; `test_corpus.py` tries all of
-them again.
+An input that fails is written to `tests/fuzz/corpus/<kind>/`, one per place that raised. With --json the shortest of
+the inputs that reached new code are written to `tests/fuzz/corpus/<kind>.jsonl`, and the next run starts from them.
+`test_corpus.py` tries all of them again.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ CORPUS = Path(__file__).parent / "corpus"
 KINDS = ("results", "folders", "tokenizers")
 PACKAGES = ["interp", "probes", "experiments"]
 LARGEST = 2**21
+# Size of a file of inputs that reached new code, in bytes.
+KEPT = 2**17
 
 
 def mutated_json(data: bytes, seed: int) -> bytes:
@@ -83,14 +88,15 @@ def main() -> None:
     target = targets.target(options.kind, folder)
     seeds = folder / "seeds"
     seeds.mkdir()
-    for i, seed in enumerate(targets.seeds(options.kind)):
+    for i, seed in enumerate([*targets.seeds(options.kind), *kept_inputs(options.kind)]):
         (seeds / str(i)).write_bytes(seed)
     began, tried, failures = time.monotonic(), 0, set[str]()
 
     def one(data: bytes) -> None:
         nonlocal tried
         if time.monotonic() - began > options.seconds:
-            _report(options, tried, len(failures), time.monotonic() - began)
+            _report(options, tried, len(failures), time.monotonic() - began, seeds)
+            shutil.rmtree(folder)
             os._exit(0)
         tried += 1
         try:
@@ -124,7 +130,31 @@ def _keep(kind: str, data: bytes, place: str) -> None:
     (CORPUS / kind / f"{hashlib.sha256(data).hexdigest()[:10]}.json").write_bytes(data)
 
 
-def _report(options: argparse.Namespace, tried: int, failures: int, seconds: float) -> None:
+def kept_inputs(kind: str) -> list[bytes]:
+    """Return the inputs of earlier runs that reached new code."""
+    path = CORPUS / f"{kind}.jsonl"
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
+def shortest(inputs: Iterable[bytes], budget: int = KEPT) -> list[bytes]:
+    """Return the shortest inputs that are one line of JSON, as many as fit into `budget` bytes."""
+    chosen, size = [], 0
+    for data in sorted({data for data in inputs if _is_line(data)}, key=lambda data: (len(data), data)):
+        size += len(data) + 1
+        if size > budget:
+            break
+        chosen.append(data)
+    return chosen
+
+
+def _is_line(data: bytes) -> bool:
+    try:
+        return isinstance(json.loads(data), dict) and not set(data) & set(b"\r\n")
+    except (ValueError, RecursionError):
+        return False
+
+
+def _report(options: argparse.Namespace, tried: int, failures: int, seconds: float, found: Path) -> None:
     from experiments.support.provenance import provenance_record
     from interp.support.writing import write_whole
 
@@ -135,6 +165,8 @@ def _report(options: argparse.Namespace, tried: int, failures: int, seconds: flo
         made = provenance_record(command="python -m tests.fuzz.guided KIND --seconds N --json FILE")
         guided = {**known["guided"], options.kind: row}
         write_whole(options.json, json.dumps({"provenance": made, "guided": guided}, indent=1) + "\n")
+        lines = shortest(path.read_bytes() for path in found.iterdir())
+        write_whole(CORPUS / f"{options.kind}.jsonl", b"".join(line + b"\n" for line in lines))
 
 
 if __name__ == "__main__":

@@ -170,6 +170,20 @@ def test_attribution_patching_is_the_derivative_of_patching(architecture):
         assert estimate.abs().max() > 1e-3
 
 
+def test_several_sites_share_one_backward_pass():
+    model = tiny("rotary")
+    together = attribution_patch(model, CLEAN, OTHER, ["resid_pre", "z", "mlp_post"], METRIC)
+    assert list(together) == ["resid_pre", "z", "mlp_post"]
+    for site, found in together.items():
+        alone = attribution_patch(model, CLEAN, OTHER, site, METRIC)
+        assert found.labels == alone.labels
+        assert torch.allclose(found.values, alone.values, atol=1e-6)
+    with pytest.raises(ValueError, match="unknown site 'heads'"):
+        attribution_patch(model, CLEAN, OTHER, ["z", "heads"], METRIC)  # pyright: ignore
+    with pytest.raises(ValueError, match="give a site, or several"):
+        attribution_patch(model, CLEAN, OTHER, [], METRIC)
+
+
 def gradient_by_hand(model, site: str) -> Tensor | None:
     """The gradient of the metric at a site of layer 1, in the corrupted run, by a leaf put in with a hook."""
     if site in ("q", "k", "v", "pattern"):

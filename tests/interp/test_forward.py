@@ -88,6 +88,34 @@ def test_nothing_predicts_position_0(at: list[int], model: PreTrainedModel):
         predict(model, sample("parity-aligned", 2, 3, seed=0), torch.tensor(at))
 
 
+def test_a_readout_by_steps_is_that_of_the_raw_model(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch):
+    batch = sample("parity-aligned", 5, 4, seed=0)
+    at, symbols = batch.predicted(), batch.vocabulary.tokens(batch.format.outputs)
+    whole, sizes = predict(model, batch, at), count_calls(monkeypatch, model)
+    found = readout(model, batch, at)
+    assert max(sizes) <= forward.CHECKED  # the raw model runs for checks only
+    assert torch.allclose(found.logits, whole[..., symbols], rtol=0, atol=1e-5)
+    assert torch.equal(found.likeliest, whole.argmax(dim=-1))
+
+
+def test_a_readout_of_a_model_with_a_hook_runs_the_raw_model(model: PreTrainedModel):
+    batch = sample("parity-aligned", 5, 4, seed=0)
+    at, symbols = batch.predicted(), batch.vocabulary.tokens(batch.format.outputs)
+    before = readout(model, batch, at).logits
+    blocks = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
+
+    def shift(_, args, out):  # type: ignore[no-untyped-def]
+        return (out[0].flip(-1), *out[1:]) if isinstance(out, tuple) else out.flip(-1)
+
+    handle = blocks[0].register_forward_hook(shift)
+    try:
+        found, expected = readout(model, batch, at).logits, predict(model, batch, at)[..., symbols]
+    finally:
+        handle.remove()
+    assert torch.equal(found, expected)
+    assert not torch.allclose(found, before, rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize(("rows", "sizes"), [(0, [1] * 5), (1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (99, [5])])
 def test_chunks_change_nothing(rows: int, sizes: list[int], model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch):
     batch = sample("parity-aligned", 5, 4, seed=0)
@@ -133,7 +161,8 @@ def test_readout_keeps_the_likeliest_token_and_the_output_symbols(fmt: str, mode
     assert torch.equal(found.likeliest, logits.argmax(-1))
     assert found.logits.shape == (3, len(at), len(batch.format.outputs))
     for i, symbol in enumerate(batch.format.outputs):
-        assert torch.equal(found.logits[..., i], logits[..., batch.vocabulary[symbol]])
+        expected = logits[..., batch.vocabulary[symbol]]
+        assert torch.allclose(found.logits[..., i], expected, rtol=0, atol=1e-5)  # by steps, not the raw model
 
 
 @pytest.mark.parametrize(("rows", "sizes"), [(0, [1] * 5), (3, [3, 2]), (9, [5])])
@@ -146,9 +175,14 @@ def test_a_small_budget_makes_chunks_smaller(
     whole = readout(model, batch, at)
     inside = batch.n_pos * (24 * config.hidden_size + 4 * config.num_attention_heads * batch.n_pos)
     monkeypatch.setattr(forward, "numbers", lambda share: rows * (len(at) * config.vocab_size + inside))
-    calls = count_calls(monkeypatch, model)
+    by_steps, run = [], forward._run_steps
+    monkeypatch.setattr(forward, "_run_steps", lambda a, rows, keep: by_steps.append(len(rows)) or run(a, rows, keep))
+    whole_passes = count_calls(monkeypatch, model)
     found = readout(model, batch, at)
+    checked, *calls = by_steps
     assert calls == sizes
+    assert checked == min(forward.CHECKED, *sizes[:1])
+    assert max(whole_passes) <= max(1, checked)
     assert torch.equal(found.likeliest, whole.likeliest)
     assert torch.allclose(found.logits, whole.logits, rtol=0, atol=1e-5)
 

@@ -147,6 +147,50 @@ def test_a_bridge_is_steered_by_its_own_hooks(site):
     assert not torch.allclose(bridge(tokens), expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("use_past_kv_cache", [True, False])
+def test_a_bridge_generates_under_an_edit(use_past_kv_cache):
+    """`bridge.generate` under `steered` and `patched` writes what the raw model does under the same edit."""
+    raw = tiny("absolute")
+    bridge, tokens = boot_bridge(share_weights(raw)), prompts(1).tokens
+    n = tokens.shape[1]
+    add = 20 * vector_for(raw, "resid_post")
+
+    def generated() -> Tensor:
+        out = bridge.generate(
+            tokens,
+            max_new_tokens=NEW,
+            do_sample=False,
+            stop_at_eos=False,
+            use_past_kv_cache=use_past_kv_cache,
+            verbose=False,
+            return_type="tokens",
+        )
+        assert isinstance(out, Tensor)
+        return out
+
+    def greedy() -> Tensor:
+        ids = tokens
+        for _ in range(NEW):
+            with torch.no_grad():
+                ids = torch.cat([ids, raw(ids, use_cache=False).logits[:, -1:].argmax(dim=-1)], dim=1)
+        return ids
+
+    plain = generated()
+    assert torch.equal(plain, greedy())
+    with steered(raw, ("resid_post", 1), add, positions=slice(n - 2, None)):
+        expected = greedy()
+    with steered(bridge, ("resid_post", 1), add, positions=slice(n - 2, None)):
+        assert torch.equal(generated(), expected)
+    assert not torch.equal(plain, expected)
+    other = prompts(1, seed=5).tokens
+    with patched(raw, ("resid_pre", 1), other):
+        expected = greedy()
+    with patched(bridge, ("resid_pre", 1), other):
+        assert torch.equal(generated(), expected)
+    assert not torch.equal(plain, expected)
+    assert torch.equal(generated(), plain)  # nothing is left
+
+
 def test_what_does_not_see_the_edit_refuses():
     model, batch = tiny("absolute"), prompts(2)
     add = vector_for(model, "resid_post")

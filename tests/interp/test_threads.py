@@ -88,16 +88,16 @@ def test_a_block_changes_no_other_thread(kind):
         assert torch.equal(pool.submit(plain).result(20), logits)
 
 
-# Blocks of a TransformerBridge in several threads are not kept apart: see `interp.steering.steered`.
-@pytest.mark.parametrize("kind", ["installed", "steered", "patched"])
+@pytest.mark.parametrize("kind", BLOCKS)
 def test_blocks_of_several_threads_wait_for_each_other(kind):
     config = ModelConfig("alibi", n_layers=2, d_model=16, n_heads=2, initializer_range=0.3)
     model = build_model(config, len(default_vocabulary().ids), seed=0).eval()
     batches = [sample("parity-aligned", 2, 3, seed=seed) for seed in range(4)]
+    run: Any = bridge_of(model) if kind == "steered bridge" else model
 
     def changed(batch: Batch) -> torch.Tensor:
         with block_of(kind, model, batch), torch.no_grad():
-            out = model(batch.tokens)
+            out = run(batch.tokens)
         return getattr(out, "logits", out)
 
     expected = [changed(batch) for batch in batches]

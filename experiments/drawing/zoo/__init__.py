@@ -15,6 +15,7 @@ from experiments.drawing.zoo.depends import maps
 from experiments.drawing.zoo.frames import COLUMNS, NoRows
 from experiments.drawing.zoo.posed import transfer
 from experiments.drawing.zoo.reads import offsets, where_read
+from experiments.drawing.zoo.rehearsed import own_labels, rehearsal
 from experiments.drawing.zoo.roles import roles_by_format
 from experiments.drawing.zoo.sizes import scale
 
@@ -30,10 +31,15 @@ FIGURES: Mapping[str, Callable[..., Any]] = {
     "where-read": where_read,
     "transfer": transfer,
     "scale": scale,
+    "rehearsal": rehearsal,
+    "own-labels": own_labels,
 }
+# Figures that compare runs with different rehearsal; all others leave out runs with a condition of their own.
+CONDITIONED = ("rehearsal", "own-labels")
 
 __all__ = [
     "COLUMNS",
+    "CONDITIONED",
     "FIGURES",
     "NoRows",
     "addition",

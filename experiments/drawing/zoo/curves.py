@@ -68,9 +68,9 @@ def by_family(frame: DataFrame) -> Figure:
                 for mode in _modes(lines):
                     some = lines[lines["mode"] == mode]
                     look = (SERIES[k], STYLES[mode], MARKERS[k])
-                    _lines(axis, some, *look, f"{name}{_mode_text(name, mode)}: {counted(some)}")
+                    draw_lines(axis, some, *look, f"{name}{_mode_text(name, mode)}: {counted(some)}")
                     styles[name + _mode_text(name, mode)] = look
-            _frame(axis, measured)
+            frame_axis(axis, measured)
         axes[0][column].set_title(shown_kind(family), fontsize=10)
         counts = [f"{name}: {counted(here[here['format'] == name])}" for name in in_order(here["format"])]
         below.append("\n".join(counts))
@@ -113,8 +113,8 @@ def gaps(frame: DataFrame, family: str = "alibi") -> Figure:
                 some = here[here["format"] == name]
                 if len(some):
                     # The title names the mode; markers and colours tell gaps apart.
-                    _lines(axis, some, SERIES[k], "-", "os^Dv"[k], GAPS[name])
-            _frame(axis, here)
+                    draw_lines(axis, some, SERIES[k], "-", "os^Dv"[k], GAPS[name])
+            frame_axis(axis, here)
         axes[0][column].set_title(MODES[mode], fontsize=10)
     _sides(axes, ("exact match", "step accuracy"))
     styles = {
@@ -142,8 +142,8 @@ def reach(frame: DataFrame, family: str = "alibi") -> Figure:
     for column, name in enumerate(formats):
         for row, (mode, (colour, style, marker, label)) in enumerate(BY_MODE.items()):
             axis, some = axes[row][column], rows[(rows["format"] == name) & (rows["mode"] == mode)]
-            _lines(axis, some, colour, style, marker, label)
-            _frame(axis, some)
+            draw_lines(axis, some, colour, style, marker, label)
+            frame_axis(axis, some)
             axis.axvline(LONGEST, color="#666666", linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
         axes[0][column].set_title(f"{name}\n{counted(rows[rows['format'] == name])}", fontsize=9)
     _sides(axes, tuple(f"exact match,\n{text}" for text in MODES.values()))
@@ -201,11 +201,11 @@ def _by_mode(axis: Axes, rows: Any) -> None:
     for mode, look in BY_MODE.items():
         some = rows[rows["mode"] == mode]
         if len(some):
-            _lines(axis, some, *look)
-    _frame(axis, rows)
+            draw_lines(axis, some, *look)
+    frame_axis(axis, rows)
 
 
-def _lines(axis: Axes, rows: Any, colour: str, style: str, marker: str, label: str) -> None:
+def draw_lines(axis: Axes, rows: Any, colour: str, style: str, marker: str, label: str) -> None:
     """Draw one thin line per seed, dotted if it did not learn, and the median of those that did, with the label.
 
     A seed's line is labelled "_" and its run, which keeps it out of legends.
@@ -237,7 +237,8 @@ def shade(axis: Axes, longest: Iterable[int]) -> None:
         axis.axvspan(0, n, color="#888888", alpha=0.14, linewidth=0)
 
 
-def _frame(axis: Axes, rows: Any) -> None:
+def frame_axis(axis: Axes, rows: Any) -> None:
+    """Draw chance and the trained range, and set the limits of an axis of accuracies by length."""
     chance = rows.dropna(subset=["chance"]).groupby("length")["chance"].mean()
     if len(chance):
         axis.plot(chance.index, chance.to_numpy(), label="_chance", **CHANCE)

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 # run: the run's name. task, format, family, seed: what was trained, such as "parity", "aligned", "alibi", 2; the family
-# of a model of another size has layers x width x heads in its name: "alibi_6x128x8". rehearsal: share of in-context
-# recall in training. steps: training steps. precision: "bf16" or "no", "" if not recorded. learned: whether the run is
-# competent at its longest trained length, `trained_to`. posed: the format on which it is evaluated, such as
-# "parity-aligned". length: bits or digits. mode: "forced", "written", or "" where it does not apply. metric: "step",
-# "exact", "final", "free step"; "offset +0", "offset none"; "rho anchor". value, low, high, chance: NaN for none.
+# of a model of another size has layers x width x heads in its name, "alibi_6x128x8", and that of a model that rehearsed
+# something else has its condition, "alibi+lookup20". rehearsal: share of rehearsal in training. steps: training steps.
+# precision: "bf16" or "no", "" if not recorded. learned: whether the run is competent at its longest trained length,
+# `trained_to`. posed: the format on which it is evaluated, such as "parity-aligned". length: bits or digits. mode:
+# "forced", "written", or "" where it does not apply. metric: "step", "exact", "final", "free step"; "offset +0",
+# "offset none"; "rho anchor". value, low, high, chance: NaN for none.
 COLUMNS = (
     "run",
     "task",
@@ -47,6 +48,8 @@ FAMILIES = {
     "absolute": "absolute",
     "alibi_sink": "ALiBi, own sink",
 }
+# What stands between a family and a condition of rehearsal.
+CONDITION = "+"
 # The longest length of the figures that compare configurations. Longer ones are measured of few (`curves.reach`).
 LONGEST = 60
 # The order of formats in every figure. Others follow by name.
@@ -66,12 +69,13 @@ def rows_of(
     metrics: Collection[str] = (),
     own: bool = True,
     longest: int = LONGEST,
+    conditions: bool = False,
 ) -> Any:
     """Return the rows of a task, of the given families, formats and metrics, or of all of them, up to a length.
 
-    `own`: only rows in which a run is evaluated on the format that it was trained on. Raises `ValueError` for missing
-    columns, for runs with different shares of rehearsal (their training differs) and for duplicate rows, and `NoRows`
-    if no row is left.
+    `own`: only rows in which a run is evaluated on the format that it was trained on. `conditions`: also runs that
+    rehearsed something else than the others. Raises `ValueError` for missing columns, for runs with different shares of
+    rehearsal (their training differs) and for duplicate rows, and `NoRows` if no row is left.
 
     >>> rows_of(pandas.DataFrame({"run": []}), "the gaps")
     Traceback (most recent call last):
@@ -80,7 +84,8 @@ def rows_of(
     if lacks := [c for c in NEEDED if c not in frame.columns]:
         raise ValueError(f"{figure}: the table lacks {', '.join(lacks)}")
     # Any: pandas's stubs give most selections a union of types.
-    kept: Any = frame[(frame["task"] == task) & (frame["length"] <= longest)]
+    kept: Any = frame if conditions else usual_rehearsal(frame)
+    kept = kept[(kept["task"] == task) & (kept["length"] <= longest)]
     for column, names in (("family", families), ("format", formats), ("metric", metrics)):
         if names:
             kept = kept[kept[column].isin(list(names))]
@@ -95,7 +100,7 @@ def rows_of(
         ]
         raise NoRows(f"{figure}: the table has no rows with {'; '.join(wanted)}")
     shares = sorted(kept["rehearsal"].unique())
-    if len(shares) > 1:
+    if len(shares) > 1 and not conditions:
         raise ValueError(f"{figure}: runs with different shares of rehearsal ({', '.join(map(str, shares))}); draw one")
     twice = kept.duplicated(["run", "posed", "length", "mode", "metric"])
     if twice.any():
@@ -113,6 +118,11 @@ def shown_kind(kind: str) -> str:
     """
     family, size = split_kind(kind)
     return FAMILIES.get(family, family) + (f" {size}" if size else "")
+
+
+def usual_rehearsal(rows: Any) -> Any:
+    """Return the rows of models without a condition of rehearsal in their family's name."""
+    return rows[[CONDITION not in str(kind) for kind in rows["family"]]]
 
 
 def usual_size(rows: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,10 +16,11 @@ from interp.patching.checking import tolerance_of
 from interp.patching.editing import difference_from_raw
 from interp.patching.engine import Engine
 from interp.patching.memory import MemoryPlan
-from interp.patching.reference import literal
+from interp.patching.reference import literal_together
 from interp.patching.sweep import Sweep
 from interp.patching.tracing import Trace, trace
 from interp.sites import Site
+from interp.support.budget import numbers
 from interp.support.finite import require_finite
 from interp.support.locks import lock_of
 
@@ -82,12 +83,12 @@ def check_cells(
     sweep: CachedSweep,
     values: Float[Tensor, "cell batch"],
     literal_site: Site,
-    literal_source: Callable[[Cell], Tensor],
+    literal_source: Callable[[int], Tensor],
     seed: int = 0,
 ) -> None:
     """Check a sweep: a control that patches the base run into itself, and random cells against the literal loop.
 
-    `literal_source(cell)` is the value of `literal_site` that the loop patches in, for all prompts.
+    `literal_source(layer)` is the value of `literal_site` that the loop patches in, for all prompts.
     Raises `RuntimeError` where a check fails: then no number of the sweep can be trusted.
     """
     anatomy, n = sweep.anatomy, len(sweep.base)
@@ -110,14 +111,32 @@ def check_cells(
         rows = torch.randperm(n, generator=gen)[:SPOT_PROMPTS].sort().values
     order = torch.randperm(len(sweep.cells), generator=gen).tolist()
     order.sort(key=lambda number: not sweep.alive[number])
-    for number in (*order[: SPOT_CELLS - 1], order[-1]):  # the last one is a skipped cell, if there are any
-        cell = sweep.cells[number]
-        source = literal_source(cell)[rows.to(anatomy.device)]
-        expected = literal(anatomy, sweep.base.tokens[rows], literal_site, cell, source, sweep.metric, rows)
-        differences["spot"] = max(differences["spot"], float((values[number, rows] - expected).abs().max()))
+    checked = [*order[: SPOT_CELLS - 1], order[-1]]  # the last one is a skipped cell, if there are any
+    expected = _literal(sweep, [sweep.cells[number] for number in checked], literal_site, literal_source, rows)
+    differences["spot"] = float((values[checked][:, rows] - expected).abs().max())
     for what, difference in differences.items():
         if not difference <= allowed:
             raise RuntimeError(
                 f"the {what} check failed: it differs by {difference:.2e}, and {allowed:.2e} is allowed; no number "
                 "of this grid can be trusted"
             )
+
+
+def _literal(
+    sweep: CachedSweep, cells: Sequence[Cell], site: Site, source: Callable[[int], Tensor], rows: Tensor
+) -> Float[Tensor, "cell row"]:
+    """Return the metric of cells by the literal loop, as many cells in one pass as the memory budget allows."""
+    anatomy = sweep.anatomy
+    assert isinstance(anatomy, Anatomy)
+    sources = {cell.layer: source(cell.layer)[rows.to(anatomy.device)] for cell in cells}
+    floats = len(rows) * (
+        sweep.base.n_pos * 8 * anatomy.d_model + len(sweep.metric.positions) * anatomy.raw.config.vocab_size
+    )
+    together = max(1, numbers(1 / 4, anatomy.device) // floats)
+    tokens = sweep.base.tokens[rows]
+    return torch.cat(
+        [
+            literal_together(anatomy, tokens, site, cells[i : i + together], sources, sweep.metric, rows)
+            for i in range(0, len(cells), together)
+        ]
+    )

@@ -82,8 +82,8 @@ def _paths(
     def received() -> Trace:
         return _received(anatomy, trace(anatomy, prompts.tokens), layer, change, component)
 
-    def literal_source(cell: Cell) -> Tensor:
-        return received().site(component, cell.layer)
+    def literal_source(layer: int) -> Tensor:
+        return received().site(component, layer)
 
     sweep = setting.sweep("metric", component, cells, source_of)
     values = sweep.values()

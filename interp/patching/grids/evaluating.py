@@ -71,7 +71,7 @@ def setting_of(
     """
     if isinstance(model, nn.Module) and any(module.training for module in model.modules()):
         raise ValueError("the model is in training mode; call model.eval() first")
-    anatomy = anatomy_of(raw_of(model))
+    anatomy = anatomy_of(raw_of(model), test=False)  # `check_cells` compares with the raw model on these prompts
     if not anatomy.causal:
         raise ValueError("this model attends in both directions; use interp.interchange or interp.knock_out")
     prompts = prompts_of(model, corrupted_tokens, "corrupted_tokens")
@@ -104,7 +104,7 @@ def site_values(
         # A patched pattern changes its own row of z only, so it is a patch of z.
         sweep = setting.sweep(name, "z" if site == "pattern" else site, cells, source_of)
         results.append(sweep.values())
-        check_cells(sweep, results[-1], site, lambda cell: values[cell.layer])
+        check_cells(sweep, results[-1], site, lambda layer: values[layer])
     return torch.stack(results)
 
 
@@ -137,9 +137,9 @@ def _entry_values(
         def source_of(base: Trace, rows: range, src: int = src) -> Trace:
             return _with_entry(anatomy, base, {la: x[rows.start : rows.stop] for la, x in patterns.items()}, src)
 
-        def literal_source(cell: Cell, src: int = src) -> Tensor:
-            pattern = pattern_of(anatomy, trace(anatomy, prompts.tokens), cell.layer)
-            pattern[..., src] = patterns[cell.layer][..., src]
+        def literal_source(layer: int, src: int = src) -> Tensor:
+            pattern = pattern_of(anatomy, trace(anatomy, prompts.tokens), layer)
+            pattern[..., src] = patterns[layer][..., src]
             return pattern
 
         for metric, name in enumerate(setting.metrics):

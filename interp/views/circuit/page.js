@@ -163,6 +163,10 @@
     root.addEventListener("keydown", (event) => { if (event.key === "Escape") choose(null); });
     picture.addEventListener("click", (event) => { if (!event.target.closest(".node, .hit")) choose(null); });
     for (const input of all(".controls input:not(.fit)")) input.addEventListener("input", filter);
+    if (matchMedia("(max-width: 600px)").matches) {
+      find(".fit").checked = true; // on a phone the whole circuit is in sight first
+      root.classList.add("whole");
+    }
     find(".fit").addEventListener("input", (event) => root.classList.toggle("whole", event.target.checked));
     find(".reset").addEventListener("click", () => {
       for (const box of all("input[data-reads], input[data-place]")) box.checked = true;

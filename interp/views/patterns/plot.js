@@ -33,8 +33,8 @@
   }
 
   // Chart.js leaves out labels that it finds too close: here every second token, all bits or all labels.
-  function showAllLabels(charts) {
-    const ticks = { autoSkip: false, font: { size: 10 } };
+  function showAllLabels(charts, size) {
+    const ticks = { autoSkip: false, font: { size } };
     // The defaults are for charts that React draws again; drawn ones have a copy of them.
     charts[0].constructor.defaults.set("scale.ticks", ticks);
     for (const chart of charts) {
@@ -50,10 +50,13 @@
     const said = readout();
     const { place, inner } = mount(root, view, said);
     place.classList.add("turned");
-    inner.style.minWidth = `${n * 13 + 120}px`; // each label has a line
+    // Each label has a line: of 13 pixels, or on a phone of those that fit, down to 6.
+    const fitting = (place.parentElement.parentElement.clientWidth - 70) / n;
+    const pixels = Math.max(6, Math.min(13, fitting));
+    inner.style.minWidth = `${pixels < 13 ? pixels * n + 70 : n * 13 + 120}px`;
     const charts = () => [...place.querySelectorAll("canvas")].map((canvas) => (canvas.mnemoChart ??= chartOf(canvas)));
     await until(() => charts().length === heads.length + 1 && charts().every((chart) => chart?.scales?.x));
-    showAllLabels(charts());
+    showAllLabels(charts(), Math.min(10, Math.floor(pixels)));
     const big = [...place.querySelectorAll("canvas")].at(-1);
     const head = () => Math.max(0, heads.indexOf(place.querySelector("h2").textContent));
     let [dest, src] = [view.opening, 0];

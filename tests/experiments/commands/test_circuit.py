@@ -169,7 +169,7 @@ def test_the_shipped_circuit_of_the_anchor_does_the_work_at_20_and_at_40_bits_an
         found = faithfulness(shipped().raw, there.clean, there.corrupted, there.metric, [circuit, labelless]).share
         assert found[0] > 0.9
         assert found[1] < 0.3
-    matching = [head for head, name in data["heads"].items() if "matching label (bit)" in name]
+    matching = [head for head, name in data["heads"].items() if "bit after the same label" in name]
     assert matching == ["L1H4", "L1H5", "L1H6", "L1H7"]
 
 

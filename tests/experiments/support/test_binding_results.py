@@ -47,12 +47,19 @@ def test_the_result_is_written_once_with_its_provenance(judged: tuple[dict, Path
     assert {"versions", "command", "device", "dtype"} <= set(found["provenance"])
 
 
-def test_sinks_have_a_status(judged: tuple[dict, Path]) -> None:
+def test_the_separator_is_a_sink_of_recall_and_the_first_token_is_not(judged: tuple[dict, Path]) -> None:
     sinks = judged[0]["sinks"]
-    assert set(sinks) == {"first token", "line breaks"}
+    assert set(sinks) == {"first token", "line breaks", "other tokens"}
     assert sinks["line breaks"] == {"status": "NOT APPLICABLE", "reason": "the prompts have none"}
-    assert sinks["first token"]["status"] in {"PRESENT", "ABSENT", "INDETERMINATE"}
+    assert sinks["first token"]["status"] == "ABSENT"
+    assert sinks["other tokens"]["status"] == "PRESENT"
     assert {"value", "control", "excess"} <= set(sinks["first token"])
+
+
+def test_the_cost_is_recorded(judged: tuple[dict, Path]) -> None:
+    cost = judged[0]["cost"]
+    assert 0 < cost["seconds"] < 600
+    assert cost["peak_mib"] > 100
 
 
 def test_the_first_screen_has_every_status(

@@ -34,7 +34,7 @@ def test_names_need_mass_above_chance_and_above_error():
     assert found.does(*head, LABEL)
     unsure = HeadDescriptions(**{**vars(found), "error": torch.full_like(found.error, 0.4)})
     assert unsure.does(*head, LABEL) is None
-    for way, expected in ((0.3, None), (0.35, "matching label (bit)")):  # NAMED is a third of the way
+    for way, expected in ((0.3, None), (0.35, "bit after the same label")):  # NAMED is a third of the way
         mean = found.chance + way * (1 - found.chance)
         middling = HeadDescriptions(**{**vars(found), "mean": mean.expand_as(found.mean), "error": 0 * found.error})
         assert middling.does(*head, LABEL) == expected

@@ -74,7 +74,7 @@ def test_anchor_1_has_a_previous_token_head_and_one_that_reads_the_bit(architect
     for other in ("matching_label", "previous_token", "first_token", "separator", "itself", "labels"):
         assert found.value(*match, LABEL, other) == pytest.approx(0, abs=0.01)
     assert found.name(*previous) == "previous token"
-    assert found.name(*match).endswith("matching label (bit) at output label")
+    assert found.name(*match).endswith("bit after the same label at output label")
 
 
 @pytest.mark.parametrize("architecture", BOTH)
@@ -83,9 +83,9 @@ def test_anchor_2_looks_at_the_matching_label_itself(architecture):
     match, read = (writer("A2", architecture, f) for f in ("pointer", "retrieved"))
     assert found.value(*match, LABEL, "matching_label") == pytest.approx(1, abs=0.01)
     assert found.value(*match, LABEL, "after_matching_label") == pytest.approx(0, abs=0.01)
-    assert found.does(*match, LABEL) == "matching label"
+    assert found.does(*match, LABEL) == "the same label"
     assert found.value(*read, LABEL, "matching_label") == pytest.approx(0, abs=0.01)
-    assert found.does(*read, LABEL) == "matching label (bit)"
+    assert found.does(*read, LABEL) == "bit after the same label"
 
 
 @pytest.mark.parametrize("architecture", BOTH)
@@ -110,7 +110,7 @@ def test_heads_without_weights_are_at_chance_and_get_no_name(mechanism, architec
     for layer, head in heads:
         assert torch.allclose(found.mean[layer, head, :, :-3], found.chance[:, :-3], atol=1e-5, equal_nan=True)
         assert (found.mean[layer, head, :, -3:] == 0).all()
-        assert found.name(layer, head) == "diffuse, silent"
+        assert found.name(layer, head) == "all tokens alike, silent"
         assert found.ov_copying[layer, head].isnan()
         assert found.composition[:, layer, head].isnan().all()
 

@@ -12,11 +12,12 @@ from transformer_lens.tools import analysis
 from interp.circuits.lens import logit_lens
 from interp.circuits.logit_attribution import LogitAttribution, direct_logit_attribution
 from interp.models import boot_bridge
-from interp.models.anatomy import anatomy_of
+from interp.models.anatomy import Anatomy, anatomy_of
 from interp.patching import logit_diff
 from interp.patching.editing import forward_with_edits
 from interp.tasks import Batch, Role, sample
 from probes.planted import Plan, Planted, plant
+from tests.interp.models.architecture_cases import build
 from tests.interp.patching.models import BRIDGED, tiny
 
 BATCH = sample("parity-aligned", 3, 3, seed=0)
@@ -218,7 +219,7 @@ def test_one_answer_of_one_prompt():
 def test_chunks_do_not_matter_and_tables_are_means(monkeypatch):
     bridge = boot_bridge(noisy("absolute"))
     parts, layers = direct_logit_attribution(bridge, BATCH), logit_lens(bridge, BATCH)
-    monkeypatch.setattr("interp.circuits.answers.numbers", lambda share: 1)
+    monkeypatch.setattr("interp.circuits.components.numbers", lambda share, device: 1)
     assert torch.allclose(direct_logit_attribution(bridge, BATCH).parts, parts.parts, atol=1e-6)
     assert torch.allclose(logit_lens(bridge, BATCH).margin, layers.margin, atol=1e-5)
     table = parts.to_dataframe()
@@ -234,12 +235,116 @@ def test_chunks_do_not_matter_and_tables_are_means(monkeypatch):
 
 
 def test_parts_that_do_not_sum_are_refused(monkeypatch):
-    bridge = boot_bridge(noisy("alibi"))
-    bridge.blocks[0].attn.o.original_component.bias.data += 1.0  # what TransformerLens accounts for
-    direct_logit_attribution(bridge, BATCH)
-    monkeypatch.setattr(type(bridge), "accumulated_bias", lambda self, *args, **kwargs: torch.zeros(16))
+    model = noisy("alibi")
+    direct_logit_attribution(model, BATCH)
+    monkeypatch.setattr(Anatomy, "output_bias", lambda self, layer: torch.zeros(1, 16))
     with pytest.raises(RuntimeError, match="differs from the model's margin"):
-        direct_logit_attribution(bridge, BATCH)
+        direct_logit_attribution(model, BATCH)
+
+
+@pytest.mark.parametrize("architecture", BRIDGED)
+def test_what_is_removed_is_the_norm_computed_anew(architecture):
+    """By hand: the last residual without a component, through the model's own norm and unembedding."""
+    model = noisy(architecture)
+    anatomy, found = anatomy_of(model), direct_logit_attribution(model, BATCH)
+    keep: list = [("z", 1), ("mlp_out", 2)]
+    resid, kept = forward_with_edits(anatomy, anatomy.embed(BATCH.tokens), keep=keep)
+    at = BATCH.at(Role.OUTPUT)
+    answers = BATCH.tokens[:, at]
+    others = BATCH.vocabulary.tokens(BATCH.format.outputs).sum() - answers
+
+    def margin(x: Tensor) -> Tensor:
+        logits = anatomy.unembed(x[:, at - 1]).detach()
+        own, other = (logits.gather(-1, ids.unsqueeze(-1)).squeeze(-1) for ids in (answers, others))
+        return (own - other).double()
+
+    head = torch.einsum("bpe,ed->bpd", kept["z", 1][:, :, 3], anatomy.output_weights(1)[3])
+    for name, out in {"L1H3": head, "L2 MLP": kept["mlp_out", 2]}.items():
+        removed = found.removed[found.components.index(name)]
+        assert torch.allclose(removed, margin(resid) - margin(resid - out), atol=1e-4)
+        assert not torch.allclose(removed, found.of(name), atol=1e-3)  # the norm matters
+
+
+@pytest.mark.parametrize("architecture", ["alibi", "absolute", "grouped"])
+def test_neurons_are_the_parts_of_their_mlp(architecture):
+    model = noisy(architecture)
+    whole, split = direct_logit_attribution(model, BATCH), direct_logit_attribution(model, BATCH, neurons=1)
+    neurons = torch.stack([split.of(name) for name in split.components if name.startswith("L1N")])
+    bias = split.of("L1 MLP bias")
+    assert torch.allclose(neurons.sum(dim=0) + bias, whole.of("L1 MLP"), atol=1e-5)
+    assert neurons.abs().max() > 1e-3
+    assert torch.allclose(split.of("L1H2"), whole.of("L1H2"))
+    assert torch.allclose(split.by_layer(), whole.by_layer(), atol=1e-5)
+    anatomy = anatomy_of(model)
+    _, kept = forward_with_edits(anatomy, anatomy.embed(BATCH.tokens), keep=[("mlp_post", 1)])
+    alone = torch.zeros_like(kept["mlp_post", 1])
+    alone[..., 5] = kept["mlp_post", 1][..., 5]
+    block = anatomy.blocks[1]
+    out = (block.mlp_write(alone) - block.mlp_write(torch.zeros_like(alone))).detach()
+    single = direct_part(model, out)
+    for which, expected in zip(("parts", "removed"), single, strict=True):
+        assert torch.allclose(getattr(split, which)[split.components.index("L1N5")], expected, atol=1e-5), which
+    with pytest.raises(ValueError, match="there is no layer 9"):
+        direct_logit_attribution(model, BATCH, neurons=[9])
+
+
+def direct_part(model: Any, out: Tensor) -> tuple[Tensor, Tensor]:
+    """An output's part and what removing it costs, by the raw model's own norm and unembedding."""
+    anatomy = anatomy_of(model)
+    resid, _ = forward_with_edits(anatomy, anatomy.embed(BATCH.tokens))
+    at = BATCH.at(Role.OUTPUT)
+    answers = BATCH.tokens[:, at]
+    others = BATCH.vocabulary.tokens(BATCH.format.outputs).sum() - answers
+    table = model.get_output_embeddings().weight.double()
+    towards = (table[answers] - table[others]).detach()
+    norm: Any = anatomy.final_norm
+
+    def margin(x: Tensor) -> Tensor:
+        return (norm(x.float()).double() * towards).sum(dim=-1).detach()
+
+    whole, x = resid[:, at - 1].double(), out[:, at - 1].double()
+    part = x
+    if hasattr(norm, "variance_epsilon"):
+        scale = (whole.square().mean(dim=-1, keepdim=True) + norm.variance_epsilon).sqrt()
+    else:
+        part = part - part.mean(dim=-1, keepdim=True)
+        scale = (whole.var(dim=-1, keepdim=True, unbiased=False) + norm.eps).sqrt()
+    return ((part / scale * norm.weight) * towards).sum(dim=-1).detach(), margin(whole) - margin(whole - x)
+
+
+def test_several_positions_are_read_at_once():
+    model, tokens = tiny("rotary"), BATCH.tokens
+    both = direct_logit_attribution(model, tokens, answer=3, other=4, position=[2, -1])
+    for i, position in enumerate((2, -1)):
+        one = direct_logit_attribution(model, tokens, answer=3, other=4, position=position)
+        assert torch.allclose(both.parts[..., i], one.parts[..., 0], atol=1e-6)
+    lens = logit_lens(model, tokens, answer=3, position=range(tokens.shape[1]))
+    assert lens.margin.shape == (4, 3, tokens.shape[1])
+    with pytest.raises(ValueError, match="position 99 is past the end"):
+        logit_lens(model, tokens, answer=3, position=[0, 99])
+
+
+@pytest.mark.parametrize("case", ["opt", "cohere", "granite", "cwm", "glm4"])
+def test_architectures_with_projections_factors_and_norms_after_attention(case):
+    """TransformerLens does not serve all of these."""
+    model, tokens = build(case), torch.randint(1, 60, (2, 7), generator=torch.Generator().manual_seed(0))
+    found = direct_logit_attribution(model, tokens, answer=3, other=4)
+    with torch.no_grad():
+        logits = model(tokens).logits[:, -1]
+    assert torch.allclose(found.margin[:, 0], (logits[:, 3] - logits[:, 4]).double(), atol=1e-5)
+    assert ("L0 attention" in found.components) == (case == "glm4")
+    assert torch.allclose(logit_lens(model, tokens, answer=3, other=4).margin[-1], found.margin, atol=1e-5)
+
+
+def test_capped_logits_are_no_sum_and_any_decoder_has_a_lens():
+    tokens = torch.randint(1, 60, (2, 7), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="gemma2 caps its logits"):
+        direct_logit_attribution(build("gemma2"), tokens, answer=3, other=4)
+    model = build("mamba")
+    lens = logit_lens(model, tokens, answer=3, other=4)
+    with torch.no_grad():
+        logits = model(tokens).logits[:, -1]
+    assert torch.allclose(lens.margin[-1, :, 0], (logits[:, 3] - logits[:, 4]).double(), atol=1e-5)
 
 
 def test_mistakes_name_the_choices():

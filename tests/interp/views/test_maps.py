@@ -59,6 +59,20 @@ def test_heads_show_the_position_that_moves_it_most_and_then_each_head_on_one_sc
     assert [len(p["strongest"]) for p in data["panels"][1:]] == [0, 0, 1, 0]
 
 
+def test_effects_without_layers_have_their_own_axes():
+    """Features by position, and named interventions in one column."""
+    values = torch.zeros(2, 3, 1)
+    values[1, 2] = 4.0
+    labels = {"feature": (7, 9), "pos": ("0: start", "1: a", "2: b")}
+    found = PatchEffect("an SAE", "m", "denoise", ("feature", "pos"), labels, values, torch.zeros(1), torch.ones(1))
+    assert effect(found).alt.endswith("strongest are feature 9, b (2): +4.")
+    names = {"component": ("L0H1", "L1 MLP")}
+    found = PatchEffect("joint", "m", "zero", ("component",), names, values[1, 1:], torch.zeros(1), torch.ones(1))
+    assert "L1 MLP, change: +4" in effect(found).alt
+    data = data_of(effect(found))
+    assert [len(data["axes"][data["panels"][0][side]]["names"]) for side in ("rows", "columns")] == [2, 1]
+
+
 def test_neurons_are_drawn_as_heads_are_and_without_a_panel_each_where_they_are_many():
     def neurons(n: int) -> PatchEffect:
         labels = {"layer": (0,), "neuron": tuple(range(n)), "pos": ("0: a", "1: b")}

@@ -13,6 +13,7 @@ from interp.tasks import template
 from interp.tasks.lists import lookups
 from probes.binding import Binding, Trial, binding_verdict, measure_binding, trials_of
 from probes.binding.measuring import Share
+from probes.binding.sinks import SINKS, idle_positions, sink_positions
 from probes.binding.trials import combinations_of
 from probes.evidence import Interval
 from probes.statuses import Status
@@ -50,28 +51,35 @@ def test_a_random_model_is_not_applicable_at_every_stage(family: str, task: str)
         assert "\n" not in reason
 
 
-def copier(source: int, last: int) -> GPT2LMHeadModel:
-    """Return one attention head that copies the token at `source` to the position `last`, whatever the labels are."""
+def copier(source: int, last: int, leak: tuple[int, int] | None = None) -> GPT2LMHeadModel:
+    """Return a model that copies the token at `source` to the position `last`, whatever the labels are.
+
+    `leak`: a first layer attends to a sink, and without it to a second position, whose token it copies.
+    """
     vocab, positions = len(list_tokenizer()), last + 1
     width = vocab + positions + (vocab + positions) % 2
     sizes: dict[str, Any] = {**SIZES, "attn_implementation": "eager"}
     model = GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=vocab, n_embd=width, n_layer=1, n_head=1, n_positions=positions, n_inner=1,
-            tie_word_embeddings=False, **sizes,
+            vocab_size=vocab, n_embd=width, n_layer=1 if leak is None else 2, n_head=1, n_positions=positions,
+            n_inner=1, tie_word_embeddings=False, **sizes,
         )
     ).eval()  # fmt: skip
     with torch.no_grad():
         for name, values in model.named_parameters():
             values.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
-        block: Any = model.transformer.h[0]
         model.transformer.wte.weight[:, :vocab] = torch.eye(vocab)
         model.transformer.wpe.weight[:, vocab : vocab + positions] = torch.eye(positions)
-        # Query at `last` and key at `source` meet in one coordinate; values carry the token.
-        block.attn.c_attn.weight[vocab + last, 0] = block.attn.c_attn.weight[vocab + source, width] = 30.0
-        block.attn.c_attn.weight[:vocab, 2 * width : 2 * width + vocab] = torch.eye(vocab)
-        block.attn.c_proj.weight[:vocab, :vocab] = 10 * torch.eye(vocab)
         model.lm_head.weight[:, :vocab] = torch.eye(vocab)
+        keys = [{source: 30.0}] if leak is None else [{leak[0]: 30.0, leak[1]: 15.0}, {source: 30.0}]
+        for layer, strengths in enumerate(keys):
+            block: Any = model.transformer.h[layer]
+            # Query at `last` and keys at some positions meet in one coordinate; values carry the token.
+            block.attn.c_attn.weight[vocab + last, 0] = 30.0
+            for pos, strength in strengths.items():
+                block.attn.c_attn.weight[vocab + pos, width] = strength
+            block.attn.c_attn.weight[:vocab, 2 * width : 2 * width + vocab] = torch.eye(vocab)
+            block.attn.c_proj.weight[:vocab, :vocab] = 10 * torch.eye(vocab)
     return model
 
 
@@ -88,21 +96,47 @@ def test_a_model_that_copies_by_position_uses_no_label_and_no_order() -> None:
     assert verdict.addresses["own label"][0] == verdict.addresses["order"][0] == Status.ABSENT
 
 
-@pytest.mark.parametrize(("before", "status"), [("", Status.PRESENT), ("A ", Status.ABSENT)])
-def test_attention_that_carries_the_answer_is_a_sink_by_effect(before: str, status: Status) -> None:
-    """The answer is the first token, or the second. Attention to it is needed, and to no other; controls avoid it."""
+def words_in_turn(before: str) -> Trial:
+    """Return six prompts of six words in all rotations, "WORD is WORD is ... again", that ask for the first word."""
     words = ("apple", "bread", "chair", "table", "water", "house")
     rows = [{f"value{i}": words[(i + k) % 6] for i in range(1, 7)} for k in range(6)]
     text = before + " is ".join(f"{{value{i}}}" for i in range(1, 7)) + "\nagain"
-    trial = Trial(lookups(template(text, rows, list_tokenizer()), query=1), target=4, third=6, bystanders=(5, 6))
-    model = copier(trial.lookups.values[1], trial.lookups.prompts.n_pos - 1)
-    measured = measure_binding(model, [trial] * 3)
-    verdict = binding_verdict("copier", measured)
+    return Trial(lookups(template(text, rows, list_tokenizer()), query=1), target=4, third=6, bystanders=(5, 6))
+
+
+@pytest.mark.parametrize("before", ["", "A "])
+def test_a_token_that_carries_the_answer_is_no_sink(before: str) -> None:
+    """The answer is the first token, or the second. All attention goes to it, and removing that loses the answer."""
+    trial = words_in_turn(before)
+    measured = measure_binding(copier(trial.lookups.values[1], trial.lookups.prompts.n_pos - 1), [trial] * 3)
     assert trial.lookups.values[1] == len(before.split())
     assert measured.left_out["position"] == "the first item has none before it"
-    assert verdict.sinks["first token"][0] == status
-    assert verdict.sinks["line breaks"][0] == Status.ABSENT
-    assert measured.sinks["first token"].control.value == pytest.approx(0, abs=1e-3)
+    assert binding_verdict("copier", measured).sinks["first token"][0] == Status.ABSENT
+
+
+@pytest.mark.parametrize("sink", SINKS)
+def test_a_sink_is_what_keeps_attention_from_a_wrong_answer(sink: str) -> None:
+    """A layer attends to the candidate; without it, to the value of the target, which it copies."""
+    trial = words_in_turn("A ")
+    found, at = trial.lookups, sink_positions(trial, sink)[0]
+    leak = (at, found.values[trial.target])
+    measured = measure_binding(copier(found.values[1], found.prompts.n_pos - 1, leak), [trial] * 3)
+    verdict = binding_verdict("copier", measured)
+    assert {name: status for name, (status, _) in verdict.sinks.items()} == {
+        name: Status.PRESENT if name == sink else Status.ABSENT for name in SINKS
+    }
+    assert measured.sinks[sink].value.value > 0.4
+    assert measured.sinks[sink].control.value == pytest.approx(0, abs=0.02)
+
+
+def test_candidates_for_sinks_and_their_control_share_no_position() -> None:
+    for task in ("list-letters", "list-bullets", "lookup-names"):
+        for trial in trials_of(list_tokenizer(), task, 7, 16, seed=0):
+            places = [sink_positions(trial, sink) for sink in SINKS] + [idle_positions(trial)]
+            flat = [pos for positions in places for pos in positions]
+            assert len(set(flat)) == len(flat)
+            assert trial.lookups.prompts.n_pos - 1 not in flat
+            assert not set(idle_positions(trial)) & {trial.lookups.values[i] for i in (trial.query, trial.target)}
 
 
 RULE = [  # value and control, each with an interval of +- 0.02

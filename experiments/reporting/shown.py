@@ -1,0 +1,163 @@
+"""Sentences on what the pictures of a section show for the run that the report is on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from experiments.commands.circuit import invalid
+from experiments.reporting.rows import MODES, ROLES, size_of
+from experiments.reporting.text import GOOD
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.attribution import Attribution
+    from interp.circuits import HeadDescriptions
+
+# Concepts of the probes in words.
+CONCEPTS = {
+    "state": "the parity of the bits so far",
+    "bit": "the bit that follows",
+    "previous bit": "the bit before",
+    "slot": "the number of the step",
+    "carry": "the carry",
+}
+
+
+def verdict_shows(data: dict) -> str:
+    """Return the effect of each role as a sentence."""
+    effects = []
+    for name in ROLES:
+        role = data["roles"][name]
+        effect = "" if role["rho"] is None else f" with an effect of {role['rho']:.2f}"
+        effects.append(f"{name} {role['status']}{effect}")
+    match data["roles"]["sink"]:
+        case {"margins": {"status": str(status), "share": float(share)}}:
+            effects[-1] += f" on answers, and {status} on margins with {share:.2f}"
+    return f"In this model: {', '.join(effects[:-1])}, {effects[-1]} (0 is no effect, 1 the full effect)."
+
+
+def accuracy_shows(data: dict) -> str:
+    """Return up to which length most steps are right, and the share of whole solutions at the longest length."""
+    parts = []
+    for mode, text in MODES.items():
+        steps = [r for r in data["accuracy"] if (r["metric"], r["mode"]) == ("step", mode)]
+        if not steps:
+            continue
+        right = [r["length"] for r in steps if all(s["value"] >= GOOD for s in steps if s["length"] <= r["length"])]
+        reach = f"up to length {size_of(max(right))}" if right else "at no measured length"
+        whole = [r for r in data["accuracy"] if (r["metric"], r["mode"]) == ("exact", mode)]
+        last = max(whole, key=lambda r: r["length"], default=None)
+        ending = f", and {last['value']:.0%} of the whole solutions at length {size_of(last['length'])}" if last else ""
+        parts.append(f"with labels {text}, at least {GOOD:.0%} of the steps are right {reach}{ending}")
+    return f"In this model, {'; '.join(parts)}." if parts else ""
+
+
+def largest_sources(attribution: Attribution) -> list[list]:
+    """Return on what kind of token answers depend most: kinds with their number of answers, the commonest first."""
+    prompts = attribution.prompts
+    assert prompts.role is not None
+    assert prompts.step is not None
+    best = attribution.values.abs().mean(dim=0).argmax(dim=-1).tolist()
+    kinds = Counter(
+        _kind(prompts.role, prompts.step, source, int(prompts.step[dest]))
+        for source, dest in zip(best, attribution.dest.tolist(), strict=True)
+    )
+    return [[kind, n] for kind, n in kinds.most_common()]
+
+
+def _kind(role: Tensor, step: Tensor, source: int, at: int) -> str:
+    """Return what a position is for the answer of a step, such as "the step's own input"."""
+    from interp.tasks import ANSWER_ROLES, Role
+
+    kind = Role(int(role[source]))
+    words = "answer" if kind in ANSWER_ROLES else kind.words
+    match int(step[source]) - at:
+        case 0 if kind is not Role.FILLER:
+            return f"the step's own {words}"
+        case -1 if kind in ANSWER_ROLES:
+            return "the answer before"
+    return f"another {words}" if int(step[source]) >= 0 else f"the {words}"
+
+
+def map_shows(data: dict) -> str:
+    """Return on which token most answers depend most."""
+    if not data.get("largest"):
+        return ""
+    total = sum(n for _, n in data["largest"])
+    (first, n), *rest = data["largest"]
+    others = "".join(f", {kind} for {k}" for kind, k in rest[:2])
+    return f"In this model, {first} has the largest gradient x input for {n} of {total} answers{others}."
+
+
+def targets(heads: HeadDescriptions, chosen: Sequence[tuple[int, int]]) -> dict[str, str]:
+    """Return where each head attends, by its name such as "L1H4", with the mean weight where answers are predicted."""
+    from interp.circuits.attention_stats import words_of
+
+    role, named = heads.answered_at, {}
+    for layer, head in chosen:
+        at = heads.does(layer, head, role)
+        key = next((s for s in heads.statistics if at and words_of(s, heads.after_label) == at), None)
+        weight = "" if key is None else f" ({heads.value(layer, head, role, key):.2f} of its attention at the {role})"
+        named[f"L{layer}H{head}"] = heads.name(layer, head) + weight
+    return named
+
+
+def attention_shows(data: dict) -> str:
+    """Return what the heads of the section attend to."""
+    if not data.get("does"):
+        return ""
+    texts = "; ".join(f"**{head}**: {name}" for head, name in data["does"].items())
+    return f"In this model the heads attend to these tokens. {texts}."
+
+
+def patch_shows(data: dict) -> str:
+    """Return at which places patching changes the answer most."""
+    if "difference" not in data:
+        return ""
+    full = data["difference"]
+    stream, heads = (
+        ", ".join(f"{top['cell']} ({top['change']:+.1f})" for top in data[site]) for site in ("resid_pre", "z")
+    )
+    return (
+        f"In this model, the clean and the corrupted prompt differ by {full:+.1f} logits in the answer at step "
+        f"{data['step']} (length {data['length']}). Patching one place brings back most of it in the residual stream "
+        f"at {stream}, and among heads at {heads}."
+    )
+
+
+def probes_show(data: dict) -> str:
+    """Return which concepts a probe reads better than its matched control, at the best layer."""
+    best: dict[str, dict] = {}
+    for row in data.get("probes", ()):
+        held = best.get(row["concept"])
+        if held is None or row["score"]["value"] > held["score"]["value"]:
+            best[row["concept"]] = row
+    if not best:
+        return ""
+    above, not_above = [], []
+    for concept, row in best.items():
+        score, control = row["score"], row["control"]
+        name, where = CONCEPTS.get(concept, concept), f"at layer {row['layer']}, control {control['value']:.2f}"
+        text = f"{name} ({score['value']:.2f} {where})"
+        (above if score["low"] > control["high"] else not_above).append(text)
+    parts = [f"probes read {', '.join(above)}" if above else "probes read nothing better than their controls"]
+    if not_above:
+        parts.append(f"not better than the control: {', '.join(not_above)}")
+    return f"In this model, at input labels, {'; '.join(parts)}."
+
+
+def circuit_shows(data: dict) -> str:
+    """Return the size and faithfulness of the circuit, beside random circuits."""
+    if "circuit" not in data:
+        return ""
+    worth, random = data["ablations"]["corrupted"], data["random"]
+    size = f"{data['circuit']['size']} of {data['possible_edges']} edges"
+    return (
+        f"In this model, {invalid(data)}{size} keep {worth['values']:.3f} [{worth['low']:.3f}, {worth['high']:.3f}] of "
+        f"the margin on fresh prompts, and a step accuracy of {worth['accuracy']:.3f} where the full model has "
+        f"{worth['accuracy_full']:.3f}. The best of {random['n']} random circuits of that size keeps "
+        f"{random['largest']:.3f}."
+    )

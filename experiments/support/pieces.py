@@ -1,0 +1,194 @@
+"""Measure a battery's pieces of work in several processes, with one thread each.
+
+This process measures too. Evidence is stored in the work folder, as one process stores it, so a battery that is
+interrupted goes on after the pieces that are done, with any number of processes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from threading import Lock, Thread
+from typing import TYPE_CHECKING
+
+from experiments.support.jobs import Job, Processes
+
+if TYPE_CHECKING:
+    from interp.models import Run
+    from probes.arms.inputs import ArmInputs
+    from probes.arms.m09_subspaces import Searches
+    from probes.batteries import Piece, Prepare
+
+# Arms whose pieces share costly work, which one process does once: the search for idle heads at a length, and M9's
+# searches at all lengths.
+ONE_LENGTH, ALL_LENGTHS = {"M6", "shares"}, {"M9"}
+# Parameters from which on a model's matrix products are large enough for several threads of one process.
+LARGE = 100_000_000
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run is loaded from, in any process: arguments of `load_posed`."""
+
+    name: str
+    format: str | None = None
+    task: str | None = None
+    longest: int | None = None
+    device: str = "auto"
+    dtype: str | None = None
+
+    def load(self) -> Run:
+        """Load the run. Half precision is slow on a CPU, and its rounding is not measured: it becomes float32."""
+        import torch
+
+        from experiments.support.loading import load_posed
+
+        run = load_posed(
+            self.name, self.format, task=self.task, longest=self.longest, device=self.device, dtype=self.dtype
+        )
+        if self.dtype is None and run.raw.device.type == "cpu" and run.raw.dtype in (torch.float16, torch.bfloat16):
+            run.raw.float()
+        return run
+
+
+def usual_workers(runs: Sequence[Run]) -> int:
+    """Return how many processes measure by default: one per thread that torch uses; one on a GPU or for large models.
+
+    A small model's operators are too short for several threads.
+    """
+    import torch
+
+    small = all(run.raw.device.type == "cpu" and sum(p.numel() for p in run.raw.parameters()) < LARGE for run in runs)
+    return torch.get_num_threads() if small else 1
+
+
+@contextmanager
+def helpers(workers: int, sources: Sequence[RunOptions]) -> Iterator[Processes | None]:
+    """Yield `workers` - 1 processes that load the runs at once, or None; this process has one thread meanwhile."""
+    if workers == 1:
+        yield None
+        return
+    import torch
+
+    threads, executor, whole = torch.get_num_threads(), Processes(workers - 1), False
+    torch.set_num_threads(1)
+    try:
+        for _ in range(executor.workers):
+            executor.submit(Job("load", _load_all, (tuple(sources),)))
+        yield executor
+        whole = True
+    finally:
+        executor.stop(at_once=not whole)
+        torch.set_num_threads(threads)
+
+
+def measured_by(executor: Processes | None, source: RunOptions, work: Path, step: Callable[[str], object]) -> Prepare:
+    """Return the `prepare` of a battery whose evidence is kept in a work folder: this process and others measure it.
+
+    A piece that fails in another process, or whose process dies, is left to this one, which meets the same error.
+    """
+    if executor is None:
+        return lambda pieces: ()
+    return partial(_measure_all, executor, source, work, step)
+
+
+def _measure_all(
+    executor: Processes, source: RunOptions, work: Path, step: Callable[[str], object], pieces: Sequence[Piece]
+) -> set[str]:
+    from experiments.support.results import resume_arms
+    from interp.support.budget import allowed
+
+    waiting, lock, done = deque(_jobs(pieces)), Lock(), set[str]()
+    recall, memory = resume_arms(work), allowed()
+
+    def take() -> list[Piece]:
+        with lock:
+            job = waiting.popleft() if waiting else []
+        for piece in job:
+            step(f"length {piece.inputs.length}: {piece.title}")
+        return job
+
+    def hand_over() -> None:
+        while job := take():
+            named = [(piece.inputs.length, tuple(row.code for row in piece.rows)) for piece in job]
+            settings = (job[0].inputs.seed, job[0].inputs.prompts)
+            with suppress(Exception):  # this process measures what another could not
+                executor.result(executor.submit(Job("", _measure_there, (source, named, settings, work, memory))))
+                done.update(piece.name for piece in job)
+
+    others = [Thread(target=hand_over, daemon=True) for _ in range(executor.workers)]
+    for other in others:
+        other.start()
+    try:
+        while job := take():
+            with suppress(ValueError):  # the battery measures it again, and says what the error means there
+                for piece in job:
+                    recall(piece.name, piece.measure)
+                    done.add(piece.name)
+    finally:
+        with lock:
+            waiting.clear()  # after an error nothing is handed over
+    for other in others:
+        other.join()
+    return done
+
+
+def _jobs(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """Return the pieces in groups that share costly work, those of the longest prompts first."""
+    groups: dict[object, list[Piece]] = {}
+    for piece in sorted(pieces, key=lambda piece: -piece.inputs.plain.n_pos):
+        codes, length = {row.code for row in piece.rows}, piece.inputs.length
+        shared = "all" if codes & ALL_LENGTHS else (length, "heads") if codes & ONE_LENGTH else piece.name
+        groups.setdefault(shared, []).append(piece)
+    return list(groups.values())
+
+
+def _measure_there(
+    source: RunOptions,
+    named: Sequence[tuple[int, Sequence[str]]],
+    settings: tuple[int, int],
+    work: Path,
+    memory: int,
+) -> None:
+    """Measure and store pieces of work (lengths and codes of arms) in a worker process; settings: seed and prompts."""
+    from experiments.support.results import resume_arms
+    from interp.support.budget import within
+    from probes.arms.registry import ARMS
+    from probes.batteries import Piece
+
+    recall = resume_arms(work)
+    with within(memory):
+        for length, codes in named:
+            piece = Piece(tuple(ARMS[code] for code in codes), _inputs(source, length, *settings))
+            recall(piece.name, piece.measure)
+
+
+@cache
+def _inputs(source: RunOptions, length: int, seed: int, prompts: int) -> ArmInputs:
+    from probes.batteries import inputs_of
+
+    run, searches = _run(source)
+    return inputs_of(run, length, seed, prompts, searches)
+
+
+@cache
+def _run(source: RunOptions) -> tuple[Run, Searches]:
+    return source.load(), {}
+
+
+def _load_all(sources: Sequence[RunOptions]) -> None:
+    """Load the runs in a worker process, before there is work."""
+    import warnings
+
+    import probes.batteries  # noqa: F401
+    from experiments.support.console import silence_libraries
+    from experiments.support.provenance import OtherVersions
+
+    silence_libraries()
+    warnings.simplefilter("ignore", OtherVersions)  # the process that sends the work reports them
+    for source in sources:
+        _run(source)

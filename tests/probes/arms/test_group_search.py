@@ -1,0 +1,70 @@
+"""Group testing finds the same heads as testing each alone, in fewer passes, and what only does harm jointly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+
+from interp.tasks import sample
+from probes.arms import m06_heads, presence_cells
+from probes.arms.bands import BANDS, FEW_LAYERS, layer_bands
+from probes.arms.group_search import harmful_units, largest_harmless, longest_harmless
+from tests.probes.oracle_models import planted
+
+UNITS = list(range(540))
+HARMFUL = {3, 200, 201, 539}
+
+
+class Counted:
+    """Harm 2 per harmful unit, and of `jointly` where all of them are in a group; counts groups and calls."""
+
+    def __init__(self, jointly: frozenset[int] = frozenset()) -> None:
+        self.jointly, self.groups, self.calls = jointly, 0, 0
+
+    def __call__(self, groups: Sequence[Sequence[int]]) -> list[float]:
+        self.calls += 1
+        self.groups += len(groups)
+        return [2.0 * len(HARMFUL & set(g)) + 2.0 * (bool(self.jointly) and self.jointly <= set(g)) for g in groups]
+
+
+def test_few_harmful_units_of_many_take_few_passes() -> None:
+    harms = Counted()
+    assert harmful_units(UNITS, harms) == sorted(HARMFUL)
+    assert harms.groups < len(UNITS) / 5
+    assert harms.calls <= 11
+    assert largest_harmless(UNITS, harms) and sorted(largest_harmless(UNITS, harms)) == sorted(set(UNITS) - HARMFUL)
+
+
+def test_units_that_do_harm_together_are_not_both_chosen() -> None:
+    chosen = set(largest_harmless(UNITS, Counted(frozenset({10, 400}))))
+    assert len(chosen & {10, 400}) == 1
+    assert not chosen & HARMFUL
+
+
+def test_the_longest_beginning_without_harm() -> None:
+    assert longest_harmless(UNITS, Counted()) == [0, 1, 2]
+    assert longest_harmless([], Counted()) == largest_harmless([], Counted()) == harmful_units([], Counted()) == []
+
+
+@pytest.mark.parametrize("mechanism", ["A1", "A2", "placeholder", "sink"])
+def test_groups_find_the_heads_that_single_tests_find(mechanism: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = planted(mechanism, "gpt2")
+    first, other = (sample("parity-aligned", 24, 10, seed, model.vocabulary) for seed in (7, 8))
+    singly = m06_heads.sort_heads(model.model, first, other)
+    for module in (m06_heads, presence_cells):
+        monkeypatch.setattr(module, "MANY_UNITS", 0)
+    by_groups = m06_heads.sort_heads(model.model, first, other)
+    assert by_groups.idle.input_side == singly.idle.input_side
+    assert by_groups.idle.output_side == singly.idle.output_side
+    assert by_groups.counting == singly.counting
+    assert (by_groups.control is None) == (singly.control is None)
+
+
+@pytest.mark.parametrize("n_layers", [1, 4, FEW_LAYERS, FEW_LAYERS + 1, 30, 61])
+def test_bands_hold_every_layer_once_in_order(n_layers: int) -> None:
+    bands = list(layer_bands(n_layers).values())
+    assert [layer for band in bands for layer in band] == list(range(n_layers))
+    assert all(a[-1] + 1 == b[0] for a, b in pairwise(bands))
+    assert len(bands) == (n_layers if n_layers <= FEW_LAYERS else BANDS)
