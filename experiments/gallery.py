@@ -13,11 +13,15 @@ from interp.views import View
 
 TEXT_MODEL = "smollm2-135m"
 # Lines before the examples of a group.
-RUN = """from experiments import load
+RUN = """import json
+import experiments
+from pathlib import Path
+from experiments import load
 from interp import Role, capture, describe_heads, edge_scores, gradient_x_input, logit_diff, patch, views
 from interp.circuits import greedy
 from interp.tasks import counterfactual
 run = load("parity-aligned-alibi")
+folder = Path(experiments.__file__).parent / "runs" / run.name
 batch = run.sample(16, 8, seed=0)
 clean, corrupted = batch, counterfactual.flip_input(batch, step=5)"""
 TEXT = f"""from interp import capture, direct_logit_attribution, load, logit_diff, logit_lens, patch, prompts, views
@@ -80,6 +84,22 @@ ON_RUN = (
         "Point at a node or an edge; filter by score, by input and by place.",
     ),
     Example(
+        "Faithfulness by circuit size",
+        "from experiments.commands.circuit import lines_of\n"
+        'data = json.loads((folder / "circuit.json").read_text())\n'
+        'views.faithfulness(lines_of(data), data["possible_edges"])',
+        "Circuits of growing size beside random ones, from the shipped result of `mnemoscope circuit`; 1 is the full "
+        "model.",
+    ),
+    Example(
+        "Accuracy by length",
+        "import probes.views\n"
+        "from experiments.reporting.stored import points_of\n"
+        'points = points_of(json.loads((folder / "evaluation.json").read_text()))\n'
+        "probes.views.by_length({run.name: points}, trained=20)",
+        "Steps, whole solutions and last answers, with labels given and with labels that the model writes.",
+    ),
+    Example(
         "What probes read",
         "from probes.arms.m08_decoding import decode\n"
         "import probes.views\n"
@@ -88,10 +108,28 @@ ON_RUN = (
     ),
     Example(
         "A verdict",
-        "import experiments, json, pathlib, probes.views\n"
-        'folder = pathlib.Path(experiments.__file__).parent / "runs" / run.name\n'
         'probes.views.verdict(json.loads((folder / "verdict.json").read_text()))',
         "Each role's effect with its interval and control, from the shipped result of `mnemoscope verdict`.",
+    ),
+    Example(
+        "Verdicts on planted mechanisms",
+        'counted = json.loads((folder.parents[1] / "results" / "calibration.json").read_text())\n'
+        'probes.views.confusion(counted["confusion"], counted["never_tuned"], counted["expected"])',
+        "How often models that were built by hand get each verdict; outlined is the right one.",
+    ),
+    Example(
+        "Roles of several models",
+        'names = ("parity-aligned-alibi", "parity-constant-alibi")\n'
+        'found = {n: json.loads((folder.parent / n / "verdict.json").read_text())["roles"] for n in names}\n'
+        "probes.views.roles({n: {r: (x['rho'], *x['ci']) for r, x in f.items() if x['ci']} for n, f in found.items()})",
+        "One row per model, one panel per role.",
+    ),
+    Example(
+        "Any heat map",
+        "from interp.views import Axis, Panel\n"
+        'axes = Axis("row", ("a", "b")), Axis("column", ("c", "d", "e"))\n'
+        'views.draw_grid([Panel("numbers", [[0.0, 1.0, -1.0], [0.5, -0.5, 0.0]], *axes, "unit")], "Six numbers")',
+        "`draw_grid` draws panels of numbers with named rows and columns.",
     ),
 )
 ON_TEXT = (

@@ -60,7 +60,7 @@ def ablate(
 
     >>> ablate(run, texts, ["L9H9", "L10 MLP", "L0N17"], metric, kind="zero").change.mean(dim=-1)
     """
-    anatomy = anatomy_of(raw_of(model))
+    anatomy = anatomy_of(raw_of(model), test=False)  # `difference_from_raw` tests it on these prompts
     own = prompts_of(model, prompts)
     metric = bind_metric(metric, model, own)
     other = _source(model, own, kind, source)

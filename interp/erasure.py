@@ -7,6 +7,7 @@ at some positions, and everything downstream is recomputed.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,16 +22,17 @@ from interp.patching.editing import (
     chunks,
     difference_from_raw,
     forward_with_edits,
-    measure,
 )
 from interp.patching.metric import Metric, MetricLike, bind_metric
+from interp.patching.rerunning import Changes, Unpatched, Where, measure_patched, measure_unpatched
 from interp.places import At, positions_at
+from interp.sites import Site
 from interp.support.finite import require_finite
 from interp.tasks import Prompts
 
 # Takes `[row place d_model]` on the CPU and returns the same shape.
 Eraser = Callable[[Tensor], Tensor]
-Where = At | Bool[Tensor, " pos"]
+Places = At | Bool[Tensor, " pos"]
 
 
 @exclusive
@@ -38,7 +40,7 @@ Where = At | Bool[Tensor, " pos"]
 def residuals(
     model: AnyModel,
     prompts: PromptsLike,
-    at: Where,
+    at: Places,
     layers: Collection[int] | None = None,
     erasers: Mapping[int, Eraser] | None = None,
 ) -> dict[int, Float[Tensor, "batch place d_model"]]:
@@ -60,20 +62,32 @@ def residuals(
     prompts = prompts_of(model, prompts)
     erasers = _checked(anatomy, erasers or {})
     places = _places(prompts, at)
-    *earlier, last = numbers
-    keep: list[Place] = [("resid_pre", layer) for layer in earlier]
-    edits = _edits({layer: eraser for layer, eraser in erasers.items() if layer <= last}, places)
-    edit_of_last = edits.pop(("resid_pre", last), None)
     values: dict[int, list[Tensor]] = {layer: [] for layer in numbers}
     for rows in _chunks(anatomy, prompts):
-        tokens = prompts.tokens[rows].to(anatomy.device)
-        final, kept = forward_with_edits(anatomy, anatomy.embed(tokens), stop=last, edits=edits, keep=keep)
-        final = final if edit_of_last is None else edit_of_last(final, {})
-        for layer in numbers:
-            resid = final if layer == last else kept["resid_pre", layer]
-            what = f"the residual before layer {layer}"
-            values[layer].append(require_finite(resid[:, places].cpu(), what, rows, axis=0))
+        found = _residuals(anatomy, prompts.tokens[rows].to(anatomy.device), places, numbers, erasers)
+        for layer, parts in values.items():
+            parts.append(require_finite(found[layer].cpu(), f"the residual before layer {layer}", rows, axis=0))
     return {layer: torch.cat(parts) for layer, parts in values.items()}
+
+
+def _residuals(
+    anatomy: Anatomy, tokens: Tensor, places: Tensor, numbers: Sequence[int], erasers: Mapping[int, Eraser]
+) -> dict[int, Float[Tensor, "row place d_model"]]:
+    """Return the residuals of some prompts; the layer before the last of them is computed at the places only."""
+    *earlier, last = numbers
+    edits = _edits({layer: eraser for layer, eraser in erasers.items() if layer <= last}, places)
+    edit_of_last = edits.pop(("resid_pre", last), None)
+    whole, final = anatomy.embed(tokens), max(last - 1, 0)
+    edit_before = edits.pop(("resid_pre", final), None)
+    keep: list[Place] = [("resid_pre", layer) for layer in earlier if layer < final]
+    whole, kept = forward_with_edits(anatomy, whole, stop=final, edits=edits, keep=keep)
+    whole = whole if edit_before is None else edit_before(whole, {})
+    kept["resid_pre", final] = whole
+    found = {layer: kept["resid_pre", layer][:, places] for layer in earlier}
+    here = anatomy.block_at(anatomy.blocks[final], whole, places.to(whole.device)) if last else whole[:, places]
+    if edit_of_last is not None:
+        here = erasers[last](here.cpu()).to(here)
+    return {**found, last: here}
 
 
 @exclusive
@@ -81,7 +95,7 @@ def residuals(
 def answers_without(
     model: AnyModel,
     prompts: PromptsLike,
-    at: Where,
+    at: Places,
     arms: Mapping[str, Mapping[int, Eraser]],
     metrics: Sequence[MetricLike],
 ) -> dict[str, Float[Tensor, "metric batch"]]:
@@ -102,23 +116,28 @@ def answers_without(
     bound = [bind_metric(metric, model, prompts) for metric in metrics]
     checked = {name: _checked(anatomy, erasers) for name, erasers in arms.items()}
     places = _places(prompts, at)
-    keep: list[Place] = [("resid_pre", layer) for layer in range(len(anatomy.blocks))]
+    sites: tuple[Site, ...] = ("resid_pre", "k", "v")
+    keep: list[Place] = [(site, layer) for layer in range(len(anatomy.blocks)) for site in sites]
+    first = int(places.min()) if anatomy.causal else 0
     values: dict[str, list[Tensor]] = {name: [] for name in ("intact", *arms)}
     for rows in _chunks(anatomy, prompts):
         tokens = prompts.tokens[rows].to(anatomy.device)
         final, intact = forward_with_edits(anatomy, anatomy.embed(tokens), keep=keep)
         if not values["intact"]:
             difference_from_raw(anatomy, tokens, final, bound[0])
-        values["intact"].append(_measures(anatomy, final, bound, rows))
+        run = Unpatched(rows, final, intact, 0.0)
+        values["intact"].append(torch.stack(measure_unpatched(anatomy, run, bound)).double())
         for name, erasers in checked.items():
-            start = min(erasers)
-            final, _ = forward_with_edits(anatomy, intact["resid_pre", start], start, edits=_edits(erasers, places))
-            values[name].append(_measures(anatomy, final, bound, rows))
+            edits = {place: partial(_from, first, edit) for place, edit in _edits(erasers, places - first).items()}
+            measured = measure_patched(anatomy, run, Changes(min(erasers), first, edits), bound)
+            values[name].append(torch.stack(measured).double())
     return {name: torch.cat(parts, dim=1) for name, parts in values.items()}
 
 
-def _measures(anatomy: Anatomy, final: Tensor, metrics: Sequence[Metric], rows: Tensor) -> Tensor:
-    return torch.stack([measure(anatomy, final, metric, rows).double() for metric in metrics])
+def _from(first: int, edit: Edit, resid: Tensor, computed: Mapping, where: Where) -> Tensor:
+    """Apply an edit to the residual of all positions from the first place on."""
+    assert where == slice(first, None), "the residual enters a layer at all positions"
+    return edit(resid, computed)
 
 
 def _edits(erasers: Mapping[int, Eraser], places: Int[Tensor, " place"]) -> dict[Place, Edit]:
@@ -143,7 +162,7 @@ def _checked(anatomy: Anatomy, erasers: Mapping[int, Eraser]) -> dict[int, Erase
     return dict(erasers)
 
 
-def _places(prompts: Prompts, at: Where) -> Int[Tensor, " place"]:
+def _places(prompts: Prompts, at: Places) -> Int[Tensor, " place"]:
     if not isinstance(at, Tensor):
         return positions_at(prompts, at)
     if at.dtype != torch.bool or at.shape != (prompts.n_pos,) or not at.any():
@@ -153,4 +172,4 @@ def _places(prompts: Prompts, at: Where) -> Int[Tensor, " place"]:
 
 def _chunks(anatomy: Anatomy, prompts: Prompts) -> Iterator[Int[Tensor, " row"]]:
     smallest = Metric("size of a chunk", torch.arange(min(2, prompts.n_pos)), lambda logits, rows: logits)
-    yield from chunks(anatomy, prompts, smallest, copies=4 + len(anatomy.blocks))
+    yield from chunks(anatomy, prompts, smallest, copies=4 + 3 * len(anatomy.blocks))

@@ -54,15 +54,15 @@ def predict(model: AnyModel, batch: Prompts, at: Int[Tensor, " predicted"]) -> F
     return torch.cat([logits.cpu() for logits in _logits(raw_of(model), batch, at)])
 
 
-def readout(model: AnyModel, batch: Batch, at: Int[Tensor, " predicted"]) -> Readout:
+def readout(model: AnyModel, batch: Batch, at: Int[Tensor, " predicted"], by_steps: bool = True) -> Readout:
     """Return the most likely token and the logits of the output symbols at positions `at`, as in `predict`.
 
     The logits of the whole vocabulary exist for one chunk of prompts at a time. In float32 and float64 a supported
     architecture is run step by step, with its last layer at these positions only: half of the raw model's time. The
-    first prompts are compared with the raw model; where they differ, it runs for all.
+    first prompts are compared with the raw model; where they differ, it runs for all, as with `by_steps=False`.
     """
     symbols, raw = batch.vocabulary.tokens(batch.format.outputs), raw_of(model)
-    anatomy = _steps_of(raw, batch, at)
+    anatomy = _steps_of(raw, batch, at) if by_steps else None
     chunks = _logits(raw, batch, at) if anatomy is None else _logits_by_steps(anatomy, batch, at)
     parts = [(x.argmax(dim=-1).cpu(), x[..., symbols.to(x.device)].cpu()) for x in chunks]
     return Readout(likeliest=torch.cat([p[0] for p in parts]), logits=torch.cat([p[1] for p in parts]))
@@ -102,11 +102,12 @@ def _steps_of(raw: PreTrainedModel, prompts: Prompts, at: Tensor) -> Anatomy | N
     few = prompts.tokens[: min(CHECKED, _size(raw, prompts, at))].to(raw.device)
     weight = next(raw.parameters(), None)
     precise = weight is not None and weight.dtype in (torch.float32, torch.float64)
-    if not precise or not isinstance(raw, PreTrainedModel) or getattr(raw, EDITED, 0) or _has_hooks(raw):
+    edited = getattr(raw, EDITED, 0) or _has_hooks(raw) or torch.is_autocast_enabled(raw.device.type)
+    if not precise or not isinstance(raw, PreTrainedModel) or edited:
         return None
     with lock_of(raw):
         try:
-            anatomy = anatomy_of(raw)
+            anatomy = anatomy_of(raw, test=False)  # compared on these prompts
             ours = _run_steps(anatomy, few, keep)
         except (ValueError, RuntimeError):
             return None
@@ -136,11 +137,7 @@ def _run_steps(anatomy: Anatomy, tokens: Tensor, keep: Tensor) -> Float[Tensor, 
     """Return the logits at positions `keep`, the only ones that the last layer computes."""
     resid, positions = anatomy.embed(tokens), torch.arange(tokens.shape[1], device=anatomy.device)
     for number, block in enumerate(anatomy.blocks, start=1):
-        (q, k, v), dest = block.project(resid), positions
-        if number == len(anatomy.blocks):
-            q, resid, dest = q[:, keep], resid[:, keep], keep
-        mid = resid + block.attn_out(anatomy.mix(anatomy.pattern(block, q, k, dest, positions), v))
-        resid = mid + block.mlp_out(resid if block.parallel else mid)
+        resid = anatomy.block_at(block, resid, keep if number == len(anatomy.blocks) else positions)
     return anatomy.unembed(resid)
 
 
@@ -153,13 +150,15 @@ def _prompts_per_pass(raw: PreTrainedModel, n_pos: int, n_read: int, n_cached: i
     return max(1, min(CHUNK_TOKENS // n_pos, numbers(SHARE) // floats))
 
 
-def correct(model: AnyModel, batch: Batch, at: Int[Tensor, " predicted"]) -> Bool[Tensor, "batch predicted"]:
+def correct(
+    model: AnyModel, batch: Batch, at: Int[Tensor, " predicted"], by_steps: bool = True
+) -> Bool[Tensor, "batch predicted"]:
     """Return whether the most likely token at each position is the one in the batch, teacher-forced.
 
     Greedy decoding gives the batch's outputs if and only if every predicted position is correct here, so exact match
-    costs one forward pass (probes/README.md, Paper and formats).
+    costs one forward pass (probes/README.md, Paper and formats). `by_steps` is that of `readout`.
     """
-    return readout(model, batch, at).likeliest == batch.tokens[:, at]
+    return readout(model, batch, at, by_steps).likeliest == batch.tokens[:, at]
 
 
 @torch.no_grad()

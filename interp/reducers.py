@@ -42,6 +42,9 @@ class Averages:
     values: Float[Tensor, "group *site"]
     n: Int[Tensor, " group"]
 
+    def __repr__(self) -> str:
+        return f"Averages({len(self.groups)} groups of {int(self.n.sum())} activations, {list(self.values.shape)})"
+
 
 @dataclass(frozen=True)
 class Mean:

@@ -39,8 +39,8 @@ def close(at: LengthEvidence, roles: dict[str, RoleFinding]) -> tuple[dict[str, 
     INDETERMINATE where the effect's interval is too wide. A role that is INDETERMINATE becomes UNRESOLVED, and one
     that is PRESENT keeps its status, where margins move beyond the margin although the role predicts no change, or
     beyond the role's share while the Shapley remainder exceeds the margin. An anchor is PRESENT by a label next to the
-    step's own, or by two labels, where the trades of `keys.ADDRESSES` show it. `judging_sink.close_sink` closes the sink. Without the evidence of
-    the largest interventions nothing changes.
+    step's own, or by two labels, where the trades of `keys.ADDRESSES` show it. `judging_sink.close_sink` closes the
+    sink. Without the evidence of the largest interventions nothing changes.
     """
     closed, unexplained = dict(roles), {}
     for role, variable in VARIABLES.items():
@@ -55,7 +55,7 @@ def close(at: LengthEvidence, roles: dict[str, RoleFinding]) -> tuple[dict[str, 
         largest = at.find(variable.largest)
         if finding.status in (Status.ABSENT, Status.UNRESOLVED) and largest is not None:
             closed[role] = _close_absent(at, finding, variable.name, largest)
-        elif reason := _beyond(at, variable):
+        elif reason := _beyond(at, variable, finding.by):
             if finding.status is Status.PRESENT:
                 unexplained[role] = reason
             elif finding.status is Status.INDETERMINATE:
@@ -64,11 +64,13 @@ def close(at: LengthEvidence, roles: dict[str, RoleFinding]) -> tuple[dict[str, 
     return closed, unexplained
 
 
-def _beyond(at: LengthEvidence, variable: Variable) -> str:
-    """Return what moves margins beyond what the role predicts, as a reason; "" for nothing."""
+def _beyond(at: LengthEvidence, variable: Variable, by: str = "") -> str:
+    """Return what moves margins beyond what the role predicts, as a reason; "" for nothing. `by` as in the finding."""
     rest = at.find(variable.rest)
     if rest is not None and at.is_present(rest):
         return _unexplained(variable.name, rest)
+    if by:
+        return ""  # the shares are of the step's own label and of earlier bits
     largest, share, remainder = (at.find(key) for key in (variable.largest, variable.share, keys.SHARE_REMAINDER))
     if largest is None or share is None or remainder is None:
         return ""
@@ -87,7 +89,7 @@ def _by_labels(at: LengthEvidence, own: RoleFinding) -> tuple[RoleFinding, Evide
 
     An address is shown where trades of its labels in the input and in the output, and the attention of the former, each
     exceed the margin and their control, and a renaming does nothing. Of several the smallest counts that no larger one
-    exceeds by more than the margin, first those that leave nothing. None where no address is shown beside what M1, M2
+    exceeds by more than the margin, first those that leave nothing. None where no address is shown, or only what M1, M2
     and M4 show of the step's own label, and over models, whose tests are of that label.
     """
     rename = at.find(keys.RENAME)
@@ -110,13 +112,12 @@ def _by_labels(at: LengthEvidence, own: RoleFinding) -> tuple[RoleFinding, Evide
 
     offsets = min(shown, key=lambda key: (*open_(key), len(key), -shown[key][0].value.value))
     address, (inputs, outputs, attention) = keys.ADDRESSES[offsets], shown[offsets]
-    rest = at.find(address.rest)
     if address is keys.OWN and own.status is Status.PRESENT:
-        return own, rest
+        return None
     reason = f"the answer follows {address.name}: input labels {inputs.value}, output labels {outputs.value}, through "
     reason += f"attention ({attention.value}), beyond their controls"
     by = "" if address is keys.OWN else address.name
-    return RoleFinding(Status.PRESENT, reason, inputs.value, inputs.control, by=by), rest
+    return RoleFinding(Status.PRESENT, reason, inputs.value, inputs.control, by=by), at.find(address.rest)
 
 
 def _close_absent(at: LengthEvidence, finding: RoleFinding, name: str, largest: Evidence) -> RoleFinding:
@@ -135,9 +136,7 @@ def _addresses(at: LengthEvidence, name: str) -> list[str]:
         return []
     sides = {address.name: at.find(address.inputs) for address in keys.ADDRESSES.values()}
     return [
-        f"the answer follows {name}: rho {e.value}"
-        for name, e in sides.items()
-        if e is not None and at.is_present(e)
+        f"the answer follows {name}: rho {e.value}" for name, e in sides.items() if e is not None and at.is_present(e)
     ]
 
 

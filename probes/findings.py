@@ -30,23 +30,23 @@ class Margins:
     See probes/README.md, Decision.
     """
 
-    version: str = "2026-11e"
+    version: str = "2026-11f"
     rho: float = 0.10
     accuracy: float = 0.05
     competence: float = 0.95
     alpha: float = 0.05
-    # Intervals that decide at one length: M1, M2, their mean, the swap where nothing should change, M3, M4, M5
-    # through V and through K, M6 on answers and on margins, and five controls (15); presence on answers and on margins,
-    # repaired, number, and two controls (6); the label before and after in the input, the output and attention, with
-    # their controls (12).
-    intervals: int = 33
+    # Ways to a finding at one length, each by an interval: the anchor by M1, M2 and M4 and by five addresses (6), the
+    # placeholder by V, K and both for the step's own bit (4), the sink by M6 and by presence (2), each of these three
+    # absent, the sink also by all heads (4), and the sink on margins (2). Where a finding needs several intervals
+    # together, such as ABSENT, its error is at most that of one (intersection-union test: Berger, Technometrics 1982).
+    intervals: int = 18
 
     def to_json(self) -> dict:
         """Return the thresholds, as they are written beside every finding."""
         return asdict(self)
 
     def level(self, lengths: int) -> float:
-        """Return the level of each interval at which all deciding intervals hold together (Bonferroni)."""
+        """Return the level of each interval at which all findings hold together (Bonferroni over ways to them)."""
         return 1 - self.alpha / (self.intervals * max(1, lengths))
 
 
@@ -129,8 +129,9 @@ class Verdict:
                 text = f"{where}: labels are none of anchor, placeholder and sink, within +-{self.margins.rho} of rho"
                 return text + self._on_margins()
             case label:
-                by = self.roles["anchor"].by
+                by, holds = self.roles["anchor"].by, self.roles["placeholder"].by
                 text = f"{where}: the role of the labels is {label}{f', addressed by {by}' if by else ''}"
+                text += f", which hold {holds}" if holds else ""
                 return text + self._on_margins()
 
     @property

@@ -112,7 +112,9 @@ def judge_placeholder(at: LengthEvidence) -> RoleFinding:
         return by_value
     others = {key: e for key in STORED if (e := at.find(key)) is not None}
     for key, e in others.items():
-        if at.is_present(e) and (key == keys.HISTORY_K or not at.tests):
+        # Over models only V is tested with Holm's correction; K counts beside a V that is tested to be ABSENT.
+        counts = not at.tests or (key == keys.HISTORY_K and by_value.status is Status.ABSENT)
+        if counts and at.is_present(e):
             reason = f"labels hold {STORED[key]}: {e.value}, more than {at.margins.rho} and than its control"
             by = "" if key == keys.HISTORY_K else "the step's own bit"
             return RoleFinding(Status.PRESENT, f"{reason}; {by_value.reason}", e.value, e.control, by=by)

@@ -63,16 +63,18 @@ def close_sink(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
 
 def _close_effect(at: LengthEvidence, finding: RoleFinding, largest: Evidence) -> RoleFinding:
     """Return the finding where removing labels loses answers although they carry nothing there."""
-    repaired, number = at.find(keys.PRESENCE_REPAIRED), at.find(keys.PRESENCE_NUMBER)
+    wanted = (keys.PRESENCE_REPAIRED, keys.PRESENCE_NUMBER, keys.PRESENCE_TWICE)
+    repaired, number, twice = (at.find(key) for key in wanted)
     where = f"presence: {largest.value} of the answers need labels {_queries(at, largest)} that get nothing from them"
     if repaired is None or not at.is_present(repaired):
         reason = f"presence matters in a way that no arm explains: share {largest.value}; {finding.reason}"
         return replace(finding, status=Status.UNRESOLVED, reason=reason)
-    if number is not None:
-        least = max(at.margins.rho, COUNTED * repaired.value.value)
-        if number.value.at(at.level).low > least:
-            reason = f"{where}, and half of the labels are not enough ({number.value}): labels are counted"
-            return replace(finding, status=Status.UNRESOLVED, reason=reason)
+    if number is not None and number.value.at(at.level).low > max(at.margins.rho, COUNTED * repaired.value.value):
+        reason = f"{where}, and half of the labels are not enough ({number.value}): labels are counted"
+        return replace(finding, status=Status.UNRESOLVED, reason=reason)
+    if twice is not None and at.is_present(twice):
+        reason = f"{where}, and more attention on them loses {twice.value}: labels are counted"
+        return replace(finding, status=Status.UNRESOLVED, reason=reason)
     if finding.status is Status.PRESENT:
         return replace(finding, reason=f"{finding.reason}; {where}")
     everywhere = at.find(keys.RENORMALISE_ALL)

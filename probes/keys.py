@@ -55,6 +55,7 @@ LARGEST_PRESENCE = EvidenceKey("presence", "largest effect")
 PRESENCE_MARGIN = EvidenceKey("presence", "largest effect on margins")
 PRESENCE_REPAIRED = EvidenceKey("presence", "repaired by a key of equal score")
 PRESENCE_NUMBER = EvidenceKey("presence", "number of labels")
+PRESENCE_TWICE = EvidenceKey("presence", "labels count twice")
 
 ATTENTION_MASS = EvidenceKey("M7", "attention mass on labels in {place}")
 VALUE_SHARE = EvidenceKey("M7", "share of what is written from labels in {place}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from probes import keys
+from probes.closure import VARIABLES
 from probes.judging import STORED, LengthEvidence, label_of
 from probes.statuses import RoleFinding, Status
 
@@ -19,7 +20,9 @@ CARRYING = {
 def agree_with_removal(at: LengthEvidence, roles: dict[str, RoleFinding]) -> dict[str, RoleFinding]:
     """Return the roles; where none is PRESENT, with statuses that agree with what is lost when labels are removed.
 
-    A loss that no role can explain makes ABSENT roles UNRESOLVED. A role that is INDETERMINATE can explain it where
+    A loss that no role can explain makes ABSENT roles UNRESOLVED, and the sink too where it is INDETERMINATE. Anchor
+    and placeholder stay ABSENT where their largest effect was measured: it shows that neither identity nor content
+    matters, so the loss is one of presence. A role that is INDETERMINATE can explain it where
     its effect may exceed the margin; it keeps its status, and the reason names the loss.
     """
     statuses = {r.status for r in roles.values()}
@@ -34,8 +37,14 @@ def agree_with_removal(at: LengthEvidence, roles: dict[str, RoleFinding]) -> dic
         explaining = [name for name, r in roles.items() if r.status is Status.INDETERMINATE and _may_explain(at, name)]
         if not explaining:
             reason = f"no role is present, yet removing labels loses {hurting[0].value} of accuracy"
+            open_ = {
+                name
+                for name, r in roles.items()
+                if (r.status is Status.ABSENT and not _is_closed(at, name))
+                or (name == "sink" and r.status is Status.INDETERMINATE)
+            }
             return {
-                name: replace(r, status=Status.UNRESOLVED, reason=reason) if r.status is Status.ABSENT else r
+                name: replace(r, status=Status.UNRESOLVED, reason=reason) if name in open_ else r
                 for name, r in roles.items()
             }
         reason = f"; removing labels loses {hurting[0].value} of accuracy"
@@ -52,6 +61,11 @@ def agree_with_removal(at: LengthEvidence, roles: dict[str, RoleFinding]) -> dic
         reason = f"no role is present, and yet removing labels may lose {doubtful[0].value} of accuracy"
         return {**roles, "sink": replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)}
     return roles
+
+
+def _is_closed(at: LengthEvidence, role: str) -> bool:
+    """Return whether the largest effect of the role's variable was measured: ABSENT then means that it is nothing."""
+    return role in VARIABLES and at.find(VARIABLES[role].largest) is not None
 
 
 def _may_explain(at: LengthEvidence, role: str) -> bool:

@@ -46,7 +46,8 @@ class OnMargins:
 class RoleFinding:
     """The status of one role, the reason, and rho with a 95 % interval and its matched control (None: not measured).
 
-    `by`: by which label an anchor is PRESENT, where that is not the step's own. `margins`: the sink's status on
+    `by`: by which labels an anchor is PRESENT, where that is not the step's own label; what labels hold, where a
+    placeholder is PRESENT by other content than earlier bits. `margins`: the sink's status on
     margins; `status` is that on answers.
 
     `tests` exist only over models: for "present" (sign-flip beyond the margin and the control) and "absent" (TOST), the

@@ -127,6 +127,8 @@ CHOSEN = {
     "integrated_gradients": lambda m: attribution.integrated_gradients(m, CLEAN, CORRUPTED, n=2),
     "describe_heads": lambda m: describe_heads(m, CLEAN),
     "residuals": lambda m: residuals(m, CLEAN, Role.INPUT),
+    "direct_logit_attribution": lambda m: direct_logit_attribution(m, CLEAN),
+    "logit_lens": lambda m: logit_lens(m, CLEAN),
     "join": lambda m: join(m, 1, pairs_for("state", CLEAN, ResidualSite(1, Role.INPUT_LABEL), seed=0)),
     "measure_attention": lambda m: measure_attention(m, CLEAN),
     "accuracies": lambda m: accuracies(m, CLEAN, "forced"),
@@ -142,8 +144,6 @@ BRIDGED = {
     "capture logits": lambda m: capturing.capture(m, CLEAN, logits=True),
     "reduce heads": lambda m: capturing.reduce(m, [CLEAN], [reducers.HeadStatistics()]),
     "reduce mean": lambda m: capturing.reduce(m, [CLEAN], [reducers.Mean("resid_pre", 1)]),
-    "direct_logit_attribution": lambda m: direct_logit_attribution(m, CLEAN),
-    "logit_lens": lambda m: logit_lens(m, CLEAN),
 }
 NAMED = f"prompt {BAD}( |:|$)"
 

@@ -57,6 +57,20 @@ def show_edges(rows: Rows) -> None:
     print_table("milliseconds per pair of prompts, medians", columns, cells)
 
 
+def show_loops(rows: Rows) -> None:
+    """Print milliseconds of whole sweeps, and the ratio to the loop written by hand."""
+    cells = [
+        [
+            case,
+            *(f"{row['ms'][way]:.1f}" for way in ("ours", "hand")),
+            f"{row['ratio']:.2f}",
+            f"{row['difference']:.1e}",
+        ]
+        for case, row in rows.items()
+    ]
+    print_table("milliseconds per sweep, medians", ["case", "ours", "loop by hand", "x", "difference"], cells)
+
+
 def show_grids(rows: Rows) -> None:
     """Print milliseconds of every grid, the ratios to TransformerLens, and differences."""
     columns = [
@@ -131,6 +145,7 @@ SHOWN: dict[str, Callable[[Rows], None]] = {
     "patching": show_patching,
     "edges": show_edges,
     "grids": show_grids,
+    "loops": show_loops,
     "integration": show_integration,
     "memory": show_memory,
     "drift": show_drift,

@@ -16,9 +16,9 @@ def small_model(model_type: str, n_layers: int, d_model: int, n_heads: int) -> A
 
     GPT-NeoX has blocks one after the other; Qwen2 has two query heads per key-value head.
     """
-    special = {"vocab_size": VOCAB, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-    short = {"n_embd": d_model, "n_layer": n_layers, "n_head": n_heads}
-    long = {
+    special: dict[str, Any] = {"vocab_size": VOCAB, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    short: dict[str, Any] = {"n_embd": d_model, "n_layer": n_layers, "n_head": n_heads}
+    long: dict[str, Any] = {
         "hidden_size": d_model,
         "num_hidden_layers": n_layers,
         "num_attention_heads": n_heads,

@@ -27,6 +27,8 @@ class BenchCommand:
     """CPU threads."""
     edges: Flag = False
     """Time edge attribution against TransformerLens's attribution_patch instead. Default: time patching."""
+    loops: Flag = False
+    """Time whole sweeps against the best loop written by hand on plain Hugging Face, for six shapes, instead."""
     grids: Flag = False
     """Time every function of interp.patching.grids against transformer_lens.patching on five architectures instead."""
     integration: Flag = False
@@ -86,6 +88,7 @@ class BenchCommand:
         """Return the name of the benchmark, which is also its file's."""
         kinds = {
             "edges": self.edges,
+            "loops": self.loops,
             "grids": self.grids,
             "integration": self.integration,
             "peak": self.peak,
@@ -106,7 +109,7 @@ class BenchCommand:
         """Return the cases of a benchmark."""
         import torch
 
-        from experiments.benchmarks import drift, edges, grids, integration, memory, patching, scaling
+        from experiments.benchmarks import drift, edges, grids, integration, loops, memory, patching, scaling
 
         match kind:
             case "scaling":
@@ -119,17 +122,20 @@ class BenchCommand:
                     "edges": edges,
                     "grids": grids,
                     "integration": integration,
+                    "loops": loops,
                     "memory": memory,
                 }
                 return modules[kind].DEFAULT
 
     def _measured(self, case: Any) -> dict:
         """Return the row of a case."""
-        from experiments.benchmarks import drift, edges, grids, integration, memory, patching, scaling
+        from experiments.benchmarks import drift, edges, grids, integration, loops, memory, patching, scaling
 
         match case:
             case edges.EdgeCase():
                 return edges.run_case(case, self.rounds)
+            case loops.LoopCase():
+                return loops.run_case(case, self.rounds)
             case grids.GridCase():
                 return grids.run_case(case, self.rounds)
             case integration.IntegrationCase():

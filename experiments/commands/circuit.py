@@ -197,7 +197,8 @@ class CircuitCommand(TakesText):
         from interp.views.curve import faithfulness_by_size
 
         graph = self.graph(run, circuit, data)
-        title = f"{run.name}, length {self.length}: {data['circuit']['details']['metric']}"
+        where = f"{run.name}, length {self.length}: {data['circuit']['details']['metric']}"
+        title = f"How much of the model do circuits of each size keep?\n{where}"
         return {
             "circuit.graphml": "\n".join(networkx.generate_graphml(graph)) + "\n",
             "circuit.svg": draw_circuit(graph),
@@ -212,7 +213,8 @@ class CircuitCommand(TakesText):
         graph.graph["n_layers"] = run.raw.config.num_hidden_layers
         for node, name in data["heads"].items():
             graph.nodes[node]["label"] = name
-        graph.graph["title"] = f"{run.name}: a circuit of {len(circuit)} of {data['possible_edges']} edges"
+        size = f"{len(circuit)} of {data['possible_edges']} edges"
+        graph.graph["title"] = f"Which edges carry the answer? {run.name}, {size}"
         graph.graph["subtitle"] = (
             f"{invalid(data)}length {self.length}; faithfulness {with_interval(numbers)}, "
             f"step accuracy {numbers['accuracy']:.3f}"

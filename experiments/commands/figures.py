@@ -29,6 +29,7 @@ Name = Literal[
     "scale",
     "rehearsal",
     "own-labels",
+    "lists",
 ]
 # The runs whose maps are side by side: without mnemonics and with them, with the same training.
 PAIR = ("parity-scratchpad-alibi", "parity-aligned-alibi")
@@ -47,7 +48,7 @@ class FiguresCommand:
     """Figures to draw, by-family, maps and so on. Default: all. A named figure without results is an error."""
     zoo: OptionalFolder = None
     """Folder of results.parquet and verdicts.json. Default: the shipped one. maps always shows the shipped runs
-    parity-scratchpad-alibi and parity-aligned-alibi."""
+    parity-scratchpad-alibi and parity-aligned-alibi; lists shows verdicts on lists and recall in the folder lists."""
     out: OptionalFolder = None
     """Folder for the figures. Default: mnemoscope-out/figures."""
     length: Length = 40
@@ -105,6 +106,8 @@ class FiguresCommand:
                 drawings.append((name, required, self.maps))
             elif name == "verdicts":
                 drawings.append((name, required, self.verdicts))
+            elif name == "lists":
+                drawings.append((name, required, self.lists))
             else:
                 frame = self.table() if frame is None else frame
                 draw, task = zoo.FIGURES[name], "addition" if name == "addition" else "parity"
@@ -143,6 +146,17 @@ class FiguresCommand:
         verdicts = {name: entry for name, entry in verdicts.items() if CONDITION not in name}
         planted, frame = planted_values(read_calibration()), self.table()
         return roles_by_format(verdicts, planted, None if frame.empty else frame)
+
+    def lists(self) -> Figure:
+        """Draw what finds an item of a list, by kind of label, from the shipped verdicts or those of --zoo."""
+        from experiments.drawing.lists import list_shares
+        from experiments.drawing.zoo import NoRows
+        from experiments.support.list_results import LISTS, read_list_verdicts
+
+        folder = LISTS if self.zoo is None else self.zoo / "lists"
+        if not (verdicts := read_list_verdicts(folder)):
+            raise NoRows(f"there are no verdicts in {folder}")
+        return list_shares(verdicts)
 
     def maps(self) -> Figure:
         """Draw gradient x input of the shipped runs, on the same bits. The only figure that runs models."""

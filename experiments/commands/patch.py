@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from interp.tasks import Batch
 
 TOP = 10
+# Options that change no number, or are in the work folder's name by the run's own device and type.
+NO_PART = ("out", "json", "dry_run", "device", "dtype", "workers")
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,12 @@ class PatchCommand(TakesText):
     """Seed of task prompts and of the cells that are checked against the literal loop."""
     memory: Annotated[int, tyro.conf.arg(metavar="MIB")] = 1024
     """Memory in MiB that the sweep may use beyond the model."""
+    matmul: Literal["exact", "tf32", "bfloat16"] = "exact"
+    """Matrix products of patched runs: exact, or coarser and faster on devices that have them (tf32: CUDA). The error
+    is then measured on 16 cells, printed and written."""
+    workers: Number = 1
+    """Processes that compute units of the sweep at once: with one thread each on a CPU; on GPUs, one after the other
+    of the machine's."""
     format: FormatName = None
     device: Device = "auto"
     dtype: Dtype = None
@@ -95,12 +103,27 @@ class PatchCommand(TakesText):
 
     def run(self) -> int:
         """Plan, compute, check and write; status 0."""
-        from experiments import load
-        from experiments.support.loading import complete_format
-        from experiments.support.results import result_folder
-        from interp.patching import plan
+        from experiments.support.results import check_workers, result_folder
 
         check_options(self)
+        check_workers("workers", self.workers)
+        run, sweep = self.planned()
+        if self.dry_run:
+            return self.show_plan(sweep)
+        folder = result_folder(run, self.out, [f"patch-{self.site}{end}" for end in (".parquet", ".json", ".svg")])
+        effect, written = self._write(run, sweep, folder / f"patch-{self.site}")
+        if self.json:
+            print(json.dumps(written))
+        else:
+            self._show(run, effect, folder / f"patch-{self.site}")
+        return 0
+
+    def planned(self) -> tuple[Run, Sweep]:
+        """Load the run and plan the sweep."""
+        from experiments import load
+        from experiments.support.loading import complete_format
+        from interp.patching import plan
+
         run = load(self.name, complete_format(self.format, None, self.name), device=self.device, dtype=self.dtype)
         inputs = inputs_of(run, self)
         sweep = plan(
@@ -114,26 +137,19 @@ class PatchCommand(TakesText):
             heads=self.heads,
             direction=self.direction,
             memory=self.memory * 2**20,
+            matmul=self.matmul,
         )
-        if self.dry_run:
-            return self.show_plan(sweep)
-        folder = result_folder(run, self.out, [f"patch-{self.site}{end}" for end in (".parquet", ".json", ".svg")])
-        effect, written = self._write(run, sweep, folder / f"patch-{self.site}")
-        if self.json:
-            print(json.dumps(written))
-        else:
-            self._show(run, effect, folder / f"patch-{self.site}")
-        return 0
+        return run, sweep
 
     def _write(self, run: Run, sweep: Sweep, stem: Path) -> tuple[PatchEffect, dict]:
         """Compute what is missing and write the files; return the effect, and what the JSON file holds."""
         from experiments.support.results import as_parquet, work_folder, write_result
 
         chosen = asdict(self if self.is_text else with_steps(self))
-        identity = {k: str(v) for k, v in chosen.items() if k not in ("out", "json", "dry_run", "device", "dtype")}
+        identity = {k: str(v) for k, v in chosen.items() if k not in NO_PART}
         with work_folder(stem.parent, run, f"patch-{self.site}", identity) as work:
             effect = self.compute(sweep, work)
-            options = {k: v for k, v in chosen.items() if k not in ("out", "json")}
+            options = {k: v for k, v in chosen.items() if k not in ("out", "json", "workers")}
             top = [{"cell": list(cell), "change": change} for cell, change in effect.top(TOP)]
             data = {"options": options, "effect": effect.summary(), "top": top}
             others = [
@@ -158,6 +174,8 @@ class PatchCommand(TakesText):
             f"fewer FLOPs than one forward pass per patch; {checks.spot_cells} cells equal the literal loop to "
             f"{checks.spot_difference:.1e} (allowed {checks.tolerance:.1e})"
         )
+        if error := effect.details.get("measured error"):
+            say(f"matrix products in {self.matmul}: an error of {error:.1e} on {effect.details['of cells']} cells")
         for suffix in (".parquet", ".json", ".svg"):
             say(stem.with_suffix(suffix))
 
@@ -193,13 +211,18 @@ class PatchCommand(TakesText):
         """Run the units that are not in the work folder yet, write each when it is done, and check the result."""
         from safetensors.torch import load, save
 
+        from experiments.patch_units import compute_elsewhere, unit_file
         from experiments.support.progress import progress_bar
         from interp.support.writing import read_digested, write_digested
 
         values = sweep.blank()
         began = time.monotonic()
-        for unit in progress_bar(sweep.units, desc=f"patching {self.site}", unit="unit"):
-            path = work / f"{unit.name}.safetensors"
+        if self.workers > 1:
+            with progress_bar(total=len(sweep.units), desc=f"patching {self.site}", unit="unit") as bar:
+                for done in compute_elsewhere(self, sweep, work):
+                    bar.update(done)
+        for unit in progress_bar(sweep.units, desc=f"patching {self.site}", unit="unit", shown=self.workers == 1):
+            path = unit_file(work, unit)
             if (kept := read_digested(path)) is not None:
                 part = load(kept)["values"]
             else:
@@ -210,7 +233,7 @@ class PatchCommand(TakesText):
             return sweep.finish(values, seed=self.seed, seconds=time.monotonic() - began)
         except RuntimeError as error:  # a check failed: these numbers must not be resumed
             for unit in sweep.units:
-                (work / f"{unit.name}.safetensors").unlink()
+                unit_file(work, unit).unlink()
             raise ValueError(str(error)) from error
 
     def drawn(self, effect: PatchEffect) -> str:

@@ -6,9 +6,21 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from experiments.support.options import Device, Dtype, Flag, FormatName, Length, Memory, OptionalFile, Runs, Seed
+from experiments.support.options import (
+    Device,
+    Dtype,
+    Flag,
+    FormatName,
+    Length,
+    Memory,
+    Number,
+    OptionalFile,
+    Runs,
+    Seed,
+    computed,
+)
 
 if TYPE_CHECKING:
     from experiments.reporting.section import SectionData
@@ -39,6 +51,12 @@ class ReportCommand:
     map_length: Length = 40
     """Length in the gradient x input map."""
     seed: Seed = 0
+    task: Annotated[str | None, computed("TASK")] = None
+    """Report on a list or on recall instead: list-letters, list-numerals, recall and so on, as for `verdict`."""
+    items: Number = 6
+    """Items of the list or of recall; only with --task."""
+    fillers: Number = 0
+    """Fillers between the label and the value of a list's item; only with --task."""
     format: FormatName = None
     device: Device = "auto"
     dtype: Dtype = None
@@ -50,6 +68,10 @@ class ReportCommand:
         """Find or compute every part, and write the pages; status 0."""
         from experiments.support.progress import progress_bar
 
+        if self.task is not None:
+            return self._write_lists()
+        if (self.items, self.fillers) != (6, 0):
+            raise ValueError("--items and --fillers are for lists; add --task")
         runs = self._load()
         groups = [runs] if self.compare else [[run] for run in runs]
         targets = [self._target(group) for group in groups]
@@ -57,6 +79,16 @@ class ReportCommand:
         with progress_bar(total=len(runs) * len(names), unit="part") as bar:
             for group, target in zip(groups, targets, strict=True):
                 self._write(group, target, names, bar)
+        return 0
+
+    def _write_lists(self) -> int:
+        from experiments.reporting.list_page import write_list_report
+        from experiments.support.console import say
+
+        if self.out is not None and (self.out.is_dir() or self.out.suffix != ".html"):
+            raise ValueError(f"--out must name an HTML file; got {self.out}")
+        path = write_list_report(self, self.out)
+        say(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
         return 0
 
     def said(self, run: Run) -> str:
@@ -77,6 +109,8 @@ class ReportCommand:
         check_positive(self, "length", "map_length")
         check_seed(self.seed)
         runs = [load_posed(name, self.format, device=self.device, dtype=self.dtype) for name in self.names]
+        if any(run.format.task == "recall" for run in runs):
+            raise ValueError("a report on recall is made with --task recall")
         if len({run.name for run in runs}) < len(runs):
             raise ValueError(f"runs of the same name cannot be told apart: {', '.join(run.name for run in runs)}")
         if self.compare and len({run.format.task for run in runs}) > 1:

@@ -36,6 +36,14 @@ LENGTHS = {"parity": (20, 40), "addition": (10, 14)}
 FILES = ("verdict.json", "verdict.svg")
 
 
+# A help text, which tyro would break where the lines of a docstring end.
+ARMS_HELP = (
+    "Codes of arms: M1 input swap, M2 output swap, M3 renaming, M4 routes, M5 history, M6 removal, M7 attention, M8 "
+    "decoding, M9 subspaces, M10 mistakes, M11 offsets, M12 backups, identity, content, presence, shares. Default: "
+    "all; where there are more than 64 heads, those that decide, and M7 attention. Without its arm a role is INDETERMINATE."
+)
+
+
 @dataclass(frozen=True)
 class VerdictCommand:
     """Classify what the labels do: anchor, placeholder, sink, mixture, unused, unresolved or undecided.
@@ -66,8 +74,7 @@ class VerdictCommand:
     """Prompts at each length."""
     seed: Number = 0
     """Seed of the prompts and of the choice of steps."""
-    arms: Annotated[tuple[str, ...], computed("ARM [ARM ...]")] = ()
-    """Arms: M1 to M12, identity, content, presence, shares. Default: all. Without its arm a role is INDETERMINATE."""
+    arms: Annotated[tuple[str, ...], computed("ARM [ARM ...]", ARMS_HELP)] = ()
     workers: OptionalNumber = None
     """Processes that measure at once, with one thread each. Default: one per CPU core; one for a model on a GPU, or of
     100 million parameters and more."""
@@ -124,9 +131,8 @@ class VerdictCommand:
         from experiments.support.results import as_svg, resume_arms, work_folder, write_result
         from interp.support.writing import write_whole
         from probes import battery, verdict
-        from probes.arms.registry import ARMS
 
-        arms, options = self.arms or tuple(ARMS), [self.prompts, self.seed, str(runs[0].format)]
+        arms, options = self.arms or usual_arms(runs[0]), [self.prompts, self.seed, str(runs[0].format)]
         total = len(runs) * len(lengths) * pieces_of(arms)
         batteries = []
         with progress_bar(total=total, unit="step") as bar, ExitStack() as kept:  # until the result is written
@@ -202,6 +208,20 @@ def pieces_of(arms: Collection[str]) -> int:
     groups = groupby(ARMS.values(), key=lambda arm: arm.measure)
     discoveries = bool({"M6", "shares"} & set(arms)) + ("presence" in arms)
     return 1 + discoveries + sum(any(arm.code in arms for arm in group) for _, group in groups)
+
+
+def usual_arms(run: Run) -> tuple[str, ...]:
+    """Return the arms of a verdict by default: all of them, or those that decide and M7 where there are many heads.
+
+    The other arms that describe take a pass per head, or per pair of heads, or train.
+    """
+    from probes.arms.group_search import MANY_UNITS
+    from probes.arms.registry import ARMS, DECIDING
+
+    config = run.raw.config
+    if config.num_hidden_layers * config.num_attention_heads <= MANY_UNITS:
+        return tuple(ARMS)
+    return (*DECIDING, "M7")
 
 
 def shape_of(run: Run) -> str:

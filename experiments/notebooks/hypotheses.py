@@ -26,6 +26,7 @@ import probes.views
 from experiments import load
 from interp import views
 from probes import battery, verdict
+from probes.arms.naming import arm_title, with_arm_names
 from probes.planted import Plan, plant, save_planted
 
 LIVE = False  # True: interactive views instead of pictures
@@ -46,7 +47,7 @@ measured = battery(run, lengths=(20,), seed=1, prompts=64)
 result = verdict(measured)
 print(result.label)
 for name, role in result.roles.items():
-    print(f"{name}: {role.status}, because {role.reason}")
+    print(f"{name}: {role.status}, because {with_arm_names(role.reason)}")
 
 # %% [markdown]
 """
@@ -59,13 +60,14 @@ deciding = ("swap input labels", "swap output labels", "rename labels", "attenti
 deciding += ("history in V at labels", "sink")
 for e in result.lengths[0].evidence:
     if e.name in deciding and e.arm != "M7":
-        print(f"{e.arm} {e.name}: {e.value}" + (f", matched control {e.control}" if e.control else ""))
+        print(f"{arm_title(e.arm)}, {e.name}: {e.value}" + (f", matched control {e.control}" if e.control else ""))
 
 # %% [markdown]
 """
-Swapping labels on either side (M1, M2) moves nearly the whole margin, and so does patching only the attention of such
-a swap (M4). Renaming labels on both sides (M3), another history at labels (M5), and removing labels from heads in which
-they carry nothing (M6) have almost no effect. This is the row of the anchor.
+Swapping labels on either side (M1 input swap, M2 output swap) moves nearly the whole margin, and so does patching only
+the attention of such a swap (M4 routes). Renaming labels on both sides (M3 renaming), another history at labels (M5
+history), and removing labels from heads in which they carry nothing (M6 removal) have almost no effect. This is the row
+of the anchor.
 
 ## How often is such a verdict wrong?
 
@@ -125,8 +127,8 @@ A verdict states its scope:
 """
 
 # %%
-print("may be claimed:", result.may_claim)
-print("may not be claimed:", result.may_not_claim)
+print("may be claimed:", with_arm_names(result.may_claim))
+print("may not be claimed:", with_arm_names(result.may_not_claim))
 
 # %% [markdown]
 """

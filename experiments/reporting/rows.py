@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from experiments.support.verdict_text import MODES
 from probes.arms.naming import arm_title, arms_named
 
 ROLES = {
@@ -11,8 +12,6 @@ ROLES = {
     "placeholder": "its position stores a result that later tokens read",
     "sink": "it takes attention and carries nothing",
 }
-# Who writes the labels, by mode of the accuracy.
-MODES = {"forced": "given", "written": "written by the model"}
 
 
 def verdict_row(name: str, data: dict) -> list[str]:

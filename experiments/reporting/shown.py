@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from experiments.commands.circuit import invalid
-from experiments.reporting.rows import MODES, ROLES, size_of
+from experiments.reporting.rows import ROLES, size_of
 from experiments.reporting.text import GOOD
+from experiments.support.verdict_text import MODES
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -47,10 +47,11 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     from experiments.support.verdict_text import columns_of_output
     from interp.support.writing import write_whole
     from probes.binding import trials_of
-    from probes.binding.trials import combinations_of
+    from probes.binding.trials import GATE, check_prompts, combinations_of
 
     check_seed(command.seed)
-    combinations_of(command.items)  # refuses too few items before anything is loaded
+    combinations_of(command.items)  # refuses too few items and prompts before anything is loaded
+    check_prompts(command.prompts)
     names = [*command.names, *([str(command.model)] if command.model else [])]
     if len(names) != 1:
         raise ValueError(f"--task {task} judges one model at a time; got {len(names)}")
@@ -58,9 +59,9 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     if target is not None:
         check_files([target])
         writable_folder(target.parent)
-    run = _load(command, names[0], task)
-    trials = trials_of(run, task, command.items, command.prompts, command.seed, command.fillers)
-    file = f"verdict-{task}-{command.items}.json"
+    run = load_for_lists(names[0], task, command.items, command.format, command.device, command.dtype)
+    trials = trials_of(run, task, command.items, max(command.prompts, GATE), command.seed, command.fillers)
+    file = file_of(task, command.items)
     folder = result_folder(run, command.out, (file,))
     began = time.perf_counter(), time.process_time()
     verdict = _judged(command, run, task, trials)
@@ -102,21 +103,31 @@ def _judged(command: VerdictCommand, run: Run, task: str, trials: list[Trial]) -
             bar.set_description(piece)
             bar.update()
 
-        return binding_verdict(run.name, measure_binding(run, trials, task, command.seed, step))
+        return binding_verdict(run.name, measure_binding(run, trials, task, command.seed, step, command.prompts))
 
 
-def _load(command: VerdictCommand, name: str, task: str) -> Run:
+def load_for_lists(
+    name: str, task: str, items: int, fmt: str | None = None, device: str = "auto", dtype: str | None = None
+) -> Run:
+    """Load a run for a list task or recall; on a CPU in float32, whatever the dtype of its weights, unless given.
+
+    `fmt`: a format of recall, by default recall-ordered.
+    """
     import torch
 
     from experiments import load
     from experiments.support.loading import complete_format
 
-    fmt = complete_format(command.format or "recall-ordered", task, name) if task == "recall" else None
-    longest = command.items if task == "recall" else None
-    run = load(name, fmt, longest=longest, device=command.device, dtype=command.dtype)
-    if command.dtype is None and run.raw.device.type == "cpu" and run.raw.dtype in (torch.float16, torch.bfloat16):
+    posed = complete_format(fmt or "recall-ordered", task, name) if task == "recall" else None
+    run = load(name, posed, longest=items if task == "recall" else None, device=device, dtype=dtype)
+    if dtype is None and run.raw.device.type == "cpu" and run.raw.dtype in (torch.float16, torch.bfloat16):
         run.raw.float()  # half precision is slow on a CPU, and its rounding is not what is measured
     return run
+
+
+def file_of(task: str, items: int) -> str:
+    """Return the name of the file of a verdict on a list task."""
+    return f"verdict-{task}-{items}.json"
 
 
 def summary(verdict: BindingVerdict, columns: int, evidence: bool = False) -> Iterator[str]:
@@ -124,7 +135,7 @@ def summary(verdict: BindingVerdict, columns: int, evidence: bool = False) -> It
     found = verdict.measured
     yield f"{verdict.name}, {found.task} with {found.items} items: {verdict.label.upper()}"
     state = "competent" if found.competent else "NOT competent"
-    yield f"{INDENT}accuracy {found.accuracy} over {found.prompts} prompts: {state}"
+    yield f"{INDENT}accuracy {found.accuracy} over {found.posed} prompts: {state}"
     if found.refusal is not None:
         yield from textwrap.wrap(f"why: {found.refusal}", max(40, columns), subsequent_indent=INDENT)
         return

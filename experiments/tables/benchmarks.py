@@ -11,9 +11,9 @@ from experiments.tables.cells import markdown, yes
 from interp.models import read_json
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
-BENCHMARK, EDGES, SCALING, GPU_STEPS, DRIFT, MEMORY, GRIDS, INTEGRATION = (
+BENCHMARK, EDGES, SCALING, GPU_STEPS, DRIFT, MEMORY, GRIDS, INTEGRATION, LOOPS = (
     RESULTS / f"{name}.json"
-    for name in ("patching", "edges", "scaling", "gpu-steps", "drift", "memory", "grids", "integration")
+    for name in ("patching", "edges", "scaling", "gpu-steps", "drift", "memory", "grids", "integration", "loops")
 )
 CORRUPTIONS = {"flip": "a bit flipped", "redraw": "another prompt"}
 
@@ -91,6 +91,19 @@ def edges_table() -> str:
         )
         rows.append(cells)
     return markdown(head, rows)
+
+
+def loops_table() -> str:
+    """Return whole sweeps beside the best loop written by hand, from `benchmarks/results/loops.json`."""
+    head = ("shape", "layers x d", "tokens", "vocabulary", "sweep, ms", "loop by hand, ms", "x", "difference")
+    cells = []
+    for row in read_rows(LOOPS).values():
+        case, ms = row["case"], row["ms"]
+        of = f" of {case['layers_of']}" if case["layers_of"] else ""
+        shape = f"{case['n_layers']}{of} x {case['d_model']}"
+        values = (f"{ms['ours']:.3g}", f"{ms['hand']:.3g}", f"{row['ratio']:.2f}", f"{row['difference']:.0e}")
+        cells.append((case["title"], shape, case["tokens"], f"{case['vocabulary']:,}", *values))
+    return markdown(head, cells)
 
 
 def grids_table() -> str:

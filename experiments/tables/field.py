@@ -20,7 +20,7 @@ def capabilities_table() -> str:
         rows.append((name, *cells, f"{max(cell.get('mib', 0) for cell in by_type.values()):.2g}"))
         for kind, cell in by_type.items():
             if "refused" in cell:
-                reasons.setdefault((kind, cell["refused"]), []).append(name)
+                reasons.setdefault((kind, cell["refused"].partition(": ")[0]), []).append(name)
     table = markdown(("ms", *next(iter(functions.values())), "most MiB"), rows)
     lines = [f"- {kind}: {why} ({', '.join(names)})." for (kind, why), names in reasons.items()]
     return f"{table}\n" + "\n".join(["Refused:", "", *lines]) + "\n"

@@ -18,6 +18,8 @@ from pyarrow import parquet
 from safetensors import safe_open
 
 from experiments.gathering import TABLE, read_verdicts
+from experiments.support.binding_results import file_of
+from experiments.support.list_results import LISTS
 from experiments.support.reading import read_result
 from interp.models.adapters import ADAPTER_WEIGHTS
 from interp.models.names import SHIPPED, ZOO
@@ -30,6 +32,8 @@ ADAPTED = {
     "aligned": SHIPPED / "smollm2-parity-aligned" / "evaluation.json",
     "scratchpad": SHIPPED / "smollm2-parity-scratchpad" / "evaluation.json",
 }
+# The pretrained model whose lists are judged.
+BASE = "smollm2-135m"
 WITHOUT_REHEARSAL = FOLDER / "recipes" / "parity-aligned-alibi-without-rehearsal.json"
 
 
@@ -213,6 +217,19 @@ def presence(run: str, name: str) -> list[float]:
     return [e["value"]["value"] for e in evidence if (e["arm"], e["name"]) == ("presence", name)]
 
 
+def on_list(run: str, task: str, items: int) -> list[float]:
+    """Return accuracy, shares and remainder of a stored verdict on a list: own label traded in the list and in the
+    query, order and its control, position, remainder; of a model that cannot do it the accuracy only."""
+    found = read_result(LISTS / run / file_of(task, items))
+    if found["refusal"] is not None:
+        return [found["accuracy"]["value"]]
+    shares = {arm: share["value"]["value"] for arm, share in found["shares"].items()}
+    control = found["shares"]["order"]["control"]["value"] if "order" in shares else nan
+    values = [shares.get(arm, nan) for arm in ("label at list", "label at query", "order")]
+    rest = nan if found["remainder"] is None else found["remainder"]["value"]
+    return [found["accuracy"]["value"], *values, control, shares.get("position", nan), rest]
+
+
 def calibrated_now() -> list[float]:
     """Return the counts of the calibration with the present arms; `results/calibration.json` is of earlier ones."""
     path = FOLDER / "results" / "calibration-2026-11e.json"
@@ -222,8 +239,19 @@ def calibrated_now() -> list[float]:
     return [wrong["hits"], wrong["n"], *hits, undecided["hits"], undecided["n"]]
 
 
+def stored_lists() -> dict[str, tuple[int, Callable[[], Iterable[float]]]]:
+    """Return an entry per stored verdict on a list: "list-letters-6" of SmolLM2, "RUN-recall-6" of the other runs."""
+    entries: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {}
+    for path in sorted(LISTS.glob("*/verdict-*.json")):
+        task, _, items = path.stem.removeprefix("verdict-").rpartition("-")
+        name = task if path.parent.name == BASE else f"{path.parent.name}-{task}"
+        entries[f"{name}-{items}"] = (2, partial(on_list, path.parent.name, task, int(items)))
+    return entries
+
+
 # Decimal places and values, by name.
 NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
+    **stored_lists(),
     "no-rehearsal-40": (3, lambda: evaluated(WITHOUT_REHEARSAL, "step", "forced", [40])),
     "shipped-written": (
         3,

@@ -11,6 +11,7 @@ from experiments.tables.benchmarks import (
     edges_table,
     grids_table,
     integration_table,
+    loops_table,
     memory_table,
     scaling_table,
     speed_summary,
@@ -41,6 +42,7 @@ PLACES: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "experiments" / "benchmarks" / "README.md": {
         "speed": speed_table,
         "edges": edges_table,
+        "loops": loops_table,
         "grids": grids_table,
         "integration": integration_table,
         "drift": drift_table,

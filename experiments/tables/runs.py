@@ -5,6 +5,7 @@ from __future__ import annotations
 from experiments.support.reading import read_calibration, read_result
 from experiments.tables.cells import interval, markdown, yes
 from interp.models.names import SHIPPED, shipped_runs
+from probes.arms.naming import with_arm_names
 from probes.evidence import find_rows
 from probes.keys import ATTENTION
 
@@ -77,10 +78,10 @@ def verdict_table() -> str:
     head = (
         "run",
         "length",
-        "anchor (label swap, M1 and M2)",
-        "attention alone (routes, M4)",
-        "placeholder (history, M5)",
-        "sink (removal, M6)",
+        "anchor (M1 input swap, M2 output swap)",
+        "attention alone (M4 routes)",
+        "placeholder (M5 history)",
+        "sink (M6 removal)",
         "verdict",
     )
     rows = []
@@ -123,6 +124,6 @@ def calibration_table() -> str:
         if name != "margin":
             quantile, margin = null["99th percentile"], data["nulls"]["margin"]
             cells = (f"{quantile:.3f} of {null['n']}", f"at most {margin}", yes(quantile <= margin))
-            rates.append((f"99th percentile of abs(rho), {name}", *cells))
+            rates.append((f"99th percentile of abs(rho), {with_arm_names(name)}", *cells))
     head = ("planted (* never used for tuning)", "expected", *labels)
     return markdown(head, confusion) + "\n" + markdown(("", "measured", "required", "met"), rates)

@@ -20,6 +20,27 @@ def optimizer_of(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(weights, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
 
 
+def use_attention(model: Any, attention: str) -> None:
+    """Let a model compute attention in steps ("eager"), or by torch's `scaled_dot_product_attention` ("sdpa").
+
+    The two differ by rounding. Raises `ValueError` for an architecture that has no "sdpa".
+    """
+    if attention == model.config._attn_implementation:
+        return
+    if attention == "sdpa" and not model._supports_sdpa:
+        raise ValueError(
+            f"{model.config.model_type} has no fused attention, as its scores have a bias; leave --attention out, or "
+            "train another family (rotary, none, absolute)"
+        )
+    model.set_attn_implementation(attention)
+
+
+def schedule(recipe: Recipe, cooldown_from: int, step: int) -> float:
+    """Return the learning rate at a step as a share of the highest: warm-up, constant, then cool-down to `final_lr`."""
+    left = 1 - (1 - recipe.final_lr) * (step - cooldown_from) / max(1, recipe.cooldown)
+    return min(1.0, (step + 1) / max(1, recipe.warmup)) * min(1.0, max(recipe.final_lr, left))
+
+
 def take_step(
     accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe, step: int, batches: list[TrainingPart]
 ) -> dict[str, float]:

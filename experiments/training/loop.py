@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import time
 from contextlib import ExitStack
@@ -21,14 +19,15 @@ from transformers import PreTrainedModel
 from experiments.support.progress import progress_bar
 from experiments.support.provenance import provenance_record, warn_versions
 from experiments.training.checkpoint import load_checkpoint, save_checkpoint
-from experiments.training.gradients import optimizer_of, take_step
+from experiments.training.gradients import optimizer_of, schedule, take_step, use_attention
 from experiments.training.lora import adapter_weights, round_adapters
+from experiments.training.metrics_file import add_line, digest_of, forget_after
 from experiments.training.recipe import Pretrained, Recipe, parts
 from experiments.training.state import Beginning, accuracies_of, beginning, check_batches, outcome_of
 from interp.models import read_json, save_run
 from interp.models.adapters import adapter_entry, save_adapter_run
 from interp.models.record import read_record
-from interp.support.writing import alone_in, empty_work, naming, write_whole
+from interp.support.writing import alone_in, empty_work, write_whole
 from interp.tasks import Batch, Vocabulary, parse_format
 
 CHECK_EVERY = 100
@@ -50,27 +49,42 @@ class Trained:
 
 
 def train_run(
-    recipe: Recipe, out: Path, precision: str = "no", save_every: float = SAVE_EVERY_SECONDS, cpu: bool = False
+    recipe: Recipe,
+    out: Path,
+    precision: str = "no",
+    save_every: float = SAVE_EVERY_SECONDS,
+    cpu: bool = False,
+    attention: str = "eager",
 ) -> Trained:
     """Train a recipe into `out/<recipe.name>`, resuming where an earlier, killed call stopped.
 
     On a CPU with the same number of threads the weights are bit-identical, interrupted or not. A finished run of this
-    recipe is returned as it is. `cpu` leaves GPUs unused. Raises `ValueError` when the folder holds another run or a
-    half-trained run of another recipe, and when another process is training it.
+    recipe is returned as it is. `cpu` leaves GPUs unused. `attention` is as in `use_attention`. Raises `ValueError`
+    when the folder holds another run or a half-trained run of another recipe, and when another process is training it.
     """
     final, work = out / recipe.name, out / f"{recipe.name}.training"
     if final.exists():
         return _finished(final, work, recipe, precision)
     with ExitStack() as until_done:
-        return _train(recipe, final, work, precision, save_every, cpu, until_done)
+        return _train(recipe, final, work, precision, save_every, cpu, attention, until_done)
 
 
 def _train(
-    recipe: Recipe, final: Path, work: Path, precision: str, save_every: float, cpu: bool, until_done: ExitStack
+    recipe: Recipe,
+    final: Path,
+    work: Path,
+    precision: str,
+    save_every: float,
+    cpu: bool,
+    attention: str,
+    until_done: ExitStack,
 ) -> Trained:
     accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
     begun = beginning(recipe)
     model, vocabulary = begun.model, begun.vocabulary
+    usual: str = model.config._attn_implementation  # type: ignore[assignment]
+    if attention != "eager":
+        use_attention(model, attention)
     checks = check_batches(recipe, vocabulary)
     parts_of = partial(parts, recipe, process=accelerator.process_index, vocabulary=vocabulary)
     optimizer = optimizer_of(model, recipe)
@@ -78,7 +92,7 @@ def _train(
         until_done.enter_context(alone_in(work))  # only now: a recipe that cannot be built leaves nothing behind
         if final.exists():
             raise ValueError(f"{final} has just been trained by another process")
-        _claim(work, recipe, precision, accelerator.num_processes)
+        _claim(work, recipe, precision, accelerator.num_processes, attention)
     accelerator.wait_for_everyone()
     state = load_checkpoint(work, model, optimizer) or {"step": 0, "accuracy": {}}
     state.setdefault("cooldown_from", max(0, recipe.steps - recipe.cooldown))
@@ -86,7 +100,7 @@ def _train(
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     metrics = work / METRICS
     if accelerator.is_main_process:
-        _forget_after(metrics, state["step"], state.get("metrics"))
+        forget_after(metrics, state["step"], state.get("metrics"))
     sums: dict[str, list[float]] = {}
     began = saved = time.monotonic()
     before, saving = state["seconds"], 0.0
@@ -96,7 +110,7 @@ def _train(
     step = state["step"]
     while step < min(recipe.steps, state["cooldown_from"] + recipe.cooldown):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.lr * _schedule(recipe, state["cooldown_from"], step)
+            group["lr"] = recipe.lr * schedule(recipe, state["cooldown_from"], step)
         losses = take_step(accelerator, wrapped, optimizer, recipe, step, parts_of(step))
         step += 1
         bar.update()
@@ -108,23 +122,25 @@ def _train(
         _check(accelerator, wrapped, checks, recipe, step, state)
         bar.set_postfix({k: f"{v:.3f}" for k, v in state["accuracy"].items()})
         if accelerator.is_main_process:
-            _add_line(metrics, step, optimizer.param_groups[0]["lr"], sums, state)
+            add_line(metrics, step, optimizer.param_groups[0]["lr"], sums, state)
         sums.clear()
         # Saved at a check only: the running loss means are empty there, so metrics resume exactly too.
         if accelerator.is_main_process and time.monotonic() - saved >= max(save_every, SAVE_SHARE * saving):
             began_saving = time.monotonic()
             raw_optimizer: Any = getattr(optimizer, "optimizer", optimizer)
-            kept = {k: v for k, v in state.items() if k != "step"} | {"metrics": _digest(metrics.read_bytes())}
+            kept = {k: v for k, v in state.items() if k != "step"} | {"metrics": digest_of(metrics.read_bytes())}
             save_checkpoint(work, step, accelerator.unwrap_model(wrapped), raw_optimizer, kept)
             saved = time.monotonic()
             saving = saved - began_saving
     bar.close()
     trained: Any = accelerator.unwrap_model(wrapped)
+    use_attention(trained, usual)
     if begun.adapter:
         round_adapters(trained)
     outcome = outcome_of(trained, checks["task"], state["accuracy"], step)
     if accelerator.is_main_process:
         record = _record(recipe, vocabulary, outcome, precision, accelerator, state["seconds"])
+        record |= {} if attention == "eager" else {"attention": attention}
         _save(final, recipe, begun, record, trained.cpu().float().eval(), {METRICS: metrics.read_bytes()})
         empty_work(work)
     accelerator.wait_for_everyone()
@@ -189,11 +205,13 @@ def _finished(final: Path, work: Path, recipe: Recipe, precision: str) -> Traine
     return Trained(final, outcome["competent"], outcome["step_accuracy"], outcome["steps"])
 
 
-def _claim(work: Path, recipe: Recipe, precision: str, processes: int = 1) -> None:
+def _claim(work: Path, recipe: Recipe, precision: str, processes: int = 1, attention: str = "eager") -> None:
     """Write the recipe into the work folder, or check that the one in it is the same."""
     setup = {"threads": torch.get_num_threads(), "precision": precision}
     if processes > 1:  # each has its own data
         setup["processes"] = processes
+    if attention != "eager":
+        setup["attention"] = attention
     wanted = {**recipe.to_json(), **setup, "versions": provenance_record()["versions"]}
     path = work / "recipe.json"
     if not path.exists():
@@ -211,40 +229,3 @@ def _claim(work: Path, recipe: Recipe, precision: str, processes: int = 1) -> No
     warn_versions(f"{work.name}, resumed,", versions)
     for stale in work.glob(".step-*"):  # left by a process that was killed
         shutil.rmtree(stale)
-
-
-def _add_line(metrics: Path, step: int, lr: float, sums: dict[str, list[float]], state: dict) -> None:
-    """Append a line to the metrics: mean losses since the last line, and the current accuracies."""
-    line = {"step": step, "lr": lr, **{f"loss_{k}": sum(v) / len(v) for k, v in sums.items()}}
-    line |= {f"accuracy_{k}": a for k, a in state["accuracy"].items()}
-    line["seconds"] = round(state["seconds"], 1)
-    with naming(metrics), metrics.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-        file.flush()
-        os.fsync(file.fileno())  # a checkpoint must never be newer than the lines before it
-
-
-def _forget_after(metrics: Path, step: int, digest: str | None) -> None:
-    """Drop the lines that a killed process wrote after its last checkpoint.
-
-    Raises `ValueError` where those before it are not the ones that the checkpoint was written with.
-    """
-    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True) if metrics.exists() else []
-    complete = [line for line in lines if line.endswith("\n")]
-    try:
-        kept = [line for line in complete if json.loads(line)["step"] <= step]
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{metrics} has a line that is not a record of training: {error!r}") from error
-    if digest is not None and _digest("".join(kept).encode()) != digest:
-        raise ValueError(f"{metrics} is damaged: its digest is another; remove {metrics.parent}")
-    write_whole(metrics, "".join(kept))
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _schedule(recipe: Recipe, cooldown_from: int, step: int) -> float:
-    """Return the learning rate at a step as a share of the highest: warm-up, constant, then cool-down to `final_lr`."""
-    left = 1 - (1 - recipe.final_lr) * (step - cooldown_from) / max(1, recipe.cooldown)
-    return min(1.0, (step + 1) / max(1, recipe.warmup)) * min(1.0, max(recipe.final_lr, left))

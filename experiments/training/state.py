@@ -68,9 +68,13 @@ def check_batches(recipe: Recipe, vocabulary: Vocabulary) -> dict[str, Batch]:
 
 
 def accuracies_of(model: Any, checks: dict[str, Batch]) -> dict[str, float]:
-    """Return the teacher-forced share of predicted tokens that are right, for each of the checks."""
+    """Return the teacher-forced share of predicted tokens that are right, for each of the checks.
+
+    The raw model runs, in the precision that it trains in.
+    """
     model.eval()
-    accuracies = {name: float(correct(model, b, predicted(b)).float().mean()) for name, b in checks.items()}
+    rights = {name: correct(model, b, predicted(b), by_steps=False) for name, b in checks.items()}
+    accuracies = {name: float(right.float().mean()) for name, right in rights.items()}
     model.train()
     return accuracies
 

@@ -43,6 +43,10 @@ class Curve:
     faithfulness: Faithfulness
     selected: str
 
+    def __repr__(self) -> str:
+        shares = ", ".join(f"{n}: {x:.3f}" for n, x in zip(self.sizes, self.faithfulness.share.tolist(), strict=True))
+        return f"Curve({self.selected}; faithfulness by edges {shares})"
+
     @property
     def cpr(self) -> float:
         """Integrated circuit performance ratio."""
@@ -113,6 +117,16 @@ class RandomCircuits:
     share: float
     shares: tuple[float, ...]
     p: float
+
+    def __repr__(self) -> str:
+        best = f", at most {max(self.shares):.3f}" if self.shares else ""
+        return f"RandomCircuits({self.share:.3f} against {len(self.shares)} random circuits{best}; p {self.p:.3f})"
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return one row per circuit, the circuit itself first: whether it is random, and its faithfulness."""
+        import pandas
+
+        return pandas.DataFrame({"random": [False, *[True] * len(self.shares)], "share": [self.share, *self.shares]})
 
 
 def against_random(

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from interp.circuits.answers import AnswerTokens
-from interp.circuits.composing import last_norm
+from interp.circuits.composing import last_norm, project_embeddings
 from interp.models.anatomy import Anatomy, GenericAnatomy
 from interp.models.architectures.block import Block
 from interp.models.architectures.norms import NormParts
+from interp.models.native import NativeRaw
 from interp.patching.editing import SHARE
 from interp.patching.reference import recording
 from interp.support.budget import numbers
@@ -103,8 +104,8 @@ def readout_of(
     def rows_of(ids: Tensor) -> tuple[Tensor, Tensor]:
         ids = ids[rows].to(anatomy.device)
         directions = weight[ids].double()  # type: ignore[index]
-        if anatomy.before_head is not None:
-            assert isinstance(anatomy.before_head, nn.Linear), "OPT's projection"
+        if anatomy.before_head is not None:  # OPT's projection
+            assert isinstance(anatomy.before_head, nn.Linear)
             directions = directions @ anatomy.before_head.weight.double()
         offsets = torch.zeros(ids.shape, dtype=torch.float64, device=ids.device)
         return factor * directions, offsets if bias is None else factor * bias[ids].double()
@@ -197,11 +198,10 @@ def _neuron_weights(block: Block) -> Float[Tensor, "d_mlp d_model"]:
 def _position(anatomy: Anatomy, n_pos: int) -> Float[Tensor, "pos d_model"] | None:
     """Return what learned positions add to the embeddings; None where nothing is added that depends on them alone."""
     raw: Any = anatomy.raw
-    table = raw.get_input_embeddings() if hasattr(raw, "get_input_embeddings") else raw.body.tok_embed
+    table = raw.body.tok_embed if isinstance(raw, NativeRaw) else raw.get_input_embeddings()
     tokens = torch.arange(2, device=anatomy.device).unsqueeze(1).expand(2, n_pos)
-    embedded, own = anatomy.start(tokens), table(tokens)
-    if own.shape != embedded.shape:  # OPT projects its embeddings
-        return None
+    embedded = anatomy.start(tokens)
+    own = table(tokens) if isinstance(raw, NativeRaw) else project_embeddings(anatomy, table(tokens))
     first, second = embedded - own
     scale = float(embedded.abs().max())
     same = float((first - second).abs().max()) <= 1e-5 * scale

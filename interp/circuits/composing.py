@@ -118,15 +118,23 @@ def chance_composition(d_model: int) -> float:
 
 def token_embeddings(anatomy: Anatomy) -> Float[Tensor, "d_vocab d_model"]:
     """Return what each token adds to the residual stream, in float64 and without learned positions."""
-    table = _table(anatomy.raw.get_input_embeddings())
+    table = project_embeddings(anatomy, _table(anatomy.raw.get_input_embeddings()))
     if hasattr(anatomy.raw.base_model, "word_embeddings_layernorm"):  # BLOOM
         table = anatomy.embed(torch.arange(len(table), device=table.device).unsqueeze(1)).squeeze(1).detach()
     return table.double()
 
 
+def project_embeddings(anatomy: Anatomy, table: Float[Tensor, "... d_embed"]) -> Float[Tensor, "... d_model"]:
+    """Return embeddings after the projection to the residual's width, which OPT has."""
+    project = getattr(getattr(anatomy.raw.base_model, "decoder", None), "project_in", None)
+    return table if project is None else project(table)
+
+
 def unembedding_weights(anatomy: Anatomy) -> Float[Tensor, "d_vocab d_model"]:
     """Return W_U in float64 with the last norm folded in, centred over the vocabulary."""
     table = _table(anatomy.raw.get_output_embeddings()).double()
+    if anatomy.before_head is not None:  # OPT's projection
+        table = table @ _table(anatomy.before_head).double()
     norm = last_norm(anatomy)
     table = _centred(table * norm.gain, norm, axis=-1)
     return table - table.mean(dim=0)

@@ -16,8 +16,10 @@ from interp.support.finite import require_finite
 # Maps the fraction of the path that each prompt has covered, `[row 1 1]` from 0 to 1, to the residual that a run
 # starts with and to what its first attention adds (None: what it computes).
 Path = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-# Share of the points of a path that are spread evenly; the others go where the metric changes.
+# Share of the points of a path that are spread evenly before the others go where the metric changes.
 EVENLY = 0.25
+# The metric jumps on a path where intervals that follow it become this many times narrower than even ones.
+SHARP = 8
 _READ: tuple[Site, ...] = ("q", "k", "v")
 
 
@@ -32,7 +34,8 @@ class ReaderGradients:
 
         With sharp attention the metric changes within a small part of the path, which even intervals step over.
         Therefore a quarter of the intervals is even. After that, prompt by prompt, the interval whose width times
-        change of the metric is largest is halved.
+        change of the metric is largest is halved. A prompt on whose path nothing jumps gets even intervals: edges
+        change there where the metric does not, and on a smooth path the errors of even intervals are smaller.
         """
         rows = len(self.rows)
         ends = torch.linspace(0, 1, max(1, int(n * EVENLY)) + 1, dtype=torch.float64).expand(rows, -1)
@@ -44,6 +47,8 @@ class ReaderGradients:
             ends, order = torch.cat([ends, middle], dim=1).sort(dim=1)
             new = self.metric_at(layer, path, middle[:, 0]).unsqueeze(1)
             values = torch.cat([values, new], dim=1).gather(1, order)
+        jumps = ends.diff(dim=1).amin(dim=1, keepdim=True) < 1 / (SHARP * n)
+        ends = torch.where(jumps, ends, torch.linspace(0, 1, n + 1, dtype=torch.float64))
         middles, widths = (ends[:, 1:] + ends[:, :-1]) / 2, ends.diff(dim=1)
         total: Tensor | None = None
         for fraction, width in zip(middles.T, widths.T, strict=True):

@@ -82,14 +82,17 @@ def forward_with_edits(
             raise ValueError(f"layer {layer} of this model has no {site}: its MLP is not taken apart into neurons")
     kept: dict[Place, Tensor] = {}
     positions = torch.arange(resid.shape[-2], device=resid.device)
+    biases: dict[tuple, Tensor] = {}
     for layer in range(start, stop):
         block, step = anatomy.blocks[layer], _Layer(layer, edits, set(keep), kept)
         resid = step.at("resid_pre", resid)
         q, k, v = (step.at(site, x) for site, x in zip(("q", "k", "v"), block.project(resid), strict=True))
-        rotated = anatomy.queries(block, q, positions), anatomy.expand_heads(anatomy.keys(block, k, positions))
-        scores = block.cap(torch.einsum("...dhe,...she->...hds", *rotated) * block.scale)
-        scores = scores + anatomy.bias(block, positions, positions)
-        sink = anatomy.sink(block, rotated[0], positions)
+        queries, keys = anatomy.queries(block, q, positions), anatomy.expand_heads(anatomy.keys(block, k, positions))
+        scores = block.cap(torch.einsum("...dhe,...she->...hds", queries * block.scale, keys))
+        if (of := (block.window, block.key_bias)) not in biases:  # blocks of the same mask and encoding share it
+            biases[of] = anatomy.bias(block, positions, positions)
+        scores = scores + biases[of]
+        sink = anatomy.sink(block, queries, positions)
         # The sink's logit is subtracted before the edit and added after it, so that rounding is as in the raw model.
         scores = step.at("attn_scores", scores) if sink is None else step.at("attn_scores", scores - sink) + sink
         pattern = step.at("pattern", anatomy.softmax(scores, sink))
@@ -164,16 +167,20 @@ def read_for_gradient(
 
 
 @torch.no_grad()
-def difference_from_raw(anatomy: Anatomy, tokens: Tensor, resid: Tensor, metric: Metric) -> float:
+def difference_from_raw(
+    anatomy: Anatomy, tokens: Tensor, resid: Tensor, metric: Metric, expected: Tensor | None = None
+) -> float:
     """Return the largest difference of the unedited pass from the raw model's logits, relative to their spread.
 
-    Only positions that the metric reads are compared. `tokens` are the first prompts.
+    Only positions that the metric reads are compared. `tokens` are the first prompts, `expected` the raw model's
+    logits there, if they are known.
     Raises `RuntimeError` if the difference is larger than rounding explains: the pass is further from the raw model
     in float64 than `ROUNDING` times the raw model in float32.
     """
     raw: Any = anatomy.raw
     positions = metric.positions.to(resid.device)
-    expected = raw(tokens.to(resid.device), use_cache=False, logits_to_keep=positions).logits
+    if expected is None:
+        expected = raw(tokens.to(resid.device), use_cache=False, logits_to_keep=positions).logits
     require_finite(expected, "a logit of the model", axis=0)
     logits = anatomy.unembed(resid[:, positions])
     difference = float((logits - expected).abs().max() / expected.std(correction=0).clamp_min(1e-6))

@@ -72,7 +72,14 @@ class Engine:
         return self.metric.measure_read(logits, self.prompts).double().cpu()
 
     def _logits(self, resid: Float[Tensor, "*stack read d_model"]) -> Float[Tensor, "*stack read token"]:
-        """Return the logits that the metric reads: of its tokens, or of the vocabulary."""
+        """Return the logits that the metric reads: of its tokens, or of the vocabulary.
+
+        They are exact where the products before them are not (`Sweep.matmul`): small differences of logits are read.
+        """
+        device = self.anatomy.device.type
+        if torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                return self.anatomy.unembed(resid.to(self.anatomy.dtype), self.metric.tokens)
         return self.anatomy.unembed(resid, self.metric.tokens)
 
     @torch.no_grad()

@@ -215,10 +215,13 @@ def _replaced(
     anatomy: Anatomy, mask: Tensor, mean: Tensor | None, z: Tensor, computed: Mapping[Site, Tensor], where: Where
 ) -> Tensor:
     """Return z with the values at masked edges replaced by their mean; None for zero, which deletes numerators."""
-    heads = mask.any(dim=(1, 2)).nonzero().flatten().to(z.device)
-    weights = computed["pattern"][:, heads] * mask[:, where].to(z.device)[heads]
-    v = computed["v"]
-    difference = anatomy.expand_heads(-v if mean is None else mean - v)[:, :, heads]
+    here = mask[:, where]
+    heads, dest, src = (here.any(dim=other).nonzero().flatten() for other in ((1, 2), (0, 2), (0, 1)))
+    edges = (heads[:, None, None], dest[:, None], src)
+    weights = computed["pattern"][:, *(x.to(z.device) for x in edges)] * here[edges].to(z.device)
+    heads, dest, src = (x.to(z.device) for x in (heads, dest, src))
+    v = computed["v"][:, src]
+    difference = anatomy.expand_heads(-v if mean is None else mean[src] - v)[:, :, heads]
     z = z.clone()
-    z[:, :, heads] += torch.einsum("rhds,rshe->rdhe", weights, difference)
+    z[:, dest.unsqueeze(1), heads] += torch.einsum("rhds,rshe->rdhe", weights, difference)
     return z

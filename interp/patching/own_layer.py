@@ -87,7 +87,7 @@ class OwnLayer:
                 z = take(base.z[layer]).clone()
                 row = torch.arange(len(cells), device=z.device)
                 head = self._heads(cells)
-                z[row, :, :, head] = self._head_output(layer, at, head).transpose(0, 1)
+                z[row, :, :, head] = self._head_output(layer, at, head).transpose(0, 1).to(z.dtype)
                 return after_attention(block, resid, z)
 
     def _mlp_reads(self, run: Trace, layer: int) -> Float[Tensor, "batch pos d_model"]:
@@ -160,7 +160,9 @@ class OwnLayer:
         sink = anatomy.sink(block, queries, dest)  # [batch head dest 1]
         mixed = anatomy.softmax(scores, sink if sink is None else sink[:, shared]) @ values
         z = base.z[layer][:, dest].expand(len(cells), -1, -1, -1, -1).clone()
-        z[torch.arange(len(cells), device=head.device).unsqueeze(1), :, :, shared] = mixed.permute(1, 2, 0, 3, 4)
+        z[torch.arange(len(cells), device=head.device).unsqueeze(1), :, :, shared] = mixed.permute(1, 2, 0, 3, 4).to(
+            z.dtype
+        )
         return after_attention(block, base.resid_pre[layer][:, dest], z)
 
     def _encoded(self, what: str, layer: int) -> Tensor:

@@ -94,6 +94,43 @@ def literal_together(
     return metric.measure(logits.unflatten(0, (len(cells), n)), prompts).double().cpu()
 
 
+@torch.no_grad()
+def literal_beside(
+    anatomy: Anatomy | GenericAnatomy,
+    base: Int[Tensor, "batch pos"],
+    source: Int[Tensor, "batch pos"],
+    site: str,
+    cells: Sequence[Cell],
+    metric: Metric,
+    prompts: Int[Tensor, " batch"],
+) -> tuple[Float[Tensor, "cell batch"], Float[Tensor, "both read d_vocab"]]:
+    """Return `literal_together`, and the logits of the unpatched base and source runs, which are rows of the same pass.
+
+    The patched values come from the source's rows.
+    """
+    n = len(base)
+
+    def edit_of(layer: int) -> Edit:
+        def edit(x: Tensor) -> Tensor:
+            x = x.clone()
+            for i, cell in enumerate(cells, start=2):
+                if cell.layer == layer:
+                    _patch(x[i * n : (i + 1) * n], site, cell, x[n : 2 * n])
+            return x
+
+        return edit
+
+    with ExitStack() as stack:
+        for layer in sorted({cell.layer for cell in cells}):
+            stack.enter_context(_at(anatomy, site, layer, edit_of(layer)))
+        rows = torch.cat([base, source, base.repeat(len(cells), 1)]).to(anatomy.device)
+        logits = anatomy.raw(rows, use_cache=False, logits_to_keep=metric.positions.to(anatomy.device)).logits
+    both, patched = logits[: 2 * n], logits[2 * n :]
+    if not cells:
+        return torch.zeros(0, n, dtype=torch.float64), both
+    return metric.measure(patched.unflatten(0, (len(cells), n)), prompts).double().cpu(), both
+
+
 def _patch(x: Tensor, site: str, cell: Cell, source: Tensor) -> None:
     """Write a cell's values from `source` into x `[batch pos ...]`."""
     at = list(cell.positions)

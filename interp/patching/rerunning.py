@@ -55,6 +55,16 @@ class Unpatched:
     kept: Mapping[Place, Tensor]
     raw_difference: float
     _keys: dict[int, Tensor] = field(default_factory=dict)
+    _biases: dict[tuple, Tensor] = field(default_factory=dict)
+
+    def bias(self, anatomy: Anatomy, layer: int, first: int) -> Float[Tensor, "head dest src"]:
+        """Return what is added to the scores of positions from `first` on; layers of the same kind share it."""
+        block = anatomy.blocks[layer]
+        of = (block.window, block.key_bias, first)
+        if of not in self._biases:
+            src = torch.arange(self.final.shape[1], device=self.final.device)
+            self._biases[of] = anatomy.bias(block, src[first:], src)
+        return self._biases[of]
 
     def keys(self, anatomy: Anatomy, layer: int, before: int) -> Float[Tensor, "row src head d_head"]:
         """Return the keys of the positions before one, as attention uses them."""
@@ -162,7 +172,8 @@ def _layer(
         keys = anatomy.expand_heads(anatomy.keys(block, k, src[first:]))
         keys = keys if first == 0 else torch.cat([run.keys(anatomy, layer, first), keys], dim=1)
         scores = block.cap(torch.einsum("rdhe,rshe->rhds", q * block.scale, keys))
-        scores, sink = scores.add_(anatomy.bias(block, dest, src)), anatomy.sink(block, q, dest)
+        bias = run.bias(anatomy, layer, first) if reads is None else anatomy.bias(block, dest, src)
+        scores, sink = scores.add_(bias), anatomy.sink(block, q, dest)
         # Scores are edited relative to the sink's logit, as in `forward_with_edits`.
         scores = at("attn_scores", scores, where) if sink is None else at("attn_scores", scores - sink, where) + sink
         pattern = anatomy.softmax(scores, sink)

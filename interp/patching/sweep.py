@@ -22,6 +22,7 @@ from interp.patching.engine import Engine
 from interp.patching.generic import GenericEngine, generic_trace
 from interp.patching.memory import MemoryPlan, plan_memory
 from interp.patching.metric import Metric
+from interp.patching.precision import COARSE_CELLS, Matmul, products, stated_error
 from interp.patching.tracing import trace, trace_together
 from interp.patching.units import WorkUnit, buckets_of
 from interp.support.finite import require_finite
@@ -47,6 +48,7 @@ class Sweep:
     labels: dict[str, tuple[str | int, ...]]
     cells: tuple[Cell, ...]
     memory: int
+    matmul: Matmul = "exact"
 
     def __repr__(self) -> str:
         return (
@@ -157,7 +159,8 @@ class Sweep:
                 began = time.perf_counter()
                 part = cells[done : done + size]
                 start = first(part[0])  # cells are ordered by position: the rest of the bucket can start later
-                parts.append(engine.queue(part, start))
+                with products(self.matmul, self.anatomy.device):
+                    parts.append(engine.queue(part, start))
                 flops = engine_flops(self._sizes, part, self.site, start)
                 self._chunks.took(size, len(part), flops, time.perf_counter() - began)
                 done += len(part)
@@ -180,9 +183,10 @@ class Sweep:
                 alive=self.alive,
                 values=values,
                 baselines=(base, source),
-                spot_cells=spot_cells,
+                spot_cells=spot_cells if self.matmul == "exact" else max(spot_cells, COARSE_CELLS),
                 seed=seed,
                 together=self._plan.together,
+                matmul=self.matmul,
             )
         shape = tuple(len(self.labels[a]) for a in self.axes)
         return PatchEffect(
@@ -196,7 +200,7 @@ class Sweep:
             source=source,
             checks=checks,
             cost=replace(self.cost, chunk_rows=self._chunks.best * len(prompts), seconds=seconds),
-            details={"anatomy": "generic"} if self.anatomy.generic else {},
+            details={"anatomy": "generic"} if self.anatomy.generic else stated_error(self.matmul, checks),
         )
 
     @cached_property

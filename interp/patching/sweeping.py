@@ -11,12 +11,15 @@ from interp.models.resolve import AnyModel, raw_of
 from interp.patching.cells import Cell, check_site, chosen, heads_at, neuron_groups, require_neurons
 from interp.patching.effect import PatchEffect
 from interp.patching.metric import MetricLike, bind_metric
+from interp.patching.precision import Matmul, check_matmul
 from interp.patching.sweep import Sweep
 from interp.places import At, Joint, Part, patches_at
 from interp.sites import NEURON_SITES
 from interp.support.budget import allowed
 
 Positions = At | Joint | Iterable[Part | Joint]
+# Patches up to which a model taken apart is compared with the raw model at the end of the sweep only, on its prompts.
+SHORT = 256
 Direction = Literal["denoise", "noise"]
 # Neurons that are patched one by one; those of a tuple together.
 Neurons = int | Sequence[int | tuple[int, ...]]
@@ -35,6 +38,7 @@ def plan(
     direction: Direction = "denoise",
     memory: int | None = None,
     neurons: Neurons | None = None,
+    matmul: Matmul = "exact",
 ) -> Sweep:
     """Return the sweep that `patch` would compute: see `.cost`, `.units` and `.peak_bytes`.
 
@@ -46,12 +50,13 @@ def plan(
     if not len(clean):
         raise ValueError("there are no prompts")
     metric = bind_metric(metric, model, clean)
-    anatomy = anatomy_or_generic(raw_of(model))
+    anatomy = anatomy_or_generic(raw_of(model), test=False)
     if not anatomy.causal:
         raise ValueError(
             "this model attends in both directions, and a sweep skips what a causal mask leaves unchanged; "
             "path_patch, knock_out and interchange compute all positions"
         )
+    check_matmul(matmul, anatomy)
     memory = allowed(anatomy.device) if memory is None else memory
     if memory < 1:
         raise ValueError(f"memory must be at least 1 byte; got {memory}")
@@ -81,7 +86,10 @@ def plan(
         labels=labels,
         cells=tuple(Cell(la, at, head, group) for la in layer_list for head, group in parts for _, at in places),
         memory=memory,
+        matmul=matmul,
     )
+    if isinstance(anatomy, Anatomy) and len(sweep.cells) > SHORT:
+        anatomy.self_test()
     if memory < sweep.minimum_bytes:
         raise ValueError(
             f"this sweep takes at least {_mebibytes(sweep.minimum_bytes)} MiB beyond the model; the budget is "
@@ -105,6 +113,7 @@ def patch(
     seed: int = 0,
     progress: Callable[[Iterable], Iterable] = iter,
     neurons: Neurons | None = None,
+    matmul: Matmul = "exact",
 ) -> PatchEffect:
     """Patch a site's activations from one run into another, at each layer, position and head.
 
@@ -126,6 +135,8 @@ def patch(
         progress: wraps the units of work, for a progress bar.
         neurons: at mlp_pre or mlp_post, a neuron or several, each patched alone; a tuple of them is patched together.
             None patches all neurons of a layer together. In a gated MLP mlp_pre is the gate.
+        matmul: "exact", or coarser and faster matrix products of a float32 model: "tf32" (CUDA) or "bfloat16". The
+            error is then measured on 16 cells or more, in units of the metric: `details["measured error"]`.
 
     Returns the metric of every patched run for every prompt, `[layer (head or neuron) pos batch]`. It differs from the
     literal loop by rounding only (`interp.support.rounding.tolerance`); `checks` holds the measured differences.
@@ -137,7 +148,7 @@ def patch(
     >>> metric = logit_diff(answer=" Mary", other=" John")
     >>> effect = patch(run, ["Mary met John and"], ["John met Mary and"], site="resid_pre", metric=metric)
     """
-    sweep = plan(model, clean, corrupted, site, metric, layers, positions, heads, direction, memory, neurons)
+    sweep = plan(model, clean, corrupted, site, metric, layers, positions, heads, direction, memory, neurons, matmul)
     return sweep.run(spot_cells, seed, progress)
 
 

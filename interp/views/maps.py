@@ -65,9 +65,9 @@ def effect(
     """  # noqa: E501
     if not hasattr(effects, "change"):
         return _array_effect(array_of(effects), title or "What patching changes", tokens, unit)
-    axes = tuple(effects.axes)
+    axes: tuple[str, ...] = tuple(effects.axes)
     part = "neuron" if "neuron" in axes else "head"
-    by_layer = axes in (("layer", "pos"), ("layer", part, "pos"), ("layer", part), ("layer",))
+    by_layer = " ".join(axes) in ("layer", "layer pos", f"layer {part}", f"layer {part} pos")
     if not by_layer and len(axes) > 2:
         raise ValueError(
             f"a map of a patch has layers, heads or neurons, and positions, or two axes; got {', '.join(axes)}"

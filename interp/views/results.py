@@ -35,12 +35,12 @@ def view_of(result: Any) -> View | CircuitView | None:
             return heads(result)
         case object(rank=_, log_prob=_):
             return lens(result)
-        case object(nodes=_, by_site=_):
-            return heads(result.by_site, "Scores of heads by site", f"change of {result.metric}")
-        case object(to_networkx=_):
-            return CircuitView(result.to_networkx())
-        case object(ov_copying=_, composition=_):
-            return head_table(result.to_dataframe().rename(columns={"mean": "value"})[_STATISTIC])
+        case object(nodes=_, by_site=by_site, metric=metric):
+            return heads(by_site, "Scores of heads by site", f"change of {metric}")
+        case object(to_networkx=graph):
+            return CircuitView(graph())
+        case object(ov_copying=_, composition=_, to_dataframe=table):
+            return head_table(table().rename(columns={"mean": "value"})[_STATISTIC])
     return None
 
 

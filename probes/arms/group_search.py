@@ -23,11 +23,20 @@ def largest_harmless(units: Sequence[Unit], harms: Harms) -> list[Unit]:
     """Return the units of groups that do no harm alone and jointly: the least harmful groups are joined first.
 
     A group that does harm (above 1) is split, a unit that does harm is left out. All groups of one size are tested in
-    one call.
+    one call. What does harm beside the units that are joined already is halved, and a unit that does is left out, so
+    that it hides none of those that come after it.
     """
     harmless, _ = _split(units, harms)
-    groups = [group for _, group in sorted(harmless, key=lambda found: found[0])]
-    return [unit for group in _longest(groups, harms) for unit in group]
+    waiting = [[unit for _, group in sorted(harmless, key=lambda found: found[0]) for unit in group]]
+    joined: list[Unit] = []
+    while waiting:
+        more = waiting.pop()
+        if more and harms([[*joined, *more]])[0] <= 1:
+            joined += more
+        elif len(more) > 1:
+            half = len(more) // 2
+            waiting += [more[half:], more[:half]]
+    return joined
 
 
 def harmful_units(units: Sequence[Unit], harms: Harms) -> list[Unit]:
@@ -37,7 +46,12 @@ def harmful_units(units: Sequence[Unit], harms: Harms) -> list[Unit]:
 
 def longest_harmless(units: Sequence[Unit], harms: Harms) -> list[Unit]:
     """Return the longest beginning of a list that does no harm jointly, by bisection."""
-    return [unit for group in _longest([[unit] for unit in units], harms) for unit in group]
+    low, high = 0, len(units) + 1
+    middle = len(units)  # all of them first: in most models that is the answer
+    while high - low > 1:
+        low, high = (middle, high) if not middle or harms([units[:middle]])[0] <= 1 else (low, middle)
+        middle = (low + high) // 2
+    return list(units[:low])
 
 
 def _split(units: Sequence[Unit], harms: Harms) -> tuple[list[tuple[float, Sequence[Unit]]], list[Unit]]:
@@ -51,13 +65,3 @@ def _split(units: Sequence[Unit], harms: Harms) -> tuple[list[tuple[float, Seque
         spans = [half for a, b in wide for half in ((a, (a + b) // 2), ((a + b) // 2, b))]
     ordered = sorted(harmless, key=lambda group: group[0])
     return [(harm, group) for _, harm, group in ordered], [units[a] for a in sorted(harmful)]
-
-
-def _longest(groups: Sequence[Sequence[Unit]], harms: Harms) -> Sequence[Sequence[Unit]]:
-    low, high = 0, len(groups) + 1
-    middle = len(groups)  # all of them first: in most models that is the answer
-    while high - low > 1:
-        joined = [unit for group in groups[:middle] for unit in group]
-        low, high = (middle, high) if not joined or harms([joined])[0] <= 1 else (low, middle)
-        middle = (low + high) // 2
-    return groups[:low]

@@ -17,7 +17,7 @@ from interp.tasks import LABEL_ROLES, Batch, Role, parity
 from interp.tasks.layout import generator
 from probes import keys
 from probes.arms.readings import Readings, effect_of_strongest, halves, largest_evidence, step_margins
-from probes.evidence import Evidence, EvidenceKey
+from probes.evidence import Evidence
 from probes.intervals import ratio
 
 INPUTS, OUTPUTS, BOTH = (Role.INPUT_LABEL,), (Role.OUTPUT_LABEL,), LABEL_ROLES
@@ -34,7 +34,7 @@ REST = "the same, at steps where the step's own label leads to the same bit and 
 ADDRESS_REST = "the same, at steps where {labels} lead to the same bit and state: does identity move the margin?"
 # Fewest prompts with a step at which the labels lead to the same answer.
 FEWEST = 8
-# Other addresses are tested where identity moves more than this share of the margin although M1's label predicts no change.
+# Other addresses are tested where identity moves more than this share although M1's label predicts no change.
 UNEXPLAINED = 0.05
 
 

@@ -36,11 +36,12 @@ def measure_history(
 
     First every label but the one at which the answer is read; its control comes from a run with another future. Then
     input labels, output labels and single layers (bands of them in a deep model). Then K at labels with nothing
-    frozen: a result can also be read by whether its position is attended to, while its value is constant. Last, V and K from the run in which the step's
-    own bit is edited: labels can hold a copy of it.
+    frozen: a result can also be read by whether its position is attended to, while its value is constant. Last, V and
+    K from the run in which the step's own bit is edited: labels can hold a copy of it.
     """
     x = trials.batch
-    history, future = trials.other_history, trials.other_future  # entries that share a source share its run
+    # Entries that share a source share its run.
+    history, future, edited = trials.other_history, trials.other_future, trials.edited
     positions = {
         keys.HISTORY_V: trials.labels,
         keys.HISTORY_V_INPUTS: trials.labels & (x.role == Role.INPUT_LABEL),
@@ -54,8 +55,8 @@ def measure_history(
     for name, layers in layer_bands(model.config.num_hidden_layers).items():
         by_key[keys.HISTORY_V_LAYER.at(name)] = values_from(history, trials.labels, layers)
     by_key[keys.HISTORY_K] = [Interchange("k", history, trials.labels)]
-    by_key[keys.STEP_BIT_V] = values_from(trials.edited, trials.labels)
-    by_key[keys.STEP_BIT_K] = [Interchange("k", trials.edited, trials.labels)]
+    by_key[keys.STEP_BIT_V] = values_from(edited, trials.labels)
+    by_key[keys.STEP_BIT_K] = [Interchange("k", edited, trials.labels)]
     control_of = {keys.STEP_BIT_V: keys.HISTORY_V, keys.STEP_BIT_K: keys.HISTORY_K}
     controls = {
         keys.HISTORY_V: values_from(future, trials.labels),

@@ -22,7 +22,7 @@ from interp.models.resolve import raw_of
 from interp.tasks import Batch, Role
 from probes import keys
 from probes.arms.m08_concepts import Concept, concept_of
-from probes.arms.m08_probes import Code, held_out, online_code, split
+from probes.arms.m08_probes import Code, Standardised, online_codes, scores, split
 from probes.evidence import PROMPTS, Evidence, Interval
 from probes.intervals import LEVEL, clustered_proportion, mean
 
@@ -159,17 +159,20 @@ def decode_from(
     decoded = []
     for layer, captured in features.items():
 
-        def score_of(values: Tensor, captured: Tensor = captured) -> Tensor:
+        def halves(captured: Tensor) -> Standardised:
             x = captured[:, concept.places]
-            return held_out(x[train], values[train], x[test], values[test], concept.classes)
+            return Standardised.of(x[train], x[test])
 
-        score = score_of(concept.values)
-        control = torch.stack([score_of(values) for values in concept.controls]).mean(dim=0)
-        untrained_score = None if random is None else score_of(concept.values, random[layer])
+        def score_of(values: Tensor, features: Standardised) -> Tensor:
+            return scores(features, values[train], values[test], concept.classes)
+
+        features_of = halves(captured)
+        score = score_of(concept.values, features_of)
+        control = torch.stack([score_of(values, features_of) for values in concept.controls]).mean(dim=0)
+        untrained_score = None if random is None else score_of(concept.values, halves(random[layer]))
         codes: list[Code | None] = [None, None]
         if concept.classes:
-            x = captured[:, concept.places]
-            codes = [online_code(x, values, concept.classes) for values in (concept.values, concept.controls[0])]
+            codes = [*online_codes(captured[:, concept.places], (concept.values, concept.controls[0]), concept.classes)]
         decoded.append(
             Decoded(
                 concept=concept.name,

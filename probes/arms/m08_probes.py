@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -53,8 +54,13 @@ def held_out(
 
     A class scores 1 (right) or 0 (wrong). A number scores 1 - error^2 / variance, whose mean over prompts is R2.
     """
-    probe = _fit(fitted, values, classes)
-    guess = torch.from_numpy(probe.estimator.predict(probe.standardised(tested))).reshape(true.shape).double()
+    return scores(Standardised.of(fitted, tested), values, true, classes)
+
+
+def scores(features: Standardised, values: Tensor, true: Tensor, classes: int) -> Float[Tensor, "test place"]:
+    """Return `held_out` of features that several probes share."""
+    estimator = _fit(features.fitted, values, classes)
+    guess = torch.from_numpy(estimator.predict(features.tested)).reshape(true.shape).double()
     if classes:
         return (guess == true).double()
     return 1 - (guess - true) ** 2 / true.double().var(unbiased=False)
@@ -69,50 +75,62 @@ def online_code(
 
     >>> online_code(noise, coin_flips, classes=2).compression  # about 1
     """
-    ends = sorted({max(1, round(share * len(values))) for share in PORTIONS})
+    return online_codes(features, [values], classes)[0]
+
+
+def online_codes(
+    features: Float[Tensor, "prompt place d_model"], each: Sequence[Int[Tensor, "prompt place"]], classes: int
+) -> list[Code]:
+    """Return `online_code` of several values at the same places."""
+    ends = sorted({max(1, round(share * len(features))) for share in PORTIONS})
     uniform = float(np.log2(classes))
-    bits = uniform * values[: ends[0]].numel()
+    bits = [uniform * values[: ends[0]].numel() for values in each]
     for start, end in pairwise(ends):
-        before, now = values[:start], values[start:end]
-        if len(before.unique()) < 2:
-            bits += uniform * now.numel()
-            continue
-        probe = _fit(features[:start], before, classes)
-        known = {int(c): column for column, c in enumerate(probe.estimator.classes_)}
-        p = probe.estimator.predict_proba(probe.standardised(features[start:end]))
-        columns = [known.get(v, -1) for v in now.flatten().tolist()]
-        right = np.where(np.array(columns) < 0, 0.0, p[np.arange(len(p)), columns])
-        bits -= float(np.log2((1 - UNIFORM_SHARE) * right + UNIFORM_SHARE / classes).sum())
-    return Code(bits, uniform * values.numel(), values.numel())
+        shared = Standardised.of(features[:start], features[start:end])
+        for k, values in enumerate(each):
+            bits[k] += _portion(shared, values[:start], values[start:end], classes)
+    return [Code(found, uniform * values.numel(), values.numel()) for found, values in zip(bits, each, strict=True)]
+
+
+def _portion(features: Standardised, before: Tensor, now: Tensor, classes: int) -> float:
+    """Return the bits that a portion of the values takes, by a probe fitted on the earlier ones."""
+    if len(before.unique()) < 2:
+        return float(np.log2(classes)) * now.numel()
+    estimator = _fit(features.fitted, before, classes)
+    known = {int(c): column for column, c in enumerate(estimator.classes_)}
+    p = estimator.predict_proba(features.tested)
+    columns = [known.get(v, -1) for v in now.flatten().tolist()]
+    right = np.where(np.array(columns) < 0, 0.0, p[np.arange(len(p)), columns])
+    return -float(np.log2((1 - UNIFORM_SHARE) * right + UNIFORM_SHARE / classes).sum())
 
 
 @dataclass(frozen=True, eq=False)
-class _Probe:
-    """A fitted estimator with the standardisation that it was fitted with."""
+class Standardised:
+    """Features of the places that a probe is fitted on, and of those that it is tested on, in the former's spread."""
 
-    estimator: Any
-    mean: Float[np.ndarray, " d_model"]
-    scale: Float[np.ndarray, " d_model"]
+    fitted: Float[np.ndarray, "row d_model"]
+    tested: Float[np.ndarray, "row d_model"]
 
-    def standardised(self, features: Float[Tensor, "prompt place d_model"]) -> Float[np.ndarray, "row d_model"]:
-        return (_rows(features) - self.mean) * self.scale
+    @classmethod
+    def of(cls, fitted: Tensor, tested: Tensor) -> Standardised:
+        """Return features `[prompt place d_model]` as standardised rows."""
+        x = _rows(fitted)
+        mean, spread = x.mean(axis=0), x.std(axis=0)
+        # StandardScaler turns rounding into a feature after an erasure; such dimensions are dropped here.
+        scale = np.where(spread > FAINTEST * spread.max(), 1 / np.maximum(spread, 1e-300), 0.0)
+        return cls((x - mean) * scale, (_rows(tested) - mean) * scale)
 
 
-def _fit(features: Tensor, values: Tensor, classes: int) -> _Probe:
+def _fit(rows: Float[np.ndarray, "row d_model"], values: Tensor, classes: int) -> Any:
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    x, y = _rows(features), values.flatten().numpy()
+    y = values.flatten().numpy()
     if classes and len(np.unique(y)) < 2:
         raise ValueError("all values to decode are the same: a probe has nothing to learn")
-    spread = x.std(axis=0)
-    # scikit-learn's StandardScaler turns rounding into a feature after an erasure; such dimensions are dropped here.
-    scale = np.where(spread > FAINTEST * spread.max(), 1 / np.maximum(spread, 1e-300), 0.0)
     # Newton's method needs few steps and does not stop early on separable data; its matrix grows with the classes.
     solver = "newton-cholesky" if classes == 2 else "lbfgs"
     made = LogisticRegression(C=REGULARISATION, solver=solver, max_iter=1000, tol=1e-3) if classes else Ridge()
-    probe = _Probe(made, x.mean(axis=0), scale)
-    made.fit(probe.standardised(features), y)
-    return probe
+    return made.fit(rows, y)
 
 
 def _rows(features: Tensor) -> np.ndarray:

@@ -19,6 +19,7 @@ from probes import keys
 from probes.arms.m06_heads import LABELS
 from probes.arms.presence_cells import Cells, Interchanges
 from probes.arms.presence_metrics import answer_accuracy, moved_margin
+from probes.arms.presence_number import lost_when_twice
 from probes.arms.readings import halves, strongest
 from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import ratio
@@ -28,6 +29,7 @@ QUESTIONS = {
     keys.PRESENCE_MARGIN: "labels are removed where they carry nothing: how much of the margin does that move at most?",
     keys.PRESENCE_REPAIRED: "which of these answers does a key of equal score without information restore?",
     keys.PRESENCE_NUMBER: "half of the labels are removed: what does their number matter beyond the attention on them?",
+    keys.PRESENCE_TWICE: "every label counts twice: how many answers does that lose at most?",
 }
 ANSWERS, MARGIN = "share of accuracy above chance", "mean |change| over the mean margin"
 
@@ -39,7 +41,8 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
     key of equal score ("null"), or it reads the mean value ("mean"); and "renormalise" for each kind of query alone.
     The strongest is chosen on one half of the prompts and estimated on the other. The control is the interchange that
     found the cells, on these prompts. "repaired" is what a null key of equal score with the mean value restores, and
-    "number" what is lost when every second label is removed and is not when the attention on them is kept.
+    "number" what is lost when every second label is removed and is not when the attention on them is kept. "twice" is
+    what is lost at most when labels count twice: a sink is left as it is, a head that counts labels is not.
     """
     if not cells.members:
         return []
@@ -55,6 +58,7 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
     clean = interchanged.clean - 1 / len(batch.format.outputs)
     size = interchanged.lead.double().abs().mean(dim=1)
     control = interchanged.effects(cells)
+    twice = lost_when_twice(interchanged, cells)
 
     def share(values: Float[Tensor, " prompt"], full: Float[Tensor, " prompt"]) -> Interval:
         return ratio(values, full, floor=1 / len(batch))
@@ -66,6 +70,7 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
     details = {
         "cells": {kind: [list(head) for head in cells.heads(kind)] for kind in cells.kinds()},
         "answers lost": {name: float(lost[name].mean() / clean.mean()) for name in names},
+        "lost when twice": {name: float(x.mean() / clean.mean()) for name, x in twice.items()},
         "margin moved": {name: float(moved[name].mean() / size.mean()) for name in names},
     }
 
@@ -92,6 +97,7 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
         evidence(keys.PRESENCE_MARGIN, MARGIN, on_margin, by_margin, {}),
         evidence(keys.PRESENCE_REPAIRED, ANSWERS, repaired, by_answers, {}),
         evidence(keys.PRESENCE_NUMBER, ANSWERS, number, by_answers, {}),
+        evidence(keys.PRESENCE_TWICE, ANSWERS, largest(list(twice.values()), clean), by_answers, {}),
     ]
 
 

@@ -8,7 +8,7 @@ keys and values at labels come from a prompt with other bits in which the labels
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +51,8 @@ STILL = 0.05
 REDRAWN = 400_000_000
 
 Cell = tuple[str, Head]
+# Returns the edits of a layer, from its mask `[head dest]` of cells and the rows of prompts that are run.
+EditsOf = Callable[[int, Tensor, Tensor], dict[Place, WhereEdit]]
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
 
     Groups of cells are split until an interchange in the whole group does no harm: it loses at most `HARMLESS` of the
     answer's probability above chance, and moves margins by at most `STILL` of their size. Groups are then joined, the
-    least harmful first, as long as the same holds for all of them together.
+    least harmful first; cells that do harm beside the others are left out.
     """
     units = [(kind, head) for kind, role in KINDS.items() if (batch.role == role).any() for head in all_heads(model)]
     if len(all_heads(model)) > MANY_UNITS:
@@ -161,8 +163,8 @@ class Interchanges:
 
 @exclusive
 @torch.no_grad()
-def _interchanged(model: PreTrainedModel, work: Interchanges, cells: Cells, k: int) -> list[Tensor]:
-    """Return the metrics with K and V at labels from source `k`, for the queries and in the heads of the cells."""
+def measure_edited(model: PreTrainedModel, work: Interchanges, cells: Cells, edits_of: EditsOf) -> list[Tensor]:
+    """Return the metrics of `work` with the edits of each layer that has a cell, `[prompt]` each, in float64."""
     anatomy, batch = work.anatomy, work.batch
     masks = _masks(anatomy, batch, cells)
     values = []
@@ -171,12 +173,22 @@ def _interchanged(model: PreTrainedModel, work: Interchanges, cells: Cells, k: i
         if not masks:
             values.append(measure_unpatched(anatomy, run, work.metrics))
             continue
-        source, edits = work.run(work.sources[k], rows, k), dict[Place, WhereEdit]()
+        edits = dict[Place, WhereEdit]()
         for layer, mask in masks.items():
-            edits |= _edits(anatomy, layer, mask, work.labels, source["k", layer], source["v", layer])
+            edits |= edits_of(layer, mask, rows)
         first = min(int(mask.any(dim=0).nonzero()[0]) for mask in masks.values()) if anatomy.causal else 0
         values.append(measure_patched(anatomy, run, Changes(min(masks), first, edits), work.metrics))
     return [torch.cat(parts).double() for parts in zip(*values, strict=True)]
+
+
+def _interchanged(model: PreTrainedModel, work: Interchanges, cells: Cells, k: int) -> list[Tensor]:
+    """Return the metrics with K and V at labels from source `k`, for the queries and in the heads of the cells."""
+
+    def edits_of(layer: int, mask: Tensor, rows: Tensor) -> dict[Place, WhereEdit]:
+        source = work.run(work.sources[k], rows, k)
+        return _edits(work.anatomy, layer, mask, work.labels, source["k", layer], source["v", layer])
+
+    return measure_edited(model, work, cells, edits_of)
 
 
 def _edits(anatomy: Anatomy, layer: int, mask: Tensor, labels: Tensor, k: Tensor, v: Tensor) -> dict[Place, WhereEdit]:

@@ -208,7 +208,13 @@ ROWS = (
         short="largest presence effect",
         meaning="Removes labels, by head and kind of query, where they carry nothing: zero unless presence matters.",
         measure=_presence,
-        keys=(keys.LARGEST_PRESENCE, keys.PRESENCE_MARGIN, keys.PRESENCE_REPAIRED, keys.PRESENCE_NUMBER),
+        keys=(
+            keys.LARGEST_PRESENCE,
+            keys.PRESENCE_MARGIN,
+            keys.PRESENCE_REPAIRED,
+            keys.PRESENCE_NUMBER,
+            keys.PRESENCE_TWICE,
+        ),
         decides=True,
     ),
     Arm(

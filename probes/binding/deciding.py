@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from probes.binding.edits import ARMS
 from probes.binding.measuring import COMPETENCE, Binding, Share
 from probes.binding.sinks import SINKS
+from probes.evidence import Interval
 from probes.statuses import Status
 
 # Within this share of the full effect, an address counts as absent.
@@ -38,6 +39,7 @@ class BindingVerdict:
             "task": found.task,
             "items": found.items,
             "prompts": found.prompts,
+            "posed": found.posed,
             "accuracy": found.accuracy.to_json(),
             "gate": COMPETENCE,
             "margin": MARGIN,
@@ -45,7 +47,11 @@ class BindingVerdict:
             "addresses": _listed(self.addresses),
             "shares": {name: {"question": ARMS[name], **share.to_json()} for name, share in found.shares.items()},
             "sinks": {
-                name: {**decided, **(found.sinks[name].to_json() if name in found.sinks else {})}
+                name: {
+                    **decided,
+                    **(found.sinks[name].to_json() if name in found.sinks else {}),
+                    **({"carried": found.carried[name].to_json()} if name in found.carried else {}),
+                }
                 for name, decided in _listed(self.sinks).items()
             },
             "remainder": None if found.remainder is None else found.remainder.to_json(),
@@ -59,8 +65,9 @@ def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
 
     PRESENT: an arm and its excess over the matched control are above the margin. ABSENT: all arms of the address, and
     their controls, are within the margin. NOT APPLICABLE: the model cannot do the task, or the template has no such
-    address. The label names every address that is PRESENT. Sinks have the same rule: their effect is what the answer
-    margin loses without attention to them. They are not part of the label.
+    address. The label names every address that is PRESENT. Sinks have the same rule, and are PRESENT only if their mean
+    value loses nothing: their effect is what the answer margin loses without attention to them, beyond that. They are
+    not part of the label.
     """
     if measured.refusal is not None:
         refused = (Status.NOT_APPLICABLE, measured.refusal)
@@ -68,7 +75,7 @@ def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
             name, measured, "not applicable", dict.fromkeys(ADDRESSES, refused), dict.fromkeys(SINKS, refused)
         )
     addresses = {address: _decided(measured.shares, arms, measured.left_out) for address, arms in ADDRESSES.items()}
-    sinks = {sink: _decided(measured.sinks, (sink,), measured.left_out) for sink in SINKS}
+    sinks = {sink: _decided_sink(measured, sink) for sink in SINKS}
     present = [address for address, (status, _) in addresses.items() if status == Status.PRESENT]
     label = " + ".join(present) or "undecided"
     if not present and all(status in (Status.ABSENT, Status.NOT_APPLICABLE) for status, _ in addresses.values()):
@@ -94,5 +101,17 @@ def _decided(measured: Mapping[str, Share], arms: tuple[str, ...], left_out: Map
     return Status.INDETERMINATE, f"{arm}: {share.value}, control {share.control}"
 
 
+def _decided_sink(measured: Binding, sink: str) -> tuple[Status, str]:
+    status, reason = _decided(measured.sinks, (sink,), measured.left_out)
+    carried = measured.carried.get(sink)
+    if status == Status.PRESENT and carried is not None and not _is_near_zero(carried):
+        return Status.INDETERMINATE, f"{reason}; it carries something: its mean value loses {carried}"
+    return status, reason
+
+
 def _is_small(share: Share) -> bool:
-    return all(x.low > -MARGIN and x.high < MARGIN for x in (share.value, share.control))
+    return _is_near_zero(share.value) and _is_near_zero(share.control)
+
+
+def _is_near_zero(interval: Interval) -> bool:
+    return interval.low > -MARGIN and interval.high < MARGIN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -45,16 +45,20 @@ class Binding:
 
     `shares` and `sinks` are empty where the model cannot do the task, with the reason in `refusal`. `left_out` has
     the reason for each arm that the template does not have. `remainder` is 1 minus the share of all arms together.
+    `accuracy` is over `posed` prompts, everything else over the first `prompts` of them. `carried` is the share of the
+    full effect that is lost when the values of a candidate for a sink become their mean.
     """
 
     task: str
     items: int
+    posed: int
     prompts: int
     seed: int
     accuracy: Interval
     level: float
     shares: dict[str, Share] = field(default_factory=dict)
     sinks: dict[str, Share] = field(default_factory=dict)
+    carried: dict[str, Interval] = field(default_factory=dict)
     remainder: Interval | None = None
     left_out: dict[str, str] = field(default_factory=dict)
     refusal: str | None = None
@@ -71,11 +75,13 @@ def measure_binding(
     task: str = "template",
     seed: int = 0,
     step: Callable[[str], None] = lambda _: None,
+    prompts: int | None = None,
 ) -> Binding:
     """Measure accuracy and, where the model can do the task, all arms, sinks and their controls.
 
-    Accuracy is that of the most likely token among all. `step` is called with the name of each group of prompts.
-    Intervals hold jointly at 95 % (Bonferroni).
+    Accuracy is that of the most likely token among all, over all prompts. The arms are measured on about `prompts` of
+    them, the first of each trial (None: on all). `step` is called with the name of each group of prompts. Intervals
+    hold jointly at 95 % (Bonferroni).
     """
     if not trials:
         raise ValueError("there are no trials")
@@ -83,18 +89,19 @@ def measure_binding(
     items = trials[0].lookups.n_items
     step("accuracy")
     for trial in trials:
-        prompts = trial.lookups.prompts
-        rights.append(_accuracy(model, trial, prompts))
+        rights.append(_accuracy(model, trial, trial.lookups.prompts))
     right = torch.cat(rights)
-    level = 1 - 0.05 / (2 * (len(ARMS) + len(SINKS)))
+    some = trials if prompts is None else [trial.first(-(-prompts // len(trials))) for trial in trials]
+    used = sum(len(trial.lookups.prompts) for trial in some)
+    level = 1 - 0.05 / (2 * len(ARMS) + 3 * len(SINKS))
     estimate = wilson(float(right.sum()), n)
-    found = Binding(task, items, n, seed, estimate, level)
+    found = Binding(task, items, n, used, seed, estimate, level)
     if not found.competent:
         reason = f"the model gives the right value in {estimate} of {n} prompts; at least {COMPETENCE} is needed"
-        return Binding(task, items, n, seed, estimate, level, refusal=reason)
+        return replace(found, refusal=reason)
     drops: dict[str, list[Tensor]] = {}
     left_out: dict[str, str] = {}
-    for trial in trials:
+    for trial in some:
         step(f"item {trial.query} to {trial.target}")
         entries = _entries(trial, left_out)
         metric = logit_diff(trial.lookups.answer(trial.query), trial.lookups.answer(trial.target))
@@ -150,10 +157,10 @@ def _summed(found: Binding, drops: dict[str, list[Tensor]], left_out: dict[str, 
             for name in measured
         }
 
-    about = (found.task, found.items, found.prompts, found.seed, found.accuracy, found.level)
     try:
         arms, sinks = shares(tuple(ARMS)), shares(SINKS)
+        carried = {sink: share(whole[f"{sink} carried"]) for sink in sinks}
         remainder = share(full - whole["joint"]) if "joint" in whole else None
     except (ValueError, NotFinite) as error:
-        return Binding(*about, left_out=left_out, refusal=str(error))
-    return Binding(*about, arms, sinks, remainder, left_out)
+        return replace(found, left_out=left_out, refusal=str(error))
+    return replace(found, shares=arms, sinks=sinks, carried=carried, remainder=remainder, left_out=left_out)

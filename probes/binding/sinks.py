@@ -27,6 +27,9 @@ def sink_effects(
 ) -> dict[str, Float[Tensor, " batch"]]:
     """Return what the metric loses by each candidate and by its control ("NAME control"), per prompt.
 
+    "NAME carried" is what the mean value loses: where that is not small, the candidate carries something, and the rest
+    is no sign of a sink, because the other keys then bring in something else.
+
     The control is the same for as many tokens of items that the answer does not depend on, or for all of them where
     there are fewer. Candidates that the prompts do not have are named in `left_out`, with the reason.
     """
@@ -45,9 +48,9 @@ def sink_effects(
     }
     effect = knock_out(model, base, {f"{name}: {mode}": entry for (name, mode), entry in removals.items()}, metric)
     lost = dict(zip(removals, -effect.change, strict=True))
-    return {
-        name: lost[name, "renormalise"] - lost[name, "mean"] for name in dict.fromkeys(name for name, _ in removals)
-    }
+    names = [name for name, mode in removals if mode == "mean"]
+    effects = {name: lost[name, "renormalise"] - lost[name, "mean"] for name in names}
+    return effects | {f"{sink} carried": lost[sink, "mean"] for sink in places}
 
 
 def sink_positions(trial: Trial, sink: str) -> list[int]:

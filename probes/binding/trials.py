@@ -7,7 +7,7 @@ query, so that it has not been written yet and its predecessor is not the querie
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from interp.tasks.lists import LISTS, Lookups, sample_lists
 
 if TYPE_CHECKING:
     from interp.models import Run
+    from interp.tasks import Vocabulary
 
 BINDING_TASKS = ("recall", *LISTS)
 # Fewest items with a query, a target, a third item and two bystanders, and items before the first three.
@@ -28,6 +29,8 @@ GROUPS = 4
 Combination = tuple[int, int, int, tuple[int, int]]
 # With fewer, the interval of a perfect accuracy reaches below the gate (`probes.binding.measuring.COMPETENCE`).
 FEWEST_PROMPTS = 16
+# Prompts that decide competence, whatever the number of those on which arms are measured.
+GATE = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +46,26 @@ class Trial:
     third: int
     bystanders: tuple[int, int]
 
+    @classmethod
+    def of(cls, lookups: Lookups) -> Trial:
+        """Return a trial of one's own prompts, with a target, a third item and bystanders that their query allows.
+
+        Raises `ValueError` for fewer than six items, and for a query that is the first item or one of the last two.
+        """
+        query, items = lookups.query, lookups.n_items
+        for found in combinations_of(items):
+            if found[0] == query:
+                return cls(lookups, *found[1:])
+        raise ValueError(f"of {items} items, the query must be one of 2 to {items - 2}; got {query}")
+
     @property
     def query(self) -> int:
         """The item asked for."""
         return self.lookups.query
+
+    def first(self, count: int) -> Trial:
+        """Return the same trial with the first so many of its prompts."""
+        return replace(self, lookups=replace(self.lookups, prompts=self.lookups.prompts.rows(slice(count))))
 
 
 def combinations_of(items: int) -> list[Combination]:
@@ -81,6 +100,12 @@ def check_binding_task(task: str) -> None:
         raise ValueError(f"task {task!r} cannot be judged; tasks are parity, addition, {', '.join(BINDING_TASKS)}")
 
 
+def check_prompts(prompts: int) -> None:
+    """Raise `ValueError` for too few prompts."""
+    if prompts < FEWEST_PROMPTS:
+        raise ValueError(f"the verdict on lists needs at least {FEWEST_PROMPTS} prompts; got {prompts}")
+
+
 def trials_of(run: Run | Any, task: str, items: int, prompts: int, seed: int, fillers: int = 0) -> list[Trial]:
     """Return trials with `prompts` prompts in all, over four combinations of query and target from all queries.
 
@@ -89,8 +114,7 @@ def trials_of(run: Run | Any, task: str, items: int, prompts: int, seed: int, fi
     """
     check_binding_task(task)
     combinations = combinations_of(items)
-    if prompts < FEWEST_PROMPTS:
-        raise ValueError(f"the verdict on lists needs at least {FEWEST_PROMPTS} prompts; got {prompts}")
+    check_prompts(prompts)
     chosen = _spread(combinations)
     trials = []
     for k, (query, target, third, bystanders) in enumerate(chosen):
@@ -102,6 +126,21 @@ def trials_of(run: Run | Any, task: str, items: int, prompts: int, seed: int, fi
             drawn = sample_lists(run, task, count, items, query, number, fillers)
         trials.append(Trial(drawn, target, third, bystanders))
     return trials
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class RecallPrompts(Prompts):
+    """Prompts of recall, shown by the task's symbols."""
+
+    vocabulary: Vocabulary | None = None
+
+    def symbol(self, token: int) -> str:
+        """Return the task's symbol that a token stands for."""
+        return super().symbol(token) if self.vocabulary is None else self.vocabulary.symbol(token)
+
+    def text(self, row: int = 0) -> str:
+        """Return one prompt, its symbols apart."""
+        return " ".join(self.symbols(row))
 
 
 def sample_recall(run: Run, batch: int, items: int, query: int, seed: int) -> Lookups:
@@ -127,5 +166,5 @@ def sample_recall(run: Run, batch: int, items: int, query: int, seed: int) -> Lo
     labels = {i: (pos,) for i, pos in by_item(Role.INPUT_LABEL).items()}
     query_labels = {i: (pos,) for i, pos in by_item(Role.OUTPUT_LABEL).items() if i <= query}
     query_values = {i: pos for i, pos in by_item(Role.OUTPUT).items() if i < query}
-    prompts = Prompts(tokens[:, : end + 1], tokenizer=drawn.tokenizer, bos=drawn.bos)
+    prompts = RecallPrompts(tokens=tokens[:, : end + 1], bos=drawn.bos, vocabulary=run.vocabulary)
     return Lookups(prompts, query, labels, by_item(Role.INPUT), query_labels, query_values)

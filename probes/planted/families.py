@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from probes.planted.codes import place_code
-from probes.planted.parts import Form, Head, Match, Mechanism, Move, Neuron, Offset, Term, any_key, table, xor
+from probes.planted.parts import ONE, Form, Head, Match, Mechanism, Move, Neuron, Offset, Term, any_key, table, xor
 from probes.planted.pieces import (
     Setting,
     after,
@@ -163,7 +163,10 @@ def label_after_bit(s: Setting) -> Mechanism:
     parts = (
         *shared(s),
         Head(1, scores, (Move("bit", "retrieved"),)),
+        # At `===` the parity before is 0, whatever the token before it is: labels are no sink there.
         Neuron(0, {"is separator": 1.0}, {"before": -0.5}),
+        Neuron(0, {"is separator": 1.0, "before": 1.0, ONE: -1.0}, {"before": -1.0}),
+        Neuron(0, {"is separator": 1.0, "before": -1.0, ONE: -1.0}, {"before": 1.0}),
     )
     return Mechanism((*parts, *xor(1, "before", "retrieved", "answer")), format=SUFFIX)
 

@@ -48,7 +48,7 @@ def test_the_error_of_integration_by_hand(tmp_path, monkeypatch):
     model, clean = integration.model_and_prompts(case)
     corrupted = counterfactual.redraw(clean, seed=1)
     few, limit = (
-        edge_scores(model, clean, corrupted, logit_diff(clean), n=n, points=points).values.double()
+        edge_scores(model, clean, corrupted, logit_diff(clean), n=n, points=points).values.double()  # type: ignore[arg-type]
         for n, points in ((5, "even"), (24, "adaptive"))
     )
     assert row["error"]["even"]["5"] == pytest.approx(float((few - limit).abs().max() / limit.abs().max()), rel=1e-3)

@@ -10,8 +10,8 @@ from interp.models.pretrained import CACHE_VARIABLE
 from interp.views import View
 from tests.interp.views.pages import Page, open_browser
 
-# Public names of `interp.views` that are not a kind of view of their own: what draws any map, and parts of it.
-PARTS = {"Axis", "Outline", "Panel", "View", "as_view", "draw_grid", "faithfulness", "page", "show", "show_live"}
+# Public names of `interp.views` that are not a kind of view of their own.
+PARTS = {"Axis", "Outline", "Panel", "View", "as_view", "page", "show", "show_live"}
 
 
 def test_every_kind_of_view_is_shown():

@@ -15,9 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from experiments.commands.train import TrainCommand
 from experiments.training import loop
 from experiments.training import state as standing
-from experiments.training.gradients import loss_of, position_ids, predicted
+from experiments.training.gradients import loss_of, position_ids, predicted, use_attention
 from experiments.training.loop import train_run
 from experiments.training.recipe import Pretrained, Recipe, parts
 from interp.models import FAMILIES, ModelConfig, build_model, load_run
@@ -334,3 +335,35 @@ def test_every_format_and_family_trains_a_step(tmp_path):
         recipe = Recipe(fmt, ModelConfig(family, 1, 16, 2), seed=0, steps=1, longest=3, tokens=64)
         assert load_run(train_run(recipe, tmp_path).folder).family == family
         assert parse_format(fmt).name in str(recipe.name)
+
+
+@pytest.mark.parametrize("family", ["rotary", "absolute", "none"])
+def test_fused_attention_gives_the_same_losses(family: str):
+    recipe = replace(RECIPE, model=replace(TINY, family=family))
+    part = parts(recipe, step=3)[0]
+    model = build_model(recipe.model, 416, seed=0)
+    eager = loss_of(model, part, recipe, 3, torch.device("cpu"))
+    use_attention(model, "sdpa")
+    assert model.config._attn_implementation == "sdpa"
+    assert loss_of(model, part, recipe, 3, torch.device("cpu")).item() == pytest.approx(eager.item(), abs=1e-5)
+
+
+def test_fused_attention_is_refused_where_there_is_none():
+    with pytest.raises(ValueError, match="bloom has no fused attention"):
+        use_attention(build_model(TINY, 416, seed=0), "sdpa")
+
+
+def test_a_run_with_fused_attention_is_saved_as_any_other(tmp_path):
+    recipe = replace(RECIPE, model=replace(TINY, family="rotary"), steps=4)
+    trained = train_run(recipe, tmp_path, attention="sdpa")
+    assert load_run(trained.folder).raw.config._attn_implementation == "eager"
+    assert "sdpa" not in (trained.folder / "config.json").read_text()
+
+
+def test_more_tokens_per_step_take_a_higher_rate():
+    usual, wide = (TrainCommand("parity-aligned-alibi", tokens=n).recipe() for n in (None, 16_384))
+    assert (usual.tokens, wide.tokens) == (4096, 16_384)
+    assert wide.lr == pytest.approx(2 * usual.lr)
+    assert TrainCommand("parity-aligned-alibi", tokens=16_384, lr=1e-3).recipe().lr == 1e-3
+    with pytest.raises(ValueError, match="--tokens must be at least 1"):
+        TrainCommand("parity-aligned-alibi", tokens=0).recipe()

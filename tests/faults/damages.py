@@ -12,9 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from experiments.support.provenance import provenance_record
-from interp.support.writing import write_whole
-from tests.faults.trials import NONE, Lab, Reference, draw, lab
+from tests.faults.trials import NONE, Lab, Reference, add_counts, draw, lab
 from tests.faults.work import ARGV, result
 
 DAMAGES = ("truncated", "flipped")
@@ -122,15 +120,13 @@ def _main() -> int:
     parser.add_argument("--each", type=int, default=5)
     parser.add_argument("--verbs", nargs="+", default=list(ARGV), choices=list(ARGV))
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="replace the counts of these verbs in this file")
     options = parser.parse_args()
     with lab() as here:
         table, failed = count_damages(here, options.each, tuple(options.verbs), options.first)
-    made = provenance_record(command=" ".join(["python -m tests.faults.damages", *sys.argv[1:]]))
-    text = json.dumps({"provenance": made, "damages": table}, indent=1)
-    print(text)
+    print(json.dumps(table, indent=1))
     if options.json and not failed:
-        write_whole(options.json, text + "\n")
+        add_counts(options.json, "damages", table, (*DAMAGES, "together"), "python -m tests.faults.damages")
     return 1 if failed else 0
 
 

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -282,7 +282,7 @@ def _main() -> int:
     parser.add_argument("--verbs", nargs="+", default=list(ARGV), choices=list(ARGV))
     parser.add_argument("--faults", nargs="+", default=list(FAULTS), choices=FAULTS)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="replace the counts of these verbs and faults in this file")
     options = parser.parse_args()
     with lab() as here:
         if options.one:
@@ -292,12 +292,20 @@ def _main() -> int:
             print("it ended before the fault came" if wrong is None else "\n".join(wrong) or "survived")
             return bool(wrong)
         table, failed = count(here, options.each, tuple(options.verbs), tuple(options.faults), options.first)
-    made = provenance_record(command=" ".join(["python -m tests.faults.trials", *sys.argv[1:]]))
-    text = json.dumps({"provenance": made, "faults": table}, indent=1)
-    print(text)
+    print(json.dumps(table, indent=1))
     if options.json:
-        write_whole(options.json, text + "\n")
+        add_counts(options.json, "faults", table, options.faults, "python -m tests.faults.trials")
     return 1 if failed else 0
+
+
+def add_counts(path: Path, what: str, table: dict[str, dict], kinds: Sequence[str], command: str) -> None:
+    """Replace the counts of these verbs and kinds in a file, which is made if there is none. Others keep theirs."""
+    known = json.loads(path.read_text(encoding="utf-8"))[what] if path.exists() else {}
+    for verb, counts in table.items():
+        row = {kind: n for kind, n in known.get(verb, {}).items() if kind not in kinds} | counts
+        known[verb] = {kind: row[kind] for kind in sorted(row, key=[*kinds, *row].index)}
+    made = provenance_record(command=" ".join([command, *sys.argv[1:]]))
+    write_whole(path, json.dumps({"provenance": made, what: known}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

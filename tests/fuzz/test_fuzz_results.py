@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 import probes.views
 from experiments import load
 from experiments.commands.circuit import CircuitCommand, lines_of
-from experiments.reporting import text
-from experiments.reporting.order import summary_of
+from experiments.reporting import rows, shown, text
+from experiments.reporting.order import circuit_tables
 from experiments.reporting.reuse import stored_result
 from experiments.reporting.schema import SCHEMAS, mismatch
-from experiments.reporting.section import SectionData
 from experiments.reporting.stored import points_of
 from experiments.support.provenance import reporting_versions
 from experiments.support.reading import read_calibration
@@ -57,22 +56,27 @@ def show(run, verb: str, data: dict, pictures: bool = False) -> None:
     """All that a page says of a result; it must not fail for one that was accepted."""
     match verb:
         case "verdict":
-            for say in (text.answer, text.role_lines, text.claims, text.evidence_rows, text.erased):
+            for say in (text.answer, text.role_lines, text.claims, rows.evidence_rows, text.erased):
                 assert say(data) is not None
-            text.verdict_row(run.name, data)
+            rows.arms_of(text.role_lines(data))
+            if data["verdict"] != "not-applicable":
+                shown.verdict_shows(data)
+            rows.verdict_row(run.name, data)
             text.how_often_wrong(data, read_calibration())
             if pictures:
                 probes.views.verdict(data, read_calibration())
         case "evaluate":
             verdict = whole(run, "verdict")
             text.in_short(run.name, verdict, data)
-            text.accuracy_rows(run.name, data, (10, 20))
+            rows.accuracy_rows(run.name, data, (10, 20))
+            shown.accuracy_shows(data)
             text.offsets(data)
             points = points_of(data)
             if pictures:
                 probes.views.by_length({run.name: points}, 20, "accuracy")
         case _:
-            summary_of("circuit", SectionData(data))
+            circuit_tables(data)
+            shown.circuit_shows(data)
             graph = CircuitCommand(run.name).graph(run, circuit_from_json(data["circuit"]), data)
             lines = lines_of(data)
             if pictures:

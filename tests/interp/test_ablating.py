@@ -179,7 +179,7 @@ def test_several_sites_share_one_backward_pass():
         assert found.labels == alone.labels
         assert torch.allclose(found.values, alone.values, atol=1e-6)
     with pytest.raises(ValueError, match="unknown site 'heads'"):
-        attribution_patch(model, CLEAN, OTHER, ["z", "heads"], METRIC)  # pyright: ignore
+        attribution_patch(model, CLEAN, OTHER, ["z", "heads"], METRIC)  # pyright: ignore[reportCallIssue, reportArgumentType]
     with pytest.raises(ValueError, match="give a site, or several"):
         attribution_patch(model, CLEAN, OTHER, [], METRIC)
 

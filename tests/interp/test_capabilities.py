@@ -35,7 +35,7 @@ def test_results_have_one_line_a_table_and_a_view(name):
     table = found.to_dataframe()
     assert isinstance(table, pandas.DataFrame)
     assert len(table)
-    assert (view_of(found) is None) == (name == "`edge_scores`")
+    assert (view_of(found) is None) == (name in ("`edge_scores`", "`capture`, residual stream"))
 
 
 @pytest.mark.slow

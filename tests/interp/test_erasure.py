@@ -78,7 +78,7 @@ def test_a_run_that_stops_early_reads_the_same(layer):
 def test_an_eraser_that_erases_nothing_changes_nothing():
     raw, batch = tiny("alibi"), prompts()
     found = answers_without(raw, batch, Role.INPUT_LABEL, {"none": {1: torch.clone}}, [everything(batch)])
-    assert torch.equal(found["none"], found["intact"])
+    assert torch.allclose(found["none"], found["intact"], rtol=1e-6, atol=0)  # run at other positions: rounding
 
 
 def test_positions_after_the_answers_are_read_change_nothing():

@@ -122,7 +122,7 @@ def shown_kind(kind: str) -> str:
 
 def usual_rehearsal(rows: Any) -> Any:
     """Return the rows of models without a condition of rehearsal in their family's name."""
-    return rows[[CONDITION not in str(kind) for kind in rows["family"]]]
+    return rows[~rows["family"].astype(str).str.contains(CONDITION, regex=False)]
 
 
 def usual_size(rows: Any) -> Any:

@@ -166,6 +166,16 @@ class Anatomy:
         """Return z, from a pattern and v `[... src kv_head d_head]`."""
         return torch.einsum("...hds,...she->...dhe", pattern, self.expand_heads(v))
 
+    def block_at(
+        self, block: Block, resid: Float[Tensor, "... pos d_model"], at: Int[Tensor, " dest"]
+    ) -> Float[Tensor, "... dest d_model"]:
+        """Return resid_post of a block at some positions, from its resid_pre at all."""
+        q, k, v = block.project(resid)
+        q, resid = q[..., at, :, :], resid[..., at, :]
+        pattern = self.pattern(block, q, k, at, torch.arange(k.shape[-3], device=resid.device))
+        mid = resid + block.attn_out(self.mix(pattern, v))
+        return mid + block.mlp_out(resid if block.parallel else mid)
+
     @torch.no_grad()
     def n_neurons(self, layer: int) -> int:
         """Return how many neurons the MLP of a layer has; 0 where it is not taken apart into neurons."""

@@ -28,7 +28,7 @@ from interp.support.locks import lock_of
 SPOT_CELLS, SPOT_PROMPTS = 4, 4
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class CachedSweep(Sweep):
     """A sweep whose source is made from the base run by `source_of(base run, prompts)`.
 

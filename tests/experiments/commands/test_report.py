@@ -22,7 +22,7 @@ from interp.models.names import SHIPPED
 from interp.tasks import default_tokenizer
 from interp.views import View
 from probes.batteries import DECIDING
-from tests.interp.views.pages import Page, open_browser
+from tests.interp.views.pages import Page, hosts_contacted, open_browser
 
 RUN, BARE = "parity-aligned-alibi", "parity-scratchpad-alibi"
 SMALL = ["--quick", "--length", "8", "--map-length", "12"]
@@ -347,6 +347,13 @@ return [...document.querySelectorAll('.live')].map((view) => {
 """
 
 
+# What scrolls sideways, by class and width.
+SCROLLERS = """
+return [...document.querySelectorAll('body *')].filter((e) => e.offsetParent && e.scrollWidth > e.clientWidth + 1
+  && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX)).map((e) => `${e.className} ${e.scrollWidth}`);
+"""
+
+
 def test_every_view_is_drawn_without_requests_or_console_errors(browser, report, tmp_path):
     page = drawn(browser, tmp_path / "r.html", report)
     kinds = page.js("return [...document.querySelectorAll('[data-ready]')].map(v => v.className)")
@@ -359,6 +366,21 @@ def test_every_view_is_drawn_without_requests_or_console_errors(browser, report,
     hidden = page.js("return [...document.querySelectorAll('.drawn > .mnemo-still')].every((s) => s.hidden)")
     assert hidden
     assert page.quiet()
+
+
+@pytest.mark.slow
+def test_the_browser_asks_for_no_host_because_of_the_page(report, tmp_path):
+    """Beyond the hosts that it asks for by itself, with a blank page."""
+    own, hosts = hosts_contacted("about:blank", tmp_path / "blank"), {}
+    for name, html in (("report", report), ("image", "<img src='http://host.example/x'>")):
+        (tmp_path / f"{name}.html").write_text(html, encoding="utf-8")
+        hosts[name] = hosts_contacted((tmp_path / f"{name}.html").as_uri(), tmp_path / name) - own
+    assert hosts == {"report": set(), "image": {"host.example"}}
+
+
+def test_a_spreadsheet_shows_the_cells_of_the_page_as_text(report):
+    """Excel opens HTML, and would compute a name such as `=1+1`."""
+    assert ':is(th, td) { mso-number-format: "\\@"; }' in report
 
 
 def test_the_first_view_is_there_at_once(browser, report, tmp_path):
@@ -399,6 +421,7 @@ def test_at_390_pixels_nothing_overflows_and_text_has_contrast(browser, report, 
     assert all(page.js(chosen)), "figures of several panels stack them on a phone"
     cells = "[...document.querySelectorAll('td, th')].filter(c => c.offsetParent)"
     assert page.js(f"return Math.max(...{cells}.map(c => c.getBoundingClientRect().right))") <= 390
+    assert page.js(SCROLLERS) == [], "nothing is out of sight"
     contrast = page.js("""
       const light = (colour) => {
         const [r, g, b] = colour.match(/[\\d.]+/g).map((x) => x / 255)

@@ -2,14 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from experiments import load
 from experiments.cli import main
-from experiments.commands.verdict import default_lengths
+from experiments.commands.reference import verb_reference
+from experiments.commands.verdict import default_lengths, usual_arms
 from interp.models import save_run
+from probes.arms.registry import ARMS
 from probes.batteries import DECIDING
 from probes.planted import Plan, plant
 
@@ -56,6 +60,12 @@ def test_a_verdict_is_two_files_and_one_screen(capsys):
     assert lines[0] == f"{DEFAULT}: UNDECIDED"
     assert [line.split()[:2] for line in lines[2:5]] == [[r, found["roles"][r]["status"]] for r in ROLES]
     assert len(lines) <= 16
+
+
+def test_the_help_names_every_arm():
+    text = " ".join(verb_reference("verdict").split())
+    for arm in ARMS.values():
+        assert (arm.title if arm.code.startswith("M") else f", {arm.code}") in text
 
 
 @pytest.mark.slow
@@ -217,3 +227,12 @@ def test_a_verdict_goes_on_after_the_arms_that_are_done(monkeypatch, stranger):
     assert sorted(p.name for p in out.iterdir()) == ["verdict.json", "verdict.svg"]
     judged(*argv, "--out", str(out))  # nothing is kept of a verdict that was written
     assert calls[4:] == ["measure_swaps", "measure_routes", "measure_history"]
+
+
+def test_the_usual_arms_of_a_model_with_many_heads_are_those_that_decide():
+    def run(layers: int, heads: int) -> Any:
+        config = SimpleNamespace(num_hidden_layers=layers, num_attention_heads=heads)
+        return SimpleNamespace(raw=SimpleNamespace(config=config))
+
+    assert usual_arms(run(3, 8)) == tuple(ARMS)
+    assert usual_arms(run(30, 9)) == (*DECIDING, "M7")

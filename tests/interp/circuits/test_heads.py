@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from interp.circuits.attention_stats import STATISTICS, attention_statistics, rotate_labels
-from interp.circuits.composing import chance_composition, head_weights, last_norm, unembedding_weights
+from interp.circuits.composing import (
+    chance_composition,
+    head_weights,
+    last_norm,
+    token_embeddings,
+    unembedding_weights,
+)
 from interp.circuits.head_descriptions import HeadDescriptions
 from interp.circuits.heads import _by_row, describe_heads
 from interp.models import boot_bridge
@@ -16,6 +22,7 @@ from interp.models.anatomy import anatomy_of
 from interp.tasks import Batch, Role, sample
 from probes.planted import Plan, Planted, plant
 from tests.interp.circuits.test_composing import noisy
+from tests.interp.models.architecture_cases import build
 from tests.interp.patching.models import tiny
 
 LABEL = Role.OUTPUT_LABEL
@@ -233,3 +240,19 @@ def test_a_broken_pattern_is_refused():
     unembedding = unembedding_weights(anatomy)[:400]
     with pytest.raises(ValueError, match="a pattern of layer 0 is NaN or infinite, first in prompt 7"):
         _by_row(anatomy, batch, torch.arange(400), unembedding, last_norm(anatomy), 7, STATISTICS)
+
+
+def test_a_model_with_projected_embeddings_is_described():
+    """OPT with embeddings narrower than the residual: copying is what the logits of a head alone say."""
+    model, tokens = build("opt"), torch.randint(1, 60, (3, 9), generator=torch.Generator().manual_seed(0))
+    found, anatomy = describe_heads(model, tokens), anatomy_of(build("opt"))
+    weights = unembedding_weights(anatomy)
+    with torch.no_grad():
+        resid = torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
+        logits, norm = anatomy.unembed(resid).double(), last_norm(anatomy)
+        own = (resid.double() / norm.scale(resid.double())) @ weights.T
+    centred = logits - logits.mean(dim=-1, keepdim=True)
+    rest = (centred - own).std(dim=0).max()  # the norm's shift is the same for every residual
+    assert rest < 1e-5
+    assert token_embeddings(anatomy).shape == (model.config.vocab_size, 32)
+    assert torch.isfinite(found.ov_copying).all()

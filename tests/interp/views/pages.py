@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
 import time
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -79,6 +81,25 @@ def requests_of(events: Iterable[dict], frame: str, page: str) -> list[str]:
                 urls.append(given["url"])
     assert loader, f"{page} was not requested: the log does not cover it"
     return urls
+
+
+def hosts_contacted(address: str, folder: Path) -> set[str]:
+    """Return the hosts that Chromium asks for while a page is open, its own included.
+
+    They come from the log of its network stack, which has what DevTools does not show: requests that the browser makes
+    by itself, such as those for updates. No name is resolved, so nothing leaves the machine. `folder` is made.
+    """
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not program:
+        pytest.skip("no browser is installed (chromium)")
+    log = folder / "net.json"
+    folder.mkdir()
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"]
+    flags += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}"]
+    command = [program, *flags, "--timeout=5000", "--dump-dom", address]
+    subprocess.run(command, check=True, capture_output=True, timeout=90)
+    events = json.loads(log.read_text(encoding="utf-8"))["events"]
+    return {host for event in events for host in re.findall(r"(?:https?|wss?)://([^/:\"?\s]+)", json.dumps(event))}
 
 
 class Traffic:

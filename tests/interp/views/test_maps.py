@@ -63,10 +63,10 @@ def test_effects_without_layers_have_their_own_axes():
     """Features by position, and named interventions in one column."""
     values = torch.zeros(2, 3, 1)
     values[1, 2] = 4.0
-    labels = {"feature": (7, 9), "pos": ("0: start", "1: a", "2: b")}
+    labels: dict[str, tuple[str | int, ...]] = {"feature": (7, 9), "pos": ("0: start", "1: a", "2: b")}
     found = PatchEffect("an SAE", "m", "denoise", ("feature", "pos"), labels, values, torch.zeros(1), torch.ones(1))
     assert effect(found).alt.endswith("strongest are feature 9, b (2): +4.")
-    names = {"component": ("L0H1", "L1 MLP")}
+    names: dict[str, tuple[str | int, ...]] = {"component": ("L0H1", "L1 MLP")}
     found = PatchEffect("joint", "m", "zero", ("component",), names, values[1, 1:], torch.zeros(1), torch.ones(1))
     assert "L1 MLP, change: +4" in effect(found).alt
     data = data_of(effect(found))
@@ -87,8 +87,8 @@ def test_neurons_are_drawn_as_heads_are_and_without_a_panel_each_where_they_are_
 
 
 def test_other_sweeps_are_refused_by_name():
-    with pytest.raises(ValueError, match="layers, with heads, neurons or positions; got head, pos"):
-        effect(effect_of(("head", "pos")))
+    with pytest.raises(ValueError, match="layers, heads or neurons, and positions, or two axes; got head, layer, pos"):
+        effect(effect_of(("head", "layer", "pos")))
 
 
 def attributed(length: int = 5, kind: Kind = "signed", prompts: int = 2) -> Attribution:

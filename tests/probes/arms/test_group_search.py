@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from interp.tasks import sample
+from interp.tasks import default_vocabulary, sample
 from probes.arms import m06_heads, presence_cells
 from probes.arms.bands import BANDS, FEW_LAYERS, layer_bands
 from probes.arms.group_search import harmful_units, largest_harmless, longest_harmless
+from probes.arms.m04_routes import measure_routes
+from probes.arms.m05_history import measure_history
+from probes.arms.registry import keys_of
+from probes.evidence import parse_key
+from probes.trials.parity import choose
 from tests.probes.oracle_models import planted
 
 UNITS = list(range(540))
@@ -34,12 +41,14 @@ def test_few_harmful_units_of_many_take_few_passes() -> None:
     assert harmful_units(UNITS, harms) == sorted(HARMFUL)
     assert harms.groups < len(UNITS) / 5
     assert harms.calls <= 11
-    assert largest_harmless(UNITS, harms) and sorted(largest_harmless(UNITS, harms)) == sorted(set(UNITS) - HARMFUL)
+    assert sorted(largest_harmless(UNITS, harms)) == sorted(set(UNITS) - HARMFUL)
 
 
 def test_units_that_do_harm_together_are_not_both_chosen() -> None:
     chosen = set(largest_harmless(UNITS, Counted(frozenset({10, 400}))))
     assert len(chosen & {10, 400}) == 1
+    # One of them hides none of those that come after it.
+    assert len(chosen) == len(UNITS) - len(HARMFUL) - 1
     assert not chosen & HARMFUL
 
 
@@ -56,9 +65,8 @@ def test_groups_find_the_heads_that_single_tests_find(mechanism: str, monkeypatc
     for module in (m06_heads, presence_cells):
         monkeypatch.setattr(module, "MANY_UNITS", 0)
     by_groups = m06_heads.sort_heads(model.model, first, other)
-    assert by_groups.idle.input_side == singly.idle.input_side
-    assert by_groups.idle.output_side == singly.idle.output_side
-    assert by_groups.counting == singly.counting
+    for found, expected in ((by_groups.idle, singly.idle), (by_groups.counting, singly.counting)):
+        assert (found.input_side, found.output_side) == (expected.input_side, expected.output_side)
     assert (by_groups.control is None) == (singly.control is None)
 
 
@@ -68,3 +76,18 @@ def test_bands_hold_every_layer_once_in_order(n_layers: int) -> None:
     assert [layer for band in bands for layer in band] == list(range(n_layers))
     assert all(a[-1] + 1 == b[0] for a, b in pairwise(bands))
     assert len(bands) == (n_layers if n_layers <= FEW_LAYERS else BANDS)
+
+
+def test_a_deep_model_is_patched_in_bands() -> None:
+    vocabulary = default_vocabulary()
+    torch.manual_seed(0)
+    sizes = {"n_layer": FEW_LAYERS + 1, "n_embd": 16, "n_head": 2, "n_positions": 64}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(vocabulary.ids), **sizes, attn_implementation="eager")).eval()
+    trials = choose(sample("parity-aligned", 120, 10, 0, vocabulary), 0, 16)
+    full = torch.ones(len(trials))
+    places = list(layer_bands(FEW_LAYERS + 1))
+    routes, history = measure_routes(model, trials, full), measure_history(model, trials, full)
+    assert [e.name for e in routes if "K at bit" in e.name] == [f"K at bit, {place}" for place in places]
+    assert [e.name for e in history if ", L" in e.name] == [f"history in V at labels, {place}" for place in places]
+    for evidence in (*routes, *history):
+        assert parse_key(evidence.arm, evidence.name, keys_of()) == evidence.key

@@ -7,11 +7,10 @@ from interp.patching import interchange
 from interp.patching.metrics import margin
 from interp.tasks import LABEL_ROLES, Role, parity, sample
 from probes import keys
-from probes.arms import largest_content, largest_identity
-from probes.arms import neighbours as neighbours_module
+from probes.arms import addresses, largest_content, largest_identity
+from probes.arms.addresses import measure_addresses
 from probes.arms.largest_content import interventions, labels_to_patch, later_redrawn, measure_content
 from probes.arms.largest_identity import BOTH, CONTROLS, INPUTS, OUTPUTS, measure_identity, reassign
-from probes.arms.neighbours import measure_neighbours
 from probes.arms.readings import Readings, halves, readings_of, step_margins, strongest
 from probes.planted import Plan, plant
 from probes.trials.addition import choose_sums
@@ -137,38 +136,58 @@ def test_an_address_by_the_label_before_is_found_and_named():
     assert measured[keys.LARGEST_IDENTITY].value.low > 0.3
     assert measured[keys.IDENTITY_REST].value.low > 0.2
     assert measured[keys.IDENTITY_REST].control.value == pytest.approx(0, abs=0.01)
-    trials = choose(sample("parity-aligned", 600, 10, 2, model.vocabulary), 2, 48)
-    neighbours = {e.key: e.value.value for e in measure_neighbours(model.model, trials)}
-    before, after = (keys.NEIGHBOURS[offset] for offset in (-1, 1))
-    expected = {key: float(n is before) for n in (before, after) for key in (n.inputs, n.outputs, n.attention)}
-    assert neighbours == {key: pytest.approx(value, abs=0.01) for key, value in expected.items()}
+    found = by_address("anchor by the label before")
+    for address in keys.ADDRESSES.values():
+        for key in (address.inputs, address.outputs, address.attention):
+            expected = float(-1 in address.offsets)
+            assert found[key].value.value == pytest.approx(expected, abs=0.01), key.name
+            assert found[key].control.value == pytest.approx(0, abs=0.01), key.name
     # Where the label before leads to the same answer nothing moves; the label after explains nothing.
-    assert measured[keys.REST_BEFORE].value.value == pytest.approx(0, abs=0.01)
-    assert measured[keys.REST_AFTER].value.low > 0.2
+    assert measured[keys.ADDRESSES[-1,].rest].value.value == pytest.approx(0, abs=0.01)
+    assert measured[keys.ADDRESSES[-1, 0].rest].value.value == pytest.approx(0, abs=0.01)
+    assert measured[keys.ADDRESSES[1,].rest].value.low > 0.2
 
 
-@pytest.mark.parametrize("mechanism", ["A1", "unused"])
-def test_neighbours_do_nothing_where_the_own_label_or_none_is_the_address(mechanism):
-    model = planted(mechanism)
-    trials = choose(sample("parity-aligned", 600, 10, 2, model.vocabulary), 2, 48)
-    measured = measure_neighbours(model.model, trials)
-    assert len(measured) == 6
-    for e in measured:
-        assert e.value.value == pytest.approx(0, abs=0.01), e.name
-        assert e.control is not None
-        assert e.control.value == pytest.approx(0, abs=0.01), e.name
+def by_address(mechanism: str, share: float = 1.0) -> dict:
+    model = plant(Plan(mechanism, "gpt2", 10, share))
+    trials = choose(sample("parity-aligned", 600, 10, 2, model.vocabulary), 2)
+    return {e.key: e for e in measure_addresses(model.model, trials, 48)}
 
 
-@pytest.mark.parametrize("offset", [-1, 1])
-def test_bystanders_are_no_neighbours_of_the_step_or_its_partner(offset):
-    trials = choose(sample("parity-aligned", 600, 10, 2), 2, 48)
-    possible, (first, second) = neighbours_module._possible(trials, offset, 0)
+@pytest.mark.parametrize(
+    ("mechanism", "share", "effects"),
+    [
+        ("A1", 1.0, {(0,): 1, (-1,): 0, (1,): 0, (-1, 0): 1, (0, 1): 1}),
+        ("unused", 1.0, {(0,): 0, (-1,): 0, (1,): 0, (-1, 0): 0, (0, 1): 0}),
+        ("anchor by two labels, backup", 1.0, {(0,): 0, (-1,): 0, (1,): 0, (-1, 0): 1, (0, 1): 0}),
+        ("A1 + label before", 0.3, {(0,): 0.3, (-1,): 0.7, (1,): 0, (-1, 0): 1, (0, 1): 0.3}),
+    ],
+)
+def test_trades_move_the_answer_where_the_labels_are_its_address(mechanism, share, effects):
+    found = by_address(mechanism, share)
+    assert len(found) == 3 * len(effects)
+    for offsets, effect in effects.items():
+        address = keys.ADDRESSES[offsets]
+        for e in (found[key] for key in (address.inputs, address.outputs, address.attention)):
+            assert e.value.value == pytest.approx(effect, abs=0.01), e.name
+            assert e.control is not None
+            assert e.control.value == pytest.approx(0, abs=0.01), e.name
+
+
+@pytest.mark.parametrize("offsets", keys.ADDRESSES)
+def test_bystanders_are_no_neighbours_of_the_step_or_its_partner(offsets):
+    trials = choose(sample("parity-aligned", 600, 10, 2), 2)
+    possible, (first, second) = addresses._possible(trials, offsets, 48, 0)
     assert possible is not None
+    assert len(possible) == 48
+    assert possible.cell.bincount().tolist() == [12] * 4
     bits, rows = parity.read(possible.batch).bits, torch.arange(len(possible))
     assert (bits[rows, first - 1] != bits[rows, second - 1]).all()
     for other in (first, second):
         assert ((other - possible.step).abs() > 1).all()
         assert ((other - possible.partner).abs() > 1).all()
+    for offset in offsets:
+        assert ((possible.partner + offset - possible.step).abs() > 1).all()
 
 
 def test_own_labels_get_no_rest_of_neighbours():

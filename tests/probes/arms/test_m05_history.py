@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from interp.patching import interchange
-from interp.tasks import sample
+from interp.tasks import LABEL_ROLES, Role, sample
+from probes import keys
 from probes.arms import m05_history
 from probes.arms.m05_history import measure_history
+from probes.planted import Plan, plant
 from probes.trials.parity import choose
 from tests.probes.oracle_models import planted
 
@@ -52,15 +54,16 @@ def test_what_is_stored_at_labels_is_found_at_the_reader(mechanism, architecture
 HISTORY = {
     "history in K at labels": "other_history",
     "control of history in K at labels": "other_future",
+    "the step's own bit in K at labels": "edited",
 }
 
 
 @pytest.mark.parametrize("mechanism", ["placeholder", "A1", "unused, decodable"])
 def test_what_is_read_by_value_is_not_read_by_key(mechanism):
-    keys = {e.name: e for e in read_all(mechanism)}["history in K at labels"]
-    assert keys.value.value == pytest.approx(0, abs=0.02)
-    assert keys.control is not None
-    assert keys.control.value == pytest.approx(0, abs=0.02)
+    by_key = {e.name: e for e in read_all(mechanism)}["history in K at labels"]
+    assert by_key.value.value == pytest.approx(0, abs=0.02)
+    assert by_key.control is not None
+    assert by_key.control.value == pytest.approx(0, abs=0.02)
 
 
 def test_attention_is_frozen_in_every_entry(monkeypatch: pytest.MonkeyPatch):
@@ -75,9 +78,9 @@ def test_attention_is_frozen_in_every_entry(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(m05_history, "interchange", watched)
     measure_history(model.model, trials)
-    assert len(seen) == 8
-    # One run each of the base, the history and the future, however many entries there are.
-    assert len({id(part.source) for parts in seen.values() for part in parts}) == 3
+    assert len(seen) == 10
+    # One run each of the base, the history, the future and the edited bit, however many entries there are.
+    assert len({id(part.source) for parts in seen.values() for part in parts}) == 4
     for name in HISTORY:
         (alone,) = seen.pop(name)  # with nothing frozen: keys act through attention
         assert (alone.site, alone.layers) == ("k", None)
@@ -87,6 +90,25 @@ def test_attention_is_frozen_in_every_entry(monkeypatch: pytest.MonkeyPatch):
         assert (frozen.site, frozen.source, frozen.at, frozen.layers) == ("attn_scores", trials.batch, None, None)
         assert taken.site == "v"
         assert (taken.source.tokens != trials.batch.tokens).sum() == len(trials)
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "share"), [("copied bit with backup", 1.0), ("placeholder", 0.0), ("A1", 0.0), ("A2", 0.0)]
+)
+def test_a_copy_of_the_steps_own_bit_is_found(mechanism, share):
+    model = plant(Plan(mechanism, "gpt2", 10)) if share else planted(mechanism)
+    trials = choose(sample("parity-aligned", 240, 10, 0, model.vocabulary), 0, 24)
+    found = {e.key: e for e in measure_history(model.model, trials)}
+    assert found[keys.STEP_BIT_V].value.value == pytest.approx(share, abs=0.02)
+    assert found[keys.STEP_BIT_K].value.value == pytest.approx(0, abs=0.02)
+    assert found[keys.STEP_BIT_V].control.value == pytest.approx(0, abs=0.02)
+
+
+def test_the_label_at_which_the_answer_is_predicted_keeps_its_values():
+    trials = choose(sample("parity-suffix", 240, 10, 0), 0, 24)
+    predicting = trials.batch.at(Role.OUTPUT)[trials.step - 1] - 1
+    assert torch.isin(trials.batch.role[predicting], torch.tensor(LABEL_ROLES)).all()
+    assert not trials.labels[torch.arange(len(trials)), predicting].any()
 
 
 def test_constant_labels_store_as_well():

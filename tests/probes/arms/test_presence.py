@@ -8,11 +8,12 @@ import torch
 from interp.models import run_in_memory
 from interp.tasks import LABEL_ROLES, parity, sample
 from probes import keys
-from probes.arms import presence_cells
+from probes.arms import presence_cells, presence_number
 from probes.arms.m06_heads import LABELS, all_heads, find_idle_heads
 from probes.arms.presence import measure_presence, removals
 from probes.arms.presence_cells import KINDS, SOURCES, Cells, Interchanges, find_cells, source_of
 from probes.arms.presence_metrics import answer_accuracy, leads, moved_margin
+from probes.arms.presence_number import lost_when_twice
 from probes.batteries import battery
 from probes.decision import verdict
 from probes.findings import Status
@@ -117,7 +118,8 @@ def test_a_sink_needs_labels_that_carry_nothing(mechanism):
         assert measured[key].value.low > 0.5, key
         assert measured[key].control.value == pytest.approx(0, abs=0.01)
     assert measured[keys.PRESENCE_MARGIN].value.low > 0.5
-    assert measured[keys.PRESENCE_NUMBER].value.value == pytest.approx(0, abs=0.01)
+    for key in (keys.PRESENCE_NUMBER, keys.PRESENCE_TWICE):
+        assert measured[key].value.value == pytest.approx(0, abs=0.01)
 
 
 @pytest.mark.parametrize("mechanism", ["A1", "A1-backup", "placeholder", "unused", "unused, massive attention"])
@@ -170,6 +172,53 @@ def test_counting_shows_as_an_effect_of_the_number(monkeypatch: pytest.MonkeyPat
     model = planted("sink")
     measured = presence(model, Cells(tuple(("output labels", head) for head in all_heads(model.model))))
     assert measured[keys.PRESENCE_NUMBER].value.low > 0.5
+
+
+def counted_labels() -> tuple:
+    model = plant(Plan("counted labels", "gpt2", 6))
+    return model, presence(model, cells_of(model))
+
+
+def test_a_head_that_counts_labels_gives_another_number_when_they_count_twice():
+    _, measured = counted_labels()
+    assert measured[keys.PRESENCE_REPAIRED].value.low > 0.2
+    twice = measured[keys.PRESENCE_TWICE]
+    assert twice.value.low > 0.5
+    assert twice.control.value == pytest.approx(0, abs=0.01)
+    # All counts together double on both sides of the comparison, which hides some.
+    lost = measured[keys.LARGEST_PRESENCE].details["lost when twice"]
+    assert lost["inputs"] > lost["all"]
+
+
+def test_counting_nothing_twice_changes_nothing():
+    model = planted("sink")
+    batch = sample("parity-aligned", 12, 8, 0, model.vocabulary)
+    work = Interchanges(model.model, batch, 0, answer_accuracy(batch))
+    assert set(lost_when_twice(work, Cells(()))) == {"all"}
+    assert lost_when_twice(work, Cells(()))["all"].abs().max() == 0
+
+
+def test_twice_is_one_more_key_of_the_same_score(monkeypatch: pytest.MonkeyPatch):
+    """The attention on labels a becomes 2a / (1 + a)."""
+    model = planted("unused")
+    batch = sample("parity-aligned", 3, 6, 0, model.vocabulary)
+    work = Interchanges(model.model, batch, 0, answer_accuracy(batch))
+    every = Cells(tuple((kind, head) for kind in KINDS for head in all_heads(model.model)))
+    seen = {}
+
+    def watched(raw, work, cells, edits_of):
+        mask = torch.ones(work.anatomy.n_heads, batch.n_pos, dtype=torch.bool)
+        ((_, edit),) = edits_of(0, mask, torch.arange(3)).items()
+        own = torch.randn(3, work.anatomy.n_heads, batch.n_pos, batch.n_pos, generator=torch.Generator().manual_seed(0))
+        seen["before"], seen["after"] = (
+            x.softmax(-1)[..., work.labels].sum(-1) for x in (own, edit(own, {}, slice(None)))
+        )
+        return [work.clean]
+
+    monkeypatch.setattr(presence_number, "measure_edited", watched)
+    lost_when_twice(work, every)
+    before = seen["before"]
+    assert torch.allclose(seen["after"], 2 * before / (1 + before), atol=1e-6)
 
 
 # The parts -----------------------------------------------------------------------------------------------

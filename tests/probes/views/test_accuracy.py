@@ -28,13 +28,14 @@ def lines(axis) -> list[Any]:
 def test_one_line_for_each_run_and_mode():
     figure = accuracy_by_length({"a": points() + points("written"), "b": points(shift=0.1)}, trained=10)
     assert [axis.get_title() for axis in figure.axes] == list(TITLES.values())
+    names = ["a, labels given", "a, labels written by the model", "b, labels given"]
     for axis in figure.axes:
-        assert [line.get_label() for line in lines(axis)] == ["a (forced)", "a (written)", "b (forced)"]
+        assert [line.get_label() for line in lines(axis)] == names
         assert [line.get_linestyle() for line in lines(axis)] == ["-", "--", "-"]
         assert [line.get_color() for line in lines(axis)] == [SERIES[0], SERIES[0], SERIES[1]]
         assert len(axis.collections) == 3  # a band each
     (legend,) = figure.legends
-    assert [t.get_text() for t in legend.get_texts()] == ["a (forced)", "a (written)", "b (forced)", "chance"]
+    assert [t.get_text() for t in legend.get_texts()] == [*names, "chance"]
 
 
 def test_lines_rise_in_length_within_their_bands():
@@ -81,7 +82,7 @@ def test_a_model_without_a_recipe_has_no_trained_range():
 def test_runs_beyond_the_colours_are_drawn_too_and_can_be_told_apart():
     runs = {f"run{i}": points(metrics=("step",), shift=i / 100) for i in range(2 * len(SERIES) + 1)}
     found = lines(accuracy_by_length(runs, trained=10).axes[0])
-    assert [line.get_label() for line in found] == [f"{name} (forced)" for name in runs]
+    assert [line.get_label() for line in found] == [f"{name}, labels given" for name in runs]
     assert len({(to_hex(line.get_color()), line.get_marker()) for line in found}) == len(runs)
 
 

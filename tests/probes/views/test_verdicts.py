@@ -72,7 +72,7 @@ def test_a_verdict_object_will_do_and_no_calibration_is_needed():
             return FOUND
 
     view = verdict(Verdict())
-    assert view.title == "mine: anchor"
+    assert view.title == "What do the labels do in mine? Verdict: anchor"
     assert "unbounded to 0.030" in view.live
     assert "planted" not in view.alt
 

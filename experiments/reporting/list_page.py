@@ -1,0 +1,203 @@
+"""The report on lists or recall: by what one model finds an item, where, and in which heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.reporting.list_sections import heads_section, patch_section, verdict_section
+from experiments.reporting.page import (
+    Section,
+    bundles_of,
+    figure,
+    paragraph,
+    report_page,
+    sources_of,
+    table,
+)
+from experiments.reporting.section import SectionData
+
+if TYPE_CHECKING:
+    from experiments.commands.report import ReportCommand
+    from interp.models import Run
+    from probes.binding import Trial
+
+ABOUT = (
+    "The prompt shows a list and asks for one of its items. A model can find the item by its **own label** (the token "
+    "before it), by the **order** (it follows the item that was written last), or by its **position** in the list. "
+    "Each address is tested by an edit that changes where it leads and leaves the others as they are."
+)
+
+
+def list_report(
+    run: Run, options: ReportCommand, trials: list[Trial], step: Callable[[str], None], command: str
+) -> str:
+    """Return the page on one run and task; sections that the model or the template cannot have say why."""
+    step("verdict")
+    verdict = verdict_section(run, options, trials, step)
+    found = verdict.data
+    parts: dict[str, SectionData] = {"verdict": verdict}
+    if found["refusal"] is None:
+        step("patching")
+        parts["patch"] = patch_section(run, options, trials[0], found)
+        step("heads")
+        parts["heads"] = heads_section(run, options, trials[0], parts["patch"].data["heads"])
+    views = [picture.view for part in parts.values() for picture in part.pictures]
+    bundles = bundles_of(views)
+    sections = [_question(run, trials[0]), _verdict(verdict, bundles)]
+    if "patch" in parts:
+        sections += [_patching(parts["patch"], bundles), _heads(parts["heads"], bundles)]
+    sections.append(_limits(found))
+    title = f"By what does {run.name} find an item? {options.task}, {options.items} items"
+    return report_page(title, paragraph(in_short(run.name, found), "answer"), sections, views, command)
+
+
+def in_short(name: str, found: dict[str, Any]) -> str:
+    """Return the verdict in two sentences.
+
+    >>> in_short("m", {"verdict": "not applicable", "refusal": "the model gives ...", "task": "recall", "items": 6})
+    '`m` is **not judged** on recall with 6 items: the model gives ...'
+    """
+    what = f"{found['task']} with {found['items']} items"
+    if found["refusal"] is not None:
+        return f"`{name}` is **not judged** on {what}: {found['refusal']}"
+    words = {"undecided": "the evidence does not decide", "unresolved": "none of the three addresses explains it"}
+    said = words.get(found["verdict"], f"it finds the item by **{found['verdict']}**")
+    shares = [
+        f"{address} {found['shares'][arm]['value']['value']:.2f}"
+        for address, arm in (("own label", "label at list"), ("order", "order"), ("position", "position"))
+        if arm in found["shares"]
+    ]
+    rest = found["remainder"]
+    shares += [f"remainder {rest['value']:.2f}"] if rest else []
+    sinks = [sink for sink, decided in found["sinks"].items() if decided["status"] == "PRESENT"]
+    sink = f" Sinks: {', '.join(sinks)}." if sinks else ""
+    accuracy = f"{found['accuracy']['value']:.2f} of {found['posed']}"
+    return (
+        f"On {what}, `{name}` gives the right value in {accuracy} prompts; {said}. Shares: {', '.join(shares)}.{sink}"
+    )
+
+
+def _question(run: Run, trial: Trial) -> Section:
+    found = trial.lookups
+    text, answer = found.prompts.text(0).replace("\n", " ↵ "), int(found.answer(found.query)[0])
+    asked = (
+        f"The first prompt: `{text}`. Asked for: item {found.query}, `{found.prompts.symbol(answer)}`. "
+        f"The interventions move the answer to item {trial.target}."
+    )
+    size = sum(p.numel() for p in run.raw.parameters()) / 1e6
+    config = run.raw.config
+    model = f"`{run.name}`: {config.model_type}, {config.num_hidden_layers} layers, {size:.1f} million parameters."
+    return Section("question", "The question", paragraph(ABOUT) + paragraph(model) + paragraph(asked))
+
+
+def _verdict(part: SectionData, bundles: list[str]) -> Section:
+    found, body = part.data, ""
+    accuracy = interval(found["accuracy"])
+    body += paragraph(
+        f"Accuracy: {accuracy} over {found['posed']} prompts. Below {found['gate']:.2f} (lower end of the interval) "
+        "nothing is judged."
+    )
+    body += "".join(figure(picture, bundles) for picture in part.pictures)
+    rows = [(name, decided["status"], decided["reason"]) for name, decided in found["addresses"].items()]
+    body += table("Addresses", ("address", "status", "largest evidence"), rows)
+    if found["refusal"] is None:
+        rows = [(name, decided["status"], decided["reason"]) for name, decided in found["sinks"].items()]
+        body += table("Candidates for sinks", ("tokens", "status", "evidence"), rows)
+        arms = [
+            (name, share["question"], interval(share["value"]), interval(share["control"]))
+            for name, share in found["shares"].items()
+        ]
+        arms += [(name, "", f"not applicable: {why}", "") for name, why in found["left_out"].items()]
+        columns = ("arm", "question", "share [95 %]", "matched control")
+        body += f"<details>\n<summary>All arms ({found['prompts']} prompts)</summary>\n"
+        body += table("Every arm", columns, arms) + "</details>\n"
+    return Section("verdict", "By what the item is found", body + sources_of(part.sources))
+
+
+def interval(value: dict[str, float]) -> str:
+    """Return a value with its interval."""
+    return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+
+def _patching(part: SectionData, bundles: list[str]) -> Section:
+    data = part.data
+    named = ", ".join(f"L{h['layer']}H{h['head']} ({h['change']:+.2f})" for h in data["heads"])
+    body = paragraph(
+        f"The arm with the largest share is **{data['arm']}**: its prompts ask for item {data['query']} and lead to "
+        f"item {data['target']}. Of {data['whole']:+.2f} logits between the two runs, these heads restore most at the "
+        f"last token: {named}."
+    )
+    body += paragraph(
+        "**How to read it.** Blue: the clean activation at that place moves the answer back to the item asked for. It "
+        "shows that the place suffices on these prompts, not that it is the only route."
+    )
+    body += "".join(figure(picture, bundles) for picture in part.pictures)
+    return Section("patch", "Where: patching on the template's spans", body + sources_of(part.sources))
+
+
+def _heads(part: SectionData, bundles: list[str]) -> Section:
+    rows = part.data["heads"]
+    kinds = [name for name in rows[0] if name not in ("layer", "head", "change")]
+    cells = [
+        (f"L{row['layer']}H{row['head']}", f"{row['change']:+.2f}", *(f"{row[kind]:.2f}" for kind in kinds))
+        for row in rows
+    ]
+    body = paragraph(
+        "Attention of the last token in the heads named above, by kind of token. It shows where a head reads, not what "
+        "it contributes."
+    )
+    body += table("Attention from the last token, mean over prompts", ("head", "change, logits", *kinds), cells)
+    body += "".join(figure(picture, bundles) for picture in part.pictures)
+    return Section("heads", "Which heads", body + sources_of(part.sources))
+
+
+def _limits(found: dict[str, Any]) -> Section:
+    lines = [
+        "One model, one text of the template and random words: nothing here holds for other texts or models.",
+        "The shares overlap: an item can be found by several addresses at once. The remainder is what all three "
+        "together do not move.",
+        "Patching and attention describe; only the verdict's arms have matched controls.",
+    ]
+    if found["refusal"] is not None:
+        lines = ["A model that does not do the task says nothing about how the task is done."]
+    return Section("limits", "What this report cannot show", "".join(map(paragraph, lines)))
+
+
+def write_list_report(options: ReportCommand, target: Path | None) -> Path:
+    """Load the run, write the page to `target` or mnemoscope-out/<run>/report-<task>-<items>.html, and return the path.
+
+    Raises `ValueError` for options that lists do not have, before anything is loaded.
+    """
+    from experiments.support.binding_results import load_for_lists
+    from experiments.support.progress import progress_bar
+    from experiments.support.provenance import provenance_record
+    from experiments.support.results import check_files, check_seed, writable_folder
+    from interp.models.names import OUT
+    from interp.support.writing import write_whole
+    from probes.binding import trials_of
+    from probes.binding.trials import GATE, check_binding_task, combinations_of
+
+    task = str(options.task)
+    check_binding_task(task)
+    combinations_of(options.items)
+    check_seed(options.seed)
+    if len(options.names) != 1 or options.compare:
+        raise ValueError(f"a report on --task {task} is on one run; got {len(options.names)}")
+    if task != "recall" and options.format is not None:
+        raise ValueError(f"--task {task} has no formats; leave --format out")
+    run = load_for_lists(options.names[0], task, options.items, options.format, options.device, options.dtype)
+    trials = trials_of(run, task, options.items, GATE, options.seed, options.fillers)
+    path = target or OUT / run.name / f"report-{task}-{options.items}.html"
+    writable_folder(path.parent)
+    check_files([path])
+    with progress_bar(total=7, unit="part") as bar:
+
+        def step(what: str) -> None:
+            bar.set_description(f"{run.name}: {what}")
+            bar.update()
+
+        text = list_report(run, options, trials, step, provenance_record()["command"])
+    write_whole(path, text)
+    return path

@@ -1,0 +1,181 @@
+"""Sections of a report on lists or recall: the verdict with its shares, patching on the spans, and the heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from experiments.reporting.section import Picture, SectionData, Source
+from experiments.support.binding_results import file_of
+from experiments.support.list_results import LISTS
+
+if TYPE_CHECKING:
+    from experiments.commands.report import ReportCommand
+    from interp.models import Run
+    from interp.patching import PatchEffect
+    from probes.binding import Trial
+
+# Prompts of the verdict's arms and of patching: default, and with --quick.
+PROMPTS = {"verdict": (128, 32), "patch": (8, 4)}
+MOST_HEADS = 4
+# The arm whose prompts are patched, by the address that it is evidence of.
+PATCHED = {"own label": ("label at list", "label at query"), "order": ("order",), "position": ("position",)}
+
+
+def verdict_section(
+    run: Run, options: ReportCommand, trials: Sequence[Trial], step: Callable[[str], None]
+) -> SectionData:
+    """Build the section on the verdict: read from a file of the same weights, or measured."""
+    from experiments.drawing.lists import list_shares
+    from interp.views import as_view
+    from probes.binding import binding_verdict, measure_binding
+
+    task, items, few = str(options.task), options.items, PROMPTS["verdict"][options.quick]
+    command = f"mnemoscope verdict {run.name} --task {task} --items {items} --prompts {few} --seed {options.seed}"
+    command += f" --fillers {options.fillers}" * bool(options.fillers)
+    found, made = stored_verdict(run, options)
+    if found is None:
+        judged = binding_verdict(run.name, measure_binding(run, trials, task, options.seed, step, few))
+        found, made = {"run": run.name, **judged.to_json()}, "computed for this report" + ", by --quick" * options.quick
+    else:
+        command = found["provenance"]["command"]
+    pictures = ()
+    if found["refusal"] is None:
+        title = "By what does the model find the item?"
+        note = "intervals over prompts, jointly 95 %; grey: as if absent; cross: control; open: traded in the query"
+        figure = list_shares([found], f"{title}\n{note}")
+        alt = "; ".join(f"{name}: {share['value']['value']:.2f}" for name, share in found["shares"].items())
+        caption = (
+            "Share of the effect of trading the two values in the list, which moves the answer under every address. "
+            "0: the intervention leaves the answer as it is; 1: it moves it as far."
+        )
+        pictures = (Picture(as_view(figure, title, alt), caption),)
+    return SectionData(found, pictures, (Source("verdict", command, options.seed, made),))
+
+
+def stored_verdict(run: Run, options: ReportCommand) -> tuple[dict[str, Any] | None, str]:
+    """Return a verdict on this task from the run's or the shipped results, and its origin; None where none fits."""
+    from experiments.support.reading import read_result
+    from experiments.support.results import weights_of
+    from interp.models.names import OUT
+
+    name = file_of(str(options.task), options.items)
+    for folder in () if options.fresh or options.fillers else (OUT / run.name, LISTS / run.name):
+        if not (folder / name).is_file():
+            continue
+        try:
+            found = read_result(folder / name)
+            fits = (found["seed"], found["weights"]) == (options.seed, weights_of(run)) and "posed" in found
+        except (ValueError, KeyError):
+            continue
+        if fits:
+            made = found["provenance"]
+            return found, f"read from {folder.name}/{name}, made {made['date']} at commit {made['commit']}"
+    return None, ""
+
+
+def patch_section(run: Run, options: ReportCommand, trial: Trial, found: dict[str, Any]) -> SectionData:
+    """Build the section on patching: the template's spans by layer, and every head at the last position.
+
+    The corrupted prompts are those of the arm with the largest share. Raises `ValueError` where no arm was measured.
+    """
+    from interp import views
+    from interp.patching import logit_diff, patch
+    from probes.binding.edits import edit_of
+
+    arms = {
+        arm: found["shares"][arm]["value"]["value"]
+        for some in PATCHED.values()
+        for arm in some
+        if arm in found["shares"]
+    }
+    if not arms:
+        raise ValueError("no address of this template was measured")
+    arm = max(arms, key=lambda name: arms[name])
+    some = trial.first(PROMPTS["patch"][options.quick])
+    clean, places = some.lookups.prompts, span_positions(some)
+    corrupted = clean.with_tokens(edit_of(some, arm).tokens)
+    metric = logit_diff(some.lookups.answer(some.query), some.lookups.answer(some.target))
+    about = f"'{arm}' at query {some.query}, target {some.target}, {len(clean)} prompts"
+    pictures, sources, data = [], [], {"arm": arm, "query": some.query, "target": some.target, "heads": []}
+    for site, positions in (("resid_pre", list(places)), ("z", [clean.n_pos - 1])):
+        effect = patch(run, clean, corrupted, site, metric, positions=positions, seed=options.seed)
+        if site == "resid_pre":
+            effect = replace(effect, labels={**effect.labels, "pos": tuple(places.values())})
+            caption = "The residual stream before each layer, at each span of the template, patched one at a time."
+        else:
+            caption = "The output z of each head at the last token, patched one at a time."
+            data["heads"] = strongest_heads(effect)
+            data["whole"] = float((effect.source - effect.base).mean())
+        title = f"What does patching {site} change? {run.name}"
+        pictures.append(Picture(views.effect(effect, title), f"{caption} Clean prompts into those of the arm {about}."))
+        assert effect.checks is not None
+        made = f"computed for this report; {effect.checks.spot_cells} random cells equal the literal loop to "
+        made += f"{effect.checks.spot_difference:.0e}"
+        code = f"patch(run, clean, edit_of(trial, {arm!r}), {site!r}, logit_diff(answer, other))"
+        sources.append(Source(f"patching {site}", code, options.seed, made, code=True))
+    return SectionData(data, tuple(pictures), tuple(sources))
+
+
+def span_positions(trial: Trial) -> dict[int, str]:
+    """Return the positions of labels and values in list and query, and the last token, with their names."""
+    found, names = trial.lookups, {}
+    for kind, spans in (("list", found.labels), ("query", found.query_labels)):
+        names |= {p: f"{kind} label {item}" for item, span in spans.items() for p in span}
+    for kind, values in (("list", found.values), ("query", found.query_values)):
+        names |= {p: f"{kind} value {item}" for item, p in values.items()}
+    last = found.prompts.n_pos - 1
+    names[last] = f"{names[last]}, last token" if last in names else "last token"
+    return dict(sorted(names.items()))
+
+
+def strongest_heads(effect: PatchEffect) -> list[dict[str, Any]]:
+    """Return the heads whose patch changes the margin most: layer, head and change, the largest first."""
+    change = effect.change.mean(dim=-1).flatten(1)  # [layer head]: one position
+    order = change.abs().flatten().argsort(descending=True)[:MOST_HEADS].tolist()
+    places = [divmod(k, change.shape[1]) for k in order]
+    return [{"layer": layer, "head": head, "change": float(change[layer, head])} for layer, head in places]
+
+
+def heads_section(run: Run, options: ReportCommand, trial: Trial, heads: Sequence[dict[str, Any]]) -> SectionData:
+    """Build the section on the heads: to which item each attends from the last token, and its whole pattern."""
+    from interp import views
+    from interp.capturing import capture
+
+    some = trial.first(PROMPTS["patch"][options.quick])
+    layers = sorted({head["layer"] for head in heads})
+    seen = capture(run, some.lookups.prompts, pattern=layers)
+    rows = [{**head, **attended(some, seen.pattern[head["layer"]][:, head["head"], -1])} for head in heads]
+    pictures = []
+    for layer in layers:
+        mine = [head["head"] for head in heads if head["layer"] == layer]
+        caption = f"Layer {layer}, head{'s' * (len(mine) > 1)} {', '.join(map(str, mine))}, first prompt."
+        pictures.append(Picture(views.attention(seen, layer, heads=mine, viewer="canvas"), caption))
+    code = f"views.attention(capture(run, prompts, pattern={layers}), layer)"
+    source = Source(
+        "attention", code, options.seed, f"computed for this report, {len(some.lookups.prompts)} prompts", code=True
+    )
+    return SectionData({"heads": rows}, tuple(pictures), (source,))
+
+
+def attended(trial: Trial, row: Any) -> dict[str, float]:
+    """Return the mean attention `[batch src]` of the last token to each kind of token."""
+    found, weights = trial.lookups, row.double().mean(dim=0)
+
+    def mass(positions: Sequence[int]) -> float:
+        return float(weights[sorted(set(positions))].sum()) if positions else 0.0
+
+    others = [item for item in found.values if item not in (trial.query, trial.query - 1)]
+    return {
+        "value asked for": mass([found.values[trial.query]]),
+        "its label": mass(found.labels.get(trial.query, ())),
+        "item before it": mass([*found.labels.get(trial.query - 1, ()), *_value(found.values, trial.query - 1)]),
+        "other items": mass([p for item in others for p in (*found.labels.get(item, ()), found.values[item])]),
+        "query": mass([*(p for span in found.query_labels.values() for p in span), *found.query_values.values()]),
+        "first token": mass([0]),
+    }
+
+
+def _value(values: Any, item: int) -> tuple[int, ...]:
+    return (values[item],) if item in values else ()

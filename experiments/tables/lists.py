@@ -1,0 +1,55 @@
+"""Markdown table of the verdicts on lists and recall, from experiments/results/lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.drawing.lists import order_of
+from experiments.support.list_results import LISTS, read_list_verdicts
+from experiments.tables.cells import markdown
+
+HEAD = (
+    "model",
+    "task",
+    "items",
+    "accuracy",
+    "own label, traded in the list",
+    "own label, traded in the query",
+    "order",
+    "position",
+    "remainder",
+    "found by",
+    "sinks",
+    "CPU s",
+    "peak MiB",
+)
+ARMS = ("label at list", "label at query", "order", "position")
+
+
+def lists_table(folder: Path = LISTS) -> str:
+    """Return one row per verdict: shares with joint 95 % intervals and the matched control, time and memory."""
+    verdicts = sorted(read_list_verdicts(folder), key=order_of)
+    return markdown(HEAD, map(_row, verdicts)) if verdicts else "not built yet\n"
+
+
+def _row(found: Mapping[str, Any]) -> tuple[object, ...]:
+    cost = found["cost"]
+    about = (found["run"], found["task"], found["items"], _interval(found["accuracy"]))
+    if found["refusal"] is not None:
+        shares = [""] * (len(ARMS) + 1)
+    else:
+        shares = [_share(found["shares"][arm]) if arm in found["shares"] else "no such address" for arm in ARMS]
+        shares.append("" if found["remainder"] is None else _interval(found["remainder"]))
+    sinks = [name for name, sink in found["sinks"].items() if sink["status"] == "PRESENT"]
+    ends = (found["verdict"], ", ".join(sinks), f"{cost['cpu_seconds']:.0f}", f"{cost['peak_mib']:.0f}")
+    return (*about, *shares, *ends)
+
+
+def _share(share: Mapping[str, Any]) -> str:
+    return f"{_interval(share['value'])}, control {share['control']['value']:.2f}"
+
+
+def _interval(value: Mapping[str, Any]) -> str:
+    return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"

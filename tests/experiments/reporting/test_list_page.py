@@ -1,0 +1,67 @@
+"""`mnemoscope report --task`: a model that does the task, one that does not, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments.cli import main
+from tests.probes.binding.list_models import list_tokenizer
+from tests.small_language_model import small_gpt2
+
+RUN = "parity-aligned-alibi"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.slow
+def test_recall_has_its_address_its_heads_and_its_sources(tmp_path: Path) -> None:
+    assert main(["report", RUN, "--task", "recall", "--quick"]) == 0
+    page = (tmp_path / "mnemoscope-out" / RUN / "report-recall-6.html").read_text()
+    ids = re.findall(r'<section id="([a-z]+)"', page)
+    assert ids == ["question", "verdict", "patch", "heads", "limits"]
+    text = re.sub(r"<[^>]+>", "", page[page.index("<header>") : page.index("<footer>")])
+    assert "it finds the item by own label" in text
+    heads = re.findall(r"L(\d)H(\d) \(([-+]\d+\.\d+)\)", text)
+    assert len(heads) == 4
+    assert abs(float(heads[0][2])) > 1
+    assert "query label 2, last token" in page
+    assert f"mnemoscope verdict {RUN} --task recall --items 6 --prompts 32 --seed 0" in text
+    assert "M17" in text or re.search(r"M\d+", text)  # symbols of the task, not token ids
+
+
+def test_a_model_that_cannot_do_the_list_is_not_judged_and_its_accuracy_is_stated(tmp_path: Path) -> None:
+    tokenizer = list_tokenizer()
+    small_gpt2(tokenizer).save_pretrained(tmp_path / "small")
+    tokenizer.save_pretrained(tmp_path / "small")
+    assert main(["report", "small", "--task", "list-letters", "--quick", "--out", "page.html"]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert re.findall(r'<section id="([a-z]+)"', page) == ["question", "verdict", "limits"]
+    assert "not judged" in page
+    assert re.search(r"the model gives the right value in 0\.\d+", page)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--task", "sorting"), "cannot be judged"),
+        (("--task", "recall", "--items", "5"), "at least 6 items"),
+        (("--task", "list-letters", "--format", "parity-aligned"), "has no formats"),
+        (("--task", "recall", "--compare"), "is on one run"),
+        (("--task", "recall", "--out", "page.txt"), "must name an HTML file"),
+        (("--items", "7"), "add --task"),
+        (("--format", "recall-ordered"), "made with --task recall"),
+    ],
+)
+def test_what_cannot_be_reported_is_refused_in_one_line(
+    more: tuple[str, ...], message: str, tmp_path: Path, capsys
+) -> None:
+    assert main(["report", RUN, *more]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+    assert not list(tmp_path.glob("**/*.html"))

@@ -1,0 +1,94 @@
+"""What a report says about its pictures, on numbers with a known answer."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from experiments.reporting import rows, shown, text
+from interp import load
+from interp.attribution import Attribution
+from interp.models.names import SHIPPED
+from interp.tasks import Role
+from probes.arms.naming import with_arm_names
+
+RUN = "parity-aligned-alibi"
+
+
+def verdict_of(name: str = RUN) -> dict:
+    return json.loads((SHIPPED / name / "verdict.json").read_text(encoding="utf-8"))
+
+
+def row(metric: str, mode: str, length: int, value: float) -> dict:
+    return {"metric": metric, "mode": mode, "length": length, "value": value}
+
+
+def test_accuracy_names_the_last_length_before_the_first_failure():
+    data = [row("step", "forced", n, value) for n, value in ((10, 1.0), (20, 0.96), (30, 0.7), (40, 0.97))]
+    sentence = shown.accuracy_shows({"accuracy": [*data, row("exact", "forced", 40, 0.25)]})
+    assert "labels given, at least 95% of the steps are right up to length 20" in sentence
+    assert "25% of the whole solutions at length 40" in sentence
+    assert "written" not in sentence
+    assert "at no measured length" in shown.accuracy_shows({"accuracy": [row("step", "written", 10, 0.5)]})
+
+
+def test_the_map_names_the_token_that_most_answers_depend_on():
+    batch = load(RUN).sample(2, 5, seed=0)
+    assert batch.role is not None
+    assert batch.step is not None
+    dest = (batch.role == Role.OUTPUT).nonzero().flatten()
+    values = torch.zeros(2, len(dest), batch.n_pos)
+    for k, pos in enumerate(dest.tolist()):
+        own = (batch.role == Role.INPUT) & (batch.step == batch.step[pos])
+        values[:, k, own] = -1.0
+    values[:, -1] = 0
+    before = int(dest[-2])
+    values[:, -1, before] = 1.0
+    made = Attribution(values, batch, dest, "signed", "gradient x input", torch.ones(2, len(dest)))
+    assert shown.largest_sources(made) == [["the step's own input", 4], ["the answer before", 1]]
+    assert "own input has the largest gradient x input for 4 of 5 answers, the answer before for 1" in shown.map_shows(
+        {"largest": shown.largest_sources(made)}
+    )
+
+
+@pytest.mark.parametrize(("low", "above"), [(0.61, True), (0.59, False)])
+def test_a_probe_counts_only_above_its_control(low, above):
+    probe = {
+        "concept": "state",
+        "layer": 2,
+        "score": {"value": 0.7, "low": low, "high": 0.8},
+        "control": {"value": 0.5, "low": 0.4, "high": 0.6},
+    }
+    sentence = shown.probes_show({"probes": [probe]})
+    assert ("probes read the parity of the bits so far (0.70 at layer 2" in sentence) is above
+    assert ("not better than the control: the parity" in sentence) is not above
+
+
+def test_lengths_that_were_not_judged_are_no_part_of_the_verdict():
+    data = verdict_of("parity-constant-alibi")
+    judged = [at["length"] for at in data["by_length"] if at["verdict"] != "not-applicable"]
+    assert 0 < len(judged) < len(data["by_length"])
+    left = next(at["length"] for at in data["by_length"] if at["length"] not in judged)
+    first, second = text.answer(data).split(". ", 1)
+    assert str(judged[0]) in first
+    assert str(left) not in first
+    assert f"At length {left} the model is not good enough" in second
+
+
+@pytest.mark.parametrize("name", [RUN, "parity-constant-alibi"])
+def test_no_arm_is_a_bare_code_and_each_is_explained(name):
+    lines = text.role_lines(verdict_of(name)) + text.claims(verdict_of(name))
+    assert lines == [with_arm_names(line) for line in lines]
+    codes = set(re.findall(r"\bM\d+\b", " ".join(lines)))
+    assert codes
+    assert {title.split()[0] for title, _ in rows.arms_of(lines)} == codes
+
+
+def test_heads_of_the_run_are_told_by_what_they_attend_to():
+    from interp.circuits import describe_heads
+
+    run = load(RUN)
+    found = shown.targets(describe_heads(run, run.sample(8, 8, seed=0)), [(1, 4), (0, 0)])
+    assert re.fullmatch(r"bit after the same label at output label \(0?1?\.\d\d of its .*output label\)", found["L1H4"])
+    assert "previous token" in found["L0H0"]

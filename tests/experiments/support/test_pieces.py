@@ -1,0 +1,129 @@
+"""A battery in several processes: the same evidence, each shared search once, and errors where they belong."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from experiments.cli import main
+from experiments.support import pieces
+from experiments.support.pieces import RunOptions, measured_by
+from experiments.support.results import resume_arms
+from probes.batteries import battery
+from tests.probes.oracle_models import planted_run
+
+ARMS = ("M5", "M6", "shares")
+LENGTHS = (6, 5)
+SOURCE = RunOptions("A1")
+
+
+class OneOther:
+    """An executor of one other process, which is a thread here."""
+
+    workers = 1
+
+    def __init__(self) -> None:
+        self.jobs: list = []
+
+    def submit(self, job):
+        self.jobs.append(job)
+        return job
+
+    def result(self, job):
+        return job.work(*job.args)
+
+
+@pytest.fixture(scope="module")
+def alone() -> list[dict]:
+    """The evidence of one process."""
+    return evidence_of(planted_run("A1"), None)
+
+
+@pytest.fixture(autouse=True)
+def planted(monkeypatch: pytest.MonkeyPatch):
+    run = planted_run("A1")
+    monkeypatch.setattr(pieces, "_run", lambda source: (run, {}))
+    pieces._inputs.cache_clear()
+    yield run
+    pieces._inputs.cache_clear()
+
+
+def evidence_of(run, work, executor=None) -> list[dict]:
+    options = {} if work is None else {"recall": resume_arms(work)}
+    if executor is not None:
+        options["prepare"] = measured_by(executor, SOURCE, work, lambda _: None)
+    found = battery(run, LENGTHS, 0, 24, True, ARMS, **options)
+    return [json.loads(json.dumps(e.to_json())) for measured in found.measured for e in measured.evidence]
+
+
+def test_two_processes_find_what_one_finds(planted, alone, tmp_path):
+    other = OneOther()
+    both = evidence_of(planted, tmp_path, other)
+    assert [(e["name"], e["length"]) for e in both] == [(e["name"], e["length"]) for e in alone]
+    for ours, theirs in zip(alone, both, strict=True):
+        assert ours["value"] == pytest.approx(theirs["value"], abs=1e-6)
+    assert other.jobs  # the other process has measured
+
+
+def test_pieces_that_share_a_search_are_one_job(planted):
+    prepared = []
+    battery(
+        planted, LENGTHS, 0, 24, True, (*ARMS, "M9"), recall=lambda *_: (), prepare=lambda p: prepared.extend(p) or ()
+    )
+    jobs = [[(piece.inputs.length, piece.rows[0].code) for piece in job] for job in pieces._jobs(prepared)]
+    assert [(6, "M6"), (6, "shares")] in jobs
+    assert [(6, "M9"), (5, "M9")] in jobs
+    assert [(6, "M5")] in jobs
+    assert jobs[0][0][0] == 6  # the longest prompts first
+
+
+def test_what_another_process_cannot_measure_is_measured_here(planted, alone, tmp_path):
+    class Lost(OneOther):
+        def result(self, job):
+            raise RuntimeError("lost")
+
+    assert evidence_of(planted, tmp_path, Lost()) == alone
+
+
+def test_a_length_without_a_margin_is_refused_as_by_one_process(planted, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object):
+        raise ValueError("too little to normalise by")
+
+    monkeypatch.setattr("probes.arms.registry.measure_history", refuse)
+    (found,) = battery(
+        planted,
+        (6,),
+        0,
+        24,
+        True,
+        ("M5", "M12"),
+        recall=resume_arms(tmp_path),
+        prepare=measured_by(OneOther(), SOURCE, tmp_path, lambda _: None),
+    ).measured
+    assert found.refusal == "too little to normalise by"
+    assert found.evidence == ()
+
+
+def test_an_error_here_stops_the_handing_over(planted, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    def stop(*_: object):
+        raise KeyboardInterrupt
+
+    other = OneOther()
+    other.submit = lambda job: SimpleNamespace(work=lambda *_: None, args=())
+    monkeypatch.setattr("experiments.support.results.load_or_make", stop)
+    with pytest.raises(KeyboardInterrupt):
+        evidence_of(planted, tmp_path, other)
+
+
+@pytest.mark.slow
+def test_the_verb_gives_the_same_with_two_processes(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for workers in ("1", "2"):
+        argv = ["verdict", "parity-aligned-alibi", "--lengths", "8", "9", "--prompts", "24", "--arms", "M4", "M5", "M6"]
+        assert main([*argv, "--workers", workers, "--out", workers, "--json", f"{workers}.json"]) == 0
+        found.append(json.loads((tmp_path / f"{workers}.json").read_text())["evidence"])
+    assert [e["key"] for e in found[0]] == [e["key"] for e in found[1]] if "key" in found[0][0] else True
+    for one, two in zip(*found, strict=True):
+        assert one["value"] == pytest.approx(two["value"], abs=1e-6)

@@ -1,0 +1,38 @@
+"""The script for a GPU machine runs all its parts on a CPU at tiny sizes, and keeps what others have found."""
+
+import json
+
+import pytest
+
+from experiments.benchmarks import gpu
+from experiments.benchmarks.gpu import GpuScript
+
+
+@pytest.mark.slow
+def test_every_part_runs_and_says_its_device(tmp_path):
+    assert GpuScript(tmp_path, rounds=1, tiny=True).run() == 0
+    rows = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["rows"]
+    kinds = {name.split()[0] for name in rows}
+    assert kinds == {"smoke", "rate", "verdict", "sweep", "bfloat16", "loop", "training"}
+    assert all(row["device"] and "failed" not in row for row in rows.values())
+    assert rows["smoke"]["difference"]["resid_pre"] < 1e-5
+    (coarse,) = (row for name, row in rows.items() if name.startswith("bfloat16"))
+    assert coarse["measured error"] > 0
+
+
+def test_a_part_that_fails_leaves_the_others(tmp_path, monkeypatch):
+    def fail() -> dict:
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(gpu, "parts", lambda tiny, rounds: {"first": fail, "second": lambda: {"x": 1}})
+    assert GpuScript(tmp_path).run() == 1
+    rows = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["rows"]
+    assert rows["first"]["failed"] == "RuntimeError: no kernel"
+    assert rows["second"]["x"] == 1
+
+
+def test_parts_after_the_time_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "parts", lambda tiny, rounds: {"first": lambda: {"x": 1}})
+    assert GpuScript(tmp_path, seconds=-1).run() == 0
+    rows = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["rows"]
+    assert rows["first"]["left out"] == "-1 seconds were over"
