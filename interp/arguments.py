@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.models.resolve import raw_of
+from interp.models.resolve import checked_once, raw_of
 from interp.support.locks import lock_of
 from interp.tasks import Prompts
 from interp.tasks.encoding import answer_id, find_tokenizer
@@ -37,7 +37,8 @@ def exclusive(function: Callable[Concatenate[M, P], T]) -> Callable[Concatenate[
                     f"{function.__name__} does not run under torch.autocast; leave the block, or load the model with "
                     "another dtype"
                 )
-        with lock_of(raw_of(model)):  # type: ignore[arg-type]
+        raw = raw_of(model)  # type: ignore[arg-type]
+        with lock_of(raw), checked_once(raw):
             return function(model, *args, **kwargs)
 
     return guarded

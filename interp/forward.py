@@ -135,9 +135,9 @@ def _logits_by_steps(
 
 def _run_steps(anatomy: Anatomy, tokens: Tensor, keep: Tensor) -> Float[Tensor, "chunk predicted d_vocab"]:
     """Return the logits at positions `keep`, the only ones that the last layer computes."""
-    resid, positions = anatomy.embed(tokens), torch.arange(tokens.shape[1], device=anatomy.device)
+    resid = anatomy.embed(tokens)
     for number, block in enumerate(anatomy.blocks, start=1):
-        resid = anatomy.block_at(block, resid, keep if number == len(anatomy.blocks) else positions)
+        resid = anatomy.block_at(block, resid, keep if number == len(anatomy.blocks) else None)
     return anatomy.unembed(resid)
 
 

@@ -7,6 +7,7 @@ only where its largest effect lies within the margin too, and what no arm explai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from probes import keys
@@ -18,16 +19,20 @@ from probes.statuses import RoleFinding, Status
 
 @dataclass(frozen=True)
 class Variable:
-    """What a role reads of labels: its largest effect, that where it predicts no change, and its Shapley share."""
+    """What a role reads of labels: its largest effect, that where it predicts no change, and its Shapley share.
+
+    `step`: its largest effect at a single step, where that is measured.
+    """
 
     name: str
     largest: EvidenceKey
     rest: EvidenceKey
     share: EvidenceKey
+    step: EvidenceKey | None = None
 
 
 VARIABLES = {
-    "anchor": Variable("identity", keys.LARGEST_IDENTITY, keys.IDENTITY_REST, keys.SHARE_ADDRESS),
+    "anchor": Variable("identity", keys.LARGEST_IDENTITY, keys.IDENTITY_REST, keys.SHARE_ADDRESS, keys.IDENTITY_STEP),
     "placeholder": Variable("content", keys.LARGEST_CONTENT, keys.CONTENT_REST, keys.SHARE_CONTENT),
 }
 
@@ -36,7 +41,9 @@ def close(at: LengthEvidence, roles: dict[str, RoleFinding]) -> tuple[dict[str, 
     """Return the roles at one length after closure, and by role what a role that is PRESENT leaves unexplained.
 
     An ABSENT role becomes UNRESOLVED where the largest effect exceeds the margin, or its control is not within it, and
-    INDETERMINATE where the effect's interval is too wide. A role that is INDETERMINATE becomes UNRESOLVED, and one
+    INDETERMINATE where the effect's interval is too wide. It becomes UNRESOLVED too where the mean over steps hides an
+    effect at one step, or where the variable moves the margin only together with another: a Shapley share without an
+    effect of its own. A role that is INDETERMINATE becomes UNRESOLVED, and one
     that is PRESENT keeps its status, where margins move beyond the margin although the role predicts no change, or
     beyond the role's share while the Shapley remainder exceeds the margin. An anchor is PRESENT by a label next to the
     step's own, or by two labels, where the trades of `keys.ADDRESSES` show it. `judging_sink.close_sink` closes the
@@ -54,7 +61,7 @@ def close(at: LengthEvidence, roles: dict[str, RoleFinding]) -> tuple[dict[str, 
             continue
         largest = at.find(variable.largest)
         if finding.status in (Status.ABSENT, Status.UNRESOLVED) and largest is not None:
-            closed[role] = _close_absent(at, finding, variable.name, largest)
+            closed[role] = _hidden(at, variable, _close_absent(at, finding, variable.name, largest))
         elif reason := _beyond(at, variable, finding.by):
             if finding.status is Status.PRESENT:
                 unexplained[role] = reason
@@ -128,6 +135,27 @@ def _close_absent(at: LengthEvidence, finding: RoleFinding, name: str, largest: 
     if finding.status is Status.UNRESOLVED:
         return finding
     return hold_absent(at, finding, name, largest, f"moves {largest.control} of the margin")
+
+
+def _hidden(at: LengthEvidence, variable: Variable, finding: RoleFinding) -> RoleFinding:
+    """Return an ABSENT finding; UNRESOLVED where single steps or another variable hide an effect."""
+    if finding.status is not Status.ABSENT:
+        return finding
+    step = at.find(variable.step) if variable.step else None
+    if step is not None and at.is_present(step):
+        where = _listed(step.details.get("steps", ()))
+        reason = f"{variable.name} moves {step.value} of the margin at step {where}, and little on average over steps"
+        return replace(finding, status=Status.UNRESOLVED, reason=f"{reason}; {finding.reason}")
+    share = at.find(variable.share)
+    if share is not None and at.is_present(share):
+        reason = f"{variable.name} alone moves nothing, and yet has a share of {share.value} of the margin: it matters "
+        reason += "together with what else labels carry"
+        return replace(finding, status=Status.UNRESOLVED, reason=f"{reason}; {finding.reason}")
+    return finding
+
+
+def _listed(steps: Sequence[int]) -> str:
+    return " or ".join(map(str, steps)) or "?"
 
 
 def _addresses(at: LengthEvidence, name: str) -> list[str]:

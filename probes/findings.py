@@ -137,13 +137,14 @@ class Verdict:
     @property
     def may_not_claim(self) -> str:
         """What this verdict does not support."""
-        limits = ["what other formats' labels do", "what happens at lengths that were not tested"]
+        limits = ["what labels of other formats do", "what happens at other lengths"]
         if self.replication == "prompts":
             limits.insert(0, "that models trained from another seed do the same")
         if self.roles["sink"].status is Status.ABSENT:
             limits.append("that heads that read something from labels do not use them as a sink too")
         on_margins = self.roles["sink"].margins
-        if self.roles["sink"].status is Status.ABSENT or (on_margins and on_margins.status is Status.INDETERMINATE):
+        # Where the sink is PRESENT on margins, the claim says so.
+        if on_margins and on_margins.status is not Status.PRESENT:
             held = [
                 f"{value} of the margin at length {length}"
                 for length, value in self._margins_held()
@@ -160,8 +161,8 @@ class Verdict:
             return ""
         answers, margins = _WITHOUT[sink.status, "answers"], _WITHOUT[sink.margins.status, "margins"]
         return (
-            f"; sink {sink.status} on answers and {sink.margins.status} on margins (share {sink.margins.share}): heads "
-            f"that read nothing from labels {answers} without attention to them, {margins}"
+            f"; sink {sink.status} on answers and {sink.margins.status} on margins (share {sink.margins.share}): "
+            f"without attention to labels, heads that read nothing from them {answers}, {margins}"
         )
 
     def _lengths_and_steps(self) -> list[str]:
@@ -216,7 +217,7 @@ _SETTLED = (Status.PRESENT, Status.ABSENT)
 _WITHOUT = {
     (Status.ABSENT, "answers"): "give the same answers",
     (Status.PRESENT, "answers"): "lose answers",
-    (Status.PRESENT, "margins"): "but the margin of the right answer's logit over the others moves by that share",
-    (Status.ABSENT, "margins"): "yet the margin of the right answer's logit over the others keeps its size",
-    (Status.INDETERMINATE, "margins"): "and whether the margin of the right answer's logit moves is open",
+    (Status.PRESENT, "margins"): "but the right answer's lead in logits moves by that share",
+    (Status.ABSENT, "margins"): "yet the right answer's lead in logits stays",
+    (Status.INDETERMINATE, "margins"): "and whether the right answer's lead in logits moves is open",
 }

@@ -116,8 +116,7 @@ def judge_placeholder(at: LengthEvidence) -> RoleFinding:
         counts = not at.tests or (key == keys.HISTORY_K and by_value.status is Status.ABSENT)
         if counts and at.is_present(e):
             reason = f"labels hold {STORED[key]}: {e.value}, more than {at.margins.rho} and than its control"
-            by = "" if key == keys.HISTORY_K else "the step's own bit"
-            return RoleFinding(Status.PRESENT, f"{reason}; {by_value.reason}", e.value, e.control, by=by)
+            return RoleFinding(Status.PRESENT, f"{reason}; {by_value.reason}", e.value, e.control, by=STORED[key])
     if by_value.status is not Status.ABSENT:
         return by_value
     for key, e in others.items():

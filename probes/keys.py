@@ -49,6 +49,7 @@ SHARE_REMAINDER = EvidenceKey("shares", "remainder")
 
 LARGEST_IDENTITY = EvidenceKey("identity", "largest effect")
 IDENTITY_REST = EvidenceKey("identity", "largest effect where the label leads to the same answer")
+IDENTITY_STEP = EvidenceKey("identity", "largest effect at one step")
 LARGEST_CONTENT = EvidenceKey("content", "largest effect")
 CONTENT_REST = EvidenceKey("content", "largest effect where the state is the same")
 LARGEST_PRESENCE = EvidenceKey("presence", "largest effect")

@@ -99,7 +99,7 @@ def parts(tiny: bool, rounds: int) -> dict[str, Part]:
         "verdict": partial(verdict_seconds, tiny),
     }
     found |= {f"sweep {case.name}": partial(patching.run_case, case, rounds) for case in (SMALLEST if tiny else SWEEPS)}
-    ways = [way for way in COARSE if way == "bfloat16" or _device() == "cuda"]
+    ways: list[Matmul] = [way for way in COARSE if way == "bfloat16" or _device() == "cuda"]
     found |= {f"{way} {case.name}": partial(coarse, case, way, rounds) for way in ways for case in _largest(tiny)}
     shapes = [loops.LoopCase("tiny", "bloom", 2, 16, 4, 40, 6)] if tiny else loops.DEFAULT
     found |= {f"loop {case.name}": partial(loops.run_case, case, rounds) for case in shapes}
@@ -138,7 +138,7 @@ def coarse(case: Case, matmul: Matmul, rounds: int) -> dict:
     """Return seconds of a sweep with exact and with coarser products, and the measured error of the latter."""
     sweep, metric, clean, corrupted = patching._prepare(case)
     again = partial(plan, sweep.anatomy.raw, clean, corrupted, case.site, metric, positions=_swept(sweep))
-    times: dict[str, list[float]] = {"exact": [], matmul: []}
+    times: dict[Matmul, list[float]] = {"exact": [], matmul: []}
     details: dict = {}
     for _ in range(rounds):
         for way, found in times.items():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from experiments.support.options import (
+    Arms,
     Device,
     Dtype,
     Flag,
@@ -34,14 +35,6 @@ if TYPE_CHECKING:
 # A trained and an untrained length: bits trained to 20, digits trained to 10 (probes/README.md, Recipes).
 LENGTHS = {"parity": (20, 40), "addition": (10, 14)}
 FILES = ("verdict.json", "verdict.svg")
-
-
-# A help text, which tyro would break where the lines of a docstring end.
-ARMS_HELP = (
-    "Codes of arms: M1 input swap, M2 output swap, M3 renaming, M4 routes, M5 history, M6 removal, M7 attention, M8 "
-    "decoding, M9 subspaces, M10 mistakes, M11 offsets, M12 backups, identity, content, presence, shares. Default: "
-    "all; where there are more than 64 heads, those that decide, and M7 attention. Without its arm a role is INDETERMINATE."
-)
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ class VerdictCommand:
     """Prompts at each length."""
     seed: Number = 0
     """Seed of the prompts and of the choice of steps."""
-    arms: Annotated[tuple[str, ...], computed("ARM [ARM ...]", ARMS_HELP)] = ()
+    arms: Arms = ()
     workers: OptionalNumber = None
     """Processes that measure at once, with one thread each. Default: one per CPU core; one for a model on a GPU, or of
     100 million parameters and more."""

@@ -126,8 +126,8 @@ def _patching(part: SectionData, bundles: list[str]) -> Section:
     named = ", ".join(f"L{h['layer']}H{h['head']} ({h['change']:+.2f})" for h in data["heads"])
     body = paragraph(
         f"The arm with the largest share is **{data['arm']}**: its prompts ask for item {data['query']} and lead to "
-        f"item {data['target']}. Of {data['whole']:+.2f} logits between the two runs, these heads restore most at the "
-        f"last token: {named}."
+        f"item {data['target']}. Of {data['whole']:+.2f} logits between the two runs, these heads change most at the "
+        f"last token: {named}. Minus: the head's clean output works against the answer."
     )
     body += paragraph(
         "**How to read it.** Blue: the clean activation at that place moves the answer back to the item asked for. It "

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # Prompts of the verdict's arms and of patching: default, and with --quick.
 PROMPTS = {"verdict": (128, 32), "patch": (8, 4)}
 MOST_HEADS = 4
+# Layers of the map of the residual stream; of a deeper model every second one, and so on.
+MOST_LAYERS = 16
+ORDINALS = {2: "second", 3: "third"}
 # The arm whose prompts are patched, by the address that it is evidence of.
 PATCHED = {"own label": ("label at list", "label at query"), "order": ("order",), "position": ("position",)}
 
@@ -99,11 +102,18 @@ def patch_section(run: Run, options: ReportCommand, trial: Trial, found: dict[st
     metric = logit_diff(some.lookups.answer(some.query), some.lookups.answer(some.target))
     about = f"'{arm}' at query {some.query}, target {some.target}, {len(clean)} prompts"
     pictures, sources, data = [], [], {"arm": arm, "query": some.query, "target": some.target, "heads": []}
-    for site, positions in (("resid_pre", list(places)), ("z", [clean.n_pos - 1])):
-        effect = patch(run, clean, corrupted, site, metric, positions=positions, seed=options.seed)
+    n_layers = run.raw.config.num_hidden_layers
+    every = -(-n_layers // MOST_LAYERS)
+    grids = (
+        ("resid_pre", list(places), range(0, n_layers, every)),
+        ("z", [clean.n_pos - 1], None),
+    )
+    for site, positions, layers in grids:
+        effect = patch(run, clean, corrupted, site, metric, layers, positions, seed=options.seed)
         if site == "resid_pre":
             effect = replace(effect, labels={**effect.labels, "pos": tuple(places.values())})
-            caption = "The residual stream before each layer, at each span of the template, patched one at a time."
+            which = "each layer" if every == 1 else f"every {ORDINALS.get(every, f'{every}th')} layer"
+            caption = f"The residual stream before {which}, at each span of the template, patched one at a time."
         else:
             caption = "The output z of each head at the last token, patched one at a time."
             data["heads"] = strongest_heads(effect)

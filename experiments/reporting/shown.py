@@ -32,7 +32,7 @@ def verdict_shows(data: dict) -> str:
     effects = []
     for name in ROLES:
         role = data["roles"][name]
-        effect = "" if role["rho"] is None else f" with an effect of {role['rho']:.2f}"
+        effect = "" if role["rho"] is None else f" with an effect of {role['rho']:z.2f}"
         effects.append(f"{name} {role['status']}{effect}")
     match data["roles"]["sink"]:
         case {"margins": {"status": str(status), "share": float(share)}}:

@@ -70,6 +70,7 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
 
     data, sources, notes = beside(run, "verdict", "verdict.json", options)
     if data is None:
+        from experiments.support.pieces import RunOptions, helpers, measured_by, usual_workers
         from experiments.support.results import resume_arms
         from probes import battery, verdict
         from probes.batteries import ARMS, DECIDING
@@ -79,8 +80,12 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
         quick = options.quick
         prompts, arms = (QUICK_PROMPTS, DECIDING) if quick else (usual.prompts, ARMS)
         lengths = lengths[:1] if quick else lengths
-        recall = resume_arms(work / "verdict")
-        result = verdict([battery(run, lengths, options.seed, prompts, False, arms, step=step, recall=recall)])
+        folder, seed = work / "verdict", options.seed
+        source = RunOptions(run.source, str(run.format), device=options.device, dtype=options.dtype)
+        with helpers(usual_workers([run]), [source]) as processes:
+            prepare, recall = measured_by(processes, source, folder, step), resume_arms(folder)
+            measured = battery(run, lengths, seed, prompts, False, arms, step=step, recall=recall, prepare=prepare)
+        result = verdict([measured])
         data = {"run": run.name, "prompts": prompts, **result.to_json()}
         more = f" --lengths {lengths[0]} --prompts {prompts} --arms {' '.join(arms)}" if quick else ""
         command = f"mnemoscope verdict {options.said(run)} --seed {options.seed}{more}"

@@ -42,6 +42,17 @@ OptionalFolder = Annotated[Path | None, computed("DIR")]
 OptionalFile = Annotated[Path | None, computed("FILE")]
 ResultFolder = Annotated[Path | None, computed("DIR", "Folder for the results. Default: mnemoscope-out/<run>.")]
 
+# Help texts of more than one line stand here: tyro would break those of docstrings where their lines end.
+Arms = Annotated[
+    tuple[str, ...],
+    computed(
+        "ARM [ARM ...]",
+        "Codes of arms: M1 input swap, M2 output swap, M3 renaming, M4 routes, M5 history, M6 removal, M7 attention, "
+        "M8 decoding, M9 subspaces, M10 mistakes, M11 offsets, M12 backups, identity, content, presence, shares. "
+        "Default: all; where there are more than 64 heads, those that decide, and M7 attention. Without its arm a role "
+        "is INDETERMINATE.",
+    ),
+]
 Seed = Annotated[int, arg(metavar="N", help="Seed of the prompts.")]
 FormatName = Annotated[
     str | None,

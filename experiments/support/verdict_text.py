@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from experiments.support.console import FILE_COLUMNS, print_table, say
@@ -20,6 +21,7 @@ TABLE_COLUMNS = 120
 INDENT = "  "
 # Who writes the labels, by mode.
 MODES = {"forced": "given", "written": "written by the model"}
+WRITER = {"forced": "given", "written": "written"}
 
 
 def print_verdict(verdict: Verdict, run: Run, columns: int, evidence: bool) -> None:
@@ -36,8 +38,8 @@ def summary(verdict: Verdict, run: Run, columns: int) -> Iterator[str]:
     names = verdict.names
     who = names[0] if len(names) == 1 else f"{len(names)} models of {verdict.format}"
     yield f"{who}: {verdict.label.upper()}"
-    for finding in verdict.lengths:
-        yield f"{INDENT}{_competence(finding)}"
+    for line in _competence(verdict.lengths):
+        yield from textwrap.wrap(line, max(40, columns), initial_indent=INDENT, subsequent_indent=2 * INDENT)
     for name, role in verdict.roles.items():
         effect = "not measured" if role.rho is None else str(role.rho)
         by = f", by {role.by}" if role.by else ""
@@ -52,21 +54,24 @@ def summary(verdict: Verdict, run: Run, columns: int) -> Iterator[str]:
     yield from _paragraph("may not be claimed", with_arm_names(verdict.may_not_claim), columns)
     recipe = run.record.get("recipe", {})
     if share := recipe.get("rehearsal"):
-        rehearsal = (
-            f"{share:.0%} of the tokens were recall of up to {recipe['rehearsal_longest']} pairs, with all labels: "
-            f"lengths past {recipe.get('longest')} are new to the task, not to lookup"
-        )
+        pairs, longest = recipe["rehearsal_longest"], recipe.get("longest")
+        rehearsal = f"lookup was rehearsed to {pairs} pairs: past {longest} only the task is new"
         if recipe.get("condition"):
             rehearsal = f"{share:.0%} of the tokens were {rehearsed_text(recipe)}"
         yield from _paragraph("training", rehearsal, columns)
 
 
-def _competence(finding: LengthFinding) -> str:
-    """Return whether the model does the task at a length, in one line."""
-    mode = finding.mode or finding.accuracy[0].mode
-    step = next(a.estimate for a in finding.accuracy if a.metric == "step" and a.mode == mode)
-    state = "competent" if finding.mode else "NOT competent"
-    return f"length {finding.length}: step accuracy {step}, labels {MODES[mode]}: {state}"
+def _competence(findings: Sequence[LengthFinding]) -> Iterator[str]:
+    """Yield at which lengths the model does the task, and at which it does not, with its step accuracy."""
+    groups: dict[tuple[bool, str], dict[str, str]] = {}
+    for finding in findings:
+        mode = finding.mode or finding.accuracy[0].mode
+        step = next(a.estimate for a in finding.accuracy if a.metric == "step" and a.mode == mode)
+        groups.setdefault((finding.mode is not None, mode), {})[str(finding.length)] = f"{step.value:.3f}"
+    for (competent, mode), steps in groups.items():
+        state = "competent" if competent else "NOT competent"
+        lengths, values = (" and ".join(some) for some in (steps, steps.values()))
+        yield f"{state} at length{'s' * (len(steps) > 1)} {lengths} (step accuracy {values}, labels {WRITER[mode]})"
 
 
 def _why(verdict: Verdict) -> str:
@@ -79,7 +84,8 @@ def _why(verdict: Verdict) -> str:
     reasons = [f"{name}: {role.reason}" for name, role in roles.items()]
     if len({role.reason for role in roles.values()}) == 1:
         reasons = [next(iter(roles.values())).reason]
-    return with_arm_names(where + "; ".join(reasons))
+    # Intervals are in the evidence; those of the roles stand above.
+    return with_arm_names(re.sub(r" \[[^]]*\]", "", where + "; ".join(reasons)))
 
 
 def _paragraph(title: str, text: str, columns: int) -> list[str]:

@@ -96,6 +96,8 @@ def edges_table() -> str:
 def loops_table() -> str:
     """Return whole sweeps beside the best loop written by hand, from `benchmarks/results/loops.json`."""
     head = ("shape", "layers x d", "tokens", "vocabulary", "sweep, ms", "loop by hand, ms", "x", "difference")
+    if not LOOPS.exists():
+        return "Not measured yet.\n"
     cells = []
     for row in read_rows(LOOPS).values():
         case, ms = row["case"], row["ms"]

@@ -32,8 +32,24 @@ ADAPTED = {
     "aligned": SHIPPED / "smollm2-parity-aligned" / "evaluation.json",
     "scratchpad": SHIPPED / "smollm2-parity-scratchpad" / "evaluation.json",
 }
-# The pretrained model whose lists are judged.
+# The pretrained model whose lists are judged, and the kinds of label and numbers of items in the text.
 BASE = "smollm2-135m"
+LISTED = (
+    *(("letters", n) for n in (6, 12)),
+    *(("numerals", n) for n in (6, 12)),
+    *(("bullets", n) for n in (6, 12)),
+    ("no-labels", 6),
+)
+# Evidence on the aligned adapter that the text quotes.
+ADAPTED_EVIDENCE = (
+    "either side",
+    "rename labels",
+    "V at label, L15-L19",
+    "K at bit, L15-L19",
+    "history in V at labels",
+    "swap the input labels of the step and before",
+    "swap the input labels before",
+)
 WITHOUT_REHEARSAL = FOLDER / "recipes" / "parity-aligned-alibi-without-rehearsal.json"
 
 
@@ -217,9 +233,18 @@ def presence(run: str, name: str) -> list[float]:
     return [e["value"]["value"] for e in evidence if (e["arm"], e["name"]) == ("presence", name)]
 
 
+def evidence_at(run: str, names: Sequence[str], length: int = 20) -> list[float]:
+    """Return value, lower and upper end of pieces of evidence, by name, in the stored verdict of a shipped run."""
+    evidence = read_result(SHIPPED / run / "verdict.json")["evidence"]
+    by_name = {e["name"]: e["value"] for e in evidence if e["length"] == length}
+    return [by_name[name][key] for name in names for key in ("value", "low", "high")]
+
+
 def on_list(run: str, task: str, items: int) -> list[float]:
-    """Return accuracy, shares and remainder of a stored verdict on a list: own label traded in the list and in the
-    query, order and its control, position, remainder; of a model that cannot do it the accuracy only."""
+    """Return accuracy, shares and remainder of a stored verdict on a list; the accuracy only where it was refused.
+
+    The shares are own label traded in the list and in the query, order and its control, and position.
+    """
     found = read_result(LISTS / run / file_of(task, items))
     if found["refusal"] is not None:
         return [found["accuracy"]["value"]]
@@ -239,19 +264,17 @@ def calibrated_now() -> list[float]:
     return [wrong["hits"], wrong["n"], *hits, undecided["hits"], undecided["n"]]
 
 
-def stored_lists() -> dict[str, tuple[int, Callable[[], Iterable[float]]]]:
-    """Return an entry per stored verdict on a list: "list-letters-6" of SmolLM2, "RUN-recall-6" of the other runs."""
-    entries: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {}
-    for path in sorted(LISTS.glob("*/verdict-*.json")):
-        task, _, items = path.stem.removeprefix("verdict-").rpartition("-")
-        name = task if path.parent.name == BASE else f"{path.parent.name}-{task}"
-        entries[f"{name}-{items}"] = (2, partial(on_list, path.parent.name, task, int(items)))
-    return entries
+def recalled_by_label() -> list[float]:
+    """Return the smallest share of own label, traded in the list, over the stored verdicts on recall."""
+    found = [read_result(path) for path in sorted(LISTS.glob("*/verdict-recall-*.json"))]
+    return [min(x["shares"]["label at list"]["value"]["value"] for x in found if x["refusal"] is None)]
 
 
 # Decimal places and values, by name.
 NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
-    **stored_lists(),
+    **{f"list-{kind}-{items}": (2, partial(on_list, BASE, f"list-{kind}", items)) for kind, items in LISTED},
+    "recall-own-label": (2, recalled_by_label),
+    "adapted-evidence": (2, partial(evidence_at, "smollm2-parity-aligned", ADAPTED_EVIDENCE)),
     "no-rehearsal-40": (3, lambda: evaluated(WITHOUT_REHEARSAL, "step", "forced", [40])),
     "shipped-written": (
         3,

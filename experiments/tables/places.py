@@ -19,6 +19,7 @@ from experiments.tables.benchmarks import (
 )
 from experiments.tables.field import capabilities_table, migration_table
 from experiments.tables.headline import headline_table, support_table, support_text, trust_table
+from experiments.tables.lists import lists_table
 from experiments.tables.predictions import predictions_table
 from experiments.tables.rehearsal import rehearsal_table
 from experiments.tables.runs import accuracy_table, calibration_table, circuit_table, verdict_table
@@ -50,6 +51,7 @@ PLACES: dict[Path, dict[str, Callable[[], str]]] = {
     },
     ROOT / "experiments" / "RECIPES.md": {"addition": addition_table},
     ROOT / "figures" / "README.md": {
+        "lists": lists_table,
         "rehearsal": rehearsal_table,
         "zoo": zoo_table,
         "confirmatory": confirmatory_table,

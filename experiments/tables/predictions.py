@@ -70,7 +70,8 @@ def _ranks(one: Mapping[str, Any], models: Any) -> list[float]:
     both = sorted(a.keys() & b.keys())
     if len(both) < 3:
         return []
-    return [float(spearmanr([a[run] for run in both], [b[run] for run in both]).statistic)]
+    found: Any = spearmanr([a[run] for run in both], [b[run] for run in both])
+    return [float(found.statistic)]
 
 
 def _values(models: Any, one: Mapping[str, Any]) -> dict[str, float]:

@@ -198,7 +198,7 @@ def _neuron_weights(block: Block) -> Float[Tensor, "d_mlp d_model"]:
 def _position(anatomy: Anatomy, n_pos: int) -> Float[Tensor, "pos d_model"] | None:
     """Return what learned positions add to the embeddings; None where nothing is added that depends on them alone."""
     raw: Any = anatomy.raw
-    table = raw.body.tok_embed if isinstance(raw, NativeRaw) else raw.get_input_embeddings()
+    table: Any = raw.body.tok_embed if isinstance(raw, NativeRaw) else raw.get_input_embeddings()
     tokens = torch.arange(2, device=anatomy.device).unsqueeze(1).expand(2, n_pos)
     embedded = anatomy.start(tokens)
     own = table(tokens) if isinstance(raw, NativeRaw) else project_embeddings(anatomy, table(tokens))

@@ -10,7 +10,7 @@ rotation of queries and keys, and ALiBi are left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -126,7 +126,7 @@ def token_embeddings(anatomy: Anatomy) -> Float[Tensor, "d_vocab d_model"]:
 
 def project_embeddings(anatomy: Anatomy, table: Float[Tensor, "... d_embed"]) -> Float[Tensor, "... d_model"]:
     """Return embeddings after the projection to the residual's width, which OPT has."""
-    project = getattr(getattr(anatomy.raw.base_model, "decoder", None), "project_in", None)
+    project: Any = getattr(getattr(anatomy.raw.base_model, "decoder", None), "project_in", None)
     return table if project is None else project(table)
 
 

@@ -18,8 +18,8 @@ from interp.support.finite import require_finite
 Path = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 # Share of the points of a path that are spread evenly before the others go where the metric changes.
 EVENLY = 0.25
-# The metric jumps on a path where intervals that follow it become this many times narrower than even ones.
-SHARP = 8
+# Even points suffice where the gradients along the path add up to the metric's change within this share of it.
+CLOSED = 0.005
 _READ: tuple[Site, ...] = ("q", "k", "v")
 
 
@@ -32,13 +32,26 @@ class ReaderGradients:
     def integrated(self, n: int, layer: int, path: Path) -> Float[Tensor, "reader row pos d_model"]:
         """Return gradients averaged over the path from 0 to 1, by the midpoint rule on n intervals.
 
-        With sharp attention the metric changes within a small part of the path, which even intervals step over.
-        Therefore a quarter of the intervals is even. After that, prompt by prompt, the interval whose width times
-        change of the metric is largest is halved. A prompt on whose path nothing jumps gets even intervals: edges
-        change there where the metric does not, and on a smooth path the errors of even intervals are smaller.
+        The intervals are even, which is best on a smooth path. With sharp attention the metric changes within a small
+        part of the path, which even intervals step over: then the gradients along the path do not add up to the
+        metric's change. For such prompts the rule is applied again, to intervals that are small where the metric
+        changes, and the result that adds up better is kept.
         """
         rows = len(self.rows)
-        ends = torch.linspace(0, 1, max(1, int(n * EVENLY)) + 1, dtype=torch.float64).expand(rows, -1)
+        ends = torch.linspace(0, 1, n + 1, dtype=torch.float64).expand(rows, -1)
+        change = (self.metric_at(layer, path, ends[:, -1]) - self.metric_at(layer, path, ends[:, 0])).cpu()
+        even = self._midpoints(layer, path, ends)
+        gap = (self._along(layer, path, even) - change).abs()
+        if bool((gap <= CLOSED * change.abs()).all()):
+            return even
+        adapted = self._midpoints(layer, path, self._ends_by_change(n, layer, path))
+        better = (self._along(layer, path, adapted) - change).abs() < gap
+        return torch.where(better.to(even.device).view(1, -1, 1, 1), adapted, even)
+
+    def _ends_by_change(self, n: int, layer: int, path: Path) -> Float[Tensor, "row end"]:
+        """Return the ends of n intervals. A quarter of them is even; after that, prompt by prompt, the interval whose
+        width times change of the metric is largest is halved."""
+        ends = torch.linspace(0, 1, max(1, int(n * EVENLY)) + 1, dtype=torch.float64).expand(len(self.rows), -1)
         values = torch.stack([self.metric_at(layer, path, fraction) for fraction in ends.T], dim=1)
         while ends.shape[1] <= n:
             # An interval's error to first order.
@@ -47,15 +60,31 @@ class ReaderGradients:
             ends, order = torch.cat([ends, middle], dim=1).sort(dim=1)
             new = self.metric_at(layer, path, middle[:, 0]).unsqueeze(1)
             values = torch.cat([values, new], dim=1).gather(1, order)
-        jumps = ends.diff(dim=1).amin(dim=1, keepdim=True) < 1 / (SHARP * n)
-        ends = torch.where(jumps, ends, torch.linspace(0, 1, n + 1, dtype=torch.float64))
-        middles, widths = (ends[:, 1:] + ends[:, :-1]) / 2, ends.diff(dim=1)
+        return ends
+
+    def _midpoints(
+        self, layer: int, path: Path, ends: Float[Tensor, "row end"]
+    ) -> Float[Tensor, "reader row pos d_model"]:
+        """Return gradients averaged over intervals, each with the gradient in its middle."""
         total: Tensor | None = None
-        for fraction, width in zip(middles.T, widths.T, strict=True):
+        for fraction, width in zip(((ends[:, 1:] + ends[:, :-1]) / 2).T, ends.diff(dim=1).T, strict=True):
             part = self.of_run(*path(self._per_row(fraction)), layer) * self._per_row(width)
             total = part if total is None else total.add_(part)
         assert total is not None
         return total
+
+    def _along(
+        self, layer: int, path: Path, gradients: Float[Tensor, "reader row pos d_model"]
+    ) -> Float[Tensor, " row"]:
+        """Return the change of the metric from 0 to 1 by average gradients: those of all readers of what is moved."""
+        ends = (path(self._per_row(torch.full((len(self.rows),), x, dtype=torch.float64))) for x in (0.0, 1.0))
+        (start, adds), (end, more) = ends
+        total = gradients.sum(dim=0)
+        if adds is None or more is None:
+            return (total * (end - start)).double().sum(dim=(-2, -1)).cpu()
+        if self.edge_model.anatomy.blocks[layer].parallel:  # its MLP does not read what its attention adds
+            total = total - gradients[self.edge_model.readers(layer)][-1]
+        return (total * (more - adds)).double().sum(dim=(-2, -1)).cpu()
 
     def even(self, n: int, layer: int, path: Path) -> Float[Tensor, "reader row pos d_model"]:
         """Return gradients averaged over n runs at the fractions 1/n, 2/n, ..., 1: EAP-IG's own rule."""

@@ -47,16 +47,17 @@ def edge_scores(
     """Return the score of every edge for a batch of pairs. Key-value heads may be shared.
 
     - "eap": gradients of the corrupted run (TransformerLens's `attribution_patch`); "eap-clean": of the clean run.
-    - "eap-ig-inputs": gradients averaged over `n` points between the embeddings of the two runs, more points where
-      the metric changes. The scores of the embedding's edges add up to the difference of the metric, up to
-      `details["gap"]`. Where the gap is not small, take more points or exact scores. With `points="even"` the points
-      are 1/n, 2/n, ..., 1, as in EAP-IG's code: the numbers of that code, with a larger error of integration.
+    - "eap-ig-inputs": gradients averaged over `n` points between the embeddings of the two runs: the middles of even
+      intervals, or for prompts where these do not add up, `n` more points where the metric changes. The scores of the
+      embedding's edges add up to the difference of the metric, up to `details["gap"]`. Where the gap is not small,
+      take more points or exact scores. With `points="even"` the points are 1/n, 2/n, ..., 1, as in EAP-IG's code: the
+      numbers of that code, with a larger error of integration.
     - "eap-ig-activations": Hanna et al.'s variant on activations. One at a time, the embedding, the heads of a layer
       together, and an MLP are moved from their corrupted to their clean output within the clean run, in `n` even
       steps. The gradients of all these runs are averaged. `n (2 n_layers + 1)` runs.
     - "eap-ig-writers": as "eap-ig-activations", but the gradients of a writer's runs score its own edges only, and
-      points are denser where the metric changes. The scores of a group of writers add up to the loss when that group
-      alone is corrupted. Same number of runs.
+      points are those of "eap-ig-inputs". The scores of a group of writers add up to the loss when that group
+      alone is corrupted. Same number of runs, or twice that where the metric jumps.
 
     `places` tells edges at different positions apart, see `places_of`. The model is left as it was: no gradient is
     stored on its parameters. Raises `ValueError` for prompts of two layouts, an unknown method, even points of another

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from transformers import PreTrainedModel
@@ -23,6 +26,7 @@ else:
 
 # Attribute of a raw model: the number of blocks that edit its passes (`interp.hooking`). Its bridge is another model.
 EDITED = "mnemoscope_edited"
+_CHECKED: ContextVar[object] = ContextVar("checked", default=None)
 
 
 def raw_of(model: AnyModel) -> PreTrainedModel:
@@ -35,7 +39,8 @@ def raw_of(model: AnyModel) -> PreTrainedModel:
     if isinstance(model, Run):
         return model.raw
     if isinstance(model, PreTrainedModel | NativeRaw):
-        require_weights(model)
+        if _CHECKED.get() is not model:
+            require_weights(model)
         return cast(PreTrainedModel, model)
     if not _is_bridge(model):
         raise ValueError(_expected(model))
@@ -44,6 +49,16 @@ def raw_of(model: AnyModel) -> PreTrainedModel:
     with lock_of(model):  # two threads must not adopt one bridge twice: each raw model would have a lock of its own
         twin = twin_of(model)
         return adopt(model) if twin is None else twin
+
+
+@contextmanager
+def checked_once(raw: object) -> Iterator[None]:
+    """Inside the block, `raw_of` does not check the weights of this raw model again: it looks at every module."""
+    token = _CHECKED.set(raw)
+    try:
+        yield
+    finally:
+        _CHECKED.reset(token)
 
 
 def bridge_of(model: AnyModel) -> TransformerBridge:

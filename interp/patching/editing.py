@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -180,8 +180,8 @@ def difference_from_raw(
     raw: Any = anatomy.raw
     positions = metric.positions.to(resid.device)
     if expected is None:
-        expected = raw(tokens.to(resid.device), use_cache=False, logits_to_keep=positions).logits
-    require_finite(expected, "a logit of the model", axis=0)
+        expected = cast(Tensor, raw(tokens.to(resid.device), use_cache=False, logits_to_keep=positions).logits)
+    expected = require_finite(expected, "a logit of the model", axis=0)
     logits = anatomy.unembed(resid[:, positions])
     difference = float((logits - expected).abs().max() / expected.std(correction=0).clamp_min(1e-6))
     if difference > TOLERANCE and anatomy.dtype == torch.float32:  # rounding or a mistake? see Anatomy.self_test

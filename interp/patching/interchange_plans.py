@@ -15,7 +15,7 @@ from interp.models.anatomy import Anatomy
 from interp.models.resolve import AnyModel
 from interp.patching.editing import Place
 from interp.patching.knockouts import Knockout, masks_of
-from interp.patching.rerunning import Changes, Where, WhereEdit, pattern_from_scores
+from interp.patching.rerunning import Changes, Where, WhereEdit, pattern_from_scores, rows_of
 from interp.places import At, positions_at
 from interp.sites import HEAD_SITES, Site, head_count, require_site
 from interp.tasks import Prompts
@@ -148,7 +148,7 @@ def _given_pattern(
     """Return the pattern of a source run, or that of its scores without the edges that are removed."""
     if removed is None:
         return source[:, :, where]
-    scores = source[:, :, where].masked_fill(removed[:, where].to(source.device), -torch.inf)
+    scores = source[:, :, where].masked_fill(rows_of(removed, where).to(source.device), -torch.inf)
     return pattern_from_scores(anatomy, layer, scores)
 
 
@@ -165,7 +165,7 @@ def _edited(
     if part is not None and new is not None:
         new = new[:, :, where] if part.site == "attn_scores" else new[:, where]
         value = torch.where(_mask(part, rows, value, where), new, value)
-    return value if removed is None else value.masked_fill(removed[:, where].to(value.device), -torch.inf)
+    return value if removed is None else value.masked_fill(rows_of(removed, where).to(value.device), -torch.inf)
 
 
 def _positions(part: Interchange) -> Bool[Tensor, " pos"]:

@@ -30,6 +30,7 @@ from interp.patching.rerunning import (
     measure_unpatched,
     pattern_from_scores,
     reused_places,
+    rows_of,
     unpatched_runs,
 )
 from interp.sites import Site
@@ -118,10 +119,13 @@ def _value_means(anatomy: Anatomy, prompts: Prompts, metric: Metric, by: set[str
     groupings = [name for name in by if name is not None]
     if not groupings:
         return {}
-    places: list[Place] = [("v", layer) for layer in range(len(anatomy.blocks))]
+    last = len(anatomy.blocks) - 1
+    places: list[Place] = [("v", layer) for layer in range(last)]
     total: dict[int, Tensor] = {}
     for rows in chunks(anatomy, prompts, metric, copies=4):
-        _, kept = forward_with_edits(anatomy, anatomy.embed(prompts.tokens[rows].to(anatomy.device)), keep=places)
+        resid = anatomy.embed(prompts.tokens[rows].to(anatomy.device))
+        resid, kept = forward_with_edits(anatomy, resid, stop=last, keep=places)
+        kept["v", last] = anatomy.blocks[last].project(resid)[2]
         for (_, layer), v in kept.items():
             require_finite(v, f"a value of layer {layer}", rows, axis=0)  # a NaN would reach all prompts by the mean
             total[layer] = total.get(layer, 0) + v.double().sum(dim=0)
@@ -208,14 +212,14 @@ def _frozen_pattern(
 
 
 def _masked(mask: Tensor, value: float, x: Tensor, _: Mapping[Site, Tensor], where: Where) -> Tensor:
-    return x.masked_fill(mask[:, where].to(x.device), value)
+    return x.masked_fill(rows_of(mask, where).to(x.device), value)
 
 
 def _replaced(
     anatomy: Anatomy, mask: Tensor, mean: Tensor | None, z: Tensor, computed: Mapping[Site, Tensor], where: Where
 ) -> Tensor:
     """Return z with the values at masked edges replaced by their mean; None for zero, which deletes numerators."""
-    here = mask[:, where]
+    here = rows_of(mask, where)
     heads, dest, src = (here.any(dim=other).nonzero().flatten() for other in ((1, 2), (0, 2), (0, 1)))
     edges = (heads[:, None, None], dest[:, None], src)
     weights = computed["pattern"][:, *(x.to(z.device) for x in edges)] * here[edges].to(z.device)

@@ -185,6 +185,11 @@ def _layer(
     return mid + at("mlp_out", block.mlp_out(at("mlp_in", resid if block.parallel else mid, where)), where)
 
 
+def rows_of(mask: Tensor, where: Where) -> Tensor:
+    """Return a mask `[head dest src]` at some destinations, whose indices may be on another device."""
+    return mask[:, where if isinstance(where, slice) else where.to(mask.device)]
+
+
 def pattern_from_scores(anatomy: Anatomy, layer: int, scores: Float[Tensor, "row head dest src"]) -> Tensor:
     """Return the pattern that scores give, which are relative to the sink's logit where the block has a sink."""
     block = anatomy.blocks[layer]

@@ -83,8 +83,8 @@ def effect(
     title = title or f"What patching {effects.site} changes ({effects.direction})"
     unit = f"change in {effects.metric}"
     if not by_layer:
-        rows, columns = (_axis(effects, axis) for axis in (axes[0], axes[-1]))
-        columns = columns if len(axes) == 2 else Axis("effect", ("change",))
+        rows, *others = (_axis(effects, axis) for axis in axes)
+        columns = others[0] if others else Axis("effect", ("change",))
         panel = Panel(f"by {rows.title}", change.reshape(len(rows), -1), rows, columns, unit)
         return draw_grid([panel], title, caption)
     layers = _axis(effects, "layer")

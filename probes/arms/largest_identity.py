@@ -31,6 +31,7 @@ FAMILY = {
 CONTROLS = ("shift by 1", "permutation")
 QUESTION = "all labels are reassigned, all steps are read: how much of the margin does identity move at most?"
 REST = "the same, at steps where the step's own label leads to the same bit and state: does identity move the margin?"
+ONE_STEP = "the same, at the step where identity moves the margin most: how much does it move there?"
 ADDRESS_REST = "the same, at steps where {labels} lead to the same bit and state: does identity move the margin?"
 # Fewest prompts with a step at which the labels lead to the same answer.
 FEWEST = 8
@@ -42,16 +43,17 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
     """Measure the largest identity intervention at one length, on all output steps, teacher forced.
 
     The value is the mean over prompts and steps of |change of the margin| over the full effect (of an edited input),
-    for the strongest member of the family. An anchor by rho has about rho / 2 in parity, because half of the steps get
-    the same bit. The control reassigns labels on both sides alike, which renames them and changes no address. The
-    second piece reads only steps at which the step's own label still leads to the same bit and state (parity). Where
-    that one is not small, or the format declares another address, there is one more for each of `keys.ADDRESSES`: it
-    reads steps at which the labels of that address lead to the same bit and state.
+    for the strongest member of the family; "at one step" it is that of the step that moves most. An anchor by rho has
+    about rho / 2 in parity, because half of the steps get the same bit. The control reassigns labels on both sides
+    alike, which renames them and changes no address. A third piece reads only steps at which the step's own label
+    still leads to the same bit and state (parity). Where that one is not small, or the format declares another
+    address, there is one more for each of `keys.ADDRESSES`: it reads steps at which the labels of that address lead to
+    the same bit and state.
     """
     batch, half = readings.batch, halves(len(readings), seed)
     clean, likeliest = step_margins(model, batch, readings)
     full = readings.at_step(clean - step_margins(model, readings.edited, readings)[0])
-    effects: dict[str, Tensor] = {}
+    effects: dict[str, Float[Tensor, "batch n"]] = {}
     changed, batches = [], []
     for roles, names in FAMILY.items():
         side = "inputs" if roles == INPUTS else "outputs"
@@ -62,7 +64,8 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
             changed.append((answers != likeliest).double().mean(dim=1))
             batches.append(edited)
     alike = [step_margins(model, reassign(batch, BOTH, name, seed), readings)[0] for name in CONTROLS]
-    control, _ = effect_of_strongest(torch.stack([(clean - m).abs().mean(dim=1) for m in alike]), full, half)
+    renamed = torch.stack([(clean - m).abs() for m in alike])
+    control, _ = effect_of_strongest(renamed.mean(dim=2), full, half)
     by_step = torch.stack(list(effects.values()))
     value, chosen = effect_of_strongest(by_step.mean(dim=2), full, half)
     answers_changed = torch.stack(changed).gather(0, chosen.unsqueeze(0)).mean()
@@ -72,7 +75,13 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
         "family": {name: ratio(e.mean(dim=1), full).value for name, e in effects.items()},
     }
 
-    measured = [largest_evidence(keys.LARGEST_IDENTITY, QUESTION, readings, value, control, details)]
+    at_step, chosen = effect_of_strongest(_steps_as_members(by_step), full, half)
+    matched, _ = effect_of_strongest(_steps_as_members(renamed), full, half)
+    steps = {"steps": sorted({1 + k % by_step.shape[2] for k in chosen.tolist()})}
+    measured = [
+        largest_evidence(keys.LARGEST_IDENTITY, QUESTION, readings, value, control, details),
+        largest_evidence(keys.IDENTITY_STEP, ONE_STEP, readings, at_step, matched, steps),
+    ]
     if batch.format.task != "parity":
         return measured
 
@@ -153,6 +162,11 @@ def _order(name: str, prompts: int, count: int, gen: torch.Generator) -> Int[Ten
     if name in SHIFTS:
         return (number + SHIFTS[name]) % count
     return torch.rand(prompts, count, generator=gen).argsort(dim=1)
+
+
+def _steps_as_members(by_step: Float[Tensor, "member prompt n"]) -> Float[Tensor, "member_n prompt"]:
+    """Return each step of each member as a member of its own."""
+    return by_step.permute(0, 2, 1).flatten(0, 1)
 
 
 def _mean_where(

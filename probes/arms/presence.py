@@ -44,7 +44,7 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
     "number" what is lost when every second label is removed and is not when the attention on them is kept. "twice" is
     what is lost at most when labels count twice: a sink is left as it is, a head that counts labels is not.
     """
-    if not cells.members:
+    if not cells.kinds():
         return []
     interchanged = Interchanges(model, batch, seed, answer_accuracy(batch))
     entries = removals(batch, cells)
@@ -69,6 +69,7 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
 
     details = {
         "cells": {kind: [list(head) for head in cells.heads(kind)] for kind in cells.kinds()},
+        "cells at some steps": [[kind, *head, list(steps)] for (kind, head), steps in cells.parts],
         "answers lost": {name: float(lost[name].mean() / clean.mean()) for name in names},
         "lost when twice": {name: float(x.mean() / clean.mean()) for name, x in twice.items()},
         "margin moved": {name: float(moved[name].mean() / size.mean()) for name in names},

@@ -47,6 +47,8 @@ KINDS: Mapping[str, Role] = {
 SOURCES = (("permutation", "shift by 1"), ("shift by 1", "permutation"))
 # The largest mean |change of the margin|, as a share of it, at which cells count as carrying nothing.
 STILL = 0.05
+# The kinds of query that only the answer of their own step reads, teacher forced, so that one run shows all steps.
+BY_STEP = ("output labels", "answers")
 # Added to the seed of the sources.
 REDRAWN = 400_000_000
 
@@ -57,24 +59,38 @@ EditsOf = Callable[[int, Tensor, Tensor], dict[Place, WhereEdit]]
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells (kind of query, head) in which labels carry nothing."""
+    """Cells (kind of query, head) in which labels carry nothing. `parts`: those that carry nothing at some steps only.
 
-    members: tuple[Cell, ...]
+    A head can match labels at some steps and only rest on them at others.
+    """
+
+    members: tuple[Cell, ...] = ()
+    parts: tuple[tuple[Cell, tuple[int, ...]], ...] = ()
 
     def heads(self, kind: str) -> tuple[Head, ...]:
-        """Return the heads of one kind of query."""
+        """Return the heads of one kind of query, those with all its steps."""
         return tuple(head for k, head in self.members if k == kind)
+
+    def of_kind(self, kind: str) -> Cells:
+        """Return the cells of one kind of query."""
+        return Cells(
+            tuple(cell for cell in self.members if cell[0] == kind), tuple(p for p in self.parts if p[0][0] == kind)
+        )
 
     def kinds(self) -> tuple[str, ...]:
         """Return the kinds of query that have a cell."""
-        return tuple(kind for kind in KINDS if self.heads(kind))
+        return tuple(kind for kind in KINDS if self.of_kind(kind) != Cells())
 
     def knockouts(self, mode: Mode, src: At = LABELS, kinds: Sequence[str] | None = None) -> tuple[Knockout, ...]:
         """Return the removal of `src` from the cells, of some kinds of query or all."""
-        return tuple(
-            Knockout(src, KINDS[kind], heads=self.heads(kind), mode=mode)
-            for kind in (self.kinds() if kinds is None else kinds)
-        )
+        found = list[Knockout]()
+        for kind in self.kinds() if kinds is None else kinds:
+            if heads := self.heads(kind):
+                found.append(Knockout(src, KINDS[kind], heads=heads, mode=mode))
+            for (_, head), steps in self.of_kind(kind).parts:
+                dest = tuple((KINDS[kind], step) for step in steps)
+                found.append(Knockout(src, dest, heads=(head,), mode=mode))
+        return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +106,9 @@ def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
 
     Groups of cells are split until an interchange in the whole group does no harm: it loses at most `HARMLESS` of the
     answer's probability above chance, and moves margins by at most `STILL` of their size. Groups are then joined, the
-    least harmful first; cells that do harm beside the others are left out.
+    least harmful first; cells that do harm beside the others are left out. Of these, the steps at which a cell moves
+    no margin are added, where the query is the one of the step's output (`BY_STEP`); never the first, whose state is
+    the same in all prompts, so that an interchange cannot show that it is read.
     """
     units = [(kind, head) for kind, role in KINDS.items() if (batch.role == role).any() for head in all_heads(model)]
     if len(all_heads(model)) > MANY_UNITS:
@@ -100,17 +118,28 @@ def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
     above = max(float(interchanged.clean.mean()) - chance, 1e-3)
     size = max(float(interchanged.lead.abs().mean()), 1e-6)
 
-    def harm(cells: Sequence[Cell]) -> float:
+    def harm(cells: Cells) -> float:
         """Return the harm in units of what is allowed."""
         worst = 0.0
         for k in range(len(SOURCES)):
-            m = interchanged.effect(Cells(tuple(cells)), k)
+            m = interchanged.effect(cells, k)
             worst = max(worst, float(m.lost.mean()) / above / HARMLESS, float(m.margin.mean()) / size / STILL)
             if worst > 1:
                 break  # one source that does harm is enough
         return worst
 
-    return Cells(tuple(sorted(largest_harmless(units, lambda groups: [harm(cells) for cells in groups]))))
+    found = Cells(tuple(sorted(largest_harmless(units, lambda groups: [harm(Cells(tuple(g))) for g in groups]))))
+    for cell in units:
+        if cell[0] not in BY_STEP or cell in found.members:
+            continue
+        moved = torch.stack([interchanged.by_step(Cells((cell,)), k) for k in range(len(SOURCES))])
+        idle = (moved.amax(dim=0) <= STILL * size).nonzero().flatten()
+        steps = tuple(int(batch.step[p]) for p in batch.at(Role.OUTPUT)[idle[idle > 0]])
+        steps = tuple(s for s in steps if ((batch.role == KINDS[cell[0]]) & (batch.step == s)).any())
+        more = Cells(found.members, (*found.parts, (cell, steps)))
+        if steps and harm(more) <= 1:
+            found = more
+    return found
 
 
 class Interchanges:
@@ -132,6 +161,11 @@ class Interchanges:
         """Return what source number `k` changes."""
         score, margin = _interchanged(self.raw, self, cells, k)
         return Moved(self.clean - score, margin)
+
+    def by_step(self, cells: Cells, k: int) -> Float[Tensor, " step"]:
+        """Return the mean |change of the margin| at each step by source number `k`."""
+        metrics = [moved_margin(self.batch, self.lead, step) for step in range(self.lead.shape[1])]
+        return torch.stack([m.mean() for m in _interchanged(self.raw, self, cells, k, metrics)])
 
     def effects(self, cells: Cells) -> list[Moved]:
         """Return what each source changes."""
@@ -163,32 +197,43 @@ class Interchanges:
 
 @exclusive
 @torch.no_grad()
-def measure_edited(model: PreTrainedModel, work: Interchanges, cells: Cells, edits_of: EditsOf) -> list[Tensor]:
-    """Return the metrics of `work` with the edits of each layer that has a cell, `[prompt]` each, in float64."""
-    anatomy, batch = work.anatomy, work.batch
+def measure_edited(
+    model: PreTrainedModel,
+    work: Interchanges,
+    cells: Cells,
+    edits_of: EditsOf,
+    metrics: Sequence[Metric] | None = None,
+) -> list[Tensor]:
+    """Return the metrics, by default those of `work`, with the edits of each layer that has a cell.
+
+    Each is `[prompt]` in float64.
+    """
+    anatomy, batch, metrics = work.anatomy, work.batch, work.metrics if metrics is None else metrics
     masks = _masks(anatomy, batch, cells)
     values = []
-    for rows in chunks(anatomy, batch, work.metrics[0], copies=4 + 3 * len(anatomy.blocks)):
+    for rows in chunks(anatomy, batch, metrics[0], copies=4 + 3 * len(anatomy.blocks)):
         run = work.unpatched(rows)
         if not masks:
-            values.append(measure_unpatched(anatomy, run, work.metrics))
+            values.append(measure_unpatched(anatomy, run, metrics))
             continue
         edits = dict[Place, WhereEdit]()
         for layer, mask in masks.items():
             edits |= edits_of(layer, mask, rows)
         first = min(int(mask.any(dim=0).nonzero()[0]) for mask in masks.values()) if anatomy.causal else 0
-        values.append(measure_patched(anatomy, run, Changes(min(masks), first, edits), work.metrics))
+        values.append(measure_patched(anatomy, run, Changes(min(masks), first, edits), metrics))
     return [torch.cat(parts).double() for parts in zip(*values, strict=True)]
 
 
-def _interchanged(model: PreTrainedModel, work: Interchanges, cells: Cells, k: int) -> list[Tensor]:
+def _interchanged(
+    model: PreTrainedModel, work: Interchanges, cells: Cells, k: int, metrics: Sequence[Metric] | None = None
+) -> list[Tensor]:
     """Return the metrics with K and V at labels from source `k`, for the queries and in the heads of the cells."""
 
     def edits_of(layer: int, mask: Tensor, rows: Tensor) -> dict[Place, WhereEdit]:
         source = work.run(work.sources[k], rows, k)
         return _edits(work.anatomy, layer, mask, work.labels, source["k", layer], source["v", layer])
 
-    return measure_edited(model, work, cells, edits_of)
+    return measure_edited(model, work, cells, edits_of, metrics)
 
 
 def _edits(anatomy: Anatomy, layer: int, mask: Tensor, labels: Tensor, k: Tensor, v: Tensor) -> dict[Place, WhereEdit]:
@@ -233,6 +278,9 @@ def _masks(anatomy: Anatomy, batch: Batch, cells: Cells) -> dict[int, Bool[Tenso
     for kind, (layer, head) in cells.members:
         mask = masks.setdefault(layer, torch.zeros(anatomy.n_heads, batch.n_pos, dtype=torch.bool))
         mask[head] |= batch.role == KINDS[kind]
+    for (kind, (layer, head)), steps in cells.parts:
+        mask = masks.setdefault(layer, torch.zeros(anatomy.n_heads, batch.n_pos, dtype=torch.bool))
+        mask[head] |= (batch.role == KINDS[kind]) & torch.isin(batch.step, torch.tensor(steps))
     return dict(sorted(masks.items()))
 
 

@@ -19,9 +19,13 @@ def leads(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "prompt step"]:
     return _leads(readout(model, batch, at).logits, _answers(batch))
 
 
-def moved_margin(batch: Batch, clean: Float[Tensor, "prompt step"]) -> Metric:
-    """Return the mean over steps of |margin - clean margin| as a metric: changes up and down do not cancel."""
-    at, answers = batch.at(Role.OUTPUT), _answers(batch)
+def moved_margin(batch: Batch, clean: Float[Tensor, "prompt step"], step: int | None = None) -> Metric:
+    """Return the mean over steps of |margin - clean margin| as a metric: changes up and down do not cancel.
+
+    With `step`, zero-based, only that one.
+    """
+    steps = slice(None) if step is None else slice(step, step + 1)
+    at, answers, clean = batch.at(Role.OUTPUT)[steps], _answers(batch)[:, steps], clean[:, steps]
     symbols = batch.vocabulary.tokens(batch.format.outputs)
 
     def compute(logits: Tensor, rows: Tensor) -> Tensor:

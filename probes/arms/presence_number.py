@@ -23,7 +23,7 @@ def lost_when_twice(work: Interchanges, cells: Cells) -> dict[str, Float[Tensor,
     One entry per kind of query, and "all": a count that is doubled on both sides of a comparison may agree again.
     """
     kinds = cells.kinds()
-    families = {"all": cells} | {kind: Cells(tuple(c for c in cells.members if c[0] == kind)) for kind in kinds}
+    families = {"all": cells} | {kind: cells.of_kind(kind) for kind in kinds}
     return {name: work.clean - _score(work, some) for name, some in families.items()}
 
 

@@ -170,6 +170,7 @@ ROWS = (
         measure=_largest_identity,
         keys=(
             keys.LARGEST_IDENTITY,
+            keys.IDENTITY_STEP,
             *(key for address in keys.ADDRESSES.values() for key in address.all),
         ),
         decides=True,

@@ -1,6 +1,7 @@
 """Where sums go wrong: counted by the place of the first wrong digit."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,8 @@ def test_the_first_wrong_digit_is_first_in_the_order_of_writing(wrong_at):
         (2, Role.ANSWER, 3),
     )
     batch = sample("addition-aligned", 5, (5, 3), seed=0)
-    assert first_wrong(SimpleNamespace(raw=None), batch) == ({2: 1, 6: 1}, 1)
+    run: Any = SimpleNamespace(raw=None)
+    assert first_wrong(run, batch) == ({2: 1, 6: 1}, 1)
 
 
 def test_exact_match_counts_prompts_without_a_wrong_digit(wrong_at):

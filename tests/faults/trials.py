@@ -191,7 +191,9 @@ def attempt(here: Lab, verb: str, fault: str, seed: int, mounts: bool) -> list[s
     folder = here.fresh(verb)
     with small_disk(folder / "out", real):
         first = here.run(verb, folder, NONE if real else plan)
-        if (real and first["status"] == 0) or (not real and not first["injected"]):
+        # A signal may come to a process that has just ended; none that was killed has a status of 0.
+        too_late = first["status"] == 0 and (real or fault == "kill")
+        if too_late or (not real and not first["injected"]):
             return None
         first["err"] = first["err"].removeprefix(reference.err)
         wrong = complaints_of(first, fault, real)

@@ -20,8 +20,8 @@ from hypothesis.strategies import SearchStrategy
 T = TypeVar("T")
 
 FACTOR = float(os.environ.get("MNEMOSCOPE_FUZZ", "1"))
-# Seconds that one input may take; most take milliseconds.
-LONGEST = 30
+# Seconds of computing that one input may take, and seconds on the clock, for waits; most inputs take milliseconds.
+LONGEST, LONGEST_ON_CLOCK = 30, 150
 # Inputs tried so far, by kind.
 tried: Counter[str] = Counter()
 
@@ -60,13 +60,17 @@ def soon() -> Iterator[None]:
     def late(*_: object) -> None:
         raise AssertionError(f"an input took more than {LONGEST} s")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(LONGEST)
+    timers = {signal.ITIMER_PROF: (signal.SIGPROF, LONGEST), signal.ITIMER_REAL: (signal.SIGALRM, LONGEST_ON_CLOCK)}
+    before = {number: signal.signal(number, late) for number, _ in timers.values()}
     try:
+        for timer, (_, seconds) in timers.items():
+            signal.setitimer(timer, seconds)
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        for timer in timers:
+            signal.setitimer(timer, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def refusal(work: Callable[[], T]) -> T | None:

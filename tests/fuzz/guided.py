@@ -25,7 +25,8 @@ from typing import Any
 CORPUS = Path(__file__).parent / "corpus"
 KINDS = ("results", "folders", "tokenizers")
 PACKAGES = ["interp", "probes", "experiments"]
-LARGEST = 2**21
+# Sizes of an input, and of one in which a node may be repeated many times, in bytes.
+LARGEST, REPEATED = 2**18, 2**14
 # Size of a file of inputs that reached new code, in bytes.
 KEPT = 2**17
 
@@ -50,7 +51,7 @@ def mutated_json(data: bytes, seed: int) -> bytes:
             case 3:
                 holder[key] = json.loads(json.dumps(other[its]))
             case 4:
-                holder[key] = [holder[key]] * rng.choice((0, 1, 2, 50))
+                holder[key] = [holder[key]] * rng.choice((0, 1, 2, 50 if len(data) < REPEATED else 3))
             case _ if isinstance(holder, dict):
                 holder[str(rng.choice(ABSURD))] = holder.pop(key)
             case _:
@@ -114,8 +115,8 @@ def main() -> None:
         except (ValueError, TypeError, RecursionError):
             return atheris.Mutate(data, largest)
 
-    limits = ["-timeout=120", "-rss_limit_mb=0", f"-max_len={LARGEST}", "-print_final_stats=0", "-verbosity=0"]
-    atheris.Setup([sys.argv[0], *limits, str(seeds)], one, custom_mutator=mutate)
+    limits = ["-timeout=600", "-rss_limit_mb=0", f"-max_len={LARGEST}", "-print_final_stats=0", "-verbosity=0"]
+    atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={folder}/", str(seeds)], one, custom_mutator=mutate)
     atheris.Fuzz()
 
 

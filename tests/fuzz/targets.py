@@ -16,8 +16,9 @@ from interp.models import ModelConfig, build_model, folder, load_tokenizer, save
 from interp.models.names import SHIPPED
 from interp.models.trial import DoesNotRun
 from interp.tasks import default_tokenizer, default_vocabulary
+from probes.findings import MARGINS
 from tests.fuzz.counting import refusal
-from tests.fuzz.test_fuzz_results import NAMES, RUN, show, whole
+from tests.fuzz.test_fuzz_results import NAMES, RUN, shipped, show, whole
 
 Target = Callable[[bytes], None]
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -35,9 +36,8 @@ def seeds(kind: str) -> Iterator[bytes]:
     """Yield valid inputs of a kind."""
     match kind:
         case "results":
-            for verb, name in NAMES.items():
-                data = json.loads((SHIPPED / RUN / name).read_text(encoding="utf-8"))
-                yield json.dumps({"verb": verb, "data": _short(data)}).encode()
+            for verb in NAMES:
+                yield json.dumps({"verb": verb, "data": _short(shipped(verb))}).encode()
         case "folders":
             for family in ("alibi", "rotary", "absolute"):
                 config = json.loads(_model(family).config.to_json_string(use_diff=False))
@@ -91,7 +91,9 @@ def _results(place: Path) -> Target:
             return
         result = asked.get("data")
         if isinstance(result, dict):
-            result["weights"] = weights
+            result["weights"] = weights  # of this run and of these margins, so that inputs of earlier runs lead on
+            if isinstance(result.get("margins"), dict):
+                result["margins"]["version"] = MARGINS.version
             if "circuit" in result:
                 refusal(lambda: circuit_from_json(result["circuit"]))
         (place / RUN / NAMES[verb]).write_text(json.dumps(result), encoding="utf-8")

@@ -206,4 +206,4 @@ def test_attribution_patching_agrees_with_node_scores():
     assert torch.allclose(noise.change, attribution_patch(model, CLEAN, OTHER, "mlp_post", METRIC).change[[0, 2]])
     assert noise.axes == ("layer", "neuron", "pos")
     with pytest.raises(ValueError, match="direction must be"):
-        attribution_patch(model, CLEAN, OTHER, "z", METRIC, direction="both")  # pyright: ignore[reportArgumentType]
+        attribution_patch(model, CLEAN, OTHER, "z", METRIC, direction="both")  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, TypeGuard
 
 import torch
@@ -51,7 +52,7 @@ class Anatomy:
     rounds_to: torch.dtype | None = None
     rebuild: Callable[[Any], Anatomy] | None = None
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """The device of the weights; with accelerate's `device_map`, the main one of those that compute."""
         where = getattr(getattr(self.raw, "_hf_hook", None), "execution_device", None)
@@ -167,12 +168,13 @@ class Anatomy:
         return torch.einsum("...hds,...she->...dhe", pattern, self.expand_heads(v))
 
     def block_at(
-        self, block: Block, resid: Float[Tensor, "... pos d_model"], at: Int[Tensor, " dest"]
+        self, block: Block, resid: Float[Tensor, "... pos d_model"], at: Int[Tensor, " dest"] | None = None
     ) -> Float[Tensor, "... dest d_model"]:
-        """Return resid_post of a block at some positions, from its resid_pre at all."""
-        q, k, v = block.project(resid)
-        q, resid = q[..., at, :, :], resid[..., at, :]
-        pattern = self.pattern(block, q, k, at, torch.arange(k.shape[-3], device=resid.device))
+        """Return resid_post of a block at some positions (None: all), from its resid_pre at all."""
+        (q, k, v), positions = block.project(resid), torch.arange(resid.shape[-2], device=resid.device)
+        if at is not None:
+            q, resid = q[..., at, :, :], resid[..., at, :]
+        pattern = self.pattern(block, q, k, positions if at is None else at, positions)
         mid = resid + block.attn_out(self.mix(pattern, v))
         return mid + block.mlp_out(resid if block.parallel else mid)
 
@@ -249,11 +251,9 @@ class Anatomy:
 
     def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
         """Return the logits of an unedited run, step by step."""
-        resid, positions = self.embed(tokens), torch.arange(tokens.shape[1], device=self.device)
+        resid = self.embed(tokens)
         for block in self.blocks:
-            q, k, v = block.project(resid)
-            mid = resid + block.attn_out(self.mix(self.pattern(block, q, k, positions, positions), v))
-            resid = mid + block.mlp_out(resid if block.parallel else mid)
+            resid = self.block_at(block, resid)
         return self.unembed(resid)
 
     @torch.no_grad()

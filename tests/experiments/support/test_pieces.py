@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -48,8 +49,8 @@ def planted(monkeypatch: pytest.MonkeyPatch):
     pieces._inputs.cache_clear()
 
 
-def evidence_of(run, work, executor=None) -> list[dict]:
-    options = {} if work is None else {"recall": resume_arms(work)}
+def evidence_of(run: Any, work: Any, executor: Any = None) -> list[dict]:
+    options: dict[str, Any] = {} if work is None else {"recall": resume_arms(work)}
     if executor is not None:
         options["prepare"] = measured_by(executor, SOURCE, work, lambda _: None)
     found = battery(run, LENGTHS, 0, 24, True, ARMS, **options)
@@ -98,7 +99,7 @@ def test_a_length_without_a_margin_is_refused_as_by_one_process(planted, tmp_pat
         True,
         ("M5", "M12"),
         recall=resume_arms(tmp_path),
-        prepare=measured_by(OneOther(), SOURCE, tmp_path, lambda _: None),
+        prepare=measured_by(cast(Any, OneOther()), SOURCE, tmp_path, lambda _: None),
     ).measured
     assert found.refusal == "too little to normalise by"
     assert found.evidence == ()

@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp import direct_logit_attribution, logit_lens
+from interp import direct_logit_attribution, logit_lens, prompts
 from interp.models import Run
 from tests.interp.migration.ioi_patching import CLEAN
 
 
 def here(run: Run) -> dict[str, Tensor]:
-    lens = logit_lens(run, CLEAN, answer=" Mary", other=" John")
-    added = direct_logit_attribution(run, CLEAN, answer=" Mary", other=" John")
+    text = prompts(run, CLEAN)
+    lens = logit_lens(run, text, answer=" Mary", other=" John")
+    added = direct_logit_attribution(run, text, answer=" Mary", other=" John")
     parts = dict(zip(added.components, added.parts[:, 0, 0], strict=True))
     n_layers, n_heads = run.raw.config.n_layer, run.raw.config.n_head
     heads = torch.stack([parts[f"L{x}H{h}"] for x in range(n_layers) for h in range(n_heads)])

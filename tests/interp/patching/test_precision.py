@@ -28,6 +28,8 @@ def test_bfloat16_states_the_error_that_it_makes(site: str):
     assert coarse.details["measured error"] == pytest.approx(float(error.max()), rel=0.02)
     assert coarse.details["of cells"] == exact.values[..., 0].numel()
     assert torch.equal(coarse.base, exact.base)
+    assert coarse.checks
+    assert exact.checks
     assert coarse.checks.positive <= exact.checks.tolerance  # the controls are exact
     assert exact.details == {}
 

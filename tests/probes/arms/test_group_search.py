@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -81,8 +82,8 @@ def test_bands_hold_every_layer_once_in_order(n_layers: int) -> None:
 def test_a_deep_model_is_patched_in_bands() -> None:
     vocabulary = default_vocabulary()
     torch.manual_seed(0)
-    sizes = {"n_layer": FEW_LAYERS + 1, "n_embd": 16, "n_head": 2, "n_positions": 64}
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(vocabulary.ids), **sizes, attn_implementation="eager")).eval()
+    sizes: dict[str, Any] = {"n_layer": FEW_LAYERS + 1, "n_embd": 16, "n_head": 2, "attn_implementation": "eager"}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(vocabulary.ids), n_positions=64, **sizes)).eval()
     trials = choose(sample("parity-aligned", 120, 10, 0, vocabulary), 0, 16)
     full = torch.ones(len(trials))
     places = list(layer_bands(FEW_LAYERS + 1))

@@ -192,7 +192,8 @@ def test_bystanders_are_no_neighbours_of_the_step_or_its_partner(offsets):
 
 def test_own_labels_get_no_rest_of_neighbours():
     model = planted("A1")
-    assert set(identity(model.model, read(vocabulary=model.vocabulary))) == {keys.LARGEST_IDENTITY, keys.IDENTITY_REST}
+    measured = set(identity(model.model, read(vocabulary=model.vocabulary)))
+    assert measured == {keys.LARGEST_IDENTITY, keys.IDENTITY_STEP, keys.IDENTITY_REST}
 
 
 def test_identity_takes_a_fixed_number_of_passes(monkeypatch: pytest.MonkeyPatch):
