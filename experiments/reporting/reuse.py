@@ -11,6 +11,7 @@ from experiments.commands.circuit import CircuitCommand
 from experiments.commands.evaluate import EvaluateCommand
 from experiments.commands.verdict import VerdictCommand, default_lengths
 from experiments.reporting.schema import ROLES, SCHEMAS, mismatch
+from experiments.support.console import visible
 from experiments.support.provenance import warn_versions
 from experiments.support.reading import UNREAD, why_unread
 from experiments.support.results import weights_of
@@ -50,7 +51,7 @@ def stored_result(run: Run, verb: str, name: str, seed: int) -> tuple[dict | Non
         if not reason:
             warn_versions(where, data["provenance"])
             return data, where, ""
-        why = f"{where} was not used: {reason}."
+        why = f"{where} was not used: {visible(reason)}."  # names in a file may have line breaks and control codes
     return None, "", why
 
 

@@ -1,17 +1,19 @@
 """Schemas of the result files that a report reads, and a check that names the first field that does not match.
 
 A schema is a type; a list of one schema; a dictionary of schemas by key, where the key `ANY` matches all keys; or a
-tuple of alternatives. `float` is any finite number.
+tuple of alternatives. `float` is any number that a result may have: finite, and at most `LARGEST` in size.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from interp.tasks.limits import is_whole, shown
 
 ANY = "*"
+# Numbers of results are far below; larger ones overflow in the axes of figures.
+LARGEST = 1e12
+NAMES = {float: f"a number up to {LARGEST:.0e}"}
 BOUND = (float, None)  # an interval may be unbounded
 INTERVAL = {"value": float, "low": BOUND, "high": BOUND}
 LENGTH = (int, [int])
@@ -102,9 +104,9 @@ def mismatch(data: Any, schema: Any, where: str = "it") -> str:
                 (bad for key, one in schema.items() if (bad := mismatch(data[key], one, f"{inside} {key}"))), ""
             )
         case _ if schema is float:
-            fits = (isinstance(data, float) and math.isfinite(data)) or (is_whole(data) and abs(data) < 2**63)
+            fits = (isinstance(data, float) or is_whole(data)) and abs(data) <= LARGEST
         case _ if schema is int:
             fits = is_whole(data) and abs(data) < 2**63
         case _:
             fits = isinstance(data, schema)
-    return "" if fits else f"{where} is {shown(data)}, not {schema.__name__}"
+    return "" if fits else f"{where} is {shown(data)}, not {NAMES.get(schema, schema.__name__)}"

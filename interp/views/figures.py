@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interp.views.colours import PAPER, dark_pair
 from interp.views.view import View
@@ -56,13 +56,14 @@ def as_view(
 def svg_of(figure: Figure) -> str:
     """Return a figure as SVG, the same text for the same numbers.
 
-    `$` in a name is a dollar sign, not a formula. A figure without images follows the reader's dark theme: the file
-    has the light colours, and a style sheet with their dark pairs. A figure with images keeps its white card, as text
-    lies on the images' colours.
+    `$` in a name is a dollar sign, not a formula, and a character that is not printable is escaped. A figure without
+    images follows the reader's dark theme: the file has the light colours, and a style sheet with their dark pairs. A
+    figure with images keeps its white card, as text lies on the images' colours.
     """
     import matplotlib
 
     literal_dollars(figure)
+    escape_texts(figure)
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "mnemoscope", "svg.fonttype": "path"}):
         figure.savefig(text, format="svg", facecolor=PAPER, metadata={"Date": None})
@@ -82,6 +83,31 @@ def literal_dollars(figure: Figure) -> None:
     for text in figure.findobj(Text):
         if text not in keep:
             text.set_parse_math(False)  # type: ignore[attr-defined]
+
+
+def escape_texts(figure: Figure) -> None:
+    r"""Escape characters of names that are not printable, such as ESC, in all texts; line breaks stay.
+
+    Fonts have no glyphs for them, and matplotlib's warnings would print them on the terminal.
+    """
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        shown = text.get_text()  # type: ignore[attr-defined]
+        if (escaped := _escaped(shown)) != shown:
+            text.set_text(escaped)  # type: ignore[attr-defined]
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):  # tick labels are made again when the figure is drawn
+            formatter = axis.get_major_formatter()
+            formatter.format_ticks = _escaping(formatter.format_ticks)  # type: ignore[method-assign]
+
+
+def _escaping(format_ticks: Callable[[Any], list[str]]) -> Callable[[Any], list[str]]:
+    return lambda values: [_escaped(text) for text in format_ticks(values)]
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def with_dark_theme(svg: str) -> str:

@@ -36,5 +36,6 @@ def peak_of_verdict(prompts: int, out: Path) -> float:
     command = [sys.executable, "-m", "experiments.cli", *argv, "--out", str(out)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0
+    process.returncode = os.waitstatus_to_exitcode(status)  # the process has been waited for
+    assert process.returncode == 0
     return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)

@@ -59,6 +59,20 @@ def test_dollars_in_a_name_are_dollars_and_log_ticks_stay_powers(tmp_path):
     assert "$x_1$" not in svg_of(figure).split("<!--")[0]
 
 
+def test_characters_that_are_not_printable_are_escaped_and_warn_of_no_glyph():
+    """A warning of matplotlib would print them on the terminal: ESC is the start of a control code."""
+    figure = Figure(layout="constrained")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], label="a\x1b[31mb")
+    axis.set_title("r\u202etxt\nsecond line")
+    axis.set_yticks([0, 1], ["t\x07", "plain"])
+    axis.legend()
+    assert svg_of(figure) == svg_of(figure)  # a second time changes nothing; warnings are errors in these tests
+    assert axis.title.get_text() == "r\\u202etxt\nsecond line"
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["t\\x07", "plain"]
+    assert axis.get_legend_handles_labels()[1] == ["a\x1b[31mb"]  # the data are as they were
+
+
 def test_dollars_in_a_name_break_no_kind_of_file():
     figure = Figure(layout="constrained")
     figure.subplots().set_title("run $\\frac$")
