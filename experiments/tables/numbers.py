@@ -368,7 +368,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "calibration-now": (0, calibrated_now),
     "constant-presence": (
         2,
-        lambda: [presence("parity-constant-alibi", name)[0] for name in ("largest effect", "number of labels")],
+        lambda: [presence("parity-constant-alibi", name)[0] for name in ("largest effect", "labels count twice")],
     ),
     "aligned-presence": (2, lambda: presence("parity-aligned-alibi", "largest effect on margins")),
     "addition-aligned-sink": (2, lambda: [*sinks(ALIGNED)[::2], *sinks(ALIGNED, control=True)[::2], sinks(ALIGNED)[1]]),
