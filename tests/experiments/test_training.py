@@ -339,9 +339,10 @@ def test_every_format_and_family_trains_a_step(tmp_path):
 
 @pytest.mark.parametrize("family", ["rotary", "absolute", "none"])
 def test_fused_attention_gives_the_same_losses(family: str):
-    recipe = replace(RECIPE, model=replace(TINY, family=family))
+    config = replace(TINY, family=family)
+    recipe = replace(RECIPE, model=config)
     part = parts(recipe, step=3)[0]
-    model = build_model(recipe.model, 416, seed=0)
+    model = build_model(config, 416, seed=0)
     eager = loss_of(model, part, recipe, 3, torch.device("cpu"))
     use_attention(model, "sdpa")
     assert model.config._attn_implementation == "sdpa"

