@@ -35,7 +35,6 @@ TEXT_STATISTICS = (*TEXT_SPECIFIC, *MEASURES)
 WORDS = {
     "matching_label": "the same label",
     "due_label": "label of the next step",
-    "induction": "token after an earlier copy",
     "duplicate_token": "earlier copy of the token",
 }
 

@@ -143,7 +143,7 @@ def component_sites(anatomy: Anatomy, neurons: Collection[int]) -> dict[str, lis
     }
 
 
-def components(
+def split_components(
     anatomy: Anatomy, prompts: Prompts, rows: Tensor, at: Tensor, kept: Kept, readout: Readout, neurons: Collection[int]
 ) -> Iterator[tuple[list[str], Float[Tensor, "2 part row read"]]]:
     """Iterate over the names of components, in the order in which they write, and what `Readout` says of them."""

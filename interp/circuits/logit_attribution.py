@@ -20,7 +20,7 @@ from torch import Tensor
 
 from interp.arguments import PromptsLike, exclusive
 from interp.circuits.answers import answer_tokens, mean_and_error
-from interp.circuits.components import component_sites, components, readout_of, recorded_passes
+from interp.circuits.components import component_sites, readout_of, recorded_passes, split_components
 from interp.circuits.pairs import resolved_prompts
 from interp.models.anatomy import anatomy_of
 from interp.models.resolve import AnyModel, raw_of
@@ -144,7 +144,7 @@ def direct_logit_attribution(
         margins.append(require_finite(margin, "the margin", rows, axis=0))
         readout = readout_of(anatomy, tokens, rows, kept["resid_post"][len(anatomy.blocks) - 1])
         names, parts = [], []
-        for some, values in components(anatomy, own, rows, tokens.positions, kept, readout, split):
+        for some, values in split_components(anatomy, own, rows, tokens.positions, kept, readout, split):
             names += some
             parts.append(values)
         found.append(require_finite(torch.cat(parts, dim=1).cpu(), "a part of the margin", rows, axis=2))

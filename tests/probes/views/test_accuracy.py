@@ -98,5 +98,5 @@ def test_accuracy_by_length_is_a_view_with_its_numbers():
     points = [Accuracy("exact", "forced", n, Interval(0.9, 0.85, 0.95), 0.5**n, 100) for n in (10, 20)]
     view = by_length({"mine": points}, trained=15)
     assert "Trained up to length 15" in view.alt
-    assert "<td>mine</td><td>exact match, free-running</td><td>forced</td><td>20</td><td>0.900</td>" in view.live
+    assert "<td>mine</td><td>exact match, free-running</td><td>labels given</td><td>20</td><td>0.900</td>" in view.live
     assert len(view.still) < 150_000

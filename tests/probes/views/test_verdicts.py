@@ -36,7 +36,7 @@ def test_shipped_verdicts_are_drawn_beside_the_calibration(path):
     assert data["run"] in view.alt
     for name, found in data["roles"].items():
         assert f"{name} {found['status']}" in view.alt
-    assert len(view.still) < 150_000
+    assert view.still.startswith(b"<?xml")  # a PNG would not follow the dark theme
     assert view.live.count("<tr>") == 1 + 3 * (1 + len(data["by_length"]) if len(data["by_length"]) != 1 else 1)
 
 
