@@ -120,7 +120,7 @@ def _node(box: Box, parts: Parts, named: bool) -> str:
                 f'y="{_n(box.y + box.height - 3)}" width="{_n(right - left - 2)}" height="{PORT + 3}" rx="3" '
                 f'fill="{"#d5dae1" if reads in read else "#f4f5f7"}" stroke="#5b6470" stroke-width="0.7"/>'
                 f'<text class="faint" x="{_n((left + right) / 2)}" y="{_n(box.y + box.height + 9.5)}" '
-                f'font-size="11" text-anchor="middle" fill="{"#22262c" if reads in read else "#69717c"}">{reads}'
+                f'font-size="12" text-anchor="middle" fill="{"#22262c" if reads in read else "#69717c"}">{reads}'
                 "</text></g>"
             )
     drawn.append(
@@ -145,7 +145,7 @@ def _band(band: Band, width: float) -> str:
     return (
         f'<g class="band{" empty" * band.empty}"><rect y="{_n(band.y)}" width="{_n(width)}" '
         f'height="{_n(band.height)}" fill="#f6f7f9" rx="4"/>'
-        f'<text class="faint" x="6" y="{_n(y)}" font-size="11" fill="#5b6470">layer {band.layer}'
+        f'<text class="faint" x="6" y="{_n(y)}" font-size="12" fill="#5b6470">layer {band.layer}'
         f"{': ' * band.empty}{words}</text></g>"
     )
 
@@ -198,7 +198,7 @@ def _legend(parts: Parts, layout: Layout, width: float) -> tuple[str, float]:
                 f"{_stroke(sign, thick)}/>"
             )
         drawn.append(
-            f'<text class="faint" x="{_n(x + (38 if sign else 0))}" y="{_n(y)}" font-size="11" '
+            f'<text class="faint" x="{_n(x + (38 if sign else 0))}" y="{_n(y)}" font-size="12" '
             f'fill="#3c434d">{_text(words)}</text>'
         )
         x += room
@@ -208,7 +208,7 @@ def _legend(parts: Parts, layout: Layout, width: float) -> tuple[str, float]:
         for line in (f"{first}:", *(line for e in few for line in wrapped(str(e), width - 12, 11))):
             y += 18 if line.startswith(first) else 15
             drawn.append(
-                f'<text class="faint" x="{0 if line.startswith(first) else 12}" y="{_n(y)}" font-size="11" '
+                f'<text class="faint" x="{0 if line.startswith(first) else 12}" y="{_n(y)}" font-size="12" '
                 f'fill="#3c434d">{_text(line)}</text>'
             )
     return f'<g class="legend">{"".join(drawn)}</g>', y + 4
