@@ -7,7 +7,6 @@ only where its largest effect lies within the margin too, and what no arm explai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from probes import keys
@@ -43,11 +42,11 @@ def close(at: LengthEvidence, roles: dict[str, RoleFinding]) -> tuple[dict[str, 
     An ABSENT role becomes UNRESOLVED where the largest effect exceeds the margin, or its control is not within it, and
     INDETERMINATE where the effect's interval is too wide. It becomes UNRESOLVED too where the mean over steps hides an
     effect at one step, or where the variable moves the margin only together with another: a Shapley share without an
-    effect of its own. A role that is INDETERMINATE becomes UNRESOLVED, and one
-    that is PRESENT keeps its status, where margins move beyond the margin although the role predicts no change, or
-    beyond the role's share while the Shapley remainder exceeds the margin. An anchor is PRESENT by a label next to the
-    step's own, or by two labels, where the trades of `keys.ADDRESSES` show it. `judging_sink.close_sink` closes the
-    sink. Without the evidence of the largest interventions nothing changes.
+    effect of its own. A role that is INDETERMINATE becomes UNRESOLVED, and one that is PRESENT keeps its status, where
+    margins move beyond the margin although the role predicts no change, or beyond the role's share while the Shapley
+    remainder exceeds the margin. An anchor is PRESENT by a label next to the step's own, or by two labels, where the
+    trades of `keys.ADDRESSES` show it. `judging_sink.close_sink` closes the sink. Without the evidence of the largest
+    interventions nothing changes.
     """
     closed, unexplained = dict(roles), {}
     for role, variable in VARIABLES.items():
@@ -143,7 +142,7 @@ def _hidden(at: LengthEvidence, variable: Variable, finding: RoleFinding) -> Rol
         return finding
     step = at.find(variable.step) if variable.step else None
     if step is not None and at.is_present(step):
-        where = _listed(step.details.get("steps", ()))
+        where = " or ".join(map(str, step.details.get("steps", ()))) or "?"
         reason = f"{variable.name} moves {step.value} of the margin at step {where}, and little on average over steps"
         return replace(finding, status=Status.UNRESOLVED, reason=f"{reason}; {finding.reason}")
     share = at.find(variable.share)
@@ -152,10 +151,6 @@ def _hidden(at: LengthEvidence, variable: Variable, finding: RoleFinding) -> Rol
         reason += "together with what else labels carry"
         return replace(finding, status=Status.UNRESOLVED, reason=f"{reason}; {finding.reason}")
     return finding
-
-
-def _listed(steps: Sequence[int]) -> str:
-    return " or ".join(map(str, steps)) or "?"
 
 
 def _addresses(at: LengthEvidence, name: str) -> list[str]:

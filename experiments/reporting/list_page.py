@@ -176,8 +176,9 @@ def write_list_report(options: ReportCommand, target: Path | None) -> Path:
     from experiments.support.results import check_files, check_seed, writable_folder
     from interp.models.names import OUT
     from interp.support.writing import write_whole
+    from probes.batteries import GATE
     from probes.binding import trials_of
-    from probes.binding.trials import GATE, check_binding_task, combinations_of
+    from probes.binding.trials import check_binding_task, combinations_of
 
     task = str(options.task)
     check_binding_task(task)

@@ -46,8 +46,9 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     from experiments.support.results import check_files, check_seed, result_folder, writable_folder, write_result
     from experiments.support.verdict_text import columns_of_output
     from interp.support.writing import write_whole
+    from probes.batteries import GATE
     from probes.binding import trials_of
-    from probes.binding.trials import GATE, check_prompts, combinations_of
+    from probes.binding.trials import check_prompts, combinations_of
 
     check_seed(command.seed)
     combinations_of(command.items)  # refuses too few items and prompts before anything is loaded

@@ -20,6 +20,7 @@ from probes import keys
 from probes.arms.readings import Readings, effect_of_strongest, halves, largest_evidence, step_margins
 from probes.evidence import Evidence
 from probes.intervals import ratio
+from probes.trials.parity import labels_to_patch
 
 SIDES: Mapping[str, tuple[Role, ...]] = {
     "inputs": (Role.INPUT_LABEL,),
@@ -81,18 +82,10 @@ def interventions(
     """Return the interventions by name: each side, with attention frozen and free."""
     entries: dict[str, list[Interchange]] = {}
     for side, roles in sides.items():
-        at = labels_to_patch(readings, roles)
+        at = labels_to_patch(readings.batch, readings.step, roles)
         entries[f"{side}, frozen"] = [Interchange("attn_scores", readings.batch), Interchange("v", source, at)]
         entries[f"{side}, free"] = [Interchange("k", source, at), Interchange("v", source, at)]
     return entries
-
-
-def labels_to_patch(readings: Readings, roles: tuple[Role, ...]) -> Bool[Tensor, "batch pos"]:
-    """Return label positions except the step's own output label and the position that predicts the answer."""
-    batch, position = readings.batch, torch.arange(readings.batch.n_pos)
-    predicting = (batch.at(Role.OUTPUT)[readings.step - 1] - 1).unsqueeze(1)
-    own = (batch.role == Role.OUTPUT_LABEL) & (batch.step == readings.step.unsqueeze(1))
-    return torch.isin(batch.role, torch.tensor(roles)) & ~own & (position != predicting)
 
 
 def later_redrawn(readings: Readings, seed: int) -> Batch:

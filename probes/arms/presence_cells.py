@@ -47,8 +47,8 @@ KINDS: Mapping[str, Role] = {
 SOURCES = (("permutation", "shift by 1"), ("shift by 1", "permutation"))
 # The largest mean |change of the margin|, as a share of it, at which cells count as carrying nothing.
 STILL = 0.05
-# The kinds of query that only the answer of their own step reads, teacher forced, so that one run shows all steps.
-BY_STEP = ("output labels", "answers")
+# The queries of this kind serve the answer of their own step, teacher forced, so that one run shows all steps.
+BY_STEP = "output labels"
 # Added to the seed of the sources.
 REDRAWN = 400_000_000
 
@@ -106,9 +106,9 @@ def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
 
     Groups of cells are split until an interchange in the whole group does no harm: it loses at most `HARMLESS` of the
     answer's probability above chance, and moves margins by at most `STILL` of their size. Groups are then joined, the
-    least harmful first; cells that do harm beside the others are left out. Of these, the steps at which a cell moves
-    no margin are added, where the query is the one of the step's output (`BY_STEP`); never the first, whose state is
-    the same in all prompts, so that an interchange cannot show that it is read.
+    least harmful first; cells that do harm beside the others are left out. Of these, output labels are added at the
+    steps at which the cell moves no margin; never the first, whose state is the same in all prompts, so that an
+    interchange cannot show that it is read.
     """
     units = [(kind, head) for kind, role in KINDS.items() if (batch.role == role).any() for head in all_heads(model)]
     if len(all_heads(model)) > MANY_UNITS:
@@ -129,17 +129,20 @@ def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
         return worst
 
     found = Cells(tuple(sorted(largest_harmless(units, lambda groups: [harm(Cells(tuple(g))) for g in groups]))))
-    for cell in units:
-        if cell[0] not in BY_STEP or cell in found.members:
-            continue
+    for cell in (cell for cell in units if cell[0] == BY_STEP and cell not in found.members):
         moved = torch.stack([interchanged.by_step(Cells((cell,)), k) for k in range(len(SOURCES))])
-        idle = (moved.amax(dim=0) <= STILL * size).nonzero().flatten()
-        steps = tuple(int(batch.step[p]) for p in batch.at(Role.OUTPUT)[idle[idle > 0]])
-        steps = tuple(s for s in steps if ((batch.role == KINDS[cell[0]]) & (batch.step == s)).any())
+        steps = idle_steps(batch, moved, STILL * size)
         more = Cells(found.members, (*found.parts, (cell, steps)))
         if steps and harm(more) <= 1:
             found = more
     return found
+
+
+def idle_steps(batch: Batch, moved: Float[Tensor, "source step"], most: float) -> tuple[int, ...]:
+    """Return the steps with an output label, without the first, at which no source moves the margin beyond `most`."""
+    idle = (moved.amax(dim=0) <= most).nonzero().flatten()
+    queried = set(batch.step[batch.role == KINDS[BY_STEP]].tolist())
+    return tuple(s for s in batch.step[batch.at(Role.OUTPUT)[idle[idle > 0]]].tolist() if s in queried)
 
 
 class Interchanges:
@@ -275,12 +278,12 @@ def _edits(anatomy: Anatomy, layer: int, mask: Tensor, labels: Tensor, k: Tensor
 
 def _masks(anatomy: Anatomy, batch: Batch, cells: Cells) -> dict[int, Bool[Tensor, "head dest"]]:
     masks: dict[int, Tensor] = {}
-    for kind, (layer, head) in cells.members:
+    for (kind, (layer, head)), steps in (*((cell, None) for cell in cells.members), *cells.parts):
+        queries = batch.role == KINDS[kind]
+        if steps is not None:
+            queries &= torch.isin(batch.step, torch.tensor(steps))
         mask = masks.setdefault(layer, torch.zeros(anatomy.n_heads, batch.n_pos, dtype=torch.bool))
-        mask[head] |= batch.role == KINDS[kind]
-    for (kind, (layer, head)), steps in cells.parts:
-        mask = masks.setdefault(layer, torch.zeros(anatomy.n_heads, batch.n_pos, dtype=torch.bool))
-        mask[head] |= (batch.role == KINDS[kind]) & torch.isin(batch.step, torch.tensor(steps))
+        mask[head] |= queries
     return dict(sorted(masks.items()))
 
 

@@ -29,8 +29,6 @@ GROUPS = 4
 Combination = tuple[int, int, int, tuple[int, int]]
 # With fewer, the interval of a perfect accuracy reaches below the gate (`probes.binding.measuring.COMPETENCE`).
 FEWEST_PROMPTS = 16
-# Prompts that decide competence, whatever the number of those on which arms are measured.
-GATE = 128
 
 
 @dataclass(frozen=True, eq=False)

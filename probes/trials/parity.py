@@ -121,10 +121,7 @@ class Trials:
         The label at which the answer is predicted, where that is another one, is left out too: it holds what it has
         just read.
         """
-        labels = torch.isin(self.batch.role, torch.tensor(LABEL_ROLES))
-        own = (self.batch.role == Role.OUTPUT_LABEL) & (self.batch.step == self.step.unsqueeze(1))
-        predicting = (self.batch.at(Role.OUTPUT)[self.step - 1] - 1).unsqueeze(1)
-        return labels & ~own & (torch.arange(self.batch.n_pos) != predicting)
+        return labels_to_patch(self.batch, self.step)
 
     def positions(self, role: Role, steps: Sequence[Int[Tensor, " batch"]]) -> Bool[Tensor, "batch pos"]:
         """Return the positions of a role that belong to any of the given steps of each prompt."""
@@ -211,6 +208,15 @@ def choose(batch: Batch, seed: int, size: int | None = None, cells: Sequence[int
             f"too few prompts have the steps that a trial needs at length {trials.length}; ask for more prompts"
         )
     return trials.rows(rows)
+
+
+def labels_to_patch(
+    batch: Batch, step: Int[Tensor, " batch"], roles: tuple[Role, ...] = LABEL_ROLES
+) -> Bool[Tensor, "batch pos"]:
+    """Return label positions except the step's own output label and the position that predicts the answer."""
+    predicting = (batch.at(Role.OUTPUT)[step - 1] - 1).unsqueeze(1)
+    own = (batch.role == Role.OUTPUT_LABEL) & (batch.step == step.unsqueeze(1))
+    return torch.isin(batch.role, torch.tensor(roles)) & ~own & (torch.arange(batch.n_pos) != predicting)
 
 
 def shortest_of(task: str) -> int:

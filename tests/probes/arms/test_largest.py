@@ -9,12 +9,12 @@ from interp.tasks import LABEL_ROLES, Role, parity, sample
 from probes import keys
 from probes.arms import addresses, largest_content, largest_identity
 from probes.arms.addresses import measure_addresses
-from probes.arms.largest_content import interventions, labels_to_patch, later_redrawn, measure_content
+from probes.arms.largest_content import interventions, later_redrawn, measure_content
 from probes.arms.largest_identity import BOTH, CONTROLS, INPUTS, OUTPUTS, measure_identity, reassign
 from probes.arms.readings import Readings, halves, readings_of, step_margins, strongest
 from probes.planted import Plan, plant
 from probes.trials.addition import choose_sums
-from probes.trials.parity import choose
+from probes.trials.parity import choose, labels_to_patch
 from tests.probes.adding_oracles import AddingOracle
 from tests.probes.oracle_models import OracleModel, planted
 
@@ -105,6 +105,25 @@ def test_an_oracle_moves_half_of_its_address_share(share, effect):
         assert e.control.value == pytest.approx(0, abs=1e-6)
     assert rest.value.value == pytest.approx(0, abs=1e-6)
     assert (largest.value.value == pytest.approx(0, abs=1e-6)) == (share == 0)
+
+
+def test_an_address_at_one_step_shows_there_and_hardly_on_average(monkeypatch: pytest.MonkeyPatch):
+    r, real = read(size=192), largest_identity.step_margins
+    with_labels, without = OracleModel(r.batch, 1.0), OracleModel(r.batch, 0.0)
+
+    def at_step_4(_, batch, readings):
+        pairs = zip(real(with_labels, batch, readings), real(without, batch, readings), strict=True)
+        return tuple(torch.where(torch.arange(x.shape[1]) == 3, x, y) for x, y in pairs)
+
+    monkeypatch.setattr(largest_identity, "step_margins", at_step_4)
+    measured = identity(with_labels, r)
+    at_step = measured[keys.IDENTITY_STEP]
+    assert at_step.details["steps"] == [4]
+    assert at_step.value.low > 0.1
+    assert at_step.control is not None
+    assert at_step.control.value == pytest.approx(0, abs=1e-6)
+    steps = r.answer.shape[1]
+    assert measured[keys.LARGEST_IDENTITY].value.value == pytest.approx(at_step.value.value / steps, abs=0.03)
 
 
 @pytest.mark.parametrize(("share", "used"), [(0.0, False), (1.0, True)])
@@ -247,13 +266,13 @@ def test_the_reader_keeps_its_own_values():
     """An output label holds the bit that it has just read, which is not stored content."""
     r = read()
     for roles in largest_content.SIDES.values():
-        mask = labels_to_patch(r, roles)
+        mask = labels_to_patch(r.batch, r.step, roles)
         reader = r.batch.at(Role.OUTPUT)[r.step - 1] - 1
         assert not mask[torch.arange(len(r)), reader].any()
         assert mask.any(dim=1).all()
     suffix = read("parity-suffix")
     # Here the answer is predicted at the label of the step before; the own output label comes after it.
-    mask = labels_to_patch(suffix, LABEL_ROLES)
+    mask = labels_to_patch(suffix.batch, suffix.step)
     assert not mask[torch.arange(len(suffix)), suffix.batch.at(Role.OUTPUT)[suffix.step - 1] - 1].any()
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from interp.models import run_in_memory
-from interp.tasks import LABEL_ROLES, parity, sample
+from interp.tasks import LABEL_ROLES, Role, parity, sample
 from probes import keys
 from probes.arms import presence_cells, presence_number
 from probes.arms.m06_heads import LABELS, all_heads, find_idle_heads
 from probes.arms.presence import measure_presence, removals
-from probes.arms.presence_cells import KINDS, SOURCES, Cells, Interchanges, find_cells, source_of
+from probes.arms.presence_cells import KINDS, SOURCES, Cells, Interchanges, find_cells, idle_steps, source_of
 from probes.arms.presence_metrics import answer_accuracy, leads, moved_margin
 from probes.arms.presence_number import lost_when_twice
 from probes.batteries import battery
@@ -268,6 +268,31 @@ def test_removals_are_a_fixed_number_of_runs():
     ]
     assert cells.kinds() == ("inputs", "answers")
     assert cells.heads("answers") == ((1, 0),)
+
+
+def test_a_part_of_a_cell_is_interchanged_and_removed_at_its_steps_only():
+    model = planted("A2")
+    batch = sample("parity-aligned", 12, 8, 0, model.vocabulary)
+    work = Interchanges(model.model, batch, 0, answer_accuracy(batch))
+    every = tuple(("output labels", head) for head in all_heads(model.model))
+    whole, part = work.by_step(Cells(every), 0), work.by_step(Cells(parts=tuple((cell, (3, 6)) for cell in every)), 0)
+    assert torch.allclose(part[[2, 5]], whole[[2, 5]], atol=1e-4)
+    assert part[[2, 5]].min() > 1
+    assert part[[0, 1, 3, 4, 6, 7]].max() < 1e-3
+    (removal,) = Cells(parts=((("output labels", (1, 0)), (3, 6)),)).knockouts("null")
+    assert removal.dest == ((Role.OUTPUT_LABEL, 3), (Role.OUTPUT_LABEL, 6))
+    assert removal.heads == ((1, 0),)
+
+
+def test_steps_are_idle_where_no_source_moves_the_margin_but_the_first():
+    batch = sample("parity-aligned", 2, 4, 0)
+    moved = torch.tensor([[0.0, 0.0, 0.1, 0.0], [0.0, 0.1, 0.0, 0.0]])
+    assert idle_steps(batch, moved, 0.05) == (4,)
+    assert idle_steps(batch, moved, 0.2) == (2, 3, 4)
+
+
+def test_a_head_that_carries_at_every_step_has_no_idle_one():
+    assert cells_of(planted("A2")).parts == ()
 
 
 def test_without_a_cell_there_is_no_evidence():
