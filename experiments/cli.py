@@ -16,11 +16,12 @@ from typing import Annotated, Any, NamedTuple, Union
 
 import tyro
 
-from experiments.support.console import error_lines, is_out_of_memory, one_line, silence_libraries, visible, warn
+from experiments.support.console import error_lines, is_out_of_memory, one_line, silence_libraries, warn
 from experiments.support.interrupting import interruptible
 from experiments.support.options import options_of
 from experiments.support.provenance import reporting_versions, version_of
 from interp.support.budget import within
+from interp.support.printable import visible
 
 PROGRAM = "mnemoscope"
 DESCRIPTION = "Classify what labels in prompts do inside a transformer, with checked evidence."

@@ -33,6 +33,7 @@ from interp.gradients import (
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.metric import MetricLike
 from interp.support.finite import require_finite
+from interp.support.shown import Shown
 from interp.tasks import Prompts, Role
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ Kind = Literal["signed", "absolute", "l2"]
 
 
 @dataclass(frozen=True, eq=False)
-class Attribution:
+class Attribution(Shown):
     """How much each source position changes each answer's margin, or the metric.
 
     Shapes:
@@ -70,12 +71,6 @@ class Attribution:
 
     def __repr__(self) -> str:
         return f"Attribution({self.method}, {self.kind}, [batch dest src_pos] = {tuple(self.values.shape)})"
-
-    def _ipython_display_(self) -> None:
-        """Show the view in a notebook."""
-        from interp.views import show
-
-        show(self)
 
     @property
     def steps(self) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from interp.arguments import PromptsLike, exclusive, prompts_of
 from interp.models.resolve import AnyModel
 from interp.recording import Key, Layers, activations, evaluating_bridge, layers_at
 from interp.sites import ATTENTION_SITES, SITES, Site
+from interp.support.shown import Shown
 from interp.tasks import Prompts
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ ByLayer = dict[int, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Capture:
+class Capture(Shown):
     """Activations of some prompts, on the CPU, by layer; only the sites that were asked for.
 
     Shapes:
@@ -76,12 +77,6 @@ class Capture:
         sites = [f"{site}={sorted(values)}" for site in SITES if (values := getattr(self, site))]
         sites = sites if self.logits is None else ["logits", *sites]
         return f"Capture({len(self.prompts)} prompts of {self.prompts.n_pos} tokens: {', '.join(sites)})"
-
-    def _ipython_display_(self) -> None:
-        """Show the view in a notebook."""
-        from interp.views import show
-
-        show(self)
 
     def to_dataframe(self) -> pandas.DataFrame:
         """Return one row per site and layer: shape, mean, standard deviation, smallest and largest value."""

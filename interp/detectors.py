@@ -20,6 +20,7 @@ from interp.models.resolve import AnyModel, raw_of
 from interp.patching.editing import SHARE, forward_with_edits
 from interp.support.budget import numbers
 from interp.support.finite import require_finite
+from interp.support.shown import Shown
 from interp.tasks import Prompts
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ Measure = Literal["mul", "abs"]
 
 
 @dataclass(frozen=True, eq=False)
-class HeadScores:
+class HeadScores(Shown):
     """How well each head's attention matches each detection pattern.
 
     Shapes:
@@ -47,12 +48,6 @@ class HeadScores:
     def __repr__(self) -> str:
         best = ", ".join(f"{kind} L{h[0]}H{h[1]} {score:.2f}" for kind in self.kinds for h, score in self.top(kind, 1))
         return f"HeadScores({self.n} prompts, {self.measure}; best: {best})"
-
-    def _ipython_display_(self) -> None:
-        """Show the view in a notebook."""
-        from interp.views import show
-
-        show(self)
 
     @property
     def by_kind(self) -> dict[str, Float[Tensor, "layer head"]]:

@@ -23,7 +23,7 @@ import tyro
 from experiments import load
 from experiments.benchmarks import loops, patching
 from experiments.benchmarks.patching import Case
-from experiments.benchmarks.scaling import StepCase, device_name, timed_steps
+from experiments.benchmarks.scaling import StepCase, device_name, seconds_of, timed_steps
 from experiments.support.options import Flag, Folder, Number
 from experiments.support.provenance import provenance_record
 from experiments.support.results import writable_folder
@@ -130,7 +130,7 @@ def rate(side: int) -> dict:
     found = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         x = torch.randn(side, side, device=_device()).to(dtype)
-        found[name] = 2 * side**3 / median(_seconds(lambda x=x: x @ x) for _ in range(5))
+        found[name] = 2 * side**3 / median(seconds_of(lambda x=x: x @ x, _device()) for _ in range(5))
     return {"side": side, "flops_a_second": found}
 
 
@@ -143,7 +143,7 @@ def coarse(case: Case, matmul: Matmul, rounds: int) -> dict:
     for _ in range(rounds):
         for way, found in times.items():
             fresh = again(matmul=way)
-            found.append(_seconds(lambda fresh=fresh: details.update(fresh.run().details)))
+            found.append(seconds_of(lambda fresh=fresh: details.update(fresh.run().details), _device()))
     return {"ms": {way: 1000 * median(found) for way, found in times.items()}, **details}
 
 
@@ -179,14 +179,6 @@ def _largest(tiny: bool) -> tuple[Case, ...]:
 
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    if _device() == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

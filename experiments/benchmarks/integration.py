@@ -7,7 +7,6 @@ known. Seconds include the second n points that our rule takes where the first d
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.benchmarks.scaling import seconds_of
 from interp.circuits import edge_scores
 from interp.models import ModelConfig, build_model, load
 from interp.patching import logit_diff
@@ -73,9 +73,8 @@ def run_case(case: IntegrationCase, rounds: int) -> dict:
     for _ in range(rounds):
         for rule in RULES:
             for n in POINTS:
-                began = time.perf_counter()
-                scores(rule, n)
-                times[rule][str(n)].append(time.perf_counter() - began)
+                spent = seconds_of(lambda rule=rule, n=n: scores(rule, n), model.device.type)
+                times[rule][str(n)].append(spent)
     return {
         "case": asdict(case),
         "tokens": clean.n_pos,

@@ -7,7 +7,6 @@ are prepared, and its batch size is chosen, before it is timed. It has no checks
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from experiments.benchmarks.scaling import seconds_of
 from interp.patching import logit_diff, plan
 
 # Two tokens whose logits are compared, and the batch sizes of the loop that are tried.
@@ -66,7 +66,7 @@ def run_case(case: LoopCase, rounds: int) -> dict:
     tails = [tail_of(model, layer) for layer in range(case.n_layers)]
     batch = min(
         (b for b in BATCHES if b <= max(case.tokens, BATCHES[0])),
-        key=lambda b: _seconds(lambda: loop_by_hand(model, tails, clean, corrupted, b)),
+        key=lambda b: seconds_of(lambda: loop_by_hand(model, tails, clean, corrupted, b), model.device.type),
     )
     ways: dict[str, Callable[[], Tensor]] = {
         "ours": lambda: plan(model, clean, corrupted, "resid_pre", metric).run().values[..., 0],
@@ -76,7 +76,7 @@ def run_case(case: LoopCase, rounds: int) -> dict:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds):
         for name, way in list(ways.items())[:: 1 if turn % 2 else -1]:
-            times[name].append(_seconds(way))
+            times[name].append(seconds_of(way, model.device.type))
     ms = {name: 1000 * median(found) for name, found in times.items()}
     scale = max(1.0, float(values["hand"].abs().max()))
     return {
@@ -151,11 +151,3 @@ def tail_of(model: Any, layer: int) -> Any:
     if "word_embeddings_layernorm" in body._modules:  # BLOOM norms it
         body._modules["word_embeddings_layernorm"] = nn.Identity()
     return tail
-
-
-def _seconds(way: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    way()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began

@@ -28,11 +28,13 @@ class BenchCommand:
     edges: Flag = False
     """Time edge attribution against TransformerLens's attribution_patch instead. Default: time patching."""
     loops: Flag = False
-    """Time whole sweeps against the best loop written by hand on plain Hugging Face, for six shapes, instead."""
+    """Time whole sweeps against the best loop written by hand on plain Hugging Face instead. Default: time
+    patching."""
     grids: Flag = False
-    """Time every function of interp.patching.grids against transformer_lens.patching on five architectures instead."""
+    """Time every function of interp.patching.grids against transformer_lens.patching instead. Default: time
+    patching."""
     integration: Flag = False
-    """Measure the integration error of EAP-IG's edge scores at few points instead."""
+    """Measure the integration error of EAP-IG's edge scores at few points instead. Default: time patching."""
     peak: Flag = False
     """Measure the memory of capture, patching and the verdict with 10, 100 and 1000 prompts instead."""
     drift: Flag = False

@@ -98,8 +98,8 @@ class SweepCommand:
         """Run the missing stages of all runs; return what prevented a run from being finished, by run."""
         from tqdm import tqdm
 
-        from experiments.support.console import visible
         from experiments.support.progress import progress_bar
+        from interp.support.printable import visible
 
         troubles: dict[str, Trouble] = {}
         first = [job for train, names in missing.items() if (job := self._job(train, names))]

@@ -25,9 +25,9 @@ class TrainCommand:
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """<task>-<format>-<family>, such as parity-aligned-alibi; families: alibi, rotary, none, absolute, alibi_sink.
-    A size may follow, layers x width x heads: parity-aligned-alibi_24x1024x16. So may what is rehearsed instead of
-    lookup of up to 60 pairs, and the longest list: parity-aligned-alibi+lookup20, +copying60, +disjoint60 (labels that
-    parity never has), +own60 (the format's fixed labels) or +none."""
+    A size may follow, layers x width x heads: parity-aligned-alibi_24x1024x16. A condition of rehearsal may follow
+    after +: parity-aligned-alibi+lookup20, +copying60, +disjoint60 (labels that parity never has), +own60 (the format's
+    fixed labels) or +none. Default: lookup of up to 60 pairs."""
     seed: Number = 1
     """Seed of the initial weights and of the data order."""
     source: Annotated[str | None, tyro.conf.arg(name="from", metavar="MODEL", help_behavior_hint="")] = None
@@ -55,8 +55,7 @@ class TrainCommand:
     n_ctx: Number = 512
     """Positions of the absolute family, and of position augmentation."""
     tokens: OptionalNumber = None
-    """Tokens per optimiser step. Default: 4096; 1024 with --from, and 640 with --lora. On a GPU a step of 16,384 takes
-    little longer."""
+    """Tokens per optimiser step. Default: 4096; 1024 with --from, and 640 with --lora."""
     lr: OptionalFloat = None
     """Highest learning rate. Default: 2e-3; 3e-4 with --from, and 1e-3 with --lora; with --tokens times the square root
     of how many times more tokens a step has (Malladi et al. 2205.10287)."""

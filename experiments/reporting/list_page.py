@@ -17,6 +17,7 @@ from experiments.reporting.page import (
     table,
 )
 from experiments.reporting.section import SectionData
+from experiments.support.list_results import interval_text
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
@@ -94,7 +95,7 @@ def _question(run: Run, trial: Trial) -> Section:
 
 def _verdict(part: SectionData, bundles: list[str]) -> Section:
     found, body = part.data, ""
-    accuracy = interval(found["accuracy"])
+    accuracy = interval_text(found["accuracy"])
     body += paragraph(
         f"Accuracy: {accuracy} over {found['posed']} prompts. Below {found['gate']:.2f} (lower end of the interval) "
         "nothing is judged."
@@ -106,7 +107,7 @@ def _verdict(part: SectionData, bundles: list[str]) -> Section:
         rows = [(name, decided["status"], decided["reason"]) for name, decided in found["sinks"].items()]
         body += table("Candidates for sinks", ("tokens", "status", "evidence"), rows)
         arms = [
-            (name, share["question"], interval(share["value"]), interval(share["control"]))
+            (name, share["question"], interval_text(share["value"]), interval_text(share["control"]))
             for name, share in found["shares"].items()
         ]
         arms += [(name, "", f"not applicable: {why}", "") for name, why in found["left_out"].items()]
@@ -114,11 +115,6 @@ def _verdict(part: SectionData, bundles: list[str]) -> Section:
         body += f"<details>\n<summary>All arms ({found['prompts']} prompts)</summary>\n"
         body += table("Every arm", columns, arms) + "</details>\n"
     return Section("verdict", "By what the item is found", body + sources_of(part.sources))
-
-
-def interval(value: dict[str, float]) -> str:
-    """Return a value with its interval."""
-    return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
 
 
 def _patching(part: SectionData, bundles: list[str]) -> Section:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.reporting.section import Picture, SectionData, Source
 from experiments.support.binding_results import file_of
-from experiments.support.list_results import LISTS
+from experiments.support.list_results import ARMS, LISTS
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
@@ -22,8 +22,6 @@ MOST_HEADS = 4
 # Layers of the map of the residual stream; of a deeper model every second one, and so on.
 MOST_LAYERS = 16
 ORDINALS = {2: "second", 3: "third"}
-# The arm whose prompts are patched, by the address that it is evidence of.
-PATCHED = {"own label": ("label at list", "label at query"), "order": ("order",), "position": ("position",)}
 
 
 def verdict_section(
@@ -87,12 +85,7 @@ def patch_section(run: Run, options: ReportCommand, trial: Trial, found: dict[st
     from interp.patching import logit_diff, patch
     from probes.binding.edits import edit_of
 
-    arms = {
-        arm: found["shares"][arm]["value"]["value"]
-        for some in PATCHED.values()
-        for arm in some
-        if arm in found["shares"]
-    }
+    arms = {arm: found["shares"][arm]["value"]["value"] for arm in ARMS if arm in found["shares"]}
     if not arms:
         raise ValueError("no address of this template was measured")
     arm = max(arms, key=lambda name: arms[name])
@@ -176,16 +169,13 @@ def attended(trial: Trial, row: Any) -> dict[str, float]:
     def mass(positions: Sequence[int]) -> float:
         return float(weights[sorted(set(positions))].sum()) if positions else 0.0
 
+    before = [item for item in (trial.query - 1,) if item in found.values]
     others = [item for item in found.values if item not in (trial.query, trial.query - 1)]
     return {
         "value asked for": mass([found.values[trial.query]]),
         "its label": mass(found.labels.get(trial.query, ())),
-        "item before it": mass([*found.labels.get(trial.query - 1, ()), *_value(found.values, trial.query - 1)]),
+        "item before it": mass([*found.labels.get(trial.query - 1, ()), *(found.values[i] for i in before)]),
         "other items": mass([p for item in others for p in (*found.labels.get(item, ()), found.values[item])]),
         "query": mass([*(p for span in found.query_labels.values() for p in span), *found.query_values.values()]),
         "first token": mass([0]),
     }
-
-
-def _value(values: Any, item: int) -> tuple[int, ...]:
-    return (values[item],) if item in values else ()

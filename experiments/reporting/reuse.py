@@ -11,12 +11,12 @@ from experiments.commands.circuit import CircuitCommand
 from experiments.commands.evaluate import EvaluateCommand
 from experiments.commands.verdict import VerdictCommand, default_lengths
 from experiments.reporting.schema import ROLES, SCHEMAS, mismatch
-from experiments.support.console import visible
 from experiments.support.provenance import warn_versions
 from experiments.support.reading import UNREAD, why_unread
 from experiments.support.results import weights_of
 from interp.models import read_json
 from interp.models.names import OUT, SHIPPED
+from interp.support.printable import visible
 from interp.tasks.limits import shown
 from probes.findings import MARGINS
 

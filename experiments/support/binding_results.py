@@ -114,16 +114,12 @@ def load_for_lists(
 
     `fmt`: a format of recall, by default recall-ordered.
     """
-    import torch
-
     from experiments import load
-    from experiments.support.loading import complete_format
+    from experiments.support.loading import complete_format, widened
 
     posed = complete_format(fmt or "recall-ordered", task, name) if task == "recall" else None
     run = load(name, posed, longest=items if task == "recall" else None, device=device, dtype=dtype)
-    if dtype is None and run.raw.device.type == "cpu" and run.raw.dtype in (torch.float16, torch.bfloat16):
-        run.raw.float()  # half precision is slow on a CPU, and its rounding is not what is measured
-    return run
+    return widened(run, dtype)
 
 
 def file_of(task: str, items: int) -> str:

@@ -7,23 +7,13 @@ import warnings
 from collections.abc import Iterable, Sequence
 from logging import getLogger
 
+from interp.support.printable import visible
 from interp.support.writing import is_full
 
 # Width of a table that is not printed on a terminal, in columns.
 FILE_COLUMNS = 200
 # What torch and the operating system say when memory runs out, where it is no `MemoryError`.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-
-
-def visible(text: str) -> str:
-    r"""Return text with every character escaped that is not printable: control codes, bidirectional marks, line breaks.
-
-    Names of runs, tensors and tokens come from files that anyone may have written.
-
-    >>> visible("a\x1b[31mb\u200fc")
-    'a\\x1b[31mb\\u200fc'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(text: object) -> None:

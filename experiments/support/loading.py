@@ -60,3 +60,15 @@ def complete_format(fmt: str | None, task: str | None, name: str) -> str | None:
             raise ValueError(f"several tasks have a format {fmt!r}: write {named}, or add --task")
         with_it = [own]
     return f"{with_it[0]}-{fmt}" if with_it else fmt
+
+
+def widened(run: Run, dtype: str | None) -> Run:
+    """Return a run, in float32 where its weights have half precision on a CPU and no dtype was asked for.
+
+    Half precision is slow there, and its rounding is not what is measured.
+    """
+    import torch
+
+    if dtype is None and run.raw.device.type == "cpu" and run.raw.dtype in (torch.float16, torch.bfloat16):
+        run.raw.float()
+    return run

@@ -42,17 +42,13 @@ class RunOptions:
     dtype: str | None = None
 
     def load(self) -> Run:
-        """Load the run. Half precision is slow on a CPU, and its rounding is not measured: it becomes float32."""
-        import torch
-
-        from experiments.support.loading import load_posed
+        """Load the run, as `widened`."""
+        from experiments.support.loading import load_posed, widened
 
         run = load_posed(
             self.name, self.format, task=self.task, longest=self.longest, device=self.device, dtype=self.dtype
         )
-        if self.dtype is None and run.raw.device.type == "cpu" and run.raw.dtype in (torch.float16, torch.bfloat16):
-            run.raw.float()
-        return run
+        return widened(run, self.dtype)
 
 
 def usual_workers(runs: Sequence[Run]) -> int:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from experiments.support.console import visible
+from interp.support.printable import visible
 
 # A shorter job prints nothing into a file; a job of hours prints a line per minute.
 SECONDS_PER_LINE = 60.0

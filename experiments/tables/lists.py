@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.drawing.lists import order_of
-from experiments.support.list_results import LISTS, read_list_verdicts
+from experiments.support.list_results import ARMS, LISTS, interval_text, read_list_verdicts
 from experiments.tables.cells import markdown
 
 HEAD = (
@@ -25,7 +25,6 @@ HEAD = (
     "CPU s",
     "peak MiB",
 )
-ARMS = ("label at list", "label at query", "order", "position")
 
 
 def lists_table(folder: Path = LISTS) -> str:
@@ -36,20 +35,16 @@ def lists_table(folder: Path = LISTS) -> str:
 
 def _row(found: Mapping[str, Any]) -> tuple[object, ...]:
     cost = found["cost"]
-    about = (found["run"], found["task"], found["items"], _interval(found["accuracy"]))
+    about = (found["run"], found["task"], found["items"], interval_text(found["accuracy"]))
     if found["refusal"] is not None:
         shares = [""] * (len(ARMS) + 1)
     else:
         shares = [_share(found["shares"][arm]) if arm in found["shares"] else "no such address" for arm in ARMS]
-        shares.append("" if found["remainder"] is None else _interval(found["remainder"]))
+        shares.append("" if found["remainder"] is None else interval_text(found["remainder"]))
     sinks = [name for name, sink in found["sinks"].items() if sink["status"] == "PRESENT"]
     ends = (found["verdict"], ", ".join(sinks), f"{cost['cpu_seconds']:.0f}", f"{cost['peak_mib']:.0f}")
     return (*about, *shares, *ends)
 
 
 def _share(share: Mapping[str, Any]) -> str:
-    return f"{_interval(share['value'])}, control {share['control']['value']:.2f}"
-
-
-def _interval(value: Mapping[str, Any]) -> str:
-    return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+    return f"{interval_text(share['value'])}, control {share['control']['value']:.2f}"

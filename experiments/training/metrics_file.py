@@ -1,4 +1,4 @@
-"""The lines of metrics.jsonl: mean losses and accuracies since the last line."""
+"""The lines of metrics.jsonl: mean losses since the last line, and current accuracies."""
 
 from __future__ import annotations
 

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.training.rehearsal import ORDERED, SHUFFLED, check_condition, orders, positions_of, rehearse
+from experiments.training.rehearsal import ORDERED, SHUFFLED, USUAL, check_condition, orders, positions_of, rehearse
 from interp.models import ModelConfig
 from interp.tasks import Batch, Vocabulary, check_length, default_vocabulary, parse_format, sample, sequence_length
 
 POSITIONS = ("plain", "start", "jump")
-# What is rehearsed where a recipe names no condition.
-USUAL = "lookup60"
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,9 @@ class Recipe:
     Lengths grow from 1 to `longest` (bits, or digits for addition) over `ramp` steps; starting short breaks the XOR
     trap (probes/README.md, Recipes). A share `rehearsal` of each step's tokens is in-context recall, ordered and
     shuffled, whose lengths grow to `rehearsal_longest` pairs; every format uses the same, unless `condition` names
-    something else to rehearse (`experiments.training.rehearsal`). The learning rate warms up
-    and stays constant. Once the model is competent at the longest lengths of both, or at step `steps - cooldown`, it
-    cools down linearly to the share `final_lr` over `cooldown` steps, and training stops.
+    something else to rehearse (`experiments.training.rehearsal`). The learning rate warms up and stays constant. Once
+    the model is competent at the longest lengths of both, or at step `steps - cooldown`, it cools down linearly to the
+    share `final_lr` over `cooldown` steps, and training stops.
     """
 
     format: str

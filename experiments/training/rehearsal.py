@@ -37,6 +37,8 @@ REHEARSED = {
     "own": "in-context recall of up to N pairs, with the format's own labels",
     "copying": "copying of up to N letters without labels",
 }
+# The condition of a recipe, or of a run's name, that names none.
+USUAL = "lookup60"
 ORDERED, SHUFFLED = "recall-ordered", "recall-shuffled"
 
 
@@ -52,8 +54,8 @@ class Condition:
     - `none`: all tokens of a step are the task's.
     """
 
-    what: str = "lookup"
-    longest: int = 0
+    what: str
+    longest: int
 
     def __str__(self) -> str:
         return self.what if self.what == "none" else f"{self.what}{self.longest}"

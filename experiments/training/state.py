@@ -9,8 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from experiments.training.gradients import predicted
 from experiments.training.lora import add_adapters
-from experiments.training.recipe import USUAL, Pretrained, Recipe
-from experiments.training.rehearsal import SHUFFLED, orders, rehearse
+from experiments.training.recipe import Pretrained, Recipe
+from experiments.training.rehearsal import SHUFFLED, USUAL, orders, rehearse
 from interp.forward import correct
 from interp.models import build_model, load_run, load_tokenizer
 from interp.models.names import source_of

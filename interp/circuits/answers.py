@@ -34,9 +34,12 @@ class AnswerTokens:
 
     def difference(self, logits: Float[Tensor, "row read d_vocab"], rows: Tensor) -> Float[Tensor, "row read"]:
         """Return logit(answer) - logit(other) of some prompts in float64, from logits at `positions`."""
-        logits = logits.double().cpu()
-        own = logits.gather(-1, self.answers[rows].unsqueeze(-1)).squeeze(-1)
-        return own if self.others is None else own - logits.gather(-1, self.others[rows].unsqueeze(-1)).squeeze(-1)
+
+        def read(ids: Int[Tensor, "batch read"]) -> Tensor:
+            return logits.gather(-1, ids[rows].to(logits.device).unsqueeze(-1)).squeeze(-1).double().cpu()
+
+        own = read(self.answers)
+        return own if self.others is None else own - read(self.others)
 
 
 def answer_tokens(

@@ -23,6 +23,7 @@ from interp.models.anatomy import anatomy_of
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.nodes import Receiver, Sender
 from interp.support.locks import lock_of
+from interp.support.shown import Shown
 from interp.tasks import Prompts, Role
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, eq=False)
-class Circuit:
+class Circuit(Shown):
     """Some edges of a graph.
 
     Shapes:
@@ -59,12 +60,6 @@ class Circuit:
         places = self.graph.places
         where = ", ".join(places) if len(places) <= 4 else f"{len(places)} places"
         return f"Circuit({len(self)} of {len(self.graph)} edges; {where})"
-
-    def _ipython_display_(self) -> None:
-        """Show the view in a notebook."""
-        from interp.views import show
-
-        show(self)
 
     def __len__(self) -> int:
         """Return the number of edges."""

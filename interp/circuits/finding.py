@@ -22,6 +22,7 @@ from interp.circuits.selecting import acdc, greedy, top_n
 from interp.circuits.validity import Validity, check_validity
 from interp.models.resolve import AnyModel
 from interp.patching.metric import Metric, MetricLike, bind_metric
+from interp.support.shown import Shown
 from interp.tasks import Prompts
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ PRUNE_PROMPTS = 16
 
 
 @dataclass(frozen=True, eq=False)
-class CircuitSearch:
+class CircuitSearch(Shown):
     """A circuit, how it was found, and how faithful it is.
 
     `faithfulness` holds the circuit and, second, the best circuit of the same size by the magnitude of what edges
@@ -71,12 +72,6 @@ class CircuitSearch:
 
     def __repr__(self) -> str:
         return f"CircuitSearch({self.summary()})"
-
-    def _ipython_display_(self) -> None:
-        """Show the view in a notebook."""
-        from interp.views import show
-
-        show(self)
 
     def summary(self) -> str:
         """Return one line: validity, size, faithfulness with its interval, and the baselines."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from interp.circuits.attention_stats import GENERAL, MEASURES, PICKED, SPECIFIC, TEXT_SPECIFIC, words_of
 from interp.circuits.composing import KINDS
+from interp.support.shown import Shown
 from interp.tasks import Role
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ _SKIPPED = (Role.BOS.words, Role.START.words, Role.SEPARATOR.words)
 
 
 @dataclass(frozen=True, eq=False)
-class HeadDescriptions:
+class HeadDescriptions(Shown):
     """Statistics of every head, by the place of the attending position: its role in prompts of a task.
 
     Prompts are the replicates: positions of a place are averaged within a prompt first. The result holds for these
@@ -76,12 +77,6 @@ class HeadDescriptions:
             f"HeadDescriptions({self.n_layers} layers of {self.n_heads} heads; places: {', '.join(self.places)}; "
             f"{int(self.n.max())} prompts)"
         )
-
-    def _ipython_display_(self) -> None:
-        """Show the view in a notebook."""
-        from interp.views import show
-
-        show(self)
 
     @property
     def n_layers(self) -> int:

@@ -19,6 +19,7 @@ from interp.models.architectures.checks import tolerance_of
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.answer_metrics import Answer
 from interp.support.finite import require_finite
+from interp.support.shown import Shown
 from interp.tasks import Batch, Role
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class LogitLens:
+class LogitLens(Shown):
     """The last norm and W_U applied to the residual before each layer and after the last.
 
     Shapes:
@@ -46,12 +47,6 @@ class LogitLens:
     def __repr__(self) -> str:
         margins = ", ".join(f"{x:+.3g}" for x in self.margin.mean(dim=(1, 2)).tolist())
         return f"LogitLens({self.margin.shape[1]} prompts; mean margin before each layer and at the end: {margins})"
-
-    def _ipython_display_(self) -> None:
-        """Show the view in a notebook."""
-        from interp.views import show
-
-        show(self)
 
     def by_position(self) -> Float[Tensor, "layer read"]:
         """Return mean margins over prompts."""

@@ -27,6 +27,7 @@ from interp.models.resolve import AnyModel, raw_of
 from interp.patching.answer_metrics import Answer
 from interp.patching.cells import chosen, require_neurons
 from interp.support.finite import require_finite
+from interp.support.shown import Shown
 from interp.tasks import Batch, Role
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ TOLERANCE, HALF_TOLERANCE = 1e-5, 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class LogitAttribution:
+class LogitAttribution(Shown):
     """What each component adds to logit(answer) - logit(other), through the last norm at its own scale.
 
     Components, in the order in which they write: "embed", "position" (learned positions), then by layer "L0H0" ("L0
@@ -62,12 +63,6 @@ class LogitAttribution:
     def __repr__(self) -> str:
         top = ", ".join(f"{name} {value:+.3g}" for name, value in self.top(3))
         return f"LogitAttribution({len(self.components)} components, {len(self.margin)} prompts; largest: {top})"
-
-    def _ipython_display_(self) -> None:
-        """Show the view in a notebook."""
-        from interp.views import show
-
-        show(self)
 
     def of(self, component: str) -> Float[Tensor, "batch read"]:
         """Return one component's part. Raises `ValueError`, with the components, for another name."""

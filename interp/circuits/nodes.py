@@ -23,6 +23,7 @@ from interp.models.resolve import AnyModel
 from interp.patching.editing import Edit, Place, Site, forward_with_edits, read_for_gradient
 from interp.patching.metric import Metric, MetricLike
 from interp.support.finite import require_finite
+from interp.support.shown import Shown
 
 if TYPE_CHECKING:
     import pandas
@@ -50,7 +51,7 @@ class Node:
 
 
 @dataclass(frozen=True, eq=False)
-class NodeScores:
+class NodeScores(Shown):
     """How much the metric rises, to first order, when a node alone turns from corrupted to clean.
 
     Shapes:
@@ -67,12 +68,6 @@ class NodeScores:
     def __repr__(self) -> str:
         best = ", ".join(f"{node} {score:+.3g}" for node, score in self.top(3))
         return f"NodeScores({len(self.nodes)} nodes, {self.metric}; largest: {best})"
-
-    def _ipython_display_(self) -> None:
-        """Show the view in a notebook."""
-        from interp.views import show
-
-        show(self)
 
     @property
     def by_site(self) -> dict[str, Float[Tensor, "layer head"]]:

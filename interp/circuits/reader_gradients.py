@@ -34,8 +34,8 @@ class ReaderGradients:
 
         The intervals are even, which is best on a smooth path. With sharp attention the metric changes within a small
         part of the path, which even intervals step over: then the gradients along the path do not add up to the
-        metric's change. For such prompts the rule is applied again, to intervals that are small where the metric
-        changes, and the result that adds up better is kept.
+        metric's change. If this is so for any prompt, the rule is applied again, to intervals that are small where the
+        metric changes, and the result that adds up better is kept, prompt by prompt.
         """
         rows = len(self.rows)
         ends = torch.linspace(0, 1, n + 1, dtype=torch.float64).expand(rows, -1)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.support.shown import Shown
+
 if TYPE_CHECKING:
     import pandas
     from transformer_lens.patching import PatchingResult
@@ -52,7 +54,7 @@ class Cost:
 
 
 @dataclass(frozen=True, eq=False)
-class PatchEffect:
+class PatchEffect(Shown):
     """The metric of every patched run, for each prompt.
 
     Shapes:
@@ -86,12 +88,6 @@ class PatchEffect:
             f"PatchEffect({self.site!r}, {self.direction!r}, {self.metric!r}, [{shape}, batch {len(self.base)}], "
             f"base={float(self.base.mean()):.4g}, source={float(self.source.mean()):.4g})"
         )
-
-    def _ipython_display_(self) -> None:
-        """Show the view in a notebook."""
-        from interp.views import show
-
-        show(self)
 
     @property
     def change(self) -> Float[Tensor, "*cells batch"]:

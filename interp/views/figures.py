@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from interp.support.printable import visible
 from interp.views.colours import PAPER, dark_pair
 from interp.views.view import View
 
@@ -94,7 +95,7 @@ def escape_texts(figure: Figure) -> None:
 
     for text in figure.findobj(Text):
         shown = text.get_text()  # type: ignore[attr-defined]
-        if (escaped := _escaped(shown)) != shown:
+        if (escaped := visible(shown, keep="\n")) != shown:
             text.set_text(escaped)  # type: ignore[attr-defined]
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):  # tick labels are made again when the figure is drawn
@@ -103,11 +104,7 @@ def escape_texts(figure: Figure) -> None:
 
 
 def _escaping(format_ticks: Callable[[Any], list[str]]) -> Callable[[Any], list[str]]:
-    return lambda values: [_escaped(text) for text in format_ticks(values)]
-
-
-def _escaped(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return lambda values: [visible(text, keep="\n") for text in format_ticks(values)]
 
 
 def with_dark_theme(svg: str) -> str:

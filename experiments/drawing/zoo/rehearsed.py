@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.drawing.zoo.curves import LONGER, MODES, draw_lines, frame_axis, keys, panels
 from experiments.drawing.zoo.frames import CONDITION, NoRows, counted, rows_of
-from experiments.training.rehearsal import parse_condition
+from experiments.training.rehearsal import USUAL, parse_condition
 from interp.tasks import parse_format
 from interp.views.colours import MARKERS, SERIES
 from probes.views.accuracy import STYLES
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-# The condition of a run whose name has none.
-USUAL = "lookup60"
 # The order of conditions, from what no labels can use to what they can.
 ORDER = ("none", "copying60", "lookup20", "disjoint60", USUAL, "own60")
 TITLES = {

@@ -14,13 +14,18 @@ from pathlib import Path
 import pytest
 
 
+def chromium() -> str | None:
+    """Return the path of the browser, if it is installed."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
 @contextmanager
 def open_browser(profile: Path, reachable: str = ""):
     """Yield headless Chromium. Skip the test if Chromium, its driver or selenium is not installed.
 
     `reachable` is the one host that the browser may contact, such as "127.0.0.1".
     """
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    program = chromium()
     driver = shutil.which("chromedriver")
     if not program or not driver:
         pytest.skip("no browser is installed (chromium and chromedriver)")
@@ -89,7 +94,7 @@ def hosts_contacted(address: str, folder: Path) -> set[str]:
     They come from the log of its network stack, which has what DevTools does not show: requests that the browser makes
     by itself, such as those for updates. No name is resolved, so nothing leaves the machine. `folder` is made.
     """
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    program = chromium()
     if not program:
         pytest.skip("no browser is installed (chromium)")
     log = folder / "net.json"
