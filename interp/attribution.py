@@ -33,8 +33,8 @@ from interp.gradients import (
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.metric import MetricLike
 from interp.support.finite import require_finite
-from interp.support.shown import Shown
 from interp.tasks import Prompts, Role
+from interp.views.shown import Shown
 
 if TYPE_CHECKING:
     import pandas

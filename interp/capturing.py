@@ -18,8 +18,8 @@ from interp.arguments import PromptsLike, exclusive, prompts_of
 from interp.models.resolve import AnyModel
 from interp.recording import Key, Layers, activations, evaluating_bridge, layers_at
 from interp.sites import ATTENTION_SITES, SITES, Site
-from interp.support.shown import Shown
 from interp.tasks import Prompts
+from interp.views.shown import Shown
 
 if TYPE_CHECKING:
     import pandas

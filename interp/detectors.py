@@ -20,8 +20,8 @@ from interp.models.resolve import AnyModel, raw_of
 from interp.patching.editing import SHARE, forward_with_edits
 from interp.support.budget import numbers
 from interp.support.finite import require_finite
-from interp.support.shown import Shown
 from interp.tasks import Prompts
+from interp.views.shown import Shown
 
 if TYPE_CHECKING:
     import pandas

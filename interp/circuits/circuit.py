@@ -23,8 +23,8 @@ from interp.models.anatomy import anatomy_of
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.nodes import Receiver, Sender
 from interp.support.locks import lock_of
-from interp.support.shown import Shown
 from interp.tasks import Prompts, Role
+from interp.views.shown import Shown
 
 if TYPE_CHECKING:
     import networkx

@@ -22,8 +22,8 @@ from interp.circuits.selecting import acdc, greedy, top_n
 from interp.circuits.validity import Validity, check_validity
 from interp.models.resolve import AnyModel
 from interp.patching.metric import Metric, MetricLike, bind_metric
-from interp.support.shown import Shown
 from interp.tasks import Prompts
+from interp.views.shown import Shown
 
 if TYPE_CHECKING:
     import networkx

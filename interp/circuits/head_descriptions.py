@@ -16,8 +16,8 @@ from torch import Tensor
 
 from interp.circuits.attention_stats import GENERAL, MEASURES, PICKED, SPECIFIC, TEXT_SPECIFIC, words_of
 from interp.circuits.composing import KINDS
-from interp.support.shown import Shown
 from interp.tasks import Role
+from interp.views.shown import Shown
 
 if TYPE_CHECKING:
     import pandas

@@ -19,8 +19,8 @@ from interp.models.architectures.checks import tolerance_of
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.answer_metrics import Answer
 from interp.support.finite import require_finite
-from interp.support.shown import Shown
 from interp.tasks import Batch, Role
+from interp.views.shown import Shown
 
 if TYPE_CHECKING:
     import pandas

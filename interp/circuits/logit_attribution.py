@@ -27,8 +27,8 @@ from interp.models.resolve import AnyModel, raw_of
 from interp.patching.answer_metrics import Answer
 from interp.patching.cells import chosen, require_neurons
 from interp.support.finite import require_finite
-from interp.support.shown import Shown
 from interp.tasks import Batch, Role
+from interp.views.shown import Shown
 
 if TYPE_CHECKING:
     import pandas

@@ -23,7 +23,7 @@ from interp.models.resolve import AnyModel
 from interp.patching.editing import Edit, Place, Site, forward_with_edits, read_for_gradient
 from interp.patching.metric import Metric, MetricLike
 from interp.support.finite import require_finite
-from interp.support.shown import Shown
+from interp.views.shown import Shown
 
 if TYPE_CHECKING:
     import pandas

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.support.shown import Shown
+from interp.views.shown import Shown
 
 if TYPE_CHECKING:
     import pandas
