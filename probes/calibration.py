@@ -6,6 +6,8 @@ the mechanisms `TUNED_ON` with seeds below `FIRST_SEED`; reported rates use seed
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from interp.models import Run, run_in_memory
@@ -14,10 +16,14 @@ from probes.decision import verdict
 from probes.evidence import Interval, find_evidence
 from probes.findings import MARGINS, ROLES
 from probes.judging import HEADLINE
-from probes.planted import Planted, draw_plan, plant, prove
+from probes.planted import ARCHITECTURES_OF, FAMILIES, Dirt, Plan, Planted, draw_plan, plant, prove
+from probes.planted.plan import SHARED
 
 FIRST_SEED = 10_000
 FORMAT = "parity-aligned"
+# Bits of the families outside of the calibration, the first route's share, and their dirt.
+FAMILY_LENGTH, FAMILY_SHARE = 8, 0.3
+DIRTY = Dirt(rotation=True, noise=0.02, superposition=True, layernorm=True)
 
 
 def as_run(planted: Planted) -> Run:
@@ -25,19 +31,33 @@ def as_run(planted: Planted) -> Run:
     return run_in_memory("model", planted.model, FORMAT, planted.vocabulary)
 
 
+def family_plans(names: Collection[str] = tuple(FAMILIES)) -> list[Plan]:
+    """Return plans of the families outside of the calibration: each in its architectures, clean and with dirt."""
+    return [
+        Plan(name, architecture, FAMILY_LENGTH, FAMILY_SHARE if name in SHARED else 1.0, dirt)
+        for dirt in (Dirt(), DIRTY)
+        for name in names
+        for architecture in ARCHITECTURES_OF[name]
+    ]
+
+
 def judge(mechanism: str, seed: int, prompts: int = 128) -> dict:
-    """Plant a random variant of a mechanism, check its accuracy, and judge it at its longest length.
+    """Judge a random variant of a mechanism by `judge_plan`, with prompts of the same seed."""
+    return judge_plan(draw_plan(mechanism, seed), seed, prompts)
+
+
+def judge_plan(plan: Plan, seed: int, prompts: int = 128) -> dict:
+    """Plant a model, check its accuracy, and judge it at its longest length on prompts of a seed.
 
     Return a plain dictionary: plan, truth, accuracy, the verdict, and rho, interval and status of each role.
     """
-    plan = draw_plan(mechanism, seed)
     planted = plant(plan)
     truth = planted.truth
     result = verdict(battery(as_run(planted), (plan.longest,), seed, prompts, arms=DECIDING))
     finding = result.lengths[0]
     shares = {name: s.value for name in ("address", "content", "normalisation") if (s := finding.share(name))}
     return {
-        "mechanism": mechanism,
+        "mechanism": plan.mechanism,
         "seed": seed,
         "prompts": prompts,
         "plan": plan.to_json(),

@@ -85,6 +85,41 @@ def tally(cases: Collection[Mapping], repetitions: Collection[Mapping] = ()) -> 
     }
 
 
+def tally_families(cases: Collection[Mapping]) -> dict:
+    """Return a row per judged family, and counts of outcomes per architecture, clean and with dirt.
+
+    Outcomes: "right" and "wrong label" of confident labels, "wrong status" where no label follows but a role is PRESENT
+    or ABSENT wrongly, and "none".
+    """
+    rows, counts = [], dict[str, Counter]()
+    for case in cases:
+        architecture, dirty, outcome = case["plan"]["architecture"], not is_clean(case), _outcome(case)
+        for group in (f"{architecture}, {'dirt' if dirty else 'clean'}", "all"):
+            counts.setdefault(group, Counter())[outcome] += 1
+        rows.append(
+            {
+                "family": case["mechanism"],
+                "architecture": architecture,
+                "dirty": dirty,
+                "expected": case["truth"]["label"],
+                "label": case["label"],
+                "statuses": {role: case["roles"][role]["status"] for role in ROLES},
+                "outcome": outcome,
+            }
+        )
+    ordered = {name: dict(found) for name, found in sorted(counts.items(), key=lambda item: item[0] == "all")}
+    return {"margins": MARGINS.to_json(), "cases": rows, "counts": ordered}
+
+
+def _outcome(case: Mapping) -> str:
+    if _wrong(case):
+        return "wrong label"
+    if _false_present(case) or _false_absent(case):
+        return "wrong status"
+    # `counted labels` has no role, so that its right verdict is "unresolved".
+    return "none" if case["label"] in OPEN and case["label"] != case["truth"]["label"] else "right"
+
+
 def is_clean(case: Mapping) -> bool:
     """Return whether a case's model has no dirt."""
     return not any(case["plan"]["dirt"].values())

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
+from probes.planted.by_step import (
+    anchor_and_sink_by_step,
+    anchor_and_state_by_step,
+    anchor_at_odd_steps,
+    state_and_sink_by_step,
+)
 from probes.planted.codes import place_code
 from probes.planted.parts import ONE, Form, Head, Match, Mechanism, Move, Neuron, Offset, Term, any_key, table, xor
 from probes.planted.pieces import (
@@ -217,4 +223,8 @@ FAMILIES: dict[str, Family] = {
     "label before + unused": Family(before_and_unused, (ANCHOR,), ANCHOR, (-1,), ("address", "nothing")),
     "two labels + unused": Family(two_labels_and_unused, (ANCHOR,), ANCHOR, (-1, 0)),
     "label before + copied bit": Family(before_and_copied_bit, BOTH, MIXED, (-1,)),
+    "anchor at odd steps": Family(anchor_at_odd_steps, (ANCHOR,), ANCHOR, (0,)),
+    "anchor at odd steps, sink at even": Family(anchor_and_sink_by_step, (ANCHOR, SINK), WITH_SINK, (0,)),
+    "anchor at odd steps, state at even": Family(anchor_and_state_by_step, BOTH, MIXED, (0,)),
+    "state at odd steps, sink at even": Family(state_and_sink_by_step, (PLACEHOLDER, SINK), "mixed(placeholder, sink)"),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from probes.planted.codes import gap, place_code, rotary_frequencies
@@ -78,14 +78,22 @@ def after(layer: int) -> Head:
     return separator(layer, Move({"is separator": 1.0}, "after"))
 
 
+def distances(s: Setting) -> Int[Tensor, " step"]:
+    """Return the difference in "number" between output label i and `===`, in places."""
+    return torch.arange(1, 2 * s.longest, 2) if s.architecture == "gpt2" else torch.arange(s.longest)
+
+
+def past_separator() -> Form:
+    """Return the number that is linear in those distances. Needs `target`."""
+    return {"number": 1.0, "separator number": -1.0}
+
+
 def target(s: Setting) -> Parts:
     """Return parts that write the place of input label i at output label i, from the distance to `===`."""
-    first, last, stride = (1, 2 * s.longest, 2) if s.architecture == "gpt2" else (0, s.longest, 1)
-    distance = torch.arange(first, last, stride)
-    past: Form = {"number": 1.0, "separator number": -1.0}
     head = separator(s.ready, Move("number", "separator number"))
+    distance = distances(s)
     knots = (distance * s.unit).tolist()
-    return (head, *table(s.ready, past, knots, {"target": place_code(distance, s.frequencies)}))
+    return (head, *table(s.ready, past_separator(), knots, {"target": place_code(distance, s.frequencies)}))
 
 
 def by_index(s: Setting, turn: int, kind: str, *moves: Move) -> Head:

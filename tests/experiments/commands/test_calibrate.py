@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from experiments import calibration_text
 from experiments.cli import main
-from experiments.commands import calibrate
 from experiments.commands.calibrate import CalibrateCommand
 from interp.support import writing
-from probes.error_rates import TUNED_ON, planted_roles, tally
+from probes.error_rates import TUNED_ON, planted_roles, tally, tally_families
 from tests.experiments.commands.test_sweep import another_at
 
 
@@ -47,16 +47,52 @@ def test_cases_are_judged_once_and_counted(capsys):
     # A case that is there is read, not judged again: a forged one is what the next table counts.
     (case,) = Path("cal/cases").glob("case-*")
     forged = json.loads(case.read_text()) | {"label": "sink"}
+    del forged["digest"]
     case.write_text(json.dumps(forged))
     assert main([*ARGV, "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
     assert table["rates"]["wrong confident label"]["hits"] == 1
 
 
+FAMILY = "anchor at odd steps, sink at even"
+
+
+@pytest.mark.slow
+def test_families_are_judged_in_each_architecture_clean_and_dirty(capsys):
+    argv = ["calibrate", "--families", "--mechanisms", FAMILY, "--prompts", "64", "--workers", "1", "--out", "cal"]
+    assert main(argv) == 0
+    assert "wrong status" in capsys.readouterr().out
+    table = json.loads(Path("cal/families.json").read_text())
+    assert [(c["architecture"], c["dirty"]) for c in table["cases"]] == [
+        (architecture, dirty) for dirty in (False, True) for architecture in ("gpt2", "gpt_neox", "llama")
+    ]
+    assert {c["label"] for c in table["cases"] if not c["dirty"]} == {"mixed(anchor, sink)"}
+    assert not Path("cal/calibration.json").exists()
+
+
+def test_outcomes_of_families():
+    """Right, a wrong label, a wrong status beside no label, none, and a family whose right verdict is no label."""
+    families = [
+        case("A1", "anchor", "anchor", "anchor", "placeholder sink", architecture="gpt2"),
+        case("A2", "sink", "anchor", "sink", "anchor placeholder", architecture="gpt2"),
+        case("sink", "undecided", "sink", "", "sink", architecture="llama", dirt=True),
+        case("unused", "undecided", "unused", architecture="llama", dirt=True),
+        case("counted labels", "unresolved", "unresolved", architecture="llama"),
+    ]
+    table = tally_families(families)
+    assert [row["outcome"] for row in table["cases"]] == ["right", "wrong label", "wrong status", "none", "right"]
+    assert table["counts"] == {
+        "gpt2, clean": {"right": 1, "wrong label": 1},
+        "llama, dirt": {"wrong status": 1, "none": 1},
+        "llama, clean": {"right": 1},
+        "all": {"right": 2, "wrong label": 1, "wrong status": 1, "none": 1},
+    }
+
+
 def test_a_second_one_is_refused_until_the_first_has_died(monkeypatch, capsys):
     monkeypatch.setattr(writing, "PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr(CalibrateCommand, "_table", lambda self, folder, names: {})
-    monkeypatch.setattr(calibrate, "_report", lambda table: None)
+    monkeypatch.setattr(calibration_text, "report_rates", lambda table: None)
     with another_at(Path("cal/.calibrate")):
         assert main(ARGV) == 2
         assert capsys.readouterr().err.splitlines() == [
@@ -70,6 +106,7 @@ def test_a_second_one_is_refused_until_the_first_has_died(monkeypatch, capsys):
     ("argv", "words"),
     [
         (["--mechanisms", "A7"], "unknown mechanisms A7"),
+        (["--families", "--mechanisms", "A1"], "unknown families A1; families are anchor by the label before"),
         (["--variants", "0"], "--variants must be at least 1"),
         (["--seed", "-1"], "seed must be"),
     ],
@@ -79,7 +116,16 @@ def test_bad_input_gets_one_line(argv, words, capsys):
     assert words in capsys.readouterr().err
 
 
-def case(mechanism: str, label: str, expected: str, present: str = "", absent: str = "", dirt: bool = False, **more):
+def case(
+    mechanism: str,
+    label: str,
+    expected: str,
+    present: str = "",
+    absent: str = "",
+    dirt: bool = False,
+    architecture: str = "gpt2",
+    **more,
+):
     """A judged case in which the planted roles are those named in `expected`."""
     roles = {r: r in expected for r in ("anchor", "placeholder", "sink")}
     status = {r: "PRESENT" if r in present else "ABSENT" if r in absent else "INDETERMINATE" for r in roles}
@@ -90,7 +136,7 @@ def case(mechanism: str, label: str, expected: str, present: str = "", absent: s
         "truth": {"label": expected, "roles": roles, "shares": {"address": 0.5}},
         "roles": {r: {"status": status[r], "rho": 0.01} for r in roles},
         "shares": {"address": 0.5},
-        "plan": {"dirt": kinds},
+        "plan": {"dirt": kinds, "architecture": architecture},
         "controls": {"M1 either side": 0.02, "M6 sink": 5.0},
         **more,
     }

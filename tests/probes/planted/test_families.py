@@ -30,9 +30,20 @@ EFFECTS: dict[str, dict[str, float]] = {
     "two labels + unused": {"own": SHARE / 2, "before": SHARE / 2, "both": SHARE, "content": 0},
     "label before + copied bit": {"own": 0, "before": SHARE, "both": SHARE, "content": (1 - SHARE) / 2},
 }
+# The same at odd steps and at even steps, counted from 1. A label's content is the state, which is redrawn: it differs
+# in half of the prompts.
+ANCHORED: dict[str, float] = {"own": 1, "before": 0, "both": 1, "content": 0}
+READ: dict[str, float] = {"own": 0, "before": 0, "both": 0, "content": 0.5}
+NOTHING: dict[str, float] = {"own": 0, "before": 0, "both": 0, "content": 0}
+BY_STEP: dict[str, tuple[dict[str, float], dict[str, float]]] = {
+    "anchor at odd steps": (ANCHORED, NOTHING),
+    "anchor at odd steps, sink at even": (ANCHORED, NOTHING),
+    "anchor at odd steps, state at even": (ANCHORED, READ),
+    "state at odd steps, sink at even": (READ, NOTHING),
+}
 CASES = [
     pytest.param(name, architecture, marks=[] if architecture == "gpt2" else pytest.mark.slow)
-    for name in FAMILIES
+    for name in EFFECTS
     for architecture in ARCHITECTURES_OF[name]
 ]
 
@@ -82,8 +93,12 @@ def traded(batch: Batch, step: Tensor, partner: Tensor, offsets: tuple[int, ...]
     return tokens
 
 
-def effects(planted: Planted) -> dict[str, float]:
+def effects(planted: Planted, kept: int | None = None) -> dict[str, float]:
+    """Return the effects of `EFFECTS`, over all drawn steps or over those that are odd (1) or even (0)."""
     batch, step, partner = drawn(planted)
+    if kept is not None:
+        rows = ((step + 1) % 2 == kept).nonzero().flatten()
+        batch, step, partner = batch.rows(rows), step[rows], partner[rows]
     trades = {"own": (0,), "before": (-1,), "both": (0, -1)}
     found = {
         name: moved(planted, batch, step, run(planted.model, traded(batch, step, partner, offsets)))
@@ -113,7 +128,7 @@ def accuracy_without(planted: Planted, queries: tuple[Role, ...], keys: slice = 
 
 
 def test_every_family_has_expected_effects():
-    assert set(EFFECTS) == set(FAMILIES)
+    assert {*EFFECTS, *BY_STEP} == set(FAMILIES)
 
 
 @pytest.mark.parametrize(("mechanism", "architecture"), CASES)
@@ -130,6 +145,34 @@ def test_hooks_find_what_the_family_says(mechanism, architecture):
     assert ("placeholder" in family.present) == (found["content"] > 0.1)
     if family.routes:
         assert planted.truth.shares["address"] == pytest.approx(found["both"], abs=0.03)
+
+
+@EACH_ARCHITECTURE
+@pytest.mark.parametrize("mechanism", BY_STEP)
+def test_odd_and_even_steps_use_labels_as_the_family_says(mechanism, architecture):
+    planted, family = planted_as(mechanism, architecture), FAMILIES[mechanism]
+    assert min(prove(planted, prompts=24).values()) == 1
+    for kept, expected in zip((1, 0), BY_STEP[mechanism], strict=True):
+        found = effects(planted, kept)
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(value, abs=0.15 if name == "content" and value else 0.03), (kept, name)
+    named = {"anchor": "own", "placeholder": "content"}
+    used = {role for role, name in named.items() if any(found[name] for found in BY_STEP[mechanism])}
+    assert used == {*family.present} - {"sink"}
+
+
+@EACH_ARCHITECTURE
+@pytest.mark.parametrize("mechanism", BY_STEP)
+def test_labels_are_a_sink_at_even_steps_only_where_the_family_says_so(mechanism, architecture):
+    planted = planted_as(mechanism, architecture)
+    batch, *_ = drawn(planted)
+    hidden = torch.zeros(batch.n_pos, batch.n_pos, dtype=torch.bool)
+    even = batch.at(Role.OUTPUT_LABEL)[1::2]
+    hidden[even[:, None], batch.at(Role.INPUT_LABEL)] = True
+    right = (margins(run(planted.model, batch.tokens, hidden=hidden), batch) > 0).float().mean(dim=0)
+    assert (right[::2] == 1).all()
+    needed = "sink" in FAMILIES[mechanism].present or "state at even" in mechanism
+    assert (float(right[1::2].mean()) < 0.8) == needed
 
 
 @pytest.mark.parametrize(
@@ -186,6 +229,8 @@ def test_the_dormant_anchor_answers_where_the_index_fails(architecture):
 def test_dirt_leaves_the_family_true(mechanism, architecture):
     planted = planted_as(mechanism, architecture, DIRTY)
     assert min(prove(planted, prompts=24).values()) >= 0.98
-    found = effects(planted)
-    for name, value in EFFECTS[mechanism].items():
-        assert found[name] == pytest.approx(value, abs=0.25), name
+    halves = zip((1, 0), BY_STEP[mechanism], strict=True) if mechanism in BY_STEP else [(None, EFFECTS[mechanism])]
+    for kept, expected in halves:
+        found = effects(planted, kept)
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(value, abs=0.25), (kept, name)
