@@ -139,6 +139,8 @@ def _run(name: str, args: list[str]) -> int:
     """Parse a verb's options and run it."""
     command: Any = command_class(name)
     prefix = f"{PROGRAM} {name}"
+    if {"-h", "--help"} & set(args):
+        args = ["--help"]  # beside other arguments, tyro's help leaves out those that are given
     parsed, unknown = tyro.cli(
         command,
         prog=prefix,

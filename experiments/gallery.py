@@ -164,11 +164,13 @@ def evaluate(code: str, namespace: dict[str, Any]) -> Any:
 
 
 def gallery_page(
-    groups: Sequence[tuple[str, str, Sequence[Example]]], step: Callable[[str], None] = lambda name: None
+    groups: Sequence[tuple[str, str, Sequence[Example]]],
+    step: Callable[[str], object] = lambda name: None,
+    done: Callable[[], object] = lambda: None,
 ) -> str:
     """Return the page of all examples, one section per group: name, setup code and examples.
 
-    `step` is called with the title of each example before it is made.
+    `step` is called with the title of each example before it is made, and `done` afterwards.
     """
     sections, every = [], []
     for name, setup, examples in groups:
@@ -178,6 +180,7 @@ def gallery_page(
         for example in examples:
             step(example.title)
             views.append((example, evaluate(example.code, namespace)))
+            done()
         every += [view for _, view in views]
         sections.append((name, setup, views))
     bundles = bundles_of(every)

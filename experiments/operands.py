@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import torch
-
 from interp.forward import correct
 from interp.models import Run
 from interp.tasks import Batch, Role
@@ -66,9 +64,3 @@ def first_wrong(run: Run, batch: Batch) -> tuple[Counter[int], int]:
     roles, steps = batch.role[at][first], batch.step[at][first]
     before = roles == int(Role.OUTPUT)
     return Counter(steps[before].tolist()), int((~before).sum())
-
-
-def same_sums(padded: Batch, plain: Batch) -> bool:
-    """Return whether two batches have the same answers, whatever their operands look like."""
-    digits = [batch.tokens[:, batch.at(Role.OUTPUT)] for batch in (padded, plain)]
-    return digits[0].shape == digits[1].shape and torch.equal(*digits)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 USUAL_STEP, USUAL_PARTNER = 10, 5
 # Prompts that are drawn per prompt in which two steps must differ; half of random prompts do.
 OVERSAMPLE, SPARE = 8, 64
+# Effects that are printed and listed in the result.
+LARGEST = 10
 # Options that only tasks have, with their defaults.
 OF_TASKS = {"length": 20, "step": None, "partner": None, "corrupt": "flip_input", "prompts": 16, "format": None}
 

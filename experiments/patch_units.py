@@ -59,15 +59,11 @@ def units_of(command: PatchCommand, on_gpu: bool, work: Path, units: list[tuple[
 @cache
 def _sweep(command: PatchCommand, on_gpu: bool) -> Sweep:
     """Plan the sweep, once per process, on this process's GPU where there are several."""
-    import warnings
-
     import torch
 
-    from experiments.support.console import silence_libraries
-    from experiments.support.provenance import OtherVersions
+    from experiments.support.provenance import silence_worker
 
-    silence_libraries()
-    warnings.simplefilter("ignore", OtherVersions)  # the process that sends the work reports them
+    silence_worker()
     if on_gpu and command.device in ("auto", "cuda"):
         (number,) = multiprocessing.current_process()._identity  # processes are numbered from 1
         command = replace(command, device=f"cuda:{(number - 1) % torch.cuda.device_count()}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -68,12 +67,11 @@ def applies(stage: str, name: str) -> bool:
 
 def do_stage(out: Path, train: TrainCommand, options: StageOptions, missing: list[str]) -> Trouble | None:
     """Do the first missing stage of a run, under the run's lock; return why it was not done, or None. For a worker."""
-    from experiments.support.console import is_out_of_memory, one_line, silence_libraries
-    from experiments.support.provenance import OtherVersions
+    from experiments.support.console import is_out_of_memory, one_line
+    from experiments.support.provenance import silence_worker
     from interp.support.writing import AtWork, alone_in, is_full
 
-    silence_libraries()
-    warnings.simplefilter("ignore", OtherVersions)  # the sweep reports them for all runs at once
+    silence_worker()
     stage, folder = missing[0], out / name_of(train)
     work: dict[str, Callable[[], Any]] = {
         "train": partial(_train, out, train, options),

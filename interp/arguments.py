@@ -126,16 +126,18 @@ def token_ids(model: object, prompts: Prompts, name: str, answer: Any) -> Int[Te
     number of answers that is not the number of prompts.
     """
     n_vocab = raw_of(model).config.vocab_size  # type: ignore[arg-type]
+    if isinstance(answer, Tensor):
+        answer = answer.tolist() if answer.ndim < 2 else [answer]
     if isinstance(answer, str | int) and not isinstance(answer, bool):
         answer = [answer] * max(1, len(prompts))
-    if isinstance(answer, Tensor):
-        answer = answer.tolist() if answer.ndim == 1 else [answer]
     if isinstance(answer, bool) or not isinstance(answer, Sequence) or len(answer) != max(1, len(prompts)):
         raise ValueError(f"{name} must be a string, a token id, or {len(prompts)} of these; got {answer!r}")
-    ids = torch.tensor([_token_id(model, prompts, name, one) for one in answer])
-    if (bad := ids[(ids < 0) | (ids >= n_vocab)]).numel():
-        raise ValueError(f"{name} has token id {int(bad[0])}; the model has 0 to {n_vocab - 1}")
-    return ids[: len(prompts)]
+    distinct = dict.fromkeys(one for one in answer if isinstance(one, str))  # each text is encoded once
+    texts = {one: _token_id(model, prompts, name, one) for one in distinct}
+    ids = [texts[one] if isinstance(one, str) else _token_id(model, prompts, name, one) for one in answer]
+    if bad := [i for i in ids if not 0 <= i < n_vocab]:
+        raise ValueError(f"{name} has token id {bad[0]}; the model has 0 to {n_vocab - 1}")
+    return torch.tensor(ids[: len(prompts)], dtype=torch.long)
 
 
 def _token_id(model: object, prompts: Prompts, name: str, answer: object) -> int:

@@ -77,7 +77,7 @@ class HeadScores(Shown):
 def detect_heads(
     model: AnyModel,
     prompts: PromptsLike,
-    kinds: Kind | Sequence[Kind] | Mapping[str, Float[Tensor, "dest src"]] = KINDS,
+    kinds: str | Sequence[str] | Mapping[str, Float[Tensor, "dest src"]] = KINDS,
     measure: Measure = "mul",
     exclude_bos: bool = False,
     exclude_current_token: bool = False,
@@ -85,8 +85,8 @@ def detect_heads(
     """Score every head against detection patterns, on texts of any lengths, token ids or `Prompts`.
 
     Args:
-        kinds: names; or a mapping from names of your own to lower-triangular patterns `[dest src]`, for prompts of one
-            length.
+        kinds: names, also as TransformerLens has them ("induction_head"); or a mapping from names of your own to
+            lower-triangular patterns `[dest src]`, for prompts of one length.
         measure: "mul" is the share of all attention that falls on the pattern, summed over rows; "abs" is 1 less the
             mean over rows of the absolute differences from the pattern (TransformerLens rounds it to three digits).
         exclude_bos: leave attention to the first position out.
@@ -121,7 +121,7 @@ def detect_heads(
 
 
 def _names(kinds: str | Sequence[str]) -> list[str]:
-    listed = [kinds] if isinstance(kinds, str) else list(kinds)
+    listed = [kind.removesuffix("_head") for kind in ([kinds] if isinstance(kinds, str) else kinds)]
     if not listed or (bad := [kind for kind in listed if kind not in KINDS]):
         raise ValueError(f"unknown kind {bad[0] if listed else 'none'!r}; kinds are {', '.join(KINDS)}")
     return listed

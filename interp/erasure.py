@@ -32,7 +32,7 @@ from interp.tasks import Prompts
 
 # Takes `[row place d_model]` on the CPU and returns the same shape.
 Eraser = Callable[[Tensor], Tensor]
-Places = At | Bool[Tensor, " pos"]
+AtOrMask = At | Bool[Tensor, " pos"]
 
 
 @exclusive
@@ -40,7 +40,7 @@ Places = At | Bool[Tensor, " pos"]
 def residuals(
     model: AnyModel,
     prompts: PromptsLike,
-    at: Places,
+    at: AtOrMask,
     layers: Collection[int] | None = None,
     erasers: Mapping[int, Eraser] | None = None,
 ) -> dict[int, Float[Tensor, "batch place d_model"]]:
@@ -95,7 +95,7 @@ def _residuals(
 def answers_without(
     model: AnyModel,
     prompts: PromptsLike,
-    at: Places,
+    at: AtOrMask,
     arms: Mapping[str, Mapping[int, Eraser]],
     metrics: Sequence[MetricLike],
 ) -> dict[str, Float[Tensor, "metric batch"]]:
@@ -162,7 +162,7 @@ def _checked(anatomy: Anatomy, erasers: Mapping[int, Eraser]) -> dict[int, Erase
     return dict(erasers)
 
 
-def _places(prompts: Prompts, at: Places) -> Int[Tensor, " place"]:
+def _places(prompts: Prompts, at: AtOrMask) -> Int[Tensor, " place"]:
     if not isinstance(at, Tensor):
         return positions_at(prompts, at)
     if at.dtype != torch.bool or at.shape != (prompts.n_pos,) or not at.any():

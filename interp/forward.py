@@ -108,7 +108,7 @@ def _steps_of(raw: PreTrainedModel, prompts: Prompts, at: Tensor) -> Anatomy | N
     with lock_of(raw):
         try:
             anatomy = anatomy_of(raw, test=False)  # compared on these prompts
-            ours = _run_steps(anatomy, few, keep)
+            ours = anatomy.forward(few, keep)
         except (ValueError, RuntimeError):
             return None
         theirs = raw(few, use_cache=False, logits_to_keep=keep).logits
@@ -129,16 +129,8 @@ def _logits_by_steps(
     for start in range(0, len(prompts), size):
         rows = prompts.tokens[start : start + size].to(anatomy.device)
         with lock_of(anatomy.raw):
-            logits = _run_steps(anatomy, rows, keep)
+            logits = anatomy.forward(rows, keep)
         yield require_finite(logits, "a logit of the model", start, axis=0, batch=prompts)
-
-
-def _run_steps(anatomy: Anatomy, tokens: Tensor, keep: Tensor) -> Float[Tensor, "chunk predicted d_vocab"]:
-    """Return the logits at positions `keep`, the only ones that the last layer computes."""
-    resid = anatomy.embed(tokens)
-    for number, block in enumerate(anatomy.blocks, start=1):
-        resid = anatomy.block_at(block, resid, keep if number == len(anatomy.blocks) else None)
-    return anatomy.unembed(resid)
 
 
 def _prompts_per_pass(raw: PreTrainedModel, n_pos: int, n_read: int, n_cached: int = 0) -> int:

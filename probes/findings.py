@@ -124,7 +124,8 @@ class Verdict:
             case "undecided" | "unresolved":
                 settled = [f"{r} {f.status}" for r, f in self.roles.items() if f.status in _SETTLED]
                 settled += [reason for f in self.lengths if f.mode for reason in f.unexplained.values()]
-                return f"{where}: {'; '.join(settled) or 'no role is settled'}; no label follows"
+                none = "none of the three roles is shown or excluded"
+                return f"{where}: {'; '.join(settled) or none}; so the verdict names no role"
             case "unused":
                 text = f"{where}: labels are none of anchor, placeholder and sink, within +-{self.margins.rho} of rho"
                 return text + self._on_margins()

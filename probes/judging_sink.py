@@ -17,6 +17,8 @@ from probes.statuses import OnMargins, RoleFinding, Status
 ON_MARGINS = "sink on margins"
 # Labels are counted where losing half of them costs more than this share of what losing all of them costs.
 COUNTED = 0.5
+# What is said of an effect of the number of labels: "labels are counted".
+BY_NUMBER = "how many labels there are matters, which none of the three roles explains"
 # How the removals from the cells of one kind of query are named.
 ONE_KIND = "renormalise, "
 
@@ -65,15 +67,16 @@ def _close_effect(at: LengthEvidence, finding: RoleFinding, largest: Evidence) -
     """Return the finding where removing labels loses answers although they carry nothing there."""
     wanted = (keys.PRESENCE_REPAIRED, keys.PRESENCE_NUMBER, keys.PRESENCE_TWICE)
     repaired, number, twice = (at.find(key) for key in wanted)
-    where = f"presence: {largest.value} of the answers need labels {_queries(at, largest)} that get nothing from them"
+    where = f"presence: without attention to labels, {_queries(at, largest)}, {largest.value} of the answers are lost, "
+    where += "although labels carry nothing there"
     if repaired is None or not at.is_present(repaired):
         reason = f"presence matters in a way that no arm explains: share {largest.value}; {finding.reason}"
         return replace(finding, status=Status.UNRESOLVED, reason=reason)
     if number is not None and number.value.at(at.level).low > max(at.margins.rho, COUNTED * repaired.value.value):
-        reason = f"{where}, and half of the labels are not enough ({number.value}): labels are counted"
+        reason = f"{where}; removing half of them loses {number.value}: {BY_NUMBER}"
         return replace(finding, status=Status.UNRESOLVED, reason=reason)
     if twice is not None and at.is_present(twice):
-        reason = f"{where}, and more attention on them loses {twice.value}: labels are counted"
+        reason = f"{where}; letting each of them count twice in the attention loses {twice.value}: {BY_NUMBER}"
         return replace(finding, status=Status.UNRESOLVED, reason=reason)
     if finding.status is Status.PRESENT:
         return replace(finding, reason=f"{finding.reason}; {where}")
@@ -89,7 +92,7 @@ def _queries(at: LengthEvidence, largest: Evidence) -> str:
     lost = largest.details.get("answers lost", {})
     single = {name.removeprefix(ONE_KIND): share for name, share in lost.items() if name.startswith(ONE_KIND)}
     kinds = [kind for kind, share in single.items() if share > at.margins.rho]
-    return f"at {' and '.join(kinds)}," if kinds else "at queries"
+    return f"from {' and '.join(kinds)}" if kinds else "in some heads"
 
 
 def margin_evidence(at: LengthEvidence) -> Evidence | None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from experiments.benchmarks.small_models import family_model
 from interp.circuits import EdgeScores, edge_scores
-from interp.models import ModelConfig, boot_bridge, build_model
+from interp.models import boot_bridge
 from interp.patching import logit_diff
 from interp.patching.nodes import Receiver, Sender
-from interp.tasks import Batch, counterfactual, default_vocabulary, sample
+from interp.tasks import Batch, counterfactual, sample
 
 # Pairs that TransformerLens is timed on per round. It processes pairs one by one, so the cost per pair is constant.
 LOOP_PAIRS = 2
@@ -52,10 +53,8 @@ def run_case(case: EdgeCase, rounds: int) -> dict:
     """Return median milliseconds per pair, their ratio, and the largest relative difference of a score."""
     from transformer_lens.tools.analysis.attribution_patching import EdgeAttributionConfig, attribution_patch
 
-    config = ModelConfig(case.family, case.n_layers, case.d_model, case.n_heads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = build_model(config, len(default_vocabulary().ids), seed=0)
-    model.to(device).eval()
+    model = family_model(case.family, case.n_layers, case.d_model, case.n_heads)
+    device = model.device.type
     bridge: Any = boot_bridge(copy.deepcopy(model))
     clean = sample("parity-aligned", case.prompts, case.bits, seed=0)
     corrupted = counterfactual.redraw(clean, seed=1)

@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from experiments.benchmarks.scaling import seconds_of
+from experiments.benchmarks.small_models import family_model
 from interp.circuits import edge_scores
-from interp.models import ModelConfig, build_model, load
+from interp.models import load
 from interp.patching import logit_diff
-from interp.tasks import counterfactual, default_vocabulary, sample
+from interp.tasks import counterfactual, sample
 
 # Points at which errors are measured and timed; points at which both rules must be near the limit; points of the limit.
 POINTS = (5, 32)
@@ -89,7 +89,5 @@ def model_and_prompts(case: IntegrationCase) -> tuple[Any, Any]:
     if case.is_trained:
         run = load(case.run)
         return run.raw, run.sample(case.prompts, case.bits, seed=0)
-    config = ModelConfig(case.run, 4, 128, 4)  # pyright: ignore[reportArgumentType]
-    model: Any = build_model(config, len(default_vocabulary().ids), seed=0).eval()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device), sample("parity-aligned", case.prompts, case.bits, seed=0)
+    model = family_model(case.run, 4, 128, 4)
+    return model, sample("parity-aligned", case.prompts, case.bits, seed=0)

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from interp.models import ModelConfig, boot_bridge, build_model
+from experiments.benchmarks.small_models import family_model
+from interp.models import boot_bridge
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.patching import Metric, logit_diff, plan
 from interp.patching.reference import literal, record
 from interp.patching.sweep import Sweep
 from interp.patching.tracing import trace
 from interp.patching.units import BUCKET
-from interp.tasks import Batch, counterfactual, default_vocabulary, sample
+from interp.tasks import Batch, counterfactual, sample
 
 # Patches timed of the loops, in which every patch costs one forward pass. Our sweeps are timed whole.
 LOOP_PATCHES = 8
@@ -136,10 +137,8 @@ def run_case(case: Case, rounds: int) -> dict:
 
 def _prepare(case: Case, anatomy: Anatomy | None = None) -> tuple[Sweep, Metric, Batch, Batch]:
     if anatomy is None:
-        config = ModelConfig(case.family, case.n_layers, case.d_model, 16 if case.d_model >= 1024 else 4)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = build_model(config, case.vocabulary or len(default_vocabulary().ids), seed=0)
-        anatomy = anatomy_of(model.to(device).eval())  # type: ignore[arg-type]
+        n_heads = 16 if case.d_model >= 1024 else 4
+        anatomy = anatomy_of(family_model(case.family, case.n_layers, case.d_model, n_heads, case.vocabulary))
     clean = sample("parity-aligned", case.prompts, case.bits, seed=0)
     if case.corrupt == "flip":
         corrupted = counterfactual.flip_input(clean, case.bits // 2)

@@ -5,17 +5,71 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from experiments.benchmarks.tables import step_table
-from experiments.support.console import print_table
+from experiments.support.console import print_table, say
 
 Rows = dict[str, dict]
 PEERS = ("transformer_lens", "hook loop", "nnsight")
+# What the columns of each table are, one line each. Every column stands in a line, which a test holds.
+NOTES: dict[str, tuple[str, ...]] = {
+    "patching": (
+        "mnemoscope ms: interp.patching.plan(...).run() with its controls and checks, per patch.",
+        "TransformerLens ms: generic_activation_patch, one forward pass per patch. hooks ms: the same by hand, with "
+        "hooks on the Hugging Face model.",
+        "x TL, x hooks, x nnsight: how many times mnemoscope is faster; -: not installed.",
+        "x fewer FLOPs: counted, than one forward pass per patch. of bound: FLOPs over the least of any exact method.",
+        "skipped: patches that need no computation: both runs are equal there, or the metric's token cannot read it.",
+        "difference: largest of any value from the loops', relative to the largest metric (at least 1).",
+    ),
+    "edges": (
+        "edges: of the graph whose scores are computed. mnemoscope ms: edge_scores with the method eap.",
+        "TransformerLens ms: attribution_patch at the granularity of edges. x TL: how many times mnemoscope is faster.",
+        "difference: largest of a score, relative to the largest score.",
+    ),
+    "loops": (
+        "mnemoscope: a sweep of resid_pre over layers and positions, with its controls and checks.",
+        "loop by hand: the fastest loop on the Hugging Face model that we could write; it skips the layers before the "
+        "patch, runs patches in batches, and checks nothing.",
+        "x: how many times mnemoscope is faster; below 1 it is slower. difference: largest, relative to the largest "
+        "value.",
+    ),
+    "grids": (
+        "grid: the function get_act_patch_<grid>. values: how many numbers it returns.",
+        "mnemoscope ms: interp.patching.grids, with the same metric as TransformerLens, a function of all logits.",
+        "declared ms: mnemoscope with logit_diff, a metric that says which logits it reads. TransformerLens ms: "
+        "transformer_lens.patching.",
+        "x, x declared: how many times mnemoscope is faster. difference: largest, relative to the largest value.",
+    ),
+    "integration": (
+        "points: gradients along the line from corrupted to clean prompts (EAP-IG).",
+        "error, adaptive: of mnemoscope's rule, which takes the middles of the intervals, and further points where the "
+        "scores do not add up to the metric's change.",
+        "error, even: of the rule of EAP-IG's code, the ends of even intervals, as other libraries have it.",
+        "adaptive s, even s: seconds, medians; -: not timed.",
+    ),
+    "memory": (
+        "prompts: how many there are. budget: MiB that --memory allows one pass beyond the model.",
+        "peak: most MiB that the process held above what it held before, the model's not counted.",
+    ),
+    "drift": (
+        "compared: the two ways of computing. what: the quantity. difference: largest, absolute; for answers, how many "
+        "differ.",
+        "of the largest: the difference relative to the largest value. allowed: the bound that rounding gives. met: "
+        "whether the difference is within it.",
+    ),
+    "scaling": (
+        "layers x d: layers and width of the model. runs at once: processes that train beside each other.",
+        "ms per step, gradients MB: of one run. tokens/s, GFLOP/s: of all runs at once. load before: processes that "
+        "the machine ran already; a loaded machine is slower.",
+        "device, precision: where, and in which type of numbers, a step is computed.",
+    ),
+}
 
 
 def show_patching(rows: Rows) -> None:
     """Print milliseconds per patch, and the ratios to TransformerLens, the hook loop and nnsight."""
     columns = [
         "case",
-        "ours ms",
+        "mnemoscope ms",
         "TransformerLens ms",
         "hooks ms",
         "x TL",
@@ -43,7 +97,7 @@ def show_patching(rows: Rows) -> None:
 
 def show_edges(rows: Rows) -> None:
     """Print milliseconds of edge attribution per pair of prompts."""
-    columns = ["case", "edges", "ours ms", "TransformerLens ms", "x TL", "difference"]
+    columns = ["case", "edges", "mnemoscope ms", "TransformerLens ms", "x TL", "difference"]
     cells = [
         [
             name,
@@ -68,7 +122,7 @@ def show_loops(rows: Rows) -> None:
         ]
         for case, row in rows.items()
     ]
-    print_table("milliseconds per sweep, medians", ["case", "ours", "loop by hand", "x", "difference"], cells)
+    print_table("milliseconds per sweep, medians", ["case", "mnemoscope", "loop by hand", "x", "difference"], cells)
 
 
 def show_grids(rows: Rows) -> None:
@@ -77,7 +131,7 @@ def show_grids(rows: Rows) -> None:
         "case",
         "grid",
         "values",
-        "ours ms",
+        "mnemoscope ms",
         "declared ms",
         "TransformerLens ms",
         "x",
@@ -101,7 +155,7 @@ def show_grids(rows: Rows) -> None:
 
 def show_integration(rows: Rows) -> None:
     """Print errors of integration by rule and number of points, as shares of the largest score, and seconds."""
-    columns = ["case", "points", "error of ours", "of even points", "ours s", "even s"]
+    columns = ["case", "points", "error, adaptive", "error, even", "adaptive s", "even s"]
     cells = [
         [
             case,
@@ -141,7 +195,7 @@ def show_scaling(rows: Rows) -> None:
     print_table("optimiser steps, measured on one device", *step_table(rows))
 
 
-SHOWN: dict[str, Callable[[Rows], None]] = {
+TABLES: dict[str, Callable[[Rows], None]] = {
     "patching": show_patching,
     "edges": show_edges,
     "grids": show_grids,
@@ -151,3 +205,10 @@ SHOWN: dict[str, Callable[[Rows], None]] = {
     "drift": show_drift,
     "scaling": show_scaling,
 }
+
+
+def show(kind: str, rows: Rows) -> None:
+    """Print the table of a benchmark, and below it what its columns are."""
+    TABLES[kind](rows)
+    for line in NOTES[kind]:
+        say(line)

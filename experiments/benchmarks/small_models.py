@@ -1,4 +1,4 @@
-"""Small random models of five architectures, for benchmarks that need no trained weights."""
+"""Random models for benchmarks that need no trained weights: of the families, and small ones of five architectures."""
 
 from __future__ import annotations
 
@@ -7,8 +7,21 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, Qwen2Config
 
+from interp.models import ModelConfig, build_model
+from interp.tasks import default_vocabulary
+
 VOCAB = 64
 TYPES = ("gpt2", "gpt_neox", "bloom", "llama", "qwen2")
+
+
+def family_model(family: str, n_layers: int, d_model: int, n_heads: int, vocabulary: int = 0) -> Any:
+    """Return a random model of a family in evaluation mode, on a GPU where there is one.
+
+    `vocabulary` is its number of tokens; 0 for that of the tasks.
+    """
+    config = ModelConfig(family, n_layers, d_model, n_heads)
+    model: Any = build_model(config, vocabulary or len(default_vocabulary().ids), seed=0)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def small_model(model_type: str, n_layers: int, d_model: int, n_heads: int) -> Any:

@@ -53,7 +53,7 @@ class BenchCommand:
         """Run the cases one by one, and write each result when it is done."""
         import torch
 
-        from experiments.benchmarks.printing import SHOWN
+        from experiments.benchmarks.printing import show
         from experiments.support.console import say
         from experiments.support.progress import progress_bar
         from experiments.support.provenance import provenance_record
@@ -82,7 +82,7 @@ class BenchCommand:
         if self.json:
             print(json.dumps(shown))
             return 0
-        SHOWN[kind](shown)
+        show(kind, shown)
         say(path)
         return 0
 

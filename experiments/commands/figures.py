@@ -62,11 +62,11 @@ class FiguresCommand:
         """Draw and write every figure, print the paths, return status 0."""
         from experiments.drawing.zoo import NoRows
         from experiments.support.results import check_files, check_seed, save_figure, writable_folder
-        from interp.models.names import OUT
+        from interp.models.names import OUT, no_folder
 
         check_seed(self.seed)
         if self.zoo is not None and not self.zoo.is_dir():
-            raise ValueError(f"--zoo: no such folder: {self.zoo}")
+            raise ValueError(f"--zoo: {no_folder(self.zoo, 'results.parquet and verdicts.json')}")
         if self.length < 1 or self.prompts < 1:
             raise ValueError(f"--length and --prompts must be at least 1; got {self.length}, {self.prompts}")
         folder, written = writable_folder(self.out or OUT / "figures"), []

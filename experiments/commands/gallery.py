@@ -9,6 +9,9 @@ from pathlib import Path
 from experiments.support.console import say, warn
 from experiments.support.options import OptionalFile
 
+# A line of progress for each such number of seconds where the output is no terminal.
+SECONDS = 10.0
+
 
 @dataclass(frozen=True)
 class GalleryCommand:
@@ -40,13 +43,10 @@ class GalleryCommand:
             groups.append(("On text", TEXT, ON_TEXT))
         else:
             warn(f"views of text are left out: {TEXT_MODEL} has not been fetched ({fetch_command(TEXT_MODEL)})")
-        with progress_bar(total=sum(len(examples) for *_, examples in groups), unit="view") as bar:
-
-            def step(title: str) -> None:
-                bar.set_description(title)
-                bar.update()
-
-            page = gallery_page(groups, step)
+        total = sum(len(examples) for *_, examples in groups)
+        warn(f"{total} views; each is computed now, a minute or two in all")
+        with progress_bar(total=total, unit="view", seconds=SECONDS) as bar:
+            page = gallery_page(groups, bar.set_description, bar.update)
         write_whole(path, page)
         say(path)
         return 0

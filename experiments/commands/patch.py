@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from experiments.patch_inputs import check_options, inputs_of, task_pair, with_steps
+from experiments.patch_inputs import LARGEST, check_options, inputs_of, task_pair, with_steps
 from experiments.support.options import (
     AsJson,
     Device,
@@ -30,11 +30,12 @@ from experiments.support.options import (
 from experiments.support.text_prompts import TakesText
 
 if TYPE_CHECKING:
+    from interp.circuits.validity import Validity
     from interp.models import Run
     from interp.patching import PatchEffect, Sweep
     from interp.tasks import Batch
 
-TOP = 10
+ENDS = (".parquet", ".json", ".svg")
 # Options that change no number, or are in the work folder's name by the run's own device and type.
 NO_PART = ("out", "json", "dry_run", "device", "dtype", "workers")
 
@@ -45,8 +46,9 @@ class PatchCommand(TakesText):
 
     On a task, prompts are drawn: mnemoscope patch parity-aligned-alibi --step 7. On text, they are given:
     mnemoscope patch gpt2 --clean "..." --corrupted "..." --answer " Mary" --other " John".
-    Writes patch-<site>.parquet (every cell and prompt), .json (checks, cost, provenance) and .svg (heat map).
-    The same command resumes after an interruption.
+    Writes patch-<site>.parquet (every cell and prompt), .json (checks, cost, provenance) and .svg (heat map); with a
+    coarser --matmul patch-<site>-<matmul>, beside exact results. Effects in a model that cannot do the task are marked
+    as invalid. The same command resumes after an interruption.
     """
 
     name: OneModel
@@ -89,7 +91,7 @@ class PatchCommand(TakesText):
     """Memory in MiB that the sweep may use beyond the model."""
     matmul: Literal["exact", "tf32", "bfloat16"] = "exact"
     """Matrix products of patched runs: exact, or coarser and faster on devices that have them (tf32: CUDA). The error
-    is then measured on 16 cells, printed and written."""
+    is then measured on 16 cells, printed and written, in files of their own."""
     workers: Number = 1
     """Processes that compute units of the sweep at once: with one thread each on a CPU; on GPUs, one after the other
     of the machine's."""
@@ -103,20 +105,34 @@ class PatchCommand(TakesText):
 
     def run(self) -> int:
         """Plan, compute, check and write; status 0."""
+        from experiments.circuit_printing import say_files
+        from experiments.patch_printing import show_effect, show_plan
+        from experiments.patch_validity import patch_validity
+        from experiments.support.console import warn
         from experiments.support.results import check_workers, result_folder
 
         check_options(self)
         check_workers("workers", self.workers)
         run, sweep = self.planned()
         if self.dry_run:
-            return self.show_plan(sweep)
-        folder = result_folder(run, self.out, [f"patch-{self.site}{end}" for end in (".parquet", ".json", ".svg")])
-        effect, written = self._write(run, sweep, folder / f"patch-{self.site}")
+            show_plan(self, sweep)
+            return 0
+        folder = result_folder(run, self.out, [self.stem + end for end in ENDS])
+        validity = patch_validity(run, self, sweep)
+        if validity is not None and not validity.valid:
+            warn(f"warning: the effects will be invalid: {validity.reason}")
+        effect, written = self._write(run, sweep, folder / self.stem, validity)
         if self.json:
             print(json.dumps(written))
         else:
-            self._show(run, effect, folder / f"patch-{self.site}")
+            show_effect(run, effect, validity, self.matmul)
+            say_files(folder, [self.stem + end for end in ENDS])
         return 0
+
+    @property
+    def stem(self) -> str:
+        """The name of the result files without their ends. Coarser products do not replace exact results."""
+        return f"patch-{self.site}" if self.matmul == "exact" else f"patch-{self.site}-{self.matmul}"
 
     def planned(self) -> tuple[Run, Sweep]:
         """Load the run and plan the sweep."""
@@ -141,71 +157,28 @@ class PatchCommand(TakesText):
         )
         return run, sweep
 
-    def _write(self, run: Run, sweep: Sweep, stem: Path) -> tuple[PatchEffect, dict]:
+    def _write(self, run: Run, sweep: Sweep, stem: Path, validity: Validity | None = None) -> tuple[PatchEffect, dict]:
         """Compute what is missing and write the files; return the effect, and what the JSON file holds."""
         from experiments.support.results import as_parquet, work_folder, write_result
 
         chosen = asdict(self if self.is_text else with_steps(self))
         identity = {k: str(v) for k, v in chosen.items() if k not in NO_PART}
-        with work_folder(stem.parent, run, f"patch-{self.site}", identity) as work:
+        with work_folder(stem.parent, run, self.stem, identity) as work:
             effect = self.compute(sweep, work)
             options = {k: v for k, v in chosen.items() if k not in ("out", "json", "workers")}
-            top = [{"cell": list(cell), "change": change} for cell, change in effect.top(TOP)]
+            top = [{"cell": list(cell), "change": change} for cell, change in effect.top(LARGEST)]
             data = {"options": options, "effect": effect.summary(), "top": top}
+            data |= {} if validity is None else {"competence": validity.to_json()}
+            picture = self.drawn(effect, valid=validity is None or validity.valid)
             others = [
                 (stem.with_suffix(".parquet"), as_parquet(effect.to_dataframe())),
-                (stem.with_suffix(".svg"), self.drawn(effect)),
+                (stem.with_suffix(".svg"), picture),
             ]
             return effect, write_result(stem.with_suffix(".json"), run, self.seed, data, others=others)
-
-    def _show(self, run: Run, effect: PatchEffect, stem: Path) -> None:
-        """Print the largest changes, the checks and the files."""
-        from experiments.support.console import print_table, say
-
-        base, source = float(effect.base.mean()), float(effect.source.mean())
-        title = f"{run.name}, {self.site}: changes of the {effect.metric} (base {base:.3f}, source {source:.3f})"
-        rows = [[" ".join(str(c) for c in cell), f"{change:+.3f}"] for cell, change in effect.top(TOP)]
-        print_table(title, [" ".join(effect.axes), "change"], rows)
-        checks, cost = effect.checks, effect.cost
-        assert checks is not None
-        assert cost is not None
-        say(
-            f"{cost.patches} patches, {cost.skipped} of which cannot matter; {cost.loop_flops / cost.flops:.1f} times "
-            f"fewer FLOPs than one forward pass per patch; {checks.spot_cells} cells equal the literal loop to "
-            f"{checks.spot_difference:.1e} (allowed {checks.tolerance:.1e})"
-        )
-        if error := effect.details.get("measured error"):
-            say(f"matrix products in {self.matmul}: an error of {error:.1e} on {effect.details['of cells']} cells")
-        for suffix in (".parquet", ".json", ".svg"):
-            say(stem.with_suffix(suffix))
 
     def pair(self, run: Run) -> tuple[Batch, Batch]:
         """Return the clean task prompts and their counterfactuals."""
         return task_pair(run, self)
-
-    def show_plan(self, sweep: Sweep) -> int:
-        """Print what the sweep would do and cost."""
-        from experiments.support.console import say
-
-        cost = sweep.cost
-        seconds = 0.0
-        if sweep.units:
-            unit = sweep.units[len(sweep.units) // 2]
-            began = time.perf_counter()
-            sweep.compute(unit)
-            seconds = (time.perf_counter() - began) * len(sweep.units)
-        if self.json:
-            figures = {"peak_bytes": sweep.peak_bytes, "expected_seconds": round(seconds, 1)}
-            print(json.dumps({**asdict(cost), **figures}))
-            return 0
-        prompts = len(self.clean) if self.is_text else self.prompts
-        say(f"{cost.patches} patches for each of {prompts} prompts, {cost.skipped} of which cannot matter")
-        say(
-            f"{cost.flops:.3g} FLOPs; one forward pass per patch would take {cost.loop_flops:.3g}, "
-            f"any exact method at least {cost.lower_bound_flops:.3g}"
-        )
-        say(f"at most {sweep.peak_bytes / 2**20:.0f} MiB beyond the model; about {seconds:.0f} s here")
-        return 0
 
     def compute(self, sweep: Sweep, work: Path) -> PatchEffect:
         """Run the units that are not in the work folder yet, write each when it is done, and check the result."""
@@ -236,10 +209,10 @@ class PatchCommand(TakesText):
                 unit_file(work, unit).unlink()
             raise ValueError(str(error)) from error
 
-    def drawn(self, effect: PatchEffect) -> str:
+    def drawn(self, effect: PatchEffect, valid: bool = True) -> str:
         """Return the heat map as SVG: layer by position, or layer by head at the position that changes most."""
         from interp import views
 
         what = "text" if self.is_text else f"length {self.length}"
         title = f"{Path(self.name).name}: patching {self.site} ({effect.direction}), {what}"
-        return views.effect(effect, title).still.decode()
+        return views.effect(effect, title if valid else f"INVALID: {title}").still.decode()

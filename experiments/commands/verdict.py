@@ -119,7 +119,7 @@ class VerdictCommand:
         self, runs: list[Run], lengths: tuple[int, ...], folder: Path, target: Path | None
     ) -> tuple[Verdict, dict]:
         """Measure the battery of every run and write the verdict; return it, and what verdict.json holds."""
-        from experiments.support.pieces import helpers, measured_by, usual_workers
+        from experiments.support.pieces import are_small, helpers, measured_by, usual_workers
         from experiments.support.progress import progress_bar
         from experiments.support.results import as_svg, resume_arms, work_folder, write_result
         from interp.support.writing import write_whole
@@ -131,7 +131,7 @@ class VerdictCommand:
         with progress_bar(total=total, unit="step") as bar, ExitStack() as kept:  # until the result is written
             workers = usual_workers(runs) if self.workers is None else self.workers
             sources = self._sources()
-            processes = kept.enter_context(helpers(workers, sources))
+            processes = kept.enter_context(helpers(workers, sources, one_thread=are_small(runs)))
             for run, source in zip(runs, sources, strict=True):
                 work = kept.enter_context(work_folder(folder, run, "verdict", options))
                 step = _reporter(bar, f"{run.name}, " if len(runs) > 1 else "")
@@ -165,12 +165,19 @@ class VerdictCommand:
         return [RunOptions(name, self.format, self.task, longest, self.device, self.dtype) for name in names]
 
     def _load(self) -> list[Run]:
+        from experiments.support.binding_results import tasks_of_any_model
+        from interp.models.names import no_folder
+        from interp.models.run import NoTask
+
         if self.model is not None and not self.model.is_dir():
-            raise ValueError(f"no such folder: {self.model}")
+            raise ValueError(no_folder(self.model))
         sources = self._sources()
         if not sources:
             raise ValueError("name a run, such as parity-aligned-alibi, or a folder with --model")
-        names, runs = [source.name for source in sources], [source.load() for source in sources]
+        try:
+            names, runs = [source.name for source in sources], [source.load() for source in sources]
+        except NoTask as error:
+            raise ValueError(f"{error}; {tasks_of_any_model()}") from None
         places = [Path(r.source).resolve() for r in runs]
         if repeated := {r.name for r, place in zip(runs, places, strict=True) if places.count(place) > 1}:
             raise ValueError(f"{', '.join(sorted(repeated))} is named twice; a verdict over models counts each once")

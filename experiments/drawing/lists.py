@@ -23,8 +23,10 @@ TASKS = ("recall", *LISTS)
 LIMITS = (-0.25, 1.25)
 
 
-def list_shares(verdicts: Sequence[Mapping[str, Any]], title: str | None = None) -> Figure:
+def list_shares(verdicts: Sequence[Mapping[str, Any]], title: str | None = None, narrow: bool = False) -> Figure:
     """Draw the shares of verdicts on lists and recall (`BindingVerdict` as JSON, with "run"): one row per verdict.
+
+    The panels stand beside each other or, for a phone (`narrow`), two by two.
 
     A cross is the matched control of the first arm; "not applicable" stands where the model cannot do the task, with
     its accuracy, and "no such address" where the template lacks it. Raises `ValueError` for no verdicts.
@@ -34,8 +36,10 @@ def list_shares(verdicts: Sequence[Mapping[str, Any]], title: str | None = None)
     if not verdicts:
         raise ValueError("there are no verdicts on lists to draw")
     rows = sorted(verdicts, key=order_of)
-    figure = Figure(figsize=(9, 1.4 + 0.36 * len(rows)), layout="constrained", dpi=110)
-    axes = figure.subplots(1, len(PANELS), sharex=True, sharey=True)
+    down = 2 if narrow else 1
+    size = (3.9, 1.6 + down * (0.5 + 0.4 * len(rows))) if narrow else (9, 1.4 + 0.36 * len(rows))
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
+    axes = figure.subplots(down, len(PANELS) // down, sharex=True, sharey=True, squeeze=False).ravel()
     for axis, (panel, arms), colour, marker in zip(axes, PANELS.items(), SERIES, MARKERS, strict=False):
         for margin in sorted({found["margin"] for found in rows}):
             axis.axvspan(-margin, margin, color="#888888", alpha=0.15, linewidth=0)
@@ -51,7 +55,7 @@ def list_shares(verdicts: Sequence[Mapping[str, Any]], title: str | None = None)
     axes[0].set_yticks(range(len(rows)), [row_name(found) for found in rows], fontsize=7.5)
     axes[0].set(ylim=(len(rows) - 0.5, -0.5), xlim=LIMITS)
     figure.supxlabel("share of the effect of trading the two values", fontsize=8)
-    figure.suptitle(title or _title(rows), fontsize=9)
+    figure.suptitle(title or _title(rows), fontsize=9, wrap=narrow)
     return figure
 
 

@@ -11,6 +11,7 @@ from experiments.reporting.page import (
     Section,
     bundles_of,
     figure,
+    notes_of,
     paragraph,
     report_page,
     sources_of,
@@ -66,17 +67,18 @@ def in_short(name: str, found: dict[str, Any]) -> str:
     words = {"undecided": "the evidence does not decide", "unresolved": "none of the three addresses explains it"}
     said = words.get(found["verdict"], f"it finds the item by **{found['verdict']}**")
     shares = [
-        f"{address} {found['shares'][arm]['value']['value']:.2f}"
+        f"{address} {share['value']['value']:.2f} (control {share['control']['value']:.2f})"
         for address, arm in (("own label", "label at list"), ("order", "order"), ("position", "position"))
-        if arm in found["shares"]
+        if (share := found["shares"].get(arm))
     ]
     rest = found["remainder"]
-    shares += [f"remainder {rest['value']:.2f}"] if rest else []
+    left = f" All three together leave {rest['value']:.2f} of it (the remainder)." if rest else ""
     sinks = [sink for sink, decided in found["sinks"].items() if decided["status"] == "PRESENT"]
     sink = f" Sinks: {', '.join(sinks)}." if sinks else ""
     accuracy = f"{found['accuracy']['value']:.2f} of {found['posed']}"
     return (
-        f"On {what}, `{name}` gives the right value in {accuracy} prompts; {said}. Shares: {', '.join(shares)}.{sink}"
+        f"On {what}, `{name}` gives the right value in {accuracy} prompts; {said}. Share of the answer's change by "
+        f"each address, beside its matched control: {', '.join(shares)}.{left}{sink}"
     )
 
 
@@ -114,7 +116,7 @@ def _verdict(part: SectionData, bundles: list[str]) -> Section:
         columns = ("arm", "question", "share [95 %]", "matched control")
         body += f"<details>\n<summary>All arms ({found['prompts']} prompts)</summary>\n"
         body += table("Every arm", columns, arms) + "</details>\n"
-    return Section("verdict", "By what the item is found", body + sources_of(part.sources))
+    return Section("verdict", "By what the item is found", body + notes_of(part.notes) + sources_of(part.sources))
 
 
 def _patching(part: SectionData, bundles: list[str]) -> Section:
@@ -130,7 +132,9 @@ def _patching(part: SectionData, bundles: list[str]) -> Section:
         "shows that the place suffices on these prompts, not that it is the only route."
     )
     body += "".join(figure(picture, bundles) for picture in part.pictures)
-    return Section("patch", "Where: patching on the template's spans", body + sources_of(part.sources))
+    return Section(
+        "patch", "Where: patching on the template's spans", body + notes_of(part.notes) + sources_of(part.sources)
+    )
 
 
 def _heads(part: SectionData, bundles: list[str]) -> Section:
@@ -146,7 +150,7 @@ def _heads(part: SectionData, bundles: list[str]) -> Section:
     )
     body += table("Attention from the last token, mean over prompts", ("head", "change, logits", *kinds), cells)
     body += "".join(figure(picture, bundles) for picture in part.pictures)
-    return Section("heads", "Which heads", body + sources_of(part.sources))
+    return Section("heads", "Which heads", body + notes_of(part.notes) + sources_of(part.sources))
 
 
 def _limits(found: dict[str, Any]) -> Section:

@@ -36,23 +36,36 @@ def verdict_section(
     command = f"mnemoscope verdict {run.name} --task {task} --items {items} --prompts {few} --seed {options.seed}"
     command += f" --fillers {options.fillers}" * bool(options.fillers)
     found, made = stored_verdict(run, options)
+    notes = ()
     if found is None:
         judged = binding_verdict(run.name, measure_binding(run, trials, task, options.seed, step, few))
-        found, made = {"run": run.name, **judged.to_json()}, "computed for this report" + ", by --quick" * options.quick
+        if options.quick and judged.measured.refusal is None:
+            notes = (fewer_prompts("verdict", "The intervals are wider, and more addresses may stay undecided."),)
+        found, made = (
+            {"run": run.name, "seed": options.seed, **judged.to_json()},
+            "computed for this report" + ", by --quick" * options.quick,
+        )
     else:
         command = found["provenance"]["command"]
     pictures = ()
     if found["refusal"] is None:
         title = "By what does the model find the item?"
         note = "intervals over prompts, jointly 95 %; grey: as if absent; cross: control; open: traded in the query"
-        figure = list_shares([found], f"{title}\n{note}")
+        figure, narrow = (list_shares([found], f"{title}\n{note}", phone) for phone in (False, True))
         alt = "; ".join(f"{name}: {share['value']['value']:.2f}" for name, share in found["shares"].items())
         caption = (
             "Share of the effect of trading the two values in the list, which moves the answer under every address. "
-            "0: the intervention leaves the answer as it is; 1: it moves it as far."
+            "0: the intervention leaves the answer as it is; 1: it moves it as far. Prompts drawn with seed "
+            f"{found['seed']}."
         )
-        pictures = (Picture(as_view(figure, title, alt), caption),)
-    return SectionData(found, pictures, (Source("verdict", command, options.seed, made),))
+        pictures = (Picture(as_view(figure, title, alt, narrow=narrow), caption),)
+    return SectionData(found, pictures, (Source("verdict", command, options.seed, made),), notes)
+
+
+def fewer_prompts(section: str, means: str) -> str:
+    """Return the note on the prompts of a section that --quick leaves out, and what follows from that."""
+    usual, few = PROMPTS[section]
+    return f"Left out by --quick: {usual - few} of the {usual} prompts of this section. {means}"
 
 
 def stored_verdict(run: Run, options: ReportCommand) -> tuple[dict[str, Any] | None, str]:
@@ -112,13 +125,15 @@ def patch_section(run: Run, options: ReportCommand, trial: Trial, found: dict[st
             data["heads"] = strongest_heads(effect)
             data["whole"] = float((effect.source - effect.base).mean())
         title = f"What does patching {site} change? {run.name}"
-        pictures.append(Picture(views.effect(effect, title), f"{caption} Clean prompts into those of the arm {about}."))
+        caption += f" Clean prompts into those of the arm {about}, drawn with seed {options.seed}."
+        pictures.append(Picture(views.effect(effect, title), caption))
         assert effect.checks is not None
         made = f"computed for this report; {effect.checks.spot_cells} random cells equal the literal loop to "
         made += f"{effect.checks.spot_difference:.0e}"
         code = f"patch(run, clean, edit_of(trial, {arm!r}), {site!r}, logit_diff(answer, other))"
         sources.append(Source(f"patching {site}", code, options.seed, made, code=True))
-    return SectionData(data, tuple(pictures), tuple(sources))
+    notes = (fewer_prompts("patch", "The values vary more from seed to seed."),) if options.quick else ()
+    return SectionData(data, tuple(pictures), tuple(sources), notes)
 
 
 def span_positions(trial: Trial) -> dict[int, str]:
@@ -159,7 +174,8 @@ def heads_section(run: Run, options: ReportCommand, trial: Trial, heads: Sequenc
     source = Source(
         "attention", code, options.seed, f"computed for this report, {len(some.lookups.prompts)} prompts", code=True
     )
-    return SectionData({"heads": rows}, tuple(pictures), (source,))
+    notes = (fewer_prompts("patch", "The mean weights vary more from seed to seed."),) if options.quick else ()
+    return SectionData({"heads": rows}, tuple(pictures), (source,), notes)
 
 
 def attended(trial: Trial, row: Any) -> dict[str, float]:

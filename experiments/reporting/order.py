@@ -7,8 +7,8 @@ from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING
 
-from experiments.reporting import rows, shown, text
-from experiments.reporting.page import Section, bundles_of, figure, paragraph, report_page, sources_of, table
+from experiments.reporting import plain, rows, shown, text
+from experiments.reporting.page import Section, bundles_of, figure, notes_of, paragraph, report_page, sources_of, table
 from experiments.reporting.section import Picture, SectionData
 from experiments.reporting.stored import points_of, trained_to
 from experiments.support.provenance import provenance_record
@@ -26,6 +26,11 @@ ABOUT = (
     "calls such a token a label and tests what it does inside the model."
 )
 READING = "**How to read it.** "
+DECIDED = (
+    "**How each role was decided.** Numbers are shares with 95 % intervals: 0 is no effect, 1 the full effect. PRESENT "
+    "is above the margin of 0.1 and above its control, ABSENT within the margin; INDETERMINATE is neither, and "
+    "UNRESOLVED is an effect that no role explains. V and K are the values and keys of attention."
+)
 Measured = Sequence[tuple["Run", dict[str, SectionData]]]
 
 
@@ -89,7 +94,11 @@ class _Made:
     def __init__(self, measured: Measured, bundles: Sequence[str]):
         self.measured, self.bundles, self.compared = measured, bundles, len(measured) > 1
 
-    def figures(self, pictures: Sequence[Picture]) -> str:
+    def figures(self, pictures: Sequence[Picture], part: SectionData | None = None) -> str:
+        """Return the HTML of pictures; of a part, its own, with the seed of their prompts in the captions."""
+        if part is not None and (seeds := sorted({source.seed for source in part.sources})):
+            drawn = f" Prompts drawn with seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}."
+            pictures = [replace(p, caption=p.caption + drawn) for p in pictures]
         return "".join(figure(p, self.bundles) for p in pictures)
 
     def heading(self, run: Run) -> str:
@@ -119,9 +128,10 @@ class _Made:
         for run, part in by_run:
             body += self.heading(run) + paragraph(text.answer(part.data))
             if part.data["verdict"] != "not-applicable":
-                body += paragraph(shown.verdict_shows(part.data))
-            body += self.figures(part.pictures)
+                body += "".join(map(paragraph, [*plain.plainly(part.data), shown.verdict_shows(part.data)]))
+            body += self.figures(part.pictures, part)
             lines = text.role_lines(part.data)
+            body += paragraph(DECIDED if part.data["verdict"] != "not-applicable" else "")
             body += "".join(paragraph(line) for line in lines + text.claims(part.data))
             if arms := rows.arms_of(lines):
                 body += table("What the arms do that are named above", ("arm", "what it does"), arms)
@@ -133,7 +143,7 @@ class _Made:
             if not self.compared:
                 body += "<h3>How often is such a verdict wrong?</h3>\n"
                 body += "".join(map(paragraph, text.how_often_wrong(part.data, counted)))
-            body += _notes(part)
+            body += notes_of(part.notes)
         if self.compared:
             body += "<h3>How often are such verdicts wrong?</h3>\n"
             kinds = {part.data["verdict"]: part.data for _, part in by_run}
@@ -157,7 +167,7 @@ class _Made:
             "steps, with all earlier answers given (teacher-forced). Exact match: the share of solutions without any "
             "mistake, where the model writes all answers (free-running). Final bit: the share of right last answers."
         )
-        body += self.figures(together or by_run[0][1].pictures)
+        body += self.figures(together or by_run[0][1].pictures, by_run[0][1])
         measured = {row["length"] for _, part in by_run for row in part.data["accuracy"]}
         lengths = [n for n in LENGTHS if n in measured] or sorted(measured)
         found = [row for run, part in by_run for row in rows.accuracy_rows(run.name, part.data, lengths)]
@@ -167,7 +177,7 @@ class _Made:
         for run, part in by_run:
             if sentence := text.offsets(part.data):
                 body += paragraph((f"`{run.name}`: " if self.compared else "") + sentence)
-            body += _notes(part)
+            body += notes_of(part.notes)
         body += self.sources(by_run)
         return Section("competence", "Can the model do the task, and how far?", body)
 
@@ -181,7 +191,7 @@ class _Made:
         )
         each = "".join(
             f"<div>{self.heading(run)}{paragraph(shown.map_shows(part.data)) if self.compared else ''}"
-            f"{self.figures(part.pictures)}{_notes(part)}</div>\n"
+            f"{self.figures(part.pictures, part)}{notes_of(part.notes)}</div>\n"
             for run, part in by_run
         )
         body += f'<div class="report-pair">{each}</div>\n' if self.compared else each
@@ -196,10 +206,10 @@ class _Made:
             # Of one run, what the picture shows comes first.
             body = body + self.heading(run) + said if self.compared else said + body
             body += circuit_tables(part.data) if name == "circuit" else ""
-            body += self.figures(part.pictures)
+            body += self.figures(part.pictures, part)
             if name == "probes" and part.pictures:
                 body += paragraph(text.erased(parts["verdict"].data))
-            body += _notes(part) + sources_of(part.sources)
+            body += notes_of(part.notes) + sources_of(part.sources)
         return Section(name, title, body)
 
     def limits(self, compared: bool) -> Section:
@@ -236,7 +246,3 @@ def _curves(measured: Measured) -> Picture:
     trained = {trained_to(run) for run, _ in measured}
     picture = views.by_length(curves, trained.pop() if len(trained) == 1 else None, "Accuracy by length, side by side")
     return Picture(picture, measured[0][1]["accuracy"].pictures[0].caption)
-
-
-def _notes(part: SectionData) -> str:
-    return "".join(paragraph(note, "note") for note in part.notes)

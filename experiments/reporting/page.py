@@ -76,6 +76,11 @@ def paragraph(text: str, kind: str = "") -> str:
     return f"<p{name}>{marked(text)}</p>\n" if text else ""
 
 
+def notes_of(notes: Sequence[str]) -> str:
+    """Return what was left out and why, one paragraph each."""
+    return "".join(paragraph(note, "note") for note in notes)
+
+
 def marked(text: str) -> str:
     """Return text as HTML, with `code` between backticks and **strong** between stars."""
     html = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))

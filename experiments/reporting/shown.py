@@ -107,11 +107,14 @@ def targets(heads: HeadDescriptions, chosen: Sequence[tuple[int, int]]) -> dict[
 
 
 def attention_shows(data: dict) -> str:
-    """Return what the heads of the section attend to."""
-    if not data.get("does"):
-        return ""
-    texts = "; ".join(f"**{head}**: {name}" for head, name in data["does"].items())
-    return f"In this model the heads attend to these tokens. {texts}."
+    """Return what the heads of the section attend to, heads that do the same together."""
+    same: dict[str, list[str]] = {}
+    for head, name in data.get("does", {}).items():
+        same.setdefault(name, []).append(head)
+    texts = [
+        f"**{', '.join(heads)}** {'attends' if len(heads) == 1 else 'attend'} to: {n}" for n, heads in same.items()
+    ]
+    return f"In this model, {'; '.join(texts)}." if texts else ""
 
 
 def patch_shows(data: dict) -> str:

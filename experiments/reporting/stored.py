@@ -70,7 +70,7 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
 
     data, sources, notes = beside(run, "verdict", "verdict.json", options)
     if data is None:
-        from experiments.support.pieces import RunOptions, helpers, measured_by, usual_workers
+        from experiments.support.pieces import RunOptions, are_small, helpers, measured_by, usual_workers
         from experiments.support.results import resume_arms
         from probes import battery, verdict
         from probes.batteries import ARMS, DECIDING
@@ -82,7 +82,7 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
         lengths = lengths[:1] if quick else lengths
         folder, seed = work / "verdict", options.seed
         source = RunOptions(run.source, str(run.format), device=options.device, dtype=options.dtype)
-        with helpers(usual_workers([run]), [source]) as processes:
+        with helpers(usual_workers([run]), [source], one_thread=are_small([run])) as processes:
             prepare, recall = measured_by(processes, source, folder, step), resume_arms(folder)
             measured = battery(run, lengths, seed, prompts, False, arms, step=step, recall=recall, prepare=prepare)
         result = verdict([measured])
@@ -97,10 +97,11 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
             )
     picture = views.verdict(data, read_calibration())
     caption = (
-        "Effect of each role with its 95 % interval, beside its matched control (a similar intervention that should "
-        "change nothing). An interval inside the dashed margin means absent. The diamond is the sink's effect on "
-        "margins: how far the right answer's logit is above the other, whether or not the answer changes. Below: the "
-        "same measure on models that were built by hand (planted) with the role, and without it."
+        "Effect of each role in its main test with its 95 % interval, beside its matched control (a similar "
+        "intervention that should change nothing); further tests are in the reasons below. An interval inside the "
+        "dashed margin means absent. The diamond is the sink's effect on margins: how far the right answer's logit is "
+        "above the other, whether or not the answer changes. Below: the same measure on models that were built by hand "
+        "(planted) with the role, and without it."
     )
     return SectionData(data, (Picture(picture, caption),), sources, notes)
 

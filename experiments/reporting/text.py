@@ -37,6 +37,7 @@ def question(run: Run) -> list[str]:
     unit = "digits" if run.format.task == "addition" else "bits"
     longest = recipe.get("longest")
     trained = f", trained on {run.format.task} of at most {longest} {unit}" if longest else ""
+    trained += f" with seed {recipe['seed']}" if longest and "seed" in recipe else ""
     length = (3, 3) if run.format.task == "addition" else 4
     task_question = (
         "**What do the labels do inside this model?** A label can be an **anchor** (its identity is an address), "

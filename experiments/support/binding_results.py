@@ -40,6 +40,12 @@ def binding_task_of(command: VerdictCommand) -> str | None:
     return task
 
 
+def tasks_of_any_model() -> str:
+    """Return the tasks that any language model can be judged on, for the error of a model without a task."""
+    first, *others = (task for task in BINDING_TASKS if task != "recall")
+    return f"or judge any language model with --task {first}, recall, {', '.join(others)}"
+
+
 def judge_lists(command: VerdictCommand, task: str) -> int:
     """Judge each named model on a list task, write verdict-<task>-<items>.json and print the first screen."""
     from experiments.support.console import say

@@ -51,34 +51,40 @@ class RunOptions:
         return widened(run, self.dtype)
 
 
-def usual_workers(runs: Sequence[Run]) -> int:
-    """Return how many processes measure by default: one per thread that torch uses; one on a GPU or for large models.
+def are_small(runs: Sequence[Run]) -> bool:
+    """Return whether the runs' operators are too short for several threads of one process."""
+    return all(run.raw.device.type == "cpu" and sum(p.numel() for p in run.raw.parameters()) < LARGE for run in runs)
 
-    A small model's operators are too short for several threads.
-    """
+
+def usual_workers(runs: Sequence[Run]) -> int:
+    """Return how many processes measure by default: one per thread of torch; one on a GPU or for large models."""
     import torch
 
-    small = all(run.raw.device.type == "cpu" and sum(p.numel() for p in run.raw.parameters()) < LARGE for run in runs)
-    return torch.get_num_threads() if small else 1
+    return torch.get_num_threads() if are_small(runs) else 1
 
 
 @contextmanager
-def helpers(workers: int, sources: Sequence[RunOptions]) -> Iterator[Processes | None]:
-    """Yield `workers` - 1 processes that load the runs at once, or None; this process has one thread meanwhile."""
-    if workers == 1:
-        yield None
-        return
+def helpers(workers: int, sources: Sequence[RunOptions], one_thread: bool = True) -> Iterator[Processes | None]:
+    """Yield `workers` - 1 processes that load the runs at once, or None without any.
+
+    This process has one thread meanwhile, as the others: DAS amplifies rounding, which the number of threads changes.
+    `one_thread=False` leaves it all threads where it measures alone.
+    """
     import torch
 
-    threads, executor, whole = torch.get_num_threads(), Processes(workers - 1), False
-    torch.set_num_threads(1)
+    threads = torch.get_num_threads()
+    if workers > 1 or one_thread:
+        torch.set_num_threads(1)
+    executor, whole = Processes(workers - 1) if workers > 1 else None, False
     try:
-        for _ in range(executor.workers):
-            executor.submit(Job("load", _load_all, (tuple(sources),)))
+        if executor is not None:
+            for _ in range(executor.workers):
+                executor.submit(Job("load", _load_all, (tuple(sources),)))
         yield executor
         whole = True
     finally:
-        executor.stop(at_once=not whole)
+        if executor is not None:
+            executor.stop(at_once=not whole)
         torch.set_num_threads(threads)
 
 
@@ -178,13 +184,9 @@ def _run(source: RunOptions) -> tuple[Run, Searches]:
 
 def _load_all(sources: Sequence[RunOptions]) -> None:
     """Load the runs in a worker process, before there is work."""
-    import warnings
-
     import probes.batteries  # noqa: F401
-    from experiments.support.console import silence_libraries
-    from experiments.support.provenance import OtherVersions
+    from experiments.support.provenance import silence_worker
 
-    silence_libraries()
-    warnings.simplefilter("ignore", OtherVersions)  # the process that sends the work reports them
+    silence_worker()
     for source in sources:
         _run(source)

@@ -21,17 +21,19 @@ def progress_bar(
     initial: int = 0,
     unit: str = "",
     shown: bool = True,
+    seconds: float = SECONDS_PER_LINE,
 ) -> Any:
     """Return an object with tqdm's interface that reports on standard error: a bar on a terminal, else `Lines`.
 
-    A terminal reads for example "length 20: M5 history, 3 of 7 steps |####------| 00:10 elapsed, 00:14 left".
+    A terminal reads for example "length 20: M5 history, 3 of 7 steps |####------| 00:10 elapsed, 00:14 left". A file
+    gets a line when the last one is `seconds` old.
     """
     from tqdm import tqdm
 
     if not shown or os.environ.get("TQDM_DISABLE"):
         return tqdm(items, disable=True)
     if not sys.stderr.isatty():
-        return Lines(items, desc, total, initial, unit)
+        return Lines(items, desc, total, initial, unit, seconds)
 
     class Sentence(tqdm):
         def set_description(self, desc: str | None = None, refresh: bool = True) -> None:
@@ -54,10 +56,18 @@ def progress_bar(
 
 
 class Lines:
-    """The part of tqdm's interface that the verbs use. An update prints a line when the last one is a minute old."""
+    """The part of tqdm's interface that the verbs use. An update prints a line when the last one is `seconds` old."""
 
-    def __init__(self, items: Iterable | None, desc: str, total: int | None, initial: int, unit: str) -> None:
-        self.items, self.desc, self.unit = items, desc, unit
+    def __init__(
+        self,
+        items: Iterable | None,
+        desc: str,
+        total: int | None,
+        initial: int,
+        unit: str,
+        seconds: float = SECONDS_PER_LINE,
+    ) -> None:
+        self.items, self.desc, self.unit, self.seconds = items, desc, unit, seconds
         self.total = len(items) if total is None and hasattr(items, "__len__") else total  # type: ignore[arg-type]
         self.n = self.initial = initial
         self.postfix = ""
@@ -78,7 +88,7 @@ class Lines:
         """Count `n` more as done."""
         self.n += n
         now = time.monotonic()
-        if now - self.printed >= SECONDS_PER_LINE:
+        if now - self.printed >= self.seconds:
             self.printed = now
             print(visible(self.line(now - self.began)), file=sys.stderr, flush=True)
 

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from experiments.support.console import warn
+from experiments.support.console import silence_libraries, warn
 
 LIBRARIES = ("torch", "transformers", "numpy", "accelerate", "transformer-lens")
 # Most files of other versions that one line names; it counts the rest.
@@ -23,6 +23,12 @@ MOST_NAMED = 3
 
 class OtherVersions(UserWarning):
     """A file was made by other versions than those that read it: its numbers may not be reproducible."""
+
+
+def silence_worker() -> None:
+    """Silence a worker process: the libraries, and `OtherVersions`, which the process that sends the work reports."""
+    silence_libraries()
+    warnings.simplefilter("ignore", OtherVersions)
 
 
 # Files read in the block of `reporting_versions`, by the text that says how their versions differ.

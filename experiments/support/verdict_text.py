@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from experiments.support.console import FILE_COLUMNS, print_table, say
 from experiments.training.rehearsal import rehearsed_text
 from probes.arms.naming import arm_title, with_arm_names
+from probes.pooling import competent_mode
 
 if TYPE_CHECKING:
     from interp.models import Run
     from probes.evidence import Evidence
-    from probes.findings import LengthFinding, Verdict
+    from probes.findings import LengthFinding, Margins, Verdict
 
 # Narrower terminals get the evidence as stacked lines instead of a table, in columns.
 TABLE_COLUMNS = 120
@@ -38,7 +39,7 @@ def summary(verdict: Verdict, run: Run, columns: int) -> Iterator[str]:
     names = verdict.names
     who = names[0] if len(names) == 1 else f"{len(names)} models of {verdict.format}"
     yield f"{who}: {verdict.label.upper()}"
-    for line in _competence(verdict.lengths):
+    for line in _competence(verdict.lengths, verdict.margins):
         yield from textwrap.wrap(line, max(40, columns), initial_indent=INDENT, subsequent_indent=2 * INDENT)
     for name, role in verdict.roles.items():
         effect = "not measured" if role.rho is None else str(role.rho)
@@ -48,7 +49,7 @@ def summary(verdict: Verdict, run: Run, columns: int) -> Iterator[str]:
             share = "not measured" if role.margins.share is None else str(role.margins.share)
             yield f"{INDENT}{'  on margins':<13}{role.margins.status.value:<15}share  {share}"
     if verdict.remainder is not None:
-        yield f"{INDENT}{'remainder':<13}{'':<15}share  {verdict.remainder:.3f} explained by no role"
+        yield f"{INDENT}{'remainder':<13}{'':<15}share  {verdict.remainder:.3f} unexplained (0: nothing, 1: all)"
     yield from _paragraph("why", _why(verdict), columns)
     yield from _paragraph("may be claimed", with_arm_names(verdict.may_claim), columns)
     yield from _paragraph("may not be claimed", with_arm_names(verdict.may_not_claim), columns)
@@ -61,13 +62,14 @@ def summary(verdict: Verdict, run: Run, columns: int) -> Iterator[str]:
         yield from _paragraph("training", rehearsal, columns)
 
 
-def _competence(findings: Sequence[LengthFinding]) -> Iterator[str]:
+def _competence(findings: Sequence[LengthFinding], margins: Margins) -> Iterator[str]:
     """Yield at which lengths the model does the task, and at which it does not, with its step accuracy."""
     groups: dict[tuple[bool, str], dict[str, str]] = {}
     for finding in findings:
-        mode = finding.mode or finding.accuracy[0].mode
+        able = competent_mode(finding.accuracy, margins)  # also where the format cannot be judged
+        mode = able or finding.accuracy[0].mode
         step = next(a.estimate for a in finding.accuracy if a.metric == "step" and a.mode == mode)
-        groups.setdefault((finding.mode is not None, mode), {})[str(finding.length)] = f"{step.value:.3f}"
+        groups.setdefault((able is not None, mode), {})[str(finding.length)] = f"{step.value:.3f}"
     for (competent, mode), steps in groups.items():
         state = "competent" if competent else "NOT competent"
         lengths, values = (" and ".join(some) for some in (steps, steps.values()))

@@ -17,6 +17,7 @@ from experiments.tables.benchmarks import (
     speed_summary,
     speed_table,
 )
+from experiments.tables.families import families_table
 from experiments.tables.field import capabilities_table, migration_table
 from experiments.tables.headline import headline_table, support_table, support_text, trust_table
 from experiments.tables.lists import lists_table
@@ -38,7 +39,11 @@ PLACES: dict[Path, dict[str, Callable[[], str]]] = {
         "capabilities": capabilities_table,
         "migration": migration_table,
     },
-    ROOT / "probes" / "README.md": {"verdict": verdict_table, "calibration": calibration_table},
+    ROOT / "probes" / "README.md": {
+        "verdict": verdict_table,
+        "families": families_table,
+        "calibration": calibration_table,
+    },
     ROOT / "experiments" / "README.md": {"accuracy": accuracy_table, "circuit": circuit_table},
     ROOT / "experiments" / "benchmarks" / "README.md": {
         "speed": speed_table,

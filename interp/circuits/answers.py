@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.arguments import token_ids
+from interp.forward import predict
 from interp.models.resolve import AnyModel
 from interp.patching.answer_metrics import Answer
 from interp.patching.metrics import logit_diff
@@ -59,15 +60,10 @@ def answer_tokens(
     if answer is not None:
         if against is not None:
             raise ValueError("give either answer and other, or against")
-        given = [int(prompts.at(position)[-1])] if isinstance(position, str) else position
-        listed = [given] if isinstance(given, int) else list(given)
-        if not listed or (bad := [i for i in listed if not -prompts.n_pos <= i < prompts.n_pos]):
-            what = f"position {bad[0]} is past the end" if listed else "no position was given"
-            raise ValueError(f"{what}; these prompts have 0 to {prompts.n_pos - 1}")
         ids = [
             None if x is None else token_ids(model, prompts, n, x) for n, x in (("answer", answer), ("other", other))
         ]
-        at = torch.tensor([i % prompts.n_pos for i in listed])
+        at = _positions(prompts, position)
         answers, others = (None if x is None else x.unsqueeze(1).expand(-1, len(at)) for x in ids)
         assert answers is not None
         return AnswerTokens(at, tuple(prompts.name(int(i)) for i in at), answers, others)
@@ -81,6 +77,23 @@ def answer_tokens(
     if against is not None:
         return AnswerTokens(at, names, answers, against.tokens[:, at + 1])
     return AnswerTokens(at, names, answers, prompts.vocabulary.tokens(prompts.format.outputs).sum() - answers)
+
+
+def likeliest_tokens(model: AnyModel, prompts: Prompts, position: int | str | Sequence[int]) -> AnswerTokens:
+    """Return, as answers, the tokens that the model itself predicts at each position. Raises as `answer_tokens`."""
+    at = _positions(prompts, position)
+    likeliest = predict(model, prompts, at + 1).argmax(dim=-1)
+    return AnswerTokens(at, tuple(prompts.name(int(i)) for i in at), likeliest, None)
+
+
+def _positions(prompts: Prompts, position: int | str | Sequence[int]) -> Int[Tensor, " read"]:
+    """Return positions from 0 on: a span's last one, or indices, which count from the end if negative."""
+    given = [int(prompts.at(position)[-1])] if isinstance(position, str) else position
+    listed = [given] if isinstance(given, int) else list(given)
+    if not listed or (bad := [i for i in listed if not -prompts.n_pos <= i < prompts.n_pos]):
+        what = f"position {bad[0]} is past the end" if listed else "no position was given"
+        raise ValueError(f"{what}; these prompts have 0 to {prompts.n_pos - 1}")
+    return torch.tensor([i % prompts.n_pos for i in listed])
 
 
 def mean_and_error(values: Float[Tensor, " batch"]) -> tuple[float, float]:

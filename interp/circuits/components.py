@@ -55,7 +55,7 @@ def recorded_passes(
 
 
 @dataclass(frozen=True, eq=False)
-class Readout:
+class AnswerReadout:
     """The margin of answers as a linear function of the normed last residual, at the positions that are read.
 
     Shapes:
@@ -93,7 +93,7 @@ class Readout:
 
 def readout_of(
     anatomy: Anatomy, tokens: AnswerTokens, rows: Tensor, final: Float[Tensor, "row read d_model"]
-) -> Readout:
+) -> AnswerReadout:
     """Return how the margins of some prompts are read from the last residual.
 
     Raises `ValueError` where the architecture caps the logits, since they are no sum of parts then.
@@ -117,7 +117,7 @@ def readout_of(
     towards, final = direction * norm.gain, final.double()
     if norm.centres:
         towards, final = (x - x.mean(dim=-1, keepdim=True) for x in (towards, final))
-    return Readout(norm, towards, final, constant=offset + direction @ norm.shift)
+    return AnswerReadout(norm, towards, final, constant=offset + direction @ norm.shift)
 
 
 def _factor(anatomy: Anatomy) -> float:
@@ -144,9 +144,15 @@ def component_sites(anatomy: Anatomy, neurons: Collection[int]) -> dict[str, lis
 
 
 def split_components(
-    anatomy: Anatomy, prompts: Prompts, rows: Tensor, at: Tensor, kept: Kept, readout: Readout, neurons: Collection[int]
+    anatomy: Anatomy,
+    prompts: Prompts,
+    rows: Tensor,
+    at: Tensor,
+    kept: Kept,
+    readout: AnswerReadout,
+    neurons: Collection[int],
 ) -> Iterator[tuple[list[str], Float[Tensor, "2 part row read"]]]:
-    """Iterate over the names of components, in the order in which they write, and what `Readout` says of them."""
+    """Iterate over the names of components, in the order in which they write, and what `AnswerReadout` says of them."""
     start, position = kept["resid_pre"][0], _position(anatomy, prompts.n_pos)
     if position is None:
         yield ["embed"], readout.of_outputs(start.unsqueeze(2))
@@ -158,24 +164,25 @@ def split_components(
         if block.linear_output:
             z, own = kept["z"][layer], anatomy.output_bias(layer)[0]
             alone = z.unsqueeze(2) * torch.eye(anatomy.n_heads, dtype=z.dtype, device=z.device).unsqueeze(-1)
-            yield [f"L{layer}H{h}" for h in range(anatomy.n_heads)], readout.of_outputs(block.attn_out(alone) - own)
+            names, outputs = [f"L{layer}H{h}" for h in range(anatomy.n_heads)], block.attn_out(alone) - own
             bias = bias + own
         else:
-            yield [f"L{layer} attention"], readout.of_outputs(kept["attn_out"][layer].unsqueeze(2))
+            names, outputs = [f"L{layer} attention"], kept["attn_out"][layer].unsqueeze(2)
+        if block.has_mlp and layer not in neurons:
+            names, outputs = [*names, f"L{layer} MLP"], torch.cat([outputs, kept["mlp_out"][layer].unsqueeze(2)], 2)
+        yield names, readout.of_outputs(outputs)
         if layer in neurons:
             written, post = _neuron_weights(block), kept["mlp_post"][layer]
             yield [f"L{layer}N{i}" for i in range(post.shape[-1])], _of_neurons(readout, post, written)
             rest = block.mlp_write(torch.zeros_like(post)).unsqueeze(2)
             yield [f"L{layer} MLP bias"], readout.of_outputs(rest)
-        elif block.has_mlp:
-            yield [f"L{layer} MLP"], readout.of_outputs(kept["mlp_out"][layer].unsqueeze(2))
     yield ["bias"], readout.of_outputs(bias.expand_as(start).unsqueeze(2)) + readout.constant
 
 
 def _of_neurons(
-    readout: Readout, post: Float[Tensor, "row read d_mlp"], written: Float[Tensor, "d_mlp d_model"]
+    readout: AnswerReadout, post: Float[Tensor, "row read d_mlp"], written: Float[Tensor, "d_mlp d_model"]
 ) -> Float[Tensor, "2 d_mlp row read"]:
-    """As `Readout.of_outputs`, without a vector per neuron and position."""
+    """As `AnswerReadout.of_outputs`, without a vector per neuron and position."""
     written, post = written.double(), post.double().permute(2, 0, 1)
     centred = written - written.mean(dim=-1, keepdim=True) if readout.norm.centres else written
     towards, along = (

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.arguments import PromptsLike, exclusive
-from interp.circuits.answers import answer_tokens, mean_and_error
+from interp.circuits.answers import answer_tokens, likeliest_tokens, mean_and_error
 from interp.circuits.components import recorded_passes
 from interp.circuits.pairs import resolved_prompts
 from interp.models.anatomy import Anatomy, anatomy_or_generic
@@ -19,7 +19,7 @@ from interp.models.architectures.checks import tolerance_of
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.answer_metrics import Answer
 from interp.support.finite import require_finite
-from interp.tasks import Batch, Role
+from interp.tasks import Batch, Prompts, Role
 from interp.views.shown import Shown
 
 if TYPE_CHECKING:
@@ -35,14 +35,17 @@ class LogitLens(Shown):
                   last entry is the model's.
         log_prob: `[layer+1 batch read]`, of the answer, in nats, over the whole vocabulary.
         rank:     `[layer+1 batch read]`, number of tokens with a higher logit than the answer.
+        likeliest: `[layer+1 batch read]`, the token with the highest logit.
         positions, names: `[read]`, the positions whose logits are read, and a name for each.
     """
 
     margin: Float[Tensor, "layer batch read"]
     log_prob: Float[Tensor, "layer batch read"]
     rank: Int[Tensor, "layer batch read"]
+    likeliest: Int[Tensor, "layer batch read"]
     positions: Int[Tensor, " read"]
     names: tuple[str, ...]
+    prompts: Prompts
 
     def __repr__(self) -> str:
         margins = ", ".join(f"{x:+.3g}" for x in self.margin.mean(dim=(1, 2)).tolist())
@@ -51,6 +54,10 @@ class LogitLens(Shown):
     def by_position(self) -> Float[Tensor, "layer read"]:
         """Return mean margins over prompts."""
         return self.margin.mean(dim=1)
+
+    def words(self, prompt: int = 0) -> list[list[str]]:
+        """Return the text of the most likely token by layer and read position, for one prompt."""
+        return [[self.prompts.symbol(i) for i in row] for row in self.likeliest[:, prompt].tolist()]
 
     def to_dataframe(self) -> pandas.DataFrame:
         """Return one row per layer and position: margin, standard error, log probability, share of rank 0, prompts."""
@@ -86,18 +93,23 @@ def logit_lens(
 ) -> LogitLens:
     """Apply the logit lens at every layer.
 
-    Arguments are those of `direct_logit_attribution`, and so are `ValueError`s about answers; models that are patched
-    by the residual stream only have a lens, too. In early layers the lens misses information in directions that W_U
-    does not read yet. Raises `RuntimeError` where the last residual does not give the model's logits.
+    Without `answer`, prompts of no task are read by the tokens that the model itself predicts. Otherwise arguments are
+    those of `direct_logit_attribution`, and so are `ValueError`s about answers. Models that are patched by the residual
+    stream only have a lens, too. In early layers the lens misses information in directions that W_U does not read yet.
+    Raises `RuntimeError` where the last residual does not give the model's logits.
 
     >>> logit_lens(run, "The Eiffel Tower is in", answer=" Paris", other=" Rome").by_position()
+    >>> logit_lens(run, "The Eiffel Tower is in", position=range(6)).words()
     """
     own = resolved_prompts(model, prompts, "prompts")
-    tokens = answer_tokens(model, own, answer, other, position, role, against)
+    if answer is None and other is None and not isinstance(own, Batch):
+        tokens = likeliest_tokens(model, own, position)
+    else:
+        tokens = answer_tokens(model, own, answer, other, position, role, against)
     anatomy = anatomy_or_generic(raw_of(model), test=False)  # the last row is tested on these prompts
     n_layers = len(anatomy.blocks if isinstance(anatomy, Anatomy) else anatomy.layers)
     sites = {"resid_pre": range(n_layers), "resid_post": [n_layers - 1]}
-    collected: dict[str, list[Tensor]] = {"margin": [], "log_prob": [], "rank": []}
+    collected: dict[str, list[Tensor]] = {"margin": [], "log_prob": [], "rank": [], "likeliest": []}
     copies = 2 * (n_layers + 1) * anatomy.raw.config.vocab_size
     for rows, expected, kept in recorded_passes(anatomy, own, sites, tokens.positions, copies):
         margin = require_finite(tokens.difference(expected, rows), "the margin", rows, axis=0)
@@ -114,5 +126,6 @@ def logit_lens(
         collected["margin"].append(torch.stack([*(tokens.difference(x, rows) for x in logits[:-1]), margin]))
         collected["log_prob"].append((picked - logits.logsumexp(dim=-1, keepdim=True)).squeeze(-1).double().cpu())
         collected["rank"].append((logits > picked).sum(dim=-1).cpu())
+        collected["likeliest"].append(logits.argmax(dim=-1).cpu())
     by_prompt = {name: torch.cat(values, dim=1) for name, values in collected.items()}
-    return LogitLens(**by_prompt, positions=tokens.positions, names=tokens.names)
+    return LogitLens(**by_prompt, positions=tokens.positions, names=tokens.names, prompts=own)

@@ -34,18 +34,19 @@ class ReaderGradients:
 
         The intervals are even, which is best on a smooth path. With sharp attention the metric changes within a small
         part of the path, which even intervals step over: then the gradients along the path do not add up to the
-        metric's change. If this is so for any prompt, the rule is applied again, to intervals that are small where the
-        metric changes, and the result that adds up better is kept, prompt by prompt.
+        metric's change. For the prompts where this is so, the rule is applied again, to intervals that are small where
+        the metric changes, and the result that adds up better is kept. No prompt's result depends on another's.
         """
         rows = len(self.rows)
         ends = torch.linspace(0, 1, n + 1, dtype=torch.float64).expand(rows, -1)
         change = (self.metric_at(layer, path, ends[:, -1]) - self.metric_at(layer, path, ends[:, 0])).cpu()
         even = self._midpoints(layer, path, ends)
         gap = (self._along(layer, path, even) - change).abs()
-        if bool((gap <= CLOSED * change.abs()).all()):
+        is_open = ~(gap <= CLOSED * change.abs())  # also where it is NaN
+        if not is_open.any():
             return even
         adapted = self._midpoints(layer, path, self._ends_by_change(n, layer, path))
-        better = (self._along(layer, path, adapted) - change).abs() < gap
+        better = is_open & ((self._along(layer, path, adapted) - change).abs() < gap)
         return torch.where(better.to(even.device).view(1, -1, 1, 1), adapted, even)
 
     def _ends_by_change(self, n: int, layer: int, path: Path) -> Float[Tensor, "row end"]:

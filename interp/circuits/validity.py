@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -77,13 +78,29 @@ def check_validity(
     """
     prepared = prepare(model, clean, corrupted, metric, "anywhere")
     own, other = (_values(prepared.edge_model, p, prepared.metric) for p in (prepared.clean, prepared.corrupted))
+    right = None
+    if accuracy is not None:
+        right = _values(prepared.edge_model, prepared.clean, bind_metric(accuracy, model, prepared.clean))
+    return validity_of_values(own, other, right, chance)
+
+
+def validity_of_values(
+    own: Float[Tensor, " batch"],
+    other: Float[Tensor, " batch"],
+    right: Float[Tensor, " batch"] | None = None,
+    chance: float = 0.0,
+    separated: Literal["interval", "mean", "any"] = "interval",
+) -> Validity:
+    """Return the validity of pairs whose metric on clean and corrupted prompts is known.
+
+    `right`: accuracy per clean prompt, None where none was measured. `separated`: how clean must be above corrupted: by
+    an interval over prompts, in the mean, or in any way, so that the accuracy alone decides.
+    """
     difference = _interval(own - other)
     accurate = None
-    if accuracy is not None:
-        right = bind_metric(accuracy, model, prepared.clean)
-        shares = _values(prepared.edge_model, prepared.clean, right)
-        low, high = _interval(shares) or (float(shares.mean()), float(shares.mean()))
-        accurate = (float(shares.mean()), low, high)
+    if right is not None:
+        low, high = _interval(right) or (float(right.mean()), float(right.mean()))
+        accurate = (float(right.mean()), low, high)
     means = float(own.mean()), float(other.mean())
     return Validity(
         clean=means[0],
@@ -93,7 +110,8 @@ def check_validity(
         accuracy=accurate,
         chance=chance,
         n=len(own),
-        reason=_reason(means, difference, accurate, chance, len(own)),
+        reason=_inaccurate(accurate, chance)
+        or (None if separated == "any" else _alike(means, difference if separated == "interval" else None, len(own))),
     )
 
 
@@ -114,17 +132,15 @@ def _interval(values: Float[Tensor, " batch"]) -> tuple[float, float] | None:
     return float(values.mean()) - half, float(values.mean()) + half
 
 
-def _reason(
-    means: tuple[float, float],
-    difference: tuple[float, float] | None,
-    accuracy: tuple[float, float, float] | None,
-    chance: float,
-    n: int,
-) -> str | None:
+def _inaccurate(accuracy: tuple[float, float, float] | None, chance: float) -> str | None:
+    if accuracy is None or accuracy[1] > chance:
+        return None
+    mean, low, high = accuracy
+    return f"the model cannot do the task: accuracy {mean:.3f} [{low:.3f}, {high:.3f}] is not above {chance:.3g}"
+
+
+def _alike(means: tuple[float, float], difference: tuple[float, float] | None, n: int) -> str | None:
     clean, corrupted = means
-    if accuracy is not None and accuracy[1] <= chance:
-        mean, low, high = accuracy
-        return f"the model cannot do the task: accuracy {mean:.3f} [{low:.3f}, {high:.3f}] is not above {chance:.3g}"
     if abs(clean - corrupted) <= LEAST_GAP:
         return f"the metric is {clean:.3g} on clean and on corrupted prompts: nothing separates them"
     if clean < corrupted:

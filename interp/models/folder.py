@@ -133,4 +133,4 @@ def _folder_of(source: str) -> Path:
     try:
         return folder_of(source, weights=True)
     except ValueError as error:
-        raise ValueError(f"no model can be loaded from {source}: {one_line(error)}") from error
+        raise ValueError(f"no model can be loaded from {source}: {one_line(error)}") from None

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from interp.models.checking import CONFIG, TEXTS, check_config, check_folder, one_line
+from interp.models.pretrained import without_hub
 from interp.models.quiet import quietly
 from interp.support.writing import is_full
 
@@ -35,7 +37,13 @@ def _fetched(name: str, patterns: list[str]) -> Path:
     try:
         with quietly():
             return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    except LocalEntryNotFoundError as error:
+        offline = isinstance(error.__cause__, OfflineModeIsEnabled)
+        reason = "HF_HUB_OFFLINE is set" if offline else f"the hub gives none ({type(error.__cause__).__name__})"
+        raise ValueError(
+            f"there is no such folder, the hub's cache has no whole copy, and {reason}; {without_hub(name)}"
+        ) from None
     except Exception as error:  # the hub's client, its HTTP library and the disk raise many kinds
         if is_full(error):
             raise
-        raise ValueError(f"there is no such folder, and the hub's model cannot be loaded: {one_line(error)}") from error
+        raise ValueError(f"there is no such folder, and the hub's model cannot be loaded: {one_line(error)}") from None

@@ -61,7 +61,7 @@ def load(
         try:
             folder = folder_of(where)
         except ValueError as error:
-            raise ValueError(f"{where} cannot be loaded: {error}") from error
+            raise ValueError(f"{where} cannot be loaded: {error}") from None
         if not (model_folder(folder) / CONFIG).exists():
             raise ValueError(f"{folder} has no {CONFIG}: not a folder that save_pretrained wrote")
         return load_run(where, fmt, longest=longest, **options)

@@ -35,8 +35,8 @@ def source_of(name: str | Path) -> str:
     """Return the folder or hub name that a run's name stands for.
 
     Tried in order: a shipped run, a folder, a run under `mnemoscope-out`, a run of the zoo, a fetched pretrained model,
-    a hub name with or without an owner. Raises `ValueError` for a path without a folder, and for a misspelt name with
-    the nearest ones.
+    a hub name with or without an owner. Raises `ValueError` for a path without a folder, for a file, and for a misspelt
+    name with the nearest ones.
     """
     text = str(name)
     if text in shipped_runs():
@@ -56,10 +56,12 @@ def source_of(name: str | Path) -> str:
         if (folder := fetched_folder(text)) is not None:
             return str(folder)
         raise ValueError(f"{text} has not been fetched yet: run `{fetch_command(text)}`")
+    if is_file(Path(text)):
+        raise ValueError(no_folder(text))
     if is_hub_name(text):
         return text
     if re.search(r"[/\\]", text) or text.startswith((".", "~")):
-        raise ValueError(f"no such folder: {shown(text)}")
+        raise ValueError(no_folder(text))
     known = shipped_runs() + zoo_runs() + sorted(p.parent.name for p in OUT.glob("*/run.json"))
     if near := difflib.get_close_matches(text[:LONGEST_HUB_NAME], known, n=3, cutoff=SIMILAR):
         raise ValueError(f"unknown run {shown(text)}; nearest: {', '.join(near)}")
@@ -75,9 +77,26 @@ def is_hub_name(text: str) -> bool:
     return fits and not is_folder(Path(owner))
 
 
+def no_folder(path: str | Path, holds: str = "config.json and model.safetensors") -> str:
+    """Return why a path is not the folder that is wanted, for an error message; `holds` says what should be in it."""
+    if not is_file(Path(path)):
+        return f"no such folder: {shown(str(path))}"
+    beside = Path(path).absolute().parent
+    instead = f"; its folder is {beside}" if (beside / "config.json").is_file() else ""
+    return f"{shown(str(path))} is a file; wanted is a folder with {holds}{instead}"
+
+
 def is_folder(path: Path) -> bool:
     """Return whether a path is a folder; False for a name that no file system accepts."""
     try:
         return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is there and no folder; False for a name that no file system accepts."""
+    try:
+        return path.exists() and not path.is_dir()
     except (OSError, ValueError):
         return False

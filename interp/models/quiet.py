@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from logging import getLogger
+from threading import RLock
 
 from huggingface_hub import utils as hub
 from transformers.utils import logging
+
+STANDARD_ERROR = 2
+# File descriptors belong to the process: two threads that redirect one at a time would put back each other's.
+_REDIRECTED = RLock()
+
+
+@contextmanager
+def silent_if_it_fails() -> Iterator[None]:
+    """Drop what the block writes to standard error if it raises; otherwise it is written when the block ends.
+
+    The tokenizers library prints the backtrace of a panic there before Python sees an exception. The redirection is
+    that of the process, so what other threads write waits too.
+    """
+    with _REDIRECTED, ExitStack() as stack:
+        try:
+            sys.stderr.flush()
+            kept, real = stack.enter_context(tempfile.TemporaryFile()), os.dup(STANDARD_ERROR)
+        except (AttributeError, OSError, ValueError):  # there is no standard error, or no room for a file
+            yield
+            return
+        try:
+            os.dup2(kept.fileno(), STANDARD_ERROR)
+            yield
+        except BaseException:
+            kept.truncate(0)
+            raise
+        finally:
+            os.dup2(real, STANDARD_ERROR)
+            os.close(real)
+            kept.seek(0)
+            if text := kept.read():
+                os.write(STANDARD_ERROR, text)
 
 
 @contextmanager

@@ -40,6 +40,10 @@ MEMORY = "memory"
 Bos = bool | Literal["auto"]
 
 
+class NoTask(ValueError):
+    """A run without a task, where one is needed."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A model with its tokenizer, and optionally its task. The model is loaded when it is first used.
@@ -142,9 +146,9 @@ class Run:
         return None
 
     def require_task(self) -> tuple[Format, Vocabulary]:
-        """Return the format and the vocabulary. Raises `ValueError` when no task is posed."""
+        """Return the format and the vocabulary. Raises `NoTask`, a `ValueError`, when no task is posed."""
         if self.format is None or self.vocabulary is None:
-            raise ValueError(
+            raise NoTask(
                 f"no task is posed to {self.name}, which has no {RECORD}: name a format, "
                 "such as load(..., fmt='parity-aligned') or --format parity-aligned"
             )

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from interp.models.adapters import model_folder
 from interp.models.checking import check_folder, one_line, read_json
 from interp.models.hub import folder_of
-from interp.models.quiet import quietly
+from interp.models.quiet import quietly, silent_if_it_fails
 from interp.tasks.limits import shown
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
@@ -33,7 +33,7 @@ def load_tokenizer(source: str) -> Tokenizer:
             raise ValueError(f"it has none of {', '.join(TOKENIZER_FILES)}")
         check_folder(folder)
         check_tokenizer(folder)
-        with quietly():
+        with quietly(), silent_if_it_fails():
             return _tried(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     except (KeyboardInterrupt, SystemExit):
         raise

@@ -60,7 +60,8 @@ class PatchEffect(Shown):
     Shapes:
         values: `[*axes batch]`, the metric after each patch.
         base:   `[batch]`, the metric of the run that is patched into.
-        source: `[batch]`, the metric of the run that activations come from.
+        source: `[batch]`, the metric of the run that activations come from. An ablation or a knock-out has no such run;
+            its `source` is its `base`.
 
     `axes` names the swept axes ("layer", "pos", "head") and `labels` their entries.
     """
@@ -116,7 +117,7 @@ class PatchEffect(Shown):
         return [(names[i], float(change.flatten()[i])) for i in order]
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """Return one row per cell and prompt: axes, prompt, value, base, source."""
+        """Return one row per cell and prompt: axes, prompt, value, base, and source where there is a source run."""
         import pandas
 
         names = list(product(*(self.labels[a] for a in self.axes)))
@@ -129,8 +130,9 @@ class PatchEffect(Shown):
             "prompt": list(range(n)) * cells,
             "value": self.values.flatten().tolist(),
             "base": self.base.repeat(cells).tolist(),
-            "source": self.source.repeat(cells).tolist(),
         }
+        if self.source is not self.base:
+            columns["source"] = self.source.repeat(cells).tolist()
         return pandas.DataFrame(columns)
 
     def to_patching_result(self) -> PatchingResult:

@@ -6,7 +6,7 @@ with the engine. Every hook asserts that it fired once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -74,23 +74,8 @@ def literal_together(
 ) -> Float[Tensor, "cell batch"]:
     """Return the metric of patched runs that are rows of one forward pass. `sources`: as in `literal`, by layer."""
     n = len(tokens)
-
-    def edit_of(layer: int) -> Edit:
-        def edit(x: Tensor) -> Tensor:
-            x = x.clone()
-            for i, cell in enumerate(cells):
-                if cell.layer == layer:
-                    _patch(x[i * n : (i + 1) * n], site, cell, sources[layer])
-            return x
-
-        return edit
-
-    with ExitStack() as stack:
-        for layer in sorted({cell.layer for cell in cells}):
-            stack.enter_context(_at(anatomy, site, layer, edit_of(layer)))
-        positions = metric.positions.to(anatomy.device)
-        rows = tokens.to(anatomy.device).repeat(len(cells), 1)
-        logits = anatomy.raw(rows, use_cache=False, logits_to_keep=positions).logits
+    rows = tokens.repeat(len(cells), 1)
+    logits = _logits(anatomy, rows, n, site, dict(enumerate(cells)), lambda layer, _: sources[layer], metric)
     return metric.measure(logits.unflatten(0, (len(cells), n)), prompts).double().cpu()
 
 
@@ -109,26 +94,44 @@ def literal_beside(
     The patched values come from the source's rows.
     """
     n = len(base)
+    rows = torch.cat([base, source, base.repeat(len(cells), 1)])
+    logits = _logits(anatomy, rows, n, site, dict(enumerate(cells, start=2)), lambda _, x: x[n : 2 * n], metric)
+    both, patched = logits[: 2 * n], logits[2 * n :]
+    if not cells:
+        return torch.zeros(0, n, dtype=torch.float64), both
+    return metric.measure(patched.unflatten(0, (len(cells), n)), prompts).double().cpu(), both
+
+
+def _logits(
+    anatomy: Anatomy | GenericAnatomy,
+    rows: Int[Tensor, "row pos"],
+    n: int,
+    site: str,
+    cells: Mapping[int, Cell],
+    source_of: Callable[[int, Tensor], Tensor],
+    metric: Metric,
+) -> Float[Tensor, "row read d_vocab"]:
+    """Return the logits that a metric reads, of one pass of the raw model over sets of `n` prompts.
+
+    `cells` are patched, by the number of their set. `source_of(layer, x)` gives the values that they write, from the
+    unpatched activations x of all rows.
+    """
 
     def edit_of(layer: int) -> Edit:
         def edit(x: Tensor) -> Tensor:
-            x = x.clone()
-            for i, cell in enumerate(cells, start=2):
+            source, x = source_of(layer, x), x.clone()
+            for i, cell in cells.items():
                 if cell.layer == layer:
-                    _patch(x[i * n : (i + 1) * n], site, cell, x[n : 2 * n])
+                    _patch(x[i * n : (i + 1) * n], site, cell, source)
             return x
 
         return edit
 
     with ExitStack() as stack:
-        for layer in sorted({cell.layer for cell in cells}):
+        for layer in sorted({cell.layer for cell in cells.values()}):
             stack.enter_context(_at(anatomy, site, layer, edit_of(layer)))
-        rows = torch.cat([base, source, base.repeat(len(cells), 1)]).to(anatomy.device)
-        logits = anatomy.raw(rows, use_cache=False, logits_to_keep=metric.positions.to(anatomy.device)).logits
-    both, patched = logits[: 2 * n], logits[2 * n :]
-    if not cells:
-        return torch.zeros(0, n, dtype=torch.float64), both
-    return metric.measure(patched.unflatten(0, (len(cells), n)), prompts).double().cpu(), both
+        positions = metric.positions.to(anatomy.device)
+        return anatomy.raw(rows.to(anatomy.device), use_cache=False, logits_to_keep=positions).logits
 
 
 def _patch(x: Tensor, site: str, cell: Cell, source: Tensor) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Points(Protocol):
+class CurveLine(Protocol):
     """A curve with its band: sizes in edges, and shares of what the full model does."""
 
     @property
@@ -24,7 +24,7 @@ class Points(Protocol):
     def high(self) -> Sequence[float]: ...
 
 
-def faithfulness_by_size(lines: Mapping[str, Points], edges: int, title: str, narrow: bool = False) -> Figure:
+def faithfulness_by_size(lines: Mapping[str, CurveLine], edges: int, title: str, narrow: bool = False) -> Figure:
     """Draw faithfulness by number of edges, on a logarithmic axis. Bands are 95 % intervals over prompts.
 
     A line of one point is drawn as a star. 1 is the full model, 0 no circuit at all; `edges` is the full model's.

@@ -15,7 +15,7 @@ from interp.views.view import View
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from interp.views.curve import Points
+    from interp.views.curve import CurveLine
 
 # A larger still picture is a PNG: a scatter of thousands of points.
 MOST_BYTES = 200_000
@@ -124,7 +124,7 @@ def with_dark_theme(svg: str) -> str:
     return f"{head}{style}{tag}{rest}" if tag else svg
 
 
-def faithfulness(lines: Mapping[str, Points], edges: int, title: str = "Faithfulness by size") -> View:
+def faithfulness(lines: Mapping[str, CurveLine], edges: int, title: str = "Faithfulness by size") -> View:
     """Return `interp.views.curve.faithfulness_by_size` as a view, with its numbers."""
     from interp.views.curve import faithfulness_by_size
 

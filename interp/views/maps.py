@@ -192,7 +192,8 @@ def lens(
         values: a `LogitLens`, of which the mean margin is shown; or `[layer pos]`, such as the logit, log-probability
             or rank of the answer at each layer.
         tokens: for an array, the prompt's tokens: strings, or prompts, of which the first is shown.
-        predictions: `[layer pos]` token strings, such as the top prediction; () for none.
+        predictions: `[layer pos]` token strings, such as the top prediction; () for none. A `LogitLens` of one prompt
+            has its own.
         unit: what a value is.
         layers: names of the rows; "layer 0", ... by default.
 
@@ -203,6 +204,7 @@ def lens(
         array, columns = array_of(values.margin).mean(axis=1), axis_of_labels(values.names)
         layers = layers or (*(f"before layer {k}" for k in range(len(array) - 1)), "output")
         unit = "margin" if unit == "logit" else unit
+        predictions = predictions or (values.words() if values.margin.shape[1] == 1 else ())
     else:
         if tokens is None:
             raise ValueError("the tokens are missing: give tokens= (strings or prompts), or a LogitLens")

@@ -17,7 +17,8 @@ from interp.patching.knockouts import Entry
 from interp.tasks import Batch, Role
 from probes import keys
 from probes.arms.m06_heads import LABELS
-from probes.arms.presence_cells import Cells, Interchanges
+from probes.arms.presence_cells import Cells
+from probes.arms.presence_interchanges import Interchanges
 from probes.arms.presence_metrics import answer_accuracy, moved_margin
 from probes.arms.presence_number import lost_when_twice
 from probes.arms.readings import halves, strongest

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from interp.patching.editing import Place
 from interp.patching.rerunning import Where, WhereEdit
-from probes.arms.presence_cells import Cells, Interchanges, measure_edited
+from probes.arms.presence_cells import Cells
+from probes.arms.presence_interchanges import Interchanges, measure_edited
 
 
 def lost_when_twice(work: Interchanges, cells: Cells) -> dict[str, Float[Tensor, " prompt"]]:

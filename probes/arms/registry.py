@@ -27,7 +27,7 @@ from probes.arms.m10_mistakes import measure_mistakes
 from probes.arms.m11_offsets import measure_offsets
 from probes.arms.m12_backups import measure_backups
 from probes.arms.presence import measure_presence
-from probes.arms.presence_cells import find_cells
+from probes.arms.presence_search import find_cells
 from probes.arms.shares import measure_shares
 from probes.evidence import Evidence, EvidenceKey
 

@@ -43,6 +43,8 @@ def probes(rows: Iterable[Any], title: str = "What can probes read from each lay
     return as_view(figure, title, alt, ("concept", "measure", "layer", *SHOWN), table, narrow)
 
 
+# Concepts of probes as titles, where the concept's own name is not plain.
+TITLES = {"state": "parity so far", "bit": "next bit", "slot": "step number"}
 SHOWN = ("value", "low", "high", "control", "chance", "untrained")
 
 
@@ -124,7 +126,7 @@ def _checked(rows: Iterable[Any]) -> list[dict]:
 def _from_decoded(decoded: Any) -> dict:
     """Return the row of a `probes.arms.m08_decoding.Decoded`."""
     return {
-        "name": f"{decoded.concept} at {decoded.role.lower().replace('_', ' ')}s",
+        "name": f"{TITLES.get(decoded.concept, decoded.concept)} at {decoded.role.lower().replace('_', ' ')}s",
         "layer": decoded.layer,
         "measure": decoded.measure,
         "value": decoded.score.value,

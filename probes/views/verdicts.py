@@ -21,6 +21,12 @@ RHO = dict.fromkeys(("anchor", "placeholder"), "rho: share of the logit margin m
 }
 # Colour of the sink's effect on margins.
 ON_MARGINS = "#7a3b69"
+# Texts stand on the ground's colour, above lines and the grey margin and below estimates.
+TEXT: dict[str, Any] = {
+    "fontsize": 8,
+    "zorder": 1.5,
+    "bbox": {"facecolor": "white", "edgecolor": "none", "boxstyle": "square,pad=0.05"},
+}
 PLANTED = {True: "planted,\nrole present", False: "planted,\nrole absent"}
 
 
@@ -85,7 +91,7 @@ def draw_verdict(data: Mapping, calibration: Mapping | None = None, title: str =
     for axis, role, colour in zip(axes, ROLES, SERIES, strict=False):
         axis.axvspan(-margin, margin, color="#888888", alpha=0.15, linewidth=0)
         for edge in (-margin, margin):
-            axis.axvline(edge, color="black", linestyle="--", linewidth=0.8)
+            axis.axvline(edge, color="black", linestyle="--", linewidth=0.8, zorder=0)
         axis.axvline(0, color="#AAAAAA", linewidth=0.8, zorder=0)
         for row, roles in enumerate(groups.values()):
             _finding(axis, row, roles.get(role), colour, limits)
@@ -120,7 +126,7 @@ def _finding(axis: Axes, row: int, finding: Mapping | None, colour: str, limits:
     """Draw an estimate with its interval and control, and its status above it."""
     if not finding or finding.get("rho") is None:
         text = "not measured" if not finding else f"{finding['status']}: not measured"
-        axis.text(sum(limits) / 2, row, text, ha="center", va="center", fontsize=8, color="#444444")
+        axis.text(sum(limits) / 2, row, text, ha="center", va="center", color="#444444", **TEXT)
         return
     low, high = finding["ci"]
     draw_estimate(axis, row, finding["rho"], (low, high), limits, colour)
@@ -135,9 +141,9 @@ def _finding(axis: Axes, row: int, finding: Mapping | None, colour: str, limits:
     if has_margins:
         draw_estimate(axis, row + 0.26, margins["share"], tuple(margins["ci"]), limits, ON_MARGINS, "D")
         more = f"on margins {margins['status']}  {_short(margins['share'], *margins['ci'])}"
-        axis.text(limits[1], row + 0.33, more, ha="right", va="top", fontsize=8)
+        axis.text(limits[1], row + 0.33, more, ha="right", va="top", **TEXT)
         text = f"on answers {text}"
-    axis.text(limits[1], row - 0.14, text, ha="right", va="bottom", fontsize=8)
+    axis.text(limits[1], row - 0.14, text, ha="right", va="bottom", **TEXT)
 
 
 def _short(value: float, low: float | None, high: float | None) -> str:

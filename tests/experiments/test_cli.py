@@ -244,6 +244,16 @@ def test_help_of_a_verb_names_values_and_fits_the_terminal(verb, capsys, monkeyp
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_help_beside_arguments_is_the_whole_help(capsys):
+    shown = []
+    for given in ([], ["parity-aligned-alibi+own60", "--seed", "3"]):
+        with pytest.raises(SystemExit, match="0"):
+            main(["train", *given, "--help"])
+        shown.append(capsys.readouterr().out)
+    assert "NAME" in shown[0]
+    assert shown[0] == shown[1]
+
+
 def test_the_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("mnemoscope 0.")

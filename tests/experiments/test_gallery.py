@@ -28,9 +28,10 @@ def test_the_last_line_is_the_view_and_the_page_has_its_code():
     code = "still = b'<svg width=\"9\" height=\"9\"/>'\nView('dot', 'a <dot>', still)"
     assert isinstance(evaluate(code, {"View": View}), View)
     steps: list[str] = []
+    done = lambda: steps.append("done")  # noqa: E731
     setup = "from interp.views import View"
-    page = gallery_page([("Group", setup, [Example("A dot", code, "caption")])], steps.append)
-    assert steps == ["A dot"]
+    page = gallery_page([("Group", setup, [Example("A dot", code, "caption")])], steps.append, done)
+    assert steps == ["A dot", "done"]
     assert "View(&#x27;dot&#x27;, &#x27;a &lt;dot&gt;&#x27;, still)" in page
     assert page.count('class="report-figure"') == 1
 
@@ -54,7 +55,9 @@ def test_without_the_fetched_model_the_text_views_are_left_out_with_a_note(tmp_p
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "empty"))
     monkeypatch.setattr("experiments.gallery.ON_RUN", ON_RUN[:1])
     assert main(["gallery", "--out", str(tmp_path / "g.html")]) == 0
-    assert "mnemoscope fetch smollm2-135m" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "mnemoscope fetch smollm2-135m" in said
+    assert "1 views; each is computed now" in said
     html = (tmp_path / "g.html").read_text()
     assert html.count('class="report-figure"') == 1
     assert TEXT.splitlines()[1] not in html

@@ -7,10 +7,16 @@ import pytest
 import torch
 
 from experiments import load, operands
-from experiments.operands import PAIRS, first_wrong, operand_errors, same_sums
-from interp.tasks import Role, sample
+from experiments.operands import PAIRS, first_wrong, operand_errors
+from interp.tasks import Batch, Role, sample
 
 ADDITION = "addition-aligned-alibi-seed2"
+
+
+def same_sums(padded: Batch, plain: Batch) -> bool:
+    """Return whether two batches have the same answers, whatever their operands look like."""
+    digits = [batch.tokens[:, batch.at(Role.OUTPUT)] for batch in (padded, plain)]
+    return digits[0].shape == digits[1].shape and torch.equal(*digits)
 
 
 @pytest.fixture

@@ -254,7 +254,7 @@ def visible(folder: Path) -> dict[str, Any]:
 
 
 def count(here: Lab, each: int, verbs: tuple[str, ...] = tuple(ARGV), faults: tuple[str, ...] = FAULTS, first: int = 0):
-    """Tries until there are `each` of every fault, over the verbs by weight: the counts, and what failed."""
+    """Try `each` of every fault, on each verb once and then by weight; return the counts, and what failed."""
     mounts = can_mount()
     table = {verb: {fault: {"injected": 0, "survived": 0} for fault in faults} for verb in verbs}
     failed: list[dict] = []
@@ -263,7 +263,8 @@ def count(here: Lab, each: int, verbs: tuple[str, ...] = tuple(ARGV), faults: tu
         order = [v for v in able for _ in range(WEIGHT[v])]
         seed, done = first, 0
         while done < each:
-            verb = random.Random(f"{fault} {seed}").choice(order)
+            rest = [v for v in able if not table[v][fault]["injected"]]
+            verb = random.Random(f"{fault} {seed}").choice(rest or order)
             wrong = attempt(here, verb, fault, seed, mounts)
             if wrong is not None:
                 done += 1
@@ -296,17 +297,21 @@ def _main() -> int:
         table, failed = count(here, options.each, tuple(options.verbs), tuple(options.faults), options.first)
     print(json.dumps(table, indent=1))
     if options.json:
-        add_counts(options.json, "faults", table, options.faults, "python -m tests.faults.trials")
+        whole = f"python -m tests.faults.trials --each {options.each} --json {options.json}"
+        add_counts(options.json, "faults", table, options.faults, whole)
     return 1 if failed else 0
 
 
 def add_counts(path: Path, what: str, table: dict[str, dict], kinds: Sequence[str], command: str) -> None:
-    """Replace the counts of these verbs and kinds in a file, which is made if there is none. Others keep theirs."""
+    """Replace the counts of these verbs and kinds in a file, which is made if there is none. Others keep theirs.
+
+    `command` makes the whole file, of which this may be a part.
+    """
     known = json.loads(path.read_text(encoding="utf-8"))[what] if path.exists() else {}
     for verb, counts in table.items():
         row = {kind: n for kind, n in known.get(verb, {}).items() if kind not in kinds} | counts
         known[verb] = {kind: row[kind] for kind in sorted(row, key=[*kinds, *row].index)}
-    made = provenance_record(command=" ".join([command, *sys.argv[1:]]))
+    made = provenance_record(command=command)
     write_whole(path, json.dumps({"provenance": made, what: known}, indent=1) + "\n")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import probes.views
 from experiments import load
 from experiments.commands.circuit import CircuitCommand, lines_of
-from experiments.reporting import rows, shown, text
+from experiments.reporting import plain, rows, shown, text
 from experiments.reporting.order import circuit_tables
 from experiments.reporting.reuse import stored_result
 from experiments.reporting.schema import SCHEMAS, mismatch
@@ -64,7 +64,7 @@ def show(run, verb: str, data: dict, pictures: bool = False) -> None:
     """All that a page says of a result; it must not fail for one that was accepted."""
     match verb:
         case "verdict":
-            for say in (text.answer, text.role_lines, text.claims, rows.evidence_rows, text.erased):
+            for say in (text.answer, text.role_lines, text.claims, rows.evidence_rows, text.erased, plain.plainly):
                 assert say(data) is not None
             rows.arms_of(text.role_lines(data))
             if data["verdict"] != "not-applicable":

@@ -55,6 +55,7 @@ def test_patterns_of_your_own_views_and_tables(saved_families):
         run, TEXTS[1], {"itself": torch.eye(n), "sink": detection_pattern(torch.zeros(1, n), "first_token")[0]}
     )
     sink = detect_heads(run, TEXTS[1], "first_token")
+    assert torch.equal(detect_heads(run, TEXTS[1], ["first_token_head"]).values, sink.values)
     assert torch.allclose(scores.by_kind["sink"], sink.by_kind["first_token"])
     assert list(scores.to_dataframe().columns) == ["layer", "head", "itself", "sink"]
     assert scores.top("sink", 1)[0][1] == pytest.approx(float(scores.by_kind["sink"].max()))

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from interp import forward
 from interp.forward import correct, generate, predict, readout
 from interp.models import FAMILIES, ModelConfig, build_model, load_raw
+from interp.models.anatomy import Anatomy
 from interp.tasks import Batch, default_vocabulary, known_formats, parse_format, sample
 
 FORMATS = ("parity-scratchpad", "parity-aligned", "parity-interleaved", "parity-gap2", "addition-aligned")
@@ -175,8 +176,8 @@ def test_a_small_budget_makes_chunks_smaller(
     whole = readout(model, batch, at)
     inside = batch.n_pos * (24 * config.hidden_size + 4 * config.num_attention_heads * batch.n_pos)
     monkeypatch.setattr(forward, "numbers", lambda share: rows * (len(at) * config.vocab_size + inside))
-    by_steps, run = [], forward._run_steps
-    monkeypatch.setattr(forward, "_run_steps", lambda a, rows, keep: by_steps.append(len(rows)) or run(a, rows, keep))
+    by_steps, run = [], Anatomy.forward
+    monkeypatch.setattr(Anatomy, "forward", lambda a, rows, keep: by_steps.append(len(rows)) or run(a, rows, keep))
     whole_passes = count_calls(monkeypatch, model)
     found = readout(model, batch, at)
     checked, *calls = by_steps

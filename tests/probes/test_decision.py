@@ -541,7 +541,7 @@ def test_claims_are_about_what_was_seen():
     assert "as a sink too" in single.may_not_claim
     assert "as a sink too" not in verdict(one(evidence(**SINK))).may_not_claim
     unsure = verdict(one(evidence(**ANCHOR, m5=WIDE))).may_claim
-    assert "anchor PRESENT; sink ABSENT; no label follows" in unsure
+    assert "anchor PRESENT; sink ABSENT; so the verdict names no role" in unsure
     assert "none of anchor, placeholder and sink" in verdict(one(evidence())).may_claim
 
 

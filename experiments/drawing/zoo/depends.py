@@ -74,7 +74,7 @@ def maps(without: Attributed, with_: Attributed, trained_to: int) -> Figure:
     ]
     handles.append(Line2D([], [], color="black", linestyle="--", linewidth=1, label=f"trained up to {trained_to} bits"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    figure.suptitle(f"Which tokens each answer depends on, parity of {lengths[0]} bits", fontsize=9)
+    figure.suptitle(f"Which tokens does each answer depend on? Parity of {lengths[0]} bits", fontsize=9)
     return figure
 
 

@@ -44,13 +44,18 @@ class NormParts:
 
 @torch.no_grad()
 def norm_parts(norm: nn.Module, d_model: int, dtype: torch.dtype, device: torch.device) -> NormParts:
-    """Measure the parts of a norm, in float64.
+    """Return the parts of a norm, in float64: as torch's own classes have them, else measured.
 
     Raises `ValueError` for a module that is no such norm.
     """
     zero = torch.zeros(d_model, dtype=torch.float64, device=device)
     if isinstance(norm, nn.Identity):
         return NormParts(torch.ones_like(zero), zero, 0.0, centres=False, scales=False)
+    changed = norm._forward_hooks or norm._forward_pre_hooks or hasattr(norm, "_hf_hook")  # accelerate's
+    if type(norm) is nn.LayerNorm and not changed:
+        given = ((norm.weight, zero + 1), (norm.bias, zero))
+        gain, shift = (other if x is None else x.detach().to(device, torch.float64) for x, other in given)
+        return NormParts(gain, shift, norm.eps, centres=True)
 
     def of(x: Tensor) -> Tensor:
         return norm(x.to(dtype)).double()

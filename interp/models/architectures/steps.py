@@ -249,12 +249,17 @@ class Anatomy:
             logits = head(normed)[..., tokens.to(normed.device, non_blocking=True)]
         return logits if self.finish is None else self.finish(logits)  # elementwise in every architecture
 
-    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
-        """Return the logits of an unedited run, step by step."""
+    def forward(
+        self, tokens: Int[Tensor, "batch pos"], at: Int[Tensor, " read"] | None = None
+    ) -> Float[Tensor, "batch read d_vocab"]:
+        """Return the logits of an unedited run, step by step, at some positions (None: all).
+
+        The last layer computes these positions only.
+        """
         resid = self.embed(tokens)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             resid = self.block_at(block, resid)
-        return self.unembed(resid)
+        return self.unembed(self.block_at(self.blocks[-1], resid, at))
 
     @torch.no_grad()
     def difference_on(self, tokens: Int[Tensor, "batch pos"]) -> float:

@@ -163,8 +163,10 @@
     root.addEventListener("keydown", (event) => { if (event.key === "Escape") choose(null); });
     picture.addEventListener("click", (event) => { if (!event.target.closest(".node, .hit")) choose(null); });
     for (const input of all(".controls input:not(.fit)")) input.addEventListener("input", filter);
-    if (matchMedia("(max-width: 600px)").matches) {
-      find(".fit").checked = true; // on a phone the whole circuit is in sight first
+    // The whole circuit is in sight first on a phone, and where it is little wider than its frame and stays legible.
+    const over = find(".frame").scrollWidth / find(".frame").clientWidth;
+    if (matchMedia("(max-width: 600px)").matches || (over > 1 && over < 1.25)) {
+      find(".fit").checked = true;
       root.classList.add("whole");
     }
     find(".fit").addEventListener("input", (event) => root.classList.toggle("whole", event.target.checked));

@@ -39,8 +39,8 @@ def attention(
     """Return the attention patterns of one prompt as a view, with the tokens and, where there are roles, their colours.
 
     Args:
-        patterns: a `Capture`; or arrays by layer, `{0: ..., 1: ...}`; or one array. An array (numpy, torch, lists) is
-            `[batch head dest_pos src_pos]`, `[head dest_pos src_pos]` or `[dest_pos src_pos]`.
+        patterns: a `Capture`; or arrays by layer, in a mapping or a list; or one array. An array (numpy, torch, lists)
+            is `[batch head dest_pos src_pos]`, `[head dest_pos src_pos]` or `[dest_pos src_pos]`.
         layer: one layer, or several for a linked grid of all their heads; all of them by default.
         prompt: which prompt of the batch.
         heads: some of the heads; all by default.
@@ -112,7 +112,8 @@ def _why_not_circuitsvis(shown: Shown, compared: bool) -> str:
     if len(shown.layers) > 1:
         return "it shows one layer at a time"
     if n > MOST_TOKENS or shown.values.numel() > MOST_CELLS:
-        return f"{len(shown.heads)} heads of {n} tokens are more than it draws in a few seconds"
+        heads = "1 head" if len(shown.heads) == 1 else f"{len(shown.heads)} heads"
+        return f"{heads} of {n} tokens are more than it draws in a few seconds"
     return "" if circuitsvis_bundle() else "the installed version of circuitsvis is unknown"
 
 

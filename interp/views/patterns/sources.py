@@ -55,8 +55,9 @@ def shown_patterns(
 ) -> Shown:
     """Return the patterns of one prompt from a source, some layers and some heads. Raises `ValueError` as `attention`.
 
-    `source` is a `Capture` (with `pattern` and `prompts`), a mapping from layers to arrays, or one array. Arrays are
-    `[batch head dest_pos src_pos]`, `[head dest_pos src_pos]` or `[dest_pos src_pos]`, in numpy, torch or lists.
+    `source` is a `Capture` (with `pattern` and `prompts`), a mapping from layers to arrays, a list of arrays by layer,
+    or one array. Arrays are `[batch head dest_pos src_pos]`, `[head dest_pos src_pos]` or `[dest_pos src_pos]`, in
+    numpy, torch or lists.
     """
     prompts = prompts if prompts is not None else getattr(source, "prompts", None)
     if tokens is not None:
@@ -79,6 +80,8 @@ def shown_patterns(
 def _by_layer(patterns: Any, layer: int | Sequence[int] | None) -> Mapping[int | str, Any]:
     if isinstance(patterns, Mapping):
         return patterns
+    if isinstance(patterns, list | tuple) and patterns and all(getattr(x, "ndim", 0) > 2 for x in patterns):
+        return dict(enumerate(patterns))
     if layer is not None and not isinstance(layer, int):
         raise ValueError("one array has one layer; give patterns by layer, {0: ..., 1: ...}, for several")
     return {UNNAMED if layer is None else layer: patterns}

@@ -183,7 +183,7 @@ def test_a_broken_table_is_an_error_though_it_was_not_asked_for(no_models, capsy
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--zoo", "nowhere"], "no such folder: nowhere"),
+        (["--zoo", "nowhere"], "no such folder: 'nowhere'"),
         (["--length", "0"], "at least 1; got 0, 64"),
         (["--seed", "-1"], "seed must be"),
     ],

@@ -18,10 +18,11 @@ from experiments import load
 from experiments.cli import main
 from experiments.commands.patch import PatchCommand
 from interp.forward import predict
+from interp.models import ModelConfig, build_model, save_run
 from interp.patching import Joint, Sweep, accuracy, kl, logit_diff, patch, probability
 from interp.patching.cells import PATCH_SITES
 from interp.support.writing import read_digested
-from interp.tasks import Role, counterfactual
+from interp.tasks import Role, counterfactual, default_tokenizer, default_vocabulary
 
 RUN = "parity-aligned-alibi"
 HERE = Path("mnemoscope-out", RUN)
@@ -266,6 +267,35 @@ def counted(monkeypatch):
 
 def work_folders():
     return list(HERE.glob(".patch-*"))
+
+
+def test_effects_in_a_model_that_cannot_do_the_task_are_marked_as_invalid(capsys):
+    """A random model's largest changes were printed as those of a trained one."""
+    vocabulary = default_vocabulary()
+    model = build_model(ModelConfig("absolute", n_layers=1, d_model=16, n_heads=2), len(vocabulary.ids), seed=0)
+    save_run(
+        Path("random"), model, default_tokenizer(), {"format": "parity-aligned", "vocabulary": vocabulary.to_json()}
+    )
+    for name, valid in (("random", False), (RUN, True)):
+        assert main(["patch", name, "--length", "6", "--step", "4", "--out", "out"]) == 0
+        said, record = capsys.readouterr(), json.loads(Path("out/patch-resid_pre.json").read_text())
+        assert record["competence"]["valid"] == valid
+        assert ("warning: the effects will be invalid: the model cannot do the task: accuracy " in said.err) != valid
+        assert ("INVALID: the model cannot do the task" in said.out) != valid
+        assert ("INVALID: " in Path("out/patch-resid_pre.svg").read_text()) != valid
+
+
+def test_coarser_products_have_files_and_words_of_their_own(capsys):
+    assert main(["patch", RUN, *SMALL]) == 0
+    assert "cells equal the literal loop to " in capsys.readouterr().out
+    exact = {path: path.read_bytes() for path in HERE.iterdir()}
+    assert main(["patch", RUN, *SMALL, "--matmul", "bfloat16"]) == 0
+    out = capsys.readouterr().out
+    assert "cells with bfloat16 products differ from the literal loop by up to " in out
+    assert " equal " not in out
+    assert {path: path.read_bytes() for path in exact} == exact
+    new = sorted(path.name for path in HERE.iterdir() if path not in exact)
+    assert new == [f"patch-resid_pre-bfloat16.{end}" for end in ("json", "parquet", "svg")]
 
 
 def killed_on_the_way(after):

@@ -118,6 +118,14 @@ def test_each_section_names_its_command_and_seed(report):
     assert report.count('<details class="sources"') == 7
 
 
+def test_the_seed_stands_in_the_caption_of_each_figure_and_that_of_training_in_the_question(report):
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", report, re.S)
+    assert captions
+    assert all(caption.endswith("Prompts drawn with seed 0.") for caption in captions)
+    seed = load(RUN).record["recipe"]["seed"]
+    assert f"trained on parity of at most 20 bits with seed {seed}." in report
+
+
 def test_the_commands_that_it_names_are_valid(report):
     command = re.search(r"<code>mnemoscope (patch [^<]* --site z [^<]*)</code>", report.replace("--site", " --site"))
     assert command
@@ -129,6 +137,8 @@ def test_its_numbers_are_those_of_the_files(report):
     wrong = counted["rates"]["wrong confident label"]
     assert f"<strong>{wrong['hits']} of {wrong['n']}</strong>" in report
     assert f"<strong>{data['verdict']}</strong>" in report
+    assert "<strong>Anchor, yes:</strong> when two labels trade places" in report
+    assert f"<strong>Remainder: {data['remainder']:.2f}.</strong>" in report
     for name, role in data["roles"].items():
         on = f" on answers, {role['margins']['status']} on margins" if "margins" in role else ""
         assert f"<strong>{name}: {role['status']}{on}.</strong>" in report

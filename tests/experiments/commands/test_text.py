@@ -47,6 +47,17 @@ def test_text_is_patched_as_by_the_library(model, site, capsys):
     assert "equal the literal loop" in capsys.readouterr().out
 
 
+def test_text_on_which_the_model_prefers_the_wrong_answer_is_marked(model):
+    """In one of two orders of the answers the clean metric is below the corrupted one."""
+    found = []
+    for answer, other in ((" Mary", " John"), (" John", " Mary")):
+        argv = ["patch", model, *TEXT, "--answer", answer, "--other", other, "--site", "mlp_out", "--device", "cpu"]
+        assert main(argv) == 0
+        found.append(json.loads(Path("mnemoscope-out/small/patch-mlp_out.json").read_text())["competence"])
+    assert sorted(found[k]["valid"] for k in (0, 1)) == [False, True]
+    assert "the metric is lower on clean prompts" in next(x["reason"] for x in found if not x["valid"])
+
+
 @pytest.mark.parametrize("metric", ["probability", "accuracy", "kl"])
 def test_metrics_without_another_answer(model, metric):
     answer = [] if metric == "kl" else ["--answer", " Mary"]

@@ -168,7 +168,7 @@ def test_two_models_are_judged_as_models(stranger, tmp_path):
     [
         ((), "name a run"),
         ((DEFAULT, DEFAULT), "named twice"),
-        (("--model", "nowhere", "--format", "parity-aligned"), "no such folder: nowhere"),
+        (("--model", "nowhere", "--format", "parity-aligned"), "no such folder: 'nowhere'"),
         ((DEFAULT, "--task", "parity"), "--task parity needs --format"),
         ((DEFAULT, "--arms", "M99"), "unknown arms M99"),
         ((DEFAULT, "--lengths", "4"), "a length of at least 5"),
@@ -179,6 +179,12 @@ def test_two_models_are_judged_as_models(stranger, tmp_path):
 )
 def test_bad_input_gets_one_line(argv, words, capsys):
     assert words in refused(capsys, *argv)
+
+
+def test_a_model_without_a_task_is_offered_those_of_any_model(stranger, capsys):
+    said = refused(capsys, str(stranger))
+    assert "no task is posed" in said
+    assert "judge any language model with --task list-letters, recall, list-numerals" in said
 
 
 def test_a_verdict_goes_on_after_the_arms_that_are_done(monkeypatch, stranger):

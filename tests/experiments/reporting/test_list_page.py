@@ -31,6 +31,9 @@ def test_recall_has_its_address_its_heads_and_its_sources(tmp_path: Path) -> Non
     assert len(heads) == 4
     assert abs(float(heads[0][2])) > 1
     assert "query label 2, last token" in page
+    assert text.count("Left out by --quick: 4 of the 8 prompts of this section.") == 2  # patching and heads
+    assert re.search(r"own label \d\.\d\d \(control \d\.\d\d\), order", text)
+    assert "drawn with seed 0" in text
     assert f"mnemoscope verdict {RUN} --task recall --items 6 --prompts 32 --seed 0" in text
     assert "M17" in text or re.search(r"M\d+", text)  # symbols of the task, not token ids
 
@@ -43,6 +46,7 @@ def test_a_model_that_cannot_do_the_list_is_not_judged_and_its_accuracy_is_state
     page = (tmp_path / "page.html").read_text()
     assert re.findall(r'<section id="([a-z]+)"', page) == ["question", "verdict", "limits"]
     assert "not judged" in page
+    assert "Left out by --quick" not in page, "no arm was measured"
     assert re.search(r"the model gives the right value in 0\.\d+", page)
 
 

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 
 from experiments.cli import main
 from experiments.support import pieces
-from experiments.support.pieces import RunOptions, measured_by
+from experiments.support.pieces import RunOptions, helpers, measured_by
 from experiments.support.results import resume_arms
 from probes.batteries import battery
 from tests.probes.oracle_models import planted_run
@@ -129,3 +130,17 @@ def test_the_verb_gives_the_same_with_two_processes(tmp_path, monkeypatch: pytes
     assert [e["key"] for e in found[0]] == [e["key"] for e in found[1]] if "key" in found[0][0] else True
     for one, two in zip(*found, strict=True):
         assert one["value"] == pytest.approx(two["value"], abs=1e-6)
+
+
+@pytest.mark.parametrize(("one_thread", "expected"), [(True, 1), (False, 2)])
+def test_one_process_has_one_thread_as_the_others_unless_the_model_is_large(one_thread, expected):
+    """DAS amplifies rounding, which differs between one thread and two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with helpers(1, [], one_thread=one_thread) as processes:
+            assert processes is None
+            assert torch.get_num_threads() == expected
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

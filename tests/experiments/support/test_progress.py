@@ -37,6 +37,15 @@ def test_a_long_job_says_a_line_a_minute(clock, capsys):
     assert all("\r" not in line for line in lines)
 
 
+def test_a_job_may_say_a_line_more_often(clock, capsys):
+    for _ in progress_bar(range(4), desc="gallery", unit="view", seconds=10):
+        clock[0] += 6
+    assert capsys.readouterr().err.splitlines() == [
+        "gallery: 2 of 4 views, 00:12 elapsed, about 00:12 left",
+        "gallery: 4 of 4 views, 00:24 elapsed, about 00:00 left",
+    ]
+
+
 def test_a_line_names_what_was_just_done(clock, capsys):
     bar = progress_bar(["a", "b"], unit="case")
     for name in bar:

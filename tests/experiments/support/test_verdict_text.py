@@ -48,6 +48,13 @@ def test_competence_is_said_where_it_is_missing():
     assert "NOT competent at length 20 (step accuracy 0.500, labels given)" in lines[1]
 
 
+def test_a_model_without_labels_is_not_called_incompetent():
+    found = verdict(one((), step=0.99, refusal="parity-scratchpad has no labels"))
+    assert found.label == "not-applicable"
+    lines = list(summary(found, BARE, 80))
+    assert lines[1].strip() == "competent at length 20 (step accuracy 0.990, labels given)"
+
+
 def test_the_evidence_comes_on_request_and_is_stacked_on_a_narrow_terminal(capsys):
     print_verdict(FOUND["anchor"], BARE, 80, evidence=False)
     short = capsys.readouterr().out

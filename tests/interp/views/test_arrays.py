@@ -43,6 +43,18 @@ def test_arrays_by_layer_without_a_layer_are_a_grid_of_all():
     assert attention_data(one)["where"] == "Layer 1"
 
 
+def test_a_list_of_arrays_is_by_layer_and_a_list_of_heads_is_one_array():
+    for layers in ([PATTERNS, PATTERNS.flip(0)], (PATTERNS[None].numpy(), PATTERNS.flip(0)[None].numpy())):
+        view = views.attention(layers, tokens=TOKENS)
+        assert attention_data(view)["layers"] == [0, 1]
+        second = views.attention(layers, layer=1, tokens=TOKENS)
+        assert (
+            attention_data(second)["props"]["attention"]
+            == attention_data(views.attention(PATTERNS.flip(0), tokens=TOKENS))["props"]["attention"]
+        )
+    assert views.attention(list(PATTERNS), tokens=TOKENS).title == "Attention, 3 heads, 6 tokens"
+
+
 def test_a_capture_without_a_layer_is_a_grid_of_all_its_layers():
     prompts = Prompts(torch.arange(len(TOKENS))[None])
     captured = SimpleNamespace(prompts=prompts, pattern={0: PATTERNS[None], 3: PATTERNS[None]})

@@ -11,7 +11,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from interp.tasks import default_vocabulary, sample
-from probes.arms import m06_heads, presence_cells
+from probes.arms import m06_heads, presence_search
 from probes.arms.bands import BANDS, FEW_LAYERS, layer_bands
 from probes.arms.group_search import harmful_units, largest_harmless, longest_harmless
 from probes.arms.m04_routes import measure_routes
@@ -63,7 +63,7 @@ def test_groups_find_the_heads_that_single_tests_find(mechanism: str, monkeypatc
     model = planted(mechanism, "gpt2")
     first, other = (sample("parity-aligned", 24, 10, seed, model.vocabulary) for seed in (7, 8))
     singly = m06_heads.sort_heads(model.model, first, other)
-    for module in (m06_heads, presence_cells):
+    for module in (m06_heads, presence_search):
         monkeypatch.setattr(module, "MANY_UNITS", 0)
     by_groups = m06_heads.sort_heads(model.model, first, other)
     for found, expected in ((by_groups.idle, singly.idle), (by_groups.counting, singly.counting)):

@@ -8,12 +8,14 @@ import torch
 from interp.models import run_in_memory
 from interp.tasks import LABEL_ROLES, Role, parity, sample
 from probes import keys
-from probes.arms import presence_cells, presence_number
+from probes.arms import presence_interchanges, presence_number
 from probes.arms.m06_heads import LABELS, all_heads, find_idle_heads
 from probes.arms.presence import measure_presence, removals
-from probes.arms.presence_cells import KINDS, SOURCES, Cells, Interchanges, find_cells, idle_steps, source_of
+from probes.arms.presence_cells import KINDS, Cells
+from probes.arms.presence_interchanges import SOURCES, Interchanges, idle_steps, source_of
 from probes.arms.presence_metrics import answer_accuracy, leads, moved_margin
 from probes.arms.presence_number import lost_when_twice
+from probes.arms.presence_search import find_cells
 from probes.batteries import battery
 from probes.decision import verdict
 from probes.findings import Status
@@ -190,6 +192,25 @@ def test_a_head_that_counts_labels_gives_another_number_when_they_count_twice():
     assert lost["inputs"] > lost["all"]
 
 
+def test_runs_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPatch):
+    model = planted("A1 with sink")
+    batch = sample("parity-aligned", 12, 8, 0, model.vocabulary)
+    every = Cells(tuple((kind, head) for kind in KINDS for head in all_heads(model.model)))
+
+    def moved(kept: int):
+        monkeypatch.setattr(presence_interchanges, "numbers", lambda share: kept)
+        work = Interchanges(model.model, batch, 0, answer_accuracy(batch))
+        found = torch.stack([m.margin for _ in range(2) for m in work.effects(every)])
+        return found, sum(x.numel() for kept in work._kept.values() for x in kept.values())
+
+    (with_all, held), (with_none, nothing) = moved(10**9), moved(0)
+    assert with_all.min() > 0
+    assert held > 0
+    assert nothing == 0
+    assert moved(held - 1)[1] < held
+    torch.testing.assert_close(with_all, with_none, rtol=0, atol=0)
+
+
 def test_counting_nothing_twice_changes_nothing():
     model = planted("sink")
     batch = sample("parity-aligned", 12, 8, 0, model.vocabulary)
@@ -230,7 +251,7 @@ def test_an_interchange_with_the_same_prompts_changes_nothing(monkeypatch: pytes
     every = Cells(tuple((kind, head) for kind in ("inputs", "output labels") for head in all_heads(model.model)))
     (moved, *_) = Interchanges(model.model, batch, 0, answer_accuracy(batch)).effects(every)
     assert moved.lost.mean() > 0.3
-    monkeypatch.setattr(presence_cells, "source_of", lambda batch, *_: batch)
+    monkeypatch.setattr(presence_interchanges, "source_of", lambda batch, *_: batch)
     for moved in Interchanges(model.model, batch, 0, answer_accuracy(batch)).effects(every):
         assert moved.lost.abs().max() == 0
         assert moved.margin.max() < 1e-3

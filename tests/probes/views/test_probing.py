@@ -49,7 +49,7 @@ def test_findings_of_decode_are_taken_as_they_are():
     found = Decoded(
         "slot", "INPUT_LABEL", 1, 20, "R2", interval, 0.0, Interval(0.1, 0.0, 0.2), interval, None, None, None, 100
     )
-    assert "slot at input labels: highest 0.90 at layer 1, its control 0.10" in probes([found]).alt
+    assert "step number at input labels: highest 0.90 at layer 1, its control 0.10" in probes([found]).alt
 
 
 def test_a_row_without_a_control_is_drawn_without_one():

@@ -1,0 +1,55 @@
+"""Presence, discovery: find the cells in which label positions carry neither identity nor content.
+
+Interchange decides, because a backup hides a carrier from ablation: keys and values at labels come from a prompt with
+other bits in which the labels are reassigned on each side by itself (probes/README.md, Battery).
+"""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+
+from interp.patching.metrics import probability
+from interp.tasks import Batch
+from probes.arms.group_search import FEWER_PROMPTS, MANY_UNITS, largest_harmless
+from probes.arms.m06_heads import HARMLESS, all_heads
+from probes.arms.presence_cells import BY_STEP, KINDS, Cells
+from probes.arms.presence_interchanges import SOURCES, Interchanges
+
+# The largest mean |change of the margin|, as a share of it, at which cells count as carrying nothing.
+STILL = 0.05
+
+
+def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
+    """Find the cells that carry nothing from labels, alone and jointly, on prompts that nothing else uses.
+
+    Groups of cells are split until an interchange in the whole group does no harm: it loses at most `HARMLESS` of the
+    answer's probability above chance, and moves margins by at most `STILL` of their size. Groups are then joined, the
+    least harmful first; cells that do harm beside the others are left out. Of these, output labels are added at the
+    steps at which the cell moves no margin; never the first, whose state is the same in all prompts, so that an
+    interchange cannot show that it is read.
+    """
+    units = [(kind, head) for kind, role in KINDS.items() if (batch.role == role).any() for head in all_heads(model)]
+    if len(all_heads(model)) > MANY_UNITS:
+        batch = batch.rows(slice(FEWER_PROMPTS))
+    interchanged = Interchanges(model, batch, seed, probability(batch, among_answers=True))
+    chance = 1 / len(batch.format.outputs)
+    above = max(float(interchanged.clean.mean()) - chance, 1e-3)
+    size = max(float(interchanged.lead.abs().mean()), 1e-6)
+
+    def harm(cells: Cells) -> float:
+        """Return the harm in units of what is allowed."""
+        worst = 0.0
+        for k in range(len(SOURCES)):
+            m = interchanged.effect(cells, k)
+            worst = max(worst, float(m.lost.mean()) / above / HARMLESS, float(m.margin.mean()) / size / STILL)
+            if worst > 1:
+                break  # one source that does harm is enough
+        return worst
+
+    found = Cells(tuple(sorted(largest_harmless(units, lambda groups: [harm(Cells(tuple(g))) for g in groups]))))
+    for cell in (cell for cell in units if cell[0] == BY_STEP and cell not in found.members):
+        steps = interchanged.idle_steps(cell, STILL * size)
+        more = Cells(found.members, (*found.parts, (cell, steps)))
+        if steps and harm(more) <= 1:
+            found = more
+    return found
