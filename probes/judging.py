@@ -121,7 +121,8 @@ def judge_placeholder(at: LengthEvidence) -> RoleFinding:
         return by_value
     for key, e in others.items():
         if not at.is_absent(e):
-            reason = f"earlier bits through V {by_value.rho}, {STORED[key]} {e.value}"
+            reason = f"M5, earlier bits, through V: {by_value.rho} lies within +-{at.margins.rho}; "
+            reason += f"{STORED[key]}: {e.value} shows neither presence nor absence"
             return replace(by_value, status=Status.INDETERMINATE, reason=reason)
     for e in others.values():
         if at.control_moves(e):

@@ -50,6 +50,8 @@ ADAPTED_EVIDENCE = (
     "swap the input labels of the step and before",
     "swap the input labels before",
 )
+# Perplexities of the steering example in interp/README.md, at its scales 0, 1 and 4.
+STEERING = FOLDER / "results" / "steering.json"
 WITHOUT_REHEARSAL = FOLDER / "recipes" / "parity-aligned-alibi-without-rehearsal.json"
 
 
@@ -274,6 +276,7 @@ def recalled_by_label() -> list[float]:
 NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     **{f"list-{kind}-{items}": (2, partial(on_list, BASE, f"list-{kind}", items)) for kind, items in LISTED},
     "recall-own-label": (2, recalled_by_label),
+    "steering": (1, lambda: [row["perplexity"] for row in json.loads(STEERING.read_text(encoding="utf-8"))["scales"]]),
     "adapted-evidence": (2, partial(evidence_at, "smollm2-parity-aligned", ADAPTED_EVIDENCE)),
     "no-rehearsal-40": (3, lambda: evaluated(WITHOUT_REHEARSAL, "step", "forced", [40])),
     "shipped-written": (

@@ -57,7 +57,7 @@ class Interchanges:
         self.metrics = (score, moved_margin(batch, self.lead))
         self.sources = [source_of(batch, seed + k, *names) for k, names in enumerate(SOURCES)]
         self.labels = torch.isin(batch.role, torch.tensor(LABELS))
-        self._kept: dict[tuple[int, int], Mapping[Place, Tensor]] = {}
+        self._kept: dict[tuple[int, int, int], Mapping[Place, Tensor]] = {}
         self._size = 0  # numbers in them
         self.clean = _interchanged(self.raw, self, Cells(()), 0)[0]
 
@@ -96,7 +96,7 @@ class Interchanges:
         `number`: of the source, of which only label positions are returned; -1 for the prompts that are patched, which
         have resid_pre, too.
         """
-        key = (number, int(rows[0]))
+        key = (number, int(rows[0]), len(rows))  # chunks of several metrics differ in size
         if key in self._kept:
             return self._kept[key]
         n_layers = len(self.anatomy.blocks)

@@ -55,8 +55,8 @@ class Arm:
 
     @property
     def title(self) -> str:
-        """Code and short name, such as "M5 history"."""
-        return self.code if self.code == self.short else f"{self.code} {self.short}"
+        """Code and short name, such as "M5 history"; the short name alone where the code is a word of it."""
+        return self.short if self.code in self.short else f"{self.code} {self.short}"
 
 
 def _swaps(inputs: ArmInputs) -> list[Evidence]:

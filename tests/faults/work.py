@@ -70,8 +70,8 @@ ARGV = {
 }
 # Those that give their work to other processes, which can be lost.
 WITH_WORKERS = ("calibrate", "sweep")
-# What differs between two runs of one command: when, and how long.
-VOLATILE = {"provenance", "seconds", "training_seconds", "seconds_each"}
+# What differs between two runs of one command: when, and how long; and a digest over such fields.
+VOLATILE = {"provenance", "digest", "seconds", "training_seconds", "seconds_each"}
 
 
 def make_small() -> None:

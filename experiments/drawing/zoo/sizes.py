@@ -36,24 +36,24 @@ def scale(frame: DataFrame, family: str = "alibi", fmt: str = "aligned") -> Figu
         raise NoRows(f"scale: the table has one size of family {family}, format {fmt}, or none")
     sizes = {kind: split_kind(kind)[1] or USUAL for kind in rows["family"].unique()}
     order = sorted(sizes, key=lambda kind: (sizes[kind].weights, kind))
-    figure = Figure(figsize=(2.4 + 1.6 * len(order), 3.6), layout="constrained", dpi=110)
+    figure = Figure(figsize=(max(9.0, 2.4 + 1.6 * len(order)), 3.7), layout="constrained", dpi=110)
     *accuracy, roles = figure.subplots(1, 3)
     longest = int(rows["trained_to"].max())
     lengths = [n for n in (longest, 2 * longest, 3 * longest) if n in set(rows["length"])]
     for axis, (mode, text) in zip(accuracy, MODES.items(), strict=True):
         some = rows[(rows["metric"] == "exact") & (rows["mode"] == mode)]
         _dots(axis, {n: some[some["length"] == n] for n in lengths}, order, LENGTH_COLOURS)
-        axis.set_title(f"exact match, {text}", fontsize=9)
+        axis.set_title(f"exact match, {text}", fontsize=8.5)
         axis.set(ylim=(-0.04, 1.04))
     of_roles = {role: _at_the_longest(rows[rows["metric"] == f"rho {role}"]) for role in ROLES}
     _dots(roles, of_roles, order, ROLE_COLOURS)
     values = [value for part in of_roles.values() for value in part["value"]]
     roles.set(ylim=(min([-0.1, *values]) - 0.04, max([1.1, *values]) + 0.04))
     roles.axhline(0, color="#AAAAAA", linewidth=0.8, zorder=0)
-    roles.set_title("rho, at the longest length measured", fontsize=9)
+    roles.set_title("rho, at the longest length measured", fontsize=8.5)
     for axis in (*accuracy, roles):
         ticks = [
-            f"{sizes[kind]}\n{sizes[kind].weights / 1e6:.2g} M\n"
+            f"{sizes[kind]}\n{_millions(sizes[kind].weights)} M\n"
             + counted(rows[rows["family"] == kind]).removesuffix(" learned")
             for kind in order
         ]
@@ -67,10 +67,19 @@ def scale(frame: DataFrame, family: str = "alibi", fmt: str = "aligned") -> Figu
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7, frameon=False)
     figure.suptitle(
         f"What grows with the model's size? Parity, {fmt}, {shown_kind(family)}\n"
-        f"below: layers x width x heads, weights, how many learned; {trained_alike(rows)}",
+        f"{trained_alike(rows)}\nbelow: layers x width x heads, weights, how many learned",
         fontsize=9,
     )
     return figure
+
+
+def _millions(weights: int) -> str:
+    """Return a number of weights in millions, with two digits or whole.
+
+    >>> _millions(301_989_888), _millions(589_824)
+    ('302', '0.59')
+    """
+    return f"{weights / 1e6:.2g}" if weights < 1e8 else f"{weights / 1e6:.0f}"
 
 
 def _at_the_longest(rows: Any) -> Any:

@@ -450,6 +450,12 @@ def test_at_390_pixels_nothing_overflows_and_text_has_contrast(browser, report, 
     assert ground == ("rgb(20, 23, 28)" if dark else "rgb(255, 255, 255)")
 
 
+def test_at_1200_pixels_nothing_scrolls_sideways(browser, report, tmp_path):
+    page = drawn(browser, tmp_path / "r.html", report, wide=1200)
+    assert page.js("return document.documentElement.scrollWidth") <= 1200
+    assert page.js(SCROLLERS) == [], "a circuit that is little wider than its frame is fitted to it"
+
+
 def test_printing_shows_the_still_pictures(browser, report, tmp_path):
     page = drawn(browser, tmp_path / "r.html", report)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})

@@ -21,7 +21,7 @@ def test_a_code_gets_its_short_name_once(code):
 def test_other_text_stays():
     for text in ("M13, M0 and M120", "xM1", "presence: 0.5", ""):
         assert with_arm_names(text) == text
-    assert arm_title("presence") == "presence largest presence effect"
+    assert arm_title("presence") == "largest presence effect"
     assert arm_title("unknown") == "unknown"
 
 

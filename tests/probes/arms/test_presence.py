@@ -211,6 +211,19 @@ def test_runs_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(with_all, with_none, rtol=0, atol=0)
 
 
+def test_chunks_of_another_size_do_not_take_the_runs_of_an_earlier_one(monkeypatch: pytest.MonkeyPatch):
+    """Metrics of fewer positions run in larger chunks; in a small budget the verdict ended in a RuntimeError."""
+    model = planted("A1 with sink")
+    batch = sample("parity-aligned", 12, 8, 0, model.vocabulary)
+    every = Cells(tuple((kind, head) for kind in KINDS for head in all_heads(model.model)))
+    work = Interchanges(model.model, batch, 0, answer_accuracy(batch))
+    expected = work.by_step(every, 0)
+    monkeypatch.setattr(presence_interchanges, "chunks", lambda *_, **__: torch.arange(12).split(5))
+    work.effects(every)
+    monkeypatch.setattr(presence_interchanges, "chunks", lambda *_, **__: torch.arange(12).split(4))
+    torch.testing.assert_close(work.by_step(every, 0), expected)
+
+
 def test_counting_nothing_twice_changes_nothing():
     model = planted("sink")
     batch = sample("parity-aligned", 12, 8, 0, model.vocabulary)

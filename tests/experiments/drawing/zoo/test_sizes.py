@@ -1,5 +1,7 @@
 """Models of several sizes: where their dots are."""
 
+import itertools
+
 import pytest
 
 from tests.experiments.drawing.zoo.runs import FAMILY, rows_of, table, value_of, words, zoo
@@ -46,6 +48,16 @@ def test_rho_is_that_of_the_longest_length():
     assert size == 2
     assert value == pytest.approx(value_of("rho anchor", "", 40, 2))
     assert not dots(zoo.scale(SIZES).axes[2], "_sink")
+
+
+def test_titles_lie_inside_of_the_figure_and_apart():
+    figure = zoo.scale(SIZES)
+    figure.canvas.draw()
+    whole = figure.get_suptitle() and figure._suptitle.get_window_extent()  # pyright: ignore[reportAttributeAccessIssue]
+    assert whole.x0 >= 0
+    assert whole.x1 <= figure.bbox.x1
+    boxes = [axis.title.get_window_extent() for axis in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_one_size_is_no_figure_and_other_sizes_are_in_no_other():
