@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.tasks import Prompts, Role
 
-# A role, a role and step, a span's name, or an index.
+# A role, a role and step, a span's name, or an index, which counts from the end where it is negative.
 Part = Role | tuple[Role, int] | str | int
 # One part, or several as a tuple or list. A tuple of a role and a plain number is one part: that role's step.
 At = Part | tuple[Part, ...] | list[Part]
@@ -97,9 +97,9 @@ def _positions(prompts: Prompts, part: Part) -> list[int]:
             return prompts.at(role, step).tolist()
         case _:
             assert isinstance(part, int)
-            if not 0 <= part < prompts.n_pos:
+            if not -prompts.n_pos <= part < prompts.n_pos:
                 raise ValueError(f"position {part} is outside 0 to {prompts.n_pos - 1}")
-            return [part]
+            return [part % prompts.n_pos]
 
 
 def _text(part: Part) -> str:

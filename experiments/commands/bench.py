@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from experiments.support.options import AsJson, Flag, Folder, Number, computed
+
+# Flags that choose a benchmark, and benchmarks that have no rounds.
+FLAGS = ("edges", "loops", "grids", "integration", "peak", "drift", "scaling", "bloom")
+ONCE = ("memory", "drift")
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class BenchCommand:
             for case in bar:
                 bar.set_description(case.name)
                 made = provenance_record()
-                rows[case.name] = {**self._measured(case), "provenance": made}  # other rows keep theirs
+                rows[case.name] = {**self._measured(kind, case), "provenance": made}  # other rows keep theirs
                 write_whole(path, json.dumps({"provenance": made, "rows": rows}, indent=1) + "\n")
         shown = {c.name: rows[c.name] for c in cases}
         if self.json:
@@ -88,17 +93,7 @@ class BenchCommand:
 
     def _kind(self) -> str:
         """Return the name of the benchmark, which is also its file's."""
-        kinds = {
-            "edges": self.edges,
-            "loops": self.loops,
-            "grids": self.grids,
-            "integration": self.integration,
-            "peak": self.peak,
-            "drift": self.drift,
-            "scaling": self.scaling,
-            "bloom": self.bloom,
-        }
-        chosen = [name for name, wanted in kinds.items() if wanted]
+        chosen = [name for name in FLAGS if getattr(self, name)]
         if len(chosen) > 1:
             flags = " and ".join(f"--{name}" for name in chosen)
             raise ValueError(f"{flags} are different benchmarks; run one after the other")
@@ -111,42 +106,21 @@ class BenchCommand:
         """Return the cases of a benchmark."""
         import torch
 
-        from experiments.benchmarks import drift, edges, grids, integration, loops, memory, patching, scaling
-
+        module = _module_of(kind)
         match kind:
             case "scaling":
-                return scaling.cases_of(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            case "patching":
-                return (patching.BLOOM_560M,) if self.bloom else patching.DEFAULT
+                return module.cases_of(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            case "patching" if self.bloom:
+                return (module.BLOOM_560M,)
             case _:
-                modules = {
-                    "drift": drift,
-                    "edges": edges,
-                    "grids": grids,
-                    "integration": integration,
-                    "loops": loops,
-                    "memory": memory,
-                }
-                return modules[kind].DEFAULT
+                return module.DEFAULT
 
-    def _measured(self, case: Any) -> dict:
+    def _measured(self, kind: str, case: Any) -> dict:
         """Return the row of a case."""
-        from experiments.benchmarks import drift, edges, grids, integration, loops, memory, patching, scaling
+        run_case = _module_of(kind).run_case
+        return run_case(case) if kind in ONCE else run_case(case, self.rounds)
 
-        match case:
-            case edges.EdgeCase():
-                return edges.run_case(case, self.rounds)
-            case loops.LoopCase():
-                return loops.run_case(case, self.rounds)
-            case grids.GridCase():
-                return grids.run_case(case, self.rounds)
-            case integration.IntegrationCase():
-                return integration.run_case(case, self.rounds)
-            case memory.MemoryCase():
-                return memory.run_case(case)
-            case drift.DriftCase():
-                return drift.run_case(case)
-            case scaling.StepCase() | scaling.StageCase():
-                return scaling.run_case(case, self.rounds)
-            case _:
-                return patching.run_case(case, self.rounds)
+
+def _module_of(kind: str) -> Any:
+    """Return the module of a benchmark, which has its cases and `run_case`."""
+    return import_module(f"experiments.benchmarks.{kind}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from experiments.support.reading import CALIBRATION
 from experiments.tables.cells import markdown
 from interp.models import read_json
@@ -14,11 +12,11 @@ NAMES = {"gpt2": "GPT-2", "gpt_neox": "GPT-NeoX", "llama": "Llama"}
 WRONG = {"wrong label", "wrong status"}
 
 
-def read_families(path: Path = FAMILIES) -> dict:
+def read_families() -> dict:
     """Return the counts of `mnemoscope calibrate --families`. Raises `ValueError` for another schema."""
-    data = read_json(path)
+    data = read_json(FAMILIES)
     if not isinstance(data, dict) or data.get("schema") != 1:
-        raise ValueError(f"{path} is not of schema 1")
+        raise ValueError(f"{FAMILIES} is not of schema 1")
     return data
 
 

@@ -21,6 +21,7 @@ from experiments.tables.families import families_table
 from experiments.tables.field import capabilities_table, migration_table
 from experiments.tables.headline import headline_table, support_table, support_text, trust_table
 from experiments.tables.lists import lists_table
+from experiments.tables.outsiders import outsiders_table
 from experiments.tables.predictions import predictions_table
 from experiments.tables.rehearsal import rehearsal_table
 from experiments.tables.runs import accuracy_table, calibration_table, circuit_table, verdict_table
@@ -43,6 +44,7 @@ PLACES: dict[Path, dict[str, Callable[[], str]]] = {
         "verdict": verdict_table,
         "families": families_table,
         "calibration": calibration_table,
+        "outsiders": outsiders_table,
     },
     ROOT / "experiments" / "README.md": {"accuracy": accuracy_table, "circuit": circuit_table},
     ROOT / "experiments" / "benchmarks" / "README.md": {

@@ -63,9 +63,22 @@ class Run:
     bos: Bos = "auto"
 
     def __repr__(self) -> str:
-        return (
-            f"Run({self.name!r}, format={None if self.format is None else str(self.format)!r}, source={self.source!r})"
+        posed = None if self.format is None else str(self.format)
+        return f"Run({self.name!r}, format={posed!r}, source={self.source!r}, {self._sizes()})"
+
+    def _sizes(self) -> str:
+        """Return layers, width, heads, number format and device in words, where the model has been loaded."""
+        if (raw := self.__dict__.get("raw")) is None:
+            return "not loaded yet"
+        config = raw.config.get_text_config()
+        n_layers, d_model, n_heads, n_kv_heads = (
+            getattr(config, name, None)
+            for name in ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads")
         )
+        heads = "" if n_heads is None else f", {n_heads} heads"
+        if n_kv_heads not in (None, n_heads):
+            heads += f" ({n_kv_heads} key-value)"
+        return f"{n_layers} layers x {d_model}{heads}, {str(raw.dtype).removeprefix('torch.')} on {raw.device}"
 
     @cached_property
     def raw(self) -> PreTrainedModel:

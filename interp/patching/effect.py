@@ -85,9 +85,10 @@ class PatchEffect(Shown):
 
     def __repr__(self) -> str:
         shape = ", ".join(f"{axis} {len(self.labels[axis])}" for axis in self.axes)
+        source = "" if self.source is self.base else f", source={float(self.source.mean()):.4g}"
         return (
             f"PatchEffect({self.site!r}, {self.direction!r}, {self.metric!r}, [{shape}, batch {len(self.base)}], "
-            f"base={float(self.base.mean()):.4g}, source={float(self.source.mean()):.4g})"
+            f"base={float(self.base.mean()):.4g}{source})"
         )
 
     @property

@@ -117,8 +117,11 @@ def bind_metric(metric: MetricLike, model: object, prompts: Prompts) -> Metric:
     if isinstance(metric, UnboundMetric):
         metric = metric.bind(model, prompts)
     if not isinstance(metric, Metric):
+        what = "a plain function" if callable(metric) else type(metric).__name__
+        own = "; declare your own as Metric(name, positions, compute), or use interp.patching.grids, which take one"
         raise ValueError(
-            f"metric must be a Metric, such as logit_diff(answer=' Mary', other=' John'); got {type(metric).__name__}"
+            f"metric must be a Metric, such as logit_diff(answer=' Mary', other=' John'); got {what}"
+            + (own if callable(metric) else "")
         )
     metric.require_positions(prompts.n_pos)
     return metric

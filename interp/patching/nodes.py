@@ -18,7 +18,8 @@ ReceiverKind = Literal["q", "k", "v", "mlp", "logits"]
 class Sender:
     """The component whose output is taken from the source run: a head, an MLP or the embedding, at some positions.
 
-    `at`: a Role, a (Role, step) pair, a span's name, an index, a tuple of these, or None for all.
+    `kind`: "head" (with `layer` and `head`), "mlp" (with `layer`) or "embed". `at`: a Role, a (Role, step) pair, the
+    name of a span, an index, a tuple of these, or None for all.
 
     >>> str(Sender("head", 0, 1, at=Role.INPUT_LABEL))
     'L0H1 at input label'
@@ -40,8 +41,9 @@ class Sender:
 class Receiver:
     """The input that receives the sender's change: q, k or v of a head, an MLP, or the logits, at some positions.
 
-    q is read at destination positions, k and v at source positions. With grouped queries the head of k and v is a
-    key-value head. `at` is as in `Sender`.
+    `kind`: "q", "k" or "v" (with `layer` and `head`), "mlp" (with `layer`) or "logits". q is read at destination
+    positions, k and v at source positions. With grouped queries the head of k and v is a key-value
+    head. `at` is as in `Sender`.
 
     >>> str(Receiver("k", 1, 0, at=(Role.INPUT, 3)))
     'L1H0 k at input 3'

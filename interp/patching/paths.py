@@ -41,6 +41,9 @@ def path_patch(
 ) -> PatchEffect:
     """Return the metric of the base prompts when only the receivers read each sender's source output.
 
+    Base comes first: with `path_patch(run, clean, corrupted, ...)` corrupted outputs enter the clean run, as in Wang et
+    al. `patch(run, clean, corrupted, ...)` moves clean activations into the corrupted run by default.
+
     Axis "sender": each sender to all receivers at once. With `grid`, axes "sender" and "receiver": each to each.
 
     - `direct=True`: heads and MLPs between sender and receivers keep their base output. A receiver reads

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.support.provenance import provenance_record
 from interp.support.writing import write_whole
-from tests.fuzz.counting import tried
+from tests.fuzz.counting import FACTOR, tried
 
 
 def pytest_addoption(parser):
@@ -17,7 +17,9 @@ def pytest_addoption(parser):
 def pytest_sessionfinish(session, exitstatus):
     # Nothing is counted as survived where something failed.
     if (path := session.config.getoption("--counts", None)) and tried and exitstatus == 0:
-        made = provenance_record(command=" ".join(["pytest", *map(str, session.config.invocation_params.args)]))
+        factor = [f"MNEMOSCOPE_FUZZ={FACTOR:g}"] if FACTOR != 1 else []
+        command = [*factor, "pytest", *map(str, session.config.invocation_params.args)]
+        made = provenance_record(command=" ".join(command))
         write_whole(path, json.dumps({"provenance": made, "inputs": dict(sorted(tried.items()))}, indent=1) + "\n")
 
 

@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--seconds", type=int, default=300)
-    parser.add_argument("--json", type=Path, help="add the counts of this kind to this file")
+    parser.add_argument("--json", type=Path, help="add the counts of this kind to those in this file")
     options = parser.parse_args()
 
     import atheris  # type: ignore[import-not-found]
@@ -164,7 +164,8 @@ def _report(options: argparse.Namespace, tried: int, failures: int, seconds: flo
     if options.json:
         known = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {"guided": {}}
         made = provenance_record(command="python -m tests.fuzz.guided KIND --seconds N --json FILE")
-        guided = {**known["guided"], options.kind: row}
+        earlier = known["guided"].get(options.kind, {})
+        guided = {**known["guided"], options.kind: {name: n + earlier.get(name, 0) for name, n in row.items()}}
         write_whole(options.json, json.dumps({"provenance": made, "guided": guided}, indent=1) + "\n")
         lines = shortest(path.read_bytes() for path in found.iterdir())
         write_whole(CORPUS / f"{options.kind}.jsonl", b"".join(line + b"\n" for line in lines))

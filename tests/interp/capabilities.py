@@ -121,10 +121,8 @@ def matrix(types: tuple[str, ...] = TYPES) -> dict[str, dict[str, dict[str, Any]
 
 def cell(function: Callable[[Any], Any], model: Any) -> dict[str, Any]:
     """Return median milliseconds and MiB of calls after the first, or the first line of the reason for a refusal."""
-    try:
-        function(model)
-    except (ValueError, RuntimeError, NotImplementedError) as error:
-        return {"refused": " ".join(str(error).split("; ")[0].split())}
+    if reason := refusal(function, model):
+        return {"refused": reason}
     seconds = []
     for _ in range(CALLS):
         began = time.perf_counter()
@@ -132,6 +130,15 @@ def cell(function: Callable[[Any], Any], model: Any) -> dict[str, Any]:
         seconds.append(time.perf_counter() - began)
     held = peak(lambda: function(model)) / 2**20
     return {"ms": float(f"{1000 * median(seconds):.3g}"), "mib": float(f"{held:.2g}")}
+
+
+def refusal(function: Callable[[Any], Any], model: Any) -> str | None:
+    """Call a function; return the first line of the reason if it refuses the model, else None."""
+    try:
+        function(model)
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        return " ".join(str(error).split("; ")[0].split())
+    return None
 
 
 def peak(work: Callable[[], Any]) -> int:

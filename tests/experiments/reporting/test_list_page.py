@@ -21,7 +21,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_recall_has_its_address_its_heads_and_its_sources(tmp_path: Path) -> None:
-    assert main(["report", RUN, "--task", "recall", "--quick"]) == 0
+    assert main(["report", RUN, "--task", "recall", "--quick", "--fresh"]) == 0
     page = (tmp_path / "mnemoscope-out" / RUN / "report-recall-6.html").read_text()
     ids = re.findall(r'<section id="([a-z]+)"', page)
     assert ids == ["question", "verdict", "patch", "heads", "limits"]
@@ -31,6 +31,7 @@ def test_recall_has_its_address_its_heads_and_its_sources(tmp_path: Path) -> Non
     assert len(heads) == 4
     assert abs(float(heads[0][2])) > 1
     assert "query label 2, last token" in page
+    assert text.count("Left out by --quick: 96 of the 128 prompts of this section.") == 1  # the verdict
     assert text.count("Left out by --quick: 4 of the 8 prompts of this section.") == 2  # patching and heads
     assert re.search(r"own label \d\.\d\d \(control \d\.\d\d\), order", text)
     assert "drawn with seed 0" in text

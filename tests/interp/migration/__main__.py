@@ -18,7 +18,7 @@ from interp.models import Run
 from interp.support.writing import write_whole
 from tests.interp.migration.tasks import TASKS, small_run
 
-ROUNDS = 9
+ROUNDS = 25
 
 
 def measured(run: Run, rounds: int = ROUNDS) -> dict[str, dict[str, float]]:

@@ -37,6 +37,9 @@ def test_a_shipped_run_is_loaded_by_name():
         torch.float32,
     )
     assert repr(run).startswith("Run('parity-aligned-alibi', format='parity-aligned', source='")
+    assert repr(load("parity-aligned-alibi")).endswith(", not loaded yet)")
+    assert run.raw.config.num_hidden_layers == 3
+    assert repr(run).endswith(", 3 layers x 128, 8 heads, float32 on cpu)")
     assert "\n" not in repr(run)
 
 

@@ -327,6 +327,7 @@ def test_bridge_and_raw_model_give_the_same():
         ({"positions": [1.5]}, "a place is a Role"),
         ({"positions": []}, "no position was given"),
         ({"metric": "logit_diff"}, "metric must be a Metric"),
+        ({"metric": lambda logits: logits.mean()}, "a plain function; declare your own as Metric(name, positions"),
         ({"direction": "up"}, "'denoise' or 'noise'"),
         ({"corrupted": prompts(2)}, "same number of prompts"),
         ({"metric": Metric("far", torch.tensor([77]), lambda x, r: x[..., 0, 0])}, "reads position 77"),
