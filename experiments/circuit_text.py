@@ -55,19 +55,18 @@ def check_text_options(options: CircuitCommand) -> None:
 
 def search_text(run: Run, options: CircuitCommand) -> CircuitSearch:
     """Return the circuit that `find_circuit` finds. Warns of pairs that cannot support one."""
+    from experiments.support.text_prompts import one_or_each
     from interp.circuits import find_circuit
     from interp.patching import logit_diff
 
     pair = options.text_pair(run)
-    assert options.answer is not None
-    assert options.other is not None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the circuit will be invalid")  # said below, in one line
         found = find_circuit(
             run,
             pair.clean,
             pair.corrupted,
-            logit_diff(answer=options.answer, other=options.other),
+            logit_diff(answer=one_or_each(options.answer), other=one_or_each(options.other)),
             method=options.method,
             points=options.points,
             select=options.select,
@@ -78,7 +77,7 @@ def search_text(run: Run, options: CircuitCommand) -> CircuitSearch:
     if not found.validity.valid:
         warn(f"warning: the circuit is invalid: {found.validity.reason}")
     if not len(found.circuit):
-        raise ValueError(f"no edge has an effect of --prune {options.prune}: does the model prefer {options.answer!r}?")
+        raise ValueError(f"no edge has an effect of --prune {options.prune}: does the model prefer --answer?")
     return found
 
 

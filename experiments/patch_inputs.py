@@ -67,20 +67,21 @@ def check_options(options: PatchCommand) -> None:
     for name in ("clean", "corrupted"):
         if not getattr(options, name):
             raise ValueError(f"--{name} is missing: patching text needs --clean and --corrupted")
-    if options.answer is None and options.metric != "kl":
+    if not options.answer and options.metric != "kl":
         raise ValueError(f'--metric {options.metric} needs --answer, such as --answer " Mary"')
-    if options.other is None and options.metric == "logit_diff":
+    if not options.other and options.metric == "logit_diff":
         raise ValueError('--metric logit_diff needs --other, such as --other " John"; or use --metric probability')
 
 
 def text_metric(options: PatchCommand, clean: Prompts) -> MetricLike:
     """Return the metric of --answer and --other at the last position."""
+    from experiments.support.text_prompts import one_or_each
     from interp.patching import answer_metrics as metrics
 
-    answer: Any = options.answer
+    answer: Any = one_or_each(options.answer) if options.answer else None
     match options.metric:
         case "logit_diff":
-            return metrics.logit_diff(answer, options.other or "")
+            return metrics.logit_diff(answer, one_or_each(options.other))
         case "kl":
             return metrics.kl(clean)
         case name:

@@ -131,7 +131,9 @@ def token_ids(model: object, prompts: Prompts, name: str, answer: Any) -> Int[Te
     if isinstance(answer, str | int) and not isinstance(answer, bool):
         answer = [answer] * max(1, len(prompts))
     if isinstance(answer, bool) or not isinstance(answer, Sequence) or len(answer) != max(1, len(prompts)):
-        raise ValueError(f"{name} must be a string, a token id, or {len(prompts)} of these; got {answer!r}")
+        some = f"{len(answer)} of them" if isinstance(answer, list | tuple) else repr(answer)
+        each = f"one of these per prompt ({len(prompts)})"
+        raise ValueError(f"{name} must be a string, a token id, or {each}; got {some}")
     distinct = dict.fromkeys(one for one in answer if isinstance(one, str))  # each text is encoded once
     texts = {one: _token_id(model, prompts, name, one) for one in distinct}
     ids = [texts[one] if isinstance(one, str) else _token_id(model, prompts, name, one) for one in answer]

@@ -57,6 +57,10 @@ class LengthEvidence:
         lost = e.value.at(self.level)
         return -self.margins.accuracy < lost.low and lost.high < self.margins.accuracy
 
+    def together(self, e: Evidence) -> str:
+        """Return a value with the interval that decides, which holds together with the others of the verdict."""
+        return f"{e.value.at(self.level)} (interval simultaneous with the verdict's others)"
+
     def test_holds(self, role: str, test: str) -> bool:
         """Return whether a test over models holds for a role; True for one model, which has no such tests."""
         return self.tests.get(role, {}).get(test, True)
@@ -77,12 +81,12 @@ def judge_by_headline(at: LengthEvidence, role: str) -> RoleFinding:
         # The sink's control removes digits from the heads that need labels. Such heads may rest on digits instead, so
         # this loses answers without being a fault of the arm. The control of presence should change nothing.
         return finding if role == "sink" else _unless_control_moves(at, e, finding)
-    reason = f"{e.arm}: {e.value} shows neither presence nor absence"
+    reason = f"{e.arm}: {at.together(e)} shows neither presence nor absence"
     if at.is_present(e):
         reason = f"{e.arm}: {e.value}, more than {margin} and than its control; but the sign-flip test "
         reason += f"over {e.n} models, whose least p is {2.0**-e.n:.2g}, does not hold after Holm's correction"
     elif e.control is not None and e.value.at(at.level).low > margin:
-        reason = f"{e.arm}: {e.value} is not more than its control, {e.control}"
+        reason = f"{e.arm}: {at.together(e)} is not more than its control, {e.control.at(at.level)}"
     return RoleFinding(Status.INDETERMINATE, reason, e.value, e.control)
 
 
@@ -122,8 +126,8 @@ def judge_placeholder(at: LengthEvidence) -> RoleFinding:
     for key, e in others.items():
         if not at.is_absent(e):
             reason = f"M5, earlier bits, through V: {by_value.rho} lies within +-{at.margins.rho}; "
-            reason += f"{STORED[key]}: {e.value} shows neither presence nor absence"
-            return replace(by_value, status=Status.INDETERMINATE, reason=reason)
+            reason += f"{STORED[key]}: {at.together(e)} shows neither presence nor absence"
+            return replace(by_value, status=Status.INDETERMINATE, reason=reason, rho=e.value, control=e.control)
     for e in others.values():
         if at.control_moves(e):
             return _unless_control_moves(at, e, by_value)
@@ -203,6 +207,6 @@ def hold_absent(at: LengthEvidence, finding: RoleFinding, name: str, largest: Ev
         reason = f"the control of the largest {name} effect {moved}"
         return replace(finding, status=Status.UNRESOLVED, reason=reason)
     if not at.is_absent(largest):
-        reason = f"the largest {name} effect, {largest.value}, is not shown to be within the margin; {finding.reason}"
+        reason = f"the largest {name} effect, {at.together(largest)}, is not within the margin; {finding.reason}"
         return replace(finding, status=Status.INDETERMINATE, reason=reason)
     return finding

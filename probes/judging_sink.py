@@ -67,8 +67,8 @@ def _close_effect(at: LengthEvidence, finding: RoleFinding, largest: Evidence) -
     """Return the finding where removing labels loses answers although they carry nothing there."""
     wanted = (keys.PRESENCE_REPAIRED, keys.PRESENCE_NUMBER, keys.PRESENCE_TWICE)
     repaired, number, twice = (at.find(key) for key in wanted)
-    where = f"presence: without attention to labels, {_queries(at, largest)}, {largest.value} of the answers are lost, "
-    where += "although labels carry nothing there"
+    where = f"presence: without attention to labels, {_queries(at, largest)}, {largest.value} of the accuracy above "
+    where += "chance is lost, although labels carry nothing there"
     if repaired is None or not at.is_present(repaired):
         reason = f"presence matters in a way that no arm explains: share {largest.value}; {finding.reason}"
         return replace(finding, status=Status.UNRESOLVED, reason=reason)
@@ -112,4 +112,5 @@ def judge_on_margins(at: LengthEvidence) -> OnMargins | None:
     absent = all(at.is_absent(x) for x in shown) and not at.control_moves(e)
     if absent and at.test_holds(ON_MARGINS, "absent"):
         return OnMargins(Status.ABSENT, f"{text} lies within +-{at.margins.rho}", e.value, e.control)
-    return OnMargins(Status.INDETERMINATE, f"{text} shows neither presence nor absence", e.value, e.control)
+    text = f"{e.arm} {e.name}: {at.together(e)} shows neither presence nor absence"
+    return OnMargins(Status.INDETERMINATE, text, e.value, e.control)

@@ -20,7 +20,6 @@ from experiments.support.options import (
     Memory,
     Number,
     OneModel,
-    OptionalText,
     ResultFolder,
     Seed,
     Share,
@@ -55,10 +54,11 @@ class CircuitCommand(TakesText):
     """Clean prompts, one or more texts; from four on, half of them are for measuring. Default: prompts of the task."""
     corrupted: Texts = ()
     """Corrupted prompts, as many as clean ones and of as many tokens. Default: made from the task's."""
-    answer: OptionalText = None
-    """Answer to text prompts: one token, usually with its leading space. Needed with --clean."""
-    other: OptionalText = None
-    """Wrong answer to text prompts, one token. Needed with --clean."""
+    answer: Texts = ()
+    """Answer to text prompts: one token, usually with its leading space, for all prompts or one per prompt. Needed with
+    --clean."""
+    other: Texts = ()
+    """Wrong answer to text prompts, one token for all or one per prompt. Needed with --clean."""
     length: Length = 20
     """Length of the prompts on which the circuit is searched: bits, or digits of both operands."""
     lengths: Lengths = ()

@@ -22,7 +22,6 @@ from experiments.support.options import (
     OneModel,
     OptionalNumber,
     OptionalNumbers,
-    OptionalText,
     ResultFolder,
     Texts,
     computed,
@@ -60,10 +59,11 @@ class PatchCommand(TakesText):
     """Clean prompts, one or more texts. Default: prompts of the run's task."""
     corrupted: Texts = ()
     """Corrupted prompts, as many as clean ones and of as many tokens. Default: made from the task's (--corrupt)."""
-    answer: OptionalText = None
-    """Answer to text prompts: one token, usually with its leading space. Needed with --clean, except for kl."""
-    other: OptionalText = None
-    """Wrong answer to text prompts, one token. Needed with --clean and logit_diff."""
+    answer: Texts = ()
+    """Answer to text prompts: one token, usually with its leading space, for all prompts or one per prompt. Needed with
+    --clean, except for kl."""
+    other: Texts = ()
+    """Wrong answer to text prompts, one token for all or one per prompt. Needed with --clean and logit_diff."""
     length: Length = 20
     """Length of task prompts: bits, or digits of both operands."""
     step: OptionalNumber = None

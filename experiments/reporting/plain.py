@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from experiments.reporting.rows import estimate, size_of
 from probes import keys
-from probes.arms.naming import with_arm_names
+from probes.arms.naming import arm_title, with_arm_names
 from probes.evidence import EvidenceKey, find_rows
 from probes.judging_sink import BY_NUMBER
 
 TESTED = {
     "anchor": "two labels trade places",
     "placeholder": "what the model has stored at labels is taken from a prompt with other bits",
-    "sink": "attention to labels is removed where nothing is read from them",
+    "sink": "attention to labels is removed in heads whose output does not depend on what labels contain",
 }
 HAPPENED = {
     ("anchor", "PRESENT"): "the answer follows the label",
     ("anchor", "ABSENT"): "the answer stays as it is",
     ("placeholder", "PRESENT"): "the answer follows what is stored",
     ("placeholder", "ABSENT"): "the answer stays as it is",
-    ("sink", "PRESENT"): "answers are lost, and another token that carries nothing restores them",
+    ("sink", "PRESENT"): "answers become wrong, and another token that carries nothing restores them",
     ("sink", "ABSENT"): "the answers stay as they are",
 }
 SAYS = {"PRESENT": "yes", "ABSENT": "no", "NOT APPLICABLE": "not tested", "INDETERMINATE": "open", "UNRESOLVED": "open"}
@@ -38,7 +39,11 @@ def plainly(data: dict) -> list[str]:
             said = _by_number(data)
         else:
             said = f"when {TESTED[name]}, {HAPPENED.get((name, status)) or OPEN.get(status, UNCLEAR)}"
-        lines.append(f"**{name.capitalize()}, {SAYS.get(status, status)}:** {said}.{_on_margins(role)}")
+        more = _on_margins(role)
+        answer = "not for answers" if more else SAYS.get(status, status)
+        if name == "sink" and status in OPEN:
+            more = _whole_heads(data)
+        lines.append(f"**{name.capitalize()}, {answer}:** {said}.{more}")
     return [*lines, *filter(None, [remainder(data)])]
 
 
@@ -46,26 +51,66 @@ def _on_margins(role: dict) -> str:
     """Return what the sink's removal does to the lead of the right answer, where it leaves the answers as they are."""
     match role:
         case {"status": "ABSENT", "margins": {"status": "PRESENT", "share": float(share)}}:
-            return f" Only the lead of the right answer over the wrong one changes, by {share:.0%} of it."
+            return (
+                f" Only the lead of the right answer (its logit above the other's) changes: up or down, by {share:.0%} "
+                "of its mean size."
+            )
     return ""
 
 
 def _by_number(data: dict) -> str:
-    """Return what was lost without labels, with half of them, and with each of them counted twice."""
-    removed, half, twice = (
-        _largest(data, key) for key in (keys.LARGEST_PRESENCE, keys.PRESENCE_NUMBER, keys.PRESENCE_TWICE)
+    """Return what was lost without labels, with each of them counted twice, and with half of them."""
+    removed, twice, half = (
+        _largest(data, key) for key in (keys.LARGEST_PRESENCE, keys.PRESENCE_TWICE, keys.PRESENCE_NUMBER)
     )
+    limit = data["margins"]["rho"]
     return (
-        f"when {TESTED['sink']}, {removed} of the answers are lost. A sink would not mind how many labels there are. "
-        f"Here it matters: if each label counts twice in the attention, {twice} of the answers are lost; if half of "
-        f"the labels are removed and the others take their share, {half}. None of the three roles explains that"
+        f"when {TESTED['sink']}, {_percent(removed)} of the accuracy above chance is lost. An ideal sink takes nearly "
+        "all the attention of a head and adds nothing, so the number of labels would change little. "
+        f"Doubling {_matters(twice, limit)}: if each label counts twice in the attention, {_percent(twice)} of the "
+        f"accuracy above chance is lost. Halving {_matters(half, limit)}: if half of the labels are removed and the "
+        f"others take their share, {_percent(half)}. None of the three roles explains an effect of their number"
     )
 
 
-def _largest(data: dict, key: EvidenceKey) -> str:
-    """Return the largest value of this evidence over lengths, as percent."""
-    values = [row["value"]["value"] for row in find_rows(data["evidence"], key)]
-    return f"{max(values):.0%}" if values else "an unmeasured share"
+def _largest(data: dict, key: EvidenceKey) -> dict | None:
+    """Return the row of this evidence with the largest value over lengths; None where it was not measured."""
+    return max(find_rows(data["evidence"], key), key=lambda row: row["value"]["value"], default=None)
+
+
+def _percent(row: dict | None) -> str:
+    return f"{row['value']['value']:.0%}" if row else "an unmeasured share"
+
+
+def _matters(row: dict | None, limit: float) -> str:
+    """Return in words on which side of the limit an effect's interval is.
+
+    >>> _matters({"value": {"value": 0.04, "low": 0.01, "high": 0.07}}, 0.1)
+    'does not matter (within the limit of 10%)'
+    """
+    if row is None:
+        return "was not measured"
+    low, high = row["value"]["low"], row["value"]["high"]
+    if low is not None and low > limit:
+        return "matters"
+    if low is not None and high is not None and -limit <= low and high <= limit:
+        return f"does not matter (within the limit of {limit:.0%})"
+    return "may matter (its interval decides neither)"
+
+
+def _whole_heads(data: dict) -> str:
+    """Return what removal from whole heads (M6) says of a sink where its control loses as much; "" elsewhere."""
+    row = _largest(data, keys.SINK)
+    if row is None or not row["control"]:
+        return ""
+    low, high = row["value"]["low"], row["control"]["high"]
+    if low is None or low <= data["margins"]["rho"] or (high is not None and low > high):
+        return ""
+    return (
+        f" Another test, {arm_title('M6')}, removes labels from whole heads: {_percent(row)} of the accuracy above "
+        f"chance is lost, and {row['control']['value']:.0%} where its control removes as many digits instead. The loss "
+        "is not clearly above that of the control, so this test does not show a sink."
+    )
 
 
 def remainder(data: dict) -> str:
@@ -78,11 +123,29 @@ def remainder(data: dict) -> str:
     if not isinstance(value, float):
         return ""
     means = "Here, a part of it goes through labels"
-    if not LITTLE <= value <= 1 - LITTLE:
-        means = f"Here, nearly {'all' if value < LITTLE else 'none'} of it goes through labels"
+    if value < LITTLE:
+        means = "Here, nearly all of it goes through labels"
+    elif value > 1 - LITTLE:
+        means = f"Here, the bit's information does not travel through labels{_needed(data)}"
+    rows = find_rows(data.get("evidence", ()), keys.SHARE_REMAINDER)
+    measured = "; ".join(f"{estimate(row['value'])} at length {size_of(row['length'])}" for row in rows)
     return (
-        f"**Remainder: {value:.2f}.** When the bit that an answer depends on is edited, the answer changes. The "
-        "remainder is the share of that change that does not go through labels: neither by which label stands where, "
-        "nor by what is stored at labels, nor by attention that rests on them. 0: all of it goes through labels; 1: "
-        f"none of it (estimates can leave this range). {means}."
+        f"**Remainder: {value:.2f}.** When the bit that an answer depends on is edited, the lead of the right answer "
+        "(its logit above the other's) changes. The remainder is 1 minus the shares of that change that go through "
+        "labels: by which label stands where (address), by what is stored at labels (content), and by attention that "
+        "rests on them (normalisation). 0: all of it goes through labels; 1: none of it (estimates can leave this "
+        f"range). {f'By length, with 95 % intervals: {measured}. ' if measured else ''}{means}."
+    )
+
+
+def _needed(data: dict) -> str:
+    """Return that the model needs labels all the same, where removing them loses more than the limit and the control."""
+    row = _largest(data, keys.LARGEST_PRESENCE) if "evidence" in data else None
+    if row is None or _matters(row, data["margins"]["rho"]) != "matters":
+        return ""
+    if row["control"] and (row["control"]["high"] is None or row["value"]["low"] <= row["control"]["high"]):
+        return ""
+    return (
+        "; yet the model needs labels to be there: removing attention to them loses up to "
+        f"{_percent(row)} of the accuracy above chance"
     )

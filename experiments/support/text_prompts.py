@@ -17,16 +17,21 @@ class TakesText:
 
     clean: tuple[str, ...]
     corrupted: tuple[str, ...]
-    answer: str | None
-    other: str | None
+    answer: tuple[str, ...]
+    other: tuple[str, ...]
 
     @property
     def is_text(self) -> bool:
         """Whether prompts are given as text."""
-        return any((self.clean, self.corrupted, self.answer is not None, self.other is not None))
+        return any((self.clean, self.corrupted, self.answer, self.other))
 
     def text_pair(self, run: Run) -> Pair:
         """Return the prompts of --clean and --corrupted, in the run's tokens."""
         from interp.tasks.texts import prompts
 
         return prompts(run, clean=list(self.clean), corrupted=list(self.corrupted))
+
+
+def one_or_each(texts: tuple[str, ...]) -> str | list[str]:
+    """Return the one answer of all prompts, or the list of one per prompt."""
+    return texts[0] if len(texts) == 1 else list(texts)

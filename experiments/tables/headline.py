@@ -9,6 +9,8 @@ from experiments.gathering import TABLE, read_verdicts
 from experiments.support.reading import read_calibration, read_rows
 from experiments.tables.benchmarks import BENCHMARK
 from experiments.tables.cells import markdown
+from experiments.tables.families import counted_families
+from experiments.tables.outsiders import blind_rounds
 from experiments.tables.trust import FAULTS, RESULTS, counts_of
 from interp.models.names import ZOO
 from interp.tasks import parse_format
@@ -63,14 +65,17 @@ def trust_table() -> str:
     worst = max(x for row in rows for x in row["difference"].values())
     calibration = read_calibration()
     rate, mechanisms = calibration["rates"]["wrong confident label"], calibration["mechanisms"]
+    planted, families, misjudged, *_ = counted_families()
+    rounds = "; ".join(f"{wrong} of {judged}" for judged, wrong, _ in blind_rounds())
     faults = [n for by_fault in counts_of(FAULTS, "faults").values() for n in by_fault.values() if n]
     survived, injected = (sum(n[key] for n in faults) for key in ("survived", "injected"))
     cells = [
         ("patching equals one forward pass per patch on the raw model", f"largest relative difference {worst:.0e}"),
         (
-            f"wrong confident verdicts on planted models of {mechanisms} known mechanisms",
-            f"{rate['hits']} of {rate['n']}",
+            f"wrong confident verdicts on planted models: {mechanisms} mechanisms; {families:.0f} harder families",
+            f"{rate['hits']} of {rate['n']}; {misjudged:.0f} of {planted:.0f}",
         ),
+        ("the same on models that others built by hand, by round", rounds),
         ("killed, interrupted or full-disk commands that resume to the same result", f"{survived} of {injected}"),
     ]
     return markdown(("claim", "measured"), cells)

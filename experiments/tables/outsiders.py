@@ -60,9 +60,10 @@ def outsiders_table() -> str:
     return markdown(head, counts) + "\n" + markdown(("round", "model", "right", "verdict", "outcome"), missed)
 
 
-def last_round() -> list[float]:
-    """Return of the last blind round: models, and those with a wrong label, a wrong status, none, and a right label."""
-    blind = [row for row in read_outsiders() if row["blind"]]
-    rows = [row for row in blind if row["round"] == max(r["round"] for r in blind)]
-    found = Counter(outcome_of(row) for row in rows)
-    return [len(rows), *(found.get(name, 0) for name in ("wrong label", "wrong status", "none", "right"))]
+def blind_rounds() -> list[tuple[int, int, int]]:
+    """Return of each blind round: the models, those with a wrong label, and those with no label where one is right."""
+    rounds: dict[int, list[str]] = {}
+    for row in read_outsiders():
+        if row["blind"]:
+            rounds.setdefault(row["round"], []).append(outcome_of(row))
+    return [(len(x), x.count("wrong label"), x.count("none")) for _, x in sorted(rounds.items())]

@@ -311,6 +311,7 @@ def add_counts(path: Path, what: str, table: dict[str, dict], kinds: Sequence[st
     for verb, counts in table.items():
         row = {kind: n for kind, n in known.get(verb, {}).items() if kind not in kinds} | counts
         known[verb] = {kind: row[kind] for kind in sorted(row, key=[*kinds, *row].index)}
+    known = {verb: known[verb] for verb in ARGV if verb in known}
     made = provenance_record(command=command)
     write_whole(path, json.dumps({"provenance": made, what: known}, indent=1) + "\n")
 

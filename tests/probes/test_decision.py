@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -616,3 +617,15 @@ def test_few_prompts_do_not_close_the_gate(prompts):
     assert {a.n for a in found.measured[0].accuracy} == {GATE}
     assert {e.n for e in found.measured[0].evidence} == {prompts}
     assert verdict(found).roles["placeholder"].status is PRESENT
+
+
+def test_what_is_not_decided_quotes_the_interval_that_decides():
+    """The 95 % interval would contradict the status; the effect is that of the arm that leaves it open."""
+    stored = about(0.2, 0.08)
+    assert stored.low > MARGINS.rho
+    placeholder = verdict(one(evidence(**{**ANCHOR, "k5": stored}))).roles["placeholder"]
+    assert placeholder.status is Status.INDETERMINATE
+    assert placeholder.rho == stored
+    quoted = re.search(r"through K: 0.200 \[(0.\d+), 0.\d+\] \(interval simultaneous", placeholder.reason)
+    assert quoted is not None
+    assert float(quoted[1]) < MARGINS.rho

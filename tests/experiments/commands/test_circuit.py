@@ -226,7 +226,7 @@ def test_on_text_the_circuit_is_that_of_find_circuit(language_model, capsys):
     expected = find_circuit(run, pair.clean, pair.corrupted, logit_diff(*answers), points=4)
     assert torch.equal(circuit_from_json(data["circuit"]).kept, expected.circuit.kept)
     assert data["faithfulness"]["values"] == pytest.approx(expected.share)
-    assert (data["valid"], data["format"], data["options"]["answer"]) == (True, None, answers[0])
+    assert (data["valid"], data["format"], data["options"]["answer"]) == (True, None, [answers[0]])
     assert f"{len(expected.circuit)} of {data['possible_edges']} edges" in capsys.readouterr().out
 
 

@@ -43,8 +43,22 @@ def test_text_is_patched_as_by_the_library(model, site, capsys):
     record = json.loads((folder / f"patch-{site}.json").read_text())
     assert record["format"] is None
     assert (record["provenance"]["device"], record["provenance"]["dtype"]) == ("cpu", "float32")
-    assert record["options"]["answer"] == " Mary"
+    assert record["options"]["answer"] == [" Mary"]
     assert "equal the literal loop" in capsys.readouterr().out
+
+
+def test_each_prompt_can_have_its_own_answer(model):
+    """Two pairs, the second of which is the first turned round, so that its answers are too."""
+    clean, corrupted = (TEXT[1], TEXT[3]), (TEXT[3], TEXT[1])
+    argv = ["patch", model, "--clean", *clean, "--corrupted", *corrupted, "--site", "mlp_out", "--device", "cpu"]
+    assert main([*argv, "--answer", " Mary", " John", "--other", " John", " Mary"]) == 0
+    run = load(model, device="cpu")
+    pair = prompts(run, clean=list(clean), corrupted=list(corrupted))
+    metric = logit_diff(answer=[" Mary", " John"], other=[" John", " Mary"])
+    expected = patch(run, pair.clean, pair.corrupted, "mlp_out", metric)
+    table = pandas.read_parquet("mnemoscope-out/small/patch-mlp_out.parquet")
+    values = torch.tensor(table["value"].tolist(), dtype=torch.float64)
+    assert float((values - expected.values.flatten()).abs().max()) <= 1e-5
 
 
 def test_text_on_which_the_model_prefers_the_wrong_answer_is_marked(model):
@@ -73,6 +87,7 @@ def test_metrics_without_another_answer(model, metric):
         ([*TEXT, "--answer", " Mary"], "--metric logit_diff needs --other"),
         ([*TEXT, *ANSWERS, "--step", "3"], "--step is for tasks"),
         ([*TEXT, "--answer", " Mary and", "--other", " John"], "token"),
+        ([*TEXT, "--answer", " Mary", " John", "--other", " John"], "or one of these per prompt (1); got 2 of them"),
         ([*TEXT, *ANSWERS, "--positions", "output:3"], "give an index from 0"),
         ([*TEXT, *ANSWERS, "--positions", "99"], "99"),
         ([*TEXT, *ANSWERS, "--device", "tpu"], "device"),

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.tables import families, outsiders
 from experiments.tables.families import counted_families, families_table
-from experiments.tables.outsiders import last_round, outcome_of, outsiders_table
+from experiments.tables.outsiders import blind_rounds, outcome_of, outsiders_table
 
 ROLES = {"anchor": True, "placeholder": False, "sink": None}
 
@@ -60,7 +60,7 @@ def test_rounds_are_counted_apart_and_blind_ones_first(tmp_path, monkeypatch):
     assert "| 1, judged again | 1 | x | 1 | 0 | 0 | 0 |" in lines
     assert "| 1 | sink 1 | anchor | sink | **wrong label** |" in lines
     assert not any("sink 3" in line for line in lines)
-    assert last_round() == [1, 0, 0, 1, 0]
+    assert blind_rounds() == [(2, 1, 0), (1, 0, 1)]
 
 
 def test_families_by_architecture_and_dirt(tmp_path, monkeypatch):

@@ -131,7 +131,7 @@ def test_answers_and_positions_may_be_one_per_prompt():
         ({"clean": torch.full((1, 14), 999)}, "clean: token id 999 is outside 0 to"),
         ({"metric": logit_diff("Mary John", "John")}, "answer 'Mary John' is 2 tokens"),
         ({"metric": logit_diff("Mary", "Mary")}, "answer and other are the same token"),
-        ({"metric": logit_diff(["Mary", "John"], "John")}, "answer must be a string, a token id, or 1 of these"),
+        ({"metric": logit_diff(["Mary", "John"], "John")}, "a token id, or one of these per prompt (1); got 2 of them"),
         ({"metric": logit_diff(999, "John")}, "answer has token id 999; the model has 0 to"),
         (
             {"metric": logit_diff("Mary", "John", position=15)},
