@@ -113,7 +113,7 @@ def _over_lengths(role: str, findings: Sequence[LengthFinding], independent: boo
     statuses = {p.status for p in parts}
     rho, control = (_mean([getattr(p, name) for p in parts], independent) for name in ("rho", "control"))
     by, *others = {p.by for p in parts}
-    more = {"by": "" if others else by, "margins": _margins_over_lengths(parts, independent)}
+    more = {"by": "" if others else by, "margins": _margins_over_lengths(counted, independent)}
     if others:
         statuses.add(Status.INDETERMINATE)  # an address by another label at another length
     if len(statuses) == 1:
@@ -128,15 +128,17 @@ def _over_lengths(role: str, findings: Sequence[LengthFinding], independent: boo
     return RoleFinding(worst, reason, rho, control, **more)
 
 
-def _margins_over_lengths(parts: Sequence[RoleFinding], independent: bool) -> OnMargins | None:
+def _margins_over_lengths(counted: Sequence[LengthFinding], independent: bool) -> OnMargins | None:
     """Return the sink's status on margins over lengths; None where it was not measured at one of them."""
-    found = [p.margins for p in parts if p.margins is not None]
-    if not found or len(found) < len(parts):
+    named = [(f.length, f.roles["sink"].margins) for f in counted]
+    found = [margins for _, margins in named if margins is not None]
+    if not found or len(found) < len(counted):
         return None
     statuses = {m.status for m in found}
     status = statuses.pop() if len(statuses) == 1 else Status.INDETERMINATE
     share, control = (_mean([getattr(m, name) for m in found], independent) for name in ("share", "control"))
-    return OnMargins(status, "; ".join(m.reason for m in found), share, control)
+    by_length = "; ".join(f"length {length}: {margins.reason}" for length, margins in named if margins is not None)
+    return OnMargins(status, by_length if len(found) > 1 else found[0].reason, share, control)
 
 
 def _mean(intervals: Sequence[Interval | None], independent: bool) -> Interval | None:

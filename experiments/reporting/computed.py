@@ -165,7 +165,7 @@ def probe_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
     )
     data = {
         "length": length,
-        "probes": [d.to_json() | {"untrained": None, "code": None, "control_code": None} for d in probes],
+        "probes": [d.to_json() | {"code": None, "control_code": None} for d in probes],
     }
     title = f"What do probes read at the input labels of {run.name} (length {length})?"
     source = Source("probes (M8 decoding)", code, options.seed, now(options), code=True)
@@ -215,10 +215,11 @@ def attention_part(
         }
         for layer, head in statistics.names()
     ]
+    table = without_repeated(table, words_of("after_matching_label", statistics.after_label), words_of("inputs", ""))
     title = f"Where does each head attend when an answer is predicted (at the {role})?"
     caption = (
-        "Mean attention to each kind of token, and the norm of the head's output as a share of the residual's (output "
-        "share)."
+        "Mean attention to each kind of token, and the norm of the head's output divided by the residual's (output "
+        "share; it can be above 1)."
     )
     pictures.append(Picture(views.head_table(table, "output share", title), caption))
     seed = options.seed
@@ -230,6 +231,13 @@ def attention_part(
     )
     sources = tuple(Source(what, code, seed, now(options), code=True) for what, code in codes)
     return SectionData({"heads": heads, "does": targets(statistics, heads)}, tuple(pictures), sources)
+
+
+def without_repeated(table: list[dict], column: str, other: str) -> list[dict]:
+    """Return rows without a column that equals another in each row, as where all labels are the same token."""
+    if all(row.get(column) == row.get(other) for row in table):
+        return [{name: value for name, value in row.items() if name != column} for row in table]
+    return table
 
 
 def _room(run: Run, length: int) -> int:

@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.reporting.list_sections import heads_section, patch_section, verdict_section
+from experiments.reporting.list_text import ABOUT, STATUSES, in_short, negative_heads, renaming_check
 from experiments.reporting.page import (
     Section,
     bundles_of,
     figure,
     notes_of,
+    page_made,
     paragraph,
     report_page,
     sources_of,
     table,
 )
+from experiments.reporting.rows import estimate
 from experiments.reporting.section import SectionData
 from experiments.support.list_results import interval_text
 
@@ -24,12 +27,6 @@ if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
     from interp.models import Run
     from probes.binding import Trial
-
-ABOUT = (
-    "The prompt shows a list and asks for one of its items. A model can find the item by its **own label** (the token "
-    "before it), by the **order** (it follows the item that was written last), or by its **position** in the list. "
-    "Each address is tested by an edit that changes where it leads and leaves the others as they are."
-)
 
 
 def list_report(
@@ -55,33 +52,6 @@ def list_report(
     return report_page(title, paragraph(in_short(run.name, found), "answer"), sections, views, command)
 
 
-def in_short(name: str, found: dict[str, Any]) -> str:
-    """Return the verdict in two sentences.
-
-    >>> in_short("m", {"verdict": "not applicable", "refusal": "the model gives ...", "task": "recall", "items": 6})
-    '`m` is **not judged** on recall with 6 items: the model gives ...'
-    """
-    what = f"{found['task']} with {found['items']} items"
-    if found["refusal"] is not None:
-        return f"`{name}` is **not judged** on {what}: {found['refusal']}"
-    words = {"undecided": "the evidence does not decide", "unresolved": "none of the three addresses explains it"}
-    said = words.get(found["verdict"], f"it finds the item by **{found['verdict']}**")
-    shares = [
-        f"{address} {share['value']['value']:.2f} (control {share['control']['value']:.2f})"
-        for address, arm in (("own label", "label at list"), ("order", "order"), ("position", "position"))
-        if (share := found["shares"].get(arm))
-    ]
-    rest = found["remainder"]
-    left = f" All three together leave {rest['value']:.2f} of it (the remainder)." if rest else ""
-    sinks = [sink for sink, decided in found["sinks"].items() if decided["status"] == "PRESENT"]
-    sink = f" Sinks: {', '.join(sinks)}." if sinks else ""
-    accuracy = f"{found['accuracy']['value']:.2f} of {found['posed']}"
-    return (
-        f"On {what}, `{name}` gives the right value in {accuracy} prompts; {said}. Share of the answer's change by "
-        f"each address, beside its matched control: {', '.join(shares)}.{left}{sink}"
-    )
-
-
 def _question(run: Run, trial: Trial) -> Section:
     found = trial.lookups
     text, answer = found.prompts.text(0).replace("\n", " ↵ "), int(found.answer(found.query)[0])
@@ -104,16 +74,22 @@ def _verdict(part: SectionData, bundles: list[str]) -> Section:
     )
     body += "".join(figure(picture, bundles) for picture in part.pictures)
     rows = [(name, decided["status"], decided["reason"]) for name, decided in found["addresses"].items()]
+    body += paragraph(STATUSES.format(limit=found["margin"], prompts=found["prompts"]))
     body += table("Addresses", ("address", "status", "largest evidence"), rows)
     if found["refusal"] is None:
         rows = [(name, decided["status"], decided["reason"]) for name, decided in found["sinks"].items()]
-        body += table("Candidates for sinks", ("tokens", "status", "evidence"), rows)
+        body += table("Candidates for sinks", ("tokens", "status", "share of the answer's margin that is lost"), rows)
+        body += paragraph(
+            "What is lost without attention to these tokens, beyond what is lost where their values become the mean. "
+            "Negative: the margin grows."
+        )
+        body += paragraph(renaming_check(found["shares"]))
         arms = [
-            (name, share["question"], interval_text(share["value"]), interval_text(share["control"]))
+            (name, share["question"], estimate(share["value"]), estimate(share["control"]))
             for name, share in found["shares"].items()
         ]
         arms += [(name, "", f"not applicable: {why}", "") for name, why in found["left_out"].items()]
-        columns = ("arm", "question", "share [95 %]", "matched control")
+        columns = ("arm", "question", "share [joint 95 %]", "matched control")
         body += f"<details>\n<summary>All arms ({found['prompts']} prompts)</summary>\n"
         body += table("Every arm", columns, arms) + "</details>\n"
     return Section("verdict", "By what the item is found", body + notes_of(part.notes) + sources_of(part.sources))
@@ -148,6 +124,7 @@ def _heads(part: SectionData, bundles: list[str]) -> Section:
         "Attention of the last token in the heads named above, by kind of token. It shows where a head reads, not what "
         "it contributes."
     )
+    body += paragraph(negative_heads(rows))
     body += table("Attention from the last token, mean over prompts", ("head", "change, logits", *kinds), cells)
     body += "".join(figure(picture, bundles) for picture in part.pictures)
     return Section("heads", "Which heads", body + notes_of(part.notes) + sources_of(part.sources))
@@ -155,13 +132,14 @@ def _heads(part: SectionData, bundles: list[str]) -> Section:
 
 def _limits(found: dict[str, Any]) -> Section:
     lines = [
-        "One model, one text of the template and random words: nothing here holds for other texts or models.",
+        "One model, one text of the template and random words: nothing here is shown for other texts or models.",
         "The shares overlap: an item can be found by several addresses at once. The remainder is what all three "
         "together do not move.",
         "Patching and attention describe; only the verdict's arms have matched controls.",
     ]
     if found["refusal"] is not None:
         lines = ["A model that does not do the task says nothing about how the task is done."]
+    lines.append(page_made(found.get("weights")))
     return Section("limits", "What this report cannot show", "".join(map(paragraph, lines)))
 
 

@@ -8,10 +8,20 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from experiments.reporting import plain, rows, shown, text
-from experiments.reporting.page import Section, bundles_of, figure, notes_of, paragraph, report_page, sources_of, table
+from experiments.reporting.explained import ABOUT, DECIDED, LABELS, READING, REST, TERMS
+from experiments.reporting.page import (
+    Section,
+    bundles_of,
+    figure,
+    notes_of,
+    page_made,
+    paragraph,
+    report_page,
+    sources_of,
+    table,
+)
 from experiments.reporting.section import Picture, SectionData
 from experiments.reporting.stored import points_of, trained_to
-from experiments.support.provenance import provenance_record
 from experiments.support.reading import read_calibration
 
 if TYPE_CHECKING:
@@ -19,18 +29,6 @@ if TYPE_CHECKING:
 
 # Lengths shown in the accuracy table, if they were measured.
 LENGTHS = (10, 20, 30, 40, 60)
-ABOUT = (
-    "The parity of some bits is 1 if an odd number of them is 1. A transformer that computes it step by step must find "
-    "bit i in its context at step i. Ebrahimi, Panchal and Memisevic (COLM 2024, arXiv 2408.05506) found that it "
-    "works on more bits than it was trained on when the same token, a mnemonic, precedes bit i and step i. This report "
-    "calls such a token a label and tests what it does inside the model."
-)
-READING = "**How to read it.** "
-DECIDED = (
-    "**How each role was decided.** Numbers are shares with 95 % intervals: 0 is no effect, 1 the full effect. PRESENT "
-    "is above the margin of 0.1 and above its control, ABSENT within the margin; INDETERMINATE is neither, and "
-    "UNRESOLVED is an effect that no role explains. V and K are the values and keys of attention."
-)
 Measured = Sequence[tuple["Run", dict[str, SectionData]]]
 
 
@@ -47,45 +45,12 @@ def whole_page(measured: Measured, title: str, command: str) -> str:
         if any(name in parts for _, parts in measured):
             sections.append(made.section(name, heading, above, shows))
     sections.append(made.limits(compared))
-    lead = "".join(
-        paragraph(text.in_short(run.name, parts["verdict"].data, parts["accuracy"].data), "answer")
-        for run, parts in measured
-    )
+    counted = read_calibration()
+    lead = paragraph(LABELS)
+    for run, parts in measured:
+        lead += paragraph(text.in_short(run.name, parts["verdict"].data, parts["accuracy"].data), "answer")
+        lead += paragraph(text.how_sure(parts["verdict"].data, counted))
     return report_page(title, lead + paragraph(ABOUT, "faint"), sections, views, command)
-
-
-REST = (
-    (
-        "attention",
-        "Attention of the important heads",
-        "An attention weight is the share that a head takes from one token (the source) when it writes at another (the "
-        "destination). It shows where a head reads, not what it contributes: a weight can be large where the value is "
-        "zero. The same label is the label in the input with the same token.",
-        shown.attention_shows,
-    ),
-    (
-        "patch",
-        "Activation patching",
-        "One activation at a time of the corrupted run is replaced by that of the clean run. Blue moves the margin "
-        "(the logit of the right answer above the other) toward the clean answer. A patch that restores the answer "
-        "shows that the activation suffices on these prompts, not that it is the only route.",
-        shown.patch_shows,
-    ),
-    (
-        "probes",
-        "What probes decode at the labels",
-        "A probe is a linear classifier on activations. It shows what is decodable, not what is used. A score counts "
-        "only above its matched control.",
-        shown.probes_show,
-    ),
-    (
-        "circuit",
-        "Circuit",
-        "A circuit is a set of edges that keeps the model's behaviour when all other edges carry a corrupted prompt. "
-        "Faithfulness is the share of the margin that it keeps. Other circuits may be equally faithful.",
-        shown.circuit_shows,
-    ),
-)
 
 
 class _Made:
@@ -131,7 +96,8 @@ class _Made:
                 body += "".join(map(paragraph, [*plain.plainly(part.data), shown.verdict_shows(part.data)]))
             body += self.figures(part.pictures, part)
             lines = text.role_lines(part.data)
-            body += paragraph(DECIDED if part.data["verdict"] != "not-applicable" else "")
+            if part.data["verdict"] != "not-applicable":
+                body += paragraph(DECIDED.format(limit=part.data["margins"]["rho"]))
             body += "".join(paragraph(line) for line in lines + text.claims(part.data))
             if arms := rows.arms_of(lines):
                 body += table("What the arms do that are named above", ("arm", "what it does"), arms)
@@ -139,16 +105,19 @@ class _Made:
                 body += f"<details>\n<summary>The evidence, arm by arm ({len(evidence)} rows)</summary>\n"
                 columns = ("length", "arm", "what", "in", "value [95 %]", "matched control", "n")
                 caption = f"{run.name}: all arms; rho is 0 for no effect and 1 for the full one"
-                body += table(caption, columns, evidence) + "</details>\n"
+                body += table(caption, columns, evidence) + paragraph(TERMS)
+                explained = rows.arms_in(part.data)
+                body += table("What each arm does", ("arm", "what it does"), explained) + "</details>\n"
             if not self.compared:
                 body += "<h3>How often is such a verdict wrong?</h3>\n"
-                body += "".join(map(paragraph, text.how_often_wrong(part.data, counted)))
+                lines = text.how_often_wrong(part.data, counted, run.raw.config.model_type)
+                body += "".join(map(paragraph, lines))
             body += notes_of(part.notes)
         if self.compared:
             body += "<h3>How often are such verdicts wrong?</h3>\n"
-            kinds = {part.data["verdict"]: part.data for _, part in by_run}
-            lines = [text.how_often_wrong(data, counted) for data in kinds.values()]
-            body += "".join(map(paragraph, dict.fromkeys(line for some in lines for line in some)))
+            kinds = {part.data["verdict"]: (part.data, run.raw.config.model_type) for run, part in by_run}
+            many = [text.how_often_wrong(data, counted, model_type) for data, model_type in kinds.values()]
+            body += "".join(map(paragraph, dict.fromkeys(line for some in many for line in some)))
         made = counted["provenance"]
         body += self.sources(by_run)
         body += paragraph(
@@ -183,14 +152,19 @@ class _Made:
 
     def maps(self) -> Section:
         by_run = [(run, parts["map"]) for run, parts in self.measured]
-        first = "" if self.compared else "".join(paragraph(shown.map_shows(part.data)) for _, part in by_run)
+        weak = {run.name: shown.map_beyond(parts["map"].data, parts["accuracy"].data) for run, parts in self.measured}
+        first = (
+            ""
+            if self.compared
+            else "".join(paragraph(shown.map_shows(part.data) + weak[run.name]) for run, part in by_run)
+        )
         body = first + paragraph(
-            READING + "Gradient x input, as in the paper's Figure 5: how much the margin of an answer depends on a "
+            READING + "Gradient x input, as in the paper's Figure 5: how much the lead of an answer depends on a "
             "token, to first order. It decides nothing: where attention is saturated, the token that selects a bit may "
             "have no gradient."
         )
         each = "".join(
-            f"<div>{self.heading(run)}{paragraph(shown.map_shows(part.data)) if self.compared else ''}"
+            f"<div>{self.heading(run)}{paragraph(shown.map_shows(part.data) + weak[run.name]) if self.compared else ''}"
             f"{self.figures(part.pictures, part)}{notes_of(part.notes)}</div>\n"
             for run, part in by_run
         )
@@ -213,8 +187,6 @@ class _Made:
         return Section(name, title, body)
 
     def limits(self, compared: bool) -> Section:
-        made = provenance_record()
-        versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items() if version)
         lines = [
             "Maps, attention and probes describe. Patching and the arms of the verdict intervene. Only the verdict's "
             "arms have matched controls, preregistered margins and measured error rates.",
@@ -225,7 +197,7 @@ class _Made:
                 "Runs side by side were trained with different seeds: a difference between two of them may be a "
                 "difference of seeds."
             )
-        lines.append(f"This page was made on {made['date']} at commit {made['commit'] or 'unknown'}, with {versions}.")
+        lines.append(page_made(None if compared else self.measured[0][1]["verdict"].data.get("weights")))
         return Section("limits", "What this report cannot show", "".join(map(paragraph, lines)))
 
 

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from experiments.reporting.section import Picture, Source
+from experiments.support.provenance import provenance_record
 from interp.views.view import POLICY, View
 
 # Letters of a row, the longest cell of each column, that fit on a phone.
@@ -79,6 +80,14 @@ def paragraph(text: str, kind: str = "") -> str:
 def notes_of(notes: Sequence[str]) -> str:
     """Return what was left out and why, one paragraph each."""
     return "".join(paragraph(note, "note") for note in notes)
+
+
+def page_made(weights: str | None = None) -> str:
+    """Return date, commit and versions of the page as a sentence, and the digest of the weights where it is known."""
+    made = provenance_record()
+    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items() if version)
+    digest = f" Digest of the weights: `{weights}`." if weights else ""
+    return f"This page was made on {made['date']} at commit {made['commit'] or 'unknown'}, with {versions}.{digest}"
 
 
 def marked(text: str) -> str:

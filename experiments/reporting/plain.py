@@ -108,8 +108,8 @@ def _whole_heads(data: dict) -> str:
         return ""
     return (
         f" Another test, {arm_title('M6')}, removes labels from whole heads: {_percent(row)} of the accuracy above "
-        f"chance is lost, and {row['control']['value']:.0%} where its control removes as many digits instead. The loss "
-        "is not clearly above that of the control, so this test does not show a sink."
+        f"chance is lost, and {row['control']['value']:.0%} where its control removes as many digits from heads that "
+        "need labels. The loss is not clearly above that of the control, so this test does not show a sink."
     )
 
 
@@ -126,7 +126,7 @@ def remainder(data: dict) -> str:
     if value < LITTLE:
         means = "Here, nearly all of it goes through labels"
     elif value > 1 - LITTLE:
-        means = f"Here, the bit's information does not travel through labels{_needed(data)}"
+        means = f"Here, nearly none of the bit's information travels through labels{_needed(data)}"
     rows = find_rows(data.get("evidence", ()), keys.SHARE_REMAINDER)
     measured = "; ".join(f"{estimate(row['value'])} at length {size_of(row['length'])}" for row in rows)
     return (
@@ -139,7 +139,7 @@ def remainder(data: dict) -> str:
 
 
 def _needed(data: dict) -> str:
-    """Return that the model needs labels all the same, where removing them loses more than the limit and the control."""
+    """Return that the model needs labels, where removing them loses more than the limit and than its control."""
     row = _largest(data, keys.LARGEST_PRESENCE) if "evidence" in data else None
     if row is None or _matters(row, data["margins"]["rho"]) != "matters":
         return ""

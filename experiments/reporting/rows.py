@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from experiments.support.verdict_text import MODES
 from probes.arms.naming import arm_title, arms_named
+from probes.arms.registry import ARMS
 
 ROLES = {
-    "anchor": "its identity is an address",
+    "anchor": "which label it is tells the model where to read",
     "placeholder": "its position stores a result that later tokens read",
     "sink": "it takes attention and carries nothing",
 }
@@ -61,6 +62,12 @@ def faithfulness_rows(data: dict) -> list[list[str]]:
 def arms_of(lines: Sequence[str]) -> list[list[str]]:
     """Return the arms that lines of text name, each with what it does."""
     return [[title, text] for title, text in arms_named(" ".join(lines)).items()]
+
+
+def arms_in(data: dict) -> list[list[str]]:
+    """Return the arms of a verdict's evidence, each with what it does."""
+    found = {row["arm"] for row in data["evidence"]}
+    return [[arm.title, arm.meaning] for code, arm in ARMS.items() if code in found]
 
 
 def interval(value: float, bounds: Sequence[float | None]) -> str:

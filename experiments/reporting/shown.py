@@ -10,6 +10,7 @@ from experiments.commands.circuit import invalid
 from experiments.reporting.rows import ROLES, size_of
 from experiments.reporting.text import GOOD
 from experiments.support.verdict_text import MODES
+from experiments.tables.runs import FOUND
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +37,12 @@ def verdict_shows(data: dict) -> str:
         effects.append(f"{name} {role['status']}{effect}")
     match data["roles"]["sink"]:
         case {"margins": {"status": str(status), "share": float(share)}}:
-            effects[-1] += f" on answers, and {status} on margins with {share:.2f}"
-    return f"In this model: {', '.join(effects[:-1])}, {effects[-1]} (0 is no effect, 1 the full effect)."
+            effects[-1] += f" on answers, and {status} on leads with {share:.2f}"
+    return (
+        f"In this model: {', '.join(effects[:-1])}, {effects[-1]}. 0 is no effect. For anchor and "
+        "placeholder, 1 moves the lead of the right answer as far as editing the bit that the answer depends on; for "
+        "the sink, 1 loses all accuracy above chance, or on leads, moves the lead by its mean size."
+    )
 
 
 def accuracy_shows(data: dict) -> str:
@@ -90,7 +95,20 @@ def map_shows(data: dict) -> str:
     total = sum(n for _, n in data["largest"])
     (first, n), *rest = data["largest"]
     others = "".join(f", {kind} for {k}" for kind, k in rest[:2])
-    return f"In this model, {first} has the largest gradient x input for {n} of {total} answers{others}."
+    length = f", at length {size_of(data['length'])}" if "length" in data else ""
+    return f"In this model{length}, {first} has the largest gradient x input for {n} of {total} answers{others}."
+
+
+def map_beyond(data: dict, accuracy: dict) -> str:
+    """Return a caution where the map is at a length at which too many steps are wrong; "" elsewhere or if unknown."""
+    for row in accuracy["accuracy"]:
+        at = (row["metric"], row["mode"], row["length"])
+        if at == ("step", "forced", data.get("length")) and row["value"] < GOOD:
+            return (
+                f" At that length only {row['value']:.0%} of the steps are right: the map shows what answers depend on "
+                f"where the model fails, too. A map at a length with at least {GOOD:.0%}: add `--map-length`."
+            )
+    return ""
 
 
 def targets(heads: HeadDescriptions, chosen: Sequence[tuple[int, int]]) -> dict[str, str]:
@@ -123,17 +141,23 @@ def patch_shows(data: dict) -> str:
         return ""
     full = data["difference"]
     stream, heads = (
-        ", ".join(f"{top['cell']} ({top['change']:+.1f})" for top in data[site]) for site in ("resid_pre", "z")
+        ", ".join(f"{top['cell']} ({top['change']:+.1f}{_part(top['change'], full)})" for top in data[site])
+        for site in ("resid_pre", "z")
     )
     return (
         f"In this model, the clean and the corrupted prompt differ by {full:+.1f} logits in the answer at step "
-        f"{data['step']} (length {data['length']}). Patching one place brings back most of it in the residual stream "
-        f"at {stream}, and among heads at {heads}."
+        f"{data['step']} (length {data['length']}). The largest effects of patching one place are, in the residual "
+        f"stream, at {stream}, and among heads, at {heads}. In brackets: logits, and their share of the difference."
     )
 
 
+def _part(change: float, full: float) -> str:
+    """Return a change as a share of the difference of the two runs, as text; "" where they do not differ."""
+    return f", {change / full:.0%}" if full else ""
+
+
 def probes_show(data: dict) -> str:
-    """Return which concepts a probe reads better than its matched control, at the best layer."""
+    """Return which concepts a probe reads better than its matched control and a model of random weights can."""
     best: dict[str, dict] = {}
     for row in data.get("probes", ()):
         held = best.get(row["concept"])
@@ -143,13 +167,18 @@ def probes_show(data: dict) -> str:
         return ""
     above, not_above = [], []
     for concept, row in best.items():
-        score, control = row["score"], row["control"]
-        name, where = CONCEPTS.get(concept, concept), f"at layer {row['layer']}, control {control['value']:.2f}"
-        text = f"{name} ({score['value']:.2f} {where})"
-        (above if score["low"] > control["high"] else not_above).append(text)
+        score, held = row["score"], {"control": row["control"]}
+        if row.get("untrained"):
+            held["random weights"] = row["untrained"]
+        measure = "R2 " * (row.get("measure") == "R2")
+        beside = ", ".join(f"{name} {interval['value']:.2f}" for name, interval in held.items())
+        name = CONCEPTS.get(concept, concept)
+        text = f"{name} ({measure}{score['value']:.2f} at layer {row['layer']}, {beside})"
+        (above if all(score["low"] > x["high"] for x in held.values()) else not_above).append(text)
     parts = [f"probes read {', '.join(above)}" if above else "probes read nothing better than their controls"]
     if not_above:
-        parts.append(f"not better than the control: {', '.join(not_above)}")
+        learned = "decodable no better than its control or from random weights, so not shown to be learned"
+        parts.append(f"{learned}: {', '.join(not_above)}")
     return f"In this model, at input labels, {'; '.join(parts)}."
 
 
@@ -159,9 +188,16 @@ def circuit_shows(data: dict) -> str:
         return ""
     worth, random = data["ablations"]["corrupted"], data["random"]
     size = f"{data['circuit']['size']} of {data['possible_edges']} edges"
+    little = ""
+    if worth["values"] < FOUND:
+        little = (
+            f"**This circuit is incomplete: it keeps {worth['values']:.0%} of the margin, less than {FOUND:.0%}. Do "
+            "not read the model's mechanism from it.** "
+        )
     return (
-        f"In this model, {invalid(data)}{size} keep {worth['values']:.3f} [{worth['low']:.3f}, {worth['high']:.3f}] of "
-        f"the margin on fresh prompts, and a step accuracy of {worth['accuracy']:.3f} where the full model has "
+        f"{little}In this model, {invalid(data)}{size} keep {worth['values']:.3f} "
+        f"[{worth['low']:.3f}, {worth['high']:.3f}] of the margin on fresh prompts, and a "
+        f"step accuracy of {worth['accuracy']:.3f} where the full model has "
         f"{worth['accuracy_full']:.3f}. The best of {random['n']} random circuits of that size keeps "
         f"{random['largest']:.3f}."
     )

@@ -97,10 +97,11 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
             )
     picture = views.verdict(data, read_calibration())
     caption = (
-        "Effect of each role in its main test with its 95 % interval, beside its matched control (a similar "
-        "intervention that should change nothing); further tests are in the reasons below. An interval inside the "
-        "dashed margin means absent. The diamond is the sink's effect on margins: how far the right answer's logit is "
-        "above the other, whether or not the answer changes. Below: the same measure on models that were built by hand "
+        "Effect of each role in one test with its 95 % interval, beside its matched control (a similar intervention on "
+        "what the role does not concern; an effect counts only above it). A role can need several tests, and decisions "
+        "use wider, simultaneous intervals: an interval inside the dashed limits alone does not make a role absent. "
+        "The reasons are below. The diamond is the sink's effect on margins: how far the right answer's logit is above "
+        "the other (the lead), whether or not the answer changes. Below: effects in models that were built by hand "
         "(planted) with the role, and without it."
     )
     return SectionData(data, (Picture(picture, caption),), sources, notes)

@@ -15,6 +15,8 @@ from probes.keys import ERASE_STATE
 if TYPE_CHECKING:
     from interp.models import Run
 
+# Model types inside which planted models are built.
+PLANTED_IN = {"gpt2": "GPT-2", "gpt_neox": "GPT-NeoX"}
 GOOD = 0.95  # step accuracy from which a model counts as able to do the task
 # Labels that name no role.
 NO_ROLE = {
@@ -40,9 +42,8 @@ def question(run: Run) -> list[str]:
     trained += f" with seed {recipe['seed']}" if longest and "seed" in recipe else ""
     length = (3, 3) if run.format.task == "addition" else 4
     task_question = (
-        "**What do the labels do inside this model?** A label can be an **anchor** (its identity is an address), "
-        "a **placeholder** (its position stores a result that later tokens read), a **sink** (it takes attention and "
-        "carries nothing), a mixture, or unused."
+        "**What do the labels do inside this model?** Are they an anchor, a placeholder, a sink, a mixture of these, "
+        "or unused?"
         if run.format.labels
         else "This format has **no labels**, so no role can be tested. The report shows how far the model gets without "
         "them and what its answers depend on."
@@ -53,7 +54,10 @@ def question(run: Run) -> list[str]:
         task_question,
     ]
     if share := recipe.get("rehearsal"):
-        sentences.append(f"Trained with rehearsal: {share:.0%} of its tokens were {rehearsed_text(recipe)}.")
+        sentences.append(
+            f"A part of the training was another task (rehearsal): {share:.0%} of its tokens were "
+            f"{rehearsed_text(recipe)}."
+        )
         if not recipe.get("condition"):
             sentences[-1] += f" Lengths above {longest} are therefore new to parity, not to lookup."
     return sentences
@@ -141,22 +145,52 @@ def _status(role: dict) -> str:
 
 def claims(data: dict) -> list[str]:
     """Return what the verdict allows to claim, and what it does not."""
+    steps = "Steps are counted from 1; the first ones and the last one have no partners for the swaps." * (
+        "(steps " in data["may_claim"]
+    )
     unit = "prompts of one model" if data["replication"] == "prompts" else f"{data['n_models']} models"
     return [
-        f"**May be claimed:** {with_arm_names(data['may_claim']) or 'nothing about roles'}.",
+        f"**May be claimed:** {with_arm_names(data['may_claim']) or 'nothing about roles'}."
+        + f" {steps}" * bool(steps),
         f"**May not be claimed:** {with_arm_names(data['may_not_claim'])}. Intervals are over {unit}"
-        + (", so nothing here holds for models of other seeds." if data["replication"] == "prompts" else "."),
+        + (", so nothing here is shown for models of other seeds." if data["replication"] == "prompts" else "."),
     ]
 
 
-def how_often_wrong(data: dict, counted: dict) -> list[str]:
-    """Return the counts of wrong verdicts on planted models of known mechanism."""
+def how_sure(data: dict, counted: dict) -> str:
+    """Return in short how often such verdicts are wrong, and over what the intervals are; "" without a judgement."""
+    if data["verdict"] == "not-applicable":
+        return ""
+    rate, then, today = counted["rates"]["wrong confident label"], *_versions(data, counted)
+    judge = "this procedure" if then == today else f"an earlier version of this procedure ({then})"
+    own = "" if then == today else f" The error rate of the present version ({today}) is not measured."
+    names_none = f" **{data['verdict']}** names no role." if data["verdict"] in ("undecided", "unresolved") else ""
+    over = "prompts of this one model" if data["replication"] == "prompts" else f"{data['n_models']} models"
+    return (
+        f"**How sure?**{names_none} On {rate['n']} models that were built by hand (planted) with a known mechanism, "
+        f"{judge} gave a wrong confident verdict {rate['hits']} times (95 % interval of the rate {_share(rate)}).{own} "
+        f"Intervals below are over {over}."
+    )
+
+
+def _versions(data: dict, counted: dict) -> tuple[str, str]:
+    """Return the versions of arms and limits of the counts and of the verdict."""
+    return counted["margins"]["version"], data["margins"]["version"]
+
+
+def how_often_wrong(data: dict, counted: dict, model_type: str = "") -> list[str]:
+    """Return the counts of wrong verdicts on planted models of known mechanism.
+
+    `model_type` is the configuration's; the text says where no planted model is of that type.
+    """
+    then, today = _versions(data, counted)
+    judge = "The same code" if then == today else f"An earlier version of the arms and limits ({then})"
     rate, never = counted["rates"]["wrong confident label"], counted["rates, never tuned"]["wrong confident label"]
     open_, label = counted["rates"]["undecided, all"], data["verdict"]
     called = {name: row.get(label, 0) for name, row in counted["confusion"].items()}
     right = sum(n for name, n in called.items() if counted["expected"][name] == label)
     sentences = [
-        f"The same code judged {counted['cases']} models with a planted mechanism ({counted['mechanisms']} "
+        f"{judge} judged {counted['cases']} models with a planted mechanism ({counted['mechanisms']} "
         f"mechanisms, {counted['variants']} variants each). It gave a wrong confident label to "
         f"**{rate['hits']} of {rate['n']}** (95 % interval {_share(rate)}); among mechanisms never used for "
         f"tuning, to {never['hits']} of {never['n']} ({_share(never)}). "
@@ -171,14 +205,14 @@ def how_often_wrong(data: dict, counted: dict) -> list[str]:
     coverage = counted["coverage"]["all"]
     sentences.append(
         f"Nominal 95 % intervals contained the true value in {coverage['covered']} of {coverage['intervals']} cases. "
-        "Planted models are small and built by hand inside GPT-2 and GPT-NeoX. The counts are error rates on these "
-        "families, not the probability that this verdict is wrong."
+        f"Planted models are small and built by hand inside {' and '.join(PLANTED_IN.values())}"
+        + (f"; none of them is a {model_type} model" if model_type and model_type not in PLANTED_IN else "")
+        + ". The counts are error rates on these families, not the probability that this verdict is wrong."
     )
-    if data["margins"]["version"] != counted["margins"]["version"]:
-        then, today = counted["margins"]["version"], data["margins"]["version"]
+    if then != today:
         sentences.append(
-            f"**Caution: the errors were counted with other arms and margins ({then}) than those of the verdict "
-            f"({today}); they may differ now.**"
+            f"**Caution: the errors were counted with other arms and limits ({then}) than those of the verdict "
+            f"({today}). The error rate of this verdict's version is not measured by them.**"
         )
     return sentences
 
@@ -201,7 +235,9 @@ def offsets(data: dict) -> str:
     values = ", ".join(f"{share:.3f} at length {n}" for n, share in shares.items())
     return (
         f"Share of steps that read their own bit, by editing each bit in turn: {values} "
-        f"({data['offset_prompts']} prompts per length)."
+        f"({data['offset_prompts']} prompts per length). A step reads the bit whose edit moves its answer most, of "
+        "those that flip it. `own bit` of M11 offsets in the evidence counts every step that its own bit flips, "
+        "whatever other bits do; its control counts steps that another bit flips."
     )
 
 

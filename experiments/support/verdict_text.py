@@ -49,7 +49,7 @@ def summary(verdict: Verdict, run: Run, columns: int) -> Iterator[str]:
             share = "not measured" if role.margins.share is None else str(role.margins.share)
             yield f"{INDENT}{'  on margins':<13}{role.margins.status.value:<15}share  {share}"
     if verdict.remainder is not None:
-        yield f"{INDENT}{'remainder':<13}{'':<15}share  {verdict.remainder:.3f} unexplained (0: nothing, 1: all)"
+        yield f"{INDENT}{'remainder':<13}{'':<15}share  {verdict.remainder:.3f}, by no share that is measured"
     yield from _paragraph("why", _why(verdict), columns)
     yield from _paragraph("may be claimed", with_arm_names(verdict.may_claim), columns)
     yield from _paragraph("may not be claimed", with_arm_names(verdict.may_not_claim), columns)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # What rho is, by role (probes/README.md, Decision).
 RHO = dict.fromkeys(("anchor", "placeholder"), "rho: share of the logit margin moved") | {
-    "sink": "rho: share of answers lost (diamond: of margin)"
+    "sink": "rho: share of accuracy above chance lost\n(diamond: of margin)"
 }
 # Colour of the sink's effect on margins.
 ON_MARGINS = "#7a3b69"
@@ -179,7 +179,7 @@ def _keys(margin: float, planted: bool) -> list:
         Line2D(
             [], [], color="#333333", marker="s", markersize=3.5, fillstyle="none", linewidth=1, label="matched control"
         ),
-        Line2D([], [], color="black", linestyle="--", linewidth=0.8, label=f"equivalence margin ±{margin:.2f}"),
+        Line2D([], [], color="black", linestyle="--", linewidth=0.8, label=f"limit ±{margin:.2f} (equivalence)"),
     ]
     if planted:
         keys += [

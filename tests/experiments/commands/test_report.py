@@ -161,7 +161,7 @@ def test_a_verdict_that_no_planted_model_got_has_no_rate_of_its_own():
         assert not re.search(r"Of \d+ planted models", sentences)
     version = counted["margins"]["version"]
     other = data | {"margins": data["margins"] | {"version": "other"}}
-    assert f"margins ({version}) than those of the verdict (other)" in " ".join(how_often_wrong(other, counted))
+    assert f"limits ({version}) than those of the verdict (other)" in " ".join(how_often_wrong(other, counted))
 
 
 @pytest.fixture(scope="module")

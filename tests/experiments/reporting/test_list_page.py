@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from experiments.cli import main
+from experiments.reporting.list_text import in_short, negative_heads, renaming_check
+from experiments.support.list_results import LISTS
 from tests.probes.binding.list_models import list_tokenizer
 from tests.small_language_model import small_gpt2
 
@@ -33,10 +36,29 @@ def test_recall_has_its_address_its_heads_and_its_sources(tmp_path: Path) -> Non
     assert "query label 2, last token" in page
     assert text.count("Left out by --quick: 96 of the 128 prompts of this section.") == 1  # the verdict
     assert text.count("Left out by --quick: 4 of the 8 prompts of this section.") == 2  # patching and heads
-    assert re.search(r"own label \d\.\d\d \(control \d\.\d\d\), order", text)
+    assert re.search(r"own label [A-Z]+ \(\d\.\d\d, control \d\.\d\d\), order", text)
     assert "drawn with seed 0" in text
     assert f"mnemoscope verdict {RUN} --task recall --items 6 --prompts 32 --seed 0" in text
     assert "M17" in text or re.search(r"M\d+", text)  # symbols of the task, not token ids
+
+
+def test_the_first_screen_has_each_status_and_the_control_of_all_edits_together() -> None:
+    path = LISTS / "smollm2-135m" / "verdict-list-letters-6.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    joint = found["shares"]["joint"]
+    said = in_short("m", found)
+    assert f"order {found['addresses']['order']['status']} (" in said
+    assert f"together: {joint['value']['value']:.2f}, control {joint['control']['value']:.2f}." in said
+    assert "The check `label at both` should move nothing, and moves 0.135" in renaming_check(found["shares"])
+
+
+def test_a_head_that_attends_to_the_value_asked_for_and_works_against_it_is_named() -> None:
+    def row(head: int, change: float, weight: float) -> dict:
+        return {"layer": 3, "head": head, "change": change, "value asked for": weight}
+
+    said = negative_heads([row(4, -3.3, 0.88), row(5, 2.0, 0.9), row(6, -1.0, 0.1)])
+    assert said.startswith("**L3H4** attends mostly")
+    assert negative_heads([row(5, 2.0, 0.9), row(6, -1.0, 0.1)]) == ""
 
 
 def test_a_model_that_cannot_do_the_list_is_not_judged_and_its_accuracy_is_stated(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from experiments.reporting import rows, shown, text
+from experiments.reporting.computed import without_repeated
+from experiments.support.reading import read_calibration
+from experiments.tables.runs import FOUND
 from interp import load
 from interp.attribution import Attribution
 from interp.models.names import SHIPPED
@@ -62,7 +65,62 @@ def test_a_probe_counts_only_above_its_control(low, above):
     }
     sentence = shown.probes_show({"probes": [probe]})
     assert ("probes read the parity of the bits so far (0.70 at layer 2" in sentence) is above
-    assert ("not better than the control: the parity" in sentence) is not above
+    assert ("not shown to be learned: the parity" in sentence) is not above
+    # A model of random weights from which it is as decodable.
+    untrained = {"value": 0.69, "low": 0.6, "high": 0.75}
+    sentence = shown.probes_show({"probes": [probe | {"untrained": untrained, "measure": "R2"}]})
+    assert "not shown to be learned: the parity of the bits so far (R2 0.70 at layer 2" in sentence
+    assert "random weights 0.69)" in sentence
+
+
+def test_the_map_says_where_the_model_fails_at_its_length():
+    accuracy = {"accuracy": [row("step", "forced", 20, 0.99), row("step", "forced", 40, 0.79)]}
+    assert "only 79% of the steps are right" in shown.map_beyond({"length": 40}, accuracy)
+    assert shown.map_beyond({"length": 20}, accuracy) == shown.map_beyond({"length": 12}, accuracy) == ""
+
+
+def test_patching_states_each_effect_as_a_share_of_the_difference():
+    top = [{"cell": "L2H4 at output label 9", "change": 2.5}]
+    data = {"difference": 10.0, "step": 5, "length": 20, "resid_pre": top, "z": top}
+    assert "L2H4 at output label 9 (+2.5, 25%)" in shown.patch_shows(data)
+    assert "(+2.5)" in shown.patch_shows(data | {"difference": 0.0})
+
+
+@pytest.mark.parametrize(("kept", "little"), [(0.89, True), (FOUND, False)])
+def test_a_circuit_below_the_share_at_which_it_counts_as_found_is_called_incomplete(kept, little):
+    worth = {"values": kept, "low": 0.3, "high": 0.95, "accuracy": 0.9, "accuracy_full": 1.0}
+    data = {
+        "circuit": {"size": 3},
+        "possible_edges": 90,
+        "ablations": {"corrupted": worth},
+        "random": {"n": 8, "largest": 0.1},
+    }
+    assert (f"it keeps {kept:.0%} of the margin, less than {FOUND:.0%}" in shown.circuit_shows(data)) is little
+
+
+def test_the_first_screen_says_how_sure_the_verdict_is():
+    data, counted = verdict_of(), read_calibration()
+    then = counted["margins"]["version"]
+    same = text.how_sure(data | {"margins": {"version": then}}, counted)
+    assert "this procedure gave a wrong confident verdict" in same
+    other = text.how_sure(data | {"margins": {"version": "other"}, "verdict": "unresolved"}, counted)
+    assert f"an earlier version of this procedure ({then})" in other
+    assert "the present version (other) is not measured" in other
+    assert "**unresolved** names no role" in other
+    assert text.how_sure(data | {"verdict": "not-applicable"}, counted) == ""
+
+
+def test_planted_models_of_another_type_are_named():
+    data, counted = verdict_of(), read_calibration()
+    assert "none of them is a bloom model" in " ".join(text.how_often_wrong(data, counted, "bloom"))
+    assert "none of them" not in " ".join(text.how_often_wrong(data, counted, "gpt2"))
+
+
+def test_a_column_that_equals_another_in_each_row_is_left_out():
+    table = [{"head": 0, "after": 0.25, "inputs": 0.25}, {"head": 1, "after": 0.5, "inputs": 0.5}]
+    assert without_repeated(table, "after", "inputs") == [{"head": 0, "inputs": 0.25}, {"head": 1, "inputs": 0.5}]
+    other = [*table, {"head": 2, "after": 0.1, "inputs": 0.2}]
+    assert without_repeated(other, "after", "inputs") == other
 
 
 def test_lengths_that_were_not_judged_are_no_part_of_the_verdict():
