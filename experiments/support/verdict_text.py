@@ -86,8 +86,8 @@ def _why(verdict: Verdict) -> str:
     reasons = [f"{name}: {role.reason}" for name, role in roles.items()]
     if len({role.reason for role in roles.values()}) == 1:
         reasons = [next(iter(roles.values())).reason]
-    # Intervals are in the evidence; those of the roles stand above.
-    return with_arm_names(re.sub(r" \[[^]]*\]", "", where + "; ".join(reasons)))
+    # Intervals are in the evidence, and those of the roles stand above; but the one that left a role open is said.
+    return with_arm_names(re.sub(r" \[[^]]*\](?! \(interval)", "", where + "; ".join(reasons)))
 
 
 def _paragraph(title: str, text: str, columns: int) -> list[str]:
