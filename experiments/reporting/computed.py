@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -235,7 +236,7 @@ def attention_part(
 
 def without_repeated(table: list[dict], column: str, other: str) -> list[dict]:
     """Return rows without a column that equals another in each row, as where all labels are the same token."""
-    if all(row.get(column) == row.get(other) for row in table):
+    if all(isclose(row[column], row[other], abs_tol=1e-5) for row in table):
         return [{name: value for name, value in row.items() if name != column} for row in table]
     return table
 

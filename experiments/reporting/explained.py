@@ -33,7 +33,8 @@ TERMS = (
     "and is divided among them. M9 subspaces: `follows + keeps - 1` is the share of answers that change with an "
     "interchange of the subspace where they should, plus the share that stay where they should, minus 1; 0 is no "
     "effect. M10 mistakes: `own mistakes` is the share of the model's wrong labels after which it uses the bit of the "
-    "label that it wrote."
+    "label that it wrote. The control column of M10, M11 and M12 has the other case: answers that follow the step, "
+    "steps that another bit flips, and later attention left free."
 )
 # Name, heading, how it is read, and what it shows, of the sections after the maps.
 REST = (
@@ -57,8 +58,8 @@ REST = (
         "probes",
         "What probes decode at the labels",
         "A probe is a linear classifier on activations (of the step number, a linear regression; its score is R2). It "
-        "shows what is decodable, not what is used. A score counts only above its matched control and above the same "
-        "probe on a model with random weights.",
+        "shows what is decodable, not what is used. A score counts only clearly above its matched control and above "
+        "the same probe on a model with random weights.",
         shown.probes_show,
     ),
     (

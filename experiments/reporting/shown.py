@@ -11,6 +11,7 @@ from experiments.reporting.rows import ROLES, size_of
 from experiments.reporting.text import GOOD
 from experiments.support.verdict_text import MODES
 from experiments.tables.runs import FOUND
+from probes.findings import MARGINS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,8 +106,8 @@ def map_beyond(data: dict, accuracy: dict) -> str:
         at = (row["metric"], row["mode"], row["length"])
         if at == ("step", "forced", data.get("length")) and row["value"] < GOOD:
             return (
-                f" At that length only {row['value']:.0%} of the steps are right: the map shows what answers depend on "
-                f"where the model fails, too. A map at a length with at least {GOOD:.0%}: add `--map-length`."
+                f" At that length only {row['value']:.0%} of the steps are right, so the map also shows what wrong "
+                "answers depend on. `--map-length` draws it at another length."
             )
     return ""
 
@@ -157,29 +158,38 @@ def _part(change: float, full: float) -> str:
 
 
 def probes_show(data: dict) -> str:
-    """Return which concepts a probe reads better than its matched control and a model of random weights can."""
+    """Return which concepts a probe reads better than its baselines, at the layer where it is furthest above them."""
     best: dict[str, dict] = {}
     for row in data.get("probes", ()):
         held = best.get(row["concept"])
-        if held is None or row["score"]["value"] > held["score"]["value"]:
+        if held is None or _excess(row) > _excess(held):
             best[row["concept"]] = row
     if not best:
         return ""
     above, not_above = [], []
     for concept, row in best.items():
-        score, held = row["score"], {"control": row["control"]}
-        if row.get("untrained"):
-            held["random weights"] = row["untrained"]
+        score, held = row["score"], _baselines(row)
         measure = "R2 " * (row.get("measure") == "R2")
         beside = ", ".join(f"{name} {interval['value']:.2f}" for name, interval in held.items())
         name = CONCEPTS.get(concept, concept)
         text = f"{name} ({measure}{score['value']:.2f} at layer {row['layer']}, {beside})"
-        (above if all(score["low"] > x["high"] for x in held.values()) else not_above).append(text)
+        clear = all(score["low"] > x["high"] for x in held.values()) and _excess(row) > MARGINS.accuracy
+        (above if clear else not_above).append(text)
     parts = [f"probes read {', '.join(above)}" if above else "probes read nothing better than their controls"]
     if not_above:
-        learned = "decodable no better than its control or from random weights, so not shown to be learned"
+        learned = f"not shown to be learned (less than {MARGINS.accuracy:g} above the control or random weights)"
         parts.append(f"{learned}: {', '.join(not_above)}")
     return f"In this model, at input labels, {'; '.join(parts)}."
+
+
+def _baselines(row: dict) -> dict[str, dict]:
+    """Return with what a probe is compared: its matched control, and the same probe on random weights if measured."""
+    return {"control": row["control"]} | ({"random weights": row["untrained"]} if row.get("untrained") else {})
+
+
+def _excess(row: dict) -> float:
+    """Return a probe's score above the larger of its baselines."""
+    return row["score"]["value"] - max(held["value"] for held in _baselines(row).values())
 
 
 def circuit_shows(data: dict) -> str:

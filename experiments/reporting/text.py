@@ -33,7 +33,7 @@ def question(run: Run) -> list[str]:
     size = sum(p.numel() for p in run.raw.parameters()) / 1e6
     recipe = run.record.get("recipe", {})
     kind = (
-        f"{config.model_type} with {run.family} positions, {config.num_hidden_layers} layers, "
+        f"architecture {config.model_type}, position encoding {run.family}, {config.num_hidden_layers} layers, "
         f"{config.hidden_size} wide, {size:.2f} million parameters"
     )
     unit = "digits" if run.format.task == "addition" else "bits"

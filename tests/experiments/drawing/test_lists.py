@@ -61,5 +61,7 @@ def test_on_a_phone_the_panels_stand_two_by_two_with_the_same_marks() -> None:
     rows = [verdict("small", "recall", 6, label_at_list=1.0, label_at_query=0.9, order=0.1, position=0.2)]
     wide, narrow = list_shares(rows), list_shares(rows, narrow=True)
     assert [drawn(wide, panel) for panel in PANELS] == [drawn(narrow, panel) for panel in PANELS]
-    assert narrow.axes[0].get_gridspec().get_geometry() == (2, 2)
+    grid = narrow.axes[0].get_gridspec()
+    assert grid is not None
+    assert grid.get_geometry() == (2, 2)
     assert narrow.get_figwidth() * 110 <= 430

@@ -65,12 +65,23 @@ def test_a_probe_counts_only_above_its_control(low, above):
     }
     sentence = shown.probes_show({"probes": [probe]})
     assert ("probes read the parity of the bits so far (0.70 at layer 2" in sentence) is above
-    assert ("not shown to be learned: the parity" in sentence) is not above
+    assert ("not shown to be learned" in sentence) is not above
     # A model of random weights from which it is as decodable.
     untrained = {"value": 0.69, "low": 0.6, "high": 0.75}
     sentence = shown.probes_show({"probes": [probe | {"untrained": untrained, "measure": "R2"}]})
-    assert "not shown to be learned: the parity of the bits so far (R2 0.70 at layer 2" in sentence
+    assert "control or random weights): the parity of the bits so far (R2 0.70 at layer 2" in sentence
     assert "random weights 0.69)" in sentence
+
+
+def test_a_probe_that_is_hardly_above_random_weights_is_not_called_learned():
+    def score(value: float) -> dict:
+        return {"value": value, "low": value - 0.0001, "high": value + 0.0001}
+
+    slot = {"concept": "slot", "layer": 2, "measure": "R2", "score": score(0.999), "control": score(0.6)}
+    assert "not shown to be learned" in shown.probes_show({"probes": [slot | {"untrained": score(0.998)}]})
+    learned = slot | {"layer": 3, "score": score(0.8), "untrained": score(0.5)}
+    sentence = shown.probes_show({"probes": [slot | {"untrained": score(0.998)}, learned]})
+    assert "probes read the number of the step (R2 0.80 at layer 3" in sentence
 
 
 def test_the_map_says_where_the_model_fails_at_its_length():
