@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from interp.tasks import Batch, Prompts
 
 
-def patch_validity(run: Run, options: PatchCommand, sweep: Sweep) -> Validity | None:
+def validity_of_sweep(run: Run, options: PatchCommand, sweep: Sweep) -> Validity | None:
     """Measure the model on the unpatched prompts of a sweep. Results of an invalid one have nothing to explain.
 
     A task is invalid where the answers at --step are not more often right than by chance, whatever the corruption

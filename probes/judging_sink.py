@@ -71,20 +71,25 @@ def _close_effect(at: LengthEvidence, finding: RoleFinding, largest: Evidence) -
     where += "chance is lost, although labels carry nothing there"
     if repaired is None or not at.is_present(repaired):
         reason = f"presence matters in a way that no arm explains: share {largest.value}; {finding.reason}"
-        return replace(finding, status=Status.UNRESOLVED, reason=reason)
+        return _unresolved(largest, reason)
     if number is not None and number.value.at(at.level).low > max(at.margins.rho, COUNTED * repaired.value.value):
         reason = f"{where}; removing half of them loses {number.value}: {BY_NUMBER}"
-        return replace(finding, status=Status.UNRESOLVED, reason=reason)
+        return _unresolved(largest, reason)
     if twice is not None and at.is_present(twice):
         reason = f"{where}; letting each of them count twice in the attention loses {twice.value}: {BY_NUMBER}"
-        return replace(finding, status=Status.UNRESOLVED, reason=reason)
+        return _unresolved(largest, reason)
     if finding.status is Status.PRESENT:
         return replace(finding, reason=f"{finding.reason}; {where}")
     everywhere = at.find(keys.RENORMALISE_ALL)
     if at.tests or (everywhere is not None and at.loses_nothing(everywhere)):
-        return replace(finding, status=Status.UNRESOLVED, reason=f"{where}; yet {finding.reason}")
+        return _unresolved(largest, f"{where}; yet {finding.reason}")
     reason = f"{where}; a key of equal score restores {repaired.value}"
     return RoleFinding(Status.PRESENT, reason, repaired.value, repaired.control)
+
+
+def _unresolved(largest: Evidence, reason: str) -> RoleFinding:
+    """Return the sink as UNRESOLVED by the largest presence effect, which is its effect then."""
+    return RoleFinding(Status.UNRESOLVED, reason, largest.value, largest.control)
 
 
 def _queries(at: LengthEvidence, largest: Evidence) -> str:

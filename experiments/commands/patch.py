@@ -107,7 +107,7 @@ class PatchCommand(TakesText):
         """Plan, compute, check and write; status 0."""
         from experiments.circuit_printing import say_files
         from experiments.patch_printing import show_effect, show_plan
-        from experiments.patch_validity import patch_validity
+        from experiments.patch_validity import validity_of_sweep
         from experiments.support.console import warn
         from experiments.support.results import check_workers, result_folder
 
@@ -118,7 +118,7 @@ class PatchCommand(TakesText):
             show_plan(self, sweep)
             return 0
         folder = result_folder(run, self.out, [self.stem + end for end in ENDS])
-        validity = patch_validity(run, self, sweep)
+        validity = validity_of_sweep(run, self, sweep)
         if validity is not None and not validity.valid:
             warn(f"warning: the effects will be invalid: {validity.reason}")
         effect, written = self._write(run, sweep, folder / self.stem, validity)

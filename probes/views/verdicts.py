@@ -84,7 +84,7 @@ def draw_verdict(data: Mapping, calibration: Mapping | None = None, title: str =
     groups, planted = _groups(data), planted_values(calibration)
     margin = data.get("margins", {}).get("rho", 0.10)
     limits = rho_limits([*_numbers(groups), *(v for p in planted.values() for values in p.values() for v in values)])
-    names = list(groups) + ([PLANTED[True], PLANTED[False]] if planted else [])
+    names = [_brief(name) for name in groups] + ([PLANTED[True], PLANTED[False]] if planted else [])
     size = (3.9, 1.9 + len(ROLES) * (0.7 + 0.6 * len(names))) if narrow else (9, 1.9 + 0.66 * len(names))
     figure = Figure(figsize=size, layout="constrained", dpi=110)
     axes = figure.subplots(len(ROLES) if narrow else 1, 1 if narrow else len(ROLES), sharex=True, sharey=True)
@@ -107,8 +107,13 @@ def draw_verdict(data: Mapping, calibration: Mapping | None = None, title: str =
     keys, columns = _keys(margin, bool(planted)), 1 if narrow else 5
     figure.legend(handles=keys, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     if title:
-        figure.suptitle(title, fontsize=11, wrap=narrow)
+        figure.suptitle(_brief(title, 160), fontsize=11, wrap=narrow)
     return figure
+
+
+def _brief(text: str, most: int = 40) -> str:
+    """Return a text with its end cut off beyond so many characters: a damaged file can hold any."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _numbers(groups: Mapping[str, Mapping]) -> list[float | None]:
@@ -125,7 +130,7 @@ def _numbers(groups: Mapping[str, Mapping]) -> list[float | None]:
 def _finding(axis: Axes, row: int, finding: Mapping | None, colour: str, limits: tuple[float, float]) -> None:
     """Draw an estimate with its interval and control, and its status above it."""
     if not finding or finding.get("rho") is None:
-        text = "not measured" if not finding else f"{finding['status']}: not measured"
+        text = "not measured" if not finding else f"{_brief(finding['status'])}: not measured"
         axis.text(sum(limits) / 2, row, text, ha="center", va="center", color="#444444", **TEXT)
         return
     low, high = finding["ci"]
@@ -137,10 +142,10 @@ def _finding(axis: Axes, row: int, finding: Mapping | None, colour: str, limits:
         inside = [min(max(control["value"] if x is None else x, limits[0]), limits[1]) for x in _three(control)]
         axis.plot(inside[1:], [row + below] * 2, "-", color="#333333", linewidth=1)
         axis.plot(inside[:1], [row + below], "s", color="#333333", markersize=3.5, fillstyle="none")
-    text = f"{finding['status']}  {_short(finding['rho'], low, high)}"
+    text = f"{_brief(finding['status'])}  {_short(finding['rho'], low, high)}"
     if has_margins:
         draw_estimate(axis, row + 0.26, margins["share"], tuple(margins["ci"]), limits, ON_MARGINS, "D")
-        more = f"on margins {margins['status']}  {_short(margins['share'], *margins['ci'])}"
+        more = f"on margins {_brief(margins['status'])}  {_short(margins['share'], *margins['ci'])}"
         axis.text(limits[1], row + 0.33, more, ha="right", va="top", **TEXT)
         text = f"on answers {text}"
     axis.text(limits[1], row - 0.14, text, ha="right", va="bottom", **TEXT)

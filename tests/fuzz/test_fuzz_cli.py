@@ -27,7 +27,7 @@ LONG = (
     "experiments.commands.evaluate.EvaluateCommand.measure",
     "experiments.commands.patch.PatchCommand.compute",
     "experiments.patch_printing.show_plan",
-    "experiments.patch_validity.patch_validity",
+    "experiments.patch_validity.validity_of_sweep",
     "experiments.benchmarks.patching.run_case",
     "experiments.benchmarks.edges.run_case",
     "experiments.benchmarks.grids.run_case",

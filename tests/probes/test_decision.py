@@ -288,6 +288,13 @@ def test_rho_is_the_mean_of_the_lengths_that_count():
     assert verdict(one(evidence())).remainder is None
 
 
+def test_the_reason_on_margins_names_each_length_where_there_are_several():
+    at = tuple(Measured(n, accuracy(length=n), evidence(n, **ANCHOR, held=0.3)) for n in (20, 40))
+    several, alone = verdict(Battery("x", "f", 96, 0, at)), verdict(one(evidence(**ANCHOR, held=0.3)))
+    reason, single = (found.roles["sink"].margins.reason for found in (several, alone))  # type: ignore[union-attr]
+    assert reason == f"length 20: {single}; length 40: {single}"
+
+
 # Several models -----------------------------------------------------------------------------------------
 
 
