@@ -113,7 +113,7 @@ def _over_lengths(role: str, findings: Sequence[LengthFinding], independent: boo
     statuses = {p.status for p in parts}
     rho, control = (_mean([getattr(p, name) for p in parts], independent) for name in ("rho", "control"))
     by, *others = {p.by for p in parts}
-    more = {"by": "" if others else by, "margins": _margins_over_lengths(counted, independent)}
+    more = {"by": "" if others else by, "margins": _margins_over_lengths(role, counted, independent)}
     if others:
         statuses.add(Status.INDETERMINATE)  # an address by another label at another length
     if len(statuses) == 1:
@@ -128,9 +128,9 @@ def _over_lengths(role: str, findings: Sequence[LengthFinding], independent: boo
     return RoleFinding(worst, reason, rho, control, **more)
 
 
-def _margins_over_lengths(counted: Sequence[LengthFinding], independent: bool) -> OnMargins | None:
-    """Return the sink's status on margins over lengths; None where it was not measured at one of them."""
-    named = [(f.length, f.roles["sink"].margins) for f in counted]
+def _margins_over_lengths(role: str, counted: Sequence[LengthFinding], independent: bool) -> OnMargins | None:
+    """Return a role's status on margins over lengths; None where it has none, or was not measured at one of them."""
+    named = [(f.length, f.roles[role].margins) for f in counted]
     found = [margins for _, margins in named if margins is not None]
     if not found or len(found) < len(counted):
         return None

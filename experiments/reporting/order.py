@@ -189,7 +189,7 @@ class _Made:
     def limits(self, compared: bool) -> Section:
         lines = [
             "Maps, attention and probes describe. Patching and the arms of the verdict intervene. Only the verdict's "
-            "arms have limits that were set beforehand; error rates were measured for them alone, and of an earlier version.",
+            "arms have limits that were set beforehand; error rates are measured for these alone.",
             "This is one model. A claim about a format or an encoding needs several seeds of each.",
         ]
         if compared:

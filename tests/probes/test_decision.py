@@ -291,6 +291,8 @@ def test_rho_is_the_mean_of_the_lengths_that_count():
 def test_the_reason_on_margins_names_each_length_where_there_are_several():
     at = tuple(Measured(n, accuracy(length=n), evidence(n, **ANCHOR, held=0.3)) for n in (20, 40))
     several, alone = verdict(Battery("x", "f", 96, 0, at)), verdict(one(evidence(**ANCHOR, held=0.3)))
+    assert several.roles["sink"].margins is not None
+    assert several.roles["anchor"].margins is None
     reason, single = (found.roles["sink"].margins.reason for found in (several, alone))  # type: ignore[union-attr]
     assert reason == f"length 20: {single}; length 40: {single}"
 
