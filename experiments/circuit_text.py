@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from experiments.circuit_printing import print_edges, say_files
 from experiments.support.console import say, warn
+from experiments.support.text_prompts import one_or_each
 
 if TYPE_CHECKING:
     from experiments.commands.circuit import CircuitCommand
@@ -55,7 +56,6 @@ def check_text_options(options: CircuitCommand) -> None:
 
 def search_text(run: Run, options: CircuitCommand) -> CircuitSearch:
     """Return the circuit that `find_circuit` finds. Warns of pairs that cannot support one."""
-    from experiments.support.text_prompts import one_or_each
     from interp.circuits import find_circuit
     from interp.patching import logit_diff
 

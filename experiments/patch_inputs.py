@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from experiments.support.text_prompts import one_or_each
+
 if TYPE_CHECKING:
     from experiments.commands.patch import PatchCommand
     from interp.models import Run
@@ -75,15 +77,14 @@ def check_options(options: PatchCommand) -> None:
 
 def text_metric(options: PatchCommand, clean: Prompts) -> MetricLike:
     """Return the metric of --answer and --other at the last position."""
-    from experiments.support.text_prompts import one_or_each
     from interp.patching import answer_metrics as metrics
 
-    answer: Any = one_or_each(options.answer) if options.answer else None
+    if options.metric == "kl":
+        return metrics.kl(clean)
+    answer: Any = one_or_each(options.answer)
     match options.metric:
         case "logit_diff":
             return metrics.logit_diff(answer, one_or_each(options.other))
-        case "kl":
-            return metrics.kl(clean)
         case name:
             return getattr(metrics, name)(answer)
 
