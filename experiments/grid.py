@@ -30,9 +30,16 @@ ADDITION = tuple(str(fmt) for fmt in _FORMATS if fmt.task == "addition")
 CONDITIONS, OWN_LABELS = ("copying60", "lookup20", "disjoint60", "none"), "own60"
 # Seeds of the conditions. The usual condition has seed 1 among the shipped runs, and others in the other groups.
 CONDITIONED, OWN_SEEDS = range(1, 9), range(1, 4)
+# The model that is fine-tuned, as the paper does, and the rank of its adapters; the shortest length in the paper.
+SOURCE, RANK, PAPERS_SHORTEST = "smollm2-135m", 4, 10
+# What stands in the names of its runs where others have a family (experiments/training/recipe.py).
+PRETRAINED = f"{SOURCE}-lora{RANK}"
+# Formats with eight fine-tuned models: aligned labels and its controls. The others have three.
+CONTROLS = ("scratchpad", "aligned", "constant", "numeric", "nonaligned", "cyclic")
 # Groups that are trained only when --groups names them.
-BY_NAME = ("scale", "rehearsal", "replication")
+BY_NAME = ("scale", "rehearsal", "replication", "pretrained", "pretrained-paper")
 
+# A run of the grid: its name in `mnemoscope train` and its seed.
 GROUPS: dict[str, tuple[tuple[str, int], ...]] = {
     "confirmatory": tuple((f"parity-aligned-{BEST}", seed) for seed in CONFIRMING),
     "formats": tuple((f"{fmt}-{BEST}", seed) for seed in SEEDS for fmt in PARITY),
@@ -61,6 +68,12 @@ GROUPS: dict[str, tuple[tuple[str, int], ...]] = {
         for fmt in (*PARITY, *GAPS, *ADDITION)
         if fmt != "parity-aligned"  # its seeds to 9 are in "confirmatory"
     ),
+    # Names without a family are fine-tuned from SOURCE.
+    "pretrained": (
+        *((fmt, seed) for seed in range(1, 4) for fmt in (*PARITY, *GAPS, *ADDITION)),
+        *((f"parity-{fmt}", seed) for seed in range(4, 9) for fmt in CONTROLS),
+    ),
+    "pretrained-paper": tuple((f"{fmt}+from{PAPERS_SHORTEST}", seed) for seed in range(1, 4) for fmt in PARITY),
 }
 
 
@@ -69,8 +82,6 @@ def runs_of(groups: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Train
 
     `seeds` keeps only those seeds. Raises `ValueError` for an unknown group, and where no run has one of the seeds.
     """
-    from experiments.commands.train import TrainCommand
-
     if unknown := sorted(set(groups) - set(GROUPS)):
         raise ValueError(f"unknown groups {', '.join(unknown)}; groups are {', '.join(GROUPS)}")
     runs = dict.fromkeys(run for name in groups or [g for g in GROUPS if g not in BY_NAME] for run in GROUPS[name])
@@ -78,4 +89,14 @@ def runs_of(groups: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Train
     if not kept:
         present = ", ".join(map(str, sorted({seed for _, seed in runs})))
         raise ValueError(f"no run of these groups has seed {', '.join(map(str, seeds))}; seeds are {present}")
-    return [TrainCommand(name, seed) for name, seed in kept]
+    return [_command(name, seed) for name, seed in kept]
+
+
+def _command(name: str, seed: int) -> TrainCommand:
+    """Return the training of a run of the grid: from random weights, or of adapters where its name has no family."""
+    from experiments.commands.train import TrainCommand
+
+    fmt, _, shortest = name.partition("+from")
+    if fmt not in known_formats():
+        return TrainCommand(name, seed)
+    return TrainCommand(fmt, seed, source=SOURCE, lora=RANK, shortest=int(shortest or 1))

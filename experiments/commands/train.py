@@ -43,6 +43,8 @@ class TrainCommand:
     stops earlier."""
     longest: OptionalNumber = None
     """Longest trained length. Default: 20 bits for parity, 10 digits for addition."""
+    shortest: Number = 1
+    """Shortest trained length. The paper trains on 10 to 20 bits: --shortest 10."""
     rehearsal: OptionalFloat = None
     """Share of each step's tokens that is in-context recall, the stand-in for pretraining. Default: 0.5, and 0 with
     the option --from."""
@@ -149,7 +151,7 @@ class TrainCommand:
                 raise ValueError(f"--tokens must be at least 1; got {self.tokens}")
             lr = recipe.lr if self.lr is not None else recipe.lr * (self.tokens / recipe.tokens) ** 0.5
             recipe = replace(recipe, tokens=self.tokens, lr=lr)
-        return replace(recipe, positions=self.positions)
+        return replace(recipe, positions=self.positions, shortest=self.shortest)
 
     def _rehearsed(self, condition: str) -> dict[str, Any]:
         """Return the fields of a recipe that the condition of rehearsal in the name sets."""

@@ -65,7 +65,7 @@ def by_seed(
     name: str, length: int, metric: str = "exact", mode: str = "forced", *, posed: str = "", learned: bool = True
 ) -> dict[int, float]:
     """Return the value of each seed of a configuration that learned, or with `learned=False` of each that did not."""
-    task, form, family = name.split("-")
+    task, form, family = name.split("-", 2)
     values = {
         row["seed"]: row["value"]
         for row in rows()

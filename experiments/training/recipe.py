@@ -35,11 +35,11 @@ class Recipe:
     """Everything that determines the weights, apart from thread count, device and library versions.
 
     Lengths grow from 1 to `longest` (bits, or digits for addition) over `ramp` steps; starting short breaks the XOR
-    trap (probes/README.md, Recipes). A share `rehearsal` of each step's tokens is in-context recall, ordered and
-    shuffled, whose lengths grow to `rehearsal_longest` pairs; every format uses the same, unless `condition` names
-    something else to rehearse (`experiments.training.rehearsal`). The learning rate warms up and stays constant. Once
-    the model is competent at the longest lengths of both, or at step `steps - cooldown`, it cools down linearly to the
-    share `final_lr` over `cooldown` steps, and training stops.
+    trap (probes/README.md, Recipes). With `shortest` above 1, no shorter length is trained. A share `rehearsal` of each
+    step's tokens is in-context recall, ordered and shuffled, whose lengths grow to `rehearsal_longest` pairs; every
+    format uses the same, unless `condition` names something else to rehearse (`experiments.training.rehearsal`). The
+    learning rate warms up and stays constant. Once the model is competent at the longest lengths of both, or at step
+    `steps - cooldown`, it cools down linearly to the share `final_lr` over `cooldown` steps, and training stops.
     """
 
     format: str
@@ -62,6 +62,7 @@ class Recipe:
     positions: str = "plain"
     position_ramp: int = 1500
     condition: str = ""
+    shortest: int = 1
 
     def __post_init__(self) -> None:
         parse_format(self.format)
@@ -78,9 +79,11 @@ class Recipe:
             raise ValueError(f"the rank of LoRA must be at least 1, or 0 for none; got {self.model.lora}")
         if not 0 < self.lr < 1:
             raise ValueError(f"lr must be between 0 and 1; got {self.lr}")
-        for name in ("steps", "longest", "tokens", "rehearsal_longest"):
+        for name in ("steps", "longest", "tokens", "rehearsal_longest", "shortest"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest must be at most longest, {self.longest}; got {self.shortest}")
         if self.condition:
             if isinstance(self.model, Pretrained):
                 raise ValueError("conditions of rehearsal are for models that start from random weights")
@@ -99,14 +102,16 @@ class Recipe:
     def name(self) -> str:
         """The folder's name, `<task>-<format>-<kind>-seed<seed>`.
 
-        The kind is a family, with the size if unusual and the condition of rehearsal if the recipe names one.
+        The kind is a family, with the size if unusual, the condition of rehearsal if the recipe names one, and the
+        shortest length if above 1.
         """
         return f"{parse_format(self.format)}-{self.kind}-seed{self.seed}"
 
     @property
     def kind(self) -> str:
-        """What is trained, but for its format and seed: "alibi", "alibi_6x128x8", "alibi+lookup20"."""
-        return self.model.kind + (f"+{self.condition}" if self.condition else "")
+        """What is trained, but for its format and seed: "alibi", "alibi_6x128x8", "alibi+lookup20", "alibi+from10"."""
+        from_length = f"+from{self.shortest}" if self.shortest > 1 else ""
+        return self.model.kind + (f"+{self.condition}" if self.condition else "") + from_length
 
     def to_json(self) -> dict:
         """Return a plain dictionary; `from_json` reads it."""
@@ -115,6 +120,8 @@ class Recipe:
             del data["model"]["lora"]  # as in records from before there were adapters
         if not self.condition:
             del data["condition"]  # as in records from before there were conditions
+        if self.shortest == 1:
+            del data["shortest"]  # likewise
         return data
 
     @classmethod
@@ -167,19 +174,19 @@ def parts(recipe: Recipe, step: int, process: int = 0, vocabulary: Vocabulary | 
     rng = np.random.default_rng([recipe.seed, step, process])
     fmt = parse_format(recipe.format)
 
-    def length(longest: int, ramp: int) -> int:
-        shortest_top = min(2, longest)
-        top = shortest_top + (longest - shortest_top) * step / max(1, ramp)
-        return int(rng.integers(1, min(longest, int(top)) + 1))
+    def length(longest: int, ramp: int, shortest: int = 1) -> int:
+        first_top = min(max(2, shortest), longest)
+        top = first_top + (longest - first_top) * step / max(1, ramp)
+        return int(rng.integers(shortest, min(longest, int(top)) + 1))
 
     def size_and_seed(positions: int, share: float) -> tuple[int, int]:
         seed = int(rng.integers(2**63)) % 2**32
         # Many tiny prompts cost more overhead than they teach; few long ones make noisy gradients.
         return min(128, max(8, int(recipe.tokens * share / positions))), seed
 
-    n: int | tuple[int, int] = length(recipe.longest, recipe.ramp)
+    n: int | tuple[int, int] = length(recipe.longest, recipe.ramp, recipe.shortest)
     if fmt.task == "addition":
-        n = (n, length(recipe.longest, recipe.ramp))
+        n = (n, length(recipe.longest, recipe.ramp, recipe.shortest))
     size, seed = size_and_seed(sequence_length(fmt, n), 1 - recipe.rehearsal)
     step_parts = [TrainingPart("task", sample(fmt, size, n, seed, vocabulary), 1 - recipe.rehearsal)]
     if recipe.rehearsal:

@@ -2,7 +2,18 @@
 
 import pytest
 
-from experiments.grid import CONDITIONS, CONFIRMING, GROUPS, runs_of
+from experiments.grid import (
+    ADDITION,
+    CONDITIONS,
+    CONFIRMING,
+    CONTROLS,
+    GAPS,
+    GROUPS,
+    PARITY,
+    PRETRAINED,
+    runs_of,
+)
+from experiments.training.recipe import Pretrained
 from interp.models import FAMILIES, ModelConfig
 from interp.tasks import known_formats, parse_format
 
@@ -47,6 +58,23 @@ def test_other_sizes_are_trained_only_where_they_are_named():
     assert not {t.name for t in sizes} & {t.name for t in runs_of()}
     models = [m for t in sizes if isinstance(m := t.recipe().model, ModelConfig)]
     assert len({(m.n_layers, m.d_model) for m in models}) == len(sizes) >= 5
+
+
+def test_pretrained_runs_are_adapters_of_every_format_and_eight_of_the_controls():
+    seeds: dict[str, set[int]] = {}
+    for train in runs_of(("pretrained",)):
+        recipe = train.recipe()
+        assert isinstance(recipe.model, Pretrained)
+        assert recipe.kind == PRETRAINED
+        assert not recipe.rehearsal
+        seeds.setdefault(recipe.format, set()).add(recipe.seed)
+    assert set(seeds) == {*PARITY, *GAPS, *ADDITION}
+    assert {fmt for fmt, some in seeds.items() if some == set(range(1, 9))} == {f"parity-{fmt}" for fmt in CONTROLS}
+    assert min(map(len, seeds.values())) == 3
+    lengths = {(t.recipe().shortest, t.recipe().longest) for t in runs_of(("pretrained-paper",))}
+    assert lengths == {(10, 20)}
+    names = {t.recipe().name for t in runs_of(("pretrained", "pretrained-paper"))}
+    assert len(names) == sum(map(len, seeds.values())) + 3 * len(PARITY)
 
 
 def test_what_confirms_was_not_looked_at():

@@ -203,6 +203,16 @@ def test_lengths_start_short_and_reach_the_longest():
     assert np.mean(lengths[2000]) == pytest.approx(10.5, abs=2.5)
 
 
+def test_no_length_is_below_the_shortest():
+    recipe = Recipe("parity-aligned", TINY, seed=0, shortest=10, ramp=100)
+    lengths = {step: {int(parts(recipe, s)[0].batch.step.max()) for s in range(step, step + 60)} for step in (0, 200)}
+    assert min(lengths[0]) == 10
+    assert max(lengths[0]) < 17  # the ramp begins at the shortest
+    assert lengths[200] == set(range(10, 21))
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert recipe.name == "parity-aligned-alibi_1x16x2+from10-seed0"
+
+
 def test_rehearsal_is_alike_for_every_format_and_can_be_left_out():
     names = ("parity-aligned", "parity-scratchpad", "addition-none")
     found = [[p.name for p in parts(Recipe(n, TINY, seed=0), 3)] for n in names]
@@ -254,6 +264,8 @@ def test_position_augmentation(kind):
         ({"format": "parity-alined"}, "nearest: parity-aligned"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"rehearsal": 1.0}, "share"),
+        ({"shortest": 0}, "shortest must be at least 1"),
+        ({"shortest": 21}, "at most longest, 20; got 21"),
     ],
 )
 def test_a_bad_recipe_is_an_error(change, words):

@@ -128,6 +128,7 @@ OPTIONS = {
         "seed": number,
         "steps": number,
         "longest": number,
+        "shortest": number,
         "rehearsal": number,
         "n-layers": number,
         "d-model": number,

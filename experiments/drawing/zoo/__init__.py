@@ -18,6 +18,7 @@ from experiments.drawing.zoo.reads import offsets, where_read
 from experiments.drawing.zoo.rehearsed import own_labels, rehearsal
 from experiments.drawing.zoo.roles import roles_by_format
 from experiments.drawing.zoo.sizes import scale
+from experiments.grid import PRETRAINED
 
 # Figures that are drawn from the table of results, by file name.
 FIGURES: Mapping[str, Callable[..., Any]] = {
@@ -25,6 +26,11 @@ FIGURES: Mapping[str, Callable[..., Any]] = {
     "variants": variants,
     "addition": addition,
     "gaps": gaps,
+    # Of fine-tuned models; their own figures, because they rehearse nothing.
+    "variants-pretrained": partial(variants, family=PRETRAINED),
+    "gaps-pretrained": partial(gaps, family=PRETRAINED),
+    "addition-pretrained": partial(addition, family=PRETRAINED),
+    "reach-pretrained": partial(reach, family=PRETRAINED),
     "reach": reach,
     "offsets": offsets,
     "offsets-by-family": partial(offsets, family=None),
