@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from experiments.support.options import Folder, Number, OptionalFloat, OptionalNumber, computed
+from experiments.support.options import Flag, Folder, Number, OptionalFloat, OptionalNumber, computed
 
 if TYPE_CHECKING:
     from experiments.training.loop import Trained
@@ -36,6 +36,9 @@ class TrainCommand:
     lora: OptionalNumber = None
     """With --from: train LoRA adapters of this rank, and store these alone; the run loads on top of the pretrained
     model. Needs the extra pretrained. Default: train and store all weights."""
+    scratch: Flag = False
+    """With --from: keep the model's architecture and tokenizer, and draw its weights anew. Default: train on from its
+    weights."""
     out: Folder = Path("mnemoscope-out")
     """Folder in which the run's own folder is made."""
     steps: OptionalNumber = None
@@ -132,6 +135,8 @@ class TrainCommand:
                     )
             if self.lora is not None:
                 raise ValueError("--lora adapts a pretrained model: name it with --from")
+            if self.scratch:
+                raise ValueError("--scratch needs --from MODEL; without it all weights are drawn anew")
             longest, steps = (10, 6000) if fmt.startswith("addition") else (20, 3000)
             steps = steps if self.steps is None else self.steps
             # One construction: what a recipe needs of n_ctx is checked with the lengths that were asked for.
@@ -144,7 +149,7 @@ class TrainCommand:
                 **{"longest": longest, **chosen},
             )
         else:
-            usual = fine_tuning(self.name, Pretrained(self.source, self.lora or 0), self.seed, self.steps)
+            usual = fine_tuning(self.name, Pretrained(self.source, self.lora or 0, self.scratch), self.seed, self.steps)
             recipe = replace(usual, **chosen)
         if self.tokens is not None:
             if self.tokens < 1:

@@ -18,16 +18,19 @@ POSITIONS = ("plain", "start", "jump")
 class Pretrained:
     """A model to start from: a fetched model's name, a folder that `save_pretrained` wrote, or a hub name.
 
-    `lora` is the rank of the adapters that are trained; 0 trains all weights.
+    `lora` is the rank of the adapters that are trained; 0 trains all weights. With `scratch` its architecture and
+    tokenizer are kept and its weights are drawn anew: the control that tells pretraining from architecture.
     """
 
     source: str
     lora: int = 0
+    scratch: bool = False
 
     @property
     def kind(self) -> str:
         """The last part of its name, and the rank; it stands where other runs' names have the positional encoding."""
-        return Path(self.source).name + (f"-lora{self.lora}" if self.lora else "")
+        name = Path(self.source).name + (f"-lora{self.lora}" if self.lora else "")
+        return name + ("-scratch" if self.scratch else "")
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class Recipe:
             raise ValueError(f"rehearsal is a share from 0 to below 1; got {self.rehearsal}")
         if isinstance(self.model, Pretrained) and self.model.lora < 0:
             raise ValueError(f"the rank of LoRA must be at least 1, or 0 for none; got {self.model.lora}")
+        if isinstance(self.model, Pretrained) and self.model.scratch and self.model.lora:
+            raise ValueError("adapters need pretrained weights; leave out either the rank of LoRA or scratch")
         if not 0 < self.lr < 1:
             raise ValueError(f"lr must be between 0 and 1; got {self.lr}")
         for name in ("steps", "longest", "tokens", "rehearsal_longest", "shortest"):
@@ -116,8 +121,9 @@ class Recipe:
     def to_json(self) -> dict:
         """Return a plain dictionary; `from_json` reads it."""
         data = asdict(self)
-        if isinstance(self.model, Pretrained) and not self.model.lora:
-            del data["model"]["lora"]  # as in records from before there were adapters
+        if isinstance(self.model, Pretrained):
+            # As in records from before there were these.
+            data["model"] = {k: v for k, v in data["model"].items() if k == "source" or v}
         if not self.condition:
             del data["condition"]  # as in records from before there were conditions
         if self.shortest == 1:

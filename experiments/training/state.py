@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from experiments.training.gradients import predicted
@@ -48,11 +49,18 @@ def beginning(recipe: Recipe) -> Beginning:
     if recipe.rehearsal and RECALL_START not in run.vocabulary.ids:
         raise ValueError(f"rehearsal needs symbols that {run.name} has no tokens for; leave it at 0")
     run.check_length(recipe.longest)
-    model = run.raw.float().train()
+    model = (_drawn_anew(run.raw, recipe.seed) if recipe.model.scratch else run.raw).float().train()
     rank = recipe.model.lora
     model.requires_grad_(not rank)
     adapter = add_adapters(model, rank, recipe.seed) if rank else None
     return Beginning(model, load_tokenizer(source), run.vocabulary, adapter)
+
+
+def _drawn_anew(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """Return a model of the same configuration with the initial weights of its architecture, drawn from a seed."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        return type(model)(model.config)
 
 
 def check_batches(recipe: Recipe, vocabulary: Vocabulary) -> dict[str, Batch]:

@@ -21,6 +21,7 @@ from experiments.training import state as standing
 from experiments.training.gradients import loss_of, position_ids, predicted, use_attention
 from experiments.training.loop import train_run
 from experiments.training.recipe import Pretrained, Recipe, parts
+from experiments.training.state import beginning
 from interp.models import FAMILIES, ModelConfig, build_model, load_run
 from interp.support import writing
 from interp.tasks import parse_format, sample
@@ -299,6 +300,22 @@ def test_training_goes_on_from_any_folder(foreign, tmp_path):
     assert 0 < max(moved) < 2e-3  # one step of that size away from what they had, not a fresh model
 
 
+def test_weights_drawn_anew_are_those_of_the_seed_and_not_the_pretrained_ones(foreign, tmp_path):
+    model = Pretrained(str(foreign), scratch=True)
+    recipe = replace(RECIPE, model=model, rehearsal=0.0, steps=1, lr=1e-6)
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    trained = load_run(train_run(recipe, tmp_path).folder)
+    assert trained.name == "parity-aligned-their-gpt2-scratch-seed0"
+    theirs = load_run(foreign, "parity-aligned")
+    assert trained.vocabulary.ids == theirs.vocabulary.ids
+    again, other = (beginning(replace(recipe, seed=seed)).model.state_dict() for seed in (0, 1))
+    for name, weight in trained.raw.state_dict().items():
+        if name.endswith("c_attn.weight"):
+            torch.testing.assert_close(weight, again[name], rtol=0, atol=1e-5)  # one small step away
+            assert float((weight - other[name]).abs().max()) > 1e-3
+            assert float((weight - theirs.raw.state_dict()[name]).abs().max()) > 1e-3
+
+
 def test_going_on_from_a_run_of_ours_keeps_its_symbols(tmp_path):
     first = train_run(replace(RECIPE, steps=1), tmp_path / "first").folder
     recipe = replace(RECIPE, model=Pretrained(str(first)), steps=1)  # with rehearsal: it knows the symbols
@@ -332,6 +349,7 @@ def test_a_pretrained_model_resumes_to_the_same_bytes(foreign, tmp_path, monkeyp
         ({"longest": 30}, "length 30 of parity-aligned takes 122 positions; their-gpt2 has 64"),
         ({"model": Pretrained("no/where/at-all")}, "no-where|cannot|no folder|No|no "),
         ({"positions": "start"}, "no position ids"),
+        ({"model": Pretrained("any", lora=2, scratch=True)}, "adapters need pretrained weights"),
     ],
 )
 def test_a_pretrained_model_that_cannot_take_the_recipe_is_an_error(change, words, foreign, tmp_path):

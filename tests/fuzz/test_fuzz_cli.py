@@ -142,6 +142,7 @@ OPTIONS = {
         "out": out,
         "from": st.sampled_from(RUNS),
         "lora": number,
+        "scratch": None,
         "attention": st.sampled_from(("eager", "sdpa", "x")),
         "tokens": number,
     },
