@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from probes.planted.by_membership import known_labels
 from probes.planted.by_step import (
     anchor_and_sink_by_step,
     anchor_and_state_by_step,
@@ -208,7 +209,7 @@ ANCHOR, PLACEHOLDER, SINK = "anchor", "placeholder", "sink"
 MIXED, WITH_SINK = "mixed(anchor, placeholder)", "mixed(anchor, sink)"
 BOTH = (ANCHOR, PLACEHOLDER)
 
-# `counted labels` has no role that the verdict names, and removing its labels breaks its answers.
+# The labels of `counted labels` and `known labels` have no role that the verdict names, and without them answers fail.
 FAMILIES: dict[str, Family] = {
     "anchor by the label before": Family(anchor_by_label_before, (ANCHOR,), ANCHOR, (-1,), ("address",)),
     "anchor by two labels": Family(anchor_by_two_labels, (ANCHOR,), ANCHOR, (-1, 0)),
@@ -218,6 +219,7 @@ FAMILIES: dict[str, Family] = {
     "copied bit with backup": Family(copied_bit, (PLACEHOLDER,), PLACEHOLDER),
     "anchor and sink in one head": Family(one_head_two_queries, (ANCHOR, SINK), WITH_SINK, (0,)),
     "counted labels": Family(counted_labels, (), "unresolved"),
+    "known labels": Family(known_labels, (), "unresolved"),
     "label after its bit": Family(label_after_bit, (ANCHOR,), ANCHOR, (-1,), ("address",)),
     "A1 + label before": Family(own_and_before, (ANCHOR,), ANCHOR, (0, -1), ("address", "address")),
     "label before + unused": Family(before_and_unused, (ANCHOR,), ANCHOR, (-1,), ("address", "nothing")),

@@ -24,6 +24,7 @@ EFFECTS: dict[str, dict[str, float]] = {
     "copied bit with backup": {"own": 0, "before": 0, "both": 0, "content": 0.5},
     "anchor and sink in one head": {"own": 1, "before": 0, "both": 1, "content": 0},
     "counted labels": {"own": 0, "before": 0, "both": 0, "content": 0},
+    "known labels": {"own": 0, "before": 0, "both": 0, "content": 0},
     "label after its bit": {"own": 0, "before": 1, "both": 1, "content": 0},
     "A1 + label before": {"own": SHARE, "before": 1 - SHARE, "both": 1, "content": 0},
     "label before + unused": {"own": 0, "before": SHARE, "both": SHARE, "content": 0},
@@ -196,6 +197,22 @@ def test_counted_labels_are_counted(architecture):
     assert accuracy_without(counted, (Role.OUTPUT_LABEL,), one) < 0.8
     assert accuracy_without(unused, (Role.OUTPUT_LABEL,), one) == 1
     assert accuracy_without(unused, (Role.OUTPUT_LABEL, Role.OUTPUT, Role.SEPARATOR)) == 1
+
+
+@EACH_ARCHITECTURE
+def test_known_labels_decide_by_their_set_alone(architecture):
+    """Labels that the input does not have make every answer 1; the input's own in another order change nothing."""
+    planted = planted_as("known labels", architecture)
+    batch, *_ = drawn(planted)
+    right = margins(run(planted.model, batch.tokens), batch)
+    at, pool = batch.at(Role.OUTPUT_LABEL), planted.vocabulary.pool
+    other = torch.stack([pool[~torch.isin(pool, row)][: len(at)] for row in batch.tokens])
+    for labels, kept in ((batch.tokens[:, at].flip(1), True), (other, False)):
+        tokens = batch.tokens.index_copy(1, at, labels)
+        found = margins(run(planted.model, tokens), batch)
+        assert ((found > 0).float().mean() == 1) == kept
+        assert float((found > 0).float().mean()) > 0.3
+        assert torch.allclose(found, right, atol=0.05 * float(right.mean())) == kept
 
 
 @pytest.mark.parametrize(
