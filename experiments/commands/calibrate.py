@@ -14,6 +14,8 @@ MOST_VARIANTS = 10_000
 FOLDER = Path("mnemoscope-out") / "calibration"
 FILES = ("calibration.svg", "calibration.json")
 FAMILIES_FILE = "families.json"
+# Options that only mechanisms have.
+OF_MECHANISMS = ("variants", "seed", "repetitions")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class CalibrateCommand:
     """Mechanisms by name, or families. Default: all."""
     families: Flag = False
     """Judge the families outside of the calibration instead: each in three architectures, clean and with dirt, at
-    8 bits. --variants, --seed and --repetitions do not matter then."""
+    8 bits. Refuses --variants, --seed and --repetitions, which families do not have."""
     prompts: Number = 128
     """Prompts per case."""
     repetitions: Number = 30
@@ -53,6 +55,7 @@ class CalibrateCommand:
         from probes.planted import FAMILIES, MECHANISMS
 
         check_workers("workers", self.workers)
+        self._check_families()
         if self.variants > MOST_VARIANTS:
             raise ValueError(f"--variants must be at most {MOST_VARIANTS}; got {self.variants}")
         check_positive(self, "variants", "prompts")
@@ -76,6 +79,12 @@ class CalibrateCommand:
             (report_families if self.families else report_rates)(table)
             say(folder / written[-1])
         return 0
+
+    def _check_families(self) -> None:
+        """Raise `ValueError` where --families is given with an option that only mechanisms have."""
+        given = [name for name in OF_MECHANISMS if getattr(self, name) != getattr(type(self), name)]
+        if self.families and given:
+            raise ValueError(f"--{given[0]} is for mechanisms; leave it out with --families")
 
     def _table(self, folder: Path, names: Sequence[str]) -> dict:
         """Judge the missing cases and write the results; return the counts."""

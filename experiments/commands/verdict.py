@@ -91,7 +91,7 @@ class VerdictCommand:
             result_folder,
             writable_folder,
         )
-        from experiments.support.verdict_text import columns_of_output, print_verdict
+        from experiments.support.verdict_text import columns_of_output, print_verdict, warn_judged_again
 
         if (task := binding_task_of(self)) is not None:
             return judge_lists(self, task)
@@ -107,6 +107,7 @@ class VerdictCommand:
             check_files([target])
             writable_folder(target.parent)
         folder = result_folder(runs[0], self.out, FILES)
+        warn_judged_again(folder / "verdict.json")
         verdict, written = self._judge(runs, lengths, folder, target)
         if self.json == "-":
             print(json.dumps(written))

@@ -106,7 +106,8 @@ def _inside(run: Run, verb: str, data: dict) -> str:
             if unknown := {name for roles in sides for name in roles} - set(ROLES):
                 return f"it has an unknown role, {shown(min(unknown))}"
             cells = [role for roles in sides for role in roles.values()]
-            if any(role["rho"] is not None and len(role["ci"]) != 2 for role in cells):
+            cells += [role["margins"] for role in cells if "margins" in role]
+            if any(cell["ci"] is not None and len(cell["ci"]) != 2 for cell in cells):
                 return "an interval does not have two bounds"
             if any(_one(e["length"]) not in map(_one, lengths) for e in data["evidence"]):
                 return "it has evidence of other lengths"

@@ -1,7 +1,8 @@
 """Schemas of the result files that a report reads, and a check that names the first field that does not match.
 
-A schema is a type; a list of one schema; a dictionary of schemas by key, where the key `ANY` matches all keys; or a
-tuple of alternatives. `float` is any number that a result may have: finite, and at most `LARGEST` in size.
+A schema is a type; a list of one schema; a dictionary of schemas by key, where the key `ANY` matches all keys and a key
+that ends in `?` may be missing; or a tuple of alternatives. `float` is any number that a result may have: finite, and
+at most `LARGEST` in size.
 """
 
 from __future__ import annotations
@@ -18,8 +19,19 @@ BOUND = (float, None)  # an interval may be unbounded
 INTERVAL = {"value": float, "low": BOUND, "high": BOUND}
 LENGTH = (int, [int])
 ROW = {"metric": str, "mode": str, "length": LENGTH, **INTERVAL, "chance": float}
-ROLE = {"status": str, "rho": float, "ci": [BOUND], "control": (INTERVAL, None), "reason": (str, None)}
-UNMEASURED = {"status": str, "rho": None, "ci": None, "reason": (str, None)}  # a role that was not measured
+# The sink on margins, and where that was not measured.
+MARGINS = {"status": str, "reason": str, "share": float, "ci": [BOUND], "control": (INTERVAL, None)}
+ON_MARGINS = (MARGINS, MARGINS | {"share": None, "ci": None})
+# A role, and one that was not measured.
+ROLE = {
+    "status": str,
+    "rho": float,
+    "ci": [BOUND],
+    "control": (INTERVAL, None),
+    "reason": (str, None),
+    "margins?": ON_MARGINS,
+}
+UNMEASURED = {"status": str, "rho": None, "ci": None, "reason": (str, None), "margins?": ON_MARGINS}
 ROLES = {name: (ROLE, UNMEASURED) for name in ("anchor", "placeholder", "sink")}
 FAITHFULNESS = {name: float for name in ("values", "low", "high", "accuracy", "accuracy_full", "margin_full")}
 COMMON = {
@@ -34,6 +46,7 @@ SCHEMAS = {
         "prompts": int,
         "verdict": str,
         "roles": ROLES,
+        "remainder?": (float, None),
         "replication": str,
         "n_models": int,
         "models": [str],
@@ -97,6 +110,8 @@ def mismatch(data: Any, schema: Any, where: str = "it") -> str:
                 return f"{where} is {shown(data)}, not an object"
             if ANY in schema:
                 schema = dict.fromkeys(data, schema[ANY])
+            else:
+                schema = {key.removesuffix("?"): one for key, one in schema.items() if not _left_out(key, data)}
             if missing := [key for key in schema if key not in data]:
                 return f"{where} has no {missing[0]}"
             inside = "its" if where == "it" else f"{where}'s"
@@ -110,3 +125,8 @@ def mismatch(data: Any, schema: Any, where: str = "it") -> str:
         case _:
             fits = isinstance(data, schema)
     return "" if fits else f"{where} is {shown(data)}, not {NAMES.get(schema, schema.__name__)}"
+
+
+def _left_out(key: str, data: dict) -> bool:
+    """Return whether a key of a schema may be missing, and is."""
+    return key.endswith("?") and key.removesuffix("?") not in data

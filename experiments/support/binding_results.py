@@ -50,7 +50,7 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     """Judge each named model on a list task, write verdict-<task>-<items>.json and print the first screen."""
     from experiments.support.console import say
     from experiments.support.results import check_files, check_seed, result_folder, writable_folder, write_result
-    from experiments.support.verdict_text import columns_of_output
+    from experiments.support.verdict_text import columns_of_output, warn_judged_again
     from interp.support.writing import write_whole
     from probes.batteries import GATE
     from probes.binding import trials_of
@@ -70,6 +70,7 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     trials = trials_of(run, task, command.items, max(command.prompts, GATE), command.seed, command.fillers)
     file = file_of(task, command.items)
     folder = result_folder(run, command.out, (file,))
+    warn_judged_again(folder / file)
     began = time.perf_counter(), time.process_time()
     verdict = _judged(command, run, task, trials)
     written = write_result(folder / file, run, command.seed, {**verdict.to_json(), "cost": cost_since(*began)})

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.support.console import FILE_COLUMNS, print_table, say
+from experiments.support.console import FILE_COLUMNS, print_table, say, warn
 from experiments.training.rehearsal import rehearsed_text
 from probes.arms.naming import arm_title, with_arm_names
 from probes.pooling import competent_mode
@@ -23,6 +24,15 @@ INDENT = "  "
 # Who writes the labels, by mode.
 MODES = {"forced": "given", "written": "written by the model"}
 WRITER = {"forced": "given", "written": "written"}
+
+
+def warn_judged_again(path: Path) -> None:
+    """Print one line on standard error where a verdict is finished: the same command does not read it, but replaces it.
+
+    Its work is removed when it is written; only an interrupted verdict resumes.
+    """
+    if path.is_file():
+        warn(f"judging again: {path} is finished, and will be replaced")
 
 
 def print_verdict(verdict: Verdict, run: Run, columns: int, evidence: bool) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.faults.trials import FAULTS, Lab, attempt, can_mount, count, draw, lab
+from tests.faults.trials import FAULTS, Lab, add_counts, attempt, can_mount, count, draw, lab
 from tests.faults.work import ARGV
 
 
@@ -12,6 +12,22 @@ from tests.faults.work import ARGV
 def here():
     with lab() as found:
         yield found
+
+
+def test_counts_name_every_command_that_made_some_of_them(tmp_path, monkeypatch):
+    path, all_survived = tmp_path / "faults.json", {"kill": {"injected": 2, "survived": 2}}
+
+    def commands(*argv: str) -> tuple[str, list[str]]:
+        monkeypatch.setattr("sys.argv", ["trials.py", *argv])
+        add_counts(path, "faults", {verb: all_survived for verb in argv}, ["kill"])
+        made = json.loads(path.read_text())
+        assert list(made["faults"]) == [verb for verb in ARGV if verb in ("train", "patch")]
+        return made["provenance"]["command"], [record["command"] for record in made["earlier"]]
+
+    both, part = (f"python -m tests.faults.trials {verbs}" for verbs in ("train patch", "patch"))
+    assert commands("train", "patch") == (both, [])
+    assert commands("patch") == (part, [both])
+    assert commands("train", "patch") == (both, [])
 
 
 @pytest.mark.slow

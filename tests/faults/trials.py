@@ -297,23 +297,25 @@ def _main() -> int:
         table, failed = count(here, options.each, tuple(options.verbs), tuple(options.faults), options.first)
     print(json.dumps(table, indent=1))
     if options.json:
-        whole = f"python -m tests.faults.trials --each {options.each} --json {options.json}"
-        add_counts(options.json, "faults", table, options.faults, whole)
+        add_counts(options.json, "faults", table, options.faults)
     return 1 if failed else 0
 
 
-def add_counts(path: Path, what: str, table: dict[str, dict], kinds: Sequence[str], command: str) -> None:
+def add_counts(path: Path, what: str, table: dict[str, dict], kinds: Sequence[str]) -> None:
     """Replace the counts of these verbs and kinds in a file, which is made if there is none. Others keep theirs.
 
-    `command` makes the whole file, of which this may be a part.
+    The file names this command, and under "earlier" those before it, of whose counts some are kept.
     """
-    known = json.loads(path.read_text(encoding="utf-8"))[what] if path.exists() else {}
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {what: {}}
+    known = before[what]
+    kept = any(verb not in table or row.keys() - set(kinds) for verb, row in known.items())
+    earlier = [*before.get("earlier", ()), before["provenance"]] if kept else []
     for verb, counts in table.items():
         row = {kind: n for kind, n in known.get(verb, {}).items() if kind not in kinds} | counts
         known[verb] = {kind: row[kind] for kind in sorted(row, key=[*kinds, *row].index)}
     known = {verb: known[verb] for verb in ARGV if verb in known}
-    made = provenance_record(command=command)
-    write_whole(path, json.dumps({"provenance": made, what: known}, indent=1) + "\n")
+    made = provenance_record(command=" ".join([f"python -m tests.faults.{Path(sys.argv[0]).stem}", *sys.argv[1:]]))
+    write_whole(path, json.dumps({"provenance": made, "earlier": earlier, what: known}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

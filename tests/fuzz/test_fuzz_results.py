@@ -15,7 +15,7 @@ from experiments.commands.circuit import CircuitCommand, lines_of
 from experiments.reporting import plain, rows, shown, text
 from experiments.reporting.order import circuit_tables
 from experiments.reporting.reuse import stored_result
-from experiments.reporting.schema import SCHEMAS, mismatch
+from experiments.reporting.schema import ANY, SCHEMAS, mismatch
 from experiments.reporting.stored import points_of
 from experiments.support.provenance import reporting_versions
 from experiments.support.reading import read_calibration
@@ -129,6 +129,37 @@ def test_results_of_another_version_say_so(verb, run):
     found, _, why = stored_result(run, verb, NAMES[verb], 0)
     assert found is None
     assert "it is of version 2, made by mnemoscope '9.0'; this mnemoscope reads version 1" in why
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("text", "its roles's sink's margins is 'text', not an object"),
+        (None, "its roles's sink's margins is None, not an object"),
+        ({"share": "0.1"}, "its roles's sink's margins's share is '0.1', not a number"),
+        ({"ci": None}, "its roles's sink's margins's"),
+        ({"ci": [0.1]}, "an interval does not have two bounds"),
+        ({"reason": 1}, "its roles's sink's margins's reason is 1, not str"),
+    ],
+)
+def test_the_sink_on_margins_is_checked_where_it_was_measured(change, why, run):
+    """A field that a verdict may lack is checked where it has it."""
+    data = whole(run, "verdict")
+    sink = data["roles"]["sink"]
+    sink["margins"] = sink["margins"] | change if isinstance(change, dict) else change
+    (Path(run.source) / NAMES["verdict"]).write_text(json.dumps(data), encoding="utf-8")
+    found, _, said = stored_result(run, "verdict", NAMES["verdict"], 0)
+    assert found is None
+    assert why in said
+    del sink["margins"]
+    (Path(run.source) / NAMES["verdict"]).write_text(json.dumps(data), encoding="utf-8")
+    found, _, said = stored_result(run, "verdict", NAMES["verdict"], 0)
+    assert found, said
+    show(run, "verdict", found)
+
+
+def test_names_in_a_file_cannot_end_as_those_that_may_be_missing():
+    assert mismatch({"heads?": 1}, {ANY: str}) == "its heads? is 1, not str"
 
 
 def texts() -> st.SearchStrategy[bytes]:

@@ -107,6 +107,9 @@ def test_a_second_one_is_refused_until_the_first_has_died(monkeypatch, capsys):
     [
         (["--mechanisms", "A7"], "unknown mechanisms A7"),
         (["--families", "--mechanisms", "A1"], "unknown families A1; families are anchor by the label before"),
+        (["--families", "--variants", "2"], "--variants is for mechanisms; leave it out with --families"),
+        (["--families", "--seed", "1"], "--seed is for mechanisms"),
+        (["--repetitions", "0", "--families"], "--repetitions is for mechanisms"),
         (["--variants", "0"], "--variants must be at least 1"),
         (["--seed", "-1"], "seed must be"),
     ],

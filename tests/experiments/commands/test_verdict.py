@@ -187,7 +187,7 @@ def test_a_model_without_a_task_is_offered_those_of_any_model(stranger, capsys):
     assert "judge any language model with --task list-letters, recall, list-numerals" in said
 
 
-def test_a_verdict_goes_on_after_the_arms_that_are_done(monkeypatch, stranger):
+def test_a_verdict_goes_on_after_the_arms_that_are_done(monkeypatch, stranger, capsys):
     """Stopped in its second arm and begun again, it measures the first no more, and says what it would have said."""
     from probes.arms import registry
 
@@ -231,7 +231,9 @@ def test_a_verdict_goes_on_after_the_arms_that_are_done(monkeypatch, stranger):
     same = ("verdict", "roles", "evidence", "competence", "weights")
     assert {k: again[k] for k in same} == {k: whole[k] for k in same}
     assert sorted(p.name for p in out.iterdir()) == ["verdict.json", "verdict.svg"]
+    assert "judging again" not in capsys.readouterr().err  # it resumed
     judged(*argv, "--out", str(out))  # nothing is kept of a verdict that was written
+    assert "judging again: again/verdict.json is finished, and will be replaced" in capsys.readouterr().err
     assert calls[4:] == ["measure_swaps", "measure_routes", "measure_history"]
 
 
