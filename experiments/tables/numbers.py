@@ -17,6 +17,7 @@ from statistics import fmean, median
 from pyarrow import parquet
 from safetensors import safe_open
 
+from experiments.forced.judging import read_forced
 from experiments.gathering import TABLE, read_verdicts
 from experiments.support.binding_results import file_of
 from experiments.support.list_results import LISTS
@@ -166,6 +167,23 @@ def margin_held(name: str) -> list[float]:
     """Return the share of the margin lost without labels in idle heads, at the longest length, with its interval."""
     rows = [e["value"] for e in judged(name)["evidence"] if e["name"] == MARGIN_HELD.template]
     return [rows[-1][key] for key in ("value", "low", "high")]
+
+
+def margins_held(name: str, length: int, seeds: Sequence[int]) -> list[float]:
+    """Return the share of the margin lost without labels in idle heads of single models of the zoo, by seed."""
+    batteries = [read_result(ZOO / f"{name}-seed{seed}" / "battery.json")["battery"]["measured"] for seed in seeds]
+    found = [e for at in batteries for m in at if m["length"] == length for e in m["evidence"]]
+    return [e["value"]["value"] for e in found if e["name"] == MARGIN_HELD.template]
+
+
+def checked(case: str, quantity: str) -> list[float]:
+    """Return what the raw models of a forced case do, by seed (`experiments.forced.checks`)."""
+    return [row["checked"][quantity] for row in read_forced().values() if row["case"] == case]
+
+
+def rested(case: str) -> list[float]:
+    """Return the attention of the noisy head to labels, by seed, and the answers without attention to labels."""
+    return [*checked(case, "attention on labels, last head"), *checked(case, "answers without labels")]
 
 
 def posed(name: str, form: str, length: int = 20) -> list[float]:
@@ -330,6 +348,12 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         3,
         lambda: [value for mode in ("forced", "written") for value in sorted(listed(KEY_SINKS, 60, mode=mode))],
     ),
+    "forced-first-layer": (2, lambda: checked("only path", "answers without labels in the first layer")),
+    **{
+        f"forced-{name}": (2, partial(rested, case))
+        for name, case in (("rest", "resting place"), ("null", "resting place, null key"))
+    },
+    "key-sink-margins": (2, lambda: [v for name in (ANCHORED, KEY_SINKS) for v in margins_held(name, 20, (2, 3, 4))]),
     "key-sink-sink": (2, lambda: [max(sinks(KEY_SINKS))]),
     "variants-30": (
         3,

@@ -19,6 +19,7 @@ from experiments.tables.benchmarks import (
 )
 from experiments.tables.families import families_table
 from experiments.tables.field import capabilities_table, migration_table
+from experiments.tables.forced import forced_table
 from experiments.tables.headline import headline_table, support_table, support_text, trust_table
 from experiments.tables.lists import lists_table
 from experiments.tables.outsiders import outsiders_table
@@ -43,6 +44,7 @@ PLACES: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "probes" / "README.md": {
         "verdict": verdict_table,
         "families": families_table,
+        "forced": forced_table,
         "calibration": calibration_table,
         "outsiders": outsiders_table,
     },

@@ -1,4 +1,4 @@
-"""Trained models in which a role of labels is impossible by their weights: ground truth that nobody planted."""
+"""Trained models whose labels cannot be told apart, because all have one embedding."""
 
 from __future__ import annotations
 
