@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from interp.arguments import exclusive, require_gradients
 from interp.models.anatomy import TOLERANCE, anatomy_of
 from interp.models.resolve import AnyModel, raw_of
+from interp.pair_runs import CHUNK, run_bases, run_sources
 from interp.pairs import Pairs
-from interp.patching.editing import Place, forward_with_edits
+from interp.patching.editing import Place
 from interp.sites import Site
 from interp.support.finite import require_finite
 from interp.support.locks import lock_of
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from interp.tail import Tail
 
 Basis = Float[Tensor, "site rank"]
-# Most base prompts in one pass without gradients.
-CHUNK = 128
-# Most tokens in one pass over whole prompts on a CPU: more of them leave its caches.
-CPU_TOKENS = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,44 +65,27 @@ def join(model: AnyModel, layer: int, pairs: Pairs) -> Joined:
 
 @exclusive
 @torch.no_grad()
-def join_layers(model: AnyModel, layers: Collection[int], pairs: Pairs) -> dict[int, Joined]:
-    """Return `join` at each of the layers, from one run of the base and source prompts for all."""
+def join_layers(model: AnyModel, layers: Collection[int], pairs: Pairs, to_search: bool = True) -> dict[int, Joined]:
+    """Return `join` at each of the layers, from one run of the base and source prompts for all.
+
+    `to_search=False`, for pairs that are only tested: their runs end at the answers and the sites. A search amplifies
+    the last digits of the runs that it learns from until other directions are found, so these stay as they are.
+    """
     from interp.tail import Tail
 
     anatomy = anatomy_of(raw_of(model))
-    layers = sorted(set(layers))
-    if not layers or not set(layers) <= set(range(len(anatomy.blocks))):
-        raise ValueError(f"sites are resid_pre of layers 0 to {len(anatomy.blocks) - 1}; got {layers}")
+    layers, n_layers = sorted(set(layers)), len(anatomy.blocks)
+    if not layers or not set(layers) <= set(range(n_layers)):
+        raise ValueError(f"sites are resid_pre of layers 0 to {n_layers - 1}; got {layers}")
     sites: tuple[Site, ...] = ("k", "v")
-    keep: list[Place] = [("resid_pre", layer) for layer in layers]
-    keep.extend((site, layer) for layer in range(layers[0], len(anatomy.blocks)) for site in sites)
-    parts: dict[Place, list[Tensor]] = {place: [] for place in keep}
-    sources: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    finals = []
-    last, answers = len(anatomy.blocks) - 1, (pairs.answer - 1).unique()
-    keep = [place for place in keep if place[1] < last]
-    size = max(1, min(CHUNK, CPU_TOKENS // pairs.base.n_pos)) if anatomy.device.type == "cpu" else CHUNK
-    for rows in torch.arange(len(pairs)).split(size):
-        resid = anatomy.embed(pairs.base.tokens[rows].to(anatomy.device))
-        resid, kept = forward_with_edits(anatomy, resid, stop=last, keep=keep)
-        block = anatomy.blocks[last]  # of the last layer only keys, values and the answers' positions are used
-        kept |= {("resid_pre", last): resid, **{(s, last): x for s, x in zip("qkv", block.project(resid), strict=True)}}
-        for place, values in parts.items():
-            values.append(kept[place])
-        final = anatomy.block_at(block, resid, answers.to(resid.device))
-        at = torch.searchsorted(answers, pairs.answer[rows] - 1).to(final.device)
-        finals.append(anatomy.unembed(final[torch.arange(len(rows)), at])[:, pairs.symbols.to(final.device)])
-        resid = anatomy.embed(pairs.source.tokens[rows].to(anatomy.device))
-        numbers, start = torch.arange(len(rows)).unsqueeze(1), 0
-        for layer in layers:
-            resid, _ = forward_with_edits(anatomy, resid, start, layer)
-            sources[layer].append(resid[numbers, pairs.site[rows].to(resid.device)].flatten(1))
-            start = layer
-    whole = {place: torch.cat(values) for place, values in parts.items()}
-    expected = require_finite(torch.cat(finals), "a logit of a base prompt", axis=0)
+    keep: list[Place] = [(site, layer) for layer in range(layers[0], n_layers) for site in sites]
+    keep = [*(("resid_pre", layer) for layer in layers), *keep]
+    whole, expected = run_bases(anatomy, pairs, keep, to_search)
+    sources = run_sources(anatomy, pairs, layers, to_search)
+    require_finite(expected, "a logit of a base prompt", axis=0)
     joined = {}
     for layer in layers:
-        tail = Tail(anatomy, layer, pairs, whole, torch.cat(sources[layer]))
+        tail = Tail(anatomy, layer, pairs, whole, sources[layer])
         require_finite(tail.sources, "the residual of a source prompt", axis=0)
         first = torch.arange(min(CHUNK, len(pairs)))
         difference = float((tail(first) - expected[first]).abs().max() / expected.std().clamp_min(1e-6))

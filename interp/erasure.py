@@ -20,11 +20,10 @@ from interp.patching.editing import (
     Edit,
     Place,
     chunks,
-    difference_from_raw,
-    forward_with_edits,
 )
 from interp.patching.metric import Metric, MetricLike, bind_metric
-from interp.patching.rerunning import Changes, Unpatched, Where, measure_patched, measure_unpatched
+from interp.patching.rerunning import Changes, Where, measure_patched, measure_unpatched, reads_of
+from interp.patching.unpatched import compare_with_raw, run_unpatched
 from interp.places import At, positions_at
 from interp.sites import Site
 from interp.support.finite import require_finite
@@ -73,21 +72,23 @@ def residuals(
 def _residuals(
     anatomy: Anatomy, tokens: Tensor, places: Tensor, numbers: Sequence[int], erasers: Mapping[int, Eraser]
 ) -> dict[int, Float[Tensor, "row place d_model"]]:
-    """Return the residuals of some prompts; the layer before the last of them is computed at the places only."""
-    *earlier, last = numbers
-    edits = _edits({layer: eraser for layer, eraser in erasers.items() if layer <= last}, places)
-    edit_of_last = edits.pop(("resid_pre", last), None)
-    whole, final = anatomy.embed(tokens), max(last - 1, 0)
-    edit_before = edits.pop(("resid_pre", final), None)
-    keep: list[Place] = [("resid_pre", layer) for layer in earlier if layer < final]
-    whole, kept = forward_with_edits(anatomy, whole, stop=final, edits=edits, keep=keep)
-    whole = whole if edit_before is None else edit_before(whole, {})
-    kept["resid_pre", final] = whole
-    found = {layer: kept["resid_pre", layer][:, places] for layer in earlier}
-    here = anatomy.block_at(anatomy.blocks[final], whole, places.to(whole.device)) if last else whole[:, places]
-    if edit_of_last is not None:
-        here = erasers[last](here.cpu()).to(here)
-    return {**found, last: here}
+    """Return the residuals of some prompts; the layer before the last of them is computed at the places only.
+
+    Under a causal mask nothing after the last place is computed.
+    """
+    last, found = numbers[-1], dict[int, Tensor]()
+    here = torch.arange(len(places), device=tokens.device)  # the places among the positions that are computed
+    tokens = tokens[:, : int(places.max()) + 1] if anatomy.causal else tokens
+    resid, places = anatomy.embed(tokens), places.to(tokens.device)
+    for layer in range(last + 1):
+        at = here if 0 < layer == last else places
+        if layer in erasers:
+            resid = _erased(erasers[layer], resid, at)
+        if layer in numbers:
+            found[layer] = resid[:, at]
+        if layer < last:
+            resid = anatomy.block_at(anatomy.blocks[layer], resid, places if layer == last - 1 else None)
+    return found
 
 
 @exclusive
@@ -122,10 +123,9 @@ def answers_without(
     values: dict[str, list[Tensor]] = {name: [] for name in ("intact", *arms)}
     for rows in _chunks(anatomy, prompts):
         tokens = prompts.tokens[rows].to(anatomy.device)
-        final, intact = forward_with_edits(anatomy, anatomy.embed(tokens), keep=keep)
+        run = run_unpatched(anatomy, rows, tokens, reads_of(bound), keep)
         if not values["intact"]:
-            difference_from_raw(anatomy, tokens, final, bound[0])
-        run = Unpatched(rows, final, intact, 0.0)
+            compare_with_raw(anatomy, tokens, run, bound[0])
         values["intact"].append(torch.stack(measure_unpatched(anatomy, run, bound)).double())
         for name, erasers in checked.items():
             edits = {place: partial(_from, first, edit) for place, edit in _edits(erasers, places - first).items()}
@@ -136,23 +136,25 @@ def answers_without(
 
 def _from(first: int, edit: Edit, resid: Tensor, computed: Mapping, where: Where) -> Tensor:
     """Apply an edit to the residual of all positions from the first place on."""
-    assert where == slice(first, None), "the residual enters a layer at all positions"
+    assert isinstance(where, slice), "the residual enters a layer at all positions"
+    assert where.start == first, "the positions of an edit are counted from the first place"
     return edit(resid, computed)
 
 
 def _edits(erasers: Mapping[int, Eraser], places: Int[Tensor, " place"]) -> dict[Place, Edit]:
     def edit(eraser: Eraser) -> Edit:
-        def erased(resid: Tensor, _: Mapping) -> Tensor:
-            before = resid[:, places].cpu()
-            after = eraser(before)
-            assert after.shape == before.shape, "an eraser changed the shape"
-            edited = resid.clone()
-            edited[:, places] = after.to(resid)
-            return edited
-
-        return erased
+        return lambda resid, _: _erased(eraser, resid, places)
 
     return {("resid_pre", layer): edit(eraser) for layer, eraser in erasers.items()}
+
+
+def _erased(eraser: Eraser, resid: Tensor, places: Int[Tensor, " place"]) -> Tensor:
+    before = resid[:, places].cpu()
+    after = eraser(before)
+    assert after.shape == before.shape, "an eraser changed the shape"
+    edited = resid.clone()
+    edited[:, places] = after.to(resid)
+    return edited
 
 
 def _checked(anatomy: Anatomy, erasers: Mapping[int, Eraser]) -> dict[int, Eraser]:

@@ -44,14 +44,22 @@ class Readout:
     logits: Float[Tensor, "batch predicted symbol"]
 
 
-def predict(model: AnyModel, batch: Prompts, at: Int[Tensor, " predicted"]) -> Float[Tensor, "batch predicted d_vocab"]:
+def predict(
+    model: AnyModel, batch: Prompts, at: Int[Tensor, " predicted"], by_steps: bool = False
+) -> Float[Tensor, "batch predicted d_vocab"]:
     """Return the teacher-forced logits for the tokens at positions `at`, read one position earlier.
 
     `at` may be one past the last position, to predict the next token. Only those positions are unembedded. Raises
     `ValueError` for position 0, which nothing predicts, for a position further past the end, and for logits that are
-    not finite, naming the prompt.
+    not finite, naming the prompt. `by_steps` is that of `readout`; by default the raw model runs.
     """
-    return torch.cat([logits.cpu() for logits in _logits(raw_of(model), batch, at)])
+    found, done = torch.empty(0), 0
+    for logits in _chunks(raw_of(model), batch, at, by_steps):
+        if not done:
+            found = logits.new_empty(len(batch), *logits.shape[1:], device="cpu")
+        found[done : done + len(logits)] = logits  # torch.cat would take the memory of all prompts twice
+        done += len(logits)
+    return found
 
 
 def readout(model: AnyModel, batch: Batch, at: Int[Tensor, " predicted"], by_steps: bool = True) -> Readout:
@@ -61,11 +69,14 @@ def readout(model: AnyModel, batch: Batch, at: Int[Tensor, " predicted"], by_ste
     architecture is run step by step, with its last layer at these positions only: half of the raw model's time. The
     first prompts are compared with the raw model; where they differ, it runs for all, as with `by_steps=False`.
     """
-    symbols, raw = batch.vocabulary.tokens(batch.format.outputs), raw_of(model)
-    anatomy = _steps_of(raw, batch, at) if by_steps else None
-    chunks = _logits(raw, batch, at) if anatomy is None else _logits_by_steps(anatomy, batch, at)
+    symbols, chunks = batch.vocabulary.tokens(batch.format.outputs), _chunks(raw_of(model), batch, at, by_steps)
     parts = [(x.argmax(dim=-1).cpu(), x[..., symbols.to(x.device)].cpu()) for x in chunks]
     return Readout(likeliest=torch.cat([p[0] for p in parts]), logits=torch.cat([p[1] for p in parts]))
+
+
+def _chunks(raw: PreTrainedModel, prompts: Prompts, at: Tensor, by_steps: bool) -> Iterator[Tensor]:
+    anatomy = steps_of(raw, prompts, at) if by_steps else None
+    return _logits(raw, prompts, at) if anatomy is None else _logits_by_steps(anatomy, prompts, at)
 
 
 @torch.no_grad()
@@ -96,8 +107,11 @@ def _size(raw: PreTrainedModel, prompts: Prompts, at: Tensor) -> int:
 
 
 @torch.no_grad()
-def _steps_of(raw: PreTrainedModel, prompts: Prompts, at: Tensor) -> Anatomy | None:
-    """Return the model as steps; None where it has none, or where they differ from it on the first prompts."""
+def steps_of(raw: PreTrainedModel, prompts: Prompts, at: Int[Tensor, " predicted"]) -> Anatomy | None:
+    """Return the model as steps; None where it has none, or where they differ from it on the first prompts.
+
+    None too for half precision, which steps round in other places, and for a model with hooks.
+    """
     keep = _kept_positions(prompts, at).to(raw.device)
     few = prompts.tokens[: min(CHECKED, _size(raw, prompts, at))].to(raw.device)
     weight = next(raw.parameters(), None)

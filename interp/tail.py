@@ -12,7 +12,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
-from interp.models.anatomy import Anatomy, Block
+from interp.models.anatomy import Anatomy
 from interp.pairs import Pairs
 
 
@@ -26,6 +26,8 @@ class Tail(HookedRootModule):
         super().__init__()
         self.site = HookPoint()
         self.anatomy, self.layer, self.pairs, self.kept, self.sources = anatomy, layer, pairs, kept, sources
+        every = torch.arange(kept["resid_pre", layer].shape[1], device=sources.device)
+        self.biases = {i: anatomy.bias(anatomy.blocks[i], every, every) for i in range(layer, len(anatomy.blocks))}
         self.eval()
         self.setup()
 
@@ -37,34 +39,39 @@ class Tail(HookedRootModule):
         index = index.to(device)
         numbers = torch.arange(len(index), device=device).unsqueeze(1)
         places, read = (x.to(device)[index] for x in (self.pairs.site, self.pairs.answer - 1))
-        whole = self.kept["resid_pre", self.layer][index]
-        changed = self.site(whole[numbers, places].flatten(1)).unflatten(1, (places.shape[1], -1))
-        start = places[:, :1]
+        base, start = self.kept["resid_pre", self.layer], places[:, :1]
         width = int((read - start[:, 0]).max()) + 1
         # A short window extends past its answer, which does not affect what is read.
-        window = (start + torch.arange(width, device=device)).clamp_max(whole.shape[1] - 1)
-        whole = whole.index_put((numbers, places), changed)
-        resid, read_at = whole[numbers, window], (read - start[:, 0]).unsqueeze(1)
+        window = (start + torch.arange(width, device=device)).clamp_max(base.shape[1] - 1)
+        within, read_at = places - start, (read - start[:, 0]).unsqueeze(1)
+        resid = base[index.unsqueeze(1), window]
+        changed = self.site(resid[numbers, within].flatten(1)).unflatten(1, (places.shape[1], -1))
+        resid = resid.index_put((numbers, within), changed)
         for layer in range(self.layer, len(anatomy.blocks)):
             block, last = anatomy.blocks[layer], layer == len(anatomy.blocks) - 1
             if last and layer == self.layer:  # keys and values change at the places, and one query is read
-                resid, at, window = whole[numbers, read.unsqueeze(1)], places, read.unsqueeze(1)
+                resid, at, window = resid[numbers, read_at], places, read.unsqueeze(1)
                 q, (_, k, v) = block.project(resid)[0], block.project(changed)
             else:
                 (q, k, v), at = block.project(resid), window
                 if last:  # in the last layer only the answer is read
                     q, resid, window = q[numbers, read_at], resid[numbers, read_at], read.unsqueeze(1)
             k, v = (self.kept[s, layer][index].index_put_((numbers, at), x) for s, x in (("k", k), ("v", v)))
-            mid = resid + block.attn_out(self._attend(block, q, k, v, window))
+            mid = resid + block.attn_out(self._attend(layer, q, k, v, window))
             resid = mid + block.mlp_out(resid if block.parallel else mid)
         return anatomy.unembed(resid[:, 0], self.pairs.symbols)
 
-    def _attend(self, block: Block, q: Tensor, k: Tensor, v: Tensor, window: Tensor) -> Tensor:
-        """Return z of queries whose positions differ between rows."""
-        anatomy, flat = self.anatomy, window.flatten()
+    def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: Tensor) -> Tensor:
+        """Return z of queries whose positions differ between rows.
+
+        With gradients, operations keep their order: a search amplifies rounding until other directions are found.
+        """
+        anatomy, block, flat = self.anatomy, self.anatomy.blocks[layer], window.flatten()
         src = torch.arange(k.shape[1], device=k.device)
         q = anatomy.queries(block, q.flatten(0, 1), flat).unflatten(0, window.shape)
-        bias = anatomy.bias(block, flat, src).unflatten(1, window.shape).transpose(0, 1)
+        bias = self.biases[layer][:, window].transpose(0, 1)
         keys = anatomy.expand_heads(anatomy.keys(block, k, src))
+        if not torch.is_grad_enabled():
+            return anatomy.attend(block, q, keys, anatomy.expand_heads(v), bias, anatomy.sink(block, q, window))
         scores = block.cap(torch.einsum("rdhe,rshe->rhds", q, keys) * block.scale) + bias
         return anatomy.mix(anatomy.softmax(scores, anatomy.sink(block, q, window)), v)

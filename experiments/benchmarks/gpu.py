@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import torch
 import tyro
 
 from experiments import load
 from experiments.benchmarks import loops, patching
+from experiments.benchmarks.gpu_goals import SIDE, SMALLEST, SWEEPS, Part, device, rate, timed_sweep
+from experiments.benchmarks.gpu_training import training_parts
 from experiments.benchmarks.patching import Case
-from experiments.benchmarks.scaling import StepCase, device_name, seconds_of, timed_steps
-from experiments.support.options import Flag, Folder, Number
+from experiments.benchmarks.scaling import device_name, seconds_of
+from experiments.support.options import Flag, Folder, Number, OptionalText
 from experiments.support.provenance import provenance_record
 from experiments.support.results import writable_folder
 from interp.models import Run
@@ -33,23 +33,14 @@ from interp.patching.cells import PATCH_SITES
 from interp.patching.precision import Matmul
 from interp.support.writing import write_whole
 from interp.tasks import counterfactual
-from probes.arms.registry import ARMS
+from probes.arms.registry import ARMS, DECIDING
 from probes.batteries import battery
 
 RUN = "parity-aligned-alibi"
-# The sweeps of the goals: small ones that launches bound, and large ones that arithmetic bounds.
-SWEEPS = (
-    Case("alibi", 4, 128, 20, 1, "resid_pre", "redraw"),
-    Case("absolute", 12, 768, 20, 1, "resid_pre", "redraw"),
-    Case("rotary", 12, 768, 20, 8, "resid_pre", "redraw"),
-    Case("alibi", 24, 1024, 20, 8, "resid_pre", "redraw", vocabulary=250_880),
-)
-SMALLEST = (Case("alibi", 2, 16, 3, 1, "resid_pre", "redraw"),)
 COARSE: tuple[Matmul, ...] = ("tf32", "bfloat16")
-# Side of the square matrices whose product gives a device's rate.
-SIDE = 8192
-
-Part = Callable[[], dict]
+# Seconds per length that verdicts should take: of a shipped run with all arms, of a 24 x 1024 model with those that
+# decide.
+GOAL_SHIPPED, GOAL_LARGE = 5, 20
 
 
 @dataclass(frozen=True)
@@ -64,15 +55,17 @@ class GpuScript:
     """Rounds of each timing; medians are reported."""
     tiny: Flag = False
     """Run every part at a size for a CPU. Default: the sizes of the goals."""
+    large: OptionalText = None
+    """A trained 24 x 1024 run whose verdict is timed, too: a folder. Default: none."""
     only: Annotated[str, tyro.conf.arg(metavar="TEXT")] = ""
     """Run only the parts whose name contains this text. Default: all."""
 
     def run(self) -> int:
         """Run the parts one by one; status 1 if one failed."""
-        device, began, rows, failed = _device(), time.monotonic(), {}, []
+        began, rows, failed = time.monotonic(), {}, []
         path = writable_folder(self.out) / "gpu.json"
-        made = provenance_record(device=device)
-        for name, part in parts(self.tiny, self.rounds).items():
+        made = provenance_record(device=device())
+        for name, part in parts(self.tiny, self.rounds, self.large).items():
             if self.only not in name:
                 continue
             if time.monotonic() - began > self.seconds:
@@ -85,34 +78,35 @@ class GpuScript:
                     rows[name] = {"failed": f"{type(error).__name__}: {error}"}
                     failed.append(name)
                 rows[name] |= {"seconds": round(time.monotonic() - start, 2)}
-            rows[name] |= {"device": device_name(device)}
+            rows[name] |= {"device": device_name(device())}
             print(f"{name}: {json.dumps(rows[name])[:300]}", flush=True)
             write_whole(path, json.dumps({"provenance": made, "rows": rows}, indent=1) + "\n")
         return int(bool(failed))
 
 
-def parts(tiny: bool, rounds: int) -> dict[str, Part]:
+def parts(tiny: bool, rounds: int, large: str | None = None) -> dict[str, Part]:
     """Return the parts by name, in the order of what is missed most if time runs out."""
-    found: dict[str, Part] = {
-        "smoke": partial(smoke, tiny),
-        "rate": partial(rate, 64 if tiny else SIDE),
-        "verdict": partial(verdict_seconds, tiny),
-    }
-    found |= {f"sweep {case.name}": partial(patching.run_case, case, rounds) for case in (SMALLEST if tiny else SWEEPS)}
-    ways: list[Matmul] = [way for way in COARSE if way == "bfloat16" or _device() == "cuda"]
+    side = 64 if tiny else SIDE
+    found: dict[str, Part] = {"smoke": partial(smoke, tiny), "rate": partial(rate, side)}
+    for case, goal in (SMALLEST if tiny else SWEEPS).items():
+        found[f"sweep {case.name}"] = partial(timed_sweep, case, goal, side, rounds)
+    training = training_parts(device(), tiny, rounds)
+    found |= {name: part for name, part in training.items() if "compile" not in name}
+    shape = (8, 24, ("M5",)) if tiny else (20, 128, tuple(ARMS))
+    found["verdict shipped"] = partial(verdict_seconds, RUN, *shape, GOAL_SHIPPED)
+    if large is not None:
+        shape = (8, 24, ("M5",)) if tiny else (20, 48, DECIDING)
+        found["verdict large"] = partial(verdict_seconds, large, *shape, GOAL_LARGE)
+    ways: list[Matmul] = [way for way in COARSE if way == "bfloat16" or device() == "cuda"]
     found |= {f"{way} {case.name}": partial(coarse, case, way, rounds) for way in ways for case in _largest(tiny)}
     shapes = [loops.LoopCase("tiny", "bloom", 2, 16, 4, 40, 6)] if tiny else loops.DEFAULT
     found |= {f"loop {case.name}": partial(loops.run_case, case, rounds) for case in shapes}
-    sizes = [(1, 16, 2)] if tiny else [(3, 128, 8), (12, 768, 12), (24, 1024, 16)]
-    precision = "no" if _device() == "cpu" else "bf16"
-    for size in sizes:
-        found["training {}x{}x{}".format(*size)] = partial(steps, StepCase(_device(), *size, precision), rounds)
-    return found
+    return found | {name: part for name, part in training.items() if "compile" in name}  # it compiles for minutes
 
 
 def smoke(tiny: bool) -> dict:
     """Return the largest difference of each site's patches from the CPU's, relative to the largest value."""
-    here, there = (load(RUN, device=device) for device in ("cpu", _device()))
+    here, there = (load(RUN, device=name) for name in ("cpu", device()))
     found = {}
     for site in ("resid_pre", "z") if tiny else PATCH_SITES:
         ours, theirs = (_patched(run, site, 4 if tiny else 20).values for run in (here, there))
@@ -125,15 +119,6 @@ def _patched(run: Run, site: str, length: int) -> Any:
     return patch(run, clean, counterfactual.redraw(clean, seed=1), site, logit_diff(clean, step=length))
 
 
-def rate(side: int) -> dict:
-    """Return the rate of a product of square matrices, in FLOP/s, by arithmetic."""
-    found = {}
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        x = torch.randn(side, side, device=_device()).to(dtype)
-        found[name] = 2 * side**3 / median(seconds_of(lambda x=x: x @ x, _device()) for _ in range(5))
-    return {"side": side, "flops_a_second": found}
-
-
 def coarse(case: Case, matmul: Matmul, rounds: int) -> dict:
     """Return seconds of a sweep with exact and with coarser products, and the measured error of the latter."""
     sweep, metric, clean, corrupted = patching._prepare(case)
@@ -143,7 +128,7 @@ def coarse(case: Case, matmul: Matmul, rounds: int) -> dict:
     for _ in range(rounds):
         for way, found in times.items():
             fresh = again(matmul=way)
-            found.append(seconds_of(lambda fresh=fresh: details.update(fresh.run().details), _device()))
+            found.append(seconds_of(lambda fresh=fresh: details.update(fresh.run().details), device()))
     return {"ms": {way: 1000 * median(found) for way, found in times.items()}, **details}
 
 
@@ -151,9 +136,9 @@ def _swept(sweep: Any) -> list[int]:
     return sorted({cell.positions[0] for cell in sweep.cells})
 
 
-def verdict_seconds(tiny: bool) -> dict:
-    """Return seconds of each piece of the battery of a shipped run."""
-    length, prompts, arms = (8, 24, ("M5",)) if tiny else (20, 128, tuple(ARMS))
+def verdict_seconds(source: str, length: int, prompts: int, arms: Collection[str], goal: float) -> dict:
+    """Return seconds of each piece of the battery of a run."""
+    run = load(source, device=device())
     times: dict[str, float] = {}
 
     def timed(name: str, measure: Callable[[], Sequence]) -> Sequence:
@@ -163,22 +148,13 @@ def verdict_seconds(tiny: bool) -> dict:
         return evidence
 
     began = time.perf_counter()
-    battery(load(RUN, device=_device()), (length,), 0, prompts, arms=arms, recall=timed)
-    return {"pieces": times, "whole": time.perf_counter() - began}
+    (measured,) = battery(run, (length,), 0, prompts, arms=arms, competence=None, recall=timed).measured
+    refused = {} if measured.refusal is None else {"refused": measured.refusal}
+    return {"pieces": times, "whole": time.perf_counter() - began, "goal": {"whole": goal}, **refused}
 
 
-def steps(case: StepCase, rounds: int) -> dict:
-    """Return milliseconds per optimiser step of the zoo's recipe."""
-    with tempfile.TemporaryDirectory() as folder:
-        return timed_steps(case, rounds, 0, folder)
-
-
-def _largest(tiny: bool) -> tuple[Case, ...]:
-    return SMALLEST if tiny else SWEEPS[-2:]
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _largest(tiny: bool) -> list[Case]:
+    return list(SMALLEST if tiny else SWEEPS)[-2:]
 
 
 if __name__ == "__main__":

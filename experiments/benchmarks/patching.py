@@ -13,7 +13,6 @@ from typing import Any
 import pandas
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmarks.small_models import family_model
 from interp.models import boot_bridge
@@ -23,6 +22,7 @@ from interp.patching.reference import literal, record
 from interp.patching.sweep import Sweep
 from interp.patching.tracing import trace
 from interp.patching.units import BUCKET
+from interp.support.flops import flop_counter
 from interp.tasks import Batch, counterfactual, sample
 
 # Patches timed of the loops, in which every patch costs one forward pass. Our sweeps are timed whole.
@@ -244,11 +244,11 @@ def _middle(n_pos: int) -> list[int]:
 def _flops(case: Case, anatomy: Anatomy, corrupted: Batch) -> tuple[float, float]:
     """Return FLOPs counted by torch: of our whole sweep without checks, and of one forward pass of the batch."""
     sweep = _prepare(case, anatomy)[0]
-    with FlopCounterMode(display=False) as ours:
+    with flop_counter() as ours:
         values = sweep.blank()
         for unit in sweep.units:
             sweep.put(values, unit, sweep.compute(unit))
     raw: Any = anatomy.raw
-    with torch.no_grad(), FlopCounterMode(display=False) as forward:
+    with torch.no_grad(), flop_counter() as forward:
         raw(corrupted.tokens.to(anatomy.device), use_cache=False)
     return float(ours.get_total_flops()), float(forward.get_total_flops())

@@ -33,7 +33,8 @@ MEANS = ("ms_a_step", "tokens", "flops", "ms_a_check")
 class StepCase:
     """One row: optimiser steps of the zoo's recipe, `runs` at once on one device, one process per run.
 
-    `moments` steps, spread evenly over the recipe, are timed, since prompts grow longer during training.
+    `moments` steps, spread evenly over the recipe, are timed, since prompts grow longer during training. `attention`
+    and `compile` are those of `train_run`; `tokens` per step are the recipe's where None.
     """
 
     device: str
@@ -44,6 +45,10 @@ class StepCase:
     runs: int = 1
     moments: int = 12
     vocabulary: int | None = None
+    family: str = "alibi"
+    tokens: int | None = None
+    attention: str = "eager"
+    compile: bool = False
 
     @property
     def name(self) -> str:
@@ -114,14 +119,14 @@ def run_case(case: StepCase | StageCase, rounds: int) -> dict:
 def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
     """Run one process of a case: count the FLOPs of the recipe's steps, then time them when all processes are ready."""
     from accelerate import Accelerator
-    from torch.utils.flop_counter import FlopCounterMode
 
     from experiments.support.console import silence_libraries
-    from experiments.training.gradients import optimizer_of, take_step
+    from experiments.training.gradients import compiled, optimizer_of, take_step, use_attention
     from experiments.training.loop import CHECK_EVERY
     from experiments.training.recipe import parts
     from experiments.training.state import accuracies_of, check_batches
     from interp.models import ModelConfig, build_model
+    from interp.support.flops import flop_counter
     from interp.tasks import default_vocabulary
 
     silence_libraries()
@@ -129,15 +134,22 @@ def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
     accelerator = Accelerator(mixed_precision=case.precision, cpu=case.device == "cpu")
     assert isinstance(recipe.model, ModelConfig), "the zoo's models are trained from scratch"
     model: Any = build_model(recipe.model, case.vocabulary or len(vocabulary.ids), recipe.seed + process)
+    use_attention(model, case.attention)
     model, optimizer = accelerator.prepare(model, optimizer_of(model, recipe))
     data = {step: parts(recipe, step, process) for step in moments_of(recipe.steps, case.moments)}
 
-    def step(at: int) -> None:
-        take_step(accelerator, model, optimizer, recipe, at, data[at])
+    stepped = model
 
-    counter = FlopCounterMode(display=False)
+    def step(at: int) -> None:
+        take_step(accelerator, stepped, optimizer, recipe, at, data[at])
+
+    counter = flop_counter()
     with counter:
         for at in data:
+            step(at)
+    if case.compile:
+        stepped = compiled(model)
+        for at in data:  # compiles for all lengths
             step(at)
     together(Path(folder), process, case.runs)
     times: dict[int, list[float]] = {at: [] for at in data}
@@ -183,8 +195,9 @@ def recipe_of(case: StepCase) -> Recipe:
     from experiments.commands.train import TrainCommand
 
     recipe = TrainCommand(NAME).recipe()
-    shape = {"n_layers": case.n_layers, "d_model": case.d_model, "n_heads": case.n_heads}
-    return replace(recipe, model=replace(recipe.model, **shape))
+    fields = ("family", "n_layers", "d_model", "n_heads")
+    model = replace(recipe.model, **{name: getattr(case, name) for name in fields})
+    return replace(recipe, model=model, tokens=case.tokens or recipe.tokens)
 
 
 def moments_of(steps: int, count: int) -> list[int]:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 ENDS = (".parquet", ".json", ".svg")
 # Options that change no number, or are in the work folder's name by the run's own device and type.
-NO_PART = ("out", "json", "dry_run", "device", "dtype", "workers")
+NO_PART = ("out", "json", "dry_run", "device", "dtype", "workers", "engine", "gpus")
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,10 @@ class PatchCommand(TakesText):
     workers: Number = 1
     """Processes that compute units of the sweep at once: with one thread each on a CPU; on GPUs, one after the other
     of the machine's."""
+    engine: Literal["local", "ray"] = "local"
+    """Where --workers run: local processes, or an existing Ray cluster whose nodes share --out."""
+    gpus: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
+    """GPUs per worker with --engine ray."""
     format: FormatName = None
     device: Device = "auto"
     dtype: Dtype = None
@@ -165,7 +169,7 @@ class PatchCommand(TakesText):
         identity = {k: str(v) for k, v in chosen.items() if k not in NO_PART}
         with work_folder(stem.parent, run, self.stem, identity) as work:
             effect = self.compute(sweep, work)
-            options = {k: v for k, v in chosen.items() if k not in ("out", "json", "workers")}
+            options = {k: v for k, v in chosen.items() if k not in ("out", "json", "workers", "engine", "gpus")}
             top = [{"cell": list(cell), "change": change} for cell, change in effect.top(LARGEST)]
             data = {"options": options, "effect": effect.summary(), "top": top}
             data |= {} if validity is None else {"competence": validity.to_json()}
@@ -190,11 +194,12 @@ class PatchCommand(TakesText):
 
         values = sweep.blank()
         began = time.monotonic()
-        if self.workers > 1:
+        alone = self.workers == 1 and self.engine == "local"
+        if not alone:
             with progress_bar(total=len(sweep.units), desc=f"patching {self.site}", unit="unit") as bar:
                 for done in compute_elsewhere(self, sweep, work):
                     bar.update(done)
-        for unit in progress_bar(sweep.units, desc=f"patching {self.site}", unit="unit", shown=self.workers == 1):
+        for unit in progress_bar(sweep.units, desc=f"patching {self.site}", unit="unit", shown=alone):
             path = unit_file(work, unit)
             if (kept := read_digested(path)) is not None:
                 part = load(kept)["values"]

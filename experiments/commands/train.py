@@ -71,6 +71,9 @@ class TrainCommand:
     attention: Annotated[Literal["eager", "sdpa"], tyro.conf.arg(metavar="{eager,sdpa}")] = "eager"
     """sdpa computes attention by torch's fused kernel, in families that have it (not alibi); weights then differ from
     those of eager by rounding."""
+    compile: Flag = False
+    """Train with kernels that torch.compile makes: fewer launches on a GPU, once it has compiled them. Weights
+    then differ by rounding. Default: the model's own kernels."""
     device: Annotated[Literal["auto", "cpu"], tyro.conf.arg(metavar="{auto,cpu}")] = "auto"
     """auto trains on the GPUs that accelerate finds, else on the CPU; cpu trains on the CPU."""
     threads: OptionalNumber = None
@@ -110,7 +113,7 @@ class TrainCommand:
         if precision is None:
             precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
         folder, cpu = writable_folder(self.out), self.device == "cpu"
-        return train_run(self.recipe(), folder, precision, cpu=cpu, attention=self.attention)
+        return train_run(self.recipe(), folder, precision, cpu=cpu, attention=self.attention, compile=self.compile)
 
     def recipe(self) -> Recipe:
         """Return the recipe of these options. Raises `ValueError` for options that contradict the name."""

@@ -35,6 +35,23 @@ def use_attention(model: Any, attention: str) -> None:
     model.set_attn_implementation(attention)
 
 
+def compiled(model: Any) -> Any:
+    """Return a model whose passes run kernels that `torch.compile` makes, for any number and length of prompts.
+
+    Weights are shared. Its results differ from the model's by rounding.
+    """
+    return torch.compile(model, dynamic=True)
+
+
+def require_compile(device: torch.device) -> None:
+    """Raise `ValueError` where `torch.compile` does not work: without a C++ compiler, or on a GPU without Triton."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=device))
+    except Exception as error:  # of another type for each thing that can be missing
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"torch.compile does not work here ({reason}); leave --compile out") from error
+
+
 def schedule(recipe: Recipe, cooldown_from: int, step: int) -> float:
     """Return the learning rate at a step as a share of the highest: warm-up, constant, then cool-down to `final_lr`."""
     left = 1 - (1 - recipe.final_lr) * (step - cooldown_from) / max(1, recipe.cooldown)

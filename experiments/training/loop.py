@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from experiments.support.progress import progress_bar
 from experiments.support.provenance import provenance_record, warn_versions
 from experiments.training.checkpoint import load_checkpoint, save_checkpoint
-from experiments.training.gradients import optimizer_of, schedule, take_step, use_attention
+from experiments.training.gradients import compiled, optimizer_of, require_compile, schedule, take_step, use_attention
 from experiments.training.lora import adapter_weights, round_adapters
 from experiments.training.metrics_file import add_line, digest_of, forget_after
 from experiments.training.recipe import Pretrained, Recipe, parts
@@ -55,18 +55,22 @@ def train_run(
     save_every: float = SAVE_EVERY_SECONDS,
     cpu: bool = False,
     attention: str = "eager",
+    compile: bool = False,
 ) -> Trained:
     """Train a recipe into `out/<recipe.name>`, resuming where an earlier, killed call stopped.
 
     On a CPU with the same number of threads the weights are bit-identical, interrupted or not. A finished run of this
-    recipe is returned as it is. `cpu` leaves GPUs unused. `attention` is as in `use_attention`. Raises `ValueError`
-    when the folder holds another run or a half-trained run of another recipe, and when another process is training it.
+    recipe is returned as it is. `cpu` leaves GPUs unused. `attention` is as in `use_attention`; `compile` trains with
+    kernels of `torch.compile` (see `compiled`). Raises `ValueError` when the folder holds another run or a half-trained
+    run of another recipe, and when another process is training it.
     """
     final, work = out / recipe.name, out / f"{recipe.name}.training"
     if final.exists():
         return _finished(final, work, recipe, precision)
     with ExitStack() as until_done:
-        return _train(recipe, final, work, precision, save_every, cpu, attention, until_done)
+        kernels = {"attention": attention} if attention != "eager" else {}
+        kernels |= {"compile": True} if compile else {}
+        return _train(recipe, final, work, precision, save_every, cpu, kernels, until_done)
 
 
 def _train(
@@ -76,15 +80,17 @@ def _train(
     precision: str,
     save_every: float,
     cpu: bool,
-    attention: str,
+    kernels: dict[str, Any],
     until_done: ExitStack,
 ) -> Trained:
     accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
     begun = beginning(recipe)
     model, vocabulary = begun.model, begun.vocabulary
     usual: str = model.config._attn_implementation  # type: ignore[assignment]
-    if attention != "eager":
-        use_attention(model, attention)
+    if "attention" in kernels:
+        use_attention(model, kernels["attention"])
+    if "compile" in kernels:
+        require_compile(accelerator.device)
     checks = check_batches(recipe, vocabulary)
     parts_of = partial(parts, recipe, process=accelerator.process_index, vocabulary=vocabulary)
     optimizer = optimizer_of(model, recipe)
@@ -92,12 +98,13 @@ def _train(
         until_done.enter_context(alone_in(work))  # only now: a recipe that cannot be built leaves nothing behind
         if final.exists():
             raise ValueError(f"{final} has just been trained by another process")
-        _claim(work, recipe, precision, accelerator.num_processes, attention)
+        _claim(work, recipe, precision, accelerator.num_processes, kernels)
     accelerator.wait_for_everyone()
     state = load_checkpoint(work, model, optimizer) or {"step": 0, "accuracy": {}}
     state.setdefault("cooldown_from", max(0, recipe.steps - recipe.cooldown))
     state.setdefault("seconds", 0.0)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
+    stepped = compiled(wrapped) if "compile" in kernels else wrapped
     metrics = work / METRICS
     if accelerator.is_main_process:
         forget_after(metrics, state["step"], state.get("metrics"))
@@ -111,7 +118,7 @@ def _train(
     while step < min(recipe.steps, state["cooldown_from"] + recipe.cooldown):
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * schedule(recipe, state["cooldown_from"], step)
-        losses = take_step(accelerator, wrapped, optimizer, recipe, step, parts_of(step))
+        losses = take_step(accelerator, stepped, optimizer, recipe, step, parts_of(step))
         step += 1
         bar.update()
         for name, loss in losses.items():
@@ -140,7 +147,7 @@ def _train(
     outcome = outcome_of(trained, checks["task"], state["accuracy"], step)
     if accelerator.is_main_process:
         record = _record(recipe, vocabulary, outcome, precision, accelerator, state["seconds"])
-        record |= {} if attention == "eager" else {"attention": attention}
+        record |= kernels
         _save(final, recipe, begun, record, trained.cpu().float().eval(), {METRICS: metrics.read_bytes()})
         empty_work(work)
     accelerator.wait_for_everyone()
@@ -205,13 +212,14 @@ def _finished(final: Path, work: Path, recipe: Recipe, precision: str) -> Traine
     return Trained(final, outcome["competent"], outcome["step_accuracy"], outcome["steps"])
 
 
-def _claim(work: Path, recipe: Recipe, precision: str, processes: int = 1, attention: str = "eager") -> None:
-    """Write the recipe into the work folder, or check that the one in it is the same."""
+def _claim(
+    work: Path, recipe: Recipe, precision: str, processes: int = 1, kernels: dict[str, Any] | None = None
+) -> None:
+    """Write the recipe into the work folder, or check that the one in it is the same. `kernels`: other than usual."""
     setup = {"threads": torch.get_num_threads(), "precision": precision}
     if processes > 1:  # each has its own data
         setup["processes"] = processes
-    if attention != "eager":
-        setup["attention"] = attention
+    setup |= kernels or {}
     wanted = {**recipe.to_json(), **setup, "versions": provenance_record()["versions"]}
     path = work / "recipe.json"
     if not path.exists():

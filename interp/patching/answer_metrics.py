@@ -141,6 +141,8 @@ def _where(prompts: Prompts, position: Position) -> Int[Tensor, " batch"]:
     n = len(prompts)
     if isinstance(position, str):
         position = int(prompts.at(position)[-1])
+    if type(position) is int and -prompts.n_pos <= position < prompts.n_pos:
+        return torch.full((n,), position % prompts.n_pos)
     where = torch.as_tensor(position)
     if where.dtype.is_floating_point or where.dtype == torch.bool or where.shape not in ((), (n,)):
         raise ValueError(f"position must be an index, a span's name or {n} indices, one per prompt; got {position!r}")

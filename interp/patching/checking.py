@@ -20,6 +20,9 @@ from interp.patching.reference import literal_beside, literal_together, record, 
 from interp.support.rounding import tolerance
 from interp.tasks import Prompts
 
+# Engines of one base, each with the cells that it patches.
+Groups = Sequence[tuple[Any, Sequence[Cell]]]
+CONTROLS = ("positive control", "negative control")
 SPOT_PROMPTS = 4
 # Cells whose spot checks are stacked.
 SPOT_TOGETHER = 4
@@ -37,11 +40,12 @@ def run_checks(
     seed: int,
     together: bool,
     matmul: Matmul = "exact",
+    controls: Float[Tensor, "control prompt"] | None = None,
 ) -> Checks:
     """Run the controls on the engine's prompts, and recompute random cells on the raw model for random prompts.
 
     `together`: whether the memory has room for stacked checks. `matmul`: how products of the values were computed;
-    the controls and the literal loop are exact.
+    the controls and the literal loop are exact. `controls`: the metric after `control_groups`, if it is known.
 
     Positive control: patching all of resid_pre gives the source run. Negative control: patching the base run into
     itself changes nothing. Both unpatched runs are compared with the raw model.
@@ -49,13 +53,13 @@ def run_checks(
     Raises `RuntimeError` if a check fails: then no number of the sweep can be trusted.
     """
     anatomy, prompts = engine.anatomy, engine.prompts
-    base_values, source_values = baselines
-    scale = max(1.0, float(base_values.abs().max()), float(source_values.abs().max()))
+    scale = max(1.0, float(torch.cat(baselines).abs().max()))
     allowed = tolerance_of(anatomy) * scale
 
-    everything = Cell(0, tuple(range(base.n_pos)))
-    cell = cells[alive.index(True)] if any(alive) else None
-    differences = _controls(engine, everything, cell, baselines, together)
+    controls = _controls(control_groups(engine, cells, alive), together) if controls is None else controls
+    differences: dict[str, float] = dict.fromkeys(CONTROLS, 0.0)
+    for what, row, expected in zip(CONTROLS, controls, baselines[::-1], strict=False):
+        differences[what] = float((row - expected[prompts]).abs().max())
 
     gen = torch.Generator().manual_seed(seed)
     picked = _picked(alive, spot_cells, gen)
@@ -88,25 +92,26 @@ def _picked(alive: Sequence[bool], count: int, gen: torch.Generator) -> list[int
     return (skipped[: min(1, count // 2)] + computed + skipped[1:])[:count]
 
 
-def _controls(
-    engine: Engine | GenericEngine,
-    everything: Cell,
-    cell: Cell | None,
-    baselines: tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]],
-    together: bool,
-) -> dict[str, float]:
-    """Return the differences of the positive control, and of the negative control where there is a `cell`."""
+def control_groups(
+    engine: Engine | GenericEngine, cells: Sequence[Cell], alive: Sequence[bool], start: int = 0
+) -> Groups:
+    """Return the positive control and, where a cell is computed, the negative one: an engine and a cell each.
+
+    Tokens before `start` are the same in both runs, so that everything is the positions from it on.
+    """
     between: Any = engine.between  # each engine takes traces of its own kind
-    base, source = (run[engine.prompts] for run in baselines)
+    everything = Cell(0, tuple(range(start, engine.base.tokens.shape[1])))
     groups = [(between(engine.source, "resid_pre"), [everything])]
-    groups += [] if cell is None else [(between(engine.base, engine.site), [cell])]
-    if together and isinstance(engine, Engine):
-        rows = run_together(groups, 0).cpu()
-    else:
-        rows = torch.cat([own.run(cells, first(cells[0])) for own, cells in groups])
-    names = ("positive control", "negative control")
-    found = [float((row - expected).abs().max()) for row, expected in zip(rows, (source, base), strict=False)]
-    return dict(zip(names, [*found, 0.0][:2], strict=True))
+    if any(alive):
+        groups.append((between(engine.base, engine.site), [cells[alive.index(True)]]))
+    return groups
+
+
+def _controls(groups: Groups, together: bool) -> Float[Tensor, "control prompt"]:
+    """Return the metric after the controls, on the CPU."""
+    if together and isinstance(groups[0][0], Engine):
+        return run_together(groups, 0).cpu()
+    return torch.cat([own.run(cells, first(cells[0])) for own, cells in groups])
 
 
 def _by_the_literal_loop(

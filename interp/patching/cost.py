@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from interp.models.anatomy import Anatomy, GenericAnatomy
 from interp.patching.cells import LOCAL_SITES, Cell, first
+from interp.patching.effect import Cost
+
+if TYPE_CHECKING:
+    from interp.patching.units import WorkUnit
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,24 @@ def engine_flops(sizes: Sizes, cells: Sequence[Cell], site: str, start: int) -> 
             own = len(cell.positions) if site in LOCAL_SITES else length
             total += sizes.layer(min(own, sizes.n_reads) if after == 0 else own, sizes.n_pos) * 2 / 3
     return total
+
+
+def cost_of(
+    sizes: Sizes, cells: Sequence[Cell], alive: Sequence[bool], units: Sequence[WorkUnit], site: str, n_prompts: int
+) -> Cost:
+    """Return the cost of a sweep, before it runs."""
+    flops = 2 * n_prompts * sizes.forward  # the two unpatched runs
+    for unit in units:
+        flops += len(unit.prompts) * engine_flops(sizes, [cells[i] for i in unit.cells], site, unit.start)
+    computed = [c for c, a in zip(cells, alive, strict=True) if a]
+    return Cost(
+        patches=len(cells),
+        skipped=len(cells) - len(computed),
+        flops=flops,
+        loop_flops=(len(cells) + 2) * n_prompts * sizes.forward,
+        lower_bound_flops=n_prompts * (2 * sizes.forward + lower_bound_flops(sizes, computed, site)),
+        chunk_rows=0,
+    )
 
 
 def lower_bound_flops(sizes: Sizes, cells: Sequence[Cell], site: str) -> float:

@@ -60,11 +60,13 @@ def forward_with_edits(
     stop: int | None = None,
     edits: Mapping[Place, Edit] | None = None,
     keep: Collection[Place] = (),
+    fused: bool = False,
 ) -> tuple[Float[Tensor, "row pos d_model"], dict[Place, Tensor]]:
     """Return the residual before layer `stop` (default: after the last layer), and the values of `keep`.
 
     `resid` is resid_pre of layer `start`. An edit of resid_pre, attn_out or mlp_out changes the residual stream; one
     of mlp_in changes what the MLP reads. Kept values are taken after their edit. Gradients flow unless disabled.
+    `fused` computes attention by `Anatomy.attend`, without patterns: they can then be neither kept nor edited.
     Raises `ValueError` for a place outside the layers that are run, and for one that this architecture does not have.
 
     >>> resid, kept = forward_with_edits(anatomy, anatomy.embed(tokens), keep=[("pattern", 1)])
@@ -88,15 +90,17 @@ def forward_with_edits(
         resid = step.at("resid_pre", resid)
         q, k, v = (step.at(site, x) for site, x in zip(("q", "k", "v"), block.project(resid), strict=True))
         queries, keys = anatomy.queries(block, q, positions), anatomy.expand_heads(anatomy.keys(block, k, positions))
-        scores = block.cap(torch.einsum("...dhe,...she->...hds", queries * block.scale, keys))
         if (of := (block.window, block.key_bias)) not in biases:  # blocks of the same mask and encoding share it
             biases[of] = anatomy.bias(block, positions, positions)
-        scores = scores + biases[of]
         sink = anatomy.sink(block, queries, positions)
-        # The sink's logit is subtracted before the edit and added after it, so that rounding is as in the raw model.
-        scores = step.at("attn_scores", scores) if sink is None else step.at("attn_scores", scores - sink) + sink
-        pattern = step.at("pattern", anatomy.softmax(scores, sink))
-        z = step.at("z", anatomy.mix(pattern, v))
+        if fused:
+            z = anatomy.attend(block, queries, keys, anatomy.expand_heads(v), biases[of], sink)
+        else:
+            scores = block.cap(torch.einsum("...dhe,...she->...hds", queries * block.scale, keys)) + biases[of]
+            # The sink's logit is subtracted before the edit and added after it, so that rounding is the raw model's.
+            scores = step.at("attn_scores", scores) if sink is None else step.at("attn_scores", scores - sink) + sink
+            z = anatomy.mix(step.at("pattern", anatomy.softmax(scores, sink)), v)
+        z = step.at("z", z)
         mid = resid + step.at("attn_out", block.attn_out(z))
         mid = mid if block.parallel else step.at("resid_mid", mid)
         mlp_in = step.at("mlp_in", resid if block.parallel else mid)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
+import numpy
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -19,6 +20,7 @@ from interp.models.anatomy import Anatomy, Block
 from interp.patching.cells import Cell
 from interp.patching.metric import Metric
 from interp.patching.own_layer import OwnLayer, after_attention
+from interp.patching.row_attention import attend_rows
 from interp.patching.tracing import Trace, neurons_of, pattern_of
 from interp.sites import NEURON_SITES
 
@@ -68,8 +70,19 @@ class Engine:
     @torch.no_grad()
     def measure(self, run: Trace) -> Float[Tensor, " batch"]:
         """Return the metric of an unpatched run of these prompts."""
-        logits = self.base_logits if run is self.base else self._logits(run.final[:, self.reads])
-        return self.metric.measure_read(logits, self.prompts).double().cpu()
+        return self.metric.measure_read(self._logits_of(run), self.prompts).double().cpu()
+
+    @torch.no_grad()
+    def measure_both(self) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        """Return the metric of the base and of the source, computed together where few tokens are read."""
+        if self.metric.tokens is None:
+            return self.measure(self.base), self.measure(self.source)
+        logits = torch.stack([self.base_logits, self._logits_of(self.source)])
+        base, source = self.metric.measure_read(logits, self.prompts).double().cpu()
+        return base, source
+
+    def _logits_of(self, run: Trace) -> Float[Tensor, "batch read token"]:
+        return self.base_logits if run is self.base else self._logits(run.final[:, self.reads])
 
     def _logits(self, resid: Float[Tensor, "*stack read d_model"]) -> Float[Tensor, "*stack read token"]:
         """Return the logits that the metric reads: of its tokens, or of the vocabulary.
@@ -119,14 +132,15 @@ class Engine:
     def _edited(self, layer: int, mask: Bool[Tensor, "cell pos"], start: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return resid_pre, q, k and v `[cell batch pos-from-start ...]` after patches of resid_pre at the masked
         positions, where q, k and v are the source's too: nothing has to be projected."""
-        mask = mask[:, None, :, None]  # [cell 1 pos 1]
-        base, source = self.base, self.source
-        resid = torch.where(mask, source.resid_pre[layer][:, start:], base.resid_pre[layer][:, start:])
-        mask = mask.unsqueeze(-1)
-        q, k, v = (
-            torch.where(mask, source.site(site, layer)[:, start:], base.site(site, layer)[:, start:]) for site in "qkv"
-        )
-        return resid, q, k, v
+        cells, width = mask.shape
+        of_stream, of_heads = mask.view(cells, 1, width, 1), mask.view(cells, 1, width, 1, 1)
+
+        def edited(site: str, mask: Tensor) -> Tensor:
+            source, base = (_from(start, run.site(site, layer)) for run in (self.source, self.base))
+            return torch.where(mask, source, base)
+
+        q, k, v = (edited(site, of_heads) for site in "qkv")
+        return edited("resid_pre", of_stream), q, k, v
 
     def advance(self, layer: int, rows: Tensor | None, entering: Sequence[tuple[Engine, Tensor]], start: int) -> Tensor:
         """Run one block over the stacked rows `[cell batch pos-from-start d_model]` and over the entering cells.
@@ -137,28 +151,16 @@ class Engine:
         parts = [] if rows is None else [(rows, *block.project(rows))]
         parts += [engine._edited(layer, mask, start) for engine, mask in entering]
         resid, q, k, v = parts[0] if len(parts) == 1 else (torch.cat(p) for p in zip(*parts, strict=True))
-        bias = self._bias(block)[:, start:]
+        bias = _from(start, self._bias(block))
         if layer == self.n_layers - 1:  # only what the metric reads
             at = dest - start
             resid, q, bias = resid[:, :, at], q[:, :, at], bias[:, at]
         q = anatomy.queries(block, q, dest)
-        sink = anatomy.sink(block, q, dest)  # [cell batch head dest 1]
-        sink = sink if sink is None else sink.permute(1, 2, 0, 3, 4)
-        q = q.permute(1, 3, 0, 2, 4) * block.scale  # [batch head cell dest d_head]
-        k = anatomy.expand_heads(anatomy.keys(block, k, self.positions[start:])).permute(1, 3, 0, 2, 4)
-        v = anatomy.expand_heads(v).permute(1, 3, 0, 2, 4)
-        n_cells, n_dest = q.shape[2], q.shape[3]
-        if start == 0:
-            pattern = anatomy.softmax(block.cap(q @ k.mT).add_(bias.unsqueeze(1)), sink)
-            return after_attention(block, resid, (pattern @ v).permute(2, 0, 3, 1, 4))
-        before_k, before_v = self.keys[layer][:, :, :start], self.values[layer][:, :, :start]
-        # The prefix is the same for every cell: cells are folded into queries, so that it is never copied.
-        prefix = (q.flatten(2, 3) @ before_k.mT).unflatten(2, (n_cells, n_dest))
-        scores = block.cap(torch.cat([prefix, q @ k.mT], dim=-1))
-        pattern = anatomy.softmax(scores.add_(bias.unsqueeze(1)), sink)
-        z = (pattern[..., :start].flatten(2, 3) @ before_v).unflatten(2, (n_cells, n_dest))
-        z = z + pattern[..., start:] @ v
-        return after_attention(block, resid, z.permute(2, 0, 3, 1, 4))
+        k = anatomy.expand_heads(anatomy.keys(block, k, self.positions[start:] if start else self.positions))
+        before = (self.keys[layer], self.values[layer])
+        sink = anatomy.sink(block, q, dest)
+        z = attend_rows(anatomy, block, before, q, k, anatomy.expand_heads(v), bias, sink, start)
+        return after_attention(block, resid, z)
 
     def _bias(self, block: Block) -> Float[Tensor, "head dest src"]:
         """Return what is added to the scores of all positions. Blocks of the same mask and encoding share it."""
@@ -169,11 +171,10 @@ class Engine:
 
     def mask(self, cells: Sequence[Cell], start: int) -> Bool[Tensor, "cell pos"]:
         """Return where each cell patches, from position `start` on."""
-        pairs = [(row, position - start) for row, cell in enumerate(cells) for position in cell.positions]
-        row, position = torch.tensor(pairs).unbind(dim=1)
-        mask = torch.zeros(len(cells), self.n_pos - start, dtype=torch.bool)
-        mask[row, position] = True
-        return mask.to(self.anatomy.device, non_blocking=True)
+        mask = numpy.zeros((len(cells), self.n_pos), dtype=bool)
+        for row, cell in enumerate(cells):
+            mask[row, cell.positions] = True
+        return torch.from_numpy(mask[:, start:]).to(self.anatomy.device, non_blocking=True)
 
     def _dest_list(self, layer: int, start: int) -> list[int]:
         last = layer == self.n_layers - 1
@@ -195,23 +196,21 @@ def run_together(groups: Sequence[tuple[Engine, Sequence[Cell]]], start: int) ->
     stay on it. Every cell's positions are at or after `start`.
     """
     engine = groups[0][0]
-    numbered = [(group, cell) for group, (_, cells) in enumerate(groups) for cell in cells]
+    by_layer = _by_layer(groups)
     rows: Tensor | None = None  # [cell batch pos-from-start d_model], in order of joining
     joined: list[int] = []
     for layer in range(engine.n_layers):
         entering: list[tuple[Engine, Tensor]] = []
         posts: list[Tensor] = []
         later: list[int] = []
-        for group, (own, _) in enumerate(groups):
-            mine = [i for i, (of, cell) in enumerate(numbered) if of == group and cell.layer == layer]
-            cells = [numbered[i][1] for i in mine]
-            if cells and own.site == "resid_pre":
+        for own, numbers, cells in by_layer.get(layer, ()):
+            if own.site == "resid_pre":
                 entering.append((own, own.mask(cells, start)))
-                joined += mine
-            elif cells:
+                joined += numbers
+            else:
                 dest, listed = own._dest(layer, start), own._dest_list(layer, start)
                 posts.append(own.own.resid_post(layer, cells, dest, listed))
-                later += mine
+                later += numbers
         if rows is not None or entering:
             rows = engine.advance(layer, rows, entering, start)
         joined += later
@@ -221,5 +220,28 @@ def run_together(groups: Sequence[tuple[Engine, Sequence[Cell]]], start: int) ->
             )
     assert rows is not None
     values = engine.read(rows, start)
-    back = torch.tensor(joined).argsort()
-    return values if joined == sorted(joined) else values[back.to(values.device, non_blocking=True)]
+    back = sorted(range(len(joined)), key=joined.__getitem__)
+    return values if joined == sorted(joined) else values[torch.tensor(back).to(values.device, non_blocking=True)]
+
+
+def _by_layer(
+    groups: Sequence[tuple[Engine, Sequence[Cell]]],
+) -> dict[int, list[tuple[Engine, list[int], list[Cell]]]]:
+    """Return, by layer, the cells of each group with their numbers in the order of the groups."""
+    found: dict[int, list[tuple[Engine, list[int], list[Cell]]]] = {}
+    before = 0
+    for engine, cells in groups:
+        own: dict[int, tuple[Engine, list[int], list[Cell]]] = {}
+        for number, cell in enumerate(cells, before):
+            _, numbers, mine = own.setdefault(cell.layer, (engine, [], []))
+            numbers.append(number)
+            mine.append(cell)
+        before += len(cells)
+        for layer, some in own.items():
+            found.setdefault(layer, []).append(some)
+    return found
+
+
+def _from(start: int, x: Tensor) -> Tensor:
+    """Return `x[:, start:]`; a slice of everything is an operator, too."""
+    return x[:, start:] if start else x

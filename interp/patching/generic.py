@@ -70,6 +70,10 @@ class GenericEngine:
         """Return the metric of an unpatched run of these prompts."""
         return self._measure(run.final)
 
+    def measure_both(self) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        """Return the metric of the base and of the source."""
+        return self.measure(self.base), self.measure(self.source)
+
     @torch.no_grad()
     def differs(self) -> Bool[Tensor, "layer head pos"]:
         """Return where source and base differ in any bit, for any prompt."""

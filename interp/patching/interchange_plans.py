@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.arguments import PromptsLike, prompts_of, require_same_layout
@@ -16,10 +16,13 @@ from interp.models.resolve import AnyModel
 from interp.patching.editing import Place
 from interp.patching.knockouts import Knockout, masks_of
 from interp.patching.rerunning import Changes, Where, WhereEdit, pattern_from_scores, rows_of
+from interp.patching.unpatched import Unpatched, at_positions
 from interp.places import At, positions_at
 from interp.sites import HEAD_SITES, Site, head_count, require_site
 from interp.tasks import Prompts
 
+# Sites that have all positions in the last layer, too, as its keys and values need them.
+WHOLE: tuple[Site, ...] = ("resid_pre", "q", "k", "v")
 INTERCHANGE_SITES: tuple[Site, ...] = ("resid_pre", "q", "k", "v", "attn_scores", "z", "attn_out", "mlp_out")
 
 
@@ -98,9 +101,12 @@ class Plan:
         if not layers:
             raise ValueError(f"{name} has no parts: nothing would change")
         self.start = min(layers)
-        masks = [_positions(part) for part in moving.values()]
-        masks += [removed.any(dim=-1).any(dim=0) for removed in self.removed.values()]
-        self.first = min(int(mask.nonzero()[0]) for mask in masks) if anatomy.causal else 0
+        firsts = [_first_moved(base, part) for part in moving.values()]
+        firsts += [
+            removed.any(dim=-1).any(dim=0).long().argmax().expand(len(base)) for removed in self.removed.values()
+        ]
+        # The first position of each prompt that can differ from the unpatched run, `[batch]`.
+        self.firsts = torch.stack(firsts).amin(dim=0) if anatomy.causal else torch.zeros(len(base), dtype=torch.long)
 
     def sites_of(self, layer: int) -> set[Site]:
         """Return the sites that are patched in a layer, without attention that is given as a whole."""
@@ -118,8 +124,8 @@ class Plan:
             return place[0], other
         return ("pattern", layer) if self._given(place) and layer not in self.removed else place
 
-    def changes(self, kept: Mapping[int, Mapping[Place, Tensor]], rows: Tensor) -> Changes:
-        """Return the changes of the entry for some prompts. `kept` has the values of each source run by identity."""
+    def changes(self, run: Unpatched, kept: Mapping[int, Mapping[Place, Tensor]]) -> Changes:
+        """Return the changes of the entry in a run. `kept` has the values of each source run by identity."""
         edits: dict[Place, WhereEdit] = {}
         patterns: dict[int, Callable[[Where], Tensor]] = {}
         for place in {*self.interchanges, *(("attn_scores", layer) for layer in self.removed)}:
@@ -131,10 +137,10 @@ class Plan:
             removed = self.removed.get(layer) if site == "attn_scores" else None
             if self._given(place):
                 assert new is not None
-                patterns[layer] = partial(_given_pattern, self.anatomy, layer, new, removed)
+                patterns[layer] = partial(_given_pattern, self.anatomy, run, layer, new, removed)
             else:
-                edits[place] = partial(_edited, part, rows, new, removed)
-        return Changes(self.start, self.first, edits, patterns)
+                edits[place] = partial(_edited, part, run, new, removed)
+        return Changes(self.start, int(self.firsts[run.rows].min()), edits, patterns)
 
     def _given(self, place: Place) -> bool:
         """Return whether the whole attention of a layer comes from a source, so that none is computed."""
@@ -143,18 +149,19 @@ class Plan:
 
 
 def _given_pattern(
-    anatomy: Anatomy, layer: int, source: Tensor, removed: Tensor | None, where: Where
+    anatomy: Anatomy, run: Unpatched, layer: int, source: Tensor, removed: Tensor | None, where: Where
 ) -> Float[Tensor, "row head dest src"]:
     """Return the pattern of a source run, or that of its scores without the edges that are removed."""
+    source = at_positions(source, "pattern", where, run.reads)
     if removed is None:
-        return source[:, :, where]
-    scores = source[:, :, where].masked_fill(rows_of(removed, where).to(source.device), -torch.inf)
+        return source
+    scores = source.masked_fill(rows_of(removed, where, source.shape[-1]).to(source.device), -torch.inf)
     return pattern_from_scores(anatomy, layer, scores)
 
 
 def _edited(
     part: Interchange | None,
-    rows: Tensor,
+    run: Unpatched,
     new: Tensor | None,
     removed: Tensor | None,
     value: Tensor,
@@ -163,18 +170,26 @@ def _edited(
 ) -> Tensor:
     """Return the value of a site with the source's at the interchange's positions, without the removed edges."""
     if part is not None and new is not None:
-        new = new[:, :, where] if part.site == "attn_scores" else new[:, where]
-        value = torch.where(_mask(part, rows, value, where), new, value)
-    return value if removed is None else value.masked_fill(rows_of(removed, where).to(value.device), -torch.inf)
+        whole = part.moves or part.site in WHOLE
+        new = new[:, where] if whole else at_positions(new, part.site, where, run.reads)
+        value = torch.where(_mask(part, run.rows, value, where), new, value)
+    if removed is None:
+        return value
+    return value.masked_fill(rows_of(removed, where, value.shape[-1]).to(value.device), -torch.inf)
 
 
-def _positions(part: Interchange) -> Bool[Tensor, " pos"]:
-    """Return at which positions an interchange acts in any prompt."""
+def _first_moved(base: Prompts, part: Interchange) -> Int[Tensor, " batch"]:
+    """Return the first position of each prompt at which an interchange acts and its source differs.
+
+    Under a causal mask a source has the base's values before its first other token.
+    """
     assert isinstance(part.source, Prompts)
-    if part.at is None:
-        return torch.ones(part.source.n_pos, dtype=torch.bool)
-    assert isinstance(part.at, Tensor)
-    return part.at.any(dim=0)
+    at = torch.ones(1, base.n_pos, dtype=torch.bool) if part.at is None else part.at
+    assert isinstance(at, Tensor)
+    at = at.expand(len(base), -1)
+    if not part.moves and part.source is not base:
+        at = at & ((part.source.tokens != base.tokens).cumsum(dim=1) > 0)
+    return torch.where(at.any(dim=1), at.long().argmax(dim=1), base.n_pos)
 
 
 def _resolved(model: AnyModel, base: Prompts, name: str, part: Interchange) -> Interchange:

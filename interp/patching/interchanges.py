@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from interp.arguments import PromptsLike, exclusive, prompts_of
 from interp.models.anatomy import Anatomy, anatomy_of
@@ -19,11 +20,13 @@ from interp.patching.interchange_plans import INTERCHANGE_SITES, Interchange, In
 from interp.patching.metric import MetricLike, bind_metric
 from interp.patching.rerunning import (
     copies_of,
+    in_order,
     measure_patched,
     measure_unpatched,
     reused_places,
     unpatched_runs,
 )
+from interp.patching.unpatched import Unpatched, trace
 from interp.sites import Site
 from interp.tasks import Prompts
 
@@ -55,30 +58,41 @@ def interchange(
         raise ValueError("no entries were given")
     needed = _needed(anatomy, base, list(plans.values()))
     copies = 4 + sum(copies_of(places) for places, _ in needed.values())
-    values, baselines, raw_difference = [], [], 0.0
+    moved = {id(part.source) for plan in plans.values() for part in plan.interchanges.values() if part.moves}
+    rows, values, baselines, raw_difference = [], [], [], 0.0
     for run in unpatched_runs(anatomy, base, [metric], needed[id(base)][0], copies):
         raw_difference = run.raw_difference
         kept = {id(base): run.kept}
         for key, (places, source) in needed.items():
             if source is not base:
-                resid = anatomy.embed(source.tokens[run.rows].to(anatomy.device))
-                stop = max(layer for _, layer in places) + 1
-                _, kept[key] = forward_with_edits(anatomy, resid, stop=stop, keep=sorted(places))
-        baselines += measure_unpatched(anatomy, run, [metric])
-        cells = [measure_patched(anatomy, run, plan.changes(kept, run.rows), [metric])[0] for plan in plans.values()]
+                kept[key] = _run_source(anatomy, run, places, source, key in moved)
+        rows.append(run.rows)
+        baselines += measure_unpatched(anatomy, run, run.metrics)
+        cells = [measure_patched(anatomy, run, plan.changes(run, kept), run.metrics)[0] for plan in plans.values()]
         values.append(torch.stack(cells))
-    before = torch.cat(baselines)
+    before = in_order(rows, baselines)
     return PatchEffect(
         site="joint",
         metric=metric.name,
         direction="interchange",
         axes=("interchange",),
         labels={"interchange": tuple(plans)},
-        values=torch.cat(values, dim=-1),
+        values=in_order(rows, values),
         base=before,
         source=before,
         details={"raw_difference": raw_difference},
     )
+
+
+def _run_source(
+    anatomy: Anatomy, run: Unpatched, places: set[Place], source: Prompts, whole: bool
+) -> Mapping[Place, Tensor]:
+    """Return what is kept of the run on a source, whose prompts end where those of `run` do unless it is `whole`."""
+    tokens = source.tokens[run.rows].to(anatomy.device)
+    if not whole:
+        return trace(anatomy, tokens[:, : run.n_pos], run.reads, places, final=False)[1]
+    stop = max(layer for _, layer in places) + 1
+    return forward_with_edits(anatomy, anatomy.embed(tokens), stop=stop, keep=sorted(places))[1]
 
 
 def _needed(anatomy: Anatomy, base: Prompts, plans: Sequence[Plan]) -> dict[int, tuple[set[Place], Prompts]]:
@@ -86,7 +100,8 @@ def _needed(anatomy: Anatomy, base: Prompts, plans: Sequence[Plan]) -> dict[int,
     starts: dict[int, set[Site]] = {}
     for plan in plans:
         starts.setdefault(plan.start, set()).update(plan.sites_of(plan.start))
-    needed = {id(base): (reused_places(anatomy, starts, max(plan.first for plan in plans)), base)}
+    first = max(int(plan.firsts.max()) for plan in plans)
+    needed = {id(base): (reused_places(anatomy, starts, first), base)}
     for plan in plans:
         for place, part in plan.interchanges.items():
             assert isinstance(part.source, Prompts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +26,9 @@ class Metric:
         compute:   takes logits `[... row read d_vocab]` and the numbers of the prompts `[row]`, returns `[... row]`.
         tokens:    `[token]`, ids of the tokens whose logits are read, in rising order; None for all of them.
         compute_tokens: the same as `compute`, from logits `[... row read token]`. Needed with `tokens`.
+        own: `[batch]`, the one position that each prompt reads; None where a prompt may read all of them.
+        narrow: takes some of these positions; returns the metric of the prompts whose own positions are among them.
+            Needed with `own`.
 
     >>> Metric("entropy", torch.tensor([13]), lambda logits, rows: entropy(logits[..., 0, :]))
     """
@@ -34,15 +38,19 @@ class Metric:
     compute: Compute
     tokens: Int[Tensor, " token"] | None = None
     compute_tokens: Compute | None = None
+    own: Int[Tensor, " batch"] | None = None
+    narrow: Callable[[Int[Tensor, " read"]], Metric] | None = None
 
     def __post_init__(self) -> None:
         p, t = self.positions, self.tokens
-        if p.ndim != 1 or not len(p) or (p < 0).any() or (p.diff() <= 0).any():
+        if not _rises(p):
             raise ValueError(f"a metric reads one or more positions in rising order; got {p.tolist()}")
         if (t is None) != (self.compute_tokens is None):
             raise ValueError("`tokens` and `compute_tokens` belong together; give both or neither")
-        if t is not None and (t.ndim != 1 or not len(t) or (t < 0).any() or (t.diff() <= 0).any()):
+        if t is not None and not _rises(t):
             raise ValueError(f"a metric reads one or more tokens in rising order; got {t.tolist()}")
+        if (self.own is None) != (self.narrow is None):
+            raise ValueError("`own` and `narrow` belong together; give both or neither")
 
     def __repr__(self) -> str:
         return f"Metric({self.name!r}, positions={self.positions.tolist()})"
@@ -60,6 +68,10 @@ class Metric:
         compute = self.compute if self.compute_tokens is None else self.compute_tokens
         return self._checked(compute(logits, rows), logits)
 
+    def of_rows(self, rows: Int[Tensor, " row"]) -> Metric:
+        """Return the metric with the positions that some prompts read, for logits at these alone."""
+        return self if self.own is None or self.narrow is None else self.narrow(self.own[rows].unique())
+
     def _checked(self, values: Tensor, logits: Tensor) -> Tensor:
         expected = tuple(logits.shape[:-2])
         if not isinstance(values, Tensor) or tuple(values.shape) != expected:
@@ -74,6 +86,14 @@ class Metric:
         """Raise `ValueError` if the metric reads past the end of prompts of `n_pos` tokens."""
         if (last := int(self.positions.max())) >= n_pos:
             raise ValueError(f"{self.name} reads position {last}; these prompts have 0 to {n_pos - 1}")
+
+
+def _rises(numbers: Tensor) -> bool:
+    """Return whether these are one or more numbers from 0 on in rising order."""
+    if numbers.ndim != 1 or not len(numbers):
+        return False
+    listed = numbers.tolist()
+    return listed[0] >= 0 and all(a < b for a, b in pairwise(listed))
 
 
 def metric_of_tokens(
@@ -137,6 +157,8 @@ def at_column(
     logits: Float[Tensor, "*stack row read d_vocab"], column: Int[Tensor, " row"]
 ) -> Float[Tensor, "*stack row d_vocab"]:
     """Return the logits at one column of `read` per row."""
+    if logits.shape[-2] == 1:
+        return logits.squeeze(-2)
     own = column.to(logits.device, non_blocking=True).view(-1, 1, 1)
     return logits.gather(-2, own.expand(*logits.shape[:-2], 1, logits.shape[-1])).squeeze(-2)
 

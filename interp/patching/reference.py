@@ -136,7 +136,9 @@ def _logits(
 
 def _patch(x: Tensor, site: str, cell: Cell, source: Tensor) -> None:
     """Write a cell's values from `source` into x `[batch pos ...]`."""
-    at = list(cell.positions)
+    at: list[int] | slice = list(cell.positions)
+    if len(at) == 1 and cell.neurons is None:
+        at = slice(at[0], at[0] + 1)  # a view: an index would be a tensor of its own
     if site == "pattern":
         x[:, cell.head, at] = source[:, cell.head, at]
     elif cell.head is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -83,16 +85,19 @@ def margin(
             f"prompt {int((answers == others).nonzero()[0])} has the same token as answer and other: the margin is zero"
         )
     where = torch.stack([batch.at(role, s)[0] for s in steps.tolist()]) - 1
-    positions, column = where.unique(return_inverse=True)
 
-    def compute_of(answers: Tensor, others: Tensor) -> Compute:
-        def compute(logits: Tensor, rows: Tensor) -> Tensor:
-            logits = at_column(logits, column[rows])
-            return pick(logits, answers[rows]) - pick(logits, others[rows])
+    def at(positions: Tensor) -> Metric:
+        def compute_of(answers: Tensor, others: Tensor) -> Compute:
+            def compute(logits: Tensor, rows: Tensor) -> Tensor:
+                logits = at_column(logits, torch.searchsorted(positions, where[rows]))
+                return pick(logits, answers[rows]) - pick(logits, others[rows])
 
-        return compute
+            return compute
 
-    return metric_of_tokens("logit difference at each prompt's step", positions, (answers, others), compute_of)
+        name = "logit difference at each prompt's step"
+        return replace(metric_of_tokens(name, positions, (answers, others), compute_of), own=where, narrow=at)
+
+    return at(where.unique())
 
 
 def probability(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, among_answers: bool = False) -> Metric:
@@ -153,10 +158,10 @@ def kl(
     at, _ = _answers(batch, step, role)
     if reference.shape[:2] != (len(batch), len(at)):
         raise ValueError(f"reference must be [batch={len(batch)} read={len(at)} d_vocab]; got {tuple(reference.shape)}")
-    expected = reference.log_softmax(dim=-1)
 
     def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        log_p = expected[rows].to(logits)
+        some, which = rows.unique(return_inverse=True)  # of all prompts it would take the memory twice
+        log_p = reference[some].log_softmax(dim=-1)[which].to(logits)
         return (log_p.exp() * (log_p - logits.log_softmax(dim=-1))).sum(dim=-1).mean(dim=-1)
 
     return Metric(_named("KL", step), at - 1, compute)

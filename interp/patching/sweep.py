@@ -14,15 +14,16 @@ from torch import Tensor
 
 from interp.models.anatomy import Anatomy, GenericAnatomy
 from interp.patching.cells import Cell, first, live
-from interp.patching.checking import run_checks
+from interp.patching.checking import Groups, control_groups, run_checks
 from interp.patching.chunks import Chunks, starting_flops
-from interp.patching.cost import Sizes, engine_flops, lower_bound_flops, sizes_of
+from interp.patching.cost import Sizes, cost_of, sizes_of
 from interp.patching.effect import Cost, PatchEffect
 from interp.patching.engine import Engine
 from interp.patching.generic import GenericEngine, generic_trace
 from interp.patching.memory import MemoryPlan, plan_memory
 from interp.patching.metric import Metric
-from interp.patching.precision import COARSE_CELLS, Matmul, products, stated_error
+from interp.patching.precision import COARSE_CELLS, Matmul, stated_error
+from interp.patching.stacks import run_in_stacks
 from interp.patching.tracing import trace, trace_together
 from interp.patching.units import WorkUnit, buckets_of
 from interp.support.finite import require_finite
@@ -87,20 +88,7 @@ class Sweep:
     @property
     def cost(self) -> Cost:
         """FLOPs of the whole sweep, of the literal loop, and the least that any exact method pays."""
-        sizes, n = self._sizes, len(self.base)
-        flops = 2 * n * sizes.forward  # the two unpatched runs
-        for unit in self.units:
-            cells = [self.cells[i] for i in unit.cells]
-            flops += len(unit.prompts) * engine_flops(sizes, cells, self.site, unit.start)
-        alive = [c for c, a in zip(self.cells, self.alive, strict=True) if a]
-        return Cost(
-            patches=len(self.cells),
-            skipped=len(self.cells) - len(alive),
-            flops=flops,
-            loop_flops=(len(self.cells) + 2) * n * sizes.forward,
-            lower_bound_flops=n * (2 * sizes.forward + lower_bound_flops(sizes, alive, self.site)),
-            chunk_rows=0,
-        )
+        return cost_of(self._sizes, self.cells, self.alive, self.units, self.site, len(self.base))
 
     @cached_property
     def _sizes(self) -> Sizes:
@@ -135,10 +123,14 @@ class Sweep:
     def run(self, spot_cells: int = 4, seed: int = 0, progress: Callable[[Iterable], Iterable] = iter) -> PatchEffect:
         """Compute every unit and check the result; `progress` may wrap the units in a bar."""
         began = time.monotonic()
-        values = self.blank()
+        values, controls = self.blank(), None
         for unit in progress(self.units):
-            self.put(values, unit, self.compute(unit))
-        return self.finish(values, spot_cells, seed, time.monotonic() - began)
+            beside = self._controls_beside(unit)
+            computed = self.compute(unit, beside)
+            if beside:
+                computed, controls = computed[: -len(beside)], computed[-len(beside) :]
+            self.put(values, unit, computed)
+        return self.finish(values, spot_cells, seed, time.monotonic() - began, controls)
 
     def blank(self) -> Float[Tensor, "cell batch"]:
         """Return the base's metric for every cell: final for cells that cannot matter."""
@@ -146,29 +138,36 @@ class Sweep:
 
     def put(self, values: Tensor, unit: WorkUnit, computed: Float[Tensor, "cell prompt"]) -> None:
         """Write a unit's results into `values`."""
-        values[torch.tensor(unit.cells).unsqueeze(1), torch.tensor(list(unit.prompts))] = computed
+        values[torch.tensor(unit.cells), unit.prompts.start : unit.prompts.stop] = computed
 
-    def compute(self, unit: WorkUnit) -> Float[Tensor, "cell prompt"]:
-        """Return the metric after each patch of a unit."""
+    def compute(self, unit: WorkUnit, beside: Groups = ()) -> Float[Tensor, "cell prompt"]:
+        """Return the metric after each patch of a unit, then after those of `beside` (see `run_in_stacks`)."""
         cells = [self.cells[i] for i in unit.cells]
-        parts, done = [], 0
         with lock_of(self.anatomy.raw):
             engine = self.engine(unit.prompts)
-            while done < len(cells):
-                size = self._chunks.size()
-                began = time.perf_counter()
-                part = cells[done : done + size]
-                start = first(part[0])  # cells are ordered by position: the rest of the bucket can start later
-                with products(self.matmul, self.anatomy.device):
-                    parts.append(engine.queue(part, start))
-                flops = engine_flops(self._sizes, part, self.site, start)
-                self._chunks.took(size, len(part), flops, time.perf_counter() - began)
-                done += len(part)
-        values = (parts[0] if len(parts) == 1 else torch.cat(parts)).cpu()
+            values = run_in_stacks(engine, cells, beside, self._sizes, self._chunks, self.matmul)
         return require_finite(values, f"{self.metric.name} of a patched run", unit.prompts.start)
 
-    def finish(self, values: Tensor, spot_cells: int = 4, seed: int = 0, seconds: float = 0.0) -> PatchEffect:
+    def _controls_beside(self, unit: WorkUnit) -> Groups:
+        """Return the controls, one cell each, if they can be rows of this unit: nothing differs before its start."""
+        if unit.number or self.matmul != "exact" or not self._plan.together or self.anatomy.generic:
+            return ()
+        rows = slice(unit.prompts.start, unit.prompts.stop)
+        if not torch.equal(*(run.tokens[rows, : unit.start] for run in (self.base, self.source))):
+            return ()
+        return control_groups(self.engine(unit.prompts), self.cells, self.alive, unit.start)
+
+    def finish(
+        self,
+        values: Tensor,
+        spot_cells: int = 4,
+        seed: int = 0,
+        seconds: float = 0.0,
+        controls: Float[Tensor, "control prompt"] | None = None,
+    ) -> PatchEffect:
         """Return the result, after the controls and a random check against the literal loop.
+
+        `controls` is the metric after them (`control_groups`), if it is known.
 
         Raises `RuntimeError` if a check fails: then no number of this sweep can be trusted.
         """
@@ -183,6 +182,7 @@ class Sweep:
                 alive=self.alive,
                 values=values,
                 baselines=(base, source),
+                controls=controls,
                 spot_cells=spot_cells if self.matmul == "exact" else max(spot_cells, COARSE_CELLS),
                 seed=seed,
                 together=self._plan.together,
@@ -210,8 +210,9 @@ class Sweep:
         with lock_of(self.anatomy.raw):
             for prompts in self.slices():
                 engine: Any = self.engine(prompts)  # each engine measures traces of its own kind
-                base.append(engine.measure(engine.base))
-                source.append(engine.measure(engine.source))
+                both = engine.measure_both()
+                base.append(both[0])
+                source.append(both[1])
                 del engine  # freed before the next one is built
         values = (torch.cat(base), torch.cat(source))
         for run, name in zip(values, ("base", "source"), strict=True):

@@ -80,8 +80,8 @@ def _available() -> int | None:
 
 def _entry(path: Path, name: str) -> int:
     """Return the number after a name in a file of the kernel."""
-    lines = path.read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.split()[0] == name)
+    text = "\n" + path.read_text(encoding="ascii")
+    return int(text[text.index(f"\n{name} ") :].split(maxsplit=2)[1])
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from interp.patching import Interchange, interchange
 from interp.tasks import Batch, Role, counterfactual, parity
 from interp.tasks.layout import generator
 from probes import keys
-from probes.arms.m01_identity import by_cell, full_effect, margins
+from probes.arms.m01_identity import by_cell, effects_of_edits
 from probes.arms.m04_routes import answer_margin
 from probes.evidence import Evidence, EvidenceKey
 from probes.intervals import ratio
@@ -56,8 +56,6 @@ def _at_offsets(
     model: PreTrainedModel, trials: Trials, address: keys.Address, bystanders: tuple[Tensor, Tensor]
 ) -> list[Evidence]:
     """Return the evidence on one address."""
-    full = full_effect(model, trials)
-    clean, _ = margins(model, trials.batch, trials)
 
     def traded(role: Role) -> tuple[Batch, Batch]:
         """Return the prompts with the address traded, and with the labels of the bystanders traded."""
@@ -75,11 +73,18 @@ def _at_offsets(
             n=len(trials),
         )
 
-    measured = []
-    for key, role in ((address.inputs, Role.INPUT_LABEL), (address.outputs, Role.OUTPUT_LABEL)):
-        effect, control = (clean - margins(model, batch, trials)[0] for batch in traded(role))
-        measured.append(evidence(key, QUESTIONS[role], effect, control))
-    sources = dict(zip(("trade", "control"), traded(Role.INPUT_LABEL), strict=True))
+    sides = {address.inputs: Role.INPUT_LABEL, address.outputs: Role.OUTPUT_LABEL}
+    edits = {"edited": trials.edited}
+    for key, role in sides.items():
+        edits |= dict(zip((key.name, f"control of {key.name}"), traded(role), strict=True))
+    effects = {name: effect for name, (effect, _) in effects_of_edits(model, trials, edits).items()}
+    full = effects["edited"]
+    measured = [
+        evidence(key, QUESTIONS[role], effects[key.name], effects[f"control of {key.name}"])
+        for key, role in sides.items()
+    ]
+    names = {"trade": address.inputs.name, "control": f"control of {address.inputs.name}"}
+    sources = {entry: edits[name] for entry, name in names.items()}
     entries = {name: [Interchange("attn_scores", source)] for name, source in sources.items()}
     effect, control = -interchange(model, trials.batch, entries, answer_margin(trials)).change
     return [*measured, evidence(address.attention, ATTENTION_QUESTION, effect, control)]

@@ -17,7 +17,7 @@ from interp.patching import Interchange, interchange, margin
 from interp.tasks import LABEL_ROLES, Batch, Role, counterfactual, parity
 from interp.tasks.layout import generator
 from probes import keys
-from probes.arms.readings import Readings, effect_of_strongest, halves, largest_evidence, step_margins
+from probes.arms.readings import Readings, effect_of_strongest, halves, largest_evidence, margins_after
 from probes.evidence import Evidence
 from probes.intervals import ratio
 from probes.trials.parity import labels_to_patch
@@ -54,7 +54,8 @@ def measure_content(model: PreTrainedModel, readings: Readings, seed: int) -> li
     metric = margin(batch, readings.step, *readings.tokens_at_step())
     effect = interchange(model, batch, entries, metric)
     changes, clean = effect.change.abs().double(), effect.base
-    full = clean - readings.at_step(step_margins(model, readings.edited, readings)[0])
+    _, after = margins_after(model, readings, {"edited": readings.edited}, own_step=True)
+    full = clean - after["edited"][0].squeeze(1)
     count = len(names)
     value, chosen = effect_of_strongest(changes[:count], full, half)
     control = effect_of_strongest(changes[count:], full, half)[0] if len(entries) > count else None

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from interp.tasks import LABEL_ROLES, Batch, Role, parity
 from interp.tasks.layout import generator
 from probes import keys
-from probes.arms.readings import Readings, effect_of_strongest, halves, largest_evidence, step_margins
+from probes.arms.readings import Readings, effect_of_strongest, halves, largest_evidence, margins_after
 from probes.evidence import Evidence
 from probes.intervals import ratio
 
@@ -51,20 +51,17 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
     the same bit and state.
     """
     batch, half = readings.batch, halves(len(readings), seed)
-    clean, likeliest = step_margins(model, batch, readings)
-    full = readings.at_step(clean - step_margins(model, readings.edited, readings)[0])
-    effects: dict[str, Float[Tensor, "batch n"]] = {}
-    changed, batches = [], []
+    edits = {"edited": readings.edited} | {name: reassign(batch, BOTH, name, seed) for name in CONTROLS}
     for roles, names in FAMILY.items():
         side = "inputs" if roles == INPUTS else "outputs"
         for name in names:
-            edited = reassign(batch, roles, name, seed)
-            moved, answers = step_margins(model, edited, readings)
-            effects[f"{name}, {side}"] = (clean - moved).abs()
-            changed.append((answers != likeliest).double().mean(dim=1))
-            batches.append(edited)
-    alike = [step_margins(model, reassign(batch, BOTH, name, seed), readings)[0] for name in CONTROLS]
-    renamed = torch.stack([(clean - m).abs() for m in alike])
+            edits[f"{name}, {side}"] = reassign(batch, roles, name, seed)
+    (clean, likeliest), after = margins_after(model, readings, edits)
+    full = readings.at_step(clean - after.pop("edited")[0])
+    renamed = torch.stack([(clean - after.pop(name)[0]).abs() for name in CONTROLS])
+    effects = {name: (clean - moved).abs() for name, (moved, _) in after.items()}
+    changed = [(answers != likeliest).double().mean(dim=1) for _, answers in after.values()]
+    batches = [edits[name] for name in after]
     control, _ = effect_of_strongest(renamed.mean(dim=2), full, half)
     by_step = torch.stack(list(effects.values()))
     value, chosen = effect_of_strongest(by_step.mean(dim=2), full, half)

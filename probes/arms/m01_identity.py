@@ -7,14 +7,16 @@ their trials and their denominator, so one function measures them (probes/README
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from interp.forward import readout
+from interp.forward import Readout, readout
+from interp.patching.token_edits import readouts
 from interp.tasks import Batch, Role, counterfactual
 from probes import keys
 from probes.evidence import Evidence, EvidenceKey, Interval
@@ -47,19 +49,20 @@ def measure_swaps(
     """
     x = trials.batch
     full = full_effect(model, trials) if full is None else full
-    clean, _ = margins(model, x, trials)
-
-    def effect_of(edited: Batch) -> tuple[Float[Tensor, " batch"], Bool[Tensor, " batch"]]:
-        margin, follows = margins(model, edited, trials)
-        return clean - margin, follows
-
+    renamings: dict[EvidenceKey, Batch] = {}
+    if x.format.labels == "pool":
+        renamings[keys.RENAME] = counterfactual.rename_labels(x, seed + 1)
+        if x.format.labels_needed(x.length) <= len(x.vocabulary.held_out):
+            renamings[keys.RENAME_HELD_OUT] = counterfactual.rename_labels(x, seed + 2, held_out=True)
+    edits = {keys.SWAP_INPUTS.name: trials.swapped_inputs, keys.SWAP_OUTPUTS.name: trials.swapped_outputs}
+    sides = {keys.SWAP_INPUTS: Role.INPUT_LABEL, keys.SWAP_OUTPUTS: Role.OUTPUT_LABEL}
+    edits |= {f"control of {key.name}": trials.swapped_bystanders(role) for key, role in sides.items()}
+    edits |= {key.name: renamed for key, renamed in renamings.items()}
+    moved = effects_of_edits(model, trials, edits)
     evidence, effects, controls = [], [], []
-    for key, role, swapped in (
-        (keys.SWAP_INPUTS, Role.INPUT_LABEL, trials.swapped_inputs),
-        (keys.SWAP_OUTPUTS, Role.OUTPUT_LABEL, trials.swapped_outputs),
-    ):
-        effect, follows = effect_of(swapped)
-        control, control_follows = effect_of(trials.swapped_bystanders(role))
+    for key in sides:
+        effect, follows = moved[key.name]
+        control, control_follows = moved[f"control of {key.name}"]
         effects.append(effect)
         controls.append(control)
         maps = MAPS if x.format.task == "parity" else {}
@@ -76,20 +79,15 @@ def measure_swaps(
     evidence.append(_evidence(keys.EITHER_SIDE, trials, by_cell(effect, full, trials), matched))
     same = trials.cell == NEITHER_DIFFERS
     evidence.append(_evidence(keys.SAME_UNDER_BOTH, trials.rows(same), ratio(effect[same], full[same])))
-    if x.format.labels == "pool":
-        renamings = {keys.RENAME: counterfactual.rename_labels(x, seed + 1)}
-        if x.format.labels_needed(x.length) <= len(x.vocabulary.held_out):
-            renamings[keys.RENAME_HELD_OUT] = counterfactual.rename_labels(x, seed + 2, held_out=True)
-        for key, renamed in renamings.items():
-            effect, _ = effect_of(renamed)
-            evidence.append(_evidence(key, trials, ratio(effect, full, strata=trials.strata)))
+    for key in renamings:
+        effect, _ = moved[key.name]
+        evidence.append(_evidence(key, trials, ratio(effect, full, strata=trials.strata)))
     return evidence
 
 
 def full_effect(model: PreTrainedModel, trials: Trials) -> Float[Tensor, " batch"]:
     """Return m(x) - m(x~) of each prompt: the effect of editing the bit itself, the denominator of every rho."""
-    (clean, _), (edited, _) = (margins(model, batch, trials) for batch in (trials.batch, trials.edited))
-    return clean - edited
+    return effects_of_edits(model, trials, {"edited": trials.edited})["edited"][0]
 
 
 def by_cell(
@@ -102,17 +100,43 @@ def by_cell(
     return ratio(effect, full, strata=trials.strata, weights=trials.weights if weights is None else weights)
 
 
+def effects_of_edits(
+    model: PreTrainedModel, trials: Trials, edited: Mapping[str, Batch]
+) -> dict[str, tuple[Float[Tensor, " batch"], Bool[Tensor, " batch"]]]:
+    """Return m(x) - m(edited) at each prompt's step, and whether `other` is the most likely token after the edit.
+
+    m is logit(answer) - logit(other), teacher-forced. By the names of the edits, which change tokens only.
+    """
+    at, rows = trials.batch.at(Role.OUTPUT), torch.arange(len(trials))
+    base, outputs = readouts(model, trials.batch, edited, at, own=at[trials.step - 1])
+    answer, other = answers_of(trials)
+
+    def margin(found: Readout) -> Float[Tensor, " batch"]:
+        return found.logits[rows, 0, answer] - found.logits[rows, 0, other]
+
+    clean = margin(base)
+    return {name: (clean - margin(x), x.likeliest[:, 0] == trials.other) for name, x in outputs.items()}
+
+
 def margins(
     model: PreTrainedModel, batch: Batch, trials: Trials
 ) -> tuple[Float[Tensor, " batch"], Bool[Tensor, " batch"]]:
-    """Return logit(answer) - logit(other) at each prompt's step, and whether `other` is the most likely token."""
-    at = batch.at(Role.OUTPUT)
-    rows, column = torch.arange(len(trials)), trials.step - 1
+    """Return logit(answer) - logit(other) at each prompt's step, and whether `other` is the most likely token.
+
+    The reference of `effects_of_edits`: every position of every prompt is computed.
+    """
+    at, rows, column = batch.at(Role.OUTPUT), torch.arange(len(trials)), trials.step - 1
     outputs = readout(model, batch, at)
-    symbols = batch.vocabulary.tokens(batch.format.outputs)
+    answer, other = answers_of(trials)
     logits = outputs.logits[rows, column]
-    answer, other = ((t.unsqueeze(1) == symbols).long().argmax(dim=1) for t in (trials.answer, trials.other))
     return logits[rows, answer] - logits[rows, other], outputs.likeliest[rows, column] == trials.other
+
+
+def answers_of(trials: Trials) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]:
+    """Return the answer and the other answer as indices among the format's output symbols."""
+    symbols = trials.batch.vocabulary.tokens(trials.batch.format.outputs)
+    answer, other = ((t.unsqueeze(1) == symbols).long().argmax(dim=1) for t in (trials.answer, trials.other))
+    return answer, other
 
 
 def _share(hits: Bool[Tensor, " prompt"]) -> Interval:

@@ -10,7 +10,8 @@ measured only in the heads that carry nothing from labels (`probes.arms.m06_head
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -71,7 +72,7 @@ def measure_removal(model: PreTrainedModel, batch: Batch, heads: SortedHeads) ->
     n = len(batch)
     every = IdleHeads(LABELS, all_heads(model), all_heads(model))
     metrics = {"accuracy": accuracy(batch, among_answers=True), "margin": lead(batch)}
-    divergence = {"KL": kl(batch, predict(model, batch, batch.at(Role.OUTPUT)))}
+    divergence = {"KL": kl(batch, predict(model, batch, batch.at(Role.OUTPUT), by_steps=True))}
 
     def evidence(key: EvidenceKey, quantity: str, value: Interval, **more) -> Evidence:
         return Evidence(
@@ -89,18 +90,18 @@ def measure_removal(model: PreTrainedModel, batch: Batch, heads: SortedHeads) ->
         rows = zip(by_mode.values(), removals.lost.values(), strict=True)
         return [evidence(key, "accuracy lost", mean(lost, floor=1 / n)) for key, lost in rows]
 
-    everywhere = _remove(model, batch, every, metrics | divergence)
+    everywhere, in_idle = _remove(model, batch, (every, heads.idle), metrics | divergence)
     assert everywhere is not None
     total = mean(everywhere.terms["N"] + everywhere.terms["B"], floor=1 / n)
     removed = losses(ALL, everywhere)
     removed.append(evidence(keys.REMOVAL_TERMS, "accuracy lost", total, details=_details(everywhere, n)))
-    in_idle = _remove(model, batch, heads.idle, metrics)
     if in_idle is None:
         return removed
     clean = in_idle.effects["accuracy"].base - 1 / len(batch.format.outputs)
     lost = in_idle.lost["renormalise"] - in_idle.lost["mean"]
     control = None if heads.control is None else _sink_share(model, batch, heads.control, clean)
     details = _details(in_idle, n)
+    details.pop("KL")
     for name, some in (("idle heads", heads.idle), ("counting heads", heads.counting)):
         details[name] = {"input side": some.input_side, "output side": some.output_side}
     sink = ratio(lost, clean, floor=1 / n)
@@ -112,13 +113,20 @@ def measure_removal(model: PreTrainedModel, batch: Batch, heads: SortedHeads) ->
     ]
 
 
-def _remove(model: PreTrainedModel, batch: Batch, heads: IdleHeads, metrics: dict) -> _Removals | None:
-    """Apply the three removals to some heads; None where there are none."""
-    entries = {mode: heads.knockouts(batch, mode) for mode in MODES}
-    if not entries["mean"]:
-        return None
+def _remove(model: PreTrainedModel, batch: Batch, sets: Sequence[IdleHeads], metrics: dict) -> list[_Removals | None]:
+    """Apply the three removals to each set of heads, in runs that share what is unpatched; None for an empty set."""
+    entries = {(k, mode): heads.knockouts(batch, mode) for k, heads in enumerate(sets) for mode in MODES}
+    entries = {f"{k} {mode}": parts for (k, mode), parts in entries.items() if parts}
     effects = dict(zip(metrics, knock_out_for(model, batch, entries, list(metrics.values())), strict=True))
-    return _Removals(effects, dict(zip(MODES, -effects["accuracy"].change, strict=True)))
+    names, removals = list(entries), list[_Removals | None]()
+    for k in range(len(sets)):
+        if f"{k} mean" not in entries:
+            removals.append(None)
+            continue
+        at = [names.index(f"{k} {mode}") for mode in MODES]
+        own = {name: replace(e, labels={"knockout": MODES}, values=e.values[at]) for name, e in effects.items()}
+        removals.append(_Removals(own, dict(zip(MODES, -own["accuracy"].change, strict=True))))
+    return removals
 
 
 def _details(removals: _Removals, n: int) -> dict:

@@ -181,7 +181,8 @@ def measure_subspaces(
     evidence = []
     for variable, role in wanted.items():
         sites = [ResidualSite(layer, role) for layer in range(raw.config.num_hidden_layers)]
-        joined = join_layers(raw, range(len(sites)), pairs_for(variable, tested, sites[0], seed))  # alike in all layers
+        pairs = pairs_for(variable, tested, sites[0], seed)  # alike in all layers
+        joined = join_layers(raw, range(len(sites)), pairs, to_search=False)
         whole = [score(joined[s.layer], everything(joined[s.layer]), LEVEL).effect.value for s in sites]
         site = [s for s, effect in zip(sites, whole, strict=True) if effect >= max(whole) - NEARLY][-1]
         search = (variable, site, length_of(searched), max(whole) > NEARLY)

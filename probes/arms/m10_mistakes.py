@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from interp.forward import generate
+from interp.forward import correct, generate
 from interp.tasks import Batch, Role
 from probes import keys
 from probes.evidence import Evidence
@@ -27,7 +27,7 @@ def measure_mistakes(model: PreTrainedModel, batch: Batch) -> list[Evidence]:
     """
     if not batch.format.labels or not batch.format.model_can_write_labels:
         return []
-    written = generate(model, batch, forced=False).tokens
+    written = written_by(model, batch).tokens
     _, one = batch.vocabulary.tokens(batch.format.inputs).tolist()
     zero_out, one_out = batch.vocabulary.tokens(batch.format.outputs).tolist()
     bits = batch.tokens[:, batch.at(Role.INPUT)] == one
@@ -58,3 +58,15 @@ def measure_mistakes(model: PreTrainedModel, batch: Batch) -> list[Evidence]:
             details={"chance": 0.5},
         ),
     ]
+
+
+def written_by(model: PreTrainedModel, batch: Batch) -> Batch:
+    """Return the prompts with the labels and answers that the model writes: `generate`, where it is needed.
+
+    A prompt at which every prediction is right, teacher-forced, is what the model writes; only others are decoded.
+    """
+    wrong = ~correct(model, batch, batch.predicted(forced=False)).all(dim=1)
+    written = batch.tokens.clone()
+    if wrong.any():
+        written[wrong] = generate(model, batch.rows(wrong), forced=False).tokens
+    return batch.with_tokens(written)

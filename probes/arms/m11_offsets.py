@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from interp.forward import readout
+from interp.forward import Readout
+from interp.patching.token_edits import readouts
 from interp.tasks import Batch, Role, counterfactual
 from probes import keys
 from probes.evidence import Evidence
@@ -47,7 +48,7 @@ class Offsets:
 
 
 def offsets_read(model: PreTrainedModel, batch: Batch) -> Offsets:
-    """Edit each input bit in turn and return which answers flip: one forward pass per bit.
+    """Edit each input bit in turn and return which answers flip: one forward pass per bit, from the bit on.
 
     Raises `ValueError` for formats without a step for each bit (direct) and for addition.
     """
@@ -55,13 +56,14 @@ def offsets_read(model: PreTrainedModel, batch: Batch) -> Offsets:
         raise ValueError(f"{batch.format} has no output step for each bit, so no offset to read")
     at = batch.at(Role.OUTPUT)
 
-    def margin(prompts: Batch) -> Float[Tensor, "batch step"]:
-        logits = readout(model, prompts, at).logits
-        return logits[..., 1] - logits[..., 0]
+    def margin(found: Readout) -> Float[Tensor, "batch step"]:
+        return found.logits[..., 1] - found.logits[..., 0]
 
-    base = margin(batch).unsqueeze(-1)
     steps = len(at)
-    edited = torch.stack([margin(counterfactual.flip_input(batch, slot + 1)) for slot in range(steps)], dim=-1)
+    edits = {str(slot): counterfactual.flip_input(batch, slot + 1) for slot in range(steps)}
+    unedited, outputs = readouts(model, batch, edits, at)
+    base = margin(unedited).unsqueeze(-1)
+    edited = torch.stack([margin(found) for found in outputs.values()], dim=-1)
     # In interleaved prompts later bits follow the step: causality leaves those margins unchanged.
     flips = (base > 0) != (edited > 0)
     moved = (edited - base).abs()  # [batch step slot]

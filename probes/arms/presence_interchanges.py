@@ -5,11 +5,12 @@ The runs that are patched and those of the sources are kept between calls while 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -17,15 +18,19 @@ from interp.arguments import exclusive
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.resolve import raw_of
 from interp.patching import Metric
-from interp.patching.editing import SHARE, Place, chunks, forward_with_edits
-from interp.patching.rerunning import Changes, Unpatched, Where, WhereEdit, measure_patched, measure_unpatched
+from interp.patching.attention_changes import AttentionChange
+from interp.patching.editing import SHARE, Place, chunks
+from interp.patching.metric import precise
+from interp.patching.rerunning import Changes, final_patched
+from interp.patching.unpatched import Unpatched, run_unpatched, trace
 from interp.sites import Site
 from interp.support.budget import numbers
+from interp.support.finite import require_finite
 from interp.tasks import Batch, Role, counterfactual
 from probes.arms.largest_identity import INPUTS, OUTPUTS, reassign
 from probes.arms.m06_heads import LABELS
 from probes.arms.presence_cells import BY_STEP, KINDS, Cell, Cells
-from probes.arms.presence_metrics import leads, moved_margin
+from probes.arms.presence_metrics import leads_of
 
 # How each source reassigns input labels and output labels. The two sides differ, because a consistent renaming in all
 # cells at once changes no address; a shift keeps neighbouring labels together.
@@ -33,8 +38,8 @@ SOURCES = (("permutation", "shift by 1"), ("shift by 1", "permutation"))
 # Added to the seed of the sources.
 REDRAWN = 400_000_000
 
-# Returns the edits of a layer, from its mask `[head dest]` of cells and the rows of prompts that are run.
-EditsOf = Callable[[int, Tensor, Tensor], dict[Place, WhereEdit]]
+# Returns the change of a layer's attention, from its mask `[head dest]` of cells and the rows of prompts that are run.
+ChangeOf = Callable[[int, Tensor, Tensor], AttentionChange]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,24 +57,32 @@ class Interchanges:
     """
 
     def __init__(self, model: PreTrainedModel, batch: Batch, seed: int, score: Metric) -> None:
-        self.raw, self.anatomy, self.batch = raw_of(model), anatomy_of(raw_of(model)), batch
-        self.lead = leads(model, batch)
-        self.metrics = (score, moved_margin(batch, self.lead))
+        self.anatomy, self.batch, self.score = anatomy_of(raw_of(model)), batch, score
+        at, symbols = batch.at(Role.OUTPUT) - 1, batch.vocabulary.tokens(batch.format.outputs)
+        self.reads = torch.cat([score.positions, at]).unique()
+        self.scored, self.answered = (torch.searchsorted(self.reads, x) for x in (score.positions, at))
+        self.symbols = symbols if score.tokens is None else torch.searchsorted(score.tokens, symbols)
         self.sources = [source_of(batch, seed + k, *names) for k, names in enumerate(SOURCES)]
         self.labels = torch.isin(batch.role, torch.tensor(LABELS))
-        self._kept: dict[tuple[int, int, int], Mapping[Place, Tensor]] = {}
+        self._kept: dict[tuple[int, int, int], Any] = {}
         self._size = 0  # numbers in them
-        self.clean = _interchanged(self.raw, self, Cells(()), 0)[0]
+        self.clean, self.lead = (torch.cat(parts) for parts in zip(*measure_edited(self, Cells(())), strict=True))
 
     def effect(self, cells: Cells, k: int) -> Moved:
         """Return what source number `k` changes."""
-        score, margin = _interchanged(self.raw, self, cells, k)
-        return Moved(self.clean - score, margin)
+        return _joined(list(self.parts_of_effect(cells, k)))
+
+    def parts_of_effect(self, cells: Cells, k: int) -> Iterator[Moved]:
+        """Yield what source number `k` changes, for some of the prompts after others."""
+        done = 0
+        for score, lead in _interchanged(self, cells, k):
+            rows = slice(done, done := done + len(score))
+            yield Moved(self.clean[rows] - score, (lead - self.lead[rows]).abs().double().mean(dim=1))
 
     def by_step(self, cells: Cells, k: int) -> Float[Tensor, " step"]:
         """Return the mean |change of the margin| at each step by source number `k`."""
-        metrics = [moved_margin(self.batch, self.lead, step) for step in range(self.lead.shape[1])]
-        return torch.stack([m.mean() for m in _interchanged(self.raw, self, cells, k, metrics)])
+        leads = torch.cat([lead for _, lead in _interchanged(self, cells, k)])
+        return (leads - self.lead).abs().double().mean(dim=0)
 
     def idle_steps(self, cell: Cell, most: float) -> tuple[int, ...]:
         """Return the steps at which interchange in one cell moves the margin by at most `most` on average."""
@@ -86,113 +99,91 @@ class Interchanges:
         return [self.effect(cells, k) for k in range(len(self.sources))]
 
     def unpatched(self, rows: Tensor) -> Unpatched:
-        """Return the run of some of the prompts that are patched."""
-        kept = self.run(self.batch, rows, -1)
-        return Unpatched(rows, kept["resid_pre", len(self.anatomy.blocks)], kept, 0.0)
+        """Return the run of some of the prompts that are patched; kept for the next call as those of sources are."""
+        sites: tuple[Site, ...] = ("resid_pre", "k", "v")
+        places: list[Place] = [(site, layer) for layer in range(len(self.anatomy.blocks)) for site in sites]
+        tokens = self.batch.tokens[rows].to(self.anatomy.device)
 
-    def run(self, prompts: Batch, rows: Tensor, number: int) -> Mapping[Place, Tensor]:
-        """Return K and V of every layer of some prompts; kept for the next call while all kept fit the budget.
+        def compute() -> tuple[Unpatched, int]:
+            run = run_unpatched(self.anatomy, rows, tokens, self.reads, places)
+            return run, sum(x.numel() for x in (run.final, *run.kept.values()))
 
-        `number`: of the source, of which only label positions are returned; -1 for the prompts that are patched, which
-        have resid_pre, too.
-        """
-        key = (number, int(rows[0]), len(rows))  # chunks of several metrics differ in size
+        return self._recall(rows, -1, compute)
+
+    def source(self, rows: Tensor, number: int) -> Mapping[Place, Tensor]:
+        """Return K and V of every layer at labels of some prompts of a source; kept for the next call while all fit."""
+        sites: tuple[Site, ...] = ("k", "v")
+        places: list[Place] = [(site, layer) for layer in range(len(self.anatomy.blocks)) for site in sites]
+        tokens = self.sources[number].tokens[rows].to(self.anatomy.device)
+
+        def compute() -> tuple[Mapping[Place, Tensor], int]:
+            kept = trace(self.anatomy, tokens, self.reads.to(tokens.device), places, final=False)[1]
+            at = self.labels.nonzero().flatten().to(tokens.device)
+            kept = {place: x[:, at] for place, x in kept.items()}
+            return kept, sum(x.numel() for x in kept.values())
+
+        return self._recall(rows, number, compute)
+
+    def _recall(self, rows: Tensor, number: int, compute: Callable[[], tuple[Any, int]]) -> Any:
+        """Return a run of some prompts, kept while all kept fit the budget."""
+        key = (number, int(rows[0]), len(rows))  # chunks may differ in size
         if key in self._kept:
             return self._kept[key]
-        n_layers = len(self.anatomy.blocks)
-        sites: tuple[Site, ...] = ("resid_pre", "k", "v") if number < 0 else ("k", "v")
-        places: list[Place] = [(site, layer) for layer in range(n_layers) for site in sites]
-        resid = self.anatomy.embed(prompts.tokens[rows].to(self.anatomy.device))
-        final, kept = forward_with_edits(self.anatomy, resid, keep=places)
-        if number < 0:
-            kept["resid_pre", n_layers] = final
-        else:
-            at = self.labels.nonzero().flatten().to(final.device)
-            kept = {place: x[:, at] for place, x in kept.items()}
-        size = sum(x.numel() for x in kept.values())
+        found, size = compute()
         if self._size + size <= numbers(SHARE):
-            self._kept[key] = kept
+            self._kept[key] = found
             self._size += size
-        return kept
+        return found
+
+
+def measure_edited(
+    work: Interchanges, cells: Cells, change_of: ChangeOf | None = None
+) -> Iterator[tuple[Float[Tensor, " row"], Float[Tensor, "row step"]]]:
+    """Yield the score, in float64, and the margins, with the change of each layer that has a cell.
+
+    The prompts come in order, some at a time.
+    """
+    anatomy, masks = work.anatomy, _masks(work.anatomy, work.batch, cells)
+    for rows in chunks(anatomy, work.batch, work.score, copies=4 + 3 * len(anatomy.blocks)):
+        yield _measure_rows(anatomy.raw, work, masks, rows, change_of)
 
 
 @exclusive
 @torch.no_grad()
-def measure_edited(
+def _measure_rows(
     model: PreTrainedModel,
     work: Interchanges,
-    cells: Cells,
-    edits_of: EditsOf,
-    metrics: Sequence[Metric] | None = None,
-) -> list[Tensor]:
-    """Return the metrics, by default those of `work`, with the edits of each layer that has a cell.
-
-    Each is `[prompt]` in float64.
-    """
-    anatomy, batch, metrics = work.anatomy, work.batch, work.metrics if metrics is None else metrics
-    masks = _masks(anatomy, batch, cells)
-    values = []
-    for rows in chunks(anatomy, batch, metrics[0], copies=4 + 3 * len(anatomy.blocks)):
-        run = work.unpatched(rows)
-        if not masks:
-            values.append(measure_unpatched(anatomy, run, metrics))
-            continue
-        edits = dict[Place, WhereEdit]()
-        for layer, mask in masks.items():
-            edits |= edits_of(layer, mask, rows)
-        first = min(int(mask.any(dim=0).nonzero()[0]) for mask in masks.values()) if anatomy.causal else 0
-        values.append(measure_patched(anatomy, run, Changes(min(masks), first, edits), metrics))
-    return [torch.cat(parts).double() for parts in zip(*values, strict=True)]
+    masks: Mapping[int, Bool[Tensor, "head dest"]],
+    rows: Int[Tensor, " row"],
+    change_of: ChangeOf | None,
+) -> tuple[Float[Tensor, " row"], Float[Tensor, "row step"]]:
+    del model  # locked
+    run = work.unpatched(rows)
+    final = run.final
+    if masks:
+        assert change_of is not None
+        attention = {layer: change_of(layer, mask, rows) for layer, mask in masks.items()}
+        first = min(int(mask.any(dim=0).nonzero()[0]) for mask in masks.values()) if work.anatomy.causal else 0
+        final = final_patched(work.anatomy, run, Changes(min(masks), first, {}, attention=attention), run.reads)
+    logits = require_finite(precise(work.anatomy.unembed(final, work.score.tokens)), "a logit", rows, axis=0)
+    score = work.score.measure_read(logits[:, work.scored], rows).cpu().double()
+    return score, leads_of(work.batch, logits[:, work.answered][..., work.symbols], rows).cpu()
 
 
-def _interchanged(
-    model: PreTrainedModel, work: Interchanges, cells: Cells, k: int, metrics: Sequence[Metric] | None = None
-) -> list[Tensor]:
-    """Return the metrics with K and V at labels from source `k`, for the queries and in the heads of the cells."""
+def _interchanged(work: Interchanges, cells: Cells, k: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield score and margins with K and V at labels from source `k`, for the queries and in the heads of the cells."""
+    anatomy, src = work.anatomy, work.labels.nonzero().flatten()
 
-    def edits_of(layer: int, mask: Tensor, rows: Tensor) -> dict[Place, WhereEdit]:
-        source = work.run(work.sources[k], rows, k)
-        return _edits(work.anatomy, layer, mask, work.labels, source["k", layer], source["v", layer])
+    def change_of(layer: int, mask: Tensor, rows: Tensor) -> AttentionChange:
+        source, at = work.source(rows, k), src.to(anatomy.device)
+        keys = anatomy.expand_heads(anatomy.keys(anatomy.blocks[layer], source["k", layer], at))
+        return AttentionChange(cells=mask, src=src, keys=keys, values=anatomy.expand_heads(source["v", layer]))
 
-    return measure_edited(model, work, cells, edits_of, metrics)
+    return measure_edited(work, cells, change_of)
 
 
-def _edits(anatomy: Anatomy, layer: int, mask: Tensor, labels: Tensor, k: Tensor, v: Tensor) -> dict[Place, WhereEdit]:
-    """Return edits that take K and V at labels from another run where `mask` `[head dest]` holds.
-
-    `k` and `v` have the label positions only. Only these heads, queries and labels are computed. The edits write into
-    the values that they are given.
-    """
-    block, device = anatomy.blocks[layer], anatomy.device
-    chosen = mask.any(dim=1).nonzero().flatten()
-    mask, heads, src = mask[chosen], chosen.to(device), labels.nonzero().flatten().to(device)
-    keys = anatomy.expand_heads(anatomy.keys(block, k, src))[:, :, heads]
-
-    def edges(where: Where) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the queries among `where`, their positions, and the edges `[head dest 1]`."""
-        here = torch.arange(len(labels))[where if isinstance(where, slice) else where.cpu()]
-        at = mask[:, here].any(dim=0).nonzero().flatten()
-        return at.to(device), here[at].to(device), mask[:, here[at]].unsqueeze(2).to(device)
-
-    def scores(own: Tensor, computed: Mapping, where: Where) -> Tensor:
-        at, dest, taken = edges(where)
-        queries = anatomy.queries(block, computed["q"][:, at], dest)
-        other = block.cap(torch.einsum("rdhe,rshe->rhds", queries[:, :, heads] * block.scale, keys))
-        bias, sink = anatomy.bias(block, dest, src), anatomy.sink(block, queries, dest)
-        other = other.add_(bias[heads] if len(bias) > 1 else bias)
-        other = other if sink is None else other - sink[:, heads]
-        index = (slice(None), heads[:, None, None], at[:, None], src)
-        own[index] = torch.where(taken, other, own[index])
-        return own
-
-    def outputs(z: Tensor, computed: Mapping, where: Where) -> Tensor:
-        at, _, taken = edges(where)
-        weights = computed["pattern"][:, heads[:, None, None], at[:, None], src] * taken
-        difference = anatomy.expand_heads(v - computed["v"][:, src])[:, :, heads]
-        z[:, at[:, None], heads] += torch.einsum("rhds,rshe->rdhe", weights, difference)
-        return z
-
-    return {("attn_scores", layer): scores, ("z", layer): outputs}
+def _joined(parts: Sequence[Moved]) -> Moved:
+    return Moved(torch.cat([m.lost for m in parts]), torch.cat([m.margin for m in parts]))
 
 
 def _masks(anatomy: Anatomy, batch: Batch, cells: Cells) -> dict[int, Bool[Tensor, "head dest"]]:

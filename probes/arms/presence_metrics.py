@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -19,21 +19,22 @@ def leads(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "prompt step"]:
     return _leads(readout(model, batch, at).logits, _answers(batch))
 
 
-def moved_margin(batch: Batch, clean: Float[Tensor, "prompt step"], step: int | None = None) -> Metric:
-    """Return the mean over steps of |margin - clean margin| as a metric: changes up and down do not cancel.
-
-    With `step`, zero-based, only that one.
-    """
-    steps = slice(None) if step is None else slice(step, step + 1)
-    at, answers, clean = batch.at(Role.OUTPUT)[steps], _answers(batch)[:, steps], clean[:, steps]
+def moved_margin(batch: Batch, clean: Float[Tensor, "prompt step"]) -> Metric:
+    """Return the mean over steps of |margin - clean margin| as a metric: changes up and down do not cancel."""
     symbols = batch.vocabulary.tokens(batch.format.outputs)
 
     def compute(logits: Tensor, rows: Tensor) -> Tensor:
         own = logits[..., symbols.to(logits.device)].to(torch.promote_types(logits.dtype, torch.float32))
-        index = answers[rows].to(logits.device).expand(own.shape[:-1])
-        return (_leads(own, index) - clean[rows].to(own)).abs().mean(dim=-1)
+        return (leads_of(batch, own, rows) - clean[rows].to(own)).abs().mean(dim=-1)
 
-    return Metric("mean |change of the margin|", at - 1, compute)
+    return Metric("mean |change of the margin|", batch.at(Role.OUTPUT) - 1, compute)
+
+
+def leads_of(
+    batch: Batch, logits: Float[Tensor, "*stack row step symbol"], rows: Int[Tensor, " row"]
+) -> Float[Tensor, "*stack row step"]:
+    """Return the margins of some prompts from the logits of the output symbols at all steps."""
+    return _leads(logits, _answers(batch)[rows].to(logits.device).expand(logits.shape[:-1]))
 
 
 def answer_accuracy(batch: Batch) -> Metric:

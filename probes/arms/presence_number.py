@@ -7,13 +7,12 @@ gives another number (probes/README.md, Battery).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.patching.editing import Place
-from interp.patching.rerunning import Where, WhereEdit
+from interp.patching.attention_changes import AttentionChange
 from probes.arms.presence_cells import Cells
 from probes.arms.presence_interchanges import Interchanges, measure_edited
 
@@ -29,16 +28,8 @@ def lost_when_twice(work: Interchanges, cells: Cells) -> dict[str, Float[Tensor,
 
 
 def _score(work: Interchanges, cells: Cells) -> Float[Tensor, " prompt"]:
-    labels, device = work.labels, work.anatomy.device
+    def change_of(layer: int, mask: Tensor, rows: Tensor) -> AttentionChange:
+        del layer, rows
+        return AttentionChange(edges=mask.unsqueeze(2) & work.labels, added=math.log(2))
 
-    def edits_of(layer: int, mask: Tensor, rows: Tensor) -> dict[Place, WhereEdit]:
-        del rows
-        more = (math.log(2) * (mask.unsqueeze(2) & labels)).to(device)  # [head dest src]
-
-        def scores(own: Tensor, computed: Mapping, where: Where) -> Tensor:
-            del computed
-            return own + more[:, where].to(own.dtype)
-
-        return {("attn_scores", layer): scores}
-
-    return measure_edited(work.raw, work, cells, edits_of)[0]
+    return torch.cat([score for score, _ in measure_edited(work, cells, change_of)])

@@ -40,8 +40,12 @@ def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
         """Return the harm in units of what is allowed."""
         worst = 0.0
         for k in range(len(SOURCES)):
-            m = interchanged.effect(cells, k)
-            worst = max(worst, float(m.lost.mean()) / above / HARMLESS, float(m.margin.mean()) / size / STILL)
+            lost = moved = 0.0
+            for m in interchanged.parts_of_effect(cells, k):
+                lost, moved = lost + float(m.lost.sum()), moved + float(m.margin.sum())
+                if moved > 1.001 * STILL * size * len(batch):
+                    break  # every prompt adds to what margins move, so the rest cannot undo this harm
+            worst = max(worst, lost / len(batch) / above / HARMLESS, moved / len(batch) / size / STILL)
             if worst > 1:
                 break  # one source that does harm is enough
         return worst

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,13 +10,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from interp.forward import readout
+from interp.forward import Readout
+from interp.patching.token_edits import readouts
 from interp.tasks import Batch, Role, counterfactual
 from interp.tasks.layout import generator
 from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import ratio
 from probes.trials.parity import Trials
 
+# Margins at all steps `[batch n]`, and the likeliest tokens.
+StepMargins = tuple[Float[Tensor, "batch n"], Int[Tensor, "batch n"]]
 # Added to the seed, so that steps, halves and prompts are drawn independently.
 STEPS, HALVES = 200_000_000, 300_000_000
 
@@ -82,13 +86,25 @@ def readings_of(trials: Trials, plain: Batch, seed: int) -> Readings:
     return Readings(batch, trials.step, answer, other)
 
 
-def step_margins(
-    model: PreTrainedModel, batch: Batch, readings: Readings
-) -> tuple[Float[Tensor, "batch n"], Int[Tensor, "batch n"]]:
-    """Return logit(answer) - logit(other) at all steps of edited prompts, teacher forced, and the likeliest tokens."""
-    outputs = readout(model, batch, batch.at(Role.OUTPUT))
-    answer, other = (outputs.logits.gather(2, x.unsqueeze(2)).squeeze(2) for x in (readings.answer, readings.other))
-    return answer - other, outputs.likeliest
+def margins_after(
+    model: PreTrainedModel, readings: Readings, edited: Mapping[str, Batch], own_step: bool = False
+) -> tuple[StepMargins, dict[str, StepMargins]]:
+    """Return logit(answer) - logit(other) at all steps, teacher-forced, and the likeliest tokens.
+
+    Those of the readings' prompts, and those of edited copies of them by name. `own_step`: of each prompt's own step
+    alone, `[batch 1]`.
+    """
+    at = readings.batch.at(Role.OUTPUT)
+    base, outputs = readouts(model, readings.batch, edited, at, own=at[readings.step - 1] if own_step else None)
+    indices = (readings.answer, readings.other)
+    if own_step:
+        indices = tuple(readings.at_step(x).unsqueeze(1) for x in indices)
+
+    def margins(found: Readout) -> StepMargins:
+        answer, other = (found.logits.gather(2, x.unsqueeze(2)).squeeze(2) for x in indices)
+        return answer - other, found.likeliest
+
+    return margins(base), {name: margins(found) for name, found in outputs.items()}
 
 
 def halves(count: int, seed: int) -> Bool[Tensor, " prompt"]:

@@ -10,12 +10,25 @@ from experiments.benchmarks.gpu import GpuScript
 
 @pytest.mark.slow
 def test_every_part_runs_and_says_its_device(tmp_path):
-    assert GpuScript(tmp_path, rounds=1, tiny=True).run() == 0
+    assert GpuScript(tmp_path, rounds=1, tiny=True, large=gpu.RUN).run() == 0
     rows = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["rows"]
     kinds = {name.split()[0] for name in rows}
     assert kinds == {"smoke", "rate", "verdict", "sweep", "bfloat16", "loop", "training"}
     assert all(row["device"] and "failed" not in row for row in rows.values())
     assert rows["smoke"]["difference"]["resid_pre"] < 1e-5
+    (sweep,) = (row for name, row in rows.items() if name.startswith("sweep"))
+    assert sweep["of_counted_flops"] > 1  # a sweep cannot be faster than its arithmetic
+    trained = {name: row for name, row in rows.items() if name.startswith("training 1x")}
+    assert {tuple(name.split()[2:]) for name in trained} == {
+        ("alibi", "eager"),
+        ("rotary", "sdpa"),
+        ("alibi", "eager", "compile"),
+        ("rotary", "sdpa", "compile"),
+    }
+    assert all(row["ms_a_token"] == row["ms_a_step"] / row["tokens"] for row in trained.values())
+    verdicts = [row for name, row in rows.items() if name.startswith("verdict")]
+    assert len(verdicts) == 2
+    assert all("refused" not in row and row["pieces"] for row in verdicts)
     (coarse,) = (row for name, row in rows.items() if name.startswith("bfloat16"))
     assert coarse["measured error"] > 0
 
@@ -24,7 +37,7 @@ def test_a_part_that_fails_leaves_the_others(tmp_path, monkeypatch):
     def fail() -> dict:
         raise RuntimeError("no kernel")
 
-    monkeypatch.setattr(gpu, "parts", lambda tiny, rounds: {"first": fail, "second": lambda: {"x": 1}})
+    monkeypatch.setattr(gpu, "parts", lambda *_: {"first": fail, "second": lambda: {"x": 1}})
     assert GpuScript(tmp_path).run() == 1
     rows = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["rows"]
     assert rows["first"]["failed"] == "RuntimeError: no kernel"
@@ -32,7 +45,7 @@ def test_a_part_that_fails_leaves_the_others(tmp_path, monkeypatch):
 
 
 def test_parts_after_the_time_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu, "parts", lambda tiny, rounds: {"first": lambda: {"x": 1}})
+    monkeypatch.setattr(gpu, "parts", lambda *_: {"first": lambda: {"x": 1}})
     assert GpuScript(tmp_path, seconds=-1).run() == 0
     rows = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["rows"]
     assert rows["first"]["left out"] == "-1 seconds were over"

@@ -1,6 +1,10 @@
 """Units of a sweep in several processes: the same values, and no unit computed twice."""
 
 import json
+import sys
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
 
 import pandas
 import pytest
@@ -9,6 +13,8 @@ from experiments import patch_units
 from experiments.cli import main
 from experiments.commands.patch import PatchCommand
 from experiments.patch_units import unit_file, units_of
+from experiments.support import on_ray
+from experiments.support.jobs import Job, Processes
 from interp.patching import Sweep
 
 RUN = "parity-aligned-alibi"
@@ -36,6 +42,39 @@ def test_a_unit_that_is_split_otherwise_there_is_left_out(tmp_path):
     first = sweep.units[0]
     units_of(COMMAND, False, tmp_path, [(first.number, "another"), (10**6, "beyond")])
     assert not unit_file(tmp_path, first).exists()
+
+
+def test_a_cluster_computes_the_units_into_the_work_folder(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    class Cluster(Processes):
+        def __init__(self, workers: int, gpus: float) -> None:
+            asked.append((workers, gpus))
+            self.workers = workers
+
+        def submit(self, job: Job) -> Future:
+            done: Future = Future()
+            job.work(*job.args)
+            done.set_result(None)
+            return done
+
+        def stop(self, at_once: bool) -> None: ...
+
+    monkeypatch.setattr(on_ray, "OnRay", Cluster)
+    command = replace(COMMAND, engine="ray", gpus=0.5)
+    _, sweep = command.planned()
+    (tmp_path / "work").mkdir()
+    assert sum(patch_units.compute_elsewhere(command, sweep, Path("work"))) == len(sweep.units)
+    assert asked == [(1, 0.5)]
+    monkeypatch.setattr(Sweep, "compute", lambda *_: pytest.fail("a unit was computed again"))
+    assert command.compute(sweep, tmp_path / "work").values.isfinite().all()
+
+
+def test_a_missing_cluster_is_one_line(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    _, sweep = COMMAND.planned()
+    with pytest.raises(ValueError, match="--engine ray needs Ray"):
+        replace(COMMAND, engine="ray").compute(sweep, tmp_path)
 
 
 @pytest.mark.slow

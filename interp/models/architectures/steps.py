@@ -58,15 +58,22 @@ class Anatomy:
         where = getattr(getattr(self.raw, "_hf_hook", None), "execution_device", None)
         return self.raw.device if where is None else torch.device(where)
 
-    @property
+    @cached_property
     def d_model(self) -> int:
         """The width of the residual stream."""
         return self.raw.config.hidden_size
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
         return self.raw.dtype
+
+    @cached_property
+    def head(self) -> nn.Module:
+        """The unembedding."""
+        head: Any = self.raw.get_output_embeddings()
+        assert isinstance(head, nn.Module)
+        return head
 
     @property
     def arithmetic(self) -> torch.dtype:
@@ -167,6 +174,34 @@ class Anatomy:
         """Return z, from a pattern and v `[... src kv_head d_head]`."""
         return torch.einsum("...hds,...she->...dhe", pattern, self.expand_heads(v))
 
+    def attend(
+        self,
+        block: Block,
+        q: Float[Tensor, "... dest head d_head"],
+        k: Float[Tensor, "... src head d_head"],
+        v: Float[Tensor, "... src head d_head"],
+        bias: Float[Tensor, "*row head dest src"],
+        sink: Float[Tensor, "... head dest 1"] | None = None,
+    ) -> Float[Tensor, "... dest head d_head"]:
+        """Return z of some heads, from q and k as attention uses them, all with as many heads, and the sink's score.
+
+        On a CPU without gradients one kernel computes it and stores no pattern, in a third of the time.
+        """
+        if sink is None and self.is_fused(block, q):
+            q, k, v = (x.transpose(-2, -3) for x in (q, k, v))
+            mask = bias if bias.ndim == 4 else bias.unsqueeze(0)  # with three axes the kernel is not used
+            return nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=block.scale).transpose(-2, -3)
+        if q.dtype in (torch.float16, torch.bfloat16):  # rounds as raw models do, which scale the product
+            scores = torch.einsum("...dhe,...she->...hds", q, k) * block.scale
+        else:
+            scores = torch.einsum("...dhe,...she->...hds", q * block.scale, k)
+        return torch.einsum("...hds,...she->...dhe", self.softmax(block.cap(scores) + bias, sink), v)
+
+    def is_fused(self, block: Block, q: Tensor) -> bool:
+        """Return whether torch's attention kernel rounds as the architecture does."""
+        plain = block.score_cap is None and block.score_dtype is None and self._pattern_dtype in (None, q.dtype)
+        return plain and q.ndim == 4 and q.device.type == "cpu" and not torch.is_grad_enabled()
+
     def block_at(
         self, block: Block, resid: Float[Tensor, "... pos d_model"], at: Int[Tensor, " dest"] | None = None
     ) -> Float[Tensor, "... dest d_model"]:
@@ -174,8 +209,10 @@ class Anatomy:
         (q, k, v), positions = block.project(resid), torch.arange(resid.shape[-2], device=resid.device)
         if at is not None:
             q, resid = q[..., at, :, :], resid[..., at, :]
-        pattern = self.pattern(block, q, k, positions if at is None else at, positions)
-        mid = resid + block.attn_out(self.mix(pattern, v))
+        dest = positions if at is None else at
+        q, k = self.queries(block, q, dest), self.expand_heads(self.keys(block, k, positions))
+        z = self.attend(block, q, k, self.expand_heads(v), self.bias(block, dest, positions), self.sink(block, q, dest))
+        mid = resid + block.attn_out(z)
         return mid + block.mlp_out(resid if block.parallel else mid)
 
     @torch.no_grad()
@@ -235,8 +272,7 @@ class Anatomy:
         self, resid: Float[Tensor, "... d_model"], tokens: Int[Tensor, " token"] | None = None
     ) -> Float[Tensor, "... d_vocab"]:
         """Return the logits from the last resid_post; with `tokens`, `[... token]`, of these tokens only."""
-        head: Any = self.raw.get_output_embeddings()
-        assert isinstance(head, nn.Module)
+        head = self.head
         normed = self.final_norm(resid)
         normed = normed if self.before_head is None else self.before_head(normed)
         if tokens is None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from interp.models import ModelConfig, build_model
+from interp.models.anatomy import Anatomy
 from interp.patching import chunks, logit_diff, memory, plan
 from interp.patching import sweep as sweep_module
 from interp.patching.cells import first
@@ -20,13 +21,13 @@ from tests.interp.patching.models import VOCAB
 # A GPU's host waits for the value of each of these.
 WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "_unique2"}
 # Operators of a whole sweep at one prompt, controls and spot cells included, at commit 360c99a. They do not depend on
-# the width. The goal is a fifth; two layers are bound by the checks.
+# the width. Each case has how many times fewer they are at least; the goal is five times.
 BEFORE = {
-    (4, 20, "resid_pre", "redraw"): (19936, 5),
-    (4, 20, "resid_pre", "flip"): (12867, 5),
-    (4, 20, "z", "redraw"): (41540, 15),
-    (12, 6, "resid_pre", "redraw"): (29276, 5),
-    (2, 3, "resid_pre", "redraw"): (3898, 4.3),
+    (4, 20, "resid_pre", "redraw"): (19936, 11),
+    (4, 20, "resid_pre", "flip"): (12867, 7),
+    (4, 20, "z", "redraw"): (41540, 22),
+    (12, 6, "resid_pre", "redraw"): (29276, 6.5),
+    (2, 3, "resid_pre", "redraw"): (3898, 5),
     (2, 3, "z", "redraw"): (4425, 5),
 }
 
@@ -55,6 +56,7 @@ def stacks_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (sweep_module, memory):
         monkeypatch.setattr(module, "Chunks", Large)
+    monkeypatch.setattr(Anatomy, "is_fused", lambda *_: False)  # a kernel for CPUs
     monkeypatch.setattr(sweep_module, "starting_flops", lambda _: chunks.starting_flops("cuda"))
 
 

@@ -11,8 +11,10 @@ from interp.patching import PATCH_SITES as SITES
 from interp.patching import Joint, Metric, engine, logit_diff, memory, patch, plan, units
 from interp.patching import sweep as sweep_module
 from interp.patching.cells import Cell
+from interp.patching.cost import engine_flops, sizes_of
 from interp.patching.own_layer import OwnLayer
 from interp.patching.reference import literal, record
+from interp.support.flops import flop_counter
 from interp.tasks import Role, counterfactual, sample
 from tests.interp.patching.models import ARCHITECTURES, prompts, tiny
 
@@ -236,21 +238,17 @@ def test_a_wrong_engine_is_caught_as_it_runs(where, broken, monkeypatch):
 
 def test_the_plan_counts_what_the_engine_does():
     """FLOPs counted by torch while the units run, against the plan."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     clean, corrupted = (sample("parity-aligned", 4, 12, seed=s) for s in (0, 1))
     for site in ("resid_pre", "mlp_out", "z"):
         sweep = plan(tiny("absolute"), clean, corrupted, site, logit_diff(clean, 12))
         assert sweep.units
         forward = sweep.cost.flops - sum(
             len(u.prompts)
-            * sweep_module.engine_flops(
-                sweep_module.sizes_of(sweep.anatomy, clean.n_pos, 1), [sweep.cells[i] for i in u.cells], site, u.start
-            )
+            * engine_flops(sizes_of(sweep.anatomy, clean.n_pos, 1), [sweep.cells[i] for i in u.cells], site, u.start)
             for u in sweep.units
         )
         sweep.baselines  # noqa: B018  (computed before counting)
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             for unit in sweep.units:
                 sweep.compute(unit)
         assert counter.get_total_flops() == pytest.approx(sweep.cost.flops - forward, rel=0.25)

@@ -11,7 +11,7 @@ from probes.arms import addresses, largest_content, largest_identity
 from probes.arms.addresses import measure_addresses
 from probes.arms.largest_content import interventions, later_redrawn, measure_content
 from probes.arms.largest_identity import BOTH, CONTROLS, INPUTS, OUTPUTS, measure_identity, reassign
-from probes.arms.readings import Readings, halves, readings_of, step_margins, strongest
+from probes.arms.readings import Readings, halves, margins_after, readings_of, strongest
 from probes.planted import Plan, plant
 from probes.trials.addition import choose_sums
 from probes.trials.parity import choose, labels_to_patch
@@ -108,14 +108,18 @@ def test_an_oracle_moves_half_of_its_address_share(share, effect):
 
 
 def test_an_address_at_one_step_shows_there_and_hardly_on_average(monkeypatch: pytest.MonkeyPatch):
-    r, real = read(size=192), largest_identity.step_margins
+    r, real = read(size=192), largest_identity.margins_after
     with_labels, without = OracleModel(r.batch, 1.0), OracleModel(r.batch, 0.0)
 
-    def at_step_4(_, batch, readings):
-        pairs = zip(real(with_labels, batch, readings), real(without, batch, readings), strict=True)
-        return tuple(torch.where(torch.arange(x.shape[1]) == 3, x, y) for x, y in pairs)
+    def at_step_4(_, readings, edited):
+        (base, after), (plain, unmoved) = (real(model, readings, edited) for model in (with_labels, without))
 
-    monkeypatch.setattr(largest_identity, "step_margins", at_step_4)
+        def joined(some, others):
+            return tuple(torch.where(torch.arange(x.shape[1]) == 3, x, y) for x, y in zip(some, others, strict=True))
+
+        return joined(base, plain), {name: joined(after[name], unmoved[name]) for name in after}
+
+    monkeypatch.setattr(largest_identity, "margins_after", at_step_4)
     measured = identity(with_labels, r)
     at_step = measured[keys.IDENTITY_STEP]
     assert at_step.details["steps"] == [4]
@@ -218,11 +222,11 @@ def test_own_labels_get_no_rest_of_neighbours():
 def test_identity_takes_a_fixed_number_of_passes(monkeypatch: pytest.MonkeyPatch):
     passes = []
 
-    def counted(model, batch, r):
-        passes.append(len(batch))
-        return step_margins(model, batch, r)
+    def counted(model, readings, edited):
+        passes.extend(len(batch) for batch in (readings.batch, *edited.values()))
+        return margins_after(model, readings, edited)
 
-    monkeypatch.setattr(largest_identity, "step_margins", counted)
+    monkeypatch.setattr(largest_identity, "margins_after", counted)
     r = read(size=24)
     identity(OracleModel(r.batch, 1.0), r)
     # Clean and edited, seven reassignments and two controls.

@@ -128,6 +128,12 @@ def test_joining_layers_together_is_joining_each():
         assert torch.equal(together[layer].source, alone.source)
         found, expected = (swapped_answers(x, everything(x)) for x in (together[layer], alone))
         assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+        # Runs that end at the answers and the sites.
+        ended = join_layers(model, (0, 1), pairs, to_search=False)[layer]
+        assert torch.allclose(ended.source, alone.source, rtol=1e-5, atol=1e-5)
+        for basis in (everything(ended), None):
+            found, expected = (swapped_answers(x, basis) for x in (ended, alone))
+            assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
     # The state stands at labels before the last layer, not in the embedding: the layers are told apart.
     assert not torch.allclose(together[0].source, together[1].source)
 

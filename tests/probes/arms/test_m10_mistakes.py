@@ -37,7 +37,7 @@ def with_mistakes(batch: Batch, follows: float, seed: int = 0) -> tuple[Batch, i
 def test_the_share_of_mistakes_that_follow_the_label(share, monkeypatch: pytest.MonkeyPatch):
     batch = sample("parity-aligned", 40, LENGTH, seed=0)
     written, telling = with_mistakes(batch, share)
-    monkeypatch.setattr(m10_mistakes, "generate", lambda *_, **__: written)
+    monkeypatch.setattr(m10_mistakes, "written_by", lambda *_: written)
     (e,) = measure_mistakes(None, batch)  # type: ignore[arg-type]
     assert (e.n, e.value.value) == (telling, share)
     assert 20 <= telling <= 60  # about half of 80
@@ -48,7 +48,7 @@ def test_the_share_of_mistakes_that_follow_the_label(share, monkeypatch: pytest.
 
 def test_half_of_them(monkeypatch: pytest.MonkeyPatch):
     batch = sample("parity-aligned", 400, LENGTH, seed=0)
-    monkeypatch.setattr(m10_mistakes, "generate", lambda *_, **__: with_mistakes(batch, 0.5)[0])
+    monkeypatch.setattr(m10_mistakes, "written_by", lambda *_: with_mistakes(batch, 0.5)[0])
     (e,) = measure_mistakes(None, batch)  # type: ignore[arg-type]
     assert e.value.low < 0.5 < e.value.high
     assert e.control is not None
@@ -60,7 +60,7 @@ def test_too_few_mistakes_say_nothing(monkeypatch: pytest.MonkeyPatch):
     for size in range(2, 40):
         some = batch.rows(slice(0, size))
         written, telling = with_mistakes(some, 1.0)
-        monkeypatch.setattr(m10_mistakes, "generate", lambda *_, written=written, **__: written)
+        monkeypatch.setattr(m10_mistakes, "written_by", lambda *_, written=written, **__: written)
         assert bool(measure_mistakes(None, some)) == (telling >= FEWEST)  # type: ignore[arg-type]
 
 
@@ -69,12 +69,12 @@ def test_a_label_of_no_step_and_an_answer_that_is_none_do_not_count(monkeypatch:
     written, telling = with_mistakes(batch, 1.0)
     stray = written.tokens.clone()
     stray[:, batch.at(Role.OUTPUT_LABEL, 3)] = batch.vocabulary.held_out_pool[0]
-    monkeypatch.setattr(m10_mistakes, "generate", lambda *_, **__: batch.with_tokens(stray))
+    monkeypatch.setattr(m10_mistakes, "written_by", lambda *_: batch.with_tokens(stray))
     (e,) = measure_mistakes(None, batch)  # type: ignore[arg-type]
     assert 0 < e.n < telling
     spoilt = written.tokens.clone()
     spoilt[:, batch.at(Role.OUTPUT, 1)] = batch.vocabulary["==="]
-    monkeypatch.setattr(m10_mistakes, "generate", lambda *_, **__: batch.with_tokens(spoilt))
+    monkeypatch.setattr(m10_mistakes, "written_by", lambda *_: batch.with_tokens(spoilt))
     assert measure_mistakes(None, batch) == []  # type: ignore[arg-type]
 
 
@@ -98,17 +98,17 @@ def test_a_planted_writer_follows_the_labels_that_it_writes():
     astray = batch.with_tokens(tokens)
     real = m10_mistakes.generate
 
-    def from_second_label(m, prompts, forced):
+    def from_second_label(m, prompts):
         class Led(Batch):
             def predicted(self, forced=True):
                 at = super().predicted(forced)
                 return at[at != int(prompts.at(Role.OUTPUT_LABEL, 1)[0])]
 
         led = Led(**{f.name: getattr(astray, f.name) for f in fields(astray)})
-        return real(m, led, forced)
+        return real(m, led, forced=False)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(m10_mistakes, "generate", from_second_label)
+        patch.setattr(m10_mistakes, "written_by", from_second_label)
         (e,) = measure_mistakes(model.model, batch)
     assert e.n > 50
     assert e.value.value > 0.95

@@ -201,7 +201,8 @@ def test_runs_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(presence_interchanges, "numbers", lambda share: kept)
         work = Interchanges(model.model, batch, 0, answer_accuracy(batch))
         found = torch.stack([m.margin for _ in range(2) for m in work.effects(every)])
-        return found, sum(x.numel() for kept in work._kept.values() for x in kept.values())
+        assert (work._size > 0) == bool(work._kept)
+        return found, work._size
 
     (with_all, held), (with_none, nothing) = moved(10**9), moved(0)
     assert with_all.min() > 0
@@ -224,6 +225,31 @@ def test_chunks_of_another_size_do_not_take_the_runs_of_an_earlier_one(monkeypat
     torch.testing.assert_close(work.by_step(every, 0), expected)
 
 
+def test_a_search_ends_at_the_prompt_that_decides(monkeypatch: pytest.MonkeyPatch):
+    """Harm adds up over prompts: the cells found are those of whole batches, from fewer runs."""
+    model = planted("A1 with sink")
+    monkeypatch.setattr(presence_interchanges, "chunks", lambda _, batch, *__, **___: torch.arange(len(batch)).split(3))
+    whole, runs = Interchanges.parts_of_effect, []
+
+    def counted(self, cells, k):
+        for part in whole(self, cells, k):
+            runs.append(len(part.lost))
+            yield part
+
+    def at_once(self, cells, k):
+        yield presence_interchanges._joined(list(counted(self, cells, k)))
+
+    found = []
+    for parts in (counted, at_once):
+        monkeypatch.setattr(Interchanges, "parts_of_effect", parts)
+        found.append((cells_of(model, 12), sum(runs)))
+        runs.clear()
+    (fast, few), (slow, many) = found
+    assert fast == slow
+    assert fast.members
+    assert few < 0.8 * many
+
+
 def test_counting_nothing_twice_changes_nothing():
     model = planted("sink")
     batch = sample("parity-aligned", 12, 8, 0, model.vocabulary)
@@ -240,14 +266,14 @@ def test_twice_is_one_more_key_of_the_same_score(monkeypatch: pytest.MonkeyPatch
     every = Cells(tuple((kind, head) for kind in KINDS for head in all_heads(model.model)))
     seen = {}
 
-    def watched(raw, work, cells, edits_of):
+    def watched(work, cells, change_of):
         mask = torch.ones(work.anatomy.n_heads, batch.n_pos, dtype=torch.bool)
-        ((_, edit),) = edits_of(0, mask, torch.arange(3)).items()
+        change = change_of(0, mask, torch.arange(3))
         own = torch.randn(3, work.anatomy.n_heads, batch.n_pos, batch.n_pos, generator=torch.Generator().manual_seed(0))
         seen["before"], seen["after"] = (
-            x.softmax(-1)[..., work.labels].sum(-1) for x in (own, edit(own, {}, slice(None)))
+            x.softmax(-1)[..., work.labels].sum(-1) for x in (own, own + change.added * change.edges)
         )
-        return [work.clean]
+        yield work.clean, work.lead
 
     monkeypatch.setattr(presence_number, "measure_edited", watched)
     lost_when_twice(work, every)

@@ -1,0 +1,46 @@
+"""Attention of stacked rows, whose keys and values before a position are those of the unpatched run."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.models.anatomy import Anatomy, Block
+
+
+def attend_rows(
+    anatomy: Anatomy,
+    block: Block,
+    before: tuple[Float[Tensor, "batch head pos d_head"], Float[Tensor, "batch head pos d_head"]],
+    q: Float[Tensor, "cell batch dest head d_head"],
+    k: Float[Tensor, "cell batch src head d_head"],
+    v: Float[Tensor, "cell batch src head d_head"],
+    bias: Float[Tensor, "head dest pos"],
+    sink: Float[Tensor, "cell batch head dest 1"] | None,
+    start: int,
+) -> Float[Tensor, "cell batch dest head d_head"]:
+    """Return z of the rows, from `k` and `v` of positions from `start` on.
+
+    `before` are the unpatched keys and values as attention uses them; only positions before `start` are read.
+    """
+    n_cells, n_dest = q.shape[0], q.shape[2]
+    # The fused kernel needs all keys of every row. It saves more than copying them takes where there are many queries,
+    # whose scores would take more memory than the copies, too.
+    if start and sink is None and anatomy.d_head <= 2 * n_dest and anatomy.is_fused(block, q.flatten(0, 1)):
+        copied = (x[:, :, :start].transpose(1, 2).expand(n_cells, -1, -1, -1, -1) for x in before)
+        k, v = (torch.cat(both, dim=2) for both in zip(copied, (k, v), strict=True))
+        start = 0
+    if start == 0:  # every row has its own keys: rows are a batch of prompts
+        sink = sink if sink is None else sink.flatten(0, 1)
+        z = anatomy.attend(block, q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), bias, sink)
+        return z.unflatten(0, q.shape[:2])
+    sink = sink if sink is None else sink.permute(1, 2, 0, 3, 4)
+    q, k, v = (x.permute(1, 3, 0, 2, 4) for x in (q * block.scale, k, v))  # [batch head cell dest d_head]
+    before_k, before_v = (x[:, :, :start] for x in before)
+    # The prefix is the same for every cell: cells are folded into queries, so that it is never copied.
+    prefix = (q.flatten(2, 3) @ before_k.mT).unflatten(2, (n_cells, n_dest))
+    scores = block.cap(torch.cat([prefix, q @ k.mT], dim=-1))
+    pattern = anatomy.softmax(scores.add_(bias.unsqueeze(1)), sink)
+    z = (pattern[..., :start].flatten(2, 3) @ before_v).unflatten(2, (n_cells, n_dest))
+    return (z + pattern[..., start:] @ v).permute(2, 0, 3, 1, 4)

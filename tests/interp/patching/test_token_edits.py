@@ -1,0 +1,86 @@
+"""Readouts of edited tokens from shared runs are those of whole passes of the raw model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from interp.forward import readout
+from interp.patching import Interchange, Knockout, interchange, knock_out, rerunning
+from interp.patching.metrics import margin
+from interp.patching.token_edits import readouts
+from interp.tasks import Role, counterfactual
+from tests.interp.patching.models import prompts, tiny
+
+KINDS = ("alibi", "rotary", "absolute", "parallel", "grouped", "alibi_sink")
+BASE = prompts(8, 5, 0)
+AT = BASE.at(Role.OUTPUT)
+STEP = torch.tensor([5, 1, 3, 2, 4, 4, 1, 5])
+PARTNER = torch.tensor([1, 3, 5, 4, 2, 1, 2, 3])
+EDITS = {
+    "bit": counterfactual.flip_input(BASE, STEP),
+    "later bit": counterfactual.flip_input(BASE, 5),
+    "labels": counterfactual.swap_labels(BASE, STEP, PARTNER, role=Role.OUTPUT_LABEL),
+    "other prompts": prompts(8, 5, 1),
+    "nothing": BASE.rows(slice(None)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("own", [False, True], ids=["all steps", "own step"])
+def test_readouts_are_those_of_whole_passes(kind: str, own: bool):
+    model, rows, column = tiny(kind), torch.arange(len(BASE)), STEP - 1
+    base, edited = readouts(model, BASE, EDITS, AT, own=AT[column] if own else None)
+    assert list(edited) == list(EDITS)
+    for batch, found in ((BASE, base), *((EDITS[name], edited[name]) for name in EDITS)):
+        whole = readout(model, batch, AT, by_steps=False)
+        logits, likeliest = whole.logits, whole.likeliest
+        if own:
+            logits, likeliest = logits[rows, column].unsqueeze(1), likeliest[rows, column].unsqueeze(1)
+        torch.testing.assert_close(found.logits, logits, rtol=1e-5, atol=2e-5)
+        assert torch.equal(found.likeliest, likeliest)
+    assert not torch.allclose(edited["bit"].logits, base.logits, atol=1e-3)
+    assert torch.equal(edited["nothing"].logits, base.logits)
+
+
+def test_models_with_hooks_run_whole():
+    model = tiny("alibi")
+    handle = model.lm_head.register_forward_hook(lambda module, args, out: -out)
+    try:
+        base, edited = readouts(model, BASE, EDITS, AT, own=AT[STEP - 1])
+    finally:
+        handle.remove()
+    plain, theirs = readouts(model, BASE, EDITS, AT, own=AT[STEP - 1])
+    torch.testing.assert_close(base.logits, -plain.logits, rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(edited["bit"].logits, -theirs["bit"].logits, rtol=1e-5, atol=2e-5)
+
+
+def test_copies_have_the_shape_of_the_base():
+    with pytest.raises(ValueError, match=r"short: prompts are \[8, 18\], those of the base \[8, 22\]"):
+        readouts(tiny("alibi"), BASE, {"short": prompts(8, 4, 0)}, AT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompts_that_end_where_each_is_read(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """In any order of steps, in chunks of any size: the values of whole prompts, in the order of the prompts."""
+    symbols = BASE.vocabulary.tokens(BASE.format.outputs)
+    answer = BASE.tokens[torch.arange(8), AT[STEP - 1]]
+    metric = margin(BASE, STEP, answer, symbols.sum() - answer)
+    whole = rerunning.Metric(metric.name, metric.positions, metric.compute)
+    labels = torch.isin(BASE.role, torch.tensor([Role.INPUT_LABEL, Role.OUTPUT_LABEL])).unsqueeze(0)
+    source, other = EDITS["bit"], EDITS["other prompts"]
+    entries = {
+        "scores": [Interchange("attn_scores", source)],
+        "frozen": [Interchange("attn_scores", BASE), Interchange("v", other, labels)],
+        "frozen and removed": [Interchange("attn_scores", source), Knockout(Role.INPUT, Role.OUTPUT_LABEL)],
+        **{f"{site} {i}": [Interchange(site, other, labels, (i,))] for site in ("q", "k", "v") for i in (0, 2)},
+        "mlp": [Interchange("mlp_out", other, labels, (1, 2))],
+    }
+    removed = {m: Knockout(Role.INPUT_LABEL, Role.OUTPUT_LABEL, mode=m) for m in ("renormalise", "null", "mean")}
+    expected = interchange(tiny(kind), BASE, entries, whole), knock_out(tiny(kind), BASE, removed, whole)
+    monkeypatch.setattr(rerunning, "chunks", lambda *_, **__: torch.arange(8).split(3))
+    found = interchange(tiny(kind), BASE, entries, metric), knock_out(tiny(kind), BASE, removed, metric)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.base, theirs.base, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours.values, theirs.values, rtol=1e-5, atol=1e-5)
+        assert theirs.change.abs().amax(dim=1).min() > 1e-3
