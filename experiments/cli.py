@@ -161,7 +161,9 @@ def _run(name: str, args: list[str]) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+        from interp.support.exactness import Inexact
+
+        if isinstance(error, RuntimeError) and not (is_out_of_memory(error) or isinstance(error, Inexact)):
             raise
         first, *table = error_lines(error)
         warn(f"{prefix}: {first}")

@@ -23,6 +23,7 @@ from interp.pair_runs import CHUNK, run_bases, run_sources
 from interp.pairs import Pairs
 from interp.patching.editing import Place
 from interp.sites import Site
+from interp.support.exactness import Inexact
 from interp.support.finite import require_finite
 from interp.support.locks import lock_of
 from interp.tasks.layout import generator
@@ -90,7 +91,7 @@ def join_layers(model: AnyModel, layers: Collection[int], pairs: Pairs, to_searc
         first = torch.arange(min(CHUNK, len(pairs)))
         difference = float((tail(first) - expected[first]).abs().max() / expected.std().clamp_min(1e-6))
         if not difference <= (TOLERANCE if anatomy.dtype in (torch.float32, torch.float64) else 0.1):
-            raise RuntimeError(
+            raise Inexact(
                 f"the part from layer {layer} on differs from the whole model by {difference:.1e} of its logits' spread"
             )
         joined[layer] = Joined(tail, pairs, layer)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from interp.support.exactness import Inexact
 from interp.support.finite import NotFinite
 from interp.tasks import Batch
 from probes.arms.inputs import COMPETENCE, ArmInputs, draw
@@ -33,7 +34,8 @@ class Measured:
     """The measurements at one length.
 
     `refusal` is the reason why labels cannot be tested there, `no_address` why not as addresses; the corresponding
-    evidence is then missing. `left_out` has the reason for each requested arm that does not apply to the task.
+    evidence is then missing. `left_out` has the reason for each requested arm that does not apply to the task, or that
+    only describes and fails its own check on this model.
     """
 
     length: int | tuple[int, int]
@@ -194,11 +196,17 @@ def _begin(run: Run, length: int, options: _Options) -> tuple[Measured, list[Pie
 def _measure(begun: Measured, pieces: Sequence[Piece], prepared: Collection[str], options: _Options) -> Measured:
     """Return what `_begin` returned, with the evidence of the pieces."""
     evidence: list[Evidence] = []
+    left_out = dict(begun.left_out)
 
     def measure(piece: Piece) -> None:
         if piece.name not in prepared:
             piece.inputs.report(piece.title)
-        evidence.extend(options.recall(piece.name, piece.measure))
+        try:
+            evidence.extend(options.recall(piece.name, piece.measure))
+        except Inexact as error:
+            if any(row.decides for row in piece.rows):
+                raise
+            left_out.update({row.code: str(error) for row in piece.rows})
 
     try:
         for piece in pieces:
@@ -211,7 +219,7 @@ def _measure(begun: Measured, pieces: Sequence[Piece], prepared: Collection[str]
     for piece in pieces:
         if not piece.rows[0].on_trials:
             measure(piece)
-    return replace(begun, evidence=tuple(evidence))
+    return replace(begun, evidence=tuple(evidence), left_out=left_out)
 
 
 def _accuracy(run: Run, many: Batch, plain: Batch, forced: bool) -> tuple[Accuracy, ...]:

@@ -95,8 +95,9 @@ def _by_labels(at: LengthEvidence, own: RoleFinding) -> tuple[RoleFinding, Evide
 
     An address is shown where trades of its labels in the input and in the output, and the attention of the former, each
     exceed the margin and their control, and a renaming does nothing. Of several the smallest counts that no larger one
-    exceeds by more than the margin, first those that leave nothing. None where no address is shown, or only what M1, M2
-    and M4 show of the step's own label, and over models, whose tests are of that label.
+    exceeds by more than the margin, first those that leave nothing. Two labels that are each an address are one
+    together, also where trades of both cancel; a label that does nothing adds nothing to another. None where no address
+    is shown, or only what M1, M2 and M4 show of the step's own label, and over models, whose tests are of that label.
     """
     rename = at.find(keys.RENAME)
     if at.tests or (rename is not None and not at.is_absent(rename)):
@@ -107,6 +108,7 @@ def _by_labels(at: LengthEvidence, own: RoleFinding) -> tuple[RoleFinding, Evide
         found = [e for e in arms if e is not None and e.control is not None and at.is_present(e)]
         if len(found) == len(arms):
             shown[address.offsets] = found
+    shown = _together(at, shown)
     if not shown:
         return None
 
@@ -124,6 +126,23 @@ def _by_labels(at: LengthEvidence, own: RoleFinding) -> tuple[RoleFinding, Evide
     reason += f"attention ({attention.value}), beyond their controls"
     by = "" if address is keys.OWN else address.name
     return RoleFinding(Status.PRESENT, reason, inputs.value, inputs.control, by=by), at.find(address.rest)
+
+
+def _together(
+    at: LengthEvidence, shown: dict[tuple[int, ...], list[Evidence]]
+) -> dict[tuple[int, ...], list[Evidence]]:
+    """Return the addresses that are shown, with pairs of labels that each are one, without pairs that add nothing."""
+    kept = dict(shown)
+    for offsets in (o for o in keys.ADDRESSES if len(o) > 1):
+        alone = [shown.get((offset,)) for offset in offsets]
+        if all(alone):
+            kept.setdefault(offsets, max(filter(None, alone), key=lambda found: found[0].value.value))
+        elif offsets in shown and any(alone):
+            (most,) = (found[0].value.value for found in alone if found)
+            idle = [at.find(keys.ADDRESSES[offset,].inputs) for offset in offsets if (offset,) not in shown]
+            if shown[offsets][0].value.value <= most + at.margins.rho and all(e and at.is_absent(e) for e in idle):
+                del kept[offsets]
+    return kept
 
 
 def _close_absent(at: LengthEvidence, finding: RoleFinding, name: str, largest: Evidence) -> RoleFinding:

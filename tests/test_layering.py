@@ -20,7 +20,7 @@ TIERS = (
     ("interp.tail", "interp.forward", "interp.recording"),
     ("interp.capturing", "interp.reducers"),
     ("interp.patching",),
-    ("interp.gradients", "interp.rowspace"),
+    ("interp.gradients", "interp.pair_runs", "interp.rowspace"),
     ("interp.attribution", "interp.circuits", "interp.das", "interp.erasure"),
     (
         "interp.ablating",

@@ -103,6 +103,7 @@ def _measure_all(
 ) -> set[str]:
     from experiments.support.results import resume_arms
     from interp.support.budget import allowed
+    from interp.support.exactness import Inexact
 
     waiting, lock, done = deque(_jobs(pieces)), Lock(), set[str]()
     recall, memory = resume_arms(work), allowed()
@@ -127,7 +128,7 @@ def _measure_all(
         other.start()
     try:
         while job := take():
-            with suppress(ValueError):  # the battery measures it again, and says what the error means there
+            with suppress(ValueError, Inexact):  # the battery measures it again, and says what the error means there
                 for piece in job:
                     recall(piece.name, piece.measure)
                     done.add(piece.name)

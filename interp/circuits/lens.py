@@ -18,6 +18,7 @@ from interp.models.anatomy import Anatomy, anatomy_or_generic
 from interp.models.architectures.checks import tolerance_of
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.answer_metrics import Answer
+from interp.support.exactness import Inexact
 from interp.support.finite import require_finite
 from interp.tasks import Batch, Prompts, Role
 from interp.views.shown import Shown
@@ -118,9 +119,7 @@ def logit_lens(
         require_finite(logits, "a layer's logit", rows, axis=1)
         difference = float((logits[-1] - expected).abs().max() / expected.std(correction=0).clamp_min(1e-6))
         if not difference <= tolerance_of(anatomy.dtype):
-            raise RuntimeError(
-                f"the last residual gives other logits than the model, by {difference:.1e} of their spread"
-            )
+            raise Inexact(f"the last residual gives other logits than the model, by {difference:.1e} of their spread")
         answers = tokens.answers[rows].to(logits.device).unsqueeze(-1).expand(*logits.shape[:-1], 1)
         picked = logits.gather(-1, answers)
         collected["margin"].append(torch.stack([*(tokens.difference(x, rows) for x in logits[:-1]), margin]))

@@ -26,6 +26,7 @@ from interp.models.anatomy import anatomy_of
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.answer_metrics import Answer
 from interp.patching.cells import chosen, require_neurons
+from interp.support.exactness import Inexact
 from interp.support.finite import require_finite
 from interp.tasks import Batch, Role
 from interp.views.shown import Shown
@@ -146,5 +147,5 @@ def direct_logit_attribution(
     (parts, removed), margin = torch.cat(found, dim=2), torch.cat(margins)
     error = float(((parts.sum(dim=0) - margin).abs() / parts.abs().sum(dim=0).clamp_min(1e-12)).max())
     if not error <= (TOLERANCE if anatomy.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE):
-        raise RuntimeError(f"the sum of the parts differs from the model's margin by {error:.1e} of their absolute sum")
+        raise Inexact(f"the sum of the parts differs from the model's margin by {error:.1e} of their absolute sum")
     return LogitAttribution(tuple(names), parts, removed, margin, positions=tokens.positions, names=tokens.names)

@@ -17,6 +17,7 @@ from interp.patching.engine import Engine, run_together
 from interp.patching.generic import GenericEngine
 from interp.patching.precision import Matmul, coarse_tolerance
 from interp.patching.reference import literal_beside, literal_together, record, recording
+from interp.support.exactness import Inexact
 from interp.support.rounding import tolerance
 from interp.tasks import Prompts
 
@@ -72,7 +73,7 @@ def run_checks(
     for what, difference in differences.items():
         most = spot_allowed if what == "spot" else allowed
         if not difference <= most:
-            raise RuntimeError(
+            raise Inexact(
                 f"the {what} check failed: it differs by {difference:.2e}, and {most:.2e} is allowed; no number "
                 "of this sweep can be trusted"
             )

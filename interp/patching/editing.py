@@ -19,6 +19,7 @@ from interp.models.anatomy import TOLERANCE, Anatomy, Block
 from interp.patching.metric import Metric
 from interp.sites import NEURON_SITES, Site
 from interp.support.budget import numbers
+from interp.support.exactness import Inexact
 from interp.support.finite import require_finite
 from interp.tasks import Prompts
 
@@ -194,7 +195,7 @@ def difference_from_raw(
         ours, theirs = (float((x - exact).abs().max()) for x in (logits, expected))
         difference = difference if ours > ROUNDING * theirs else TOLERANCE
     if not difference <= (TOLERANCE if anatomy.dtype in (torch.float32, torch.float64) else 0.1):
-        raise RuntimeError(
+        raise Inexact(
             f"the model taken apart differs from the raw model by {difference:.1e} of its logits' spread on these "
             "prompts; does the model have hooks or options that act on them only?"
         )

@@ -24,9 +24,11 @@ INPUTS, OUTPUTS, BOTH = (Role.INPUT_LABEL,), (Role.OUTPUT_LABEL,), LABEL_ROLES
 SHIFTS = {"shift by 1": 1, "shift by -1": -1, "shift by 2": 2}
 # The reassignments of each side. With a consistent renaming of both sides, which changes nothing, a reassignment of
 # the output is the inverse one of the input; so the output side has fewer, and both sides unlike are not needed.
+# Other labels in the place of a side's own leave it without a match: all else keeps the set of labels as it is.
+OTHER_LABELS = "other labels"
 FAMILY = {
-    INPUTS: (*SHIFTS, "reversal", "permutation"),
-    OUTPUTS: ("shift by 1", "permutation"),
+    INPUTS: (*SHIFTS, "reversal", "permutation", OTHER_LABELS),
+    OUTPUTS: ("shift by 1", "permutation", OTHER_LABELS),
 }
 CONTROLS = ("shift by 1", "permutation")
 QUESTION = "all labels are reassigned, all steps are read: how much of the margin does identity move at most?"
@@ -51,10 +53,11 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
     the same bit and state.
     """
     batch, half = readings.batch, halves(len(readings), seed)
+    has_others = batch.format.labels == "pool" and bool(others_of(batch).any(dim=1).all())
     edits = {"edited": readings.edited} | {name: reassign(batch, BOTH, name, seed) for name in CONTROLS}
     for roles, names in FAMILY.items():
         side = "inputs" if roles == INPUTS else "outputs"
-        for name in names:
+        for name in names if has_others else [name for name in names if name != OTHER_LABELS]:
             edits[f"{name}, {side}"] = reassign(batch, roles, name, seed)
     (clean, likeliest), after = margins_after(model, readings, edits)
     full = readings.at_step(clean - after.pop("edited")[0])
@@ -120,11 +123,25 @@ def reassign(batch: Batch, roles: tuple[Role, ...], name: str, seed: int) -> Bat
     orders = [_order(name, len(batch), count, gen) for count in counts]
     order = torch.cat([block + offset for block, offset in zip(orders, (0, of_inputs), strict=False)], dim=1)
     labels = batch.tokens[:, at[torch.tensor(distinct)]]
+    labels = _drawn(others_of(batch), batch, len(distinct), gen) if name == OTHER_LABELS else labels.gather(1, order)
     edited = batch.tokens.clone()
-    edited[:, at] = labels.gather(1, order).index_select(1, number)
+    edited[:, at] = labels.index_select(1, number)
     kept = ~torch.isin(batch.role, torch.tensor(roles))
     edited[:, kept] = batch.tokens[:, kept]
     return batch.with_tokens(edited)
+
+
+def others_of(batch: Batch) -> Bool[Tensor, "batch label"]:
+    """Return which labels of the pool each prompt does not contain."""
+    pool = batch.vocabulary.pool
+    return ~(batch.tokens.unsqueeze(2) == pool).any(dim=1)
+
+
+def _drawn(allowed: Bool[Tensor, "batch label"], batch: Batch, count: int, gen: torch.Generator) -> Int[Tensor, "b c"]:
+    """Return labels of the pool for each prompt, in random order, each twice only where too few are allowed."""
+    score = torch.rand(allowed.shape, generator=gen).masked_fill(~allowed, torch.inf)
+    spare = allowed.sum(dim=1, keepdim=True)
+    return batch.vocabulary.pool[score.argsort(dim=1).gather(1, torch.arange(count) % spare)]
 
 
 def lead_to_same(batch: Batch, offsets: Sequence[int] = (0,)) -> Bool[Tensor, "batch n"]:

@@ -1,8 +1,11 @@
 """The battery: which arms run at which length, on which prompts, and what is left out and why."""
 
+from dataclasses import replace
+
 import pytest
 
 from experiments import load
+from interp.support.exactness import Inexact
 from probes import batteries
 from probes.arms.registry import ARMS, DECIDING
 from probes.batteries import battery
@@ -156,3 +159,18 @@ def test_m8_where_labels_are_embedded_alike():
     decoded, erased = found.evidence
     assert {p["layer"] for p in decoded.details["probes"]} == {1, 2, 3}
     assert [e["layers"] for e in erased.details["erasures"]][:2] == [[1], [2]]
+
+
+def test_an_arm_that_fails_its_own_check_is_left_out_where_it_only_describes():
+    def fails(_):
+        raise Inexact("it differs from the whole model")
+
+    def without(code: str):
+        registry = {**ARMS, code: replace(ARMS[code], measure=fails)}
+        return battery(planted_run("A1"), (8,), prompts=24, arms=("M5", code), registry=registry).measured[0]
+
+    found = without("M11")
+    assert of(found) == {"M5"}
+    assert found.left_out == {"M11": "it differs from the whole model"}
+    with pytest.raises(Inexact, match="differs from the whole model"):
+        without("M3")

@@ -348,6 +348,13 @@ def test_closure_without_a_specific_arm_only_makes_verdicts_stricter(case):
         ({**by("before", 0.3), **by("both", 0.35)}, "the label before"),
         ({**by("before", 0.7, rest=0.3), **by("both", 0.7)}, "the step's own label and the label before"),
         ({**by("before", 0.4), **by("after", 0.9)}, "the label after"),
+        # Each label alone moves the answer, and both together bring it back.
+        (
+            {**by("own", 1.0), **by("before", 1.0, rest=0.4), **by("both", 0.0), "identity_rest": 0.4},
+            "the step's own label and the label before",
+        ),
+        # The step's own label does nothing, so it is not named beside another.
+        ({**by("before", 0.9, rest=0.3), **by("own", 0.0), **by("both", 0.9)}, "the label before"),
     ],
 )
 def test_the_smallest_address_that_leaves_nothing_is_named(values, name):

@@ -10,7 +10,15 @@ from probes import keys
 from probes.arms import addresses, largest_content, largest_identity
 from probes.arms.addresses import measure_addresses
 from probes.arms.largest_content import interventions, later_redrawn, measure_content
-from probes.arms.largest_identity import BOTH, CONTROLS, INPUTS, OUTPUTS, measure_identity, reassign
+from probes.arms.largest_identity import (
+    BOTH,
+    CONTROLS,
+    INPUTS,
+    OTHER_LABELS,
+    OUTPUTS,
+    measure_identity,
+    reassign,
+)
 from probes.arms.readings import Readings, halves, margins_after, readings_of, strongest
 from probes.planted import Plan, plant
 from probes.trials.addition import choose_sums
@@ -85,6 +93,33 @@ def test_a_reassignment_permutes_the_labels_of_its_side_only(name, fmt):
     both = reassign(batch, BOTH, name, 0).tokens[:, labels]
     equal = batch.tokens[:, labels].unsqueeze(1) == batch.tokens[:, labels].unsqueeze(2)
     assert torch.equal(both.unsqueeze(1) == both.unsqueeze(2), equal)
+
+
+@pytest.mark.parametrize("fmt", ["parity-aligned", "parity-nonaligned", "addition-nonaligned"])
+def test_other_labels_are_none_of_the_prompt(fmt):
+    batch = sample(fmt, 8, 7, 0)
+    for roles in (INPUTS, OUTPUTS):
+        edited = reassign(batch, roles, OTHER_LABELS, 0)
+        side = torch.isin(batch.role, torch.tensor(roles))
+        assert torch.equal(edited.tokens[:, ~side], batch.tokens[:, ~side])
+        assert torch.isin(edited.tokens[:, side], batch.vocabulary.pool).all()
+        assert not (edited.tokens[:, side].unsqueeze(2) == batch.tokens.unsqueeze(1)).any()
+        first = {name: reassign(batch, roles, name, 0).tokens[:, side] for name in ("permutation", OTHER_LABELS)}
+        equal = [tokens.unsqueeze(1) == tokens.unsqueeze(2) for tokens in first.values()]
+        assert torch.equal(*equal)  # labels that were different stay different
+
+
+def test_labels_that_the_prompt_lacks_are_the_strongest_where_only_their_set_matters():
+    model = plant(Plan("known labels", "gpt2", 8))
+    batch = sample(model.format, 48, 8, 1, model.vocabulary)
+    found = identity(model.model, readings_of(None, batch, 1))  # type: ignore[arg-type]
+    effect = found[keys.LARGEST_IDENTITY]
+    assert effect.value.value == pytest.approx(0.5, abs=0.1)  # half of the answers are 1 anyway
+    family = effect.details["family"]
+    assert {name for name, value in family.items() if value > 0.1} == {
+        f"{OTHER_LABELS}, inputs",
+        f"{OTHER_LABELS}, outputs",
+    }
 
 
 def test_a_shift_gives_each_bit_the_label_of_the_next():
@@ -229,8 +264,8 @@ def test_identity_takes_a_fixed_number_of_passes(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(largest_identity, "margins_after", counted)
     r = read(size=24)
     identity(OracleModel(r.batch, 1.0), r)
-    # Clean and edited, seven reassignments and two controls.
-    assert passes == [24] * (2 + sum(map(len, largest_identity.FAMILY.values())) + len(CONTROLS)) == [24] * 11
+    # Clean and edited, nine reassignments and two controls.
+    assert passes == [24] * (2 + sum(map(len, largest_identity.FAMILY.values())) + len(CONTROLS)) == [24] * 13
 
 
 # Content -------------------------------------------------------------------------------------------------
