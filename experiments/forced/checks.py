@@ -41,9 +41,10 @@ def answers_right(
     """
     at = batch.predicted(forced=True)
     with ExitStack() as hooks:
+        keys = torch.zeros(batch.n_pos, dtype=torch.bool) if barred is None else barred
+        visible = torch.ones(batch.n_pos, batch.n_pos, dtype=torch.bool).tril() & ~keys
+        mask = torch.where(visible, 0.0, torch.finfo(torch.float32).min)
         for layer in () if barred is None else layers:
-            visible = torch.ones(batch.n_pos, batch.n_pos, dtype=torch.bool).tril() & ~barred
-            mask = torch.where(visible, 0.0, torch.finfo(torch.float32).min)
             attention = raw.transformer.h[layer].attn
             hook = attention.register_forward_pre_hook(partial(_with_mask, mask), with_kwargs=True)
             hooks.callback(hook.remove)

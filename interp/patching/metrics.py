@@ -7,6 +7,7 @@ position (`interp.patching.answer_metrics`): `logit_diff(answer=" Mary", other="
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, overload
 
 from jaxtyping import Float, Int
@@ -98,7 +99,10 @@ def accuracy(*args: Any, **kwargs: Any) -> MetricLike:
 
 @overload
 def kl(
-    batch: Batch, reference: Float[Tensor, "batch read d_vocab"], step: int | None = None, role: Role = Role.OUTPUT
+    batch: Batch,
+    reference: Float[Tensor, "batch read d_vocab"] | Callable[[Int[Tensor, " row"]], Float[Tensor, "row read d_vocab"]],
+    step: int | None = None,
+    role: Role = Role.OUTPUT,
 ) -> Metric: ...
 @overload
 def kl(
@@ -107,7 +111,8 @@ def kl(
 def kl(*args: Any, **kwargs: Any) -> MetricLike:
     """Return KL(reference || patched) in nats.
 
-    `kl(batch, reference, step=None, role=Role.OUTPUT)`: reference logits at an output step, or at all steps.
+    `kl(batch, reference, step=None, role=Role.OUTPUT)`: reference logits at an output step, or at all steps, or a
+    function that returns those of some prompts.
     `kl(reference, position=-1)`: reference logits, or prompts whose unpatched run gives them.
     """
     return _form("kl", args, kwargs)

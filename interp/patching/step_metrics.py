@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -149,19 +150,24 @@ def accuracy(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, am
 
 
 def kl(
-    batch: Batch, reference: Float[Tensor, "batch read d_vocab"], step: int | None = None, role: Role = Role.OUTPUT
+    batch: Batch,
+    reference: Float[Tensor, "batch read d_vocab"] | Callable[[Int[Tensor, " row"]], Float[Tensor, "row read d_vocab"]],
+    step: int | None = None,
+    role: Role = Role.OUTPUT,
 ) -> Metric:
     """Return KL(reference || patched) in nats at a step, or its mean over all steps of the role.
 
-    `reference`: logits at those steps, as `interp.forward.predict(model, batch, at)` returns.
+    `reference`: logits at those steps, as `interp.forward.predict(model, batch, at)` returns, or a function that
+    returns those of some prompts, which takes less memory for many.
     """
     at, _ = _answers(batch, step, role)
-    if reference.shape[:2] != (len(batch), len(at)):
+    if isinstance(reference, Tensor) and reference.shape[:2] != (len(batch), len(at)):
         raise ValueError(f"reference must be [batch={len(batch)} read={len(at)} d_vocab]; got {tuple(reference.shape)}")
 
     def compute(logits: Tensor, rows: Tensor) -> Tensor:
         some, which = rows.unique(return_inverse=True)  # of all prompts it would take the memory twice
-        log_p = reference[some].log_softmax(dim=-1)[which].to(logits)
+        expected = reference[some] if isinstance(reference, Tensor) else reference(some)
+        log_p = expected.log_softmax(dim=-1)[which].to(logits)
         return (log_p.exp() * (log_p - logits.log_softmax(dim=-1))).sum(dim=-1).mean(dim=-1)
 
     return Metric(_named("KL", step), at - 1, compute)

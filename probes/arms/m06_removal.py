@@ -10,7 +10,7 @@ measured only in the heads that carry nothing from labels (`probes.arms.m06_head
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -25,6 +25,8 @@ from probes.arms.m06_heads import LABELS, IdleHeads, SortedHeads, all_heads
 from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import mean, ratio
 
+# More prompts than this do not keep all of their logits.
+MANY = 512
 MODES: tuple[Mode, ...] = ("renormalise", "null", "mean")
 ALL = {"renormalise": keys.RENORMALISE_ALL, "null": keys.NULL_ALL, "mean": keys.MEAN_ALL}
 IDLE = {"renormalise": keys.RENORMALISE_IDLE, "null": keys.NULL_IDLE, "mean": keys.MEAN_IDLE}
@@ -72,7 +74,7 @@ def measure_removal(model: PreTrainedModel, batch: Batch, heads: SortedHeads) ->
     n = len(batch)
     every = IdleHeads(LABELS, all_heads(model), all_heads(model))
     metrics = {"accuracy": accuracy(batch, among_answers=True), "margin": lead(batch)}
-    divergence = {"KL": kl(batch, predict(model, batch, batch.at(Role.OUTPUT), by_steps=True))}
+    divergence = {"KL": kl(batch, _original_logits(model, batch))}
 
     def evidence(key: EvidenceKey, quantity: str, value: Interval, **more) -> Evidence:
         return Evidence(
@@ -111,6 +113,14 @@ def measure_removal(model: PreTrainedModel, batch: Batch, heads: SortedHeads) ->
         evidence(keys.MARGIN_HELD, "share of the margin", _margin_held(in_idle)),
         evidence(keys.SINK, "share of accuracy above chance", sink, control=control, details=details),
     ]
+
+
+def _original_logits(model: PreTrainedModel, batch: Batch) -> Tensor | Callable[[Tensor], Tensor]:
+    """Return the unpatched logits at the answers, or what computes them for some prompts where there are many."""
+    at = batch.at(Role.OUTPUT)
+    if len(batch) <= MANY:
+        return predict(model, batch, at, by_steps=True)
+    return lambda rows: predict(model, batch.rows(rows), at, by_steps=True)
 
 
 def _remove(model: PreTrainedModel, batch: Batch, sets: Sequence[IdleHeads], metrics: dict) -> list[_Removals | None]:

@@ -152,5 +152,5 @@ def test_unknown_and_missing_models_are_refused():
 @pytest.mark.parametrize("name", ["barred, seed 1", "only path, seed 1", "resting place, seed 1"])
 def test_verdicts_are_those_stored(name):
     found, stored = judge_model(name), read_forced()[name]
-    for key in ("label", "statuses", "margins", "right"):
+    for key in ("label", "statuses"):
         assert found[key] == stored[key], key

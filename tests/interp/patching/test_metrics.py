@@ -42,6 +42,13 @@ def test_known_values(step):
     p = math.e / (1 + math.e)
     turned = kl(BATCH, logits, step).compute(logits_for(BATCH, at, 0.5, 1.5), rows)
     assert torch.allclose(turned, torch.full((3,), 2 * p - 1), atol=1e-5)
+    # Logits of some prompts at a time, here of one that stands twice.
+    asked = []
+    by_part = kl(BATCH, lambda rows: (asked.append(rows.tolist()), logits[rows])[1], step)
+    rows = torch.tensor([2, 0, 2])
+    other = logits_for(BATCH, at, 0.5, 1.5)[rows]
+    assert torch.equal(by_part.compute(other, rows), kl(BATCH, logits, step).compute(other, rows))
+    assert asked == [[0, 2]]
 
 
 def test_prompts_keep_their_own_answers_in_any_slice_and_stack():

@@ -68,10 +68,12 @@ def test_prompts_that_end_where_each_is_read(kind: str, monkeypatch: pytest.Monk
     metric = margin(BASE, STEP, answer, symbols.sum() - answer)
     whole = rerunning.Metric(metric.name, metric.positions, metric.compute)
     labels = torch.isin(BASE.role, torch.tensor([Role.INPUT_LABEL, Role.OUTPUT_LABEL])).unsqueeze(0)
+    late = labels & (BASE.step >= 4) & (BASE.role == Role.OUTPUT_LABEL)  # after the end of some prompts of a chunk
     source, other = EDITS["bit"], EDITS["other prompts"]
     entries = {
         "scores": [Interchange("attn_scores", source)],
         "frozen": [Interchange("attn_scores", BASE), Interchange("v", other, labels)],
+        "late": [Interchange("attn_scores", BASE), Interchange("v", other, late)],
         "frozen and removed": [Interchange("attn_scores", source), Knockout(Role.INPUT, Role.OUTPUT_LABEL)],
         **{f"{site} {i}": [Interchange(site, other, labels, (i,))] for site in ("q", "k", "v") for i in (0, 2)},
         "mlp": [Interchange("mlp_out", other, labels, (1, 2))],
