@@ -3,7 +3,9 @@
 from dataclasses import fields
 
 import pytest
+import torch
 
+from interp.forward import generate
 from interp.tasks import Batch, Role, parity, sample
 from probes.arms import m10_mistakes
 from probes.arms.m10_mistakes import FEWEST, measure_mistakes
@@ -86,6 +88,26 @@ def test_a_model_that_writes_no_labels_makes_no_such_mistakes(fmt):
 def test_a_model_that_writes_right_labels_gives_no_occasion():
     model = planted("A1 written")
     assert measure_mistakes(model.model, sample("parity-aligned", 16, LENGTH, 0, model.vocabulary)) == []
+
+
+def test_only_prompts_with_a_wrong_prediction_are_decoded(monkeypatch: pytest.MonkeyPatch):
+    """In half of the prompts an answer is not what the model writes."""
+    model = planted("A1 written")
+    batch = sample("parity-aligned", 8, LENGTH, 0, model.vocabulary)
+    tokens, at = batch.tokens.clone(), int(batch.at(Role.OUTPUT, 3)[0])
+    symbols = batch.vocabulary.tokens(batch.format.outputs)
+    tokens[::2, at] = symbols.sum() - tokens[::2, at]
+    changed, decoded = batch.with_tokens(tokens), []
+
+    def counted(m, prompts, forced):
+        decoded.append(len(prompts))
+        return generate(m, prompts, forced)
+
+    monkeypatch.setattr(m10_mistakes, "generate", counted)
+    found = m10_mistakes.written_by(model.model, changed)
+    assert decoded == [4]
+    assert torch.equal(found.tokens, generate(model.model, changed, forced=False).tokens)
+    assert not torch.equal(found.tokens, changed.tokens)
 
 
 def test_a_planted_writer_follows_the_labels_that_it_writes():

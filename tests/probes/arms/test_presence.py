@@ -8,7 +8,7 @@ import torch
 from interp.models import run_in_memory
 from interp.tasks import LABEL_ROLES, Role, parity, sample
 from probes import keys
-from probes.arms import presence_interchanges, presence_number
+from probes.arms import presence_interchanges, presence_number, presence_search
 from probes.arms.m06_heads import LABELS, all_heads, find_idle_heads
 from probes.arms.presence import measure_presence, removals
 from probes.arms.presence_cells import KINDS, Cells
@@ -248,6 +248,19 @@ def test_a_search_ends_at_the_prompt_that_decides(monkeypatch: pytest.MonkeyPatc
     assert fast == slow
     assert fast.members
     assert few < 0.8 * many
+
+
+@pytest.mark.parametrize("order", [(0.4, 3.0), (3.0, 0.4)])
+def test_harm_in_some_prompts_is_harm(order: tuple[float, float], monkeypatch: pytest.MonkeyPatch):
+    """Half of the prompts move less than is allowed, the others three times as much: the mean is too much."""
+
+    def parts(self, cells, k):
+        for share in order:
+            allowed = presence_search.STILL * float(self.lead.abs().mean())
+            yield presence_interchanges.Moved(torch.zeros(6), torch.full((6,), share * allowed))
+
+    monkeypatch.setattr(Interchanges, "parts_of_effect", parts)
+    assert cells_of(planted("A1 with sink"), 12) == Cells()
 
 
 def test_counting_nothing_twice_changes_nothing():
