@@ -275,13 +275,12 @@ def on_list(run: str, task: str, items: int) -> list[float]:
     return [found["accuracy"]["value"], *values, control, shares.get("position", nan), rest]
 
 
-def calibrated_now() -> list[float]:
-    """Return the counts of the calibration with the present arms; `results/calibration.json` is of earlier ones."""
-    path = FOLDER / "results" / "calibration-2026-11e.json"
+def calibrated_before() -> list[float]:
+    """Return the counts of the calibration with the margins `2026-11d`: wrong labels, models, and those without a label."""
+    path = FOLDER / "results" / "calibration-2026-11d.json"
     rates = json.loads(path.read_text(encoding="utf-8"))["rates"]
-    wrong, undecided = rates["wrong confident label"], rates["undecided, clean"]
-    hits = [rates[name]["hits"] for name in ("false present", "false absent", "undecided, all")]
-    return [wrong["hits"], wrong["n"], *hits, undecided["hits"], undecided["n"]]
+    wrong = rates["wrong confident label"]
+    return [wrong["hits"], wrong["n"], rates["undecided, all"]["hits"]]
 
 
 def recalled_by_label() -> list[float]:
@@ -292,6 +291,7 @@ def recalled_by_label() -> list[float]:
 
 # Decimal places and values, by name.
 NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
+    "calibration-before": (0, calibrated_before),
     **{f"list-{kind}-{items}": (2, partial(on_list, BASE, f"list-{kind}", items)) for kind, items in LISTED},
     "recall-own-label": (2, recalled_by_label),
     "steering": (1, lambda: [row["perplexity"] for row in json.loads(STEERING.read_text(encoding="utf-8"))["scales"]]),
@@ -392,7 +392,6 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "aligned-margin-held": (2, lambda: margin_held(ANCHORED)),
     "cyclic-removal": (2, lambda: at_ends(lost(CYCLIC))),
     "constant-removal": (2, lambda: lost("parity-constant-alibi")),
-    "calibration-now": (0, calibrated_now),
     "constant-presence": (
         2,
         lambda: [presence("parity-constant-alibi", name)[0] for name in ("largest effect", "labels count twice")],
