@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+from experiments.support.console import say, warn
 from experiments.support.reading import read_result
 from experiments.tables.outsiders import OUTSIDERS, read_outsiders
 from interp.models import read_json
@@ -57,14 +58,14 @@ def judged_models(number: int, truths: Path, verdicts: Path, blind: bool = True)
 def main(arguments: list[str]) -> int:
     """Replace the blind rows of a round; return 0, or 2 for other arguments."""
     if len(arguments) != 3 or not arguments[0].isdigit():
-        print("python -m experiments.outsiders ROUND TRUTHS.json FOLDER", file=sys.stderr)
+        warn("python -m experiments.outsiders ROUND TRUTHS.json FOLDER")
         return 2
     number = int(arguments[0])
     rows, missing = judged_models(number, Path(arguments[1]), Path(arguments[2]))
     kept = [row for row in read_outsiders() if (row["round"], row["blind"]) != (number, True)]
     models = sorted([*kept, *rows], key=lambda row: (row["round"], not row["blind"]))
     write_whole(OUTSIDERS, json.dumps({"schema": 1, "models": models}, indent=1) + "\n")
-    print(f"round {number}: {len(rows)} models judged; without a verdict: {', '.join(missing) or 'none'}")
+    say(f"round {number}: {len(rows)} models judged; without a verdict: {', '.join(missing) or 'none'}")
     return 0
 
 
