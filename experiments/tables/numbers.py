@@ -276,7 +276,7 @@ def on_list(run: str, task: str, items: int) -> list[float]:
 
 
 def calibrated_before() -> list[float]:
-    """Return the counts of the calibration with the margins `2026-11d`: wrong labels, models, and those without a label."""
+    """Return the counts with the margins `2026-11d`: wrong labels, models, and those without a label."""
     path = FOLDER / "results" / "calibration-2026-11d.json"
     rates = json.loads(path.read_text(encoding="utf-8"))["rates"]
     wrong = rates["wrong confident label"]
