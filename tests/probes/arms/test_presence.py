@@ -106,7 +106,7 @@ def test_the_verdict_on_a_head_that_matches_and_rests(one_head):
     found = verdict(battery(run, (8,), seed=1, prompts=75))
     assert found.roles["anchor"].status is Status.PRESENT
     assert found.roles["sink"].status is Status.PRESENT
-    assert "at answers" in found.roles["sink"].reason
+    assert "from answers" in found.roles["sink"].reason
     assert found.label == "mixed(anchor, sink)"
 
 
