@@ -134,7 +134,10 @@ def reassign(batch: Batch, roles: tuple[Role, ...], name: str, seed: int) -> Bat
 def others_of(batch: Batch) -> Bool[Tensor, "batch label"]:
     """Return which labels of the pool each prompt does not contain."""
     pool = batch.vocabulary.pool
-    return ~(batch.tokens.unsqueeze(2) == pool).any(dim=1)
+    allowed = torch.ones(len(batch), len(pool), dtype=torch.bool)
+    for tokens in batch.tokens.unbind(dim=1):  # all positions at once would take their number times the memory
+        allowed &= tokens.unsqueeze(1) != pool
+    return allowed
 
 
 def _drawn(allowed: Bool[Tensor, "batch label"], batch: Batch, count: int, gen: torch.Generator) -> Int[Tensor, "b c"]:
