@@ -77,10 +77,11 @@ GROUPS: dict[str, tuple[tuple[str, int], ...]] = {
 }
 
 
-def runs_of(groups: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[TrainCommand]:
+def runs_of(groups: Sequence[str] = (), seeds: Sequence[int] = (), formats: Sequence[str] = ()) -> list[TrainCommand]:
     """Return the runs of some groups, or of all groups except those in `BY_NAME`, each once, lowest seeds first.
 
-    `seeds` keeps only those seeds. Raises `ValueError` for an unknown group, and where no run has one of the seeds.
+    `seeds` and `formats` keep only those seeds and those formats, such as "parity-aligned". Raises `ValueError` for an
+    unknown group, and where no run has one of the seeds or of the formats.
     """
     if unknown := sorted(set(groups) - set(GROUPS)):
         raise ValueError(f"unknown groups {', '.join(unknown)}; groups are {', '.join(GROUPS)}")
@@ -89,7 +90,14 @@ def runs_of(groups: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Train
     if not kept:
         present = ", ".join(map(str, sorted({seed for _, seed in runs})))
         raise ValueError(f"no run of these groups has seed {', '.join(map(str, seeds))}; seeds are {present}")
-    return [_command(name, seed) for name, seed in kept]
+    commands = [_command(name, seed) for name, seed in kept]
+    if not formats:
+        return commands
+    by_format = {train: train.recipe().format for train in commands}
+    if unknown := sorted(set(formats) - set(by_format.values())):
+        present = ", ".join(dict.fromkeys(by_format.values()))
+        raise ValueError(f"no run of these groups and seeds has the format {', '.join(unknown)}; formats are {present}")
+    return [train for train, fmt in by_format.items() if fmt in formats]
 
 
 def _command(name: str, seed: int) -> TrainCommand:

@@ -38,6 +38,8 @@ class SweepCommand:
     format) and pretrained-paper (the same on 10 to 20 bits)."""
     seeds: Numbers = ()
     """Train only these seeds. Default: all seeds of the groups."""
+    formats: Names = ()
+    """Train only these formats, such as parity-aligned. Default: all formats of the groups."""
     stages: Names = ()
     """Stages to run: train, evaluate, longer, operands, transfer, battery. Default: all. Missing earlier stages are not
     run."""
@@ -67,7 +69,7 @@ class SweepCommand:
         from experiments.support.results import check_files, check_workers, writable_folder
 
         stages = self._stages()
-        runs = runs_of(self.groups, self.seeds)
+        runs = runs_of(self.groups, self.seeds, self.formats)
         if self.prompts < LEAST_PROMPTS:
             raise ValueError(f"--prompts must be at least {LEAST_PROMPTS}; got {self.prompts}")
         if self.workers is not None:

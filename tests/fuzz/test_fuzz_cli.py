@@ -264,6 +264,7 @@ OPTIONS = {
     "sweep": {
         "groups": st.sampled_from(("gaps", "sink", "x")),
         "seeds": number,
+        "formats": st.sampled_from(("parity-gap1", "parity-aligned", "x")),
         "steps": number,
         "prompts": number,
         "stages": st.sampled_from(("train", "x")),
