@@ -42,12 +42,27 @@ def judge_sink(at: LengthEvidence) -> RoleFinding:
 
 
 def close_sink(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
-    """Return the finding in view of the largest presence effect; unchanged where that was not measured.
+    """Return the finding in view of the largest presence effect and of what heads that carry something lose.
 
     ABSENT needs the largest effect and its control within the margin. PRESENT needs an effect that a key of equal
     score without information repairs, and that is not one of the number of labels. An effect that neither explains
-    is UNRESOLVED.
+    is UNRESOLVED. Presence is measured where labels carry nothing. A head that reads labels in some prompts and rests
+    on them in others carries something, and shows only in all heads together: there no sink is ABSENT where accuracy
+    is lost to other keys that share the attention, beyond what is lost where that attention reads zero.
     """
+    closed = _close_by_presence(at, finding)
+    shared = at.find(keys.DENOMINATOR)
+    if closed.status is not Status.ABSENT or shared is None or shared.value.at(at.level).low <= at.margins.accuracy:
+        return closed
+    reason = f"removing labels from every head loses {shared.value} more of accuracy where other keys share their "
+    reason += (
+        "attention than where it reads zero, and no arm explains this: heads that read labels may rest on them too"
+    )
+    return replace(closed, status=Status.UNRESOLVED, reason=f"{reason}; {closed.reason}")
+
+
+def _close_by_presence(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
+    """Return the finding in view of the largest presence effect; unchanged where that was not measured."""
     largest = at.find(keys.LARGEST_PRESENCE)
     if largest is None:
         return finding

@@ -38,6 +38,7 @@ RENORMALISE_IDLE = EvidenceKey("M6", "remove labels, idle heads: renormalise")
 NULL_IDLE = EvidenceKey("M6", "remove labels, idle heads: null")
 MEAN_IDLE = EvidenceKey("M6", "remove labels, idle heads: mean")
 REMOVAL_TERMS = EvidenceKey("M6", "denominator, bias, value")
+DENOMINATOR = EvidenceKey("M6", "denominator, all heads")
 MARGIN_HELD = EvidenceKey("M6", "margin held")
 SINK = EvidenceKey("M6", "sink")
 

@@ -44,6 +44,7 @@ QUESTIONS: dict[EvidenceKey, str] = {
     )
 } | {
     keys.REMOVAL_TERMS: "how do denominator, bias and value share the loss?",
+    keys.DENOMINATOR: "what is lost because other keys share the attention on labels, and not where it reads zero?",
     keys.MARGIN_HELD: "how much of the margin depends on attention to labels, or on a constant that they add?",
     keys.SINK: "do labels take attention, or add a constant, while they carry nothing?",
 }
@@ -97,6 +98,7 @@ def measure_removal(model: PreTrainedModel, batch: Batch, heads: SortedHeads) ->
     total = mean(everywhere.terms["N"] + everywhere.terms["B"], floor=1 / n)
     removed = losses(ALL, everywhere)
     removed.append(evidence(keys.REMOVAL_TERMS, "accuracy lost", total, details=_details(everywhere, n)))
+    removed.append(evidence(keys.DENOMINATOR, "accuracy lost", mean(everywhere.terms["N"], floor=1 / n)))
     if in_idle is None:
         return removed
     clean = in_idle.effects["accuracy"].base - 1 / len(batch.format.outputs)

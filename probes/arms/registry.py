@@ -196,6 +196,7 @@ ROWS = (
             keys.NULL_ALL,
             keys.MEAN_ALL,
             keys.REMOVAL_TERMS,
+            keys.DENOMINATOR,
             keys.RENORMALISE_IDLE,
             keys.NULL_IDLE,
             keys.MEAN_IDLE,

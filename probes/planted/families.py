@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from probes.planted.by_data import match_or_rest
 from probes.planted.by_membership import known_labels
 from probes.planted.by_step import (
     anchor_and_sink_by_step,
@@ -220,6 +221,7 @@ FAMILIES: dict[str, Family] = {
     "anchor and sink in one head": Family(one_head_two_queries, (ANCHOR, SINK), WITH_SINK, (0,)),
     "counted labels": Family(counted_labels, (), "unresolved"),
     "known labels": Family(known_labels, (), "unresolved"),
+    "match or rest": Family(match_or_rest, (ANCHOR, SINK), WITH_SINK, (0,)),
     "label after its bit": Family(label_after_bit, (ANCHOR,), ANCHOR, (-1,), ("address",)),
     "A1 + label before": Family(own_and_before, (ANCHOR,), ANCHOR, (0, -1), ("address", "address")),
     "label before + unused": Family(before_and_unused, (ANCHOR,), ANCHOR, (-1,), ("address", "nothing")),

@@ -45,6 +45,7 @@ KEYS = {
     "twice": keys.PRESENCE_TWICE,
     "step_bit": keys.STEP_BIT_V,
     "step_bit_k": keys.STEP_BIT_K,
+    "shared": keys.DENOMINATOR,
 }
 # Addresses by the words that name them here.
 ADDRESSES = {"own": (0,), "before": (-1,), "after": (1,), "both": (-1, 0)}
@@ -486,6 +487,23 @@ def test_a_control_that_moves_over_models():
 def test_the_control_of_a_sink_may_lose_answers():
     """It removes other positions from heads that need labels."""
     assert verdict(one(evidence(sink_control=0.6))).label == "unused"
+
+
+@pytest.mark.parametrize(
+    ("roles", "lost", "status"),
+    [
+        ({}, 0.2, TORN),
+        ({}, 0.04, ABSENT),
+        ({}, -0.3, ABSENT),  # the backup of labels that carry something is better than nothing
+        ({}, WIDE, ABSENT),
+        ({"presence": 1.0, "repaired": 1.0}, 0.3, PRESENT),
+    ],
+)
+def test_a_head_that_carries_something_may_be_a_sink_too(roles, lost, status):
+    """Presence is not tested there; what all heads lose to other keys bars ABSENT."""
+    found = verdict(one((*evidence(**ANCHOR), *largest(**NOTHING, **{**CELLS, **roles}, shared=lost))))
+    assert found.roles["sink"].status is status
+    assert ("heads that read labels may rest on them too" in found.roles["sink"].reason) is (status is TORN)
 
 
 def test_removal_that_hurts_is_unresolved_though_idle_heads_hold_margin():

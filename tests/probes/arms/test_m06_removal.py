@@ -132,6 +132,7 @@ def test_losses_are_denominator_bias_and_value(mechanism, architecture, terms):
     lost = {mode: found[f"remove labels, all heads: {mode}"].value.value for mode in MODES}
     for term in ("N", "B", "C"):
         assert details[term]["value"] == pytest.approx(terms.get(term, 0.0), abs=0.1 if terms else 1e-6), term
+    assert found["denominator, all heads"].value.to_json() == details["N"]
     # They telescope: their sum is the loss of masking.
     assert sum(details[t]["value"] for t in ("N", "B", "C")) == pytest.approx(lost["renormalise"], abs=1e-6)
     assert details["C"]["value"] == pytest.approx(lost["mean"], abs=1e-6)
@@ -238,6 +239,7 @@ def test_without_idle_heads_there_is_no_sink_to_measure():
     assert [e.name for e in found] == [
         *(f"remove labels, all heads: {mode}" for mode in MODES),
         "denominator, bias, value",
+        "denominator, all heads",
     ]
     assert none.knockouts(batch_of("A1"), "mean") == ()
     some = measure_removal(planted("A1").model, batch_of("A1"), SortedHeads(idle_of("A1"), none, none))

@@ -42,6 +42,8 @@ BY_STEP: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "anchor at odd steps, state at even": (ANCHORED, READ),
     "state at odd steps, sink at even": (READ, NOTHING),
 }
+# The same at steps after a parity of 1, and of 0.
+BY_PARITY: dict[str, tuple[dict[str, float], dict[str, float]]] = {"match or rest": (ANCHORED, NOTHING)}
 CASES = [
     pytest.param(name, architecture, marks=[] if architecture == "gpt2" else pytest.mark.slow)
     for name in EFFECTS
@@ -65,9 +67,9 @@ def drawn(planted: Planted) -> tuple[Batch, Tensor, Tensor]:
     """Return prompts, and two steps of each, zero-based and not neighbours, that differ in bit and in state."""
     batch = sample(planted.format, 4 * PROMPTS, LENGTH, 3, planted.vocabulary)
     bits = parity.read(batch).bits
-    before = bits.cumsum(dim=1) - bits
+    before = parity_before(batch)
     step = torch.randint(1, LENGTH - 1, (len(bits),), generator=torch.Generator().manual_seed(0))
-    differs = [x != x.gather(1, step.unsqueeze(1)) for x in (bits, before % 2)]
+    differs = [x != x.gather(1, step.unsqueeze(1)) for x in (bits, before)]
     number = torch.arange(LENGTH)
     allowed = differs[0] & differs[1] & ((number - step.unsqueeze(1)).abs() > 1) & (number > 0)
     good = allowed.any(dim=1).nonzero().flatten()[:PROMPTS]
@@ -94,11 +96,31 @@ def traded(batch: Batch, step: Tensor, partner: Tensor, offsets: tuple[int, ...]
     return tokens
 
 
-def effects(planted: Planted, kept: int | None = None) -> dict[str, float]:
-    """Return the effects of `EFFECTS`, over all drawn steps or over those that are odd (1) or even (0)."""
+def parity_before(batch: Batch) -> Tensor:
+    """Return the parity before each step: [prompt step]."""
+    bits = parity.read(batch).bits
+    return (bits.cumsum(dim=1) - bits) % 2
+
+
+def steps_of_kind(mechanism: str, batch: Batch, step: Tensor) -> Tensor:
+    """Return which of some steps, one per prompt, are of the first of the family's two kinds."""
+    if mechanism in BY_STEP:
+        return (step + 1) % 2 == 1
+    return parity_before(batch)[torch.arange(len(batch)), step] == 1
+
+
+def expected_effects(mechanism: str) -> list[tuple[bool | None, dict[str, float]]]:
+    """Return the effects of a family: at all steps (None), or at those of the first kind (True) and of the other."""
+    if mechanism in EFFECTS:
+        return [(None, EFFECTS[mechanism])]
+    return list(zip((True, False), {**BY_STEP, **BY_PARITY}[mechanism], strict=True))
+
+
+def effects(planted: Planted, mechanism: str, kept: bool | None = None) -> dict[str, float]:
+    """Return the effects of `EFFECTS`, over all drawn steps or over those of one kind."""
     batch, step, partner = drawn(planted)
     if kept is not None:
-        rows = ((step + 1) % 2 == kept).nonzero().flatten()
+        rows = (steps_of_kind(mechanism, batch, step) == kept).nonzero().flatten()
         batch, step, partner = batch.rows(rows), step[rows], partner[rows]
     trades = {"own": (0,), "before": (-1,), "both": (0, -1)}
     found = {
@@ -129,14 +151,14 @@ def accuracy_without(planted: Planted, queries: tuple[Role, ...], keys: slice = 
 
 
 def test_every_family_has_expected_effects():
-    assert {*EFFECTS, *BY_STEP} == set(FAMILIES)
+    assert {*EFFECTS, *BY_STEP, *BY_PARITY} == set(FAMILIES)
 
 
 @pytest.mark.parametrize(("mechanism", "architecture"), CASES)
 def test_hooks_find_what_the_family_says(mechanism, architecture):
     planted, family = planted_as(mechanism, architecture), FAMILIES[mechanism]
     assert min(prove(planted, prompts=24).values()) == 1
-    found, expected = effects(planted), EFFECTS[mechanism]
+    found, expected = effects(planted, mechanism), EFFECTS[mechanism]
     tie = TIES.get(mechanism, 0.03)
     within = {"own": tie, "before": tie, "both": 0.03, "content": 0.12 if expected["content"] else 0.03}
     for name, value in expected.items():
@@ -149,17 +171,30 @@ def test_hooks_find_what_the_family_says(mechanism, architecture):
 
 
 @EACH_ARCHITECTURE
-@pytest.mark.parametrize("mechanism", BY_STEP)
-def test_odd_and_even_steps_use_labels_as_the_family_says(mechanism, architecture):
+@pytest.mark.parametrize("mechanism", [*BY_STEP, *BY_PARITY])
+def test_two_kinds_of_step_use_labels_as_the_family_says(mechanism, architecture):
     planted, family = planted_as(mechanism, architecture), FAMILIES[mechanism]
     assert min(prove(planted, prompts=24).values()) == 1
-    for kept, expected in zip((1, 0), BY_STEP[mechanism], strict=True):
-        found = effects(planted, kept)
+    both = expected_effects(mechanism)
+    for kept, expected in both:
+        found = effects(planted, mechanism, kept)
         for name, value in expected.items():
             assert found[name] == pytest.approx(value, abs=0.15 if name == "content" and value else 0.03), (kept, name)
     named = {"anchor": "own", "placeholder": "content"}
-    used = {role for role, name in named.items() if any(found[name] for found in BY_STEP[mechanism])}
+    used = {role for role, name in named.items() if any(expected[name] for _, expected in both)}
     assert used == {*family.present} - {"sink"}
+
+
+@EACH_ARCHITECTURE
+def test_a_head_rests_on_labels_after_a_parity_of_0_only(architecture):
+    planted = planted_as("match or rest", architecture)
+    batch, *_ = drawn(planted)
+    hidden = torch.zeros(batch.n_pos, batch.n_pos, dtype=torch.bool)
+    hidden[batch.at(Role.OUTPUT_LABEL)[:, None], batch.at(Role.INPUT_LABEL)] = True
+    right = margins(run(planted.model, batch.tokens, hidden=hidden), batch) > 0
+    after_one = parity_before(batch) == 1
+    assert right[after_one].all()
+    assert float(right[~after_one].float().mean()) < 0.8
 
 
 @EACH_ARCHITECTURE
@@ -246,8 +281,7 @@ def test_the_dormant_anchor_answers_where_the_index_fails(architecture):
 def test_dirt_leaves_the_family_true(mechanism, architecture):
     planted = planted_as(mechanism, architecture, DIRTY)
     assert min(prove(planted, prompts=24).values()) >= 0.98
-    halves = zip((1, 0), BY_STEP[mechanism], strict=True) if mechanism in BY_STEP else [(None, EFFECTS[mechanism])]
-    for kept, expected in halves:
-        found = effects(planted, kept)
+    for kept, expected in expected_effects(mechanism):
+        found = effects(planted, mechanism, kept)
         for name, value in expected.items():
             assert found[name] == pytest.approx(value, abs=0.25), (kept, name)
