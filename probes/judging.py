@@ -181,8 +181,8 @@ def label_of(roles: dict[str, RoleFinding], unexplained: Mapping[str, str] = NOT
     """Return the label that follows from the roles, and from what roles that are PRESENT leave unexplained.
 
     "not-applicable" without a role that could be tested; "unresolved" where arms contradict each other or leave
-    something unexplained; the role, or "mixed(...)" of several; "undecided" where one is not settled and fewer than two
-    are present; "unused" where all are absent.
+    something unexplained; "undecided" where a role is not settled; the role, or "mixed(...)" of several; "unused" where
+    all are absent.
     """
     applicable = {name: r.status for name, r in roles.items() if r.status is not Status.NOT_APPLICABLE}
     present = [name for name, status in applicable.items() if status is Status.PRESENT]
@@ -190,10 +190,10 @@ def label_of(roles: dict[str, RoleFinding], unexplained: Mapping[str, str] = NOT
         return "not-applicable"
     if Status.UNRESOLVED in applicable.values() or unexplained:
         return "unresolved"
-    if len(present) > 1:
-        return f"mixed({', '.join(present)})"
     if Status.INDETERMINATE in applicable.values():
         return "undecided"
+    if len(present) > 1:
+        return f"mixed({', '.join(present)})"
     return present[0] if present else "unused"
 
 

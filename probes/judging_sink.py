@@ -51,14 +51,24 @@ def close_sink(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
     is lost to other keys that share the attention, beyond what is lost where that attention reads zero.
     """
     closed = _close_by_presence(at, finding)
-    shared = at.find(keys.DENOMINATOR)
-    if closed.status is not Status.ABSENT or shared is None or shared.value.at(at.level).low <= at.margins.accuracy:
+    if closed.status is not Status.ABSENT:
         return closed
-    reason = f"removing labels from every head loses {shared.value} more of accuracy where other keys share their "
-    reason += (
-        "attention than where it reads zero, and no arm explains this: heads that read labels may rest on them too"
+    bars = (
+        (keys.DENOMINATOR, at.margins.accuracy, "every head", "accuracy"),
+        (keys.CARRIER_DENOMINATOR, at.margins.rho, "a head in which they carry something", "the accuracy above chance"),
     )
-    return replace(closed, status=Status.UNRESOLVED, reason=f"{reason}; {closed.reason}")
+    for key, bound, where, quantity in bars:
+        shared = at.find(key)
+        if shared is not None and shared.value.at(at.level).low > bound:
+            reason = (
+                f"removing labels from {where} loses {shared.value} more of {quantity} where other keys share their "
+            )
+            reason += (
+                "attention than where it reads zero, and no arm explains this: heads that read labels may rest on "
+            )
+            reason += f"them too; {closed.reason}"
+            return replace(closed, status=Status.UNRESOLVED, reason=reason)
+    return closed
 
 
 def _close_by_presence(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:

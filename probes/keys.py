@@ -58,6 +58,7 @@ PRESENCE_MARGIN = EvidenceKey("presence", "largest effect on margins")
 PRESENCE_REPAIRED = EvidenceKey("presence", "repaired by a key of equal score")
 PRESENCE_NUMBER = EvidenceKey("presence", "number of labels")
 PRESENCE_TWICE = EvidenceKey("presence", "labels count twice")
+CARRIER_DENOMINATOR = EvidenceKey("presence", "largest denominator where labels carry something")
 
 ATTENTION_MASS = EvidenceKey("M7", "attention mass on labels in {place}")
 VALUE_SHARE = EvidenceKey("M7", "share of what is written from labels in {place}")

@@ -12,15 +12,17 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from interp.patching import knock_out_for
-from interp.patching.knockouts import Entry
+from interp.patching import knock_out, knock_out_for
+from interp.patching.knockouts import Entry, Mode
 from interp.tasks import Batch, Role
 from probes import keys
-from probes.arms.m06_heads import LABELS
+from probes.arms.group_search import MANY_UNITS
+from probes.arms.m06_heads import LABELS, all_heads
 from probes.arms.presence_cells import Cells
 from probes.arms.presence_interchanges import Interchanges
 from probes.arms.presence_metrics import answer_accuracy, moved_margin
 from probes.arms.presence_number import lost_when_twice
+from probes.arms.presence_search import all_cells
 from probes.arms.readings import halves, strongest
 from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import ratio
@@ -31,6 +33,7 @@ QUESTIONS = {
     keys.PRESENCE_REPAIRED: "which of these answers does a key of equal score without information restore?",
     keys.PRESENCE_NUMBER: "half of the labels are removed: what does their number matter beyond the attention on them?",
     keys.PRESENCE_TWICE: "every label counts twice: how many answers does that lose at most?",
+    keys.CARRIER_DENOMINATOR: "labels are removed where they carry something: what do other keys lose at most?",
 }
 ANSWERS, MARGIN = "share of accuracy above chance", "mean |change| over the mean margin"
 
@@ -43,7 +46,9 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
     The strongest is chosen on one half of the prompts and estimated on the other. The control is the interchange that
     found the cells, on these prompts. "repaired" is what a null key of equal score with the mean value restores, and
     "number" what is lost when every second label is removed and is not when the attention on them is kept. "twice" is
-    what is lost at most when labels count twice: a sink is left as it is, a head that counts labels is not.
+    what is lost at most when labels count twice: a sink is left as it is, a head that counts labels is not. The
+    denominator where labels carry something is measured in each of those cells: a head that reads labels in some
+    prompts may rest on them in others.
     """
     if not cells.kinds():
         return []
@@ -60,6 +65,7 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
     size = interchanged.lead.double().abs().mean(dim=1)
     control = interchanged.effects(cells)
     twice = lost_when_twice(interchanged, cells)
+    shared = lost_to_other_keys(model, batch, carriers(model, batch, cells))
 
     def share(values: Float[Tensor, " prompt"], full: Float[Tensor, " prompt"]) -> Interval:
         return ratio(values, full, floor=1 / len(batch))
@@ -73,10 +79,11 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
         "cells at some steps": [[kind, *head, list(steps)] for (kind, head), steps in cells.parts],
         "answers lost": {name: float(lost[name].mean() / clean.mean()) for name in names},
         "lost when twice": {name: float(x.mean() / clean.mean()) for name, x in twice.items()},
+        "lost to other keys": {name: float(x.mean() / clean.mean()) for name, x in shared.items()},
         "margin moved": {name: float(moved[name].mean() / size.mean()) for name in names},
     }
 
-    def evidence(key: EvidenceKey, quantity: str, value: Interval, matched: Interval, more: dict) -> Evidence:
+    def evidence(key: EvidenceKey, quantity: str, value: Interval, matched: Interval | None, more: dict) -> Evidence:
         return Evidence(
             key=key,
             question=QUESTIONS[key],
@@ -100,7 +107,43 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
         evidence(keys.PRESENCE_REPAIRED, ANSWERS, repaired, by_answers, {}),
         evidence(keys.PRESENCE_NUMBER, ANSWERS, number, by_answers, {}),
         evidence(keys.PRESENCE_TWICE, ANSWERS, largest(list(twice.values()), clean), by_answers, {}),
+        *(
+            [evidence(keys.CARRIER_DENOMINATOR, ANSWERS, largest(list(shared.values()), clean), None, {})]
+            if shared
+            else []
+        ),
     ]
+
+
+def carriers(model: PreTrainedModel, batch: Batch, cells: Cells) -> dict[str, Cells]:
+    """Return by name the cells in which labels carry something, each alone; in large models one layer's together."""
+    steps = tuple(range(1, len(batch.at(Role.OUTPUT_LABEL)) + 1))
+    alone = cells.others(all_cells(model, batch), steps)
+    named: dict[str, list[Cells]] = {}
+    for some in alone:
+        kind, (layer, head) = (*some.members, *(cell for cell, _ in some.parts))[0]
+        name = f"{kind}, layer {layer}" + ("" if len(all_heads(model)) > MANY_UNITS else f", head {head}")
+        named.setdefault(name, []).append(some)
+    return {
+        name: Cells(tuple(c for some in group for c in some.members), tuple(p for some in group for p in some.parts))
+        for name, group in named.items()
+    }
+
+
+def lost_to_other_keys(
+    model: PreTrainedModel, batch: Batch, some: dict[str, Cells]
+) -> dict[str, Float[Tensor, " prompt"]]:
+    """Return by name what removing labels from cells loses of accuracy where other keys share the attention.
+
+    Subtracted is what is lost where that attention reads zero: what labels carry is lost in both.
+    """
+    modes: tuple[Mode, Mode] = ("renormalise", "null")
+    entries: dict[str, Entry] = {f"{mode}, {name}": c.knockouts(mode) for name, c in some.items() for mode in modes}
+    if not entries:
+        return {}
+    lost = -knock_out(model, batch, entries, answer_accuracy(batch)).change.double()
+    by_name = dict(zip(entries, lost, strict=True))
+    return {name: by_name[f"renormalise, {name}"] - by_name[f"null, {name}"] for name in some}
 
 
 def removals(batch: Batch, cells: Cells) -> dict[str, Entry]:

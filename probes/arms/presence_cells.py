@@ -53,6 +53,15 @@ class Cells:
         """Return the kinds of query that have a cell."""
         return tuple(kind for kind in KINDS if self.of_kind(kind) != Cells())
 
+    def others(self, units: Sequence[Cell], steps: Sequence[int]) -> tuple[Cells, ...]:
+        """Return those of some cells that carry something, each alone, at the steps at which it does."""
+        idle = dict(self.parts)
+        carrying = [unit for unit in units if unit not in self.members]
+        return tuple(
+            Cells(parts=((unit, tuple(s for s in steps if s not in idle[unit])),)) if unit in idle else Cells((unit,))
+            for unit in carrying
+        )
+
     def knockouts(self, mode: Mode, src: At = LABELS, kinds: Sequence[str] | None = None) -> tuple[Knockout, ...]:
         """Return the removal of `src` from the cells, of some kinds of query or all."""
         found = list[Knockout]()

@@ -12,11 +12,16 @@ from interp.patching.metrics import probability
 from interp.tasks import Batch
 from probes.arms.group_search import FEWER_PROMPTS, MANY_UNITS, largest_harmless
 from probes.arms.m06_heads import HARMLESS, all_heads
-from probes.arms.presence_cells import BY_STEP, KINDS, Cells
+from probes.arms.presence_cells import BY_STEP, KINDS, Cell, Cells
 from probes.arms.presence_interchanges import SOURCES, Interchanges
 
 # The largest mean |change of the margin|, as a share of it, at which cells count as carrying nothing.
 STILL = 0.05
+
+
+def all_cells(model: PreTrainedModel, batch: Batch) -> list[Cell]:
+    """Return every cell: each kind of query that prompts have, and each head."""
+    return [(kind, head) for kind, role in KINDS.items() if (batch.role == role).any() for head in all_heads(model)]
 
 
 def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
@@ -28,7 +33,7 @@ def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
     steps at which the cell moves no margin; never the first, whose state is the same in all prompts, so that an
     interchange cannot show that it is read.
     """
-    units = [(kind, head) for kind, role in KINDS.items() if (batch.role == role).any() for head in all_heads(model)]
+    units = all_cells(model, batch)
     if len(all_heads(model)) > MANY_UNITS:
         batch = batch.rows(slice(FEWER_PROMPTS))
     interchanged = Interchanges(model, batch, seed, probability(batch, among_answers=True))

@@ -216,6 +216,7 @@ ROWS = (
             keys.PRESENCE_REPAIRED,
             keys.PRESENCE_NUMBER,
             keys.PRESENCE_TWICE,
+            keys.CARRIER_DENOMINATOR,
         ),
         decides=True,
     ),

@@ -109,7 +109,7 @@ CASES: dict[str, tuple[dict[str, Any], tuple[Status, ...], str]] = {
     "two, and a third perhaps": (
         {**ANCHOR, **CONTENT, "sink": WIDE, "masked": WIDE},
         (PRESENT, PRESENT, UNSURE),
-        "mixed(anchor, placeholder)",
+        "undecided",
     ),
     "negative effect": ({"m5": -0.5}, (ABSENT, UNSURE, ABSENT), "undecided"),
     # Controls.
