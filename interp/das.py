@@ -7,7 +7,7 @@ passes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.arguments import exclusive, require_gradients
-from interp.models.anatomy import TOLERANCE, anatomy_of
+from interp.models.anatomy import TOLERANCE, Anatomy, anatomy_of
 from interp.models.resolve import AnyModel, raw_of
-from interp.pair_runs import CHUNK, run_bases, run_sources
+from interp.pair_runs import CHUNK, CPU_TOKENS, run_bases, run_sources
 from interp.pairs import Pairs
 from interp.patching.editing import Place
 from interp.sites import Site
@@ -61,19 +61,25 @@ def join(model: AnyModel, layer: int, pairs: Pairs) -> Joined:
     Raises `ValueError` for a layer that does not exist, and `RuntimeError` if the part from `layer` on does not give
     the logits of the whole model on the first pairs.
     """
-    return join_layers(model, (layer,), pairs)[layer]
+    return join_layers(model, (layer,), [pairs])[0][layer]
+
+
+def join_to_test(model: AnyModel, layer: int, pairs: Pairs) -> Joined:
+    """Return `join` for pairs that are only tested, which takes less time: see `join_layers`."""
+    return join_layers(model, (layer,), [pairs], to_search=False)[0][layer]
 
 
 @exclusive
 @torch.no_grad()
-def join_layers(model: AnyModel, layers: Collection[int], pairs: Pairs, to_search: bool = True) -> dict[int, Joined]:
-    """Return `join` at each of the layers, from one run of the base and source prompts for all.
+def join_layers(
+    model: AnyModel, layers: Collection[int], together: Sequence[Pairs], to_search: bool = True
+) -> list[dict[int, Joined]]:
+    """Return `join` at each of the layers, for pairs with the same base prompts: these run once for all.
 
     `to_search=False`, for pairs that are only tested: their runs end at the answers and the sites. A search amplifies
     the last digits of the runs that it learns from until other directions are found, so these stay as they are.
+    Raises `ValueError` for pairs whose base prompts differ, and the errors of `join`.
     """
-    from interp.tail import Tail
-
     anatomy = anatomy_of(raw_of(model))
     layers, n_layers = sorted(set(layers)), len(anatomy.blocks)
     if not layers or not set(layers) <= set(range(n_layers)):
@@ -81,10 +87,29 @@ def join_layers(model: AnyModel, layers: Collection[int], pairs: Pairs, to_searc
     sites: tuple[Site, ...] = ("k", "v")
     keep: list[Place] = [(site, layer) for layer in range(layers[0], n_layers) for site in sites]
     keep = [*(("resid_pre", layer) for layer in layers), *keep]
-    whole, expected = run_bases(anatomy, pairs, keep, to_search)
-    sources = run_sources(anatomy, pairs, layers, to_search)
-    require_finite(expected, "a logit of a base prompt", axis=0)
-    joined = {}
+    if any(pairs.base is not together[0].base for pairs in together):
+        raise ValueError("pairs that are joined together must have the same base prompts")
+    with _kernels_of_a_search(anatomy.raw, to_search):
+        whole, logits = run_bases(anatomy, together, keep, to_search)
+    return [
+        _joined(anatomy, layers, pairs, whole, require_finite(expected, "a logit of a base prompt", axis=0), to_search)
+        for pairs, expected in zip(together, logits, strict=True)
+    ]
+
+
+def _joined(
+    anatomy: Anatomy,
+    layers: Sequence[int],
+    pairs: Pairs,
+    whole: dict[Place, Tensor],
+    expected: Float[Tensor, "pair symbol"],
+    to_search: bool,
+) -> dict[int, Joined]:
+    """Run the source prompts and check that each part of the model gives the logits that the whole gave."""
+    from interp.tail import Tail
+
+    with _kernels_of_a_search(anatomy.raw, to_search):
+        sources, joined = run_sources(anatomy, pairs, layers, to_search), dict[int, Joined]()
     for layer in layers:
         tail = Tail(anatomy, layer, pairs, whole, sources[layer])
         require_finite(tail.sources, "the residual of a source prompt", axis=0)
@@ -167,9 +192,13 @@ def swapped_answers(joined: Joined, basis: Basis | None, placebo: Basis | None =
         raise ValueError(f"directions at this site have {size} dimensions; got {tuple(basis.shape)}")
     if placebo is not None:
         move = NormMatchedPlacebo(move, placebo)
-    rows = torch.arange(len(joined.pairs))
-    with lock_of(joined.tail.anatomy.raw):
-        logits = intervened_logits(joined.tail, "site", move, rows, joined.source, joined.tail, batch_size=CHUNK)
+    # Pairs with as many positions between site and answer run together, and on a CPU so few that they fit its caches.
+    spans, tail = joined.pairs.answer - joined.pairs.site[:, 0], joined.tail
+    rows = spans.argsort(stable=True)
+    size = min(CHUNK, max(1, CPU_TOKENS // int(spans.max()))) if tail.anatomy.device.type == "cpu" else CHUNK
+    with lock_of(tail.anatomy.raw):
+        source = joined.source[rows.to(joined.source.device)]
+        logits = intervened_logits(tail, "site", move, rows, source, tail, batch_size=size)[rows.argsort()]
     return require_finite(logits, "a logit after the interchange", axis=0)
 
 
@@ -194,6 +223,16 @@ def untrained(model: AnyModel, seed: int) -> PreTrainedModel:
 def _check_rank(joined: Joined, rank: int) -> None:
     if not 1 <= rank <= joined.size:
         raise ValueError(f"a site of {joined.size} dimensions has ranks 1 to {joined.size}; got {rank}")
+
+
+@contextmanager
+def _kernels_of_a_search(raw: nn.Module, to_search: bool) -> Iterator[None]:
+    """Compute as with gradients, whose kernels round otherwise (`interp.models.architectures.parts.tanh_gelu`)."""
+    if not to_search:
+        yield
+        return
+    with torch.enable_grad(), _frozen(raw):
+        yield
 
 
 @contextmanager

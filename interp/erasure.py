@@ -16,16 +16,12 @@ from torch import Tensor
 from interp.arguments import PromptsLike, exclusive, prompts_of
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.resolve import AnyModel, raw_of
-from interp.patching.editing import (
-    Edit,
-    Place,
-    chunks,
-)
+from interp.patching.editing import Place, chunks
 from interp.patching.metric import Metric, MetricLike, bind_metric
-from interp.patching.rerunning import Changes, Where, measure_patched, measure_unpatched, reads_of
+from interp.patching.patched_runs import PROJECTED, Changes, Where, WhereEdit
+from interp.patching.rerunning import measure_patched, measure_unpatched, reads_of
 from interp.patching.unpatched import compare_with_raw, run_unpatched
 from interp.places import At, positions_at
-from interp.sites import Site
 from interp.support.finite import require_finite
 from interp.tasks import Prompts
 
@@ -117,9 +113,8 @@ def answers_without(
     bound = [bind_metric(metric, model, prompts) for metric in metrics]
     checked = {name: _checked(anatomy, erasers) for name, erasers in arms.items()}
     places = _places(prompts, at)
-    sites: tuple[Site, ...] = ("resid_pre", "k", "v")
-    keep: list[Place] = [(site, layer) for layer in range(len(anatomy.blocks)) for site in sites]
-    first = int(places.min()) if anatomy.causal else 0
+    keep: list[Place] = [(site, layer) for layer in range(len(anatomy.blocks)) for site in PROJECTED]
+    here, first = places.sort().values.to(anatomy.device), int(places.min()) if anatomy.causal else 0
     values: dict[str, list[Tensor]] = {name: [] for name in ("intact", *arms)}
     for rows in _chunks(anatomy, prompts):
         tokens = prompts.tokens[rows].to(anatomy.device)
@@ -128,24 +123,21 @@ def answers_without(
             compare_with_raw(anatomy, tokens, run, bound[0])
         values["intact"].append(torch.stack(measure_unpatched(anatomy, run, bound)).double())
         for name, erasers in checked.items():
-            edits = {place: partial(_from, first, edit) for place, edit in _edits(erasers, places - first).items()}
-            measured = measure_patched(anatomy, run, Changes(min(erasers), first, edits), bound)
+            edits: dict[Place, WhereEdit] = {
+                ("resid_pre", layer): partial(_erase, eraser, here) for layer, eraser in erasers.items()
+            }
+            measured = measure_patched(anatomy, run, Changes(min(erasers), first, edits, at=here), bound)
             values[name].append(torch.stack(measured).double())
     return {name: torch.cat(parts, dim=1) for name, parts in values.items()}
 
 
-def _from(first: int, edit: Edit, resid: Tensor, computed: Mapping, where: Where) -> Tensor:
-    """Apply an edit to the residual of all positions from the first place on."""
-    assert isinstance(where, slice), "the residual enters a layer at all positions"
-    assert where.start == first, "the positions of an edit are counted from the first place"
-    return edit(resid, computed)
-
-
-def _edits(erasers: Mapping[int, Eraser], places: Int[Tensor, " place"]) -> dict[Place, Edit]:
-    def edit(eraser: Eraser) -> Edit:
-        return lambda resid, _: _erased(eraser, resid, places)
-
-    return {("resid_pre", layer): edit(eraser) for layer, eraser in erasers.items()}
+def _erase(eraser: Eraser, places: Tensor, resid: Tensor, computed: Mapping, where: Where) -> Tensor:
+    """Erase from the residual at the places, or at all positions from one before them on."""
+    del computed
+    if isinstance(where, slice):
+        return _erased(eraser, resid, places - where.start)
+    assert torch.equal(where, places), "the residual enters a layer at the places, or at all positions"
+    return _erased(eraser, resid, torch.arange(len(places), device=places.device))
 
 
 def _erased(eraser: Eraser, resid: Tensor, places: Int[Tensor, " place"]) -> Tensor:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy
-from interp.pairs import Pairs
+from interp.pairs import ORDERS, Pairs, by_position
 from interp.patching.editing import Place, forward_with_edits
 from interp.patching.unpatched import trace
 
@@ -19,13 +19,17 @@ CPU_TOKENS = 1024
 
 
 def run_bases(
-    anatomy: Anatomy, pairs: Pairs, keep: Sequence[Place], to_search: bool
-) -> tuple[dict[Place, Tensor], Float[Tensor, "pair symbol"]]:
-    """Return the kept places of the base runs `[pair pos ...]`, zero after the answers, and the answers' logits."""
-    whole, logits = dict[Place, Tensor](), torch.zeros(0)
-    last, answers, symbols = len(anatomy.blocks) - 1, pairs.answer - 1, pairs.symbols.to(anatomy.device)
-    for rows, tokens in _chunks(anatomy, pairs.base.tokens, answers, to_search):
-        reads = (answers if to_search else answers[rows]).unique().to(anatomy.device)
+    anatomy: Anatomy, together: Sequence[Pairs], keep: Sequence[Place], to_search: bool
+) -> tuple[dict[Place, Tensor], list[Float[Tensor, "pair symbol"]]]:
+    """Return the kept places of the base runs, zero after the answers, and the answers' logits.
+
+    resid_pre is `[pair pos d_model]`; keys and values are in the order of `ORDERS`. `together`: pairs with the same
+    base prompts, which run once; logits are those of each.
+    """
+    whole, logits, base = dict[Place, Tensor](), list[Tensor](), together[0].base
+    last, answers = len(anatomy.blocks) - 1, torch.stack([pairs.answer - 1 for pairs in together])
+    for rows, tokens in _chunks(anatomy, base.tokens, answers.amax(dim=0), to_search):
+        reads = (answers if to_search else answers[:, rows]).unique().to(anatomy.device)
         if to_search:
             below = [place for place in keep if place[1] < last]
             resid, kept = forward_with_edits(anatomy, anatomy.embed(tokens), stop=last, keep=below)
@@ -35,17 +39,20 @@ def run_bases(
         else:
             final, kept = trace(anatomy, tokens, reads, keep)
             assert final is not None
-        at = torch.searchsorted(reads, answers[rows].to(anatomy.device))
-        found = anatomy.unembed(final[torch.arange(len(rows)), at])[:, symbols]
         if not whole:
-            logits = found.new_zeros(len(pairs), len(symbols))
-            whole = {
-                place: kept[place].new_zeros(len(pairs), pairs.base.n_pos, *kept[place].shape[2:]) for place in keep
-            }
-        logits[rows] = found
+            logits = [final.new_zeros(len(pairs), len(pairs.symbols)) for pairs in together]
+            whole = {place: _ordered_zeros(kept[place], len(base), base.n_pos, place[0]) for place in keep}
+        for found, pairs, answer in zip(logits, together, answers, strict=True):
+            at = torch.searchsorted(reads, answer[rows].to(anatomy.device))
+            found[rows] = anatomy.unembed(final[torch.arange(len(rows)), at])[:, pairs.symbols.to(anatomy.device)]
         for place, x in whole.items():
-            x[rows, : tokens.shape[1]] = kept[place]
+            by_position(x, place[0])[rows, : tokens.shape[1]] = kept[place]
     return whole, logits
+
+
+def _ordered_zeros(like: Tensor, n_pairs: int, n_pos: int, site: str) -> Tensor:
+    shape = (n_pairs, n_pos, *like.shape[2:])
+    return like.new_zeros([shape[axis] for axis in ORDERS.get(site, range(len(shape)))])
 
 
 def run_sources(

@@ -9,6 +9,10 @@ from torch import Tensor
 
 from interp.tasks import Prompts
 
+# The order of axes in which keys and values of base runs are kept, as products of matrices read them: k `[pair kv_head
+# d_head pos]`, v `[pair kv_head pos d_head]`.
+ORDERS = {"k": (0, 2, 3, 1), "v": (0, 2, 1, 3)}
+
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
@@ -51,3 +55,9 @@ class Pairs:
             target=self.target[index],
             symbols=self.symbols,
         )
+
+
+def by_position(x: Tensor, site: str) -> Tensor:
+    """Return what base runs keep of a site as `[pair pos ...]`, a view."""
+    order = ORDERS.get(site)
+    return x if order is None else x.permute([order.index(axis) for axis in range(x.ndim)])

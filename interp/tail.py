@@ -13,13 +13,14 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
 from interp.models.anatomy import Anatomy
-from interp.pairs import Pairs
+from interp.pairs import Pairs, by_position
 
 
 class Tail(HookedRootModule):
     """Returns logits of the symbols at each pair's answer, from numbers of pairs; n and above are the sources.
 
-    The model's own modules are not registered, since TransformerLens would write names on them.
+    `kept` is that of `interp.pair_runs.run_bases`. The model's own modules are not registered, since TransformerLens
+    would write names on them.
     """
 
     def __init__(self, anatomy: Anatomy, layer: int, pairs: Pairs, kept: dict[Any, Tensor], sources: Tensor):
@@ -44,7 +45,8 @@ class Tail(HookedRootModule):
         # A short window extends past its answer, which does not affect what is read.
         window = (start + torch.arange(width, device=device)).clamp_max(base.shape[1] - 1)
         within, read_at = places - start, (read - start[:, 0]).unsqueeze(1)
-        resid = base[index.unsqueeze(1), window]
+        resid = base.flatten(0, 1).index_select(0, (index.unsqueeze(1) * base.shape[1] + window).flatten())
+        resid = resid.unflatten(0, window.shape)
         changed = self.site(resid[numbers, within].flatten(1)).unflatten(1, (places.shape[1], -1))
         resid = resid.index_put((numbers, within), changed)
         for layer in range(self.layer, len(anatomy.blocks)):
@@ -56,10 +58,21 @@ class Tail(HookedRootModule):
                 (q, k, v), at = block.project(resid), window
                 if last:  # in the last layer only the answer is read
                     q, resid, window = q[numbers, read_at], resid[numbers, read_at], read.unsqueeze(1)
-            k, v = (self.kept[s, layer][index].index_put_((numbers, at), x) for s, x in (("k", k), ("v", v)))
+            k, v = (self._with(site, layer, index, at, new) for site, new in (("k", k), ("v", v)))
             mid = resid + block.attn_out(self._attend(layer, q, k, v, window))
             resid = mid + block.mlp_out(resid if block.parallel else mid)
         return anatomy.unembed(resid[:, 0], self.pairs.symbols)
+
+    def _with(self, site: str, layer: int, index: Tensor, at: Tensor, new: Tensor) -> Tensor:
+        """Return keys or values `[row pos kv_head d_head]` of some pairs, with new ones at the positions `at`."""
+        own, new = self.kept[site, layer].index_select(0, index), new.transpose(1, 2)
+        rows, heads = (torch.arange(own.shape[axis], device=at.device) for axis in (0, 1))
+        rows, heads, at = rows[:, None, None], heads[:, None], at.unsqueeze(1)
+        if site == "k":
+            own[rows, heads, :, at] = new
+        else:
+            own[rows, heads, at] = new
+        return by_position(own, site)
 
     def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: Tensor) -> Tensor:
         """Return z of queries whose positions differ between rows.
@@ -69,7 +82,7 @@ class Tail(HookedRootModule):
         anatomy, block, flat = self.anatomy, self.anatomy.blocks[layer], window.flatten()
         src = torch.arange(k.shape[1], device=k.device)
         q = anatomy.queries(block, q.flatten(0, 1), flat).unflatten(0, window.shape)
-        bias = self.biases[layer][:, window].transpose(0, 1)
+        bias = self.biases[layer].index_select(1, flat).unflatten(1, window.shape).transpose(0, 1)
         keys = anatomy.expand_heads(anatomy.keys(block, k, src))
         if not torch.is_grad_enabled():
             return anatomy.attend(block, q, keys, anatomy.expand_heads(v), bias, anatomy.sink(block, q, window))

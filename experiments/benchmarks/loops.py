@@ -22,6 +22,8 @@ from interp.patching import logit_diff, plan
 # Two tokens whose logits are compared, and the batch sizes of the loop that are tried.
 ANSWER, OTHER = 3, 4
 BATCHES = (4, 8, 16, 32)
+# Times that each of these is tried.
+TRIALS = 3
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ def run_case(case: LoopCase, rounds: int) -> dict:
     clean, corrupted = (prompt_of(case, seed) for seed in (0, 1))
     metric = logit_diff(ANSWER, OTHER)
     tails = [tail_of(model, layer) for layer in range(case.n_layers)]
+    sizes = tuple(b for b in BATCHES if b < 2 * case.tokens) or BATCHES[:1]  # up to all patches of a layer at once
     batch = min(
-        (b for b in BATCHES if b <= max(case.tokens, BATCHES[0])),
+        TRIALS * sizes,
         key=lambda b: seconds_of(lambda: loop_by_hand(model, tails, clean, corrupted, b), model.device.type),
     )
     ways: dict[str, Callable[[], Tensor]] = {

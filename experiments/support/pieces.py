@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from probes.arms.m09_subspaces import Searches
     from probes.batteries import Piece, Prepare
 
-# Arms whose pieces share costly work, which one process does once: the search for idle heads at a length, and M9's
-# searches at all lengths.
-ONE_LENGTH, ALL_LENGTHS = {"M6", "shares"}, {"M9"}
+# Arms whose pieces share costly work, which one process does once. At a length: the search for idle heads, and the
+# trials with their full effect. At all lengths: M9's searches, and the import of scikit-learn by M8.
+ONE_LENGTH = ({"M6", "shares"}, {"M1", "M2", "M3", "M4", "M5"})
+ALL_LENGTHS = ({"M8"}, {"M9"})
 # Parameters from which on a model's matrix products are large enough for several threads of one process.
 LARGE = 100_000_000
 
@@ -141,13 +142,17 @@ def _measure_all(
 
 
 def _jobs(pieces: Sequence[Piece]) -> list[list[Piece]]:
-    """Return the pieces in groups that share costly work, those of the longest prompts first."""
-    groups: dict[object, list[Piece]] = {}
+    """Return the pieces in groups that share costly work.
+
+    Groups of all lengths are first, because they take longest, then those of the longest prompts.
+    """
+    groups: dict[int | tuple | str, list[Piece]] = {}
     for piece in sorted(pieces, key=lambda piece: -piece.inputs.plain.n_pos):
         codes, length = {row.code for row in piece.rows}, piece.inputs.length
-        shared = "all" if codes & ALL_LENGTHS else (length, "heads") if codes & ONE_LENGTH else piece.name
-        groups.setdefault(shared, []).append(piece)
-    return list(groups.values())
+        everywhere = [number for number, group in enumerate(ALL_LENGTHS) if codes & group]
+        here = [(length, number) for number, group in enumerate(ONE_LENGTH) if codes & group]
+        groups.setdefault((*everywhere, *here, piece.name)[0], []).append(piece)
+    return [groups[key] for key in sorted(groups, key=lambda key: not isinstance(key, int))]
 
 
 def _measure_there(

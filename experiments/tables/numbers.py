@@ -24,7 +24,7 @@ from experiments.support.list_results import LISTS
 from experiments.support.reading import read_result
 from interp.models.adapters import ADAPTER_WEIGHTS
 from interp.models.names import SHIPPED, ZOO
-from probes.keys import MARGIN_HELD
+from probes.keys import MARGIN_HELD, PRESENCE_MARGIN
 
 FOLDER = Path(__file__).parent.parent
 MARKER = re.compile(r"(?P<old>[-+]?[\d,]*\.?\d+|-?\?)<!--=(?P<name>[\w-]+)\.(?P<index>\d+)-->")
@@ -163,10 +163,10 @@ def lost(name: str) -> list[float]:
     return removals[0]["details"]["models"]
 
 
-def margin_held(name: str) -> list[float]:
-    """Return the share of the margin lost without labels in idle heads, at the longest length, with its interval."""
-    rows = [e["value"] for e in judged(name)["evidence"] if e["name"] == MARGIN_HELD.template]
-    return [rows[-1][key] for key in ("value", "low", "high")]
+def over_seeds(name: str, evidence: str, at: int = -1) -> list[float]:
+    """Return evidence over the seeds of a configuration with its interval, at the longest length or at another one."""
+    rows = [e["value"] for e in judged(name)["evidence"] if e["name"] == evidence]
+    return [rows[at][key] for key in ("value", "low", "high")]
 
 
 def margins_held(name: str, length: int, seeds: Sequence[int]) -> list[float]:
@@ -389,7 +389,8 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "numeric-anchor": (2, lambda: [*ends(NUMERIC, 20, "rho anchor", ""), *judged(NUMERIC)["roles"]["anchor"]["ci"]]),
     "numeric-sink": (2, lambda: sorted(listed(NUMERIC, 20, "rho sink", ""))),
     "aligned-sink-40": (3, lambda: [(sink := judged(ANCHORED)["by_length"][-1]["roles"]["sink"])["rho"], *sink["ci"]]),
-    "aligned-margin-held": (2, lambda: margin_held(ANCHORED)),
+    "aligned-margin-held": (2, lambda: over_seeds(ANCHORED, MARGIN_HELD.template)),
+    "aligned-cells": (2, lambda: [x for at in (0, -1) for x in over_seeds(ANCHORED, PRESENCE_MARGIN.template, at)]),
     "cyclic-removal": (2, lambda: at_ends(lost(CYCLIC))),
     "constant-removal": (2, lambda: lost("parity-constant-alibi")),
     "constant-presence": (

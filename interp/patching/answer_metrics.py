@@ -48,7 +48,7 @@ def logit_diff(answer: Answer, other: Answer, position: Position = -1) -> Unboun
     name = f"logit difference{_text(answer)}{_text(other, ' -')}"
 
     def bind(model: object, prompts: Prompts) -> Metric:
-        positions, column = _where(prompts, position).unique(return_inverse=True)
+        positions, column = _columns(prompts, position)
 
         def compute_of(answers: Tensor, others: Tensor) -> Compute:
             return _at_each_position(column, score_of(answers, others))
@@ -125,7 +125,7 @@ def kl(
 
 def _unbound(name: str, score: Callable[[object, Prompts], Score], position: Position) -> UnboundMetric:
     def bind(model: object, prompts: Prompts) -> Metric:
-        positions, column = _where(prompts, position).unique(return_inverse=True)
+        positions, column = _columns(prompts, position)
         return Metric(name, positions, _at_each_position(column, score(model, prompts)))
 
     return UnboundMetric(name, bind)
@@ -134,6 +134,14 @@ def _unbound(name: str, score: Callable[[object, Prompts], Score], position: Pos
 def _at_each_position(column: Int[Tensor, " batch"], score: Score) -> Compute:
     """Return a metric's `compute` that scores each prompt's own column of the positions read."""
     return lambda logits, rows: score(at_column(logits, column[rows]), rows)
+
+
+def _columns(prompts: Prompts, position: Position) -> tuple[Int[Tensor, " read"], Int[Tensor, " batch"]]:
+    """Return the positions that are read, in order, and the number of each prompt's own among them."""
+    where = _where(prompts, position)
+    if isinstance(position, int | str) and len(where):
+        return where[:1], torch.zeros_like(where)
+    return where.unique(return_inverse=True)
 
 
 def _where(prompts: Prompts, position: Position) -> Int[Tensor, " batch"]:

@@ -49,35 +49,52 @@ def attend_with(
         return anatomy.attend(block, q, k, v, bias, sink)
     if change.edges is not None:
         edges = change.edges[:, dest.to(change.edges.device), : k.shape[1]].to(bias.device)
-        bias = torch.where(edges, bias + change.added, bias)
+        removed = change.added == -torch.inf
+        bias = bias.masked_fill(edges, -torch.inf) if removed else torch.where(edges, bias + change.added, bias)
     if change.cells is None:
         return anatomy.attend(block, q, k, v, bias, sink)
     cells = change.cells[:, dest.to(change.cells.device)].to(q.device)
     heads, at = (cells.any(dim=axis).nonzero().flatten() for axis in (1, 0))
     if not len(heads):
         return anatomy.attend(block, q, k, v, bias, sink)
-    cells = cells[heads][:, at]
     assert change.src is not None
-    other = anatomy.attend(
-        block,
-        q[:, at][:, :, heads],
-        _replaced(k[:, :, heads], change.src, change.keys, heads),
-        _replaced(v[:, :, heads], change.src, change.values, heads),
-        (bias if len(bias) == 1 else bias[heads])[:, at],
-        None if sink is None else sink[:, heads][:, :, at],
-    )
-    if cells.all() and other.shape == q.shape:
+
+    def part(at: Tensor, heads: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return z of some queries in some heads."""
+        own = bias if len(bias) == 1 else _some(bias, 0, heads)
+        own_sink = None if sink is None else sink[:, heads][:, :, at]
+        return anatomy.attend(block, _some(_some(q, 1, at), 2, heads), k, v, _some(own, 1, at), own_sink)
+
+    new_k, new_v = (_replaced(own, change.src, new, heads) for own, new in ((k, change.keys), (v, change.values)))
+    other = part(at, heads, new_k, new_v)
+    if not cells[heads][:, at].all():
+        z = anatomy.attend(block, q, k, v, bias, sink)
+        where = (slice(None), at.unsqueeze(1), heads)
+        z[where] = torch.where(cells[heads][:, at].T[None, :, :, None], other, z[where])
+        return z
+    if other.shape == q.shape:
         return other
-    z = anatomy.attend(block, q, k, v, bias, sink)
-    where = (slice(None), at.unsqueeze(1), heads)
-    z[where] = torch.where(cells.T[None, :, :, None], other, z[where])
+    # What reads the run's own keys and values: all heads of the other queries, and the other heads of these.
+    every, z = torch.arange(len(cells), device=q.device), other.new_empty(q.shape)
+    rest, others = (~cells.any(dim=0)).nonzero().flatten(), (~cells.any(dim=1)).nonzero().flatten()
+    z[:, at.unsqueeze(1), heads] = other
+    if len(rest):
+        z[:, rest] = part(rest, every, k, v)
+    if len(others):
+        z[:, at.unsqueeze(1), others] = part(at, others, k[:, :, others], v[:, :, others])
     return z
+
+
+def _some(x: Tensor, axis: int, index: Tensor) -> Tensor:
+    """Return entries of an axis, without a copy where they are all."""
+    return x if len(index) == x.shape[axis] else x.index_select(axis, index)
 
 
 def _replaced(own: Tensor, src: Tensor, new: Tensor | None, heads: Tensor) -> Tensor:
     """Return keys or values of some heads with those at `src` replaced, as far as the run has these positions."""
     if new is None:
-        return own
+        return _some(own, 2, heads)
+    own = own.clone() if len(heads) == own.shape[2] else own.index_select(2, heads)
     src = src[src < own.shape[1]].to(own.device)
-    own[:, src] = new[:, : len(src), heads].to(own)
+    own[:, src] = _some(new, 2, heads)[:, : len(src)].to(own)
     return own

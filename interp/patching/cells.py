@@ -99,6 +99,14 @@ def live(cell: Cell, site: str, differs: Sequence[bool], reads: set[int], n_laye
     return not (site in LOCAL_SITES and cell.layer == n_layers - 1 and not reads.intersection(at))
 
 
+def which_live(
+    cells: Sequence[Cell], site: str, differs: Sequence[Sequence[Sequence[bool]]], reads: Sequence[int]
+) -> list[bool]:
+    """Return `live` of each cell, by where source and base activations differ, `[layer][head][pos]`."""
+    read = set(reads)
+    return [live(cell, site, differs[cell.layer][cell.head or 0], read, len(differs)) for cell in cells]
+
+
 def first(cell: Cell) -> int:
     """Return the first position that a patch changes."""
     return min(cell.positions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy, GenericAnatomy
+from interp.patching.at_once import AtOnce
 from interp.patching.cells import Cell, first
-from interp.patching.editing import difference_from_raw
+from interp.patching.editing import difference_where_read
 from interp.patching.effect import Checks
 from interp.patching.engine import Engine, run_together
 from interp.patching.generic import GenericEngine
@@ -30,7 +32,7 @@ SPOT_TOGETHER = 4
 
 
 def run_checks(
-    engine: Engine | GenericEngine,
+    engine: Engine | GenericEngine | AtOnce,
     base: Prompts,
     source: Prompts,
     cells: Sequence[Cell],
@@ -57,18 +59,20 @@ def run_checks(
     scale = max(1.0, float(torch.cat(baselines).abs().max()))
     allowed = tolerance_of(anatomy) * scale
 
-    controls = _controls(control_groups(engine, cells, alive), together) if controls is None else controls
-    differences: dict[str, float] = dict.fromkeys(CONTROLS, 0.0)
-    for what, row, expected in zip(CONTROLS, controls, baselines[::-1], strict=False):
-        differences[what] = float((row - expected[prompts]).abs().max())
+    if controls is None:
+        assert not isinstance(engine, AtOnce), "its controls are known"
+        controls = _controls(control_groups(engine, cells, alive), together)
+    expected = torch.stack(baselines[::-1])[: len(controls), prompts]
+    found = (controls - expected).abs().amax(dim=1).tolist()
+    differences: dict[str, float] = {what: 0.0 for what in CONTROLS} | dict(zip(CONTROLS, found, strict=False))
 
     gen = torch.Generator().manual_seed(seed)
     picked = _picked(alive, spot_cells, gen)
     few = torch.randperm(len(base), generator=gen)[: min(SPOT_PROMPTS, len(prompts))].sort().values
-    spots = [torch.zeros(1, dtype=torch.float64)]
+    spots = [0.0]
     for some, expected in _by_the_literal_loop(engine, base, source, cells, picked, few, together):
-        spots.append((values[some.unsqueeze(1), few] - expected).abs().flatten())
-    differences["spot"] = float(torch.cat(spots).max())  # NaN if any is
+        spots += (values[some.unsqueeze(1), few] - expected).abs().flatten().tolist()
+    differences["spot"] = math.nan if any(map(math.isnan, spots)) else max(spots)
     spot_allowed = scale * coarse_tolerance(matmul, tolerance_of(anatomy), _depth(anatomy), anatomy.d_model)
     for what, difference in differences.items():
         most = spot_allowed if what == "spot" else allowed
@@ -116,7 +120,7 @@ def _controls(groups: Groups, together: bool) -> Float[Tensor, "control prompt"]
 
 
 def _by_the_literal_loop(
-    engine: Engine | GenericEngine,
+    engine: Engine | GenericEngine | AtOnce,
     base: Prompts,
     source: Prompts,
     cells: Sequence[Cell],
@@ -130,13 +134,13 @@ def _by_the_literal_loop(
     """
     anatomy, site, rows = engine.anatomy, engine.site, engine.prompts[:SPOT_PROMPTS]
     parts = torch.tensor(picked, dtype=torch.long).split(SPOT_TOGETHER if together else 1)
-    if together and isinstance(engine, Engine) and torch.equal(rows, few):  # all of it in one pass
-        final = torch.cat([run.final[: len(rows)] for run in (engine.base, engine.source)])
+    if together and not isinstance(engine, GenericEngine) and torch.equal(rows, few):  # all of it in one pass
+        final = engine.finals(len(rows))
         tokens = base.tokens[rows], source.tokens[rows]
         for some in parts:
             own = [cells[i] for i in some.tolist()]
             expected, both = literal_beside(anatomy, *tokens, site, own, engine.metric, few)
-            difference_from_raw(engine.anatomy, torch.cat(tokens), final, engine.metric, both)
+            difference_where_read(engine.anatomy, torch.cat(tokens), final, engine.metric, both)
             yield some, expected
         return
     sources = _compare_with_raw(engine, base, source, [cells[i] for i in picked], few)
@@ -147,7 +151,11 @@ def _by_the_literal_loop(
 
 
 def _compare_with_raw(
-    engine: Engine | GenericEngine, base: Prompts, source: Prompts, cells: Sequence[Cell], few: Int[Tensor, " batch"]
+    engine: Engine | GenericEngine | AtOnce,
+    base: Prompts,
+    source: Prompts,
+    cells: Sequence[Cell],
+    few: Int[Tensor, " batch"],
 ) -> dict[int, Tensor]:
     """Compare both unpatched runs of some of the engine's prompts with the raw model.
 
@@ -155,13 +163,12 @@ def _compare_with_raw(
     """
     anatomy, site, rows = engine.anatomy, engine.site, engine.prompts[:SPOT_PROMPTS]
     layers = sorted({cell.layer for cell in cells})
-    if isinstance(anatomy, GenericAnatomy):
+    if isinstance(engine, GenericEngine):
         for prompts in (base, source):
-            anatomy.check_on(prompts.tokens[rows])
+            engine.anatomy.check_on(prompts.tokens[rows])
         return {layer: record(anatomy, source.tokens[few], site, layer) for layer in layers}
-    for prompts, run in ((base, engine.base), (source, engine.source)):
-        final: Tensor = run.final[: len(rows)]
-        difference_from_raw(anatomy, prompts.tokens[rows], final, engine.metric)
+    for prompts, final in zip((base, source), engine.finals(len(rows)).chunk(2), strict=True):
+        difference_where_read(engine.anatomy, prompts.tokens[rows], final, engine.metric, None)
     if not layers:
         return {}
     with recording(anatomy, site, layers) as kept:

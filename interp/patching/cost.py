@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -56,20 +57,22 @@ def sizes_of(anatomy: Anatomy | GenericAnatomy, n_pos: int, n_reads: int, n_toke
 
 def engine_flops(sizes: Sizes, cells: Sequence[Cell], site: str, start: int) -> float:
     """Return the FLOPs for one prompt of patches that are computed together from position `start` on."""
-    total = 0.0
-    length = sizes.n_pos - start
-    for cell in cells:
-        after = sizes.n_layers - cell.layer - (site == "resid_post" if sizes.generic else site != "resid_pre")
-        total += 2 * sizes.n_reads * sizes.unembed_read
-        if sizes.generic:
-            total += after * sizes.layer(sizes.n_pos, sizes.n_pos)
-            continue
-        total += max(0, after - 1) * sizes.layer(length, sizes.n_pos)
-        if after >= 1:
-            total += _last_layer(sizes, length)
-        if site != "resid_pre":
-            own = len(cell.positions) if site in LOCAL_SITES else length
-            total += sizes.layer(min(own, sizes.n_reads) if after == 0 else own, sizes.n_pos) * 2 / 3
+    alike = Counter([(cell.layer, len(cell.positions)) for cell in cells])
+    return sum(n * _patch_flops(sizes, *of, site, sizes.n_pos - start) for of, n in alike.items())
+
+
+def _patch_flops(sizes: Sizes, layer: int, positions: int, site: str, length: int) -> float:
+    """Return the FLOPs of one patch of some positions, of which the last `length` are computed."""
+    after = sizes.n_layers - layer - (site == "resid_post" if sizes.generic else site != "resid_pre")
+    total = 2.0 * sizes.n_reads * sizes.unembed_read
+    if sizes.generic:
+        return total + after * sizes.layer(sizes.n_pos, sizes.n_pos)
+    total += max(0, after - 1) * sizes.layer(length, sizes.n_pos)
+    if after >= 1:
+        total += _last_layer(sizes, length)
+    if site != "resid_pre":
+        own = positions if site in LOCAL_SITES else length
+        total += sizes.layer(min(own, sizes.n_reads) if after == 0 else own, sizes.n_pos) * 2 / 3
     return total
 
 
@@ -94,19 +97,22 @@ def cost_of(
 def lower_bound_flops(sizes: Sizes, cells: Sequence[Cell], site: str) -> float:
     """Return the FLOPs that any exact method pays: layers after each patch times positions from it on."""
     total = 0.0
+    lengths: dict[int, list[int]] = {}
     for cell in cells:
-        length = sizes.n_pos - first(cell)
-        after = sizes.n_layers - cell.layer - (0 if site == "resid_pre" else 1)
-        total += max(0, after - 1) * sizes.layer(length, sizes.n_pos)
-        total += _last_layer(sizes, length) if after >= 1 else 0.0
-        total += 2 * sizes.n_reads * sizes.unembed_read
+        lengths.setdefault(cell.layer, []).append(sizes.n_pos - first(cell))
+    for layer, own in lengths.items():
+        after, n = sizes.n_layers - layer - (0 if site == "resid_pre" else 1), len(own)
+        total += max(0, after - 1) * sizes.layer(sum(own), sizes.n_pos)
+        total += _last_layer(sizes, sum(own), n) if after >= 1 else 0.0
+        total += 2 * n * sizes.n_reads * sizes.unembed_read
     return total
 
 
-def _last_layer(sizes: Sizes, length: int) -> float:
-    """Return the FLOPs of q, k and v everywhere (a quarter of the weights) and the rest where the metric reads."""
+def _last_layer(sizes: Sizes, length: int, patches: int = 1) -> float:
+    """Return the FLOPs of the last layer of some patches: q, k and v (a quarter of the weights) at `length` positions
+    in all, and the rest where the metric reads."""
     qkv = 2 * length * sizes.weights * 0.25
-    return qkv + sizes.n_reads * (2 * sizes.weights * 0.75 + 4 * sizes.d_attention * sizes.n_pos)
+    return qkv + patches * sizes.n_reads * (2 * sizes.weights * 0.75 + 4 * sizes.d_attention * sizes.n_pos)
 
 
 def row_bytes(

@@ -175,6 +175,14 @@ def read_for_gradient(
 def difference_from_raw(
     anatomy: Anatomy, tokens: Tensor, resid: Tensor, metric: Metric, expected: Tensor | None = None
 ) -> float:
+    """Return `difference_where_read` of the residual after the last layer `[row pos d_model]`; raise its errors."""
+    return difference_where_read(anatomy, tokens, resid[:, metric.positions.to(resid.device)], metric, expected)
+
+
+@torch.no_grad()
+def difference_where_read(
+    anatomy: Anatomy, tokens: Tensor, resid: Float[Tensor, "row read d_model"], metric: Metric, expected: Tensor | None
+) -> float:
     """Return the largest difference of the unedited pass from the raw model's logits, relative to their spread.
 
     Only positions that the metric reads are compared. `tokens` are the first prompts, `expected` the raw model's
@@ -187,7 +195,7 @@ def difference_from_raw(
     if expected is None:
         expected = cast(Tensor, raw(tokens.to(resid.device), use_cache=False, logits_to_keep=positions).logits)
     expected = require_finite(expected, "a logit of the model", axis=0)
-    logits = anatomy.unembed(resid[:, positions])
+    logits = anatomy.unembed(resid)
     difference = float((logits - expected).abs().max() / expected.std(correction=0).clamp_min(1e-6))
     if difference > TOLERANCE and anatomy.dtype == torch.float32:  # rounding or a mistake? see Anatomy.self_test
         double: Any = copy.deepcopy(raw).double()

@@ -67,6 +67,10 @@ class Engine:
         other.own = OwnLayer(self.anatomy, self.base, source, site, self.keys, self.values, self.cache)
         return other
 
+    def finals(self, count: int) -> Float[Tensor, "row read d_model"]:
+        """Return the last residuals of the first prompts where the metric reads: of the base, then of the source."""
+        return torch.cat([run.final[:count, self.reads] for run in (self.base, self.source)])
+
     @torch.no_grad()
     def measure(self, run: Trace) -> Float[Tensor, " batch"]:
         """Return the metric of an unpatched run of these prompts."""
@@ -215,9 +219,8 @@ def run_together(groups: Sequence[tuple[Engine, Sequence[Cell]]], start: int) ->
             rows = engine.advance(layer, rows, entering, start)
         joined += later
         if posts:
-            rows = (
-                posts[0] if rows is None and len(posts) == 1 else torch.cat([*([] if rows is None else [rows]), *posts])
-            )
+            parts = posts if rows is None else [rows, *posts]
+            rows = parts[0] if len(parts) == 1 else torch.cat(parts)
     assert rows is not None
     values = engine.read(rows, start)
     back = sorted(range(len(joined)), key=joined.__getitem__)

@@ -15,7 +15,7 @@ from interp.models.anatomy import Anatomy
 from interp.models.resolve import AnyModel
 from interp.patching.editing import Place
 from interp.patching.knockouts import Knockout, masks_of
-from interp.patching.rerunning import Changes, Where, WhereEdit, pattern_from_scores, rows_of
+from interp.patching.patched_runs import Changes, Where, WhereEdit, pattern_from_scores, rows_of
 from interp.patching.unpatched import Unpatched, at_positions
 from interp.places import At, positions_at
 from interp.sites import HEAD_SITES, Site, head_count, require_site

@@ -18,14 +18,8 @@ from interp.patching.editing import Place, forward_with_edits
 from interp.patching.effect import PatchEffect
 from interp.patching.interchange_plans import INTERCHANGE_SITES, Interchange, Intervention, Plan
 from interp.patching.metric import MetricLike, bind_metric
-from interp.patching.rerunning import (
-    copies_of,
-    in_order,
-    measure_patched,
-    measure_unpatched,
-    reused_places,
-    unpatched_runs,
-)
+from interp.patching.patched_runs import reused_places
+from interp.patching.rerunning import copies_of, in_order, measure_patched, measure_unpatched, unpatched_runs
 from interp.patching.unpatched import Unpatched, trace
 from interp.sites import Site
 from interp.tasks import Prompts

@@ -7,7 +7,7 @@ removed edge carried (probes/README.md, Battery): "renormalise" minus "null" is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 import torch
 from torch import Tensor
@@ -15,21 +15,16 @@ from torch import Tensor
 from interp.arguments import PromptsLike, exclusive, prompts_of
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.resolve import AnyModel, raw_of
-from interp.patching.editing import Place, chunks
+from interp.patching.editing import SHARE, Place, chunks
 from interp.patching.effect import PatchEffect
 from interp.patching.knockout_plans import KnockoutPlan
 from interp.patching.knockouts import Entry, masks_of, mean_by_of, named
 from interp.patching.metric import Metric, MetricLike, bind_metric
-from interp.patching.rerunning import (
-    copies_of,
-    in_order,
-    measure_patched,
-    measure_unpatched,
-    reused_places,
-    unpatched_runs,
-)
-from interp.patching.unpatched import trace
+from interp.patching.patched_runs import reused_places
+from interp.patching.rerunning import copies_of, in_order, measure_patched, measure_unpatched, unpatched_runs
+from interp.patching.unpatched import Unpatched, trace
 from interp.sites import Site
+from interp.support.budget import numbers
 from interp.support.finite import require_finite
 from interp.tasks import Prompts
 
@@ -77,13 +72,12 @@ def knock_out_for(
         raise ValueError("give at least one metric")
     plans = [KnockoutPlan(anatomy, masks_of(anatomy, prompts, entry), mean_by_of(entry)) for entry in entries.values()]
     places = _places(anatomy, plans, freeze_later)
-    widest = max(bound, key=lambda m: len(m.positions))
-    means = _value_means(anatomy, prompts, widest, {plan.mean_by for plan in plans})
+    runs, means = _runs_and_means(anatomy, prompts, bound, places, {plan.mean_by for plan in plans} - {None})
     base: list[list[Tensor]] = [[] for _ in bound]
     values: list[list[Tensor]] = [[] for _ in bound]
     raw_difference = 0.0
     rows: list[Tensor] = []
-    for run in unpatched_runs(anatomy, prompts, bound, places, 4 + copies_of(places)):
+    for run in runs:
         raw_difference = run.raw_difference
         rows.append(run.rows)
         for parts, intact in zip(base, measure_unpatched(anatomy, run, run.metrics), strict=True):
@@ -113,17 +107,54 @@ def _effect(metric: Metric, names: tuple[str, ...], base: Tensor, values: Tensor
     )
 
 
-def _value_means(anatomy: Anatomy, prompts: Prompts, metric: Metric, by: set[str | None]) -> dict[str, dict]:
-    """Return the intact run's values by layer, `[pos kv_head d_head]`, averaged over prompts and like positions."""
-    groupings = [name for name in by if name is not None]
+def _runs_and_means(
+    anatomy: Anatomy, prompts: Prompts, metrics: Sequence[Metric], places: set[Place], groupings: Set[str | None]
+) -> tuple[Iterable[Unpatched], dict[str, dict[int, Tensor]]]:
+    """Return the unpatched runs, and their values by layer, `[pos kv_head d_head]`, averaged over prompts and like
+    positions. Where all runs fit the budget they are kept, so that prompts run once.
+    """
     if not groupings:
-        return {}
-    places: list[Place] = [("v", layer) for layer in range(len(anatomy.blocks))]
-    total: dict[int, Tensor] = {}
+        return unpatched_runs(anatomy, prompts, metrics, places, 4 + copies_of(places)), {}
+    of_values: set[Place] = {("v", layer) for layer in range(len(anatomy.blocks))}
+    kept = _all_fit(anatomy, prompts, metrics, places | of_values)
+    places = places | of_values if kept else places
+    runs: Iterable[Unpatched] = unpatched_runs(anatomy, prompts, metrics, places, 4 + copies_of(places))
+    if kept:
+        runs = list(runs)
+        found = ((run.rows, run.kept) for run in runs)
+    else:
+        found = _values(anatomy, prompts, max(metrics, key=lambda m: len(m.positions)), of_values)
+    return runs, _value_means(anatomy, prompts, {name for name in groupings if name is not None}, found)
+
+
+def _all_fit(anatomy: Anatomy, prompts: Prompts, metrics: Sequence[Metric], places: Set[Place]) -> bool:
+    """Return whether the unpatched runs of all prompts fit the budget at once, and have all positions."""
+    if len(metrics) == 1 and metrics[0].own is not None:
+        return False
+    wide = sum(site in ("attn_scores", "pattern") for site, _ in places)
+    by_position = wide * anatomy.n_heads * prompts.n_pos + (len(places) - wide + 1) * anatomy.n_heads * anatomy.d_head
+    return len(prompts) * prompts.n_pos * by_position <= numbers(SHARE, anatomy.device)
+
+
+def _values(
+    anatomy: Anatomy, prompts: Prompts, metric: Metric, places: Set[Place]
+) -> Iterator[tuple[Tensor, Mapping[Place, Tensor]]]:
+    """Yield the numbers of some prompts and the values of their unpatched run."""
     for rows in chunks(anatomy, prompts, metric, copies=4):
         tokens = prompts.tokens[rows].to(anatomy.device)
-        _, kept = trace(anatomy, tokens, metric.positions.to(anatomy.device), places, final=False)
-        for (_, layer), v in kept.items():
+        yield rows, trace(anatomy, tokens, metric.positions.to(anatomy.device), places, final=False)[1]
+
+
+def _value_means(
+    anatomy: Anatomy,
+    prompts: Prompts,
+    groupings: Set[str],
+    found: Iterable[tuple[Tensor, Mapping[Place, Tensor]]],
+) -> dict[str, dict[int, Tensor]]:
+    total: dict[int, Tensor] = {}
+    for rows, kept in found:
+        for layer in range(len(anatomy.blocks)):
+            v = kept["v", layer]
             require_finite(v, f"a value of layer {layer}", rows, axis=0)  # a NaN would reach all prompts by the mean
             total[layer] = total.get(layer, 0) + v.double().sum(dim=0)
     means = {}
@@ -155,7 +186,7 @@ def _places(anatomy: Anatomy, plans: Sequence[KnockoutPlan], freeze_later: bool)
     starts: dict[int, set[Site]] = {}
     for plan in plans:
         starts.setdefault(plan.start, set()).update({"z"} if freeze_later else plan.sites)
-    places = reused_places(anatomy, starts, max(plan.first for plan in plans))
+    places = reused_places(anatomy, starts, max(plan.first for plan in plans), narrow=starts)
     if freeze_later:
         layers = range(min(starts), len(anatomy.blocks))
         places |= {("pattern", layer) for layer in layers}

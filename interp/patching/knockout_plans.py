@@ -13,7 +13,7 @@ from interp.models.anatomy import Anatomy
 from interp.patching.attention_changes import AttentionChange
 from interp.patching.editing import Place
 from interp.patching.knockouts import MODES, Masks, Mode
-from interp.patching.rerunning import Changes, Where, WhereEdit, pattern_from_scores, rows_of
+from interp.patching.patched_runs import Changes, Where, WhereEdit, pattern_from_scores, rows_of
 from interp.patching.unpatched import Unpatched
 from interp.sites import Site
 
@@ -30,6 +30,9 @@ class KnockoutPlan:
         self.start = min(layer for by_layer in masks.values() for layer in by_layer)
         dest = [mask.any(dim=-1).any(dim=0) for by_layer in masks.values() for mask in by_layer.values()]
         self.first = min(int(x.nonzero()[0]) for x in dest) if anatomy.causal else 0
+        # The queries that change in the first layer.
+        changed = [by_layer[self.start].any(dim=-1).any(dim=0) for by_layer in masks.values() if self.start in by_layer]
+        self.dest = torch.stack(changed).any(dim=0).nonzero().flatten().to(anatomy.device)
         # Layers whose change needs no pattern. In the first layer a pattern is at hand, which is cheaper for few heads.
         self.attention = {
             layer: change for layer in range(self.start, len(anatomy.blocks)) if (change := self._of(layer))
@@ -63,7 +66,8 @@ class KnockoutPlan:
                 edits["pattern", layer] = partial(_masked, nulled, 0.0)
             if averaged is not None:
                 edits["z", layer] = partial(_replaced, self.anatomy, averaged, means[self.mean_by or ""][layer])
-        return Changes(self.start, self.first, edits, patterns, attention)
+        dest = self.dest[self.dest < run.n_pos]
+        return Changes(self.start, self.first, edits, patterns, attention, dest=dest)
 
     def _masks_of(self, layer: int) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         removed, nulled, averaged = (self.masks.get(mode, {}).get(layer) for mode in MODES)

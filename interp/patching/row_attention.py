@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.models.anatomy import Anatomy, Block
+
+# Keys of which a CPU computes a softmax at once. Fewer take up to four times as long, so that masked ones are added.
+VECTOR = 16
 
 
 def attend_rows(
@@ -33,8 +36,12 @@ def attend_rows(
         start = 0
     if start == 0:  # every row has its own keys: rows are a batch of prompts
         sink = sink if sink is None else sink.flatten(0, 1)
-        z = anatomy.attend(block, q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), bias, sink)
-        return z.unflatten(0, q.shape[:2])
+        (many, n_dest), (q, k, v) = (q.shape[:2], q.shape[2]), (x.flatten(0, 1) for x in (q, k, v))
+        if sink is None and VECTOR // 2 < k.shape[1] < VECTOR <= 2 * n_dest and anatomy.is_fused(block, q):
+            more = VECTOR - k.shape[1]
+            k, v = (nn.functional.pad(x, (0, 0, 0, 0, 0, more)) for x in (k, v))
+            bias = nn.functional.pad(bias, (0, more), value=torch.finfo(bias.dtype).min)
+        return anatomy.attend(block, q, k, v, bias, sink).unflatten(0, many)
     sink = sink if sink is None else sink.permute(1, 2, 0, 3, 4)
     q, k, v = (x.permute(1, 3, 0, 2, 4) for x in (q * block.scale, k, v))  # [batch head cell dest d_head]
     before_k, before_v = (x[:, :, :start] for x in before)

@@ -1,4 +1,4 @@
-"""Run the cells of a unit in stacks of rows whose size is measured or follows from the memory."""
+"""Run the cells of a unit in stacks of rows whose size is measured or follows from the memory; build their engine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.models.anatomy import Anatomy, GenericAnatomy
 from interp.patching.cells import Cell, first
 from interp.patching.checking import Groups
 from interp.patching.chunks import Chunks
 from interp.patching.cost import Sizes, engine_flops
 from interp.patching.engine import Engine, run_together
-from interp.patching.generic import GenericEngine
+from interp.patching.generic import GenericEngine, generic_trace
+from interp.patching.memory import MemoryPlan
+from interp.patching.metric import Metric
 from interp.patching.precision import Matmul, products
+from interp.patching.tracing import trace, trace_together
+from interp.tasks import Prompts
 
 
 def run_in_stacks(
@@ -48,6 +53,25 @@ def run_in_stacks(
         done += len(part)
     values += others
     return (values[0] if len(values) == 1 else torch.cat(values)).cpu()
+
+
+def build_engine(
+    anatomy: Anatomy | GenericAnatomy,
+    base: Prompts,
+    source: Prompts,
+    site: str,
+    metric: Metric,
+    prompts: range,
+    plan: MemoryPlan,
+) -> Engine | GenericEngine:
+    """Return the engine of some of the prompts, from the traces of both runs: of one pass where there is room."""
+    numbers = torch.arange(prompts.start, prompts.stop)
+    tokens = [run.tokens[prompts.start : prompts.stop] for run in (base, source)]
+    if isinstance(anatomy, GenericAnatomy):
+        one, other = (generic_trace(anatomy, t) for t in tokens)
+        return GenericEngine(anatomy, one, other, site, metric, numbers)
+    one, other = trace_together(anatomy, *tokens) if plan.together else [trace(anatomy, t) for t in tokens]
+    return Engine(anatomy, one, other, site, metric, numbers, plan.caches)
 
 
 def _run(engine: Any, cells: Sequence[Cell], beside: Groups, start: int) -> Float[Tensor, "cell batch"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,18 +14,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy, GenericAnatomy
-from interp.patching.cells import Cell, first, live
+from interp.patching.at_once import AtOnce, run_if_small
+from interp.patching.cells import Cell, first, which_live
 from interp.patching.checking import Groups, control_groups, run_checks
 from interp.patching.chunks import Chunks, starting_flops
 from interp.patching.cost import Sizes, cost_of, sizes_of
 from interp.patching.effect import Cost, PatchEffect
 from interp.patching.engine import Engine
-from interp.patching.generic import GenericEngine, generic_trace
+from interp.patching.generic import GenericEngine
 from interp.patching.memory import MemoryPlan, plan_memory
 from interp.patching.metric import Metric
 from interp.patching.precision import COARSE_CELLS, Matmul, stated_error
-from interp.patching.stacks import run_in_stacks
-from interp.patching.tracing import trace, trace_together
+from interp.patching.stacks import build_engine, run_in_stacks
 from interp.patching.units import WorkUnit, buckets_of
 from interp.support.finite import require_finite
 from interp.support.locks import lock_of
@@ -60,28 +61,24 @@ class Sweep:
     @cached_property
     def alive(self) -> tuple[bool, ...]:
         """Which cells can change the metric; the others equal the base exactly and are not computed."""
-        reads = set(self.metric.positions.tolist())
+        if self._at_once is not None:
+            return self._at_once.alive
         differs: Tensor | None = None
         with lock_of(self.anatomy.raw):
             for prompts in self.slices():
                 new = self.engine(prompts).differs()
                 differs = new if differs is None else differs | new
         assert differs is not None
-        by_place = differs.tolist()  # [layer][head][pos]
-        return tuple(live(c, self.site, by_place[c.layer][c.head or 0], reads, len(by_place)) for c in self.cells)
+        return tuple(which_live(self.cells, self.site, differs.tolist(), self.metric.positions.tolist()))
 
     @cached_property
     def units(self) -> tuple[WorkUnit, ...]:
         """The work, unit by unit."""
-        buckets = buckets_of(
-            self.cells,
-            self.alive,
-            sizes=self._sizes,
-            site=self.site,
-            prompts=self._plan.prompts,
-            most=self._plan.cells,
-            starting=starting_flops(self.anatomy.device.type),
-        )
+        if self._at_once is not None:
+            own = tuple(i for i, alive in enumerate(self.alive) if alive)
+            return (WorkUnit(0, 0, own, range(len(self.base))),) if own else ()
+        starting, plan = starting_flops(self.anatomy.device.type), self._plan
+        buckets = buckets_of(self.cells, self.alive, self._sizes, self.site, plan.prompts, plan.cells, starting)
         pairs = [(p, b) for p in self.slices() for b in buckets]
         return tuple(WorkUnit(k, first(self.cells[b[0]]), tuple(b), p) for k, (p, b) in enumerate(pairs))
 
@@ -100,15 +97,9 @@ class Sweep:
 
     @cached_property
     def _plan(self) -> MemoryPlan:
-        return plan_memory(
-            self.anatomy,
-            self.site,
-            n_prompts=len(self.base),
-            n_pos=self.base.n_pos,
-            n_reads=len(self.metric.positions),
-            budget=self.memory,
-            n_tokens=self._n_tokens,
-        )
+        n_reads = len(self.metric.positions)
+        counts = len(self.base), self.base.n_pos, n_reads  # prompts, positions, positions that are read
+        return plan_memory(self.anatomy, self.site, *counts, budget=self.memory, n_tokens=self._n_tokens)
 
     @property
     def minimum_bytes(self) -> int:
@@ -123,6 +114,9 @@ class Sweep:
     def run(self, spot_cells: int = 4, seed: int = 0, progress: Callable[[Iterable], Iterable] = iter) -> PatchEffect:
         """Compute every unit and check the result; `progress` may wrap the units in a bar."""
         began = time.monotonic()
+        if self._at_once is not None:
+            deque(progress(self.units), maxlen=0)
+            return self.finish(self._at_once.values.clone(), spot_cells, seed, time.monotonic() - began)
         values, controls = self.blank(), None
         for unit in progress(self.units):
             beside = self._controls_beside(unit)
@@ -142,6 +136,8 @@ class Sweep:
 
     def compute(self, unit: WorkUnit, beside: Groups = ()) -> Float[Tensor, "cell prompt"]:
         """Return the metric after each patch of a unit, then after those of `beside` (see `run_in_stacks`)."""
+        if self._at_once is not None:
+            return self._at_once.values[list(unit.cells)]
         cells = [self.cells[i] for i in unit.cells]
         with lock_of(self.anatomy.raw):
             engine = self.engine(unit.prompts)
@@ -172,17 +168,18 @@ class Sweep:
         Raises `RuntimeError` if a check fails: then no number of this sweep can be trusted.
         """
         base, source = self.baselines
-        prompts = next(self.slices())
+        prompts, at_once = next(self.slices()), self._at_once
+        stacked = self._chunks.best if at_once is None else sum(at_once.alive)
         with lock_of(self.anatomy.raw):
             checks = run_checks(
-                self.engine(prompts),
+                at_once or self.engine(prompts),
                 base=self.base,
                 source=self.source,
                 cells=self.cells,
                 alive=self.alive,
                 values=values,
                 baselines=(base, source),
-                controls=controls,
+                controls=controls if at_once is None else at_once.controls,
                 spot_cells=spot_cells if self.matmul == "exact" else max(spot_cells, COARSE_CELLS),
                 seed=seed,
                 together=self._plan.together,
@@ -199,13 +196,15 @@ class Sweep:
             base=base,
             source=source,
             checks=checks,
-            cost=replace(self.cost, chunk_rows=self._chunks.best * len(prompts), seconds=seconds),
+            cost=replace(self.cost, chunk_rows=len(prompts) * stacked, seconds=seconds),
             details={"anatomy": "generic"} if self.anatomy.generic else stated_error(self.matmul, checks),
         )
 
     @cached_property
     def baselines(self) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
         """The metric of the unpatched base and source runs."""
+        if self._at_once is not None:
+            return self._at_once.base, self._at_once.source
         base, source = [], []
         with lock_of(self.anatomy.raw):
             for prompts in self.slices():
@@ -218,6 +217,15 @@ class Sweep:
         for run, name in zip(values, ("base", "source"), strict=True):
             require_finite(run, f"{self.metric.name} of the {name} run")
         return values
+
+    @cached_property
+    def _at_once(self) -> AtOnce | None:
+        """All of it, from one pass, where the sweep is so small that this is faster."""
+        if self.site != "resid_pre" or self.matmul != "exact" or not isinstance(self.anatomy, Anatomy):
+            return None
+        given = self.base, self.source, self.metric, self.cells
+        with lock_of(self.anatomy.raw):
+            return run_if_small(self.anatomy, *given, self._sizes, self._plan, starting_flops(self.anatomy.device.type))
 
     @cached_property
     def _chunks(self) -> Chunks:
@@ -237,13 +245,4 @@ class Sweep:
         return self.__dict__["_cached_engine"][1]
 
     def _build_engine(self, prompts: range) -> Engine | GenericEngine:
-        rows, numbers = slice(prompts.start, prompts.stop), torch.arange(prompts.start, prompts.stop)
-        tokens = [run.tokens[rows] for run in (self.base, self.source)]
-        if isinstance(self.anatomy, GenericAnatomy):
-            base, source = (generic_trace(self.anatomy, t) for t in tokens)
-            return GenericEngine(self.anatomy, base, source, self.site, self.metric, numbers)
-        if self._plan.together:
-            base, source = trace_together(self.anatomy, *tokens)
-        else:
-            base, source = (trace(self.anatomy, t) for t in tokens)
-        return Engine(self.anatomy, base, source, self.site, self.metric, numbers, self._plan.caches)
+        return build_engine(self.anatomy, self.base, self.source, self.site, self.metric, prompts, self._plan)

@@ -19,7 +19,8 @@ from interp.models.anatomy import Anatomy
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.editing import Place
 from interp.patching.metric import Metric
-from interp.patching.rerunning import Changes, Where, copies_of, final_patched, unpatched_runs
+from interp.patching.patched_runs import Changes, Where, final_patched
+from interp.patching.rerunning import copies_of, unpatched_runs
 from interp.patching.unpatched import Unpatched
 from interp.sites import Site
 from interp.support.finite import require_finite
@@ -69,7 +70,7 @@ def _by_steps(
 ) -> tuple[Readout, dict[str, Readout]]:
     del model  # locked
     sites: tuple[Site, ...] = ("k", "v")
-    keep: list[Place] = [("resid_pre", 0), *((site, i) for i in range(len(anatomy.blocks)) for site in sites)]
+    keep: list[Place] = [("resid_pre", 0), ("q", 0), *((site, i) for i in range(len(anatomy.blocks)) for site in sites)]
     symbols = base.vocabulary.tokens(base.format.outputs).to(anatomy.device)
     rows, found = [], {name: list[tuple[Tensor, Tensor]]() for name in ("", *edited)}
 
@@ -97,9 +98,10 @@ def _changes(anatomy: Anatomy, run: Unpatched, base: Batch, edited: Batch) -> Ch
     """Return the changes of a run in which the edited tokens enter, from the first of them on."""
     tokens = edited.tokens[run.rows, : run.n_pos]
     differs = (tokens != base.tokens[run.rows, : run.n_pos]).any(dim=0)
-    first = int(differs.long().argmax()) if differs.any() else run.n_pos
+    at = differs.nonzero().flatten().to(anatomy.device)
+    first = int(at[0]) if len(at) else run.n_pos
     resid = anatomy.embed(tokens.to(anatomy.device))
-    return Changes(0, first if anatomy.causal else 0, {("resid_pre", 0): partial(_entered, resid)})
+    return Changes(0, first if anatomy.causal else 0, {("resid_pre", 0): partial(_entered, resid)}, at=at)
 
 
 def _entered(resid: Tensor, own: Tensor, computed: Mapping[Site, Tensor], where: Where) -> Tensor:

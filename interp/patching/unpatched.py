@@ -5,14 +5,14 @@ Its last layer is computed only at the positions that are read, and patterns onl
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.models.anatomy import Anatomy
+from interp.models.anatomy import Anatomy, Block
 from interp.patching.editing import Place, difference_from_raw, forward_with_edits
 from interp.patching.metric import Metric
 from interp.sites import Site
@@ -20,6 +20,38 @@ from interp.sites import Site
 # Sites that this run can keep; runs that keep others are `forward_with_edits`.
 BEFORE_ATTENTION: tuple[Site, ...] = ("resid_pre", "q", "k", "v")
 KEPT: tuple[Site, ...] = (*BEFORE_ATTENTION, "pattern", "z")
+# Most biases that are kept for some destinations, and the numbers from which on they are not.
+MOST_BIASES, LARGE = 16, 2**18
+# Prompts on which a run is compared with the raw model, as in `interp.forward.steps_of`.
+CHECKED = 2
+
+
+class Biases:
+    """What is added to scores, kept while runs have one length: blocks of one kind share it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple, Tensor] = {}
+        self._n_pos = 0
+
+    def of(
+        self, anatomy: Anatomy, block: Block, where: slice | Int[Tensor, " dest"], n_pos: int
+    ) -> Float[Tensor, "head dest src"]:
+        """Return the bias of a block at some destinations, for prompts of `n_pos` positions."""
+        kind, src = (block.window, block.key_bias), torch.arange(n_pos, device=anatomy.device)
+        if n_pos != self._n_pos or len(self._kept) > MOST_BIASES:
+            self._kept, self._n_pos = {}, n_pos
+        if isinstance(where, slice) and 2 * len(src[where]) >= n_pos:  # a view of the whole
+            return self._recall(kind, lambda: anatomy.bias(block, src, src))[:, where]
+        dest = src[where]
+        # On another device a look-up waits for it; a large bias takes little of its run's time, and much memory.
+        if dest.device.type != "cpu" or anatomy.n_heads * len(dest) * n_pos > LARGE:
+            return anatomy.bias(block, dest, src)
+        return self._recall((*kind, tuple(dest.tolist())), lambda: anatomy.bias(block, dest, src))
+
+    def _recall(self, key: tuple, compute: Callable[[], Tensor]) -> Tensor:
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return self._kept[key]
 
 
 @dataclass(eq=False)
@@ -28,8 +60,8 @@ class Unpatched:
 
     Sites after the pattern, and the pattern, have only the positions `reads` in the last layer, as `final` has, the
     residual after it. `n_pos`: positions of the run, which may end before the prompts do. `metrics`: those of the
-    prompts, limited to what these read. `raw_difference` is that of the first chunk of prompts from the raw model's
-    logits (see `difference_from_raw`).
+    prompts, limited to what these read. `raw_difference` is that of the first prompts from the raw model's logits (see
+    `difference_from_raw`).
     """
 
     rows: Int[Tensor, " row"]
@@ -40,7 +72,7 @@ class Unpatched:
     raw_difference: float = 0.0
     metrics: Sequence[Metric] = ()
     _keys: dict[int, Tensor] = field(default_factory=dict)
-    _biases: dict[tuple, Tensor] = field(default_factory=dict)
+    biases: Biases = field(default_factory=Biases)
 
     def final_at(self, reads: Int[Tensor, " some"]) -> Float[Tensor, "row some d_model"]:
         """Return the residual after the last layer at some of the positions `reads`."""
@@ -50,14 +82,9 @@ class Unpatched:
         """Return a kept site at some positions; of "pattern" and "attn_scores" these are destinations."""
         return at_positions(self.kept[site, layer], site, where, self.reads)
 
-    def bias(self, anatomy: Anatomy, layer: int, first: int) -> Float[Tensor, "head dest src"]:
-        """Return what is added to the scores of positions from `first` on; layers of the same kind share it."""
-        block = anatomy.blocks[layer]
-        of = (block.window, block.key_bias, first)
-        if of not in self._biases:
-            src = torch.arange(self.n_pos, device=self.final.device)
-            self._biases[of] = anatomy.bias(block, src[first:], src)
-        return self._biases[of]
+    def bias(self, anatomy: Anatomy, layer: int, where: slice | Int[Tensor, " dest"]) -> Float[Tensor, "head dest src"]:
+        """Return what is added to the scores of some positions."""
+        return self.biases.of(anatomy, anatomy.blocks[layer], where, self.n_pos)
 
     def keys(self, anatomy: Anatomy, layer: int, before: int) -> Float[Tensor, "row src head d_head"]:
         """Return the keys of the positions before one, as attention uses them."""
@@ -71,34 +98,46 @@ class Unpatched:
 def at_positions(value: Tensor, site: Site, where: slice | Int[Tensor, " pos"], reads: Int[Tensor, " read"]) -> Tensor:
     """Return a site's value at some positions, from that at all positions or, in the last layer, at `reads`.
 
-    Only the last layer is asked for positions by number; a slice is for the others.
+    A value of the last layer has no more positions than these; only numbers are asked of it, of the others slices too.
     """
-    if not isinstance(where, slice):
+    axis = 2 if site in ("pattern", "attn_scores") else 1
+    if not isinstance(where, slice) and value.shape[axis] == len(reads):
         where = torch.searchsorted(reads, where)
-    return value[:, :, where] if site in ("pattern", "attn_scores") else value[:, where]
+    return value[:, :, where] if axis == 2 else value[:, where]
 
 
 @torch.no_grad()
 def run_unpatched(
-    anatomy: Anatomy, rows: Int[Tensor, " row"], tokens: Tensor, reads: Int[Tensor, " read"], keep: Collection[Place]
+    anatomy: Anatomy,
+    rows: Int[Tensor, " row"],
+    tokens: Tensor,
+    reads: Int[Tensor, " read"],
+    keep: Collection[Place],
+    biases: Biases | None = None,
 ) -> Unpatched:
     """Run prompts numbered `rows`, whose tokens `[row pos]` may end at the last position that is read."""
-    reads = reads.to(anatomy.device)
-    final, kept = trace(anatomy, tokens, reads, keep)
+    reads, biases = reads.to(anatomy.device), Biases() if biases is None else biases
+    final, kept = trace(anatomy, tokens, reads, keep, biases=biases)
     assert final is not None
-    return Unpatched(rows, reads, final, kept, tokens.shape[1])
+    return Unpatched(rows, reads, final, kept, tokens.shape[1], biases=biases)
 
 
 def compare_with_raw(anatomy: Anatomy, tokens: Tensor, run: Unpatched, metric: Metric) -> float:
-    """Return `difference_from_raw` of a run, where a metric reads; raise its errors."""
+    """Return `difference_from_raw` of the first prompts of a run, where a metric reads; raise its errors."""
+    tokens = tokens[:CHECKED]
     final = run.final.new_zeros(*tokens.shape, run.final.shape[-1])
-    final[:, run.reads] = run.final
+    final[:, run.reads] = run.final[:CHECKED]
     return difference_from_raw(anatomy, tokens, final, metric)
 
 
 @torch.no_grad()
 def trace(
-    anatomy: Anatomy, tokens: Tensor, reads: Int[Tensor, " read"], keep: Collection[Place], final: bool = True
+    anatomy: Anatomy,
+    tokens: Tensor,
+    reads: Int[Tensor, " read"],
+    keep: Collection[Place],
+    final: bool = True,
+    biases: Biases | None = None,
 ) -> tuple[Tensor | None, dict[Place, Tensor]]:
     """Return the residual after the last layer at the positions `reads`, and the kept places.
 
@@ -115,7 +154,7 @@ def trace(
                 kept[site, layer] = kept[site, layer][:, reads]
         return (resid[:, reads] if final else None), kept
     resid, positions = anatomy.embed(tokens), torch.arange(tokens.shape[1], device=anatomy.device)
-    biases: dict[tuple, Tensor] = {}
+    biases = Biases() if biases is None else biases
     for layer in range(stop):
         block, at_end = anatomy.blocks[layer], layer == n_layers - 1
         q, k, v = block.project(resid)
@@ -126,9 +165,8 @@ def trace(
             return None, kept
         q, resid, dest = (q[:, reads], resid[:, reads], reads) if at_end else (q, resid, positions)
         q, k = anatomy.queries(block, q, dest), anatomy.expand_heads(anatomy.keys(block, k, positions))
-        if (of := (block.window, block.key_bias, at_end)) not in biases:  # blocks of one kind share it
-            biases[of] = anatomy.bias(block, dest, positions)
-        bias, sink = biases[of], anatomy.sink(block, q, dest)
+        bias = biases.of(anatomy, block, reads if at_end else slice(None), len(positions))
+        sink = anatomy.sink(block, q, dest)
         if ("pattern", layer) in keep:
             scores = block.cap((q * block.scale).transpose(1, 2) @ k.permute(0, 2, 3, 1)).add_(bias)
             kept["pattern", layer] = anatomy.softmax(scores, sink)

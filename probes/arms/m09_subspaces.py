@@ -24,6 +24,7 @@ from interp.das import (
     fit,
     join,
     join_layers,
+    join_to_test,
     random_directions,
     swapped_answers,
     untrained,
@@ -81,7 +82,7 @@ def find_subspaces(
     found = _find(raw, variable, site, batch, ranks, seed, epochs, attempts, controls, read_by, readers, level)
     if longer is None:
         return [subspace for subspace, _ in found]
-    far = join(raw, site.layer, pairs_for(variable, longer, site, seed))
+    far = join_to_test(raw, site.layer, pairs_for(variable, longer, site, seed))
     return [_at_length(subspace, basis, far, length_of(longer), level) for subspace, basis in found]
 
 
@@ -112,7 +113,7 @@ def _find(
         raise ValueError(f"a search needs {FEWEST} prompts or more; got {len(pairs)}")
     cut = 2 * len(pairs) // 3
     train, test = (pairs.rows(rows) for rows in (torch.arange(cut), torch.arange(cut, len(pairs))))
-    searched, tested = join(raw, site.layer, train), join(raw, site.layer, test)
+    searched, tested = join(raw, site.layer, train), join_to_test(raw, site.layer, test)
     random_model = untrained(raw, seed)
     at_answer = bool((pairs.site == pairs.answer.unsqueeze(1) - 1).all())
     if read_by is None:
@@ -130,7 +131,7 @@ def _find(
         if controls and rank == max(ranks):
             _, arbitrary_fitted = _search(searched, rank, arbitrary, seed, epochs, attempts)
             random_basis, _ = _search(join(random_model, site.layer, train), rank, train.target, seed, epochs, attempts)
-            of_random_model = score(join(random_model, site.layer, test), random_basis, level)
+            of_random_model = score(join_to_test(random_model, site.layer, test), random_basis, level)
         subspace = Subspace(
             variable=variable,
             site=str(site),
@@ -178,11 +179,11 @@ def measure_subspaces(
     rank = min(RANKS[-1], raw.config.hidden_size)
     wanted: dict[Variable, Role] = {"pointer": Role.OUTPUT_LABEL} if pointer else {}
     wanted["state"] = Role.INPUT_LABEL
-    evidence = []
-    for variable, role in wanted.items():
-        sites = [ResidualSite(layer, role) for layer in range(raw.config.num_hidden_layers)]
-        pairs = pairs_for(variable, tested, sites[0], seed)  # alike in all layers
-        joined = join_layers(raw, range(len(sites)), pairs, to_search=False)
+    evidence, layers = [], range(raw.config.num_hidden_layers)
+    pairs = [pairs_for(variable, tested, ResidualSite(0, role), seed) for variable, role in wanted.items()]  # any layer
+    by_variable = join_layers(raw, layers, pairs, to_search=False)
+    for (variable, role), joined in zip(wanted.items(), by_variable, strict=True):
+        sites = [ResidualSite(layer, role) for layer in layers]
         whole = [score(joined[s.layer], everything(joined[s.layer]), LEVEL).effect.value for s in sites]
         site = [s for s, effect in zip(sites, whole, strict=True) if effect >= max(whole) - NEARLY][-1]
         search = (variable, site, length_of(searched), max(whole) > NEARLY)

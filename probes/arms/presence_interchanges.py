@@ -21,8 +21,8 @@ from interp.patching import Metric
 from interp.patching.attention_changes import AttentionChange
 from interp.patching.editing import SHARE, Place, chunks
 from interp.patching.metric import precise
-from interp.patching.rerunning import Changes, final_patched
-from interp.patching.unpatched import Unpatched, run_unpatched, trace
+from interp.patching.patched_runs import PROJECTED, Changes, final_patched
+from interp.patching.unpatched import Biases, Unpatched, run_unpatched, trace
 from interp.sites import Site
 from interp.support.budget import numbers
 from interp.support.finite import require_finite
@@ -64,7 +64,7 @@ class Interchanges:
         self.symbols = symbols if score.tokens is None else torch.searchsorted(score.tokens, symbols)
         self.sources = [source_of(batch, seed + k, *names) for k, names in enumerate(SOURCES)]
         self.labels = torch.isin(batch.role, torch.tensor(LABELS))
-        self._kept: dict[tuple[int, int, int], Any] = {}
+        self.biases, self._kept = Biases(), dict[tuple[int, int, int], Any]()
         self._size = 0  # numbers in them
         self.clean, self.lead = (torch.cat(parts) for parts in zip(*measure_edited(self, Cells(())), strict=True))
 
@@ -100,12 +100,11 @@ class Interchanges:
 
     def unpatched(self, rows: Tensor) -> Unpatched:
         """Return the run of some of the prompts that are patched; kept for the next call as those of sources are."""
-        sites: tuple[Site, ...] = ("resid_pre", "k", "v")
-        places: list[Place] = [(site, layer) for layer in range(len(self.anatomy.blocks)) for site in sites]
+        places: list[Place] = [(site, layer) for layer in range(len(self.anatomy.blocks)) for site in PROJECTED]
         tokens = self.batch.tokens[rows].to(self.anatomy.device)
 
         def compute() -> tuple[Unpatched, int]:
-            run = run_unpatched(self.anatomy, rows, tokens, self.reads, places)
+            run = run_unpatched(self.anatomy, rows, tokens, self.reads, places, self.biases)
             return run, sum(x.numel() for x in (run.final, *run.kept.values()))
 
         return self._recall(rows, -1, compute)
@@ -117,7 +116,7 @@ class Interchanges:
         tokens = self.sources[number].tokens[rows].to(self.anatomy.device)
 
         def compute() -> tuple[Mapping[Place, Tensor], int]:
-            kept = trace(self.anatomy, tokens, self.reads.to(tokens.device), places, final=False)[1]
+            kept = trace(self.anatomy, tokens, self.reads.to(tokens.device), places, False, self.biases)[1]
             at = self.labels.nonzero().flatten().to(tokens.device)
             kept = {place: x[:, at] for place, x in kept.items()}
             return kept, sum(x.numel() for x in kept.values())
@@ -163,8 +162,10 @@ def _measure_rows(
     if masks:
         assert change_of is not None
         attention = {layer: change_of(layer, mask, rows) for layer, mask in masks.items()}
-        first = min(int(mask.any(dim=0).nonzero()[0]) for mask in masks.values()) if work.anatomy.causal else 0
-        final = final_patched(work.anatomy, run, Changes(min(masks), first, {}, attention=attention), run.reads)
+        start, queries = min(masks), {layer: mask.any(dim=0).nonzero().flatten() for layer, mask in masks.items()}
+        first = min(int(at[0]) for at in queries.values()) if work.anatomy.causal else 0
+        changes = Changes(start, first, {}, attention=attention, dest=queries[start].to(work.anatomy.device))
+        final = final_patched(work.anatomy, run, changes, run.reads)
     logits = require_finite(precise(work.anatomy.unembed(final, work.score.tokens)), "a logit", rows, axis=0)
     score = work.score.measure_read(logits[:, work.scored], rows).cpu().double()
     return score, leads_of(work.batch, logits[:, work.answered][..., work.symbols], rows).cpu()

@@ -16,7 +16,7 @@ from interp.tasks import Batch, Role
 def leads(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "prompt step"]:
     """Return the margin at each step: logit(written answer) minus the largest of the other output symbols."""
     at = batch.at(Role.OUTPUT)
-    return _leads(readout(model, batch, at).logits, _answers(batch))
+    return _leads(readout(model, batch, at).logits, _answers(batch, slice(None)))
 
 
 def moved_margin(batch: Batch, clean: Float[Tensor, "prompt step"]) -> Metric:
@@ -34,7 +34,7 @@ def leads_of(
     batch: Batch, logits: Float[Tensor, "*stack row step symbol"], rows: Int[Tensor, " row"]
 ) -> Float[Tensor, "*stack row step"]:
     """Return the margins of some prompts from the logits of the output symbols at all steps."""
-    return _leads(logits, _answers(batch)[rows].to(logits.device).expand(logits.shape[:-1]))
+    return _leads(logits, _answers(batch, rows).to(logits.device).expand(logits.shape[:-1]))
 
 
 def answer_accuracy(batch: Batch) -> Metric:
@@ -42,10 +42,10 @@ def answer_accuracy(batch: Batch) -> Metric:
     return accuracy(batch, among_answers=True)
 
 
-def _answers(batch: Batch) -> Tensor:
-    """Return the number of the written answer at each step among the output symbols, `[prompt step]`."""
+def _answers(batch: Batch, rows: Int[Tensor, " row"] | slice) -> Int[Tensor, "*row step"]:
+    """Return the number of the written answer at each step of some prompts among the output symbols."""
     symbols = batch.vocabulary.tokens(batch.format.outputs)
-    return (batch.tokens[:, batch.at(Role.OUTPUT)].unsqueeze(2) == symbols).long().argmax(dim=2)
+    return (batch.tokens[rows][..., batch.at(Role.OUTPUT)].unsqueeze(-1) == symbols).long().argmax(dim=-1)
 
 
 def _leads(logits: Tensor, answers: Tensor) -> Tensor:

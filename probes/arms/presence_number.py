@@ -28,8 +28,12 @@ def lost_when_twice(work: Interchanges, cells: Cells) -> dict[str, Float[Tensor,
 
 
 def _score(work: Interchanges, cells: Cells) -> Float[Tensor, " prompt"]:
+    changes: dict[int, AttentionChange] = {}
+
     def change_of(layer: int, mask: Tensor, rows: Tensor) -> AttentionChange:
-        del layer, rows
-        return AttentionChange(edges=mask.unsqueeze(2) & work.labels, added=math.log(2))
+        del rows
+        if layer not in changes:
+            changes[layer] = AttentionChange(edges=mask.unsqueeze(2) & work.labels, added=math.log(2))
+        return changes[layer]
 
     return torch.cat([score for score, _ in measure_edited(work, cells, change_of)])

@@ -120,8 +120,12 @@ class Block:
 
     def project(self, resid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k and v before rotation, each `[... pos head d_head]`, from resid_pre `[... pos d_model]`."""
+        return self.heads_of(*self.projected(resid))
+
+    def projected(self, resid: Tensor) -> list[Tensor]:
+        """Return what `heads_of` turns into q, k and v before rotation, from resid_pre `[... pos d_model]`."""
         normed = self.ln1(resid)
-        return self.heads_of(*(projection(normed) for projection in self.projections or self.qkv))
+        return [projection(normed) for projection in self.projections or self.qkv]
 
     def encode(self, norm: HeadNorm | None, x: Tensor, positions: Int[Tensor, " pos"], heads: slice) -> Tensor:
         """Return q or k of `heads` as attention uses it: normed by `norm`, rotated, and cast."""

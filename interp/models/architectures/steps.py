@@ -150,8 +150,9 @@ class Anatomy:
     @property
     def _pattern_dtype(self) -> torch.dtype | None:
         # torch's scaled_dot_product_attention keeps float64, which eager attention rounds to float32.
-        fused = getattr(self.raw.config, "_attn_implementation", None) == "sdpa"
-        return None if fused and self.dtype == torch.float64 else self.softmax_dtype
+        if self.dtype == torch.float64 and getattr(self.raw.config, "_attn_implementation", None) == "sdpa":
+            return None
+        return self.softmax_dtype
 
     def expand_heads(self, x: Tensor) -> Tensor:
         """Return k or v `[... head d_head]`, with each key-value head repeated for the query heads that share it."""

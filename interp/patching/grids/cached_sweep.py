@@ -61,6 +61,10 @@ class CachedSweep(Sweep):
         return values, values
 
     @cached_property
+    def _at_once(self) -> None:
+        """Never: the source is not a run of prompts."""
+
+    @cached_property
     def _plan(self) -> MemoryPlan:
         plan, n = super()._plan, len(self.base)
         if not self.whole_batch:

@@ -68,16 +68,15 @@ def test_two_processes_find_what_one_finds(planted, alone, tmp_path):
     assert other.jobs  # the other process has measured
 
 
-def test_pieces_that_share_a_search_are_one_job(planted):
-    prepared = []
-    battery(
-        planted, LENGTHS, 0, 24, True, (*ARMS, "M9"), recall=lambda *_: (), prepare=lambda p: prepared.extend(p) or ()
-    )
+def test_pieces_that_share_work_are_one_job(planted):
+    prepared, codes = [], (*ARMS, "M4", "M8", "M9")
+    battery(planted, LENGTHS, 0, 24, True, codes, recall=lambda *_: (), prepare=lambda p: prepared.extend(p) or ())
     jobs = [[(piece.inputs.length, piece.rows[0].code) for piece in job] for job in pieces._jobs(prepared)]
     assert [(6, "M6"), (6, "shares")] in jobs
-    assert [(6, "M9"), (5, "M9")] in jobs
-    assert [(6, "M5")] in jobs
-    assert jobs[0][0][0] == 6  # the longest prompts first
+    assert [(6, "M4"), (6, "M5")] in jobs
+    # Those of all lengths are first, then those of the longest prompts.
+    assert jobs[:2] == [[(6, "M8"), (5, "M8")], [(6, "M9"), (5, "M9")]]
+    assert [job[0][0] for job in jobs[2:]] == [6, 6, 5, 5]
 
 
 def test_what_another_process_cannot_measure_is_measured_here(planted, alone, tmp_path):

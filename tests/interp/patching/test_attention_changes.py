@@ -28,6 +28,9 @@ def mask(seed: int, *shape: int) -> Tensor:
 EDGES = mask(0, HEADS, N, N).tril(-1)
 CELLS = mask(1, HEADS, N)
 CELLS[2] = False
+# All heads of some queries, the last of them among these, and one head.
+ROWS = (torch.arange(N) % 2 == (N - 1) % 2).expand(HEADS, N)
+HEAD = (torch.arange(HEADS) == 1).unsqueeze(1)
 
 
 class Layer:
@@ -79,7 +82,11 @@ def test_edges(layer: Layer, added: float):
     assert (expected - layer.slow(layer.k, layer.v)).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("cells", [CELLS, torch.ones_like(CELLS), torch.zeros_like(CELLS)], ids=["some", "all", "no"])
+@pytest.mark.parametrize(
+    "cells",
+    [CELLS, torch.ones_like(CELLS), torch.zeros_like(CELLS), ROWS, ROWS & ~HEAD, ~HEAD.expand(HEADS, N)],
+    ids=["some", "all", "no", "queries", "queries of heads", "heads"],
+)
 @pytest.mark.parametrize("sites", ["keys", "values", "both"])
 def test_other_keys_and_values_in_cells(layer: Layer, cells: Tensor, sites: str):
     keys = layer.keys if sites != "values" else None

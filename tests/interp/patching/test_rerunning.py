@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from interp.models.anatomy import Block, anatomy_of
-from interp.patching import Interchange, Knockout, interchange, knock_out
+from interp.patching import Interchange, Knockout, interchange, knock_out, knocking_out
 from interp.patching.editing import Edit, Place, forward_with_edits, measure
 from interp.patching.metrics import Metric
 from interp.tasks import Batch, Role
@@ -112,9 +112,10 @@ def test_removals_in_single_heads(architecture: str, mode: Any, frozen: bool):
                 )
         return full_pass(raw, edits)
 
-    units = [(layer, head, side) for layer in range(LAYERS) for head in (0, 3) for side in SIDES]
     # At the first position no label can be read, and `===` is needed as a key: no row is left empty.
     dests = {side: tuple(p for p in SIDES[side] if p > 1) for side in SIDES}
+    dests["some"] = (3, 5, BASE.n_pos - 4, BASE.n_pos - 1)  # queries apart, of which the last layer reads three
+    units = [(layer, head, side) for layer in range(LAYERS) for head in (0, 3) for side in dests]
     entries = {f"{u}": Knockout(LABELS, dests[u[2]], heads=[(u[0], u[1])], mode=mode) for u in units}
     effect = knock_out(raw, BASE, entries, probe(), freeze_later=frozen)
     for unit, value in zip(units, effect.values, strict=True):
@@ -139,3 +140,20 @@ def test_only_what_changes_is_computed(monkeypatch: pytest.MonkeyPatch):
     # Layer 1 from `===` on, and layer 2 at the two positions from there on that are read.
     assert sizes[-2:] == [BASE.n_pos - SEPARATOR, 2]
     assert set(sizes[:-2]) != set(sizes[-2:])
+    queries = BASE.at(Role.OUTPUT_LABEL)
+    for layer, expected in ((0, [len(queries), BASE.n_pos - int(queries[0]), 2]), (1, [len(queries), 2])):
+        sizes.clear()
+        knock_out(raw, BASE, {"labels": Knockout(LABELS, Role.OUTPUT_LABEL, layers=(layer,))}, probe())
+        assert sizes[-len(expected) :] == expected
+    sizes.clear()
+    knock_out(raw, BASE, {"unread": Knockout(LABELS, 4, layers=(2,))}, probe())
+    assert sizes[-3:] == [BASE.n_pos, BASE.n_pos, 3]  # the unpatched run's: nothing of the patched one is read
+
+
+@pytest.mark.parametrize("architecture", KINDS)
+def test_means_of_kept_runs_are_those_of_a_pass_of_their_own(architecture: str, monkeypatch: pytest.MonkeyPatch):
+    raw, cut = tiny(architecture), {"mean": Knockout(LABELS, SIDES["output"], mode="mean")}
+    kept = knock_out(raw, BASE, cut, probe())
+    monkeypatch.setattr(knocking_out, "_all_fit", lambda *_: False)
+    assert close(kept.values, knock_out(raw, BASE, cut, probe()).values)
+    assert kept.change.abs().max() > 1e-2

@@ -122,20 +122,36 @@ def test_joining_layers_together_is_joining_each():
     mechanism, batch = "placeholder", prompts("placeholder", 12, 6, 0)
     model = planted(mechanism).model
     pairs = pairs_for("state", batch, ResidualSite(0, LABEL), seed=0)
-    together = join_layers(model, (1, 0), pairs)
+    (together,) = join_layers(model, (1, 0), [pairs])
     for layer in (0, 1):
         alone = join(model, layer, pairs)
         assert torch.equal(together[layer].source, alone.source)
         found, expected = (swapped_answers(x, everything(x)) for x in (together[layer], alone))
         assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
         # Runs that end at the answers and the sites.
-        ended = join_layers(model, (0, 1), pairs, to_search=False)[layer]
+        ended = join_layers(model, (0, 1), [pairs], to_search=False)[0][layer]
         assert torch.allclose(ended.source, alone.source, rtol=1e-5, atol=1e-5)
         for basis in (everything(ended), None):
             found, expected = (swapped_answers(x, basis) for x in (ended, alone))
             assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
     # The state stands at labels before the last layer, not in the embedding: the layers are told apart.
     assert not torch.allclose(together[0].source, together[1].source)
+
+
+def test_joining_pairs_of_one_base_is_joining_each():
+    mechanism, batch = "placeholder", prompts("placeholder", 12, 6, 0)
+    model = planted(mechanism).model
+    both = [pairs_for("state", batch, ResidualSite(0, LABEL), seed=seed) for seed in (0, 1)]
+    assert not torch.equal(both[0].answer, both[1].answer)
+    for pairs, joined in zip(both, join_layers(model, (0, 1), both, to_search=False), strict=True):
+        for layer in (0, 1):
+            alone = join(model, layer, pairs)
+            for basis in (everything(alone), None):
+                found, expected = (swapped_answers(x, basis) for x in (joined[layer], alone))
+                assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+    other = pairs_for("state", prompts(mechanism, 12, 6, 1), ResidualSite(0, LABEL), seed=0)
+    with pytest.raises(ValueError, match="the same base prompts"):
+        join_layers(model, (0,), [both[0], other])
 
 
 def test_the_illusion_is_seen_through():
