@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from experiments.tables.again import again_table
 from experiments.tables.benchmarks import (
     drift_summary,
     drift_table,
@@ -64,6 +65,7 @@ PLACES: dict[Path, dict[str, Callable[[], str]]] = {
         "rehearsal": rehearsal_table,
         "zoo": zoo_table,
         "confirmatory": confirmatory_table,
+        "again": again_table,
     },
     ROOT / "figures" / "PREDICTIONS.md": {"predictions": predictions_table},
     ROOT / "tests" / "README.md": {
