@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy
+from interp.patching.biases import Biases
 from interp.patching.cells import Cell, first, which_live
 from interp.patching.cost import Sizes, engine_flops, lower_bound_flops
 from interp.patching.memory import MemoryPlan
@@ -153,7 +154,7 @@ def _forward(
     index = _places(joins, len(tokens) // 2, n_pos).to(anatomy.device, non_blocking=True)
     positions = torch.arange(n_pos, device=anatomy.device)
     rows = anatomy.embed(tokens).unflatten(0, (2, -1))  # [row batch pos d_model]
-    biases, differs, joined = dict[tuple, Tensor](), list[Tensor](), 0
+    biases, differs, joined = Biases(), list[Tensor](), 0
     for layer, block in enumerate(anatomy.blocks):
         differs.append(rows[0] != rows[1])
         projected = block.projected(rows)
@@ -162,9 +163,7 @@ def _forward(
             rows, *projected = (_with_patches(x, own) for x in (rows, *projected))
             joined += joining
         q, k, v = block.heads_of(*projected)
-        if (of := (block.window, block.key_bias)) not in biases:  # blocks of the same mask and encoding share it
-            biases[of] = anatomy.bias(block, positions, positions)
-        bias, dest = biases[of], positions
+        bias, dest = biases.whole(anatomy, block, n_pos), positions
         if layer == last:
             rows, q, bias, dest = rows[:, :, reads], q[:, :, reads], bias[:, reads], reads
         q, k = anatomy.queries(block, q, dest), anatomy.expand_heads(anatomy.keys(block, k, positions))

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.models.anatomy import Anatomy, Block
+from interp.models.anatomy import Anatomy
+from interp.patching.biases import Biases
 from interp.patching.cells import Cell
 from interp.patching.metric import Metric
 from interp.patching.own_layer import OwnLayer, after_attention
@@ -50,7 +51,7 @@ class Engine:
         self.reads = metric.positions.to(anatomy.device)
         self.read_list = metric.positions.tolist()
         self.positions = torch.arange(self.n_pos, device=anatomy.device)
-        self._biases: dict[tuple, Tensor] = {}
+        self._biases = Biases()
         # Unpatched keys and values as attention uses them, [batch head pos d_head].
         self.keys = [
             anatomy.expand_heads(anatomy.keys(block, k, self.positions)).transpose(1, 2)
@@ -155,7 +156,7 @@ class Engine:
         parts = [] if rows is None else [(rows, *block.project(rows))]
         parts += [engine._edited(layer, mask, start) for engine, mask in entering]
         resid, q, k, v = parts[0] if len(parts) == 1 else (torch.cat(p) for p in zip(*parts, strict=True))
-        bias = _from(start, self._bias(block))
+        bias = _from(start, self._biases.whole(self.anatomy, block, self.n_pos))
         if layer == self.n_layers - 1:  # only what the metric reads
             at = dest - start
             resid, q, bias = resid[:, :, at], q[:, :, at], bias[:, at]
@@ -165,13 +166,6 @@ class Engine:
         sink = anatomy.sink(block, q, dest)
         z = attend_rows(anatomy, block, before, q, k, anatomy.expand_heads(v), bias, sink, start)
         return after_attention(block, resid, z)
-
-    def _bias(self, block: Block) -> Float[Tensor, "head dest src"]:
-        """Return what is added to the scores of all positions. Blocks of the same mask and encoding share it."""
-        key = (block.window, block.key_bias)
-        if key not in self._biases:
-            self._biases[key] = self.anatomy.bias(block, self.positions, self.positions)
-        return self._biases[key]
 
     def mask(self, cells: Sequence[Cell], start: int) -> Bool[Tensor, "cell pos"]:
         """Return where each cell patches, from position `start` on."""

@@ -5,14 +5,15 @@ Its last layer is computed only at the positions that are read, and patterns onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.models.anatomy import Anatomy, Block
+from interp.models.anatomy import Anatomy
+from interp.patching.biases import Biases
 from interp.patching.editing import Place, difference_from_raw, forward_with_edits
 from interp.patching.metric import Metric
 from interp.sites import Site
@@ -20,38 +21,8 @@ from interp.sites import Site
 # Sites that this run can keep; runs that keep others are `forward_with_edits`.
 BEFORE_ATTENTION: tuple[Site, ...] = ("resid_pre", "q", "k", "v")
 KEPT: tuple[Site, ...] = (*BEFORE_ATTENTION, "pattern", "z")
-# Most biases that are kept for some destinations, and the numbers from which on they are not.
-MOST_BIASES, LARGE = 16, 2**18
 # Prompts on which a run is compared with the raw model, as in `interp.forward.steps_of`.
 CHECKED = 2
-
-
-class Biases:
-    """What is added to scores, kept while runs have one length: blocks of one kind share it."""
-
-    def __init__(self) -> None:
-        self._kept: dict[tuple, Tensor] = {}
-        self._n_pos = 0
-
-    def of(
-        self, anatomy: Anatomy, block: Block, where: slice | Int[Tensor, " dest"], n_pos: int
-    ) -> Float[Tensor, "head dest src"]:
-        """Return the bias of a block at some destinations, for prompts of `n_pos` positions."""
-        kind, src = (block.window, block.key_bias), torch.arange(n_pos, device=anatomy.device)
-        if n_pos != self._n_pos or len(self._kept) > MOST_BIASES:
-            self._kept, self._n_pos = {}, n_pos
-        if isinstance(where, slice) and 2 * len(src[where]) >= n_pos:  # a view of the whole
-            return self._recall(kind, lambda: anatomy.bias(block, src, src))[:, where]
-        dest = src[where]
-        # On another device a look-up waits for it; a large bias takes little of its run's time, and much memory.
-        if dest.device.type != "cpu" or anatomy.n_heads * len(dest) * n_pos > LARGE:
-            return anatomy.bias(block, dest, src)
-        return self._recall((*kind, tuple(dest.tolist())), lambda: anatomy.bias(block, dest, src))
-
-    def _recall(self, key: tuple, compute: Callable[[], Tensor]) -> Tensor:
-        if key not in self._kept:
-            self._kept[key] = compute()
-        return self._kept[key]
 
 
 @dataclass(eq=False)

@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from interp.patching import knock_out, knock_out_for
+from interp.patching import knock_out_for
 from interp.patching.knockouts import Entry, Mode
 from interp.tasks import Batch, Role
 from probes import keys
 from probes.arms.group_search import MANY_UNITS
 from probes.arms.m06_heads import LABELS, all_heads
-from probes.arms.presence_cells import Cells
+from probes.arms.presence_cells import Cell, Cells
 from probes.arms.presence_interchanges import Interchanges
 from probes.arms.presence_metrics import answer_accuracy, moved_margin
 from probes.arms.presence_number import lost_when_twice
@@ -53,19 +53,22 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
     if not cells.kinds():
         return []
     interchanged = Interchanges(model, batch, seed, answer_accuracy(batch))
-    entries = removals(batch, cells)
+    entries, carrying = removals(batch, cells), carriers(model, batch, cells)
+    names = list(entries)
+    modes: tuple[Mode, ...] = ("renormalise", "null")
+    entries |= {f"{mode}, {name}": some.knockouts(mode) for name, some in carrying.items() for mode in modes}
     metrics = [answer_accuracy(batch), moved_margin(batch, interchanged.lead)]
     answers, margins = knock_out_for(model, batch, entries, metrics)
-    names = list(entries)
-    lost = dict(zip(names, -answers.change.double(), strict=True))
-    moved = dict(zip(names, margins.values.double(), strict=True))
+    lost = dict(zip(entries, -answers.change.double(), strict=True))
+    moved = dict(zip(entries, margins.values.double(), strict=True))
     family = [name for name in names if not name.startswith("half")]
     half = halves(len(batch), seed)
     clean = interchanged.clean - 1 / len(batch.format.outputs)
     size = interchanged.lead.double().abs().mean(dim=1)
     control = interchanged.effects(cells)
     twice = lost_when_twice(interchanged, cells)
-    shared = lost_to_other_keys(model, batch, carriers(model, batch, cells))
+    # What labels carry is lost in both modes.
+    shared = {name: lost[f"renormalise, {name}"] - lost[f"null, {name}"] for name in carrying}
 
     def share(values: Float[Tensor, " prompt"], full: Float[Tensor, " prompt"]) -> Interval:
         return ratio(values, full, floor=1 / len(batch))
@@ -101,49 +104,29 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
     on_margin = largest([moved[name] for name in family], size)
     repaired = share(lost["renormalise"] - lost["mean"], clean)
     number = share(lost["half, renormalise"] - lost["half, mean"], clean)
-    return [
+    found = [
         evidence(keys.LARGEST_PRESENCE, ANSWERS, value, by_answers, details),
         evidence(keys.PRESENCE_MARGIN, MARGIN, on_margin, by_margin, {}),
         evidence(keys.PRESENCE_REPAIRED, ANSWERS, repaired, by_answers, {}),
         evidence(keys.PRESENCE_NUMBER, ANSWERS, number, by_answers, {}),
         evidence(keys.PRESENCE_TWICE, ANSWERS, largest(list(twice.values()), clean), by_answers, {}),
-        *(
-            [evidence(keys.CARRIER_DENOMINATOR, ANSWERS, largest(list(shared.values()), clean), None, {})]
-            if shared
-            else []
-        ),
     ]
+    if shared:
+        found.append(evidence(keys.CARRIER_DENOMINATOR, ANSWERS, largest(list(shared.values()), clean), None, {}))
+    return found
 
 
 def carriers(model: PreTrainedModel, batch: Batch, cells: Cells) -> dict[str, Cells]:
     """Return by name the cells in which labels carry something, each alone; in large models one layer's together."""
-    steps = tuple(range(1, len(batch.at(Role.OUTPUT_LABEL)) + 1))
-    alone = cells.others(all_cells(model, batch), steps)
-    named: dict[str, list[Cells]] = {}
-    for some in alone:
-        kind, (layer, head) = (*some.members, *(cell for cell, _ in some.parts))[0]
-        name = f"{kind}, layer {layer}" + ("" if len(all_heads(model)) > MANY_UNITS else f", head {head}")
-        named.setdefault(name, []).append(some)
-    return {
-        name: Cells(tuple(c for some in group for c in some.members), tuple(p for some in group for p in some.parts))
-        for name, group in named.items()
-    }
-
-
-def lost_to_other_keys(
-    model: PreTrainedModel, batch: Batch, some: dict[str, Cells]
-) -> dict[str, Float[Tensor, " prompt"]]:
-    """Return by name what removing labels from cells loses of accuracy where other keys share the attention.
-
-    Subtracted is what is lost where that attention reads zero: what labels carry is lost in both.
-    """
-    modes: tuple[Mode, Mode] = ("renormalise", "null")
-    entries: dict[str, Entry] = {f"{mode}, {name}": c.knockouts(mode) for name, c in some.items() for mode in modes}
-    if not entries:
-        return {}
-    lost = -knock_out(model, batch, entries, answer_accuracy(batch)).change.double()
-    by_name = dict(zip(entries, lost, strict=True))
-    return {name: by_name[f"renormalise, {name}"] - by_name[f"null, {name}"] for name in some}
+    together = len(all_heads(model)) > MANY_UNITS
+    groups: dict[str, list[Cell]] = {}
+    for cell in all_cells(model, batch):
+        if cell not in cells.members:
+            kind, (layer, head) = cell
+            name = f"{kind}, layer {layer}" + ("" if together else f", head {head}")
+            groups.setdefault(name, []).append(cell)
+    steps = range(1, len(batch.at(Role.OUTPUT_LABEL)) + 1)
+    return {name: cells.others(group, steps) for name, group in groups.items()}
 
 
 def removals(batch: Batch, cells: Cells) -> dict[str, Entry]:

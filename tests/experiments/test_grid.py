@@ -86,6 +86,11 @@ def test_what_confirms_was_not_looked_at():
 def test_parts_of_the_grid():
     assert {t.seed for t in runs_of(seeds=(2,))} == {2}
     assert {t.name for t in runs_of(("gaps",))} == {f"parity-gap{g}-alibi" for g in (1, 2, 4, 8)}
+    both = runs_of(("pretrained",), formats=("parity-constant", "parity-gap1"))
+    assert {t.recipe().format for t in both} == {"parity-constant", "parity-gap1"}
+    assert len(both) == 8 + 3
+    with pytest.raises(ValueError, match="has the format x; formats are parity-gap1, parity-gap2"):
+        runs_of(("gaps",), formats=("x",))
     with pytest.raises(ValueError, match="unknown groups gap; groups are confirmatory"):
         runs_of(("gap",))
     with pytest.raises(ValueError, match=r"no run of these groups has seed 1; seeds are 2, 3, 4"):

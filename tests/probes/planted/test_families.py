@@ -98,8 +98,8 @@ def traded(batch: Batch, step: Tensor, partner: Tensor, offsets: tuple[int, ...]
 
 def parity_before(batch: Batch) -> Tensor:
     """Return the parity before each step: [prompt step]."""
-    bits = parity.read(batch).bits
-    return (bits.cumsum(dim=1) - bits) % 2
+    content = parity.read(batch)
+    return (content.parities - content.bits) % 2
 
 
 def steps_of_kind(mechanism: str, batch: Batch, step: Tensor) -> Tensor:
