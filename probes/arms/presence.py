@@ -33,7 +33,7 @@ QUESTIONS = {
     keys.PRESENCE_REPAIRED: "which of these answers does a key of equal score without information restore?",
     keys.PRESENCE_NUMBER: "half of the labels are removed: what does their number matter beyond the attention on them?",
     keys.PRESENCE_TWICE: "every label counts twice: how many answers does that lose at most?",
-    keys.CARRIER_DENOMINATOR: "labels are removed where they carry something: how many answers are lost to other keys at most?",
+    keys.CARRIER_DENOMINATOR: "labels are removed where they carry something: how many answers do other keys lose at most?",
 }
 ANSWERS, MARGIN = "share of accuracy above chance", "mean |change| over the mean margin"
 
