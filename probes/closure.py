@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from probes import keys
 from probes.evidence import Evidence, EvidenceKey
-from probes.judging import LengthEvidence, hold_absent
+from probes.judging import HEADLINE, LengthEvidence, hold_absent
 from probes.judging_sink import close_sink
 from probes.statuses import RoleFinding, Status
 
@@ -43,10 +43,10 @@ def close(at: LengthEvidence, roles: dict[str, RoleFinding]) -> tuple[dict[str, 
     INDETERMINATE where the effect's interval is too wide. It becomes UNRESOLVED too where the mean over steps hides an
     effect at one step, or where the variable moves the margin only together with another: a Shapley share without an
     effect of its own. A role that is INDETERMINATE becomes UNRESOLVED, and one that is PRESENT keeps its status, where
-    margins move beyond the margin although the role predicts no change, or beyond the role's share while the Shapley
-    remainder exceeds the margin. An anchor is PRESENT by a label next to the step's own, or by two labels, where the
-    trades of `keys.ADDRESSES` show it. `judging_sink.close_sink` closes the sink. Without the evidence of the largest
-    interventions nothing changes.
+    margins move beyond the margin although the role predicts no change, or beyond what the role explains while the
+    Shapley remainder exceeds the margin. An anchor is PRESENT by a label next to the step's own, or by two labels,
+    where the trades of `keys.ADDRESSES` show it. `judging_sink.close_sink` closes the sink. Without the evidence of the
+    largest interventions nothing changes.
     """
     closed, unexplained = dict(roles), {}
     for role, variable in VARIABLES.items():
@@ -61,7 +61,7 @@ def close(at: LengthEvidence, roles: dict[str, RoleFinding]) -> tuple[dict[str, 
         largest = at.find(variable.largest)
         if finding.status in (Status.ABSENT, Status.UNRESOLVED) and largest is not None:
             closed[role] = _hidden(at, variable, _close_absent(at, finding, variable.name, largest))
-        elif reason := _beyond(at, variable, finding.by):
+        elif reason := _beyond(at, role, finding.by):
             if finding.status is Status.PRESENT:
                 unexplained[role] = reason
             elif finding.status is Status.INDETERMINATE:
@@ -70,8 +70,9 @@ def close(at: LengthEvidence, roles: dict[str, RoleFinding]) -> tuple[dict[str, 
     return closed, unexplained
 
 
-def _beyond(at: LengthEvidence, variable: Variable, by: str = "") -> str:
+def _beyond(at: LengthEvidence, role: str, by: str = "") -> str:
     """Return what moves margins beyond what the role predicts, as a reason; "" for nothing. `by` as in the finding."""
+    variable = VARIABLES[role]
     rest = at.find(variable.rest)
     if rest is not None and at.is_present(rest):
         return _unexplained(variable.name, rest)
@@ -80,13 +81,15 @@ def _beyond(at: LengthEvidence, variable: Variable, by: str = "") -> str:
     largest, share, remainder = (at.find(key) for key in (variable.largest, variable.share, keys.SHARE_REMAINDER))
     if largest is None or share is None or remainder is None:
         return ""
-    # An index route leaves a remainder too. It counts where the variable moves more than the share of its role allows.
-    explained = share.value.at(at.level).high
+    # An index route leaves a remainder too. It counts where the variable moves more than its role allows: by its share,
+    # or by its own arm where roles combine so that their effects cancel in the shares (an exclusive or).
+    own = at.find(HEADLINE[role])
+    explained = max(e.value.at(at.level).high for e in (share, own) if e is not None)
     if remainder.value.at(at.level).low > at.margins.rho and (
         largest.value.at(at.level).low > explained + at.margins.rho
     ):
         reason = f"the shares leave {remainder.value} of the margin, and the largest {variable.name} effect, "
-        return f"{reason}{largest.value}, exceeds the share that its role explains, {share.value}"
+        return f"{reason}{largest.value}, exceeds what its role explains: by its share {share.value}"
     return ""
 
 

@@ -30,16 +30,17 @@ class Margins:
     See probes/README.md, Decision.
     """
 
-    version: str = "2026-11i"
+    version: str = "2026-11j"
     rho: float = 0.10
     accuracy: float = 0.05
     competence: float = 0.95
     alpha: float = 0.05
     # Ways to a finding at one length, each by an interval: the anchor by M1, M2 and M4 and by five addresses (6), the
-    # placeholder by V, K and both for the step's own bit (4), the sink by M6 and by presence (2), each of these three
-    # absent, the sink also by all heads (4), and the sink on margins (2). Where a finding needs several intervals
-    # together, such as ABSENT, its error is at most that of one (intersection-union test: Berger, Technometrics 1982).
-    intervals: int = 18
+    # placeholder by V, K and both for the step's own bit (4), the sink by M6, by presence and by answers that labels do
+    # not inform (3), each of these roles absent, the sink also by all heads (4), and the sink on margins (2). Where a
+    # finding needs several intervals together, such as ABSENT, its error is at most that of one (intersection-union
+    # test: Berger, Technometrics 1982).
+    intervals: int = 19
 
     def to_json(self) -> dict:
         """Return the thresholds, as they are written beside every finding."""

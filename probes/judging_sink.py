@@ -47,10 +47,11 @@ def close_sink(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
     ABSENT needs the largest effect and its control within the margin. PRESENT needs an effect that a key of equal
     score without information repairs, and that is not one of the number of labels. An effect that neither explains
     is UNRESOLVED. Presence is measured where labels carry nothing. A head that reads labels in some prompts and rests
-    on them in others carries something, and shows only in all heads together: there no sink is ABSENT where accuracy
-    is lost to other keys that share the attention, beyond what is lost where that attention reads zero.
+    on them in others carries something: what is lost to other keys at answers that labels do not inform shows it. No
+    sink is ABSENT either where all heads, or a cell that carries something, lose accuracy to other keys that share the
+    attention, beyond what is lost where that attention reads zero.
     """
-    closed = _close_by_presence(at, finding)
+    closed = _close_by_answer(at, _close_by_presence(at, finding))
     if closed.status is not Status.ABSENT:
         return closed
     bars = (
@@ -69,6 +70,22 @@ def close_sink(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
             reason += f"them too; {closed.reason}"
             return replace(closed, status=Status.UNRESOLVED, reason=reason)
     return closed
+
+
+def _close_by_answer(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
+    """Return the finding in view of the answers that labels do not inform, and that are lost to other keys."""
+    e, twice = at.find(keys.UNINFORMED), at.find(keys.UNINFORMED_TWICE)
+    if e is None or finding.status in (Status.PRESENT, Status.UNRESOLVED) or not at.is_present(e):
+        return finding
+    where = f"presence: at answers that labels do not inform, {e.value} of the accuracy above chance is lost where "
+    where += "other keys share the attention on labels, beyond what is lost where it reads zero"
+    if twice is None or at.is_present(twice):
+        lost = "" if twice is None else f"; letting each label count twice loses {twice.value}: {BY_NUMBER}"
+        return _unresolved(e, f"{where}{lost}")
+    everywhere = at.find(keys.RENORMALISE_ALL)
+    if at.tests or (everywhere is not None and at.loses_nothing(everywhere)):
+        return _unresolved(e, f"{where}; yet {finding.reason}")
+    return RoleFinding(Status.PRESENT, f"{where}; {finding.reason}", e.value, e.control)
 
 
 def _close_by_presence(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
@@ -137,10 +154,15 @@ def judge_on_margins(at: LengthEvidence) -> OnMargins | None:
         return None
     shown = [x for x in (e, held) if x is not None]
     text = f"{e.arm} {e.name}: {e.value}"
-    if at.is_present(e) and at.test_holds(ON_MARGINS, "present"):
+    repaired = at.find(keys.PRESENCE_MARGIN_REPAIRED)
+    restored = repaired is None or e is held or at.is_present(repaired)
+    if at.is_present(e) and restored and at.test_holds(ON_MARGINS, "present"):
         return OnMargins(Status.PRESENT, f"{text}, more than {at.margins.rho} and than its control", e.value, e.control)
     absent = all(at.is_absent(x) for x in shown) and not at.control_moves(e)
     if absent and at.test_holds(ON_MARGINS, "absent"):
         return OnMargins(Status.ABSENT, f"{text} lies within +-{at.margins.rho}", e.value, e.control)
+    if repaired is not None and not restored and at.is_present(e):
+        reason = f"{text}, of which a key of equal score restores {repaired.value}: this is not shown to be a sink"
+        return OnMargins(Status.INDETERMINATE, reason, e.value, e.control)
     text = f"{e.arm} {e.name}: {at.together(e)} shows neither presence nor absence"
     return OnMargins(Status.INDETERMINATE, text, e.value, e.control)

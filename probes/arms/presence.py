@@ -30,11 +30,14 @@ from probes.intervals import ratio
 QUESTIONS = {
     keys.LARGEST_PRESENCE: "labels are removed where they carry nothing: how many answers does that lose at most?",
     keys.PRESENCE_MARGIN: "labels are removed where they carry nothing: how much of the margin does that move at most?",
+    keys.PRESENCE_MARGIN_REPAIRED: "how much of that does a key of equal score without information restore?",
     keys.PRESENCE_REPAIRED: "which of these answers does a key of equal score without information restore?",
     keys.PRESENCE_NUMBER: "half of the labels are removed: what does their number matter beyond the attention on them?",
     keys.PRESENCE_TWICE: "every label counts twice: how many answers does that lose at most?",
-    keys.CARRIER_DENOMINATOR: "labels are removed where they carry something: how many answers do other keys lose at most?",
+    keys.CARRIER_DENOMINATOR: "labels are removed where they carry something: what do other keys lose at most?",
 }
+# The labels of odd steps, and those of even steps.
+HALVES = ("half", "other half")
 ANSWERS, MARGIN = "share of accuracy above chance", "mean |change| over the mean margin"
 
 
@@ -44,10 +47,11 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
     The family of removals: from all cells, other keys share the attention ("renormalise"), it reads zero from a null
     key of equal score ("null"), or it reads the mean value ("mean"); and "renormalise" for each kind of query alone.
     The strongest is chosen on one half of the prompts and estimated on the other. The control is the interchange that
-    found the cells, on these prompts. "repaired" is what a null key of equal score with the mean value restores, and
-    "number" what is lost when every second label is removed and is not when the attention on them is kept. "twice" is
-    what is lost at most when labels count twice: a sink is left as it is, a head that counts labels is not. The
-    denominator where labels carry something is measured in each of those cells: a head that reads labels in some
+    found the cells, on these prompts. "repaired" is what a null key of equal score with the mean value restores, of
+    answers and of margins. "number" is what is lost when every second label is removed and is not when the attention on
+    them is kept, by that half of the labels that loses less: a query that can rest on one label alone counts nothing.
+    "twice" is what is lost at most when labels count twice: a sink is left as it is, a head that counts labels is not.
+    The denominator where labels carry something is measured in each of those cells: a head that reads labels in some
     prompts may rest on them in others.
     """
     if not cells.kinds():
@@ -61,7 +65,7 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
     answers, margins = knock_out_for(model, batch, entries, metrics)
     lost = dict(zip(entries, -answers.change.double(), strict=True))
     moved = dict(zip(entries, margins.values.double(), strict=True))
-    family = [name for name in names if not name.startswith("half")]
+    family = [name for name in names if not name.startswith(HALVES)]
     half = halves(len(batch), seed)
     clean = interchanged.clean - 1 / len(batch.format.outputs)
     size = interchanged.lead.double().abs().mean(dim=1)
@@ -103,10 +107,13 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
     value = largest([lost[name] for name in family], clean)
     on_margin = largest([moved[name] for name in family], size)
     repaired = share(lost["renormalise"] - lost["mean"], clean)
-    number = share(lost["half, renormalise"] - lost["half, mean"], clean)
+    repaired_margin = share(moved["renormalise"] - moved["mean"], size)
+    by_half = [lost[f"{name}, renormalise"] - lost[f"{name}, mean"] for name in HALVES]
+    number = share(min(by_half, key=lambda effect: float(effect.mean())), clean)
     found = [
         evidence(keys.LARGEST_PRESENCE, ANSWERS, value, by_answers, details),
         evidence(keys.PRESENCE_MARGIN, MARGIN, on_margin, by_margin, {}),
+        evidence(keys.PRESENCE_MARGIN_REPAIRED, MARGIN, repaired_margin, by_margin, {}),
         evidence(keys.PRESENCE_REPAIRED, ANSWERS, repaired, by_answers, {}),
         evidence(keys.PRESENCE_NUMBER, ANSWERS, number, by_answers, {}),
         evidence(keys.PRESENCE_TWICE, ANSWERS, largest(list(twice.values()), clean), by_answers, {}),
@@ -136,8 +143,10 @@ def removals(batch: Batch, cells: Cells) -> dict[str, Entry]:
         entries |= {f"renormalise, {kind}": cells.knockouts("renormalise", kinds=(kind,)) for kind in cells.kinds()}
     steps = sorted({int(s) for s, role in zip(batch.step, batch.role, strict=True) if int(role) in LABELS})
     present = [role for role in LABELS if (batch.role == role).any()]
-    half = tuple((role, step) for role in present for step in steps[::2] if _has(batch, role, step))
-    return entries | {f"half, {mode}": cells.knockouts(mode, src=half) for mode in ("renormalise", "mean")}
+    for start, name in enumerate(HALVES):
+        half = tuple((role, step) for role in present for step in steps[start::2] if _has(batch, role, step))
+        entries |= {f"{name}, {mode}": cells.knockouts(mode, src=half) for mode in ("renormalise", "mean")}
+    return entries
 
 
 def _has(batch: Batch, role: Role, step: int) -> bool:

@@ -53,16 +53,20 @@ class Moved:
 class Interchanges:
     """Interchanges of keys and values at labels in some cells, on one batch. `score` is what `Moved.lost` is lost of.
 
-    `clean` `[prompt]` is the score without intervention, `lead` `[prompt step]` the margin.
+    `clean` `[prompt]` is the score without intervention, `lead` `[prompt step]` the margin. `sources`: the prompts that
+    keys and values come from; None is one of each of `SOURCES`.
     """
 
-    def __init__(self, model: PreTrainedModel, batch: Batch, seed: int, score: Metric) -> None:
+    def __init__(
+        self, model: PreTrainedModel, batch: Batch, seed: int, score: Metric, sources: Sequence[Batch] | None = None
+    ) -> None:
         self.anatomy, self.batch, self.score = anatomy_of(raw_of(model)), batch, score
         at, symbols = batch.at(Role.OUTPUT) - 1, batch.vocabulary.tokens(batch.format.outputs)
         self.reads = torch.cat([score.positions, at]).unique()
         self.scored, self.answered = (torch.searchsorted(self.reads, x) for x in (score.positions, at))
         self.symbols = symbols if score.tokens is None else torch.searchsorted(score.tokens, symbols)
-        self.sources = [source_of(batch, seed + k, *names) for k, names in enumerate(SOURCES)]
+        named = enumerate(SOURCES)
+        self.sources = sources or [source_of(batch, seed + k, *names) for k, names in named]
         self.labels = torch.isin(batch.role, torch.tensor(LABELS))
         self.biases, self._kept = Biases(), dict[tuple[int, int, int], Any]()
         self._size = 0  # numbers in them
@@ -171,16 +175,26 @@ def _measure_rows(
     return score, leads_of(work.batch, logits[:, work.answered][..., work.symbols], rows).cpu()
 
 
-def _interchanged(work: Interchanges, cells: Cells, k: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield score and margins with K and V at labels from source `k`, for the queries and in the heads of the cells."""
-    anatomy, src = work.anatomy, work.labels.nonzero().flatten()
+def grafted(work: Interchanges, k: int, src: Bool[Tensor, " pos"]) -> ChangeOf:
+    """Return the change in which labels at `src` have the keys and values of source number `k`."""
+    labels, wanted = work.labels.nonzero().flatten(), src.nonzero().flatten()
+    index = torch.isin(labels, wanted).nonzero().flatten()
 
     def change_of(layer: int, mask: Tensor, rows: Tensor) -> AttentionChange:
-        source, at = work.source(rows, k), src.to(anatomy.device)
+        anatomy, source = work.anatomy, work.source(rows, k)
+        at, some = labels.to(anatomy.device), index.to(anatomy.device)
         keys = anatomy.expand_heads(anatomy.keys(anatomy.blocks[layer], source["k", layer], at))
-        return AttentionChange(cells=mask, src=src, keys=keys, values=anatomy.expand_heads(source["v", layer]))
+        values = anatomy.expand_heads(source["v", layer])
+        if len(wanted) < len(labels):
+            keys, values = keys[:, some], values[:, some]
+        return AttentionChange(cells=mask, src=wanted, keys=keys, values=values)
 
-    return measure_edited(work, cells, change_of)
+    return change_of
+
+
+def _interchanged(work: Interchanges, cells: Cells, k: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield score and margins with K and V at labels from source `k`, for the queries and in the heads of the cells."""
+    return measure_edited(work, cells, grafted(work, k, work.labels))
 
 
 def _joined(parts: Sequence[Moved]) -> Moved:

@@ -27,6 +27,7 @@ from probes.arms.m10_mistakes import measure_mistakes
 from probes.arms.m11_offsets import measure_offsets
 from probes.arms.m12_backups import measure_backups
 from probes.arms.presence import measure_presence
+from probes.arms.presence_answers import measure_by_answer
 from probes.arms.presence_search import find_cells
 from probes.arms.shares import measure_shares
 from probes.evidence import Evidence, EvidenceKey
@@ -83,7 +84,9 @@ def _largest_content(inputs: ArmInputs) -> list[Evidence]:
 def _presence(inputs: ArmInputs) -> list[Evidence]:
     inputs.report("which heads carry nothing from labels, by kind of query")
     cells = find_cells(inputs.model, inputs.draw(FEW, PRESENCE), inputs.seed)
-    return measure_presence(inputs.model, inputs.plain, cells, inputs.seed)
+    by_cell = measure_presence(inputs.model, inputs.plain, cells, inputs.seed)
+    inputs.report("which answers labels do not inform")
+    return by_cell + measure_by_answer(inputs.model, inputs.plain, cells, inputs.seed)
 
 
 def _probes(inputs: ArmInputs) -> list[Evidence]:
@@ -213,10 +216,13 @@ ROWS = (
         keys=(
             keys.LARGEST_PRESENCE,
             keys.PRESENCE_MARGIN,
+            keys.PRESENCE_MARGIN_REPAIRED,
             keys.PRESENCE_REPAIRED,
             keys.PRESENCE_NUMBER,
             keys.PRESENCE_TWICE,
             keys.CARRIER_DENOMINATOR,
+            keys.UNINFORMED,
+            keys.UNINFORMED_TWICE,
         ),
         decides=True,
     ),

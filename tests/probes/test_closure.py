@@ -46,6 +46,9 @@ KEYS = {
     "step_bit": keys.STEP_BIT_V,
     "step_bit_k": keys.STEP_BIT_K,
     "shared": keys.DENOMINATOR,
+    "uninformed": keys.UNINFORMED,
+    "uninformed_twice": keys.UNINFORMED_TWICE,
+    "margins_repaired": keys.PRESENCE_MARGIN_REPAIRED,
 }
 # Addresses by the words that name them here.
 ADDRESSES = {"own": (0,), "before": (-1,), "after": (1,), "both": (-1, 0)}
@@ -172,6 +175,30 @@ CASES: dict[str, tuple[dict, dict, tuple[Status, ...], str]] = {
         {**NOTHING, **CELLS, "presence": 0.8, "repaired": 0.8, "number": 0.2, "twice": 0.5},
         (ABSENT, ABSENT, TORN),
         "unresolved",
+    ),
+    "a head that reads and rests": (
+        {**ANCHOR},
+        {**NOTHING, **CELLS, "uninformed": 0.4, "uninformed_twice": 0.0},
+        (PRESENT, ABSENT, PRESENT),
+        "mixed(anchor, sink)",
+    ),
+    "a head that reads and counts": (
+        {**ANCHOR},
+        {**NOTHING, **CELLS, "uninformed": 0.4, "uninformed_twice": 0.4},
+        (PRESENT, ABSENT, TORN),
+        "unresolved",
+    ),
+    "answers that labels do not inform are lost, yet removal everywhere loses nothing": (
+        {},
+        {**NOTHING, **CELLS, "uninformed": 0.4, "uninformed_twice": 0.0},
+        (ABSENT, ABSENT, TORN),
+        "unresolved",
+    ),
+    "answers that interchange loses too": (
+        {**ANCHOR},
+        {**NOTHING, **CELLS, "uninformed": 0.4, "uninformed_control": 0.4, "uninformed_twice": 0.0},
+        (PRESENT, ABSENT, ABSENT),
+        "anchor",
     ),
     "a sink in heads that carry something": (SINK, {**NOTHING, **CELLS}, (ABSENT, ABSENT, TORN), "unresolved"),
     "presence, as its control": (
@@ -302,10 +329,16 @@ CASES: dict[str, tuple[dict, dict, tuple[Status, ...], str]] = {
         "anchor",
     ),
     "identity moves more than the shares explain": (
+        {"m1": 0.5, "m2": 0.5, "m4": 0.5, "remainder": 0.7, "address": 0.3},
+        {**NOTHING, "identity": 0.8},
+        (PRESENT, ABSENT, ABSENT),
+        "unresolved",
+    ),
+    "identity moves more than the shares explain, and no more than the anchor's own arm": (
         {**ANCHOR, "remainder": 0.7, "address": 0.3},
         {**NOTHING, "identity": 0.5},
         (PRESENT, ABSENT, ABSENT),
-        "unresolved",
+        "anchor",
     ),
     "an anchor, and only its largest effect": (ANCHOR, {"identity": 0.5}, (PRESENT, ABSENT, ABSENT), "anchor"),
 }
@@ -325,7 +358,10 @@ def test_every_branch_of_closure(case):
 
 
 # What a specific arm of the largest interventions shows PRESENT.
-NEW = ("presence, repaired", *(case for case in CASES if case.startswith(("by ", "the step's own bit"))))
+NEW = (
+    *("presence, repaired", "a head that reads and rests"),
+    *(case for case in CASES if case.startswith(("by ", "the step's own bit"))),
+)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in NEW])
@@ -409,6 +445,23 @@ def test_the_sink_has_one_status_on_answers_and_one_on_margins(case):
     assert found.to_json()["roles"]["sink"].get("margins", {}).get("status") == (status and status.value)
     differs = status not in (ABSENT, None)
     assert (f"sink ABSENT on answers and {status} on margins (share" in found.may_claim) is differs
+
+
+@pytest.mark.parametrize(("restored", "status"), [(0.4, PRESENT), (0.0, UNSURE)])
+def test_margins_that_no_key_of_equal_score_restores_show_no_sink(restored, status):
+    more = {**NOTHING, **CELLS, "on_margins": 0.4, "margins_repaired": restored}
+    margins = verdict(one((*evidence(**ANCHOR), *largest(**more)))).roles["sink"].margins
+    assert margins is not None
+    assert margins.status is status
+
+
+def test_over_models_answers_that_labels_do_not_inform_leave_the_sink_unresolved():
+    more = largest(**NOTHING, **CELLS, uninformed=0.4, uninformed_twice=0.0)
+    several = [
+        replace(b, measured=tuple(replace(m, evidence=(*m.evidence, *more)) for m in b.measured))
+        for b in models(8, **ANCHOR)
+    ]
+    assert verdict(several).roles["sink"].status is TORN
 
 
 def test_the_sink_on_margins_over_models_is_tested_with_the_roles():

@@ -1,0 +1,208 @@
+"""Presence, by answer: remove labels where nothing that they carry reaches the answer of this prompt at this step.
+
+A head can read labels in some prompts and rest on them in others, or read those of one side and rest on those of the
+other. It carries something, so no cell of it is idle. Whether labels inform one answer is a matter of that prompt and
+step: interchange by several other prompts leaves it alone, and so must removal, unless attention has to go somewhere
+(probes/README.md, Battery).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from interp.patching.attention_changes import AttentionChange
+from interp.tasks import Batch, Role, counterfactual
+from probes import keys
+from probes.arms.group_search import MANY_UNITS
+from probes.arms.m06_heads import LABELS, all_heads
+from probes.arms.presence_cells import KINDS, Cell, Cells
+from probes.arms.presence_interchanges import SOURCES, ChangeOf, Interchanges, grafted, measure_edited, source_of
+from probes.arms.presence_metrics import answer_accuracy
+from probes.arms.presence_search import STILL, all_cells
+from probes.arms.readings import halves, strongest
+from probes.evidence import Evidence
+from probes.intervals import ratio
+
+QUESTIONS = {
+    keys.UNINFORMED: "labels are removed where they inform no answer: how many answers do other keys lose at most?",
+    keys.UNINFORMED_TWICE: "each label counts twice there: how many of these answers does that lose?",
+}
+QUANTITY = "share of accuracy above chance"
+# Prompts whose keys and values are interchanged; the last one is the control. A binary answer that labels do inform
+# stays as it is by chance in half of them.
+N_SOURCES = 7
+# Groups are left out in which labels inform all but this share of the answers, in accuracy above chance.
+FEWEST = 0.1
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that are tested together, and the labels whose keys and values they read: one side, or both."""
+
+    cells: Cells
+    side: tuple[Role, ...] = LABELS
+
+
+@dataclass(frozen=True, eq=False)
+class Lost:
+    """What a group loses of the accuracy, per prompt, at answers that labels do not inform; all zero for too few.
+
+    `other_keys`: to other keys that share the attention, beyond what a null key of equal score loses. `interchanged`:
+    by the source that did not choose the answers. `twice`: where each label counts twice. `share`: of such answers.
+    """
+
+    other_keys: Float[Tensor, " prompt"]
+    interchanged: Float[Tensor, " prompt"]
+    twice: Float[Tensor, " prompt"]
+    share: float
+
+
+def measure_by_answer(model: PreTrainedModel, batch: Batch, idle: Cells, seed: int) -> list[Evidence]:
+    """Measure the denominator at answers that labels do not inform, at one length; `idle`: cells that carry nothing.
+
+    An answer counts where interchange of keys and values at labels, by any source, moves its margin by at most `STILL`
+    of the mean margin; never that of the first step, whose state is the same in all prompts. Of the groups of cells
+    (`groups_of`), the one that loses most is chosen on one half of the prompts and estimated on the other.
+    """
+    work = Interchanges(model, batch, seed, answer_accuracy(batch), sources_of(batch, seed))
+    groups = groups_of(model, batch, idle)
+    lost = {name: lost_by(work, group) for name, group in groups.items()}
+    clean = work.clean - 1 / len(batch.format.outputs)
+    effects = torch.stack([x.other_keys for x in lost.values()])
+    chosen = strongest(effects, halves(len(batch), seed)).unsqueeze(0)
+    control, twice = (
+        torch.stack(values).gather(0, chosen).squeeze(0)
+        for values in ([x.interchanged for x in lost.values()], [x.twice for x in lost.values()])
+    )
+    value, matched, doubled = (
+        ratio(x, clean, floor=1 / len(batch)) for x in (effects.gather(0, chosen).squeeze(0), control, twice)
+    )
+    top = sorted(lost, key=lambda name: -float(lost[name].other_keys.mean()))[:3]
+    details = {
+        "lost to other keys": {name: float(lost[name].other_keys.mean() / clean.mean()) for name in top},
+        "answers that labels do not inform": {name: lost[name].share for name in top},
+    }
+
+    def evidence(key, value, control, more: dict) -> Evidence:
+        return Evidence(
+            key=key,
+            question=QUESTIONS[key],
+            length=len(batch.at(Role.OUTPUT)),
+            quantity=QUANTITY,
+            value=value,
+            control=control,
+            n=len(batch),
+            details=more,
+        )
+
+    return [
+        evidence(keys.UNINFORMED, value, matched, details),
+        evidence(keys.UNINFORMED_TWICE, doubled, matched, {}),
+    ]
+
+
+def sources_of(batch: Batch, seed: int) -> list[Batch]:
+    """Return unrelated prompts, and in turn prompts with the same labels, reassigned on each side by itself.
+
+    What labels are as a set is the same in the latter.
+    """
+    return [
+        source_of(batch, seed + 17 * k, *SOURCES[k // 2 % 2]) if k % 2 else unrelated(batch, seed + 17 * k)
+        for k in range(N_SOURCES)
+    ]
+
+
+def unrelated(batch: Batch, seed: int) -> Batch:
+    """Return prompts of the same layout with other bits and, where the format draws them, other labels."""
+    return counterfactual.redraw(batch, UNRELATED + seed)
+
+
+# Added to the seed of unrelated prompts.
+UNRELATED = 500_000_000
+
+
+def groups_of(model: PreTrainedModel, batch: Batch, idle: Cells) -> dict[str, Group]:
+    """Return by name what is tested: each cell that carries something, all cells but one, all, and all by side.
+
+    Several heads can be each other's backups, or hide behind one that is always read. In large models cells are those
+    of a layer together.
+    """
+    every = all_cells(model, batch)
+    together = len(all_heads(model)) > MANY_UNITS
+    carrying: dict[str, list[Cell]] = {}
+    for cell in every:
+        if cell not in idle.members:
+            kind, (layer, head) = cell
+            carrying.setdefault(f"{kind}, layer {layer}" + ("" if together else f", head {head}"), []).append(cell)
+    found = {name: Group(Cells(tuple(cells))) for name, cells in carrying.items()}
+    if len(carrying) > 2:
+        found |= {
+            f"all but {name}": Group(Cells(tuple(cell for cell in every if cell not in cells)))
+            for name, cells in carrying.items()
+        }
+    found["all"] = Group(Cells(tuple(every)))
+    sides = [role for role in LABELS if (batch.role == role).any()]
+    for role in sides if len(sides) > 1 else []:
+        side = f"of {KIND_OF[role]}"
+        found[f"all, {side}"] = Group(Cells(tuple(every)), (role,))
+        for kind in dict.fromkeys(kind for kind, _ in every):
+            found[f"{kind}, {side}"] = Group(Cells(tuple(cell for cell in every if cell[0] == kind)), (role,))
+    return found
+
+
+KIND_OF = {role: kind for kind, role in KINDS.items()}
+
+
+def lost_by(work: Interchanges, group: Group) -> Lost:
+    """Return what a group loses where labels do not inform the answer."""
+    src = torch.isin(work.batch.role, torch.tensor(group.side))
+    right = work.lead > 0
+    chance = 1 / len(work.batch.format.outputs)
+    fewest = FEWEST * (float(work.clean.mean()) - chance)
+    most = STILL * float(work.lead.abs().mean())
+    idle = right.clone()
+    idle[:, 0] = False
+    for k in range(N_SOURCES - 1):
+        idle &= (leads_after(work, group, grafted(work, k, src)) - work.lead).abs() <= most
+        if idle.double().mean() < fewest:
+            nothing = torch.zeros(len(work.batch), dtype=torch.float64)
+            return Lost(nothing, nothing, nothing, float(idle.double().mean()))
+
+    def lost(change_of: ChangeOf) -> Float[Tensor, " prompt"]:
+        wrong = leads_after(work, group, change_of) <= 0
+        return (idle & wrong).double().mean(dim=1)
+
+    return Lost(
+        other_keys=lost(counted(src, -math.inf)) - lost(zeroed(work, src)),
+        interchanged=lost(grafted(work, N_SOURCES - 1, src)),
+        twice=lost(counted(src, math.log(2))),
+        share=float(idle.double().mean()),
+    )
+
+
+def leads_after(work: Interchanges, group: Group, change_of: ChangeOf) -> Float[Tensor, "prompt step"]:
+    """Return the margins with a change of attention in the cells of a group."""
+    return torch.cat([lead for _, lead in measure_edited(work, group.cells, change_of)])
+
+
+def counted(src: Bool[Tensor, " pos"], added: float) -> ChangeOf:
+    """Return the change that adds `added` to the scores of labels: minus infinity removes them, log 2 doubles them."""
+    return lambda layer, mask, rows: AttentionChange(edges=mask.unsqueeze(2) & src, added=added)
+
+
+def zeroed(work: Interchanges, src: Bool[Tensor, " pos"]) -> ChangeOf:
+    """Return the change in which the attention on labels reads zero."""
+    own = grafted(work, 0, src)
+
+    def change_of(layer: int, mask: Tensor, rows: Tensor) -> AttentionChange:
+        found = own(layer, mask, rows)
+        assert found.values is not None
+        return replace(found, keys=None, values=torch.zeros_like(found.values))
+
+    return change_of

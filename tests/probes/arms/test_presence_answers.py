@@ -1,0 +1,119 @@
+"""Presence by answer: seen in a head that reads labels in some prompts and rests on them in others, zero in readers."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from interp.tasks import LABEL_ROLES, Role, sample
+from probes import keys
+from probes.arms import presence_answers
+from probes.arms.m06_heads import LABELS, all_heads
+from probes.arms.presence_answers import Group, groups_of, leads_after, lost_by, measure_by_answer, sources_of, zeroed
+from probes.arms.presence_cells import Cells
+from probes.arms.presence_interchanges import Interchanges
+from probes.arms.presence_metrics import answer_accuracy
+from probes.arms.presence_search import all_cells
+from probes.planted import Plan, plant
+from tests.probes.oracle_models import planted
+
+
+def by_answer(model) -> dict:
+    batch = sample("parity-aligned", 32, 6, 8, model.vocabulary)
+    return {e.key: e for e in measure_by_answer(model.model, batch, Cells(), 3)}
+
+
+@cache
+def found_in(mechanism: str) -> dict:
+    return by_answer(planted(mechanism))
+
+
+def test_a_head_that_rests_on_labels_in_some_prompts_loses_answers_to_other_keys():
+    measured = by_answer(plant(Plan("match or rest", "gpt2", 6)))
+    e = measured[keys.UNINFORMED]
+    assert e.value.low > 0.15
+    assert e.control.value == pytest.approx(0, abs=0.03)
+    assert measured[keys.UNINFORMED_TWICE].value.value == pytest.approx(0, abs=0.01)
+    # It rests after a parity of 0, which is at about half of the answers.
+    shares = list(e.details["answers that labels do not inform"].values())
+    assert 0.2 < shares[0] < 0.7
+
+
+@pytest.mark.parametrize("mechanism", ["sink", "A1 with sink"])
+def test_a_sink_in_a_head_of_its_own_shows_too(mechanism):
+    assert found_in(mechanism)[keys.UNINFORMED].value.low > 0.5
+
+
+@pytest.mark.parametrize(
+    "mechanism",
+    ["A1", "A2", "A1-backup", "placeholder", "content-addressed placeholder", "unused", "unused, massive attention"],
+)
+def test_models_without_a_sink_lose_nothing(mechanism):
+    e = found_in(mechanism)[keys.UNINFORMED]
+    assert abs(e.value.value) < 0.03
+    assert abs(e.control.value) < 0.05
+
+
+def test_a_head_that_counts_labels_loses_answers_when_they_count_twice():
+    assert by_answer(plant(Plan("counted labels", "gpt2", 6)))[keys.UNINFORMED_TWICE].value.low > 0.2
+
+
+def test_no_answer_of_the_first_step_counts():
+    model = planted("unused")
+    batch = sample("parity-aligned", 8, 6, 8, model.vocabulary)
+    work = Interchanges(model.model, batch, 3, answer_accuracy(batch), sources_of(batch, 3))
+    found = lost_by(work, Group(Cells(tuple(all_cells(model.model, batch)))))
+    assert found.share == pytest.approx(5 / 6)
+
+
+def test_where_labels_inform_nearly_every_answer_nothing_is_measured(monkeypatch: pytest.MonkeyPatch):
+    model = planted("placeholder")
+    batch = sample("parity-aligned", 16, 6, 8, model.vocabulary)
+    work = Interchanges(model.model, batch, 3, answer_accuracy(batch), sources_of(batch, 3))
+    group = Group(Cells(tuple(all_cells(model.model, batch))))
+    monkeypatch.setattr(presence_answers, "zeroed", None)  # not reached
+    found = lost_by(work, group)
+    assert found.share < 0.05
+    assert not found.other_keys.any()
+
+
+def test_sources_are_unrelated_prompts_and_the_same_labels_in_turn():
+    batch = sample("parity-aligned", 8, 6, 8)
+    labels = torch.isin(batch.role, torch.tensor(LABEL_ROLES))
+    own = batch.tokens[:, labels].sort(dim=1).values
+    for k, source in enumerate(sources_of(batch, 3)):
+        same = torch.equal(source.tokens[:, labels].sort(dim=1).values, own)
+        assert same == bool(k % 2)
+        assert not torch.equal(source.tokens[:, ~labels], batch.tokens[:, ~labels])
+
+
+def test_groups_are_single_cells_all_but_one_all_and_sides():
+    model = planted("A1")
+    batch = sample("parity-aligned", 2, 6, 8, model.vocabulary)
+    every = all_cells(model.model, batch)
+    groups = groups_of(model.model, batch, Cells(tuple(every[3:])))
+    single, but = ({n for n in groups if "head" in n and n.startswith("all but") is other} for other in (False, True))
+    assert len(single) == len(but) == 3
+    name = min(single)
+    assert {*groups[name].cells.members, *groups[f"all but {name}"].cells.members} == set(every)
+    assert groups["all"] == Group(Cells(tuple(every)), LABELS)
+    assert groups["all, of output labels"].side == (Role.OUTPUT_LABEL,)
+    kinds = {kind for kind, _ in every}
+    assert {f"{kind}, of input labels" for kind in kinds} <= set(groups)
+
+
+def test_zero_read_from_labels_is_the_null_knockout():
+    """The fast path of this arm against the sweep's knockouts, in every head at once."""
+    from interp.patching import Knockout, knock_out_for
+    from probes.arms.presence_cells import KINDS
+
+    model = planted("A2")
+    batch = sample("parity-aligned", 6, 6, 8, model.vocabulary)
+    work = Interchanges(model.model, batch, 3, answer_accuracy(batch), sources_of(batch, 3))
+    group = Group(Cells(tuple(("output labels", head) for head in all_heads(model.model))), (Role.INPUT_LABEL,))
+    src = batch.role == Role.INPUT_LABEL
+    right = (leads_after(work, group, zeroed(work, src)) > 0).double().mean(dim=1)
+    removal = Knockout(Role.INPUT_LABEL, KINDS["output labels"], mode="null")
+    (effect,) = knock_out_for(model.model, batch, {"null": removal}, [answer_accuracy(batch)])
+    assert torch.allclose(right, effect.values[0].double())
+    assert right.mean() < 0.9
