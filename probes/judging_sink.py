@@ -74,8 +74,15 @@ def close_sink(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
 
 def _close_by_answer(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
     """Return the finding in view of the answers that labels do not inform, and that are lost to other keys."""
-    e, twice = at.find(keys.UNINFORMED), at.find(keys.UNINFORMED_TWICE)
-    if e is None or finding.status in (Status.PRESENT, Status.UNRESOLVED) or not at.is_present(e):
+    wanted = (keys.UNINFORMED, keys.UNINFORMED_CONSTANT, keys.UNINFORMED_TWICE)
+    e, constant, twice = (at.find(key) for key in wanted)
+    if e is None or finding.status in (Status.PRESENT, Status.UNRESOLVED):
+        return finding
+    if not at.is_present(e):
+        if finding.status is Status.ABSENT and constant is not None and at.is_present(constant):
+            reason = "presence: at answers that labels do not inform, a key of equal score with the average value of "
+            reason += f"labels restores {constant.value} of the accuracy above chance, and one that reads zero does not"
+            return _unresolved(constant, f"{reason}; {finding.reason}")
         return finding
     where = f"presence: at answers that labels do not inform, {e.value} of the accuracy above chance is lost where "
     where += "other keys share the attention on labels, beyond what is lost where it reads zero"

@@ -61,6 +61,7 @@ PRESENCE_NUMBER = EvidenceKey("presence", "number of labels")
 PRESENCE_TWICE = EvidenceKey("presence", "labels count twice")
 CARRIER_DENOMINATOR = EvidenceKey("presence", "largest denominator where labels carry something")
 UNINFORMED = EvidenceKey("presence", "largest denominator at answers that labels do not inform")
+UNINFORMED_CONSTANT = EvidenceKey("presence", "restored at answers that labels do not inform")
 UNINFORMED_TWICE = EvidenceKey("presence", "labels count twice at answers that they do not inform")
 
 ATTENTION_MASS = EvidenceKey("M7", "attention mass on labels in {place}")

@@ -26,17 +26,20 @@ from probes.arms.presence_interchanges import SOURCES, ChangeOf, Interchanges, g
 from probes.arms.presence_metrics import answer_accuracy
 from probes.arms.presence_search import STILL, all_cells
 from probes.arms.readings import halves, strongest
-from probes.evidence import Evidence
+from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import ratio
 
 QUESTIONS = {
     keys.UNINFORMED: "labels are removed where they inform no answer: how many answers do other keys lose at most?",
+    keys.UNINFORMED_CONSTANT: "labels are removed there: how many answers does a key with their average value restore?",
     keys.UNINFORMED_TWICE: "each label counts twice there: how many of these answers does that lose?",
 }
 QUANTITY = "share of accuracy above chance"
 # Prompts whose keys and values are interchanged; the last one is the control. A binary answer that labels do inform
 # stays as it is by chance in half of them.
 N_SOURCES = 7
+# Of them, those whose values are averaged.
+AVERAGED = 4
 # Groups are left out in which labels inform all but this share of the answers, in accuracy above chance.
 FEWEST = 0.1
 
@@ -53,11 +56,13 @@ class Group:
 class Lost:
     """What a group loses of the accuracy, per prompt, at answers that labels do not inform; all zero for too few.
 
-    `other_keys`: to other keys that share the attention, beyond what a null key of equal score loses. `interchanged`:
-    by the source that did not choose the answers. `twice`: where each label counts twice. `share`: of such answers.
+    `other_keys`: to other keys that share the attention, beyond what a null key of equal score loses. `restored`:
+    beyond what a key of equal score with the average value loses. `interchanged`: by the source that did not choose the
+    answers. `twice`: where each label counts twice. `share`: of such answers.
     """
 
     other_keys: Float[Tensor, " prompt"]
+    restored: Float[Tensor, " prompt"]
     interchanged: Float[Tensor, " prompt"]
     twice: Float[Tensor, " prompt"]
     share: float
@@ -74,22 +79,20 @@ def measure_by_answer(model: PreTrainedModel, batch: Batch, idle: Cells, seed: i
     groups = groups_of(model, batch, idle)
     lost = {name: lost_by(work, group) for name, group in groups.items()}
     clean = work.clean - 1 / len(batch.format.outputs)
-    effects = torch.stack([x.other_keys for x in lost.values()])
-    chosen = strongest(effects, halves(len(batch), seed)).unsqueeze(0)
-    control, twice = (
-        torch.stack(values).gather(0, chosen).squeeze(0)
-        for values in ([x.interchanged for x in lost.values()], [x.twice for x in lost.values()])
-    )
-    value, matched, doubled = (
-        ratio(x, clean, floor=1 / len(batch)) for x in (effects.gather(0, chosen).squeeze(0), control, twice)
-    )
+    half = halves(len(batch), seed)
+
+    def of_chosen(name: str, by: str = "other_keys") -> Interval:
+        """Return what the group loses that loses most by another measure, as a share."""
+        values, effects = (torch.stack([getattr(x, field) for x in lost.values()]) for field in (name, by))
+        return ratio(values.gather(0, strongest(effects, half).unsqueeze(0)).squeeze(0), clean, floor=1 / len(batch))
+
     top = sorted(lost, key=lambda name: -float(lost[name].other_keys.mean()))[:3]
     details = {
         "lost to other keys": {name: float(lost[name].other_keys.mean() / clean.mean()) for name in top},
         "answers that labels do not inform": {name: lost[name].share for name in top},
     }
 
-    def evidence(key, value, control, more: dict) -> Evidence:
+    def evidence(key: EvidenceKey, value: Interval, control: Interval, more: dict) -> Evidence:
         return Evidence(
             key=key,
             question=QUESTIONS[key],
@@ -101,9 +104,12 @@ def measure_by_answer(model: PreTrainedModel, batch: Batch, idle: Cells, seed: i
             details=more,
         )
 
+    control = of_chosen("interchanged")
+    constant = of_chosen("restored", "restored"), of_chosen("interchanged", "restored")
     return [
-        evidence(keys.UNINFORMED, value, matched, details),
-        evidence(keys.UNINFORMED_TWICE, doubled, matched, {}),
+        evidence(keys.UNINFORMED, of_chosen("other_keys"), control, details),
+        evidence(keys.UNINFORMED_CONSTANT, *constant, {}),
+        evidence(keys.UNINFORMED_TWICE, of_chosen("twice"), control, {}),
     ]
 
 
@@ -172,14 +178,16 @@ def lost_by(work: Interchanges, group: Group) -> Lost:
         idle &= (leads_after(work, group, grafted(work, k, src)) - work.lead).abs() <= most
         if idle.double().mean() < fewest:
             nothing = torch.zeros(len(work.batch), dtype=torch.float64)
-            return Lost(nothing, nothing, nothing, float(idle.double().mean()))
+            return Lost(nothing, nothing, nothing, nothing, float(idle.double().mean()))
 
     def lost(change_of: ChangeOf) -> Float[Tensor, " prompt"]:
         wrong = leads_after(work, group, change_of) <= 0
         return (idle & wrong).double().mean(dim=1)
 
+    removed = lost(counted(src, -math.inf))
     return Lost(
-        other_keys=lost(counted(src, -math.inf)) - lost(zeroed(work, src)),
+        other_keys=removed - lost(replaced(work, src, mean=False)),
+        restored=removed - lost(replaced(work, src, mean=True)),
         interchanged=lost(grafted(work, N_SOURCES - 1, src)),
         twice=lost(counted(src, math.log(2))),
         share=float(idle.double().mean()),
@@ -196,13 +204,13 @@ def counted(src: Bool[Tensor, " pos"], added: float) -> ChangeOf:
     return lambda layer, mask, rows: AttentionChange(edges=mask.unsqueeze(2) & src, added=added)
 
 
-def zeroed(work: Interchanges, src: Bool[Tensor, " pos"]) -> ChangeOf:
-    """Return the change in which the attention on labels reads zero."""
-    own = grafted(work, 0, src)
+def replaced(work: Interchanges, src: Bool[Tensor, " pos"], mean: bool) -> ChangeOf:
+    """Return the change in which the attention on labels reads zero, or the mean value of `AVERAGED` sources."""
+    sources = [grafted(work, k, src) for k in range(AVERAGED if mean else 1)]
 
     def change_of(layer: int, mask: Tensor, rows: Tensor) -> AttentionChange:
-        found = own(layer, mask, rows)
-        assert found.values is not None
-        return replace(found, keys=None, values=torch.zeros_like(found.values))
+        found = [source(layer, mask, rows) for source in sources]
+        values = torch.stack([change.values for change in found if change.values is not None]).mean(dim=0)
+        return replace(found[0], keys=None, values=values if mean else torch.zeros_like(values))
 
     return change_of

@@ -222,6 +222,7 @@ ROWS = (
             keys.PRESENCE_TWICE,
             keys.CARRIER_DENOMINATOR,
             keys.UNINFORMED,
+            keys.UNINFORMED_CONSTANT,
             keys.UNINFORMED_TWICE,
         ),
         decides=True,

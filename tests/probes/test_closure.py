@@ -47,6 +47,7 @@ KEYS = {
     "step_bit_k": keys.STEP_BIT_K,
     "shared": keys.DENOMINATOR,
     "uninformed": keys.UNINFORMED,
+    "uninformed_constant": keys.UNINFORMED_CONSTANT,
     "uninformed_twice": keys.UNINFORMED_TWICE,
     "margins_repaired": keys.PRESENCE_MARGIN_REPAIRED,
 }
@@ -192,6 +193,12 @@ CASES: dict[str, tuple[dict, dict, tuple[Status, ...], str]] = {
         {},
         {**NOTHING, **CELLS, "uninformed": 0.4, "uninformed_twice": 0.0},
         (ABSENT, ABSENT, TORN),
+        "unresolved",
+    ),
+    "a constant that labels add in some prompts": (
+        {**ANCHOR},
+        {**NOTHING, **CELLS, "uninformed": 0.0, "uninformed_constant": 0.4, "uninformed_twice": 0.0},
+        (PRESENT, ABSENT, TORN),
         "unresolved",
     ),
     "answers that interchange loses too": (

@@ -9,7 +9,7 @@ from interp.tasks import LABEL_ROLES, Role, sample
 from probes import keys
 from probes.arms import presence_answers
 from probes.arms.m06_heads import LABELS, all_heads
-from probes.arms.presence_answers import Group, groups_of, leads_after, lost_by, measure_by_answer, sources_of, zeroed
+from probes.arms.presence_answers import Group, groups_of, leads_after, lost_by, measure_by_answer, replaced, sources_of
 from probes.arms.presence_cells import Cells
 from probes.arms.presence_interchanges import Interchanges
 from probes.arms.presence_metrics import answer_accuracy
@@ -52,6 +52,15 @@ def test_models_without_a_sink_lose_nothing(mechanism):
     e = found_in(mechanism)[keys.UNINFORMED]
     assert abs(e.value.value) < 0.03
     assert abs(e.control.value) < 0.05
+    assert abs(found_in(mechanism)[keys.UNINFORMED_CONSTANT].value.value) < 0.03
+
+
+def test_a_constant_that_labels_add_is_restored_by_their_average_value():
+    measured = found_in("bias sink")
+    restored = measured[keys.UNINFORMED_CONSTANT].value
+    assert restored.low > 0.5
+    # Without the constant both answers are nearly as likely, whatever other keys add.
+    assert measured[keys.UNINFORMED].value.value < restored.value / 2
 
 
 def test_a_head_that_counts_labels_loses_answers_when_they_count_twice():
@@ -71,7 +80,7 @@ def test_where_labels_inform_nearly_every_answer_nothing_is_measured(monkeypatch
     batch = sample("parity-aligned", 16, 6, 8, model.vocabulary)
     work = Interchanges(model.model, batch, 3, answer_accuracy(batch), sources_of(batch, 3))
     group = Group(Cells(tuple(all_cells(model.model, batch))))
-    monkeypatch.setattr(presence_answers, "zeroed", None)  # not reached
+    monkeypatch.setattr(presence_answers, "replaced", None)  # not reached
     found = lost_by(work, group)
     assert found.share < 0.05
     assert not found.other_keys.any()
@@ -112,7 +121,7 @@ def test_zero_read_from_labels_is_the_null_knockout():
     work = Interchanges(model.model, batch, 3, answer_accuracy(batch), sources_of(batch, 3))
     group = Group(Cells(tuple(("output labels", head) for head in all_heads(model.model))), (Role.INPUT_LABEL,))
     src = batch.role == Role.INPUT_LABEL
-    right = (leads_after(work, group, zeroed(work, src)) > 0).double().mean(dim=1)
+    right = (leads_after(work, group, replaced(work, src, mean=False)) > 0).double().mean(dim=1)
     removal = Knockout(Role.INPUT_LABEL, KINDS["output labels"], mode="null")
     (effect,) = knock_out_for(model.model, batch, {"null": removal}, [answer_accuracy(batch)])
     assert torch.allclose(right, effect.values[0].double())
