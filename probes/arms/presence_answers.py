@@ -40,7 +40,7 @@ QUANTITY = "share of accuracy above chance"
 N_SOURCES = 7
 # Of them, those whose values are averaged.
 AVERAGED = 4
-# Groups are left out in which labels inform all but this share of the answers, in accuracy above chance.
+# Groups are left out that lose less than this share of the accuracy above chance at answers that labels do not inform.
 FEWEST = 0.1
 
 
@@ -54,18 +54,17 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Lost:
-    """What a group loses of the accuracy, per prompt, at answers that labels do not inform; all zero for too few.
+    """What a group loses of the accuracy, per prompt, at answers that labels do not inform.
 
     `other_keys`: to other keys that share the attention, beyond what a null key of equal score loses. `restored`:
     beyond what a key of equal score with the average value loses. `interchanged`: by the source that did not choose the
-    answers. `twice`: where each label counts twice. `share`: of such answers.
+    answers. `twice`: where each label counts twice.
     """
 
     other_keys: Float[Tensor, " prompt"]
     restored: Float[Tensor, " prompt"]
     interchanged: Float[Tensor, " prompt"]
     twice: Float[Tensor, " prompt"]
-    share: float
 
 
 def measure_by_answer(model: PreTrainedModel, batch: Batch, idle: Cells, seed: int) -> list[Evidence]:
@@ -75,8 +74,10 @@ def measure_by_answer(model: PreTrainedModel, batch: Batch, idle: Cells, seed: i
     of the mean margin; never that of the first step, whose state is the same in all prompts. Of the groups of cells
     (`groups_of`), the one that loses most is chosen on one half of the prompts and estimated on the other.
     """
-    work = Interchanges(model, batch, seed, answer_accuracy(batch), sources_of(batch, seed))
     groups = groups_of(model, batch, idle)
+    if not groups:
+        return []  # labels carry nothing anywhere
+    work = Interchanges(model, batch, seed, answer_accuracy(batch), sources_of(batch, seed))
     lost = {name: lost_by(work, group) for name, group in groups.items()}
     clean = work.clean - 1 / len(batch.format.outputs)
     half = halves(len(batch), seed)
@@ -87,10 +88,7 @@ def measure_by_answer(model: PreTrainedModel, batch: Batch, idle: Cells, seed: i
         return ratio(values.gather(0, strongest(effects, half).unsqueeze(0)).squeeze(0), clean, floor=1 / len(batch))
 
     top = sorted(lost, key=lambda name: -float(lost[name].other_keys.mean()))[:3]
-    details = {
-        "lost to other keys": {name: float(lost[name].other_keys.mean() / clean.mean()) for name in top},
-        "answers that labels do not inform": {name: lost[name].share for name in top},
-    }
+    details = {"lost to other keys": {name: float(lost[name].other_keys.mean() / clean.mean()) for name in top}}
 
     def evidence(key: EvidenceKey, value: Interval, control: Interval, more: dict) -> Evidence:
         return Evidence(
@@ -137,7 +135,7 @@ def groups_of(model: PreTrainedModel, batch: Batch, idle: Cells) -> dict[str, Gr
     """Return by name what is tested: each cell that carries something, all cells but one, all, and all by side.
 
     Several heads can be each other's backups, or hide behind one that is always read. In large models cells are those
-    of a layer together.
+    of a layer together. Groups of idle cells alone are left out: presence by cell tests them.
     """
     every = all_cells(model, batch)
     together = len(all_heads(model)) > MANY_UNITS
@@ -159,38 +157,38 @@ def groups_of(model: PreTrainedModel, batch: Batch, idle: Cells) -> dict[str, Gr
         found[f"all, {side}"] = Group(Cells(tuple(every)), (role,))
         for kind in dict.fromkeys(kind for kind, _ in every):
             found[f"{kind}, {side}"] = Group(Cells(tuple(cell for cell in every if cell[0] == kind)), (role,))
-    return found
+    return {name: group for name, group in found.items() if not set(group.cells.members) <= set(idle.members)}
 
 
 KIND_OF = {role: kind for kind, role in KINDS.items()}
 
 
 def lost_by(work: Interchanges, group: Group) -> Lost:
-    """Return what a group loses where labels do not inform the answer."""
+    """Return what a group loses where labels do not inform the answer; all zero where that is less than `FEWEST`.
+
+    Removal comes first: where it loses nothing, no interchange is needed.
+    """
     src = torch.isin(work.batch.role, torch.tensor(group.side))
-    right = work.lead > 0
-    chance = 1 / len(work.batch.format.outputs)
-    fewest = FEWEST * (float(work.clean.mean()) - chance)
     most = STILL * float(work.lead.abs().mean())
-    idle = right.clone()
+    least = FEWEST * (float(work.clean.mean()) - 1 / len(work.batch.format.outputs))
+    wrong = leads_after(work, group, counted(src, -math.inf)) <= 0
+    idle = work.lead > 0
     idle[:, 0] = False
     for k in range(N_SOURCES - 1):
-        idle &= (leads_after(work, group, grafted(work, k, src)) - work.lead).abs() <= most
-        if idle.double().mean() < fewest:
+        if (idle & wrong).double().mean() < least:
             nothing = torch.zeros(len(work.batch), dtype=torch.float64)
-            return Lost(nothing, nothing, nothing, nothing, float(idle.double().mean()))
+            return Lost(nothing, nothing, nothing, nothing)
+        idle &= (leads_after(work, group, grafted(work, k, src)) - work.lead).abs() <= most
 
     def lost(change_of: ChangeOf) -> Float[Tensor, " prompt"]:
-        wrong = leads_after(work, group, change_of) <= 0
-        return (idle & wrong).double().mean(dim=1)
+        return (idle & (leads_after(work, group, change_of) <= 0)).double().mean(dim=1)
 
-    removed = lost(counted(src, -math.inf))
+    removed = (idle & wrong).double().mean(dim=1)
     return Lost(
         other_keys=removed - lost(replaced(work, src, mean=False)),
         restored=removed - lost(replaced(work, src, mean=True)),
         interchanged=lost(grafted(work, N_SOURCES - 1, src)),
         twice=lost(counted(src, math.log(2))),
-        share=float(idle.double().mean()),
     )
 
 
