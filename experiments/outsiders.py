@@ -1,10 +1,11 @@
 """Add a round of outsiders' models to `results/outsiders.json`: their builders' written truths beside the verdicts.
 
-    python -m experiments.outsiders 3 truths.json verdicts/
+    python -m experiments.outsiders 3 truths.json verdicts/ [--again]
 
 `truths.json` maps the name of each model to what its builder wrote down before any verdict: "architecture", "right"
 (the labels that are right, "unresolved" where none is), and "roles", true, false, or null for a matter of definition.
 `verdicts/NAME/verdict.json` is what `mnemoscope verdict` wrote. Models that have none were not judged, and are named.
+`--again`: the rules of these verdicts were changed after the round was known, so they are listed apart.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from experiments.tables.outsiders import OUTSIDERS, read_outsiders
 from interp.models import read_json
 from interp.support.writing import write_whole
 from probes.findings import ROLES
+
+AGAIN = "--again"
 
 
 def judged_models(number: int, truths: Path, verdicts: Path, blind: bool = True) -> tuple[list[dict], list[str]]:
@@ -56,14 +59,15 @@ def judged_models(number: int, truths: Path, verdicts: Path, blind: bool = True)
 
 
 def main(arguments: list[str]) -> int:
-    """Replace the blind rows of a round; return 0, or 2 for other arguments."""
-    if len(arguments) != 3 or not arguments[0].isdigit():
-        warn("python -m experiments.outsiders ROUND TRUTHS.json FOLDER")
+    """Replace the rows of a round, blind or judged again; return 0, or 2 for other arguments."""
+    again = arguments[3:] == [AGAIN]
+    if not arguments or len(arguments) != 3 + again or not arguments[0].isdigit():
+        warn(f"python -m experiments.outsiders ROUND TRUTHS.json FOLDER [{AGAIN}]")
         return 2
     number = int(arguments[0])
-    rows, missing = judged_models(number, Path(arguments[1]), Path(arguments[2]))
-    kept = [row for row in read_outsiders() if (row["round"], row["blind"]) != (number, True)]
-    models = sorted([*kept, *rows], key=lambda row: (row["round"], not row["blind"]))
+    rows, missing = judged_models(number, Path(arguments[1]), Path(arguments[2]), blind=not again)
+    kept = [row for row in read_outsiders() if (row["round"], row["blind"]) != (number, not again)]
+    models = sorted([*kept, *rows], key=lambda row: (not row["blind"], row["round"]))
     write_whole(OUTSIDERS, json.dumps({"schema": 1, "models": models}, indent=1) + "\n")
     say(f"round {number}: {len(rows)} models judged; without a verdict: {', '.join(missing) or 'none'}")
     return 0
