@@ -47,29 +47,20 @@ def close_sink(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
     ABSENT needs the largest effect and its control within the margin. PRESENT needs an effect that a key of equal
     score without information repairs, and that is not one of the number of labels. An effect that neither explains
     is UNRESOLVED. Presence is measured where labels carry nothing. A head that reads labels in some prompts and rests
-    on them in others carries something: what is lost to other keys at answers that labels do not inform shows it. No
-    sink is ABSENT either where all heads, or a cell that carries something, lose accuracy to other keys that share the
-    attention, beyond what is lost where that attention reads zero.
+    on them in others carries something: what is lost to other keys at answers that labels do not inform shows it. Nor
+    is a sink ABSENT where all heads lose accuracy to other keys that share the attention, beyond what is lost where it
+    reads zero.
     """
     closed = _close_by_answer(at, _close_by_presence(at, finding))
     if closed.status is not Status.ABSENT:
         return closed
-    bars = (
-        (keys.DENOMINATOR, at.margins.accuracy, "every head", "accuracy"),
-        (keys.CARRIER_DENOMINATOR, at.margins.rho, "a head in which they carry something", "the accuracy above chance"),
-    )
-    for key, bound, where, quantity in bars:
-        shared = at.find(key)
-        if shared is not None and shared.value.at(at.level).low > bound:
-            reason = (
-                f"removing labels from {where} loses {shared.value} more of {quantity} where other keys share their "
-            )
-            reason += (
-                "attention than where it reads zero, and no arm explains this: heads that read labels may rest on "
-            )
-            reason += f"them too; {closed.reason}"
-            return replace(closed, status=Status.UNRESOLVED, reason=reason)
-    return closed
+    shared = at.find(keys.DENOMINATOR)
+    if shared is None or shared.value.at(at.level).low <= at.margins.accuracy:
+        return closed
+    reason = f"removing labels from every head loses {shared.value} more of accuracy where other keys share their "
+    reason += "attention than where it reads zero, and no arm explains this: heads that read labels may rest on them "
+    reason += f"too; {closed.reason}"
+    return replace(closed, status=Status.UNRESOLVED, reason=reason)
 
 
 def _close_by_answer(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:

@@ -21,6 +21,8 @@ from probes.trials.parity import BOTH_DIFFER, OVERSAMPLE, Trials, choose, refuse
 
 # Prompts of arms whose cost grows with heads or steps, and of the discovery of idle heads.
 FEW = 24
+# At least as many of the ordinary prompts serve an arm that reads half of them, and whose intervals must be narrow.
+ENOUGH = 64
 # Prompts of probes and of DAS, which learn, and the length at which DAS learns; it is tested at the battery's lengths.
 SOME, MANY, DAS_LENGTH = 256, 900, 10
 # Seeds of prompts differ by purpose, so that no two purposes share prompts.

@@ -13,16 +13,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.patching import knock_out_for
-from interp.patching.knockouts import Entry, Mode
+from interp.patching.knockouts import Entry
 from interp.tasks import Batch, Role
 from probes import keys
-from probes.arms.group_search import MANY_UNITS
-from probes.arms.m06_heads import LABELS, all_heads
-from probes.arms.presence_cells import Cell, Cells
+from probes.arms.m06_heads import LABELS
+from probes.arms.presence_cells import Cells
 from probes.arms.presence_interchanges import Interchanges
 from probes.arms.presence_metrics import answer_accuracy, moved_margin
 from probes.arms.presence_number import lost_when_twice
-from probes.arms.presence_search import all_cells
 from probes.arms.readings import halves, strongest
 from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import ratio
@@ -34,7 +32,6 @@ QUESTIONS = {
     keys.PRESENCE_REPAIRED: "which of these answers does a key of equal score without information restore?",
     keys.PRESENCE_NUMBER: "half of the labels are removed: what does their number matter beyond the attention on them?",
     keys.PRESENCE_TWICE: "every label counts twice: how many answers does that lose at most?",
-    keys.CARRIER_DENOMINATOR: "labels are removed where they carry something: what do other keys lose at most?",
 }
 # The labels of odd steps, and those of even steps.
 HALVES = ("half", "other half")
@@ -51,28 +48,21 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
     answers and of margins. "number" is what is lost when every second label is removed and is not when the attention on
     them is kept, by that half of the labels that loses less: a query that can rest on one label alone counts nothing.
     "twice" is what is lost at most when labels count twice: a sink is left as it is, a head that counts labels is not.
-    The denominator where labels carry something is measured in each of those cells: a head that reads labels in some
-    prompts may rest on them in others.
     """
     if not cells.kinds():
         return []
     interchanged = Interchanges(model, batch, seed, answer_accuracy(batch))
-    entries, carrying = removals(batch, cells), carriers(model, batch, cells)
-    names = list(entries)
-    modes: tuple[Mode, ...] = ("renormalise", "null")
-    entries |= {f"{mode}, {name}": some.knockouts(mode) for name, some in carrying.items() for mode in modes}
+    entries = removals(batch, cells)
     metrics = [answer_accuracy(batch), moved_margin(batch, interchanged.lead)]
     answers, margins = knock_out_for(model, batch, entries, metrics)
     lost = dict(zip(entries, -answers.change.double(), strict=True))
     moved = dict(zip(entries, margins.values.double(), strict=True))
-    family = [name for name in names if not name.startswith(HALVES)]
+    family = [name for name in entries if not name.startswith(HALVES)]
     half = halves(len(batch), seed)
     clean = interchanged.clean - 1 / len(batch.format.outputs)
     size = interchanged.lead.double().abs().mean(dim=1)
     control = interchanged.effects(cells)
     twice = lost_when_twice(interchanged, cells)
-    # What labels carry is lost in both modes.
-    shared = {name: lost[f"renormalise, {name}"] - lost[f"null, {name}"] for name in carrying}
 
     def share(values: Float[Tensor, " prompt"], full: Float[Tensor, " prompt"]) -> Interval:
         return ratio(values, full, floor=1 / len(batch))
@@ -84,10 +74,9 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
     details = {
         "cells": {kind: [list(head) for head in cells.heads(kind)] for kind in cells.kinds()},
         "cells at some steps": [[kind, *head, list(steps)] for (kind, head), steps in cells.parts],
-        "answers lost": {name: float(lost[name].mean() / clean.mean()) for name in names},
+        "answers lost": {name: float(lost[name].mean() / clean.mean()) for name in entries},
         "lost when twice": {name: float(x.mean() / clean.mean()) for name, x in twice.items()},
-        "lost to other keys": {name: float(x.mean() / clean.mean()) for name, x in shared.items()},
-        "margin moved": {name: float(moved[name].mean() / size.mean()) for name in names},
+        "margin moved": {name: float(moved[name].mean() / size.mean()) for name in entries},
     }
 
     def evidence(key: EvidenceKey, quantity: str, value: Interval, matched: Interval | None, more: dict) -> Evidence:
@@ -110,7 +99,7 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
     repaired_margin = share(moved["renormalise"] - moved["mean"], size)
     by_half = [lost[f"{name}, renormalise"] - lost[f"{name}, mean"] for name in HALVES]
     number = share(min(by_half, key=lambda effect: float(effect.mean())), clean)
-    found = [
+    return [
         evidence(keys.LARGEST_PRESENCE, ANSWERS, value, by_answers, details),
         evidence(keys.PRESENCE_MARGIN, MARGIN, on_margin, by_margin, {}),
         evidence(keys.PRESENCE_MARGIN_REPAIRED, MARGIN, repaired_margin, by_margin, {}),
@@ -118,22 +107,6 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
         evidence(keys.PRESENCE_NUMBER, ANSWERS, number, by_answers, {}),
         evidence(keys.PRESENCE_TWICE, ANSWERS, largest(list(twice.values()), clean), by_answers, {}),
     ]
-    if shared:
-        found.append(evidence(keys.CARRIER_DENOMINATOR, ANSWERS, largest(list(shared.values()), clean), None, {}))
-    return found
-
-
-def carriers(model: PreTrainedModel, batch: Batch, cells: Cells) -> dict[str, Cells]:
-    """Return by name the cells in which labels carry something, each alone; in large models one layer's together."""
-    together = len(all_heads(model)) > MANY_UNITS
-    groups: dict[str, list[Cell]] = {}
-    for cell in all_cells(model, batch):
-        if cell not in cells.members:
-            kind, (layer, head) = cell
-            name = f"{kind}, layer {layer}" + ("" if together else f", head {head}")
-            groups.setdefault(name, []).append(cell)
-    steps = range(1, len(batch.at(Role.OUTPUT_LABEL)) + 1)
-    return {name: cells.others(group, steps) for name, group in groups.items()}
 
 
 def removals(batch: Batch, cells: Cells) -> dict[str, Entry]:

@@ -12,7 +12,7 @@ from interp.erasure import residuals
 from interp.tasks import Format, Role
 from probes import keys
 from probes.arms.addresses import measure_addresses
-from probes.arms.inputs import FEW, PRESENCE, ArmInputs
+from probes.arms.inputs import ENOUGH, FEW, PRESENCE, ArmInputs
 from probes.arms.largest_content import measure_content
 from probes.arms.largest_identity import is_unexplained, measure_identity
 from probes.arms.m01_identity import measure_swaps
@@ -38,8 +38,9 @@ class Arm:
     """One arm of the battery.
 
     `keys` are those of the evidence that `measure` may give; neighbouring rows with the same `measure` are measured
-    together. `decides`: the verdict uses the evidence; otherwise the arm only describes. `on_trials`: effects are
-    normalised by that of editing the bit that is read, and a length at which that is impossible is refused.
+    together. `retired`: keys of evidence that stored results have and that is not measured any more. `decides`: the
+    verdict uses the evidence; otherwise the arm only describes. `on_trials`: effects are normalised by that of editing
+    the bit that is read, and a length at which that is impossible is refused.
     `needs_address`: the arm swaps labels, so it is skipped where labels repeat within a prompt. `not_for` gives, by
     task, the reason why the arm does not apply to it.
     """
@@ -49,6 +50,7 @@ class Arm:
     meaning: str
     measure: Callable[[ArmInputs], Sequence[Evidence]]
     keys: tuple[EvidenceKey, ...]
+    retired: tuple[EvidenceKey, ...] = ()
     decides: bool = False
     on_trials: bool = False
     needs_address: bool = False
@@ -86,7 +88,8 @@ def _presence(inputs: ArmInputs) -> list[Evidence]:
     cells = find_cells(inputs.model, inputs.draw(FEW, PRESENCE), inputs.seed)
     by_cell = measure_presence(inputs.model, inputs.plain, cells, inputs.seed)
     inputs.report("which answers labels do not inform")
-    return by_cell + measure_by_answer(inputs.model, inputs.plain, cells, inputs.seed)
+    some = inputs.plain.rows(slice(max(ENOUGH, len(inputs.plain) // 2)))
+    return by_cell + measure_by_answer(inputs.model, some, cells, inputs.seed)
 
 
 def _probes(inputs: ArmInputs) -> list[Evidence]:
@@ -220,11 +223,11 @@ ROWS = (
             keys.PRESENCE_REPAIRED,
             keys.PRESENCE_NUMBER,
             keys.PRESENCE_TWICE,
-            keys.CARRIER_DENOMINATOR,
             keys.UNINFORMED,
             keys.UNINFORMED_CONSTANT,
             keys.UNINFORMED_TWICE,
         ),
+        retired=(keys.CARRIER_DENOMINATOR,),
         decides=True,
     ),
     Arm(
@@ -295,8 +298,8 @@ DESCRIBING = tuple(row.code for row in ROWS if not row.decides)
 
 
 def keys_of(arms: Mapping[str, Arm] = ARMS) -> tuple[EvidenceKey, ...]:
-    """Return every key of evidence that some arms may give, in the arms' order."""
-    return tuple(key for arm in arms.values() for key in arm.keys)
+    """Return every key of evidence that some arms may give or once gave, in the arms' order."""
+    return tuple(key for arm in arms.values() for key in (*arm.keys, *arm.retired))
 
 
 def left_out_of(fmt: Format, codes: Collection[str], arms: Mapping[str, Arm] = ARMS) -> dict[str, str]:
