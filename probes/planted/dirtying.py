@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from interp.forward import correct
+from interp.forward import correct, readout
 from interp.tasks import Batch, Role
 from interp.tasks.layout import generator
 from probes.planted.backends import norms_of
@@ -20,6 +20,8 @@ TEMPERED = (1.0, 0.25, 0.06, 0.015)
 # Accuracy that each of two routes must have by itself, and the largest error of its planned share.
 WORKS = 0.98
 OFF = 0.02
+# The largest mean error of margins after trades of labels, in mean margins of ordinary prompts.
+OFF_TRADED = 0.1
 
 
 @torch.no_grad()
@@ -66,6 +68,16 @@ def shares_hold(
     gains = signed.flatten(1).mean(dim=1)
     actual = share * gains[0] / (share * gains[0] + (1 - share) * gains[1])
     return abs(float(actual) - share) <= OFF
+
+
+def margins_traded(model: PreTrainedModel, batches: Sequence[Batch]) -> Float[Tensor, "batch prompt step"]:
+    """Return logit(1) - logit(0) at all steps of some prompts and edited copies, in mean margins of the first batch.
+
+    Noise that leaves ordinary answers right can still change which label is followed.
+    """
+    logits = torch.stack([readout(model, batch, batch.at(Role.OUTPUT)).logits for batch in batches])
+    margins = logits[..., 1] - logits[..., 0]  # of the two answers
+    return margins / margins[0].abs().mean()
 
 
 @contextmanager

@@ -279,7 +279,7 @@ def test_the_dormant_anchor_answers_where_the_index_fails(architecture):
 @pytest.mark.parametrize("mechanism", FAMILIES)
 def test_dirt_leaves_the_family_true(mechanism, architecture):
     planted = planted_as(mechanism, architecture, DIRTY)
-    assert min(prove(planted, prompts=24).values()) >= 0.98
+    assert min(prove(planted, prompts=64).values()) >= 0.98
     for kept, expected in expected_effects(mechanism):
         found = effects(planted, mechanism, kept)
         for name, value in expected.items():
