@@ -7,13 +7,20 @@ with another bias, or a second attention for the queries that read these keys an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy, Block
+
+# Queries that one call computes on a CPU: under a causal mask earlier ones need no later keys. Long prompts have larger
+# blocks, so that there are at most `MOST_BLOCKS` calls.
+BLOCK, MOST_BLOCKS = 32, 8
+# The numbers of a bias from which on it is computed again for each chunk of prompts.
+LARGE = 2**19
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +30,7 @@ class AttentionChange:
     edges: edges to whose score `added` is added; minus infinity removes them.
     cells: queries that read other keys or values at the positions `src`, in rising order. Of keys, which are as
         attention uses them, and values None is the run's own.
+    reused: whether several chunks of prompts have this change, so that it keeps what follows from its masks.
     """
 
     edges: Bool[Tensor, "head dest src"] | None = None
@@ -31,6 +39,47 @@ class AttentionChange:
     src: Int[Tensor, " src"] | None = None
     keys: Float[Tensor, "#row src head d_head"] | None = None
     values: Float[Tensor, "#row src head d_head"] | None = None
+    reused: bool = False
+    _kept: dict[tuple, Tensor] = field(default_factory=dict, repr=False)
+
+    def queries(self, causal: bool) -> Int[Tensor, " dest"]:
+        """Return the queries that read anything else, in rising order; under a causal mask none before its source."""
+        return self._recall(("queries", causal), lambda: self._queries(causal))
+
+    def _queries(self, causal: bool) -> Int[Tensor, " dest"]:
+        changed = list[Tensor]()
+        if self.edges is not None:
+            allowed = self.edges.any(dim=0)
+            changed.append((allowed.tril() if causal else allowed).any(dim=-1))
+        if self.cells is not None and self.src is not None and len(self.src):
+            after = torch.arange(self.cells.shape[-1], device=self.cells.device) >= (self.src[0] if causal else 0)
+            changed.append(self.cells.any(dim=0) & after)
+        return torch.stack(changed).any(dim=0).nonzero().flatten() if changed else torch.empty(0, dtype=torch.long)
+
+    def bias_of(
+        self, block: Block, bias: Float[Tensor, "#head dest src"], dest: Int[Tensor, " dest"]
+    ) -> Float[Tensor, "#head dest src"]:
+        """Return what is added to scores with the change of edges, from a block's own bias at the queries `dest`."""
+        if self.edges is None:
+            return bias
+        # On another device a look-up waits for it; a large bias takes little of its run's time, and much memory.
+        if not self.reused or bias.device.type != "cpu" or bias.shape[-1] * len(dest) * len(self.edges) > LARGE:
+            return self._with_edges(bias, dest)
+        key = ("bias", block.window, block.key_bias, bias.shape[-1], tuple(dest.tolist()))
+        return self._recall(key, lambda: self._with_edges(bias, dest))
+
+    def _recall(self, key: tuple, compute: Callable[[], Tensor]) -> Tensor:
+        if not self.reused:
+            return compute()
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return self._kept[key]
+
+    def _with_edges(self, bias: Tensor, dest: Tensor) -> Tensor:
+        assert self.edges is not None
+        edges = self.edges[:, dest.to(self.edges.device), : bias.shape[-1]].to(bias.device)
+        removed = self.added == -torch.inf
+        return bias.masked_fill(edges, -torch.inf) if removed else torch.where(edges, bias + self.added, bias)
 
 
 def attend_with(
@@ -43,46 +92,61 @@ def attend_with(
     bias: Float[Tensor, "#head dest src"],
     dest: Int[Tensor, " dest"],
 ) -> Float[Tensor, "row dest head d_head"]:
-    """Return z of queries at the positions `dest` of a patched run, from its own q, k and v as attention uses them."""
+    """Return z of queries at the positions `dest`, in rising order, of a patched run, from its own q, k and v as
+    attention uses them, at all of its positions."""
     sink = anatomy.sink(block, q, dest)
-    if change is None:
-        return anatomy.attend(block, q, k, v, bias, sink)
-    if change.edges is not None:
-        edges = change.edges[:, dest.to(change.edges.device), : k.shape[1]].to(bias.device)
-        removed = change.added == -torch.inf
-        bias = bias.masked_fill(edges, -torch.inf) if removed else torch.where(edges, bias + change.added, bias)
-    if change.cells is None:
-        return anatomy.attend(block, q, k, v, bias, sink)
-    cells = change.cells[:, dest.to(change.cells.device)].to(q.device)
-    heads, at = (cells.any(dim=axis).nonzero().flatten() for axis in (1, 0))
-    if not len(heads):
-        return anatomy.attend(block, q, k, v, bias, sink)
+    if change is not None:
+        bias = change.bias_of(block, bias, dest)
+    if change is None or change.cells is None:
+        return _attend(anatomy, block, q, k, v, bias, sink, dest)
     assert change.src is not None
+    cells = change.cells[:, dest.to(change.cells.device)].to(q.device)
+    if not cells.any():
+        return _attend(anatomy, block, q, k, v, bias, sink, dest)
 
     def part(at: Tensor, heads: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return z of some queries in some heads."""
+        """Return z of some queries in some heads, whose keys and values are given."""
         own = bias if len(bias) == 1 else _some(bias, 0, heads)
         own_sink = None if sink is None else sink[:, heads][:, :, at]
-        return anatomy.attend(block, _some(_some(q, 1, at), 2, heads), k, v, _some(own, 1, at), own_sink)
+        here = _some(_some(q, 1, at), 2, heads)
+        return _attend(anatomy, block, here, k, v, _some(own, 1, at), own_sink, _some(dest, 0, at))
 
-    new_k, new_v = (_replaced(own, change.src, new, heads) for own, new in ((k, change.keys), (v, change.values)))
-    other = part(at, heads, new_k, new_v)
-    if not cells[heads][:, at].all():
-        z = anatomy.attend(block, q, k, v, bias, sink)
-        where = (slice(None), at.unsqueeze(1), heads)
-        z[where] = torch.where(cells[heads][:, at].T[None, :, :, None], other, z[where])
-        return z
-    if other.shape == q.shape:
-        return other
-    # What reads the run's own keys and values: all heads of the other queries, and the other heads of these.
-    every, z = torch.arange(len(cells), device=q.device), other.new_empty(q.shape)
-    rest, others = (~cells.any(dim=0)).nonzero().flatten(), (~cells.any(dim=1)).nonzero().flatten()
-    z[:, at.unsqueeze(1), heads] = other
-    if len(rest):
-        z[:, rest] = part(rest, every, k, v)
-    if len(others):
-        z[:, at.unsqueeze(1), others] = part(at, others, k[:, :, others], v[:, :, others])
+    # Each head and query is computed once: heads that read other keys or values at the same queries go together.
+    z = torch.empty_like(q)
+    rows, group = cells.unique(dim=0, return_inverse=True)
+    for number, row in enumerate(rows):
+        heads = (group == number).nonzero().flatten()
+        for read, at in ((True, row.nonzero().flatten()), (False, (~row).nonzero().flatten())):
+            if not len(at):
+                continue
+            news = (change.keys, change.values) if read else (None, None)
+            own = (_replaced(x, change.src, new, heads) for x, new in zip((k, v), news, strict=True))
+            found = part(at, heads, *own)
+            if found.shape == z.shape:
+                return found
+            z[:, at.unsqueeze(1), heads] = found
     return z
+
+
+def _attend(
+    anatomy: Anatomy,
+    block: Block,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Float[Tensor, "#head dest src"],
+    sink: Float[Tensor, "row head dest 1"] | None,
+    dest: Int[Tensor, " dest"],
+) -> Tensor:
+    """Return `Anatomy.attend`, on a CPU without the keys that come after a block of queries."""
+    n = len(dest)
+    if sink is not None or n <= BLOCK or not anatomy.causal or not anatomy.is_fused(block, q):
+        return anatomy.attend(block, q, k, v, bias, sink)
+    size, parts = BLOCK * -(-n // (BLOCK * MOST_BLOCKS)), list[Tensor]()
+    for start in range(0, n, size):
+        some, end = slice(start, start + size), int(dest[min(start + size, n) - 1]) + 1
+        parts.append(anatomy.attend(block, q[:, some], k[:, :end], v[:, :end], bias[:, some, :end]))
+    return torch.cat(parts, dim=1)
 
 
 def _some(x: Tensor, axis: int, index: Tensor) -> Tensor:
@@ -96,5 +160,5 @@ def _replaced(own: Tensor, src: Tensor, new: Tensor | None, heads: Tensor) -> Te
         return _some(own, 2, heads)
     own = own.clone() if len(heads) == own.shape[2] else own.index_select(2, heads)
     src = src[src < own.shape[1]].to(own.device)
-    own[:, src] = _some(new, 2, heads)[:, : len(src)].to(own)
-    return own
+    new = _some(new, 2, heads)[:, : len(src)].to(own)
+    return own.index_copy_(1, src, new.expand(len(own), -1, -1, -1))

@@ -215,12 +215,14 @@ class _Layer:
         """Return a site where the layer is computed, from the new value where the residual differs."""
         if moved.at is None:
             assert new is not None
-            return new if self.is_suffix else new[:, self.dest - self.first]
-        here = self.run.kept[site, self.layer][:, self.where]
+            return new if self.is_suffix else new.index_select(1, self.dest - self.first)
+        kept, where = self.run.kept[site, self.layer], self.where
+        here = kept[:, where] if isinstance(where, slice) else kept.index_select(1, where)
         if new is None or not len(moved.at):
             return here
         column = torch.isin(self.dest, moved.at).nonzero().flatten()
-        new = new if len(column) == len(moved.at) else new[:, torch.searchsorted(moved.at, self.dest[column])]
+        if len(column) < len(moved.at):
+            new = new.index_select(1, torch.searchsorted(moved.at, self.dest[column]))
         return (here.clone() if isinstance(self.where, slice) else here).index_copy_(1, column, new)
 
 

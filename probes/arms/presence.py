@@ -12,15 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from interp.patching import knock_out_for
 from interp.patching.knockouts import Entry
 from interp.tasks import Batch, Role
 from probes import keys
 from probes.arms.m06_heads import LABELS
 from probes.arms.presence_cells import Cells
 from probes.arms.presence_interchanges import Interchanges
-from probes.arms.presence_metrics import answer_accuracy, moved_margin
+from probes.arms.presence_metrics import answer_accuracy
 from probes.arms.presence_number import lost_when_twice
+from probes.arms.presence_removals import removed
 from probes.arms.readings import halves, strongest
 from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import ratio
@@ -53,10 +53,8 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
         return []
     interchanged = Interchanges(model, batch, seed, answer_accuracy(batch))
     entries = removals(batch, cells)
-    metrics = [answer_accuracy(batch), moved_margin(batch, interchanged.lead)]
-    answers, margins = knock_out_for(model, batch, entries, metrics)
-    lost = dict(zip(entries, -answers.change.double(), strict=True))
-    moved = dict(zip(entries, margins.values.double(), strict=True))
+    effects = removed(interchanged, entries)
+    lost, moved = ({name: getattr(x, field) for name, x in effects.items()} for field in ("lost", "margin"))
     family = [name for name in entries if not name.startswith(HALVES)]
     half = halves(len(batch), seed)
     clean = interchanged.clean - 1 / len(batch.format.outputs)

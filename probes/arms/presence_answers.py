@@ -24,6 +24,7 @@ from probes.arms.m06_heads import LABELS, all_heads
 from probes.arms.presence_cells import KINDS, Cell, Cells
 from probes.arms.presence_interchanges import SOURCES, ChangeOf, Interchanges, grafted, measure_edited, source_of
 from probes.arms.presence_metrics import answer_accuracy
+from probes.arms.presence_removals import counted, nulled
 from probes.arms.presence_search import STILL, all_cells
 from probes.arms.readings import halves, strongest
 from probes.evidence import Evidence, EvidenceKey, Interval
@@ -185,8 +186,8 @@ def lost_by(work: Interchanges, group: Group) -> Lost:
 
     removed = (idle & wrong).double().mean(dim=1)
     return Lost(
-        other_keys=removed - lost(replaced(work, src, mean=False)),
-        restored=removed - lost(replaced(work, src, mean=True)),
+        other_keys=removed - lost(nulled(work, src)),
+        restored=removed - lost(averaged(work, src)),
         interchanged=lost(grafted(work, N_SOURCES - 1, src)),
         twice=lost(counted(src, math.log(2))),
     )
@@ -197,18 +198,13 @@ def leads_after(work: Interchanges, group: Group, change_of: ChangeOf) -> Float[
     return torch.cat([lead for _, lead in measure_edited(work, group.cells, change_of)])
 
 
-def counted(src: Bool[Tensor, " pos"], added: float) -> ChangeOf:
-    """Return the change that adds `added` to the scores of labels: minus infinity removes them, log 2 doubles them."""
-    return lambda layer, mask, rows: AttentionChange(edges=mask.unsqueeze(2) & src, added=added)
-
-
-def replaced(work: Interchanges, src: Bool[Tensor, " pos"], mean: bool) -> ChangeOf:
-    """Return the change in which the attention on labels reads zero, or the mean value of `AVERAGED` sources."""
-    sources = [grafted(work, k, src) for k in range(AVERAGED if mean else 1)]
+def averaged(work: Interchanges, src: Bool[Tensor, " pos"]) -> ChangeOf:
+    """Return the change in which the attention on labels reads the mean value of `AVERAGED` sources."""
+    sources = [grafted(work, k, src) for k in range(AVERAGED)]
 
     def change_of(layer: int, mask: Tensor, rows: Tensor) -> AttentionChange:
         found = [source(layer, mask, rows) for source in sources]
         values = torch.stack([change.values for change in found if change.values is not None]).mean(dim=0)
-        return replace(found[0], keys=None, values=values if mean else torch.zeros_like(values))
+        return replace(found[0], keys=None, values=values)
 
     return change_of

@@ -5,7 +5,7 @@ The runs that are patched and those of the sources are kept between calls while 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,14 +74,22 @@ class Interchanges:
 
     def effect(self, cells: Cells, k: int) -> Moved:
         """Return what source number `k` changes."""
-        return _joined(list(self.parts_of_effect(cells, k)))
+        return joined(self.parts_of_effect(cells, k))
 
     def parts_of_effect(self, cells: Cells, k: int) -> Iterator[Moved]:
         """Yield what source number `k` changes, for some of the prompts after others."""
+        return self.parts_moved(_interchanged(self, cells, k))
+
+    def parts_moved(self, measured: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Moved]:
+        """Yield what an intervention changes, from what `measure_changed` yields."""
         done = 0
-        for score, lead in _interchanged(self, cells, k):
+        for score, lead in measured:
             rows = slice(done, done := done + len(score))
             yield Moved(self.clean[rows] - score, (lead - self.lead[rows]).abs().double().mean(dim=1))
+
+    def chunks(self) -> Iterator[Int[Tensor, " row"]]:
+        """Yield the numbers of the prompts that run together."""
+        return chunks(self.anatomy, self.batch, self.score, copies=4 + 3 * len(self.anatomy.blocks))
 
     def by_step(self, cells: Cells, k: int) -> Float[Tensor, " step"]:
         """Return the mean |change of the margin| at each step by source number `k`."""
@@ -114,16 +122,21 @@ class Interchanges:
         return self._recall(rows, -1, compute)
 
     def source(self, rows: Tensor, number: int) -> Mapping[Place, Tensor]:
-        """Return K and V of every layer at labels of some prompts of a source; kept for the next call while all fit."""
+        """Return K and V of every layer at labels of some prompts of a source, K as attention uses it.
+
+        They are kept for the next call while all fit.
+        """
         sites: tuple[Site, ...] = ("k", "v")
         places: list[Place] = [(site, layer) for layer in range(len(self.anatomy.blocks)) for site in sites]
         tokens = self.sources[number].tokens[rows].to(self.anatomy.device)
 
         def compute() -> tuple[Mapping[Place, Tensor], int]:
             kept = trace(self.anatomy, tokens, self.reads.to(tokens.device), places, False, self.biases)[1]
-            at = self.labels.nonzero().flatten().to(tokens.device)
-            kept = {place: x[:, at] for place, x in kept.items()}
-            return kept, sum(x.numel() for x in kept.values())
+            at, found = self.labels.nonzero().flatten().to(tokens.device), dict[Place, Tensor]()
+            for (site, layer), x in kept.items():
+                some = x.index_select(1, at)
+                found[site, layer] = self.anatomy.keys(self.anatomy.blocks[layer], some, at) if site == "k" else some
+            return found, sum(x.numel() for x in found.values())
 
         return self._recall(rows, number, compute)
 
@@ -146,9 +159,21 @@ def measure_edited(
 
     The prompts come in order, some at a time.
     """
-    anatomy, masks = work.anatomy, _masks(work.anatomy, work.batch, cells)
-    for rows in chunks(anatomy, work.batch, work.score, copies=4 + 3 * len(anatomy.blocks)):
-        yield _measure_rows(anatomy.raw, work, masks, rows, change_of)
+    masks = _masks(work.anatomy, work.batch, cells)
+
+    def changes_of(rows: Tensor) -> dict[int, AttentionChange]:
+        assert change_of is not None or not masks, "cells have a change"
+        return {} if change_of is None else {layer: change_of(layer, mask, rows) for layer, mask in masks.items()}
+
+    yield from measure_changed(work, changes_of)
+
+
+def measure_changed(
+    work: Interchanges, changes_of: Callable[[Tensor], Mapping[int, AttentionChange]]
+) -> Iterator[tuple[Float[Tensor, " row"], Float[Tensor, "row step"]]]:
+    """Yield the same as `measure_edited`, with the changes by layer of the rows of prompts that are run."""
+    for rows in work.chunks():
+        yield _measure_rows(work.anatomy.raw, work, rows, changes_of)
 
 
 @exclusive
@@ -156,21 +181,20 @@ def measure_edited(
 def _measure_rows(
     model: PreTrainedModel,
     work: Interchanges,
-    masks: Mapping[int, Bool[Tensor, "head dest"]],
     rows: Int[Tensor, " row"],
-    change_of: ChangeOf | None,
+    changes_of: Callable[[Tensor], Mapping[int, AttentionChange]],
 ) -> tuple[Float[Tensor, " row"], Float[Tensor, "row step"]]:
     del model  # locked
-    run = work.unpatched(rows)
-    final = run.final
-    if masks:
-        assert change_of is not None
-        attention = {layer: change_of(layer, mask, rows) for layer, mask in masks.items()}
-        start, queries = min(masks), {layer: mask.any(dim=0).nonzero().flatten() for layer, mask in masks.items()}
-        first = min(int(at[0]) for at in queries.values()) if work.anatomy.causal else 0
-        changes = Changes(start, first, {}, attention=attention, dest=queries[start].to(work.anatomy.device))
-        final = final_patched(work.anatomy, run, changes, run.reads)
-    logits = require_finite(precise(work.anatomy.unembed(final, work.score.tokens)), "a logit", rows, axis=0)
+    anatomy, run = work.anatomy, work.unpatched(rows)
+    final, attention = run.final, changes_of(rows)
+    # Cells whose queries come before every label change nothing.
+    queries = {layer: at for layer, change in attention.items() if len(at := change.queries(anatomy.causal))}
+    if queries:
+        start, first = min(queries), min(int(at[0]) for at in queries.values()) if anatomy.causal else 0
+        attention = {layer: attention[layer] for layer in queries}
+        changes = Changes(start, first, {}, attention=attention, dest=queries[start].to(anatomy.device))
+        final = final_patched(anatomy, run, changes, run.reads)
+    logits = require_finite(precise(anatomy.unembed(final, work.score.tokens)), "a logit", rows, axis=0)
     score = work.score.measure_read(logits[:, work.scored], rows).cpu().double()
     return score, leads_of(work.batch, logits[:, work.answered][..., work.symbols], rows).cpu()
 
@@ -181,12 +205,11 @@ def grafted(work: Interchanges, k: int, src: Bool[Tensor, " pos"]) -> ChangeOf:
     index = torch.isin(labels, wanted).nonzero().flatten()
 
     def change_of(layer: int, mask: Tensor, rows: Tensor) -> AttentionChange:
-        anatomy, source = work.anatomy, work.source(rows, k)
-        at, some = labels.to(anatomy.device), index.to(anatomy.device)
-        keys = anatomy.expand_heads(anatomy.keys(anatomy.blocks[layer], source["k", layer], at))
-        values = anatomy.expand_heads(source["v", layer])
+        source, some = work.source(rows, k), index.to(work.anatomy.device)
+        keys, values = source["k", layer], source["v", layer]
         if len(wanted) < len(labels):
-            keys, values = keys[:, some], values[:, some]
+            keys, values = keys.index_select(1, some), values.index_select(1, some)
+        keys, values = (work.anatomy.expand_heads(x) for x in (keys, values))
         return AttentionChange(cells=mask, src=wanted, keys=keys, values=values)
 
     return change_of
@@ -197,8 +220,10 @@ def _interchanged(work: Interchanges, cells: Cells, k: int) -> Iterator[tuple[Te
     return measure_edited(work, cells, grafted(work, k, work.labels))
 
 
-def _joined(parts: Sequence[Moved]) -> Moved:
-    return Moved(torch.cat([m.lost for m in parts]), torch.cat([m.margin for m in parts]))
+def joined(parts: Iterable[Moved]) -> Moved:
+    """Return what changes in all prompts, from some of them after others."""
+    lost, margin = zip(*((m.lost, m.margin) for m in parts), strict=True)
+    return Moved(torch.cat(lost), torch.cat(margin))
 
 
 def _masks(anatomy: Anatomy, batch: Batch, cells: Cells) -> dict[int, Bool[Tensor, "head dest"]]:

@@ -19,17 +19,6 @@ def leads(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "prompt step"]:
     return _leads(readout(model, batch, at).logits, _answers(batch, slice(None)))
 
 
-def moved_margin(batch: Batch, clean: Float[Tensor, "prompt step"]) -> Metric:
-    """Return the mean over steps of |margin - clean margin| as a metric: changes up and down do not cancel."""
-    symbols = batch.vocabulary.tokens(batch.format.outputs)
-
-    def compute(logits: Tensor, rows: Tensor) -> Tensor:
-        own = logits[..., symbols.to(logits.device)].to(torch.promote_types(logits.dtype, torch.float32))
-        return (leads_of(batch, own, rows) - clean[rows].to(own)).abs().mean(dim=-1)
-
-    return Metric("mean |change of the margin|", batch.at(Role.OUTPUT) - 1, compute)
-
-
 def leads_of(
     batch: Batch, logits: Float[Tensor, "*stack row step symbol"], rows: Int[Tensor, " row"]
 ) -> Float[Tensor, "*stack row step"]:

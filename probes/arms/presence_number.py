@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.patching.attention_changes import AttentionChange
 from probes.arms.presence_cells import Cells
 from probes.arms.presence_interchanges import Interchanges, measure_edited
+from probes.arms.presence_removals import counted
 
 
 def lost_when_twice(work: Interchanges, cells: Cells) -> dict[str, Float[Tensor, " prompt"]]:
@@ -28,12 +28,5 @@ def lost_when_twice(work: Interchanges, cells: Cells) -> dict[str, Float[Tensor,
 
 
 def _score(work: Interchanges, cells: Cells) -> Float[Tensor, " prompt"]:
-    changes: dict[int, AttentionChange] = {}
-
-    def change_of(layer: int, mask: Tensor, rows: Tensor) -> AttentionChange:
-        del rows
-        if layer not in changes:
-            changes[layer] = AttentionChange(edges=mask.unsqueeze(2) & work.labels, added=math.log(2))
-        return changes[layer]
-
-    return torch.cat([score for score, _ in measure_edited(work, cells, change_of)])
+    doubled = counted(work.labels, math.log(2))
+    return torch.cat([score for score, _ in measure_edited(work, cells, doubled)])

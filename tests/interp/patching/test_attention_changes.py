@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from interp.models.anatomy import anatomy_of
+from interp.patching import attention_changes
 from interp.patching.attention_changes import AttentionChange, attend_with
 from tests.interp.patching.models import prompts, tiny
 
@@ -99,6 +101,58 @@ def test_other_keys_and_values_in_cells(layer: Layer, cells: Tensor, sites: str)
     late = torch.tensor([5, 7, N - 1])
     close(layer.fast(change, late), expected[:, late])
     assert ((expected - layer.slow(layer.k, layer.v)).abs().max() > 1e-2) == bool(cells.any())
+
+
+def test_blocks_of_queries_without_later_keys(layer: Layer, monkeypatch: pytest.MonkeyPatch):
+    """Blocks of two queries, and of more where there would be too many."""
+    change = AttentionChange(EDGES, math.log(2), CELLS, SRC, layer.keys, layer.values)
+    late = torch.tensor([1, 5, 7, N - 1])
+    expected = layer.fast(change), layer.fast(change, late), layer.fast(None)
+    lengths, attend = list[tuple[int, int]](), type(layer.anatomy).attend
+
+    def watched(self, block, q, k, *others):
+        lengths.append((q.shape[1], k.shape[1]))
+        return attend(self, block, q, k, *others)
+
+    monkeypatch.setattr(type(layer.anatomy), "attend", watched)
+    monkeypatch.setattr(attention_changes, "BLOCK", 2)
+    for most in (100, 2):
+        monkeypatch.setattr(attention_changes, "MOST_BLOCKS", most)
+        lengths.clear()
+        for found, whole in zip(
+            (layer.fast(change), layer.fast(change, late), layer.fast(None)), expected, strict=True
+        ):
+            close(found, whole)
+        if layer.anatomy.sink(layer.block, layer.q, EVERY) is None:  # a sink needs the pattern, which is not split
+            assert any(keys < N for _, keys in lengths)
+            assert max(queries for queries, _ in lengths) == (2 if most == 100 else 2 * -(-N // 4))
+
+
+def test_a_change_keeps_the_bias_of_its_edges_for_other_prompts(layer: Layer):
+    """At the same queries it is the same tensor; at others, or in a block of another kind, it is not."""
+    change, late = AttentionChange(edges=EDGES, reused=True), torch.tensor([5, N - 1])
+    kept = change.bias_of(layer.block, layer.bias, EVERY)
+    assert change.bias_of(layer.block, layer.bias.clone(), EVERY) is kept
+    assert torch.equal(change.bias_of(layer.block, layer.bias[:, late], late), kept[:, late])
+    windowed = dataclasses.replace(layer.block, window=2)
+    bias = layer.anatomy.bias(windowed, EVERY, EVERY)
+    assert torch.equal(change.bias_of(windowed, bias, EVERY), bias.masked_fill(EDGES, -torch.inf))
+    assert AttentionChange(edges=EDGES).bias_of(layer.block, layer.bias, EVERY) is not kept
+    assert not AttentionChange(edges=EDGES)._kept
+
+
+def test_queries_that_change_come_after_what_they_read_less_or_otherwise():
+    edges = torch.zeros(HEADS, N, N, dtype=torch.bool)
+    edges[1, 2, 4] = edges[2, 5, 4] = edges[0, 6, 6] = True
+    assert AttentionChange(edges=edges).queries(causal=True).tolist() == [5, 6]
+    assert AttentionChange(edges=edges).queries(causal=False).tolist() == [2, 5, 6]
+    cells = torch.zeros(HEADS, N, dtype=torch.bool)
+    cells[0, [2, 3, 7]] = True
+    change = AttentionChange(cells=cells, src=torch.tensor([3, 6]))
+    assert change.queries(causal=True).tolist() == [3, 7]
+    assert change.queries(causal=False).tolist() == [2, 3, 7]
+    both = AttentionChange(edges=edges, cells=cells, src=torch.tensor([3, 6]))
+    assert both.queries(causal=True).tolist() == [3, 5, 6, 7]
 
 
 def test_a_run_that_ends_earlier(layer: Layer):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from interp.models import run_in_memory
+from interp.patching import Metric, knock_out_for
 from interp.tasks import LABEL_ROLES, Role, parity, sample
 from probes import keys
 from probes.arms import presence_interchanges, presence_number, presence_search
@@ -13,8 +14,9 @@ from probes.arms.m06_heads import LABELS, all_heads, find_idle_heads
 from probes.arms.presence import measure_presence, removals
 from probes.arms.presence_cells import KINDS, Cells
 from probes.arms.presence_interchanges import SOURCES, Interchanges, idle_steps, source_of
-from probes.arms.presence_metrics import answer_accuracy, leads, moved_margin
+from probes.arms.presence_metrics import answer_accuracy, leads, leads_of
 from probes.arms.presence_number import lost_when_twice
+from probes.arms.presence_removals import removed
 from probes.arms.presence_search import find_cells
 from probes.batteries import battery
 from probes.decision import verdict
@@ -170,15 +172,12 @@ def test_counting_shows_as_an_effect_of_the_number(monkeypatch: pytest.MonkeyPat
     """Half of the labels removed loses as much as all: stands in for a head whose denominator counts them."""
     from probes.arms import presence as arm
 
-    def counted(model, batch, entries, metrics):
-        effects = original(model, batch, entries, metrics)
-        answers = effects[0]
-        for row in ("half, renormalise", "other half, renormalise"):
-            answers.values[list(entries).index(row)] = answers.values[list(entries).index("renormalise")]
-        return effects
+    def counted(work, entries):
+        effects = original(work, entries)
+        return effects | {name: effects["renormalise"] for name in ("half, renormalise", "other half, renormalise")}
 
-    original = arm.knock_out_for
-    monkeypatch.setattr(arm, "knock_out_for", counted)
+    original = arm.removed
+    monkeypatch.setattr(arm, "removed", counted)
     model = planted("sink")
     measured = presence(model, Cells(tuple(("output labels", head) for head in all_heads(model.model))))
     assert measured[keys.PRESENCE_NUMBER].value.low > 0.5
@@ -245,7 +244,7 @@ def test_a_search_ends_at_the_prompt_that_decides(monkeypatch: pytest.MonkeyPatc
             yield part
 
     def at_once(self, cells, k):
-        yield presence_interchanges._joined(list(counted(self, cells, k)))
+        yield presence_interchanges.joined(counted(self, cells, k))
 
     found = []
     for parts in (counted, at_once):
@@ -333,11 +332,41 @@ def test_a_source_has_the_same_labels_in_another_order_and_other_bits(fmt, names
 def test_margins_that_move_up_and_down_do_not_cancel():
     model = planted("A1")
     batch = sample("parity-aligned", 6, 8, 0, model.vocabulary)
-    clean = leads(model.model, batch)
-    metric = moved_margin(batch, clean)
-    logits = torch.zeros(6, 8, max(batch.vocabulary.ids.values()) + 1)
-    rows = torch.arange(6)
-    assert torch.allclose(metric.measure(logits, rows), clean.abs().mean(dim=1))
+    work = Interchanges(model.model, batch, 0, answer_accuracy(batch))
+    torch.testing.assert_close(work.lead, leads(model.model, batch))
+    up_and_down = 2 * (torch.arange(8) % 2) - 1.0
+    (moved,) = work.parts_moved([(work.clean, work.lead + up_and_down)])
+    torch.testing.assert_close(moved.margin, torch.ones(6).double())
+
+
+def moved_margin(batch, clean: torch.Tensor) -> Metric:
+    """Return the mean over steps of |margin - clean margin| as a metric, for knockouts."""
+    symbols = batch.vocabulary.tokens(batch.format.outputs)
+
+    def compute(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return (leads_of(batch, logits[..., symbols], rows) - clean[rows]).abs().mean(dim=-1)
+
+    return Metric("mean |change of the margin|", batch.at(Role.OUTPUT) - 1, compute)
+
+
+@pytest.mark.parametrize("mechanism", ["A2", "A1 with sink"])
+def test_removals_are_knockouts(mechanism: str, monkeypatch: pytest.MonkeyPatch):
+    """The runs of the arm against `knock_out_for`, in all cells but a few, of which one is removed at some steps."""
+    model = planted(mechanism)
+    batch = sample("parity-aligned", 8, 8, 0, model.vocabulary)
+    monkeypatch.setattr(presence_interchanges, "chunks", lambda *_, **__: torch.arange(8).split(3))
+    some, *others = ((kind, head) for kind in ("output labels", "inputs", "answers") for head in all_heads(model.model))
+    entries = removals(batch, Cells(tuple(others[1:]), ((some, (3, 6)),)))
+    work = Interchanges(model.model, batch, 0, answer_accuracy(batch))
+    found = removed(work, entries)
+    answers, margins = knock_out_for(
+        model.model, batch, entries, [answer_accuracy(batch), moved_margin(batch, work.lead)]
+    )
+    for name, lost, moved in zip(entries, -answers.change.double(), margins.values.double(), strict=True):
+        torch.testing.assert_close(found[name].lost, lost, rtol=0, atol=1e-6, msg=name)
+        torch.testing.assert_close(found[name].margin, moved, rtol=1e-5, atol=1e-4, msg=name)
+    assert max(float(x.lost.mean()) for x in found.values()) > 0.2
+    assert len({round(float(x.margin.mean()), 3) for x in found.values()}) > 5
 
 
 def test_removals_are_a_fixed_number_of_runs():

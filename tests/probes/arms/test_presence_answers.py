@@ -1,5 +1,6 @@
 """Presence by answer: seen in a head that reads labels in some prompts and rests on them in others, zero in readers."""
 
+import math
 from functools import cache
 
 import pytest
@@ -7,12 +8,13 @@ import torch
 
 from interp.tasks import LABEL_ROLES, Role, sample
 from probes import keys
-from probes.arms import presence_answers
+from probes.arms import presence_answers, presence_interchanges
 from probes.arms.m06_heads import LABELS, all_heads
-from probes.arms.presence_answers import Group, groups_of, leads_after, lost_by, measure_by_answer, replaced, sources_of
+from probes.arms.presence_answers import Group, groups_of, leads_after, lost_by, measure_by_answer, sources_of
 from probes.arms.presence_cells import Cells
 from probes.arms.presence_interchanges import Interchanges
 from probes.arms.presence_metrics import answer_accuracy
+from probes.arms.presence_removals import counted, nulled
 from probes.arms.presence_search import all_cells
 from probes.planted import Plan, plant
 from tests.probes.oracle_models import planted
@@ -82,7 +84,7 @@ def test_no_answer_of_the_first_step_counts(monkeypatch: pytest.MonkeyPatch):
 
 def test_where_removal_loses_only_answers_that_labels_inform_nothing_more_is_measured(monkeypatch: pytest.MonkeyPatch):
     work, group = everywhere(planted("placeholder"), 16)
-    monkeypatch.setattr(presence_answers, "replaced", None)  # not reached
+    monkeypatch.setattr(presence_answers, "nulled", None)  # not reached
     assert not lost_by(work, group).other_keys.any()
 
 
@@ -90,6 +92,17 @@ def test_where_removal_loses_nothing_nothing_is_interchanged(monkeypatch: pytest
     work, group = everywhere(planted("unused"), 8)
     monkeypatch.setattr(presence_answers, "grafted", None)  # not reached
     assert not lost_by(work, group).other_keys.any()
+
+
+def test_queries_before_every_label_are_not_run(monkeypatch: pytest.MonkeyPatch):
+    """Inputs come before the output labels: without these they are what they were."""
+    work, _ = everywhere(planted("A2"), 4)
+    group = Group(Cells(tuple(("inputs", head) for head in all_heads(work.anatomy.raw))))
+    before, after = (work.batch.role == role for role in LABELS)
+    assert not torch.equal(leads_after(work, group, counted(before, -math.inf)), work.lead)
+    monkeypatch.setattr(presence_interchanges, "final_patched", None)  # not reached
+    for change in (counted(after, -math.inf), nulled(work, after)):
+        assert torch.equal(leads_after(work, group, change), work.lead)
 
 
 def test_sources_are_unrelated_prompts_and_the_same_labels_in_turn():
@@ -131,7 +144,7 @@ def test_zero_read_from_labels_is_the_null_knockout():
     work = Interchanges(model.model, batch, 3, answer_accuracy(batch), sources_of(batch, 3))
     group = Group(Cells(tuple(("output labels", head) for head in all_heads(model.model))), (Role.INPUT_LABEL,))
     src = batch.role == Role.INPUT_LABEL
-    right = (leads_after(work, group, replaced(work, src, mean=False)) > 0).double().mean(dim=1)
+    right = (leads_after(work, group, nulled(work, src)) > 0).double().mean(dim=1)
     removal = Knockout(Role.INPUT_LABEL, KINDS["output labels"], mode="null")
     (effect,) = knock_out_for(model.model, batch, {"null": removal}, [answer_accuracy(batch)])
     assert torch.allclose(right, effect.values[0].double())
