@@ -48,7 +48,7 @@ def remeasured(run: Run, stored: Battery, codes: Collection[str]) -> Battery:
     return replace(stored, measured=tuple(measured))
 
 
-def remeasure(name: str, codes: Collection[str]) -> Path:
+def update_battery(name: str, codes: Collection[str]) -> Path:
     """Measure arms of one run's battery again and write it; return its file.
 
     Raises `ValueError` where the run has no battery, or the battery is of other weights.
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         for name in names:
-            say(remeasure(name, wanted))
+            say(update_battery(name, wanted))
     except ValueError as error:
         warn(error)
         return 2
