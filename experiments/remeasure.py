@@ -4,7 +4,7 @@
 
 The other evidence stays as it is: an arm draws its prompts by its own seeds, so it gives the same numbers alone.
 `battery.json` of each run keeps the record of the whole battery, and names the arms that were measured later, with
-their own record. `python -m experiments.gather` decides on the result.
+their own record. `mnemoscope sweep` gathers the results.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ def remeasured(run: Run, stored: Battery, codes: Collection[str]) -> Battery:
     measured = []
     for at in stored.measured:
         if at.evidence:
-            assert isinstance(at.length, int)
             inputs = inputs_of(run, at.length, stored.seed, stored.prompts, {})
             found = [e for measure in measures for e in measure(inputs)]
             old = [k for k, e in enumerate(at.evidence) if e.key in keys]

@@ -155,7 +155,12 @@ def battery(
 
 
 def inputs_of(
-    run: Run, length: int, seed: int, prompts: int, searches: Searches, report: Callable[[str], object] = lambda _: None
+    run: Run,
+    length: int | tuple[int, int],
+    seed: int,
+    prompts: int,
+    searches: Searches,
+    report: Callable[[str], object] = lambda _: None,
 ) -> ArmInputs:
     """Return the inputs of a battery's arms at one length.
 

@@ -84,12 +84,14 @@ def _beyond(at: LengthEvidence, role: str, by: str = "") -> str:
     # An index route leaves a remainder too. It counts where the variable moves more than its role allows: by its share,
     # or by its own arm where roles combine so that their effects cancel in the shares (an exclusive or).
     own = at.find(HEADLINE[role])
-    explained = max(e.value.at(at.level).high for e in (share, own) if e is not None)
+    explaining = [e for e in (share, own) if e is not None]
+    explained = max(e.value.at(at.level).high for e in explaining)
     if remainder.value.at(at.level).low > at.margins.rho and (
         largest.value.at(at.level).low > explained + at.margins.rho
     ):
         reason = f"the shares leave {remainder.value} of the margin, and the largest {variable.name} effect, "
-        return f"{reason}{largest.value}, exceeds what its role explains: by its share {share.value}"
+        by = ", ".join(f"{e.arm} {e.name} {e.value}" for e in explaining)
+        return f"{reason}{largest.value}, exceeds what its role explains: {by}"
     return ""
 
 

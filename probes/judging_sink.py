@@ -35,7 +35,7 @@ def judge_sink(at: LengthEvidence) -> RoleFinding:
         finding = RoleFinding(Status.INDETERMINATE, reason)
     else:
         finding = RoleFinding(Status.INDETERMINATE, "M6 was not measured")
-    if everywhere is not None and "sink" not in at.tests and at.loses_nothing(everywhere):
+    if everywhere is not None and "sink" not in at.tests and _loses_nothing_everywhere(at):
         reason = f"removing labels from every head loses {everywhere.value} of accuracy"
         return replace(finding, status=Status.ABSENT, reason=reason)
     return finding
@@ -80,8 +80,7 @@ def _close_by_answer(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
     if twice is None or at.is_present(twice):
         lost = "" if twice is None else f"; letting each label count twice loses {twice.value}: {BY_NUMBER}"
         return _unresolved(e, f"{where}{lost}")
-    everywhere = at.find(keys.RENORMALISE_ALL)
-    if at.tests or (everywhere is not None and at.loses_nothing(everywhere)):
+    if at.tests or _loses_nothing_everywhere(at):
         return _unresolved(e, f"{where}; yet {finding.reason}")
     return RoleFinding(Status.PRESENT, f"{where}; {finding.reason}", e.value, e.control)
 
@@ -120,11 +119,16 @@ def _close_effect(at: LengthEvidence, finding: RoleFinding, largest: Evidence) -
         return _unresolved(largest, reason)
     if finding.status is Status.PRESENT:
         return replace(finding, reason=f"{finding.reason}; {where}")
-    everywhere = at.find(keys.RENORMALISE_ALL)
-    if at.tests or (everywhere is not None and at.loses_nothing(everywhere)):
+    if at.tests or _loses_nothing_everywhere(at):
         return _unresolved(largest, f"{where}; yet {finding.reason}")
     reason = f"{where}; a key of equal score restores {repaired.value}"
     return RoleFinding(Status.PRESENT, reason, repaired.value, repaired.control)
+
+
+def _loses_nothing_everywhere(at: LengthEvidence) -> bool:
+    """Return whether removing labels from every head loses no accuracy; False where that was not measured."""
+    everywhere = at.find(keys.RENORMALISE_ALL)
+    return everywhere is not None and at.loses_nothing(everywhere)
 
 
 def _unresolved(largest: Evidence, reason: str) -> RoleFinding:

@@ -59,6 +59,7 @@ PRESENCE_MARGIN_REPAIRED = EvidenceKey("presence", "margins repaired by a key of
 PRESENCE_REPAIRED = EvidenceKey("presence", "repaired by a key of equal score")
 PRESENCE_NUMBER = EvidenceKey("presence", "number of labels")
 PRESENCE_TWICE = EvidenceKey("presence", "labels count twice")
+# In stored results of margins 2026-11i.
 CARRIER_DENOMINATOR = EvidenceKey("presence", "largest denominator where labels carry something")
 UNINFORMED = EvidenceKey("presence", "largest denominator at answers that labels do not inform")
 UNINFORMED_CONSTANT = EvidenceKey("presence", "restored at answers that labels do not inform")

@@ -22,6 +22,7 @@ from interp.patching.knockouts import Mode
 from interp.tasks import Batch, Role
 from probes import keys
 from probes.arms.m06_heads import LABELS, IdleHeads, SortedHeads, all_heads
+from probes.arms.readings import evidence_on
 from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import mean, ratio
 
@@ -78,16 +79,7 @@ def measure_removal(model: PreTrainedModel, batch: Batch, heads: SortedHeads) ->
     divergence = {"KL": kl(batch, _original_logits(model, batch))}
 
     def evidence(key: EvidenceKey, quantity: str, value: Interval, **more) -> Evidence:
-        return Evidence(
-            key=key,
-            question=QUESTIONS[key],
-            length=len(batch.at(Role.OUTPUT)),
-            quantity=quantity,
-            value=value,
-            control=more.get("control"),
-            n=n,
-            details=more.get("details", {}),
-        )
+        return evidence_on(batch, key, QUESTIONS[key], quantity, value, **more)
 
     def losses(by_mode: dict[str, EvidenceKey], removals: _Removals) -> list[Evidence]:
         rows = zip(by_mode.values(), removals.lost.values(), strict=True)

@@ -21,7 +21,7 @@ from probes.arms.presence_interchanges import Interchanges
 from probes.arms.presence_metrics import answer_accuracy
 from probes.arms.presence_number import lost_when_twice
 from probes.arms.presence_removals import removed
-from probes.arms.readings import halves, strongest
+from probes.arms.readings import evidence_on, halves, of_members, strongest
 from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import ratio
 
@@ -67,7 +67,7 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
 
     def largest(effects: list[Tensor], full: Tensor) -> Interval:
         stacked = torch.stack(effects)
-        return share(stacked.gather(0, strongest(stacked, half).unsqueeze(0)).squeeze(0), full)
+        return share(of_members(stacked, strongest(stacked, half)), full)
 
     details = {
         "cells": {kind: [list(head) for head in cells.heads(kind)] for kind in cells.kinds()},
@@ -77,17 +77,10 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
         "margin moved": {name: float(moved[name].mean() / size.mean()) for name in entries},
     }
 
-    def evidence(key: EvidenceKey, quantity: str, value: Interval, matched: Interval | None, more: dict) -> Evidence:
-        return Evidence(
-            key=key,
-            question=QUESTIONS[key],
-            length=len(batch.at(Role.OUTPUT)),
-            quantity=quantity,
-            value=value,
-            control=matched,
-            n=len(batch),
-            details=more,
-        )
+    def evidence(
+        key: EvidenceKey, quantity: str, value: Interval, matched: Interval | None, details: dict | None = None
+    ) -> Evidence:
+        return evidence_on(batch, key, QUESTIONS[key], quantity, value, matched, details)
 
     by_answers = largest([m.lost for m in control], clean)
     by_margin = largest([m.margin for m in control], size)
@@ -99,11 +92,11 @@ def measure_presence(model: PreTrainedModel, batch: Batch, cells: Cells, seed: i
     number = share(min(by_half, key=lambda effect: float(effect.mean())), clean)
     return [
         evidence(keys.LARGEST_PRESENCE, ANSWERS, value, by_answers, details),
-        evidence(keys.PRESENCE_MARGIN, MARGIN, on_margin, by_margin, {}),
-        evidence(keys.PRESENCE_MARGIN_REPAIRED, MARGIN, repaired_margin, by_margin, {}),
-        evidence(keys.PRESENCE_REPAIRED, ANSWERS, repaired, by_answers, {}),
-        evidence(keys.PRESENCE_NUMBER, ANSWERS, number, by_answers, {}),
-        evidence(keys.PRESENCE_TWICE, ANSWERS, largest(list(twice.values()), clean), by_answers, {}),
+        evidence(keys.PRESENCE_MARGIN, MARGIN, on_margin, by_margin),
+        evidence(keys.PRESENCE_MARGIN_REPAIRED, MARGIN, repaired_margin, by_margin),
+        evidence(keys.PRESENCE_REPAIRED, ANSWERS, repaired, by_answers),
+        evidence(keys.PRESENCE_NUMBER, ANSWERS, number, by_answers),
+        evidence(keys.PRESENCE_TWICE, ANSWERS, largest(list(twice.values()), clean), by_answers),
     ]
 
 

@@ -26,7 +26,7 @@ from probes.arms.presence_interchanges import SOURCES, ChangeOf, Interchanges, g
 from probes.arms.presence_metrics import answer_accuracy
 from probes.arms.presence_removals import counted, nulled
 from probes.arms.presence_search import STILL, all_cells
-from probes.arms.readings import halves, strongest
+from probes.arms.readings import evidence_on, halves, of_members, strongest
 from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import ratio
 
@@ -39,7 +39,10 @@ QUANTITY = "share of accuracy above chance"
 # Prompts whose keys and values are interchanged; the last one is the control. A binary answer that labels do inform
 # stays as it is by chance in half of them.
 N_SOURCES = 7
-# Of them, those whose values are averaged.
+# Added to the seed of unrelated prompts.
+UNRELATED = 500_000_000
+KIND_OF = {role: kind for kind, role in KINDS.items()}
+# Of the sources, those whose values are averaged.
 AVERAGED = 4
 # Groups are left out that lose less than this share of the accuracy above chance at answers that labels do not inform.
 FEWEST = 0.1
@@ -86,29 +89,20 @@ def measure_by_answer(model: PreTrainedModel, batch: Batch, idle: Cells, seed: i
     def of_chosen(name: str, by: str = "other_keys") -> Interval:
         """Return what the group loses that loses most by another measure, as a share."""
         values, effects = (torch.stack([getattr(x, field) for x in lost.values()]) for field in (name, by))
-        return ratio(values.gather(0, strongest(effects, half).unsqueeze(0)).squeeze(0), clean, floor=1 / len(batch))
+        return ratio(of_members(values, strongest(effects, half)), clean, floor=1 / len(batch))
 
     top = sorted(lost, key=lambda name: -float(lost[name].other_keys.mean()))[:3]
     details = {"lost to other keys": {name: float(lost[name].other_keys.mean() / clean.mean()) for name in top}}
 
-    def evidence(key: EvidenceKey, value: Interval, control: Interval, more: dict) -> Evidence:
-        return Evidence(
-            key=key,
-            question=QUESTIONS[key],
-            length=len(batch.at(Role.OUTPUT)),
-            quantity=QUANTITY,
-            value=value,
-            control=control,
-            n=len(batch),
-            details=more,
-        )
+    def evidence(key: EvidenceKey, value: Interval, control: Interval, details: dict | None = None) -> Evidence:
+        return evidence_on(batch, key, QUESTIONS[key], QUANTITY, value, control, details)
 
     control = of_chosen("interchanged")
     constant = of_chosen("restored", "restored"), of_chosen("interchanged", "restored")
     return [
         evidence(keys.UNINFORMED, of_chosen("other_keys"), control, details),
-        evidence(keys.UNINFORMED_CONSTANT, *constant, {}),
-        evidence(keys.UNINFORMED_TWICE, of_chosen("twice"), control, {}),
+        evidence(keys.UNINFORMED_CONSTANT, *constant),
+        evidence(keys.UNINFORMED_TWICE, of_chosen("twice"), control),
     ]
 
 
@@ -126,10 +120,6 @@ def sources_of(batch: Batch, seed: int) -> list[Batch]:
 def unrelated(batch: Batch, seed: int) -> Batch:
     """Return prompts of the same layout with other bits and, where the format draws them, other labels."""
     return counterfactual.redraw(batch, UNRELATED + seed)
-
-
-# Added to the seed of unrelated prompts.
-UNRELATED = 500_000_000
 
 
 def groups_of(model: PreTrainedModel, batch: Batch, idle: Cells) -> dict[str, Group]:
@@ -159,9 +149,6 @@ def groups_of(model: PreTrainedModel, batch: Batch, idle: Cells) -> dict[str, Gr
         for kind in dict.fromkeys(kind for kind, _ in every):
             found[f"{kind}, {side}"] = Group(Cells(tuple(cell for cell in every if cell[0] == kind)), (role,))
     return {name: group for name, group in found.items() if not set(group.cells.members) <= set(idle.members)}
-
-
-KIND_OF = {role: kind for kind, role in KINDS.items()}
 
 
 def lost_by(work: Interchanges, group: Group) -> Lost:

@@ -53,13 +53,6 @@ class Cells:
         """Return the kinds of query that have a cell."""
         return tuple(kind for kind in KINDS if self.of_kind(kind) != Cells())
 
-    def others(self, units: Sequence[Cell], steps: Sequence[int]) -> Cells:
-        """Return those of some cells that carry something, at the steps at which they do."""
-        idle = dict(self.parts)
-        members = tuple(unit for unit in units if unit not in self.members and unit not in idle)
-        parts = ((unit, tuple(s for s in steps if s not in idle[unit])) for unit in units if unit in idle)
-        return Cells(members, tuple(parts))
-
     def knockouts(self, mode: Mode, src: At = LABELS, kinds: Sequence[str] | None = None) -> tuple[Knockout, ...]:
         """Return the removal of `src` from the cells, of some kinds of query or all."""
         found = list[Knockout]()

@@ -121,12 +121,39 @@ def strongest(effects: Float[Tensor, "member prompt"], half: Bool[Tensor, " prom
     return torch.where(half, second, first)
 
 
+def of_members(values: Float[Tensor, "member prompt"], chosen: Int[Tensor, " prompt"]) -> Float[Tensor, " prompt"]:
+    """Return each prompt's value at the member that was chosen for it."""
+    return values.gather(0, chosen.unsqueeze(0)).squeeze(0)
+
+
 def effect_of_strongest(
     effects: Float[Tensor, "member prompt"], full: Float[Tensor, " prompt"], half: Bool[Tensor, " prompt"]
 ) -> tuple[Interval, Int[Tensor, " prompt"]]:
     """Return the effect of the strongest member over the mean full effect, and which member each prompt has."""
     chosen = strongest(effects, half)
-    return ratio(effects.gather(0, chosen.unsqueeze(0)).squeeze(0), full), chosen
+    return ratio(of_members(effects, chosen), full), chosen
+
+
+def evidence_on(
+    batch: Batch,
+    key: EvidenceKey,
+    question: str,
+    quantity: str,
+    value: Interval,
+    control: Interval | None = None,
+    details: dict | None = None,
+) -> Evidence:
+    """Return evidence that was measured on all prompts of a batch."""
+    return Evidence(
+        key=key,
+        question=question,
+        length=len(batch.at(Role.OUTPUT)),
+        quantity=quantity,
+        value=value,
+        control=control,
+        n=len(batch),
+        details=details or {},
+    )
 
 
 def largest_evidence(

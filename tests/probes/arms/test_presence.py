@@ -131,14 +131,6 @@ def test_presence_does_nothing_in_models_without_a_sink(mechanism):
     for key, e in found_in(mechanism)[1].items():
         assert e.value.value == pytest.approx(0, abs=0.01), key
         assert e.control.value == pytest.approx(0, abs=0.01)
-    assert e.value.low <= 0
-
-
-def test_others_are_cells_that_carry_at_the_steps_at_which_they_do():
-    a, b, c = ("inputs", (0, 0)), ("output labels", (0, 1)), ("answers", (1, 0))
-    cells = Cells((a,), ((b, (2, 3)),))
-    assert cells.others([b], (1, 2, 3, 4)) == Cells(parts=((b, (1, 4)),))
-    assert cells.others([a, b, c], (1, 2, 3, 4)) == Cells((c,), ((b, (1, 4)),))
 
 
 @pytest.mark.parametrize(

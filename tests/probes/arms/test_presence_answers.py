@@ -6,12 +6,13 @@ from functools import cache
 import pytest
 import torch
 
+from interp.patching import Knockout, knock_out_for
 from interp.tasks import LABEL_ROLES, Role, sample
 from probes import keys
 from probes.arms import presence_answers, presence_interchanges
 from probes.arms.m06_heads import LABELS, all_heads
 from probes.arms.presence_answers import Group, groups_of, leads_after, lost_by, measure_by_answer, sources_of
-from probes.arms.presence_cells import Cells
+from probes.arms.presence_cells import KINDS, Cells
 from probes.arms.presence_interchanges import Interchanges
 from probes.arms.presence_metrics import answer_accuracy
 from probes.arms.presence_removals import counted, nulled
@@ -135,10 +136,7 @@ def test_groups_are_single_cells_all_but_one_all_and_sides():
 
 
 def test_zero_read_from_labels_is_the_null_knockout():
-    """The fast path of this arm against the sweep's knockouts, in every head at once."""
-    from interp.patching import Knockout, knock_out_for
-    from probes.arms.presence_cells import KINDS
-
+    """The change of this arm against the knockout of the sweep, in every head at once."""
     model = planted("A2")
     batch = sample("parity-aligned", 6, 6, 8, model.vocabulary)
     work = Interchanges(model.model, batch, 3, answer_accuracy(batch), sources_of(batch, 3))
