@@ -160,19 +160,23 @@ def test_ablation_would_miss_the_carrier_with_a_backup():
 # A head that counts labels -------------------------------------------------------------------------------
 
 
-def test_counting_shows_as_an_effect_of_the_number(monkeypatch: pytest.MonkeyPatch):
-    """Half of the labels removed loses as much as all: stands in for a head whose denominator counts them."""
+@pytest.mark.parametrize(("lost", "counts"), [(("half", "other half"), True), (("half",), False)])
+def test_counting_shows_as_an_effect_of_the_number(lost, counts, monkeypatch: pytest.MonkeyPatch):
+    """Half of the labels removed loses as much as all: stands in for a head whose denominator counts them.
+
+    Where only one half does, a query has no other label to rest on, and nothing is counted.
+    """
     from probes.arms import presence as arm
 
     def counted(work, entries):
         effects = original(work, entries)
-        return effects | {name: effects["renormalise"] for name in ("half, renormalise", "other half, renormalise")}
+        return effects | {f"{name}, renormalise": effects["renormalise"] for name in lost}
 
     original = arm.removed
     monkeypatch.setattr(arm, "removed", counted)
     model = planted("sink")
     measured = presence(model, Cells(tuple(("output labels", head) for head in all_heads(model.model))))
-    assert measured[keys.PRESENCE_NUMBER].value.low > 0.5
+    assert (measured[keys.PRESENCE_NUMBER].value.low > 0.5) == counts
 
 
 def counted_labels() -> tuple:
