@@ -39,6 +39,7 @@ class StageOptions:
     precision: Literal["no", "bf16"] | None = None
     device: str = "auto"
     dtype: str | None = None
+    cuda_graphs: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def transfer_formats(own: Format) -> list[str]:
 def _train(out: Path, train: TrainCommand, options: StageOptions) -> None:
     asked = with_steps(train, options.steps)
     device = "cpu" if options.device == "cpu" else "auto"
-    replace(asked, out=out, precision=options.precision, device=device).trained()
+    asked = replace(asked, out=out, precision=options.precision, device=device, cuda_graphs=options.cuda_graphs)
+    asked.trained()
 
 
 def _load(folder: Path, options: StageOptions, fmt: str | None = None) -> Run:

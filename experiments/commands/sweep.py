@@ -49,6 +49,8 @@ class SweepCommand:
     """Prompts of the battery at each length."""
     precision: Annotated[Literal["no", "bf16"] | None, tyro.conf.arg(metavar="{no,bf16}", help_behavior_hint="")] = None
     """Mixed precision of training. Default: bf16 on a GPU that supports it, else no."""
+    cuda_graphs: Flag = False
+    """Train with captured steps on a GPU; see `mnemoscope train --help`. Default: each kernel by itself."""
     device: Device = "auto"
     dtype: Dtype = None
     workers: OptionalNumber = None
@@ -164,7 +166,7 @@ class SweepCommand:
         """Return the job of a run's first missing stage."""
         if not missing:
             return None
-        options = StageOptions(self.prompts, self.steps, self.precision, self.device, self.dtype)
+        options = StageOptions(self.prompts, self.steps, self.precision, self.device, self.dtype, self.cuda_graphs)
         return Job(f"{name_of(train)} {missing[0]}", do_stage, (self.out.resolve(), train, options, missing))
 
 

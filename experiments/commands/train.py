@@ -74,6 +74,9 @@ class TrainCommand:
     compile: Flag = False
     """Train with kernels that torch.compile makes: fewer launches on a GPU, once it has compiled them. Weights
     then differ by rounding. Default: the model's own kernels."""
+    cuda_graphs: Flag = False
+    """On a GPU: capture the steps of each shape of batch as a CUDA graph, and repeat them: one launch in place of
+    thousands. Batches are padded to few shapes; weights then differ by rounding. Default: each kernel by itself."""
     device: Annotated[Literal["auto", "cpu"], tyro.conf.arg(metavar="{auto,cpu}")] = "auto"
     """auto trains on the GPUs that accelerate finds, else on the CPU; cpu trains on the CPU."""
     threads: OptionalNumber = None
@@ -113,7 +116,8 @@ class TrainCommand:
         if precision is None:
             precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
         folder, cpu = writable_folder(self.out), self.device == "cpu"
-        return train_run(self.recipe(), folder, precision, cpu=cpu, attention=self.attention, compile=self.compile)
+        kernels = {"attention": self.attention, "compile": self.compile, "cuda_graphs": self.cuda_graphs}
+        return train_run(self.recipe(), folder, precision, cpu=cpu, **kernels)
 
     def recipe(self) -> Recipe:
         """Return the recipe of these options. Raises `ValueError` for options that contradict the name."""

@@ -14,10 +14,12 @@ from experiments.training.recipe import Pretrained, Recipe, TrainingPart
 from interp.tasks import Batch
 
 
-def optimizer_of(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser for the weights of a model that are trained."""
+def optimizer_of(model: Any, recipe: Recipe, capturable: bool = False) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser for the weights of a model that are trained; `capturable`: in a CUDA graph."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    return torch.optim.AdamW(weights, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(
+        weights, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, capturable=capturable
+    )
 
 
 def use_attention(model: Any, attention: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +21,10 @@ from experiments.support.progress import progress_bar
 from experiments.support.provenance import provenance_record, warn_versions
 from experiments.training.checkpoint import load_checkpoint, save_checkpoint
 from experiments.training.gradients import compiled, optimizer_of, require_compile, schedule, take_step, use_attention
+from experiments.training.graphs import CapturedSteps, require_graphs
 from experiments.training.lora import adapter_weights, round_adapters
 from experiments.training.metrics_file import add_line, digest_of, forget_after
-from experiments.training.recipe import Pretrained, Recipe, parts
+from experiments.training.recipe import Pretrained, Recipe, TrainingPart, parts
 from experiments.training.state import Beginning, accuracies_of, beginning, check_batches, outcome_of
 from interp.models import read_json, save_run
 from interp.models.adapters import adapter_entry, save_adapter_run
@@ -56,13 +58,15 @@ def train_run(
     cpu: bool = False,
     attention: str = "eager",
     compile: bool = False,
+    cuda_graphs: bool = False,
 ) -> Trained:
     """Train a recipe into `out/<recipe.name>`, resuming where an earlier, killed call stopped.
 
     On a CPU with the same number of threads the weights are bit-identical, interrupted or not. A finished run of this
     recipe is returned as it is. `cpu` leaves GPUs unused. `attention` is as in `use_attention`; `compile` trains with
-    kernels of `torch.compile` (see `compiled`). Raises `ValueError` when the folder holds another run or a half-trained
-    run of another recipe, and when another process is training it.
+    kernels of `torch.compile` (see `compiled`), `cuda_graphs` repeats captured steps on a GPU (see `graphs`). Raises
+    `ValueError` when the folder holds another run or a half-trained run of another recipe, and when another process is
+    training it.
     """
     final, work = out / recipe.name, out / f"{recipe.name}.training"
     if final.exists():
@@ -70,6 +74,7 @@ def train_run(
     with ExitStack() as until_done:
         kernels = {"attention": attention} if attention != "eager" else {}
         kernels |= {"compile": True} if compile else {}
+        kernels |= {"cuda_graphs": True} if cuda_graphs else {}
         return _train(recipe, final, work, precision, save_every, cpu, kernels, until_done)
 
 
@@ -91,9 +96,12 @@ def _train(
         use_attention(model, kernels["attention"])
     if "compile" in kernels:
         require_compile(accelerator.device)
+    if "cuda_graphs" in kernels:
+        require_graphs(accelerator.device, accelerator.num_processes, recipe)
     checks = check_batches(recipe, vocabulary)
     parts_of = partial(parts, recipe, process=accelerator.process_index, vocabulary=vocabulary)
-    optimizer = optimizer_of(model, recipe)
+    on_cuda = accelerator.device.type == "cuda"
+    optimizer = optimizer_of(model, recipe, capturable=on_cuda and "cuda_graphs" in kernels)
     if accelerator.is_main_process:
         until_done.enter_context(alone_in(work))  # only now: a recipe that cannot be built leaves nothing behind
         if final.exists():
@@ -104,11 +112,11 @@ def _train(
     state.setdefault("cooldown_from", max(0, recipe.steps - recipe.cooldown))
     state.setdefault("seconds", 0.0)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    stepped = compiled(wrapped) if "compile" in kernels else wrapped
+    take = _taking(accelerator, compiled(wrapped) if "compile" in kernels else wrapped, optimizer, recipe, kernels)
     metrics = work / METRICS
     if accelerator.is_main_process:
         forget_after(metrics, state["step"], state.get("metrics"))
-    sums: dict[str, list[float]] = {}
+    sums: dict[str, list[Any]] = {}
     began = saved = time.monotonic()
     before, saving = state["seconds"], 0.0
     bar = progress_bar(
@@ -118,7 +126,7 @@ def _train(
     while step < min(recipe.steps, state["cooldown_from"] + recipe.cooldown):
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * schedule(recipe, state["cooldown_from"], step)
-        losses = take_step(accelerator, stepped, optimizer, recipe, step, parts_of(step))
+        losses = take(step, parts_of(step))
         step += 1
         bar.update()
         for name, loss in losses.items():
@@ -152,6 +160,16 @@ def _train(
         empty_work(work)
     accelerator.wait_for_everyone()
     return Trained(final, outcome["competent"], outcome["step_accuracy"], step)
+
+
+def _taking(
+    accelerator: Accelerator, model: Any, optimizer: Any, recipe: Recipe, kernels: dict[str, Any]
+) -> Callable[[int, list[TrainingPart]], Mapping[str, Any]]:
+    """Return what does one optimiser step and returns the loss of each part."""
+    if "cuda_graphs" not in kernels:
+        return partial(take_step, accelerator, model, optimizer, recipe)
+    steps = CapturedSteps(model, optimizer.optimizer, recipe, accelerator.device)
+    return lambda step, batches: steps.take(optimizer.param_groups[0]["lr"], batches)
 
 
 def check_every(recipe: Recipe) -> int:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from interp.support.writing import naming, write_whole
 
 
-def add_line(metrics: Path, step: int, lr: float, sums: dict[str, list[float]], state: dict) -> None:
-    """Append a line to the metrics: mean losses since the last line, and the current accuracies."""
-    line = {"step": step, "lr": lr, **{f"loss_{k}": sum(v) / len(v) for k, v in sums.items()}}
+def add_line(metrics: Path, step: int, lr: float, sums: Mapping[str, Sequence[Any]], state: dict) -> None:
+    """Append a line to the metrics: mean losses since the last line, and the current accuracies.
+
+    Losses are numbers, or tensors that a device is still computing.
+    """
+    line = {"step": step, "lr": lr, **{f"loss_{k}": float(sum(v)) / len(v) for k, v in sums.items()}}
     line |= {f"accuracy_{k}": a for k, a in state["accuracy"].items()}
     line["seconds"] = round(state["seconds"], 1)
     with naming(metrics), metrics.open("a", encoding="utf-8") as file:
