@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,15 @@ TOKENS = 16_384
 TIMES_FEWER = 3
 # Steps of a recipe that are timed, and small runs that share a device.
 MOMENTS, SHARING = 4, 8
+# Ways of computing a step: family, attention, and whose kernels. Compilation takes minutes, so it comes last.
+WAYS = (
+    ("alibi", "eager", ""),
+    ("alibi", "eager", "graphs"),
+    ("rotary", "sdpa", ""),
+    ("rotary", "sdpa", "graphs"),
+    ("alibi", "eager", "compile"),
+    ("rotary", "sdpa", "compile"),
+)
 
 
 def training_parts(device: str, tiny: bool, rounds: int) -> dict[str, Part]:
@@ -24,12 +34,9 @@ def training_parts(device: str, tiny: bool, rounds: int) -> dict[str, Part]:
     precision = "no" if device == "cpu" else "bf16"
     sizes, tokens, moments = (((1, 16, 2),), 64, 1) if tiny else (SIZES, TOKENS, MOMENTS)
     found: dict[str, Part] = {}
-    for family, attention, compile in (
-        ("alibi", "eager", False),
-        ("rotary", "sdpa", False),
-        ("alibi", "eager", True),
-        ("rotary", "sdpa", True),
-    ):
+    for family, attention, kernels in WAYS:
+        if "graphs" in kernels and device == "cpu":
+            continue
         for size in sizes:
             case = StepCase(
                 device,
@@ -39,12 +46,17 @@ def training_parts(device: str, tiny: bool, rounds: int) -> dict[str, Part]:
                 family=family,
                 tokens=tokens,
                 attention=attention,
-                compile=compile,
+                compile=kernels == "compile",
+                cuda_graphs=kernels == "graphs",
             )
-            way = f"{family} {attention}" + (" compile" if compile else "")
+            way = f"{family} {attention} {kernels}".strip()
             found["training {}x{}x{} ".format(*size) + way] = partial(steps, case, rounds)
     small = StepCase(device, *sizes[0], precision=precision, moments=moments, runs=2 if tiny else SHARING)
     found[f"training {small.runs} runs at once"] = partial(run_case, small, rounds)
+    if device != "cpu":
+        found[f"training {small.runs} runs at once graphs"] = partial(
+            run_case, replace(small, cuda_graphs=True), rounds
+        )
     return found
 
 

@@ -33,8 +33,8 @@ MEANS = ("ms_a_step", "tokens", "flops", "ms_a_check")
 class StepCase:
     """One row: optimiser steps of the zoo's recipe, `runs` at once on one device, one process per run.
 
-    `moments` steps, spread evenly over the recipe, are timed, since prompts grow longer during training. `attention`
-    and `compile` are those of `train_run`; `tokens` per step are the recipe's where None.
+    `moments` steps, spread evenly over the recipe, are timed, since prompts grow longer during training. `attention`,
+    `compile` and `cuda_graphs` are those of `train_run`; `tokens` per step are the recipe's where None.
     """
 
     device: str
@@ -49,6 +49,7 @@ class StepCase:
     tokens: int | None = None
     attention: str = "eager"
     compile: bool = False
+    cuda_graphs: bool = False
 
     @property
     def name(self) -> str:
@@ -122,6 +123,7 @@ def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
 
     from experiments.support.console import silence_libraries
     from experiments.training.gradients import compiled, optimizer_of, take_step, use_attention
+    from experiments.training.graphs import CapturedSteps
     from experiments.training.loop import CHECK_EVERY
     from experiments.training.recipe import parts
     from experiments.training.state import accuracies_of, check_batches
@@ -135,7 +137,7 @@ def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
     assert isinstance(recipe.model, ModelConfig), "the zoo's models are trained from scratch"
     model: Any = build_model(recipe.model, case.vocabulary or len(vocabulary.ids), recipe.seed + process)
     use_attention(model, case.attention)
-    model, optimizer = accelerator.prepare(model, optimizer_of(model, recipe))
+    model, optimizer = accelerator.prepare(model, optimizer_of(model, recipe, capturable=case.cuda_graphs))
     data = {step: parts(recipe, step, process) for step in moments_of(recipe.steps, case.moments)}
 
     stepped = model
@@ -149,7 +151,14 @@ def timed_steps(case: StepCase, rounds: int, process: int, folder: str) -> dict:
             step(at)
     if case.compile:
         stepped = compiled(model)
-        for at in data:  # compiles for all lengths
+    if case.cuda_graphs:
+        captured = CapturedSteps(stepped, optimizer.optimizer, recipe, accelerator.device)
+
+        def step(at: int) -> None:
+            captured.take(recipe.lr, data[at])
+
+    if case.compile or case.cuda_graphs:
+        for at in data:  # compiles for all lengths, and captures all shapes
             step(at)
     together(Path(folder), process, case.runs)
     times: dict[int, list[float]] = {at: [] for at in data}

@@ -133,7 +133,7 @@ def test_the_learning_rate_is_that_of_the_step():
 
 
 def test_where_steps_cannot_be_captured_one_line_says_so(tmp_path):
-    with pytest.raises(ValueError, match="CUDA device; leave --cuda-graphs out$"):
+    with pytest.raises(ValueError, match=r"CUDA device; leave --cuda-graphs out$"):
         train_run(SHORT, tmp_path, cuda_graphs=True, cpu=True)
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="one process"):
