@@ -24,6 +24,8 @@ from interp.tasks import Batch, Prompts
 # Most tokens in one forward pass, and on a CPU: more of them leave its caches, and a pass takes up to twice the time.
 CHUNK_TOKENS = 8192
 CPU_TOKENS = 1024
+# Most tokens in the first pass of decoding on a GPU, whose later passes are bound by launches, whatever their size.
+DECODED_TOKENS = 65_536
 # Prompts on which the steps of a model are compared with the raw model.
 CHECKED = 2
 # Share of the memory budget for the logits, the inside of a layer, and cached keys and values: 256 MiB of a GiB. With
@@ -147,13 +149,29 @@ def _logits_by_steps(
         yield require_finite(logits, "a logit of the model", start, axis=0, batch=prompts)
 
 
-def _prompts_per_pass(raw: PreTrainedModel, n_pos: int, n_read: int, n_cached: int = 0) -> int:
-    """Return how many prompts fit, at least one. `n_cached` layers keep their keys and values."""
+def _prompts_per_pass(raw: PreTrainedModel, n_pos: int, n_read: int) -> int:
+    """Return how many prompts of `n_pos` tokens fit, at least one."""
+    floats = _inside(raw, n_pos) + n_read * raw.config.vocab_size
+    return max(1, min(CHUNK_TOKENS // n_pos, numbers(SHARE, raw.device) // floats))
+
+
+def _inside(raw: PreTrainedModel, n_pos: int) -> int:
+    """Return the numbers inside a layer, for one prompt: MLP and non-linearity; scores and pattern."""
+    return n_pos * (24 * raw.config.hidden_size + 4 * raw.config.num_attention_heads * n_pos)
+
+
+def _prompts_decoded_at_once(raw: PreTrainedModel, n_pos: int, first: int) -> int:
+    """Return how many prompts fit, at least one, if the first pass reads `first` tokens and later ones read one.
+
+    All layers keep the keys and values of `n_pos` tokens.
+    """
     config = raw.config
-    width = config.hidden_size
-    inside = 24 * width + 4 * config.num_attention_heads * n_pos  # MLP and non-linearity; scores and pattern
-    floats = n_pos * (inside + 2 * width * n_cached) + n_read * config.vocab_size
-    return max(1, min(CHUNK_TOKENS // n_pos, numbers(SHARE) // floats))
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    kept = 2 * heads * width * config.num_hidden_layers * n_pos
+    floats = _inside(raw, first) + kept + config.vocab_size
+    most = CHUNK_TOKENS // n_pos if raw.device.type == "cpu" else DECODED_TOKENS // first
+    return max(1, min(most, numbers(SHARE, raw.device) // floats))
 
 
 def correct(
@@ -177,8 +195,10 @@ def generate(model: AnyModel, batch: Batch, forced: bool = True) -> Batch:
     """
     raw = raw_of(model)
     at = batch.predicted(forced).tolist()
-    decode = _decode_without_cache if depends_on_length(raw) else _decode
-    size = _prompts_per_pass(raw, batch.n_pos, 1, raw.config.num_hidden_layers)
+    if depends_on_length(raw):
+        decode, size = _decode_without_cache, _prompts_per_pass(raw, batch.n_pos, 1)
+    else:
+        decode, size = _decode, _prompts_decoded_at_once(raw, batch.n_pos, at[0])
     with lock_of(raw):
         chunks = [decode(raw, batch, at, first, size) for first in range(0, len(batch), size)]
     return batch.with_tokens(torch.cat(chunks))

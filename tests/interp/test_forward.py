@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from interp import forward
 from interp.forward import correct, generate, predict, readout
@@ -175,7 +175,7 @@ def test_a_small_budget_makes_chunks_smaller(
     at = batch.predicted()
     whole = readout(model, batch, at)
     inside = batch.n_pos * (24 * config.hidden_size + 4 * config.num_attention_heads * batch.n_pos)
-    monkeypatch.setattr(forward, "numbers", lambda share: rows * (len(at) * config.vocab_size + inside))
+    monkeypatch.setattr(forward, "numbers", lambda share, device: rows * (len(at) * config.vocab_size + inside))
     by_steps, run = [], Anatomy.forward
     monkeypatch.setattr(Anatomy, "forward", lambda a, rows, keep: by_steps.append(len(rows)) or run(a, rows, keep))
     whole_passes = count_calls(monkeypatch, model)
@@ -186,6 +186,23 @@ def test_a_small_budget_makes_chunks_smaller(
     assert max(whole_passes) <= max(1, checked)
     assert torch.equal(found.likeliest, whole.likeliest)
     assert torch.allclose(found.logits, whole.logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(0, [1] * 5), (3, [3, 2]), (9, [5])])
+def test_decoding_keeps_keys_and_values_and_computes_one_token(
+    rows: int, sizes: list[int], model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+):
+    """What a prompt takes: the inside of a layer for the tokens before the first one that is decoded, and its cache."""
+    batch, config = sample("parity-aligned", 5, 4, seed=0), model.config
+    whole, first = generate(model, batch), int(batch.predicted()[0])
+    inside = first * (24 * config.hidden_size + 4 * config.num_attention_heads * first)
+    cache = DynamicCache(config=config)
+    model(batch.tokens[:1], past_key_values=cache, use_cache=True)
+    kept = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)  # type: ignore[union-attr]
+    monkeypatch.setattr(forward, "numbers", lambda share, device: rows * (inside + kept + config.vocab_size))
+    calls = count_calls(monkeypatch, model)
+    assert torch.equal(generate(model, batch).tokens, whole.tokens)
+    assert calls == [size for size in sizes for _ in batch.predicted()]
 
 
 def dynamic_rope() -> PreTrainedModel:
