@@ -27,7 +27,7 @@ from experiments.benchmarks.scaling import device_name, seconds_of
 from experiments.support.options import Flag, Folder, Number, OptionalText
 from experiments.support.provenance import provenance_record
 from experiments.support.results import writable_folder
-from interp.models import Run
+from interp.models import Run, read_json
 from interp.patching import logit_diff, patch, plan
 from interp.patching.cells import PATCH_SITES
 from interp.patching.precision import Matmul
@@ -57,16 +57,18 @@ class GpuScript:
     """Run every part at a size for a CPU. Default: the sizes of the goals."""
     large: OptionalText = None
     """A trained 24 x 1024 run whose verdict is timed, too: a folder. Default: none."""
-    only: Annotated[str, tyro.conf.arg(metavar="TEXT")] = ""
-    """Run only the parts whose name contains this text. Default: all."""
+    only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = ()
+    """Run only the parts whose names contain one of these texts; rows of other parts stay in gpu.json. Default: all
+    parts."""
 
     def run(self) -> int:
         """Run the parts one by one; status 1 if one failed."""
-        began, rows, failed = time.monotonic(), {}, []
+        began, failed = time.monotonic(), []
         path = writable_folder(self.out) / "gpu.json"
+        rows = read_json(path)["rows"] if self.only and path.exists() else {}
         made = provenance_record(device=device())
         for name, part in parts(self.tiny, self.rounds, self.large).items():
-            if self.only not in name:
+            if self.only and not any(text in name for text in self.only):
                 continue
             if time.monotonic() - began > self.seconds:
                 rows[name] = {"left out": f"{self.seconds} seconds were over"}

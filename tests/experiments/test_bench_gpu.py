@@ -49,3 +49,13 @@ def test_parts_after_the_time_are_named(tmp_path, monkeypatch):
     assert GpuScript(tmp_path, seconds=-1).run() == 0
     rows = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["rows"]
     assert rows["first"]["left out"] == "-1 seconds were over"
+
+
+def test_some_parts_leave_the_rows_of_the_others(tmp_path, monkeypatch):
+    found = {"first": lambda: {"x": 1}, "second": lambda: {"x": 2}, "third": lambda: {"x": 3}}
+    monkeypatch.setattr(gpu, "parts", lambda *_: found)
+    assert GpuScript(tmp_path, only=("first", "thi")).run() == 0
+    found["first"] = lambda: {"x": 10}
+    assert GpuScript(tmp_path, only=("fir", "second")).run() == 0
+    rows = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["rows"]
+    assert {name: row["x"] for name, row in rows.items()} == {"first": 10, "second": 2, "third": 3}
