@@ -160,5 +160,5 @@ def _replaced(own: Tensor, src: Tensor, new: Tensor | None, heads: Tensor) -> Te
         return _some(own, 2, heads)
     own = own.clone() if len(heads) == own.shape[2] else own.index_select(2, heads)
     src = src[src < own.shape[1]].to(own.device)
-    new = _some(new, 2, heads)[:, : len(src)].to(own)
+    new = _some(new.to(own), 2, heads)[:, : len(src)]
     return own.index_copy_(1, src, new.expand(len(own), -1, -1, -1))
