@@ -21,6 +21,7 @@ from experiments.tables.benchmarks import (
 from experiments.tables.families import families_table
 from experiments.tables.field import capabilities_table, migration_table
 from experiments.tables.forced import forced_table
+from experiments.tables.gpu import gpu_tables
 from experiments.tables.headline import headline_table, support_table, support_text, trust_table
 from experiments.tables.lists import lists_table
 from experiments.tables.outsiders import outsiders_table
@@ -58,6 +59,7 @@ PLACES: dict[Path, dict[str, Callable[[], str]]] = {
         "integration": integration_table,
         "drift": drift_table,
         "scaling": scaling_table,
+        "gpu": gpu_tables,
     },
     ROOT / "experiments" / "RECIPES.md": {"addition": addition_table},
     ROOT / "figures" / "README.md": {
