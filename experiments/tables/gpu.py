@@ -17,8 +17,8 @@ def gpu_tables() -> str:
     smoke = max(rows["smoke"]["difference"].values())
     text = (
         f"{rows['rate']['device']}: {rates['float32'] / 1e12:.0f} TFLOP/s in float32 and "
-        f"{rates['bfloat16'] / 1e12:.0f} in bfloat16 by a product of matrices of side {rows['rate']['side']:,}. Patches "
-        f"of every site of the shipped run differ from the CPU's by at most {smoke:.0e} of the largest value."
+        f"{rates['bfloat16'] / 1e12:.0f} in bfloat16 by a product of matrices of side {rows['rate']['side']:,}. "
+        f"Patches of every site of the shipped run differ from the CPU's by at most {smoke:.0e} of the largest value."
     )
     sweeps = markdown(SWEEP_HEAD, [_sweep(row) for name, row in rows.items() if name.startswith("sweep ")])
     steps = markdown(STEP_HEAD, [_step(name, row) for name, row in rows.items() if name.startswith("training ")])
