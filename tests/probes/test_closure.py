@@ -603,6 +603,23 @@ def test_families_outside_the_calibration_get_their_label(mechanism, architectur
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "share", "expected"),
+    [
+        ("known labels", 1.0, (TORN, ABSENT, ABSENT)),
+        ("anchor by two labels, backup", 1.0, (PRESENT, ABSENT, ABSENT)),
+        ("two labels + unused", 0.3, (PRESENT, ABSENT, ABSENT)),
+    ],
+)
+def test_sets_and_pairs_of_labels_get_their_statuses(family, share, expected):
+    model = plant(Plan(family, "gpt2", 8, share))
+    run = run_in_memory("model", model.model, "parity-aligned", model.vocabulary)
+    found = verdict(battery(run, (8,), seed=1, prompts=128))
+    assert statuses(found) == expected
+    assert found.label == model.truth.label
+
+
+@pytest.mark.slow
 def test_labels_that_follow_their_bit_are_not_called_absent():
     """The shipped run reads the suffix format by the last label seen, that of the step before."""
     run = load("parity-aligned-alibi")

@@ -16,6 +16,8 @@ from probes.arms.largest_identity import (
     INPUTS,
     OTHER_LABELS,
     OUTPUTS,
+    every_second_moved,
+    is_unexplained,
     measure_identity,
     reassign,
 )
@@ -251,7 +253,45 @@ def test_bystanders_are_no_neighbours_of_the_step_or_its_partner(offsets):
 def test_own_labels_get_no_rest_of_neighbours():
     model = planted("A1")
     measured = set(identity(model.model, read(vocabulary=model.vocabulary)))
-    assert measured == {keys.LARGEST_IDENTITY, keys.IDENTITY_STEP, keys.IDENTITY_REST}
+    assert measured == {keys.LARGEST_IDENTITY, keys.IDENTITY_STEP, keys.IDENTITY_REST, keys.IDENTITY_NEIGHBOURS}
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "share", "effect"),
+    [
+        ("A1", 1.0, 0),
+        ("anchor at odd steps", 1.0, 0),
+        ("anchor by two labels, backup", 1.0, 0.5),
+        ("two labels + unused", 0.3, 0.075),
+    ],
+)
+def test_neighbours_matter_where_two_labels_are_the_address(mechanism, share, effect):
+    model = plant(Plan(mechanism, "gpt2", 9, share))
+    measured = identity(model.model, read(length=9, vocabulary=model.vocabulary))
+    neighbours = measured[keys.IDENTITY_NEIGHBOURS]
+    assert neighbours.value.value == pytest.approx(effect, rel=0.25, abs=0.01)
+    assert neighbours.control.value == pytest.approx(0, abs=0.01)
+    # Where they matter, what the addresses leave is measured too; trades of these then name the address.
+    assert (keys.ADDRESSES[-1, 0].rest in measured) == is_unexplained(list(measured.values())) == bool(effect)
+
+
+@pytest.mark.parametrize("length", [8, 9])
+def test_every_second_label_moves_to_where_a_shift_moves_it(length):
+    batch = sample("parity-aligned", 16, length, 0)
+    at = batch.at(Role.INPUT_LABEL)
+    own = batch.tokens[:, at]
+    moved, alike = every_second_moved(batch, 3)
+    shifted = reassign(batch, INPUTS, "shift by 2", 3)
+    places = [(x.tokens[:, at].unsqueeze(2) == own.unsqueeze(1)).long().argmax(dim=1) for x in (moved, shifted)]
+    assert (places[0] == places[1])[alike].all()
+    odd = (places[0] != torch.arange(length)).long()
+    stays = torch.stack([torch.arange(length) % 2 == start for start in (0, 1)])
+    assert all((row == stays.long()).all(dim=1).any() for row in odd)
+    assert 4 <= sum(int(row[0]) for row in odd) <= 12
+    assert alike.sum(dim=1).min() >= length // 2 - 1
+    kept = torch.ones(batch.n_pos, dtype=torch.bool)
+    kept[at] = False
+    assert torch.equal(moved.tokens[:, kept], batch.tokens[:, kept])
 
 
 def test_identity_takes_a_fixed_number_of_passes(monkeypatch: pytest.MonkeyPatch):
@@ -264,8 +304,8 @@ def test_identity_takes_a_fixed_number_of_passes(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(largest_identity, "margins_after", counted)
     r = read(size=24)
     identity(OracleModel(r.batch, 1.0), r)
-    # Clean and edited, nine reassignments and two controls.
-    assert passes == [24] * (2 + sum(map(len, largest_identity.FAMILY.values())) + len(CONTROLS)) == [24] * 13
+    # Clean and edited, nine reassignments, two controls, and every second label.
+    assert passes == [24] * (3 + sum(map(len, largest_identity.FAMILY.values())) + len(CONTROLS)) == [24] * 14
 
 
 # Content -------------------------------------------------------------------------------------------------

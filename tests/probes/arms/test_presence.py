@@ -7,13 +7,13 @@ import torch
 
 from interp.models import run_in_memory
 from interp.patching import Metric, knock_out_for
-from interp.tasks import LABEL_ROLES, Role, parity, sample
+from interp.tasks import Role, sample
 from probes import keys
 from probes.arms import presence_interchanges, presence_number, presence_search
-from probes.arms.m06_heads import LABELS, all_heads, find_idle_heads
+from probes.arms.m06_heads import all_heads, find_idle_heads
 from probes.arms.presence import measure_presence, removals
 from probes.arms.presence_cells import KINDS, Cells
-from probes.arms.presence_interchanges import SOURCES, Interchanges, idle_steps, source_of
+from probes.arms.presence_interchanges import Interchanges, idle_steps
 from probes.arms.presence_metrics import answer_accuracy, leads, leads_of
 from probes.arms.presence_number import lost_when_twice
 from probes.arms.presence_removals import removed
@@ -150,6 +150,17 @@ def test_the_cells_that_carry_are_those_of_the_mechanism(mechanism, kinds):
     assert len({head for _, head in found}) == (1 if kinds else 0)
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_a_head_that_asks_which_labels_there_are_carries_something(architecture):
+    """Labels that trade places inside a prompt are known as before; those of unrelated prompts are not."""
+    model = plant(Plan("known labels", architecture, 6))
+    missing = carriers(model, cells_of(model))
+    assert {kind for kind, _ in missing} == {"output labels"}
+    measured = presence(model, cells_of(model))
+    assert measured[keys.LARGEST_PRESENCE].value.value == pytest.approx(0, abs=0.01)
+    assert measured[keys.LARGEST_PRESENCE].control.value == pytest.approx(0, abs=0.01)
+
+
 def test_ablation_would_miss_the_carrier_with_a_backup():
     model = planted("A1-backup")
     batch = sample("parity-aligned", 16, 6, 7, model.vocabulary)
@@ -266,6 +277,18 @@ def test_harm_in_some_prompts_is_harm(order: tuple[float, float], monkeypatch: p
     assert cells_of(planted("A1 with sink"), 12) == Cells()
 
 
+@pytest.mark.parametrize(("moved", "unrelated", "idle"), [(0.9, 1.8, True), (1.1, 0.0, False), (0.0, 2.1, False)])
+def test_unrelated_prompts_may_move_margins_twice_as_much(moved, unrelated, idle, monkeypatch: pytest.MonkeyPatch):
+    def parts(self, cells, k):
+        size = float(self.lead.abs().mean()) * presence_search.STILL
+        last = k == len(self.sources) - 1
+        yield presence_interchanges.Moved(torch.zeros(16), torch.full((16,), size * (unrelated if last else moved)))
+
+    monkeypatch.setattr(Interchanges, "parts_of_effect", parts)
+    monkeypatch.setattr(Interchanges, "idle_steps", lambda *_: ())
+    assert bool(cells_of(planted("A1")).members) == idle
+
+
 def test_counting_nothing_twice_changes_nothing():
     model = planted("sink")
     batch = sample("parity-aligned", 12, 8, 0, model.vocabulary)
@@ -300,29 +323,15 @@ def test_twice_is_one_more_key_of_the_same_score(monkeypatch: pytest.MonkeyPatch
 # The parts -----------------------------------------------------------------------------------------------
 
 
-def test_an_interchange_with_the_same_prompts_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+def test_an_interchange_with_the_same_prompts_changes_nothing():
     model = planted("A1")
     batch = sample("parity-aligned", 12, 8, 0, model.vocabulary)
     every = Cells(tuple((kind, head) for kind in ("inputs", "output labels") for head in all_heads(model.model)))
     (moved, *_) = Interchanges(model.model, batch, 0, answer_accuracy(batch)).effects(every)
     assert moved.lost.mean() > 0.3
-    monkeypatch.setattr(presence_interchanges, "source_of", lambda batch, *_: batch)
-    for moved in Interchanges(model.model, batch, 0, answer_accuracy(batch)).effects(every):
+    for moved in Interchanges(model.model, batch, 0, answer_accuracy(batch), [batch]).effects(every):
         assert moved.lost.abs().max() == 0
         assert moved.margin.max() < 1e-3
-
-
-@pytest.mark.parametrize("fmt", ["parity-aligned", "parity-suffix", "parity-constant", "parity-nonaligned"])
-@pytest.mark.parametrize("names", SOURCES)
-def test_a_source_has_the_same_labels_in_another_order_and_other_bits(fmt, names):
-    batch = sample(fmt, 16, 8, 0)
-    source = source_of(batch, 1, *names)
-    labels = torch.isin(batch.role, torch.tensor(LABEL_ROLES))
-    assert torch.equal(source.tokens[:, labels].sort(dim=1)[0], batch.tokens[:, labels].sort(dim=1)[0])
-    assert not torch.equal(parity.read(source).bits, parity.read(batch).bits)
-    if fmt == "parity-aligned":  # the sides do not agree, so no address survives
-        own, other = (source.tokens[:, source.role == role] for role in LABELS)
-        assert (own == other).float().mean() < 0.4
 
 
 def test_margins_that_move_up_and_down_do_not_cancel():

@@ -7,16 +7,18 @@ import pytest
 import torch
 
 from interp.patching import Knockout, knock_out_for
-from interp.tasks import LABEL_ROLES, Role, sample
+from interp.tasks import Role, sample
 from probes import keys
 from probes.arms import presence_answers, presence_interchanges
 from probes.arms.m06_heads import LABELS, all_heads
-from probes.arms.presence_answers import Group, groups_of, leads_after, lost_by, measure_by_answer, sources_of
+from probes.arms.presence_answers import leads_after, lost_by, measure_by_answer
 from probes.arms.presence_cells import KINDS, Cells
+from probes.arms.presence_groups import Group
 from probes.arms.presence_interchanges import Interchanges
 from probes.arms.presence_metrics import answer_accuracy
 from probes.arms.presence_removals import counted, nulled
 from probes.arms.presence_search import all_cells
+from probes.arms.presence_sources import sources_by_answer
 from probes.planted import Plan, plant
 from tests.probes.oracle_models import planted
 
@@ -69,7 +71,7 @@ def test_a_head_that_counts_labels_loses_answers_when_they_count_twice():
 
 def everywhere(model, size: int) -> tuple[Interchanges, Group]:
     batch = sample("parity-aligned", size, 6, 8, model.vocabulary)
-    work = Interchanges(model.model, batch, 3, answer_accuracy(batch), sources_of(batch, 3))
+    work = Interchanges(model.model, batch, 3, answer_accuracy(batch), sources_by_answer(batch, 3))
     return work, Group(Cells(tuple(all_cells(model.model, batch))))
 
 
@@ -106,40 +108,11 @@ def test_queries_before_every_label_are_not_run(monkeypatch: pytest.MonkeyPatch)
         assert torch.equal(leads_after(work, group, change), work.lead)
 
 
-def test_sources_are_unrelated_prompts_and_the_same_labels_in_turn():
-    batch = sample("parity-aligned", 8, 6, 8)
-    labels = torch.isin(batch.role, torch.tensor(LABEL_ROLES))
-    own = batch.tokens[:, labels].sort(dim=1).values
-    for k, source in enumerate(sources_of(batch, 3)):
-        same = torch.equal(source.tokens[:, labels].sort(dim=1).values, own)
-        assert same == bool(k % 2)
-        assert not torch.equal(source.tokens[:, ~labels], batch.tokens[:, ~labels])
-
-
-def test_groups_are_single_cells_all_but_one_all_and_sides():
-    model = planted("A1")
-    batch = sample("parity-aligned", 2, 6, 8, model.vocabulary)
-    every = all_cells(model.model, batch)
-    groups = groups_of(model.model, batch, Cells(tuple(every[3:])))
-    single, but = ({n for n in groups if "head" in n and n.startswith("all but") is other} for other in (False, True))
-    assert len(single) == len(but) == 3
-    name = min(single)
-    assert {*groups[name].cells.members, *groups[f"all but {name}"].cells.members} == set(every)
-    assert groups["all"] == Group(Cells(tuple(every)), LABELS)
-    assert groups["all, of output labels"].side == (Role.OUTPUT_LABEL,)
-    carrying = {kind for kind, _ in every[:3]}
-    assert {name for name in groups if name.endswith("s, of input labels")} == {
-        f"{kind}, of input labels" for kind in carrying
-    }
-    assert groups_of(model.model, batch, Cells(tuple(every))) == {}
-    assert measure_by_answer(model.model, batch, Cells(tuple(every)), 3) == []
-
-
 def test_zero_read_from_labels_is_the_null_knockout():
     """The change of this arm against the knockout of the sweep, in every head at once."""
     model = planted("A2")
     batch = sample("parity-aligned", 6, 6, 8, model.vocabulary)
-    work = Interchanges(model.model, batch, 3, answer_accuracy(batch), sources_of(batch, 3))
+    work = Interchanges(model.model, batch, 3, answer_accuracy(batch), sources_by_answer(batch, 3))
     group = Group(Cells(tuple(("output labels", head) for head in all_heads(model.model))), (Role.INPUT_LABEL,))
     src = batch.role == Role.INPUT_LABEL
     right = (leads_after(work, group, nulled(work, src)) > 0).double().mean(dim=1)
