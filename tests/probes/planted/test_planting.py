@@ -190,3 +190,13 @@ def test_a_toy_mechanism_takes_a_builder_and_its_truth(monkeypatch: pytest.Monke
     planted = plant(Plan("toy", "gpt2", 6))
     assert planted.truth.label == "unused"
     assert min(prove(planted, prompts=16).values()) == 1
+
+
+def test_a_model_that_answers_right_by_another_mechanism_is_not_the_family():
+    """Dirt is tempered until margins after trades of labels are those of the clean model; answers alone say nothing."""
+    by_label, by_index = (plant(Plan(name, "gpt2", 8)) for name in ("anchor by two labels", "unused, dormant anchor"))
+    traded = planting._traded_prompts("parity-aligned", 8)
+    margins = [planting.margins_traded(planted.model, traded) for planted in (by_label, by_index)]
+    assert float((margins[0][0] - margins[1][0]).abs().mean()) < planting.OFF_TRADED  # ordinary prompts
+    assert planting._solves(by_index, margins[1])
+    assert not planting._solves(by_index, margins[0])
