@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.drawing.zoo import COLUMNS
+from experiments.drawing.zoo import COLUMNS, family_of
 from experiments.support.provenance import provenance_record, warn_versions
 from experiments.support.reading import read_result
 from experiments.support.results import as_parquet
@@ -162,12 +162,11 @@ def _about(name: str, record: dict) -> dict[str, Any]:
         learned, steps = bool(outcome["competent"]), int(outcome["steps"])
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{name}/run.json is not what `mnemoscope train` writes: {error!r}") from error
-    family = recipe.kind.replace("-", "_")  # hub names may contain the separator of a run's name
     return {
         "run": name,
         "task": task,
         "format": fmt,
-        "family": family,
+        "family": family_of(recipe.kind),
         "seed": recipe.seed,
         "rehearsal": recipe.rehearsal,
         "trained_to": recipe.longest,

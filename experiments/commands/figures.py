@@ -35,6 +35,8 @@ Name = Literal[
     "own-labels",
     "lists",
 ]
+# What the names of figures of fine-tuned models end in.
+FINE_TUNED = "-pretrained"
 # The runs whose maps are side by side: without mnemonics and with them, with the same training.
 PAIR = ("parity-scratchpad-alibi", "parity-aligned-alibi")
 
@@ -114,11 +116,11 @@ class FiguresCommand:
                 drawings.append((name, required, self.lists))
             else:
                 frame = self.table() if frame is None else frame
-                draw, task = zoo.FIGURES[name], "addition" if name == "addition" else "parity"
+                draw, task = zoo.FIGURES[name], "addition" if name.startswith("addition") else "parity"
                 if name in zoo.CONDITIONED:
                     drawings.append((name, required, lambda draw=draw, frame=frame: draw(frame)))
                     continue
-                for k, (suffix, part) in enumerate(by_rehearsal(frame, task)):
+                for k, (suffix, part) in enumerate(by_rehearsal(frame, task, name.endswith(FINE_TUNED))):
                     drawings.append((name + suffix, required and k == 0, lambda draw=draw, part=part: draw(part)))
         return drawings
 
@@ -180,21 +182,22 @@ class FiguresCommand:
         return zoo.maps(*attributions, trained_to=trained_to)
 
 
-def by_rehearsal(frame: Any, task: str) -> list[tuple[str, DataFrame]]:
+def by_rehearsal(frame: Any, task: str, pretrained: bool = False) -> list[tuple[str, DataFrame]]:
     """Return the parts of a task's table with equal training, and their figures' suffixes; most runs first.
 
-    Runs with a condition of rehearsal in their name are left out.
+    Runs with a condition of rehearsal in their name are left out. `pretrained`: of the runs that started from a
+    pretrained model, instead of the others.
 
     >>> [suffix for suffix, _ in by_rehearsal(frame, "parity")]
     ['', '-rehearsal-0']
     """
-    from experiments.drawing.zoo.frames import usual_rehearsal
+    from experiments.drawing.zoo.frames import fine_tuned, usual_rehearsal
 
     if not {"task", "rehearsal", "run"} <= set(frame.columns):
         return [("", frame)]  # the figure names what is missing
     frame = frame[frame["task"] == task]
     if "family" in frame.columns:
-        frame = usual_rehearsal(frame)
+        frame = fine_tuned(usual_rehearsal(frame), pretrained)
     if frame.empty:
         return [("", frame)]
     if frame["rehearsal"].isna().any():

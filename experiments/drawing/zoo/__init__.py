@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.drawing.zoo.curves import addition, by_family, gaps, reach, variants
 from experiments.drawing.zoo.depends import maps
-from experiments.drawing.zoo.frames import COLUMNS, NoRows
+from experiments.drawing.zoo.frames import COLUMNS, NoRows, family_of
 from experiments.drawing.zoo.posed import transfer
 from experiments.drawing.zoo.reads import offsets, where_read
 from experiments.drawing.zoo.rehearsed import own_labels, rehearsal
@@ -27,10 +27,10 @@ FIGURES: Mapping[str, Callable[..., Any]] = {
     "addition": addition,
     "gaps": gaps,
     # Of fine-tuned models; their own figures, because they rehearse nothing.
-    "variants-pretrained": partial(variants, family=PRETRAINED),
-    "gaps-pretrained": partial(gaps, family=PRETRAINED),
-    "addition-pretrained": partial(addition, family=PRETRAINED),
-    "reach-pretrained": partial(reach, family=PRETRAINED),
+    "variants-pretrained": partial(variants, family=family_of(PRETRAINED)),
+    "gaps-pretrained": partial(gaps, family=family_of(PRETRAINED)),
+    "addition-pretrained": partial(addition, family=family_of(PRETRAINED)),
+    "reach-pretrained": partial(reach, family=family_of(PRETRAINED)),
     "reach": reach,
     "offsets": offsets,
     "offsets-by-family": partial(offsets, family=None),
@@ -50,6 +50,7 @@ __all__ = [
     "NoRows",
     "addition",
     "by_family",
+    "family_of",
     "gaps",
     "maps",
     "offsets",

@@ -41,19 +41,29 @@ COLUMNS = (
 )
 # The columns that figures need; intervals and counts are for tables.
 NEEDED = tuple(c for c in COLUMNS if c not in ("seed", "steps", "precision", "low", "high", "n"))
-FAMILIES = {
+OWN = {
     "alibi": "ALiBi",
     "rotary": "rotary",
     "none": "no positions",
     "absolute": "absolute",
     "alibi_sink": "ALiBi, own sink",
 }
+FAMILIES = {**OWN, "smollm2_135m_lora4": "SmolLM2-135M with adapters of rank 4"}
 # What stands between a family and a condition of rehearsal.
 CONDITION = "+"
 # The longest length of the figures that compare configurations. Longer ones are measured of few (`curves.reach`).
 LONGEST = 60
 # The order of formats in every figure. Others follow by name.
 FORMATS = names_in_order()
+
+
+def family_of(kind: str) -> str:
+    """Return the family, as the table names it, of a recipe's kind.
+
+    >>> family_of("smollm2-135m-lora4")
+    'smollm2_135m_lora4'
+    """
+    return kind.replace("-", "_")  # hub names may contain the separator of a run's name
 
 
 class NoRows(ValueError):
@@ -123,6 +133,12 @@ def shown_kind(kind: str) -> str:
 def usual_rehearsal(rows: Any) -> Any:
     """Return the rows of models without a condition of rehearsal in their family's name."""
     return rows[~rows["family"].astype(str).str.contains(CONDITION, regex=False)]
+
+
+def fine_tuned(rows: Any, yes: bool = True) -> Any:
+    """Return the rows of models that started from a pretrained one, or of the others; they have their own figures."""
+    families = rows["family"].astype(str).map(lambda kind: split_kind(kind.partition(CONDITION)[0])[0])
+    return rows[~families.isin(list(OWN)) == yes]
 
 
 def usual_size(rows: Any) -> Any:

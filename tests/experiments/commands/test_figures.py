@@ -14,10 +14,14 @@ import pytest
 from experiments.cli import main
 from experiments.commands import figures
 from experiments.commands.figures import FiguresCommand, by_rehearsal
+from experiments.commands.train import TrainCommand
 from experiments.drawing import zoo as zoo_figures
-from experiments.gathering import VERSION
+from experiments.drawing.zoo import family_of
+from experiments.gathering import VERSION, _about
+from experiments.grid import PRETRAINED, RANK, SOURCE
 from experiments.support.provenance import provenance_record
 from experiments.tables.places import with_tables
+from experiments.tables.pretrained import pretrained_table
 from experiments.tables.zoo import zoo_table
 from interp.models import names
 from tests.experiments.drawing.zoo.runs import FAMILY, POSED, READ, rows_of, table
@@ -209,6 +213,42 @@ def test_a_task_is_parted_by_its_own_runs():
     assert [name for name, _ in by_rehearsal(frame, "parity")] == [""]
     with pytest.raises(ValueError, match="no share of rehearsal"):
         by_rehearsal(frame.assign(rehearsal=None), "parity")
+
+
+TUNED = table(rows_of("aligned", family_of(PRETRAINED)), rows_of("scratchpad", family_of(PRETRAINED)))
+
+
+def test_fine_tuned_models_have_figures_of_their_own_and_are_in_no_other(zoo, tmp_path):
+    """They rehearse nothing, so they would also change which share of rehearsal is the usual one."""
+    frame = pd.concat([FAMILY, TUNED.assign(rehearsal=0.0)])
+    assert [name for name, _ in by_rehearsal(frame, "parity")] == [""]
+    ((name, part),) = by_rehearsal(frame, "parity", pretrained=True)
+    assert (name, set(part["family"])) == ("", {family_of(PRETRAINED)})
+    pd.concat([TABLE, TUNED.assign(rehearsal=0.0)]).to_parquet(zoo / "results.parquet")
+    out = tmp_path / "figures"
+    assert main(["figures", "--zoo", str(zoo), "--out", str(out), "--only", "variants-pretrained"]) == 0
+    assert [path.name for path in out.iterdir()] == ["variants-pretrained.svg"]
+    assert "SmolLM2" in (out / "variants-pretrained.svg").read_text(encoding="utf-8")
+
+
+def test_the_table_names_a_family_as_the_figures_of_fine_tuned_models_do():
+    recipe = TrainCommand("parity-aligned", source=SOURCE, lora=RANK).recipe()
+    record = {"format": "parity-aligned", "recipe": recipe.to_json(), "outcome": {"competent": True, "steps": 1}}
+    about = _about(recipe.name, record)
+    for name in ("variants-pretrained", "gaps-pretrained", "addition-pretrained", "reach-pretrained"):
+        assert zoo_figures.FIGURES[name].keywords["family"] == about["family"]
+
+
+def test_the_table_of_fine_tuned_models_has_a_row_a_format_and_mode(zoo):
+    assert pretrained_table(zoo) == "not built yet\n"
+    TUNED.assign(rehearsal=0.0).to_parquet(zoo / "results.parquet")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in pretrained_table(zoo).splitlines()[2:]]
+    expected = TUNED[(TUNED["format"] == "aligned") & (TUNED["metric"] == "exact") & (TUNED["mode"] == "forced")]
+    (aligned,) = (row for row in rows if row[:2] == ["aligned", "forced"])
+    learned = expected[expected["learned"] & (expected["length"] == 20)]["value"]
+    assert aligned[3] == f"{expected[expected['learned']]['run'].nunique()} of {expected['run'].nunique()}"
+    assert aligned[6].startswith(f"{learned.median():.3f}")
+    assert {row[0] for row in rows} == {"aligned", "scratchpad"}
 
 
 def test_maps_of_the_shipped_runs(capsys):
