@@ -30,7 +30,7 @@ class Margins:
     See probes/README.md, Decision.
     """
 
-    version: str = "2026-11j"
+    version: str = "2026-11k"
     rho: float = 0.10
     accuracy: float = 0.05
     competence: float = 0.95

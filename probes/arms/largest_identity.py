@@ -31,13 +31,16 @@ FAMILY = {
     OUTPUTS: ("shift by 1", "permutation", OTHER_LABELS),
 }
 CONTROLS = ("shift by 1", "permutation")
+# Moves every second input label to the place where this shift moves it too.
+EVERY_SECOND, SAME_PLACES = "every second label", "shift by 2"
 QUESTION = "all labels are reassigned, all steps are read: how much of the margin does identity move at most?"
 REST = "the same, at steps where the step's own label leads to the same bit and state: does identity move the margin?"
 ONE_STEP = "the same, at the step where identity moves the margin most: how much does it move there?"
+NEIGHBOURS = "every second input label moves alone, or all move: does it matter what stands beside a label?"
 ADDRESS_REST = "the same, at steps where {labels} lead to the same bit and state: does identity move the margin?"
 # Fewest prompts with a step at which the labels lead to the same answer.
 FEWEST = 8
-# Other addresses are tested where identity moves more than this share although M1's label predicts no change.
+# Other addresses are tested where identity moves more than this share, and M1's label predicts no difference.
 UNEXPLAINED = 0.05
 
 
@@ -48,9 +51,10 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
     for the strongest member of the family; "at one step" it is that of the step that moves most. An anchor by rho has
     about rho / 2 in parity, because half of the steps get the same bit. The control reassigns labels on both sides
     alike, which renames them and changes no address. A third piece reads only steps at which the step's own label
-    still leads to the same bit and state (parity). Where that one is not small, or the format declares another
-    address, there is one more for each of `keys.ADDRESSES`: it reads steps at which the labels of that address lead to
-    the same bit and state.
+    still leads to the same bit and state (parity). A fourth compares two reassignments that move a label to the same
+    place, alone or with the labels beside it: an address by two labels jointly follows only the latter. Where one of
+    these two is not small, or the format declares another address, there is one more for each of `keys.ADDRESSES`: it
+    reads steps at which the labels of that address lead to the same bit and state.
     """
     batch, half = readings.batch, halves(len(readings), seed)
     has_others = batch.format.labels == "pool" and bool(others_of(batch).any(dim=1).all())
@@ -59,9 +63,12 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
         side = "inputs" if roles == INPUTS else "outputs"
         for name in names if has_others else [name for name in names if name != OTHER_LABELS]:
             edits[f"{name}, {side}"] = reassign(batch, roles, name, seed)
+    if batch.format.task == "parity":
+        edits[EVERY_SECOND], moves = every_second_moved(batch, seed)
     (clean, likeliest), after = margins_after(model, readings, edits)
     full = readings.at_step(clean - after.pop("edited")[0])
     renamed = torch.stack([(clean - after.pop(name)[0]).abs() for name in CONTROLS])
+    alone = after.pop(EVERY_SECOND, None)
     effects = {name: (clean - moved).abs() for name, (moved, _) in after.items()}
     changed = [(answers != likeliest).double().mean(dim=1) for _, answers in after.values()]
     batches = [edits[name] for name in after]
@@ -82,7 +89,7 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
         largest_evidence(keys.LARGEST_IDENTITY, QUESTION, readings, value, control, details),
         largest_evidence(keys.IDENTITY_STEP, ONE_STEP, readings, at_step, matched, steps),
     ]
-    if batch.format.task != "parity":
+    if alone is None:
         return measured
 
     def measure_rest(address: keys.Address, question: str) -> list[Evidence]:
@@ -94,6 +101,10 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
         return [largest_evidence(address.rest, question, readings, rest, control)]
 
     measured += measure_rest(keys.OWN, REST)
+    if moves.any():
+        apart = (after[f"{SAME_PLACES}, inputs"][0] - alone[0]).abs()
+        value = ratio(_mean_where(apart.unsqueeze(0), moves.unsqueeze(0)).squeeze(0), full)
+        measured.append(largest_evidence(keys.IDENTITY_NEIGHBOURS, NEIGHBOURS, readings, value, control))
     if batch.format.address not in (0, None) or is_unexplained(measured):
         for address in keys.ADDRESSES.values():
             if address is not keys.OWN:
@@ -102,8 +113,31 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
 
 
 def is_unexplained(measured: Sequence[Evidence]) -> bool:
-    """Return whether identity moves the margin, also where the step's own label predicts no change (if measured)."""
-    return all(e.value.low > UNEXPLAINED for e in measured if e.key in (keys.LARGEST_IDENTITY, keys.IDENTITY_REST))
+    """Return whether identity moves the margin, and also where the step's own label predicts no difference.
+
+    That is a condition where it was measured. For neighbours, which trades then test, an estimate is enough.
+    """
+    of = {e.key: e.value for e in measured}
+    rest, neighbours = of.get(keys.IDENTITY_REST), of.get(keys.IDENTITY_NEIGHBOURS)
+    unexplained = [] if rest is None else [rest.low > UNEXPLAINED]
+    unexplained += [] if neighbours is None else [neighbours.value > UNEXPLAINED]
+    return of[keys.LARGEST_IDENTITY].low > UNEXPLAINED and (any(unexplained) or not unexplained)
+
+
+def every_second_moved(batch: Batch, seed: int) -> tuple[Batch, Bool[Tensor, "batch n"]]:
+    """Move every second input label by two steps, and say at which steps `SAME_PLACES` moves the own label alike.
+
+    A random half of the prompts moves the labels of odd steps, the others those of even steps; the first of them goes
+    to the place of the last.
+    """
+    at = batch.at(Role.INPUT_LABEL)
+    step = torch.arange(len(at))
+    start = (torch.randperm(len(batch), generator=generator(seed + len(EVERY_SECOND))) % 2).unsqueeze(1)
+    mine = step % 2 == start
+    following = torch.where(step + 2 < len(at), step + 2, start)
+    edited = batch.tokens.clone()
+    edited[:, at] = batch.tokens[:, at].gather(1, torch.where(mine, following, step))
+    return batch.with_tokens(edited), mine & (step >= 2)
 
 
 def reassign(batch: Batch, roles: tuple[Role, ...], name: str, seed: int) -> Batch:

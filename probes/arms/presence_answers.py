@@ -17,15 +17,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.patching.attention_changes import AttentionChange
-from interp.tasks import Batch, Role, counterfactual
+from interp.tasks import Batch
 from probes import keys
-from probes.arms.group_search import MANY_UNITS
-from probes.arms.m06_heads import LABELS, all_heads
-from probes.arms.presence_cells import KINDS, Cell, Cells
-from probes.arms.presence_interchanges import SOURCES, ChangeOf, Interchanges, grafted, measure_edited, source_of
+from probes.arms.presence_cells import Cells
+from probes.arms.presence_groups import Group, groups_of
+from probes.arms.presence_interchanges import ChangeOf, Interchanges, grafted, measure_edited
 from probes.arms.presence_metrics import answer_accuracy
 from probes.arms.presence_removals import counted, nulled
-from probes.arms.presence_search import STILL, all_cells
+from probes.arms.presence_search import STILL
+from probes.arms.presence_sources import N_BY_ANSWER, sources_by_answer
 from probes.arms.readings import evidence_on, halves, of_members, strongest
 from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import ratio
@@ -36,24 +36,10 @@ QUESTIONS = {
     keys.UNINFORMED_TWICE: "each label counts twice there: how many of these answers does that lose?",
 }
 QUANTITY = "share of accuracy above chance"
-# Prompts whose keys and values are interchanged; the last one is the control. A binary answer that labels do inform
-# stays as it is by chance in half of them.
-N_SOURCES = 7
-# Added to the seed of unrelated prompts.
-UNRELATED = 500_000_000
-KIND_OF = {role: kind for kind, role in KINDS.items()}
 # Of the sources, those whose values are averaged.
 AVERAGED = 4
 # Groups are left out that lose less than this share of the accuracy above chance at answers that labels do not inform.
 FEWEST = 0.1
-
-
-@dataclass(frozen=True)
-class Group:
-    """Cells that are tested together, and the labels whose keys and values they read: one side, or both."""
-
-    cells: Cells
-    side: tuple[Role, ...] = LABELS
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +67,7 @@ def measure_by_answer(model: PreTrainedModel, batch: Batch, idle: Cells, seed: i
     groups = groups_of(model, batch, idle)
     if not groups:
         return []  # labels carry nothing anywhere
-    work = Interchanges(model, batch, seed, answer_accuracy(batch), sources_of(batch, seed))
+    work = Interchanges(model, batch, seed, answer_accuracy(batch), sources_by_answer(batch, seed))
     lost = {name: lost_by(work, group) for name, group in groups.items()}
     clean = work.clean - 1 / len(batch.format.outputs)
     half = halves(len(batch), seed)
@@ -106,51 +92,6 @@ def measure_by_answer(model: PreTrainedModel, batch: Batch, idle: Cells, seed: i
     ]
 
 
-def sources_of(batch: Batch, seed: int) -> list[Batch]:
-    """Return unrelated prompts, and in turn prompts with the same labels, reassigned on each side by itself.
-
-    What labels are as a set is the same in the latter.
-    """
-    return [
-        source_of(batch, seed + 17 * k, *SOURCES[k // 2 % 2]) if k % 2 else unrelated(batch, seed + 17 * k)
-        for k in range(N_SOURCES)
-    ]
-
-
-def unrelated(batch: Batch, seed: int) -> Batch:
-    """Return prompts of the same layout with other bits and, where the format draws them, other labels."""
-    return counterfactual.redraw(batch, UNRELATED + seed)
-
-
-def groups_of(model: PreTrainedModel, batch: Batch, idle: Cells) -> dict[str, Group]:
-    """Return by name what is tested: each cell that carries something, all cells but one, all, and all by side.
-
-    Several heads can be each other's backups, or hide behind one that is always read. In large models cells are those
-    of a layer together. Groups of idle cells alone are left out: presence by cell tests them.
-    """
-    every = all_cells(model, batch)
-    together = len(all_heads(model)) > MANY_UNITS
-    carrying: dict[str, list[Cell]] = {}
-    for cell in every:
-        if cell not in idle.members:
-            kind, (layer, head) = cell
-            carrying.setdefault(f"{kind}, layer {layer}" + ("" if together else f", head {head}"), []).append(cell)
-    found = {name: Group(Cells(tuple(cells))) for name, cells in carrying.items()}
-    if len(carrying) > 2:
-        found |= {
-            f"all but {name}": Group(Cells(tuple(cell for cell in every if cell not in cells)))
-            for name, cells in carrying.items()
-        }
-    found["all"] = Group(Cells(tuple(every)))
-    sides = [role for role in LABELS if (batch.role == role).any()]
-    for role in sides if len(sides) > 1 else []:
-        side = f"of {KIND_OF[role]}"
-        found[f"all, {side}"] = Group(Cells(tuple(every)), (role,))
-        for kind in dict.fromkeys(kind for kind, _ in every):
-            found[f"{kind}, {side}"] = Group(Cells(tuple(cell for cell in every if cell[0] == kind)), (role,))
-    return {name: group for name, group in found.items() if not set(group.cells.members) <= set(idle.members)}
-
-
 def lost_by(work: Interchanges, group: Group) -> Lost:
     """Return what a group loses where labels do not inform the answer; all zero where that is less than `FEWEST`.
 
@@ -162,7 +103,7 @@ def lost_by(work: Interchanges, group: Group) -> Lost:
     wrong = leads_after(work, group, counted(src, -math.inf)) <= 0
     idle = work.lead > 0
     idle[:, 0] = False
-    for k in range(N_SOURCES - 1):
+    for k in range(N_BY_ANSWER - 1):
         if (idle & wrong).double().mean() < least:
             nothing = torch.zeros(len(work.batch), dtype=torch.float64)
             return Lost(nothing, nothing, nothing, nothing)
@@ -175,7 +116,7 @@ def lost_by(work: Interchanges, group: Group) -> Lost:
     return Lost(
         other_keys=removed - lost(nulled(work, src)),
         restored=removed - lost(averaged(work, src)),
-        interchanged=lost(grafted(work, N_SOURCES - 1, src)),
+        interchanged=lost(grafted(work, N_BY_ANSWER - 1, src)),
         twice=lost(counted(src, math.log(2))),
     )
 

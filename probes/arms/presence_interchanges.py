@@ -26,17 +26,11 @@ from interp.patching.unpatched import Biases, Unpatched, run_unpatched, trace
 from interp.sites import Site
 from interp.support.budget import numbers
 from interp.support.finite import require_finite
-from interp.tasks import Batch, Role, counterfactual
-from probes.arms.largest_identity import INPUTS, OUTPUTS, reassign
+from interp.tasks import Batch, Role
 from probes.arms.m06_heads import LABELS
 from probes.arms.presence_cells import BY_STEP, KINDS, Cell, Cells
 from probes.arms.presence_metrics import leads_of
-
-# How each source reassigns input labels and output labels. The two sides differ, because a consistent renaming in all
-# cells at once changes no address; a shift keeps neighbouring labels together.
-SOURCES = (("permutation", "shift by 1"), ("shift by 1", "permutation"))
-# Added to the seed of the sources.
-REDRAWN = 400_000_000
+from probes.arms.presence_sources import sources_by_cell
 
 # Returns the change of a layer's attention, from its mask `[head dest]` of cells and the rows of prompts that are run.
 ChangeOf = Callable[[int, Tensor, Tensor], AttentionChange]
@@ -54,7 +48,7 @@ class Interchanges:
     """Interchanges of keys and values at labels in some cells, on one batch. `score` is what `Moved.lost` is lost of.
 
     `clean` `[prompt]` is the score without intervention, `lead` `[prompt step]` the margin. `sources`: the prompts that
-    keys and values come from; None is one of each of `SOURCES`.
+    keys and values come from; None is those of `sources_by_cell`.
     """
 
     def __init__(
@@ -65,8 +59,7 @@ class Interchanges:
         self.reads = torch.cat([score.positions, at]).unique()
         self.scored, self.answered = (torch.searchsorted(self.reads, x) for x in (score.positions, at))
         self.symbols = symbols if score.tokens is None else torch.searchsorted(score.tokens, symbols)
-        named = enumerate(SOURCES)
-        self.sources = sources or [source_of(batch, seed + k, *names) for k, names in named]
+        self.sources = sources or sources_by_cell(batch, seed)
         self.labels = torch.isin(batch.role, torch.tensor(LABELS))
         self.biases, self._kept = Biases(), dict[tuple[int, int, int], Any]()
         self._size = 0  # numbers in them
@@ -96,12 +89,12 @@ class Interchanges:
         leads = torch.cat([lead for _, lead in _interchanged(self, cells, k)])
         return (leads - self.lead).abs().double().mean(dim=0)
 
-    def idle_steps(self, cell: Cell, most: float) -> tuple[int, ...]:
-        """Return the steps at which interchange in one cell moves the margin by at most `most` on average."""
+    def idle_steps(self, cell: Cell, most: Sequence[float]) -> tuple[int, ...]:
+        """Return the steps at which interchange in one cell moves the mean margin by at most `most` of each source."""
         moved, steps = list[Tensor](), ()
         for k in range(len(self.sources)):
-            moved.append(self.by_step(Cells((cell,)), k))
-            steps = idle_steps(self.batch, torch.stack(moved), most)
+            moved.append(self.by_step(Cells((cell,)), k) / most[k])
+            steps = idle_steps(self.batch, torch.stack(moved), 1.0)
             if not steps:
                 break  # one source that moves every step is enough
         return steps
@@ -235,12 +228,6 @@ def _masks(anatomy: Anatomy, batch: Batch, cells: Cells) -> dict[int, Bool[Tenso
         mask = masks.setdefault(layer, torch.zeros(anatomy.n_heads, batch.n_pos, dtype=torch.bool))
         mask[head] |= queries
     return dict(sorted(masks.items()))
-
-
-def source_of(batch: Batch, seed: int, inputs: str, outputs: str) -> Batch:
-    """Return prompts with the same labels and other bits, in which the labels of each side are reassigned."""
-    redrawn = counterfactual.redraw(batch, REDRAWN + seed, keep="labels")
-    return reassign(reassign(redrawn, INPUTS, inputs, seed), OUTPUTS, outputs, seed + 1)
 
 
 def idle_steps(batch: Batch, moved: Float[Tensor, "source step"], most: float) -> tuple[int, ...]:

@@ -1,10 +1,13 @@
 """Presence, discovery: find the cells in which label positions carry neither identity nor content.
 
 Interchange decides, because a backup hides a carrier from ablation: keys and values at labels come from a prompt with
-other bits in which the labels are reassigned on each side by itself (probes/README.md, Battery).
+other bits in which the labels are reassigned on each side by itself, and from an unrelated prompt with other labels
+(probes/README.md, Battery).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
@@ -13,10 +16,11 @@ from interp.tasks import Batch
 from probes.arms.group_search import FEWER_PROMPTS, MANY_UNITS, largest_harmless
 from probes.arms.m06_heads import HARMLESS, all_heads
 from probes.arms.presence_cells import BY_STEP, KINDS, Cell, Cells
-from probes.arms.presence_interchanges import SOURCES, Interchanges
+from probes.arms.presence_interchanges import Interchanges
 
-# The largest mean |change of the margin|, as a share of it, at which cells count as carrying nothing.
-STILL = 0.05
+# The largest mean |change of the margin|, as a share of it, at which cells count as carrying nothing. Unrelated prompts
+# also change the average over labels, which a head that rests on them reads, so they may move twice as much.
+STILL, STILL_UNRELATED = 0.05, 0.10
 
 
 def all_cells(model: PreTrainedModel, batch: Batch) -> list[Cell]:
@@ -28,10 +32,11 @@ def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
     """Find the cells that carry nothing from labels, alone and jointly, on prompts that nothing else uses.
 
     Groups of cells are split until an interchange in the whole group does no harm: it loses at most `HARMLESS` of the
-    answer's probability above chance, and moves margins by at most `STILL` of their size. Groups are then joined, the
-    least harmful first; cells that do harm beside the others are left out. Of these, output labels are added at the
-    steps at which the cell moves no margin; never the first, whose state is the same in all prompts, so that an
-    interchange cannot show that it is read.
+    answer's probability above chance, and moves margins by at most `STILL` of their size (`STILL_UNRELATED` where the
+    source is unrelated). Groups are then joined, the least harmful first; cells that do harm beside the others are left
+    out. Of what the related sources leave, unrelated ones leave out more in the same way. Of the cells that are left
+    out, output labels are added at the steps at which the cell moves no margin; never the first, whose state is the
+    same in all prompts, so that an interchange cannot show that it is read.
     """
     units = all_cells(model, batch)
     if len(all_heads(model)) > MANY_UNITS:
@@ -40,25 +45,30 @@ def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
     chance = 1 / len(batch.format.outputs)
     above = max(float(interchanged.clean.mean()) - chance, 1e-3)
     size = max(float(interchanged.lead.abs().mean()), 1e-6)
+    *related, unrelated = range(len(interchanged.sources))
+    allowed = [size * (STILL_UNRELATED if k == unrelated else STILL) for k in (*related, unrelated)]
 
-    def harm(cells: Cells) -> float:
-        """Return the harm in units of what is allowed."""
+    def harm(cells: Cells, sources: Sequence[int]) -> float:
+        """Return the largest harm by some sources, in units of what is allowed."""
         worst = 0.0
-        for k in range(len(SOURCES)):
+        for k in sources:
             lost = moved = 0.0
             for m in interchanged.parts_of_effect(cells, k):
                 lost, moved = lost + float(m.lost.sum()), moved + float(m.margin.sum())
-                if moved > 1.001 * STILL * size * len(batch):
+                if moved > 1.001 * allowed[k] * len(batch):
                     break  # every prompt adds to what margins move, so the rest cannot undo this harm
-            worst = max(worst, lost / len(batch) / above / HARMLESS, moved / len(batch) / size / STILL)
+            worst = max(worst, lost / len(batch) / above / HARMLESS, moved / len(batch) / allowed[k])
             if worst > 1:
                 break  # one source that does harm is enough
         return worst
 
-    found = Cells(tuple(sorted(largest_harmless(units, lambda groups: [harm(Cells(tuple(g))) for g in groups]))))
+    def harmless(units: Sequence[Cell], sources: Sequence[int]) -> list[Cell]:
+        return sorted(largest_harmless(units, lambda groups: [harm(Cells(tuple(g)), sources) for g in groups]))
+
+    found = Cells(tuple(harmless(harmless(units, related), (unrelated,))))
     for cell in (cell for cell in units if cell[0] == BY_STEP and cell not in found.members):
-        steps = interchanged.idle_steps(cell, STILL * size)
+        steps = interchanged.idle_steps(cell, allowed)
         more = Cells(found.members, (*found.parts, (cell, steps)))
-        if steps and harm(more) <= 1:
+        if steps and harm(more, (unrelated, *related)) <= 1:
             found = more
     return found

@@ -177,6 +177,7 @@ ROWS = (
         keys=(
             keys.LARGEST_IDENTITY,
             keys.IDENTITY_STEP,
+            keys.IDENTITY_NEIGHBOURS,
             *(key for address in keys.ADDRESSES.values() for key in address.all),
         ),
         decides=True,
