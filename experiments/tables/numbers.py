@@ -8,25 +8,60 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cache, partial
-from math import nan, prod
-from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 
-from pyarrow import parquet
-from safetensors import safe_open
-
-from experiments.forced.judging import read_forced
-from experiments.gathering import TABLE, read_verdicts
-from experiments.support.binding_results import file_of
-from experiments.support.list_results import LISTS
-from experiments.support.reading import read_result
+from experiments.tables.of_files import (
+    FOLDER,
+    calibrated_before,
+    checked,
+    evaluated,
+    evidence_at,
+    millions_of_parameters,
+    on_list,
+    presence,
+    recalled_by_label,
+    rested,
+)
+from experiments.tables.of_zoo import (
+    ABSOLUTE,
+    ALIGNED,
+    ANCHORED,
+    BARE,
+    CYCLIC,
+    FURTHEST,
+    GAPS,
+    KEY_SINKS,
+    NUMERIC,
+    OWN,
+    PADDED,
+    ROTARY,
+    SCRATCHPAD,
+    UNPLACED,
+    at_ends,
+    beside_sinks,
+    blurred,
+    ends,
+    first_past,
+    judged,
+    larger,
+    listed,
+    lost,
+    margins_held,
+    operands,
+    over_seeds,
+    placeholder,
+    posed,
+    recalled,
+    rhos,
+    share_at,
+    sinks,
+)
 from interp.models.adapters import ADAPTER_WEIGHTS
 from interp.models.names import SHIPPED, ZOO
 from probes.keys import MARGIN_HELD, PRESENCE_MARGIN
 
-FOLDER = Path(__file__).parent.parent
 MARKER = re.compile(r"(?P<old>[-+]?[\d,]*\.?\d+|-?\?)<!--=(?P<name>[\w-]+)\.(?P<index>\d+)-->")
 # Evaluations of SmolLM2-135M with adapters, by format. The adapter of the constant label is not shipped.
 ADAPTED = {
@@ -56,237 +91,14 @@ STEERING = FOLDER / "results" / "steering.json"
 WITHOUT_REHEARSAL = FOLDER / "recipes" / "parity-aligned-alibi-without-rehearsal.json"
 
 
-@cache
-def rows() -> list[dict]:
-    """Return all rows of the results of the zoo."""
-    return parquet.read_table(ZOO / TABLE).to_pylist()
-
-
-def by_seed(
-    name: str, length: int, metric: str = "exact", mode: str = "forced", *, posed: str = "", learned: bool = True
-) -> dict[int, float]:
-    """Return the value of each seed of a configuration that learned, or with `learned=False` of each that did not."""
-    task, form, family = name.split("-", 2)
-    values = {
-        row["seed"]: row["value"]
-        for row in rows()
-        if (row["task"], row["format"], row["family"]) == (task, form, family)
-        and (row["length"], row["metric"], row["mode"]) == (length, metric, mode)
-        and (row["posed"], row["learned"]) == (posed or f"{task}-{form}", learned)
-    }
-    assert values, (name, length, metric, mode, posed, learned)
-    return values
-
-
-def listed(*arguments, **options) -> list[float]:
-    """Return the values of `by_seed`, by rising seed."""
-    return list(by_seed(*arguments, **options).values())
-
-
-def ends(*arguments, **options) -> tuple[float, float]:
-    """Return the smallest and the largest value of `by_seed`."""
-    return at_ends(listed(*arguments, **options))
-
-
-def at_ends(values: Sequence[float]) -> tuple[float, float]:
-    """Return the smallest and the largest value."""
-    return min(values), max(values)
-
-
-def recalled(name: str) -> dict[int, float]:
-    """Return the share of rehearsed values that each seed recalls, from the record of its training."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(ZOO.glob(f"{name}-seed*/run.json"))]
-    return {r["recipe"]["seed"]: r["outcome"]["token_accuracy"]["rehearsal"] for r in records}
-
-
-def sinks(name: str, *, control: bool = False) -> list[float]:
-    """Return the mean over the judged lengths of each model's sink, or of its control, from `battery.json`."""
-    means = []
-    for run in sorted(judged(name)["models"]):
-        lengths = {row["length"] for row in rows() if (row["run"], row["metric"]) == (run, "rho sink")}
-        measured = read_result(ZOO / run / "battery.json")["battery"]["measured"]
-        evidence = [e for at in measured if at["length"] in lengths for e in at["evidence"] if e["name"] == "sink"]
-        values = [e["control" if control else "value"] for e in evidence]
-        means.append(fmean(value["value"] for value in values if value is not None) if any(values) else nan)
-    return means
-
-
 def printed(value: float, digits: int) -> str:
     """Return a number as the READMEs print it: `.867`, `1.000`, `-.00`."""
     return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
 
 
-ALIGNED, PADDED, OWN, BARE = (f"addition-{form}-alibi" for form in ("aligned", "zeropad", "nonaligned", "none"))
-ANCHORED, SCRATCHPAD = "parity-aligned-alibi", "parity-scratchpad-rotary"
-KEY_SINKS = "parity-aligned-alibi_sink"
-NUMERIC, CYCLIC = "parity-numeric-alibi", "parity-cyclic-alibi"
-UNPLACED, ROTARY, ABSOLUTE = (f"parity-aligned-{family}" for family in ("none", "rotary", "absolute"))
-LARGER = ("12x768x12", "24x1024x16")
-GAPS, FURTHEST = [f"parity-gap{gap}-alibi" for gap in (1, 2, 4)], "parity-gap8-alibi"
-
-
-def beside_sinks(name: str, length: int) -> list[float]:
-    """Return exact match by rising sink, of the addition models with shared labels or with separate ones."""
-    names = {"shared": (ALIGNED, PADDED), "own": (OWN,)}[name]
-    pairs = [
-        (sink, right)
-        for each in names
-        for sink, right in zip(listed(each, 10, "rho sink", ""), listed(each, length), strict=True)
-    ]
-    return [right for _, right in sorted(pairs)]
-
-
-def rhos(names: Iterable[str], length: int) -> list[float]:
-    """Return the anchor's rho of every model of some configurations that is judged at a length."""
-    return [rho for name in names for rho in listed(name, length, "rho anchor", "")]
-
-
-def placeholder(run: str) -> float:
-    """Return the mean of one model's placeholder over the lengths at which it is judged."""
-    return fmean(row["value"] for row in rows() if (row["run"], row["metric"]) == (run, "rho placeholder"))
-
-
-@cache
-def verdicts() -> dict:
-    """Return the verdicts over seeds, by configuration."""
-    return read_verdicts(ZOO)
-
-
-def judged(name: str) -> dict:
-    """Return the verdict over the seeds of a configuration."""
-    return verdicts()[name]["verdict"]
-
-
-def lost(name: str) -> list[float]:
-    """Return each model's loss of accuracy without labels at the trained length, with attention renormalised."""
-    removals = [e for e in judged(name)["evidence"] if e["name"] == "remove labels, all heads: renormalise"]
-    return removals[0]["details"]["models"]
-
-
-def over_seeds(name: str, evidence: str, at: int = -1) -> list[float]:
-    """Return evidence over the seeds of a configuration with its interval, at the longest length or at another one."""
-    rows = [e["value"] for e in judged(name)["evidence"] if e["name"] == evidence]
-    return [rows[at][key] for key in ("value", "low", "high")]
-
-
-def margins_held(name: str, length: int, seeds: Sequence[int]) -> list[float]:
-    """Return the share of the margin lost without labels in idle heads of single models of the zoo, by seed."""
-    batteries = [read_result(ZOO / f"{name}-seed{seed}" / "battery.json")["battery"]["measured"] for seed in seeds]
-    found = [e for at in batteries for m in at if m["length"] == length for e in m["evidence"]]
-    return [e["value"]["value"] for e in found if e["name"] == MARGIN_HELD.template]
-
-
-def checked(case: str, quantity: str) -> list[float]:
-    """Return what the raw models of a forced case do, by seed (`experiments.forced.checks`)."""
-    return [row["checked"][quantity] for row in read_forced().values() if row["case"] == case]
-
-
-def rested(case: str) -> list[float]:
-    """Return the attention of the noisy head to labels, by seed, and the answers without attention to labels."""
-    return [*checked(case, "attention on labels, last head"), *checked(case, "answers without labels")]
-
-
-def posed(name: str, form: str, length: int = 20) -> list[float]:
-    """Return the step accuracy of the models of a configuration on parity in another format."""
-    return listed(name, length, "step", posed=f"parity-{form}")
-
-
-def blurred() -> list[float]:
-    """Return the shares of steps at trained lengths that another bit than the right one decides, without an address."""
-    shares = []
-    for form in ("scratchpad", "constant", "nonaligned"):
-        for length in (15, 20):
-            runs = {f"parity-{form}-alibi-seed{seed}" for seed in by_seed(f"parity-{form}-alibi", length)}
-            for run in runs:
-                read = {row["metric"]: row["value"] for row in rows() if (row["run"], row["length"]) == (run, length)}
-                shares.append(1 - read["offset +0"] - read.get("offset none", 0.0))
-    return shares
-
-
-def share_at(name: str, length: int, offsets: tuple[str, ...], seed: int) -> float:
-    """Return the share of one model's steps that are decided at some offsets."""
-    return sum(by_seed(name, length, f"offset {offset}", "")[seed] for offset in offsets)
-
-
-def millions_of_parameters(path: Path) -> float:
-    """Return the number of parameters in a file of weights, in millions, from its header."""
-    with safe_open(path, framework="pt") as weights:
-        return sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys()) / 1e6  # noqa: SIM118
-
-
-def evaluated(path: Path, metric: str, mode: str, lengths: Sequence[int]) -> list[float]:
-    """Return the accuracies of one model by length, from its `evaluation.json`."""
-    values = {
-        at["length"]: at["value"]
-        for at in read_result(path)["accuracy"]
-        if (at["metric"], at["mode"]) == (metric, mode)
-    }
-    return [values[length] for length in lengths]
-
-
-def operands(posed: str, *pairs: tuple[int, int]) -> list[float]:
-    """Return exact match of one model of addition by the digits of both operands, from its `operands.json`."""
-    found = {tuple(row["digits"]): row["exact"] for row in _operands(posed)}
-    return [found[pair] for pair in pairs]
-
-
-def first_past(posed: str, pair: tuple[int, int], trained: int = 10) -> float:
-    """Return the share of one model's wrong sums whose first wrong digit is past the trained places."""
-    (row,) = [row for row in _operands(posed) if tuple(row["digits"]) == pair]
-    wrong = sum(row["first"].values()) + row["forwards"]
-    return sum(count for place, count in row["first"].items() if int(place) > trained) / wrong
-
-
-def _operands(posed: str) -> list[dict]:
-    rows = read_result(ZOO / f"{ALIGNED}-seed2" / "operands.json")["operands"]
-    return [row for row in rows if row["posed"] == f"addition-{posed}"]
-
-
-def larger(length: int, metric: str, mode: str) -> list[float]:
-    """Return a value of the two models that were trained on a GPU, by rising size; those that have it."""
-    return [by_seed(f"parity-aligned-alibi_{size}", length, metric, mode)[2] for size in LARGER]
-
-
-def presence(run: str, name: str) -> list[float]:
-    """Return an effect of the presence arm in the stored verdict of a shipped run, by length."""
-    evidence = json.loads((SHIPPED / run / "verdict.json").read_text(encoding="utf-8"))["evidence"]
-    return [e["value"]["value"] for e in evidence if (e["arm"], e["name"]) == ("presence", name)]
-
-
-def evidence_at(run: str, names: Sequence[str], length: int = 20) -> list[float]:
-    """Return value, lower and upper end of pieces of evidence, by name, in the stored verdict of a shipped run."""
-    evidence = read_result(SHIPPED / run / "verdict.json")["evidence"]
-    by_name = {e["name"]: e["value"] for e in evidence if e["length"] == length}
-    return [by_name[name][key] for name in names for key in ("value", "low", "high")]
-
-
-def on_list(run: str, task: str, items: int) -> list[float]:
-    """Return accuracy, shares and remainder of a stored verdict on a list; the accuracy only where it was refused.
-
-    The shares are own label traded in the list and in the query, order and its control, and position.
-    """
-    found = read_result(LISTS / run / file_of(task, items))
-    if found["refusal"] is not None:
-        return [found["accuracy"]["value"]]
-    shares = {arm: share["value"]["value"] for arm, share in found["shares"].items()}
-    control = found["shares"]["order"]["control"]["value"] if "order" in shares else nan
-    values = [shares.get(arm, nan) for arm in ("label at list", "label at query", "order")]
-    rest = nan if found["remainder"] is None else found["remainder"]["value"]
-    return [found["accuracy"]["value"], *values, control, shares.get("position", nan), rest]
-
-
-def calibrated_before() -> list[float]:
-    """Return the counts with the margins `2026-11d`: wrong labels, models, and those without a label."""
-    path = FOLDER / "results" / "calibration-2026-11d.json"
-    rates = json.loads(path.read_text(encoding="utf-8"))["rates"]
-    wrong = rates["wrong confident label"]
-    return [wrong["hits"], wrong["n"], rates["undecided, all"]["hits"]]
-
-
-def recalled_by_label() -> list[float]:
-    """Return the smallest share of own label, traded in the list, over the stored verdicts on recall."""
-    found = [read_result(path) for path in sorted(LISTS.glob("*/verdict-recall-*.json"))]
-    return [min(x["shares"]["label at list"]["value"]["value"] for x in found if x["refusal"] is None)]
+def of_zoo(run: str, *lengths: int) -> tuple[int, Callable[[], Iterable[float]]]:
+    """Return exact match of a run of the zoo at some lengths, labels given, as an entry of `NUMBERS`."""
+    return 3, partial(evaluated, ZOO / run / "evaluation.json", "exact", "forced", lengths)
 
 
 # Decimal places and values, by name.
@@ -324,6 +136,12 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "larger-60": (3, lambda: [*larger(60, "exact", "forced"), *larger(60, "exact", "written")]),
     "larger-anchor": (3, lambda: larger(20, "rho anchor", "")),
     "larger-sink": (2, lambda: [larger(20, "rho sink", "")[-1]]),
+    **{
+        f"rehearsed-{condition}": of_zoo(f"parity-aligned-alibi+{condition}-seed1", 40, 60)
+        for condition in ("lookup20", "disjoint60", "copying60")
+    },
+    "rehearsed-scratchpad": of_zoo("parity-scratchpad-alibi+copying60-seed1", 30),
+    "tuned-aligned": of_zoo("parity-aligned-smollm2-135m-lora4-seed1", 60),
     "reach-80": (3, lambda: listed(ANCHORED, 80)),
     "reach-100": (3, lambda: [median(values := listed(ANCHORED, 100)), max(values)]),
     "aligned-written-40": (3, lambda: [min(listed(ANCHORED, 40, mode="written"))]),

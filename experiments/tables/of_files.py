@@ -1,0 +1,87 @@
+"""Numbers for the prose of the READMEs from single result files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from math import nan, prod
+from pathlib import Path
+
+from safetensors import safe_open
+
+from experiments.forced.judging import read_forced
+from experiments.support.binding_results import file_of
+from experiments.support.list_results import LISTS
+from experiments.support.reading import read_result
+from interp.models import read_json
+from interp.models.names import SHIPPED
+
+FOLDER = Path(__file__).parent.parent
+
+
+def checked(case: str, quantity: str) -> list[float]:
+    """Return what the raw models of a forced case do, by seed (`experiments.forced.checks`)."""
+    return [row["checked"][quantity] for row in read_forced().values() if row["case"] == case]
+
+
+def rested(case: str) -> list[float]:
+    """Return the attention of the noisy head to labels, by seed, and the answers without attention to labels."""
+    return [*checked(case, "attention on labels, last head"), *checked(case, "answers without labels")]
+
+
+def millions_of_parameters(path: Path) -> float:
+    """Return the number of parameters in a file of weights, in millions, from its header."""
+    with safe_open(path, framework="pt") as weights:
+        return sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys()) / 1e6  # noqa: SIM118
+
+
+def evaluated(path: Path, metric: str, mode: str, lengths: Sequence[int]) -> list[float]:
+    """Return the accuracies of one model by length, from its `evaluation.json`."""
+    values = {
+        at["length"]: at["value"]
+        for at in read_json(path)["accuracy"]  # of whichever versions it was trained and evaluated with
+        if (at["metric"], at["mode"]) == (metric, mode)
+    }
+    return [values[length] for length in lengths]
+
+
+def presence(run: str, name: str) -> list[float]:
+    """Return an effect of the presence arm in the stored verdict of a shipped run, by length."""
+    evidence = json.loads((SHIPPED / run / "verdict.json").read_text(encoding="utf-8"))["evidence"]
+    return [e["value"]["value"] for e in evidence if (e["arm"], e["name"]) == ("presence", name)]
+
+
+def evidence_at(run: str, names: Sequence[str], length: int = 20) -> list[float]:
+    """Return value, lower and upper end of pieces of evidence, by name, in the stored verdict of a shipped run."""
+    evidence = read_result(SHIPPED / run / "verdict.json")["evidence"]
+    by_name = {e["name"]: e["value"] for e in evidence if e["length"] == length}
+    return [by_name[name][key] for name in names for key in ("value", "low", "high")]
+
+
+def on_list(run: str, task: str, items: int) -> list[float]:
+    """Return accuracy, shares and remainder of a stored verdict on a list; the accuracy only where it was refused.
+
+    The shares are own label traded in the list and in the query, order and its control, and position.
+    """
+    found = read_result(LISTS / run / file_of(task, items))
+    if found["refusal"] is not None:
+        return [found["accuracy"]["value"]]
+    shares = {arm: share["value"]["value"] for arm, share in found["shares"].items()}
+    control = found["shares"]["order"]["control"]["value"] if "order" in shares else nan
+    values = [shares.get(arm, nan) for arm in ("label at list", "label at query", "order")]
+    rest = nan if found["remainder"] is None else found["remainder"]["value"]
+    return [found["accuracy"]["value"], *values, control, shares.get("position", nan), rest]
+
+
+def calibrated_before() -> list[float]:
+    """Return the counts with the margins `2026-11d`: wrong labels, models, and those without a label."""
+    path = FOLDER / "results" / "calibration-2026-11d.json"
+    rates = json.loads(path.read_text(encoding="utf-8"))["rates"]
+    wrong = rates["wrong confident label"]
+    return [wrong["hits"], wrong["n"], rates["undecided, all"]["hits"]]
+
+
+def recalled_by_label() -> list[float]:
+    """Return the smallest share of own label, traded in the list, over the stored verdicts on recall."""
+    found = [read_result(path) for path in sorted(LISTS.glob("*/verdict-recall-*.json"))]
+    return [min(x["shares"]["label at list"]["value"]["value"] for x in found if x["refusal"] is None)]
