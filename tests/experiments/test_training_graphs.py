@@ -122,6 +122,28 @@ def test_padded_steps_train_the_same_weights(tmp_path, monkeypatch):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+def test_an_interrupted_training_resumes_to_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECK_EVERY", 2)
+    monkeypatch.setattr(loop, "require_graphs", lambda *_: None)
+    monkeypatch.setattr(graphs, "Graphs", Eager)
+    whole = train_run(SHORT, tmp_path / "whole", save_every=0, cuda_graphs=True)
+    take = CapturedSteps.take
+    taken = []
+
+    def killed(steps, lr, batches):
+        if len(taken) == 5:
+            raise KeyboardInterrupt
+        taken.append(lr)
+        return take(steps, lr, batches)
+
+    monkeypatch.setattr(CapturedSteps, "take", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(SHORT, tmp_path, save_every=0, cuda_graphs=True)
+    monkeypatch.setattr(CapturedSteps, "take", take)
+    resumed = train_run(SHORT, tmp_path, save_every=0, cuda_graphs=True)
+    assert (resumed.folder / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
+
+
 def test_the_learning_rate_is_that_of_the_step():
     model, steps = captured(SHORT, Eager())
     before = [w.detach().clone() for w in model.parameters()]
