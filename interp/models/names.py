@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def shipped_runs() -> list[str]:
 
 def zoo_runs() -> list[str]:
     """Return the names of the zoo's runs whose weights come with the package."""
-    return sorted(p.parent.name for p in ZOO.glob("*/model.safetensors"))
+    weights = ("model.safetensors", "adapter_model.safetensors")
+    return sorted(p.parent.name for file in weights for p in ZOO.glob(f"*/{file}"))
 
 
 def source_of(name: str | Path) -> str:
@@ -48,10 +50,7 @@ def source_of(name: str | Path) -> str:
     if text in zoo_runs():
         return str(ZOO / text)
     if re.fullmatch(r"[\w+-]{1,96}-seed\d+", text) and (ZOO / text / "run.json").is_file():
-        kind, _, seed = text.rpartition("-seed")
-        raise ValueError(
-            f"{text} ships with results but without weights; train it with `mnemoscope train {kind} --seed {seed}`"
-        )
+        raise ValueError(f"{text} ships with results but without weights; train it with `{_train_command(text)}`")
     if text in WHEEL_MODELS:
         if (folder := fetched_folder(text)) is not None:
             return str(folder)
@@ -68,6 +67,16 @@ def source_of(name: str | Path) -> str:
     if re.fullmatch(rf"[\w-][\w.-]{{0,{LONGEST_HUB_NAME - 1}}}", text):
         return text
     raise ValueError(f"unknown run {shown(text)}; shipped runs are {', '.join(shipped_runs())}")
+
+
+def _train_command(run: str) -> str:
+    """Return the command that trains a run of the zoo."""
+    kind, _, seed = run.rpartition("-seed")
+    recipe = json.loads((ZOO / run / "run.json").read_text(encoding="utf-8")).get("recipe", {})
+    model = recipe.get("model", {})
+    if "source" in model:  # adapters on a pretrained model
+        kind = f"{recipe['format']} --from {model['source']} --lora {model['lora']}"
+    return f"mnemoscope train {kind} --seed {seed}"
 
 
 def is_hub_name(text: str) -> bool:

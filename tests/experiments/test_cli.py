@@ -77,6 +77,21 @@ def test_a_run_of_the_zoo_is_loaded_by_name_unless_one_was_trained_here(tmp_path
         load(name)
 
 
+def test_adapters_of_the_zoo_are_found_by_name_and_trained_by_their_own_command(tmp_path, monkeypatch):
+    from interp.models import names
+
+    name = "parity-cyclic-smollm2-135m-lora4-seed3"
+    zoo = tmp_path / "zoo"
+    monkeypatch.setattr(names, "ZOO", zoo)
+    shutil.copytree(SHIPPED / "smollm2-parity-aligned", zoo / name)
+    assert names.zoo_runs() == [name]
+    assert names.source_of(name) == str(zoo / name)
+    (zoo / name / "adapter_model.safetensors").unlink()
+    command = "mnemoscope train parity-aligned --from smollm2-135m --lora 4 --seed 3"
+    with pytest.raises(ValueError, match=rf"without weights; train it with `{command}`$"):
+        names.source_of(name)
+
+
 def test_an_unknown_run_names_the_nearest(capsys):
     assert DEFAULT in refused(capsys, "verdict", "parity-alined-alibi")
     assert set(shipped_runs()) >= {DEFAULT, "parity-scratchpad-alibi", "parity-constant-alibi"}
