@@ -96,9 +96,9 @@ def printed(value: float, digits: int) -> str:
     return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
 
 
-def of_zoo(run: str, *lengths: int) -> tuple[int, Callable[[], Iterable[float]]]:
-    """Return exact match of a run of the zoo at some lengths, labels given, as an entry of `NUMBERS`."""
-    return 3, partial(evaluated, ZOO / run / "evaluation.json", "exact", "forced", lengths)
+def of_zoo(run: str, *lengths: int, mode: str = "forced") -> tuple[int, Callable[[], Iterable[float]]]:
+    """Return exact match of a run of the zoo at some lengths as an entry of `NUMBERS`."""
+    return 3, partial(evaluated, ZOO / run / "evaluation.json", "exact", mode, lengths)
 
 
 # Decimal places and values, by name.
@@ -141,6 +141,8 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         for condition in ("lookup20", "disjoint60", "copying60")
     },
     "rehearsed-scratchpad": of_zoo("parity-scratchpad-alibi+copying60-seed1", 30),
+    "tuned-numeric": of_zoo("parity-numeric-smollm2-135m-lora4-seed1", 40, 60),
+    "tuned-numeric-written": of_zoo("parity-numeric-smollm2-135m-lora4-seed1", 40, mode="written"),
     "tuned-aligned": of_zoo("parity-aligned-smollm2-135m-lora4-seed1", 60),
     "reach-80": (3, lambda: listed(ANCHORED, 80)),
     "reach-100": (3, lambda: [median(values := listed(ANCHORED, 100)), max(values)]),
