@@ -142,7 +142,7 @@ class FiguresCommand:
     def verdicts(self) -> Figure:
         """Draw the roles of the labels by configuration, beside planted models."""
         from experiments.drawing.zoo import NoRows, roles_by_format
-        from experiments.drawing.zoo.frames import CONDITION
+        from experiments.drawing.zoo.frames import CONDITION, starts_pretrained
         from experiments.gathering import VERDICTS, read_verdicts
         from experiments.support.reading import read_calibration
         from probes.views.verdicts import planted_values
@@ -150,6 +150,9 @@ class FiguresCommand:
         if not (verdicts := read_verdicts(self.results)):
             raise NoRows(f"there are no verdicts in {self.results / VERDICTS}")
         verdicts = {name: entry for name, entry in verdicts.items() if CONDITION not in name}
+        if not any(e["verdict"] for name, e in verdicts.items() if starts_pretrained(name.rpartition("-")[2])):
+            # Rows that all say "not judged" would show nothing.
+            verdicts = {k: entry for k, entry in verdicts.items() if not starts_pretrained(k.rpartition("-")[2])}
         planted, frame = planted_values(read_calibration()), self.table()
         return roles_by_format(verdicts, planted, None if frame.empty else frame)
 

@@ -137,8 +137,12 @@ def usual_rehearsal(rows: Any) -> Any:
 
 def fine_tuned(rows: Any, yes: bool = True) -> Any:
     """Return the rows of models that started from a pretrained one, or of the others; they have their own figures."""
-    families = rows["family"].astype(str).map(lambda kind: split_kind(kind.partition(CONDITION)[0])[0])
-    return rows[~families.isin(list(OWN)) == yes]
+    return rows[rows["family"].astype(str).map(starts_pretrained).astype(bool) == yes]
+
+
+def starts_pretrained(kind: str) -> bool:
+    """Return whether models of a kind, as the table names it, started from a pretrained one."""
+    return split_kind(kind.partition(CONDITION)[0])[0] not in OWN
 
 
 def usual_size(rows: Any) -> Any:

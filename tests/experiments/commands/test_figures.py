@@ -231,6 +231,20 @@ def test_fine_tuned_models_have_figures_of_their_own_and_are_in_no_other(zoo, tm
     assert "SmolLM2" in (out / "variants-pretrained.svg").read_text(encoding="utf-8")
 
 
+def test_fine_tuned_models_that_nobody_judged_are_not_in_the_figure_of_verdicts(zoo, monkeypatch):
+    drawn: list[dict] = []
+    monkeypatch.setattr(zoo_figures, "roles_by_format", lambda verdicts, *_: drawn.append(verdicts))
+    entry = {"models": [], "learned": 1, "of": 1, "alone": {}, "verdict": None, "why": "not measured yet"}
+    tuned = {f"parity-{fmt}-{family_of(PRETRAINED)}": dict(entry) for fmt in ("aligned", "constant")}
+    judged = {**tuned, f"parity-aligned-{family_of(PRETRAINED)}": VERDICTS["parity-aligned-alibi"]}
+    for more in (tuned, judged):
+        text = {"version": VERSION, "provenance": provenance_record(), "verdicts": {**VERDICTS, **more}}
+        (zoo / "verdicts.json").write_text(json.dumps(text), encoding="utf-8")
+        FiguresCommand(zoo=zoo).verdicts()
+    assert set(drawn[0]) == set(VERDICTS)
+    assert set(drawn[1]) == {*VERDICTS, *tuned}
+
+
 def test_the_table_names_a_family_as_the_figures_of_fine_tuned_models_do():
     recipe = TrainCommand("parity-aligned", source=SOURCE, lora=RANK).recipe()
     record = {"format": "parity-aligned", "recipe": recipe.to_json(), "outcome": {"competent": True, "steps": 1}}

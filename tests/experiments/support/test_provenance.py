@@ -110,7 +110,9 @@ def test_shipped_results_are_of_the_pinned_versions():
     folders = (SHIPPED, ZOO, benchmarks.EDGES.parent.parent)
     files = [ZOO / "verdicts.json", *(path for folder in folders for path in folder.glob("*/*.json"))]
     records = {path: data.get("provenance", {}) for path in files if isinstance(data := read_json(path), dict)}
-    made = {path: record["versions"] for path, record in records.items() if "versions" in record}
+    # A GPU machine has its own torch; the results that were measured there are not compared with others by digit.
+    here = {path: record for path, record in records.items() if not str(record.get("device")).startswith("cuda")}
+    made = {path: record["versions"] for path, record in here.items() if "versions" in record}
     assert len(made) > 20
     for path, versions in made.items():
         for name in provenance.LIBRARIES:
