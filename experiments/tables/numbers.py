@@ -85,6 +85,7 @@ ADAPTED_EVIDENCE = (
     "history in V at labels",
     "swap the input labels of the step and before",
     "swap the input labels before",
+    "sink",
 )
 # Perplexities of the steering example in interp/README.md, at its scales 0, 1 and 4.
 STEERING = FOLDER / "results" / "steering.json"
