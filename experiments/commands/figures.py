@@ -150,9 +150,9 @@ class FiguresCommand:
         if not (verdicts := read_verdicts(self.results)):
             raise NoRows(f"there are no verdicts in {self.results / VERDICTS}")
         verdicts = {name: entry for name, entry in verdicts.items() if CONDITION not in name}
-        if not any(e["verdict"] for name, e in verdicts.items() if starts_pretrained(name.rpartition("-")[2])):
-            # Rows that all say "not judged" would show nothing.
-            verdicts = {k: entry for k, entry in verdicts.items() if not starts_pretrained(k.rpartition("-")[2])}
+        tuned = {name for name in verdicts if starts_pretrained(name.rpartition("-")[2])}
+        if not any(verdicts[name]["verdict"] for name in tuned):  # rows that all say "not judged" would show nothing
+            verdicts = {name: entry for name, entry in verdicts.items() if name not in tuned}
         planted, frame = planted_values(read_calibration()), self.table()
         return roles_by_format(verdicts, planted, None if frame.empty else frame)
 

@@ -20,9 +20,14 @@ def gpu_tables() -> str:
         f"{rates['bfloat16'] / 1e12:.0f} in bfloat16 by a product of matrices of side {rows['rate']['side']:,}. "
         f"Patches of every site of the shipped run differ from the CPU's by at most {smoke:.0e} of the largest value."
     )
-    sweeps = markdown(SWEEP_HEAD, [_sweep(row) for name, row in rows.items() if name.startswith("sweep ")])
+    sweeps = markdown(SWEEP_HEAD, [_sweep(row) for row in gpu_sweeps()])
     steps = markdown(STEP_HEAD, [_step(name, row) for name, row in rows.items() if name.startswith("training ")])
     return f"{text}\n\n{sweeps}\n{steps}"
+
+
+def gpu_sweeps() -> list[dict]:
+    """Return the rows of the sweeps that were timed against TransformerLens."""
+    return [row for name, row in read_json(GPU)["rows"].items() if name.startswith("sweep ")]
 
 
 SWEEP_HEAD = (

@@ -10,10 +10,9 @@ from experiments.support.reading import read_calibration, read_rows
 from experiments.tables.benchmarks import BENCHMARK
 from experiments.tables.cells import markdown
 from experiments.tables.families import counted_families
-from experiments.tables.gpu import GPU
+from experiments.tables.gpu import gpu_sweeps
 from experiments.tables.outsiders import blind_rounds
 from experiments.tables.trust import FAULTS, RESULTS, counts_of
-from interp.models import read_json
 from interp.models.names import ZOO
 from interp.tasks import parse_format
 
@@ -72,8 +71,7 @@ def trust_table() -> str:
     faults = [n for by_fault in counts_of(FAULTS, "faults").values() for n in by_fault.values() if n]
     survived, injected = (sum(n[key] for n in faults) for key in ("survived", "injected"))
     cpu = [row["ratio"]["transformer_lens"] for row in rows]
-    sweeps = [row for name, row in read_json(GPU)["rows"].items() if name.startswith("sweep ")]
-    gpu = [row["ratio"]["transformer_lens"] for row in sweeps]
+    gpu = [row["ratio"]["transformer_lens"] for row in gpu_sweeps()]
     cells = [
         ("patching equals one forward pass per patch on the raw model", f"largest relative difference {worst:.0e}"),
         (
