@@ -21,11 +21,11 @@ from probes.arms.presence_search import find_cells
 from probes.batteries import battery
 from probes.decision import verdict
 from probes.findings import Status
-from probes.planted import Plan, plan, plant
-from probes.planted.mechanisms import OUTSIDE_BUILDERS
+from probes.planted import Plan, plant
 from probes.planted.parts import Head, Match, Mechanism, Move, Offset, any_key, xor
 from probes.planted.pieces import Setting, after, shared
 from tests.probes.oracle_models import planted
+from tests.probes.planted.by_hand import planted_by_hand
 
 
 def cells_of(model, size: int = 16) -> Cells:
@@ -74,9 +74,7 @@ def anchor_and_sink_in_one_head(s: Setting) -> Mechanism:
 @pytest.fixture
 def one_head(monkeypatch: pytest.MonkeyPatch):
     name = "anchor and sink in one head, for this test"
-    monkeypatch.setitem(OUTSIDE_BUILDERS, name, anchor_and_sink_in_one_head)
-    monkeypatch.setitem(plan.ARCHITECTURES_OF, name, ("gpt2",))
-    return plant(Plan(name, "gpt2", 8))
+    return planted_by_hand(monkeypatch, name, anchor_and_sink_in_one_head, 8)
 
 
 @pytest.mark.slow

@@ -12,11 +12,10 @@ from probes.arms.presence_answers import measure_by_answer
 from probes.arms.presence_cells import Cells
 from probes.arms.presence_groups import Group, attention_on_labels, groups_of, pairs_of
 from probes.arms.presence_search import all_cells, find_cells
-from probes.planted import Plan, plan, plant
-from probes.planted.mechanisms import OUTSIDE_BUILDERS
 from probes.planted.parts import ONE, Form, Head, Match, Mechanism, Move, Neuron, Term, any_key
 from probes.planted.pieces import Setting, after, by_index, prefix_parity, shared, target
 from tests.probes.oracle_models import planted
+from tests.probes.planted.by_hand import planted_by_hand
 
 
 def test_groups_are_single_cells_pairs_all_but_one_all_and_sides():
@@ -102,9 +101,7 @@ def two_pairs(s: Setting) -> Mechanism:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch):
     name = "two pairs, for this test"
-    monkeypatch.setitem(OUTSIDE_BUILDERS, name, two_pairs)
-    monkeypatch.setitem(plan.ARCHITECTURES_OF, name, ("gpt2",))
-    return plant(Plan(name, "gpt2", 6))
+    return planted_by_hand(monkeypatch, name, two_pairs, 6)
 
 
 def test_two_heads_that_stand_in_for_each_other_must_rest_on_labels(model, monkeypatch: pytest.MonkeyPatch):
