@@ -154,6 +154,18 @@ def test_the_learning_rate_is_that_of_the_step():
     assert any(not torch.equal(w, b) for w, b in zip(model.parameters(), before, strict=True))
 
 
+def test_gradients_are_set_to_zero_where_they_are():
+    """A captured step adds to the memory that its kernels know."""
+    model, steps = captured(SHORT, Eager())
+    steps.take(SHORT.lr, parts(SHORT, 0))
+    places = [w.grad.data_ptr() for w in model.parameters() if w.grad is not None]
+    steps.take(SHORT.lr, parts(SHORT, 1))
+    gradients = [w.grad for w in model.parameters() if w.grad is not None]
+    assert places
+    assert [gradient.data_ptr() for gradient in gradients] == places
+    assert not any(gradient.any() for gradient in gradients)
+
+
 def test_where_steps_cannot_be_captured_one_line_says_so(tmp_path):
     with pytest.raises(ValueError, match=r"CUDA device; leave --cuda-graphs out$"):
         require_graphs(torch.device("cpu"), 1, SHORT)
