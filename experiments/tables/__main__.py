@@ -3,7 +3,7 @@
 import sys
 
 from experiments.support.provenance import reporting_versions
-from experiments.tables.numbers import with_numbers
+from experiments.tables.markers import with_numbers
 from experiments.tables.places import PLACES, ROOT, with_tables
 from interp.support.writing import write_whole
 

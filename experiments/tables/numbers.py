@@ -1,15 +1,12 @@
-"""Numbers in the prose of the READMEs, computed from committed result files.
+"""The numbers in the prose of the READMEs, by name: how each is computed from committed result files.
 
-A number in a document is followed by a marker, `.971<!--=aligned-60.0-->`: an entry of `NUMBERS` and the index of the
-value in it. `python -m experiments.tables` writes the number again; the prose around it is free to change.
+`experiments.tables.markers` writes them into the documents.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterable
-from functools import cache, partial
+from functools import partial
 from statistics import median
 
 from experiments.tables.of_files import (
@@ -18,8 +15,10 @@ from experiments.tables.of_files import (
     checked,
     evaluated,
     evidence_at,
+    exact_match,
     millions_of_parameters,
     on_list,
+    perplexities,
     presence,
     recalled_by_label,
     rested,
@@ -59,23 +58,17 @@ from experiments.tables.of_zoo import (
     sinks,
 )
 from interp.models.adapters import ADAPTER_WEIGHTS
-from interp.models.names import SHIPPED, ZOO
+from interp.models.names import SHIPPED
 from probes.keys import MARGIN_HELD, PRESENCE_MARGIN
 
-MARKER = re.compile(r"(?P<old>[-+]?[\d,]*\.?\d+|-?\?)<!--=(?P<name>[\w-]+)\.(?P<index>\d+)-->")
-# Evaluations of SmolLM2-135M with adapters, by format. The adapter of the constant label is not shipped.
+# Evaluations of SmolLM2-135M with the adapters among the shipped runs, by format.
 ADAPTED = {
     "aligned": SHIPPED / "smollm2-parity-aligned" / "evaluation.json",
     "scratchpad": SHIPPED / "smollm2-parity-scratchpad" / "evaluation.json",
 }
 # The pretrained model whose lists are judged, and the kinds of label and numbers of items in the text.
 BASE = "smollm2-135m"
-LISTED = (
-    *(("letters", n) for n in (6, 12)),
-    *(("numerals", n) for n in (6, 12)),
-    *(("bullets", n) for n in (6, 12)),
-    ("no-labels", 6),
-)
+LISTED = (*((kind, n) for kind in ("letters", "numerals", "bullets") for n in (6, 12)), ("no-labels", 6))
 # Evidence on the aligned adapter that the text quotes.
 ADAPTED_EVIDENCE = (
     "either side",
@@ -87,19 +80,7 @@ ADAPTED_EVIDENCE = (
     "swap the input labels before",
     "sink",
 )
-# Perplexities of the steering example in interp/README.md, at its scales 0, 1 and 4.
-STEERING = FOLDER / "results" / "steering.json"
 WITHOUT_REHEARSAL = FOLDER / "recipes" / "parity-aligned-alibi-without-rehearsal.json"
-
-
-def printed(value: float, digits: int) -> str:
-    """Return a number as the READMEs print it: `.867`, `1.000`, `-.00`."""
-    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
-
-
-def of_zoo(run: str, *lengths: int, mode: str = "forced") -> tuple[int, Callable[[], Iterable[float]]]:
-    """Return exact match of a run of the zoo at some lengths as an entry of `NUMBERS`."""
-    return 3, partial(evaluated, ZOO / run / "evaluation.json", "exact", mode, lengths)
 
 
 # Decimal places and values, by name.
@@ -107,7 +88,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "calibration-before": (0, calibrated_before),
     **{f"list-{kind}-{items}": (2, partial(on_list, BASE, f"list-{kind}", items)) for kind, items in LISTED},
     "recall-own-label": (2, recalled_by_label),
-    "steering": (1, lambda: [row["perplexity"] for row in json.loads(STEERING.read_text(encoding="utf-8"))["scales"]]),
+    "steering": (1, perplexities),
     "adapted-evidence": (2, partial(evidence_at, "smollm2-parity-aligned", ADAPTED_EVIDENCE)),
     "no-rehearsal-40": (3, lambda: evaluated(WITHOUT_REHEARSAL, "step", "forced", [40])),
     "shipped-written": (
@@ -138,13 +119,13 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "larger-anchor": (3, lambda: larger(20, "rho anchor", "")),
     "larger-sink": (2, lambda: [larger(20, "rho sink", "")[-1]]),
     **{
-        f"rehearsed-{condition}": of_zoo(f"parity-aligned-alibi+{condition}-seed1", 40, 60)
+        f"rehearsed-{condition}": exact_match(f"parity-aligned-alibi+{condition}-seed1", 40, 60)
         for condition in ("lookup20", "disjoint60", "copying60")
     },
-    "rehearsed-scratchpad": of_zoo("parity-scratchpad-alibi+copying60-seed1", 30),
-    "tuned-numeric": of_zoo("parity-numeric-smollm2-135m-lora4-seed1", 40, 60),
-    "tuned-numeric-written": of_zoo("parity-numeric-smollm2-135m-lora4-seed1", 40, mode="written"),
-    "tuned-aligned": of_zoo("parity-aligned-smollm2-135m-lora4-seed1", 60),
+    "rehearsed-scratchpad": exact_match("parity-scratchpad-alibi+copying60-seed1", 30),
+    "tuned-numeric": exact_match("parity-numeric-smollm2-135m-lora4-seed1", 40, 60),
+    "tuned-numeric-written": exact_match("parity-numeric-smollm2-135m-lora4-seed1", 40, mode="written"),
+    "tuned-aligned": exact_match("parity-aligned-smollm2-135m-lora4-seed1", 60),
     "reach-80": (3, lambda: listed(ANCHORED, 80)),
     "reach-100": (3, lambda: [median(values := listed(ANCHORED, 100)), max(values)]),
     "aligned-written-40": (3, lambda: [min(listed(ANCHORED, 40, mode="written"))]),
@@ -254,43 +235,15 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     ),
     "posed-nonaligned": (
         2,
-        lambda: [
-            posed("parity-nonaligned-alibi", "constant")[0],
-            *posed("parity-nonaligned-alibi", "cyclic"),
-        ],
+        lambda: [posed("parity-nonaligned-alibi", "constant")[0], *posed("parity-nonaligned-alibi", "cyclic")],
     ),
     "cyclic-20": (3, lambda: [min(listed(CYCLIC, 20, "step"))]),
     "posed-cyclic": (
         2,
-        lambda: [
-            *(v for length in (20, 40) for v in posed(CYCLIC, "aligned", length)),
-            *listed(CYCLIC, 40, "step"),
-        ],
+        lambda: [*(v for n in (20, 40) for v in posed(CYCLIC, "aligned", n)), *listed(CYCLIC, 40, "step")],
     ),
     "posed-addition": (
         2,
         lambda: sorted({round(v, 2) for v in listed(ALIGNED, 10, "step", posed="addition-nonaligned")}),
     ),
 }
-
-
-def with_numbers(text: str) -> str:
-    """Return a document's text with the number before each marker written again.
-
-    Raises `ValueError` for a marker whose name or index does not exist.
-    """
-
-    def written(match: re.Match) -> str:
-        name, index = match["name"], int(match["index"])
-        if name not in NUMBERS or index >= len(values_of(name)):
-            raise ValueError(f"the marker {match[0]} names no number in experiments/tables/numbers.py")
-        return f"{values_of(name)[index]}<!--={name}.{index}-->"
-
-    return MARKER.sub(written, text)
-
-
-@cache
-def values_of(name: str) -> tuple[str, ...]:
-    """Return the values of an entry as printed."""
-    digits, compute = NUMBERS[name]
-    return tuple(printed(value, digits) for value in compute())

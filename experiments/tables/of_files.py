@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import nan, prod
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from experiments.support.binding_results import file_of
 from experiments.support.list_results import LISTS
 from experiments.support.reading import read_result
 from interp.models import read_json
-from interp.models.names import SHIPPED
+from interp.models.names import SHIPPED, ZOO
 
 FOLDER = Path(__file__).parent.parent
 
@@ -43,6 +44,17 @@ def evaluated(path: Path, metric: str, mode: str, lengths: Sequence[int]) -> lis
         if (at["metric"], at["mode"]) == (metric, mode)
     }
     return [values[length] for length in lengths]
+
+
+def exact_match(run: str, *lengths: int, mode: str = "forced") -> tuple[int, Callable[[], list[float]]]:
+    """Return exact match of a run of the zoo at some lengths, as an entry of `NUMBERS`."""
+    return 3, partial(evaluated, ZOO / run / "evaluation.json", "exact", mode, lengths)
+
+
+def perplexities() -> list[float]:
+    """Return the perplexities of the steering example in interp/README.md, at its scales 0, 1 and 4."""
+    stored = json.loads((FOLDER / "results" / "steering.json").read_text(encoding="utf-8"))
+    return [row["perplexity"] for row in stored["scales"]]
 
 
 def presence(run: str, name: str) -> list[float]:

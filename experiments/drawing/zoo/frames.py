@@ -53,6 +53,8 @@ FAMILIES = {**OWN, "smollm2_135m_lora4": "SmolLM2-135M with adapters of rank 4"}
 CONDITION = "+"
 # The longest length of the figures that compare configurations. Longer ones are measured of few (`curves.reach`).
 LONGEST = 60
+# Past every length that is measured.
+LONGER = 10**6
 # The order of formats in every figure. Others follow by name.
 FORMATS = names_in_order()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from experiments.drawing.zoo.curves import dots, keys, panels, shade
 from experiments.drawing.zoo.frames import (
     FAMILIES,
     NoRows,
@@ -15,6 +14,7 @@ from experiments.drawing.zoo.frames import (
     trained_alike,
     usual_size,
 )
+from experiments.drawing.zoo.layout import dots, keys, panels, shade
 from interp.views.colours import SERIES
 
 if TYPE_CHECKING:

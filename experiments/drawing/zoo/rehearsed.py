@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from experiments.drawing.zoo.curves import LONGER, MODES, draw_lines, frame_axis, keys, panels
-from experiments.drawing.zoo.frames import CONDITION, NoRows, counted, rows_of
+from experiments.drawing.zoo.frames import CONDITION, LONGER, NoRows, counted, rows_of
+from experiments.drawing.zoo.layout import MODES, draw_lines, frame_axis, keys, panels
 from experiments.training.rehearsal import USUAL, parse_condition
 from interp.tasks import parse_format
 from interp.views.colours import MARKERS, SERIES

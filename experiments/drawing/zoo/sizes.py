@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments.drawing.zoo.curves import MODES
 from experiments.drawing.zoo.frames import NoRows, counted, rows_of, shown_kind, trained_alike
+from experiments.drawing.zoo.layout import MODES
 from interp.support.sizes import USUAL, split_kind
 from interp.views.colours import MARKERS, SERIES
 from probes.views.rho import ROLES

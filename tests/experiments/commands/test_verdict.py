@@ -189,7 +189,7 @@ def test_a_model_without_a_task_is_offered_those_of_any_model(stranger, capsys):
 
 def test_a_verdict_goes_on_after_the_arms_that_are_done(monkeypatch, stranger, capsys):
     """Stopped in its second arm and begun again, it measures the first no more, and says what it would have said."""
-    from probes.arms import registry
+    from probes.arms import measuring
 
     argv = (
         "--model",
@@ -211,7 +211,7 @@ def test_a_verdict_goes_on_after_the_arms_that_are_done(monkeypatch, stranger, c
     calls = []
 
     def counted(name: str):
-        work = getattr(registry, name)
+        work = getattr(measuring, name)
 
         def call(*args):
             calls.append(name)
@@ -222,7 +222,7 @@ def test_a_verdict_goes_on_after_the_arms_that_are_done(monkeypatch, stranger, c
         return call
 
     for name in ("measure_swaps", "measure_routes", "measure_history"):
-        monkeypatch.setattr(registry, name, counted(name))
+        monkeypatch.setattr(measuring, name, counted(name))
     out = Path("again")
     assert main(["verdict", *argv, "--out", str(out)]) == 130
     assert [p.suffix for p in out.glob(".verdict-*/length-*")] == [".json"]

@@ -91,7 +91,7 @@ def test_a_length_without_a_margin_is_refused_as_by_one_process(planted, tmp_pat
     def refuse(*_: object, **__: object):
         raise ValueError("too little to normalise by")
 
-    monkeypatch.setattr("probes.arms.registry.measure_history", refuse)
+    monkeypatch.setattr("probes.arms.measuring.measure_history", refuse)
     (found,) = battery(
         planted,
         (6,),

@@ -2,7 +2,8 @@
 
 import pytest
 
-from experiments.tables.numbers import NUMBERS, values_of, with_numbers
+from experiments.tables.markers import values_of, with_numbers
+from experiments.tables.numbers import NUMBERS
 from experiments.tables.places import ROOT
 
 DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not {".venv", "build"} & set(path.parts))
