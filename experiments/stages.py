@@ -177,8 +177,8 @@ def _operands(folder: Path, options: StageOptions) -> None:
 
 def _transfer(folder: Path, options: StageOptions) -> None:
     """Measure the accuracy of the same weights on the other formats of their task, with labels forced."""
-    from experiments.commands.verdict import default_lengths
     from experiments.support.results import write_result
+    from experiments.support.verdict_defaults import default_lengths
     from probes.competence import accuracies
 
     run = _load(folder, options)
@@ -193,8 +193,8 @@ def _transfer(folder: Path, options: StageOptions) -> None:
 
 def _battery(folder: Path, options: StageOptions) -> None:
     """Measure every arm at a trained length and beyond; a format without labels has only its accuracy measured."""
-    from experiments.commands.verdict import default_lengths
     from experiments.support.results import resume_arms, work_folder, write_result
+    from experiments.support.verdict_defaults import default_lengths
     from probes import battery
     from probes.arms.registry import ARMS
     from probes.serialization import battery_to_json

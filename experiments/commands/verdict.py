@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,14 +25,13 @@ from experiments.support.options import (
     Runs,
     computed,
 )
+from experiments.support.verdict_defaults import default_lengths, pieces_of, usual_arms
 
 if TYPE_CHECKING:
     from experiments.support.pieces import RunOptions
     from interp.models import Run
     from probes.findings import Verdict
 
-# A trained and an untrained length: bits trained to 20, digits trained to 10 (probes/README.md, Recipes).
-LENGTHS = {"parity": (20, 40), "addition": (10, 14)}
 FILES = ("verdict.json", "verdict.svg")
 
 
@@ -202,29 +200,6 @@ def _reporter(bar, prefix: str) -> Callable[[str], None]:  # type: ignore[no-unt
     return step
 
 
-def pieces_of(arms: Collection[str]) -> int:
-    """Return how often `battery` calls `step` per length, at most: competence, idle heads and each group of arms."""
-    from probes.arms.registry import ARMS
-
-    groups = groupby(ARMS.values(), key=lambda arm: arm.measure)
-    discoveries = bool({"M6", "shares"} & set(arms)) + ("presence" in arms)
-    return 1 + discoveries + sum(any(arm.code in arms for arm in group) for _, group in groups)
-
-
-def usual_arms(run: Run) -> tuple[str, ...]:
-    """Return the arms of a verdict by default: all of them, or those that decide and M7 where there are many heads.
-
-    The other arms that describe take a pass per head, or per pair of heads, or train.
-    """
-    from probes.arms.group_search import MANY_UNITS
-    from probes.arms.registry import ARMS, DECIDING
-
-    config = run.raw.config
-    if config.num_hidden_layers * config.num_attention_heads <= MANY_UNITS:
-        return tuple(ARMS)
-    return (*DECIDING, "M7")
-
-
 def shape_of(run: Run) -> str:
     """Return what models of one configuration have in common."""
     config = run.raw.config
@@ -238,33 +213,6 @@ def replace_name(run: Run, name: str) -> Run:
     renamed = replace(run, name=name)
     renamed.__dict__["raw"] = run.raw
     return renamed
-
-
-def default_lengths(run: Run) -> tuple[int, ...]:
-    """Return 20 and 40 bits, or 10 and 14 digits, where they fit the positions and labels, else the longest that fits.
-
-    Raises `ValueError` where the shortest testable length does not fit.
-    """
-    from interp.tasks import check_length
-    from probes.trials.parity import shortest_of
-
-    usual, shortest = LENGTHS.get(run.format.task, LENGTHS["parity"]), shortest_of(run.format.task)
-
-    def fits(length: int) -> bool:
-        try:
-            run.check_length(length)
-            check_length(run.format, length, run.vocabulary)
-        except ValueError:
-            return False
-        return True
-
-    if fitting := tuple(n for n in usual if fits(n)):
-        return fitting
-    for n in range(min(usual) - 1, shortest - 1, -1):
-        if fits(n):
-            return (n,)
-    unit = "digits" if run.format.task == "addition" else "bits"
-    raise ValueError(f"{run.name} takes no {run.format} with {shortest} {unit} or more, which the verdict needs")
 
 
 def _picture(verdict: Verdict):  # type: ignore[no-untyped-def]

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.commands.circuit import CircuitCommand
 from experiments.commands.evaluate import EvaluateCommand
-from experiments.commands.verdict import VerdictCommand, default_lengths
+from experiments.commands.verdict import VerdictCommand
 from experiments.reporting.schema import ROLES, SCHEMAS, mismatch
 from experiments.support.provenance import warn_versions
 from experiments.support.reading import UNREAD, why_unread
 from experiments.support.results import weights_of
+from experiments.support.verdict_defaults import default_lengths
 from interp.models import read_json
 from interp.models.names import OUT, SHIPPED
 from interp.support.printable import visible

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.commands.circuit import CircuitCommand, lines_of
 from experiments.commands.evaluate import EvaluateCommand
-from experiments.commands.verdict import VerdictCommand, default_lengths
+from experiments.commands.verdict import VerdictCommand
 from experiments.reporting.reuse import stored_result
 from experiments.reporting.section import Picture, SectionData, Source
 from experiments.support.provenance import other_versions
 from experiments.support.reading import read_calibration
+from experiments.support.verdict_defaults import default_lengths
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand

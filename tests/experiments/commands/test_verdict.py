@@ -11,7 +11,7 @@ import torch
 from experiments import load
 from experiments.cli import main
 from experiments.commands.reference import verb_reference
-from experiments.commands.verdict import default_lengths, usual_arms
+from experiments.support.verdict_defaults import default_lengths, usual_arms
 from interp.models import save_run
 from probes.arms.registry import ARMS
 from probes.batteries import DECIDING

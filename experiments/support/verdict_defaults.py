@@ -1,0 +1,63 @@
+"""What a verdict measures by default: arms and lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from interp.models import Run
+
+# A trained and an untrained length: bits trained to 20, digits trained to 10 (probes/README.md, Recipes).
+LENGTHS = {"parity": (20, 40), "addition": (10, 14)}
+
+
+def usual_arms(run: Run) -> tuple[str, ...]:
+    """Return the arms of a verdict by default: all of them, or those that decide and M7 where there are many heads.
+
+    The other arms that describe take a pass per head, or per pair of heads, or train.
+    """
+    from probes.arms.group_search import MANY_UNITS
+    from probes.arms.registry import ARMS, DECIDING
+
+    config = run.raw.config
+    if config.num_hidden_layers * config.num_attention_heads <= MANY_UNITS:
+        return tuple(ARMS)
+    return (*DECIDING, "M7")
+
+
+def pieces_of(arms: Collection[str]) -> int:
+    """Return how often `battery` calls `step` per length, at most: competence, idle heads and each group of arms."""
+    from probes.arms.registry import ARMS
+
+    groups = groupby(ARMS.values(), key=lambda arm: arm.measure)
+    discoveries = bool({"M6", "shares"} & set(arms)) + ("presence" in arms)
+    return 1 + discoveries + sum(any(arm.code in arms for arm in group) for _, group in groups)
+
+
+def default_lengths(run: Run) -> tuple[int, ...]:
+    """Return 20 and 40 bits, or 10 and 14 digits, where they fit the positions and labels, else the longest that fits.
+
+    Raises `ValueError` where the shortest testable length does not fit.
+    """
+    from interp.tasks import check_length
+    from probes.trials.parity import shortest_of
+
+    usual, shortest = LENGTHS.get(run.format.task, LENGTHS["parity"]), shortest_of(run.format.task)
+
+    def fits(length: int) -> bool:
+        try:
+            run.check_length(length)
+            check_length(run.format, length, run.vocabulary)
+        except ValueError:
+            return False
+        return True
+
+    if fitting := tuple(n for n in usual if fits(n)):
+        return fitting
+    for n in range(min(usual) - 1, shortest - 1, -1):
+        if fits(n):
+            return (n,)
+    unit = "digits" if run.format.task == "addition" else "bits"
+    raise ValueError(f"{run.name} takes no {run.format} with {shortest} {unit} or more, which the verdict needs")
