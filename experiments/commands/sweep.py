@@ -76,6 +76,10 @@ class SweepCommand:
             raise ValueError(f"--prompts must be at least {LEAST_PROMPTS}; got {self.prompts}")
         if self.workers is not None:
             check_workers("workers", self.workers)
+        if self.cuda_graphs and self.engine == "local" and not self.dry_run:  # a cluster's nodes may have GPUs
+            from experiments.training.graphs import require_cuda
+
+            require_cuda(self.device)
         check_files([self.out / TABLE, self.out / VERDICTS])
         for train in runs:
             check_files([self.out / name_of(train) / file for file in STAGES.values()])

@@ -102,7 +102,8 @@ class TrainCommand:
         else:
             say(f"did NOT learn: {reached} (competent from .95); try more --steps or another --seed")
         say(trained.folder)
-        warn(f"next: mnemoscope evaluate {trained.folder}")
+        if trained.competent:
+            warn(f"next: mnemoscope evaluate {trained.folder}")
         return 0
 
     def trained(self) -> Trained:

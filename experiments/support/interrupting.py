@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -47,3 +48,50 @@ def interruptible() -> Iterator[None]:
         if not received:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+class Held:
+    """A signal that may have arrived while a block must not be left."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.before: dict[int, Any] = {}
+
+    def obey(self) -> None:
+        """Let the signal act, as it would have without the block; do nothing if none has arrived."""
+        if self.number is not None:
+            self.restore()
+            signal.raise_signal(self.number)
+
+    def restore(self) -> None:
+        """Put the handlers back."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def held_signals() -> Iterator[Held]:
+    """Hold the first signal until the block calls `obey`, as between two steps that must not be cut in the middle.
+
+    A second signal ends the process at once, as in `interruptible`. A signal that nobody obeyed acts when the block
+    ends. Signals that are ignored stay ignored. Does nothing outside the main thread.
+    """
+    held = Held()
+    if threading.current_thread() is not threading.main_thread():
+        yield held
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if held.number is not None:
+            os._exit(128 + held.number)
+        held.number = number
+
+    handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    held.before = {number: signal.signal(number, handle) for number in handled}
+    try:
+        yield held
+    except BaseException:
+        held.restore()
+        raise
+    held.restore()
+    held.obey()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -17,6 +20,29 @@ from interp.support.writing import whole_folder
 
 KEEP = 1
 DIGEST = "digest"
+# Checkpoints of large models are slow to write: saving takes at most one part in so many of the time.
+SAVE_SHARE = 20
+
+
+class Pace:
+    """When checkpoints are written: at the first occasion, and then at most every `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.saved: float | None = None
+        self.took = 0.0
+
+    def is_due(self) -> bool:
+        """Return whether it is time for the next one."""
+        return self.saved is None or time.monotonic() - self.saved >= max(self.seconds, SAVE_SHARE * self.took)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Time the block, which writes a checkpoint."""
+        began = time.monotonic()
+        yield
+        self.saved = time.monotonic()
+        self.took = self.saved - began
 
 
 def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, state: dict) -> None:

@@ -22,6 +22,7 @@ from experiments.training.recipe import Recipe, TrainingPart
 POSITIONS, PREDICTED = 16, 8
 # The target of a token that the loss leaves out.
 IGNORED = -100
+NO_CUDA = "CUDA graphs need a CUDA device; leave --cuda-graphs out"
 
 # Runs a function once while its kernels are recorded, and returns what repeats them.
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
@@ -49,10 +50,16 @@ class Place:
     again: Callable[[], None] | None = None
 
 
+def require_cuda(device: str) -> None:
+    """Raise `ValueError` where training on a device ("auto", "cpu" or a name) cannot capture steps for want of CUDA."""
+    if device == "cpu" or not torch.cuda.is_available():
+        raise ValueError(NO_CUDA)
+
+
 def require_graphs(device: torch.device, processes: int, recipe: Recipe) -> None:
     """Raise `ValueError` where steps cannot be captured."""
     if device.type != "cuda":
-        raise ValueError("CUDA graphs need a CUDA device; leave --cuda-graphs out")
+        raise ValueError(NO_CUDA)
     if processes > 1:
         raise ValueError("CUDA graphs hold the steps of one process; leave --cuda-graphs out, or use one process")
     if recipe.positions != "plain":

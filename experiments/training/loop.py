@@ -12,31 +12,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 
+from experiments.support.console import warn
+from experiments.support.interrupting import held_signals
 from experiments.support.progress import progress_bar
 from experiments.support.provenance import provenance_record, warn_versions
-from experiments.training.checkpoint import load_checkpoint, save_checkpoint
+from experiments.training.checkpoint import Pace, load_checkpoint, save_checkpoint
+from experiments.training.claiming import claim
 from experiments.training.gradients import compiled, optimizer_of, require_compile, schedule, take_step, use_attention
 from experiments.training.graphs import CapturedSteps, require_graphs
 from experiments.training.lora import adapter_weights, round_adapters
 from experiments.training.metrics_file import add_line, digest_of, forget_after
 from experiments.training.recipe import Pretrained, Recipe, TrainingPart, parts
 from experiments.training.state import Beginning, accuracies_of, beginning, check_batches, outcome_of
-from interp.models import read_json, save_run
+from interp.models import save_run
 from interp.models.adapters import adapter_entry, save_adapter_run
 from interp.models.record import read_record
-from interp.support.writing import alone_in, empty_work, write_whole
+from interp.support.writing import alone_in, empty_work
 from interp.tasks import Batch, Vocabulary, parse_format
 
 CHECK_EVERY = 100
 CHECK_EVERY_PRETRAINED = 25
 SAVE_EVERY_SECONDS = 60
-# Checkpoints of large models are slow to write: saving takes at most one part in so many of the time.
-SAVE_SHARE = 20
 METRICS = "metrics.jsonl"
 
 
@@ -62,11 +62,12 @@ def train_run(
 ) -> Trained:
     """Train a recipe into `out/<recipe.name>`, resuming where an earlier, killed call stopped.
 
-    On a CPU with the same number of threads the weights are bit-identical, interrupted or not. A finished run of this
-    recipe is returned as it is. `cpu` leaves GPUs unused. `attention` is as in `use_attention`; `compile` trains with
-    kernels of `torch.compile` (see `compiled`), `cuda_graphs` repeats captured steps on a GPU (see `graphs`). Raises
-    `ValueError` when the folder holds another run or a half-trained run of another recipe, and when another process is
-    training it.
+    On a CPU with the same number of threads the weights are bit-identical, interrupted or not. Ctrl-C ends the training
+    after the current step, which is saved; a process that is killed loses what came after its last checkpoint, of which
+    there is one at the first check and then at most one every `save_every` seconds. A finished run of this recipe is
+    returned as it is. `cpu` leaves GPUs unused. `attention` is as in `use_attention`; `compile` trains with kernels of
+    `torch.compile` (see `compiled`), `cuda_graphs` repeats captured steps on a GPU (see `graphs`). Raises `ValueError`
+    when the folder holds another run or a half-trained run of another recipe, and when another process is training it.
     """
     final, work = out / recipe.name, out / f"{recipe.name}.training"
     if final.exists():
@@ -106,47 +107,47 @@ def _train(
         until_done.enter_context(alone_in(work))  # only now: a recipe that cannot be built leaves nothing behind
         if final.exists():
             raise ValueError(f"{final} has just been trained by another process")
-        _claim(work, recipe, precision, accelerator.num_processes, kernels)
+        claim(work, recipe, precision, accelerator.num_processes, kernels)
     accelerator.wait_for_everyone()
     state = load_checkpoint(work, model, optimizer) or {"step": 0, "accuracy": {}}
     state.setdefault("cooldown_from", max(0, recipe.steps - recipe.cooldown))
     state.setdefault("seconds", 0.0)
+    sums: dict[str, list[Any]] = state.pop("losses", {})
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     take = _taking(accelerator, compiled(wrapped) if "compile" in kernels else wrapped, optimizer, recipe, kernels)
-    metrics = work / METRICS
+    metrics, step = work / METRICS, state["step"]
     if accelerator.is_main_process:
-        forget_after(metrics, state["step"], state.get("metrics"))
-    sums: dict[str, list[Any]] = {}
-    began = saved = time.monotonic()
-    before, saving = state["seconds"], 0.0
+        forget_after(metrics, step, state.get("metrics"))
+        if step:
+            warn(f"{recipe.name}: resuming after step {step}")
+    pace, before, began = Pace(save_every), state["seconds"], time.monotonic()
     bar = progress_bar(
-        total=recipe.steps, initial=state["step"], desc=recipe.name, unit="step", shown=accelerator.is_main_process
+        total=recipe.steps, initial=step, desc=recipe.name, unit="step", shown=accelerator.is_main_process
     )
-    step = state["step"]
-    while step < min(recipe.steps, state["cooldown_from"] + recipe.cooldown):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.lr * schedule(recipe, state["cooldown_from"], step)
-        losses = take(step, parts_of(step))
-        step += 1
-        bar.update()
-        for name, loss in losses.items():
-            sums.setdefault(name, []).append(loss)
-        state["seconds"] = before + time.monotonic() - began
-        if step % check_every(recipe) and step != recipe.steps:
-            continue
-        _check(accelerator, wrapped, checks, recipe, step, state)
-        bar.set_postfix({k: f"{v:.3f}" for k, v in state["accuracy"].items()})
-        if accelerator.is_main_process:
-            add_line(metrics, step, optimizer.param_groups[0]["lr"], sums, state)
-        sums.clear()
-        # Saved at a check only: the running loss means are empty there, so metrics resume exactly too.
-        if accelerator.is_main_process and time.monotonic() - saved >= max(save_every, SAVE_SHARE * saving):
-            began_saving = time.monotonic()
-            raw_optimizer: Any = getattr(optimizer, "optimizer", optimizer)
-            kept = {k: v for k, v in state.items() if k != "step"} | {"metrics": digest_of(metrics.read_bytes())}
-            save_checkpoint(work, step, accelerator.unwrap_model(wrapped), raw_optimizer, kept)
-            saved = time.monotonic()
-            saving = saved - began_saving
+    with held_signals() as held:
+        while step < min(recipe.steps, state["cooldown_from"] + recipe.cooldown):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * schedule(recipe, state["cooldown_from"], step)
+            losses = take(step, parts_of(step))
+            step += 1
+            bar.update()
+            for name, loss in losses.items():
+                sums.setdefault(name, []).append(loss)
+            state["seconds"] = before + time.monotonic() - began
+            if checked := step % check_every(recipe) == 0 or step == recipe.steps:
+                _check(accelerator, wrapped, checks, recipe, step, state)
+                bar.set_postfix({k: f"{v:.3f}" for k, v in state["accuracy"].items()})
+                if accelerator.is_main_process:
+                    add_line(metrics, step, optimizer.param_groups[0]["lr"], sums, state)
+                sums.clear()
+            stops = held.number is not None
+            if accelerator.is_main_process and (stops or (checked and pace.is_due())):
+                raw_optimizer: Any = getattr(optimizer, "optimizer", optimizer)
+                kept = {k: v for k, v in state.items() if k != "step"} | {"metrics": digest_of(metrics.read_bytes())}
+                kept["losses"] = {name: [float(loss) for loss in several] for name, several in sums.items()}
+                with pace.writing():
+                    save_checkpoint(work, step, accelerator.unwrap_model(wrapped), raw_optimizer, kept)
+            held.obey()
     bar.close()
     trained: Any = accelerator.unwrap_model(wrapped)
     use_attention(trained, usual)
@@ -228,30 +229,3 @@ def _finished(final: Path, work: Path, recipe: Recipe, precision: str) -> Traine
     shutil.rmtree(work, ignore_errors=True)
     outcome = record["outcome"]
     return Trained(final, outcome["competent"], outcome["step_accuracy"], outcome["steps"])
-
-
-def _claim(
-    work: Path, recipe: Recipe, precision: str, processes: int = 1, kernels: dict[str, Any] | None = None
-) -> None:
-    """Write the recipe into the work folder, or check that the one in it is the same. `kernels`: other than usual."""
-    setup = {"threads": torch.get_num_threads(), "precision": precision}
-    if processes > 1:  # each has its own data
-        setup["processes"] = processes
-    setup |= kernels or {}
-    wanted = {**recipe.to_json(), **setup, "versions": provenance_record()["versions"]}
-    path = work / "recipe.json"
-    if not path.exists():
-        write_whole(path, json.dumps(wanted, indent=1) + "\n")
-        return
-    begun, ours = read_json(path), json.loads(json.dumps(wanted))
-    if not isinstance(begun, dict):
-        raise ValueError(f"{path} is not a recipe; remove {work} or choose another --out")
-    versions = {"versions": begun.pop("versions", None)}
-    del ours["versions"]
-    if begun != ours:
-        names = [k for k in {**begun, **ours} if begun.get(k) != ours.get(k)]
-        differ = [f"{k} {begun.get(k)} there, {ours.get(k)} now" for k in names]
-        raise ValueError(f"{work} is of another recipe ({'; '.join(differ)}); remove it or choose another --out")
-    warn_versions(f"{work.name}, resumed,", versions)
-    for stale in work.glob(".step-*"):  # left by a process that was killed
-        shutil.rmtree(stale)

@@ -17,7 +17,7 @@ def add_line(metrics: Path, step: int, lr: float, sums: Mapping[str, Sequence[An
 
     Losses are numbers, or tensors that a device is still computing.
     """
-    line = {"step": step, "lr": lr, **{f"loss_{k}": float(sum(v)) / len(v) for k, v in sums.items()}}
+    line = {"step": step, "lr": lr, **{f"loss_{k}": sum(map(float, v)) / len(v) for k, v in sums.items()}}
     line |= {f"accuracy_{k}": a for k, a in state["accuracy"].items()}
     line["seconds"] = round(state["seconds"], 1)
     with naming(metrics), metrics.open("a", encoding="utf-8") as file:

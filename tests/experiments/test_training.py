@@ -80,10 +80,7 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path):
     subprocess.run(command, env=environment, cwd=root, check=True, stderr=subprocess.DEVNULL)
     resumed = tmp_path / "killed" / RECIPE.name
     assert weights(resumed) == weights(whole.folder)
-    lines = [
-        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
-        for path in (resumed / "metrics.jsonl", whole.folder / "metrics.jsonl")
-    ]
+    lines = [lines_of(resumed), lines_of(whole.folder)]
     assert lines[0] == lines[1]
     assert [line["step"] for line in lines[0]] == list(range(4, 25, 4))
     assert sorted(p.name for p in resumed.parent.iterdir()) == [RECIPE.name]
@@ -111,6 +108,59 @@ def test_every_family_goes_on_to_the_same_bytes(family, tmp_path, monkeypatch):
     sinks = [w for name, w in load_file(whole.folder / "model.safetensors").items() if name.endswith("sink_key")]
     assert len(sinks) == (family == "alibi_sink")
     assert all(w.any() for w in sinks)  # zero at the start: it was trained
+
+
+def lines_of(folder: Path) -> list[dict]:
+    """The metrics of a run, without its times."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def test_ctrl_c_saves_the_step_at_which_it_came(tmp_path, monkeypatch, capsys):
+    recipe = replace(RECIPE, steps=10)
+    whole = train_run(recipe, tmp_path / "whole")
+    assert "resuming" not in capsys.readouterr().err
+    taking, begun = loop._taking, []
+
+    def interrupted(*arguments):
+        take = taking(*arguments)
+
+        def step(number, batches):
+            begun.append(number)
+            if number == 5:  # between two checks, in the middle of a step
+                signal.raise_signal(signal.SIGINT)
+            return take(number, batches)
+
+        return step
+
+    monkeypatch.setattr(loop, "_taking", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    # A process that a shell starts in the background ignores SIGINT, and so do its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_run(recipe, tmp_path / "stopped")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert begun == list(range(6))
+    work = tmp_path / "stopped" / f"{recipe.name}.training"
+    assert [p.name for p in work.glob("step-*")] == ["step-00000006"]
+    monkeypatch.setattr(loop, "_taking", taking)
+    capsys.readouterr()
+    resumed = train_run(recipe, tmp_path / "stopped")
+    assert f"{recipe.name}: resuming after step 6" in capsys.readouterr().err
+    assert weights(resumed.folder) == weights(whole.folder)
+    assert lines_of(resumed.folder) == lines_of(whole.folder)
+
+
+def test_a_killed_run_goes_on_after_its_first_check(tmp_path, monkeypatch):
+    save, steps = loop.save_checkpoint, []
+    monkeypatch.setattr(
+        loop, "save_checkpoint", lambda work, step, *rest: (steps.append(step), save(work, step, *rest))
+    )
+    train_run(replace(RECIPE, steps=12), tmp_path, save_every=1000)
+    assert steps == [4]
 
 
 @pytest.mark.slow
@@ -142,7 +192,7 @@ def test_training_is_refused_where_a_run_or_another_recipe_is(tmp_path):
     assert weights(trained.folder) == before
     assert not left.exists()
     work = tmp_path / "other" / f"{RECIPE.name}.training"
-    loop._claim(work, RECIPE, "no")
+    loop.claim(work, RECIPE, "no")
     with pytest.raises(ValueError, match=r"another recipe .*lr 0.002 there, 0.1 now"):
         train_run(replace(RECIPE, lr=0.1), tmp_path / "other")
 
@@ -157,9 +207,9 @@ def test_two_processes_do_not_train_one_run(tmp_path, monkeypatch):
 
 def test_another_number_of_processes_does_not_go_on(tmp_path):
     """Each has its own data: the rest of the run would be another run's."""
-    loop._claim(tmp_path, RECIPE, "no", processes=2)
+    loop.claim(tmp_path, RECIPE, "no", processes=2)
     with pytest.raises(ValueError, match=r"another recipe \(processes 2 there, None now\)"):
-        loop._claim(tmp_path, RECIPE, "no")
+        loop.claim(tmp_path, RECIPE, "no")
 
 
 def test_competence_starts_the_cooldown_and_ends_training_early(tmp_path, monkeypatch):

@@ -61,9 +61,9 @@ def test_where_it_does_not_work_one_line_says_why_and_nothing_is_left(tmp_path, 
 
 
 def test_training_with_other_kernels_is_not_resumed(tmp_path):
-    loop._claim(tmp_path, RECIPE, "no")
+    loop.claim(tmp_path, RECIPE, "no")
     with pytest.raises(ValueError, match="compile None there, True now"):
-        loop._claim(tmp_path, RECIPE, "no", kernels={"compile": True})
+        loop.claim(tmp_path, RECIPE, "no", kernels={"compile": True})
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def make_small() -> None:
     from experiments.commands import evaluate
     from experiments.commands.train import TrainCommand
     from experiments.support import jobs
-    from experiments.training import loop
+    from experiments.training import checkpoint, loop
     from tests.experiments.test_training import RECIPE
 
     def recipe(self: TrainCommand) -> Any:
@@ -89,7 +89,7 @@ def make_small() -> None:
 
     TrainCommand.recipe = recipe  # type: ignore[method-assign]
     loop.CHECK_EVERY = 2
-    loop.SAVE_SHARE = 0
+    checkpoint.SAVE_SHARE = 0
     loop.train_run = partial(loop.train_run, save_every=0)
     evaluate.LENGTHS = {"parity": (3, 4)}
     evaluate.OFFSET_LENGTHS = (3,)

