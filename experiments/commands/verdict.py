@@ -25,7 +25,7 @@ from experiments.support.options import (
     Runs,
     computed,
 )
-from experiments.support.verdict_defaults import default_lengths, pieces_of, usual_arms
+from experiments.support.verdict_defaults import PROMPTS, default_lengths, pieces_of, usual_arms
 
 if TYPE_CHECKING:
     from experiments.support.pieces import RunOptions
@@ -41,7 +41,8 @@ class VerdictCommand:
 
     One run is judged over prompts; several runs of one configuration, which differ in their seed, over models. Every
     intervention has a matched control. A role is PRESENT, ABSENT or INDETERMINATE, and NOT APPLICABLE where the model
-    cannot do the task. Writes verdict.json and verdict.svg. The same command resumes after an interruption.
+    cannot do the task. Writes verdict.json and verdict.svg. The same command resumes after an interruption, and prints
+    a finished result of the same weights, rules and options instead of measuring again; see --fresh.
     """
 
     names: Runs = ()
@@ -61,7 +62,7 @@ class VerdictCommand:
     """Items of a list or of recall."""
     fillers: Number = 0
     """Fillers between the label and the value of a list's item."""
-    prompts: Number = 128
+    prompts: Number = PROMPTS
     """Prompts at each length."""
     seed: Number = 0
     """Seed of the prompts and of the choice of steps."""
@@ -73,23 +74,23 @@ class VerdictCommand:
     dtype: Dtype = None
     memory: Memory = 1024
     out: ResultFolder = None
+    fresh: Flag = False
+    """Measure again also where a finished result of the same weights and options is in the result folder, beside the
+    run, or among the shipped results. Default: print that result."""
     evidence: Flag = False
     """Print everything that was measured after the verdict. Default: only the verdict; the file has the rest."""
     json: Annotated[str | None, tyro.conf.arg(metavar="[FILE]", help_behavior_hint="")] = None
     """Write the verdict as JSON to this file; without a file, print it instead of text. Default: neither."""
 
     def run(self) -> int:
-        """Measure, decide, write and print; status 0 whatever the verdict is."""
+        """Print the finished verdict, or measure, decide, write and print one; status 0 whatever it is."""
         from experiments.support.binding_results import binding_task_of, judge_lists
         from experiments.support.console import say
-        from experiments.support.results import (
-            check_files,
-            check_seed,
-            check_workers,
-            result_folder,
-            writable_folder,
-        )
-        from experiments.support.verdict_text import columns_of_output, print_verdict, warn_judged_again
+        from experiments.support.finished import warn_judged_again
+        from experiments.support.finished_verdicts import finished_verdict, verdict_options
+        from experiments.support.results import check_seed, check_workers, json_target, result_folder
+        from experiments.support.verdict_text import columns_of_output, print_verdict
+        from interp.support.writing import write_whole
 
         if (task := binding_task_of(self)) is not None:
             return judge_lists(self, task)
@@ -99,32 +100,38 @@ class VerdictCommand:
         runs = self._load()
         if runs[0].format.task == "recall":
             return judge_lists(self, "recall")
-        lengths = self.lengths or default_lengths(runs[0])
-        target = None if self.json in (None, "-") else Path(str(self.json))
+        lengths, arms = self.lengths or default_lengths(runs[0]), self.arms or usual_arms(runs[0])
+        target = json_target(self.json)
+        options = verdict_options(runs, lengths, arms, self.prompts, self.forced)
+        stored, why = None, "--fresh"
+        if not self.fresh:
+            stored, why = finished_verdict(runs, options, self.seed, self.out)
+        if stored is not None:
+            path, verdict, written = stored.path, stored.found, stored.data
+        else:
+            folder = result_folder(runs[0], self.out, FILES)
+            path = folder / "verdict.json"
+            warn_judged_again(path, why)
+            verdict, written = self._judge(runs, lengths, arms, options, folder)
         if target is not None:
-            check_files([target])
-            writable_folder(target.parent)
-        folder = result_folder(runs[0], self.out, FILES)
-        warn_judged_again(folder / "verdict.json")
-        verdict, written = self._judge(runs, lengths, folder, target)
+            write_whole(target, json.dumps(written, indent=1) + "\n")
         if self.json == "-":
             print(json.dumps(written))
             return 0
-        print_verdict(verdict, runs[0], columns_of_output(), self.evidence)
-        say(folder / "verdict.json")
+        print_verdict(verdict, runs[0], columns_of_output(), self.evidence, self.prompts)
+        say(path)
         return 0
 
     def _judge(
-        self, runs: list[Run], lengths: tuple[int, ...], folder: Path, target: Path | None
+        self, runs: list[Run], lengths: tuple[int, ...], arms: tuple[str, ...], options: dict, folder: Path
     ) -> tuple[Verdict, dict]:
         """Measure the battery of every run and write the verdict; return it, and what verdict.json holds."""
         from experiments.support.pieces import are_small, helpers, measured_by, usual_workers
         from experiments.support.progress import progress_bar
         from experiments.support.results import as_svg, resume_arms, work_folder, write_result
-        from interp.support.writing import write_whole
         from probes import battery, verdict
 
-        arms, options = self.arms or usual_arms(runs[0]), [self.prompts, self.seed, str(runs[0].format)]
+        kind = [self.prompts, self.seed, str(runs[0].format)]
         total = len(runs) * len(lengths) * pieces_of(arms)
         batteries = []
         with progress_bar(total=total, unit="step") as bar, ExitStack() as kept:  # until the result is written
@@ -132,7 +139,7 @@ class VerdictCommand:
             sources = self._sources()
             processes = kept.enter_context(helpers(workers, sources, one_thread=are_small(runs)))
             for run, source in zip(runs, sources, strict=True):
-                work = kept.enter_context(work_folder(folder, run, "verdict", options))
+                work = kept.enter_context(work_folder(folder, run, "verdict", kind))
                 step = _reporter(bar, f"{run.name}, " if len(runs) > 1 else "")
                 batteries.append(
                     battery(
@@ -148,11 +155,9 @@ class VerdictCommand:
                     )
                 )
             judged = verdict(batteries)
-            data = {"prompts": self.prompts, **judged.to_json()}
+            data = {"prompts": self.prompts, "options": options, **judged.to_json()}
             picture = (folder / "verdict.svg", as_svg(_picture(judged)))
             written = write_result(folder / "verdict.json", runs[0], self.seed, data, others=[picture])
-            if target is not None:
-                write_whole(target, json.dumps(written, indent=1) + "\n")
         return judged, written
 
     def _sources(self) -> list[RunOptions]:

@@ -81,7 +81,8 @@ def stored_verdict(run: Run, options: ReportCommand) -> tuple[dict[str, Any] | N
         try:
             found = read_result(folder / name)
             fits = (found["seed"], found["weights"]) == (options.seed, weights_of(run)) and "posed" in found
-        except (ValueError, KeyError):
+            fits = fits and not found.get("options", {}).get("fillers")
+        except (ValueError, KeyError, AttributeError):
             continue
         if fits:
             made = found["provenance"]

@@ -11,24 +11,20 @@ from experiments.commands.circuit import CircuitCommand
 from experiments.commands.evaluate import EvaluateCommand
 from experiments.commands.verdict import VerdictCommand
 from experiments.reporting.schema import ROLES, SCHEMAS, mismatch
+from experiments.support.finished import LARGEST, one_length, why_other_rules, why_other_run, why_other_weights
 from experiments.support.provenance import warn_versions
-from experiments.support.reading import UNREAD, why_unread
-from experiments.support.results import weights_of
+from experiments.support.reading import UNREAD
 from experiments.support.verdict_defaults import default_lengths
 from interp.models import read_json
 from interp.models.names import OUT, SHIPPED
 from interp.support.printable import visible
 from interp.tasks.limits import shown
-from probes.findings import MARGINS
 
 if TYPE_CHECKING:
     from interp.models import Run
 
 # Options that do not change a result.
-HARMLESS = ("name", "names", "runs", "out", "json", "format", "memory")
-# Largest size of a result file, in bytes. The largest circuit's has a million.
-LARGEST = 2**26
-HEAD = {"run": str, "format": str, "seed": int}
+HARMLESS = ("name", "names", "runs", "out", "json", "format", "memory", "fresh", "evidence")
 # Largest relative difference of a number that is measured again on another machine.
 CLOSE = 2e-3
 
@@ -58,40 +54,21 @@ def stored_result(run: Run, verb: str, name: str, seed: int) -> tuple[dict | Non
 
 def why_not(run: Run, verb: str, data: dict, seed: int) -> str:
     """Return why a result cannot replace a new one with the default options; "" if it can."""
-    if not isinstance(data, dict) or not isinstance(data.get("provenance"), dict):
-        return UNREAD
-    if reason := why_unread(data):
+    if reason := why_other_run(run, data, seed):
         return reason
-    if wrong := mismatch({name: data.get(name) for name in ("run", "format", "seed")}, HEAD):
-        return f"{UNREAD}: {wrong}"
-    if data["run"] != run.name or data["format"] != str(run.format):
-        return f"it is of {data['run']} in the format {data['format']}"
-    if data["seed"] != seed:
-        return f"its seed is {data['seed']}, not {seed}"
     if changed := _changed(verb, data):
         return f"it was made with {changed}"
-    if verb == "verdict" and (margins := _margins(data)) != MARGINS.version:
-        older = margins[:40] if isinstance(margins, str) else shown(margins)
-        return f"it was made with margins {older}, not {MARGINS.version}"
+    if verb == "verdict" and (reason := why_other_rules(data)):
+        return reason
     if wrong := mismatch(data, SCHEMAS[verb]) or _inside(run, verb, data):
         return f"{UNREAD}: {wrong}"
     if verb == "verdict" and data["models"] != [run.name]:
         return "it is of several models together"
     if "weights" in data:
-        return "" if data["weights"] == weights_of(run) else "the weights have changed since"
+        return why_other_weights(run, data["weights"])
     if not _same_when_repeated(run, verb, data):
         return "a number in it differs when it is measured again: the weights have changed since"
     return ""
-
-
-def _margins(data: dict) -> object:
-    margins = data.get("margins")
-    return margins.get("version") if isinstance(margins, dict) else None
-
-
-def _one(length: int | list[int]) -> int:
-    """Return a length as a number: for addition, that of the longer operand."""
-    return length if isinstance(length, int) else max(length, default=0)
 
 
 def _inside(run: Run, verb: str, data: dict) -> str:
@@ -101,7 +78,7 @@ def _inside(run: Run, verb: str, data: dict) -> str:
             if data["prompts"] != (usual := VerdictCommand().prompts):
                 return f"it has {data['prompts']} prompts, not {usual}"
             lengths = [at["length"] for at in data["by_length"]]
-            if [*map(_one, lengths)] != [*default_lengths(run)]:
+            if [*map(one_length, lengths)] != [*default_lengths(run)]:
                 return f"its lengths are {shown(lengths)}, not the defaults of the run"
             sides = [at["roles"] for at in (data, *data["by_length"])]
             if unknown := {name for roles in sides for name in roles} - set(ROLES):
@@ -110,7 +87,7 @@ def _inside(run: Run, verb: str, data: dict) -> str:
             cells += [role["margins"] for role in cells if "margins" in role]
             if any(cell["ci"] is not None and len(cell["ci"]) != 2 for cell in cells):
                 return "an interval does not have two bounds"
-            if any(_one(e["length"]) not in map(_one, lengths) for e in data["evidence"]):
+            if any(one_length(e["length"]) not in map(one_length, lengths) for e in data["evidence"]):
                 return "it has evidence of other lengths"
         case "evaluate":
             usual = EvaluateCommand(())
@@ -138,7 +115,7 @@ def _inside(run: Run, verb: str, data: dict) -> str:
 
 def _changed(verb: str, data: dict) -> str:
     """Return the options that differ from the defaults, from the stored options or from the command."""
-    if isinstance(data.get("options"), dict):
+    if verb == "circuit" and isinstance(data.get("options"), dict):
         usual = {k: v for k, v in asdict(CircuitCommand(data["run"])).items() if k not in (*HARMLESS, "seed")}
         stored = {k: tuple(v) if isinstance(v, list) else v for k, v in data["options"].items()}
         return ", ".join(f"--{k} {stored[k]}" for k, v in usual.items() if k in stored and stored[k] != v)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.support.verdict_text import MODES
+from experiments.support.evidence_text import MODES
 from probes.arms.naming import arm_title, arms_named
 from probes.arms.registry import ARMS
 

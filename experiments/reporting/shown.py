@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from experiments.commands.circuit import invalid
 from experiments.reporting.rows import ROLES, size_of
 from experiments.reporting.text import GOOD
-from experiments.support.verdict_text import MODES
+from experiments.support.evidence_text import MODES
 from experiments.tables.runs import FOUND
 from probes.findings import MARGINS
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from experiments.reporting.rows import ROLES, estimate, size_of
-from experiments.support.verdict_text import MODES
+from experiments.support.evidence_text import MODES
 from experiments.training.rehearsal import rehearsed_text
 from probes.arms.naming import with_arm_names
 from probes.evidence import find_rows

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +14,6 @@ if TYPE_CHECKING:
     from experiments.commands.verdict import VerdictCommand
     from interp.models import Run
     from probes.binding import BindingVerdict, Trial
-
-INDENT = "  "
 
 
 def binding_task_of(command: VerdictCommand) -> str | None:
@@ -47,13 +43,17 @@ def tasks_of_any_model() -> str:
 
 
 def judge_lists(command: VerdictCommand, task: str) -> int:
-    """Judge each named model on a list task, write verdict-<task>-<items>.json and print the first screen."""
+    """Judge the named model on a list task, write verdict-<task>-<items>.json and print the first screen.
+
+    A finished result of the same weights and options is printed instead, unless `command.fresh`.
+    """
     from experiments.support.console import say
-    from experiments.support.results import check_files, check_seed, result_folder, writable_folder, write_result
-    from experiments.support.verdict_text import columns_of_output, warn_judged_again
+    from experiments.support.finished import warn_judged_again
+    from experiments.support.finished_verdicts import finished_list_verdict
+    from experiments.support.results import check_seed, json_target, result_folder
+    from experiments.support.verdict_text import columns_of_output, more_prompts
     from interp.support.writing import write_whole
-    from probes.batteries import GATE
-    from probes.binding import trials_of
+    from probes.binding.text import summary
     from probes.binding.trials import check_prompts, combinations_of
 
     check_seed(command.seed)
@@ -62,26 +62,28 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     names = [*command.names, *([str(command.model)] if command.model else [])]
     if len(names) != 1:
         raise ValueError(f"--task {task} judges one model at a time; got {len(names)}")
-    target = None if command.json in (None, "-") else Path(str(command.json))
-    if target is not None:
-        check_files([target])
-        writable_folder(target.parent)
+    target = json_target(command.json)
     run = load_for_lists(names[0], task, command.items, command.format, command.device, command.dtype)
-    trials = trials_of(run, task, command.items, max(command.prompts, GATE), command.seed, command.fillers)
     file = file_of(task, command.items)
-    folder = result_folder(run, command.out, (file,))
-    warn_judged_again(folder / file)
-    began = time.perf_counter(), time.process_time()
-    verdict = _judged(command, run, task, trials)
-    written = write_result(folder / file, run, command.seed, {**verdict.to_json(), "cost": cost_since(*began)})
+    options = {name: getattr(command, name) for name in ("items", "prompts", "fillers")} | {"task": task}
+    stored, why = None, "--fresh"
+    if not command.fresh:
+        stored, why = finished_list_verdict(run, options, file, command.seed, command.out)
+    if stored is not None:
+        path, verdict, written = stored.path, stored.found, stored.data
+    else:
+        trials = _trials(command, run, task)
+        path = result_folder(run, command.out, (file,)) / file
+        warn_judged_again(path, why)
+        verdict, written = _judged(command, run, task, trials, options, path)
     if target is not None:
         write_whole(target, json.dumps(written, indent=1) + "\n")
     if command.json == "-":
         print(json.dumps(written))
         return 0
-    for line in summary(verdict, columns_of_output(), command.evidence):
+    for line in summary(verdict, columns_of_output(), command.evidence, more_prompts(command.prompts)):
         say(line)
-    say(folder / file)
+    say(path)
     return 0
 
 
@@ -101,17 +103,31 @@ def cost_since(wall: float, cpu: float) -> dict[str, float | None]:
     return {"seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1), "peak_mib": peak}
 
 
-def _judged(command: VerdictCommand, run: Run, task: str, trials: list[Trial]) -> BindingVerdict:
+def _trials(command: VerdictCommand, run: Run, task: str) -> list[Trial]:
+    from probes.batteries import GATE
+    from probes.binding import trials_of
+
+    return trials_of(run, task, command.items, max(command.prompts, GATE), command.seed, command.fillers)
+
+
+def _judged(
+    command: VerdictCommand, run: Run, task: str, trials: list[Trial], options: dict, path: Path
+) -> tuple[BindingVerdict, dict]:
+    """Measure, decide and write; return the verdict, and what its file holds."""
     from experiments.support.progress import progress_bar
+    from experiments.support.results import write_result
     from probes.binding import binding_verdict, measure_binding
 
+    began = time.perf_counter(), time.process_time()
     with progress_bar(total=1 + len(trials), unit="step") as bar:
 
         def step(piece: str) -> None:
             bar.set_description(piece)
             bar.update()
 
-        return binding_verdict(run.name, measure_binding(run, trials, task, command.seed, step, command.prompts))
+        verdict = binding_verdict(run.name, measure_binding(run, trials, task, command.seed, step, command.prompts))
+    data = {"options": options, **verdict.to_json(), "cost": cost_since(*began)}
+    return verdict, write_result(path, run, command.seed, data)
 
 
 def load_for_lists(
@@ -132,27 +148,3 @@ def load_for_lists(
 def file_of(task: str, items: int) -> str:
     """Return the name of the file of a verdict on a list task."""
     return f"verdict-{task}-{items}.json"
-
-
-def summary(verdict: BindingVerdict, columns: int, evidence: bool = False) -> Iterator[str]:
-    """Yield the lines of the answer: label, competence, addresses, remainder and sinks; with `evidence` every arm."""
-    found = verdict.measured
-    yield f"{verdict.name}, {found.task} with {found.items} items: {verdict.label.upper()}"
-    state = "competent" if found.competent else "NOT competent"
-    yield f"{INDENT}accuracy {found.accuracy} over {found.posed} prompts: {state}"
-    if found.refusal is not None:
-        yield from textwrap.wrap(f"why: {found.refusal}", max(40, columns), subsequent_indent=INDENT)
-        return
-    for name, (status, reason) in verdict.addresses.items():
-        yield f"{INDENT}{name:<13}{status.value:<15}{reason}"
-    if found.remainder is not None:
-        yield f"{INDENT}{'remainder':<13}{'':<15}share {found.remainder} explained by no address"
-    yield "sinks (attention shared by other keys, against the mean value):"
-    for name, (status, reason) in verdict.sinks.items():
-        yield f"{INDENT}{name:<13}{status.value:<15}{reason.removeprefix(f'{name}: ')}"
-    if evidence:
-        yield ""
-        for name, share in found.shares.items():
-            yield f"{INDENT}{name:<16}{share.value}  control {share.control}  excess {share.excess}"
-        for name, reason in found.left_out.items():
-            yield f"{INDENT}{name:<16}not applicable: {reason}"

@@ -73,6 +73,16 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
+def json_target(json: str | None) -> Path | None:
+    """Return the file that `--json FILE` names, checked before any work; None without one and for standard output."""
+    if json in (None, "-"):
+        return None
+    target = Path(str(json))
+    check_files([target])
+    writable_folder(target.parent)
+    return target
+
+
 def check_seed(seed: int) -> None:
     """Raise `ValueError` unless a seed leaves room for the seeds that are derived from it."""
     if not 0 <= seed < MOST_SEEDS:

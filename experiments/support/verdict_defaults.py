@@ -1,4 +1,4 @@
-"""What a verdict measures by default: arms and lengths."""
+"""What a verdict measures by default: arms, lengths and prompts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # A trained and an untrained length: bits trained to 20, digits trained to 10 (probes/README.md, Recipes).
 LENGTHS = {"parity": (20, 40), "addition": (10, 14)}
+PROMPTS = 128
 
 
 def usual_arms(run: Run) -> tuple[str, ...]:

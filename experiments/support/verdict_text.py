@@ -5,47 +5,40 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from experiments.support.console import FILE_COLUMNS, print_table, say, warn
+from experiments.support.console import FILE_COLUMNS, say
+from experiments.support.evidence_text import INDENT, WRITER, print_evidence
+from experiments.support.verdict_defaults import PROMPTS
 from experiments.training.rehearsal import rehearsed_text
-from probes.arms.naming import arm_title, with_arm_names
+from probes.arms.naming import with_arm_names
 from probes.pooling import competent_mode
+from probes.statuses import Status
 
 if TYPE_CHECKING:
     from interp.models import Run
-    from probes.evidence import Evidence
     from probes.findings import LengthFinding, Margins, Verdict
 
-# Narrower terminals get the evidence as stacked lines instead of a table, in columns.
-TABLE_COLUMNS = 120
-INDENT = "  "
-# Who writes the labels, by mode.
-MODES = {"forced": "given", "written": "written by the model"}
-WRITER = {"forced": "given", "written": "written"}
+_NUMBER = r"(-?(?:\d+\.\d+|inf))"
+# An interval as `Interval` prints it, and whether it is simultaneous (`LengthEvidence.together`).
+_INTERVAL = re.compile(rf"{_NUMBER} \[{_NUMBER}, {_NUMBER}\]( \(interval)?")
 
 
-def warn_judged_again(path: Path) -> None:
-    """Print one line on standard error where a verdict is finished: the same command does not read it, but replaces it.
-
-    Its work is removed when it is written; only an interrupted verdict resumes.
-    """
-    if path.is_file():
-        warn(f"judging again: {path} is finished, and will be replaced")
-
-
-def print_verdict(verdict: Verdict, run: Run, columns: int, evidence: bool) -> None:
-    """Print a verdict on a terminal of so many columns; `evidence` adds everything that was measured."""
-    for line in summary(verdict, run, columns):
+def print_verdict(verdict: Verdict, run: Run, columns: int, evidence: bool, prompts: int) -> None:
+    """Print a verdict over so many prompts on a terminal of so many columns; `evidence` adds all that was measured."""
+    for line in summary(verdict, run, columns, prompts):
         say(line)
     if evidence:
         say("")
-        _print_evidence(verdict, columns)
+        print_evidence(verdict, columns)
 
 
-def summary(verdict: Verdict, run: Run, columns: int) -> Iterator[str]:
-    """Yield the lines of the answer: label, competence, roles with their effects, why, and what may be claimed."""
+def summary(verdict: Verdict, run: Run, columns: int, prompts: int) -> Iterator[str]:
+    """Yield the lines of the answer: label, competence, roles with their effects, why, and what may be claimed.
+
+    A verdict that is undecided because intervals over `prompts` are wide also gets what to do next.
+    """
     names = verdict.names
     who = names[0] if len(names) == 1 else f"{len(names)} models of {verdict.format}"
     yield f"{who}: {verdict.label.upper()}"
@@ -53,14 +46,20 @@ def summary(verdict: Verdict, run: Run, columns: int) -> Iterator[str]:
         yield from textwrap.wrap(line, max(40, columns), initial_indent=INDENT, subsequent_indent=2 * INDENT)
     for name, role in verdict.roles.items():
         effect = "not measured" if role.rho is None else str(role.rho)
-        by = f", by {role.by}" if role.by else ""
-        yield f"{INDENT}{name:<13}{role.status.value:<15}effect {effect}{by}"
+        line = f"{INDENT}{name:<13}{role.status.value:<15}effect {effect}"
+        by = f"by {role.by}" if role.by else ""
+        fits = len(line) + len(by) + 2 <= columns
+        yield f"{line}, {by}" if by and fits else line
+        if by and not fits:
+            yield f"{INDENT}{'':<13}{by}"
         if role.margins is not None:
             share = "not measured" if role.margins.share is None else str(role.margins.share)
             yield f"{INDENT}{'  on margins':<13}{role.margins.status.value:<15}share  {share}"
     if verdict.remainder is not None:
         yield f"{INDENT}{'remainder':<13}{'':<15}share  {verdict.remainder:.3f}, by no share that is measured"
     yield from _paragraph("why", _why(verdict), columns)
+    if is_open_by_width(verdict):
+        yield from _paragraph("next", more_prompts(prompts), columns)
     yield from _paragraph("may be claimed", with_arm_names(verdict.may_claim), columns)
     yield from _paragraph("may not be claimed", with_arm_names(verdict.may_not_claim), columns)
     recipe = run.record.get("recipe", {})
@@ -70,6 +69,37 @@ def summary(verdict: Verdict, run: Run, columns: int) -> Iterator[str]:
         if recipe.get("condition"):
             rehearsal = f"{share:.0%} of the tokens were {rehearsed_text(recipe)}"
         yield from _paragraph("training", rehearsal, columns)
+
+
+def is_open_by_width(verdict: Verdict) -> bool:
+    """Return whether one model's verdict is undecided only because intervals are wide.
+
+    That is: some role is INDETERMINATE at a length at which the model is competent, and the reason of each such role
+    has an interval that contains a bound of the margin at the level of the decision.
+    """
+    open_ = [r for f in verdict.lengths if f.mode for r in f.roles.values() if r.status is Status.INDETERMINATE]
+    if verdict.label != "undecided" or verdict.replication != "prompts" or not open_:
+        return False
+    level = verdict.margins.level(len(verdict.lengths))
+    return all(_straddles(role.reason, verdict.margins.rho, level) for role in open_)
+
+
+def _straddles(reason: str, margin: float, level: float) -> bool:
+    """Return whether an interval in a reason contains `margin` or -`margin`; 95 % intervals are widened to `level`."""
+    quantile = NormalDist().inv_cdf
+    wider = quantile(0.5 + level / 2) / quantile(0.975)
+    for value, low, high, simultaneous in _INTERVAL.findall(reason):
+        scale, middle = 1 if simultaneous else wider, float(value)
+        bounds = [middle + (float(bound) - middle) * scale for bound in (low, high)]
+        if any(bounds[0] < bound < bounds[1] for bound in (-margin, margin)):
+            return True
+    return False
+
+
+def more_prompts(prompts: int) -> str:
+    """Return what to do where intervals are too wide, with the number of prompts that they are over."""
+    here = f"{prompts} here, the default" if prompts == PROMPTS else f"{prompts} here; default {PROMPTS}"
+    return f"more --prompts narrow the intervals ({here})"
 
 
 def _competence(findings: Sequence[LengthFinding], margins: Margins) -> Iterator[str]:
@@ -102,61 +132,6 @@ def _why(verdict: Verdict) -> str:
 
 def _paragraph(title: str, text: str, columns: int) -> list[str]:
     return textwrap.wrap(f"{title}: {text}", max(40, columns), subsequent_indent=INDENT)
-
-
-def _print_evidence(verdict: Verdict, columns: int) -> None:
-    """Print accuracies, roles, evidence and the arms that were left out, length by length."""
-    for finding in verdict.lengths:
-        _print_accuracy(finding, columns)
-        _print_roles(finding, columns)
-        if finding.evidence:
-            rows = [
-                (arm_title(e.arm), e.name, e.quantity, str(e.value), str(e.control or "-"), str(e.n))
-                for e in finding.evidence
-            ]
-            title = f"length {finding.length}: evidence, over {_unit(finding.evidence[0])}, 95 % intervals"
-            _print_rows(title, ("arm", "intervention", "quantity", "value", "control", "n"), rows, columns)
-        for name, reason in finding.left_out.items():
-            say(f"{arm_title(name)}: {with_arm_names(reason)}")
-
-
-def _print_accuracy(finding: LengthFinding, columns: int) -> None:
-    rows = []
-    for mode in dict.fromkeys(a.mode for a in finding.accuracy):
-        estimates = {a.metric: str(a.estimate) for a in finding.accuracy if a.mode == mode}
-        state = "competent" if mode == finding.mode else "not decisive"
-        rows.append((f"labels {MODES[mode]}", state, *(estimates[metric] for metric in ("step", "exact", "final"))))
-    title = f"length {finding.length}: accuracy, 95 % intervals"
-    _print_rows(title, ("mode", "state", "step accuracy", "exact match", "final answer"), rows, columns)
-
-
-def _print_roles(finding: LengthFinding, columns: int) -> None:
-    rows = [
-        (name, role.status.value, str(role.rho or "-"), str(role.control or "-"), with_arm_names(role.reason))
-        for name, role in finding.roles.items()
-    ]
-    title = (
-        f"length {finding.length}: {finding.label}; effect 0 is none, 1 the whole; decided at simultaneous intervals"
-    )
-    _print_rows(title, ("role", "status", "effect", "matched control", "why"), rows, columns)
-
-
-def _print_rows(title: str, names: tuple[str, ...], rows: list[tuple[str, ...]], columns: int) -> None:
-    """Print rows as a table, or below 120 columns as stacked lines with the first two cells as a heading."""
-    if columns >= TABLE_COLUMNS:
-        print_table(title, names, rows)
-        return
-    for line in textwrap.wrap(title, columns, subsequent_indent=INDENT):
-        say(line)
-    for first, second, *cells in rows:
-        say(f"{INDENT}{first}: {second}")
-        text = "; ".join(f"{name} {cell}" for name, cell in zip(names[2:], cells, strict=True) if cell != "-")
-        for line in textwrap.wrap(text, columns, initial_indent=2 * INDENT, subsequent_indent=2 * INDENT):
-            say(line)
-
-
-def _unit(evidence: Evidence) -> str:
-    return evidence.unit
 
 
 def columns_of_output() -> int:

@@ -7,6 +7,7 @@ The models are not in the repository. The file keeps what their builders wrote d
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from experiments.support.reading import CALIBRATION
 from experiments.tables.cells import markdown
@@ -34,12 +35,16 @@ def outcome_of(row: dict) -> str:
     return "right" if row["label"] in row["right"] else "none"
 
 
-def read_outsiders() -> list[dict]:
-    """Return the judged models. Raises `ValueError` for another schema."""
-    data = read_json(OUTSIDERS)
+def read_outsiders(path: Path | None = None) -> list[dict]:
+    """Return the judged models of a file; None: `results/outsiders.json`. Raises `ValueError` for another schema."""
+    path = path or OUTSIDERS
+    data = read_json(path)
     if not isinstance(data, dict) or data.get("schema") != 1:
-        raise ValueError(f"{OUTSIDERS} is not of schema 1")
-    return data["models"]
+        raise ValueError(f"{path} is not of schema 1")
+    rows = data.get("models")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and {"round", "blind"} <= set(row) for row in rows):
+        raise ValueError(f"{path} is damaged: it has no list of models, each with its round")
+    return rows
 
 
 def outsiders_table() -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from probes.binding.edits import ARMS
 from probes.binding.measuring import COMPETENCE, Binding, Share
 from probes.binding.sinks import SINKS
+from probes.binding.text import summary
 from probes.evidence import Interval
 from probes.statuses import Status
 
@@ -30,6 +31,19 @@ class BindingVerdict:
     label: str
     addresses: dict[str, tuple[Status, str]]
     sinks: dict[str, tuple[Status, str]]
+
+    def __str__(self) -> str:
+        """Return the answer in lines, as the command line prints it."""
+        return "\n".join(summary(self))
+
+    @property
+    def is_open_by_width(self) -> bool:
+        """Whether the verdict is undecided because an interval of each INDETERMINATE address contains the margin."""
+        open_ = [ADDRESSES[name] for name, (status, _) in self.addresses.items() if status == Status.INDETERMINATE]
+        shares = self.measured.shares
+        return self.label == "undecided" and all(
+            any(_straddles(shares[arm]) for arm in arms if arm in shares) for arms in open_
+        )
 
     def to_json(self) -> dict:
         """Return a nested plain dictionary: everything measured, and what was decided from it."""
@@ -111,6 +125,12 @@ def _decided_sink(measured: Binding, sink: str) -> tuple[Status, str]:
 
 def _is_small(share: Share) -> bool:
     return _is_near_zero(share.value) and _is_near_zero(share.control)
+
+
+def _straddles(share: Share) -> bool:
+    """Return whether one of the intervals that decide contains a bound of the margin."""
+    intervals = (share.value, share.control, share.excess)
+    return any(i.low < bound < i.high for i in intervals for bound in (-MARGIN, MARGIN))
 
 
 def _is_near_zero(interval: Interval) -> bool:

@@ -206,6 +206,7 @@ OPTIONS = {
         "model": st.sampled_from(RUNS),
         "task": word,
         "forced": None,
+        "fresh": None,
         "evidence": None,
         "workers": number,
         "lengths": number,
@@ -334,6 +335,8 @@ def here(tmp_path, monkeypatch):
         save_run(folder / name, model, default_tokenizer(), record)
     # The gallery needs no valid argument to write a page, which takes a minute.
     monkeypatch.setattr("experiments.gallery.gallery_page", refused_page)
+    # A finished verdict would be printed before the code that checks lengths and arms.
+    monkeypatch.setattr("experiments.support.finished_verdicts.find_finished", lambda *_: (None, ""))
     (folder / "broken" / "model.safetensors").write_bytes(b"no")
     (folder / "file").write_text("as it was")
 

@@ -232,6 +232,15 @@ def test_a_result_of_these_weights_is_known_by_their_digest_or_by_repeating_it(c
     assert reuse.stored_result(run, "verdict", "verdict.json", 0)[1]
 
 
+def test_options_that_change_no_number_leave_a_verdict_of_use(copied):
+    made = json.loads((copied / "verdict.json").read_text(encoding="utf-8"))["provenance"]
+    made["command"] += " --fresh --evidence"
+    options = {"lengths": [20, 40], "prompts": 128}
+    change(copied / "verdict.json", provenance=made, options=options)
+    data, _, why = reuse.stored_result(load(str(copied)), "verdict", "verdict.json", 0)
+    assert data, why
+
+
 def test_results_of_a_sweep_are_reused():
     """A sweep's options select models; each is evaluated with the defaults."""
     run = load("parity-aligned-alibi-seed3")

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from experiments import load
 from experiments.cli import main
+from experiments.commands.report import ReportCommand
+from experiments.reporting.list_sections import stored_verdict
 from experiments.reporting.list_text import in_short, negative_heads, renaming_check
 from experiments.support.list_results import LISTS
 from tests.probes.binding.list_models import list_tokenizer
@@ -92,3 +95,15 @@ def test_what_cannot_be_reported_is_refused_in_one_line(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
     assert not list(tmp_path.glob("**/*.html"))
+
+
+def test_a_verdict_with_fillers_is_not_taken_for_one_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "verdict-recall-6.json"
+    shipped = json.loads((LISTS / RUN / name).read_text(encoding="utf-8"))
+    monkeypatch.setattr("experiments.reporting.list_sections.LISTS", tmp_path / "none")
+    folder = tmp_path / "mnemoscope-out" / RUN
+    folder.mkdir(parents=True)
+    run, options = load(RUN, "recall-ordered"), ReportCommand((RUN,), task="recall")
+    for fillers, read in ((0, True), (2, False)):
+        (folder / name).write_text(json.dumps(shipped | {"options": {"fillers": fillers}}), encoding="utf-8")
+        assert (stored_verdict(run, options)[0] is not None) == read

@@ -1,0 +1,134 @@
+"""Find the finished verdict of the same weights, rules and options as a command line asks for, also on lists."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.support.finished import (
+    Finished,
+    find_finished,
+    one_length,
+    options_said,
+    why_other_options,
+    why_other_rules,
+    why_other_run,
+    why_other_weights,
+)
+from experiments.support.list_results import LISTS
+from experiments.support.results import weights_of
+from experiments.support.verdict_defaults import PROMPTS, usual_arms
+from interp.models.names import OUT
+
+if TYPE_CHECKING:
+    from interp.models import Run
+    from probes.binding import BindingVerdict
+    from probes.findings import Verdict
+
+FILE = "verdict.json"
+
+
+def verdict_options(
+    runs: Sequence[Run], lengths: Sequence[int], arms: Collection[str], prompts: int, forced: bool
+) -> dict[str, object]:
+    """Return what decides the numbers of a verdict beside the seed, the format and the weights of its first run.
+
+    verdict.json holds it as "options". `lengths` are bits, or digits of both operands.
+    """
+    options: dict[str, object] = {"lengths": list(lengths), "arms": sorted(set(arms)), "prompts": prompts}
+    options |= {"forced": forced, "labels": _labels(runs[0])}
+    if len(runs) > 1:
+        options["weights"] = [weights_of(run) for run in runs]
+    return options
+
+
+def finished_verdict(
+    runs: Sequence[Run], options: Mapping[str, object], seed: int, out: Path | None
+) -> tuple[Finished[Verdict] | None, str]:
+    """Return the finished verdict on these runs, and ""; or None, and why the one in the result folder differs.
+
+    Searches the result folder, and for one run and no `out` the run's own folder. "" without a file in the result
+    folder. A result of several models must name the same models in the same order.
+    """
+    from probes.stored import verdict_from_json
+
+    run = runs[0]
+    paths = [(out or OUT / run.name) / FILE]
+    if out is None and len(runs) == 1:
+        paths.append(Path(run.source) / FILE)
+
+    def why_not(data: dict) -> str:
+        if reason := why_other_run(run, data, seed) or why_other_rules(data):
+            return reason
+        names = [r.name for r in runs]
+        if data["models"] != names:
+            return f"it is of {_listed(data['models'])}, not of {_listed(names)}"
+        if reason := why_other_options(run, options, _made_with(run, options, data), data["provenance"]):
+            return reason
+        return why_other_weights(run, data["weights"])
+
+    return find_finished(paths, why_not, verdict_from_json)
+
+
+def finished_list_verdict(
+    run: Run, options: Mapping[str, object], file: str, seed: int, out: Path | None
+) -> tuple[Finished[BindingVerdict] | None, str]:
+    """Return the finished verdict on a list or on recall, and ""; or None, and why that in the result folder differs.
+
+    `options`: task, items, prompts and fillers; the file holds them. Searches the result folder and, without `out`,
+    the shipped results.
+    """
+    from probes.binding.stored import binding_verdict_from_json
+
+    paths = [(out or OUT / run.name) / file]
+    if out is None:
+        paths.append(LISTS / run.name / file)
+
+    def why_not(data: dict) -> str:
+        if reason := why_other_run(run, data, seed):
+            return reason
+        if reason := why_other_options(run, options, _list_made_with(data), data["provenance"]):
+            return reason
+        return why_other_weights(run, data["weights"])
+
+    return find_finished(paths, why_not, lambda data: binding_verdict_from_json(run.name, seed, data))
+
+
+def _list_made_with(data: dict) -> dict[str, object] | None:
+    if isinstance(data.get("options"), dict):
+        return data["options"]
+    if (said := options_said(data["provenance"])) is None:
+        return None
+    numbers = {name: int(said.get(name, [usual])[0]) for name, usual in (("prompts", PROMPTS), ("fillers", 0))}
+    return {"task": data["task"], "items": data["items"], **numbers}
+
+
+def _made_with(run: Run, options: Mapping[str, object], data: dict) -> dict[str, object] | None:
+    """Return the options that a verdict was made with; None where they are unknown.
+
+    Older results do not hold them: they follow from the command, and from what was measured.
+    """
+    if isinstance(data.get("options"), dict):
+        return data["options"]
+    if (said := options_said(data["provenance"])) is None or data["n_models"] != 1:
+        return None
+    return {
+        "lengths": [one_length(at["length"]) for at in data["by_length"]],
+        "arms": sorted(set(said.get("arms", usual_arms(run)))),
+        "prompts": data["prompts"],
+        "forced": "forced" in said,
+        "labels": options["labels"],
+    }
+
+
+def _labels(run: Run) -> str:
+    """Return a digest of the tokens that the prompts consist of."""
+    vocabulary = None if run.vocabulary is None else run.vocabulary.to_json()
+    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()[:16]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(str, names))[:200]

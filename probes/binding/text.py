@@ -1,0 +1,55 @@
+"""A verdict on a list as lines of text: label, accuracy, addresses, remainder, sinks, and on request every arm."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from probes.binding.deciding import BindingVerdict
+    from probes.statuses import Status
+
+INDENT = "  "
+COLUMNS = 120
+
+
+def summary(
+    verdict: BindingVerdict, columns: int = COLUMNS, evidence: bool = False, advice: str | None = None
+) -> Iterator[str]:
+    """Yield the lines of the answer; with `evidence` also every arm.
+
+    `columns`: the width in which reasons are wrapped. `advice`: what to do where the verdict is undecided because
+    intervals are wide.
+    """
+    found = verdict.measured
+    yield f"{verdict.name}, {found.task} with {found.items} items: {verdict.label.upper()}"
+    state = "competent" if found.competent else "NOT competent"
+    yield f"{INDENT}accuracy {found.accuracy} over {found.posed} prompts: {state}"
+    if found.refusal is not None:
+        yield from textwrap.wrap(f"why: {found.refusal}", max(40, columns), subsequent_indent=INDENT)
+        return
+    for name, (status, reason) in verdict.addresses.items():
+        yield from _row(name, status, reason, columns)
+    if found.remainder is not None:
+        yield f"{INDENT}{'remainder':<13}{'':<15}share {found.remainder} explained by no address"
+    if verdict.is_open_by_width:
+        yield f"next: {advice or f'more prompts narrow the intervals ({found.prompts} here)'}"
+    yield "sinks (attention shared by other keys, against the mean value):"
+    for name, (status, reason) in verdict.sinks.items():
+        yield from _row(name, status, reason.removeprefix(f"{name}: "), columns)
+    if evidence:
+        yield ""
+        for name, share in found.shares.items():
+            yield f"{INDENT}{name:<16}{share.value}  control {share.control}  excess {share.excess}"
+        for name, reason in found.left_out.items():
+            yield f"{INDENT}{name:<16}not applicable: {reason}"
+
+
+def _row(name: str, status: Status, reason: str, columns: int) -> list[str]:
+    """Return the lines of an address or a sink; the reason is wrapped, without a break inside of an interval."""
+    head = f"{INDENT}{name:<13}{status.value:<15}"
+    whole = re.sub(r" (?=\[)|(?<=,) (?=[-\d.]+\])", "\xa0", reason)
+    lines = textwrap.wrap(whole, max(80, columns), initial_indent=head, subsequent_indent=" " * len(head))
+    return [line.replace("\xa0", " ") for line in lines]
