@@ -120,6 +120,11 @@ def require_same_layout(first: Prompts, second: Prompts, names: tuple[str, str] 
 
 
 def token_ids(model: object, prompts: Prompts, name: str, answer: Any) -> Int[Tensor, " batch"]:
+    """Return `listed_token_ids` as a tensor; raise its errors."""
+    return torch.tensor(listed_token_ids(model, prompts, name, answer), dtype=torch.long)
+
+
+def listed_token_ids(model: object, prompts: Prompts, name: str, answer: Any) -> list[int]:
     """Return one token id per prompt from a string, a token id, or one of these per prompt.
 
     Raises `ValueError` for a string of several tokens, without a tokenizer, for ids outside the vocabulary, and for a
@@ -139,7 +144,7 @@ def token_ids(model: object, prompts: Prompts, name: str, answer: Any) -> Int[Te
     ids = [texts[one] if isinstance(one, str) else _token_id(model, prompts, name, one) for one in answer]
     if bad := [i for i in ids if not 0 <= i < n_vocab]:
         raise ValueError(f"{name} has token id {bad[0]}; the model has 0 to {n_vocab - 1}")
-    return torch.tensor(ids[: len(prompts)], dtype=torch.long)
+    return ids[: len(prompts)]
 
 
 def _token_id(model: object, prompts: Prompts, name: str, answer: object) -> int:

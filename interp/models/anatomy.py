@@ -6,7 +6,6 @@ raw model's logits before they are used. `interp.models.architectures` has one b
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -80,4 +79,6 @@ def _built(raw: Any) -> Anatomy:
     builder = BUILDERS.get(raw.config.model_type)
     if builder is None:
         raise _Unknown(f"the architecture {raw.config.model_type!r} is not taken apart")
-    return replace(builder(raw), rebuild=_built)
+    anatomy = builder(raw)
+    object.__setattr__(anatomy, "rebuild", _built)  # it is new; `replace` would make another one
+    return anatomy

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.arguments import prompts_of, token_ids
+from interp.arguments import listed_token_ids, prompts_of, token_ids
 from interp.forward import predict
 from interp.models.resolve import raw_of
 from interp.patching.metric import (
@@ -21,8 +21,8 @@ from interp.patching.metric import (
     Metric,
     UnboundMetric,
     at_column,
-    metric_of_tokens,
     pick,
+    picker,
     precise,
 )
 from interp.tasks import Prompts
@@ -36,24 +36,31 @@ Score = Callable[[Tensor, Tensor], Tensor]
 def logit_diff(answer: Answer, other: Answer, position: Position = -1) -> UnboundMetric:
     """Return logit(answer) - logit(other)."""
 
-    def ids(model: object, prompts: Prompts) -> tuple[Tensor, Tensor]:
-        answers, others = _ids(model, prompts, "answer", answer), _ids(model, prompts, "other", other)
-        if (same := (answers == others).nonzero()).numel():
-            raise ValueError(f"answer and other are the same token in prompt {int(same[0])}: the difference is zero")
+    def ids(model: object, prompts: Prompts) -> tuple[list[int], list[int]]:
+        given = (("answer", answer), ("other", other))
+        answers, others = (listed_token_ids(model, prompts, what, one) for what, one in given)
+        if same := [i for i, (a, b) in enumerate(zip(answers, others, strict=True)) if a == b]:
+            raise ValueError(f"answer and other are the same token in prompt {same[0]}: the difference is zero")
         return answers, others
 
-    def score_of(answers: Tensor, others: Tensor) -> Score:
-        return lambda logits, rows: pick(logits, answers[rows]) - pick(logits, others[rows])
+    def score_of(answers: Sequence[int], others: Sequence[int]) -> Score:
+        one, another = picker(answers), picker(others)
+        return lambda logits, rows: one(logits, rows) - another(logits, rows)
 
     name = f"logit difference{_text(answer)}{_text(other, ' -')}"
 
     def bind(model: object, prompts: Prompts) -> Metric:
-        positions, column = _columns(prompts, position)
-
-        def compute_of(answers: Tensor, others: Tensor) -> Compute:
-            return _at_each_position(column, score_of(answers, others))
-
-        return metric_of_tokens(name, positions, ids(model, prompts), compute_of)
+        (positions, column), both = _columns(prompts, position), ids(model, prompts)
+        tokens = sorted({*both[0], *both[1]})
+        columns = {token: i for i, token in enumerate(tokens)}
+        of_all, of_tokens = score_of(*both), score_of(*([columns[token] for token in part] for part in both))
+        return Metric(
+            name,
+            positions,
+            _at_each_position(column, of_all),
+            tokens=torch.tensor(tokens, dtype=torch.long),
+            compute_tokens=_at_each_position(column, of_tokens),
+        )
 
     return UnboundMetric(name, bind)
 
@@ -131,17 +138,20 @@ def _unbound(name: str, score: Callable[[object, Prompts], Score], position: Pos
     return UnboundMetric(name, bind)
 
 
-def _at_each_position(column: Int[Tensor, " batch"], score: Score) -> Compute:
-    """Return a metric's `compute` that scores each prompt's own column of the positions read."""
+def _at_each_position(column: Int[Tensor, " batch"] | None, score: Score) -> Compute:
+    """Return a metric's `compute` that scores each prompt's own column of the positions read; None is the only one."""
+    if column is None:
+        return lambda logits, rows: score(logits[..., 0, :], rows)
     return lambda logits, rows: score(at_column(logits, column[rows]), rows)
 
 
-def _columns(prompts: Prompts, position: Position) -> tuple[Int[Tensor, " read"], Int[Tensor, " batch"]]:
-    """Return the positions that are read, in order, and the number of each prompt's own among them."""
-    where = _where(prompts, position)
-    if isinstance(position, int | str) and len(where):
-        return where[:1], torch.zeros_like(where)
-    return where.unique(return_inverse=True)
+def _columns(prompts: Prompts, position: Position) -> tuple[Int[Tensor, " read"], Int[Tensor, " batch"] | None]:
+    """Return the positions that are read, in order, and the number of each prompt's own among them, if they differ."""
+    if isinstance(position, str):
+        position = int(prompts.at(position)[-1])
+    if type(position) is int and -prompts.n_pos <= position < prompts.n_pos and len(prompts):
+        return torch.tensor([position % prompts.n_pos]), None
+    return _where(prompts, position).unique(return_inverse=True)
 
 
 def _where(prompts: Prompts, position: Position) -> Int[Tensor, " batch"]:

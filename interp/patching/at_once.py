@@ -22,7 +22,7 @@ from interp.patching.cost import Sizes, engine_flops, lower_bound_flops
 from interp.patching.memory import MemoryPlan
 from interp.patching.metric import Metric
 from interp.patching.own_layer import after_attention
-from interp.patching.row_attention import attend_rows
+from interp.patching.row_attention import attend_own_keys
 from interp.patching.units import BUCKET
 from interp.support.finite import require_finite
 from interp.tasks import Prompts
@@ -117,23 +117,22 @@ def run_at_once(
     numbers = sorted((i for i, matters in enumerate(may) if matters), key=lambda i: cells[i].layer)  # as rows join
     everything, own = Cell(0, tuple(range(base.n_pos))), [cells[i] for i in numbers]
     tokens = torch.cat([base.tokens, source.tokens]).to(anatomy.device)
-    rows, differs = _forward(anatomy, tokens, everything, own, metric.positions.to(anatomy.device))
-    prompts = torch.arange(len(base))
+    rows, differs = _forward(anatomy, tokens, everything, own, metric.positions)
+    rows, prompts = rows.unflatten(0, (-1, len(base))), torch.arange(len(base))
     found = metric.measure_read(anatomy.unembed(rows, metric.tokens), prompts).double().cpu()  # [row batch]
     if not isfinite(found.abs().max().item()):
         for run, what in ((found[0], "the base"), (found[1], "the source"), (found[2:], "a patched")):
             require_finite(run, f"{metric.name} of {what} run")
-    values = found[:1].repeat(len(cells), 1)
-    values[numbers] = found[OTHERS:]
+    row_of = dict(zip(numbers, range(OTHERS, len(found)), strict=True))
     if (do := differs.cpu().tolist()) != may_differ:  # tokens that are embedded alike
         may = which_live(cells, "resid_pre", do, metric.positions.tolist())
-        values[[i for i in numbers if not may[i]]] = found[0]
+    taken = torch.tensor([row_of[i] if matters else 0 for i, matters in enumerate(may)])
     return AtOnce(
         anatomy=anatomy,
         metric=metric,
         prompts=prompts,
         alive=tuple(may),
-        values=values,
+        values=found.index_select(0, taken),
         base=found[0],
         source=found[1],
         controls=found[2:OTHERS],
@@ -143,51 +142,64 @@ def run_at_once(
 
 def _forward(
     anatomy: Anatomy, tokens: Int[Tensor, "row pos"], everything: Cell, cells: Sequence[Cell], reads: Tensor
-) -> tuple[Float[Tensor, "row batch read d_model"], Bool[Tensor, "layer 1 pos"]]:
+) -> tuple[Float[Tensor, "row read d_model"], Bool[Tensor, "layer 1 pos"]]:
     """Return the last residuals of base, source, both controls and the cells, and where base and source differ.
 
-    `tokens` are the base's, then the source's. Cells are in the order of their layers; the negative control patches
-    the first of them, and joins before it.
+    Each is as many rows as there are prompts. `tokens` are the base's, then the source's. Cells are in the order of
+    their layers; the negative control patches the first of them, and joins before it.
     """
-    n_pos, last = tokens.shape[1], len(anatomy.blocks) - 1
-    joins = [everything, cells[0], *cells]
-    index = _places(joins, len(tokens) // 2, n_pos).to(anatomy.device, non_blocking=True)
+    (n, n_pos), last = (len(tokens) // 2, tokens.shape[1]), len(anatomy.blocks) - 1
+    joining = _joining([everything, cells[0], *cells], n, n_pos, last + 1, anatomy.device)
     positions = torch.arange(n_pos, device=anatomy.device)
-    rows = anatomy.embed(tokens).unflatten(0, (2, -1))  # [row batch pos d_model]
-    biases, differs, joined = Biases(), list[Tensor](), 0
+    rows = anatomy.embed(tokens)  # [row pos d_model]
+    biases, differs = Biases(), list[Tensor]()
     for layer, block in enumerate(anatomy.blocks):
-        differs.append(rows[0] != rows[1])
+        differs.append(rows[:n] != rows[n : 2 * n])
         projected = block.projected(rows)
-        if joining := sum(cell.layer == layer for cell in joins):
-            own = index[joined : joined + joining].flatten()
-            rows, *projected = (_with_patches(x, own) for x in (rows, *projected))
-            joined += joining
+        if (index := joining[layer]) is not None:
+            rows, *projected = (_with_patches(x, index) for x in (rows, *projected))
         q, k, v = block.heads_of(*projected)
         bias, dest = biases.whole(anatomy, block, n_pos), positions
         if layer == last:
-            rows, q, bias, dest = rows[:, :, reads], q[:, :, reads], bias[:, reads], reads
+            dest, at = _read_at(reads, anatomy.device)
+            rows, q, bias = rows[:, at], q[:, at], bias[:, at]
         q, k = anatomy.queries(block, q, dest), anatomy.expand_heads(anatomy.keys(block, k, positions))
         v, sink = anatomy.expand_heads(v), anatomy.sink(block, q, dest)
-        z = attend_rows(anatomy, block, (k, v), q, k, v, bias, sink, 0)  # there is nothing before position 0
-        rows = after_attention(block, rows, z)
+        rows = after_attention(block, rows, attend_own_keys(anatomy, block, q, k, v, bias, sink))
     return rows, torch.stack(differs).any(dim=-1).any(dim=1, keepdim=True)
 
 
-def _with_patches(
-    x: Float[Tensor, "row batch pos *width"], index: Int[Tensor, " place"]
-) -> Float[Tensor, "more batch pos *width"]:
-    """Return the rows with those that join, whose values are at these places of the first two rows."""
-    unpatched = (x if len(x) == 2 else x[:2]).flatten(0, 2)
-    return torch.cat([x, unpatched.index_select(0, index).view(-1, *x.shape[1:])])
+def _read_at(reads: Int[Tensor, " read"], device: torch.device) -> tuple[Tensor, Tensor | slice]:
+    """Return the positions that are read, on the device, and what takes them: of a single one a slice, not a copy."""
+    dest = reads.to(device, non_blocking=True)
+    return dest, dest if len(reads) > 1 else slice(start := reads.tolist()[0], start + 1)
 
 
-def _places(joins: Sequence[Cell], n: int, n_pos: int) -> Int[Tensor, "join place"]:
-    """Return where each value of the joining rows is among those of the base and then the source.
+def _with_patches(x: Float[Tensor, "row pos *width"], index: Int[Tensor, " place"]) -> Float[Tensor, "more pos *width"]:
+    """Return the rows with those that join, whose values are at these places of all rows and positions."""
+    return x.flatten(0, 1).index_select(0, index).view(-1, *x.shape[1:])
+
+
+def _joining(
+    joins: Sequence[Cell], n: int, n_pos: int, n_layers: int, device: torch.device
+) -> list[Int[Tensor, " place"] | None]:
+    """Return per layer where the values of its rows are among those before it: first of the rows that there are, then
+    of those that join; None where none does."""
+    places, index, done = _places(joins, n, n_pos), list[Tensor | None](), 0
+    for layer in range(n_layers):
+        own = sum(cell.layer == layer for cell in joins)
+        known = (2 + done) * n * n_pos
+        both = numpy.concatenate([numpy.arange(known), places[done : done + own].ravel()])
+        index.append(torch.from_numpy(both).to(device, non_blocking=True) if own else None)
+        done += own
+    return index
+
+
+def _places(joins: Sequence[Cell], n: int, n_pos: int) -> numpy.ndarray:
+    """Return where each value of the joining rows is among those of the base and then the source, `[join place]`.
 
     The second row, the negative control, takes all of them from the base.
     """
-    cell = [row for row, cell in enumerate(joins) for _ in cell.positions]
-    patched = numpy.zeros((len(joins), 1, n_pos), dtype=numpy.int64)
-    patched[cell, 0, [p for cell in joins for p in cell.positions]] = n * n_pos
-    patched[1] = 0
-    return torch.from_numpy((patched + numpy.arange(n * n_pos).reshape(n, n_pos)).reshape(len(joins), -1))
+    patched = numpy.zeros(len(joins) * n_pos, dtype=numpy.int64)
+    patched[[row * n_pos + p for row, cell in enumerate(joins) for p in cell.positions if row != 1]] = n * n_pos
+    return (patched.reshape(-1, 1, n_pos) + numpy.arange(n * n_pos).reshape(n, n_pos)).reshape(len(joins), -1)

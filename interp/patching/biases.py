@@ -38,11 +38,7 @@ class Biases:
     def whole(self, anatomy: Anatomy, block: Block, n_pos: int) -> Float[Tensor, "head pos pos"]:
         """Return the bias of a block at all positions, for prompts of `n_pos` positions."""
 
-        def compute() -> Tensor:
-            positions = torch.arange(n_pos, device=anatomy.device)
-            return anatomy.bias(block, positions, positions)
-
-        return self._recall((block.window, block.key_bias), n_pos, compute)
+        return self._recall((block.window, block.key_bias), n_pos, lambda: whole_bias(anatomy, block, n_pos))
 
     def _recall(self, key: tuple, n_pos: int, compute: Callable[[], Tensor]) -> Tensor:
         if n_pos != self._n_pos or len(self._kept) > MOST_BIASES:
@@ -50,3 +46,17 @@ class Biases:
         if key not in self._kept:
             self._kept[key] = compute()
         return self._kept[key]
+
+
+def whole_bias(anatomy: Anatomy, block: Block, n_pos: int) -> Float[Tensor, "head pos pos"]:
+    """Return `anatomy.bias` at all positions; a causal mask without a window takes a third of its operators."""
+    positions = torch.arange(n_pos, device=anatomy.device)
+    if block.window is not None or not anatomy.causal:
+        return anatomy.bias(block, positions, positions)
+    masked = torch.finfo(anatomy.dtype).min
+    mask = torch.full((n_pos, n_pos), masked, dtype=anatomy.dtype, device=anatomy.device).triu_(1)
+    return (
+        mask.unsqueeze(0)
+        if block.key_bias is None
+        else mask + block.key_bias(positions).to(anatomy.dtype).T.unsqueeze(1)
+    )

@@ -55,27 +55,29 @@ def run_checks(
 
     Raises `RuntimeError` if a check fails: then no number of the sweep can be trusted.
     """
-    anatomy, prompts = engine.anatomy, engine.prompts
-    scale = max(1.0, float(torch.cat(baselines).abs().max()))
-    allowed = tolerance_of(anatomy) * scale
+    anatomy, prompts, runs = engine.anatomy, engine.prompts.tolist(), [run.tolist() for run in baselines]
+    scale = max(1.0, *(abs(value) for run in runs for value in run))
+    exact = tolerance_of(anatomy)
 
     if controls is None:
         assert not isinstance(engine, AtOnce), "its controls are known"
         controls = _controls(control_groups(engine, cells, alive), together)
-    expected = torch.stack(baselines[::-1])[: len(controls), prompts]
-    found = (controls - expected).abs().amax(dim=1).tolist()
-    differences: dict[str, float] = {what: 0.0 for what in CONTROLS} | dict(zip(CONTROLS, found, strict=False))
+    differences = dict.fromkeys((*CONTROLS, "spot"), 0.0)
+    for what, control, run in zip(CONTROLS, controls.tolist(), runs[::-1], strict=False):
+        differences[what] = _largest_difference(control, [run[i] for i in prompts])
 
     gen = torch.Generator().manual_seed(seed)
     picked = _picked(alive, spot_cells, gen)
-    few = torch.randperm(len(base), generator=gen)[: min(SPOT_PROMPTS, len(prompts))].sort().values
-    spots = [0.0]
-    for some, expected in _by_the_literal_loop(engine, base, source, cells, picked, few, together):
-        spots += (values[some.unsqueeze(1), few] - expected).abs().flatten().tolist()
-    differences["spot"] = math.nan if any(map(math.isnan, spots)) else max(spots)
-    spot_allowed = scale * coarse_tolerance(matmul, tolerance_of(anatomy), _depth(anatomy), anatomy.d_model)
+    few = sorted(torch.randperm(len(base), generator=gen)[: min(SPOT_PROMPTS, len(prompts))].tolist())
+    computed = dict(zip(picked, values[picked].tolist(), strict=True))
+    found, expected = list[float](), list[float]()
+    for some, literal in _by_the_literal_loop(engine, base, source, cells, picked, few, together):
+        found += [computed[i][row] for i in some for row in few]
+        expected += literal.flatten().tolist()
+    differences["spot"] = _largest_difference(found, expected)
+    spot_allowed = scale * coarse_tolerance(matmul, exact, _depth(anatomy), anatomy.d_model)
     for what, difference in differences.items():
-        most = spot_allowed if what == "spot" else allowed
+        most = spot_allowed if what == "spot" else scale * exact
         if not difference <= most:
             raise Inexact(
                 f"the {what} check failed: it differs by {difference:.2e}, and {most:.2e} is allowed; no number "
@@ -88,6 +90,12 @@ def run_checks(
         spot_difference=differences["spot"],
         tolerance=spot_allowed,
     )
+
+
+def _largest_difference(found: Sequence[float], expected: Sequence[float]) -> float:
+    """Return the largest absolute difference of two lists of numbers; NaN if one of them is, 0 of empty ones."""
+    differences = [abs(a - b) for a, b in zip(found, expected, strict=True)]
+    return math.nan if any(map(math.isnan, differences)) else max(differences, default=0.0)
 
 
 def _picked(alive: Sequence[bool], count: int, gen: torch.Generator) -> list[int]:
@@ -125,29 +133,34 @@ def _by_the_literal_loop(
     source: Prompts,
     cells: Sequence[Cell],
     picked: Sequence[int],
-    few: Int[Tensor, " batch"],
+    few: list[int],
     together: bool,
-) -> Iterator[tuple[Int[Tensor, " cell"], Float[Tensor, "cell batch"]]]:
+) -> Iterator[tuple[Sequence[int], Float[Tensor, "cell batch"]]]:
     """Yield some of the picked cells and the metric after their patches in the raw model, for the prompts `few`.
 
     Both unpatched runs of the engine's first prompts are compared with the raw model's.
     """
-    anatomy, site, rows = engine.anatomy, engine.site, engine.prompts[:SPOT_PROMPTS]
-    parts = torch.tensor(picked, dtype=torch.long).split(SPOT_TOGETHER if together else 1)
-    if together and not isinstance(engine, GenericEngine) and torch.equal(rows, few):  # all of it in one pass
-        final = engine.finals(len(rows))
-        tokens = base.tokens[rows], source.tokens[rows]
-        for some in parts:
-            own = [cells[i] for i in some.tolist()]
-            expected, both = literal_beside(anatomy, *tokens, site, own, engine.metric, few)
-            difference_where_read(engine.anatomy, torch.cat(tokens), final, engine.metric, both)
+    anatomy, site, rows = engine.anatomy, engine.site, torch.tensor(few)
+    size = SPOT_TOGETHER if together else 1
+    parts = [picked[i : i + size] for i in range(0, len(picked), size)]
+    # All of it in one pass, which takes the place of the comparison where no cell is picked, too.
+    if together and not isinstance(engine, GenericEngine) and engine.prompts[:SPOT_PROMPTS].tolist() == few:
+        final = engine.finals(len(few))
+        tokens = _tokens(base, few), _tokens(source, few)
+        for some in parts or [[]]:
+            expected, both = literal_beside(anatomy, *tokens, site, [cells[i] for i in some], engine.metric, rows)
+            difference_where_read(engine.anatomy, tokens, final, engine.metric, both)
             yield some, expected
         return
     sources = _compare_with_raw(engine, base, source, [cells[i] for i in picked], few)
     for some in parts:
-        own = [cells[i] for i in some.tolist()]
-        if own:
-            yield some, literal_together(anatomy, base.tokens[few], site, own, sources, engine.metric, few)
+        own = [cells[i] for i in some]
+        yield some, literal_together(anatomy, _tokens(base, few), site, own, sources, engine.metric, rows)
+
+
+def _tokens(prompts: Prompts, numbers: list[int]) -> Int[Tensor, "row pos"]:
+    """Return the tokens of some prompts."""
+    return prompts.tokens if numbers == list(range(len(prompts))) else prompts.tokens[numbers]
 
 
 def _compare_with_raw(
@@ -155,24 +168,24 @@ def _compare_with_raw(
     base: Prompts,
     source: Prompts,
     cells: Sequence[Cell],
-    few: Int[Tensor, " batch"],
+    few: list[int],
 ) -> dict[int, Tensor]:
     """Compare both unpatched runs of some of the engine's prompts with the raw model.
 
     Returns the site's activations on the source prompts `few` in the raw model, by layer of the cells.
     """
-    anatomy, site, rows = engine.anatomy, engine.site, engine.prompts[:SPOT_PROMPTS]
+    anatomy, site, rows = engine.anatomy, engine.site, engine.prompts[:SPOT_PROMPTS].tolist()
     layers = sorted({cell.layer for cell in cells})
     if isinstance(engine, GenericEngine):
         for prompts in (base, source):
-            engine.anatomy.check_on(prompts.tokens[rows])
-        return {layer: record(anatomy, source.tokens[few], site, layer) for layer in layers}
+            engine.anatomy.check_on(_tokens(prompts, rows))
+        return {layer: record(anatomy, _tokens(source, few), site, layer) for layer in layers}
     for prompts, final in zip((base, source), engine.finals(len(rows)).chunk(2), strict=True):
-        difference_where_read(engine.anatomy, prompts.tokens[rows], final, engine.metric, None)
+        difference_where_read(engine.anatomy, [_tokens(prompts, rows)], final, engine.metric, None)
     if not layers:
         return {}
     with recording(anatomy, site, layers) as kept:
-        anatomy.raw(source.tokens[few].to(anatomy.device), use_cache=False, logits_to_keep=1)
+        anatomy.raw(_tokens(source, few).to(anatomy.device), use_cache=False, logits_to_keep=1)
     return kept
 
 

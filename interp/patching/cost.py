@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
 
 from interp.models.anatomy import Anatomy, GenericAnatomy
 from interp.patching.cells import LOCAL_SITES, Cell, first
@@ -41,18 +43,28 @@ class Sizes:
 def sizes_of(anatomy: Anatomy | GenericAnatomy, n_pos: int, n_reads: int, n_tokens: int | None = None) -> Sizes:
     """Return the sizes, counted from the model's own weights. `n_tokens`: tokens that a metric reads; None for all."""
     block, n_layers = _first_block(anatomy)
-    head = anatomy.raw.get_output_embeddings()
-    unembed = sum(p.numel() for p in head.parameters() if p.ndim == 2)  # type: ignore[union-attr]
+    head: Any = anatomy.raw.get_output_embeddings() if isinstance(anatomy, GenericAnatomy) else anatomy.head
+    unembed = _matrix_numbers(head)
     return Sizes(
         n_layers=n_layers,
         n_pos=n_pos,
         d_attention=_attention_width(anatomy),
-        weights=sum(p.numel() for p in block.parameters() if p.ndim == 2),
+        weights=_matrix_numbers(block),
         unembed=unembed,
         unembed_read=unembed if anatomy.generic or n_tokens is None else n_tokens * anatomy.d_model,
         n_reads=n_reads,
         generic=anatomy.generic,
     )
+
+
+def _matrix_numbers(module: nn.Module) -> int:
+    """Return how many numbers the matrices of a module have; `parameters()` takes several times as long."""
+    waiting, matrices = [module], dict[int, Tensor]()
+    while waiting:
+        one = waiting.pop()
+        matrices |= {id(p): p for p in one._parameters.values() if p is not None and p.ndim == 2}
+        waiting += [child for child in one._modules.values() if child is not None]
+    return sum(p.numel() for p in matrices.values())
 
 
 def engine_flops(sizes: Sizes, cells: Sequence[Cell], site: str, start: int) -> float:

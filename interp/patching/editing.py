@@ -7,7 +7,8 @@ Sweeps of single sites use the engine (`interp.patching.engine`), which skips mo
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from math import isfinite
 from typing import Any, cast
 
 import torch
@@ -176,30 +177,38 @@ def difference_from_raw(
     anatomy: Anatomy, tokens: Tensor, resid: Tensor, metric: Metric, expected: Tensor | None = None
 ) -> float:
     """Return `difference_where_read` of the residual after the last layer `[row pos d_model]`; raise its errors."""
-    return difference_where_read(anatomy, tokens, resid[:, metric.positions.to(resid.device)], metric, expected)
+    return difference_where_read(anatomy, [tokens], resid[:, metric.positions.to(resid.device)], metric, expected)
 
 
 @torch.no_grad()
 def difference_where_read(
-    anatomy: Anatomy, tokens: Tensor, resid: Float[Tensor, "row read d_model"], metric: Metric, expected: Tensor | None
+    anatomy: Anatomy,
+    tokens: Sequence[Int[Tensor, "row pos"]],
+    resid: Float[Tensor, "row read d_model"],
+    metric: Metric,
+    expected: Tensor | None,
 ) -> float:
     """Return the largest difference of the unedited pass from the raw model's logits, relative to their spread.
 
-    Only positions that the metric reads are compared. `tokens` are the first prompts, `expected` the raw model's
-    logits there, if they are known.
+    Only positions that the metric reads are compared. `tokens` are the first prompts, in parts; `expected` the raw
+    model's logits there, if they are known.
     Raises `RuntimeError` if the difference is larger than rounding explains: the pass is further from the raw model
     in float64 than `ROUNDING` times the raw model in float32.
     """
     raw: Any = anatomy.raw
     positions = metric.positions.to(resid.device)
     if expected is None:
-        expected = cast(Tensor, raw(tokens.to(resid.device), use_cache=False, logits_to_keep=positions).logits)
-    expected = require_finite(expected, "a logit of the model", axis=0)
+        expected = cast(
+            Tensor, raw(torch.cat([*tokens]).to(resid.device), use_cache=False, logits_to_keep=positions).logits
+        )
     logits = anatomy.unembed(resid)
-    difference = float((logits - expected).abs().max() / expected.std(correction=0).clamp_min(1e-6))
+    largest = float((logits - expected).abs().max())
+    if not isfinite(largest):
+        require_finite(expected, "a logit of the model", axis=0)
+    difference = largest / max(float(expected.std(correction=0)), 1e-6)
     if difference > TOLERANCE and anatomy.dtype == torch.float32:  # rounding or a mistake? see Anatomy.self_test
         double: Any = copy.deepcopy(raw).double()
-        exact = double(tokens.to(resid.device), use_cache=False, logits_to_keep=positions).logits
+        exact = double(torch.cat([*tokens]).to(resid.device), use_cache=False, logits_to_keep=positions).logits
         ours, theirs = (float((x - exact).abs().max()) for x in (logits, expected))
         difference = difference if ours > ROUNDING * theirs else TOLERANCE
     if not difference <= (TOLERANCE if anatomy.dtype in (torch.float32, torch.float64) else 0.1):

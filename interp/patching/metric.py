@@ -84,7 +84,7 @@ class Metric:
 
     def require_positions(self, n_pos: int) -> None:
         """Raise `ValueError` if the metric reads past the end of prompts of `n_pos` tokens."""
-        if (last := int(self.positions.max())) >= n_pos:
+        if (last := self.positions.tolist()[-1]) >= n_pos:  # they rise
             raise ValueError(f"{self.name} reads position {last}; these prompts have 0 to {n_pos - 1}")
 
 
@@ -151,6 +151,15 @@ def pick(logits: Float[Tensor, "*stack d_vocab"], tokens: Int[Tensor, "*rows"]) 
     """Return the logits at tokens, whose axes are the last ones of the logits' axes before d_vocab."""
     index = tokens.to(logits.device, non_blocking=True).expand(logits.shape[:-1]).unsqueeze(-1)
     return logits.gather(-1, index).squeeze(-1)
+
+
+def picker(tokens: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a function of logits `[... row d_vocab]` and the numbers of the prompts `[row]`, which gives the logits
+    `[... row]` at each prompt's own one of the `tokens [batch]`."""
+    if len(set(tokens)) == 1:
+        return lambda logits, _: logits[..., tokens[0]]
+    ids = torch.tensor(tokens, dtype=torch.long)
+    return lambda logits, rows: pick(logits, ids[rows])
 
 
 def at_column(

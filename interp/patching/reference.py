@@ -94,7 +94,7 @@ def literal_beside(
     The patched values come from the source's rows.
     """
     n = len(base)
-    rows = torch.cat([base, source, base.repeat(len(cells), 1)])
+    rows = torch.cat([base, source, *[base] * len(cells)])
     logits = _logits(anatomy, rows, n, site, dict(enumerate(cells, start=2)), lambda _, x: x[n : 2 * n], metric)
     both, patched = logits[: 2 * n], logits[2 * n :]
     if not cells:

@@ -36,12 +36,8 @@ def attend_rows(
         start = 0
     if start == 0:  # every row has its own keys: rows are a batch of prompts
         sink = sink if sink is None else sink.flatten(0, 1)
-        (many, n_dest), (q, k, v) = (q.shape[:2], q.shape[2]), (x.flatten(0, 1) for x in (q, k, v))
-        if sink is None and VECTOR // 2 < k.shape[1] < VECTOR <= 2 * n_dest and anatomy.is_fused(block, q):
-            more = VECTOR - k.shape[1]
-            k, v = (nn.functional.pad(x, (0, 0, 0, 0, 0, more)) for x in (k, v))
-            bias = nn.functional.pad(bias, (0, more), value=torch.finfo(bias.dtype).min)
-        return anatomy.attend(block, q, k, v, bias, sink).unflatten(0, many)
+        rows = (x.flatten(0, 1) for x in (k, v))
+        return attend_own_keys(anatomy, block, q.flatten(0, 1), *rows, bias=bias, sink=sink).unflatten(0, q.shape[:2])
     sink = sink if sink is None else sink.permute(1, 2, 0, 3, 4)
     q, k, v = (x.permute(1, 3, 0, 2, 4) for x in (q * block.scale, k, v))  # [batch head cell dest d_head]
     before_k, before_v = (x[:, :, :start] for x in before)
@@ -51,3 +47,20 @@ def attend_rows(
     pattern = anatomy.softmax(scores.add_(bias.unsqueeze(1)), sink)
     z = (pattern[..., :start].flatten(2, 3) @ before_v).unflatten(2, (n_cells, n_dest))
     return (z + pattern[..., start:] @ v).permute(2, 0, 3, 1, 4)
+
+
+def attend_own_keys(
+    anatomy: Anatomy,
+    block: Block,
+    q: Float[Tensor, "row dest head d_head"],
+    k: Float[Tensor, "row src head d_head"],
+    v: Float[Tensor, "row src head d_head"],
+    bias: Float[Tensor, "head dest src"],
+    sink: Float[Tensor, "row head dest 1"] | None,
+) -> Float[Tensor, "row dest head d_head"]:
+    """Return z of rows that have all of their keys and values to themselves."""
+    if sink is None and VECTOR // 2 < k.shape[1] < VECTOR <= 2 * q.shape[1] and anatomy.is_fused(block, q):
+        more = VECTOR - k.shape[1]
+        k, v = (nn.functional.pad(x, (0, 0, 0, 0, 0, more)) for x in (k, v))
+        bias = nn.functional.pad(bias, (0, more), value=torch.finfo(bias.dtype).min)
+    return anatomy.attend(block, q, k, v, bias, sink)

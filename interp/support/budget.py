@@ -5,6 +5,8 @@ Passes run in chunks of prompts that fit the budget, so the peak does not grow w
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,10 +20,31 @@ if TYPE_CHECKING:
 SHARE = 0.5
 # Bytes: the most that a pass takes on a CPU by default, and the default where free memory is unknown.
 DEFAULT = 2**30
+# Free memory of this many times what `DEFAULT` asks for is not read again for this many seconds: it would have to be
+# filled with 40 GB per second to fall below.
+ENOUGH, RECENT = 2, 0.05
 _MEMINFO = Path("/proc/meminfo")
 # The limit of a container (control group, version 2), and what it uses.
 _GROUP = Path("/sys/fs/cgroup")
 _ALLOWED: ContextVar[int | None] = ContextVar("allowed", default=None)
+
+
+class _Plenty:
+    """When free memory was last `ENOUGH`: the kernel's files take as long as a few layers of a small model."""
+
+    def __init__(self) -> None:
+        self.seen = -math.inf
+
+    def is_recent(self) -> bool:
+        """Return whether it was less than `RECENT` seconds ago, in which it cannot have fallen below the least."""
+        return time.monotonic() - self.seen < RECENT
+
+    def note(self) -> None:
+        """Record that it is now."""
+        self.seen = time.monotonic()
+
+
+_PLENTY = _Plenty()
 
 
 def allowed(device: torch.device | None = None) -> int:
@@ -32,11 +55,16 @@ def allowed(device: torch.device | None = None) -> int:
     """
     if (stated := _ALLOWED.get()) is not None:
         return stated
+    on_cpu = device is None or device.type == "cpu"
+    if on_cpu and _PLENTY.is_recent():
+        return DEFAULT
     free = free_memory(device)
     if free is None:
         return DEFAULT
     share = max(1, int(SHARE * free))
-    return min(DEFAULT, share) if device is None or device.type == "cpu" else share
+    if on_cpu and share >= ENOUGH * DEFAULT:
+        _PLENTY.note()
+    return min(DEFAULT, share) if on_cpu else share
 
 
 def numbers(share: float, device: torch.device | None = None) -> int:
@@ -70,8 +98,8 @@ def _available() -> int | None:
     except (OSError, ValueError, StopIteration):
         return None
     try:
-        limit = int((_GROUP / "memory.max").read_text(encoding="ascii"))
-        used = int((_GROUP / "memory.current").read_text(encoding="ascii"))
+        limit = int(_text(_GROUP / "memory.max"))
+        used = int(_text(_GROUP / "memory.current"))
         # Pages of files that were read long ago are dropped when memory is needed.
         return min(available, limit - used + _entry(_GROUP / "memory.stat", "inactive_file"))
     except (OSError, ValueError, StopIteration):  # no container, or one without a limit ("max")
@@ -80,8 +108,14 @@ def _available() -> int | None:
 
 def _entry(path: Path, name: str) -> int:
     """Return the number after a name in a file of the kernel."""
-    text = "\n" + path.read_text(encoding="ascii")
+    text = "\n" + _text(path)
     return int(text[text.index(f"\n{name} ") :].split(maxsplit=2)[1])
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file of the kernel, without the buffers of text files, which a small sweep notices."""
+    with path.open("rb", buffering=0) as file:
+        return file.readall().decode("ascii")
 
 
 @contextmanager

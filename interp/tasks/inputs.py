@@ -62,15 +62,12 @@ class Prompts:
 
     def _check_tensors(self) -> None:
         per_position = [name for name in ("role", "step") if getattr(self, name) is not None]
-        for name in ("tokens", *per_position):
+        check_tokens(self.tokens)
+        for name in per_position:
             if not isinstance(values := getattr(self, name), Tensor):
                 raise ValueError(f"{name} must be a tensor of integers; got {type(values).__name__}")
-        if self.tokens.ndim != 2 or self.tokens.shape[1] == 0:
-            raise ValueError(f"tokens must be [batch pos] with at least one position; got {tuple(self.tokens.shape)}")
-        for name in per_position:
             if (shape := getattr(self, name).shape) != self.tokens.shape[1:]:
                 raise ValueError(f"{name} must be [pos] = [{self.n_pos}]; got {tuple(shape)}")
-        for name in ("tokens", *per_position):
             if (dtype := getattr(self, name).dtype) not in INTEGER_DTYPES:
                 raise ValueError(f"{name} must be a tensor of integers; got {dtype}")
         if self.role is not None and not ((self.role >= 0) & (self.role < len(Role))).all():
@@ -160,6 +157,16 @@ class Prompts:
     def rows(self, index: Int[Tensor, " rows"] | slice) -> Self:
         """Return some of the prompts."""
         return replace(self, tokens=self.tokens[index])
+
+
+def check_tokens(tokens: object) -> None:
+    """Raise `ValueError` unless these are token ids `[batch pos]`, with at least one position."""
+    if not isinstance(tokens, Tensor):
+        raise ValueError(f"tokens must be a tensor of integers; got {type(tokens).__name__}")
+    if tokens.ndim != 2 or tokens.shape[1] == 0:
+        raise ValueError(f"tokens must be [batch pos] with at least one position; got {tuple(tokens.shape)}")
+    if tokens.dtype not in INTEGER_DTYPES:
+        raise ValueError(f"tokens must be a tensor of integers; got {tokens.dtype}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from interp.tasks.encoding import Bos, Encoded, chosen_bos, encode, find_tokenizer, tokenizer_of
-from interp.tasks.inputs import Pair, Prompts, token_text
+from interp.tasks.inputs import Pair, Prompts, check_tokens, token_text
 from interp.tasks.tables import MOST_COLUMNS, token_table
 
 Texts = str | Sequence[str] | Tensor
@@ -62,13 +62,13 @@ def prompts(
     given = {"clean": clean} if corrupted is None else {"clean": clean, "corrupted": corrupted}
     if bos != "auto" and any(isinstance(texts, Tensor) for texts in given.values()):
         raise ValueError("bos applies to text; a tensor of token ids is used as it is")
-    encoded = {side: _encoded(source, texts, chosen, tokenizer) for side, texts in given.items()}
+    any_tokenizer = find_tokenizer(source, tokenizer)
+    encoded = {side: _encoded(source, texts, chosen, any_tokenizer) for side, texts in given.items()}
     counts = {side: len(rows) for side, rows in encoded.items()}
     if len(set(counts.values())) > 1:
         raise ValueError(
             f"clean has {counts['clean']} prompts and corrupted {counts['corrupted']}; they must be as many"
         )
-    any_tokenizer = find_tokenizer(source, tokenizer)
     check_lengths(
         {f"{side} {k}": row.ids for side, rows in encoded.items() for k, row in enumerate(rows)}, any_tokenizer
     )
@@ -105,7 +105,7 @@ def build(
 
 def _encoded(source: Any, texts: Texts, bos: Bos, tokenizer: PreTrainedTokenizerBase | None) -> list[Encoded]:
     if isinstance(texts, Tensor):
-        return _rows_of_ids(texts, find_tokenizer(source, tokenizer))
+        return _rows_of_ids(texts, tokenizer)
     if isinstance(texts, str):
         texts = [texts]
     if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) for text in texts):
@@ -115,12 +115,14 @@ def _encoded(source: Any, texts: Texts, bos: Bos, tokenizer: PreTrainedTokenizer
 
 
 def _rows_of_ids(ids: Tensor, tokenizer: PreTrainedTokenizerBase | None) -> list[Encoded]:
-    tokens = Prompts(ids[None] if ids.ndim == 1 else ids).tokens
+    tokens = ids[None] if ids.ndim == 1 else ids
+    check_tokens(tokens)
     if len(tokens) == 0:
         raise ValueError("there are no prompts")
-    limit = None if tokenizer is None else len(tokenizer)
-    if int(tokens.min()) < 0 or (limit is not None and int(tokens.max()) >= limit):
-        bad = int(tokens.min()) if int(tokens.min()) < 0 else int(tokens.max())
+    rows, limit = tokens.tolist(), None if tokenizer is None else len(tokenizer)
+    lowest, highest = min(map(min, rows)), max(map(max, rows))
+    if lowest < 0 or (limit is not None and highest >= limit):
+        bad = lowest if lowest < 0 else highest
         raise ValueError(f"token id {bad} is outside 0 to {'the largest id' if limit is None else limit - 1}")
     start = None if tokenizer is None else tokenizer.bos_token_id
-    return [Encoded(tuple(row), (), int(row[0] == start)) for row in tokens.tolist()]
+    return [Encoded(tuple(row), (), int(row[0] == start)) for row in rows]

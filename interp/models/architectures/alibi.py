@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.models.architectures.block import Block
+from interp.models.architectures.checks import device_of
 from interp.models.architectures.parts import (
     grouped,
     interleaved,
@@ -25,13 +28,11 @@ from interp.models.architectures.steps import Anatomy
 
 def bloom(raw: Any) -> Anatomy:
     """Take BLOOM apart, with or without key sinks."""
-    from transformers.models.bloom.modeling_bloom import _get_alibi_slopes
-
     config, body = raw.config, raw.transformer
     require(raw, apply_residual_connection_post_layernorm=False)
     d_head = config.hidden_size // config.n_head
     act = tanh_gelu(raw, body.h[0].mlp.gelu_impl)
-    key_bias = _alibi(_get_alibi_slopes(config.n_head, raw.device))
+    key_bias = _alibi(_bloom_slopes(config.n_head, device_of(raw)))
     blocks = tuple(
         Block(
             module=b,
@@ -56,6 +57,14 @@ def bloom(raw: Any) -> Anatomy:
         final_norm=body.ln_f,
         start=lambda tokens: body.word_embeddings_layernorm(body.word_embeddings(tokens)),
     )
+
+
+@lru_cache(maxsize=16)
+def _bloom_slopes(n_heads: int, device: torch.device) -> Float[Tensor, " head"]:
+    """Return BLOOM's slopes, which depend on nothing else."""
+    from transformers.models.bloom.modeling_bloom import _get_alibi_slopes
+
+    return _get_alibi_slopes(n_heads, device)
 
 
 def mpt(raw: Any) -> Anatomy:

@@ -46,3 +46,26 @@ def is_rounding(raw: Any, forward: Callable[[Tensor], Tensor], tokens: Int[Tenso
     exact = in_double(raw)(tokens, use_cache=False).logits
     own, other = (float((x - exact).abs().max()) for x in (forward(tokens), raw(tokens, use_cache=False).logits))
     return own <= ROUNDING * other
+
+
+def first_parameter(raw: Any) -> Tensor | None:
+    """Return the first of `raw.parameters()`, at once: their iterator takes as long as a layer of a small model."""
+    waiting = [raw]
+    while waiting:
+        module = waiting.pop()
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                return parameter
+        waiting += [child for child in reversed(module._modules.values()) if child is not None]
+    return None
+
+
+def device_of(raw: Any) -> torch.device:
+    """Return the device of a model's first parameter, as `raw.device` does."""
+    return raw.device if (first := first_parameter(raw)) is None else first.device
+
+
+def dtype_of(raw: Any) -> torch.dtype:
+    """Return the dtype of a model's first floating parameter, as `raw.dtype` does."""
+    first = first_parameter(raw)
+    return raw.dtype if first is None or not first.is_floating_point() else first.dtype

@@ -14,12 +14,16 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from interp.models.architectures.checks import dtype_of
 from interp.models.architectures.steps import rope_type
 
 Split = Callable[..., tuple[Tensor, Tensor, Tensor]]
 Rotation = Callable[[Tensor, Int[Tensor, " pos"]], Tensor]
 # Numbers of a piece of a tensor that fits the cache of a CPU core together with a result.
 PIECE = 2**17
+# 2 c of the tanh form of GELU (`_tanh_gelu`) in float32, and .044715 times that.
+LINEAR = torch.tensor(2 * math.sqrt(2 / math.pi), dtype=torch.float32, device="cpu")
+CUBIC = 0.044715 * float(LINEAR)
 
 
 def require(raw: Any, **options: Any) -> None:
@@ -188,7 +192,7 @@ def tanh_gelu(raw: PreTrainedModel, own: Callable[[Tensor], Tensor]) -> Callable
 
     BLOOM's constant has eight digits, so in float64 the model's own function is kept.
     """
-    return own if raw.dtype == torch.float64 else _tanh_gelu
+    return own if dtype_of(raw) == torch.float64 else _tanh_gelu
 
 
 def _tanh_gelu(x: Tensor) -> Tensor:
@@ -200,9 +204,11 @@ def _tanh_gelu(x: Tensor) -> Tensor:
     if torch.is_grad_enabled() or x.dtype != torch.float32 or x.device.type != "cpu" or x.numel() < PIECE // 4:
         return F.gelu(x, approximate="tanh")
     out = torch.empty(x.shape)
-    linear = torch.tensor(2 * math.sqrt(2 / math.pi))
-    for part, y in zip(x.reshape(-1).split(PIECE), out.view(-1).split(PIECE), strict=True):
-        torch.add(linear, torch.mul(part, part, out=y), alpha=0.044715 * float(linear), out=y)
+    pieces = (
+        [(x, out)] if x.numel() <= PIECE else zip(x.reshape(-1).split(PIECE), out.view(-1).split(PIECE), strict=True)
+    )
+    for part, y in pieces:
+        torch.add(LINEAR, torch.mul(part, part, out=y), alpha=CUBIC, out=y)
         y.mul_(part).sigmoid_().mul_(part)
     return out
 

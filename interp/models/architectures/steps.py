@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from interp.models.architectures.block import Block
-from interp.models.architectures.checks import TOLERANCE, in_double, is_rounding, random_tokens, tolerance_of
+from interp.models.architectures.checks import (
+    TOLERANCE,
+    device_of,
+    dtype_of,
+    in_double,
+    is_rounding,
+    random_tokens,
+    tolerance_of,
+)
 from interp.support.finite import difference_of_finite
 
 
@@ -56,7 +64,7 @@ class Anatomy:
     def device(self) -> torch.device:
         """The device of the weights; with accelerate's `device_map`, the main one of those that compute."""
         where = getattr(getattr(self.raw, "_hf_hook", None), "execution_device", None)
-        return self.raw.device if where is None else torch.device(where)
+        return device_of(self.raw) if where is None else torch.device(where)
 
     @cached_property
     def d_model(self) -> int:
@@ -66,7 +74,7 @@ class Anatomy:
     @cached_property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
-        return self.raw.dtype
+        return dtype_of(self.raw)
 
     @cached_property
     def head(self) -> nn.Module:

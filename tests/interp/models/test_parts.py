@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from interp.models.architectures import parts
+from interp.models.architectures import checks, parts
 from interp.models.architectures.parts import tanh_gelu
 from tests.interp.patching.models import tiny
 
@@ -39,3 +42,16 @@ def test_gelu_with_gradients_is_torchs():
 def test_double_precision_keeps_the_models_own():
     own = tanh_gelu(tiny("alibi", torch.float64), F.gelu)
     assert own is F.gelu
+
+
+def test_the_device_and_the_dtype_are_those_of_the_first_parameter():
+    model: Any = copy.deepcopy(tiny("alibi"))
+    first = next(model.parameters())
+    assert checks.first_parameter(model) is first
+    assert (checks.device_of(model), checks.dtype_of(model)) == (model.device, model.dtype)
+    body, meta = model.transformer, first.detach().to("meta", torch.bfloat16)
+    body.word_embeddings.weight = nn.Parameter(meta)
+    assert (checks.device_of(model), checks.dtype_of(model)) == (torch.device("meta"), torch.bfloat16)
+    body.word_embeddings.weight = nn.Parameter(meta.to(torch.int8), requires_grad=False)
+    assert checks.dtype_of(model) == model.dtype == torch.float32  # of the first that is floating
+    assert checks.first_parameter(nn.Identity()) is None

@@ -11,10 +11,11 @@ import torch
 
 from interp.models.anatomy import anatomy_of
 from interp.models.architectures.block import Block
-from interp.patching import Joint, PatchEffect, at_once, chunks, logit_diff, patch, plan, probability
+from interp.patching import Joint, PatchEffect, at_once, checking, chunks, logit_diff, patch, plan, probability
 from interp.patching.cost import engine_flops, lower_bound_flops
 from interp.patching.reference import literal, record
 from interp.patching.sweep import Sweep
+from interp.support.finite import NotFinite
 from interp.tasks import Batch, Prompts, counterfactual
 from tests.interp.patching.models import ARCHITECTURES, prompts, tiny
 
@@ -84,7 +85,7 @@ def test_each_block_runs_once_and_the_raw_model_once(monkeypatch):
 
 def test_a_token_that_is_embedded_alike_changes_nothing_in_layer_0(monkeypatch):
     right, gen = at_once.after_attention, torch.Generator().manual_seed(0)  # rows round differently
-    noise = 1e-7 * torch.randn(20, 1, 1, 1, generator=gen)
+    noise = 1e-7 * torch.randn(20, 1, 1, generator=gen)
     monkeypatch.setattr(at_once, "after_attention", lambda *args: (x := right(*args)) + noise[: len(x)])
     model, clean = copy.deepcopy(tiny("alibi")), prompts(1)
     tokens = clean.tokens.clone()
@@ -126,6 +127,21 @@ def test_a_wrong_pass_is_caught_as_it_runs(what: str, monkeypatch):
         patch(tiny("alibi"), *pair(), "resid_pre", logit_diff(pair()[0], 3), layers=[1, 2], spot_cells=60)
 
 
+@pytest.mark.parametrize("last", [0, 1])
+def test_a_check_that_gives_nan_fails(last: int, monkeypatch):
+    """`max` of numbers and a NaN depends on their order."""
+    right = checking.literal_beside
+
+    def with_nan(*args: Any) -> tuple:
+        values, both = right(*args)
+        values[0, last] = torch.nan
+        return values, both
+
+    monkeypatch.setattr(checking, "literal_beside", with_nan)
+    with pytest.raises(RuntimeError, match="spot check failed: it differs by nan"):
+        patch(tiny("alibi"), *pair(), "resid_pre", logit_diff(pair()[0], 3), layers=2)
+
+
 def test_nan_names_the_run_and_the_prompt():
     clean, corrupted = pair(3)
     others = {int(t) for run in (clean, corrupted) for t in run.tokens.flatten()}
@@ -139,6 +155,45 @@ def test_nan_names_the_run_and_the_prompt():
         one, other = (Prompts(ids) if run is tokens else Prompts(run.tokens) for run in (clean, corrupted))
         with pytest.raises(ValueError, match=f"of the {what} run is NaN or infinite, first in prompt 1"):
             patch(model, one, other, "resid_pre", logit_diff(3, 5), layers=2)
+
+
+def test_a_logit_of_the_raw_model_that_is_nan_is_an_error_where_the_metric_does_not_read_it():
+    model: Any = copy.deepcopy(tiny("alibi"))
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    with torch.no_grad():
+        model.lm_head.weight[7] = torch.nan
+    with pytest.raises(NotFinite, match="a logit of the model is NaN or infinite, first in prompt 0"):
+        patch(model, *pair(), "resid_pre", logit_diff(3, 5), layers=2)
+
+
+def _scaled(model: Any) -> None:
+    model.transformer.h[1].mlp.dense_h_to_4h.weight.mul_(1.5)
+
+
+def _assigned(model: Any) -> None:
+    weight = model.transformer.h[0].self_attention.query_key_value.weight
+    weight.data = weight.data.flip(0)
+
+
+def _replaced(model: Any) -> None:
+    model.transformer.h[2].mlp.dense_4h_to_h = copy.deepcopy(model.transformer.h[0].mlp.dense_4h_to_h)
+
+
+def _shortened(model: Any) -> None:
+    model.transformer.h = model.transformer.h[1:]
+
+
+@pytest.mark.parametrize("change", [_scaled, _assigned, _replaced, _shortened, lambda model: model.double()])
+@torch.no_grad()
+def test_a_model_that_changes_between_two_sweeps_gives_what_a_fresh_copy_gives(change: Callable[[Any], None]):
+    """Nothing that is kept of the first sweep may hold weights, modules or their dtype."""
+    model, metric = copy.deepcopy(tiny("alibi")), logit_diff(pair()[0], 3)
+    before = patch(model, *pair(), "resid_pre", metric, layers=1)
+    change(model)
+    after, fresh = (patch(m, *pair(), "resid_pre", metric, layers=1) for m in (model, copy.deepcopy(model)))
+    assert torch.equal(after.values, fresh.values)
+    assert torch.equal(after.source, fresh.source)
+    assert not torch.equal(after.values, before.values)
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,23 @@ def test_logits_of_the_declared_tokens_are_those_of_the_whole_unembedding(model_
         assert metric.tokens is None
 
 
+@pytest.mark.parametrize("answers", [9, [9, 9, 9], [9, 8, 7]])
+@pytest.mark.parametrize("position", [-2, [3, -2, 3]])
+def test_each_prompt_reads_its_own_answer_at_its_own_position(answers: int | list[int], position: int | list[int]):
+    metric = bind_metric(by_text(answer=answers, other=[11, 12, 11], position=position), of_type("alibi"), BATCH)
+    each = (x if isinstance(x, list) else 3 * [x] for x in (answers, position))
+    own = [(a, p % BATCH.n_pos, o) for a, p, o in zip(*each, [11, 12, 11], strict=True)]
+    assert metric.positions.tolist() == sorted({p for _, p, _ in own})
+    assert metric.tokens is not None
+    assert metric.tokens.tolist() == sorted({t for a, _, o in own for t in (a, o)})
+    logits = torch.randn(2, 3, BATCH.n_pos, 20, generator=torch.Generator().manual_seed(0))
+    for rows in ([0, 1, 2], [2, 0]):
+        expected = torch.stack([logits[:, r, p, a] - logits[:, r, p, o] for r in rows for a, p, o in [own[r]]])
+        read = logits[:, rows][:, :, metric.positions]
+        assert torch.equal(metric.measure(read, torch.tensor(rows)), expected.T)
+        assert torch.equal(metric.measure_read(read[..., metric.tokens], torch.tensor(rows)), expected.T)
+
+
 def test_a_hook_on_the_unembedding_sees_the_whole_vocabulary():
     model = of_type("granite")
     anatomy, resid = anatomy_of(model), torch.randn(3, 16)

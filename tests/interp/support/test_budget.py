@@ -9,7 +9,7 @@ from interp.models.anatomy import anatomy_of
 from interp.patching import logit_diff, plan
 from interp.patching.editing import chunks
 from interp.support import budget
-from interp.support.budget import DEFAULT, SHARE, allowed, numbers, within
+from interp.support.budget import DEFAULT, ENOUGH, RECENT, SHARE, allowed, numbers, within
 from interp.tasks import sample
 from interp.tasks.counterfactual import redraw
 from tests.interp.patching.models import tiny
@@ -19,6 +19,7 @@ from tests.interp.patching.models import tiny
 def plenty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with 64 GiB available, whatever else runs on this one."""
     meminfo(tmp_path, monkeypatch, 2**36)
+    monkeypatch.setattr(budget, "_PLENTY", budget._Plenty())
 
 
 def meminfo(folder: Path, monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
@@ -30,6 +31,7 @@ def meminfo(folder: Path, monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None
 
 def test_the_default_is_a_share_of_free_memory_and_on_a_cpu_at_most_a_gib(tmp_path, monkeypatch):
     assert allowed() == allowed(torch.device("cpu")) == DEFAULT
+    monkeypatch.setattr(budget, "RECENT", 0)
     meminfo(tmp_path, monkeypatch, 2**28)
     assert allowed() == SHARE * 2**28
     (tmp_path / "memory.max").write_text("max\n")
@@ -43,6 +45,30 @@ def test_the_default_is_a_share_of_free_memory_and_on_a_cpu_at_most_a_gib(tmp_pa
     assert allowed(torch.device("cuda")) == SHARE * 2**36
     with within(4096):
         assert allowed(torch.device("cuda")) == 4096
+
+
+def test_plenty_of_memory_is_not_read_again_at_once(tmp_path, monkeypatch):
+    now, reads, read = [100.0], [0], budget._available
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(budget, "_available", lambda: reads.append(1) or read())
+    plenty = int(ENOUGH * DEFAULT / SHARE)
+    for n_bytes, seconds, again in (
+        (plenty, 0.0, True),  # the first reading
+        (plenty, 0.9 * RECENT, False),
+        (2**28, 0.9 * RECENT, True),  # since the reading, not since the last question
+        (2**28, 0.1 * RECENT, True),  # little is read each time
+        (plenty - 2**20, 0.1 * RECENT, True),
+        (2**28, 0.1 * RECENT, True),
+    ):
+        now[0] += seconds
+        meminfo(tmp_path, monkeypatch, n_bytes)
+        before = len(reads)
+        assert allowed() == (min(DEFAULT, SHARE * n_bytes) if again else DEFAULT)
+        assert len(reads) - before == again
+    meminfo(tmp_path, monkeypatch, plenty)
+    assert allowed() == DEFAULT
+    monkeypatch.setattr(budget, "free_memory", lambda device=None: 2**36)
+    assert allowed(torch.device("cuda")) == SHARE * 2**36  # another device's memory is read
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
