@@ -7,23 +7,21 @@ passes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from interp.arguments import exclusive, require_gradients
-from interp.models.anatomy import TOLERANCE, Anatomy, anatomy_of
+from interp.arguments import require_gradients
+from interp.joining import Joined, frozen, join, join_each, join_layers, join_to_test
 from interp.models.resolve import AnyModel, raw_of
-from interp.pair_runs import CHUNK, CPU_TOKENS, run_bases, run_sources
+from interp.pair_runs import CHUNK, CPU_TOKENS
 from interp.pairs import Pairs
-from interp.patching.editing import Place
-from interp.sites import Site
-from interp.support.exactness import Inexact
 from interp.support.finite import require_finite
 from interp.support.locks import lock_of
 from interp.tasks.layout import generator
@@ -31,96 +29,24 @@ from interp.tasks.layout import generator
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from interp.tail import Tail
+__all__ = [
+    "Basis",
+    "Joined",
+    "Pairs",
+    "arbitrary_targets",
+    "everything",
+    "fit",
+    "fit_each",
+    "join",
+    "join_each",
+    "join_layers",
+    "join_to_test",
+    "random_directions",
+    "swapped_answers",
+    "untrained",
+]
 
 Basis = Float[Tensor, "site rank"]
-
-
-@dataclass(frozen=True, eq=False)
-class Joined:
-    """The part of a model from resid_pre of `layer` on, with what interchange on the given pairs needs; from `join`."""
-
-    tail: Tail
-    pairs: Pairs
-    layer: int
-
-    @property
-    def source(self) -> Float[Tensor, "pair site"]:
-        """The residual at the site in the source runs."""
-        return self.tail.sources
-
-    @property
-    def size(self) -> int:
-        """Dimensions of the site: places times d_model."""
-        return self.source.shape[1]
-
-
-def join(model: AnyModel, layer: int, pairs: Pairs) -> Joined:
-    """Run base and source prompts once, and keep what interchange at resid_pre of `layer` needs.
-
-    Raises `ValueError` for a layer that does not exist, and `RuntimeError` if the part from `layer` on does not give
-    the logits of the whole model on the first pairs.
-    """
-    return join_layers(model, (layer,), [pairs])[0][layer]
-
-
-def join_to_test(model: AnyModel, layer: int, pairs: Pairs) -> Joined:
-    """Return `join` for pairs that are only tested, which takes less time: see `join_layers`."""
-    return join_layers(model, (layer,), [pairs], to_search=False)[0][layer]
-
-
-@exclusive
-@torch.no_grad()
-def join_layers(
-    model: AnyModel, layers: Collection[int], together: Sequence[Pairs], to_search: bool = True
-) -> list[dict[int, Joined]]:
-    """Return `join` at each of the layers, for pairs with the same base prompts: these run once for all.
-
-    `to_search=False`, for pairs that are only tested: their runs end at the answers and the sites. A search amplifies
-    the last digits of the runs that it learns from until other directions are found, so these stay as they are.
-    Raises `ValueError` for pairs whose base prompts differ, and the errors of `join`.
-    """
-    anatomy = anatomy_of(raw_of(model))
-    layers, n_layers = sorted(set(layers)), len(anatomy.blocks)
-    if not layers or not set(layers) <= set(range(n_layers)):
-        raise ValueError(f"sites are resid_pre of layers 0 to {n_layers - 1}; got {layers}")
-    sites: tuple[Site, ...] = ("k", "v")
-    keep: list[Place] = [(site, layer) for layer in range(layers[0], n_layers) for site in sites]
-    keep = [*(("resid_pre", layer) for layer in layers), *keep]
-    if any(pairs.base is not together[0].base for pairs in together):
-        raise ValueError("pairs that are joined together must have the same base prompts")
-    with _kernels_of_a_search(anatomy.raw, to_search):
-        whole, logits = run_bases(anatomy, together, keep, to_search)
-    return [
-        _joined(anatomy, layers, pairs, whole, require_finite(expected, "a logit of a base prompt", axis=0), to_search)
-        for pairs, expected in zip(together, logits, strict=True)
-    ]
-
-
-def _joined(
-    anatomy: Anatomy,
-    layers: Sequence[int],
-    pairs: Pairs,
-    whole: dict[Place, Tensor],
-    expected: Float[Tensor, "pair symbol"],
-    to_search: bool,
-) -> dict[int, Joined]:
-    """Run the source prompts and check that each part of the model gives the logits that the whole gave."""
-    from interp.tail import Tail
-
-    with _kernels_of_a_search(anatomy.raw, to_search):
-        sources, joined = run_sources(anatomy, pairs, layers, to_search), dict[int, Joined]()
-    for layer in layers:
-        tail = Tail(anatomy, layer, pairs, whole, sources[layer])
-        require_finite(tail.sources, "the residual of a source prompt", axis=0)
-        first = torch.arange(min(CHUNK, len(pairs)))
-        difference = float((tail(first) - expected[first]).abs().max() / expected.std().clamp_min(1e-6))
-        if not difference <= (TOLERANCE if anatomy.dtype in (torch.float32, torch.float64) else 0.1):
-            raise Inexact(
-                f"the part from layer {layer} on differs from the whole model by {difference:.1e} of its logits' spread"
-            )
-        joined[layer] = Joined(tail, pairs, layer)
-    return joined
 
 
 def fit(
@@ -145,7 +71,7 @@ def fit(
     rows = torch.arange(n)
     targets = joined.pairs.target if targets is None else targets
     raw = joined.tail.anatomy.raw
-    with lock_of(raw), _frozen(raw):
+    with lock_of(raw), frozen(raw):
         learned = fit_das(
             joined.tail,
             "site",
@@ -161,6 +87,50 @@ def fit(
             device=joined.source.device,
         )
     return learned.basis.cpu()
+
+
+def fit_each(
+    joined: Joined,
+    rank: int,
+    seed: int,
+    each: Sequence[Int[Tensor, " pair"]],
+    epochs: int = 20,
+    batch_size: int = 64,
+    lr: float = 1e-2,
+) -> list[Basis]:
+    """Return `fit` for each of several targets, up to rounding.
+
+    The searches draw the same batches, so that their rows pass through the model together. Products of matrices round
+    rows of batches of some tens as those of twice as many: such searches are `fit`'s to the last digit.
+    """
+    from transformer_lens.tools.analysis.interchange import LearnedSubspace, SubspaceInterchange, run_with_intervention
+
+    if len(each) == 1:
+        return [fit(joined, rank, seed, each[0], epochs, batch_size, lr)]
+    require_gradients("fit_each")
+    _check_rank(joined, rank)
+    raw, order, n = joined.tail.anatomy.raw, np.random.default_rng(seed), len(joined.pairs)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        first = LearnedSubspace(joined.size, rank)
+    subspaces: list[Any] = [copy.deepcopy(first).to(joined.source.device) for _ in each]
+    optimizer = torch.optim.Adam([p for subspace in subspaces for p in subspace.parameters()], lr=lr)
+
+    def moved(base: Tensor, source: Tensor) -> Tensor:
+        parts = zip(subspaces, base.chunk(len(each)), source.chunk(len(each)), strict=True)
+        return torch.cat([SubspaceInterchange(subspace)(x, y) for subspace, x, y in parts])
+
+    with lock_of(raw), frozen(raw):
+        for _ in range(epochs):
+            for rows in torch.as_tensor(order.permutation(n)).split(batch_size):
+                optimizer.zero_grad()
+                together, targets = rows.repeat(len(each)), torch.cat([x[rows] for x in each])
+                source = joined.source[together.to(joined.source.device)]
+                logits = run_with_intervention(joined.tail, "site", moved, together, source, joined.tail)
+                loss = F.cross_entropy(logits, targets.to(logits.device), reduction="sum") / len(rows)
+                loss.backward()
+                optimizer.step()
+    return [subspace.basis.detach().cpu() for subspace in subspaces]
 
 
 def random_directions(joined: Joined, rank: int, seed: int) -> Basis:
@@ -186,20 +156,26 @@ def swapped_answers(joined: Joined, basis: Basis | None, placebo: Basis | None =
     """
     from transformer_lens.tools.analysis.interchange import NormMatchedPlacebo, SubspaceInterchange, intervened_logits
 
-    size = joined.size
-    move: Any = SubspaceInterchange(torch.zeros(size, 1) if basis is None else basis)
-    if basis is not None and basis.shape[0] != size:
+    size, tail, swapped = joined.size, joined.tail, joined.answers.cpu().clone()
+    if basis is None:
+        return swapped
+    if basis.shape[0] != size:
         raise ValueError(f"directions at this site have {size} dimensions; got {tuple(basis.shape)}")
+    move: Any = SubspaceInterchange(basis)
     if placebo is not None:
         move = NormMatchedPlacebo(move, placebo)
+    # Where source and base have the same residual at the site, an interchange changes nothing.
+    rows = (joined.source != joined.base).any(dim=1).cpu().nonzero().flatten()
+    if not len(rows):
+        return swapped
     # Pairs with as many positions between site and answer run together, and on a CPU so few that they fit its caches.
-    spans, tail = joined.pairs.answer - joined.pairs.site[:, 0], joined.tail
-    rows = spans.argsort(stable=True)
+    spans = (joined.pairs.answer - joined.pairs.site[:, 0])[rows]
+    rows = rows[spans.argsort(stable=True)]
     size = min(CHUNK, max(1, CPU_TOKENS // int(spans.max()))) if tail.anatomy.device.type == "cpu" else CHUNK
     with lock_of(tail.anatomy.raw):
         source = joined.source[rows.to(joined.source.device)]
-        logits = intervened_logits(tail, "site", move, rows, source, tail, batch_size=size)[rows.argsort()]
-    return require_finite(logits, "a logit after the interchange", axis=0)
+        swapped[rows] = intervened_logits(tail, "site", move, rows, source, tail, batch_size=size)
+    return require_finite(swapped, "a logit after the interchange", axis=0)
 
 
 def everything(joined: Joined) -> Basis:
@@ -223,25 +199,3 @@ def untrained(model: AnyModel, seed: int) -> PreTrainedModel:
 def _check_rank(joined: Joined, rank: int) -> None:
     if not 1 <= rank <= joined.size:
         raise ValueError(f"a site of {joined.size} dimensions has ranks 1 to {joined.size}; got {rank}")
-
-
-@contextmanager
-def _kernels_of_a_search(raw: nn.Module, to_search: bool) -> Iterator[None]:
-    """Compute as with gradients, whose kernels round otherwise (`interp.models.architectures.parts.tanh_gelu`)."""
-    if not to_search:
-        yield
-        return
-    with torch.enable_grad(), _frozen(raw):
-        yield
-
-
-@contextmanager
-def _frozen(raw: nn.Module) -> Iterator[None]:
-    """Turn off requires_grad of the weights within the block, so that the search writes no gradients to them."""
-    flags = [p.requires_grad for p in raw.parameters()]
-    raw.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p, flag in zip(raw.parameters(), flags, strict=True):
-            p.requires_grad_(flag)

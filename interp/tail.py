@@ -12,6 +12,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
+from interp.changed import Changed, mixed, scores_of
 from interp.models.anatomy import Anatomy
 from interp.pairs import Pairs, by_position
 
@@ -48,7 +49,9 @@ class Tail(HookedRootModule):
         resid = base.flatten(0, 1).index_select(0, (index.unsqueeze(1) * base.shape[1] + window).flatten())
         resid = resid.unflatten(0, window.shape)
         changed = self.site(resid[numbers, within].flatten(1)).unflatten(1, (places.shape[1], -1))
-        resid = resid.index_put((numbers, within), changed)
+        apart = self.layer == len(anatomy.blocks) - 1 and bool((places < read.unsqueeze(1)).all())
+        if not apart:  # else no site is where the last layer is read, and it has no gradient
+            resid = resid.index_put((numbers, within), changed)
         for layer in range(self.layer, len(anatomy.blocks)):
             block, last = anatomy.blocks[layer], layer == len(anatomy.blocks) - 1
             if last and layer == self.layer:  # keys and values change at the places, and one query is read
@@ -58,33 +61,35 @@ class Tail(HookedRootModule):
                 (q, k, v), at = block.project(resid), window
                 if last:  # in the last layer only the answer is read
                     q, resid, window = q[numbers, read_at], resid[numbers, read_at], read.unsqueeze(1)
-            k, v = (self._with(site, layer, index, at, new) for site, new in (("k", k), ("v", v)))
-            mid = resid + block.attn_out(self._attend(layer, q, k, v, window))
+            k = anatomy.keys(block, k.flatten(0, 1), at.flatten()).unflatten(0, at.shape)
+            changes = (self._change(site, layer, index, at, new) for site, new in (("k", k), ("v", v)))
+            mid = resid + block.attn_out(self._attend(layer, q, *changes, window))
             resid = mid + block.mlp_out(resid if block.parallel else mid)
         return anatomy.unembed(resid[:, 0], self.pairs.symbols)
 
-    def _with(self, site: str, layer: int, index: Tensor, at: Tensor, new: Tensor) -> Tensor:
-        """Return keys or values `[row pos kv_head d_head]` of some pairs, with new ones at the positions `at`."""
-        own, new = self.kept[site, layer].index_select(0, index), new.transpose(1, 2)
+    def _change(self, site: str, layer: int, index: Tensor, at: Tensor, new: Tensor) -> Changed:
+        """Return keys or values of some pairs, with new ones `[row place kv_head d_head]` at the positions `at`."""
+        own, by_head = self.kept[site, layer].index_select(0, index), new.detach().transpose(1, 2)
         rows, heads = (torch.arange(own.shape[axis], device=at.device) for axis in (0, 1))
-        rows, heads, at = rows[:, None, None], heads[:, None], at.unsqueeze(1)
+        rows, heads, places = rows[:, None, None], heads[:, None], at.unsqueeze(1)
         if site == "k":
-            own[rows, heads, :, at] = new
+            own[rows, heads, :, places] = by_head
         else:
-            own[rows, heads, at] = new
-        return by_position(own, site)
+            own[rows, heads, places] = by_head
+        sharing = self.anatomy.n_heads // self.anatomy.n_kv_heads
+        own = own if sharing == 1 else own.repeat_interleave(sharing, dim=1)
+        return Changed(own, at, self.anatomy.expand_heads(new))
 
-    def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: Tensor) -> Tensor:
+    def _attend(self, layer: int, q: Tensor, k: Changed, v: Changed, window: Tensor) -> Tensor:
         """Return z of queries whose positions differ between rows.
 
         With gradients, operations keep their order: a search amplifies rounding until other directions are found.
         """
         anatomy, block, flat = self.anatomy, self.anatomy.blocks[layer], window.flatten()
-        src = torch.arange(k.shape[1], device=k.device)
         q = anatomy.queries(block, q.flatten(0, 1), flat).unflatten(0, window.shape)
         bias = self.biases[layer].index_select(1, flat).unflatten(1, window.shape).transpose(0, 1)
-        keys = anatomy.expand_heads(anatomy.keys(block, k, src))
+        sink = anatomy.sink(block, q, window)
         if not torch.is_grad_enabled():
-            return anatomy.attend(block, q, keys, anatomy.expand_heads(v), bias, anatomy.sink(block, q, window))
-        scores = block.cap(torch.einsum("rdhe,rshe->rhds", q, keys) * block.scale) + bias
-        return anatomy.mix(anatomy.softmax(scores, anatomy.sink(block, q, window)), v)
+            return anatomy.attend(block, q, by_position(k.all, "k"), by_position(v.all, "v"), bias, sink)
+        scores = block.cap(scores_of(q, k) * block.scale) + bias
+        return mixed(anatomy.softmax(scores, sink), v)

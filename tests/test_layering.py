@@ -17,10 +17,12 @@ TIERS = (
     ("interp.views",),
     ("interp.models",),
     ("interp.arguments", "interp.pairs", "interp.places"),
+    ("interp.changed",),
     ("interp.tail", "interp.forward", "interp.recording"),
     ("interp.capturing", "interp.reducers"),
     ("interp.patching",),
     ("interp.gradients", "interp.pair_runs", "interp.rowspace"),
+    ("interp.joining",),
     ("interp.attribution", "interp.circuits", "interp.das", "interp.erasure"),
     (
         "interp.ablating",

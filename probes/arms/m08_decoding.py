@@ -8,6 +8,7 @@ token), the embedding, an untrained model and a code length. Parity only: see `p
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -85,7 +86,7 @@ def decode(
         intact = residuals(raw_of(model), batch, role, layers)
     trained = intact if layers is None else {layer: intact[layer] for layer in sorted(set(layers))}
     random = residuals(untrained(raw_of(model), seed), batch, role, layers) if baseline else None
-    return [decoded for concept in wanted for decoded in decode_from(trained, concept, seed, random, level)]
+    return _decode(trained, wanted, seed, random, level)
 
 
 def measure_decoding(
@@ -152,27 +153,57 @@ def decode_from(
     level: float = LEVEL,
 ) -> list[Decoded]:
     """Decode one concept from activations by layer, at every position of the concept's role; see `decode`."""
-    size = len(concept.values)
+    return _decode(features, [concept], seed, random, level)
+
+
+def _decode(
+    features: Residuals, concepts: Sequence[Concept], seed: int, random: Residuals | None, level: float
+) -> list[Decoded]:
+    """Return `decode_from` of several concepts; those at the same places share standardised features."""
+    size = len(concepts[0].values)
     if size < 64:
         raise ValueError(f"a probe that is split by prompt needs at least 64 prompts; got {size}")
-    train, test = split(size, seed)
-    decoded = []
+    halves = split(size, seed)
+    alike = defaultdict[tuple, list[int]](list)
+    for i, concept in enumerate(concepts):
+        alike[tuple(concept.places.tolist())].append(i)
+    found = dict[tuple[int, int], Decoded]()
     for layer, captured in features.items():
+        for numbers in alike.values():
+            some, baseline = [concepts[i] for i in numbers], None if random is None else random[layer]
+            for i, decoded in zip(numbers, _at_places(captured, baseline, some, layer, halves, level), strict=True):
+                found[i, layer] = decoded
+    return [found[i, layer] for i in range(len(concepts)) for layer in features]
 
-        def halves(captured: Tensor) -> Standardised:
-            x = captured[:, concept.places]
-            return Standardised.of(x[train], x[test])
 
-        def score_of(values: Tensor, features: Standardised) -> Tensor:
-            return scores(features, values[train], values[test], concept.classes)
+def _at_places(
+    captured: Tensor,
+    random: Tensor | None,
+    concepts: Sequence[Concept],
+    layer: int,
+    halves: tuple[Tensor, Tensor],
+    level: float,
+) -> list[Decoded]:
+    """Return the scores of concepts at the same places, from residuals before one layer and an untrained model's."""
+    (train, test), places = halves, concepts[0].places
 
-        features_of = halves(captured)
-        score = score_of(concept.values, features_of)
-        control = torch.stack([score_of(values, features_of) for values in concept.controls]).mean(dim=0)
-        untrained_score = None if random is None else score_of(concept.values, halves(random[layer]))
-        codes: list[Code | None] = [None, None]
-        if concept.classes:
-            codes = [*online_codes(captured[:, concept.places], (concept.values, concept.controls[0]), concept.classes)]
+    def scored(captured: Tensor, each: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """Return scores `[values test place]` of several values per concept, by probes on the same features."""
+        x = captured[:, places]
+        shared, found = Standardised.of(x[train], x[test]), dict[int, Tensor]()
+        for classes in {c.classes for c in concepts}:
+            which = [k for k, c in enumerate(concepts) if c.classes == classes]
+            values = [(v[train], v[test]) for k in which for v in each[k]]
+            own = torch.stack(scores(shared, values, classes)).split([len(each[k]) for k in which])
+            found |= dict(zip(which, own, strict=True))
+        return [found[k] for k in range(len(concepts))]
+
+    own = scored(captured, [(c.values, *c.controls) for c in concepts])
+    untrained_own = [None] * len(concepts) if random is None else scored(random, [(c.values,) for c in concepts])
+    codes = _codes(captured[:, places], concepts)
+    decoded = []
+    for concept, found, baseline, code in zip(concepts, own, untrained_own, codes, strict=True):
+        score, control = found[0], found[1:].mean(dim=0)
         decoded.append(
             Decoded(
                 concept=concept.name,
@@ -184,13 +215,27 @@ def decode_from(
                 chance=chance_of(concept.rows(test)),
                 control=_interval(control, concept, level),
                 selectivity=mean((score - control).mean(dim=1), level),
-                untrained=None if untrained_score is None else _interval(untrained_score, concept, level),
-                code=codes[0],
-                control_code=codes[1],
+                untrained=None if baseline is None else _interval(baseline[0], concept, level),
+                code=code[0],
+                control_code=code[1],
                 prompts=len(test),
             )
         )
     return decoded
+
+
+def _codes(
+    features: Float[Tensor, "prompt place d_model"], concepts: Sequence[Concept]
+) -> list[tuple[Code | None, Code | None]]:
+    """Return the code lengths of each concept and of its first control; None for a number."""
+    found = dict[int, tuple[Code | None, Code | None]]()
+    for classes in {c.classes for c in concepts if c.classes}:
+        which = [k for k, c in enumerate(concepts) if c.classes == classes]
+        codes = online_codes(
+            features, [v for k in which for v in (concepts[k].values, concepts[k].controls[0])], classes
+        )
+        found |= {k: (codes[2 * i], codes[2 * i + 1]) for i, k in enumerate(which)}
+    return [found.get(k, (None, None)) for k in range(len(concepts))]
 
 
 def chance_of(concept: Concept) -> float:

@@ -41,36 +41,73 @@ class FittedEraser:
         return LeaceEraser(colour @ u, (whiten @ u).mT, self.eraser.bias)
 
 
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What erasers of several concepts on the same activations share.
+
+    Shapes:
+        x:          `[row d_model]` the activations, and `mean` their mean.
+        directions: `[d_model d_model]` eigenvectors of their covariance, with the eigenvalues `variance`.
+        support:    `[d_model supported]` the directions that LEACE may use.
+        inside:     `[row supported]` the activations in these directions; `products` is their scatter matrix.
+    """
+
+    x: Float[Tensor, "row d_model"]
+    mean: Float[Tensor, " d_model"]
+    directions: Float[Tensor, "d_model d_model"]
+    variance: Float[Tensor, " d_model"]
+    support: Float[Tensor, "d_model supported"]
+    inside: Float[Tensor, "row supported"]
+    products: Float[Tensor, "supported supported"]
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "prompt place d_model"], concept: Concept) -> Moments:
+        """Return the moments of the activations at the places of a concept."""
+        x = features[:, concept.places].double().flatten(0, 1)
+        variance, directions = torch.linalg.eigh(x.T.cov())
+        # Shrinkage would leave a trace of the concept, which a probe with standardisation finds.
+        support = directions[:, variance > SUPPORT * variance[-1]]
+        inside = x @ support
+        products = inside.T @ (inside - inside.mean(dim=0))
+        return cls(x, x.mean(dim=0), directions, variance, support, inside, products)
+
+
 def fit_erasers(
     raw: PreTrainedModel,
     fitted: Batch,
     role: Role,
     layers: Sequence[int],
-    intact: Mapping[int, Tensor],
+    intact: Mapping[int, Moments],
     concept: Concept,
     values: Tensor,
 ) -> dict[int, FittedEraser]:
-    """Fit an eraser per layer in order, on activations to which the earlier erasers were applied."""
+    """Fit an eraser per layer in order, on activations to which the earlier erasers were applied.
+
+    `intact`: the moments of the activations before each layer without an eraser.
+    """
     fits: dict[int, FittedEraser] = {}
     for layer in layers:
         erasers = {earlier: f.eraser for earlier, f in fits.items()}
-        features = residuals(raw, fitted, role, [layer], erasers)[layer] if erasers else intact[layer]
-        fits[layer] = _leace(features, concept, values)
+        moments = intact[layer]
+        if erasers:
+            moments = Moments.of(residuals(raw, fitted, role, [layer], erasers)[layer], concept)
+        fits[layer] = _leace(moments, concept, values)
     return fits
 
 
-def _leace(features: Float[Tensor, "prompt place d_model"], concept: Concept, values: Tensor) -> FittedEraser:
+def _leace(moments: Moments, concept: Concept, values: Tensor) -> FittedEraser:
     from concept_erasure import LeaceEraser, LeaceFitter
 
-    x, y = features[:, concept.places].double().flatten(0, 1), values.flatten()
+    y, inside, support = values.flatten(), moments.inside, moments.support
     z = y.double() if concept.classes == 2 else torch.nn.functional.one_hot(y, concept.classes).double()
-    variance, directions = torch.linalg.eigh(x.T.cov())
-    # Shrinkage would leave a trace of the concept, which a probe with standardisation finds.
-    support = directions[:, variance > SUPPORT * variance[-1]]
-    inner = LeaceFitter.fit(x @ support, z, shrinkage=False).eraser
-    eraser = LeaceEraser(support @ inner.proj_left, inner.proj_right @ support.mT, x.mean(dim=0))
-    varies = variance > VARIES * variance[-1]
-    return FittedEraser(eraser, directions[:, varies], variance[varies].sqrt())
+    z = z.reshape(len(inside), -1)
+    fitter = LeaceFitter(support.shape[1], z.shape[1], shrinkage=False, dtype=torch.float64)
+    fitter.n, fitter.mean_x, fitter.sigma_xx_ = torch.tensor(len(inside)), inside.mean(dim=0), moments.products
+    fitter.sigma_xz_ = inside.T @ (z - z.mean(dim=0))
+    inner = fitter.eraser
+    eraser = LeaceEraser(support @ inner.proj_left, inner.proj_right @ support.mT, moments.mean)
+    varies = moments.variance > VARIES * moments.variance[-1]
+    return FittedEraser(eraser, moments.directions[:, varies], moments.variance[varies].sqrt())
 
 
 def displacement(eraser: Eraser, features: Float[Tensor, "prompt place d_model"]) -> float:

@@ -22,7 +22,7 @@ from interp.tasks.layout import generator
 from probes import keys
 from probes.arms.m08_concepts import Concept, concept_of
 from probes.arms.m08_decoding import Residuals, chance_of, layers_that_vary
-from probes.arms.m08_erasers import displacement, fit_erasers
+from probes.arms.m08_erasers import Moments, displacement, fit_erasers
 from probes.arms.m08_probes import held_out
 from probes.evidence import PROMPTS, Evidence, Interval
 from probes.intervals import LEVEL, clustered_proportion, mean, ratio
@@ -167,13 +167,14 @@ def erase(
     decodable = tuple(layer for layer in wanted if before[layer].low > chance)
     groups += [decodable] if len(decodable) > 1 else []
     gen = generator(seed)
-    fits = {group: fit_erasers(raw, fitted, role, group, fitted_by, train, train.values) for group in groups}
+    moments = {layer: Moments.of(fitted_by[layer], train) for layer in wanted}
+    fits = {group: fit_erasers(raw, fitted, role, group, moments, train, train.values) for group in groups}
     runs: dict[str, Mapping[int, Eraser]] = {}
     for group, fit in fits.items():
         runs[f"{group} loss"] = {layer: f.eraser for layer, f in fit.items()}
         for i, values in enumerate(train.controls):
             runs[f"{group} random {i}"] = {layer: f.random(gen) for layer, f in fit.items()}
-            control = fit_erasers(raw, fitted, role, group, fitted_by, train, values)
+            control = fit_erasers(raw, fitted, role, group, moments, train, values)
             runs[f"{group} matched {i}"] = {layer: f.eraser for layer, f in control.items()}
     effects = _effects(raw, batch, role, runs, gen)
     erased = []

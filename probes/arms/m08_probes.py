@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -54,16 +53,29 @@ def held_out(
 
     A class scores 1 (right) or 0 (wrong). A number scores 1 - error^2 / variance, whose mean over prompts is R2.
     """
-    return scores(Standardised.of(fitted, tested), values, true, classes)
+    return scores(Standardised.of(fitted, tested), [(values, true)], classes)[0]
 
 
-def scores(features: Standardised, values: Tensor, true: Tensor, classes: int) -> Float[Tensor, "test place"]:
-    """Return `held_out` of features that several probes share."""
-    estimator = _fit(features.fitted, values, classes)
-    guess = torch.from_numpy(estimator.predict(features.tested)).reshape(true.shape).double()
-    if classes:
-        return (guess == true).double()
-    return 1 - (guess - true) ** 2 / true.double().var(unbiased=False)
+def scores(
+    features: Standardised, each: Sequence[tuple[Tensor, Tensor]], classes: int
+) -> list[Float[Tensor, "test place"]]:
+    """Return `held_out` of several values at the same places, each with those of the places that are tested.
+
+    Raises `ValueError` for a class that is the same at all places of the fit.
+    """
+    fitted, true = [values for values, _ in each], [truth for _, truth in each]
+    if not classes:
+        from sklearn.linear_model import Ridge
+
+        numbers = torch.stack([values.flatten() for values in fitted], dim=1).numpy()
+        guesses = torch.from_numpy(Ridge().fit(features.fitted.numpy(), numbers).predict(features.tested.numpy()))
+        by_value = zip(guesses.view(-1, len(each)).unbind(dim=1), true, strict=True)
+        errors = [(guess.reshape(truth.shape) - truth) ** 2 for guess, truth in by_value]
+        return [1 - x / truth.double().var(unbiased=False) for x, truth in zip(errors, true, strict=True)]
+    if any(len(values.unique()) < 2 for values in fitted):
+        raise ValueError("all values to decode are the same: a probe has nothing to learn")
+    found = _probabilities(features, fitted, classes)
+    return [(p.argmax(dim=1).view(truth.shape) == truth).double() for p, truth in zip(found, true, strict=True)]
 
 
 def online_code(
@@ -83,55 +95,49 @@ def online_codes(
 ) -> list[Code]:
     """Return `online_code` of several values at the same places."""
     ends = sorted({max(1, round(share * len(features))) for share in PORTIONS})
-    uniform = float(np.log2(classes))
+    uniform = math.log2(classes)
     bits = [uniform * values[: ends[0]].numel() for values in each]
     for start, end in pairwise(ends):
         shared = Standardised.of(features[:start], features[start:end])
+        known = [k for k, values in enumerate(each) if len(values[:start].unique()) > 1]
+        found = _probabilities(shared, [each[k][:start] for k in known], classes)
         for k, values in enumerate(each):
-            bits[k] += _portion(shared, values[:start], values[start:end], classes)
+            bits[k] += 0 if k in known else uniform * values[start:end].numel()
+        for k, p in zip(known, found, strict=True):
+            right = p.gather(1, each[k][start:end].reshape(-1, 1))
+            bits[k] -= float(((1 - UNIFORM_SHARE) * right + UNIFORM_SHARE / classes).log2().sum())
     return [Code(found, uniform * values.numel(), values.numel()) for found, values in zip(bits, each, strict=True)]
-
-
-def _portion(features: Standardised, before: Tensor, now: Tensor, classes: int) -> float:
-    """Return the bits that a portion of the values takes, by a probe fitted on the earlier ones."""
-    if len(before.unique()) < 2:
-        return float(np.log2(classes)) * now.numel()
-    estimator = _fit(features.fitted, before, classes)
-    known = {int(c): column for column, c in enumerate(estimator.classes_)}
-    p = estimator.predict_proba(features.tested)
-    columns = [known.get(v, -1) for v in now.flatten().tolist()]
-    right = np.where(np.array(columns) < 0, 0.0, p[np.arange(len(p)), columns])
-    return -float(np.log2((1 - UNIFORM_SHARE) * right + UNIFORM_SHARE / classes).sum())
 
 
 @dataclass(frozen=True, eq=False)
 class Standardised:
     """Features of the places that a probe is fitted on, and of those that it is tested on, in the former's spread."""
 
-    fitted: Float[np.ndarray, "row d_model"]
-    tested: Float[np.ndarray, "row d_model"]
+    fitted: Float[Tensor, "row d_model"]
+    tested: Float[Tensor, "row d_model"]
 
     @classmethod
     def of(cls, fitted: Tensor, tested: Tensor) -> Standardised:
-        """Return features `[prompt place d_model]` as standardised rows."""
-        x = _rows(fitted)
-        mean, spread = x.mean(axis=0), x.std(axis=0)
+        """Return features `[prompt place d_model]` as standardised rows in float64."""
+        x, y = (features.double().flatten(0, 1) for features in (fitted, tested))
+        spread, mean = torch.std_mean(x, dim=0, correction=0)
         # StandardScaler turns rounding into a feature after an erasure; such dimensions are dropped here.
-        scale = np.where(spread > FAINTEST * spread.max(), 1 / np.maximum(spread, 1e-300), 0.0)
-        return cls((x - mean) * scale, (_rows(tested) - mean) * scale)
+        scale = torch.where(spread > FAINTEST * spread.max(), 1 / spread.clamp_min(1e-300), 0.0)
+        return cls((x - mean).mul_(scale), (y - mean).mul_(scale))
 
 
-def _fit(rows: Float[np.ndarray, "row d_model"], values: Tensor, classes: int) -> Any:
-    from sklearn.linear_model import LogisticRegression, Ridge
+def _probabilities(features: Standardised, each: Sequence[Tensor], classes: int) -> list[Float[Tensor, "row class"]]:
+    """Return the probability of each class at the tested places, by probes of several values that vary."""
+    return [_probability(features, values.flatten(), classes) for values in each]
 
-    y = values.flatten().numpy()
-    if classes and len(np.unique(y)) < 2:
-        raise ValueError("all values to decode are the same: a probe has nothing to learn")
+
+def _probability(features: Standardised, labels: Int[Tensor, " row"], classes: int) -> Float[Tensor, "row class"]:
+    from sklearn.linear_model import LogisticRegression
+
     # Newton's method needs few steps and does not stop early on separable data; its matrix grows with the classes.
     solver = "newton-cholesky" if classes == 2 else "lbfgs"
-    made = LogisticRegression(C=REGULARISATION, solver=solver, max_iter=1000, tol=1e-3) if classes else Ridge()
-    return made.fit(rows, y)
-
-
-def _rows(features: Tensor) -> np.ndarray:
-    return features.double().flatten(0, 1).numpy()
+    made = LogisticRegression(C=REGULARISATION, solver=solver, max_iter=1000, tol=1e-3)
+    made.fit(features.fitted.numpy(), labels.numpy())
+    p = torch.zeros(len(features.tested), classes, dtype=torch.float64)
+    p[:, torch.from_numpy(made.classes_)] = torch.from_numpy(made.predict_proba(features.tested.numpy()))
+    return p

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.das import Basis, Joined, Pairs, swapped_answers
@@ -75,17 +75,22 @@ def own_answers(pairs: Pairs) -> Int[Tensor, " pair"]:
     return (written.unsqueeze(1) == pairs.symbols).long().argmax(dim=1)
 
 
-def score(
-    joined: Joined, basis: Basis, level: float, placebo: Basis | None = None, target: Tensor | None = None
-) -> InterchangeScore:
-    """Return the score of an interchange of the directions of `basis`.
+def score(joined: Joined, basis: Basis, level: float, placebo: Basis | None = None) -> InterchangeScore:
+    """Return the score of an interchange of the directions of `basis`; `placebo` moves along other directions as far.
 
-    `placebo` moves along other directions as far. `target` replaces the pairs' own targets. Raises `ValueError` where
-    the answer should change in all pairs or in none.
+    Raises `ValueError` where the answer should change in all pairs or in none.
     """
-    target = joined.pairs.target if target is None else target
-    reached = swapped_answers(joined, basis, placebo).argmax(dim=1) == target
-    flips = target != own_answers(joined.pairs)
+    return score_of(swapped_answers(joined, basis, placebo), joined.pairs, joined.pairs.target, level)
+
+
+def score_of(
+    logits: Float[Tensor, "pair symbol"], pairs: Pairs, target: Int[Tensor, " pair"], level: float
+) -> InterchangeScore:
+    """Return the score of an interchange from the logits after it, for the pairs' targets or other ones.
+
+    Raises `ValueError` as `score`.
+    """
+    reached, flips = logits.argmax(dim=1) == target, target != own_answers(pairs)
     if flips.all() or not flips.any():
         raise ValueError("the answer should change in all pairs or in none; ask for more prompts")
     follows, keeps = (wilson(int(reached[which].sum()), int(which.sum()), level) for which in (flips, ~flips))

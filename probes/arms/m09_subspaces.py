@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.das import (
@@ -21,7 +19,6 @@ from interp.das import (
     Joined,
     arbitrary_targets,
     everything,
-    fit,
     join,
     join_layers,
     join_to_test,
@@ -33,21 +30,21 @@ from interp.models.resolve import raw_of
 from interp.rowspace import part_of, read_directions
 from interp.tasks import Batch, Role
 from probes import keys
-from probes.arms.m09_pairs import ResidualSite, Variable, length_of, pairs_and_control_targets, pairs_for
-from probes.arms.m09_scores import Subspace, own_answers, score
+from probes.arms.m09_pairs import ResidualSite, Variable, length_of, pairs_for
+from probes.arms.m09_scores import Subspace, own_answers, score, score_of
+from probes.arms.m09_search import Prepared, prepare, search
 from probes.evidence import Evidence
 from probes.intervals import LEVEL
 
 RANKS = (1, 4, 16)
-FEWEST = 32
-# Share of training pairs that ends a search.
-SUCCESS = 0.97
 # Effects of whole residuals that differ by less count as equal.
 NEARLY = 0.1
 
 
-# Finished searches by variable, site, length, and whether they have trained controls.
-Searches = dict[tuple[Variable, ResidualSite, int, bool], tuple[Subspace, Basis]]
+# A variable, its site, the length of the search, and whether it has trained controls.
+Search = tuple[Variable, ResidualSite, int, bool]
+# Finished searches.
+Searches = dict[Search, tuple[Subspace, Basis]]
 
 
 def find_subspaces(
@@ -79,7 +76,10 @@ def find_subspaces(
     >>> print(subspaces[-1].held_out.effect)
     """
     raw = raw_of(model)
-    found = _find(raw, variable, site, batch, ranks, seed, epochs, attempts, controls, read_by, readers, level)
+    if not ranks or attempts < 1:
+        raise ValueError(f"give one rank or more, and one attempt or more; got {list(ranks)}, {attempts}")
+    (prepared,) = prepare(raw, [(variable, site)], batch, seed)
+    found = _find(raw, prepared, ranks, seed, epochs, attempts, controls, read_by, readers, level)
     if longer is None:
         return [subspace for subspace, _ in found]
     far = join_to_test(raw, site.layer, pairs_for(variable, longer, site, seed))
@@ -93,9 +93,7 @@ def _at_length(subspace: Subspace, basis: Basis, far: Joined, length: int, level
 
 def _find(
     raw: PreTrainedModel,
-    variable: Variable,
-    site: ResidualSite,
-    batch: Batch,
+    prepared: Prepared,
     ranks: Sequence[int],
     seed: int,
     epochs: int = 20,
@@ -106,40 +104,37 @@ def _find(
     level: float = LEVEL,
 ) -> list[tuple[Subspace, Basis]]:
     """Return the subspaces at the length of the search, with their directions."""
-    pairs, control_targets = pairs_and_control_targets(variable, batch, site, seed)
-    if not ranks or attempts < 1:
-        raise ValueError(f"give one rank or more, and one attempt or more; got {list(ranks)}, {attempts}")
-    if len(pairs) < FEWEST:
-        raise ValueError(f"a search needs {FEWEST} prompts or more; got {len(pairs)}")
-    cut = 2 * len(pairs) // 3
-    train, test = (pairs.rows(rows) for rows in (torch.arange(cut), torch.arange(cut, len(pairs))))
-    searched, tested = join(raw, site.layer, train), join_to_test(raw, site.layer, test)
-    random_model = untrained(raw, seed)
-    at_answer = bool((pairs.site == pairs.answer.unsqueeze(1) - 1).all())
+    searched, tested, site = prepared.searched, prepared.tested, prepared.site
+    train, test = searched.pairs, tested.pairs
+    at_answer = all(bool((pairs.site == pairs.answer.unsqueeze(1) - 1).all()) for pairs in (train, test))
     if read_by is None:
         layers = range(site.layer, raw.config.num_hidden_layers)
-        reads = read_directions(raw, layers, answers=pairs.symbols if at_answer else None)
+        reads = read_directions(raw, layers, answers=test.symbols if at_answer else None)
     else:
         reads = read_directions(raw, sorted({layer for layer, _ in read_by}), readers, read_by)
     answers = float((swapped_answers(tested, None).argmax(dim=1) == own_answers(test)).double().mean())
     whole = score(tested, everything(tested), level)
-    arbitrary = arbitrary_targets(train, seed)
     subspaces = []
     for rank in ranks:
-        basis, fitted = _search(searched, rank, train.target, seed, epochs, attempts)
+        controlled = controls and rank == max(ranks)
+        targets = [train.target, *([arbitrary_targets(train, seed)] if controlled else [])]
+        (basis, fitted), *others = search(searched, rank, targets, seed, epochs, attempts)
         of_random_model = arbitrary_fitted = None
-        if controls and rank == max(ranks):
-            _, arbitrary_fitted = _search(searched, rank, arbitrary, seed, epochs, attempts)
-            random_basis, _ = _search(join(random_model, site.layer, train), rank, train.target, seed, epochs, attempts)
+        if controlled:
+            ((_, arbitrary_fitted),) = others
+            random_model = untrained(raw, seed)
+            random_searched = join(random_model, site.layer, train)
+            ((random_basis, _),) = search(random_searched, rank, [train.target], seed, epochs, attempts)
             of_random_model = score(join_to_test(random_model, site.layer, test), random_basis, level)
+        swapped = swapped_answers(tested, basis)
         subspace = Subspace(
-            variable=variable,
+            variable=prepared.variable,
             site=str(site),
             rank=rank,
-            length=length_of(batch),
+            length=length_of(prepared.batch),
             longer_length=None,
             answers=answers,
-            held_out=score(tested, basis, level),
+            held_out=score_of(swapped, test, test.target, level),
             longer=None,
             whole=whole,
             placebo=score(tested, basis, level, random_directions(tested, rank, seed + 1)),
@@ -149,7 +144,7 @@ def _find(
             read=score(tested, part_of(basis, reads, inside=True), level),
             unread=score(tested, part_of(basis, reads, inside=False), level),
             unread_part=_unread_part(basis, reads),
-            rival=score(tested, basis, level, target=control_targets[cut:]),
+            rival=score_of(swapped, test, prepared.control_targets, level),
             n=len(test),
         )
         subspaces.append((subspace, basis))
@@ -179,17 +174,23 @@ def measure_subspaces(
     rank = min(RANKS[-1], raw.config.hidden_size)
     wanted: dict[Variable, Role] = {"pointer": Role.OUTPUT_LABEL} if pointer else {}
     wanted["state"] = Role.INPUT_LABEL
-    evidence, layers = [], range(raw.config.num_hidden_layers)
+    layers = range(raw.config.num_hidden_layers)
     pairs = [pairs_for(variable, tested, ResidualSite(0, role), seed) for variable, role in wanted.items()]  # any layer
     by_variable = join_layers(raw, layers, pairs, to_search=False)
+    wanted_searches, wholes = list[Search](), list[list[float]]()
     for (variable, role), joined in zip(wanted.items(), by_variable, strict=True):
-        sites = [ResidualSite(layer, role) for layer in layers]
-        whole = [score(joined[s.layer], everything(joined[s.layer]), LEVEL).effect.value for s in sites]
-        site = [s for s, effect in zip(sites, whole, strict=True) if effect >= max(whole) - NEARLY][-1]
-        search = (variable, site, length_of(searched), max(whole) > NEARLY)
-        if search not in found:
-            (found[search],) = _find(raw, variable, site, searched, [rank], seed, attempts=1, controls=search[-1])
-        s = _at_length(*found[search], joined[site.layer], length_of(tested), LEVEL)
+        whole = [score(joined[layer], everything(joined[layer]), LEVEL).effect.value for layer in layers]
+        layer = [layer for layer in layers if whole[layer] >= max(whole) - NEARLY][-1]
+        wanted_searches.append((variable, ResidualSite(layer, role), length_of(searched), max(whole) > NEARLY))
+        wholes.append(whole)
+    missing = [wish for wish in wanted_searches if wish not in found]
+    prepared = prepare(raw, [wish[:2] for wish in missing], searched, seed) if missing else []
+    for wish, ready in zip(missing, prepared, strict=True):
+        (found[wish],) = _find(raw, ready, [rank], seed, attempts=1, controls=wish[-1])
+    evidence = []
+    for wish, whole, joined in zip(wanted_searches, wholes, by_variable, strict=True):
+        variable, site, *_ = wish
+        s = _at_length(*found[wish], joined[site.layer], length_of(tested), LEVEL)
         assert s.longer is not None
         parts = {name: getattr(s, name) for name in ("held_out", "whole", "placebo", "untrained", "read", "unread")}
         details = {name: part and part.effect.value for name, part in parts.items()}
@@ -213,25 +214,6 @@ def measure_subspaces(
             )
         )
     return evidence
-
-
-def _search(
-    joined: Joined, rank: int, targets: Int[Tensor, " pair"], seed: int, epochs: int, attempts: int
-) -> tuple[Basis, float]:
-    """Return the best of several searches and the share of its pairs whose target is reached; stop at a success.
-
-    Sharp attention gives almost no gradient from some random starts.
-    """
-    best: tuple[Basis, float] | None = None
-    for attempt in range(attempts):
-        basis = fit(joined, rank, seed + attempt, targets, epochs)
-        reached = float((swapped_answers(joined, basis).argmax(dim=1) == targets).double().mean())
-        if best is None or reached > best[1]:
-            best = basis, reached
-        if reached >= SUCCESS:
-            break
-    assert best is not None
-    return best
 
 
 def _unread_part(basis: Basis, reads: Basis) -> float:

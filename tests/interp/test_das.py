@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -14,12 +15,16 @@ from interp.das import (
     arbitrary_targets,
     everything,
     fit,
+    fit_each,
     join,
+    join_layers,
     random_directions,
     swapped_answers,
     untrained,
 )
 from interp.models import boot_bridge
+from interp.models.anatomy import anatomy_of
+from interp.patching.editing import forward_with_edits
 from interp.tasks import Prompts, Role, default_vocabulary, sample
 from tests.interp.patching.models import ARCHITECTURES, tiny
 
@@ -76,6 +81,18 @@ def test_interchange_is_what_a_hook_on_the_raw_model_does(architecture, places):
             assert torch.allclose(swapped_answers(joined, basis), expected, atol=2e-4 * float(expected.std() + 1))
 
 
+@pytest.mark.parametrize("architecture", ["alibi", "rotary", "grouped"])
+def test_a_site_may_be_where_the_answer_is_read(architecture):
+    raw, pairs = tiny(architecture), some_pairs()
+    pairs = dataclasses.replace(pairs, site=pairs.answer.unsqueeze(1) - 1)
+    for layer in range(3):
+        joined = join(raw, layer, pairs)
+        expected = literal(raw, layer, pairs, everything(joined))
+        found = swapped_answers(joined, everything(joined))
+        assert torch.allclose(found, expected, atol=2e-4 * float(expected.std() + 1))
+        assert not torch.allclose(found, joined.answers, atol=1e-3)
+
+
 def test_without_directions_the_base_answers():
     raw, pairs = tiny("rotary"), some_pairs()
     joined = join(raw, 1, pairs)
@@ -124,6 +141,47 @@ def test_the_search_is_that_of_transformer_lens_on_whole_forward_passes():
     assert torch.allclose(found, theirs.basis, atol=1e-4)
     start = fit(join(raw, 1, pairs), rank=2, seed=3, epochs=0, batch_size=8)
     assert not torch.allclose(found, start, atol=1e-2)
+
+
+@pytest.mark.parametrize("architecture", ["alibi", "rotary", "grouped"])
+@pytest.mark.parametrize("layer", [1, 2])
+def test_searches_together_are_each_search_alone(architecture, layer):
+    pairs = some_pairs(size=24, places=2)
+    raw = tiny(architecture, torch.float64)  # a search blows float32's rounding up
+    joined, targets = join(raw, layer, pairs), [pairs.target, arbitrary_targets(pairs, 0)]
+    state = torch.get_rng_state()
+    together = fit_each(joined, 2, 3, targets, epochs=2, batch_size=10)
+    assert torch.equal(torch.get_rng_state(), state)
+    for basis, target in zip(together, targets, strict=True):
+        assert torch.allclose(basis, fit(joined, 2, 3, target, epochs=2, batch_size=10), atol=1e-5)
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+    assert torch.equal(fit_each(joined, 2, 3, targets[:1], epochs=1)[0], fit(joined, 2, 3, targets[0], epochs=1))
+
+
+def test_pairs_with_equal_residuals_at_the_site_are_not_run(monkeypatch: pytest.MonkeyPatch):
+    raw, pairs = tiny("alibi"), some_pairs()
+    tokens = torch.cat([pairs.base.tokens[:4], pairs.source.tokens[4:]])  # before layer 0 equal tokens are equal there
+    pairs = dataclasses.replace(pairs, source=pairs.source.with_tokens(tokens))
+    joined, expected, asked = join(raw, 0, pairs), literal(raw, 0, pairs, None), []
+    assert torch.allclose(joined.source[:4], joined.base[:4])
+    forward = joined.tail.forward
+    monkeypatch.setattr(joined.tail, "forward", lambda index: asked.extend(index.tolist()) or forward(index))
+    swapped = swapped_answers(joined, everything(joined))
+    assert set(asked) <= {4, 5}
+    assert torch.allclose(swapped, expected, atol=2e-4)
+    assert torch.equal(swapped[:4], swapped_answers(joined, None)[:4])
+
+
+@pytest.mark.parametrize("to_search", [True, False])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_source_runs_end_at_the_sites(architecture, to_search):
+    raw, pairs = tiny(architecture), some_pairs(size=20, places=2)
+    anatomy, numbers = anatomy_of(raw), torch.arange(20).unsqueeze(1)
+    (joined,) = join_layers(raw, (0, 1, 2), [pairs], to_search)
+    with torch.no_grad():
+        for layer, one in joined.items():
+            whole, _ = forward_with_edits(anatomy, anatomy.embed(pairs.source.tokens), stop=layer)
+            assert torch.allclose(one.source, whole[numbers, pairs.site].flatten(1), rtol=1e-5, atol=2e-5)
 
 
 def test_the_search_leaves_the_model_as_it_was():

@@ -97,6 +97,21 @@ def test_layers_are_independent_and_in_order():
     assert found[1].score.low > 0.96
 
 
+def test_concepts_that_share_features_are_decoded_as_each_alone():
+    """State and previous bit have the same places, bit and slot others; a number and classes share features too."""
+    features = {0: written(states()), 2: noise(3)}
+    concepts = [concept_of(name, BATCH) for name in ("state", "bit", "previous bit", "slot")]
+    model = plant(Plan("placeholder", "gpt2", longest=8)).model
+    together = decode(model, BATCH, [c.name for c in concepts], layers=[2, 0], baseline=False, intact=features)
+    assert [(d.concept, d.layer) for d in together] == [(c.name, layer) for c in concepts for layer in (0, 2)]
+    alone = [decoded for concept in concepts for decoded in decode_from(features, concept)]
+    for one, other in zip(together, alone, strict=True):
+        assert one.score.value == pytest.approx(other.score.value, abs=1e-9)
+        assert one.control.value == pytest.approx(other.control.value, abs=1e-9)
+        for code, expected in ((one.code, other.code), (one.control_code, other.control_code)):
+            assert (code and code.bits) == (expected and pytest.approx(expected.bits, rel=1e-9))
+
+
 def test_a_code_costs_what_is_not_known():
     gen = torch.Generator().manual_seed(0)
     coins = torch.randint(2, (200, 10), generator=gen)

@@ -6,10 +6,11 @@ from functools import cache
 
 import pytest
 import torch
+from concept_erasure import LeaceFitter
 
 from interp.tasks import Batch, Role, sample
 from probes.arms.m08_concepts import concept_of
-from probes.arms.m08_erasers import _leace
+from probes.arms.m08_erasers import Moments, _leace
 from probes.arms.m08_erasing import Erased, erase
 from probes.planted import Plan, plant
 
@@ -72,7 +73,7 @@ def test_leace_leaves_no_linear_trace_where_there_was_one_and_its_control_leaves
     gen = torch.Generator().manual_seed(0)
     x = torch.randn(200, 8, 12, generator=gen) @ torch.randn(12, 12, generator=gen)
     x[:, concept.places, 3] += 2.0 * concept.values
-    fitted = _leace(x, concept, concept.values)
+    fitted = _leace(Moments.of(x, concept), concept, concept.values)
     z = concept.values.double().flatten()
 
     def trace(features: torch.Tensor) -> float:
@@ -92,6 +93,24 @@ def test_leace_leaves_no_linear_trace_where_there_was_one_and_its_control_leaves
         # In the whitened space both are orthogonal projections: what is left is not correlated with what is taken.
         left, taken = eraser(flat) - flat.mean(dim=0), flat - eraser(flat)
         assert float((left.T @ taken).abs().max() / (taken.T @ taken).abs().max()) < 1e-6
+
+
+def test_erasers_of_several_concepts_on_the_same_activations_are_those_of_each_alone():
+    """The moments are shared; each eraser is the one that LeaceFitter fits to its own values."""
+    batch = sample("parity-aligned", 120, 8, seed=0)
+    concept = concept_of("state", batch)
+    x = torch.randn(120, 8, 12, generator=torch.Generator().manual_seed(0)) + 0.5
+    x[:, concept.places, 3] += 2.0 * concept.values
+    x[..., 5] = 0  # a direction without variance
+    flat, moments = x[:, concept.places].double().flatten(0, 1), Moments.of(x, concept)
+    kept = [i for i in range(12) if i != 5]
+    found = []
+    for values in (concept.values, *concept.controls):
+        found.append(_leace(moments, concept, values).eraser(flat))
+        alone = LeaceFitter.fit(flat[:, kept], values.double().flatten(), shrinkage=False).eraser
+        assert torch.allclose(found[-1][:, kept], alone(flat[:, kept]), atol=1e-9)
+        assert torch.allclose(found[-1][:, 5], flat[:, 5], atol=1e-9)
+    assert not torch.allclose(found[0], found[1], atol=1e-2)
 
 
 def test_mistakes_are_named():

@@ -105,7 +105,7 @@ def test_lengths_share_a_search(monkeypatch: pytest.MonkeyPatch):
     mechanism, searches, found = "placeholder", [], {}
     model, learned = planted(mechanism).model, prompts(mechanism, 96, 6, 0)
     search = m09_subspaces._find
-    monkeypatch.setattr(m09_subspaces, "_find", lambda *a, **k: searches.append(a[1]) or search(*a, **k))
+    monkeypatch.setattr(m09_subspaces, "_find", lambda *a, **k: searches.append(a[1].variable) or search(*a, **k))
 
     def measured(length: int, found: m09_subspaces.Searches | None) -> list[Evidence]:
         return measure_subspaces(model, learned, prompts(mechanism, 64, length, 1), seed=0, pointer=False, found=found)
