@@ -25,9 +25,10 @@ from experiments.support.options import (
     Runs,
     computed,
 )
-from experiments.support.verdict_defaults import PROMPTS, default_lengths, pieces_of, usual_arms
+from experiments.support.verdict_defaults import PROMPTS, default_lengths, is_unmeasured, pieces_of, usual_arms
 
 if TYPE_CHECKING:
+    from experiments.support.jobs import Processes
     from experiments.support.pieces import RunOptions
     from interp.models import Run
     from probes.findings import Verdict
@@ -85,18 +86,29 @@ class VerdictCommand:
     def run(self) -> int:
         """Print the finished verdict, or measure, decide, write and print one; status 0 whatever it is."""
         from experiments.support.binding_results import binding_task_of, judge_lists
-        from experiments.support.console import say
-        from experiments.support.finished import warn_judged_again
-        from experiments.support.finished_verdicts import finished_verdict, verdict_options
-        from experiments.support.results import check_seed, check_workers, json_target, result_folder
-        from experiments.support.verdict_text import columns_of_output, print_verdict
-        from interp.support.writing import write_whole
+        from experiments.support.pieces import importing
+        from experiments.support.results import check_seed, check_workers
 
         if (task := binding_task_of(self)) is not None:
             return judge_lists(self, task)
         check_seed(self.seed)
         if self.workers is not None:
             check_workers("workers", self.workers)
+        names = [*self.names, *([str(self.model)] if self.model else [])]
+        unmeasured = self.fresh or is_unmeasured(names, self.out)
+        with importing(self.workers if unmeasured else 1) as begun:
+            return self._print_or_measure(begun)
+
+    def _print_or_measure(self, begun: Processes | None) -> int:
+        """Print the finished verdict, or measure with this process and those that have begun to import; return 0."""
+        from experiments.support.binding_results import judge_lists
+        from experiments.support.console import say
+        from experiments.support.finished import warn_judged_again
+        from experiments.support.finished_verdicts import finished_verdict, verdict_options
+        from experiments.support.results import json_target, result_folder
+        from experiments.support.verdict_text import columns_of_output, print_verdict
+        from interp.support.writing import write_whole
+
         runs = self._load()
         if runs[0].format.task == "recall":
             return judge_lists(self, "recall")
@@ -112,7 +124,7 @@ class VerdictCommand:
             folder = result_folder(runs[0], self.out, FILES)
             path = folder / "verdict.json"
             warn_judged_again(path, why)
-            verdict, written = self._judge(runs, lengths, arms, options, folder)
+            verdict, written = self._judge(runs, lengths, arms, options, folder, begun)
         if target is not None:
             write_whole(target, json.dumps(written, indent=1) + "\n")
         if self.json == "-":
@@ -123,7 +135,13 @@ class VerdictCommand:
         return 0
 
     def _judge(
-        self, runs: list[Run], lengths: tuple[int, ...], arms: tuple[str, ...], options: dict, folder: Path
+        self,
+        runs: list[Run],
+        lengths: tuple[int, ...],
+        arms: tuple[str, ...],
+        options: dict,
+        folder: Path,
+        begun: Processes | None,
     ) -> tuple[Verdict, dict]:
         """Measure the battery of every run and write the verdict; return it, and what verdict.json holds."""
         from experiments.support.pieces import are_small, helpers, measured_by, usual_workers
@@ -137,7 +155,7 @@ class VerdictCommand:
         with progress_bar(total=total, unit="step") as bar, ExitStack() as kept:  # until the result is written
             workers = usual_workers(runs) if self.workers is None else self.workers
             sources = self._sources()
-            processes = kept.enter_context(helpers(workers, sources, one_thread=are_small(runs)))
+            processes = kept.enter_context(helpers(workers, sources, are_small(runs), begun))
             for run, source in zip(runs, sources, strict=True):
                 work = kept.enter_context(work_folder(folder, run, "verdict", kind))
                 step = _reporter(bar, f"{run.name}, " if len(runs) > 1 else "")

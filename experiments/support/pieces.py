@@ -6,6 +6,7 @@ interrupted goes on after the pieces that are done, with any number of processes
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 # trials with their full effect. At all lengths: M9's searches, and the import of scikit-learn by M8.
 ONE_LENGTH = ({"M6", "shares"}, {"M1", "M2", "M3", "M4", "M5"})
 ALL_LENGTHS = ({"M8"}, {"M9"})
+# The longest piece of a length: it is begun early, so that no process works on it alone at the end.
+LONGEST = "presence"
 # Parameters from which on a model's matrix products are large enough for several threads of one process.
 LARGE = 100_000_000
 
@@ -65,18 +68,43 @@ def usual_workers(runs: Sequence[Run]) -> int:
 
 
 @contextmanager
-def helpers(workers: int, sources: Sequence[RunOptions], one_thread: bool = True) -> Iterator[Processes | None]:
+def importing(workers: int | None) -> Iterator[Processes | None]:
+    """Yield processes for `helpers` that import libraries while this one loads the runs, or None for one worker.
+
+    `workers`: None is one per thread that torch will have. Processes that `helpers` did not take end with the block.
+    """
+    count = _threads() if workers is None else workers
+    if count < 2:
+        yield None
+        return
+    executor = Processes(count - 1)
+    try:
+        for _ in range(executor.workers):
+            executor.submit(Job("import", _import, ()))
+        yield executor
+    finally:
+        executor.stop(at_once=True)
+
+
+@contextmanager
+def helpers(
+    workers: int, sources: Sequence[RunOptions], one_thread: bool = True, begun: Processes | None = None
+) -> Iterator[Processes | None]:
     """Yield `workers` - 1 processes that load the runs at once, or None without any.
 
     This process has one thread meanwhile, as the others: DAS amplifies rounding, which the number of threads changes.
-    `one_thread=False` leaves it all threads where it measures alone.
+    `one_thread=False` leaves it all threads where it measures alone. `begun`: processes of `importing`, used if they
+    are as many.
     """
     import torch
 
     threads = torch.get_num_threads()
     if workers > 1 or one_thread:
         torch.set_num_threads(1)
-    executor, whole = Processes(workers - 1) if workers > 1 else None, False
+    if begun is not None and begun.workers != workers - 1:
+        begun.stop(at_once=True)
+        begun = None
+    executor, whole = begun or (Processes(workers - 1) if workers > 1 else None), False
     try:
         if executor is not None:
             for _ in range(executor.workers):
@@ -144,10 +172,10 @@ def _measure_all(
 def _jobs(pieces: Sequence[Piece]) -> list[list[Piece]]:
     """Return the pieces in groups that share costly work.
 
-    Groups of all lengths are first, because they take longest, then those of the longest prompts.
+    Groups of all lengths and the longest pieces are first, then those of the longest prompts.
     """
     groups: dict[int | tuple | str, list[Piece]] = {}
-    for piece in sorted(pieces, key=lambda piece: -piece.inputs.plain.n_pos):
+    for piece in sorted(pieces, key=lambda piece: (piece.rows[0].code != LONGEST, -piece.inputs.plain.n_pos)):
         codes, length = {row.code for row in piece.rows}, piece.inputs.length
         everywhere = [number for number, group in enumerate(ALL_LENGTHS) if codes & group]
         here = [(length, number) for number, group in enumerate(ONE_LENGTH) if codes & group]
@@ -186,6 +214,21 @@ def _inputs(source: RunOptions, length: int, seed: int, prompts: int) -> ArmInpu
 @cache
 def _run(source: RunOptions) -> tuple[Run, Searches]:
     return source.load(), {}
+
+
+def _threads() -> int:
+    """Return how many threads torch will have, without its import."""
+    stated = os.environ.get("OMP_NUM_THREADS", "")
+    affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))  # Linux only
+    return int(stated) if stated.isdecimal() else len(affinity(0))
+
+
+def _import() -> None:
+    """Import what measuring needs in a worker process, before the runs are known."""
+    import probes.batteries  # noqa: F401
+    from experiments.support.provenance import silence_worker
+
+    silence_worker()
 
 
 def _load_all(sources: Sequence[RunOptions]) -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from interp.models import Run
 
+# The same as in `interp.models.names`, whose import takes seconds.
+SHIPPED, OUT = Path(__file__).resolve().parents[1] / "runs", Path("mnemoscope-out")
 # A trained and an untrained length: bits trained to 20, digits trained to 10 (probes/README.md, Recipes).
 LENGTHS = {"parity": (20, 40), "addition": (10, 14)}
 PROMPTS = 128
+
+
+def is_unmeasured(names: Sequence[str], out: Path | None) -> bool:
+    """Return whether no verdict on runs of these names is where a finished one may be, of whatever options."""
+    own = [Path(name).name for name in names]
+    places = [*([out] if out else [OUT / name for name in own]), *(SHIPPED / name for name in own)]
+    return not any((place / "verdict.json").exists() for place in places)
 
 
 def usual_arms(run: Run) -> tuple[str, ...]:

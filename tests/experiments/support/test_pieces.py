@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from experiments.cli import main
-from experiments.support import pieces
-from experiments.support.pieces import RunOptions, helpers, measured_by
+from experiments.support import pieces, verdict_defaults
+from experiments.support.pieces import RunOptions, helpers, importing, measured_by
 from experiments.support.results import resume_arms
+from experiments.support.verdict_defaults import is_unmeasured
+from interp.models import names
 from probes.batteries import battery
 from tests.probes.oracle_models import planted_run
 
@@ -69,14 +71,15 @@ def test_two_processes_find_what_one_finds(planted, alone, tmp_path):
 
 
 def test_pieces_that_share_work_are_one_job(planted):
-    prepared, codes = [], (*ARMS, "M4", "M8", "M9")
+    prepared, codes = [], (*ARMS, "M4", "M8", "M9", "presence")
     battery(planted, LENGTHS, 0, 24, True, codes, recall=lambda *_: (), prepare=lambda p: prepared.extend(p) or ())
     jobs = [[(piece.inputs.length, piece.rows[0].code) for piece in job] for job in pieces._jobs(prepared)]
     assert [(6, "M6"), (6, "shares")] in jobs
     assert [(6, "M4"), (6, "M5")] in jobs
-    # Those of all lengths are first, then those of the longest prompts.
+    # Those of all lengths are first, then the longest pieces, then those of the longest prompts.
     assert jobs[:2] == [[(6, "M8"), (5, "M8")], [(6, "M9"), (5, "M9")]]
-    assert [job[0][0] for job in jobs[2:]] == [6, 6, 5, 5]
+    assert jobs[2:4] == [[(6, "presence")], [(5, "presence")]]
+    assert [job[0][0] for job in jobs[4:]] == [6, 6, 5, 5]
 
 
 def test_what_another_process_cannot_measure_is_measured_here(planted, alone, tmp_path):
@@ -143,3 +146,33 @@ def test_one_process_has_one_thread_as_the_others_unless_the_model_is_large(one_
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_processes_that_began_to_import_are_taken_if_they_are_as_many():
+    with importing(2) as begun:
+        assert begun is not None
+        with helpers(2, [], begun=begun) as processes:
+            assert processes is begun
+        with helpers(3, [], begun=begun) as processes:
+            assert processes is not None
+            assert (processes is begun, processes.workers) == (False, 2)
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, "4"), (None, "1")])
+def test_one_worker_imports_for_itself(workers, threads, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    with importing(workers) as begun:
+        assert begun is None
+
+
+def test_a_finished_verdict_is_looked_for_where_it_may_be(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    assert (verdict_defaults.SHIPPED, verdict_defaults.OUT) == (names.SHIPPED, names.OUT)
+    monkeypatch.chdir(tmp_path)
+    assert not is_unmeasured(["parity-aligned-alibi"], None)  # it is shipped with its verdict
+    assert is_unmeasured(["models/mine"], None)
+    for folder in (tmp_path / "out", tmp_path / "mnemoscope-out" / "mine"):
+        folder.mkdir(parents=True)
+        (folder / "verdict.json").touch()
+    assert not is_unmeasured(["models/mine"], None)
+    assert not is_unmeasured(["other"], tmp_path / "out")
+    assert is_unmeasured(["other"], None)
