@@ -22,6 +22,7 @@ from experiments.tables.of_files import (
     presence,
     recalled_by_label,
     rested,
+    tuned_in_float32,
 )
 from experiments.tables.of_zoo import (
     ABSOLUTE,
@@ -56,11 +57,14 @@ from experiments.tables.of_zoo import (
     rhos,
     share_at,
     sinks,
+    without_rehearsal,
 )
 from interp.models.adapters import ADAPTER_WEIGHTS
 from interp.models.names import SHIPPED
 from probes.keys import MARGIN_HELD, PRESENCE_MARGIN
 
+# Formats that fail past the trained length, in the text's order.
+VARIANTS = ("numeric", "constant", "cyclic", "nonaligned", "scratchpad")
 # Evaluations of SmolLM2-135M with the adapters among the shipped runs, by format.
 ADAPTED = {
     "aligned": SHIPPED / "smollm2-parity-aligned" / "evaluation.json",
@@ -122,10 +126,12 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         f"rehearsed-{condition}": exact_match(f"parity-aligned-alibi+{condition}-seed1", 40, 60)
         for condition in ("lookup20", "disjoint60", "copying60")
     },
+    "rehearsed-none": (3, without_rehearsal),
     "rehearsed-scratchpad": exact_match("parity-scratchpad-alibi+copying60-seed1", 30),
     "tuned-numeric": exact_match("parity-numeric-smollm2-135m-lora4-seed1", 40, 60),
     "tuned-numeric-written": exact_match("parity-numeric-smollm2-135m-lora4-seed1", 40, mode="written"),
     "tuned-aligned": exact_match("parity-aligned-smollm2-135m-lora4-seed1", 60),
+    "tuned-in-float32": (3, tuned_in_float32),
     "reach-80": (3, lambda: listed(ANCHORED, 80)),
     "reach-100": (3, lambda: [median(values := listed(ANCHORED, 100)), max(values)]),
     "aligned-written-40": (3, lambda: [min(listed(ANCHORED, 40, mode="written"))]),
@@ -151,18 +157,13 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         lambda: [value for mode in ("forced", "written") for value in sorted(listed(KEY_SINKS, 60, mode=mode))],
     ),
     "forced-first-layer": (2, lambda: checked("only path", "answers without labels in the first layer")),
-    **{
-        f"forced-{name}": (2, partial(rested, case))
-        for name, case in (("rest", "resting place"), ("null", "resting place, null key"))
-    },
+    "forced-rest": (2, partial(rested, "resting place")),
+    "forced-null": (2, partial(rested, "resting place, null key")),
     "key-sink-margins": (2, lambda: [v for name in (ANCHORED, KEY_SINKS) for v in margins_held(name, 20, (2, 3, 4))]),
     "key-sink-sink": (2, lambda: [max(sinks(KEY_SINKS))]),
     "variants-30": (
         3,
-        lambda: [
-            median(listed(f"parity-{form}-alibi", 30, "step"))
-            for form in ("numeric", "constant", "cyclic", "nonaligned", "scratchpad")
-        ],
+        lambda: [median(listed(f"parity-{form}-alibi", 30, "step")) for form in VARIANTS],
     ),
     "nonaligned-failed": (3, lambda: listed("parity-nonaligned-alibi", 20, "step", learned=False)),
     "addition-14": (3, lambda: [*listed(ALIGNED, 14), *set(listed(ALIGNED, 10)), *listed(OWN, 14)]),

@@ -51,6 +51,18 @@ def exact_match(run: str, *lengths: int, mode: str = "forced") -> tuple[int, Cal
     return 3, partial(evaluated, ZOO / run / "evaluation.json", "exact", mode, lengths)
 
 
+def tuned_in_float32() -> list[float]:
+    """Return exact match of the fine-tuned models of seed 2 in float32.
+
+    Aligned at 40 and 60 bits, labels given; numeric alike; numeric at 40 bits, labels written.
+    """
+    aligned, numeric = (
+        FOLDER / "recipes" / f"parity-{name}-smollm2-135m-lora4-seed2-float32.json" for name in ("aligned", "numeric")
+    )
+    given = [value for path in (aligned, numeric) for value in evaluated(path, "exact", "forced", (40, 60))]
+    return [*given, *evaluated(numeric, "exact", "written", (40,))]
+
+
 def perplexities() -> list[float]:
     """Return the perplexities of the steering example in interp/README.md, at its scales 0, 1 and 4."""
     stored = json.loads((FOLDER / "results" / "steering.json").read_text(encoding="utf-8"))

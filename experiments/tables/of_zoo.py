@@ -174,3 +174,10 @@ def _operands(posed: str) -> list[dict]:
 def larger(length: int, metric: str, mode: str) -> list[float]:
     """Return a value of the two models that were trained on a GPU, by rising size; those that have it."""
     return [by_seed(f"parity-aligned-alibi_{size}", length, metric, mode)[2] for size in LARGER]
+
+
+def without_rehearsal() -> list[float]:
+    """Return exact match of the aligned model without rehearsal at 25 and 30 bits, and its anchor with interval."""
+    name = "parity-aligned-alibi+none"
+    anchor = judged(name)["roles"]["anchor"]
+    return [*listed(name, 25), *listed(name, 30), anchor["rho"], *anchor["ci"]]
