@@ -10,7 +10,11 @@ from functools import partial
 from statistics import median
 
 from experiments.tables.of_files import (
+    ADAPTED_EVIDENCE,
+    ADAPTED_VERDICT,
+    FLOAT32_VERDICT,
     FOLDER,
+    NEIGHBOURS,
     calibrated_before,
     checked,
     evaluated,
@@ -73,17 +77,6 @@ ADAPTED = {
 # The pretrained model whose lists are judged, and the kinds of label and numbers of items in the text.
 BASE = "smollm2-135m"
 LISTED = (*((kind, n) for kind in ("letters", "numerals", "bullets") for n in (6, 12)), ("no-labels", 6))
-# Evidence on the aligned adapter that the text quotes.
-ADAPTED_EVIDENCE = (
-    "either side",
-    "rename labels",
-    "V at label, L15-L19",
-    "K at bit, L15-L19",
-    "history in V at labels",
-    "swap the input labels of the step and before",
-    "swap the input labels before",
-    "sink",
-)
 WITHOUT_REHEARSAL = FOLDER / "recipes" / "parity-aligned-alibi-without-rehearsal.json"
 
 
@@ -93,7 +86,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     **{f"list-{kind}-{items}": (2, partial(on_list, BASE, f"list-{kind}", items)) for kind, items in LISTED},
     "recall-own-label": (2, recalled_by_label),
     "steering": (1, perplexities),
-    "adapted-evidence": (2, partial(evidence_at, "smollm2-parity-aligned", ADAPTED_EVIDENCE)),
+    "adapted-evidence": (2, partial(evidence_at, ADAPTED_VERDICT, ADAPTED_EVIDENCE)),
     "no-rehearsal-40": (3, lambda: evaluated(WITHOUT_REHEARSAL, "step", "forced", [40])),
     "shipped-written": (
         3,
@@ -132,6 +125,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "tuned-numeric-written": exact_match("parity-numeric-smollm2-135m-lora4-seed1", 40, mode="written"),
     "tuned-aligned": exact_match("parity-aligned-smollm2-135m-lora4-seed1", 60),
     "tuned-in-float32": (3, tuned_in_float32),
+    "evidence-in-float32": (2, partial(evidence_at, FLOAT32_VERDICT, (*ADAPTED_EVIDENCE[:5], NEIGHBOURS))),
     "reach-80": (3, lambda: listed(ANCHORED, 80)),
     "reach-100": (3, lambda: [median(values := listed(ANCHORED, 100)), max(values)]),
     "aligned-written-40": (3, lambda: [min(listed(ANCHORED, 40, mode="written"))]),

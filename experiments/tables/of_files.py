@@ -18,6 +18,21 @@ from interp.models import read_json
 from interp.models.names import SHIPPED, ZOO
 
 FOLDER = Path(__file__).parent.parent
+# Verdicts on fine-tuned models with aligned labels: the shipped one, and another seed in another precision.
+ADAPTED_VERDICT = SHIPPED / "smollm2-parity-aligned" / "verdict.json"
+FLOAT32_VERDICT = FOLDER / "recipes" / "parity-aligned-smollm2-135m-lora4-seed2-float32-verdict.json"
+# Their evidence that the text quotes.
+ADAPTED_EVIDENCE = (
+    "either side",
+    "rename labels",
+    "V at label, L15-L19",
+    "K at bit, L15-L19",
+    "history in V at labels",
+    "swap the input labels of the step and before",
+    "swap the input labels before",
+    "sink",
+)
+NEIGHBOURS = "effect of neighbours of a label that moves"
 
 
 def checked(case: str, quantity: str) -> list[float]:
@@ -75,9 +90,9 @@ def presence(run: str, name: str) -> list[float]:
     return [e["value"]["value"] for e in evidence if (e["arm"], e["name"]) == ("presence", name)]
 
 
-def evidence_at(run: str, names: Sequence[str], length: int = 20) -> list[float]:
-    """Return value, lower and upper end of pieces of evidence, by name, in the stored verdict of a shipped run."""
-    evidence = read_result(SHIPPED / run / "verdict.json")["evidence"]
+def evidence_at(verdict: Path, names: Sequence[str], length: int = 20) -> list[float]:
+    """Return value, lower and upper end of pieces of evidence, by name, in a stored verdict."""
+    evidence = read_result(verdict)["evidence"]
     by_name = {e["name"]: e["value"] for e in evidence if e["length"] == length}
     return [by_name[name][key] for name in names for key in ("value", "low", "high")]
 
