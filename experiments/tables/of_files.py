@@ -18,9 +18,10 @@ from interp.models import read_json
 from interp.models.names import SHIPPED, ZOO
 
 FOLDER = Path(__file__).parent.parent
-# Verdicts on fine-tuned models with aligned labels: the shipped one, and another seed in another precision.
+# Verdicts on fine-tuned models: with aligned labels the shipped one and another seed in another precision, and numeric.
 ADAPTED_VERDICT = SHIPPED / "smollm2-parity-aligned" / "verdict.json"
 FLOAT32_VERDICT = FOLDER / "recipes" / "parity-aligned-smollm2-135m-lora4-seed2-float32-verdict.json"
+NUMERIC_VERDICT = FOLDER / "recipes" / "parity-numeric-smollm2-135m-lora4-seed1-verdict.json"
 # Their evidence that the text quotes.
 ADAPTED_EVIDENCE = (
     "either side",
@@ -33,6 +34,7 @@ ADAPTED_EVIDENCE = (
     "sink",
 )
 NEIGHBOURS = "effect of neighbours of a label that moves"
+TRADED = ("either side", "swap the input labels of the step and before", "history in V at labels")
 
 
 def checked(case: str, quantity: str) -> list[float]:
