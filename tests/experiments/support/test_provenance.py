@@ -222,14 +222,14 @@ def test_who_waits_for_a_work_folder_gets_it_whole(tmp_path):
 
 
 def test_training_that_goes_on_under_other_versions_says_so(tmp_path):
-    from experiments.training.loop import _claim
+    from experiments.training.claiming import claim
     from experiments.training.recipe import Recipe
     from interp.models import ModelConfig
 
     recipe = Recipe("parity-aligned", ModelConfig("alibi"), 1)
-    _claim(tmp_path, recipe, "no")
-    _claim(tmp_path, recipe, "no")
+    claim(tmp_path, recipe, "no")
+    claim(tmp_path, recipe, "no")
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(read_json(path) | {"versions": made_with(torch="2.6.0")["versions"]}), encoding="utf-8")
     with pytest.warns(OtherVersions, match="resumed, was made with torch 2.6.0"):
-        _claim(tmp_path, recipe, "no")
+        claim(tmp_path, recipe, "no")
