@@ -94,8 +94,7 @@ class VerdictCommand:
         check_seed(self.seed)
         if self.workers is not None:
             check_workers("workers", self.workers)
-        names = [*self.names, *([str(self.model)] if self.model else [])]
-        unmeasured = self.fresh or is_unmeasured(names, self.out)
+        unmeasured = self.fresh or is_unmeasured([source.name for source in self._sources()], self.out)
         with importing(self.workers if unmeasured else 1) as begun:
             return self._print_or_measure(begun)
 

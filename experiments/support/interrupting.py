@@ -40,8 +40,7 @@ def interruptible() -> Iterator[None]:
         received.append(number)
         raise Interrupted(number)
 
-    handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    before = {number: signal.signal(number, handle) for number in handled}
+    before = {number: signal.signal(number, handle) for number in _handled()}
     try:
         yield
     finally:
@@ -86,8 +85,7 @@ def held_signals() -> Iterator[Held]:
             os._exit(128 + held.number)
         held.number = number
 
-    handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    held.before = {number: signal.signal(number, handle) for number in handled}
+    held.before = {number: signal.signal(number, handle) for number in _handled()}
     try:
         yield held
     except BaseException:
@@ -95,3 +93,8 @@ def held_signals() -> Iterator[Held]:
         raise
     held.restore()
     held.obey()
+
+
+def _handled() -> list[signal.Signals]:
+    """Return the signals that are not ignored, and whose handler is Python's."""
+    return [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
