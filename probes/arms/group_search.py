@@ -3,6 +3,9 @@
 An intervention in each head alone takes a pass per head. Groups that do no harm take one pass together, so a model in
 which few of many heads carry something needs few passes. Effects of opposite sign within a group can hide each other;
 the arms therefore measure the chosen heads again, on other prompts.
+
+In a large model each of many heads moves a little, and what all of them may move together is soon reached. Groups are
+then tried in the order of a first-order estimate (`probes.arms.first_order`), with a limit on the number of tests.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ Harms = Callable[[Sequence[Sequence[Unit]]], Sequence[float]]
 # With more heads than this, on both sides of the prompt together, discovery tests groups and uses fewer prompts.
 MANY_UNITS = 64
 FEWER_PROMPTS = 8
+# Where units have an order: groups that are tested at most (eleven halve a thousand units down to one), and units that
+# are tested alone at most.
+MOST_TESTS, MOST_ALONE = 16, 24
 
 
 def largest_harmless(units: Sequence[Unit], harms: Harms) -> list[Unit]:
@@ -26,22 +32,37 @@ def largest_harmless(units: Sequence[Unit], harms: Harms) -> list[Unit]:
     one call. What does harm beside the units that are joined already is halved, and a unit that does is left out, so
     that it hides none of those that come after it.
     """
-    harmless, _ = _split(units, harms)
-    waiting = [[unit for _, group in sorted(harmless, key=lambda found: found[0]) for unit in group]]
-    joined: list[Unit] = []
-    while waiting:
-        more = waiting.pop()
-        if more and harms([[*joined, *more]])[0] <= 1:
-            joined += more
-        elif len(more) > 1:
+    found = sorted(_split(units, harms), key=lambda found: found[0])
+    return joined_in_order([unit for _, group in found for unit in group], harms, most=None)
+
+
+def joined_in_order(units: Sequence[Unit], harms: Harms, most: int | None = MOST_TESTS) -> list[Unit]:
+    """Return units that do no harm jointly, tried in their order: all of them, then by halves.
+
+    What does harm beside the units that are joined already is halved, and a unit that does is left out. After `most`
+    tests (None: no limit) the rest is left out too.
+    """
+    joined, tests = list[Unit](), 0
+
+    def join(more: Sequence[Unit], harmful: bool = False) -> bool:
+        """Join what does no harm of some units, and return whether that is all; `harmful`: all of them are not."""
+        nonlocal tests
+        if not harmful:
+            if tests == most:
+                return False
+            tests += 1
+            if harms([[*joined, *more]])[0] <= 1:
+                joined.extend(more)
+                return True
+        if len(more) > 1:
             half = len(more) // 2
-            waiting += [more[half:], more[:half]]
+            # Where the first half is joined whole, the second does harm beside it: the test of both has shown that.
+            join(more[half:], harmful=join(more[:half]))
+        return False
+
+    if units:
+        join(units)
     return joined
-
-
-def harmful_units(units: Sequence[Unit], harms: Harms) -> list[Unit]:
-    """Return the units that do harm alone, in their order; a group without harm is not searched."""
-    return _split(units, harms)[1]
 
 
 def longest_harmless(units: Sequence[Unit], harms: Harms) -> list[Unit]:
@@ -54,14 +75,12 @@ def longest_harmless(units: Sequence[Unit], harms: Harms) -> list[Unit]:
     return list(units[:low])
 
 
-def _split(units: Sequence[Unit], harms: Harms) -> tuple[list[tuple[float, Sequence[Unit]]], list[Unit]]:
-    """Return the groups without harm, with their harm, and the harmful units, both in the order of the units."""
-    spans, harmless, harmful = [(0, len(units))] if units else [], [], []
+def _split(units: Sequence[Unit], harms: Harms) -> list[tuple[float, Sequence[Unit]]]:
+    """Return the groups without harm, with their harm, in the order of the units."""
+    spans, harmless = [(0, len(units))] if units else [], []
     while spans:
         found = list(zip(spans, harms([units[a:b] for a, b in spans]), strict=True))
         harmless += [(a, harm, units[a:b]) for (a, b), harm in found if harm <= 1]
-        harmful += [a for (a, b), harm in found if harm > 1 and b - a == 1]
         wide = [(a, b) for (a, b), harm in found if harm > 1 and b - a > 1]
         spans = [half for a, b in wide for half in ((a, (a + b) // 2), ((a + b) // 2, b))]
-    ordered = sorted(harmless, key=lambda group: group[0])
-    return [(harm, group) for _, harm, group in ordered], [units[a] for a in sorted(harmful)]
+    return [(harm, group) for _, harm, group in sorted(harmless, key=lambda group: group[0])]

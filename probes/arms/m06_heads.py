@@ -12,42 +12,12 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel
 
-from interp.patching import Interchange, Knockout, PatchEffect, interchange, knock_out, probability
+from interp.patching import Interchange, PatchEffect, interchange, knock_out, probability
 from interp.patching.knockouts import Entry, Head, Mode
 from interp.tasks import Batch, Role
-from probes.arms.group_search import FEWER_PROMPTS, MANY_UNITS, harmful_units, largest_harmless, longest_harmless
-
-# A head and the side on which it attends: 0 while the input is read, 1 from `===` on.
-Unit = tuple[int, Head]
-LABELS = (Role.INPUT_LABEL, Role.OUTPUT_LABEL)
-DIGITS = (Role.INPUT, Role.OUTPUT)
-# The largest loss, as a share of the answer's probability above chance, at which heads count as carrying nothing.
-HARMLESS = 0.02
-
-
-@dataclass(frozen=True)
-class IdleHeads:
-    """Heads in which the values of `src` may be replaced by their mean, as (layer, head) pairs per attending side.
-
-    `input_side` attends while the input is read, `output_side` from `===` on. `renormalise_loss` is the share of the
-    answer's probability above chance that is lost, in discovery, when other keys share the attention on `src`.
-    """
-
-    src: tuple[Role, ...]
-    input_side: tuple[Head, ...]
-    output_side: tuple[Head, ...]
-    renormalise_loss: float = 0.0
-
-    def without(self, other: IdleHeads) -> IdleHeads:
-        """Return these heads except the other's."""
-        sides = zip((self.input_side, self.output_side), (other.input_side, other.output_side), strict=True)
-        inputs, outputs = (tuple(h for h in own if h not in removed) for own, removed in sides)
-        return IdleHeads(self.src, inputs, outputs)
-
-    def knockouts(self, batch: Batch, mode: Mode) -> tuple[Knockout, ...]:
-        """Return the removal of `src` from these heads; empty where there are none."""
-        sides = zip(sides_of(batch), (self.input_side, self.output_side), strict=True)
-        return tuple(removal(self.src, at, heads, mode) for at, heads in sides if heads)
+from probes.arms.group_search import FEWER_PROMPTS, MANY_UNITS, longest_harmless
+from probes.arms.idle_heads import DIGITS, HARMLESS, LABELS, IdleHeads, Unit, all_heads, removal, sides_of
+from probes.arms.m06_many import ManyHeads
 
 
 @dataclass(frozen=True)
@@ -94,42 +64,34 @@ def find_idle_heads(
 
     Heads are sorted by the loss of the answer's probability above chance when their values at `src` become the mean.
     Of those that lose at most `HARMLESS` alone, bisection finds the longest list that loses at most that together.
-    Where there are more than `MANY_UNITS`, groups of heads are tested instead of single ones.
+    More than `MANY_UNITS` heads are joined in the order of a first-order estimate (`probes.arms.m06_many`).
     `among`: the heads to choose from (None: all). `other`: different prompts of the same layout; keys from them must
     do no harm either.
     """
-    heads = (all_heads(model),) * 2 if among is None else (among.input_side, among.output_side)
-    units = [(side, head) for side in (0, 1) for head in heads[side]]
-
-    def chosen(units: Sequence[Unit]) -> IdleHeads:
-        inputs, outputs = (tuple(sorted(head for s, head in units if s == side)) for side in (0, 1))
-        return IdleHeads(src, inputs, outputs)
-
-    def joint_loss(idle: IdleHeads, mode: Mode) -> float:
-        parts = idle.knockouts(batch, mode)
-        return _losses(model, batch, {"joint": parts})[0] if parts else 0.0
+    units = (IdleHeads(src, all_heads(model), all_heads(model)) if among is None else among).units()
 
     def harms(groups: Sequence[Sequence[Unit]]) -> list[float]:
-        entries = {str(k): chosen(units).knockouts(batch, "mean") for k, units in enumerate(groups)}
+        entries = {str(k): IdleHeads.of(src, units).knockouts(batch, "mean") for k, units in enumerate(groups)}
         return [loss / HARMLESS for loss in _losses(model, batch, entries)]
 
     if len(units) > MANY_UNITS:
-        idle = chosen(largest_harmless(units, harms))
-    else:
-        losses = _losses(model, batch, {str(u): removal(src, sides_of(batch)[u[0]], [u[1]], "mean") for u in units})
-        candidates = [units[k] for k in sorted(range(len(units)), key=lambda k: losses[k]) if losses[k] <= HARMLESS]
-        idle = chosen(longest_harmless(candidates, harms))
+        many = ManyHeads(model, batch, src, other)
+        found = many.idle(units)
+        return replace(IdleHeads.of(src, found), renormalise_loss=many.lost(found, "renormalise"))
+    losses = _losses(model, batch, {str(u): removal(src, sides_of(batch)[u[0]], [u[1]], "mean") for u in units})
+    candidates = [units[k] for k in sorted(range(len(units)), key=lambda k: losses[k]) if losses[k] <= HARMLESS]
+    idle = IdleHeads.of(src, longest_harmless(candidates, harms))
     if other is not None:
         idle = _without_informative_keys(model, batch, other, idle)
-    return replace(idle, renormalise_loss=joint_loss(idle, "renormalise"))
+    parts = idle.knockouts(batch, "renormalise")
+    return replace(idle, renormalise_loss=_losses(model, batch, {"joint": parts})[0] if parts else 0.0)
 
 
 def find_heads_that_need(model: PreTrainedModel, batch: Batch, idle: IdleHeads) -> IdleHeads:
     """Return the idle heads that need `src`: renormalising one alone loses more than `HARMLESS`; if none does, all."""
-    units = [(side, head) for side, heads in enumerate((idle.input_side, idle.output_side)) for head in heads]
-    needing = _losing(model, batch, idle.src, units, "renormalise") or units
-    inputs, outputs = (tuple(head for s, head in needing if s == side) for side in (0, 1))
-    return replace(idle, input_side=inputs, output_side=outputs)
+    units = idle.units()
+    needing = IdleHeads.of(idle.src, _losing(model, batch, idle.src, units, "renormalise") or units)
+    return replace(needing, renormalise_loss=idle.renormalise_loss)
 
 
 def find_counting_heads(model: PreTrainedModel, batch: Batch, needing: IdleHeads) -> IdleHeads:
@@ -141,8 +103,7 @@ def find_counting_heads(model: PreTrainedModel, batch: Batch, needing: IdleHeads
     """
     digits = replace(needing, src=DIGITS)
     counting: list[list[Head]] = [[], []]
-    units = [(side, head) for side, heads in enumerate((digits.input_side, digits.output_side)) for head in heads]
-    for side, head in _losing(model, batch, DIGITS, units, "renormalise"):
+    for side, head in _losing(model, batch, DIGITS, digits.units(), "renormalise"):
         at = sides_of(batch)[side]
         entries = {
             "null": removal(DIGITS, at, [head], "null"),
@@ -154,41 +115,20 @@ def find_counting_heads(model: PreTrainedModel, batch: Batch, needing: IdleHeads
     return replace(needing, input_side=tuple(counting[0]), output_side=tuple(counting[1]))
 
 
-def sides_of(batch: Batch) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the positions before `===`, and those from it on. In addition `===` is the second separator of three."""
-    separator = int(batch.at(Role.SEPARATOR)[1 if batch.format.task == "addition" else 0])
-    return tuple(range(separator)), tuple(range(separator, batch.n_pos))
-
-
-def all_heads(model: PreTrainedModel) -> tuple[Head, ...]:
-    """Return every (layer, head) pair of a model."""
-    config = model.config
-    return tuple((i, j) for i in range(config.num_hidden_layers) for j in range(config.num_attention_heads))
-
-
-def removal(src: tuple[Role, ...], at: tuple[int, ...], heads: Collection[Head], mode: Mode) -> Knockout:
-    """Return the removal of `src` for queries at the positions `at`, in some heads."""
-    return Knockout(src, at, heads=tuple(heads), mode=mode)
-
-
 def _losing(
     model: PreTrainedModel, batch: Batch, src: tuple[Role, ...], units: Sequence[Unit], mode: Mode
 ) -> list[Unit]:
-    """Return the heads in which a removal alone loses more than `HARMLESS`; of many, by groups."""
-    sides = sides_of(batch)
+    """Return the heads in which a removal alone loses more than `HARMLESS`.
 
-    def entry(some: Sequence[Unit]) -> Entry:
-        by_side = {side: [head for s, head in some if s == side] for side in (0, 1)}
-        return tuple(removal(src, sides[side], heads, mode) for side, heads in by_side.items() if heads)
-
-    def harms(groups: Sequence[Sequence[Unit]]) -> list[float]:
-        losses = _losses(model, batch, {str(k): entry(some) for k, some in enumerate(groups)})
-        return [loss / HARMLESS for loss in losses]
-
+    Of many heads those are tested that move margins most to first order.
+    """
     if len(units) > MANY_UNITS:
-        return harmful_units(units, harms)
-    singly = harms([[unit] for unit in units]) if units else []
-    return [unit for unit, harm in zip(units, singly, strict=True) if harm > 1]
+        units = ManyHeads(model, batch, src).most_needing(units)
+    if not units:
+        return []
+    sides = sides_of(batch)
+    losses = _losses(model, batch, {str(u): (removal(src, sides[u[0]], [u[1]], mode),) for u in units})
+    return [unit for unit, loss in zip(units, losses, strict=True) if loss > HARMLESS]
 
 
 def _losses(model: PreTrainedModel, batch: Batch, entries: Mapping[str, Entry]) -> list[float]:
@@ -225,15 +165,6 @@ def _without_informative_keys(model: PreTrainedModel, batch: Batch, other: Batch
     heads = sorted({*idle.input_side, *idle.output_side})
     if not heads or losses({"all": keys_of(heads)})[0] <= HARMLESS:
         return idle
-    if len(heads) > MANY_UNITS:
-        rest = largest_harmless(
-            heads,
-            lambda groups: [
-                loss / HARMLESS for loss in losses({str(k): keys_of(some) for k, some in enumerate(groups)})
-            ],
-        )
-        informative = [head for head in heads if head not in rest]
-        return idle.without(IdleHeads(idle.src, tuple(informative), tuple(informative)))
     alone = losses({f"L{i}H{j}": keys_of([(i, j)]) for i, j in heads})
     order = sorted(zip(alone, heads, strict=True))
     informative = [head for loss, head in order if loss > HARMLESS]

@@ -21,7 +21,8 @@ from interp.patching import PatchEffect, accuracy, kl, knock_out, knock_out_for,
 from interp.patching.knockouts import Mode
 from interp.tasks import Batch, Role
 from probes import keys
-from probes.arms.m06_heads import LABELS, IdleHeads, SortedHeads, all_heads
+from probes.arms.idle_heads import LABELS, IdleHeads, all_heads
+from probes.arms.m06_heads import SortedHeads
 from probes.arms.readings import evidence_on
 from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import mean, ratio

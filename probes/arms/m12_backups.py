@@ -15,7 +15,7 @@ from interp.patching import Knockout, groups, knock_out, pairwise, probability, 
 from interp.patching.knockouts import Entry
 from interp.tasks import Batch, Role
 from probes import keys
-from probes.arms.m06_heads import all_heads, sides_of
+from probes.arms.idle_heads import all_heads, sides_of
 from probes.evidence import Evidence, EvidenceKey
 from probes.intervals import mean
 

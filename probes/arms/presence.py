@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from interp.patching.knockouts import Entry
 from interp.tasks import Batch, Role
 from probes import keys
-from probes.arms.m06_heads import LABELS
+from probes.arms.idle_heads import LABELS
 from probes.arms.presence_cells import Cells
 from probes.arms.presence_interchanges import Interchanges
 from probes.arms.presence_metrics import answer_accuracy

@@ -9,6 +9,7 @@ step: interchange by several other prompts leaves it alone, and so must removal,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,7 +22,14 @@ from interp.tasks import Batch
 from probes import keys
 from probes.arms.presence_cells import Cells
 from probes.arms.presence_groups import Group, groups_of
-from probes.arms.presence_interchanges import ChangeOf, Interchanges, grafted, measure_edited
+from probes.arms.presence_interchanges import (
+    ChangeOf,
+    Interchanges,
+    changes_by,
+    grafted,
+    masks_of_cells,
+    measure_all,
+)
 from probes.arms.presence_metrics import answer_accuracy
 from probes.arms.presence_removals import counted, nulled
 from probes.arms.presence_search import STILL
@@ -30,6 +38,8 @@ from probes.arms.readings import evidence_on, halves, of_members, strongest
 from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import ratio
 
+# Takes labels, and returns a change of the attention on them.
+ChangeAt = Callable[[Bool[Tensor, " pos"]], ChangeOf]
 QUESTIONS = {
     keys.UNINFORMED: "labels are removed where they inform no answer: how many answers do other keys lose at most?",
     keys.UNINFORMED_CONSTANT: "labels are removed there: how many answers does a key with their average value restore?",
@@ -68,7 +78,7 @@ def measure_by_answer(model: PreTrainedModel, batch: Batch, idle: Cells, seed: i
     if not groups:
         return []  # labels carry nothing anywhere
     work = Interchanges(model, batch, seed, answer_accuracy(batch), sources_by_answer(batch, seed))
-    lost = {name: lost_by(work, group) for name, group in groups.items()}
+    lost = lost_by(work, groups)
     clean = work.clean - 1 / len(batch.format.outputs)
     half = halves(len(batch), seed)
 
@@ -92,38 +102,49 @@ def measure_by_answer(model: PreTrainedModel, batch: Batch, idle: Cells, seed: i
     ]
 
 
-def lost_by(work: Interchanges, group: Group) -> Lost:
-    """Return what a group loses where labels do not inform the answer; all zero where that is less than `FEWEST`.
+def lost_by(work: Interchanges, groups: Mapping[str, Group]) -> dict[str, Lost]:
+    """Return what each group loses where labels do not inform the answer; zero where that is less than `FEWEST`.
 
-    Removal comes first: where it loses nothing, no interchange is needed.
+    Removal comes first: where it loses nothing, no interchange is needed. All groups that are left meet one source
+    before the next, so that runs of sources are shared.
     """
-    src = torch.isin(work.batch.role, torch.tensor(group.side))
     most = STILL * float(work.lead.abs().mean())
     least = FEWEST * (float(work.clean.mean()) - 1 / len(work.batch.format.outputs))
-    wrong = leads_after(work, group, counted(src, -math.inf)) <= 0
-    idle = work.lead > 0
-    idle[:, 0] = False
+    wrong = {name: lead <= 0 for name, lead in leads_after(work, groups, lambda src: counted(src, -math.inf)).items()}
+    never_first = work.lead > 0
+    never_first[:, 0] = False
+    idle, left = dict.fromkeys(groups, never_first), groups
     for k in range(N_BY_ANSWER - 1):
-        if (idle & wrong).double().mean() < least:
-            nothing = torch.zeros(len(work.batch), dtype=torch.float64)
-            return Lost(nothing, nothing, nothing, nothing)
-        idle &= (leads_after(work, group, grafted(work, k, src)) - work.lead).abs() <= most
+        left = {name: group for name, group in left.items() if (idle[name] & wrong[name]).double().mean() >= least}
+        for name, lead in leads_after(work, left, lambda src, k=k: grafted(work, k, src)).items():
+            idle[name] = idle[name] & ((lead - work.lead).abs() <= most)
 
-    def lost(change_of: ChangeOf) -> Float[Tensor, " prompt"]:
-        return (idle & (leads_after(work, group, change_of) <= 0)).double().mean(dim=1)
+    def lost(change: ChangeAt) -> dict[str, Float[Tensor, " prompt"]]:
+        leads = leads_after(work, left, change)
+        return {name: (idle[name] & (lead <= 0)).double().mean(dim=1) for name, lead in leads.items()}
 
-    removed = (idle & wrong).double().mean(dim=1)
-    return Lost(
-        other_keys=removed - lost(nulled(work, src)),
-        restored=removed - lost(averaged(work, src)),
-        interchanged=lost(grafted(work, N_BY_ANSWER - 1, src)),
-        twice=lost(counted(src, math.log(2))),
-    )
+    null, mean = lost(lambda src: nulled(work, src)), lost(lambda src: averaged(work, src))
+    interchanged = lost(lambda src: grafted(work, N_BY_ANSWER - 1, src))
+    twice = lost(lambda src: counted(src, math.log(2)))
+    nothing = torch.zeros(len(work.batch), dtype=torch.float64)
+    found = dict.fromkeys(groups, Lost(nothing, nothing, nothing, nothing))
+    for name in left:
+        removed = (idle[name] & wrong[name]).double().mean(dim=1)
+        found[name] = Lost(removed - null[name], removed - mean[name], interchanged[name], twice[name])
+    return found
 
 
-def leads_after(work: Interchanges, group: Group, change_of: ChangeOf) -> Float[Tensor, "prompt step"]:
-    """Return the margins with a change of attention in the cells of a group."""
-    return torch.cat([lead for _, lead in measure_edited(work, group.cells, change_of)])
+def leads_after(
+    work: Interchanges, groups: Mapping[str, Group], change: ChangeAt
+) -> dict[str, Float[Tensor, "prompt step"]]:
+    """Return by group the margins with a change of attention on its labels in its cells."""
+    changes = {
+        name: changes_by(
+            masks_of_cells(work, group.cells), change(torch.isin(work.batch.role, torch.tensor(group.side)))
+        )
+        for name, group in groups.items()
+    }
+    return {name: lead for name, (_, lead) in measure_all(work, changes).items()}
 
 
 def averaged(work: Interchanges, src: Bool[Tensor, " pos"]) -> ChangeOf:

@@ -12,7 +12,7 @@ from interp.patching import Knockout
 from interp.patching.knockouts import Head, Mode
 from interp.places import At
 from interp.tasks import Role
-from probes.arms.m06_heads import LABELS
+from probes.arms.idle_heads import LABELS
 
 # The queries of one kind. Other positions come before every label, or are not read.
 KINDS: Mapping[str, Role] = {

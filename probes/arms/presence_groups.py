@@ -9,17 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.models.anatomy import anatomy_of
 from interp.models.resolve import raw_of
-from interp.patching.tracing import pattern_of, trace
 from interp.tasks import Batch, Role
+from probes.arms.bands import layer_bands
 from probes.arms.group_search import MANY_UNITS
-from probes.arms.m06_heads import LABELS, all_heads
+from probes.arms.idle_heads import LABELS, all_heads
+from probes.arms.presence_attention import attention_on_labels
 from probes.arms.presence_cells import KINDS, Cell, Cells
 from probes.arms.presence_search import all_cells
 
@@ -41,16 +39,18 @@ class Group:
 def groups_of(model: PreTrainedModel, batch: Batch, idle: Cells) -> dict[str, Group]:
     """Return by name what is tested, of the cells that carry something: each, pairs, all but one, all, all by side.
 
-    In large models cells are those of a layer together. Groups of idle cells alone are left out: presence by cell tests
-    them.
+    In large models cells are those of a layer together, or of a band of layers (`probes.arms.bands`). Groups of idle
+    cells alone are left out: presence by cell tests them.
     """
     every = all_cells(model, batch)
     together = len(all_heads(model)) > MANY_UNITS
+    band_of = {layer: name for name, band in layer_bands(model.config.num_hidden_layers).items() for layer in band}
     carrying: dict[str, list[Cell]] = {}
     for cell in every:
         if cell not in idle.members:
             kind, (layer, head) = cell
-            carrying.setdefault(f"{kind}, layer {layer}" + ("" if together else f", head {head}"), []).append(cell)
+            name = f"{kind}, {band_of[layer]}" if together else f"{kind}, layer {layer}, head {head}"
+            carrying.setdefault(name, []).append(cell)
     found = {name: Group(Cells(tuple(cells))) for name, cells in carrying.items()}
     for one, other in pairs_of(model, batch, carrying):
         found[f"{one} and {other}"] = Group(Cells((*carrying[one], *carrying[other])))
@@ -80,20 +80,9 @@ def pairs_of(
     pairs = [pair for pair in combinations(carrying, 2) if len({carrying[name][0][0] for name in pair}) == 1]
     if len(pairs) <= most:
         return pairs
-    attention = attention_on_labels(model, batch.rows(slice(ORDERED_BY)))
+    attention = attention_on_labels(anatomy_of(raw_of(model)), batch.rows(slice(ORDERED_BY)))
 
     def mass(name: str) -> float:
         return max(float(attention[kind][head]) for kind, head in carrying[name])
 
     return sorted(pairs, key=lambda pair: -min(map(mass, pair)))[:most]
-
-
-def attention_on_labels(model: PreTrainedModel, batch: Batch) -> dict[str, Float[Tensor, "layer head"]]:
-    """Return the mean attention of each head on labels, by kind of query. All prompts run at once."""
-    anatomy = anatomy_of(raw_of(model))
-    run, labels = trace(anatomy, batch.tokens), torch.isin(batch.role, torch.tensor(LABELS))
-    layers = range(len(anatomy.blocks))
-    masses = [pattern_of(anatomy, run, i)[..., labels].sum(dim=-1).double().mean(dim=0).cpu() for i in layers]
-    by_query = torch.stack(masses)
-    kinds = {kind: batch.role == role for kind, role in KINDS.items()}
-    return {kind: by_query[..., queries].mean(dim=-1) for kind, queries in kinds.items() if queries.any()}

@@ -1,13 +1,12 @@
 """Presence, interchange: keys and values at labels from another prompt, in some cells.
 
-The runs that are patched and those of the sources are kept between calls while they fit the memory budget.
+Several interventions run on some prompts before the next ones, so that they share runs (`probes.arms.presence_runs`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,25 +14,23 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.arguments import exclusive
-from interp.models.anatomy import Anatomy, anatomy_of
+from interp.models.anatomy import anatomy_of
 from interp.models.resolve import raw_of
 from interp.patching import Metric
 from interp.patching.attention_changes import AttentionChange
-from interp.patching.editing import SHARE, Place, chunks
 from interp.patching.metric import precise
-from interp.patching.patched_runs import PROJECTED, Changes, final_patched
-from interp.patching.unpatched import Biases, Unpatched, run_unpatched, trace
-from interp.sites import Site
-from interp.support.budget import numbers
+from interp.patching.patched_runs import Changes, final_patched
 from interp.support.finite import require_finite
 from interp.tasks import Batch, Role
-from probes.arms.m06_heads import LABELS
 from probes.arms.presence_cells import BY_STEP, KINDS, Cell, Cells
 from probes.arms.presence_metrics import leads_of
+from probes.arms.presence_runs import KeptRuns
 from probes.arms.presence_sources import sources_by_cell
 
 # Returns the change of a layer's attention, from its mask `[head dest]` of cells and the rows of prompts that are run.
 ChangeOf = Callable[[int, Tensor, Tensor], AttentionChange]
+# Returns the changes by layer, from the rows of prompts that are run.
+ChangesOf = Callable[[Tensor], Mapping[int, AttentionChange]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +41,7 @@ class Moved:
     margin: Float[Tensor, " prompt"]
 
 
-class Interchanges:
+class Interchanges(KeptRuns):
     """Interchanges of keys and values at labels in some cells, on one batch. `score` is what `Moved.lost` is lost of.
 
     `clean` `[prompt]` is the score without intervention, `lead` `[prompt step]` the margin. `sources`: the prompts that
@@ -54,15 +51,10 @@ class Interchanges:
     def __init__(
         self, model: PreTrainedModel, batch: Batch, seed: int, score: Metric, sources: Sequence[Batch] | None = None
     ) -> None:
-        self.anatomy, self.batch, self.score = anatomy_of(raw_of(model)), batch, score
+        super().__init__(anatomy_of(raw_of(model)), batch, score, sources or sources_by_cell(batch, seed))
         at, symbols = batch.at(Role.OUTPUT) - 1, batch.vocabulary.tokens(batch.format.outputs)
-        self.reads = torch.cat([score.positions, at]).unique()
         self.scored, self.answered = (torch.searchsorted(self.reads, x) for x in (score.positions, at))
         self.symbols = symbols if score.tokens is None else torch.searchsorted(score.tokens, symbols)
-        self.sources = sources or sources_by_cell(batch, seed)
-        self.labels = torch.isin(batch.role, torch.tensor(LABELS))
-        self.biases, self._kept = Biases(), dict[tuple[int, int, int], Any]()
-        self._size = 0  # numbers in them
         self.clean, self.lead = (torch.cat(parts) for parts in zip(*measure_edited(self, Cells(())), strict=True))
 
     def effect(self, cells: Cells, k: int) -> Moved:
@@ -79,10 +71,6 @@ class Interchanges:
         for score, lead in measured:
             rows = slice(done, done := done + len(score))
             yield Moved(self.clean[rows] - score, (lead - self.lead[rows]).abs().double().mean(dim=1))
-
-    def chunks(self) -> Iterator[Int[Tensor, " row"]]:
-        """Yield the numbers of the prompts that run together."""
-        return chunks(self.anatomy, self.batch, self.score, copies=4 + 3 * len(self.anatomy.blocks))
 
     def by_step(self, cells: Cells, k: int) -> Float[Tensor, " step"]:
         """Return the mean |change of the margin| at each step by source number `k`."""
@@ -101,48 +89,9 @@ class Interchanges:
 
     def effects(self, cells: Cells) -> list[Moved]:
         """Return what each source changes."""
-        return [self.effect(cells, k) for k in range(len(self.sources))]
-
-    def unpatched(self, rows: Tensor) -> Unpatched:
-        """Return the run of some of the prompts that are patched; kept for the next call as those of sources are."""
-        places: list[Place] = [(site, layer) for layer in range(len(self.anatomy.blocks)) for site in PROJECTED]
-        tokens = self.batch.tokens[rows].to(self.anatomy.device)
-
-        def compute() -> tuple[Unpatched, int]:
-            run = run_unpatched(self.anatomy, rows, tokens, self.reads, places, self.biases)
-            return run, sum(x.numel() for x in (run.final, *run.kept.values()))
-
-        return self._recall(rows, -1, compute)
-
-    def source(self, rows: Tensor, number: int) -> Mapping[Place, Tensor]:
-        """Return K and V of every layer at labels of some prompts of a source, K as attention uses it.
-
-        They are kept for the next call while all fit.
-        """
-        sites: tuple[Site, ...] = ("k", "v")
-        places: list[Place] = [(site, layer) for layer in range(len(self.anatomy.blocks)) for site in sites]
-        tokens = self.sources[number].tokens[rows].to(self.anatomy.device)
-
-        def compute() -> tuple[Mapping[Place, Tensor], int]:
-            kept = trace(self.anatomy, tokens, self.reads.to(tokens.device), places, False, self.biases)[1]
-            at, found = self.labels.nonzero().flatten().to(tokens.device), dict[Place, Tensor]()
-            for (site, layer), x in kept.items():
-                some = x.index_select(1, at)
-                found[site, layer] = self.anatomy.keys(self.anatomy.blocks[layer], some, at) if site == "k" else some
-            return found, sum(x.numel() for x in found.values())
-
-        return self._recall(rows, number, compute)
-
-    def _recall(self, rows: Tensor, number: int, compute: Callable[[], tuple[Any, int]]) -> Any:
-        """Return a run of some prompts, kept while all kept fit the budget."""
-        key = (number, int(rows[0]), len(rows))  # chunks may differ in size
-        if key in self._kept:
-            return self._kept[key]
-        found, size = compute()
-        if self._size + size <= numbers(SHARE):
-            self._kept[key] = found
-            self._size += size
-        return found
+        masks = masks_of_cells(self, cells)
+        sources = {str(k): changes_by(masks, grafted(self, k, self.labels)) for k in range(len(self.sources))}
+        return [joined(self.parts_moved([found])) for found in measure_all(self, sources).values()]
 
 
 def measure_edited(
@@ -152,21 +101,37 @@ def measure_edited(
 
     The prompts come in order, some at a time.
     """
-    masks = _masks(work.anatomy, work.batch, cells)
+    masks = masks_of_cells(work, cells)
+    assert change_of is not None or not masks, "cells have a change"
+    yield from measure_changed(work, (lambda _: {}) if change_of is None else changes_by(masks, change_of))
 
-    def changes_of(rows: Tensor) -> dict[int, AttentionChange]:
-        assert change_of is not None or not masks, "cells have a change"
-        return {} if change_of is None else {layer: change_of(layer, mask, rows) for layer, mask in masks.items()}
 
-    yield from measure_changed(work, changes_of)
+def changes_by(masks: Mapping[int, Bool[Tensor, "head dest"]], change_of: ChangeOf) -> ChangesOf:
+    """Return a change made in the cells of `masks`, by layer."""
+    return lambda rows: {layer: change_of(layer, mask, rows) for layer, mask in masks.items()}
 
 
 def measure_changed(
-    work: Interchanges, changes_of: Callable[[Tensor], Mapping[int, AttentionChange]]
+    work: Interchanges, changes_of: ChangesOf
 ) -> Iterator[tuple[Float[Tensor, " row"], Float[Tensor, "row step"]]]:
     """Yield the same as `measure_edited`, with the changes by layer of the rows of prompts that are run."""
     for rows in work.chunks():
         yield _measure_rows(work.anatomy.raw, work, rows, changes_of)
+
+
+def measure_all(
+    work: Interchanges, changes: Mapping[str, ChangesOf]
+) -> dict[str, tuple[Float[Tensor, " prompt"], Float[Tensor, "prompt step"]]]:
+    """Return the score and the margins of several interventions, by name.
+
+    All of them run on some prompts before the next ones, whose runs they share.
+    """
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in changes}
+    for rows in work.chunks():
+        for name, changes_of in changes.items():
+            found[name].append(_measure_rows(work.anatomy.raw, work, rows, changes_of))
+    scores, leads = ({name: torch.cat([x[k] for x in parts]) for name, parts in found.items()} for k in (0, 1))
+    return {name: (scores[name], leads[name]) for name in found}
 
 
 @exclusive
@@ -175,7 +140,7 @@ def _measure_rows(
     model: PreTrainedModel,
     work: Interchanges,
     rows: Int[Tensor, " row"],
-    changes_of: Callable[[Tensor], Mapping[int, AttentionChange]],
+    changes_of: ChangesOf,
 ) -> tuple[Float[Tensor, " row"], Float[Tensor, "row step"]]:
     del model  # locked
     anatomy, run = work.anatomy, work.unpatched(rows)
@@ -219,8 +184,9 @@ def joined(parts: Iterable[Moved]) -> Moved:
     return Moved(torch.cat(lost), torch.cat(margin))
 
 
-def _masks(anatomy: Anatomy, batch: Batch, cells: Cells) -> dict[int, Bool[Tensor, "head dest"]]:
-    masks: dict[int, Tensor] = {}
+def masks_of_cells(work: Interchanges, cells: Cells) -> dict[int, Bool[Tensor, "head dest"]]:
+    """Return by layer the heads and queries of some cells."""
+    anatomy, batch, masks = work.anatomy, work.batch, dict[int, Tensor]()
     for (kind, (layer, head)), steps in (*((cell, None) for cell in cells.members), *cells.parts):
         queries = batch.role == KINDS[kind]
         if steps is not None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from probes.arms.presence_cells import Cells
-from probes.arms.presence_interchanges import Interchanges, measure_edited
+from probes.arms.presence_interchanges import Interchanges, changes_by, masks_of_cells, measure_all
 from probes.arms.presence_removals import counted
 
 
@@ -22,11 +21,9 @@ def lost_when_twice(work: Interchanges, cells: Cells) -> dict[str, Float[Tensor,
 
     One entry per kind of query, and "all": a count that is doubled on both sides of a comparison may agree again.
     """
-    kinds = cells.kinds()
-    families = {"all": cells} | {kind: cells.of_kind(kind) for kind in kinds}
-    return {name: work.clean - _score(work, some) for name, some in families.items()}
-
-
-def _score(work: Interchanges, cells: Cells) -> Float[Tensor, " prompt"]:
-    doubled = counted(work.labels, math.log(2))
-    return torch.cat([score for score, _ in measure_edited(work, cells, doubled)])
+    families = {"all": cells} | {kind: cells.of_kind(kind) for kind in cells.kinds()}
+    changes = {
+        name: changes_by(masks_of_cells(work, some), counted(work.labels, math.log(2)))
+        for name, some in families.items()
+    }
+    return {name: work.clean - score for name, (score, _) in measure_all(work, changes).items()}

@@ -16,7 +16,7 @@ from interp.arguments import exclusive
 from interp.patching.attention_changes import AttentionChange
 from interp.patching.knockouts import Entry, Mode, masks_of
 from interp.support.finite import require_finite
-from probes.arms.presence_interchanges import ChangeOf, Interchanges, Moved, joined, measure_changed
+from probes.arms.presence_interchanges import ChangeOf, ChangesOf, Interchanges, Moved, joined, measure_all
 
 
 def counted(src: Bool[Tensor, " pos"], added: float) -> ChangeOf:
@@ -45,13 +45,14 @@ def removed(work: Interchanges, entries: Mapping[str, Entry]) -> dict[str, Moved
     Values are averaged by role. Raises the errors of `interp.patching.knock_out`.
     """
     means = _mean_values(work.anatomy.raw, work)
-    return {name: _removed(work, entry, means) for name, entry in entries.items()}
+    measured = measure_all(work, {name: _changes_of(work, entry, means) for name, entry in entries.items()})
+    return {name: joined(work.parts_moved([found])) for name, found in measured.items()}
 
 
-def _removed(work: Interchanges, entry: Entry, means: Mapping[int, Tensor]) -> Moved:
+def _changes_of(work: Interchanges, entry: Entry, means: Mapping[int, Tensor]) -> ChangesOf:
     ((mode, masks),) = masks_of(work.anatomy, work.batch, entry).items()
     changes = {layer: _change_of(work, mode, layer, mask, means) for layer, mask in masks.items()}
-    return joined(work.parts_moved(measure_changed(work, lambda rows: changes)))
+    return lambda rows: changes
 
 
 def _change_of(
@@ -62,11 +63,24 @@ def _change_of(
     cells, src = mask.any(dim=-1), mask.any(dim=1).any(dim=0)
     edges = cells.unsqueeze(-1) & src
     assert torch.equal(mask, edges.tril() if work.anatomy.causal else edges), "all cells lose the same labels"
-    if mode == "null":
-        return nulled(work, src)(layer, cells, torch.empty(0))
+    change_of = nulled(work, src) if mode == "null" else _meant(work, src, means)
+    return change_of(layer, cells, torch.empty(0))
+
+
+def averaged_values(work: Interchanges, src: Bool[Tensor, " pos"]) -> ChangeOf:
+    """Return the change in which attention on `src` reads the mean value of all prompts at positions of its role."""
+    return _meant(work, src, _mean_values(work.anatomy.raw, work))
+
+
+def _meant(work: Interchanges, src: Bool[Tensor, " pos"], means: Mapping[int, Tensor]) -> ChangeOf:
     at = src.nonzero().flatten()
-    values = work.anatomy.expand_heads(means[layer][at.to(means[layer].device)])
-    return AttentionChange(cells=cells, src=at, values=values.unsqueeze(0), reused=True)
+
+    def change_of(layer: int, mask: Tensor, rows: Tensor) -> AttentionChange:
+        del rows
+        values = work.anatomy.expand_heads(means[layer][at.to(means[layer].device)])
+        return AttentionChange(cells=mask, src=at, values=values.unsqueeze(0), reused=True)
+
+    return change_of
 
 
 @exclusive

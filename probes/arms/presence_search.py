@@ -9,18 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from transformers import PreTrainedModel
 
 from interp.patching.metrics import probability
 from interp.tasks import Batch
-from probes.arms.group_search import FEWER_PROMPTS, MANY_UNITS, largest_harmless
-from probes.arms.m06_heads import HARMLESS, all_heads
+from probes.arms.first_order import moved_by_head
+from probes.arms.group_search import FEWER_PROMPTS, MANY_UNITS, Harms, joined_in_order, largest_harmless
+from probes.arms.idle_heads import HARMLESS, all_heads
+from probes.arms.presence_attention import attention_on_labels
 from probes.arms.presence_cells import BY_STEP, KINDS, Cell, Cells
-from probes.arms.presence_interchanges import Interchanges
+from probes.arms.presence_interchanges import Interchanges, grafted
 
 # The largest mean |change of the margin|, as a share of it, at which cells count as carrying nothing. Unrelated prompts
 # also change the average over labels, which a head that rests on them reads, so they may move twice as much.
 STILL, STILL_UNRELATED = 0.05, 0.10
+# Cells of many heads that are tried step by step.
+MOST_PARTS = 12
 
 
 def all_cells(model: PreTrainedModel, batch: Batch) -> list[Cell]:
@@ -34,12 +39,15 @@ def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
     Groups of cells are split until an interchange in the whole group does no harm: it loses at most `HARMLESS` of the
     answer's probability above chance, and moves margins by at most `STILL` of their size (`STILL_UNRELATED` where the
     source is unrelated). Groups are then joined, the least harmful first; cells that do harm beside the others are left
-    out. Of what the related sources leave, unrelated ones leave out more in the same way. Of the cells that are left
-    out, output labels are added at the steps at which the cell moves no margin; never the first, whose state is the
-    same in all prompts, so that an interchange cannot show that it is read.
+    out. Of what the related sources leave, unrelated ones leave out more in the same way. With more than `MANY_UNITS`
+    heads, cells are joined in the order of a first-order estimate instead, in at most `MOST_TESTS` tests.
+
+    Of the cells that are left out, output labels are added at the steps at which the cell moves no margin; never the
+    first, whose state is the same in all prompts, so that an interchange cannot show that it is read. Of many heads,
+    the `MOST_PARTS` are tried that attend most to labels there.
     """
-    units = all_cells(model, batch)
-    if len(all_heads(model)) > MANY_UNITS:
+    units, many = all_cells(model, batch), len(all_heads(model)) > MANY_UNITS
+    if many:
         batch = batch.rows(slice(FEWER_PROMPTS))
     interchanged = Interchanges(model, batch, seed, probability(batch, among_answers=True))
     chance = 1 / len(batch.format.outputs)
@@ -62,13 +70,39 @@ def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
                 break  # one source that does harm is enough
         return worst
 
-    def harmless(units: Sequence[Cell], sources: Sequence[int]) -> list[Cell]:
-        return sorted(largest_harmless(units, lambda groups: [harm(Cells(tuple(g)), sources) for g in groups]))
+    def harms_by(sources: Sequence[int]) -> Harms[Cell]:
+        return lambda groups: [harm(Cells(tuple(group)), sources) for group in groups]
 
-    found = Cells(tuple(harmless(harmless(units, related), (unrelated,))))
-    for cell in (cell for cell in units if cell[0] == BY_STEP and cell not in found.members):
+    if many:
+        ordered = in_first_order(interchanged, units, allowed, seed)
+        harmless = joined_in_order(ordered, harms_by((unrelated, *related)))
+    else:
+        harmless = largest_harmless(largest_harmless(units, harms_by(related)), harms_by((unrelated,)))
+    found = Cells(tuple(sorted(harmless)))
+    rest = [cell for cell in units if cell[0] == BY_STEP and cell not in found.members]
+    for cell in _attending(interchanged, rest) if many else rest:
         steps = interchanged.idle_steps(cell, allowed)
         more = Cells(found.members, (*found.parts, (cell, steps)))
         if steps and harm(more, (unrelated, *related)) <= 1:
             found = more
     return found
+
+
+def in_first_order(work: Interchanges, units: Sequence[Cell], allowed: Sequence[float], seed: int) -> list[Cell]:
+    """Return cells by how far an interchange in each moves margins to first order, the least first.
+
+    `allowed`: what each source may move. The source counts that moves most of it.
+    """
+    kinds = list(dict.fromkeys(kind for kind, _ in units))
+    queries = torch.stack([work.batch.role == KINDS[kind] for kind in kinds])
+    changes = [grafted(work, k, work.labels) for k in range(len(work.sources))]
+    moved = moved_by_head(work, changes, queries, seed) / torch.tensor(allowed).view(-1, 1, 1, 1)
+    worst = dict(zip(kinds, moved.amax(dim=0), strict=True))
+    return sorted(units, key=lambda cell: float(worst[cell[0]][cell[1]]))
+
+
+def _attending(work: Interchanges, cells: Sequence[Cell]) -> list[Cell]:
+    """Return the `MOST_PARTS` cells that attend most to labels, in their order."""
+    attention = attention_on_labels(work.anatomy, work.batch)
+    most = sorted(cells, key=lambda cell: -float(attention[cell[0]][cell[1]]))[:MOST_PARTS]
+    return [cell for cell in cells if cell in most]

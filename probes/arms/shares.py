@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from interp.patching import Interchange, interchange
 from probes import keys
+from probes.arms.idle_heads import HARMLESS, IdleHeads
 from probes.arms.m01_identity import full_effect
 from probes.arms.m04_routes import answer_margin
-from probes.arms.m06_heads import HARMLESS, IdleHeads
 from probes.evidence import Evidence, Interval
 from probes.intervals import ratio
 from probes.statistics import shapley

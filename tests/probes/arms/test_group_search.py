@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from interp.tasks import default_vocabulary, sample
 from probes.arms import m06_heads, presence_search
 from probes.arms.bands import BANDS, FEW_LAYERS, layer_bands
-from probes.arms.group_search import harmful_units, largest_harmless, longest_harmless
+from probes.arms.group_search import MOST_TESTS, joined_in_order, largest_harmless, longest_harmless
 from probes.arms.m04_routes import measure_routes
 from probes.arms.m05_history import measure_history
 from probes.arms.registry import keys_of
@@ -39,10 +39,8 @@ class Counted:
 
 def test_few_harmful_units_of_many_take_few_passes() -> None:
     harms = Counted()
-    assert harmful_units(UNITS, harms) == sorted(HARMFUL)
-    assert harms.groups < len(UNITS) / 5
-    assert harms.calls <= 11
     assert sorted(largest_harmless(UNITS, harms)) == sorted(set(UNITS) - HARMFUL)
+    assert harms.groups < len(UNITS) / 5
 
 
 def test_units_that_do_harm_together_are_not_both_chosen() -> None:
@@ -53,9 +51,24 @@ def test_units_that_do_harm_together_are_not_both_chosen() -> None:
     assert not chosen & HARMFUL
 
 
+def test_a_good_order_takes_few_tests() -> None:
+    ordered, harms = sorted(UNITS, key=lambda unit: unit in HARMFUL), Counted()
+    assert joined_in_order(ordered, harms) == ordered[: -len(HARMFUL)]
+    assert harms.groups <= MOST_TESTS
+
+
+def test_units_in_a_wrong_order_are_left_out_after_the_last_test() -> None:
+    harms = Counted()
+    found = joined_in_order(UNITS, harms, most=12)
+    assert harms.groups == 12
+    assert found == [0, 1, 2, *range(4, 16)]  # ten tests halve 540 down to the harmful 3; then 4 to 7, and 8 to 15
+    assert joined_in_order(UNITS, harms, most=None) == [unit for unit in UNITS if unit not in HARMFUL]
+    assert joined_in_order(UNITS, harms, most=0) == joined_in_order([], harms) == []
+
+
 def test_the_longest_beginning_without_harm() -> None:
     assert longest_harmless(UNITS, Counted()) == [0, 1, 2]
-    assert longest_harmless([], Counted()) == largest_harmless([], Counted()) == harmful_units([], Counted()) == []
+    assert longest_harmless([], Counted()) == largest_harmless([], Counted()) == []
 
 
 @pytest.mark.parametrize("mechanism", ["A1", "A2", "placeholder", "sink"])
@@ -69,6 +82,15 @@ def test_groups_find_the_heads_that_single_tests_find(mechanism: str, monkeypatc
     for found, expected in ((by_groups.idle, singly.idle), (by_groups.counting, singly.counting)):
         assert (found.input_side, found.output_side) == (expected.input_side, expected.output_side)
     assert (by_groups.control is None) == (singly.control is None)
+
+
+@pytest.mark.parametrize("mechanism", ["A1", "A2", "placeholder", "sink"])
+def test_cells_in_first_order_are_those_of_the_search_by_groups(mechanism: str, monkeypatch) -> None:
+    model = planted(mechanism, "gpt2")
+    batch = sample("parity-aligned", 8, 10, 7, model.vocabulary)
+    by_groups = presence_search.find_cells(model.model, batch, 3)
+    monkeypatch.setattr(presence_search, "MANY_UNITS", 0)
+    assert presence_search.find_cells(model.model, batch, 3) == by_groups
 
 
 @pytest.mark.parametrize("n_layers", [1, 4, FEW_LAYERS, FEW_LAYERS + 1, 30, 61])

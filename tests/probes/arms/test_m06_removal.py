@@ -7,17 +7,8 @@ import pytest
 from interp.forward import readout
 from interp.patching import Knockout, accuracy, knock_out
 from interp.tasks import Batch, Role, sample
-from probes.arms.m06_heads import (
-    HARMLESS,
-    LABELS,
-    IdleHeads,
-    SortedHeads,
-    find_counting_heads,
-    find_heads_that_need,
-    find_idle_heads,
-    sides_of,
-    sort_heads,
-)
+from probes.arms.idle_heads import HARMLESS, LABELS, IdleHeads, sides_of
+from probes.arms.m06_heads import SortedHeads, find_counting_heads, find_heads_that_need, find_idle_heads, sort_heads
 from probes.arms.m06_removal import MODES, measure_removal
 from tests.probes.oracle_models import planted
 

@@ -9,11 +9,20 @@ from interp.models import run_in_memory
 from interp.patching import Metric, knock_out_for
 from interp.tasks import Role, sample
 from probes import keys
-from probes.arms import presence_interchanges, presence_number, presence_search
-from probes.arms.m06_heads import all_heads, find_idle_heads
+from probes.arms import presence_interchanges, presence_number, presence_runs, presence_search
+from probes.arms.idle_heads import all_heads
+from probes.arms.m06_heads import find_idle_heads
 from probes.arms.presence import measure_presence, removals
 from probes.arms.presence_cells import KINDS, Cells
-from probes.arms.presence_interchanges import Interchanges, idle_steps
+from probes.arms.presence_interchanges import (
+    Interchanges,
+    changes_by,
+    grafted,
+    idle_steps,
+    masks_of_cells,
+    measure_all,
+    measure_edited,
+)
 from probes.arms.presence_metrics import answer_accuracy, leads, leads_of
 from probes.arms.presence_number import lost_when_twice
 from probes.arms.presence_removals import removed
@@ -210,7 +219,7 @@ def test_runs_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPat
     every = Cells(tuple((kind, head) for kind in KINDS for head in all_heads(model.model)))
 
     def moved(kept: int):
-        monkeypatch.setattr(presence_interchanges, "numbers", lambda share: kept)
+        monkeypatch.setattr(presence_runs, "numbers", lambda share: kept)
         work = Interchanges(model.model, batch, 0, answer_accuracy(batch))
         found = torch.stack([m.margin for _ in range(2) for m in work.effects(every)])
         assert (work._size > 0) == bool(work._kept)
@@ -224,6 +233,23 @@ def test_runs_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(with_all, with_none, rtol=0, atol=0)
 
 
+def test_runs_that_do_not_fit_serve_all_interventions_on_the_same_prompts(monkeypatch: pytest.MonkeyPatch):
+    model = planted("A1 with sink")
+    batch = sample("parity-aligned", 12, 8, 0, model.vocabulary)
+    monkeypatch.setattr(presence_runs, "numbers", lambda share: 0)
+    monkeypatch.setattr(presence_runs, "chunks", lambda *_, **__: torch.arange(12).split(4))
+    work, computed, run = Interchanges(model.model, batch, 0, answer_accuracy(batch)), [], presence_runs.run_unpatched
+    monkeypatch.setattr(presence_runs, "run_unpatched", lambda *args: computed.append(args[1]) or run(*args))
+    cells = [Cells((("output labels", head),)) for head in all_heads(model.model)]
+    changes = {str(c): changes_by(masks_of_cells(work, c), grafted(work, 0, work.labels)) for c in cells}
+    found = measure_all(work, changes)
+    assert [rows.tolist() for rows in computed] == [list(range(k, k + 4)) for k in (0, 4, 8)]
+    for c, (score, lead) in zip(cells, found.values(), strict=True):
+        alone = list(measure_edited(work, c, grafted(work, 0, work.labels)))
+        assert torch.equal(score, torch.cat([x for x, _ in alone]))
+        assert torch.equal(lead, torch.cat([x for _, x in alone]))
+
+
 def test_chunks_of_another_size_do_not_take_the_runs_of_an_earlier_one(monkeypatch: pytest.MonkeyPatch):
     """Metrics of fewer positions run in larger chunks; in a small budget the verdict ended in a RuntimeError."""
     model = planted("A1 with sink")
@@ -231,16 +257,16 @@ def test_chunks_of_another_size_do_not_take_the_runs_of_an_earlier_one(monkeypat
     every = Cells(tuple((kind, head) for kind in KINDS for head in all_heads(model.model)))
     work = Interchanges(model.model, batch, 0, answer_accuracy(batch))
     expected = work.by_step(every, 0)
-    monkeypatch.setattr(presence_interchanges, "chunks", lambda *_, **__: torch.arange(12).split(5))
+    monkeypatch.setattr(presence_runs, "chunks", lambda *_, **__: torch.arange(12).split(5))
     work.effects(every)
-    monkeypatch.setattr(presence_interchanges, "chunks", lambda *_, **__: torch.arange(12).split(4))
+    monkeypatch.setattr(presence_runs, "chunks", lambda *_, **__: torch.arange(12).split(4))
     torch.testing.assert_close(work.by_step(every, 0), expected)
 
 
 def test_a_search_ends_at_the_prompt_that_decides(monkeypatch: pytest.MonkeyPatch):
     """Harm adds up over prompts: the cells found are those of whole batches, from fewer runs."""
     model = planted("A1 with sink")
-    monkeypatch.setattr(presence_interchanges, "chunks", lambda _, batch, *__, **___: torch.arange(len(batch)).split(3))
+    monkeypatch.setattr(presence_runs, "chunks", lambda _, batch, *__, **___: torch.arange(len(batch)).split(3))
     whole, runs = Interchanges.parts_of_effect, []
 
     def counted(self, cells, k):
@@ -303,16 +329,18 @@ def test_twice_is_one_more_key_of_the_same_score(monkeypatch: pytest.MonkeyPatch
     every = Cells(tuple((kind, head) for kind in KINDS for head in all_heads(model.model)))
     seen = {}
 
-    def watched(work, cells, change_of):
-        mask = torch.ones(work.anatomy.n_heads, batch.n_pos, dtype=torch.bool)
-        change = change_of(0, mask, torch.arange(3))
+    def watched(work, changes):
+        change = changes["all"](torch.arange(3))[0]
+        queries = change.edges.any(dim=-1)
+        assert change.edges[queries][:, work.labels].all()
+        assert not change.edges[..., ~work.labels].any()
         own = torch.randn(3, work.anatomy.n_heads, batch.n_pos, batch.n_pos, generator=torch.Generator().manual_seed(0))
         seen["before"], seen["after"] = (
-            x.softmax(-1)[..., work.labels].sum(-1) for x in (own, own + change.added * change.edges)
+            x.softmax(-1)[..., work.labels].sum(-1)[:, queries] for x in (own, own + change.added * change.edges)
         )
-        yield work.clean, work.lead
+        return dict.fromkeys(changes, (work.clean, work.lead))
 
-    monkeypatch.setattr(presence_number, "measure_edited", watched)
+    monkeypatch.setattr(presence_number, "measure_all", watched)
     lost_when_twice(work, every)
     before = seen["before"]
     assert torch.allclose(seen["after"], 2 * before / (1 + before), atol=1e-6)
@@ -357,7 +385,7 @@ def test_removals_are_knockouts(mechanism: str, monkeypatch: pytest.MonkeyPatch)
     """The runs of the arm against `knock_out_for`, in all cells but a few, of which one is removed at some steps."""
     model = planted(mechanism)
     batch = sample("parity-aligned", 8, 8, 0, model.vocabulary)
-    monkeypatch.setattr(presence_interchanges, "chunks", lambda *_, **__: torch.arange(8).split(3))
+    monkeypatch.setattr(presence_runs, "chunks", lambda *_, **__: torch.arange(8).split(3))
     some, *others = ((kind, head) for kind in ("output labels", "inputs", "answers") for head in all_heads(model.model))
     entries = removals(batch, Cells(tuple(others[1:]), ((some, (3, 6)),)))
     work = Interchanges(model.model, batch, 0, answer_accuracy(batch))

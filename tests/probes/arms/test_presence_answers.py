@@ -10,7 +10,7 @@ from interp.patching import Knockout, knock_out_for
 from interp.tasks import Role, sample
 from probes import keys
 from probes.arms import presence_answers, presence_interchanges
-from probes.arms.m06_heads import LABELS, all_heads
+from probes.arms.idle_heads import LABELS, all_heads
 from probes.arms.presence_answers import leads_after, lost_by, measure_by_answer
 from probes.arms.presence_cells import KINDS, Cells
 from probes.arms.presence_groups import Group
@@ -79,22 +79,24 @@ def test_no_answer_of_the_first_step_counts(monkeypatch: pytest.MonkeyPatch):
     """All answers are lost, whatever is done, and no margin moves: five of six count."""
     work, group = everywhere(planted("unused"), 8)
     work.lead = torch.full_like(work.lead, 1e-9)
-    monkeypatch.setattr(presence_answers, "leads_after", lambda *_: torch.zeros_like(work.lead))
+    monkeypatch.setattr(
+        presence_answers, "leads_after", lambda _, groups, __: dict.fromkeys(groups, torch.zeros_like(work.lead))
+    )
     monkeypatch.setattr(presence_answers, "STILL", 2.0)
-    found = lost_by(work, group)
+    found = lost_by(work, {"": group})[""]
     assert torch.allclose(found.interchanged, torch.full((8,), 5 / 6, dtype=torch.float64))
 
 
 def test_where_removal_loses_only_answers_that_labels_inform_nothing_more_is_measured(monkeypatch: pytest.MonkeyPatch):
     work, group = everywhere(planted("placeholder"), 16)
     monkeypatch.setattr(presence_answers, "nulled", None)  # not reached
-    assert not lost_by(work, group).other_keys.any()
+    assert not lost_by(work, {"": group})[""].other_keys.any()
 
 
 def test_where_removal_loses_nothing_nothing_is_interchanged(monkeypatch: pytest.MonkeyPatch):
     work, group = everywhere(planted("unused"), 8)
     monkeypatch.setattr(presence_answers, "grafted", None)  # not reached
-    assert not lost_by(work, group).other_keys.any()
+    assert not lost_by(work, {"": group})[""].other_keys.any()
 
 
 def test_queries_before_every_label_are_not_run(monkeypatch: pytest.MonkeyPatch):
@@ -102,10 +104,14 @@ def test_queries_before_every_label_are_not_run(monkeypatch: pytest.MonkeyPatch)
     work, _ = everywhere(planted("A2"), 4)
     group = Group(Cells(tuple(("inputs", head) for head in all_heads(work.anatomy.raw))))
     before, after = (work.batch.role == role for role in LABELS)
-    assert not torch.equal(leads_after(work, group, counted(before, -math.inf)), work.lead)
+
+    def lead(change) -> torch.Tensor:
+        return leads_after(work, {"": group}, lambda _: change)[""]
+
+    assert not torch.equal(lead(counted(before, -math.inf)), work.lead)
     monkeypatch.setattr(presence_interchanges, "final_patched", None)  # not reached
     for change in (counted(after, -math.inf), nulled(work, after)):
-        assert torch.equal(leads_after(work, group, change), work.lead)
+        assert torch.equal(lead(change), work.lead)
 
 
 def test_zero_read_from_labels_is_the_null_knockout():
@@ -114,8 +120,7 @@ def test_zero_read_from_labels_is_the_null_knockout():
     batch = sample("parity-aligned", 6, 6, 8, model.vocabulary)
     work = Interchanges(model.model, batch, 3, answer_accuracy(batch), sources_by_answer(batch, 3))
     group = Group(Cells(tuple(("output labels", head) for head in all_heads(model.model))), (Role.INPUT_LABEL,))
-    src = batch.role == Role.INPUT_LABEL
-    right = (leads_after(work, group, nulled(work, src)) > 0).double().mean(dim=1)
+    right = (leads_after(work, {"": group}, lambda src: nulled(work, src))[""] > 0).double().mean(dim=1)
     removal = Knockout(Role.INPUT_LABEL, KINDS["output labels"], mode="null")
     (effect,) = knock_out_for(model.model, batch, {"null": removal}, [answer_accuracy(batch)])
     assert torch.allclose(right, effect.values[0].double())

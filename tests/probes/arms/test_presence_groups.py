@@ -4,13 +4,15 @@ from itertools import combinations
 
 import pytest
 
+from interp.models.anatomy import anatomy_of
 from interp.tasks import Role, sample
 from probes import keys
 from probes.arms import presence_groups
-from probes.arms.m06_heads import LABELS, all_heads
+from probes.arms.idle_heads import LABELS, all_heads
 from probes.arms.presence_answers import measure_by_answer
+from probes.arms.presence_attention import attention_on_labels
 from probes.arms.presence_cells import Cells
-from probes.arms.presence_groups import Group, attention_on_labels, groups_of, pairs_of
+from probes.arms.presence_groups import Group, groups_of, pairs_of
 from probes.arms.presence_search import all_cells, find_cells
 from probes.planted.parts import ONE, Form, Head, Match, Mechanism, Move, Neuron, Term, any_key
 from probes.planted.pieces import Setting, after, by_index, prefix_parity, shared, target
@@ -48,7 +50,7 @@ def test_pairs_are_of_one_kind_and_of_many_those_that_attend_most():
     pairs = pairs_of(model.model, batch, carrying, most=10_000)
     heads, kinds = len(all_heads(model.model)), {kind for ((kind, _),) in carrying.values()}
     assert len(pairs) == len(kinds) * heads * (heads - 1) // 2
-    attention = attention_on_labels(model.model, batch)
+    attention = attention_on_labels(anatomy_of(model.model), batch)
 
     def least(pair: tuple[str, str]) -> float:
         return min(float(attention[kind][head]) for name in pair for kind, head in carrying[name])
@@ -60,7 +62,7 @@ def test_pairs_are_of_one_kind_and_of_many_those_that_attend_most():
 
 def test_a_head_that_matches_labels_attends_to_them():
     model = planted("A2")
-    attention = attention_on_labels(model.model, sample("parity-aligned", 4, 6, 8, model.vocabulary))
+    attention = attention_on_labels(anatomy_of(model.model), sample("parity-aligned", 4, 6, 8, model.vocabulary))
     assert attention["output labels"].max() > 0.95
     assert attention["output labels"].min() < 0.5
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from interp.tasks import LABEL_ROLES, parity, sample
-from probes.arms.m06_heads import LABELS
+from probes.arms.idle_heads import LABELS
 from probes.arms.presence_sources import SAME_LABELS, source_of, sources_by_answer, sources_by_cell
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from interp.tasks import sample
-from probes.arms.m06_heads import LABELS, IdleHeads, find_idle_heads
+from probes.arms.idle_heads import LABELS, IdleHeads
+from probes.arms.m06_heads import find_idle_heads
 from probes.arms.shares import FACTORS, measure_shares
 from probes.trials.parity import BOTH_DIFFER, choose
 from tests.probes.oracle_models import planted

@@ -11,9 +11,10 @@ from interp.models import ModelConfig, build_model
 from interp.tasks import Role, default_vocabulary, parse_format, sample
 from probes import batteries, decision, keys
 from probes.arms import m05_history
+from probes.arms.idle_heads import LABELS, IdleHeads, sides_of
 from probes.arms.m01_identity import MAPS, full_effect, margins, measure_swaps
 from probes.arms.m05_history import measure_history
-from probes.arms.m06_heads import LABELS, IdleHeads, SortedHeads, sides_of
+from probes.arms.m06_heads import SortedHeads
 from probes.arms.m06_removal import measure_removal
 from probes.arms.registry import ARMS, DECIDING, left_out_of
 from probes.arms.shares import FACTORS
