@@ -5,9 +5,9 @@ Several heads can be each other's backups, or hide behind one that is always rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 
 from transformers import PreTrainedModel
 
@@ -24,7 +24,9 @@ from probes.arms.presence_search import all_cells
 KIND_OF = {role: kind for kind, role in KINDS.items()}
 # Pairs that are tested at most: all pairs of five heads of one kind, with two more.
 MOST_PAIRS = 12
-# Prompts whose attention orders the pairs where there are more.
+# Cells of a large model that are tested by themselves.
+MOST_CELLS = 12
+# Prompts whose attention orders pairs and cells where there are more.
 ORDERED_BY = 8
 
 
@@ -39,34 +41,47 @@ class Group:
 def groups_of(model: PreTrainedModel, batch: Batch, idle: Cells) -> dict[str, Group]:
     """Return by name what is tested, of the cells that carry something: each, pairs, all but one, all, all by side.
 
-    In large models cells are those of a layer together, or of a band of layers (`probes.arms.bands`). Groups of idle
-    cells alone are left out: presence by cell tests them.
+    In large models, cells of a layer, or of a band of layers (`probes.arms.bands`), are tested together in place of
+    each; by themselves only the `MOST_CELLS` that attend most to labels. Groups of idle cells alone are left out:
+    presence by cell tests them.
     """
     every = all_cells(model, batch)
-    together = len(all_heads(model)) > MANY_UNITS
-    band_of = {layer: name for name, band in layer_bands(model.config.num_hidden_layers).items() for layer in band}
-    carrying: dict[str, list[Cell]] = {}
-    for cell in every:
-        if cell not in idle.members:
-            kind, (layer, head) = cell
-            name = f"{kind}, {band_of[layer]}" if together else f"{kind}, layer {layer}, head {head}"
-            carrying.setdefault(name, []).append(cell)
-    found = {name: Group(Cells(tuple(cells))) for name, cells in carrying.items()}
-    for one, other in pairs_of(model, batch, carrying):
-        found[f"{one} and {other}"] = Group(Cells((*carrying[one], *carrying[other])))
+    carrying = {_name(cell): [cell] for cell in every if cell not in idle.members}
+    found = {
+        f"{one} and {other}": (*carrying[one], *carrying[other]) for one, other in pairs_of(model, batch, carrying)
+    }
+    if len(all_heads(model)) > MANY_UNITS:
+        mass = attention_of(model, batch)
+        by_attention = sorted(carrying, key=lambda name: -mass(carrying[name]))
+        found |= {name: tuple(carrying[name]) for name in by_attention[:MOST_CELLS]}
+        carrying = _by_bands(model, carrying.values())
+    found = {name: tuple(cells) for name, cells in carrying.items()} | found
     if len(carrying) > 2:
         found |= {
-            f"all but {name}": Group(Cells(tuple(cell for cell in every if cell not in cells)))
-            for name, cells in carrying.items()
+            f"all but {name}": tuple(cell for cell in every if cell not in cells) for name, cells in carrying.items()
         }
-    found["all"] = Group(Cells(tuple(every)))
+    groups = {name: Group(Cells(cells)) for name, cells in found.items()} | {"all": Group(Cells(tuple(every)))}
     sides = [role for role in LABELS if (batch.role == role).any()]
     for role in sides if len(sides) > 1 else []:
         side = f"of {KIND_OF[role]}"
-        found[f"all, {side}"] = Group(Cells(tuple(every)), (role,))
+        groups[f"all, {side}"] = Group(Cells(tuple(every)), (role,))
         for kind in dict.fromkeys(kind for kind, _ in every):
-            found[f"{kind}, {side}"] = Group(Cells(tuple(cell for cell in every if cell[0] == kind)), (role,))
-    return {name: group for name, group in found.items() if not set(group.cells.members) <= set(idle.members)}
+            groups[f"{kind}, {side}"] = Group(Cells(tuple(cell for cell in every if cell[0] == kind)), (role,))
+    return {name: group for name, group in groups.items() if not set(group.cells.members) <= set(idle.members)}
+
+
+def _name(cell: Cell) -> str:
+    kind, (layer, head) = cell
+    return f"{kind}, layer {layer}, head {head}"
+
+
+def _by_bands(model: PreTrainedModel, groups: Iterable[Sequence[Cell]]) -> dict[str, list[Cell]]:
+    """Return cells by kind of query and band of layers."""
+    band_of = {layer: name for name, band in layer_bands(model.config.num_hidden_layers).items() for layer in band}
+    found: dict[str, list[Cell]] = {}
+    for kind, (layer, head) in chain.from_iterable(groups):
+        found.setdefault(f"{kind}, {band_of[layer]}", []).append((kind, (layer, head)))
+    return found
 
 
 def pairs_of(
@@ -80,9 +95,12 @@ def pairs_of(
     pairs = [pair for pair in combinations(carrying, 2) if len({carrying[name][0][0] for name in pair}) == 1]
     if len(pairs) <= most:
         return pairs
+    mass = attention_of(model, batch)
+    of = {name: mass(cells) for name, cells in carrying.items()}
+    return sorted(pairs, key=lambda pair: -min(of[name] for name in pair))[:most]
+
+
+def attention_of(model: PreTrainedModel, batch: Batch) -> Callable[[Sequence[Cell]], float]:
+    """Return a function of cells: the attention on labels of that one which attends most to them."""
     attention = attention_on_labels(anatomy_of(raw_of(model)), batch.rows(slice(ORDERED_BY)))
-
-    def mass(name: str) -> float:
-        return max(float(attention[kind][head]) for kind, head in carrying[name])
-
-    return sorted(pairs, key=lambda pair: -min(map(mass, pair)))[:most]
+    return lambda cells: max(float(attention[kind][head]) for kind, head in cells)

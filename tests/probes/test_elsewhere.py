@@ -11,7 +11,7 @@ from experiments import load
 from interp.models import Run
 from interp.patching import attention_changes
 from probes import battery
-from probes.arms import inputs
+from probes.arms import inputs, m06_heads, presence_groups, presence_search
 from probes.arms.registry import ARMS
 from probes.binding import measure_binding
 from tests.elsewhere import SHOWN, differences, second_device
@@ -58,6 +58,13 @@ def loaded_twice(name: str) -> tuple[Run, Run]:
 def test_each_arm(arm: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(inputs, "MANY", 96)  # prompts that M9 learns from
     compare(*planted_twice("A1", "gpt2"), (arm,))
+
+
+@pytest.mark.slow
+def test_a_search_among_many_heads(monkeypatch: pytest.MonkeyPatch):
+    for module in (m06_heads, presence_search, presence_groups):
+        monkeypatch.setattr(module, "MANY_UNITS", 0)
+    compare(*planted_twice("A1 with sink", "gpt2"), ("M6", "presence"))
 
 
 @pytest.mark.slow

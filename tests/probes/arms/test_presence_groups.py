@@ -43,6 +43,28 @@ def test_groups_are_single_cells_pairs_all_but_one_all_and_sides():
     assert measure_by_answer(model.model, batch, Cells(tuple(every)), 3) == []
 
 
+def test_of_many_heads_layers_are_tested_together_and_the_most_attending_cells_alone(monkeypatch: pytest.MonkeyPatch):
+    model = planted("A2")
+    batch = sample("parity-aligned", 4, 6, 8, model.vocabulary)
+    every = all_cells(model.model, batch)
+    idle = Cells(tuple(cell for cell in every if cell[0] == "inputs"))
+    carrying = [cell for cell in every if cell not in idle.members]
+    monkeypatch.setattr(presence_groups, "MANY_UNITS", 0)
+    monkeypatch.setattr(presence_groups, "MOST_CELLS", 2)
+    groups = groups_of(model.model, batch, idle)
+    layers = {name: g.cells.members for name, g in groups.items() if name.split(", ")[-1] in ("L0", "L1", "L2")}
+    together = {name: cells for name, cells in layers.items() if not name.startswith("all but")}
+    assert sorted(cell for cells in together.values() for cell in cells) == sorted(carrying)
+    assert all(len({(kind, layer) for kind, (layer, _) in cells}) == 1 for cells in together.values())
+    assert {name for name in layers if name not in together} == {f"all but {name}" for name in together}
+    alone = [g.cells.members[0] for name, g in groups.items() if "head" in name and " and " not in name]
+    attention = attention_on_labels(anatomy_of(model.model), batch)
+    assert alone == sorted(carrying, key=lambda cell: -float(attention[cell[0]][cell[1]]))[:2]
+    pairs = [g.cells.members for name, g in groups.items() if " and " in name]
+    assert len(pairs) == presence_groups.MOST_PAIRS
+    assert all(one[0] == other[0] for one, other in pairs)
+
+
 def test_pairs_are_of_one_kind_and_of_many_those_that_attend_most():
     model = planted("A2")
     batch = sample("parity-aligned", 4, 6, 8, model.vocabulary)
