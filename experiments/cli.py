@@ -208,7 +208,7 @@ def _discard_output() -> bool:
 
 @contextmanager
 def _memory_of(command: object) -> Iterator[None]:
-    """Inside the block, passes through a model use at most the memory that --memory allows; 1 GiB without it."""
+    """Inside the block, passes through a model use at most the memory of --memory; without it their own default."""
     memory = getattr(command, "memory", None)
     if memory is None:
         yield

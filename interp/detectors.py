@@ -110,7 +110,8 @@ def detect_heads(
         if group.n_pos < 2:
             raise ValueError("heads are detected on prompts of two or more tokens")
         width = anatomy.n_heads * group.n_pos * (2 + len(given)) + 8 * anatomy.d_model
-        for rows in torch.arange(len(group)).split(max(1, numbers(SHARE) // (width * group.n_pos))):
+        size = max(1, numbers(SHARE, anatomy.device) // (width * group.n_pos))
+        for rows in torch.arange(len(group)).split(size):
             part = group.rows(rows)
             wanted = torch.stack([_pattern(part, name, pattern) for name, pattern in given.items()])
             total += _scores(anatomy, part, wanted, measure, exclude_bos, exclude_current_token).sum(dim=0)

@@ -106,7 +106,7 @@ def chunks(model: Any, prompts: Prompts, target: Target) -> list[Int[Tensor, " r
     """Return the numbers of the prompts to run together."""
     width = _table(model).embedding_dim
     largest = max(len(target.read) * model.config.vocab_size, len(target.dest) * prompts.n_pos * width)
-    size = max(1, min(CHUNK_TOKENS // prompts.n_pos, numbers(SHARE) // largest))
+    size = max(1, min(CHUNK_TOKENS // prompts.n_pos, numbers(SHARE, model.device) // largest))
     return list(torch.arange(len(prompts)).split(size))
 
 

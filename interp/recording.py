@@ -68,7 +68,8 @@ def activations(
     stop = None if logits or last + 1 >= cfg.n_layers else last + 1
     inside = 8 * cfg.d_model + cfg.n_heads * prompts.n_pos + (cfg.d_vocab if stop is None else 0)
     held = sum(cfg.n_heads * prompts.n_pos if site in ATTENTION_SITES else cfg.d_model for site, _ in hooks)
-    size = max(1, numbers(SHARE) // (prompts.n_pos * (inside + held)))
+    own = next(bridge.parameters()).device
+    size = max(1, numbers(SHARE, own) // (prompts.n_pos * (inside + held)))
     for start in range(0, len(prompts), size):
         rows = prompts.rows(slice(start, start + size))
         kept: dict[Key, Tensor] = {}
@@ -81,7 +82,7 @@ def activations(
 
         with torch.no_grad():
             out = bridge.run_with_hooks(
-                rows.tokens.to(next(bridge.parameters()).device),
+                rows.tokens.to(own),
                 return_type="logits" if logits else None,
                 use_cache=False,
                 stop_at_layer=stop,

@@ -48,7 +48,7 @@ class AttentionCommand:
     format: FormatName = None
     device: Device = "auto"
     dtype: Dtype = None
-    memory: Memory = 1024
+    memory: Memory = None
     out: OptionalFile = None
     """The HTML file. Default: mnemoscope-out/<run>/attention.html."""
 

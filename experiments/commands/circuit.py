@@ -85,7 +85,7 @@ class CircuitCommand(TakesText):
     prompts: Number = 32
     """Prompts of the search, and of the evaluation; pruning uses 16 of them."""
     seed: Seed = 0
-    memory: Memory = 1024
+    memory: Memory = None
     format: FormatName = None
     device: Device = "auto"
     dtype: Dtype = None

@@ -55,7 +55,7 @@ class EvaluateCommand:
     seed: Seed = 0
     device: Device = "auto"
     dtype: Dtype = None
-    memory: Memory = 1024
+    memory: Memory = None
     out: ResultFolder = None
     json: AsJson = False
 

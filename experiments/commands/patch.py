@@ -18,6 +18,7 @@ from experiments.support.options import (
     Flag,
     FormatName,
     Length,
+    Memory,
     Number,
     OneModel,
     OptionalNumber,
@@ -87,8 +88,7 @@ class PatchCommand(TakesText):
     """Number of task prompts; every cell is patched in each of them."""
     seed: Number = 0
     """Seed of task prompts and of the cells that are checked against the literal loop."""
-    memory: Annotated[int, tyro.conf.arg(metavar="MIB")] = 1024
-    """Memory in MiB that the sweep may use beyond the model."""
+    memory: Memory = None
     matmul: Literal["exact", "tf32", "bfloat16"] = "exact"
     """Matrix products of patched runs: exact, or coarser and faster on devices that have them (tf32: CUDA). The error
     is then measured on 16 cells, printed and written, in files of their own."""
@@ -106,6 +106,11 @@ class PatchCommand(TakesText):
     """Print the number of patches, FLOPs, peak memory and expected time, and stop. Default: patch."""
     out: ResultFolder = None
     json: AsJson = False
+
+    @property
+    def bytes(self) -> int | None:
+        """The memory of --memory in bytes; None without it."""
+        return None if self.memory is None else self.memory * 2**20
 
     def run(self) -> int:
         """Plan, compute, check and write; status 0."""
@@ -156,7 +161,7 @@ class PatchCommand(TakesText):
             positions=inputs.places,
             heads=self.heads,
             direction=self.direction,
-            memory=self.memory * 2**20,
+            memory=self.bytes,
             matmul=self.matmul,
         )
         return run, sweep

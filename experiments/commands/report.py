@@ -60,7 +60,7 @@ class ReportCommand:
     format: FormatName = None
     device: Device = "auto"
     dtype: Dtype = None
-    memory: Memory = 1024
+    memory: Memory = None
     out: OptionalFile = None
     """The HTML file. Default: mnemoscope-out/<run>/report.html."""
 

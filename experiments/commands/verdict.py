@@ -73,7 +73,7 @@ class VerdictCommand:
     100 million parameters and more."""
     device: Device = "auto"
     dtype: Dtype = None
-    memory: Memory = 1024
+    memory: Memory = None
     out: ResultFolder = None
     fresh: Flag = False
     """Measure again also where a finished result of the same weights and options is in the result folder, beside the

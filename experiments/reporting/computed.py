@@ -130,7 +130,7 @@ def _effect(run: Run, verb: PatchCommand, work: Path, length: int) -> PatchEffec
         clean = run.sample(verb.prompts, size(run, length), verb.seed)
         corrupted = counterfactual.redraw(clean, verb.seed + 1)
         metric = logit_diff(clean, step=verb.step, against=corrupted)
-    sweep = plan(run.raw, clean, corrupted, verb.site, metric, memory=verb.memory * 2**20)
+    sweep = plan(run.raw, clean, corrupted, verb.site, metric, memory=verb.bytes)
     return verb.compute(sweep, work / f"patch-{verb.site}")
 
 

@@ -63,8 +63,12 @@ FormatName = Annotated[
     ),
 ]
 Memory = Annotated[
-    int,
-    arg(metavar="MIB", help="Memory in MiB that one pass may use beyond the model; prompts run in chunks that fit."),
+    int | None,
+    computed(
+        "MIB",
+        "Memory in MiB that one pass may use beyond the model; prompts run in chunks that fit. Default: half of what "
+        "is free, on a CPU at most 1024.",
+    ),
 ]
 AsJson = Annotated[bool, computed("", "Print JSON instead of tables. Default: tables.")]
 Flag = Annotated[bool, computed("")]

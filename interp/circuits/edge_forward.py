@@ -67,7 +67,7 @@ class EdgeModel:
         readers = self.readers(0)
         width = (2 * len(self.graph.writers) + 2 * (readers.stop - readers.start)) * a.d_model
         floats = copies * n_pos * (width + 3 * a.n_heads * n_pos)
-        return iter(torch.arange(n_prompts).split(max(1, int(numbers(SHARE) // floats))))
+        return iter(torch.arange(n_prompts).split(max(1, int(numbers(SHARE, a.device) // floats))))
 
     def writer_outputs(self, tokens: Int[Tensor, "row pos"]) -> Float[Tensor, "writer row pos d_model"]:
         """Return what each writer adds to the residual stream when every edge is kept."""

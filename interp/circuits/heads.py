@@ -60,7 +60,7 @@ def describe_heads(model: AnyModel, prompts: PromptsLike, places: Places | Place
         raise ValueError(f"the task's vocabulary has token id {int(tokens[-1])}; the model has 0 to {n_vocab - 1}")
     where = _default_places(own) if places is None else places_of(own, places)
     width = anatomy.n_heads * (3 * own.n_pos + 2 * len(tokens) + (3 + len(anatomy.blocks)) * anatomy.d_model)
-    chunks = torch.arange(len(own)).split(max(1, numbers(SHARE) // (width * own.n_pos)))
+    chunks = torch.arange(len(own)).split(max(1, numbers(SHARE, anatomy.device) // (width * own.n_pos)))
     unembedding = unembedding[tokens.to(anatomy.device)].to(anatomy.dtype)
     rows = (_by_row(anatomy, own.rows(chunk), tokens, unembedding, norm, int(chunk[0]), statistics) for chunk in chunks)
     by_prompt = torch.cat([_by_place(values, where) for values in rows])

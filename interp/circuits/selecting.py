@@ -105,8 +105,8 @@ def acdc(
     replacement = ablation.replacement(edge_model, tokens)
     chunks = list(edge_model.chunks(len(tokens)))
     floats = 2 * len(edge_model.graph.writers) * tokens.numel() * edge_model.anatomy.d_model
-    if floats > _ACDC_PASSES * numbers(SHARE):
-        fits = int(len(tokens) * _ACDC_PASSES * numbers(SHARE) / floats)
+    if floats > (most := _ACDC_PASSES * numbers(SHARE, edge_model.anatomy.device)):
+        fits = int(len(tokens) * most / floats)
         raise ValueError(f"{len(tokens)} prompts are more than can be held at once; give at most {fits}")
     replaced = [replacement[rows] for rows in chunks]
 

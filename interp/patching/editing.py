@@ -230,7 +230,7 @@ def chunks(anatomy: Anatomy, prompts: Prompts, metric: Metric, copies: int) -> I
     metric.require_positions(prompts.n_pos)
     width = anatomy.n_heads * (prompts.n_pos + 3 * anatomy.d_head) + 6 * anatomy.raw.config.hidden_size
     floats = copies * prompts.n_pos * width + len(metric.positions) * anatomy.raw.config.vocab_size
-    most = numbers(SHARE) // floats
+    most = numbers(SHARE, anatomy.device) // floats
     if anatomy.device.type == "cpu":
         most = min(most, CACHED // (prompts.n_pos * width))
     yield from torch.arange(len(prompts)).split(max(1, most))

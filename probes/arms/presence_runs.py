@@ -15,14 +15,16 @@ from torch import Tensor
 from interp.models.anatomy import Anatomy
 from interp.patching import Metric
 from interp.patching.editing import SHARE, Place, chunks
+from interp.patching.patched_runs import PROJECTED
 from interp.patching.unpatched import Biases, Unpatched, run_unpatched, trace
 from interp.sites import Site
 from interp.support.budget import numbers
 from interp.tasks import Batch, Role
+from probes.arms.bands import FEW_LAYERS
 from probes.arms.idle_heads import LABELS
 
-# Sites that patched runs take from the unpatched one, but for q, which only the first layers that change need.
-KEPT: tuple[Site, ...] = ("resid_pre", "k", "v")
+# Sites that patched runs take from the unpatched one in a deep model: q is needed in the first layers that change only.
+WITHOUT_QUERIES: tuple[Site, ...] = ("resid_pre", "k", "v")
 
 
 class KeptRuns:
@@ -42,7 +44,9 @@ class KeptRuns:
 
     def unpatched(self, rows: Tensor) -> Unpatched:
         """Return the run of some of the prompts that are patched; kept for the next call as those of sources are."""
-        places: list[Place] = [(site, layer) for layer in range(len(self.anatomy.blocks)) for site in KEPT]
+        layers = len(self.anatomy.blocks)
+        sites = PROJECTED if layers <= FEW_LAYERS else WITHOUT_QUERIES
+        places: list[Place] = [(site, layer) for layer in range(layers) for site in sites]
         tokens = self.batch.tokens[rows].to(self.anatomy.device)
 
         def compute() -> tuple[Unpatched, int]:
@@ -78,7 +82,7 @@ class KeptRuns:
             if key in kept:
                 return kept[key]
         found, size = compute()
-        if self._size + size <= numbers(SHARE):
+        if self._size + size <= numbers(SHARE, self.anatomy.device):
             self._kept[key] = found
             self._size += size
             return found

@@ -254,7 +254,7 @@ def test_many_logits_and_gradients_make_chunks_smaller(monkeypatch: pytest.Monke
     model.register_forward_pre_hook(lambda m, args, kw: sizes.append(len(kw["inputs_embeds"])), with_kwargs=True)
     for budget, expected in ((3 * D_VOCAB * 2, [2, 2]), (3 * D_VOCAB, [1] * 4), (1, [1] * 4)):
         sizes.clear()
-        monkeypatch.setattr(gradients, "numbers", lambda share, budget=budget: budget)
+        monkeypatch.setattr(gradients, "numbers", lambda share, device, budget=budget: budget)
         gradient_x_input(model, batch)
         assert sizes == expected
 

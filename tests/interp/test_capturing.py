@@ -170,7 +170,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch):
     per_prompt = batch.n_pos * (8 * 16 + 4 * batch.n_pos + D_VOCAB + 2 * 4 * batch.n_pos + 16)
     for budget, expected in ((2 * per_prompt, [2, 2, 1]), (2 * per_prompt - 1, [1] * 5), (1, [1] * 5)):
         sizes.clear()
-        monkeypatch.setattr(recording, "numbers", lambda share, budget=budget: budget)
+        monkeypatch.setattr(recording, "numbers", lambda share, device, budget=budget: budget)
         got = capture(bridge, batch, logits=True, pattern=True, resid_post=[1])
         assert sizes == expected
         assert got.logits is not None
@@ -342,7 +342,7 @@ def test_a_large_batch_is_reduced_in_chunks_of_bounded_size(monkeypatch: pytest.
     bridge, sizes = bridge_of("rotary"), []
     run = bridge.run_with_hooks
     monkeypatch.setattr(bridge, "run_with_hooks", lambda t, **k: sizes.append(len(t)) or run(t, **k))
-    monkeypatch.setattr(recording, "numbers", lambda share: 18 * 1600)
+    monkeypatch.setattr(recording, "numbers", lambda share, device: 18 * 1600)
     for n in (10, 300):
         sizes.clear()
         reduce(bridge, [sample("parity-aligned", n, 4, seed=0)], [HeadStatistics()])

@@ -52,7 +52,7 @@ class Setting:
             axes=("cell",),
             labels={"cell": tuple(range(len(cells)))},
             cells=tuple(cells),
-            memory=allowed(),
+            memory=allowed(self.anatomy.device),
             source_of=source_of,
             engines=self.engines.setdefault(name, {}),
             whole_batch=bound.whole_batch,

@@ -150,7 +150,7 @@ def test_prompts_may_be_run_in_chunks(monkeypatch):
     circuit = random_circuit(graph, len(graph) // 2, 0)
     expected = faithfulness(raw, clean, other, metric, circuit)
     calls = []
-    monkeypatch.setattr("interp.circuits.edge_forward.numbers", lambda share: 1)
+    monkeypatch.setattr("interp.circuits.edge_forward.numbers", lambda share, device: 1)
 
     def counted(anatomy, final, m, rows):
         calls.append(len(rows))

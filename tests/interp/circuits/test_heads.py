@@ -188,7 +188,7 @@ def test_prompts_are_the_replicates_and_chunks_do_not_matter(monkeypatch):
     assert whole.n.max() == len(batch)
     assert whole.n[whole.places.index(LABEL.words), STATISTICS.index("previous_token")] == 4
     assert whole.n[whole.places.index("input"), STATISTICS.index("matching_label")] == 0
-    monkeypatch.setattr("interp.circuits.heads.numbers", lambda share: 1)
+    monkeypatch.setattr("interp.circuits.heads.numbers", lambda share, device: 1)
     assert torch.equal(describe_heads(model, batch).mean.nan_to_num(), whole.mean.nan_to_num())
 
 

@@ -330,7 +330,7 @@ def test_scores_of_places_add_up_to_those_of_anywhere():
 
 def test_prompts_in_parts_score_as_at_once(monkeypatch):
     once = edge_scores(model("absolute"), CLEAN, CORRUPTED, METRIC, "eap-ig-inputs", n=3)
-    monkeypatch.setattr("interp.circuits.edge_forward.numbers", lambda share: 1)
+    monkeypatch.setattr("interp.circuits.edge_forward.numbers", lambda share, device: 1)
     parts = edge_scores(model("absolute"), CLEAN, CORRUPTED, METRIC, "eap-ig-inputs", n=3)
     assert torch.allclose(once.values, parts.values, rtol=0, atol=1e-6 * float(once.values.abs().max()))
     assert parts.clean == pytest.approx(once.clean, rel=1e-6)
