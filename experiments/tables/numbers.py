@@ -122,6 +122,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         for condition in ("lookup20", "disjoint60", "copying60")
     },
     "rehearsed-none": (3, without_rehearsal),
+    "scratchpad-none": (3, lambda: listed("parity-scratchpad-alibi+none", 20, "step", learned=False)),
     "rehearsed-scratchpad": exact_match("parity-scratchpad-alibi+copying60-seed1", 30),
     "tuned-numeric": exact_match("parity-numeric-smollm2-135m-lora4-seed1", 40, 60),
     "tuned-numeric-written": exact_match("parity-numeric-smollm2-135m-lora4-seed1", 40, mode="written"),
@@ -197,6 +198,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         2,
         lambda: [presence("parity-constant-alibi", name)[0] for name in ("largest effect", "labels count twice")],
     ),
+    "adapted-presence": (2, lambda: presence("smollm2-parity-aligned", "largest effect")),
     "aligned-presence": (2, lambda: presence("parity-aligned-alibi", "largest effect on margins")),
     "addition-aligned-sink": (2, lambda: [*sinks(ALIGNED)[::2], *sinks(ALIGNED, control=True)[::2], sinks(ALIGNED)[1]]),
     "addition-own-sink": (2, lambda: [*sinks(OWN), *sinks(OWN, control=True)]),

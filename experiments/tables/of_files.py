@@ -32,6 +32,8 @@ ADAPTED_EVIDENCE = (
     "swap the input labels of the step and before",
     "swap the input labels before",
     "sink",
+    "largest effect on margins",
+    "margins repaired by a key of equal score",
 )
 NEIGHBOURS = "effect of neighbours of a label that moves"
 TRADED = ("either side", "swap the input labels of the step and before", "history in V at labels")
