@@ -100,13 +100,11 @@ def _why_skipped(at: Measured, code: str) -> str | None:
 def update_battery(name: str, codes: Collection[str], out: Path | None = None) -> str:
     """Measure arms of one run's battery again and write it; return a line that names the file.
 
-    `out`: folder that gets <run>/battery.json; None replaces the run's own file. Raises `ValueError` where the run has
-    no battery, where the battery is of other weights, and as `remeasured`.
+    `out`: folder that gets <run>/battery.json; None replaces the run's own file. Raises the errors of `stored_at`,
+    `ValueError` where the battery is of other weights, and as `remeasured`.
     """
-    folder = Path(source_of(name))
-    path = folder / FILE
-    if not path.is_file():
-        raise ValueError(f"{name} has no {FILE}; mnemoscope sweep --stages battery measures one")
+    path = stored_at(name, out)
+    folder = path.parent
     data, run = read_result(path), load(name, None, None, "cpu")
     if data.get("weights") != weights_of(run):
         raise ValueError(f"{path} is of other weights than {name} has now; measure the whole battery again")
@@ -123,6 +121,20 @@ def update_battery(name: str, codes: Collection[str], out: Path | None = None) -
     return f"{target}: {what}, with {', '.join(measured_with(codes))} measured again at lengths {lengths}"
 
 
+def stored_at(name: str, out: Path | None) -> Path:
+    """Return the file of a run's battery.
+
+    Raises `ValueError` for an unknown run and one without a battery, and `OSError` where the result cannot be written.
+    """
+    folder = Path(source_of(name))
+    if not folder.is_dir():
+        raise ValueError(f"unknown run {name!r}; give a name of the zoo or a folder with {FILE}")
+    if not (folder / FILE).is_file():
+        raise ValueError(f"{name} has no {FILE}; mnemoscope sweep measures one, of the runs of its grid")
+    writable_folder(folder if out is None else out)
+    return folder / FILE
+
+
 def _name_of(folder: Path) -> str:
     return folder.resolve().name
 
@@ -137,6 +149,8 @@ def _check_names(runs: Sequence[str]) -> None:
 def _codes(text: str) -> tuple[str, ...]:
     """Return the codes of arms that a text lists, separated by commas."""
     codes = tuple(dict.fromkeys(text.split(",")))
+    if "" in codes:
+        raise argparse.ArgumentTypeError(f"an arm is missing beside a comma; arms are {', '.join(ARMS)}")
     if unknown := [code for code in codes if code not in ARMS]:
         raise argparse.ArgumentTypeError(f"unknown arms {', '.join(unknown)}; arms are {', '.join(ARMS)}")
     return codes
@@ -155,18 +169,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure arms in each run again; return 2 for bad input, in one line. Runs before the bad one are written."""
+    """Measure arms in each run again; return 2 for bad input, in one line.
+
+    Files are checked before anything is measured. Runs before one that cannot be measured are written.
+    """
     chosen = _parser().parse_intermixed_args(arguments)
     silence_libraries()
     try:
         if chosen.out is not None:
             _check_names(chosen.runs)
+        for name in chosen.runs:
+            stored_at(name, chosen.out)
         with reporting_versions():
             for name in chosen.runs:
                 say(update_battery(name, chosen.codes, chosen.out))
     except (OSError, ValueError, Inexact) as error:
         warn(one_line(error))
         return 2
+    except KeyboardInterrupt:
+        warn("interrupted; runs that were reported are written, and the same command measures all runs again")
+        return 130
     return 0
 
 

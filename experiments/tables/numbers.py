@@ -57,6 +57,7 @@ from experiments.tables.of_zoo import (
     margins_held,
     operands,
     over_seeds,
+    own_labels,
     placeholder,
     posed,
     recalled,
@@ -122,7 +123,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         for condition in ("lookup20", "disjoint60", "copying60")
     },
     "rehearsed-none": (3, without_rehearsal),
-    "scratchpad-none": (3, lambda: listed("parity-scratchpad-alibi+none", 20, "step", learned=False)),
+    "rehearsed-own": (3, own_labels),
     "rehearsed-scratchpad": exact_match("parity-scratchpad-alibi+copying60-seed1", 30),
     "tuned-numeric": exact_match("parity-numeric-smollm2-135m-lora4-seed1", 40, 60),
     "tuned-numeric-written": exact_match("parity-numeric-smollm2-135m-lora4-seed1", 40, mode="written"),

@@ -177,7 +177,7 @@ def larger(length: int, metric: str, mode: str) -> list[float]:
 
 
 def without_rehearsal() -> list[float]:
-    """Return what aligned models do without rehearsal, by seed.
+    """Return what aligned models do without rehearsal, by seed, and the scratchpad's step accuracy at 20 bits.
 
     Exact match at 30 and at 40 bits, the anchor's rho at 20 bits, and the largest effect of identity there.
     """
@@ -185,4 +185,15 @@ def without_rehearsal() -> list[float]:
     first = [read_result(ZOO / run / "battery.json")["battery"]["measured"][0] for run in runs]
     largest = [e for at in first for e in at["evidence"] if (e["arm"], e["name"]) == ("identity", "largest effect")]
     identity = [e["value"]["value"] for e in largest]
-    return [*listed(name, 30), *listed(name, 40), *listed(name, 20, "rho anchor", ""), *identity]
+    scratchpad = listed("parity-scratchpad-alibi+none", 20, "step", learned=False)
+    return [*listed(name, 30), *listed(name, 40), *listed(name, 20, "rho anchor", ""), *identity, *scratchpad]
+
+
+def own_labels() -> list[float]:
+    """Return exact match after rehearsal of a format's own labels, and the anchor's rho of numerals at 20 bits.
+
+    Numerals at 30, 40 and 60 bits, then cyclic labels at 30.
+    """
+    numerals, repeated = (f"parity-{form}-alibi+own60" for form in ("numeric", "cyclic"))
+    reach = [value for length in (30, 40, 60) for value in listed(numerals, length)]
+    return [*reach, *listed(repeated, 30), *listed(numerals, 20, "rho anchor", "")]

@@ -1,7 +1,6 @@
 """Arms of stored batteries are measured again with the same numbers, and nothing else changes."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -134,9 +133,33 @@ def test_the_file_names_what_was_measured_later(folder, monkeypatch, capsys):
     monkeypatch.setattr(remeasure, "weights_of", lambda _: "others")
     assert main(["M6", "a-run"]) == 2
     assert "is of other weights than a-run has now" in capsys.readouterr().err
-    shutil.rmtree(folder)
+    path.unlink()
     assert main(["M6", "a-run"]) == 2
     assert "a-run has no battery.json" in capsys.readouterr().err
+
+
+def test_files_are_checked_before_anything_is_measured(folder, monkeypatch, capsys):
+    measured = []
+    monkeypatch.setattr(remeasure, "remeasured", lambda *_: measured.append(1))
+    assert main(["M6", "a-run", "no-run"]) == 2
+    assert capsys.readouterr().err == "unknown run 'no-run'; give a name of the zoo or a folder with battery.json\n"
+    assert main(["M6", "a-run", "--out", str(folder / "battery.json")]) == 2
+    assert "battery.json cannot be written" in capsys.readouterr().err
+    assert not measured
+
+
+def test_an_interruption_is_one_line(folder, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    before = (folder / "battery.json").read_bytes()
+    monkeypatch.setattr(remeasure, "remeasured", interrupted)
+    assert main(["M6", "a-run"]) == 130
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("interrupted; ")
+    assert captured.err.count("\n") == 1
+    assert (folder / "battery.json").read_bytes() == before
 
 
 def test_out_leaves_the_run_as_it_is(folder, tmp_path, capsys):
