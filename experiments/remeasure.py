@@ -124,7 +124,8 @@ def update_battery(name: str, codes: Collection[str], out: Path | None = None) -
 def stored_at(name: str, out: Path | None) -> Path:
     """Return the file of a run's battery.
 
-    Raises `ValueError` for an unknown run and one without a battery, and `OSError` where the result cannot be written.
+    Raises `ValueError` for an unknown run, one without a battery, and where the result cannot be written, and `OSError`
+    where the disk is full.
     """
     folder = Path(source_of(name))
     if not folder.is_dir():

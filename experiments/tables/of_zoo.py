@@ -181,7 +181,8 @@ def without_rehearsal() -> list[float]:
 
     Exact match at 30 and at 40 bits, the anchor's rho at 20 bits, and the largest effect of identity there.
     """
-    name, runs = "parity-aligned-alibi+none", sorted(judged("parity-aligned-alibi+none")["models"])
+    name = "parity-aligned-alibi+none"
+    runs = sorted(judged(name)["models"])
     first = [read_result(ZOO / run / "battery.json")["battery"]["measured"][0] for run in runs]
     largest = [e for at in first for e in at["evidence"] if (e["arm"], e["name"]) == ("identity", "largest effect")]
     identity = [e["value"]["value"] for e in largest]

@@ -46,9 +46,9 @@ def moved_by_head(
             signs = torch.randint(0, 2, (SIGNS, len(some), work.lead.shape[1]), generator=generator) * 2 - 1
             gradients = _gradients(anatomy.raw, work, rows[some], signs)
             for layer, gradient in gradients.items():
-                for k, change_of in enumerate(changes):
-                    change = change_of(layer, torch.ones(anatomy.n_heads, work.batch.n_pos, dtype=torch.bool), rows)
-                    moved = _change_of_z(work, run, layer, _of_rows(change, some), some)
+                everywhere = torch.ones(anatomy.n_heads, work.batch.n_pos, dtype=torch.bool)
+                made = [_of_rows(change_of(layer, everywhere, rows), some) for change_of in changes]
+                for k, moved in enumerate(_changes_of_z(work, run, layer, made, some)):
                     products = torch.einsum("rphe,srphe->sphr", moved, gradient).double().cpu()
                     grouped = torch.einsum("gp,sphr->sghr", queries.double(), products)
                     total[k, :, layer] += grouped.square().mean(dim=0).sqrt().sum(dim=-1)
@@ -75,17 +75,17 @@ def _gradients(
 
 
 @torch.no_grad()
-def _change_of_z(
-    work: Interchanges, run: Unpatched, layer: int, change: AttentionChange, some: Int[Tensor, " row"]
-) -> Float[Tensor, "row pos head d_head"]:
-    """Return what a change of one layer's attention adds to its z, for some prompts of a run."""
+def _changes_of_z(
+    work: Interchanges, run: Unpatched, layer: int, changes: Sequence[AttentionChange], some: Int[Tensor, " row"]
+) -> list[Float[Tensor, "row pos head d_head"]]:
+    """Return what each change of one layer's attention adds to its z, for some prompts of a run."""
     anatomy, block = work.anatomy, work.anatomy.blocks[layer]
     positions = torch.arange(run.n_pos, device=anatomy.device)
     q, k, v = (run.kept[site, layer][some] for site in ("q", "k", "v"))
     q, k = anatomy.queries(block, q, positions), anatomy.expand_heads(anatomy.keys(block, k, positions))
     v, bias = anatomy.expand_heads(v), run.bias(anatomy, layer, slice(None))
-    own, new = (attend_with(anatomy, block, x, q, k, v, bias, positions) for x in (None, change))
-    return new - own
+    own, *new = (attend_with(anatomy, block, x, q, k, v, bias, positions) for x in (None, *changes))
+    return [z - own for z in new]
 
 
 def _of_rows(change: AttentionChange, some: Int[Tensor, " row"]) -> AttentionChange:

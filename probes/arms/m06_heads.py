@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from interp.patching import Interchange, PatchEffect, interchange, knock_out, probability
-from interp.patching.knockouts import Entry, Head, Mode
+from interp.patching.knockouts import Entry, Head
 from interp.tasks import Batch, Role
 from probes.arms.group_search import FEWER_PROMPTS, MANY_UNITS, longest_harmless
 from probes.arms.idle_heads import DIGITS, HARMLESS, LABELS, IdleHeads, Unit, all_heads, removal, sides_of
@@ -77,7 +77,7 @@ def find_idle_heads(
     if len(units) > MANY_UNITS:
         many = ManyHeads(model, batch, src, other)
         found = many.idle(units)
-        return replace(IdleHeads.of(src, found), renormalise_loss=many.lost(found, "renormalise"))
+        return replace(IdleHeads.of(src, found), renormalise_loss=many.lost(found, many.removal()))
     losses = _losses(model, batch, {str(u): removal(src, sides_of(batch)[u[0]], [u[1]], "mean") for u in units})
     candidates = [units[k] for k in sorted(range(len(units)), key=lambda k: losses[k]) if losses[k] <= HARMLESS]
     idle = IdleHeads.of(src, longest_harmless(candidates, harms))
@@ -90,7 +90,7 @@ def find_idle_heads(
 def find_heads_that_need(model: PreTrainedModel, batch: Batch, idle: IdleHeads) -> IdleHeads:
     """Return the idle heads that need `src`: renormalising one alone loses more than `HARMLESS`; if none does, all."""
     units = idle.units()
-    needing = IdleHeads.of(idle.src, _losing(model, batch, idle.src, units, "renormalise") or units)
+    needing = IdleHeads.of(idle.src, _losing(model, batch, idle.src, units) or units)
     return replace(needing, renormalise_loss=idle.renormalise_loss)
 
 
@@ -103,7 +103,7 @@ def find_counting_heads(model: PreTrainedModel, batch: Batch, needing: IdleHeads
     """
     digits = replace(needing, src=DIGITS)
     counting: list[list[Head]] = [[], []]
-    for side, head in _losing(model, batch, DIGITS, digits.units(), "renormalise"):
+    for side, head in _losing(model, batch, DIGITS, digits.units()):
         at = sides_of(batch)[side]
         entries = {
             "null": removal(DIGITS, at, [head], "null"),
@@ -115,10 +115,8 @@ def find_counting_heads(model: PreTrainedModel, batch: Batch, needing: IdleHeads
     return replace(needing, input_side=tuple(counting[0]), output_side=tuple(counting[1]))
 
 
-def _losing(
-    model: PreTrainedModel, batch: Batch, src: tuple[Role, ...], units: Sequence[Unit], mode: Mode
-) -> list[Unit]:
-    """Return the heads in which a removal alone loses more than `HARMLESS`.
+def _losing(model: PreTrainedModel, batch: Batch, src: tuple[Role, ...], units: Sequence[Unit]) -> list[Unit]:
+    """Return the heads in which renormalising `src` alone loses more than `HARMLESS`.
 
     Of many heads those are tested that move margins most to first order.
     """
@@ -127,7 +125,7 @@ def _losing(
     if not units:
         return []
     sides = sides_of(batch)
-    losses = _losses(model, batch, {str(u): (removal(src, sides[u[0]], [u[1]], mode),) for u in units})
+    losses = _losses(model, batch, {str(u): removal(src, sides[u[0]], [u[1]], "renormalise") for u in units})
     return [unit for unit, loss in zip(units, losses, strict=True) if loss > HARMLESS]
 
 

@@ -5,9 +5,10 @@ Several heads can be each other's backups, or hide behind one that is always rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations
+from functools import cache
+from itertools import combinations
 
 from transformers import PreTrainedModel
 
@@ -46,15 +47,12 @@ def groups_of(model: PreTrainedModel, batch: Batch, idle: Cells) -> dict[str, Gr
     presence by cell tests them.
     """
     every = all_cells(model, batch)
-    carrying = {_name(cell): [cell] for cell in every if cell not in idle.members}
-    found = {
-        f"{one} and {other}": (*carrying[one], *carrying[other]) for one, other in pairs_of(model, batch, carrying)
-    }
+    carrying, mass = {_name(cell): [cell] for cell in every if cell not in idle.members}, attention_of(model, batch)
+    found = {f"{one} and {other}": (*carrying[one], *carrying[other]) for one, other in pairs_of(carrying, mass)}
     if len(all_heads(model)) > MANY_UNITS:
-        mass = attention_of(model, batch)
         by_attention = sorted(carrying, key=lambda name: -mass(carrying[name]))
         found |= {name: tuple(carrying[name]) for name in by_attention[:MOST_CELLS]}
-        carrying = _by_bands(model, carrying.values())
+        carrying = _by_bands(model, [cell for cell in every if cell not in idle.members])
     found = {name: tuple(cells) for name, cells in carrying.items()} | found
     if len(carrying) > 2:
         found |= {
@@ -75,32 +73,35 @@ def _name(cell: Cell) -> str:
     return f"{kind}, layer {layer}, head {head}"
 
 
-def _by_bands(model: PreTrainedModel, groups: Iterable[Sequence[Cell]]) -> dict[str, list[Cell]]:
+def _by_bands(model: PreTrainedModel, cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     """Return cells by kind of query and band of layers."""
     band_of = {layer: name for name, band in layer_bands(model.config.num_hidden_layers).items() for layer in band}
     found: dict[str, list[Cell]] = {}
-    for kind, (layer, head) in chain.from_iterable(groups):
-        found.setdefault(f"{kind}, {band_of[layer]}", []).append((kind, (layer, head)))
+    for cell in cells:
+        kind, (layer, _) = cell
+        found.setdefault(f"{kind}, {band_of[layer]}", []).append(cell)
     return found
 
 
 def pairs_of(
-    model: PreTrainedModel, batch: Batch, carrying: Mapping[str, list[Cell]], most: int = MOST_PAIRS
+    carrying: Mapping[str, list[Cell]], mass: Callable[[Sequence[Cell]], float], most: int = MOST_PAIRS
 ) -> list[tuple[str, str]]:
     """Return the pairs within a kind of query, by name; of more than `most`, those that attend most to labels.
 
-    A pair attends as much as the lesser of the two. Pairs that attend equally keep their order, so that the choice is
-    the same in every run.
+    `mass` is `attention_of`. A pair attends as much as the lesser of the two. Pairs that attend equally keep their
+    order, so that the choice is the same in every run.
     """
     pairs = [pair for pair in combinations(carrying, 2) if len({carrying[name][0][0] for name in pair}) == 1]
     if len(pairs) <= most:
         return pairs
-    mass = attention_of(model, batch)
     of = {name: mass(cells) for name, cells in carrying.items()}
     return sorted(pairs, key=lambda pair: -min(of[name] for name in pair))[:most]
 
 
 def attention_of(model: PreTrainedModel, batch: Batch) -> Callable[[Sequence[Cell]], float]:
-    """Return a function of cells: the attention on labels of that one which attends most to them."""
-    attention = attention_on_labels(anatomy_of(raw_of(model)), batch.rows(slice(ORDERED_BY)))
-    return lambda cells: max(float(attention[kind][head]) for kind, head in cells)
+    """Return a function of cells: the attention on labels of that one which attends most to them.
+
+    The prompts run when it is first called.
+    """
+    attention = cache(lambda: attention_on_labels(anatomy_of(raw_of(model)), batch.rows(slice(ORDERED_BY))))
+    return lambda cells: max(float(attention()[kind][head]) for kind, head in cells)

@@ -57,10 +57,6 @@ class Interchanges(KeptRuns):
         self.symbols = symbols if score.tokens is None else torch.searchsorted(score.tokens, symbols)
         self.clean, self.lead = (torch.cat(parts) for parts in zip(*measure_edited(self, Cells(())), strict=True))
 
-    def effect(self, cells: Cells, k: int) -> Moved:
-        """Return what source number `k` changes."""
-        return joined(self.parts_of_effect(cells, k))
-
     def parts_of_effect(self, cells: Cells, k: int) -> Iterator[Moved]:
         """Yield what source number `k` changes, for some of the prompts after others."""
         return self.parts_moved(_interchanged(self, cells, k))

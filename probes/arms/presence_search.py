@@ -77,7 +77,8 @@ def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
         ordered = in_first_order(interchanged, units, allowed, seed)
         harmless = joined_in_order(ordered, harms_by((unrelated, *related)))
     else:
-        harmless = largest_harmless(largest_harmless(units, harms_by(related)), harms_by((unrelated,)))
+        by_related = sorted(largest_harmless(units, harms_by(related)))
+        harmless = largest_harmless(by_related, harms_by((unrelated,)))
     found = Cells(tuple(sorted(harmless)))
     rest = [cell for cell in units if cell[0] == BY_STEP and cell not in found.members]
     for cell in _attending(interchanged, rest) if many else rest:

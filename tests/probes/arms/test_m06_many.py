@@ -7,7 +7,8 @@ import pytest
 from interp.patching import Interchange, interchange, knock_out, probability
 from interp.tasks import sample
 from probes.arms.idle_heads import LABELS, IdleHeads, all_heads, sides_of
-from probes.arms.m06_many import ManyHeads
+from probes.arms.m06_many import ManyHeads, both_sides
+from probes.arms.presence_removals import averaged_values, nulled
 from tests.probes.oracle_models import planted
 
 
@@ -18,6 +19,13 @@ def many() -> ManyHeads:
     return ManyHeads(model.model, batch, LABELS, other)
 
 
+CHANGES = {
+    "mean": lambda many: averaged_values(many.work, many.at),
+    "renormalise": lambda many: many.removal(),
+    "null": lambda many: nulled(many.work, many.at),
+}
+
+
 @pytest.mark.parametrize("mode", ["mean", "renormalise", "null"])
 def test_losses_are_those_of_knock_out(many: ManyHeads, mode) -> None:
     model, batch = many.work.anatomy.raw, many.work.batch
@@ -25,8 +33,8 @@ def test_losses_are_those_of_knock_out(many: ManyHeads, mode) -> None:
         entry = IdleHeads.of(LABELS, units).knockouts(batch, mode)
         effect = knock_out(model, batch, {"": entry}, probability(batch, among_answers=True))
         expected = -float(effect.change.mean()) / (float(effect.base.mean()) - 0.5)
-        assert many.lost(units, mode) == pytest.approx(expected, abs=1e-6)
-    assert many.lost([], mode) == 0
+        assert many.lost(units, CHANGES[mode](many)) == pytest.approx(expected, abs=1e-6)
+    assert many.lost([], CHANGES[mode](many)) == 0
 
 
 def test_keys_of_other_prompts_are_those_of_interchange(many: ManyHeads) -> None:
@@ -38,12 +46,12 @@ def test_keys_of_other_prompts_are_those_of_interchange(many: ManyHeads) -> None
     ]
     effect = interchange(model, batch, {"": by_layer}, probability(batch, among_answers=True))
     expected = -float(effect.change.mean()) / (float(effect.base.mean()) - 0.5)
-    assert many.lost_to_keys(heads) == pytest.approx(expected, abs=1e-6)
+    assert many.lost(both_sides(heads), many.keys) == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_head_that_needs_labels_is_among_the_few_that_are_tested(many: ManyHeads, monkeypatch) -> None:
     units = [(side, head) for side in (0, 1) for head in all_heads(many.work.anatomy.raw)]
-    lost = {unit: many.lost([unit], "renormalise") for unit in units}
+    lost = {unit: many.lost([unit], many.removal()) for unit in units}
     worst = max(lost, key=lambda unit: lost[unit])
     assert lost[worst] > 0.02
     monkeypatch.setattr("probes.arms.m06_many.MOST_ALONE", 2)

@@ -233,6 +233,33 @@ def test_runs_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(with_all, with_none, rtol=0, atol=0)
 
 
+def test_queries_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPatch):
+    """Runs of deep models keep no q."""
+    model = planted("A1 with sink")
+    batch = sample("parity-aligned", 12, 8, 0, model.vocabulary)
+    every = Cells(tuple((kind, head) for kind in KINDS for head in all_heads(model.model)))
+
+    def moved() -> tuple[torch.Tensor, int]:
+        work = Interchanges(model.model, batch, 0, answer_accuracy(batch))
+        return torch.stack([m.margin for m in work.effects(every)]), work._size
+
+    kept, size = moved()
+    monkeypatch.setattr(presence_runs, "FEW_LAYERS", 0)
+    computed, less = moved()
+    assert less < size
+    assert kept.min() > 0
+    torch.testing.assert_close(computed, kept)
+
+
+def test_the_second_search_of_a_small_model_takes_cells_in_their_order(monkeypatch: pytest.MonkeyPatch):
+    """Which cells are joined depends on how groups are halved."""
+    given, search = [], presence_search.largest_harmless
+    monkeypatch.setattr(presence_search, "largest_harmless", lambda u, harms: given.append(u) or search(u, harms)[::-1])
+    cells_of(planted("A1 with sink"))
+    _, units = given
+    assert list(units) == sorted(units)
+
+
 def test_runs_that_do_not_fit_serve_all_interventions_on_the_same_prompts(monkeypatch: pytest.MonkeyPatch):
     model = planted("A1 with sink")
     batch = sample("parity-aligned", 12, 8, 0, model.vocabulary)

@@ -12,7 +12,7 @@ from probes.arms.idle_heads import LABELS, all_heads
 from probes.arms.presence_answers import measure_by_answer
 from probes.arms.presence_attention import attention_on_labels
 from probes.arms.presence_cells import Cells
-from probes.arms.presence_groups import Group, groups_of, pairs_of
+from probes.arms.presence_groups import Group, attention_of, groups_of, pairs_of
 from probes.arms.presence_search import all_cells, find_cells
 from probes.planted.parts import ONE, Form, Head, Match, Mechanism, Move, Neuron, Term, any_key
 from probes.planted.pieces import Setting, after, by_index, prefix_parity, shared, target
@@ -69,7 +69,8 @@ def test_pairs_are_of_one_kind_and_of_many_those_that_attend_most():
     model = planted("A2")
     batch = sample("parity-aligned", 4, 6, 8, model.vocabulary)
     carrying = {f"{kind} {head}": [(kind, head)] for kind, head in all_cells(model.model, batch)}
-    pairs = pairs_of(model.model, batch, carrying, most=10_000)
+    mass = attention_of(model.model, batch)
+    pairs = pairs_of(carrying, mass, most=10_000)
     heads, kinds = len(all_heads(model.model)), {kind for ((kind, _),) in carrying.values()}
     assert len(pairs) == len(kinds) * heads * (heads - 1) // 2
     attention = attention_on_labels(anatomy_of(model.model), batch)
@@ -77,9 +78,9 @@ def test_pairs_are_of_one_kind_and_of_many_those_that_attend_most():
     def least(pair: tuple[str, str]) -> float:
         return min(float(attention[kind][head]) for name in pair for kind, head in carrying[name])
 
-    few = pairs_of(model.model, batch, carrying, most=5)
+    few = pairs_of(carrying, mass, most=5)
     assert [least(pair) for pair in few] == sorted(map(least, pairs), reverse=True)[:5]
-    assert few == pairs_of(model.model, batch, carrying, most=5)
+    assert few == pairs_of(carrying, mass, most=5)
 
 
 def test_a_head_that_matches_labels_attends_to_them():
