@@ -1,7 +1,7 @@
-"""First order: about how far a change of attention in each head and query moves margins, from a few backward passes.
+"""Estimate to first order how far a change of attention in one head moves the margins, for all heads at once.
 
-A search over many heads tries the smallest first. The change of z is exact, so that a saturated pattern hides nothing;
-what later layers make of it is linear (AtP*, Kramar et al. 2403.00745). It orders heads and decides nothing.
+The change of z is exact, so a saturated attention pattern does not hide it. Its effect on later layers is linearised
+(as in AtP*, Kramar et al. 2403.00745). A search over many heads tests the smallest estimates first; only tests decide.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def joined_in_order(units: Sequence[Unit], harms: Harms, most: int | None = MOST
     joined, tests = list[Unit](), 0
 
     def join(more: Sequence[Unit], harmful: bool = False) -> bool:
-        """Join what does no harm of some units, and return whether that is all; `harmful`: all of them are not."""
+        """Join those of some units that do no harm; return whether these are all. `harmful`: known to be not all."""
         nonlocal tests
         if not harmful:
             if tests == most:

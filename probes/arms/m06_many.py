@@ -41,9 +41,10 @@ class ManyHeads:
         self.above = max(float(self.work.clean.mean()) - 1 / len(batch.format.outputs), 1e-3)
 
     def idle(self, units: Sequence[Unit]) -> list[Unit]:
-        """Return heads whose values at `src` may become their mean, jointly, and whose keys another prompt's.
+        """Return the heads that carry nothing from `src`.
 
-        Keys are those of all queries of a head.
+        Jointly, their values there can be replaced by the mean, and then their keys by another prompt's for all
+        queries of a head, without harm.
         """
         assert not self.swaps_keys or self.src == LABELS, "keys are those of labels"
         means = averaged_values(self.work, self.at)

@@ -111,9 +111,9 @@ def lost_by(work: Interchanges, groups: Mapping[str, Group]) -> dict[str, Lost]:
     most = STILL * float(work.lead.abs().mean())
     least = FEWEST * (float(work.clean.mean()) - 1 / len(work.batch.format.outputs))
     wrong = {name: lead <= 0 for name, lead in leads_after(work, groups, lambda src: counted(src, -math.inf)).items()}
-    never_first = work.lead > 0
-    never_first[:, 0] = False
-    idle, left = dict.fromkeys(groups, never_first), groups
+    after_first = work.lead > 0
+    after_first[:, 0] = False
+    idle, left = dict.fromkeys(groups, after_first), groups
     for k in range(N_BY_ANSWER - 1):
         left = {name: group for name, group in left.items() if (idle[name] & wrong[name]).double().mean() >= least}
         for name, lead in leads_after(work, left, lambda src, k=k: grafted(work, k, src)).items():
