@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import inspect
+import io
 import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
 from functools import partial
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple, Union
@@ -18,10 +20,9 @@ import tyro
 
 from experiments.support.console import error_lines, is_out_of_memory, one_line, silence_libraries, warn
 from experiments.support.interrupting import interruptible
-from experiments.support.options import options_of
+from experiments.support.parse_errors import why_left_over, why_not_parsed
 from experiments.support.provenance import reporting_versions, version_of
 from interp.support.budget import within
-from interp.support.printable import visible
 
 PROGRAM = "mnemoscope"
 DESCRIPTION = "Classify what labels in prompts do inside a transformer, with checked evidence."
@@ -81,6 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _discard_output() or gone:
             return READER_GONE
         raise
+    finally:
+        if argv is None:
+            gc.freeze()  # the process ends: collecting torch's objects once more would take a second
 
 
 def command_class(name: str) -> type:
@@ -102,8 +106,9 @@ def _dispatch(args: list[str]) -> int:
         case [name, *rest] if name in VERBS:
             return _run(name, rest)
         case [name, *_]:
-            near = difflib.get_close_matches(name[:20], [*VERBS, "completion"], n=1)
-            hint = f"did you mean {near[0]}?" if near else f"verbs are {', '.join(VERBS)}"
+            verbs = [*VERBS, "completion"]
+            near = difflib.get_close_matches(name[:20], verbs, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"verbs are {', '.join(verbs)}"
             warn(f"{PROGRAM}: unknown verb {name[:80]!r}; {hint}")
             return 2
     raise AssertionError
@@ -141,16 +146,19 @@ def _run(name: str, args: list[str]) -> int:
     prefix = f"{PROGRAM} {name}"
     if {"-h", "--help"} & set(args):
         args = ["--help"]  # beside other arguments, tyro's help leaves out those that are given
-    parsed, unknown = tyro.cli(
-        command,
-        prog=prefix,
-        description=_description(command),
-        args=_bare_json(name, args),
-        return_unknown_args=True,
-        config=CONFIG,
-    )
+    args = _bare_json(name, args)
+    said = io.StringIO()  # tyro's errors are boxes of many lines
+    options: Any = {"description": _description(command), "return_unknown_args": True, "config": CONFIG}
+    try:
+        with redirect_stderr(said):
+            parsed, unknown = tyro.cli(command, prog=prefix, args=args, **options)
+    except SystemExit as ended:
+        if not ended.code:  # help was shown
+            raise
+        warn(f"{prefix}: {why_not_parsed(command, args, said.getvalue())}")
+        return 2
     if unknown:
-        warn(f"{prefix}: {_unknown(command, unknown)}")
+        warn(f"{prefix}: {why_left_over(command, args, unknown)}")
         return 2
     try:
         silence_libraries()
@@ -179,18 +187,6 @@ def _description(command: type) -> str:
     paragraphs = (inspect.getdoc(command) or "").split("\n\n")
     wrap = partial(textwrap.fill, width=columns, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join(map(wrap, paragraphs))
-
-
-def _unknown(command: type, unknown: list[str]) -> str:
-    """Return what is wrong with arguments that a verb does not have, with its nearest option."""
-    first = next((text for text in unknown if text.startswith("-")), None)
-    if first is None:
-        return f"unexpected argument {unknown[0][:80]!r}"
-    name = first.partition("=")[0][:80]
-    options = [option for option in options_of(command) if option.startswith("--")]
-    near = difflib.get_close_matches(name.replace("_", "-"), options, n=1)
-    hint = f"did you mean {near[0]}?" if near else "--help shows the options"
-    return f"unknown option {visible(name)}; {hint}"
 
 
 def _discard_output() -> bool:

@@ -91,7 +91,7 @@ def text_metric(options: PatchCommand, clean: Prompts) -> MetricLike:
 
 def task_pair(run: Run, options: PatchCommand) -> tuple[Batch, Batch]:
     """Return clean prompts of the run's task and their counterfactuals, as --corrupt says."""
-    from experiments.support.results import check_seed
+    from experiments.support.option_checks import check_seed
     from interp.tasks import Role, counterfactual
 
     check_seed(options.seed)

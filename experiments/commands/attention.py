@@ -87,7 +87,7 @@ class AttentionCommand:
 
     def prompts(self, run: Run) -> Prompts:
         """Return the prompt of --prompt, or one of the run's task."""
-        from experiments.support.results import check_seed
+        from experiments.support.option_checks import check_seed
         from interp.tasks.texts import prompts
 
         if self.prompt is not None:

@@ -60,10 +60,11 @@ class BenchCommand:
 
         from experiments.benchmarks.printing import show
         from experiments.support.console import say
+        from experiments.support.option_checks import check_positive, check_workers
         from experiments.support.progress import progress_bar
         from experiments.support.provenance import provenance_record
         from experiments.support.reading import read_rows
-        from experiments.support.results import check_positive, check_workers, writable_folder
+        from experiments.support.results import writable_folder
         from interp.support.writing import alone_in, write_whole
 
         check_positive(self, "rounds")

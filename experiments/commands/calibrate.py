@@ -50,7 +50,8 @@ class CalibrateCommand:
         """Judge the missing cases, then write and print the counts."""
         from experiments.calibration_text import report_families, report_rates
         from experiments.support.console import say
-        from experiments.support.results import check_files, check_positive, check_seed, check_workers, writable_folder
+        from experiments.support.option_checks import check_positive, check_seed, check_workers
+        from experiments.support.results import check_files, writable_folder
         from interp.support.writing import alone_in
         from probes.planted import FAMILIES, MECHANISMS
 

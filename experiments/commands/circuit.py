@@ -96,7 +96,8 @@ class CircuitCommand(TakesText):
         """Search, evaluate, write and print; status 0."""
         from experiments import load
         from experiments.circuit_search import measure_validity
-        from experiments.support.results import check_seed, result_folder, work_folder
+        from experiments.support.option_checks import check_seed
+        from experiments.support.results import result_folder, work_folder
 
         self._check()
         check_seed(self.seed)
@@ -175,7 +176,7 @@ class CircuitCommand(TakesText):
         return {k: v for k, v in asdict(self).items() if k not in (*NOT_RECORDED, *OF_TEXT)}
 
     def _check(self) -> None:
-        from experiments.support.results import check_positive
+        from experiments.support.option_checks import check_positive
 
         check_positive(self, "length", "points", "prompts")
         if self.prompts < 2:

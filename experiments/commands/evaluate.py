@@ -63,7 +63,8 @@ class EvaluateCommand:
         """Evaluate every run; status 0."""
         from experiments.support.console import say
         from experiments.support.loading import load_posed
-        from experiments.support.results import check_files, check_seed, result_folder
+        from experiments.support.option_checks import check_seed
+        from experiments.support.results import check_files, result_folder
         from interp.models.names import OUT
 
         if not self.runs:

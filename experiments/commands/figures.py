@@ -67,7 +67,8 @@ class FiguresCommand:
     def run(self) -> int:
         """Draw and write every figure, print the paths, return status 0."""
         from experiments.drawing.zoo import NoRows
-        from experiments.support.results import check_files, check_seed, save_figure, writable_folder
+        from experiments.support.option_checks import check_seed
+        from experiments.support.results import check_files, save_figure, writable_folder
         from interp.models.names import OUT, no_folder
 
         check_seed(self.seed)

@@ -118,7 +118,8 @@ class PatchCommand(TakesText):
         from experiments.patch_printing import show_effect, show_plan
         from experiments.patch_validity import validity_of_sweep
         from experiments.support.console import warn
-        from experiments.support.results import check_workers, result_folder
+        from experiments.support.option_checks import check_workers
+        from experiments.support.results import result_folder
 
         check_options(self)
         check_workers("workers", self.workers)

@@ -5,7 +5,6 @@ The text comes from the verbs' own definitions, so it cannot differ from what th
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from experiments.cli import PROGRAM, SHELLS, VERBS, command_class
-from experiments.support.options import options_of
+from experiments.support.options import field_docs, options_of
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- command reference -->", "<!-- end of command reference -->"
@@ -63,19 +62,6 @@ def default(field: dataclasses.Field, config: Any) -> str:
 def cell(text: str) -> str:
     """Return text as one cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-def field_docs(command: type) -> dict[str, str]:
-    """Return the text below each field of a dataclass."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(command))).body
-    assert isinstance(tree, ast.ClassDef)
-    docs = {}
-    for statement, following in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            match following:
-                case ast.Expr(ast.Constant(str(text))):
-                    docs[statement.target.id] = text
-    return docs
 
 
 def with_reference(text: str) -> str:

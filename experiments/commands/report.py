@@ -98,7 +98,7 @@ class ReportCommand:
 
     def _load(self) -> list[Run]:
         from experiments.support.loading import load_posed
-        from experiments.support.results import check_positive, check_seed
+        from experiments.support.option_checks import check_positive, check_seed
 
         if not self.names:
             raise ValueError("name a run, such as parity-aligned-alibi")

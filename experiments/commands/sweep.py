@@ -68,7 +68,8 @@ class SweepCommand:
         """Do the missing stages; return 1 when a run is not finished, here or by another process."""
         from experiments.gathering import TABLE, VERDICTS, runs_alike
         from experiments.grid import runs_of
-        from experiments.support.results import check_files, check_workers, writable_folder
+        from experiments.support.option_checks import check_workers
+        from experiments.support.results import check_files, writable_folder
 
         stages = self._stages()
         runs = runs_of(self.groups, self.seeds, self.formats)

@@ -88,7 +88,7 @@ class TrainCommand:
         from accelerate import PartialState
 
         from experiments.support.console import say, warn
-        from experiments.support.results import check_workers
+        from experiments.support.option_checks import check_workers
 
         if self.threads is not None:
             check_workers("threads", self.threads)

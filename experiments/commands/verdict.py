@@ -86,8 +86,8 @@ class VerdictCommand:
     def run(self) -> int:
         """Print the finished verdict, or measure, decide, write and print one; status 0 whatever it is."""
         from experiments.support.binding_results import binding_task_of, judge_lists
+        from experiments.support.option_checks import check_seed, check_workers
         from experiments.support.pieces import importing
-        from experiments.support.results import check_seed, check_workers
 
         if (task := binding_task_of(self)) is not None:
             return judge_lists(self, task)

@@ -149,9 +149,10 @@ def write_list_report(options: ReportCommand, target: Path | None) -> Path:
     Raises `ValueError` for options that lists do not have, before anything is loaded.
     """
     from experiments.support.binding_results import load_for_lists
+    from experiments.support.option_checks import check_seed
     from experiments.support.progress import progress_bar
     from experiments.support.provenance import provenance_record
-    from experiments.support.results import check_files, check_seed, writable_folder
+    from experiments.support.results import check_files, writable_folder
     from interp.models.names import OUT
     from interp.support.writing import write_whole
     from probes.batteries import GATE

@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probes.binding.trials import BINDING_TASKS, FEWEST_ITEMS, check_binding_task
-
 if TYPE_CHECKING:
     from experiments.commands.verdict import VerdictCommand
     from interp.models import Run
@@ -17,16 +15,20 @@ if TYPE_CHECKING:
 
 
 def binding_task_of(command: VerdictCommand) -> str | None:
-    """Return the list task of a command line, "recall", or None where it is parity or addition.
+    """Return the list task of a command line, "recall", or None where it is parity or addition (without a library).
 
     Raises `ValueError` for a task that cannot be judged, and for options that do not apply to lists.
     """
     posed = (command.format or "").partition("-")[0]
     task = command.task or (posed if posed == "recall" else None)
     if task in (None, "parity", "addition"):
-        if command.items != FEWEST_ITEMS:
+        if command.items != type(command).items:
+            from probes.binding.trials import BINDING_TASKS
+
             raise ValueError(f"--items is for lists; add --task, one of {', '.join(BINDING_TASKS)}")
         return None
+    from probes.binding.trials import check_binding_task
+
     check_binding_task(str(task))
     if task != "recall" and command.format is not None:
         raise ValueError(f"--task {task} has no formats; leave --format out")
@@ -38,6 +40,8 @@ def binding_task_of(command: VerdictCommand) -> str | None:
 
 def tasks_of_any_model() -> str:
     """Return the tasks that any language model can be judged on, for the error of a model without a task."""
+    from probes.binding.trials import BINDING_TASKS
+
     first, *others = (task for task in BINDING_TASKS if task != "recall")
     return f"or judge any language model with --task {first}, recall, {', '.join(others)}"
 
@@ -50,7 +54,8 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     from experiments.support.console import say
     from experiments.support.finished import warn_judged_again
     from experiments.support.finished_verdicts import finished_list_verdict
-    from experiments.support.results import check_seed, json_target, result_folder
+    from experiments.support.option_checks import check_seed
+    from experiments.support.results import json_target, result_folder
     from experiments.support.verdict_text import columns_of_output, more_prompts
     from interp.support.writing import write_whole
     from probes.binding.text import summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -74,10 +75,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def silence_libraries() -> None:
-    """Silence progress bars and advice of the libraries below; their errors still come through."""
+    """Silence progress bars and advice of the libraries below, without their import; their errors come through."""
     warnings.filterwarnings("ignore", category=FutureWarning)
-    from transformers.utils import logging
+    if "transformers" in sys.modules:
+        from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+    else:
+        os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     getLogger("huggingface_hub").setLevel("ERROR")  # one line for a name that cannot be fetched, not a retry log

@@ -5,7 +5,10 @@ An option whose default is computed shows no default of its own: its help text s
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -104,3 +107,16 @@ def options_of(command: type) -> dict[str, tuple[dataclasses.Field, Any]]:
             name = "--" + ((config and config.name) or field.name).replace("_", "-")
         options[name] = (field, config)
     return options
+
+
+def field_docs(command: type) -> dict[str, str]:
+    """Return the text below each field of a dataclass."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(command))).body
+    assert isinstance(tree, ast.ClassDef)
+    docs = {}
+    for statement, following in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            match following:
+                case ast.Expr(ast.Constant(str(text))):
+                    docs[statement.target.id] = text
+    return docs

@@ -224,7 +224,12 @@ def _threads() -> int:
 
 
 def _import() -> None:
-    """Import what measuring needs in a worker process, before the runs are known."""
+    """Import what measuring needs in a worker process, before the runs are known, and M8's library.
+
+    Workers wait for the measurement of competence, which this one does alone, and begin with M8.
+    """
+    import sklearn.linear_model  # noqa: F401
+
     import probes.batteries  # noqa: F401
     from experiments.support.provenance import silence_worker
 

@@ -1,5 +1,6 @@
 """The command line, in process: what works, and what bad input gets."""
 
+import gc
 import json
 import os
 import shutil
@@ -272,6 +273,18 @@ def test_help_beside_arguments_is_the_whole_help(capsys):
 def test_the_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("mnemoscope 0.")
+
+
+@pytest.mark.parametrize("argv", [None, ["--version"]])
+def test_only_the_program_skips_the_last_collection(argv, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["mnemoscope", "--version"])
+    gc.unfreeze()
+    try:
+        assert main(argv) == 0
+        assert (gc.get_freeze_count() > 0) == (argv is None)
+    finally:
+        gc.unfreeze()
+
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

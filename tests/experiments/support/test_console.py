@@ -2,6 +2,9 @@
 
 import ast
 import errno
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -65,3 +68,20 @@ def test_verbs_print_only_through_the_console():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
                 text = ast.unparse(node)
                 assert PRINTS_JSON in text or "visible(" in text, f"{path.name}: {text}"
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_libraries_are_silenced_before_and_after_their_import(imported):
+    script = textwrap.dedent(f"""
+        import sys
+        from experiments.support.console import silence_libraries
+
+        if {imported}:
+            import transformers
+        silence_libraries()
+        assert {imported} or "transformers" not in sys.modules
+        from transformers.utils import logging
+
+        print(logging.get_verbosity() == logging.ERROR, logging.is_progress_bar_enabled())
+    """)
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "True False\n"

@@ -1,6 +1,9 @@
 """A battery in several processes: the same evidence, each shared search once, and errors where they belong."""
 
 import json
+import subprocess
+import sys
+import textwrap
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -156,6 +159,22 @@ def test_processes_that_began_to_import_are_taken_if_they_are_as_many():
         with helpers(3, [], begun=begun) as processes:
             assert processes is not None
             assert (processes is begun, processes.workers) == (False, 2)
+
+
+def test_processes_begin_to_import_before_this_one_does():
+    script = textwrap.dedent("""
+        import sys
+        import experiments.support.pieces as pieces
+        from experiments.cli import main
+
+        def begin(workers):
+            print([name for name in ("torch", "transformers", "numpy") if name in sys.modules])
+            sys.exit()
+
+        pieces.importing = begin
+        main(["verdict", "parity-aligned-alibi", "--fresh"])
+    """)
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "[]\n"
 
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, "4"), (None, "1")])
