@@ -112,7 +112,8 @@ def rows_elsewhere(folder: Path, names: Collection[str] = ()) -> list[tuple]:
 def runs_alike(folder: Path) -> list[tuple[Path, dict, dict[str, Any]]]:
     """Return every run of a folder with its record and its first columns in the table.
 
-    Raises `ValueError` where runs of one configuration differ in more than their seed, because they do not replicate.
+    Raises `ValueError` where runs of one configuration differ in more than their seed and the precision of training,
+    which depends on the machine and has a column: they do not replicate.
     """
     first: dict[str, tuple[str, dict]] = {}
     runs = []
@@ -120,9 +121,9 @@ def runs_alike(folder: Path) -> list[tuple[Path, dict, dict[str, Any]]]:
         record = read_record(run)
         assert record is not None
         name, about = run.name, _about(run.name, record)
-        recipe = {**record["recipe"], "precision": record.get("precision")}
+        recipe = {**record["recipe"], "seed": None}
         other, theirs = first.setdefault(_configuration(about), (name, recipe))
-        if text := differences({**theirs, "seed": None}, {**recipe, "seed": None}):
+        if text := differences(theirs, recipe):
             raise ValueError(
                 f"{other} and {name} were trained differently ({text}); keep one of them in another folder"
             )

@@ -12,11 +12,7 @@ from statistics import median
 from experiments.tables.of_files import (
     ADAPTED_EVIDENCE,
     ADAPTED_VERDICT,
-    FLOAT32_VERDICT,
     FOLDER,
-    NEIGHBOURS,
-    NUMERIC_VERDICT,
-    TRADED,
     calibrated_before,
     checked,
     evaluated,
@@ -28,7 +24,6 @@ from experiments.tables.of_files import (
     presence,
     recalled_by_label,
     rested,
-    tuned_in_float32,
 )
 from experiments.tables.of_zoo import (
     ABSOLUTE,
@@ -39,6 +34,7 @@ from experiments.tables.of_zoo import (
     FURTHEST,
     GAPS,
     KEY_SINKS,
+    NOTHING_REHEARSED,
     NUMERIC,
     OWN,
     PADDED,
@@ -64,12 +60,13 @@ from experiments.tables.of_zoo import (
     rhos,
     share_at,
     sinks,
-    without_rehearsal,
 )
 from interp.models.adapters import ADAPTER_WEIGHTS
 from interp.models.names import SHIPPED
 from probes.keys import MARGIN_HELD, PRESENCE_MARGIN
 
+# Format, bits and mode of exact match of the fine-tuned models that the text quotes.
+TUNED = (("numeric", 40, "forced"), ("numeric", 60, "forced"), ("aligned", 60, "forced"))
 # Formats that fail past the trained length, in the text's order.
 VARIANTS = ("numeric", "constant", "cyclic", "nonaligned", "scratchpad")
 # Evaluations of SmolLM2-135M with the adapters among the shipped runs, by format.
@@ -122,15 +119,14 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         f"rehearsed-{condition}": exact_match(f"parity-aligned-alibi+{condition}-seed1", 40, 60)
         for condition in ("lookup20", "disjoint60", "copying60")
     },
-    "rehearsed-none": (3, without_rehearsal),
+    **{name: (3, read) for name, read in NOTHING_REHEARSED.items()},
     "rehearsed-own": (3, own_labels),
     "rehearsed-scratchpad": exact_match("parity-scratchpad-alibi+copying60-seed1", 30),
-    "tuned-numeric": exact_match("parity-numeric-smollm2-135m-lora4-seed1", 40, 60),
-    "tuned-numeric-written": exact_match("parity-numeric-smollm2-135m-lora4-seed1", 40, mode="written"),
+    **{
+        f"tuned-{form}-{length}": (3, partial(ends, f"parity-{form}-smollm2_135m_lora4", length, mode=mode))
+        for form, length, mode in TUNED
+    },
     "tuned-aligned": exact_match("parity-aligned-smollm2-135m-lora4-seed1", 60),
-    "tuned-in-float32": (3, tuned_in_float32),
-    "numeric-evidence": (2, partial(evidence_at, NUMERIC_VERDICT, TRADED)),
-    "evidence-in-float32": (2, partial(evidence_at, FLOAT32_VERDICT, (*ADAPTED_EVIDENCE[:5], NEIGHBOURS))),
     "reach-80": (3, lambda: listed(ANCHORED, 80)),
     "reach-100": (3, lambda: [median(values := listed(ANCHORED, 100)), max(values)]),
     "aligned-written-40": (3, lambda: [min(listed(ANCHORED, 40, mode="written"))]),

@@ -18,11 +18,9 @@ from interp.models import read_json
 from interp.models.names import SHIPPED, ZOO
 
 FOLDER = Path(__file__).parent.parent
-# Verdicts on fine-tuned models: with aligned labels the shipped one and another seed in another precision, and numeric.
+# The verdict on the fine-tuned model among the shipped runs.
 ADAPTED_VERDICT = SHIPPED / "smollm2-parity-aligned" / "verdict.json"
-FLOAT32_VERDICT = FOLDER / "recipes" / "parity-aligned-smollm2-135m-lora4-seed2-float32-verdict.json"
-NUMERIC_VERDICT = FOLDER / "recipes" / "parity-numeric-smollm2-135m-lora4-seed1-verdict.json"
-# Their evidence that the text quotes.
+# Its evidence that the text quotes.
 ADAPTED_EVIDENCE = (
     "either side",
     "rename labels",
@@ -35,8 +33,6 @@ ADAPTED_EVIDENCE = (
     "largest effect on margins",
     "margins repaired by a key of equal score",
 )
-NEIGHBOURS = "effect of neighbours of a label that moves"
-TRADED = ("either side", "swap the input labels of the step and before", "history in V at labels")
 
 
 def checked(case: str, quantity: str) -> list[float]:
@@ -68,18 +64,6 @@ def evaluated(path: Path, metric: str, mode: str, lengths: Sequence[int]) -> lis
 def exact_match(run: str, *lengths: int, mode: str = "forced") -> tuple[int, Callable[[], list[float]]]:
     """Return exact match of a run of the zoo at some lengths, as an entry of `NUMBERS`."""
     return 3, partial(evaluated, ZOO / run / "evaluation.json", "exact", mode, lengths)
-
-
-def tuned_in_float32() -> list[float]:
-    """Return exact match of the fine-tuned models of seed 2 in float32.
-
-    Aligned at 40 and 60 bits, labels given; numeric alike; numeric at 40 bits, labels written.
-    """
-    aligned, numeric = (
-        FOLDER / "recipes" / f"parity-{name}-smollm2-135m-lora4-seed2-float32.json" for name in ("aligned", "numeric")
-    )
-    given = [value for path in (aligned, numeric) for value in evaluated(path, "exact", "forced", (40, 60))]
-    return [*given, *evaluated(numeric, "exact", "written", (40,))]
 
 
 def perplexities() -> list[float]:

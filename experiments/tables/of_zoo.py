@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from math import nan
 from statistics import fmean
 
@@ -176,18 +176,31 @@ def larger(length: int, metric: str, mode: str) -> list[float]:
     return [by_seed(f"parity-aligned-alibi_{size}", length, metric, mode)[2] for size in LARGER]
 
 
-def without_rehearsal() -> list[float]:
-    """Return what aligned models do without rehearsal, by seed, and the scratchpad's step accuracy at 20 bits.
+UNREHEARSED = "parity-aligned-alibi+none"
 
-    Exact match at 30 and at 40 bits, the anchor's rho at 20 bits, and the largest effect of identity there.
-    """
-    name = "parity-aligned-alibi+none"
-    runs = sorted(judged(name)["models"])
+
+def anchor_without_rehearsal() -> list[float]:
+    """Return the anchor's rho at 20 bits without rehearsal: over the models with its interval, then of each by seed."""
+    anchor = judged(UNREHEARSED)["by_length"][0]["roles"]["anchor"]
+    return [anchor["rho"], *anchor["ci"], *listed(UNREHEARSED, 20, "rho anchor", "")]
+
+
+def evidence_without_rehearsal(arm: str, name: str) -> list[float]:
+    """Return a piece of evidence at 20 bits of the aligned models without rehearsal, by seed."""
+    runs = sorted(judged(UNREHEARSED)["models"])
     first = [read_result(ZOO / run / "battery.json")["battery"]["measured"][0] for run in runs]
-    largest = [e for at in first for e in at["evidence"] if (e["arm"], e["name"]) == ("identity", "largest effect")]
-    identity = [e["value"]["value"] for e in largest]
-    scratchpad = listed("parity-scratchpad-alibi+none", 20, "step", learned=False)
-    return [*listed(name, 30), *listed(name, 40), *listed(name, 20, "rho anchor", ""), *identity, *scratchpad]
+    return [e["value"]["value"] for at in first for e in at["evidence"] if (e["arm"], e["name"]) == (arm, name)]
+
+
+NOTHING_REHEARSED: dict[str, Callable[[], list[float]]] = {
+    "none-30": partial(listed, UNREHEARSED, 30),
+    "none-40": partial(listed, UNREHEARSED, 40),
+    "none-anchor": anchor_without_rehearsal,
+    "none-identity": partial(evidence_without_rehearsal, "identity", "largest effect"),
+    "none-presence": partial(evidence_without_rehearsal, "presence", "largest effect"),
+    "none-twice": partial(evidence_without_rehearsal, "presence", "labels count twice"),
+    "none-scratchpad": partial(listed, "parity-scratchpad-alibi+none", 20, "step", learned=False),
+}
 
 
 def own_labels() -> list[float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.drawing.zoo.frames import precisions
 from experiments.tables.cells import markdown
 from experiments.tables.zoo import judged_text, spread
 from interp.models.names import ZOO
@@ -41,9 +42,8 @@ def _cells(models: Any, verdicts: Mapping[str, dict]) -> tuple[str, ...]:
     learned = models.groupby("run")["learned"].first().astype(bool)
     exact = models[models["learned"].astype(bool) & (models["metric"] == "exact") & (models["mode"] == "forced")]
     entry = verdicts.get(f"parity-{models['format'].iloc[0]}-{models['family'].iloc[0]}", {"verdict": None})
-    precision = "/".join({"no": "float32", "bf16": "bfloat16"}.get(p, "") for p in sorted(models["precision"].unique()))
     return (
-        precision,
+        precisions(models),
         ", ".join(str(seed) for seed in sorted(models["seed"].unique())),
         f"{int(learned.sum())} of {len(learned)}",
         *(spread(exact[exact["length"] == n]["value"]) for n in LENGTHS),

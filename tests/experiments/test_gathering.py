@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments.drawing.zoo import COLUMNS
+from experiments.drawing.zoo.frames import precisions
 from experiments.gathering import gather
 from experiments.support.provenance import OtherVersions, provenance_record
 from experiments.tables.zoo import confirmatory_table, judged_text
@@ -162,11 +163,16 @@ def test_runs_that_were_not_trained_alike_are_not_pooled(tmp_path):
     words = r"parity-aligned-alibi-seed2 and parity-aligned-alibi-seed3 were trained differently \(steps 3000 and 50\)"
     with pytest.raises(ValueError, match=words):
         gather(tmp_path)
-    put(tmp_path / "other", 2)
-    path = put(tmp_path / "other", 3) / "run.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "precision": "bf16"}))
-    with pytest.raises(ValueError, match="precision None and bf16"):
-        gather(tmp_path / "other")
+
+
+def test_runs_of_several_precisions_are_pooled_and_named(tmp_path):
+    for seed, precision in ((2, "no"), (3, "bf16"), (4, "no")):
+        path = put(tmp_path, seed, evaluation=evaluation()) / "run.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "precision": precision}))
+    table, _ = gather(tmp_path)
+    assert dict(zip(table["seed"], table["precision"], strict=True)) == {2: "no", 3: "bf16", 4: "no"}
+    assert precisions(table) == "bfloat16/float32"
+    assert precisions(table[table["seed"] == 2]) == "float32"
 
 
 def test_results_of_other_weights_are_not_gathered(tmp_path):

@@ -142,6 +142,11 @@ def fine_tuned(rows: Any, yes: bool = True) -> Any:
     return rows[rows["family"].astype(str).map(starts_pretrained).astype(bool) == yes]
 
 
+def precisions(rows: DataFrame) -> str:
+    """Return the precisions in which the models of some rows were trained, such as "bfloat16/float32"."""
+    return "/".join({"no": "float32", "bf16": "bfloat16"}.get(name, "") for name in sorted(rows["precision"].unique()))
+
+
 def starts_pretrained(kind: str) -> bool:
     """Return whether models of a kind, as the table names it, started from a pretrained one."""
     return split_kind(kind.partition(CONDITION)[0])[0] not in OWN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from experiments.drawing.zoo.frames import CONDITION, LONGER, NoRows, counted, rows_of
+from experiments.drawing.zoo.frames import CONDITION, LONGER, NoRows, counted, precisions, rows_of
 from experiments.drawing.zoo.layout import MODES, draw_lines, frame_axis, keys, panels
 from experiments.training.rehearsal import USUAL, parse_condition
 from interp.tasks import parse_format
@@ -89,5 +89,4 @@ def _by_condition(frame: DataFrame, family: str, formats: tuple[str, ...], quest
 
 def _title(condition: str, rows: Any) -> str:
     parsed = parse_condition(condition)
-    precision = "/".join({"no": "float32", "bf16": "bfloat16"}.get(p, "") for p in sorted(rows["precision"].unique()))
-    return f"{TITLES[parsed.what].format(n=parsed.longest)}\n{precision}".strip()
+    return f"{TITLES[parsed.what].format(n=parsed.longest)}\n{precisions(rows)}".strip()

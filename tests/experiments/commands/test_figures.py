@@ -255,13 +255,14 @@ def test_the_table_names_a_family_as_the_figures_of_fine_tuned_models_do():
 
 def test_the_table_of_fine_tuned_models_has_a_row_a_format_and_mode(zoo):
     assert pretrained_table(zoo) == "not built yet\n"
-    TUNED.assign(rehearsal=0.0).to_parquet(zoo / "results.parquet")
+    TUNED.assign(rehearsal=0.0, precision="no").to_parquet(zoo / "results.parquet")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in pretrained_table(zoo).splitlines()[2:]]
     expected: Any = TUNED[(TUNED["format"] == "aligned") & (TUNED["metric"] == "exact") & (TUNED["mode"] == "forced")]
     (aligned,) = (row for row in rows if row[:2] == ["aligned", "forced"])
     learned = expected[expected["learned"] & (expected["length"] == 20)]["value"]
-    assert aligned[3] == f"{expected[expected['learned']]['run'].nunique()} of {expected['run'].nunique()}"
-    assert aligned[6].startswith(f"{learned.median():.3f}")
+    assert aligned[2] == "float32"
+    assert aligned[4] == f"{expected[expected['learned']]['run'].nunique()} of {expected['run'].nunique()}"
+    assert aligned[7].startswith(f"{learned.median():.3f}")
     assert {row[0] for row in rows} == {"aligned", "scratchpad"}
 
 
