@@ -29,8 +29,10 @@ def load(
     10
     """
     from experiments.support.provenance import warn_versions
+    from experiments.support.same_name import say_which
     from interp import models
 
+    say_which(name)
     run = models.load(name, fmt, longest=longest, device=device, dtype=dtype)
     if "provenance" in run.record:  # a folder of someone else's has none
         warn_versions(f"{run.name}/run.json", run.record["provenance"])

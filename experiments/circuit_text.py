@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +27,13 @@ NOT_RECORDED = (*OF_TASKS, "places", "out", "json", "memory", "device", "dtype")
 def run_on_text(options: CircuitCommand) -> int:
     """Find a circuit of --answer over --other on the texts, write it and print it; status 0."""
     from experiments import load
+    from experiments.support.finished import warn_replaced, why_other_result
     from experiments.support.results import result_folder
 
     check_text_options(options)
     run = load(options.name, device=options.device, dtype=options.dtype)
     folder = result_folder(run, options.out, FILES)
+    warn_replaced(folder / FILES[0], partial(why_other_result, run, options.seed, recorded_options(options)))
     found = search_text(run, options)
     written = _write(run, options, found, folder)
     if options.json:
@@ -40,6 +43,11 @@ def run_on_text(options: CircuitCommand) -> int:
         print_edges(found.circuit)
         say_files(folder, FILES)
     return 0
+
+
+def recorded_options(options: CircuitCommand) -> dict:
+    """Return the options on which the numbers of a text depend."""
+    return {k: v for k, v in asdict(options).items() if k not in NOT_RECORDED}
 
 
 def check_text_options(options: CircuitCommand) -> None:
@@ -90,7 +98,7 @@ def _write(run: Run, options: CircuitCommand, found: CircuitSearch, folder: Path
 
     low, high = found.interval or (None, None)
     data = {
-        "options": {k: v for k, v in asdict(options).items() if k not in NOT_RECORDED},
+        "options": recorded_options(options),
         "valid": found.validity.valid,
         "reason": found.validity.reason,
         "competence": found.validity.to_json(),

@@ -22,6 +22,7 @@ from experiments.support.console import error_lines, is_out_of_memory, one_line,
 from experiments.support.interrupting import interruptible
 from experiments.support.parse_errors import why_left_over, why_not_parsed
 from experiments.support.provenance import reporting_versions, version_of
+from experiments.support.same_name import saying_which
 from interp.support.budget import within
 
 PROGRAM = "mnemoscope"
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         warn("interrupted; the same command resumes from what is on disk")
         return getattr(interrupt, "status", 130)
-    except SystemExit as ended:  # help was shown, or options are wrong; and rich's way to say that the reader has gone
+    except SystemExit as ended:  # help was shown; and rich's way to say that the reader has gone
         gone = isinstance(ended.__context__, BrokenPipeError)
         if _discard_output() or gone:
             return READER_GONE
@@ -147,6 +148,9 @@ def _run(name: str, args: list[str]) -> int:
     if {"-h", "--help"} & set(args):
         args = ["--help"]  # beside other arguments, tyro's help leaves out those that are given
     args = _bare_json(name, args)
+    if args and args[0].startswith(("--tyro-", "--tyro_")):  # tyro's own options, which exit or raise
+        warn(f"{prefix}: {why_left_over(command, args, args[:1])}")
+        return 2
     said = io.StringIO()  # tyro's errors are boxes of many lines
     options: Any = {"description": _description(command), "return_unknown_args": True, "config": CONFIG}
     try:
@@ -162,7 +166,7 @@ def _run(name: str, args: list[str]) -> int:
         return 2
     try:
         silence_libraries()
-        with _memory_of(parsed), reporting_versions():
+        with _memory_of(parsed), reporting_versions(), saying_which():
             status = parsed.run()
         sys.stdout.flush()  # a full disk fails here, not when Python ends
         return status

@@ -11,7 +11,7 @@ changes another file instead. truths.json holds what the builder of each model w
 "right" lists the labels that are right, ["unresolved"] where none is. A role is true, false, or null for a matter of
 definition. verdicts/two_readers/verdict.json is what `mnemoscope verdict` wrote. Models that have none were not judged,
 and are named. `--again`: the rules of these verdicts were changed after the round was known, so its rows are listed
-apart, and the blind ones stay.
+apart, and the blind ones stay. Verdicts on models that truths.json lacks are named, and not counted.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _json(value: object) -> str:
 
 
 def judged_models(number: int, truths: Path, verdicts: Path, blind: bool = True) -> tuple[list[dict], list[str]]:
-    """Return the rows of a round's judged models, and the names of those without a verdict.
+    """Return the rows of a round's judged models, in the order of the truths, and the names of those without a verdict.
 
     `blind` says whether the rules of the verdict are from before the round. Raises `ValueError` as `read_truths`, for a
     file that is no verdict of this version, and where no model has a verdict.
@@ -100,6 +100,12 @@ def judged_models(number: int, truths: Path, verdicts: Path, blind: bool = True)
         raise ValueError(f"{verdicts} has no verdict on a model of {truths}: there is no {example}, for one")
     rows = [_row(number, name, known[name], blind, _verdict(path)) for name, path in judged.items()]
     return rows, [name for name in known if name not in judged]
+
+
+def without_truth(truths: Path, verdicts: Path) -> list[str]:
+    """Return the names of the models that have a verdict and no entry in the truths. Raises as `read_truths`."""
+    known = read_truths(truths)
+    return sorted(path.parent.name for path in verdicts.glob("*/verdict.json") if path.parent.name not in known)
 
 
 def _verdict(path: Path) -> dict:
@@ -173,13 +179,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with reporting_versions():
             rows, missing = judged_models(chosen.round, chosen.truths, chosen.verdicts, blind)
+        unknown, done = without_truth(chosen.truths, chosen.verdicts), "replaced" if file.exists() else "written"
         before = replace_round(file, chosen.round, rows, blind)
     except (OSError, ValueError) as error:
         warn(one_line(error))
         return 2
     what = f"round {chosen.round}{'' if blind else ', judged again'}"
-    without = ", ".join(missing) or "none"
-    say(f"{file}: replaced; {what} has {len(rows)} models in place of {before}; without a verdict: {without}")
+    lacking = f"without a verdict: {', '.join(missing) or 'none'}; without a truth: {', '.join(unknown) or 'none'}"
+    say(f"{file}: {done}; {what} has {len(rows)} models in place of {before}; {lacking}")
     return 0
 
 

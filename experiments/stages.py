@@ -44,10 +44,11 @@ class StageOptions:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a stage was not done here. `another`: another process is doing it."""
+    """Why a stage was not done here. `another`: another process is doing it. `untrained`: the run is not trained."""
 
     reason: str
     another: bool = False
+    untrained: bool = False
 
 
 def with_steps(train: TrainCommand, steps: int | None) -> TrainCommand:
@@ -64,6 +65,11 @@ def applies(stage: str, name: str) -> bool:
     """Return whether a run has this stage: longer lengths are bits, so addition has none, and parity no operands."""
     task = {"longer": "parity-", "operands": "addition-"}.get(stage, "")
     return name.startswith(task)
+
+
+def is_trained(folder: Path) -> bool:
+    """Return whether the first stage of a run is done, which all others need."""
+    return (folder / STAGES["train"]).exists()
 
 
 def do_stage(out: Path, train: TrainCommand, options: StageOptions, missing: list[str]) -> Trouble | None:
@@ -84,6 +90,8 @@ def do_stage(out: Path, train: TrainCommand, options: StageOptions, missing: lis
     }
     try:
         with alone_in(out / f".{name_of(train)}{LOCKED}"):
+            if stage != "train" and not is_trained(folder):
+                return Trouble("it is not trained", untrained=True)
             if not (folder / STAGES[stage]).exists():  # another process may have done it since
                 work[stage]()
     except AtWork as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from interp.support.exactness import Inexact
 from interp.support.finite import NotFinite
-from interp.tasks import Batch
+from interp.tasks import Batch, check_length
 from probes.arms.inputs import COMPETENCE, ArmInputs, draw
 from probes.arms.m09_subspaces import Searches
 from probes.arms.registry import ARMS, DECIDING, Arm, left_out_of
@@ -123,20 +123,7 @@ def battery(
     Raises `ValueError` for a run with the task recall, an unknown arm, fewer than 24 prompts, or a length that the run
     cannot take.
     """
-    if run.format.task == "recall":
-        call = (
-            'binding_verdict(run.name, measure_binding(run, trials_of(run, "recall", items, prompts, seed), "recall"))'
-        )
-        raise ValueError(f"battery judges parity and addition; for recall call {call} of probes.binding")
-    if unknown := sorted(set(arms) - set(registry)):
-        raise ValueError(f"unknown arms {', '.join(unknown)}; arms are {', '.join(registry)}")
-    if prompts < FEWEST_PROMPTS:
-        raise ValueError(f"at least {FEWEST_PROMPTS} prompts are needed; got {prompts}")
-    if not lengths or len(set(lengths)) < len(lengths):
-        raise ValueError(f"name one or more different lengths; got {list(lengths)}")
-    for length in lengths:
-        run.check_length(length)
-        check_shortest(length, run.format.task)
+    check_battery(run, lengths, prompts, arms, registry)
     options = _Options(
         seed=seed,
         prompts=prompts,
@@ -152,6 +139,27 @@ def battery(
     prepared = frozenset(prepare([piece for _, pieces in begun for piece in pieces]))
     measured = tuple(_measure(found, pieces, prepared, options) for found, pieces in begun)
     return Battery(name=run.name, format=str(run.format), prompts=prompts, seed=seed, measured=measured)
+
+
+def check_battery(
+    run: Run, lengths: Sequence[int], prompts: int, arms: Collection[str], registry: Mapping[str, Arm] = ARMS
+) -> None:
+    """Raise `ValueError` for what `battery` refuses, without running the model."""
+    if run.format.task == "recall":
+        call = (
+            'binding_verdict(run.name, measure_binding(run, trials_of(run, "recall", items, prompts, seed), "recall"))'
+        )
+        raise ValueError(f"battery judges parity and addition; for recall call {call} of probes.binding")
+    if unknown := sorted(set(arms) - set(registry)):
+        raise ValueError(f"unknown arms {', '.join(unknown)}; arms are {', '.join(registry)}")
+    if prompts < FEWEST_PROMPTS:
+        raise ValueError(f"at least {FEWEST_PROMPTS} prompts are needed; got {prompts}")
+    if not lengths or len(set(lengths)) < len(lengths):
+        raise ValueError(f"name one or more different lengths; got {list(lengths)}")
+    for length in lengths:
+        run.check_length(length)
+        check_shortest(length, run.format.task)
+        check_length(run.format, length, run.vocabulary)
 
 
 def inputs_of(

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.forward import correct, generate
-from interp.tasks import Batch, Role
+from interp.tasks import Batch, Format, Role
 from probes.evidence import Accuracy, Interval
 from probes.intervals import clustered_proportion, wilson
 
@@ -20,8 +20,12 @@ MODES = {"forced": True, "written": False}
 
 def modes_of(batch: Batch) -> tuple[str, ...]:
     """Return the modes that apply: "written" only where there are labels and the context determines them."""
-    has_labels = bool(batch.format.labels)
-    return ("forced", "written") if has_labels and batch.format.model_can_write_labels else ("forced",)
+    return modes_of_format(batch.format)
+
+
+def modes_of_format(fmt: Format) -> tuple[str, ...]:
+    """Return the modes of every batch of a format, as `modes_of`."""
+    return ("forced", "written") if fmt.labels and fmt.model_can_write_labels else ("forced",)
 
 
 def steps_right(model: PreTrainedModel, batch: Batch, mode: str) -> Bool[Tensor, "batch step"]:

@@ -24,10 +24,12 @@ from experiments.benchmarks.gpu_goals import SIDE, SMALLEST, SWEEPS, Part, devic
 from experiments.benchmarks.gpu_training import training_parts
 from experiments.benchmarks.patching import Case
 from experiments.benchmarks.scaling import device_name, seconds_of
+from experiments.support.console import one_line, warn
 from experiments.support.options import Flag, Folder, Number, OptionalText
 from experiments.support.provenance import provenance_record
+from experiments.support.reading import read_rows
 from experiments.support.results import writable_folder
-from interp.models import Run, read_json
+from interp.models import Run
 from interp.patching import logit_diff, patch, plan
 from interp.patching.cells import PATCH_SITES
 from interp.patching.precision import Matmul
@@ -62,14 +64,16 @@ class GpuScript:
     parts."""
 
     def run(self) -> int:
-        """Run the parts one by one; status 1 if one failed."""
+        """Run the parts one by one; status 1 if one failed. Raises `ValueError` where no part has one of the texts."""
         began, failed = time.monotonic(), []
+        found = parts(self.tiny, self.rounds, self.large)
+        chosen = {n: part for n, part in found.items() if not self.only or any(text in n for text in self.only)}
+        if not chosen:
+            raise ValueError(f"no part contains {' or '.join(map(repr, self.only))}; parts are {', '.join(found)}")
         path = writable_folder(self.out) / "gpu.json"
-        rows = read_json(path)["rows"] if self.only and path.exists() else {}
+        rows = read_rows(path) if self.only and path.exists() else {}
         made = provenance_record(device=device())
-        for name, part in parts(self.tiny, self.rounds, self.large).items():
-            if self.only and not any(text in name for text in self.only):
-                continue
+        for name, part in chosen.items():
             if time.monotonic() - began > self.seconds:
                 rows[name] = {"left out": f"{self.seconds} seconds were over"}
             else:
@@ -160,4 +164,8 @@ def _largest(tiny: bool) -> list[Case]:
 
 
 if __name__ == "__main__":
-    sys.exit(tyro.cli(GpuScript).run())
+    try:
+        sys.exit(tyro.cli(GpuScript).run())
+    except (OSError, ValueError) as error:
+        warn(one_line(error))
+        sys.exit(2)

@@ -37,9 +37,10 @@ class CalibrateCommand:
     """Judge the families outside of the calibration instead: each in three architectures, clean and with dirt, at
     8 bits. Refuses --variants, --seed and --repetitions, which families do not have."""
     prompts: Number = 128
-    """Prompts per case."""
+    """Prompts per case, at least 24."""
     repetitions: Number = 30
-    """How often one variant of each repeated mechanism is judged, to measure coverage; 0 leaves coverage out."""
+    """How often one variant of each repeated mechanism is judged, to measure coverage; 0 leaves coverage out, else
+    at least 2."""
     workers: Number = 2
     """Number of processes, with one thread each."""
     out: Folder = FOLDER
@@ -50,16 +51,20 @@ class CalibrateCommand:
         """Judge the missing cases, then write and print the counts."""
         from experiments.calibration_text import report_families, report_rates
         from experiments.support.console import say
+        from experiments.support.finished import warn_replaced
         from experiments.support.option_checks import check_positive, check_seed, check_workers
         from experiments.support.results import check_files, writable_folder
         from interp.support.writing import alone_in
+        from probes.batteries import FEWEST_PROMPTS
         from probes.planted import FAMILIES, MECHANISMS
 
         check_workers("workers", self.workers)
         self._check_families()
         if self.variants > MOST_VARIANTS:
             raise ValueError(f"--variants must be at most {MOST_VARIANTS}; got {self.variants}")
-        check_positive(self, "variants", "prompts")
+        check_positive(self, "variants")
+        if self.prompts < FEWEST_PROMPTS:
+            raise ValueError(f"--prompts must be at least {FEWEST_PROMPTS}; got {self.prompts}")
         if self.repetitions < 0 or self.repetitions == 1:
             raise ValueError(f"--repetitions must be 0, or at least 2; got {self.repetitions}")
         check_seed(self.seed)
@@ -73,6 +78,7 @@ class CalibrateCommand:
         written = (FAMILIES_FILE,) if self.families else FILES
         check_files([folder / name for name in written])
         with alone_in(folder / ".calibrate"):
+            warn_replaced(folder / written[-1], self._why_other)
             table = self._families(folder, names) if self.families else self._table(folder, names)
         if self.json:
             print(json.dumps(table))
@@ -80,6 +86,12 @@ class CalibrateCommand:
             (report_families if self.families else report_rates)(table)
             say(folder / written[-1])
         return 0
+
+    def _why_other(self, data: dict) -> str:
+        """Return why a result was made with other prompts or another first seed; "" where it was not."""
+        asked = {"prompts": self.prompts} if self.families else {"prompts": self.prompts, "first_seed": self.seed}
+        differ = [f"{name} {data[name]}, not {value}" for name, value in asked.items() if data[name] != value]
+        return f"it was made with {'; '.join(differ)}" if differ else ""
 
     def _check_families(self) -> None:
         """Raise `ValueError` where --families is given with an option that only mechanisms have."""

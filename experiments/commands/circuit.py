@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
@@ -83,7 +84,7 @@ class CircuitCommand(TakesText):
     repeats: Number = 1
     """How often the search is repeated on other prompts, to measure how much of the circuit is found again."""
     prompts: Number = 32
-    """Prompts of the search, and of the evaluation; pruning uses 16 of them."""
+    """Prompts of the search, and of the evaluation, at least 2; pruning uses 16 of them."""
     seed: Seed = 0
     memory: Memory = None
     format: FormatName = None
@@ -96,6 +97,7 @@ class CircuitCommand(TakesText):
         """Search, evaluate, write and print; status 0."""
         from experiments import load
         from experiments.circuit_search import measure_validity
+        from experiments.support.finished import warn_replaced, why_other_result
         from experiments.support.option_checks import check_seed
         from experiments.support.results import result_folder, work_folder
 
@@ -114,6 +116,7 @@ class CircuitCommand(TakesText):
         validity = measure_validity(run, self.search_options(), length)
         if not validity.valid:
             warn(f"warning: the circuit will be invalid: {validity.reason}")
+        warn_replaced(folder / FILES[0], partial(why_other_result, run, self.seed, self._options()))
         recorded = {k: str(v) for k, v in self._options().items() if k not in ("lengths", "repeats")}
         with work_folder(folder, run, "circuit", recorded) as work:
             written, circuit = self._compute(run, length, lengths, work, folder, validity)

@@ -51,7 +51,7 @@ class EvaluateCommand:
     """Lengths at which to measure which bit decides a step, in parity with a scratchpad. Default: those of 15, 20, 30,
     40 and 60 that are not longer than --lengths."""
     prompts: Number = 256
-    """Prompts at each length."""
+    """Prompts at each length, at least 2."""
     seed: Seed = 0
     device: Device = "auto"
     dtype: Dtype = None
@@ -62,6 +62,7 @@ class EvaluateCommand:
     def run(self) -> int:
         """Evaluate every run; status 0."""
         from experiments.support.console import say
+        from experiments.support.finished import warn_replaced
         from experiments.support.loading import load_posed
         from experiments.support.option_checks import check_seed
         from experiments.support.results import check_files, result_folder
@@ -82,6 +83,8 @@ class EvaluateCommand:
             check_files([together])
         folders = [result_folder(run, self.out, FILES) for run in loaded]
         curves: dict[str, list[Accuracy]] = {}
+        for run, folder in zip(loaded, folders, strict=True):
+            warn_replaced(folder / FILES[0], partial(self._why_other, run))
         for run, folder in zip(loaded, folders, strict=True):
             curves[run.name], written = self.measure(run, folder, figure="accuracy.svg")
             if self.json:
@@ -105,6 +108,17 @@ class EvaluateCommand:
         if self.offset_lengths is not None:
             return self.offset_lengths
         return tuple(n for n in OFFSET_LENGTHS if n <= max(self.lengths_of(run)))
+
+    def _why_other(self, run: Run, data: dict) -> str:
+        """Return why an evaluation is not the one that these options ask for; "" where it is."""
+        from experiments.support.finished import one_length, why_other_result
+
+        def lengths(name: str) -> list[int]:
+            return list(dict.fromkeys(one_length(row["length"]) for row in data[name]))
+
+        made = {"prompts": data["prompts"], "lengths": lengths("accuracy"), "offset lengths": lengths("offsets")}
+        asked = {"prompts": self.prompts, "lengths": self.lengths_of(run), "offset lengths": self.offsets_of(run)}
+        return why_other_result(run, self.seed, asked, data, made)
 
     def measure(self, run: Run, folder: Path, figure: str | None = None) -> tuple[list[Accuracy], dict]:
         """Measure one run and write its files; return the accuracies, and what evaluation.json holds.

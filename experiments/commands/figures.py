@@ -76,6 +76,8 @@ class FiguresCommand:
             raise ValueError(f"--zoo: {no_folder(self.zoo, 'results.parquet and verdicts.json')}")
         if self.length < 1 or self.prompts < 1:
             raise ValueError(f"--length and --prompts must be at least 1; got {self.length}, {self.prompts}")
+        if not self.only:
+            self._check_results()
         folder, written = writable_folder(self.out or OUT / "figures"), []
         drawings = self.drawings()
         check_files([folder / f"{name}.svg" for name, *_ in drawings])
@@ -94,6 +96,16 @@ class FiguresCommand:
         for path in written:
             say(path)
         return 0
+
+    def _check_results(self) -> None:
+        """Raise `ValueError` where the folder of --zoo has no results: the maps, of shipped runs, would be all."""
+        from experiments.gathering import read_verdicts
+        from experiments.support.list_results import read_list_verdicts
+
+        if self.zoo is None or not self.table().empty:
+            return
+        if not read_verdicts(self.zoo) and not read_list_verdicts(self.zoo / "lists"):
+            raise ValueError(f"nothing to draw: {self.zoo} has no results yet; mnemoscope sweep writes them")
 
     @property
     def results(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -118,6 +119,7 @@ class PatchCommand(TakesText):
         from experiments.patch_printing import show_effect, show_plan
         from experiments.patch_validity import validity_of_sweep
         from experiments.support.console import warn
+        from experiments.support.finished import warn_replaced, why_other_result
         from experiments.support.option_checks import check_workers
         from experiments.support.results import result_folder
 
@@ -131,6 +133,8 @@ class PatchCommand(TakesText):
         validity = validity_of_sweep(run, self, sweep)
         if validity is not None and not validity.valid:
             warn(f"warning: the effects will be invalid: {validity.reason}")
+        asked = {k: v for k, v in asdict(self if self.is_text else with_steps(self)).items() if k not in NO_PART}
+        warn_replaced(folder / f"{self.stem}.json", partial(why_other_result, run, self.seed, asked))
         effect, written = self._write(run, sweep, folder / self.stem, validity)
         if self.json:
             print(json.dumps(written))

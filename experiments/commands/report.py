@@ -54,7 +54,7 @@ class ReportCommand:
     task: Annotated[str | None, computed("TASK")] = None
     """Report on a list or on recall instead: list-letters, list-numerals, recall and so on, as for `verdict`."""
     items: Number = 6
-    """Items of the list or of recall; only with --task."""
+    """Items of the list or of recall, at least 6; only with --task."""
     fillers: Number = 0
     """Fillers between the label and the value of a list's item; only with --task."""
     format: FormatName = None

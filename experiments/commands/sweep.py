@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from experiments.stages import STAGES, StageOptions, Trouble, applies, do_stage, name_of, remove_locks, with_steps
+from experiments.stages import (
+    STAGES,
+    StageOptions,
+    Trouble,
+    applies,
+    do_stage,
+    is_trained,
+    name_of,
+    remove_locks,
+    with_steps,
+)
 from experiments.support.console import say, warn
 from experiments.support.jobs import Executor, Job, Processes, finished
 from experiments.support.options import Device, Dtype, Flag, Folder, Names, Number, Numbers, OptionalNumber
@@ -20,6 +30,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path("mnemoscope-out") / "zoo"
 LEAST_PROMPTS = 24
+# How many runs a line names.
+MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -41,12 +53,12 @@ class SweepCommand:
     formats: Names = ()
     """Train only these formats, such as parity-aligned. Default: all formats of the groups."""
     stages: Names = ()
-    """Stages to run: train, evaluate, longer, operands, transfer, battery. Default: all. Missing earlier stages are not
-    run."""
+    """Stages to run: train, evaluate, longer, operands, transfer, battery. Default: all. Without train, runs that are
+    not trained are named, with status 1; where no run is trained, that is an error."""
     steps: OptionalNumber = None
     """Maximum of optimiser steps per training. Default: the recipe's."""
     prompts: Number = 128
-    """Prompts of the battery at each length."""
+    """Prompts at each length of the stages battery and transfer, at least 24."""
     precision: Annotated[Literal["no", "bf16"] | None, tyro.conf.arg(metavar="{no,bf16}", help_behavior_hint="")] = None
     """Mixed precision of training. Default: bf16 on a GPU that supports it, else no."""
     cuda_graphs: Flag = False
@@ -87,7 +99,10 @@ class SweepCommand:
             self._check_done(train)
         missing = {train: self._missing(name_of(train), stages) for train in runs}
         total = sum(applies(stage, name_of(train)) for train in runs for stage in stages)
+        if not total:
+            raise ValueError(f"no run of these groups, seeds and formats has the stages {', '.join(stages)}")
         left = sum(map(len, missing.values()))
+        self._check_trained(missing)
         say(f"{len(runs)} runs, {total - left} of {total} stages done, {left} to do")
         if self.dry_run:
             for train, names in missing.items():
@@ -97,12 +112,15 @@ class SweepCommand:
         runs_alike(out)  # an error now, not after hours of work that cannot be gathered
         troubles = self._do(missing, total, total - left)
         remove_locks(out)
-        _gather(out)
+        gathered = _gather(out)
         troubles = {name: t for name, t in troubles.items() if not t.another or self._missing(name, stages)}
         for name, trouble in troubles.items():
             state = "LEFT to another process" if trouble.another else "NOT finished"
-            warn(f"{state}: {name}: {trouble.reason}")
-        return 1 if troubles else 0
+            if not trouble.untrained:
+                warn(f"{state}: {name}: {trouble.reason}")
+        if untrained := [name for name, trouble in troubles.items() if trouble.untrained]:
+            warn(f"NOT finished: {_not_trained(untrained, out)}")
+        return 0 if gathered and not troubles else 1
 
     def _do(self, missing: dict[TrainCommand, list[str]], total: int, done: int) -> dict[str, Trouble]:
         """Run the missing stages of all runs; return what prevented a run from being finished, by run."""
@@ -126,7 +144,7 @@ class SweepCommand:
             for job, trouble in finished(first, self._engine(), follow):
                 bar.set_description(job.name)
                 bar.update()
-                if trouble is not None:
+                if trouble is not None and not trouble.untrained:  # those are named in one line at the end
                     tqdm.write(visible(f"{job.name}: {trouble.reason}"), file=sys.stderr)
         return troubles
 
@@ -150,6 +168,14 @@ class SweepCommand:
                 if made != self.prompts:
                     text = f"--prompts {made}, and --prompts is {self.prompts} now"
                     raise ValueError(f"{path} was made with {text}; {advice}")
+
+    def _check_trained(self, missing: dict[TrainCommand, list[str]]) -> None:
+        """Raise `ValueError` where stages are missing and none can be done, because no run is trained."""
+        waiting = [name_of(train) for train, names in missing.items() if names]
+        if any("train" in names for names in missing.values()) or not waiting:
+            return
+        if not any(is_trained(self.out / name) for name in waiting):
+            raise ValueError(_not_trained(waiting, self.out))
 
     def _missing(self, name: str, stages: tuple[str, ...]) -> list[str]:
         """Return the stages of a run that are not done."""
@@ -175,14 +201,28 @@ class SweepCommand:
         return Job(f"{name_of(train)} {missing[0]}", do_stage, (self.out.resolve(), train, options, missing))
 
 
-def _gather(out: Path) -> None:
-    """Write and print the table and the verdicts of all runs."""
-    from experiments.gathering import TABLE, gather
+def _not_trained(names: Sequence[str], out: Path) -> str:
+    """Return, in one line, which runs are not trained, and what trains them."""
+    named = ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" if names[MOST_NAMED:] else "")
+    what = f"1 run is not trained in {out}" if len(names) == 1 else f"{len(names)} runs are not trained in {out}"
+    return f"{what}, so no other stage can be done ({named}); do the stage train first, or leave --stages out"
 
+
+def _gather(out: Path) -> bool:
+    """Write and print the table and the verdicts of all runs; return False, with nothing written, without any run."""
+    from experiments.gathering import TABLE, VERDICTS, gather, runs_alike
+
+    runs = runs_alike(out)
+    if not runs:
+        warn(f"{out} has no trained run, so {TABLE} and {VERDICTS} are not written")
+        return False
     table, verdicts = gather(out)
-    learned = dict(zip(table["run"], table["learned"], strict=True))
+    learned = {run.name: about["learned"] for run, _, about in runs} | dict(
+        zip(table["run"], table["learned"], strict=True)
+    )
     say(f"{out / TABLE}: {len(table)} rows of {len(learned)} runs")
     say(f"{sum(learned.values())} of {len(learned)} runs learned their trained lengths")
     for name, entry in verdicts.items():
         outcome = entry["verdict"]["verdict"] if entry["verdict"] else entry["why"]
         say(f"{name}: {entry['learned']} of {entry['of']} learned; {outcome}")
+    return True

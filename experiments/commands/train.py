@@ -15,6 +15,20 @@ if TYPE_CHECKING:
     from experiments.training.recipe import Recipe
 
 
+def labels_in(name: str) -> str:
+    """Return who writes the labels where a training measures step accuracy; "" for a format without labels.
+
+    >>> labels_in("parity-aligned"), labels_in("parity-nonaligned"), labels_in("parity-scratchpad")
+    (', labels written', ', labels given', '')
+    """
+    from experiments.support.evidence_text import WRITER
+    from interp.tasks import parse_format
+    from probes.competence import modes_of_format
+
+    fmt = parse_format(name)
+    return f", labels {WRITER[modes_of_format(fmt)[-1]]}" if fmt.labels else ""
+
+
 @dataclass(frozen=True)
 class TrainCommand:
     """Train a model on a task: mnemoscope train parity-aligned-alibi --seed 1.
@@ -96,7 +110,9 @@ class TrainCommand:
         trained = self.trained()
         if not PartialState().is_main_process:  # one of several processes prints
             return 0
-        reached = f"step accuracy {trained.step_accuracy:.3f} at length {self.recipe().longest}, {trained.steps} steps"
+        recipe = self.recipe()
+        reached = f"step accuracy {trained.step_accuracy:.3f} at length {recipe.longest}"
+        reached += f"{labels_in(recipe.format)}, {trained.steps} steps"
         if trained.competent:
             say(f"learned: {reached}")
         else:
@@ -123,18 +139,17 @@ class TrainCommand:
     def recipe(self) -> Recipe:
         """Return the recipe of these options. Raises `ValueError` for options that contradict the name."""
         from experiments.training.recipe import Pretrained, Recipe, fine_tuning
+        from experiments.training.run_name import check_format_alone, split_name
         from interp.models import ModelConfig
-        from interp.support.sizes import Size, split_kind
+        from interp.support.sizes import Size
 
         given = {"longest": self.longest, "rehearsal": self.rehearsal, "lr": self.lr}
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if self.source is None:
-            fmt, _, kind = self.name.rpartition("-")
-            kind, plus, condition = kind.partition("+")
-            if plus:
-                chosen |= self._rehearsed(condition)
-            family, named = split_kind(kind)
-            sizes = named._asdict() if named else {}
+            named = split_name(self.name)
+            if "+" in self.name:
+                chosen |= self._rehearsed(named.condition)
+            sizes = named.size._asdict() if named.size else {}
             for field in Size._fields:
                 if (given := getattr(self, field)) is not None and sizes.setdefault(field, given) != given:
                     option = field.replace("_", "-")
@@ -145,18 +160,19 @@ class TrainCommand:
                 raise ValueError("--lora adapts a pretrained model: name it with --from")
             if self.scratch:
                 raise ValueError("--scratch needs --from MODEL; without it all weights are drawn anew")
-            longest, steps = (10, 6000) if fmt.startswith("addition") else (20, 3000)
+            longest, steps = (10, 6000) if named.format.startswith("addition") else (20, 3000)
             steps = steps if self.steps is None else self.steps
             # One construction: what a recipe needs of n_ctx is checked with the lengths that were asked for.
             recipe = Recipe(
-                fmt,
-                ModelConfig(family, n_ctx=self.n_ctx, **sizes),
+                named.format,
+                ModelConfig(named.family, n_ctx=self.n_ctx, **sizes),
                 self.seed,
                 steps,
                 cooldown=min(1000, steps // 3),
                 **{"longest": longest, **chosen},
             )
         else:
+            check_format_alone(self.name, self.source)
             usual = fine_tuning(self.name, Pretrained(self.source, self.lora or 0, self.scratch), self.seed, self.steps)
             recipe = replace(usual, **chosen)
         if self.tokens is not None:

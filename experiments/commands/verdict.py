@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,13 +59,14 @@ class VerdictCommand:
     forced: Flag = False
     """Measure competence only with given labels. Default: also with labels that the model writes."""
     lengths: Lengths = ()
-    """Bits, or digits of both operands. Default: 20 and 40 bits or 10 and 14 digits that fit the model's positions."""
+    """Bits, at least 5, or digits of both operands, at least 6. Default: 20 and 40 bits or 10 and 14 digits that fit
+    the model's positions."""
     items: Number = 6
-    """Items of a list or of recall."""
+    """Items of a list or of recall, at least 6."""
     fillers: Number = 0
     """Fillers between the label and the value of a list's item."""
     prompts: Number = PROMPTS
-    """Prompts at each length."""
+    """Prompts at each length, at least 24. On a list or recall: prompts in all, at least 16."""
     seed: Number = 0
     """Seed of the prompts and of the choice of steps."""
     arms: Arms = ()
@@ -77,7 +79,7 @@ class VerdictCommand:
     out: ResultFolder = None
     fresh: Flag = False
     """Measure again also where a finished result of the same weights and options is in the result folder, beside the
-    run, or among the shipped results. Default: print that result."""
+    run, or among the shipped results. Default: print that result, and copy it to --out."""
     evidence: Flag = False
     """Print everything that was measured after the verdict. Default: only the verdict; the file has the rest."""
     json: Annotated[str | None, tyro.conf.arg(metavar="[FILE]", help_behavior_hint="")] = None
@@ -102,11 +104,12 @@ class VerdictCommand:
         """Print the finished verdict, or measure with this process and those that have begun to import; return 0."""
         from experiments.support.binding_results import judge_lists
         from experiments.support.console import say
-        from experiments.support.finished import warn_judged_again
+        from experiments.support.finished import take_finished, warn_measured
         from experiments.support.finished_verdicts import finished_verdict, verdict_options
         from experiments.support.results import json_target, result_folder
         from experiments.support.verdict_text import columns_of_output, print_verdict
         from interp.support.writing import write_whole
+        from probes.batteries import check_battery
 
         runs = self._load()
         if runs[0].format.task == "recall":
@@ -114,15 +117,19 @@ class VerdictCommand:
         lengths, arms = self.lengths or default_lengths(runs[0]), self.arms or usual_arms(runs[0])
         target = json_target(self.json)
         options = verdict_options(runs, lengths, arms, self.prompts, self.forced)
-        stored, why = None, "--fresh"
+        stored, reasons = None, {}
         if not self.fresh:
-            stored, why = finished_verdict(runs, options, self.seed, self.out)
+            stored, reasons = finished_verdict(runs, options, self.seed, self.out)
         if stored is not None:
-            path, verdict, written = stored.path, stored.found, stored.data
+            verdict, written = stored.found, stored.data
+            to = None if self.out is None else result_folder(runs[0], self.out, FILES) / FILES[0]
+            path = take_finished(stored, to, reasons, partial(_drawn, verdict))
         else:
+            for run in runs:
+                check_battery(run, lengths, self.prompts, arms)
             folder = result_folder(runs[0], self.out, FILES)
-            path = folder / "verdict.json"
-            warn_judged_again(path, why)
+            path = folder / FILES[0]
+            warn_measured(path, reasons, self.fresh)
             verdict, written = self._judge(runs, lengths, arms, options, folder, begun)
         if target is not None:
             write_whole(target, json.dumps(written, indent=1) + "\n")
@@ -145,7 +152,7 @@ class VerdictCommand:
         """Measure the battery of every run and write the verdict; return it, and what verdict.json holds."""
         from experiments.support.pieces import are_small, helpers, measured_by, usual_workers
         from experiments.support.progress import progress_bar
-        from experiments.support.results import as_svg, resume_arms, work_folder, write_result
+        from experiments.support.results import resume_arms, work_folder, write_result
         from probes import battery, verdict
 
         kind = [self.prompts, self.seed, str(runs[0].format)]
@@ -173,8 +180,7 @@ class VerdictCommand:
                 )
             judged = verdict(batteries)
             data = {"prompts": self.prompts, "options": options, **judged.to_json()}
-            picture = (folder / "verdict.svg", as_svg(_picture(judged)))
-            written = write_result(folder / "verdict.json", runs[0], self.seed, data, others=[picture])
+            written = write_result(folder / FILES[0], runs[0], self.seed, data, others=_drawn(judged, folder))
         return judged, written
 
     def _sources(self) -> list[RunOptions]:
@@ -187,6 +193,7 @@ class VerdictCommand:
 
     def _load(self) -> list[Run]:
         from experiments.support.binding_results import tasks_of_any_model
+        from experiments.support.loading import renamed
         from interp.models.names import no_folder
         from interp.models.run import NoTask
 
@@ -207,8 +214,7 @@ class VerdictCommand:
             listed = "; ".join(f"{name} is {shape}" for name, shape in shapes.items())
             raise ValueError(f"models that are judged together may differ only in their seed; {listed}")
         return [
-            replace_name(run, names[k]) if sum(run.name == r.name for r in runs) > 1 else run
-            for k, run in enumerate(runs)
+            renamed(run, names[k]) if sum(run.name == r.name for r in runs) > 1 else run for k, run in enumerate(runs)
         ]
 
 
@@ -228,16 +234,9 @@ def shape_of(run: Run) -> str:
     return f"{config.model_type} with {config.num_hidden_layers} layers x {config.hidden_size}, posed {run.format}"
 
 
-def replace_name(run: Run, name: str) -> Run:
-    """Return the run under the name on the command line, for folders that have the same last part."""
-    from dataclasses import replace
-
-    renamed = replace(run, name=name)
-    renamed.__dict__["raw"] = run.raw
-    return renamed
-
-
-def _picture(verdict: Verdict):  # type: ignore[no-untyped-def]
+def _drawn(verdict: Verdict, folder: Path) -> list[tuple[Path, str]]:
+    """Return the picture of a verdict, with the file that it is written to."""
+    from experiments.support.results import as_svg
     from probes.views.calibration import draw_roles
 
     rows = {}
@@ -245,4 +244,4 @@ def _picture(verdict: Verdict):  # type: ignore[no-untyped-def]
         rows[f"length {finding.length}"] = {
             name: (role.rho.value, role.rho.low, role.rho.high) for name, role in finding.roles.items() if role.rho
         }
-    return draw_roles(rows, None)
+    return [(folder / FILES[1], as_svg(draw_roles(rows, None)))]

@@ -52,7 +52,7 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     A finished result of the same weights and options is printed instead, unless `command.fresh`.
     """
     from experiments.support.console import say
-    from experiments.support.finished import warn_judged_again
+    from experiments.support.finished import take_finished, warn_measured
     from experiments.support.finished_verdicts import finished_list_verdict
     from experiments.support.option_checks import check_seed
     from experiments.support.results import json_target, result_folder
@@ -67,22 +67,23 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     names = [*command.names, *([str(command.model)] if command.model else [])]
     if len(names) != 1:
         raise ValueError(f"--task {task} judges one model at a time; got {len(names)}")
-    target = json_target(command.json)
+    copy = json_target(command.json)
     run = load_for_lists(names[0], task, command.items, command.format, command.device, command.dtype)
     file = file_of(task, command.items)
     options = {name: getattr(command, name) for name in ("items", "prompts", "fillers")} | {"task": task}
-    stored, why = None, "--fresh"
+    stored, reasons = None, {}
     if not command.fresh:
-        stored, why = finished_list_verdict(run, options, file, command.seed, command.out)
+        stored, reasons = finished_list_verdict(run, options, file, command.seed, command.out)
     if stored is not None:
-        path, verdict, written = stored.path, stored.found, stored.data
+        target = None if command.out is None else result_folder(run, command.out, (file,)) / file
+        path, verdict, written = take_finished(stored, target, reasons), stored.found, stored.data
     else:
         trials = _trials(command, run, task)
         path = result_folder(run, command.out, (file,)) / file
-        warn_judged_again(path, why)
+        warn_measured(path, reasons, command.fresh)
         verdict, written = _judged(command, run, task, trials, options, path)
-    if target is not None:
-        write_whole(target, json.dumps(written, indent=1) + "\n")
+    if copy is not None:
+        write_whole(copy, json.dumps(written, indent=1) + "\n")
     if command.json == "-":
         print(json.dumps(written))
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from experiments.support.provenance import warn_versions
 from experiments.support.reading import UNREAD, why_unread
 from experiments.support.results import device_and_dtype, weights_of
 from interp.models import read_json
+from interp.support.writing import write_together
 from interp.tasks.limits import is_whole, shown
 from probes.findings import MARGINS
 
@@ -22,6 +24,7 @@ V = TypeVar("V")
 
 # Largest size of a result file, in bytes. The largest circuit's has a million.
 LARGEST = 2**26
+ALL_ARMS = "all arms"
 
 
 @dataclass(frozen=True)
@@ -35,34 +38,94 @@ class Finished(Generic[V]):
 
 def find_finished(
     paths: Sequence[Path], why_not: Callable[[dict], str], rebuild: Callable[[dict], V]
-) -> tuple[Finished[V] | None, str]:
-    """Return the first result that can be printed, and "".
+) -> tuple[Finished[V] | None, dict[Path, str]]:
+    """Return the first result that can be printed, or None; and why each file that was looked at before cannot.
 
-    Otherwise return None, and why the file at the first path cannot; "" where there is none. `why_not` gets what a file
-    holds and returns why it is another result, "" for the same one. A file for which `why_not` or `rebuild` raises an
-    error is one that this version does not read. One line on standard error names the file that is printed.
+    `why_not` gets what a file holds and returns why it is another result, "" for the same one. A file for which
+    `why_not` or `rebuild` raises an error is one that this version does not read.
     """
     reasons = {}
-    for path in paths:
+    for path in dict.fromkeys(paths):
         if not path.is_file():
             continue
         try:
             data = read_json(path, LARGEST)
-            reasons[path] = why_not(data)
-            if not reasons[path]:
+            if not (reason := why_not(data)):
                 found = Finished(path, data, rebuild(data))
                 warn_versions(f"{path.parent.name}/{path.name}", data["provenance"])
-                warn(f"printed from {path}; --fresh measures again")
-                return found, ""
+                return found, reasons
+            reasons[path] = reason
         except (ValueError, LookupError, TypeError, AttributeError):  # not JSON, or damaged
             reasons[path] = UNREAD
-    return None, reasons.get(paths[0], "")
+    return None, reasons
 
 
-def warn_judged_again(path: Path, why: str) -> None:
-    """Print one line on standard error where a finished result will be replaced, with the reason."""
-    if path.is_file():
-        warn(f"judging again: {path} is finished, and will be replaced: {why or 'it is not read'}")
+def take_finished(
+    stored: Finished[Any],
+    target: Path | None,
+    reasons: Mapping[Path, str],
+    others: Callable[[Path], Sequence[tuple[Path, str]]] = lambda _: (),
+) -> Path:
+    """Return the file of a finished result, which is copied to `target`, the file of --out; None copies nothing.
+
+    A copy gets the files beside it that measuring leaves: `others` returns them for its folder. One line on standard
+    error names the file that the result is from, and says why a result that was at the target is replaced.
+    """
+    if target is None or target == stored.path:
+        warn(f"printed from {stored.path}; --fresh measures again")
+        return stored.path
+    replaced = f"; {target} is replaced: {reasons.get(target, UNREAD)}" if target.is_file() else ""
+    write_together([*others(target.parent), (target, json.dumps(stored.data, indent=1) + "\n")])
+    warn(f"copied from {stored.path}; --fresh measures again{replaced}")
+    return target
+
+
+def warn_measured(target: Path, reasons: Mapping[Path, str], fresh: bool) -> None:
+    """Print one line on standard error where a verb measures although a finished result is there.
+
+    It says why, which file is replaced or kept, and where the new result goes. `target` is the file of the new result;
+    `reasons` are those of `find_finished`.
+    """
+    if target.is_file() and fresh:
+        warn(f"measuring, because --fresh is given; the new result replaces {target}, another --out keeps both")
+    elif target.is_file():
+        why = f"{target} is another result: {reasons.get(target, UNREAD)}"
+        warn(f"measuring, because {why}; the new result replaces it, another --out keeps both")
+    elif reasons and not fresh:
+        path, why = next(iter(reasons.items()))
+        warn(f"measuring, because {path} is another result: {why}; it is kept, the new result goes to {target}")
+
+
+def warn_replaced(path: Path, why_not: Callable[[dict], str]) -> None:
+    """Print one line on standard error where a new result will replace another one at `path`, with the reason.
+
+    For verbs that always measure. `why_not`, as for `find_finished`, returns "" for a result of the same options, which
+    is replaced by an equal one.
+    """
+    if not path.is_file():
+        return
+    try:
+        why = why_not(read_json(path, LARGEST))
+    except (ValueError, LookupError, TypeError, AttributeError):  # not JSON, or damaged
+        why = UNREAD
+    if why:
+        warn(f"replacing {path}: {why}; another --out keeps both")
+
+
+def why_other_result(
+    run: Run, seed: int, asked: Mapping[str, object], data: dict, made: Mapping[str, object] | None = None
+) -> str:
+    """Return why what a file holds is not of this run, format, seed, options or weights; "" where it is.
+
+    `made`: the options that it was made with. Default: its entry "options". The name of the run, which is compared by
+    itself, and memory, which changes no number, may be among the options that are asked for.
+    """
+    if reason := why_other_run(run, data, seed):
+        return reason
+    compared = {name: value for name, value in asked.items() if name not in ("name", "format", "memory")}
+    options = json.loads(json.dumps(compared))  # a file has lists for tuples
+    reason = why_other_options(run, options, made or data["options"], data["provenance"])
+    return reason or why_other_weights(run, data.get("weights"))
 
 
 def why_other_run(run: Run, data: Any, seed: int) -> str:
@@ -109,7 +172,7 @@ def why_other_options(
     here = device_and_dtype(run)
     stored, wanted = {**made, **{name: provenance.get(name) for name in here}}, {**asked, **here}
     differ = [name for name, value in wanted.items() if stored.get(name) != value]
-    texts = [f"{name} {_text(stored.get(name))}, not {_text(wanted[name])}" for name in differ]
+    texts = [f"{_said(name, stored.get(name))}, not {_text(name, wanted[name])}" for name in differ]
     return f"it was made with {'; '.join(texts)}" if texts else ""
 
 
@@ -137,7 +200,19 @@ def one_length(length: int | list[int]) -> int:
     return length if isinstance(length, int) else max(length, default=0)
 
 
-def _text(value: object) -> str:
+def _said(name: str, value: object) -> str:
+    """Return an option's name and value as a sentence has them: "prompts 24", "arms M5 M7", "all arms"."""
+    text = _text(name, value)
+    return text if text == ALL_ARMS else f"{name} {text}"
+
+
+def _text(name: str, value: object) -> str:
+    if name == "arms" and isinstance(value, list):
+        from probes.arms.registry import ARMS
+
+        if set(value) == set(ARMS):
+            return ALL_ARMS
+        value = sorted(value, key=lambda code: list(ARMS).index(code) if code in ARMS else len(ARMS))
     if isinstance(value, list):
         return " ".join(map(str, value))[:80]
     return value[:80] if isinstance(value, str) else shown(value)

@@ -47,18 +47,17 @@ def verdict_options(
 
 def finished_verdict(
     runs: Sequence[Run], options: Mapping[str, object], seed: int, out: Path | None
-) -> tuple[Finished[Verdict] | None, str]:
-    """Return the finished verdict on these runs, and ""; or None, and why the one in the result folder differs.
+) -> tuple[Finished[Verdict] | None, dict[Path, str]]:
+    """Return the finished verdict on these runs, or None; and why each file that was looked at before differs.
 
-    Searches the result folder, and for one run and no `out` the run's own folder. "" without a file in the result
-    folder. A result of several models must name the same models in the same order.
+    Searches the folder of `out`, the usual result folder, and for one run the run's own folder. A result of several
+    models must name the same models in the same order.
     """
     from probes.stored import verdict_from_json
 
     run = runs[0]
-    paths = [(out or OUT / run.name) / FILE]
-    if out is None and len(runs) == 1:
-        paths.append(Path(run.source) / FILE)
+    own = [Path(run.source)] if len(runs) == 1 else []
+    paths = [folder / FILE for folder in (out or OUT / run.name, OUT / run.name, *own)]
 
     def why_not(data: dict) -> str:
         if reason := why_other_run(run, data, seed) or why_other_rules(data):
@@ -75,17 +74,15 @@ def finished_verdict(
 
 def finished_list_verdict(
     run: Run, options: Mapping[str, object], file: str, seed: int, out: Path | None
-) -> tuple[Finished[BindingVerdict] | None, str]:
-    """Return the finished verdict on a list or on recall, and ""; or None, and why that in the result folder differs.
+) -> tuple[Finished[BindingVerdict] | None, dict[Path, str]]:
+    """Return the finished verdict on a list or on recall, or None; and why each file that was looked at before differs.
 
-    `options`: task, items, prompts and fillers; the file holds them. Searches the result folder and, without `out`,
-    the shipped results.
+    `options`: task, items, prompts and fillers; the file holds them. Searches the folder of `out`, the usual result
+    folder, and the shipped results.
     """
     from probes.binding.stored import binding_verdict_from_json
 
-    paths = [(out or OUT / run.name) / file]
-    if out is None:
-        paths.append(LISTS / run.name / file)
+    paths = [folder / file for folder in (out or OUT / run.name, OUT / run.name, LISTS / run.name)]
 
     def why_not(data: dict) -> str:
         if reason := why_other_run(run, data, seed):

@@ -104,7 +104,8 @@ class Processes:
 
     def _begin(self) -> ProcessPoolExecutor:
         spawn = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.workers, mp_context=spawn, initializer=start_worker)
+        with _silent_tracker():
+            return ProcessPoolExecutor(self.workers, mp_context=spawn, initializer=start_worker)
 
     def submit(self, job: Job) -> Future:
         # Ctrl-C reaches every process; a new one must not handle it before `start_worker` has run.
@@ -130,6 +131,25 @@ class Processes:
             for process in multiprocessing.active_children():
                 process.terminate()
         self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _silent_tracker() -> Iterator[None]:
+    """Keep Python's resource tracker from warning of what ended processes left; it starts inside, and cleans up still.
+
+    A worker that is ended, as at Ctrl-C, leaves semaphores (the lock of tqdm is one), and the tracker says so on
+    standard error after the command's own line.
+    """
+    name, silent = "PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker"
+    before = os.environ.get(name)
+    os.environ[name] = f"{before},{silent}" if before else silent
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,3 +73,10 @@ def widened(run: Run, dtype: str | None) -> Run:
     if dtype is None and run.raw.device.type == "cpu" and run.raw.dtype in (torch.float16, torch.bfloat16):
         run.raw.float()
     return run
+
+
+def renamed(run: Run, name: str) -> Run:
+    """Return the run under the name on the command line, for folders that have the same last part."""
+    other = replace(run, name=name)
+    other.__dict__["raw"] = run.raw
+    return other

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from experiments.support.same_name import say_which
 from experiments.training.gradients import predicted
 from experiments.training.lora import add_adapters
 from experiments.training.recipe import Pretrained, Recipe
@@ -44,6 +45,7 @@ def beginning(recipe: Recipe) -> Beginning:
         vocabulary = default_vocabulary()
         model = build_model(recipe.model, len(vocabulary.ids), recipe.seed)
         return Beginning(model, default_tokenizer(), vocabulary)
+    say_which(recipe.model.source)
     source = source_of(recipe.model.source)
     run = load_run(source, recipe.format)
     if recipe.rehearsal and RECALL_START not in run.vocabulary.ids:

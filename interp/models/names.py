@@ -17,6 +17,8 @@ SHIPPED = _INSTALLED / "runs"
 # Results of all trained configurations: results.parquet and verdicts.json.
 ZOO = _INSTALLED / "zoo"
 OUT = Path("mnemoscope-out")
+# A folder with one of these holds a model, perhaps an incomplete one; one without them may hold results of a run.
+MODEL_FILES = ("config.json", "adapter_config.json", "run.json", "model.safetensors", "model.safetensors.index.json")
 LONGEST_HUB_NAME = 96
 # A name that is this similar to a known run is a misspelling of it, not a hub name without an owner.
 SIMILAR = 0.6
@@ -36,24 +38,17 @@ def zoo_runs() -> list[str]:
 def source_of(name: str | Path) -> str:
     """Return the folder or hub name that a run's name stands for.
 
-    Tried in order: a shipped run, a folder, a run under `mnemoscope-out`, a run of the zoo, a fetched pretrained model,
-    a hub name with or without an owner. Raises `ValueError` for a path without a folder, for a file, and for a misspelt
-    name with the nearest ones.
+    Tried in order: the folders of `places_of`, any other folder, a hub name with or without an owner. Raises
+    `ValueError` for a path without a folder, for a file, and for a misspelt name with the nearest ones.
     """
     text = str(name)
-    if text in shipped_runs():
-        return str(SHIPPED / text)
-    if is_folder(Path(text)):
+    if places := places_of(text):
+        return places[0]
+    if is_folder(Path(text)):  # whatever it lacks is said when it is read
         return text
-    if re.fullmatch(r"[\w.+-]+", text) and is_folder(OUT / text):
-        return str(OUT / text)
-    if text in zoo_runs():
-        return str(ZOO / text)
     if re.fullmatch(r"[\w+-]{1,96}-seed\d+", text) and (ZOO / text / "run.json").is_file():
         raise ValueError(f"{text} ships with results but without weights; train it with `{_train_command(text)}`")
     if text in WHEEL_MODELS:
-        if (folder := fetched_folder(text)) is not None:
-            return str(folder)
         raise ValueError(f"{text} has not been fetched yet: run `{fetch_command(text)}`")
     if is_file(Path(text)):
         raise ValueError(no_folder(text))
@@ -67,6 +62,27 @@ def source_of(name: str | Path) -> str:
     if re.fullmatch(rf"[\w-][\w.-]{{0,{LONGEST_HUB_NAME - 1}}}", text):
         return text
     raise ValueError(f"unknown run {shown(text)}; shipped runs are {', '.join(shipped_runs())}")
+
+
+def places_of(name: str | Path) -> list[str]:
+    """Return the folders with a model that a run's name may stand for; the first is used.
+
+    They are a shipped run, a folder, a run under `mnemoscope-out`, a run of the zoo and a fetched pretrained model. A
+    folder that holds only results, such as those of an earlier command on the run, is none of them.
+    """
+    text, places = str(name), []
+    if text in shipped_runs():
+        places.append(str(SHIPPED / text))
+    local = (text, str(OUT / text)) if re.fullmatch(r"[\w.+-]+", text) else (text,)
+    places += [folder for folder in local if any(is_file(Path(folder, file)) for file in MODEL_FILES)]
+    if text in zoo_runs():
+        places.append(str(ZOO / text))
+    if text in WHEEL_MODELS and (folder := fetched_folder(text)) is not None:
+        places.append(str(folder))
+    different: dict[Path, str] = {}
+    for place in places:
+        different.setdefault(Path(place).resolve(), place)
+    return list(different.values())
 
 
 def _train_command(run: str) -> str:

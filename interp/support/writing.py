@@ -142,15 +142,17 @@ def alone_in(folder: Path, patience: float | None = None) -> Iterator[Path]:
         os.close(handle)
 
 
-def empty_work(work: Path) -> None:
-    """Remove everything in a folder of `alone_in` but its lock, which goes last, with the folder.
+def empty_work(work: Path, keep: str | None = None) -> None:
+    """Remove everything in a folder of `alone_in` but its lock, which goes last, with the folder, and the entry `keep`.
 
     Who waits for the lock makes the folder again at any moment, so the folder cannot be removed while it is locked.
     """
     for path in work.iterdir():
+        if path.name in (LOCK, keep):
+            continue
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != LOCK:
+        else:
             path.unlink()
 
 

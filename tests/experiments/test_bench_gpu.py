@@ -1,6 +1,8 @@
 """The script for a GPU machine runs all its parts on a CPU at tiny sizes, and keeps what others have found."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -49,6 +51,24 @@ def test_parts_after_the_time_are_named(tmp_path, monkeypatch):
     assert GpuScript(tmp_path, seconds=-1).run() == 0
     rows = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["rows"]
     assert rows["first"]["left out"] == "-1 seconds were over"
+
+
+def test_a_text_that_no_part_has_is_refused_in_one_line(tmp_path):
+    argv = ["-m", "experiments.benchmarks.gpu", "--tiny", "--only", "nosuch", "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("no part contains 'nosuch'; parts are smoke, rate, ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"rows": []}'])
+def test_a_file_of_other_rows_is_not_replaced(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "parts", lambda *_: {"first": lambda: {"x": 1}})
+    (tmp_path / "gpu.json").write_text(text)
+    with pytest.raises(ValueError, match="is not a result of this verb"):
+        GpuScript(tmp_path, only=("first",)).run()
+    assert (tmp_path / "gpu.json").read_text() == text
 
 
 def test_some_parts_leave_the_rows_of_the_others(tmp_path, monkeypatch):

@@ -286,7 +286,6 @@ def test_only_the_program_skips_the_last_collection(argv, monkeypatch: pytest.Mo
         gc.unfreeze()
 
 
-
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_a_completion_script(shell, capsys):
     assert main(["completion", shell]) == 0
@@ -301,7 +300,8 @@ def test_a_completion_script(shell, capsys):
         (["verdct", DEFAULT], "mnemoscope: unknown verb 'verdct'; did you mean verdict?"),
         (["verdict", DEFAULT, "--promps", "3"], "mnemoscope verdict: unknown option --promps; did you mean --prompts?"),
         (["report", DEFAULT, "--promps"], "mnemoscope report: unknown option --promps; --help shows the options"),
-        (["bench", "patching"], "mnemoscope bench: unexpected argument 'patching'"),
+        (["bench", "patching"], "mnemoscope bench: unexpected argument 'patching'; --help shows the options"),
+        (["zz"], f"mnemoscope: unknown verb 'zz'; verbs are {', '.join(VERBS)}, completion"),
         (["completion", "fish"], "mnemoscope completion: name one shell: bash, zsh, tcsh"),
         (["verdict", "./no/where"], "mnemoscope verdict: no such folder: './no/where'"),
         (["evaluate", "\x1b[31m/x/y"], "mnemoscope evaluate: no such folder: '\\x1b[31m/x/y'"),

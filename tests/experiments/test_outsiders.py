@@ -147,6 +147,9 @@ def refused(capsys, file, arguments, message):
 
 def test_models_that_are_judged_again_stand_beside_their_blind_rows(tmp_path, verdicts, file, capsys):
     call = ["3", str(truths(tmp_path, first_one=TRUTH, another=TRUTH)), str(verdicts)]
+    (verdicts / "nobodys").mkdir()
+    shutil.copy(verdicts / "first_one" / "verdict.json", verdicts / "nobodys")
+    (verdicts / "no_verdict").mkdir()
     for arguments, what in (
         (call, "round 3 has 1 models in place of 1"),
         ([*call, "--again"], "round 3, judged again has 1 models in place of 0"),
@@ -154,14 +157,18 @@ def test_models_that_are_judged_again_stand_beside_their_blind_rows(tmp_path, ve
         ([call[0], "--again", *call[1:]], "round 3, judged again has 1 models in place of 1"),
     ):
         assert main(arguments) == 0
-        assert capsys.readouterr().out == f"{file}: replaced; {what}; without a verdict: another\n"
+        lacking = "without a verdict: another; without a truth: nobodys"
+        assert capsys.readouterr().out == f"{file}: replaced; {what}; {lacking}\n"
     assert [row["blind"] for row in tables.read_outsiders()] == [True, False]
 
 
-def test_out_is_changed_instead(tmp_path, verdicts, file):
+def test_out_is_changed_instead(tmp_path, verdicts, file, capsys):
     before, other = file.read_bytes(), tmp_path / "other.json"
-    for number in ("1", "2", "2"):
+    for number, done in (("1", "written"), ("2", "replaced"), ("2", "replaced")):
         assert main([number, str(truths(tmp_path, first_one=TRUTH)), str(verdicts), "--out", str(other)]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith(f"{other}: {done}; round {number} has 1 models in place of ")
+        assert said.endswith("without a verdict: none; without a truth: none\n")
     assert [row["round"] for row in tables.read_outsiders(other)] == [1, 2]
     assert file.read_bytes() == before
 

@@ -54,6 +54,29 @@ def test_cases_are_judged_once_and_counted(capsys):
     assert table["rates"]["wrong confident label"]["hits"] == 1
 
 
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ((), ""),
+        (("--variants", "3"), ""),
+        (("--prompts", "64"), "it was made with prompts 128, not 64"),
+        (("--seed", "5"), "it was made with first_seed 4, not 5"),
+    ],
+    ids=str,
+)
+def test_a_table_of_other_cases_is_replaced_in_one_line(more, line, monkeypatch, capsys):
+    def refuse(*_: object) -> None:
+        raise ValueError("the work would begin here")
+
+    monkeypatch.setattr("experiments.commands.calibrate.judge_missing", refuse)
+    Path("cal").mkdir()
+    Path("cal/calibration.json").write_text(json.dumps({"first_seed": 4, "variants": 1, "prompts": 128}))
+    assert main([*ARGV, *more]) == 2
+    *lines, _ = capsys.readouterr().err.splitlines()
+    file = Path("cal", "calibration.json")
+    assert lines == ([f"replacing {file}: {line}; another --out keeps both"] if line else [])
+
+
 FAMILY = "anchor at odd steps, sink at even"
 
 

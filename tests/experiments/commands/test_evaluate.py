@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments.cli import main
+from experiments.commands.evaluate import EvaluateCommand
 from probes import competence
 
 ARGV = ["evaluate", "parity-aligned-alibi", "--lengths", "3", "4", "5", "--offset-lengths", "3", "--prompts", "4"]
@@ -50,3 +51,51 @@ def test_other_options_take_over_nothing(more, tmp_path, monkeypatch):
     assert main([*ARGV, *more, "--out", "after"]) == 0
     alone, after = (json.loads(Path(f, "evaluation.json").read_text(encoding="utf-8")) for f in ("alone", "after"))
     assert alone["accuracy"] == after["accuracy"]
+
+
+def test_a_result_of_other_options_is_replaced_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(ARGV) == 0
+    assert "replacing " not in capsys.readouterr().err
+    file = Path("mnemoscope-out", "parity-aligned-alibi", "evaluation.json")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("the work would begin here")
+
+    monkeypatch.setattr(EvaluateCommand, "measure", refuse)
+
+    def said(*more: str) -> list[str]:
+        assert main([*ARGV, *more]) == 2
+        *lines, last = capsys.readouterr().err.splitlines()
+        assert "the work would begin here" in last
+        return lines
+
+    end = "; another --out keeps both"
+    assert said() == []  # the same result again
+    assert said("--prompts", "6", "--out", "other") == []
+    assert said("--prompts", "6") == [f"replacing {file}: it was made with prompts 4, not 6{end}"]
+    lengths = "lengths 3 4 5, not 3 4; offset lengths 3, not 4"
+    assert said("--lengths", "3", "4", "--offset-lengths", "4") == [
+        f"replacing {file}: it was made with {lengths}{end}"
+    ]
+    assert said("--seed", "2") == [f"replacing {file}: its seed is 0, not 2{end}"]
+    file.write_text("{}")
+    assert said() == [f"replacing {file}: it is not a result file that this version reads{end}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("verb", "more", "file"),
+    [
+        ("patch", ("--length", "4", "--layers", "0"), "patch-resid_pre.json"),
+        ("circuit", ("--length", "4", "--lengths", "4", "--points", "2", "--repeats", "0"), "circuit.json"),
+    ],
+    ids=["patch", "circuit"],
+)
+def test_other_verbs_say_it_too(verb, more, file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    line = f"replacing {Path('out', file)}: it was made with prompts 4, not 5"
+    for prompts, lines in (("4", []), ("4", []), ("5", [line])):
+        assert main([verb, "parity-aligned-alibi", *more, "--prompts", prompts, "--out", "out"]) == 0
+        said = [line.partition(";")[0] for line in capsys.readouterr().err.splitlines() if line.startswith("replac")]
+        assert said == lines

@@ -165,6 +165,18 @@ def test_what_has_no_rows_is_left_out_by_name(no_models, capsys):
     assert "small/verdicts.json" in left["verdicts"]
 
 
+@pytest.mark.parametrize("frame", [None, TABLE[:0]])
+def test_a_folder_without_results_is_refused_in_one_line(frame, no_models, capsys):
+    """The maps are of shipped runs, and no result of the folder."""
+    folder_of("bare", frame)
+    assert main(["figures", "--zoo", "bare"]) == 2
+    said = capsys.readouterr()
+    assert said.err == "mnemoscope figures: nothing to draw: bare has no results yet; mnemoscope sweep writes them\n"
+    assert not said.out
+    assert [p.name for p in Path().iterdir()] == ["bare"]
+    assert main(["figures", "--zoo", "bare", "--only", "maps"]) == 0
+
+
 @pytest.mark.parametrize("name", ["gaps", "verdicts"])
 def test_what_was_asked_for_and_cannot_be_drawn_is_an_error(name, capsys):
     folder_of("small", FAMILY)

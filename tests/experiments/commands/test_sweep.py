@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,18 @@ import pytest
 
 from experiments import stages
 from experiments.cli import main
+from experiments.commands import sweep
 from experiments.commands.sweep import SweepCommand
 from experiments.commands.train import TrainCommand
 from experiments.grid import GROUPS
-from experiments.stages import StageOptions, do_stage, name_of, remove_locks
+from experiments.stages import StageOptions, do_stage, name_of, remove_locks, with_steps
 from experiments.support.jobs import Job
+from experiments.support.provenance import provenance_record
+from interp.models.record import write_record
 from interp.support import writing
 from interp.support.writing import alone_in
+from probes.serialization import battery_to_json
+from tests.probes.test_decision import ANCHOR, evidence, one
 
 SMALL = ["sweep", "--groups", "few", "--stages", "train", "--steps", "1", "--out", "zoo"]
 FEW = [(f"parity-{form}-alibi", 2) for form in ("scratchpad", "direct", "interleaved", "constant")]
@@ -101,6 +107,10 @@ def test_what_was_made_with_other_options_is_not_taken_for_done(capsys, monkeypa
         (["--seeds", "1"], "no run of these groups has seed 1"),
         (["--workers", "0"], "--workers must be at least 1"),
         (["--prompts", "5"], "--prompts must be at least 24"),
+        (
+            ["--groups", "gaps", "--stages", "operands"],
+            "no run of these groups, seeds and formats has the stages operands",
+        ),
         (["--cuda-graphs", "--device", "cpu"], "CUDA graphs need a CUDA device; leave --cuda-graphs out"),
     ],
 )
@@ -115,6 +125,17 @@ def test_bad_input_gets_one_line(argv, words, capsys):
 TRAIN = TrainCommand(*FEW[0])
 OPTIONS = StageOptions(prompts=24)
 LOCK = f".{name_of(TRAIN)}.locked"
+
+
+def trained(zoo: Path, train: TrainCommand = TRAIN) -> Path:
+    """Write the record of a run that has been trained for one step; return its folder."""
+    recipe = with_steps(train, 1).recipe()
+    outcome = {"competent": True, "step_accuracy": 1.0, "steps": 1}
+    folder = zoo / name_of(train)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"format": recipe.format, "vocabulary": {}, "recipe": recipe.to_json(), "outcome": outcome}
+    write_record(folder, record | {"provenance": provenance_record()})
+    return folder
 
 
 @contextmanager
@@ -145,8 +166,9 @@ def measured(monkeypatch) -> list[Path]:
 
     def battery(folder: Path, options: StageOptions) -> None:
         asked.append(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "battery.json").write_text(json.dumps({"version": 1, "battery": {"prompts": options.prompts}}))
+        battery = replace(one(evidence(**ANCHOR)), name=folder.name, prompts=options.prompts)
+        result = {"version": 1, "battery": battery_to_json(battery), "provenance": provenance_record()}
+        (folder / "battery.json").write_text(json.dumps(result))
 
     monkeypatch.setattr(stages, "_battery", battery)
     monkeypatch.setattr(writing, "PATIENCE_SECONDS", 0.2)
@@ -155,6 +177,7 @@ def measured(monkeypatch) -> list[Path]:
 
 def test_what_another_process_is_at_is_left_to_it(measured):
     zoo = Path("zoo")
+    trained(zoo)
     with another_at(zoo / LOCK):
         trouble = do_stage(zoo, TRAIN, OPTIONS, ["battery"])
         assert trouble is not None
@@ -199,6 +222,8 @@ class Here:
 def test_the_verb_does_the_rest_and_names_what_is_left(measured, monkeypatch, capsys):
     monkeypatch.setattr(SweepCommand, "_engine", lambda self: Here())
     zoo, argv = Path("zoo"), ["battery" if a == "train" else a for a in SMALL]
+    for run in FEW:
+        trained(zoo, TrainCommand(*run))
     with another_at(zoo / LOCK):
         assert main(argv) == 1
     said = capsys.readouterr().err.splitlines()
@@ -218,7 +243,76 @@ def test_what_another_has_finished_by_the_end_is_not_missing(measured, monkeypat
         real(other, options)  # meanwhile
 
     monkeypatch.setattr(stages, "_battery", battery)
+    for run in FEW:
+        trained(Path("zoo"), TrainCommand(*run))
     argv = ["battery" if a == "train" else a for a in SMALL]
     with another_at(Path("zoo") / LOCK):
         assert main(argv) == 0
     assert "LEFT" not in capsys.readouterr().err
+
+
+LATER = ("evaluate", "longer", "transfer", "battery")
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+@pytest.mark.parametrize("some", [*((stage,) for stage in LATER), LATER])
+def test_stages_of_runs_that_are_not_trained_are_refused_in_one_line(some, more, monkeypatch, capsys):
+    monkeypatch.setattr(SweepCommand, "_engine", lambda self: pytest.fail("nothing can be done"))
+    assert main(["sweep", "--groups", "few", "--stages", *some, "--out", "zoo", *more]) == 2
+    shown = capsys.readouterr()
+    names = ", ".join(f"{name}-seed{seed}" for name, seed in FEW)
+    assert shown.err == (
+        f"mnemoscope sweep: 4 runs are not trained in zoo, so no other stage can be done ({names}); "
+        "do the stage train first, or leave --stages out\n"
+    )
+    assert not Path("zoo").exists()
+
+
+def test_a_table_is_not_replaced_by_an_empty_one(monkeypatch, capsys):
+    """Here the trainings fail, so that no run is trained at the end."""
+    monkeypatch.setattr(SweepCommand, "_engine", lambda self: Here())
+    monkeypatch.setattr(stages, "_train", lambda *_: (_ for _ in ()).throw(ValueError("no")))
+    zoo = Path("zoo")
+    zoo.mkdir()
+    assert main(SMALL) == 1
+    assert not list(zoo.iterdir())
+    for name in ("results.parquet", "verdicts.json"):
+        (zoo / name).write_text("full")
+    capsys.readouterr()
+    for argv, status in ((SMALL, 1), (["battery" if a == "train" else a for a in SMALL], 2)):
+        assert main(argv) == status
+        assert all((zoo / name).read_text() == "full" for name in ("results.parquet", "verdicts.json"))
+    assert "zoo has no trained run, so results.parquet and verdicts.json are not written" in capsys.readouterr().err
+
+
+def test_results_without_a_trained_run_are_not_gathered(measured, monkeypatch, capsys):
+    for run in FEW:
+        folder = trained(Path("zoo"), TrainCommand(*run))
+        stages._battery(folder, StageOptions(prompts=128))
+        (folder / "run.json").unlink()
+    assert main(["battery" if a == "train" else a for a in SMALL]) == 1
+    assert "zoo has no trained run, so" in capsys.readouterr().err
+    assert not list(Path("zoo").glob("*.*"))
+
+
+def test_runs_that_are_not_trained_are_named_in_one_line_beside_those_that_are(measured, monkeypatch, capsys):
+    monkeypatch.setattr(SweepCommand, "_engine", lambda self: Here())
+    monkeypatch.setattr(sweep, "MOST_NAMED", 2)
+    trained(Path("zoo"))
+    assert main(["battery" if a == "train" else a for a in SMALL]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == (
+        "NOT finished: 3 runs are not trained in zoo, so no other stage can be done (parity-direct-alibi-seed2, "
+        "parity-interleaved-alibi-seed2 and 1 more); do the stage train first, or leave --stages out\n"
+    )
+    assert len(measured) == 1
+    assert sorted(p.name for p in Path("zoo").iterdir()) == [name_of(TRAIN), "results.parquet", "verdicts.json"]
+
+
+def test_runs_that_are_trained_and_not_evaluated_are_counted(monkeypatch, capsys):
+    monkeypatch.setattr(SweepCommand, "_engine", lambda self: Here())
+    for run in FEW:
+        trained(Path("zoo"), TrainCommand(*run))
+    assert main(SMALL) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[1:3] == ["zoo/results.parquet: 0 rows of 4 runs", "4 of 4 runs learned their trained lengths"]

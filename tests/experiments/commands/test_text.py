@@ -140,3 +140,18 @@ def test_bad_attention_is_one_line(model, argv, words, capsys):
     assert main(["attention", model, *argv]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("verb", "file", "first"), [("patch", "patch-mlp_out.json", "clean"), ("circuit", "circuit.json", "answer")]
+)
+def test_a_result_on_other_text_is_replaced_in_one_line(model, verb, file, first, capsys):
+    quick = ["--site", "mlp_out"] if verb == "patch" else ["--points", "2"]
+    # The other order has the answers turned round, so that the clean prompt's is right in both.
+    turned = ["--clean", SENTENCES[1], "--corrupted", SENTENCES[0], "--answer", " John", "--other", " Mary"]
+    for argv, replaced in (([*TEXT, *ANSWERS], False), ([*TEXT, *ANSWERS], False), (turned, True)):
+        assert main([verb, model, *argv, *quick, "--device", "cpu"]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("replacing ")]
+        assert len(lines) == replaced
+    assert lines[0].startswith(f"replacing {Path('mnemoscope-out', 'small', file)}: it was made with ")
+    assert f"{first} " in lines[0]

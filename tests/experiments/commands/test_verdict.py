@@ -231,11 +231,13 @@ def test_a_verdict_goes_on_after_the_arms_that_are_done(monkeypatch, stranger, c
     same = ("verdict", "roles", "evidence", "competence", "weights")
     assert {k: again[k] for k in same} == {k: whole[k] for k in same}
     assert sorted(p.name for p in out.iterdir()) == ["verdict.json", "verdict.svg"]
-    assert "judging again" not in capsys.readouterr().err  # it resumed
+    assert "measuring, because" not in capsys.readouterr().err  # it resumed
     judged(*argv, "--out", str(out))
     assert "printed from again/verdict.json; --fresh measures again" in capsys.readouterr().err
     judged(*argv, "--out", str(out), "--fresh")  # nothing is kept of a verdict that was written
-    assert "judging again: again/verdict.json is finished, and will be replaced: --fresh" in capsys.readouterr().err
+    assert (
+        "--fresh is given; the new result replaces again/verdict.json, another --out keeps" in capsys.readouterr().err
+    )
     assert calls[4:] == ["measure_swaps", "measure_routes", "measure_history"]
 
 

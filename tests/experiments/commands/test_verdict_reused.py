@@ -12,7 +12,9 @@ import pytest
 
 from experiments.cli import main
 from experiments.support.finished import options_said
+from experiments.support.list_results import LISTS
 from interp.models.names import SHIPPED
+from probes.arms.registry import ARMS
 from probes.planted import Plan, plant
 
 RUN = "parity-aligned-alibi"
@@ -48,12 +50,16 @@ def refuse_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured_because(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """Return the reason on standard error why a finished result is replaced; the measurement itself is refused."""
+    """Return why a finished result is replaced, as standard error says; the measurement itself is refused."""
     assert main(["verdict", *argv]) == 2
     *before, last = capsys.readouterr().err.strip().splitlines()
     assert MEASURED in last
-    (reason,) = [line.partition(" will be replaced: ")[2] for line in before if "judging again: " in line]
-    return reason
+    (said,) = [line for line in before if line.startswith("measuring, because ")]
+    assert said.endswith(", another --out keeps both")
+    if "--fresh is given; the new result replaces mnemoscope-out" in said:
+        return "--fresh"
+    assert said.startswith("measuring, because mnemoscope-out")
+    return said.partition(" is another result: ")[2].partition("; the new result replaces it")[0]
 
 
 def change(path: Path, **more: object) -> None:
@@ -109,8 +115,9 @@ def test_what_differs_is_measured_again_and_said(more, reason, here, capsys):
         ({"provenance": None}, "it is not a result file that this version reads"),
         ({"models": [RUN, "other"]}, f"it is of {RUN}, other, not of {RUN}"),
         ({"options": {"prompts": 24}}, "it was made with lengths None, not 5; arms None, not M5 M7; "),
+        ({"options": {"arms": list(ARMS)[::-1]}}, "it was made with lengths None, not 5; all arms, not M5 M7; "),
     ],
-    ids=["weights", "margins", "roles", "provenance", "models", "options"],
+    ids=["weights", "margins", "roles", "provenance", "models", "options", "arms"],
 )
 def test_another_result_under_its_name_is_replaced(more, reason, here, capsys):
     change(FILE, **more)
@@ -157,15 +164,63 @@ def test_a_shipped_verdict_is_printed_and_nothing_is_written(tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("more", [("--lengths", "20"), ("--fresh",), ("--out", "own")])
-def test_a_shipped_verdict_is_not_printed_for_other_options_or_for_a_folder_of_its_own(
-    more, tmp_path, monkeypatch, capsys
-):
+def test_a_shipped_verdict_is_copied_to_a_folder_of_its_own_as_measuring_would_write_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    refuse_to_measure(monkeypatch)
+    assert main(["verdict", RUN]) == 0
+    shown = capsys.readouterr().out.splitlines()[:-1]
+    for source in (SHIPPED / RUN / "verdict.json", Path("own", "verdict.json")):  # the second time, it is there
+        assert main(["verdict", RUN, "--out", "own"]) == 0
+        said = capsys.readouterr()
+        assert said.out.splitlines() == [*shown, str(Path("own", "verdict.json"))]
+        word = "copied" if source.is_absolute() else "printed"
+        assert said.err == f"{word} from {source}; --fresh measures again\n"
+        assert Path("own", "verdict.json").read_bytes() == (SHIPPED / RUN / "verdict.json").read_bytes()
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["own", "verdict.json", "verdict.svg"]
+    assert main(["verdict", RUN, "--task", "recall", "--out", "own"]) == 0
+    file = "verdict-recall-6.json"
+    assert json.loads(Path("own", file).read_text()) == json.loads((LISTS / RUN / file).read_text())
+    assert f"copied from {LISTS / RUN / file}; " in capsys.readouterr().err
+
+
+def test_a_result_that_was_measured_is_copied_with_its_picture(here, capsys):
+    assert main(["verdict", RUN, *SMALL, "--out", "own"]) == 0
+    assert capsys.readouterr().err == f"copied from {FILE}; --fresh measures again\n"
+    for name in ("verdict.json", "verdict.svg"):
+        assert Path("own", name).read_bytes() == (FILE.parent / name).read_bytes()
+    change(Path("own", "verdict.json"), seed=3)
+    assert main(["verdict", RUN, *SMALL, "--out", "own"]) == 0
+    assert capsys.readouterr().err.endswith(f"; {Path('own', 'verdict.json')} is replaced: its seed is 3, not 0\n")
+    assert Path("own", "verdict.json").read_bytes() == FILE.read_bytes()
+
+
+def test_a_folder_in_the_place_of_a_copy_is_refused(here, capsys):
+    Path("own", "verdict.svg").mkdir(parents=True)
+    assert main(["verdict", RUN, *SMALL, "--out", "own"]) == 2
+    assert "verdict.svg is a folder" in capsys.readouterr().err
+    assert not Path("own", "verdict.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (("--lengths", "20"), "it was made with lengths 20 40, not 20"),
+        (("--arms", "M7"), "it was made with all arms, not M7"),
+        (("--arms", "M7", "M1", "M11", "--out", "own"), "it was made with all arms, not M1 M7 M11"),
+        (("--fresh",), ""),
+        (("--out", "own", "--fresh"), ""),
+    ],
+    ids=" ".join,
+)
+def test_a_shipped_verdict_of_other_options_is_kept_and_said(more, why, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     refuse_to_measure(monkeypatch)
     assert main(["verdict", RUN, *more]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert MEASURED in line
+    *said, last = capsys.readouterr().err.splitlines()
+    assert MEASURED in last
+    shipped, new = SHIPPED / RUN / "verdict.json", Path(*(("own",) if "own" in more else FILE.parts[:-1]), FILE.name)
+    line = f"measuring, because {shipped} is another result: {why}; it is kept, the new result goes to {new}"
+    assert said == ([line] if why else [])
 
 
 @pytest.mark.slow

