@@ -65,8 +65,8 @@ from interp.models.adapters import ADAPTER_WEIGHTS
 from interp.models.names import SHIPPED
 from probes.keys import MARGIN_HELD, PRESENCE_MARGIN
 
-# Format, bits and mode of exact match of the fine-tuned models that the text quotes.
-TUNED = (("numeric", 40, "forced"), ("numeric", 60, "forced"), ("aligned", 60, "forced"))
+# Format and bits of exact match of the fine-tuned models, labels given, that the text quotes.
+TUNED = (("numeric", 40), ("numeric", 60), ("aligned", 60))
 # Formats that fail past the trained length, in the text's order.
 VARIANTS = ("numeric", "constant", "cyclic", "nonaligned", "scratchpad")
 # Evaluations of SmolLM2-135M with the adapters among the shipped runs, by format.
@@ -123,8 +123,8 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "rehearsed-own": (3, own_labels),
     "rehearsed-scratchpad": exact_match("parity-scratchpad-alibi+copying60-seed1", 30),
     **{
-        f"tuned-{form}-{length}": (3, partial(ends, f"parity-{form}-smollm2_135m_lora4", length, mode=mode))
-        for form, length, mode in TUNED
+        f"tuned-{form}-{length}": (3, partial(listed, f"parity-{form}-smollm2_135m_lora4", length))
+        for form, length in TUNED
     },
     "tuned-aligned": exact_match("parity-aligned-smollm2-135m-lora4-seed1", 60),
     "reach-80": (3, lambda: listed(ANCHORED, 80)),
