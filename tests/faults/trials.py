@@ -195,7 +195,7 @@ def attempt(here: Lab, verb: str, fault: str, seed: int, mounts: bool) -> list[s
         too_late = first["status"] == 0 and (real or fault == "kill")
         if too_late or (not real and not first["injected"]):
             return None
-        first["err"] = first["err"].removeprefix(reference.err)
+        first["err"] = without_progress(first["err"], reference.err)
         wrong = complaints_of(first, fault, real)
         for name, data in visible(folder).items():  # whole at any time
             if not is_whole_or_begun(data, reference.files.get(name)):
@@ -214,6 +214,17 @@ def attempt(here: Lab, verb: str, fault: str, seed: int, mounts: bool) -> list[s
     if not wrong:
         shutil.rmtree(folder)
     return wrong
+
+
+def without_progress(err: str, reference: str) -> str:
+    """Return what a struck command said after the lines that it shares with the uninterrupted run, in their order.
+
+    >>> without_progress("downloading\\nno space left\\n", "downloading\\nconverting\\n")
+    'no space left\\n'
+    """
+    lines, expected = err.splitlines(keepends=True), reference.splitlines(keepends=True)
+    same = next((k for k, pair in enumerate(zip(lines, expected, strict=False)) if len(set(pair)) > 1), None)
+    return "".join(lines[min(len(lines), len(expected)) if same is None else same :])
 
 
 def is_whole_or_begun(data: Any, expected: Any) -> bool:

@@ -99,3 +99,14 @@ def test_other_verbs_say_it_too(verb, more, file, tmp_path, monkeypatch, capsys)
         assert main([verb, "parity-aligned-alibi", *more, "--prompts", prompts, "--out", "out"]) == 0
         said = [line.partition(";")[0] for line in capsys.readouterr().err.splitlines() if line.startswith("replac")]
         assert said == lines
+
+
+@pytest.mark.parametrize(
+    ("run", "who"),
+    [("parity-aligned-alibi", [", labels given", ", labels written"]), ("parity-scratchpad-alibi", [""])],
+)
+def test_tables_say_who_writes_the_labels(run, who, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", run, *ARGV[2:4], "--offset-lengths", "3", "--prompts", "4"]) == 0
+    titles = [line for line in capsys.readouterr().out.splitlines() if "value [95 % interval]" in line]
+    assert titles == [f"{run}{text}: value [95 % interval], 4 prompts per length" for text in who]
