@@ -172,7 +172,7 @@ def test_runs_of_several_precisions_are_pooled_and_named(tmp_path):
     table, _ = gather(tmp_path)
     assert dict(zip(table["seed"], table["precision"], strict=True)) == {2: "no", 3: "bf16", 4: "no"}
     assert precisions(table) == "bfloat16/float32"
-    assert precisions(table[table["seed"] == 2]) == "float32"
+    assert precisions(table.query("seed == 2")) == "float32"
 
 
 def test_results_of_other_weights_are_not_gathered(tmp_path):
