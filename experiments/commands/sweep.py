@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from experiments.commands.train import TrainCommand
 
 FOLDER = Path("mnemoscope-out") / "zoo"
-LEAST_PROMPTS = 24
 # How many runs a line names.
 MOST_NAMED = 4
 
@@ -82,11 +81,12 @@ class SweepCommand:
         from experiments.grid import runs_of
         from experiments.support.option_checks import check_workers
         from experiments.support.results import check_files, writable_folder
+        from probes.batteries import FEWEST_PROMPTS
 
         stages = self._stages()
         runs = runs_of(self.groups, self.seeds, self.formats)
-        if self.prompts < LEAST_PROMPTS:
-            raise ValueError(f"--prompts must be at least {LEAST_PROMPTS}; got {self.prompts}")
+        if self.prompts < FEWEST_PROMPTS:
+            raise ValueError(f"--prompts must be at least {FEWEST_PROMPTS}; got {self.prompts}")
         if self.workers is not None:
             check_workers("workers", self.workers)
         if self.cuda_graphs and self.engine == "local" and not self.dry_run:  # a cluster's nodes may have GPUs

@@ -66,7 +66,7 @@ from interp.models.names import SHIPPED
 from probes.keys import MARGIN_HELD, PRESENCE_MARGIN
 
 # Format and bits of exact match of the fine-tuned models, labels given, that the text quotes.
-TUNED = (("numeric", 40), ("numeric", 60), ("aligned", 60))
+TUNED = (("numeric", 40), ("numeric", 60), ("aligned", 60), ("scratchpad", 40))
 # Formats that fail past the trained length, in the text's order.
 VARIANTS = ("numeric", "constant", "cyclic", "nonaligned", "scratchpad")
 # Evaluations of SmolLM2-135M with the adapters among the shipped runs, by format.
@@ -126,7 +126,6 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         f"tuned-{form}-{length}": (3, partial(listed, f"parity-{form}-smollm2_135m_lora4", length))
         for form, length in TUNED
     },
-    "tuned-aligned": exact_match("parity-aligned-smollm2-135m-lora4-seed1", 60),
     "reach-80": (3, lambda: listed(ANCHORED, 80)),
     "reach-100": (3, lambda: [median(values := listed(ANCHORED, 100)), max(values)]),
     "aligned-written-40": (3, lambda: [min(listed(ANCHORED, 40, mode="written"))]),

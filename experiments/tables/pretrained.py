@@ -13,9 +13,10 @@ from experiments.tables.zoo import spread
 from interp.models.names import ZOO
 
 LENGTHS = (10, 20, 25, 30, 40, 60, 80, 100)
-# Fine-tuned models whose labels were judged: labels, seed and verdict.
+# Fine-tuned models whose labels were judged: labels, seed and verdict. The shipped model has the recipe and the seed
+# of the first in the table of accuracies, on another machine.
 JUDGED = (
-    ("aligned", 1, ADAPTED_VERDICT),
+    ("aligned", "1, shipped", ADAPTED_VERDICT),
     *(
         (labels, seed, FOLDER / "recipes" / f"parity-{labels}-smollm2-135m-lora4-seed{seed}-verdict.json")
         for labels, seed in (("aligned", 2), ("aligned", 3), ("numeric", 1))
