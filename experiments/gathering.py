@@ -112,8 +112,8 @@ def rows_elsewhere(folder: Path, names: Collection[str] = ()) -> list[tuple]:
 def runs_alike(folder: Path) -> list[tuple[Path, dict, dict[str, Any]]]:
     """Return every run of a folder with its record and its first columns in the table.
 
-    Raises `ValueError` where runs of one configuration differ in more than their seed and the precision of training,
-    which depends on the machine and has a column: they do not replicate.
+    Raises `ValueError` where runs of one configuration differ in more than their seed and the precision of training.
+    Precision depends on the machine; the table has a column of it.
     """
     first: dict[str, tuple[str, dict]] = {}
     runs = []

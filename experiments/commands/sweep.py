@@ -52,8 +52,9 @@ class SweepCommand:
     formats: Names = ()
     """Train only these formats, such as parity-aligned. Default: all formats of the groups."""
     stages: Names = ()
-    """Stages to run: train, evaluate, longer, operands, transfer, battery. Default: all. Without train, runs that are
-    not trained are named, with status 1; where no run is trained, that is an error."""
+    """Stages to run: train, evaluate, longer, operands, transfer, battery. Default: all. Later
+    stages need trained runs: without the stage train, untrained runs are listed, and the status is 1, or 2 if none is
+    trained."""
     steps: OptionalNumber = None
     """Maximum of optimiser steps per training. Default: the recipe's."""
     prompts: Number = 128

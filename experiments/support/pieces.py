@@ -224,9 +224,9 @@ def _threads() -> int:
 
 
 def _import() -> None:
-    """Import what measuring needs in a worker process, before the runs are known, and M8's library.
+    """Import what measuring needs in a worker process, before the runs are known.
 
-    Workers wait for the measurement of competence, which this one does alone, and begin with M8.
+    scikit-learn is for M8, a worker's first piece, and is imported while the main process measures competence.
     """
     import sklearn.linear_model  # noqa: F401
 

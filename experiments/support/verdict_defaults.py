@@ -18,7 +18,7 @@ PROMPTS = 128
 
 
 def is_unmeasured(names: Sequence[str], out: Path | None) -> bool:
-    """Return whether no verdict on runs of these names is where a finished one may be, of whatever options."""
+    """Return whether no folder in which a finished verdict on these runs is looked for has one, of any options."""
     own = [Path(name).name for name in names]
     places = [*([out] if out else []), *(folder / name for folder in (OUT, SHIPPED) for name in own)]
     return not any((place / "verdict.json").exists() for place in places)
