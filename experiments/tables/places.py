@@ -26,7 +26,7 @@ from experiments.tables.headline import headline_table, support_table, support_t
 from experiments.tables.lists import lists_table
 from experiments.tables.outsiders import outsiders_table
 from experiments.tables.predictions import predictions_table
-from experiments.tables.pretrained import pretrained_table, routes_table
+from experiments.tables.pretrained import pretrained_addition_table, pretrained_table, routes_table
 from experiments.tables.rehearsal import rehearsal_table
 from experiments.tables.runs import accuracy_table, calibration_table, circuit_table, verdict_table
 from experiments.tables.trust import damages_table, faults_table, guided_table, inputs_table
@@ -67,6 +67,7 @@ PLACES: dict[Path, dict[str, Callable[[], str]]] = {
         "lists": lists_table,
         "pretrained": pretrained_table,
         "routes": routes_table,
+        "pretrained-addition": pretrained_addition_table,
         "rehearsal": rehearsal_table,
         "zoo": zoo_table,
         "confirmatory": confirmatory_table,

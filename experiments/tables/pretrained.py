@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.drawing.zoo.frames import precisions
 from experiments.support.reading import read_result
@@ -13,16 +14,33 @@ from experiments.tables.zoo import spread
 from interp.models.names import ZOO
 
 LENGTHS = (10, 20, 25, 30, 40, 60, 80, 100)
-# Fine-tuned models whose labels were judged: labels, seed and verdict. The shipped model has the recipe and the seed
-# of the first in the table of accuracies, on another machine.
+DIGITS = (5, 8, 10, 12, 14, 20)
+
+
+class Judged(NamedTuple):
+    """A fine-tuned model whose labels were judged, with the bits of its prompts and its verdict's file."""
+
+    labels: str
+    seed: str
+    bits: int
+    path: Path
+
+
+def _judged(labels: str, seed: int, bits: int = 20) -> Judged:
+    ending = "" if bits == 20 else f"-{bits}"
+    name = f"parity-{labels}-smollm2-135m-lora4-seed{seed}-verdict{ending}.json"
+    return Judged(labels, str(seed), bits, FOLDER / "recipes" / name)
+
+
+# The shipped model has the recipe and the seed of the first in the table of accuracies, on another machine.
 JUDGED = (
-    ("aligned", "1, shipped", ADAPTED_VERDICT),
-    *(
-        (labels, seed, FOLDER / "recipes" / f"parity-{labels}-smollm2-135m-lora4-seed{seed}-verdict.json")
-        for labels, seed in (("aligned", 2), ("aligned", 3), ("numeric", 1))
-    ),
+    Judged("aligned", "1, shipped", 20, ADAPTED_VERDICT),
+    _judged("aligned", 2),
+    _judged("aligned", 3),
+    _judged("numeric", 1),
+    _judged("constant", 2),
+    _judged("cyclic", 2),
 )
-JUDGED_AT = 20
 # Their evidence, by title.
 ROUTES = {
     "two labels traded": "either side",
@@ -36,34 +54,51 @@ ROUTES = {
 
 
 def pretrained_table(zoo: Path = ZOO) -> str:
-    """Return exact match of the fine-tuned models, one row per format and mode: who writes the labels.
+    """Return exact match of the models fine-tuned on parity, one row per format, trained lengths and mode.
 
-    Accuracy is the median [minimum, maximum] over the seeds that learned, and in round brackets over all seeds where
-    none did; empty where it was not measured.
+    The mode is who writes the labels. Accuracy is the median [minimum, maximum] over the seeds that learned, and in
+    round brackets over all seeds where none did; empty where it was not measured.
     """
+    from experiments.grid import GAPS, PAPERS_SHORTEST, PARITY
+
+    return _table(zoo, (*PARITY, *GAPS), "bits", LENGTHS, (1, PAPERS_SHORTEST))
+
+
+def pretrained_addition_table(zoo: Path = ZOO) -> str:
+    """Return exact match of the models fine-tuned on addition, by digits of both operands, as `pretrained_table`."""
+    from experiments.grid import ADDITION
+
+    return _table(zoo, ADDITION, "digits", DIGITS, (1,))
+
+
+def _table(zoo: Path, formats: Sequence[str], unit: str, lengths: Sequence[int], shortest: Sequence[int]) -> str:
+    """Return the rows of some formats, those trained from each of the shortest lengths after the others."""
     import pandas as pd
 
     from experiments.drawing.zoo import family_of
     from experiments.gathering import TABLE
-    from experiments.grid import PARITY, PRETRAINED
+    from experiments.grid import PRETRAINED
 
     frame: Any = pd.read_parquet(zoo / TABLE)
     own = frame["posed"] == frame["task"] + "-" + frame["format"]
-    rows = frame[own & (frame["family"] == family_of(PRETRAINED)) & (frame["metric"] == "exact")]
+    rows = frame[own & (frame["metric"] == "exact")]
     cells = []
-    for name in PARITY:
-        for mode in ("forced", "written"):
-            models = rows[(rows["task"] + "-" + rows["format"] == name) & (rows["mode"] == mode)]
-            if len(models):
-                cells.append((name.removeprefix("parity-"), mode, *_cells(models)))
-    head = ("format", "labels", "precision", "seeds", "learned", "prompts", *(f"n={n}" for n in LENGTHS))
-    return markdown(head, cells) if cells else "not built yet\n"
+    for first in shortest:
+        of_family = rows[rows["family"] == family_of(PRETRAINED) + (f"+from{first}" if first > 1 else "")]
+        for name in formats:
+            for mode in ("forced", "written"):
+                models = of_family[(of_family["posed"] == name) & (of_family["mode"] == mode)]
+                if len(models):
+                    trained = f"{first} to {models['trained_to'].iloc[0]}"
+                    cells.append((name.partition("-")[2], trained, mode, *_cells(models, lengths)))
+    head = ("format", f"trained on {unit}", "labels", "precision", "seeds", "learned", "prompts")
+    return markdown((*head, *(f"n={n}" for n in lengths)), cells) if cells else "not built yet\n"
 
 
-def _cells(models: Any) -> tuple[str, ...]:
+def _cells(models: Any, lengths: Sequence[int]) -> tuple[str, ...]:
     learned = models.groupby("run")["learned"].first().astype(bool)
     shown = models[models["learned"].astype(bool)] if learned.any() else models
-    values = [spread(shown[shown["length"] == n]["value"]) for n in LENGTHS]
+    values = [spread(shown[shown["length"] == n]["value"]) for n in lengths]
     return (
         precisions(models),
         ", ".join(str(seed) for seed in sorted(models["seed"].unique())),
@@ -76,14 +111,16 @@ def _cells(models: Any) -> tuple[str, ...]:
 def routes_table() -> str:
     """Return what trading labels and patching their routes does in fine-tuned models, from their `verdict.json`.
 
-    Shares of the margin at 20 bits, with the verdict's simultaneous intervals, which follow from few prompts.
+    Shares of the margin, with the verdict's simultaneous intervals, which follow from few prompts; empty where a format
+    does not have that intervention.
     """
     cells = []
-    for labels, seed, path in JUDGED:
+    for labels, seed, bits, path in JUDGED:
         data = read_result(path)
-        by_name = {e["name"]: e["value"] for e in data["evidence"] if e["length"] == JUDGED_AT}
+        by_name = {e["name"]: e["value"] for e in data["evidence"] if e["length"] == bits}
         values = [by_name.get(name) for name in ROUTES.values()]
         shares = [interval(v["value"], [v["low"], v["high"]]) if v else "" for v in values]
-        (found,) = [at for at in data["by_length"] if at["length"] == JUDGED_AT]
-        cells.append((labels, seed, *shares, found["roles"]["anchor"]["status"], data["verdict"]))
-    return markdown(("labels", "seed", *ROUTES, "anchor", "verdict"), cells)
+        (found,) = [at for at in data["by_length"] if at["length"] == bits]
+        statuses = [found["roles"][role]["status"] for role in ("anchor", "placeholder")]
+        cells.append((labels, seed, bits, *shares, *statuses, data["verdict"]))
+    return markdown(("labels", "seed", "bits", *ROUTES, "anchor", "placeholder", "verdict"), cells)

@@ -18,10 +18,11 @@ from experiments.commands.train import TrainCommand
 from experiments.drawing import zoo as zoo_figures
 from experiments.drawing.zoo import family_of
 from experiments.gathering import VERSION, _about
-from experiments.grid import PRETRAINED, RANK, SOURCE
+from experiments.grid import PAPERS_SHORTEST, PRETRAINED, RANK, SOURCE
 from experiments.support.provenance import provenance_record
 from experiments.tables.places import with_tables
-from experiments.tables.pretrained import pretrained_table
+from experiments.tables.pretrained import DIGITS as SUMS
+from experiments.tables.pretrained import pretrained_addition_table, pretrained_table
 from experiments.tables.zoo import zoo_table
 from interp.models import names
 from tests.experiments.drawing.zoo.runs import FAMILY, POSED, READ, rows_of, table
@@ -266,16 +267,42 @@ def test_the_table_names_a_family_as_the_figures_of_fine_tuned_models_do():
 
 
 def test_the_table_of_fine_tuned_models_has_a_row_a_format_and_mode(zoo):
-    assert pretrained_table(zoo) == "not built yet\n"
+    assert pretrained_table(zoo) == pretrained_addition_table(zoo) == "not built yet\n"
     TUNED.assign(rehearsal=0.0, precision="no").to_parquet(zoo / "results.parquet")
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in pretrained_table(zoo).splitlines()[2:]]
+    rows = cells_of(pretrained_table(zoo))
     expected: Any = TUNED[(TUNED["format"] == "aligned") & (TUNED["metric"] == "exact") & (TUNED["mode"] == "forced")]
-    (aligned,) = (row for row in rows if row[:2] == ["aligned", "forced"])
+    (aligned,) = (row for row in rows if row[:3] == ["aligned", "1 to 20", "forced"])
     learned = expected[expected["learned"] & (expected["length"] == 20)]["value"]
-    assert aligned[2] == "float32"
-    assert aligned[4] == f"{expected[expected['learned']]['run'].nunique()} of {expected['run'].nunique()}"
-    assert aligned[7].startswith(f"{learned.median():.3f}")
+    assert aligned[3] == "float32"
+    assert aligned[5] == f"{expected[expected['learned']]['run'].nunique()} of {expected['run'].nunique()}"
+    assert aligned[8].startswith(f"{learned.median():.3f}")
     assert {row[0] for row in rows} == {"aligned", "scratchpad"}
+    assert pretrained_addition_table(zoo) == "not built yet\n"
+
+
+def test_models_fine_tuned_on_the_papers_lengths_have_rows_of_their_own(zoo):
+    family = f"{family_of(PRETRAINED)}+from{PAPERS_SHORTEST}"
+    both = pd.concat([TUNED, TUNED.assign(family=family, run=TUNED["run"] + "-from", value=TUNED["value"] / 2)])
+    both.assign(rehearsal=0.0, precision="no").to_parquet(zoo / "results.parquet")
+    rows = [row for row in cells_of(pretrained_table(zoo)) if row[0] == "aligned" and row[2] == "forced"]
+    assert [row[1] for row in rows] == ["1 to 20", f"{PAPERS_SHORTEST} to 20"]
+    first, second = (float(row[8].split()[0]) for row in rows)
+    assert second == pytest.approx(first / 2, abs=0.001)
+
+
+def test_addition_of_fine_tuned_models_has_a_table_by_digits(zoo):
+    sums = table(DIGITS).assign(family=family_of(PRETRAINED))
+    pd.concat([TUNED, sums]).assign(rehearsal=0.0, precision="no").to_parquet(zoo / "results.parquet")
+    (forced,) = (row for row in cells_of(pretrained_addition_table(zoo)) if row[2] == "forced")
+    at: Any = sums[(sums["metric"] == "exact") & (sums["mode"] == "forced") & (sums["length"] == 10) & sums["learned"]]
+    assert forced[:2] == ["aligned", "1 to 10"]
+    assert forced[7 + SUMS.index(10)].startswith(f"{at['value'].median():.3f}")
+    assert {row[1] for row in cells_of(pretrained_table(zoo))} == {"1 to 20"}
+
+
+def cells_of(markdown: str) -> list[list[str]]:
+    """Return the cells of a table's rows without its head."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines()[2:]]
 
 
 def test_maps_of_the_shipped_runs(capsys):
