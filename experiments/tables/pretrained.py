@@ -38,6 +38,7 @@ JUDGED = (
     _judged("aligned", 2),
     _judged("aligned", 3),
     _judged("numeric", 1),
+    _judged("nonaligned", 2),
     _judged("constant", 2),
     _judged("cyclic", 2),
 )
