@@ -30,7 +30,6 @@ def run_on_text(options: CircuitCommand) -> int:
     from experiments.support.finished import warn_replaced, why_other_result
     from experiments.support.results import result_folder
 
-    check_text_options(options)
     run = load(options.name, device=options.device, dtype=options.dtype)
     folder = result_folder(run, options.out, FILES)
     warn_replaced(folder / FILES[0], partial(why_other_result, run, options.seed, recorded_options(options)))

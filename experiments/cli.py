@@ -1,4 +1,4 @@
-"""The executable `mnemoscope`: the table of verbs, parsing and error handling. Verbs import heavy libraries late."""
+"""The executable `mnemoscope`: parsing and error handling. Verbs import heavy libraries late."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
 from functools import partial
-from importlib import import_module
-from typing import Annotated, Any, NamedTuple, Union
+from typing import Annotated, Any, Union
 
 import tyro
 
 from experiments.support.console import error_lines, is_out_of_memory, one_line, silence_libraries, warn
 from experiments.support.interrupting import interruptible
-from experiments.support.parse_errors import why_left_over, why_not_parsed
+from experiments.support.option_checks import check_paths
+from experiments.support.parse_errors import why_empty, why_left_over, why_not_parsed
 from experiments.support.provenance import reporting_versions, version_of
 from experiments.support.same_name import saying_which
+from experiments.verbs import VERBS, command_class
 from interp.support.budget import within
 
 PROGRAM = "mnemoscope"
@@ -31,30 +32,6 @@ DESCRIPTION = "Classify what labels in prompts do inside a transformer, with che
 READER_GONE = 141
 SHELLS = ("bash", "zsh", "tcsh")
 CONFIG = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
-
-
-class Verb(NamedTuple):
-    """Where a verb's command class is, and its line in `mnemoscope --help`."""
-
-    class_name: str
-    summary: str
-
-
-VERBS = {
-    "verdict": Verb("VerdictCommand", "classify what the labels do in a run, or in all seeds of it"),
-    "report": Verb("ReportCommand", "write everything known about a run into one HTML file"),
-    "evaluate": Verb("EvaluateCommand", "measure accuracy by length, and which input decides each step"),
-    "patch": Verb("PatchCommand", "patch activations at every layer and position, on tasks or text"),
-    "attention": Verb("AttentionCommand", "show a layer's attention patterns on a prompt in one HTML file"),
-    "circuit": Verb("CircuitCommand", "search a circuit, test it on fresh prompts, describe its heads"),
-    "train": Verb("TrainCommand", "train a model on a task, from scratch or from pretrained weights"),
-    "sweep": Verb("SweepCommand", "train, evaluate and judge a grid of models"),
-    "figures": Verb("FiguresCommand", "draw the figures of all trained configurations"),
-    "gallery": Verb("GalleryCommand", "write one page with every view and the code that makes it"),
-    "calibrate": Verb("CalibrateCommand", "count wrong verdicts on models whose mechanism is known"),
-    "fetch": Verb("FetchCommand", "download a small pretrained model that needs no model hub"),
-    "bench": Verb("BenchCommand", "measure speed, memory and numerical drift"),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,11 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if argv is None:
             gc.freeze()  # the process ends: collecting torch's objects once more would take a second
-
-
-def command_class(name: str) -> type:
-    """Return the dataclass of a verb."""
-    return getattr(import_module(f"experiments.commands.{name}"), VERBS[name].class_name)
 
 
 def _dispatch(args: list[str]) -> int:
@@ -164,7 +136,11 @@ def _run(name: str, args: list[str]) -> int:
     if unknown:
         warn(f"{prefix}: {why_left_over(command, args, unknown)}")
         return 2
+    if empty := why_empty(command, args):
+        warn(f"{prefix}: {empty}")
+        return 2
     try:
+        check_paths(parsed)
         silence_libraries()
         with _memory_of(parsed), reporting_versions(), saying_which():
             status = parsed.run()

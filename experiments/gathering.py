@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,11 @@ ELSEWHERE = "elsewhere.json"
 NOT_GIVEN = float("nan")
 
 
-def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
+# A run of a folder, its record, and its first columns in the table.
+Found = tuple[Path, dict, dict[str, Any]]
+
+
+def gather(folder: Path, runs: Sequence[Found] | None = None) -> tuple[pd.DataFrame, dict[str, dict]]:
     """Read every run in a folder, and write results.parquet and verdicts.json there, atomically; return both.
 
     The table has one row per run, format of the prompts, length, mode and metric: accuracies ("step", "exact", "final",
@@ -40,14 +44,15 @@ def gather(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
     none"), and the roles of one model ("rho anchor" and so on, with 95 % intervals over its prompts). `learned` is
     whether the run is competent at its longest trained length; other runs are in the table too. Verdicts are over the
     seeds that learned, by `<task>-<format>-<family>`, with the verdict on each seed alone. Runs of `elsewhere.json` are
-    in the table and in no verdict. Raises `ValueError` for a damaged file, for results of one run with different
-    weights, and for runs of one configuration that were trained differently.
+    in the table and in no verdict. `runs`: those of `runs_alike`, where they have been read. Raises `ValueError` for a
+    damaged file, for results of one run with different weights, and for runs of one configuration that were trained
+    differently.
     """
     import pandas as pd
 
     rows: list[tuple] = []
     batteries: dict[str, dict[str, Any]] = {}
-    for run, record, about in runs_alike(folder):
+    for run, record, about in runs_alike(folder) if runs is None else runs:
         warn_versions(f"{run.name}/run.json", record.get("provenance"))
         battery, alone, own_rows = _read_run(run, record["format"])
         rows += [(*about.values(), *row) for row in own_rows]
@@ -109,7 +114,7 @@ def rows_elsewhere(folder: Path, names: Collection[str] = ()) -> list[tuple]:
     return rows
 
 
-def runs_alike(folder: Path) -> list[tuple[Path, dict, dict[str, Any]]]:
+def runs_alike(folder: Path) -> list[Found]:
     """Return every run of a folder with its record and its first columns in the table.
 
     Raises `ValueError` where runs of one configuration differ in more than their seed and the precision of training.

@@ -93,7 +93,7 @@ def runs_of(groups: Sequence[str] = (), seeds: Sequence[int] = (), formats: Sequ
     commands = [_command(name, seed) for name, seed in kept]
     if not formats:
         return commands
-    by_format = {train: train.recipe().format for train in commands}
+    by_format = {train: train.format for train in commands}
     if unknown := sorted(set(formats) - set(by_format.values())):
         present = ", ".join(dict.fromkeys(by_format.values()))
         raise ValueError(f"no run of these groups and seeds has the format {', '.join(unknown)}; formats are {present}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from experiments.support.text_prompts import one_or_each
+from experiments.support.text_prompts import naming_text, one_or_each
 
 if TYPE_CHECKING:
     from experiments.commands.patch import PatchCommand
@@ -40,7 +40,8 @@ def inputs_of(run: Run, options: PatchCommand) -> PatchInputs:
         clean, corrupted = pair.clean, pair.corrupted
         metric = text_metric(options, clean)
     else:
-        run.require_task()
+        with naming_text():
+            run.require_task()
         clean, corrupted = task_pair(run, options)
         metric = task_metric(run, options, clean)
     return PatchInputs(clean, corrupted, metric, places_of(options, clean))
@@ -59,10 +60,22 @@ def with_steps(options: PatchCommand) -> PatchCommand:
 
 
 def check_options(options: PatchCommand) -> None:
-    """Raise `ValueError` where options of text and of tasks are mixed, or where text has no answer."""
+    """Raise `ValueError` for options that are wrong whatever the model is; imports no library.
+
+    Options of text and of tasks do not mix, and text needs an answer.
+    """
+    from experiments.support.option_checks import check_positive, check_seed, check_workers
+    from experiments.support.run_checks import check_posed, check_runs
+    from interp.sites import PATCH_SITES, require_site
+
+    check_workers("workers", options.workers)
+    check_seed(options.seed)
+    require_site(options.site, PATCH_SITES)
+    check_runs([options.name], options.format)
     if not options.is_text:
-        if options.prompts < 1:
-            raise ValueError(f"--prompts must be at least 1; got {options.prompts}")
+        check_positive(options, "prompts", "length")
+        with naming_text():
+            check_posed([options.name], options.format)
         return
     if given := [name for name, default in OF_TASKS.items() if getattr(options, name) != default]:
         raise ValueError(f"--{given[0]} is for tasks; leave it out with --clean, --corrupted, --answer and --other")
@@ -91,10 +104,8 @@ def text_metric(options: PatchCommand, clean: Prompts) -> MetricLike:
 
 def task_pair(run: Run, options: PatchCommand) -> tuple[Batch, Batch]:
     """Return clean prompts of the run's task and their counterfactuals, as --corrupt says."""
-    from experiments.support.option_checks import check_seed
     from interp.tasks import Role, counterfactual
 
-    check_seed(options.seed)
     options = with_steps(options)
     assert options.step is not None
     assert options.partner is not None

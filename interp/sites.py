@@ -55,6 +55,8 @@ HEAD_SITES: tuple[Site, ...] = ("q", "k", "v", "z", "attn_scores", "pattern")
 RESID_SITES: tuple[Site, ...] = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 # Sites with one value per neuron of the MLP. In a gated MLP mlp_pre is the gate before its non-linearity.
 NEURON_SITES: tuple[Site, ...] = ("mlp_pre", "mlp_post")
+# Sites that a sweep of patches can patch.
+PATCH_SITES: tuple[Site, ...] = (*RESID_SITES, "q", "k", "v", "z", "pattern", *NEURON_SITES)
 # Sites indexed by destination and source position.
 ATTENTION_SITES: tuple[Site, ...] = ("attn_scores", "pattern")
 

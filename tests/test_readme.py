@@ -48,7 +48,7 @@ def test_the_readme_is_short():
 
 
 def test_commands_exist():
-    from experiments.cli import VERBS
+    from experiments.verbs import VERBS
 
     text = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
     named = set(re.findall(r"`(?:\.venv/bin/)?mnemoscope ([a-z]+)[ `]", text)) - {"completion"}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.support.console import one_line, say
 from experiments.support.options import (
     Device,
     Dtype,
@@ -18,6 +21,7 @@ from experiments.support.options import (
     OptionalText,
     Seed,
 )
+from interp.models.no_task import NoTask
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -54,12 +58,12 @@ class AttentionCommand:
 
     def run(self) -> int:
         """Capture the patterns and write the page; status 0."""
+        self._check()
         from experiments import load
-        from experiments.support.console import say
         from experiments.support.loading import complete_format
+        from experiments.support.results import replace_whole
         from interp import views
         from interp.capturing import capture
-        from interp.support.writing import write_whole
 
         run = load(self.name, complete_format(self.format, None, self.name), device=self.device, dtype=self.dtype)
         target = self.target(run)
@@ -69,17 +73,28 @@ class AttentionCommand:
         heads = None if self.heads is None else list(self.heads)
         shown = [views.attention(captured, layer=layer, heads=heads) for layer in layers]
         text = views.page(shown, f"{run.name}: attention")
-        write_whole(target, text)
+        replace_whole(target, text)
         say(f"{target} ({len(layers)} layers, {prompts.n_pos} tokens, {len(text.encode()) / 1e6:.1f} MB)")
         return 0
+
+    def _check(self) -> None:
+        """Raise `ValueError` for options that are wrong whatever the model is; imports no library."""
+        from experiments.support.option_checks import check_html, check_positive, check_seed
+        from experiments.support.run_checks import check_posed, check_runs
+
+        check_html(self.out)
+        check_positive(self, "length")
+        check_seed(self.seed)
+        check_runs([self.name], self.format)
+        if self.prompt is None:
+            with _naming_prompt():
+                check_posed([self.name], self.format)
 
     def target(self, run: Run) -> Path:
         """Return the file to write. Raises `ValueError` where it cannot be written."""
         from experiments.support.results import check_files, writable_folder
         from interp.models.names import OUT
 
-        if self.out is not None and self.out.suffix != ".html":
-            raise ValueError(f"--out must name an HTML file; got {self.out}")
         target = self.out or OUT / run.name / "attention.html"
         writable_folder(target.parent)
         check_files([target])
@@ -87,22 +102,27 @@ class AttentionCommand:
 
     def prompts(self, run: Run) -> Prompts:
         """Return the prompt of --prompt, or one of the run's task."""
-        from experiments.support.option_checks import check_seed
         from interp.tasks.texts import prompts
 
         if self.prompt is not None:
             return prompts(run, clean=self.prompt)
-        if run.format is None:
-            raise ValueError(f"no prompt: add --prompt, or a task for {run.name} with --format")
-        check_seed(self.seed)
+        with _naming_prompt():
+            run.require_task()
         return run.sample(1, self.length, self.seed)
 
     def chosen_layers(self, run: Run) -> list[int]:
         """Return the layers of --layers, or the first 12. Raises `ValueError` for one that does not exist."""
         count = run.raw.config.num_hidden_layers
         layers = list(range(min(count, MOST_LAYERS))) if self.layers is None else list(self.layers)
-        if not layers:
-            raise ValueError(f"--layers names no layer; there are {count}")
         if bad := [layer for layer in layers if not 0 <= layer < count]:
             raise ValueError(f"there is no layer {bad[0]}; layers run from 0 to {count - 1}")
         return layers
+
+
+@contextmanager
+def _naming_prompt() -> Iterator[None]:
+    """Inside the block, the error of a run without a task names --prompt, which needs none."""
+    try:
+        yield
+    except NoTask as error:
+        raise ValueError(f"{one_line(error)}; or give a prompt with --prompt") from None

@@ -56,20 +56,21 @@ class BenchCommand:
 
     def run(self) -> int:
         """Run the cases one by one, and write each result when it is done."""
+        from experiments.support.option_checks import check_positive, check_workers
+
+        check_positive(self, "rounds")
+        check_workers("threads", self.threads)
+        kind = self._kind()
         import torch
 
         from experiments.benchmarks.printing import show
-        from experiments.support.console import say
-        from experiments.support.option_checks import check_positive, check_workers
+        from experiments.support.console import say, warn
         from experiments.support.progress import progress_bar
         from experiments.support.provenance import provenance_record
         from experiments.support.reading import read_rows
         from experiments.support.results import writable_folder
         from interp.support.writing import alone_in, write_whole
 
-        check_positive(self, "rounds")
-        check_workers("threads", self.threads)
-        kind = self._kind()
         default = self._cases(kind)
         cases = [c for c in default if self.only in c.name]
         if not cases:
@@ -78,6 +79,8 @@ class BenchCommand:
         path = writable_folder(self.out) / f"{kind}.json"
         with alone_in(path.with_name(f".{kind}")):  # each process would write the rows that it had read
             rows = read_rows(path) if path.exists() else {}
+            if again := sum(case.name in rows for case in cases):
+                warn(f"replacing {again} of {len(rows)} rows in {path}; another --out keeps both")
             bar = progress_bar(cases, unit="case")
             for case in bar:
                 bar.set_description(case.name)

@@ -49,26 +49,14 @@ class CalibrateCommand:
 
     def run(self) -> int:
         """Judge the missing cases, then write and print the counts."""
+        self._check()
         from experiments.calibration_text import report_families, report_rates
         from experiments.support.console import say
         from experiments.support.finished import warn_replaced
-        from experiments.support.option_checks import check_positive, check_seed, check_workers
         from experiments.support.results import check_files, writable_folder
         from interp.support.writing import alone_in
-        from probes.batteries import FEWEST_PROMPTS
         from probes.planted import FAMILIES, MECHANISMS
 
-        check_workers("workers", self.workers)
-        self._check_families()
-        if self.variants > MOST_VARIANTS:
-            raise ValueError(f"--variants must be at most {MOST_VARIANTS}; got {self.variants}")
-        check_positive(self, "variants")
-        if self.prompts < FEWEST_PROMPTS:
-            raise ValueError(f"--prompts must be at least {FEWEST_PROMPTS}; got {self.prompts}")
-        if self.repetitions < 0 or self.repetitions == 1:
-            raise ValueError(f"--repetitions must be 0, or at least 2; got {self.repetitions}")
-        check_seed(self.seed)
-        check_seed(self.seed + self.variants)
         choices = tuple(FAMILIES) if self.families else MECHANISMS
         names = self.mechanisms or choices
         if unknown := sorted(set(names) - set(choices)):
@@ -92,6 +80,23 @@ class CalibrateCommand:
         asked = {"prompts": self.prompts} if self.families else {"prompts": self.prompts, "first_seed": self.seed}
         differ = [f"{name} {data[name]}, not {value}" for name, value in asked.items() if data[name] != value]
         return f"it was made with {'; '.join(differ)}" if differ else ""
+
+    def _check(self) -> None:
+        """Raise `ValueError` for numbers that are too small or too large; imports no library."""
+        from experiments.support.option_checks import check_positive, check_seed, check_workers
+        from experiments.support.verdict_checks import FEWEST_PROMPTS
+
+        check_workers("workers", self.workers)
+        self._check_families()
+        if self.variants > MOST_VARIANTS:
+            raise ValueError(f"--variants must be at most {MOST_VARIANTS}; got {self.variants}")
+        check_positive(self, "variants")
+        if self.prompts < FEWEST_PROMPTS:
+            raise ValueError(f"--prompts must be at least {FEWEST_PROMPTS}; got {self.prompts}")
+        if self.repetitions < 0 or self.repetitions == 1:
+            raise ValueError(f"--repetitions must be 0, or at least 2; got {self.repetitions}")
+        check_seed(self.seed)
+        check_seed(self.seed + self.variants)
 
     def _check_families(self) -> None:
         """Raise `ValueError` where --families is given with an option that only mechanisms have."""

@@ -26,7 +26,7 @@ from experiments.support.options import (
     Share,
     Texts,
 )
-from experiments.support.text_prompts import OF_TEXT, TakesText
+from experiments.support.text_prompts import OF_TEXT, TakesText, naming_text
 
 if TYPE_CHECKING:
     import networkx
@@ -95,20 +95,19 @@ class CircuitCommand(TakesText):
 
     def run(self) -> int:
         """Search, evaluate, write and print; status 0."""
-        from experiments import load
-        from experiments.circuit_search import measure_validity
-        from experiments.support.finished import warn_replaced, why_other_result
-        from experiments.support.option_checks import check_seed
-        from experiments.support.results import result_folder, work_folder
-
         self._check()
-        check_seed(self.seed)
         if self.is_text:
             from experiments.circuit_text import run_on_text
 
             return run_on_text(self)
+        from experiments import load
+        from experiments.circuit_search import measure_validity
+        from experiments.support.finished import warn_replaced, why_other_result
+        from experiments.support.results import result_folder, work_folder
+
         run = load(self.name, self.format, device=self.device, dtype=self.dtype)
-        run.require_task()
+        with naming_text():
+            run.require_task()
         length = (self.length, self.length) if run.format.task == "addition" else self.length
         lengths = self.lengths or (self.length, self.length * 3 // 2, self.length * 2)
         run.check_length(length)
@@ -179,7 +178,9 @@ class CircuitCommand(TakesText):
         return {k: v for k, v in asdict(self).items() if k not in (*NOT_RECORDED, *OF_TEXT)}
 
     def _check(self) -> None:
-        from experiments.support.option_checks import check_positive
+        """Raise `ValueError` for options that are wrong whatever the model is; imports no library."""
+        from experiments.support.option_checks import check_least, check_positive, check_seed
+        from experiments.support.run_checks import check_posed, check_runs
 
         check_positive(self, "length", "points", "prompts")
         if self.prompts < 2:
@@ -189,8 +190,16 @@ class CircuitCommand(TakesText):
         for name in ("prune", "repeats"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name} must be 0 or more; got {getattr(self, name)}")
-        if min(self.lengths, default=1) < 1:
-            raise ValueError(f"--lengths must be at least 1; got {' '.join(map(str, self.lengths))}")
+        check_least(self, "lengths")
+        check_seed(self.seed)
+        check_runs([self.name], self.format)
+        if self.is_text:
+            from experiments.circuit_text import check_text_options
+
+            check_text_options(self)
+        else:
+            with naming_text():
+                check_posed([self.name], self.format)
 
     def _drawn(self, run: Run, circuit: Circuit, data: dict) -> dict[str, str]:
         """Return the pictures and the graph, by file name."""

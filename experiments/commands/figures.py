@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -24,6 +25,7 @@ Name = Literal[
     "gaps-pretrained",
     "addition-pretrained",
     "reach-pretrained",
+    "maps-pretrained",
     "reach",
     "verdicts",
     "offsets",
@@ -37,17 +39,21 @@ Name = Literal[
 ]
 # What the names of figures of fine-tuned models end in.
 FINE_TUNED = "-pretrained"
-# The runs whose maps are side by side: without mnemonics and with them, with the same training.
-PAIR = ("parity-scratchpad-alibi", "parity-aligned-alibi")
+# The runs whose maps are side by side, by figure: without mnemonics and with them, with the same training.
+PAIRS = {
+    "maps": ("parity-scratchpad-alibi", "parity-aligned-alibi"),
+    "maps-pretrained": ("smollm2-parity-scratchpad", "smollm2-parity-aligned"),
+}
 
 
 @dataclass(frozen=True)
 class FiguresCommand:
     """Draw the paper's figures and ours from the results of all configurations, as SVG.
 
-    by-family, maps, variants and addition are the paper's Figures 4 to 7, gaps is its study of spacing. Runs with
-    another share of rehearsal than most have separate figures with the share in their name. A figure without results is
-    skipped, with a note. The same results give the same bytes.
+    by-family, maps, variants and addition are the paper's Figures 4 to 7, gaps is its study of spacing; with
+    -pretrained they are of fine-tuned models. maps-pretrained takes minutes, so it is drawn only where --only names it.
+    Runs with another share of rehearsal than most have separate figures with the share in their name. A figure without
+    results is skipped, with a note. The same results give the same bytes.
     """
 
     only: Annotated[tuple[Name, ...], computed("NAME [NAME ...]")] = ()
@@ -66,16 +72,11 @@ class FiguresCommand:
 
     def run(self) -> int:
         """Draw and write every figure, print the paths, return status 0."""
+        self._check()
         from experiments.drawing.zoo import NoRows
-        from experiments.support.option_checks import check_seed
         from experiments.support.results import check_files, save_figure, writable_folder
-        from interp.models.names import OUT, no_folder
+        from interp.models.names import OUT
 
-        check_seed(self.seed)
-        if self.zoo is not None and not self.zoo.is_dir():
-            raise ValueError(f"--zoo: {no_folder(self.zoo, 'results.parquet and verdicts.json')}")
-        if self.length < 1 or self.prompts < 1:
-            raise ValueError(f"--length and --prompts must be at least 1; got {self.length}, {self.prompts}")
         if not self.only:
             self._check_results()
         folder, written = writable_folder(self.out or OUT / "figures"), []
@@ -96,6 +97,17 @@ class FiguresCommand:
         for path in written:
             say(path)
         return 0
+
+    def _check(self) -> None:
+        """Raise `ValueError` for a folder that is not there and for bad numbers; imports no library."""
+        from experiments.support.option_checks import check_seed
+        from interp.models.names import no_folder
+
+        check_seed(self.seed)
+        if self.zoo is not None and not self.zoo.is_dir():
+            raise ValueError(f"--zoo: {no_folder(self.zoo, 'results.parquet and verdicts.json')}")
+        if self.length < 1 or self.prompts < 1:
+            raise ValueError(f"--length and --prompts must be at least 1; got {self.length}, {self.prompts}")
 
     def _check_results(self) -> None:
         """Raise `ValueError` where the folder of --zoo has no results: the maps, of shipped runs, would be all."""
@@ -121,8 +133,8 @@ class FiguresCommand:
         frame, drawings = None, []
         for name in self.only or dict.fromkeys((*get_args(Name), *zoo.FIGURES)):
             required = name in self.only
-            if name == "maps":
-                drawings.append((name, required, self.maps))
+            if name in PAIRS:
+                drawings.append((name, required, lambda name=name, required=required: self.maps(name, required)))
             elif name == "verdicts":
                 drawings.append((name, required, self.verdicts))
             elif name == "lists":
@@ -138,7 +150,11 @@ class FiguresCommand:
         return drawings
 
     def table(self) -> DataFrame:
-        """Return the table of all runs; an empty one if there is none yet."""
+        """Return the table of all runs, which is read once; an empty one if there is none yet."""
+        return self._table
+
+    @cached_property
+    def _table(self) -> DataFrame:
         import pandas as pd
 
         from experiments.drawing.zoo import COLUMNS
@@ -180,20 +196,25 @@ class FiguresCommand:
             raise NoRows(f"there are no verdicts in {folder}")
         return list_shares(verdicts)
 
-    def maps(self) -> Figure:
-        """Draw gradient x input of the shipped runs, on the same bits. The only figure that runs models."""
+    def maps(self, name: str, required: bool = True) -> Figure:
+        """Draw gradient x input of two shipped runs, on the same bits. The only figures that run models.
+
+        Raises `NoRows` for the maps of fine-tuned models, which take minutes, unless they are required.
+        """
         from experiments import load
         from experiments.drawing import zoo
         from interp.attribution import gradient_x_input
 
+        if name.endswith(FINE_TUNED) and not required:
+            raise zoo.NoRows(f"it runs models of 135 million parameters; draw it with --only {name}")
         attributions, trained = [], set()
-        for name in PAIR:
-            run = load(name)
+        for run_name in PAIRS[name]:
+            run = load(run_name)
             trained.add(int(run.record["recipe"]["longest"]))
             attributions.append(gradient_x_input(run.raw, run.sample(self.prompts, self.length, self.seed)))
         if len(trained) > 1:
             lengths = " and ".join(map(str, sorted(trained)))
-            raise ValueError(f"maps: {' and '.join(PAIR)} are compared, and were trained up to {lengths}")
+            raise ValueError(f"{name}: {' and '.join(PAIRS[name])} are compared, and were trained up to {lengths}")
         (trained_to,) = trained
         return zoo.maps(*attributions, trained_to=trained_to)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.support.console import say, warn
+from experiments.support.option_checks import check_html
 from experiments.support.options import OptionalFile
 
 # A line of progress for each such number of seconds where the output is no terminal.
@@ -26,16 +27,14 @@ class GalleryCommand:
 
     def run(self) -> int:
         """Make every view, write the page, print its path; return 0."""
+        check_html(self.out)
         from experiments.gallery import ON_RUN, ON_TEXT, RUN, TEXT, TEXT_MODEL, Example, gallery_page
         from experiments.support.progress import progress_bar
-        from experiments.support.results import check_files, writable_folder
+        from experiments.support.results import check_files, replace_whole, writable_folder
         from interp.models.names import OUT
         from interp.models.pretrained import fetch_command, fetched_folder
-        from interp.support.writing import write_whole
 
         path = self.out or Path(OUT) / "gallery.html"
-        if path.suffix != ".html":
-            raise ValueError(f"--out must name an HTML file; got {path}")
         writable_folder(path.parent)
         check_files([path])
         groups: list[tuple[str, str, Sequence[Example]]] = [("On a trained run", RUN, ON_RUN)]
@@ -47,6 +46,6 @@ class GalleryCommand:
         warn(f"{total} views; each is computed now, a minute or two in all")
         with progress_bar(total=total, unit="view", seconds=SECONDS) as bar:
             page = gallery_page(groups, bar.set_description, bar.update)
-        write_whole(path, page)
+        replace_whole(path, page)
         say(path)
         return 0

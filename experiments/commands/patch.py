@@ -115,16 +115,14 @@ class PatchCommand(TakesText):
 
     def run(self) -> int:
         """Plan, compute, check and write; status 0."""
+        check_options(self)
         from experiments.circuit_printing import say_files
         from experiments.patch_printing import show_effect, show_plan
         from experiments.patch_validity import validity_of_sweep
         from experiments.support.console import warn
         from experiments.support.finished import warn_replaced, why_other_result
-        from experiments.support.option_checks import check_workers
         from experiments.support.results import result_folder
 
-        check_options(self)
-        check_workers("workers", self.workers)
         run, sweep = self.planned()
         if self.dry_run:
             show_plan(self, sweep)

@@ -12,8 +12,9 @@ import textwrap
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from experiments.cli import PROGRAM, SHELLS, VERBS, command_class
+from experiments.cli import PROGRAM, SHELLS
 from experiments.support.options import field_docs, options_of
+from experiments.verbs import VERBS, command_class
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- command reference -->", "<!-- end of command reference -->"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from experiments.support.option_checks import check_html
 from experiments.support.options import (
     Device,
     Dtype,
@@ -68,6 +69,7 @@ class ReportCommand:
         """Find or compute every part, and write the pages; status 0."""
         from experiments.support.progress import progress_bar
 
+        check_html(self.out)
         if self.task is not None:
             return self._write_lists()
         if (self.items, self.fillers) != (6, 0):
@@ -82,14 +84,28 @@ class ReportCommand:
         return 0
 
     def _write_lists(self) -> int:
+        self._check_lists(str(self.task))
         from experiments.reporting.list_page import write_list_report
         from experiments.support.console import say
 
-        if self.out is not None and (self.out.is_dir() or self.out.suffix != ".html"):
-            raise ValueError(f"--out must name an HTML file; got {self.out}")
         path = write_list_report(self, self.out)
         say(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
         return 0
+
+    def _check_lists(self, task: str) -> None:
+        """Raise `ValueError` for options that lists do not have, and for an unknown run; imports no library."""
+        from experiments.support.option_checks import check_seed
+        from experiments.support.run_checks import check_runs
+        from experiments.support.verdict_checks import check_list, check_list_task
+
+        check_list_task(task)
+        if len(self.names) != 1 or self.compare:
+            raise ValueError(f"a report on --task {task} is on one run; got {len(self.names)}")
+        check_list(task, self.names, self.items)
+        check_seed(self.seed)
+        if task != "recall" and self.format is not None:
+            raise ValueError(f"--task {task} has no formats; leave --format out")
+        check_runs(self.names, self.format, task if self.format else None)
 
     def said(self, run: Run) -> str:
         """Return a run as a command line names it."""
@@ -99,6 +115,7 @@ class ReportCommand:
     def _load(self) -> list[Run]:
         from experiments.support.loading import load_posed
         from experiments.support.option_checks import check_positive, check_seed
+        from experiments.support.run_checks import check_posed, check_runs
 
         if not self.names:
             raise ValueError("name a run, such as parity-aligned-alibi")
@@ -108,6 +125,8 @@ class ReportCommand:
             raise ValueError("--out is for one report; with several runs leave it out, or add --compare")
         check_positive(self, "length", "map_length")
         check_seed(self.seed)
+        check_runs(self.names, self.format)
+        check_posed(self.names, self.format)
         runs = [load_posed(name, self.format, device=self.device, dtype=self.dtype) for name in self.names]
         if any(run.format.task == "recall" for run in runs):
             raise ValueError("a report on recall is made with --task recall")
@@ -121,8 +140,6 @@ class ReportCommand:
         from experiments.support.results import check_files, writable_folder
         from interp.models.names import OUT
 
-        if self.out is not None and (self.out.is_dir() or self.out.suffix != ".html"):
-            raise ValueError(f"--out must name an HTML file; got {self.out}")
         target = self.out or OUT / "+".join(run.name for run in group) / "report.html"
         writable_folder(target.parent)
         check_files([target])
@@ -132,8 +149,7 @@ class ReportCommand:
         from experiments.reporting.order import whole_page
         from experiments.support.console import say
         from experiments.support.provenance import provenance_record
-        from experiments.support.results import work_folder
-        from interp.support.writing import write_whole
+        from experiments.support.results import replace_whole, work_folder
 
         sections = []
         with ExitStack() as kept:  # work folders, until the page is written
@@ -155,7 +171,7 @@ class ReportCommand:
                     bar.update()
                 sections.append((run, parts))
             text = whole_page(sections, self._title(group), provenance_record()["command"])
-            write_whole(target, text)
+            replace_whole(target, text)
         say(f"{target} ({len(text.encode()) / 1e6:.1f} MB)")
 
     def _title(self, group: list[Run]) -> str:

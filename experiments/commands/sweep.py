@@ -41,6 +41,7 @@ class SweepCommand:
     smaller one. Results made with other --steps, --precision or --prompts are an error. Several commands may share the
     folder of --out, on several machines if the disk has locks; runs locked by another process are skipped and listed.
     Writes results.parquet, one row per run, length, mode and metric, and verdicts.json, the verdicts over seeds.
+    The exit status is 0 also with runs that did not learn, which are counted, and 1 where a run is not finished.
     """
 
     groups: Names = ()
@@ -78,18 +79,10 @@ class SweepCommand:
 
     def run(self) -> int:
         """Do the missing stages; return 1 when a run is not finished, here or by another process."""
+        stages, runs = self._chosen()
         from experiments.gathering import TABLE, VERDICTS, runs_alike
-        from experiments.grid import runs_of
-        from experiments.support.option_checks import check_workers
         from experiments.support.results import check_files, writable_folder
-        from probes.batteries import FEWEST_PROMPTS
 
-        stages = self._stages()
-        runs = runs_of(self.groups, self.seeds, self.formats)
-        if self.prompts < FEWEST_PROMPTS:
-            raise ValueError(f"--prompts must be at least {FEWEST_PROMPTS}; got {self.prompts}")
-        if self.workers is not None:
-            check_workers("workers", self.workers)
         if self.cuda_graphs and self.engine == "local" and not self.dry_run:  # a cluster's nodes may have GPUs
             from experiments.training.graphs import require_cuda
 
@@ -148,6 +141,23 @@ class SweepCommand:
                 if trouble is not None and not trouble.untrained:  # those are named in one line at the end
                     tqdm.write(visible(f"{job.name}: {trouble.reason}"), file=sys.stderr)
         return troubles
+
+    def _chosen(self) -> tuple[tuple[str, ...], list[TrainCommand]]:
+        """Return the stages and the runs of these options; imports no library.
+
+        Raises `ValueError` for unknown ones, and for numbers that are too small.
+        """
+        from experiments.grid import runs_of
+        from experiments.support.option_checks import check_workers
+        from experiments.support.verdict_checks import FEWEST_PROMPTS
+
+        stages = self._stages()
+        runs = runs_of(self.groups, self.seeds, self.formats)
+        if self.prompts < FEWEST_PROMPTS:
+            raise ValueError(f"--prompts must be at least {FEWEST_PROMPTS}; got {self.prompts}")
+        if self.workers is not None:
+            check_workers("workers", self.workers)
+        return stages, runs
 
     def _check_done(self, train: TrainCommand) -> None:
         """Raise `ValueError` where existing results of a run were made with other options."""
@@ -217,7 +227,7 @@ def _gather(out: Path) -> bool:
     if not runs:
         warn(f"{out} has no trained run, so {TABLE} and {VERDICTS} are not written")
         return False
-    table, verdicts = gather(out)
+    table, verdicts = gather(out, runs)
     learned = {run.name: about["learned"] for run, _, about in runs} | dict(
         zip(table["run"], table["learned"], strict=True)
     )

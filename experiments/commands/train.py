@@ -34,7 +34,8 @@ class TrainCommand:
     """Train a model on a task: mnemoscope train parity-aligned-alibi --seed 1.
 
     The same command resumes after an interruption; on a CPU with the same --threads the weights are bit-identical. A
-    finished run is only reported.
+    finished run is only reported. The exit status is 0 also for a model that did not learn, which is a result: the line
+    begins with "did NOT learn".
     """
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
@@ -98,14 +99,13 @@ class TrainCommand:
 
     def run(self) -> int:
         """Train and print the outcome; status 0 also when the model did not learn, which is a result."""
+        self._check()
         import torch
         from accelerate import PartialState
 
         from experiments.support.console import say, warn
-        from experiments.support.option_checks import check_workers
 
         if self.threads is not None:
-            check_workers("threads", self.threads)
             torch.set_num_threads(self.threads)
         trained = self.trained()
         if not PartialState().is_main_process:  # one of several processes prints
@@ -122,6 +122,21 @@ class TrainCommand:
             warn(f"next: mnemoscope evaluate {trained.folder}")
         return 0
 
+    def _check(self) -> None:
+        """Raise `ValueError` for an unknown name, format or source of weights; imports no library."""
+        from experiments.support.option_checks import check_workers
+        from experiments.support.run_checks import check_format, check_runs
+        from experiments.training.run_name import check_format_alone, split_name
+
+        if self.threads is not None:
+            check_workers("threads", self.threads)
+        if self.source is None:
+            check_format(split_name(self.name).format)
+        else:
+            check_format_alone(self.name, self.source)
+            begun = any(self.out.glob(f"*-seed{self.seed}/run.json"))  # a finished run needs no source
+            check_runs([] if begun else [self.source], self.name)
+
     def trained(self) -> Trained:
         """Train with the current number of threads; return where and how well."""
         import torch
@@ -135,6 +150,13 @@ class TrainCommand:
         folder, cpu = writable_folder(self.out), self.device == "cpu"
         kernels = {"attention": self.attention, "compile": self.compile, "cuda_graphs": self.cuda_graphs}
         return train_run(self.recipe(), folder, precision, cpu=cpu, **kernels)
+
+    @property
+    def format(self) -> str:
+        """The format that the name says. Raises `ValueError` for a name that is none."""
+        from experiments.training.run_name import split_name
+
+        return split_name(self.name).format if self.source is None else self.name
 
     def recipe(self) -> Recipe:
         """Return the recipe of these options. Raises `ValueError` for options that contradict the name."""

@@ -88,14 +88,13 @@ class VerdictCommand:
     def run(self) -> int:
         """Print the finished verdict, or measure, decide, write and print one; status 0 whatever it is."""
         from experiments.support.binding_results import binding_task_of, judge_lists
-        from experiments.support.option_checks import check_seed, check_workers
         from experiments.support.pieces import importing
+        from experiments.support.verdict_checks import check_verdict
 
-        if (task := binding_task_of(self)) is not None:
+        task = binding_task_of(self)
+        check_verdict(self, task)
+        if task is not None:
             return judge_lists(self, task)
-        check_seed(self.seed)
-        if self.workers is not None:
-            check_workers("workers", self.workers)
         unmeasured = self.fresh or is_unmeasured([source.name for source in self._sources()], self.out)
         with importing(self.workers if unmeasured else 1) as begun:
             return self._print_or_measure(begun)
@@ -106,9 +105,8 @@ class VerdictCommand:
         from experiments.support.console import say
         from experiments.support.finished import take_finished, warn_measured
         from experiments.support.finished_verdicts import finished_verdict, verdict_options
-        from experiments.support.results import json_target, result_folder
+        from experiments.support.results import json_target, replace_whole, result_folder
         from experiments.support.verdict_text import columns_of_output, print_verdict
-        from interp.support.writing import write_whole
         from probes.batteries import check_battery
 
         runs = self._load()
@@ -132,7 +130,7 @@ class VerdictCommand:
             warn_measured(path, reasons, self.fresh)
             verdict, written = self._judge(runs, lengths, arms, options, folder, begun)
         if target is not None:
-            write_whole(target, json.dumps(written, indent=1) + "\n")
+            replace_whole(target, json.dumps(written, indent=1) + "\n", "--json")
         if self.json == "-":
             print(json.dumps(written))
             return 0
@@ -192,20 +190,12 @@ class VerdictCommand:
         return [RunOptions(name, self.format, self.task, longest, self.device, self.dtype) for name in names]
 
     def _load(self) -> list[Run]:
-        from experiments.support.binding_results import tasks_of_any_model
         from experiments.support.loading import renamed
-        from interp.models.names import no_folder
-        from interp.models.run import NoTask
+        from experiments.support.verdict_checks import naming_lists
 
-        if self.model is not None and not self.model.is_dir():
-            raise ValueError(no_folder(self.model))
         sources = self._sources()
-        if not sources:
-            raise ValueError("name a run, such as parity-aligned-alibi, or a folder with --model")
-        try:
+        with naming_lists():
             names, runs = [source.name for source in sources], [source.load() for source in sources]
-        except NoTask as error:
-            raise ValueError(f"{error}; {tasks_of_any_model()}") from None
         places = [Path(r.source).resolve() for r in runs]
         if repeated := {r.name for r, place in zip(runs, places, strict=True) if places.count(place) > 1}:
             raise ValueError(f"{', '.join(sorted(repeated))} is named twice; a verdict over models counts each once")

@@ -146,27 +146,17 @@ def _limits(found: dict[str, Any]) -> Section:
 def write_list_report(options: ReportCommand, target: Path | None) -> Path:
     """Load the run, write the page to `target` or mnemoscope-out/<run>/report-<task>-<items>.html, and return the path.
 
-    Raises `ValueError` for options that lists do not have, before anything is loaded.
+    Raises `ValueError` as `load_for_lists` and `trials_of`; the verb has checked its other options.
     """
     from experiments.support.binding_results import load_for_lists
-    from experiments.support.option_checks import check_seed
     from experiments.support.progress import progress_bar
     from experiments.support.provenance import provenance_record
-    from experiments.support.results import check_files, writable_folder
+    from experiments.support.results import check_files, replace_whole, writable_folder
     from interp.models.names import OUT
-    from interp.support.writing import write_whole
     from probes.batteries import GATE
     from probes.binding import trials_of
-    from probes.binding.trials import check_binding_task, combinations_of
 
     task = str(options.task)
-    check_binding_task(task)
-    combinations_of(options.items)
-    check_seed(options.seed)
-    if len(options.names) != 1 or options.compare:
-        raise ValueError(f"a report on --task {task} is on one run; got {len(options.names)}")
-    if task != "recall" and options.format is not None:
-        raise ValueError(f"--task {task} has no formats; leave --format out")
     run = load_for_lists(options.names[0], task, options.items, options.format, options.device, options.dtype)
     trials = trials_of(run, task, options.items, GATE, options.seed, options.fillers)
     path = target or OUT / run.name / f"report-{task}-{options.items}.html"
@@ -179,5 +169,5 @@ def write_list_report(options: ReportCommand, target: Path | None) -> Path:
             bar.update()
 
         text = list_report(run, options, trials, step, provenance_record()["command"])
-    write_whole(path, text)
+    replace_whole(path, text)
     return path

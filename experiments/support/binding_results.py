@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.support.verdict_checks import BINDING_TASKS, check_list, check_list_task
+
 if TYPE_CHECKING:
     from experiments.commands.verdict import VerdictCommand
     from interp.models import Run
@@ -23,13 +25,9 @@ def binding_task_of(command: VerdictCommand) -> str | None:
     task = command.task or (posed if posed == "recall" else None)
     if task in (None, "parity", "addition"):
         if command.items != type(command).items:
-            from probes.binding.trials import BINDING_TASKS
-
             raise ValueError(f"--items is for lists; add --task, one of {', '.join(BINDING_TASKS)}")
         return None
-    from probes.binding.trials import check_binding_task
-
-    check_binding_task(str(task))
+    check_list_task(str(task))
     if task != "recall" and command.format is not None:
         raise ValueError(f"--task {task} has no formats; leave --format out")
     given = [name for name in ("lengths", "arms") if getattr(command, name)] + ["forced"] * command.forced
@@ -38,35 +36,21 @@ def binding_task_of(command: VerdictCommand) -> str | None:
     return task
 
 
-def tasks_of_any_model() -> str:
-    """Return the tasks that any language model can be judged on, for the error of a model without a task."""
-    from probes.binding.trials import BINDING_TASKS
-
-    first, *others = (task for task in BINDING_TASKS if task != "recall")
-    return f"or judge any language model with --task {first}, recall, {', '.join(others)}"
-
-
 def judge_lists(command: VerdictCommand, task: str) -> int:
     """Judge the named model on a list task, write verdict-<task>-<items>.json and print the first screen.
 
-    A finished result of the same weights and options is printed instead, unless `command.fresh`.
+    A finished result of the same weights and options is printed instead, unless `command.fresh`. The options are those
+    that `check_verdict` lets through.
     """
     from experiments.support.console import say
     from experiments.support.finished import take_finished, warn_measured
     from experiments.support.finished_verdicts import finished_list_verdict
-    from experiments.support.option_checks import check_seed
-    from experiments.support.results import json_target, result_folder
+    from experiments.support.results import json_target, replace_whole, result_folder
     from experiments.support.verdict_text import columns_of_output, more_prompts
-    from interp.support.writing import write_whole
     from probes.binding.text import summary
-    from probes.binding.trials import check_prompts, combinations_of
 
-    check_seed(command.seed)
-    combinations_of(command.items)  # refuses too few items and prompts before anything is loaded
-    check_prompts(command.prompts)
     names = [*command.names, *([str(command.model)] if command.model else [])]
-    if len(names) != 1:
-        raise ValueError(f"--task {task} judges one model at a time; got {len(names)}")
+    check_list(task, names, command.items, command.prompts)
     copy = json_target(command.json)
     run = load_for_lists(names[0], task, command.items, command.format, command.device, command.dtype)
     file = file_of(task, command.items)
@@ -83,7 +67,7 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
         warn_measured(path, reasons, command.fresh)
         verdict, written = _judged(command, run, task, trials, options, path)
     if copy is not None:
-        write_whole(copy, json.dumps(written, indent=1) + "\n")
+        replace_whole(copy, json.dumps(written, indent=1) + "\n", "--json")
     if command.json == "-":
         print(json.dumps(written))
         return 0

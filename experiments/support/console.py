@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from logging import getLogger
 
+from interp.models.no_task import NoTask
 from interp.support.printable import visible
 from interp.support.writing import is_full
 
@@ -54,6 +55,8 @@ def one_line(error: BaseException) -> str:
         text = "out of memory; use fewer --prompts, a shorter length, or a smaller --memory, and run the command again"
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    elif isinstance(error, NoTask):
+        text = f"{error.why}: name a format, such as --format parity-aligned"
     else:
         text = " ".join(str(error).split())
     return visible(text)

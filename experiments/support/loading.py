@@ -36,31 +36,22 @@ def complete_format(fmt: str | None, task: str | None, name: str) -> str | None:
     The task is that of --task, of the run's own run.json, or the only one that has a format of this name. Raises
     `ValueError` where several tasks have one.
     """
+    from experiments.support.run_checks import check_format, whole_formats
     from interp.models.names import source_of
     from interp.models.record import read_record
-    from interp.tasks import known_formats
 
     if fmt is None:
-        if task is not None:
-            raise ValueError(f"--task {task} needs --format, such as aligned")
+        check_format(fmt, task)
         return None
-    tasks = list(dict.fromkeys(known.partition("-")[0] for known in known_formats()))
-    if (own := fmt.partition("-")[0]) in tasks:
-        if task not in (None, own):
-            raise ValueError(f"--format {fmt} is not of --task {task}; leave one of them out")
-        return fmt
-    if task is not None:
-        return f"{task}-{fmt}"
-    with_it = [t for t in tasks if f"{t}-{fmt}" in known_formats()]
-    if len(with_it) > 1:
-        folder = Path(source_of(name))
-        record = read_record(folder) if folder.is_dir() else None
-        own = record["format"].partition("-")[0] if record else None
-        if own not in with_it:
-            named = " or ".join(f"{t}-{fmt}" for t in with_it)
-            raise ValueError(f"several tasks have a format {fmt!r}: write {named}, or add --task")
-        with_it = [own]
-    return f"{with_it[0]}-{fmt}" if with_it else fmt
+    wholes = whole_formats(fmt, task)
+    if len(wholes) == 1:
+        return wholes[0]
+    folder = Path(source_of(name))
+    record = read_record(folder) if folder.is_dir() else None
+    own = f"{record['format'].partition('-')[0]}-{fmt}" if record else None
+    if own not in wholes:
+        raise ValueError(f"several tasks have a format {fmt!r}: write {' or '.join(wholes)}, or add --task")
+    return own
 
 
 def widened(run: Run, dtype: str | None) -> Run:

@@ -33,17 +33,20 @@ OptionalFloat = Annotated[float | None, computed("X")]
 Numbers = Annotated[tuple[int, ...], computed("N [N ...]")]
 OptionalNumbers = Annotated[tuple[int, ...] | None, computed("N [N ...]")]
 Lengths = Annotated[tuple[int, ...], computed("LENGTH [LENGTH ...]")]
-OptionalLengths = Annotated[tuple[int, ...] | None, computed("LENGTH [LENGTH ...]")]
+# A list whose metavar begins with a bracket may be empty, and its help says what that means.
+EmptyLengths = Annotated[tuple[int, ...] | None, computed("[LENGTH ...]")]
 Length = Annotated[int, arg(metavar="LENGTH")]
 Names = Annotated[tuple[str, ...], computed("NAME [NAME ...]")]
 Text = Annotated[str, arg(metavar="TEXT")]
 Texts = Annotated[tuple[str, ...], computed("TEXT [TEXT ...]")]
 OptionalText = Annotated[str | None, computed("TEXT")]
 
-Folder = Annotated[Path, arg(metavar="DIR")]
-OptionalFolder = Annotated[Path | None, computed("DIR")]
-OptionalFile = Annotated[Path | None, computed("FILE")]
-ResultFolder = Annotated[Path | None, computed("DIR", "Folder for the results. Default: mnemoscope-out/<run>.")]
+# Names of values that are paths; a file in brackets may be left out.
+FOLDER, FILE = "DIR", ("FILE", "[FILE]")
+Folder = Annotated[Path, arg(metavar=FOLDER)]
+OptionalFolder = Annotated[Path | None, computed(FOLDER)]
+OptionalFile = Annotated[Path | None, computed(FILE[0])]
+ResultFolder = Annotated[Path | None, computed(FOLDER, "Folder for the results. Default: mnemoscope-out/<run>.")]
 
 # Help texts of more than one line stand here: tyro would break those of docstrings where their lines end.
 Arms = Annotated[

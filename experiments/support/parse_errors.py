@@ -11,10 +11,13 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from experiments.support.options import field_docs, options_of
+from experiments.verbs import VERBS, command_class
 from interp.support.printable import visible
 
 # Most characters of an argument that a line repeats.
 LONGEST_SHOWN = 80
+# How the metavar of a list begins that may be empty, and whose help says what that means.
+MAY_BE_EMPTY = "["
 # What a value of each type is called, alone and in a list.
 NUMBERS = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers")}
 
@@ -33,12 +36,17 @@ class Option(NamedTuple):
     help: str
 
     @property
+    def needs_values(self) -> bool:
+        """Whether it is a list that must not be empty."""
+        return self.many and not self.metavar.startswith(MAY_BE_EMPTY)
+
+    @property
     def wanted(self) -> str:
         """What its value must be; of a text or a path its metavar."""
         if self.choices:
             *first, last = self.choices
             return f"{', '.join(first)} or {last}" if first else last
-        return NUMBERS[self.kind][self.many] if self.kind in NUMBERS else self.metavar
+        return NUMBERS[self.kind][self.many] if self.kind in NUMBERS else self.metavar.split()[0]
 
     def accepts(self, value: str) -> bool:
         """Return whether a text is a value of its type."""
@@ -68,9 +76,11 @@ def why_not_parsed(command: type, args: Sequence[str], said: str) -> str:
         if not name:
             continue
         if (option := options.get(name)) is None:
-            return _unknown_option(options, name)
+            return _unknown_option(command, options, name)
         if not values and not option.many and option.kind is not bool:
             return f"{name} needs a value: {option.wanted}"
+        if not values and option.needs_values:
+            return _needs_values(option)
         for value in values:
             if not option.accepts(value):
                 alone = option.many and positional is not None and not any(not other for other, _ in given)
@@ -85,7 +95,7 @@ def why_left_over(command: type, args: Sequence[str], left: Sequence[str]) -> st
     """Return what is wrong with arguments that a verb does not have, with its nearest option."""
     options = _options(command)
     if (first := next((text for text in left if text.startswith("-")), None)) is not None:
-        return _unknown_option(options, first.partition("=")[0])
+        return _unknown_option(command, options, first.partition("=")[0])
     positional = next((o for o in options.values() if not o.name.startswith("--")), None)
     text = f"unexpected argument {_shown(left[0])}"
     given = list(_given(options, args))
@@ -98,6 +108,13 @@ def why_left_over(command: type, args: Sequence[str], left: Sequence[str]) -> st
     if positional is not None and not positional.many:
         return f"{text}: one {positional.metavar} is taken"
     return f"{text}; --help shows the options"
+
+
+def why_empty(command: type, args: Sequence[str]) -> str:
+    """Return which list option was given without values, where it needs some; "" for none. tyro takes empty lists."""
+    options = _options(command)
+    named = [(options.get(name), values) for name, values in _given(options, args) if name]
+    return next((_needs_values(o) for o, values in named if o is not None and o.needs_values and not values), "")
 
 
 def flattened(box: str) -> str:
@@ -144,11 +161,21 @@ def _is_option(text: str) -> bool:
     return text == "--" or (re.match("--?[A-Za-z]", text) is not None and not re.fullmatch("-(inf|nan)", text))
 
 
-def _unknown_option(options: dict[str, Option], name: str) -> str:
-    """Return that a verb has no such option, with the nearest one."""
-    name = name[:LONGEST_SHOWN]
-    own = [option for option in options if option.startswith("--")]
-    near = difflib.get_close_matches(name.replace("_", "-"), own, n=1)
+def _needs_values(option: Option) -> str:
+    return f"{option.name} needs at least one value: {option.wanted}"
+
+
+def _unknown_option(command: type, options: dict[str, Option], name: str) -> str:
+    """Return that a verb has no such option, with the verbs that have it, or else its own nearest option."""
+    name = name[:LONGEST_SHOWN].replace("_", "-")
+    having = [verb for verb in VERBS if name.startswith("--") and name in options_of(command_class(verb))]
+    if having:
+        (own,) = [verb for verb in VERBS if command_class(verb) is command]
+        *others, last = having
+        return f"{own} has no option {name}; " + (
+            f"{', '.join(others)} and {last} have it" if others else f"{last} has it"
+        )
+    near = difflib.get_close_matches(name, [option for option in options if option.startswith("--")], n=1)
     hint = f"did you mean {near[0]}?" if near else "--help shows the options"
     return f"unknown option {visible(name)}; {hint}"
 

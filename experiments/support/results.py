@@ -11,8 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from experiments.support.console import warn
+from experiments.support.option_checks import file_in
 from experiments.support.provenance import code_digest, provenance_record, versions_here
-from interp.models import Run
 from interp.models.names import OUT
 from interp.support.writing import (
     AtWork,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+    from interp.models import Run
     from probes.batteries import Recall
     from probes.evidence import Evidence
 
@@ -59,6 +61,8 @@ def writable_folder(folder: Path) -> Path:
 
     Raises `ValueError` when it cannot, and `OSError` where the disk is full.
     """
+    if (file := file_in(folder)) is not None:
+        raise ValueError(f"{folder} must be a folder; {file} is a file")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):  # has no name: it leaves nothing behind and cannot clash
@@ -162,9 +166,20 @@ def write_result(
     return result
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write an SVG figure, atomically."""
-    write_whole(path, as_svg(figure))
+def save_figure(figure: Figure, path: Path, option: str = "--out") -> None:
+    """Write an SVG figure as `replace_whole` does."""
+    replace_whole(path, as_svg(figure), option)
+
+
+def replace_whole(path: Path, content: str, option: str = "--out") -> None:
+    """Write a page, a figure or a copy, atomically; one line on standard error where it replaces another content.
+
+    `option` is the one that names another place; "" for none.
+    """
+    with suppress(OSError):  # what cannot be read may still be replaced
+        if path.is_file() and path.read_bytes() != content.encode():
+            warn(f"replacing {path}: its content is another" + (f"; another {option} keeps both" if option else ""))
+    write_whole(path, content)
 
 
 def as_svg(figure: Figure) -> str:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from experiments.support.console import one_line
+from interp.models.no_task import NoTask
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -30,6 +35,15 @@ class TakesText:
         from interp.tasks.texts import prompts
 
         return prompts(run, clean=list(self.clean), corrupted=list(self.corrupted))
+
+
+@contextmanager
+def naming_text() -> Iterator[None]:
+    """Inside the block, the error of a run without a task names the options of text, which needs none."""
+    try:
+        yield
+    except NoTask as error:
+        raise ValueError(f"{one_line(error)}; or give text with --clean, --corrupted and --answer") from None
 
 
 def one_or_each(texts: tuple[str, ...]) -> str | list[str]:

@@ -7,11 +7,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from interp.models.names import OUT, SHIPPED
+
 if TYPE_CHECKING:
     from interp.models import Run
 
-# The same as in `interp.models.names`, whose import takes seconds.
-SHIPPED, OUT = Path(__file__).resolve().parents[1] / "runs", Path("mnemoscope-out")
 # A trained and an untrained length: bits trained to 20, digits trained to 10 (probes/README.md, Recipes).
 LENGTHS = {"parity": (20, 40), "addition": (10, 14)}
 PROMPTS = 128

@@ -6,8 +6,7 @@ import re
 from contextlib import suppress
 from typing import NamedTuple
 
-from interp.models import FAMILIES
-from interp.support.sizes import Size, split_kind
+from interp.support.sizes import FAMILIES, Size, split_kind
 from interp.tasks import known_formats, parse_format
 from interp.tasks.limits import shown
 

@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+import interp.models.sink  # noqa: F401  # Hugging Face's loaders learn its type
 from interp.support.budget import free_memory
 from interp.tasks.limits import shown
 

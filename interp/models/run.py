@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from interp.models.bridge import shared_bridge
 from interp.models.families import family_of
 from interp.models.folder import load_raw
+from interp.models.no_task import NoTask
 from interp.models.placement import choose_device, choose_dtype
 from interp.models.record import RECORD, read_record
 from interp.models.tokenizer_files import load_tokenizer
@@ -38,10 +39,6 @@ _POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")
 # `source` of a run whose model is in memory only.
 MEMORY = "memory"
 Bos = bool | Literal["auto"]
-
-
-class NoTask(ValueError):
-    """A run without a task, where one is needed."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -161,10 +158,7 @@ class Run:
     def require_task(self) -> tuple[Format, Vocabulary]:
         """Return the format and the vocabulary. Raises `NoTask`, a `ValueError`, when no task is posed."""
         if self.format is None or self.vocabulary is None:
-            raise NoTask(
-                f"no task is posed to {self.name}, which has no {RECORD}: name a format, "
-                "such as load(..., fmt='parity-aligned') or --format parity-aligned"
-            )
+            raise NoTask(f"no task is posed to {self.name}, which has no {RECORD}")
         return self.format, self.vocabulary
 
     def check_length(self, length: int | tuple[int, int]) -> None:

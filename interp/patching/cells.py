@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy
-from interp.sites import NEURON_SITES, RESID_SITES, Site, head_count, require_site
+from interp.sites import NEURON_SITES, PATCH_SITES, Site, head_count, require_site
 
-# Sites that a sweep can patch.
-PATCH_SITES: tuple[Site, ...] = (*RESID_SITES, "q", "k", "v", "z", "pattern", *NEURON_SITES)
 # Sites that change resid_post at their own position only; resid_pre, k and v change later positions of their layer.
 LOCAL_SITES: tuple[Site, ...] = ("resid_mid", "resid_post", "attn_out", "mlp_out", "q", "z", "pattern", *NEURON_SITES)
 

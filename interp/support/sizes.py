@@ -1,9 +1,13 @@
-"""Model sizes, and how a kind of model names its size."""
+"""Families and sizes of models, and how a kind of model names its size."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
+
+# Families that have a TransformerBridge, and BLOOM with key sinks, which TransformerLens does not know.
+BRIDGED = ("alibi", "rotary", "none", "absolute")
+FAMILIES = (*BRIDGED, "alibi_sink")
 
 
 class Size(NamedTuple):

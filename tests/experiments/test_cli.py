@@ -12,10 +12,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from experiments import load
-from experiments.cli import VERBS, main
+from experiments.cli import main
 from experiments.commands.patch import PatchCommand
 from experiments.patch_inputs import with_steps
 from experiments.support.loading import complete_format
+from experiments.verbs import VERBS
 from interp.models.names import SHIPPED, shipped_runs
 
 DEFAULT = "parity-aligned-alibi"
@@ -172,7 +173,9 @@ def test_a_tokenizer_that_lacks_the_labels(broken, capsys):
 def test_an_out_that_cannot_be_written(capsys):
     Path("file").write_text("")
     for argv in (["verdict", DEFAULT, "--out", "file/x"], ["train", "parity-aligned-alibi", "--out", "file"]):
-        assert "cannot be written" in refused(capsys, *argv)
+        assert "--out must be a folder; 'file' is a file" in refused(capsys, *argv)
+    Path("mnemoscope-out").write_text("")  # the default
+    assert "mnemoscope-out is a file" in refused(capsys, "evaluate", DEFAULT, "--lengths", "5")
     assert Path("file").read_text() == ""
 
 

@@ -144,7 +144,7 @@ def test_files_are_checked_before_anything_is_measured(folder, monkeypatch, caps
     assert main(["M6", "a-run", "no-run"]) == 2
     assert capsys.readouterr().err == "unknown run 'no-run'; give a name of the zoo or a folder with battery.json\n"
     assert main(["M6", "a-run", "--out", str(folder / "battery.json")]) == 2
-    assert "battery.json cannot be written" in capsys.readouterr().err
+    assert "battery.json must be a folder" in capsys.readouterr().err
     assert not measured
 
 

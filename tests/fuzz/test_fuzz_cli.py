@@ -14,8 +14,9 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from experiments.cli import VERBS, command_class, main
+from experiments.cli import main
 from experiments.support.options import options_of
+from experiments.verbs import VERBS, command_class
 from interp.models import ModelConfig, build_model, save_run
 from interp.tasks import default_tokenizer, default_vocabulary, known_formats
 from tests.fuzz.counting import counts, hammer

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 import interp
+from interp import models, tasks
 
 HEAVY = ("torch", "transformers", "transformer_lens", "numpy", "pandas", "experiments", "probes")
 
@@ -21,8 +22,30 @@ def imported_after(code: str) -> set[str]:
     return set(result.stdout.split())
 
 
-def test_importing_interp_imports_no_library():
-    assert imported_after("import interp") == set()
+@pytest.mark.parametrize("module", ["interp", "interp.models.names", "interp.tasks.formats"])
+def test_importing_interp_imports_no_library(module):
+    assert imported_after(f"import {module}") == set()
+
+
+@pytest.mark.parametrize("package", [models, tasks])
+def test_the_names_of_a_lazy_package_are_those_of_its_modules(package):
+    tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = [(a.name, n.module) for n in block.body if isinstance(n, ast.ImportFrom) for a in n.names]
+    assert {name for name, _ in seen} == set(package.__all__) <= set(dir(package))
+    for name, module in seen:
+        vars(package).pop(name, None)
+        assert getattr(package, name) is getattr(import_module(str(module)), name)
+        assert name in vars(package)
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'pach'"):
+        package.pach  # noqa: B018
+
+
+@pytest.mark.slow
+def test_whoever_reads_a_folder_knows_the_type_of_key_sinks():
+    code = "from interp.models import read_json\nfrom transformers import AutoConfig"
+    code += "\nAutoConfig.for_model('bloom_key_sink')"
+    assert "torch" in imported_after(code)
 
 
 @pytest.mark.slow

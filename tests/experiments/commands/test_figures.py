@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import experiments
+from experiments import load
 from experiments.cli import main
 from experiments.commands import figures
 from experiments.commands.figures import FiguresCommand, by_rehearsal
 from experiments.commands.train import TrainCommand
 from experiments.drawing import zoo as zoo_figures
-from experiments.drawing.zoo import family_of
+from experiments.drawing.zoo import NoRows, family_of
 from experiments.gathering import VERSION, _about
 from experiments.grid import PAPERS_SHORTEST, PRETRAINED, RANK, SOURCE
 from experiments.support.provenance import provenance_record
@@ -81,7 +83,12 @@ def stub_maps(patch: pytest.MonkeyPatch) -> None:
     """Replace the maps, which run models, by an empty figure."""
     from matplotlib.figure import Figure
 
-    patch.setattr(figures.FiguresCommand, "maps", lambda self: Figure())
+    of_fine_tuned = figures.FiguresCommand.maps
+    patch.setattr(
+        figures.FiguresCommand,
+        "maps",
+        lambda self, name, required: Figure() if name == "maps" else of_fine_tuned(self, name, required),
+    )
 
 
 @pytest.fixture
@@ -311,6 +318,31 @@ def test_maps_of_the_shipped_runs(capsys):
     assert main(argv) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert Path(line).stat().st_size > 5000
+
+
+def test_maps_of_fine_tuned_models_are_of_their_runs_and_drawn_only_by_name(monkeypatch, capsys):
+    asked: list[str] = []
+
+    def small(name: str):
+        asked.append(name)
+        return load("parity-aligned-alibi" if "aligned" in name else "parity-scratchpad-alibi")
+
+    monkeypatch.setattr(experiments, "load", small)
+    command = FiguresCommand(length=6, prompts=2)
+    with pytest.raises(NoRows, match="--only maps-pretrained"):
+        command.maps("maps-pretrained", required=False)
+    assert not asked
+    argv = ["figures", "--only", "maps-pretrained", "--length", "6", "--prompts", "2", "--out", "."]
+    assert main(argv) == 0
+    assert asked == ["smollm2-parity-scratchpad", "smollm2-parity-aligned"]
+    assert Path("maps-pretrained.svg").stat().st_size > 5000
+
+
+def test_maps_of_fine_tuned_models_name_the_missing_fetch(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("MNEMOSCOPE_CACHE", str(tmp_path / "nothing"))
+    assert main(["figures", "--only", "maps-pretrained", "--out", "."]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "mnemoscope fetch smollm2-135m" in line
 
 
 def test_the_table_has_a_row_a_configuration_and_mode(zoo):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.cli import command_class, main
+from experiments.cli import main
 from experiments.support.options import field_docs
+from experiments.verbs import command_class
 
 RUN = "parity-aligned-alibi"
 

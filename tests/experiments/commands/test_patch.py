@@ -228,7 +228,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(capsys):
         (["--heads", "1"], "resid_pre has no heads"),
         (["--site", "z", "--heads", "8"], "there is no head 8; heads run from 0 to 7"),
         (["--layers", "3"], "there is no layer 3; layers run from 0 to 2"),
-        (["--layers"], "no layer was given"),
+        (["--layers"], "--layers needs at least one value"),
         (["--format", "addition-none"], "more than two answers; use --metric probability, accuracy or kl"),
         (["--format", "parity-scratchpad", "--corrupt", "swap_input_labels"], "no input label in parity-scratchpad"),
     ],

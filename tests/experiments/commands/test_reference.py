@@ -2,9 +2,9 @@
 
 import pytest
 
-from experiments.cli import VERBS, command_class
 from experiments.commands.reference import BEGIN, END, README, command_reference, verb_reference, with_reference
 from experiments.support.options import options_of
+from experiments.verbs import VERBS, command_class
 
 
 @pytest.mark.parametrize("verb", VERBS)

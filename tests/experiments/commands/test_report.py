@@ -319,7 +319,7 @@ def test_what_is_missing_is_computed(copied):
         ([RUN, RUN, "--compare"], "same name cannot be told apart"),
         ([RUN, BARE, "--out", "x.html"], "--out is for one report"),
         ([RUN, "--out", "x.txt"], "--out must name an HTML file"),
-        ([RUN, "--out", "."], "--out must name an HTML file"),
+        ([RUN, "--out", "."], "--out must be a file; '.' is a folder"),
         ([RUN, "--length", "0"], "--length must be at least 1"),
         ([RUN, "--seed", "-1"], "seed must be an integer"),
     ],

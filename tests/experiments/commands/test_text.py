@@ -129,7 +129,7 @@ def test_attention_writes_one_page(model, capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "no prompt: add --prompt"),
+        ([], "or give a prompt with --prompt"),
         (["--prompt", "When Mary", "--layers", "9"], "there is no layer 9; layers run from 0 to 2"),
         (["--prompt", "When Mary", "--heads", "9"], "head"),
         (["--prompt", "When Mary", "--out", "x.txt"], "--out must name an HTML file"),

@@ -131,7 +131,7 @@ def test_no_label_follows_from_a_model_that_has_none_or_cannot(name, tmp_path):
 
 def test_a_model_of_another_task_gets_no_label(stranger, capsys):
     """Posed what it was not made for: a parity model adds nothing up, and recall is judged by its items."""
-    argv = ("--model", str(stranger), "--task", "addition", "--format", "aligned", "--lengths", "5")
+    argv = ("--model", str(stranger), "--task", "addition", "--format", "aligned", "--lengths", "6")
     assert "of addition-aligned" in refused(capsys, *argv)
     assert "--lengths does not apply to --task recall" in refused(
         capsys, DEFAULT, "--format", "recall-ordered", "--lengths", "8", "--prompts", "24"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import get_type_hints
 
 import pytest
+import tyro
 
-from experiments.cli import VERBS, command_class, main
-from experiments.support.options import options_of
-from experiments.support.parse_errors import flattened
+from experiments.cli import CONFIG, main
+from experiments.commands.evaluate import EvaluateCommand
+from experiments.support.options import field_docs, options_of
+from experiments.support.parse_errors import flattened, why_left_over
+from experiments.verbs import VERBS, command_class
 
 RUN = "parity-aligned-alibi"
 # Words of tyro's own messages.
@@ -51,16 +55,65 @@ def test_a_value_of_another_type_is_named_with_its_option(verb, option, capsys):
 def test_an_option_without_its_value_says_what_is_missing(verb, capsys):
     hints = get_type_hints(command_class(verb))
     for name, (field, _) in options_of(command_class(verb)).items():
-        several = "tuple" in str(hints[field.name])  # a list may be empty
+        several = "tuple" in str(hints[field.name])
         if not name.startswith("--") or hints[field.name] is bool or several or (verb, name) == ("verdict", "--json"):
             continue
         for argv in ((RUN, name), (name, "--out", "x")):
             assert refused(capsys, verb, *argv).startswith(f"{name} needs a value: ")
 
 
+def lists() -> list[tuple[str, str]]:
+    """Return every option with several values, with its verb."""
+    return [
+        (verb, name)
+        for verb in VERBS
+        for name, (field, _) in options_of(command_class(verb)).items()
+        if name.startswith("--") and "tuple" in str(get_type_hints(command_class(verb))[field.name])
+    ]
+
+
+@pytest.mark.parametrize(("verb", "option"), lists(), ids=" ".join)
+def test_a_list_without_values_is_refused_unless_its_help_says_what_it_means(verb, option, capsys):
+    assert len(lists()) > 20
+    field, config = options_of(command_class(verb))[option]
+    if config.metavar.startswith("["):
+        assert "without values" in " ".join(field_docs(command_class(verb))[field.name].split())
+        return
+    run = () if verb in ("sweep", "figures", "calibrate") else (RUN,)
+    for more in ((option,), (option, "--out", "x"), (option, option)):
+        assert refused(capsys, verb, *run, *more).startswith(f"{option} needs at least one value: ")
+
+
+def test_the_list_that_may_be_empty_is_read_as_empty():
+    assert [pair for pair in lists() if _may_be_empty(*pair)] == [("evaluate", "--offset-lengths")]
+    command = tyro.cli(EvaluateCommand, args=[RUN, "--offset-lengths"], config=CONFIG)
+    assert command.offset_lengths == ()
+
+
+def _may_be_empty(verb: str, option: str) -> bool:
+    return options_of(command_class(verb))[option][1].metavar.startswith("[")
+
+
+def test_an_option_of_other_verbs_names_them():
+    options = {verb: {n for n in options_of(command_class(verb)) if n.startswith("--")} for verb in VERBS}
+    for k, name in enumerate(sorted(set().union(*options.values()))):
+        lacking = [verb for verb in VERBS if name not in options[verb]]
+        verb = lacking[k % len(lacking)]
+        begin, _, named = why_left_over(command_class(verb), [name, "1"], [name, "1"]).partition("; ")
+        assert begin == f"{verb} has no option {name}"
+        assert re.fullmatch("(.+) (has|have) it", named)
+        assert set(re.split(", | and ", named.rpartition(" ha")[0])) == {v for v in VERBS if name in options[v]}
+
+
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
+        ("patch x --items 6", "patch has no option --items; verdict and report have it"),
+        ("verdict x --map_length=40", "verdict has no option --map-length; report has it"),
+        ("verdict x --lengths", "--lengths needs at least one value: whole numbers"),
+        ("verdict x --arms --seed 3", "--arms needs at least one value: ARM"),
+        ("patch --layers x", "--layers needs at least one value: whole numbers"),
+        ("figures --only", "--only needs at least one value: by-family, maps, "),
         ("verdict x --prompts 1.5", "--prompts must be a whole number; got '1.5'"),
         ("verdict x --prompts=", "--prompts must be a whole number; got ''"),
         ("verdict x --lengths 5 a", "--lengths must be whole numbers; got 'a'"),

@@ -49,7 +49,7 @@ def test_a_shipped_run_is_loaded_by_name():
         ("no/such/folder", "^no such folder: 'no/such/folder'$"),
         ("./parity", r"^no such folder: './parity'$"),
         ("~/parity", r"^no such folder: '~/parity'$"),
-        ("interp/parity", "^no such folder: 'interp/parity'$"),
+        ("interp/parity", "^no such folder: 'interp/parity'; to load interp/parity from the hub, move the folder"),
         ("parity-aligned-alibj", "^unknown run 'parity-aligned-alibj'; nearest: parity-aligned-alibi, [^,]*, [^,]*$"),
         ("bad name!", "^unknown run 'bad name!'; shipped runs are "),
         (

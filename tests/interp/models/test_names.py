@@ -50,7 +50,8 @@ def test_a_folder_of_results_hides_no_model(place):
     assert source_of(SHIPPED_RUN) == str(names.SHIPPED / SHIPPED_RUN)
     assert source_of(ZOO_RUN) == str(names.ZOO / ZOO_RUN)
     assert Path(source_of("smollm2-135m")) == fetched
-    assert source_of("gpt2") == "gpt2"  # the hub name
+    if place != ".":
+        assert source_of("gpt2") == "gpt2"  # the hub name
 
 
 def test_the_same_folder_counts_once(monkeypatch):
@@ -58,6 +59,14 @@ def test_the_same_folder_counts_once(monkeypatch):
     assert places_of(SHIPPED_RUN) == [str(names.SHIPPED / SHIPPED_RUN)]
 
 
-def test_a_folder_without_a_model_is_still_a_folder():
-    assert places_of(folder("mine", "notes.txt")) == []
-    assert source_of("mine") == "mine"
+def test_a_folder_without_a_model_that_hides_a_name_of_the_hub_is_an_error_with_the_way_out():
+    assert places_of(folder("gpt2", "verdict.json")) == []
+    with pytest.raises(ValueError, match=r"^the folder gpt2 here is no model: .*move the folder gpt2 or run the comm"):
+        source_of("gpt2")
+    assert source_of("./gpt2") == "./gpt2"  # what it lacks is said when it is read
+    folder("owner")
+    with pytest.raises(ValueError, match=r"^no such folder: 'owner/model'; to load owner/model .* the folder owner or"):
+        source_of("owner/model")
+    assert source_of("another/model") == "another/model"
+    with pytest.raises(ValueError, match=r"^smollm2-135m has not been fetched yet"):
+        source_of(folder("smollm2-135m", "verdict.json"))
