@@ -16,9 +16,10 @@ from torch import Tensor
 from interp.arguments import PromptsLike, exclusive, prompts_of
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.resolve import AnyModel, raw_of
+from interp.patching.changes import Changes, Where, WhereEdit
 from interp.patching.editing import Place, chunks
 from interp.patching.metric import Metric, MetricLike, bind_metric
-from interp.patching.patched_runs import PROJECTED, Changes, Where, WhereEdit
+from interp.patching.patched_runs import PROJECTED
 from interp.patching.rerunning import measure_patched, measure_unpatched, reads_of
 from interp.patching.unpatched import compare_with_raw, run_unpatched
 from interp.places import At, positions_at

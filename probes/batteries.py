@@ -13,7 +13,7 @@ from interp.tasks import Batch, check_length
 from probes.arms.inputs import COMPETENCE, ArmInputs, draw
 from probes.arms.m09_subspaces import Searches
 from probes.arms.registry import ARMS, DECIDING, Arm, left_out_of
-from probes.competence import accuracies, modes_of
+from probes.competence import accuracies_in, modes_of
 from probes.evidence import Accuracy, Evidence
 from probes.trials.parity import check_shortest, refuse
 
@@ -237,7 +237,7 @@ def _measure(begun: Measured, pieces: Sequence[Piece], prepared: Collection[str]
 
 def _accuracy(run: Run, many: Batch, plain: Batch, forced: bool) -> tuple[Accuracy, ...]:
     modes = ("forced",) if forced else modes_of(plain)
-    return tuple(row for mode in modes for row in accuracies(run.raw, many, mode))
+    return tuple(accuracies_in(run.raw, many, modes))
 
 
 def _groups(inputs: ArmInputs, codes: Collection[str], registry: Mapping[str, Arm]) -> Iterator[tuple[Arm, ...]]:

@@ -5,8 +5,10 @@ Several metrics, because one misleads: at a step accuracy of .99, all of 40 step
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -35,7 +37,14 @@ def steps_right(model: PreTrainedModel, batch: Batch, mode: str) -> Bool[Tensor,
 
 
 def accuracies(model: PreTrainedModel, batch: Batch, mode: str) -> list[Accuracy]:
+    """Measure `accuracies_in` one mode."""
+    return accuracies_in(model, batch, (mode,))
+
+
+def accuracies_in(model: PreTrainedModel, batch: Batch, modes: Sequence[str]) -> list[Accuracy]:
     """Measure step accuracy, exact match, final answer and free-running step accuracy at the batch's length.
+
+    One teacher-forced pass serves all modes.
 
     - "step": teacher forced; a step is right when its answer is and, in the written mode, its label too.
     - "exact": free-running greedy decoding reproduces every predicted token.
@@ -45,9 +54,25 @@ def accuracies(model: PreTrainedModel, batch: Batch, mode: str) -> list[Accuracy
     Chance is that of a model that copies labels and guesses answers. Only prompts with a wrong token are decoded:
     for the others the teacher-forced pass equals greedy decoding (probes/README.md, Paper and formats).
     """
+    at = {mode: batch.predicted(MODES[mode]) for mode in modes}
+    every = torch.cat(list(at.values())).unique()
+    right = correct(model, batch, every)
+    return [
+        row
+        for mode, own in at.items()
+        for row in _accuracies(model, batch, mode, own, right[:, torch.isin(every, own)])
+    ]
+
+
+def _accuracies(
+    model: PreTrainedModel,
+    batch: Batch,
+    mode: str,
+    at: Int[Tensor, " predicted"],
+    right: Bool[Tensor, "batch predicted"],
+) -> list[Accuracy]:
+    """Return the accuracies in one mode; `right`: whether the tokens at its positions are, teacher forced."""
     forced = MODES[mode]
-    at = batch.predicted(forced)
-    right = correct(model, batch, at)
     exact = right.all(dim=1)
     free = right.clone()
     if not exact.all():

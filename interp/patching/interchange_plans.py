@@ -1,76 +1,30 @@
-"""Interchanges, and plans: what an entry of interchanges and removed edges changes, and from where on."""
+"""Plans: what an entry of interchanges and removed edges changes, and from where on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.arguments import PromptsLike, prompts_of, require_same_layout
+from interp.arguments import prompts_of, require_same_layout
 from interp.models.anatomy import Anatomy
 from interp.models.resolve import AnyModel
+from interp.patching.changes import Changes, Where, WhereEdit
 from interp.patching.editing import Place
+from interp.patching.interchange_parts import Interchange, Intervention
 from interp.patching.knockouts import Knockout, masks_of
-from interp.patching.patched_runs import Changes, Where, WhereEdit, pattern_from_scores, rows_of
+from interp.patching.patched_runs import pattern_from_scores, rows_of
 from interp.patching.unpatched import Unpatched, at_positions
-from interp.places import At, positions_at
-from interp.sites import HEAD_SITES, Site, head_count, require_site
+from interp.places import positions_at
+from interp.sites import Site, head_count
 from interp.tasks import Prompts
 
 # Sites that have all positions in the last layer, too, as its keys and values need them.
 WHOLE: tuple[Site, ...] = ("resid_pre", "q", "k", "v")
-INTERCHANGE_SITES: tuple[Site, ...] = ("resid_pre", "q", "k", "v", "attn_scores", "z", "attn_out", "mlp_out")
-
-
-@dataclass(frozen=True, eq=False)
-class Interchange:
-    """A site whose values are taken from the run on `source`. With the base as source, the site is frozen.
-
-    `at`: positions, as a mask `[batch pos]` or `[1 pos]` or as a role, span or index (None: all). For "attn_scores"
-    (scores before the softmax, causal mask included) they are destination positions. `layers`, `heads`: None for all;
-    k and v have key-value heads.
-
-    `source_at`, `source_layer`: where in the source values are taken from, if from elsewhere (Patchscopes, 2401.06102):
-    as many positions as `at` has, paired in rising order, and one layer. The source may then have another layout.
-    """
-
-    site: Site
-    source: PromptsLike
-    at: Bool[Tensor, "#batch pos"] | At | None = None
-    layers: tuple[int, ...] | None = None
-    heads: tuple[int, ...] | None = None
-    source_at: At | None = None
-    source_layer: int | None = None
-
-    def __post_init__(self) -> None:
-        require_site(self.site, INTERCHANGE_SITES)
-        if self.moves and self.site == "attn_scores":
-            raise ValueError("attn_scores cannot be taken from other positions or layers; use another site")
-        if isinstance(self.at, Tensor) and not self.at.any():
-            raise ValueError(f"the interchange of {self.site} has no position: nothing would change")
-        if self.layers is not None and not self.layers:
-            raise ValueError(f"the interchange of {self.site} has no layer; None means all")
-        with_heads = [site for site in INTERCHANGE_SITES if site in HEAD_SITES]
-        if self.heads is not None and (not self.heads or self.site not in with_heads):
-            raise ValueError(
-                f"heads must be one or more heads of {', '.join(with_heads)}; got {self.heads} of {self.site}"
-            )
-
-    @property
-    def moves(self) -> bool:
-        """Whether values are taken from other positions, or another layer, than they are put at."""
-        return self.source_at is not None or self.source_layer is not None
-
-    def __repr__(self) -> str:
-        at = "a mask" if isinstance(self.at, Tensor) else repr(self.at)
-        return f"Interchange({self.site!r}, at={at}, layers={self.layers}, heads={self.heads})"
-
-
-Intervention = Interchange | Knockout
 
 
 class Plan:
@@ -107,6 +61,15 @@ class Plan:
         ]
         # The first position of each prompt that can differ from the unpatched run, `[batch]`.
         self.firsts = torch.stack(firsts).amin(dim=0) if anatomy.causal else torch.zeros(len(base), dtype=torch.long)
+
+    @property
+    def whole(self) -> Prompts | None:
+        """The source whose whole run this entry is (`whole_run`); None for other entries."""
+        part = self.interchanges.get(("resid_pre", 0))
+        if part is None or part.at is not None or part.moves or len(self.interchanges) > 1 or self.removed:
+            return None
+        assert isinstance(part.source, Prompts)
+        return part.source
 
     def sites_of(self, layer: int) -> set[Site]:
         """Return the sites that are patched in a layer, without attention that is given as a whole."""

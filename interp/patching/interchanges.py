@@ -7,6 +7,7 @@ Sites, layers and positions of an entry are set jointly.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,10 +17,11 @@ from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.editing import Place, forward_with_edits
 from interp.patching.effect import PatchEffect
-from interp.patching.interchange_plans import INTERCHANGE_SITES, Interchange, Intervention, Plan
+from interp.patching.interchange_parts import INTERCHANGE_SITES, Interchange, Intervention
+from interp.patching.interchange_plans import Plan
 from interp.patching.metric import MetricLike, bind_metric
 from interp.patching.patched_runs import reused_places
-from interp.patching.rerunning import copies_of, in_order, measure_patched, measure_unpatched, unpatched_runs
+from interp.patching.rerunning import in_order, measure_patched, measure_unpatched, numbers_kept, unpatched_runs
 from interp.patching.unpatched import Unpatched, trace
 from interp.sites import Site
 from interp.tasks import Prompts
@@ -51,19 +53,32 @@ def interchange(
     if not plans:
         raise ValueError("no entries were given")
     needed = _needed(anatomy, base, list(plans.values()))
-    copies = 4 + sum(copies_of(places) for places, _ in needed.values())
     moved = {id(part.source) for plan in plans.values() for part in plan.interchanges.values() if part.moves}
+    beside = sum(
+        (1 + (key in moved)) * numbers_kept(anatomy, places, source.n_pos)
+        for key, (places, source) in needed.items()
+        if source is not base
+    )
+    # Sources that run through all layers anyway, and whose own metric is an entry.
+    last = len(anatomy.blocks) - 1
+    deep = {key for key, (places, _) in needed.items() if any(layer == last for _, layer in places)}
+    wanted = {id(plan.whole) for plan in plans.values()} & deep - moved - {id(base)}
     rows, values, baselines, raw_difference = [], [], [], 0.0
-    for run in unpatched_runs(anatomy, base, [metric], needed[id(base)][0], copies):
+    for run in unpatched_runs(anatomy, base, [metric], needed[id(base)][0], beside):
         raw_difference = run.raw_difference
-        kept = {id(base): run.kept}
+        kept, finals = {id(base): run.kept}, dict[int, Tensor | None]()
         for key, (places, source) in needed.items():
             if source is not base:
-                kept[key] = _run_source(anatomy, run, places, source, key in moved)
+                finals[key], kept[key] = _run_source(anatomy, run, places, source, key in moved, key in wanted)
         rows.append(run.rows)
         baselines += measure_unpatched(anatomy, run, run.metrics)
-        cells = [measure_patched(anatomy, run, plan.changes(run, kept), run.metrics)[0] for plan in plans.values()]
-        values.append(torch.stack(cells))
+
+        def measured(plan: Plan, run: Unpatched = run, kept: dict = kept, finals: dict = finals) -> Tensor:
+            if (final := finals.get(id(plan.whole))) is not None:
+                return measure_unpatched(anatomy, replace(run, final=final), run.metrics)[0]
+            return measure_patched(anatomy, run, plan.changes(run, kept), run.metrics)[0]
+
+        values.append(torch.stack([measured(plan) for plan in plans.values()]))
     before = in_order(rows, baselines)
     return PatchEffect(
         site="joint",
@@ -79,14 +94,17 @@ def interchange(
 
 
 def _run_source(
-    anatomy: Anatomy, run: Unpatched, places: set[Place], source: Prompts, whole: bool
-) -> Mapping[Place, Tensor]:
-    """Return what is kept of the run on a source, whose prompts end where those of `run` do unless it is `whole`."""
+    anatomy: Anatomy, run: Unpatched, places: set[Place], source: Prompts, whole: bool, final: bool
+) -> tuple[Tensor | None, Mapping[Place, Tensor]]:
+    """Return what is kept of the run on a source, whose prompts end where those of `run` do unless it is `whole`.
+
+    With `final`, also the residual after the last layer where `run` is read.
+    """
     tokens = source.tokens[run.rows].to(anatomy.device)
     if not whole:
-        return trace(anatomy, tokens[:, : run.n_pos], run.reads, places, final=False)[1]
+        return trace(anatomy, tokens[:, : run.n_pos], run.reads, places, final=final)
     stop = max(layer for _, layer in places) + 1
-    return forward_with_edits(anatomy, anatomy.embed(tokens), stop=stop, keep=sorted(places))[1]
+    return None, forward_with_edits(anatomy, anatomy.embed(tokens), stop=stop, keep=sorted(places))[1]
 
 
 def _needed(anatomy: Anatomy, base: Prompts, plans: Sequence[Plan]) -> dict[int, tuple[set[Place], Prompts]]:

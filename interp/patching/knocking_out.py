@@ -21,7 +21,7 @@ from interp.patching.knockout_plans import KnockoutPlan
 from interp.patching.knockouts import Entry, masks_of, mean_by_of, named
 from interp.patching.metric import Metric, MetricLike, bind_metric
 from interp.patching.patched_runs import reused_places
-from interp.patching.rerunning import copies_of, in_order, measure_patched, measure_unpatched, unpatched_runs
+from interp.patching.rerunning import in_order, measure_patched, measure_unpatched, unpatched_runs
 from interp.patching.unpatched import Unpatched, trace
 from interp.sites import Site
 from interp.support.budget import numbers
@@ -114,11 +114,11 @@ def _runs_and_means(
     positions. Where all runs fit the budget they are kept, so that prompts run once.
     """
     if not groupings:
-        return unpatched_runs(anatomy, prompts, metrics, places, 4 + copies_of(places)), {}
+        return unpatched_runs(anatomy, prompts, metrics, places), {}
     of_values: set[Place] = {("v", layer) for layer in range(len(anatomy.blocks))}
     kept = _all_fit(anatomy, prompts, metrics, places | of_values)
     places = places | of_values if kept else places
-    runs: Iterable[Unpatched] = unpatched_runs(anatomy, prompts, metrics, places, 4 + copies_of(places))
+    runs: Iterable[Unpatched] = unpatched_runs(anatomy, prompts, metrics, places)
     if kept:
         runs = list(runs)
         found = ((run.rows, run.kept) for run in runs)

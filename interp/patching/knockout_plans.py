@@ -11,9 +11,10 @@ from torch import Tensor
 
 from interp.models.anatomy import Anatomy
 from interp.patching.attention_changes import AttentionChange
+from interp.patching.changes import Changes, Where, WhereEdit
 from interp.patching.editing import Place
 from interp.patching.knockouts import MODES, Masks, Mode
-from interp.patching.patched_runs import Changes, Where, WhereEdit, pattern_from_scores, rows_of
+from interp.patching.patched_runs import pattern_from_scores, rows_of
 from interp.patching.unpatched import Unpatched
 from interp.sites import Site
 

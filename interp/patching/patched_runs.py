@@ -9,48 +9,25 @@ everything after the first of them differs. The last layer is computed only wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy
-from interp.patching.attention_changes import AttentionChange, attend_with
+from interp.patching.attention_changes import attend_with
+from interp.patching.changes import Changes, Moved, State, Where
 from interp.patching.editing import Place
 from interp.patching.unpatched import Unpatched
 from interp.sites import Site
 
-# Positions of a value: all from one on, or some.
-Where = slice | Int[Tensor, " pos"]
-# Takes the value at some positions, the sites of this layer computed so far, and the positions; returns a new value.
-WhereEdit = Callable[[Tensor, Mapping[Site, Tensor], Where], Tensor]
 # Sites whose patch changes the attention pattern of its own layer.
 BEFORE_PATTERN: tuple[Site, ...] = ("resid_pre", "q", "k", "attn_scores")
 # Sites whose edit needs the pattern in memory.
 OF_PATTERN: tuple[Site, ...] = ("attn_scores", "pattern", "z")
 # What the first layers take from the unpatched run in place of projecting its residual.
 PROJECTED: tuple[Site, ...] = ("resid_pre", "q", "k", "v")
-
-
-@dataclass(frozen=True, eq=False)
-class Changes:
-    """What a patched run changes: edits by place, and patterns `[row head dest src]` by layer that replace attention.
-
-    `attention` has, by layer, changes that need no pattern; such a layer has no edits of `OF_PATTERN`. `start` and
-    `first`: the first layer and position that can differ from the unpatched run. In the first layer `at` has the
-    positions at which an edit changes resid_pre, and `dest` those at which the layer's output can differ, in rising
-    order (None: all from `first` on).
-    """
-
-    start: int
-    first: int
-    edits: Mapping[Place, WhereEdit]
-    patterns: Mapping[int, Callable[[Where], Tensor]] = field(default_factory=dict)
-    attention: Mapping[int, AttentionChange] = field(default_factory=dict)
-    at: Int[Tensor, " pos"] | None = None
-    dest: Int[Tensor, " dest"] | None = None
 
 
 def reused_places(
@@ -77,27 +54,32 @@ def reused_places(
 
 @torch.no_grad()
 def final_patched(
-    anatomy: Anatomy, run: Unpatched, changes: Changes, reads: Int[Tensor, " read"]
+    anatomy: Anatomy,
+    run: Unpatched,
+    changes: Changes,
+    reads: Int[Tensor, " read"],
+    begun: State | None = None,
+    kept: dict[int, State | None] | None = None,
 ) -> Float[Tensor, "row read d_model"]:
-    """Return the residual of a patched run after the last layer, at some of the positions that `run` reads."""
+    """Return the residual of a patched run after the last layer, at some of the positions that `run` reads.
+
+    `begun`: the state of another patched run of the same prompts, whose changes are equal in all layers before it; the
+    run continues from there where it `serves`. `kept`: layers whose state is put there as the run comes to them.
+    """
     later, last = reads[reads >= changes.first], len(anatomy.blocks) - 1
     final = run.final_at(reads)
     if not len(later):
         return final
-    moved = _Moved(later[:0], final[:, :0])  # nothing differs before the first layer
-    for layer in range(changes.start, last + 1):
+    start, moved = changes.start, Moved(later[:0], final[:, :0])  # nothing differs before the first layer
+    if begun is not None and begun.serves(changes):
+        start, moved = begun.layer, begun.moved
+    for layer in range(start, last + 1):
+        if kept is not None and layer in kept:
+            kept[layer] = State(changes, layer, moved)
         moved = _Layer(anatomy, run, changes, layer, later if layer == last else None).output(moved)
     assert moved.at is not None, "the last layer is computed where it is read"
     final[:, torch.searchsorted(reads, moved.at)] = moved.resid
     return final
-
-
-@dataclass(frozen=True, eq=False)
-class _Moved:
-    """The residual stream at the positions at which it may differ (None: all from the first on)."""
-
-    at: Int[Tensor, " pos"] | None
-    resid: Float[Tensor, "row pos d_model"]
 
 
 class _Layer:
@@ -127,30 +109,30 @@ class _Layer:
         self.computed[site] = value if edit is None else edit(value, self.computed, positions)
         return self.computed[site]
 
-    def output(self, moved: _Moved) -> _Moved:
+    def output(self, moved: Moved) -> Moved:
         """Return resid_post where it is computed, from what differs of resid_pre."""
         block = self.block
         if not len(self.dest):
-            return _Moved(self.dest, moved.resid[:, :0])
+            return Moved(self.dest, moved.resid[:, :0])
         moved = self._entered(moved)
         z = self.at("z", self._z(moved), self.where)
         resid = self._here("resid_pre", moved, moved.resid)
         mid = resid + self.at("attn_out", block.attn_out(z), self.where)
         mlp_in = self.at("mlp_in", resid if block.parallel else mid, self.where)
         resid = mid + self.at("mlp_out", block.mlp_out(mlp_in), self.where)
-        return _Moved(None if self.is_suffix else self.dest, resid)
+        return Moved(None if self.is_suffix else self.dest, resid)
 
-    def _entered(self, moved: _Moved) -> _Moved:
+    def _entered(self, moved: Moved) -> Moved:
         """Return what differs of resid_pre after its edit, if there is one."""
         if not self.edits("resid_pre"):
             return moved
         at = self.changes.at if self.enters else None
         if at is not None:
             kept = self.run.kept["resid_pre", self.layer][:, at]
-            return _Moved(at, self.at("resid_pre", kept, at))
-        return _Moved(None, self.at("resid_pre", self._suffix("resid_pre", moved, moved.resid), self.every))
+            return Moved(at, self.at("resid_pre", kept, at))
+        return Moved(None, self.at("resid_pre", self._suffix("resid_pre", moved, moved.resid), self.every))
 
-    def _z(self, moved: _Moved) -> Float[Tensor, "row dest head d_head"]:
+    def _z(self, moved: Moved) -> Float[Tensor, "row dest head d_head"]:
         """Return z at the positions that are computed, before its edit."""
         anatomy, run, layer, given = self.anatomy, self.run, self.layer, self.layer in self.changes.patterns
         entering = self.enters and layer not in self.changes.attention and not self.edits(*BEFORE_PATTERN)
@@ -176,7 +158,7 @@ class _Layer:
         scores = edited if sink is None else edited + sink
         return anatomy.mix(self.at("pattern", anatomy.softmax(scores, sink), self.where), v)
 
-    def _keys(self, moved: _Moved, k: Tensor | None) -> Float[Tensor, "row src head d_head"]:
+    def _keys(self, moved: Moved, k: Tensor | None) -> Float[Tensor, "row src head d_head"]:
         """Return the keys of all positions as attention uses them."""
         anatomy, n_pos = self.anatomy, self.run.n_pos
         if self.edits("k"):
@@ -192,7 +174,7 @@ class _Layer:
             return self.run.keys(anatomy, self.layer, n_pos).index_copy(1, at, new)
         return new if self.first == 0 else torch.cat([self.run.keys(anatomy, self.layer, self.first), new], dim=1)
 
-    def _all(self, site: Site, moved: _Moved, new: Tensor | None) -> Float[Tensor, "row pos ..."]:
+    def _all(self, site: Site, moved: Moved, new: Tensor | None) -> Float[Tensor, "row pos ..."]:
         """Return k or v of all positions after its edit, from the new value where the residual differs."""
         if not self.edits(site):
             if new is None:
@@ -202,7 +184,7 @@ class _Layer:
         value = self.at(site, self._suffix(site, moved, new), self.every)
         return value if self.first == 0 else torch.cat([self.run.kept[site, self.layer][:, : self.first], value], dim=1)
 
-    def _suffix(self, site: Site, moved: _Moved, new: Tensor | None) -> Float[Tensor, "row pos ..."]:
+    def _suffix(self, site: Site, moved: Moved, new: Tensor | None) -> Float[Tensor, "row pos ..."]:
         """Return a site at all positions from the first on, from the new value where the residual differs."""
         if moved.at is None and new is not None:
             return new
@@ -211,7 +193,7 @@ class _Layer:
             return kept
         return kept.index_copy(1, moved.at - self.first, new)
 
-    def _here(self, site: Site, moved: _Moved, new: Tensor | None) -> Float[Tensor, "row dest ..."]:
+    def _here(self, site: Site, moved: Moved, new: Tensor | None) -> Float[Tensor, "row dest ..."]:
         """Return a site where the layer is computed, from the new value where the residual differs."""
         if moved.at is None:
             assert new is not None

@@ -13,24 +13,33 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.models.anatomy import Anatomy
+from interp.patching.changes import Changes
 from interp.patching.editing import Place, chunks
 from interp.patching.metric import Metric
-from interp.patching.patched_runs import Changes, final_patched
+from interp.patching.patched_runs import final_patched
 from interp.patching.unpatched import Biases, Unpatched, compare_with_raw, run_unpatched
+from interp.sites import Site
 from interp.support.finite import require_finite
 from interp.tasks import Prompts
 
+# Copies of a layer's values that a patched run takes beside what is kept.
+COPIES = 8
 
-def copies_of(places: Collection[Place]) -> int:
-    """Return how many copies of a layer's values the kept places take, at most: attention counts as a whole layer."""
-    wide = sum(site in ("attn_scores", "pattern") for site, _ in places)
-    return wide + (len(places) - wide + 3) // 4
+
+def numbers_kept(anatomy: Anatomy, places: Collection[Place], n_pos: int) -> int:
+    """Return how many numbers the kept places of one prompt take, with the keys in the form that attention uses."""
+    by_head, by_kv_head = anatomy.n_heads * anatomy.d_head, anatomy.n_kv_heads * anatomy.d_head
+    width: dict[Site, int] = {"attn_scores": anatomy.n_heads * n_pos, "pattern": anatomy.n_heads * n_pos}
+    width |= {"q": by_head, "z": by_head, "k": by_kv_head + by_head, "v": by_kv_head}
+    return n_pos * sum(width.get(site, anatomy.d_model) for site, _ in places)
 
 
 def unpatched_runs(
-    anatomy: Anatomy, prompts: Prompts, metrics: Sequence[Metric], keep: Collection[Place], copies: int = 4
+    anatomy: Anatomy, prompts: Prompts, metrics: Sequence[Metric], keep: Collection[Place], beside: int = 0
 ) -> Iterator[Unpatched]:
-    """Yield the unpatched runs of the prompts, in chunks that fit the budget with `copies` of a layer's values.
+    """Yield the unpatched runs of the prompts with the places `keep`, in chunks that fit the budget.
+
+    `beside`: numbers that the caller keeps per prompt, such as those of runs on other prompts.
 
     Prompts that each read one position of their own (`Metric.own`) come in the order of these positions, and their
     runs end there: restore the order by `in_order`.
@@ -40,7 +49,8 @@ def unpatched_runs(
     order = torch.arange(len(prompts)) if own is None else own.argsort(stable=True)
     difference: float | None = None
     biases = Biases()
-    for numbers in chunks(anatomy, prompts, widest, copies):
+    kept = numbers_kept(anatomy, keep, prompts.n_pos) + beside
+    for numbers in chunks(anatomy, prompts, widest, COPIES, kept):
         rows = order[numbers]
         here = list(metrics) if own is None else [metrics[0].of_rows(rows)]
         reads = reads_of(here)

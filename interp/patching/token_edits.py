@@ -17,10 +17,11 @@ from interp.arguments import exclusive
 from interp.forward import Readout, readout, steps_of
 from interp.models.anatomy import Anatomy
 from interp.models.resolve import AnyModel, raw_of
+from interp.patching.changes import Changes, Where
 from interp.patching.editing import Place
 from interp.patching.metric import Metric
-from interp.patching.patched_runs import Changes, Where, final_patched
-from interp.patching.rerunning import copies_of, unpatched_runs
+from interp.patching.patched_runs import final_patched
+from interp.patching.rerunning import unpatched_runs
 from interp.patching.unpatched import Unpatched
 from interp.sites import Site
 from interp.support.finite import require_finite
@@ -81,7 +82,7 @@ def _by_steps(
         logits = require_finite(anatomy.unembed(final), "a logit of the model", run.rows, axis=0, batch=base)
         found[name].append((logits.argmax(dim=-1).cpu(), logits[..., symbols].cpu()))
 
-    for run in unpatched_runs(anatomy, base, [_reading(at - 1, own)], keep, 4 + copies_of(keep)):
+    for run in unpatched_runs(anatomy, base, [_reading(at - 1, own)], keep):
         rows.append(run.rows)
         add("", run, run.final)
         for name, batch in edited.items():

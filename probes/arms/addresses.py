@@ -13,10 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.patching import Interchange, interchange
+from interp.patching.interchange_parts import whole_run
 from interp.tasks import Batch, Role, counterfactual, parity
 from interp.tasks.layout import generator
 from probes import keys
-from probes.arms.m01_identity import by_cell, effects_of_edits
+from probes.arms.m01_identity import by_cell
 from probes.arms.m04_routes import answer_margin
 from probes.evidence import Evidence, EvidenceKey
 from probes.intervals import ratio
@@ -77,17 +78,21 @@ def _at_offsets(
     edits = {"edited": trials.edited}
     for key, role in sides.items():
         edits |= dict(zip((key.name, f"control of {key.name}"), traded(role), strict=True))
-    effects = {name: effect for name, (effect, _) in effects_of_edits(model, trials, edits).items()}
+    inputs = address.inputs.name
+    entries = {name: [whole_run(batch)] for name, batch in edits.items()}
+    entries |= {
+        entry: [Interchange("attn_scores", edits[name])]
+        for entry, name in (("attention", inputs), ("control of attention", f"control of {inputs}"))
+    }
+    changes = -interchange(model, trials.batch, entries, answer_margin(trials)).change
+    effects = dict(zip(entries, changes, strict=True))
     full = effects["edited"]
     measured = [
         evidence(key, QUESTIONS[role], effects[key.name], effects[f"control of {key.name}"])
         for key, role in sides.items()
     ]
-    names = {"trade": address.inputs.name, "control": f"control of {address.inputs.name}"}
-    sources = {entry: edits[name] for entry, name in names.items()}
-    entries = {name: [Interchange("attn_scores", source)] for name, source in sources.items()}
-    effect, control = -interchange(model, trials.batch, entries, answer_margin(trials)).change
-    return [*measured, evidence(address.attention, ATTENTION_QUESTION, effect, control)]
+    attention = evidence(address.attention, ATTENTION_QUESTION, effects["attention"], effects["control of attention"])
+    return [*measured, attention]
 
 
 def _possible(

@@ -19,8 +19,9 @@ from interp.patching.attention_changes import AttentionChange, attend_with
 from interp.patching.editing import Place, chunks, forward_with_edits
 from interp.patching.metric import precise
 from interp.patching.unpatched import Unpatched
-from probes.arms.presence_interchanges import ChangeOf, Interchanges
+from probes.arms.presence_interchanges import Interchanges
 from probes.arms.presence_metrics import leads_of
+from probes.arms.presence_sharing import ChangeOf
 
 # Random signs of the steps' margins: each takes a backward pass, which gives one signed sum over steps.
 SIGNS = 4
@@ -39,12 +40,11 @@ def moved_by_head(
     require_gradients("the first order of a change of attention")
     anatomy = work.anatomy
     total = torch.zeros(len(changes), len(queries), len(anatomy.blocks), anatomy.n_heads, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
+    signs = _signs(len(work.batch), work.lead.shape[1], seed)
     for rows in work.chunks():
         run = work.unpatched(rows)
         for some in chunks(anatomy, work.batch.rows(rows), work.score, copies=GRAPH * len(anatomy.blocks)):
-            signs = torch.randint(0, 2, (SIGNS, len(some), work.lead.shape[1]), generator=generator) * 2 - 1
-            gradients = _gradients(anatomy.raw, work, rows[some], signs)
+            gradients = _gradients(anatomy.raw, work, rows[some], signs[:, rows[some]])
             for layer, gradient in gradients.items():
                 everywhere = torch.ones(anatomy.n_heads, work.batch.n_pos, dtype=torch.bool)
                 made = [_of_rows(change_of(layer, everywhere, rows), some) for change_of in changes]
@@ -53,6 +53,13 @@ def moved_by_head(
                     grouped = torch.einsum("gp,sphr->sghr", queries.double(), products)
                     total[k, :, layer] += grouped.square().mean(dim=0).sqrt().sum(dim=-1)
     return total / len(work.batch)
+
+
+def _signs(n_prompts: int, n_steps: int, seed: int) -> Int[Tensor, "sign prompt step"]:
+    """Return random signs, drawn prompt by prompt: they do not depend on how many prompts run together."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randint(0, 2, (SIGNS, 1, n_steps), generator=generator) for _ in range(n_prompts)]
+    return torch.cat(drawn, dim=1) * 2 - 1
 
 
 @exclusive

@@ -20,6 +20,8 @@ Harms = Callable[[Sequence[Sequence[Unit]]], Sequence[float]]
 # With more heads than this, on both sides of the prompt together, discovery tests groups and uses fewer prompts.
 MANY_UNITS = 64
 FEWER_PROMPTS = 8
+# Prompts of a test among many units that run before the others: most harm shows in the first.
+DECIDING = 1
 # Where units have an order: groups that are tested at most (eleven halve a thousand units down to one), and units that
 # are tested alone at most.
 MOST_TESTS, MOST_ALONE = 16, 24

@@ -14,10 +14,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.patching import Interchange, interchange, margin
+from interp.patching.interchange_parts import whole_run
 from interp.tasks import LABEL_ROLES, Batch, Role, counterfactual, parity
 from interp.tasks.layout import generator
 from probes import keys
-from probes.arms.readings import Readings, effect_of_strongest, halves, largest_evidence, margins_after
+from probes.arms.readings import Readings, effect_of_strongest, halves, largest_evidence
 from probes.evidence import Evidence
 from probes.intervals import ratio
 from probes.trials.parity import labels_to_patch
@@ -52,10 +53,8 @@ def measure_content(model: PreTrainedModel, readings: Readings, seed: int) -> li
         controls = interventions(readings, later_redrawn(readings, seed), {"both": SIDES["both"]})
         entries |= {f"control: {name}": parts for name, parts in controls.items()}
     metric = margin(batch, readings.step, *readings.tokens_at_step())
-    effect = interchange(model, batch, entries, metric)
-    changes, clean = effect.change.abs().double(), effect.base
-    _, after = margins_after(model, readings, {"edited": readings.edited}, own_step=True)
-    full = clean - after["edited"][0].squeeze(1)
+    effect = interchange(model, batch, entries | {"edited": [whole_run(readings.edited)]}, metric)
+    full, changes, clean = -effect.change[-1], effect.change[:-1].abs().double(), effect.base
     count = len(names)
     value, chosen = effect_of_strongest(changes[:count], full, half)
     control = effect_of_strongest(changes[count:], full, half)[0] if len(entries) > count else None

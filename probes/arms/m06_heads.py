@@ -38,19 +38,21 @@ def sort_heads(model: PreTrainedModel, batch: Batch, other: Batch) -> SortedHead
     """Sort the heads for `measure_removal`. `batch` and `other` are different prompts that nothing else uses."""
     if 2 * len(all_heads(model)) > MANY_UNITS:
         batch, other = (prompts.rows(slice(FEWER_PROMPTS)) for prompts in (batch, other))
-    idle = find_idle_heads(model, batch, other=other)
+    many = ManyHeads(model, batch, other) if 2 * len(all_heads(model)) > MANY_UNITS else None
+    idle = find_idle_heads(model, batch, other=other, many=many)
     none = IdleHeads(LABELS, (), ())
     if idle.renormalise_loss <= HARMLESS:
         return SortedHeads(idle=idle, counting=none, control=None)
-    needing = find_heads_that_need(model, batch, idle)
-    counting = find_counting_heads(model, batch, needing)
+    needing = find_heads_that_need(model, batch, idle, many)
+    counting = find_counting_heads(model, batch, needing, many)
     if counting.input_side or counting.output_side:
         # Counting heads can hide the heads that need labels, so the search runs again without them.
-        idle = find_idle_heads(model, batch, among=idle.without(counting), other=other)
+        idle = find_idle_heads(model, batch, among=idle.without(counting), other=other, many=many)
         if idle.renormalise_loss <= HARMLESS:
             return SortedHeads(idle=idle, counting=counting, control=None)
-        needing = find_heads_that_need(model, batch, idle)
-    return SortedHeads(idle=idle, counting=counting, control=find_idle_heads(model, batch, DIGITS, among=needing))
+        needing = find_heads_that_need(model, batch, idle, many)
+    control = find_idle_heads(model, batch, DIGITS, among=needing, many=many)
+    return SortedHeads(idle=idle, counting=counting, control=control)
 
 
 def find_idle_heads(
@@ -59,6 +61,7 @@ def find_idle_heads(
     src: tuple[Role, ...] = LABELS,
     among: IdleHeads | None = None,
     other: Batch | None = None,
+    many: ManyHeads | None = None,
 ) -> IdleHeads:
     """Find the heads that carry nothing from `src`, jointly.
 
@@ -66,7 +69,7 @@ def find_idle_heads(
     Of those that lose at most `HARMLESS` alone, bisection finds the longest list that loses at most that together.
     More than `MANY_UNITS` heads are joined in the order of a first-order estimate (`probes.arms.m06_many`).
     `among`: the heads to choose from (None: all). `other`: different prompts of the same layout; keys from them must
-    do no harm either.
+    do no harm either. `many`: the search among many heads of these prompts, where several share it.
     """
     units = (IdleHeads(src, all_heads(model), all_heads(model)) if among is None else among).units()
 
@@ -75,9 +78,9 @@ def find_idle_heads(
         return [loss / HARMLESS for loss in _losses(model, batch, entries)]
 
     if len(units) > MANY_UNITS:
-        many = ManyHeads(model, batch, src, other)
-        found = many.idle(units)
-        return replace(IdleHeads.of(src, found), renormalise_loss=many.lost(found, many.removal()))
+        many = ManyHeads(model, batch, other) if many is None else many
+        found = many.idle(units, src)
+        return replace(IdleHeads.of(src, found), renormalise_loss=many.lost(found, many.removal(src)))
     losses = _losses(model, batch, {str(u): removal(src, sides_of(batch)[u[0]], [u[1]], "mean") for u in units})
     candidates = [units[k] for k in sorted(range(len(units)), key=lambda k: losses[k]) if losses[k] <= HARMLESS]
     idle = IdleHeads.of(src, longest_harmless(candidates, harms))
@@ -87,14 +90,18 @@ def find_idle_heads(
     return replace(idle, renormalise_loss=_losses(model, batch, {"joint": parts})[0] if parts else 0.0)
 
 
-def find_heads_that_need(model: PreTrainedModel, batch: Batch, idle: IdleHeads) -> IdleHeads:
+def find_heads_that_need(
+    model: PreTrainedModel, batch: Batch, idle: IdleHeads, many: ManyHeads | None = None
+) -> IdleHeads:
     """Return the idle heads that need `src`: renormalising one alone loses more than `HARMLESS`; if none does, all."""
     units = idle.units()
-    needing = IdleHeads.of(idle.src, _losing(model, batch, idle.src, units) or units)
+    needing = IdleHeads.of(idle.src, _losing(model, batch, idle.src, units, many) or units)
     return replace(needing, renormalise_loss=idle.renormalise_loss)
 
 
-def find_counting_heads(model: PreTrainedModel, batch: Batch, needing: IdleHeads) -> IdleHeads:
+def find_counting_heads(
+    model: PreTrainedModel, batch: Batch, needing: IdleHeads, many: ManyHeads | None = None
+) -> IdleHeads:
     """Return those of the heads whose denominator counts tokens: they need digits as they need labels.
 
     A head with uniform attention computes 1 / (number of keys), a position signal of rotary and position-free models.
@@ -103,7 +110,7 @@ def find_counting_heads(model: PreTrainedModel, batch: Batch, needing: IdleHeads
     """
     digits = replace(needing, src=DIGITS)
     counting: list[list[Head]] = [[], []]
-    for side, head in _losing(model, batch, DIGITS, digits.units()):
+    for side, head in _losing(model, batch, DIGITS, digits.units(), many):
         at = sides_of(batch)[side]
         entries = {
             "null": removal(DIGITS, at, [head], "null"),
@@ -115,13 +122,15 @@ def find_counting_heads(model: PreTrainedModel, batch: Batch, needing: IdleHeads
     return replace(needing, input_side=tuple(counting[0]), output_side=tuple(counting[1]))
 
 
-def _losing(model: PreTrainedModel, batch: Batch, src: tuple[Role, ...], units: Sequence[Unit]) -> list[Unit]:
+def _losing(
+    model: PreTrainedModel, batch: Batch, src: tuple[Role, ...], units: Sequence[Unit], many: ManyHeads | None
+) -> list[Unit]:
     """Return the heads in which renormalising `src` alone loses more than `HARMLESS`.
 
     Of many heads those are tested that move margins most to first order.
     """
     if len(units) > MANY_UNITS:
-        units = ManyHeads(model, batch, src).most_needing(units)
+        units = (ManyHeads(model, batch) if many is None else many).most_needing(units, src)
     if not units:
         return []
     sides = sides_of(batch)

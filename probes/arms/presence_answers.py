@@ -23,9 +23,7 @@ from probes import keys
 from probes.arms.presence_cells import Cells
 from probes.arms.presence_groups import Group, groups_of
 from probes.arms.presence_interchanges import (
-    ChangeOf,
     Interchanges,
-    changes_by,
     grafted,
     masks_of_cells,
     measure_all,
@@ -33,6 +31,7 @@ from probes.arms.presence_interchanges import (
 from probes.arms.presence_metrics import answer_accuracy
 from probes.arms.presence_removals import counted, nulled
 from probes.arms.presence_search import STILL
+from probes.arms.presence_sharing import ChangeOf, ChangesBy
 from probes.arms.presence_sources import N_BY_ANSWER, sources_by_answer
 from probes.arms.readings import evidence_on, halves, of_members, strongest
 from probes.evidence import Evidence, EvidenceKey, Interval
@@ -138,11 +137,10 @@ def leads_after(
     work: Interchanges, groups: Mapping[str, Group], change: ChangeAt
 ) -> dict[str, Float[Tensor, "prompt step"]]:
     """Return by group the margins with a change of attention on its labels in its cells."""
+    sides = {group.side for group in groups.values()}
+    change_of = {side: change(torch.isin(work.batch.role, torch.tensor(side))) for side in sides}
     changes = {
-        name: changes_by(
-            masks_of_cells(work, group.cells), change(torch.isin(work.batch.role, torch.tensor(group.side)))
-        )
-        for name, group in groups.items()
+        name: ChangesBy(masks_of_cells(work, group.cells), change_of[group.side]) for name, group in groups.items()
     }
     return {name: lead for name, (_, lead) in measure_all(work, changes).items()}
 

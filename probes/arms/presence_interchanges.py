@@ -5,7 +5,7 @@ Several interventions run on some prompts before the next ones, so that they sha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,19 +18,16 @@ from interp.models.anatomy import anatomy_of
 from interp.models.resolve import raw_of
 from interp.patching import Metric
 from interp.patching.attention_changes import AttentionChange
+from interp.patching.changes import Changes, State
 from interp.patching.metric import precise
-from interp.patching.patched_runs import Changes, final_patched
+from interp.patching.patched_runs import final_patched
 from interp.support.finite import require_finite
 from interp.tasks import Batch, Role
 from probes.arms.presence_cells import BY_STEP, KINDS, Cell, Cells
 from probes.arms.presence_metrics import leads_of
 from probes.arms.presence_runs import KeptRuns
+from probes.arms.presence_sharing import ChangeOf, ChangesBy, ChangesOf, begun_alike
 from probes.arms.presence_sources import sources_by_cell
-
-# Returns the change of a layer's attention, from its mask `[head dest]` of cells and the rows of prompts that are run.
-ChangeOf = Callable[[int, Tensor, Tensor], AttentionChange]
-# Returns the changes by layer, from the rows of prompts that are run.
-ChangesOf = Callable[[Tensor], Mapping[int, AttentionChange]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +42,19 @@ class Interchanges(KeptRuns):
     """Interchanges of keys and values at labels in some cells, on one batch. `score` is what `Moved.lost` is lost of.
 
     `clean` `[prompt]` is the score without intervention, `lead` `[prompt step]` the margin. `sources`: the prompts that
-    keys and values come from; None is those of `sources_by_cell`.
+    keys and values come from; None is those of `sources_by_cell`. `first`: as in `KeptRuns`.
     """
 
     def __init__(
-        self, model: PreTrainedModel, batch: Batch, seed: int, score: Metric, sources: Sequence[Batch] | None = None
+        self,
+        model: PreTrainedModel,
+        batch: Batch,
+        seed: int,
+        score: Metric,
+        sources: Sequence[Batch] | None = None,
+        first: int | None = None,
     ) -> None:
-        super().__init__(anatomy_of(raw_of(model)), batch, score, sources or sources_by_cell(batch, seed))
+        super().__init__(anatomy_of(raw_of(model)), batch, score, sources or sources_by_cell(batch, seed), first)
         at, symbols = batch.at(Role.OUTPUT) - 1, batch.vocabulary.tokens(batch.format.outputs)
         self.scored, self.answered = (torch.searchsorted(self.reads, x) for x in (score.positions, at))
         self.symbols = symbols if score.tokens is None else torch.searchsorted(score.tokens, symbols)
@@ -86,7 +89,7 @@ class Interchanges(KeptRuns):
     def effects(self, cells: Cells) -> list[Moved]:
         """Return what each source changes."""
         masks = masks_of_cells(self, cells)
-        sources = {str(k): changes_by(masks, grafted(self, k, self.labels)) for k in range(len(self.sources))}
+        sources = {str(k): ChangesBy(masks, grafted(self, k, self.labels)) for k in range(len(self.sources))}
         return [joined(self.parts_moved([found])) for found in measure_all(self, sources).values()]
 
 
@@ -99,12 +102,7 @@ def measure_edited(
     """
     masks = masks_of_cells(work, cells)
     assert change_of is not None or not masks, "cells have a change"
-    yield from measure_changed(work, (lambda _: {}) if change_of is None else changes_by(masks, change_of))
-
-
-def changes_by(masks: Mapping[int, Bool[Tensor, "head dest"]], change_of: ChangeOf) -> ChangesOf:
-    """Return a change made in the cells of `masks`, by layer."""
-    return lambda rows: {layer: change_of(layer, mask, rows) for layer, mask in masks.items()}
+    yield from measure_changed(work, (lambda _: {}) if change_of is None else ChangesBy(masks, change_of))
 
 
 def measure_changed(
@@ -120,12 +118,19 @@ def measure_all(
 ) -> dict[str, tuple[Float[Tensor, " prompt"], Float[Tensor, "prompt step"]]]:
     """Return the score and the margins of several interventions, by name.
 
-    All of them run on some prompts before the next ones, whose runs they share.
+    All of them run on some prompts before the next ones, whose runs they share. Those that begin alike share the layers
+    in which they are.
     """
     found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in changes}
+    alike = begun_alike(changes, len(work.anatomy.blocks))
     for rows in work.chunks():
+        states: dict[str, dict[int, State | None]] = {name: {} for name in changes}
+        for other, layer in alike.values():
+            states[other][layer] = None
         for name, changes_of in changes.items():
-            found[name].append(_measure_rows(work.anatomy.raw, work, rows, changes_of))
+            other, layer = alike.get(name, ("", 0))
+            begun = states[other][layer] if layer else None
+            found[name].append(_measure_rows(work.anatomy.raw, work, rows, changes_of, begun, states[name]))
     scores, leads = ({name: torch.cat([x[k] for x in parts]) for name, parts in found.items()} for k in (0, 1))
     return {name: (scores[name], leads[name]) for name in found}
 
@@ -137,7 +142,10 @@ def _measure_rows(
     work: Interchanges,
     rows: Int[Tensor, " row"],
     changes_of: ChangesOf,
+    begun: State | None = None,
+    states: dict[int, State | None] | None = None,
 ) -> tuple[Float[Tensor, " row"], Float[Tensor, "row step"]]:
+    """Return the score and the margins of some prompts; `begun` and `states` are those of `final_patched`."""
     del model  # locked
     anatomy, run = work.anatomy, work.unpatched(rows)
     final, attention = run.final, changes_of(rows)
@@ -147,7 +155,7 @@ def _measure_rows(
         start, first = min(queries), min(int(at[0]) for at in queries.values()) if anatomy.causal else 0
         attention = {layer: attention[layer] for layer in queries}
         changes = Changes(start, first, {}, attention=attention, dest=queries[start].to(anatomy.device))
-        final = final_patched(anatomy, run, changes, run.reads)
+        final = final_patched(anatomy, run, changes, run.reads, begun, states)
     logits = require_finite(precise(anatomy.unembed(final, work.score.tokens)), "a logit", rows, axis=0)
     score = work.score.measure_read(logits[:, work.scored], rows).cpu().double()
     return score, leads_of(work.batch, logits[:, work.answered][..., work.symbols], rows).cpu()

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.arms.presence_cells import Cells
-from probes.arms.presence_interchanges import Interchanges, changes_by, masks_of_cells, measure_all
+from probes.arms.presence_interchanges import Interchanges, masks_of_cells, measure_all
 from probes.arms.presence_removals import counted
+from probes.arms.presence_sharing import ChangesBy
 
 
 def lost_when_twice(work: Interchanges, cells: Cells) -> dict[str, Float[Tensor, " prompt"]]:
@@ -23,7 +24,7 @@ def lost_when_twice(work: Interchanges, cells: Cells) -> dict[str, Float[Tensor,
     """
     families = {"all": cells} | {kind: cells.of_kind(kind) for kind in cells.kinds()}
     changes = {
-        name: changes_by(masks_of_cells(work, some), counted(work.labels, math.log(2)))
+        name: ChangesBy(masks_of_cells(work, some), counted(work.labels, math.log(2)))
         for name, some in families.items()
     }
     return {name: work.clean - score for name, (score, _) in measure_all(work, changes).items()}

@@ -16,18 +16,20 @@ from interp.arguments import exclusive
 from interp.patching.attention_changes import AttentionChange
 from interp.patching.knockouts import Entry, Mode, masks_of
 from interp.support.finite import require_finite
-from probes.arms.presence_interchanges import ChangeOf, ChangesOf, Interchanges, Moved, joined, measure_all
+from probes.arms.presence_interchanges import Interchanges, Moved, joined, measure_all
+from probes.arms.presence_sharing import ChangeOf, ChangesOf
 
 
 def counted(src: Bool[Tensor, " pos"], added: float) -> ChangeOf:
     """Return the change that adds `added` to the scores of labels: minus infinity removes them, log 2 doubles them."""
-    changes: dict[int, AttentionChange] = {}
+    changes: dict[tuple[int, bytes], AttentionChange] = {}
 
     def change_of(layer: int, mask: Tensor, rows: Tensor) -> AttentionChange:
         del rows
-        if layer not in changes:  # all prompts share it, with what is derived from it
-            changes[layer] = AttentionChange(edges=mask.unsqueeze(2) & src, added=added, reused=True)
-        return changes[layer]
+        key = layer, mask.numpy().tobytes()
+        if key not in changes:  # all prompts share it, with what is derived from it
+            changes[key] = AttentionChange(edges=mask.unsqueeze(2) & src, added=added, reused=True)
+        return changes[key]
 
     return change_of
 

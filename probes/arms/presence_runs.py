@@ -16,6 +16,7 @@ from interp.models.anatomy import Anatomy
 from interp.patching import Metric
 from interp.patching.editing import SHARE, Place, chunks
 from interp.patching.patched_runs import PROJECTED
+from interp.patching.rerunning import COPIES, numbers_kept
 from interp.patching.unpatched import Biases, Unpatched, run_unpatched, trace
 from interp.sites import Site
 from interp.support.budget import numbers
@@ -28,9 +29,16 @@ WITHOUT_QUERIES: tuple[Site, ...] = ("resid_pre", "k", "v")
 
 
 class KeptRuns:
-    """Runs of one batch, of which `score` and the answers are read, and of its sources."""
+    """Runs of one batch, of which `score` and the answers are read, and of its sources.
 
-    def __init__(self, anatomy: Anatomy, batch: Batch, score: Metric, sources: Sequence[Batch]) -> None:
+    `first`: prompts that run before all others, and then twice as many each time, for a search whose tests end at the
+    prompts that decide. None: always as many as fit.
+    """
+
+    def __init__(
+        self, anatomy: Anatomy, batch: Batch, score: Metric, sources: Sequence[Batch], first: int | None = None
+    ) -> None:
+        self.first = first
         self.anatomy, self.batch, self.score, self.sources = anatomy, batch, score, sources
         self.reads = torch.cat([score.positions, batch.at(Role.OUTPUT) - 1]).unique()
         self.labels = torch.isin(batch.role, torch.tensor(LABELS))
@@ -40,13 +48,16 @@ class KeptRuns:
 
     def chunks(self) -> Iterator[Int[Tensor, " row"]]:
         """Yield the numbers of the prompts that run together."""
-        return chunks(self.anatomy, self.batch, self.score, copies=4 + 3 * len(self.anatomy.blocks))
+        anatomy, layers = self.anatomy, len(self.anatomy.blocks)
+        # Of each source keys and values at labels, and of a change both for every head.
+        width = 2 * anatomy.d_head * (len(self.sources) * anatomy.n_kv_heads + anatomy.n_heads)
+        kept = numbers_kept(anatomy, self._places(), self.batch.n_pos) + layers * int(self.labels.sum()) * width
+        together = list(chunks(anatomy, self.batch, self.score, COPIES, kept))
+        return iter(together if self.first is None else growing(len(self.batch), self.first, len(together[0])))
 
     def unpatched(self, rows: Tensor) -> Unpatched:
         """Return the run of some of the prompts that are patched; kept for the next call as those of sources are."""
-        layers = len(self.anatomy.blocks)
-        sites = PROJECTED if layers <= FEW_LAYERS else WITHOUT_QUERIES
-        places: list[Place] = [(site, layer) for layer in range(layers) for site in sites]
+        places = self._places()
         tokens = self.batch.tokens[rows].to(self.anatomy.device)
 
         def compute() -> tuple[Unpatched, int]:
@@ -55,6 +66,11 @@ class KeptRuns:
             return run, sum(x.numel() for x in (run.final, *run.kept.values()))
 
         return self._recall(rows, -1, compute)
+
+    def _places(self) -> list[Place]:
+        layers = len(self.anatomy.blocks)
+        sites = PROJECTED if layers <= FEW_LAYERS else WITHOUT_QUERIES
+        return [(site, layer) for layer in range(layers) for site in sites]
 
     def source(self, rows: Tensor, number: int) -> Mapping[Place, Tensor]:
         """Return K and V of every layer at labels of some prompts of a source, K as attention uses it.
@@ -90,6 +106,22 @@ class KeptRuns:
             self._passing.clear()
         self._passing[key] = found
         return found
+
+
+def growing(n_prompts: int, first: int, most: int) -> list[Int[Tensor, " row"]]:
+    """Return the numbers of prompts in chunks that double from `first` up to `most`; the last may be half as large
+    again as that.
+
+    >>> [len(rows) for rows in growing(8, first=1, most=7)]
+    [1, 2, 5]
+    """
+    found, done, size = list[Tensor](), 0, min(first, most)
+    while done < n_prompts:
+        left = n_prompts - done
+        size = left if left <= min(most, size * 3 // 2) else size
+        found.append(torch.arange(done, min(done + size, n_prompts)))
+        done, size = done + size, min(2 * size, most)
+    return found
 
 
 class _WithQueries(dict[Place, Tensor]):

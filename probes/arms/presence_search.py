@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from interp.patching.metrics import probability
 from interp.tasks import Batch
 from probes.arms.first_order import moved_by_head
-from probes.arms.group_search import FEWER_PROMPTS, MANY_UNITS, Harms, joined_in_order, largest_harmless
+from probes.arms.group_search import DECIDING, FEWER_PROMPTS, MANY_UNITS, Harms, joined_in_order, largest_harmless
 from probes.arms.idle_heads import HARMLESS, all_heads
 from probes.arms.presence_attention import attention_on_labels
 from probes.arms.presence_cells import BY_STEP, KINDS, Cell, Cells
@@ -49,7 +49,8 @@ def find_cells(model: PreTrainedModel, batch: Batch, seed: int) -> Cells:
     units, many = all_cells(model, batch), len(all_heads(model)) > MANY_UNITS
     if many:
         batch = batch.rows(slice(FEWER_PROMPTS))
-    interchanged = Interchanges(model, batch, seed, probability(batch, among_answers=True))
+    score = probability(batch, among_answers=True)
+    interchanged = Interchanges(model, batch, seed, score, first=DECIDING if many else None)
     chance = 1 / len(batch.format.outputs)
     above = max(float(interchanged.clean.mean()) - chance, 1e-3)
     size = max(float(interchanged.lead.abs().mean()), 1e-6)

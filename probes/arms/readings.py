@@ -87,21 +87,17 @@ def readings_of(trials: Trials, plain: Batch, seed: int) -> Readings:
 
 
 def margins_after(
-    model: PreTrainedModel, readings: Readings, edited: Mapping[str, Batch], own_step: bool = False
+    model: PreTrainedModel, readings: Readings, edited: Mapping[str, Batch]
 ) -> tuple[StepMargins, dict[str, StepMargins]]:
     """Return logit(answer) - logit(other) at all steps, teacher-forced, and the likeliest tokens.
 
-    Those of the readings' prompts, and those of edited copies of them by name. `own_step`: of each prompt's own step
-    alone, `[batch 1]`.
+    Those of the readings' prompts, and those of edited copies of them by name.
     """
     at = readings.batch.at(Role.OUTPUT)
-    base, outputs = readouts(model, readings.batch, edited, at, own=at[readings.step - 1] if own_step else None)
-    indices = (readings.answer, readings.other)
-    if own_step:
-        indices = tuple(readings.at_step(x).unsqueeze(1) for x in indices)
+    base, outputs = readouts(model, readings.batch, edited, at)
 
     def margins(found: Readout) -> StepMargins:
-        answer, other = (found.logits.gather(2, x.unsqueeze(2)).squeeze(2) for x in indices)
+        answer, other = (found.logits.gather(2, x.unsqueeze(2)).squeeze(2) for x in (readings.answer, readings.other))
         return answer - other, found.likeliest
 
     return margins(base), {name: margins(found) for name, found in outputs.items()}

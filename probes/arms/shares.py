@@ -14,9 +14,9 @@ import torch
 from transformers import PreTrainedModel
 
 from interp.patching import Interchange, interchange
+from interp.patching.interchange_parts import whole_run
 from probes import keys
 from probes.arms.idle_heads import HARMLESS, IdleHeads
-from probes.arms.m01_identity import full_effect
 from probes.arms.m04_routes import answer_margin
 from probes.evidence import Evidence, Interval
 from probes.intervals import ratio
@@ -24,6 +24,8 @@ from probes.statistics import shapley
 from probes.trials.parity import Trials
 
 FACTORS = ("address", "content", "normalisation")
+# The entry of prompts with the step's own input edited, whose effect is the full one.
+EDITED = "edited"
 # Bounds on the effect in one prompt: what follows when a sink is removed has no size of its own. It moves margins both
 # ways, so a sink's share of the margin is about half its share of the accuracy.
 BOUNDS = (-0.5, 1.5)
@@ -55,8 +57,8 @@ def measure_shares(model: PreTrainedModel, trials: Trials, idle: IdleHeads, addr
         parts = [Interchange("attn_scores", swapped if "address" in on else x)]
         parts += [Interchange("v", flipped, both.labels)] if "content" in on else []
         entries[" + ".join(sorted(on))] = [*parts, *(knockouts if "normalisation" in on else ())]
-    full = full_effect(model, both)
-    changes = -interchange(model, x, entries, answer_margin(both)).change.double()
+    entries[EDITED] = [whole_run(both.edited)]
+    *changes, full = -interchange(model, x, entries, answer_margin(both)).change.double()
     # In units of the mean full effect, so that the mean of the prompts' shares is the share.
     scale = float(full.mean())
     values = {frozenset(): torch.zeros_like(changes[0]).numpy()}

@@ -4,7 +4,8 @@ import torch
 from interp.forward import correct, generate
 from interp.models import ModelConfig, build_model
 from interp.tasks import Role, default_vocabulary, sample
-from probes.competence import accuracies, modes_of
+from probes import competence
+from probes.competence import accuracies, accuracies_in, modes_of
 from tests.probes.oracle_models import OracleModel
 
 
@@ -71,3 +72,16 @@ def test_metrics_equal_a_literal_recount(fmt):
 )
 def test_modes(fmt, modes):
     assert modes_of(sample(fmt, 1, 3, seed=0)) == modes
+
+
+def test_one_pass_serves_both_modes(monkeypatch: pytest.MonkeyPatch):
+    batch = sample("parity-aligned", 12, 4, seed=1)
+    model = build_model(ModelConfig("alibi", 1, 16, 2), len(default_vocabulary().ids), seed=1).eval()
+    right = torch.rand(12, batch.n_pos, generator=torch.Generator().manual_seed(0)) < 0.8
+    passes: list[torch.Tensor] = []
+    monkeypatch.setattr(competence, "correct", lambda m, b, at: passes.append(at) or right[:, at])
+    apart = [row for mode in modes_of(batch) for row in accuracies(model, batch, mode)]
+    passes.clear()
+    assert accuracies_in(model, batch, modes_of(batch)) == apart
+    assert len(passes) == 1
+    assert len({(row.mode, row.estimate.value) for row in apart if row.metric == "step"}) == 2

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from interp.forward import predict
 from interp.models.anatomy import anatomy_of
-from interp.patching import rerunning
+from interp.patching import interchanges, rerunning
 from interp.patching.editing import forward_with_edits, measure
+from interp.patching.interchange_parts import whole_run
 from interp.patching.interchanges import INTERCHANGE_SITES, Interchange, interchange
 from interp.patching.knocking_out import knock_out
 from interp.patching.knockouts import Knockout
@@ -318,3 +319,19 @@ def test_positions_of_another_shape_are_refused():
         entries = {"x": [Interchange("v", BASE, at=torch.ones(shape, dtype=torch.bool))]}
         with pytest.raises(ValueError, match="`at` must be"):
             interchange(tiny("absolute"), BASE, entries, probe())
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_the_whole_run_of_a_source_is_its_own_run(deep: bool, monkeypatch: pytest.MonkeyPatch):
+    """A source whose attention another entry takes runs to its end once, and serves both."""
+    model, patched, measured = tiny("rotary"), [], interchanges.measure_patched
+    monkeypatch.setattr(interchanges, "measure_patched", lambda *args: patched.append(args[2]) or measured(*args))
+    entries = {"source": [whole_run(SOURCE)], "third": [whole_run(THIRD)], "base": [whole_run(BASE)]}
+    more = {"attention": [Interchange("attn_scores", SOURCE)]} if deep else {}
+    effect = interchange(model, BASE, {**entries, **more}, probe())
+    for found, batch in zip(effect.values, (SOURCE, THIRD, BASE), strict=False):
+        assert torch.allclose(found, value(model, batch), atol=1e-4)
+    assert len(patched) == 3
+    if deep:
+        alone = interchange(model, BASE, more, probe())
+        assert torch.allclose(effect.values[-1], alone.values[0], atol=1e-5)

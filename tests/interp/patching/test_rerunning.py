@@ -10,8 +10,11 @@ from torch import Tensor
 
 from interp.models.anatomy import Block, anatomy_of
 from interp.patching import Interchange, Knockout, interchange, knock_out, knocking_out
-from interp.patching.editing import Edit, Place, forward_with_edits, measure
+from interp.patching.editing import Edit, Place, chunks, forward_with_edits, measure
 from interp.patching.metrics import Metric
+from interp.patching.rerunning import numbers_kept
+from interp.patching.unpatched import run_unpatched
+from interp.support.budget import within
 from interp.tasks import Batch, Role
 from tests.interp.patching.models import VOCAB, prompts, tiny
 
@@ -157,3 +160,21 @@ def test_means_of_kept_runs_are_those_of_a_pass_of_their_own(architecture: str, 
     monkeypatch.setattr(knocking_out, "_all_fit", lambda *_: False)
     assert close(kept.values, knock_out(raw, BASE, cut, probe()).values)
     assert kept.change.abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("architecture", KINDS)
+def test_the_numbers_that_are_kept_are_those_of_the_values(architecture: str):
+    anatomy = anatomy_of(tiny(architecture))
+    places: list[Place] = [(site, layer) for site in ("resid_pre", "q", "k", "v", "pattern", "z") for layer in (0, 1)]
+    run = run_unpatched(anatomy, torch.arange(4), BASE.tokens, probe().positions, places)
+    keys = sum(run.keys(anatomy, layer, BASE.n_pos).numel() for layer in (0, 1))
+    assert 4 * numbers_kept(anatomy, places, BASE.n_pos) == keys + sum(x.numel() for x in run.kept.values())
+
+
+def test_what_is_kept_leaves_room_for_fewer_prompts():
+    anatomy = anatomy_of(tiny("alibi"))
+    sizes = []
+    for kept in (0, 2**16, 2**24):
+        with within(2**24):
+            sizes.append(max(len(rows) for rows in chunks(anatomy, prompts(32, 4, 0), probe(), 4, kept)))
+    assert sizes[0] > sizes[1] > sizes[2] == 1

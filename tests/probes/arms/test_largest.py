@@ -384,5 +384,5 @@ def test_content_takes_one_batched_run(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(largest_content, "interchange", watched)
     content("A1")
     (names,) = entries
-    assert names[6:] == ["control: both, frozen", "control: both, free"]
+    assert names[6:] == ["control: both, frozen", "control: both, free", "edited"]
     assert not any(name.startswith("control") for name in names[:6])

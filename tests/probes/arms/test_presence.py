@@ -17,7 +17,6 @@ from probes.arms.presence import measure_presence, removals
 from probes.arms.presence_cells import KINDS, Cells
 from probes.arms.presence_interchanges import (
     Interchanges,
-    changes_by,
     grafted,
     idle_steps,
     masks_of_cells,
@@ -28,6 +27,7 @@ from probes.arms.presence_metrics import answer_accuracy, leads, leads_of
 from probes.arms.presence_number import lost_when_twice
 from probes.arms.presence_removals import removed
 from probes.arms.presence_search import find_cells
+from probes.arms.presence_sharing import ChangesBy
 from probes.batteries import battery
 from probes.decision import verdict
 from probes.findings import Status
@@ -269,7 +269,7 @@ def test_runs_that_do_not_fit_serve_all_interventions_on_the_same_prompts(monkey
     work, computed, run = Interchanges(model.model, batch, 0, answer_accuracy(batch)), [], presence_runs.run_unpatched
     monkeypatch.setattr(presence_runs, "run_unpatched", lambda *args: computed.append(args[1]) or run(*args))
     cells = [Cells((("output labels", head),)) for head in all_heads(model.model)]
-    changes = {str(c): changes_by(masks_of_cells(work, c), grafted(work, 0, work.labels)) for c in cells}
+    changes = {str(c): ChangesBy(masks_of_cells(work, c), grafted(work, 0, work.labels)) for c in cells}
     found = measure_all(work, changes)
     assert [rows.tolist() for rows in computed] == [list(range(k, k + 4)) for k in (0, 4, 8)]
     for c, (score, lead) in zip(cells, found.values(), strict=True):
