@@ -24,6 +24,7 @@ from experiments.tables.of_files import (
     presence,
     recalled_by_label,
     rested,
+    shares_on_maps,
 )
 from experiments.tables.of_zoo import (
     ABSOLUTE,
@@ -84,6 +85,7 @@ WITHOUT_REHEARSAL = FOLDER / "recipes" / "parity-aligned-alibi-without-rehearsal
 NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "calibration-before": (0, calibrated_before),
     **{f"list-{kind}-{items}": (2, partial(on_list, BASE, f"list-{kind}", items)) for kind, items in LISTED},
+    "maps-pretrained": (2, partial(shares_on_maps, "maps-pretrained")),
     "recall-own-label": (2, recalled_by_label),
     "steering": (1, perplexities),
     "adapted-evidence": (2, partial(evidence_at, ADAPTED_VERDICT, ADAPTED_EVIDENCE)),

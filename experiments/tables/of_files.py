@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import nan, prod
@@ -33,6 +34,16 @@ ADAPTED_EVIDENCE = (
     "largest effect on margins",
     "margins repaired by a key of equal score",
 )
+
+
+def shares_on_maps(figure: str) -> list[float]:
+    """Return the mean shares in the titles of a figure of two maps, as `zoo.maps` writes them.
+
+    Of each map the bit, at trained steps and past them, and the parity before it, likewise.
+    """
+    text = (FOLDER.parent / "figures" / f"{figure}.svg").read_text(encoding="utf-8")
+    titles = re.findall("<!-- mean share: (.*) -->", text)
+    return [float(share) for title in titles for share in re.findall(r"\d\.\d\d", title)]
 
 
 def checked(case: str, quantity: str) -> list[float]:
