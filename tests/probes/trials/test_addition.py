@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from interp.forward import readout
 from interp.models import ModelConfig, build_model
 from interp.tasks import Role, default_vocabulary, parse_format, sample
 from probes import batteries, decision, keys
-from probes.arms import m05_history
+from probes.arms import m05_history, shares
 from probes.arms.idle_heads import LABELS, IdleHeads, sides_of
 from probes.arms.m01_identity import MAPS, full_effect, margins, measure_swaps
 from probes.arms.m05_history import measure_history
@@ -293,8 +294,16 @@ def test_only_arms_that_were_asked_for_are_left_out():
 @pytest.mark.parametrize("fmt", [*(pytest.param(f, marks=pytest.mark.slow) for f in FORMATS[:2]), FORMATS[2]])
 def test_arms_of_addition_run_on_a_transformer(fmt, monkeypatch: pytest.MonkeyPatch):
     """The model is untrained: relative to a full effect of 1, its tiny weights have almost no effect."""
-    for module in ("inputs", "m01_identity", "m05_history", "m04_routes", "shares"):
+    for module in ("inputs", "m01_identity", "m05_history", "m04_routes"):
         monkeypatch.setattr(f"probes.arms.{module}.full_effect", lambda _, t: torch.ones(len(t)))
+    measured = shares.interchange
+
+    def with_full_effect(model, prompts, entries, metric):
+        change = measured(model, prompts, entries, metric).change.clone()
+        change[list(entries).index(shares.EDITED)] = -1.0
+        return SimpleNamespace(change=change)
+
+    monkeypatch.setattr(shares, "interchange", with_full_effect)
     chosen = ("M1", "M2", "M3", "M4", "M5", "M11", "M12", "shares")
     (found,) = battery(small_run(fmt), (6,), prompts=24, arms=chosen, competence=None).measured
     assert found.refusal is None
