@@ -22,8 +22,8 @@ from interp.sites import Site
 from interp.support.finite import require_finite
 from interp.tasks import Prompts
 
-# Copies of a layer's values that a patched run takes beside what is kept.
-COPIES = 8
+# Copies of a layer's values that a patched run takes beside what is kept; with fewer the peak passes small budgets.
+COPIES = 16
 
 
 def numbers_kept(anatomy: Anatomy, places: Collection[Place], n_pos: int) -> int:
