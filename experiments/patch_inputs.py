@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from experiments.support.text_prompts import naming_text, one_or_each
+from experiments.support.run_checks import check_posed, check_runs, or_else
+from experiments.support.text_prompts import GIVE_TEXT, one_or_each
 
 if TYPE_CHECKING:
     from experiments.commands.patch import PatchCommand
@@ -40,7 +41,7 @@ def inputs_of(run: Run, options: PatchCommand) -> PatchInputs:
         clean, corrupted = pair.clean, pair.corrupted
         metric = text_metric(options, clean)
     else:
-        with naming_text():
+        with or_else(GIVE_TEXT):
             run.require_task()
         clean, corrupted = task_pair(run, options)
         metric = task_metric(run, options, clean)
@@ -65,7 +66,6 @@ def check_options(options: PatchCommand) -> None:
     Options of text and of tasks do not mix, and text needs an answer.
     """
     from experiments.support.option_checks import check_positive, check_seed, check_workers
-    from experiments.support.run_checks import check_posed, check_runs
     from interp.sites import PATCH_SITES, require_site
 
     check_workers("workers", options.workers)
@@ -74,7 +74,7 @@ def check_options(options: PatchCommand) -> None:
     check_runs([options.name], options.format)
     if not options.is_text:
         check_positive(options, "prompts", "length")
-        with naming_text():
+        with or_else(GIVE_TEXT):
             check_posed([options.name], options.format)
         return
     if given := [name for name, default in OF_TASKS.items() if getattr(options, name) != default]:

@@ -7,8 +7,9 @@ Names are imported when they are used: `import interp` imports neither torch nor
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from interp.support.lazily import importing
 
 if TYPE_CHECKING:
     from interp import circuits, das, models, patching, sites, tasks, views
@@ -100,8 +101,8 @@ _NAMES = {
     "interp.steering": ("mean_difference", "patched", "steered"),
     "interp.tasks": ("Batch", "Pair", "Prompts", "Role", "answer_id", "prompts", "sample", "template"),
 }
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 _MODULES = ("circuits", "das", "models", "patching", "sites", "tasks", "views")
+__getattr__, __dir__ = importing(__name__, _NAMES, _MODULES)
 
 __all__ = [
     "Attribution",
@@ -169,17 +170,3 @@ __all__ = [
     "top_n",
     "views",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULE_OF:
-        value = getattr(import_module(_MODULE_OF[name]), name)
-        globals()[name] = value
-        return value
-    if name in _MODULES:
-        return import_module(f"interp.{name}")
-    raise AttributeError(f"module 'interp' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])

@@ -15,7 +15,8 @@ from probes.arms.m09_subspaces import Searches
 from probes.arms.registry import ARMS, DECIDING, Arm, left_out_of
 from probes.competence import accuracies_in, modes_of
 from probes.evidence import Accuracy, Evidence
-from probes.trials.parity import check_shortest, refuse
+from probes.limits import check_asked, check_shortest
+from probes.trials.parity import refuse
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -26,7 +27,6 @@ Recall = Callable[[str, Callable[[], Sequence[Evidence]]], Sequence[Evidence]]
 Prepare = Callable[[Sequence["Piece"]], Collection[str]]
 # Fewest prompts that decide competence: with fewer, even a perfect model's interval reaches below the gate.
 GATE = 128
-FEWEST_PROMPTS = 24
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,9 @@ def check_battery(
             'binding_verdict(run.name, measure_binding(run, trials_of(run, "recall", items, prompts, seed), "recall"))'
         )
         raise ValueError(f"battery judges parity and addition; for recall call {call} of probes.binding")
-    if unknown := sorted(set(arms) - set(registry)):
-        raise ValueError(f"unknown arms {', '.join(unknown)}; arms are {', '.join(registry)}")
-    if prompts < FEWEST_PROMPTS:
-        raise ValueError(f"at least {FEWEST_PROMPTS} prompts are needed; got {prompts}")
-    if not lengths or len(set(lengths)) < len(lengths):
-        raise ValueError(f"name one or more different lengths; got {list(lengths)}")
+    check_asked(lengths, prompts, arms, registry)
+    if not lengths:
+        raise ValueError("name one or more different lengths; got []")
     for length in lengths:
         run.check_length(length)
         check_shortest(length, run.format.task)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.support.console import one_line, say
+from experiments.support.console import say
 from experiments.support.options import (
     Device,
     Dtype,
@@ -21,7 +19,7 @@ from experiments.support.options import (
     OptionalText,
     Seed,
 )
-from interp.models.no_task import NoTask
+from experiments.support.run_checks import check_posed, check_runs, or_else
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -29,6 +27,8 @@ if TYPE_CHECKING:
 
 # Layers that are shown unless --layers names others: the page of a large model would be slow to open.
 MOST_LAYERS = 12
+# What needs no task, for the error of a run without one.
+GIVE_PROMPT = "give a prompt with --prompt"
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,13 @@ class AttentionCommand:
     def _check(self) -> None:
         """Raise `ValueError` for options that are wrong whatever the model is; imports no library."""
         from experiments.support.option_checks import check_html, check_positive, check_seed
-        from experiments.support.run_checks import check_posed, check_runs
 
         check_html(self.out)
         check_positive(self, "length")
         check_seed(self.seed)
         check_runs([self.name], self.format)
         if self.prompt is None:
-            with _naming_prompt():
+            with or_else(GIVE_PROMPT):
                 check_posed([self.name], self.format)
 
     def target(self, run: Run) -> Path:
@@ -106,7 +105,7 @@ class AttentionCommand:
 
         if self.prompt is not None:
             return prompts(run, clean=self.prompt)
-        with _naming_prompt():
+        with or_else(GIVE_PROMPT):
             run.require_task()
         return run.sample(1, self.length, self.seed)
 
@@ -117,12 +116,3 @@ class AttentionCommand:
         if bad := [layer for layer in layers if not 0 <= layer < count]:
             raise ValueError(f"there is no layer {bad[0]}; layers run from 0 to {count - 1}")
         return layers
-
-
-@contextmanager
-def _naming_prompt() -> Iterator[None]:
-    """Inside the block, the error of a run without a task names --prompt, which needs none."""
-    try:
-        yield
-    except NoTask as error:
-        raise ValueError(f"{one_line(error)}; or give a prompt with --prompt") from None

@@ -84,7 +84,7 @@ class CalibrateCommand:
     def _check(self) -> None:
         """Raise `ValueError` for numbers that are too small or too large; imports no library."""
         from experiments.support.option_checks import check_positive, check_seed, check_workers
-        from experiments.support.verdict_checks import FEWEST_PROMPTS
+        from probes.limits import FEWEST_PROMPTS
 
         check_workers("workers", self.workers)
         self._check_families()

@@ -26,7 +26,8 @@ from experiments.support.options import (
     Share,
     Texts,
 )
-from experiments.support.text_prompts import OF_TEXT, TakesText, naming_text
+from experiments.support.run_checks import check_posed, check_runs, or_else
+from experiments.support.text_prompts import GIVE_TEXT, OF_TEXT, TakesText
 
 if TYPE_CHECKING:
     import networkx
@@ -106,7 +107,7 @@ class CircuitCommand(TakesText):
         from experiments.support.results import result_folder, work_folder
 
         run = load(self.name, self.format, device=self.device, dtype=self.dtype)
-        with naming_text():
+        with or_else(GIVE_TEXT):
             run.require_task()
         length = (self.length, self.length) if run.format.task == "addition" else self.length
         lengths = self.lengths or (self.length, self.length * 3 // 2, self.length * 2)
@@ -180,7 +181,6 @@ class CircuitCommand(TakesText):
     def _check(self) -> None:
         """Raise `ValueError` for options that are wrong whatever the model is; imports no library."""
         from experiments.support.option_checks import check_least, check_positive, check_seed
-        from experiments.support.run_checks import check_posed, check_runs
 
         check_positive(self, "length", "points", "prompts")
         if self.prompts < 2:
@@ -198,7 +198,7 @@ class CircuitCommand(TakesText):
 
             check_text_options(self)
         else:
-            with naming_text():
+            with or_else(GIVE_TEXT):
                 check_posed([self.name], self.format)
 
     def _drawn(self, run: Run, circuit: Circuit, data: dict) -> dict[str, str]:

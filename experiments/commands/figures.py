@@ -114,7 +114,7 @@ class FiguresCommand:
         from experiments.gathering import read_verdicts
         from experiments.support.list_results import read_list_verdicts
 
-        if self.zoo is None or not self.table().empty:
+        if self.zoo is None or not self.table.empty:
             return
         if not read_verdicts(self.zoo) and not read_list_verdicts(self.zoo / "lists"):
             raise ValueError(f"nothing to draw: {self.zoo} has no results yet; mnemoscope sweep writes them")
@@ -130,7 +130,7 @@ class FiguresCommand:
         """Return (file name, whether it is required, function that draws it) for each figure."""
         from experiments.drawing import zoo
 
-        frame, drawings = None, []
+        drawings = []
         for name in self.only or dict.fromkeys((*get_args(Name), *zoo.FIGURES)):
             required = name in self.only
             if name in PAIRS:
@@ -140,21 +140,17 @@ class FiguresCommand:
             elif name == "lists":
                 drawings.append((name, required, self.lists))
             else:
-                frame = self.table() if frame is None else frame
                 draw, task = zoo.FIGURES[name], "addition" if name.startswith("addition") else "parity"
                 if name in zoo.CONDITIONED:
-                    drawings.append((name, required, lambda draw=draw, frame=frame: draw(frame)))
+                    drawings.append((name, required, lambda draw=draw: draw(self.table)))
                     continue
-                for k, (suffix, part) in enumerate(by_rehearsal(frame, task, name.endswith(FINE_TUNED))):
+                for k, (suffix, part) in enumerate(by_rehearsal(self.table, task, name.endswith(FINE_TUNED))):
                     drawings.append((name + suffix, required and k == 0, lambda draw=draw, part=part: draw(part)))
         return drawings
 
-    def table(self) -> DataFrame:
-        """Return the table of all runs, which is read once; an empty one if there is none yet."""
-        return self._table
-
     @cached_property
-    def _table(self) -> DataFrame:
+    def table(self) -> DataFrame:
+        """The table of all runs, which is read once; an empty one if there is none yet."""
         import pandas as pd
 
         from experiments.drawing.zoo import COLUMNS
@@ -182,7 +178,7 @@ class FiguresCommand:
         tuned = {name for name in verdicts if starts_pretrained(name.rpartition("-")[2])}
         if not any(verdicts[name]["verdict"] for name in tuned):  # rows that all say "not judged" would show nothing
             verdicts = {name: entry for name, entry in verdicts.items() if name not in tuned}
-        planted, frame = planted_values(read_calibration()), self.table()
+        planted, frame = planted_values(read_calibration()), self.table
         return roles_by_format(verdicts, planted, None if frame.empty else frame)
 
     def lists(self) -> Figure:

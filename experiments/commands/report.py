@@ -96,9 +96,10 @@ class ReportCommand:
         """Raise `ValueError` for options that lists do not have, and for an unknown run; imports no library."""
         from experiments.support.option_checks import check_seed
         from experiments.support.run_checks import check_runs
-        from experiments.support.verdict_checks import check_list, check_list_task
+        from experiments.support.verdict_checks import check_list
+        from probes.limits import check_binding_task
 
-        check_list_task(task)
+        check_binding_task(task)
         if len(self.names) != 1 or self.compare:
             raise ValueError(f"a report on --task {task} is on one run; got {len(self.names)}")
         check_list(task, self.names, self.items)

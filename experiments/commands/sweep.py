@@ -149,7 +149,7 @@ class SweepCommand:
         """
         from experiments.grid import runs_of
         from experiments.support.option_checks import check_workers
-        from experiments.support.verdict_checks import FEWEST_PROMPTS
+        from probes.limits import FEWEST_PROMPTS
 
         stages = self._stages()
         runs = runs_of(self.groups, self.seeds, self.formats)

@@ -191,10 +191,11 @@ class VerdictCommand:
 
     def _load(self) -> list[Run]:
         from experiments.support.loading import renamed
-        from experiments.support.verdict_checks import naming_lists
+        from experiments.support.run_checks import or_else
+        from experiments.support.verdict_checks import other_tasks
 
         sources = self._sources()
-        with naming_lists():
+        with or_else(other_tasks()):
             names, runs = [source.name for source in sources], [source.load() for source in sources]
         places = [Path(r.source).resolve() for r in runs]
         if repeated := {r.name for r, place in zip(runs, places, strict=True) if places.count(place) > 1}:

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.support.verdict_checks import BINDING_TASKS, check_list, check_list_task
+from experiments.support.verdict_checks import check_list
+from probes.limits import BINDING_TASKS, check_binding_task
 
 if TYPE_CHECKING:
     from experiments.commands.verdict import VerdictCommand
@@ -27,7 +28,7 @@ def binding_task_of(command: VerdictCommand) -> str | None:
         if command.items != type(command).items:
             raise ValueError(f"--items is for lists; add --task, one of {', '.join(BINDING_TASKS)}")
         return None
-    check_list_task(str(task))
+    check_binding_task(str(task))
     if task != "recall" and command.format is not None:
         raise ValueError(f"--task {task} has no formats; leave --format out")
     given = [name for name in ("lengths", "arms") if getattr(command, name)] + ["forced"] * command.forced

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from experiments.support.console import one_line
 from interp.models.names import is_file, source_of
 from interp.models.no_task import NoTask
 from interp.tasks.formats import known_formats, parse_format
@@ -32,6 +34,15 @@ def check_posed(names: Sequence[str], fmt: str | None) -> None:
         record = folder / RECORD
         if is_file(folder / "config.json") and not record.exists() and not record.is_symlink():
             raise NoTask(f"no task is posed to {folder.resolve().name}, which has no {RECORD}")
+
+
+@contextmanager
+def or_else(advice: str) -> Iterator[None]:
+    """Inside the block, the error of a run without a task also says what needs none."""
+    try:
+        yield
+    except NoTask as error:
+        raise ValueError(f"{one_line(error)}; or {advice}") from None
 
 
 def check_format(fmt: str | None, task: str | None = None) -> None:

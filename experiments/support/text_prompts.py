@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-from experiments.support.console import one_line
-from interp.models.no_task import NoTask
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -15,6 +10,8 @@ if TYPE_CHECKING:
 
 # Options that only text has.
 OF_TEXT = ("clean", "corrupted", "answer", "other")
+# What needs no task, for the error of a run without one.
+GIVE_TEXT = "give text with --clean, --corrupted and --answer"
 
 
 class TakesText:
@@ -35,15 +32,6 @@ class TakesText:
         from interp.tasks.texts import prompts
 
         return prompts(run, clean=list(self.clean), corrupted=list(self.corrupted))
-
-
-@contextmanager
-def naming_text() -> Iterator[None]:
-    """Inside the block, the error of a run without a task names the options of text, which needs none."""
-    try:
-        yield
-    except NoTask as error:
-        raise ValueError(f"{one_line(error)}; or give text with --clean, --corrupted and --answer") from None
 
 
 def one_or_each(texts: tuple[str, ...]) -> str | list[str]:

@@ -53,7 +53,7 @@ def default_lengths(run: Run) -> tuple[int, ...]:
     Raises `ValueError` where the shortest testable length does not fit.
     """
     from interp.tasks import check_length
-    from probes.trials.parity import shortest_of
+    from probes.limits import shortest_of
 
     usual, shortest = LENGTHS.get(run.format.task, LENGTHS["parity"]), shortest_of(run.format.task)
 

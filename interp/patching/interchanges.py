@@ -72,13 +72,7 @@ def interchange(
                 finals[key], kept[key] = _run_source(anatomy, run, places, source, key in moved, key in wanted)
         rows.append(run.rows)
         baselines += measure_unpatched(anatomy, run, run.metrics)
-
-        def measured(plan: Plan, run: Unpatched = run, kept: dict = kept, finals: dict = finals) -> Tensor:
-            if (final := finals.get(id(plan.whole))) is not None:
-                return measure_unpatched(anatomy, replace(run, final=final), run.metrics)[0]
-            return measure_patched(anatomy, run, plan.changes(run, kept), run.metrics)[0]
-
-        values.append(torch.stack([measured(plan) for plan in plans.values()]))
+        values.append(torch.stack([_measure(anatomy, run, plan, kept, finals) for plan in plans.values()]))
     before = in_order(rows, baselines)
     return PatchEffect(
         site="joint",
@@ -91,6 +85,19 @@ def interchange(
         source=before,
         details={"raw_difference": raw_difference},
     )
+
+
+def _measure(
+    anatomy: Anatomy,
+    run: Unpatched,
+    plan: Plan,
+    kept: Mapping[int, Mapping[Place, Tensor]],
+    finals: Mapping[int, Tensor | None],
+) -> Tensor:
+    """Return the metric of an entry; where it is the whole run on a source, that of the source's own final residual."""
+    if (final := finals.get(id(plan.whole))) is not None:
+        return measure_unpatched(anatomy, replace(run, final=final), run.metrics)[0]
+    return measure_patched(anatomy, run, plan.changes(run, kept), run.metrics)[0]
 
 
 def _run_source(

@@ -25,39 +25,15 @@ __getattr__, __dir__ = importing(
     __name__,
     {
         "interp.tasks.batch": ("Batch",),
-        "interp.tasks.encoding": (
-            "answer_id",
-            "start_token",
-        ),
+        "interp.tasks.encoding": ("answer_id", "start_token"),
         "interp.tasks.fitting": ("fit_vocabulary",),
-        "interp.tasks.formats": (
-            "Format",
-            "known_formats",
-            "names_in_order",
-            "parse_format",
-        ),
-        "interp.tasks.inputs": (
-            "Pair",
-            "Prompts",
-        ),
-        "interp.tasks.roles": (
-            "ANSWER_ROLES",
-            "LABEL_ROLES",
-            "Role",
-        ),
-        "interp.tasks.sampling": (
-            "check_length",
-            "sample",
-            "sequence_length",
-        ),
+        "interp.tasks.formats": ("Format", "known_formats", "names_in_order", "parse_format"),
+        "interp.tasks.inputs": ("Pair", "Prompts"),
+        "interp.tasks.roles": ("ANSWER_ROLES", "LABEL_ROLES", "Role"),
+        "interp.tasks.sampling": ("check_length", "sample", "sequence_length"),
         "interp.tasks.templates": ("template",),
         "interp.tasks.texts": ("prompts",),
-        "interp.tasks.vocabulary": (
-            "LONGEST",
-            "Vocabulary",
-            "default_tokenizer",
-            "default_vocabulary",
-        ),
+        "interp.tasks.vocabulary": ("LONGEST", "Vocabulary", "default_tokenizer", "default_vocabulary"),
     },
 )
 

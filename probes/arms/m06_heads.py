@@ -36,9 +36,10 @@ class SortedHeads:
 
 def sort_heads(model: PreTrainedModel, batch: Batch, other: Batch) -> SortedHeads:
     """Sort the heads for `measure_removal`. `batch` and `other` are different prompts that nothing else uses."""
+    many = None
     if 2 * len(all_heads(model)) > MANY_UNITS:
         batch, other = (prompts.rows(slice(FEWER_PROMPTS)) for prompts in (batch, other))
-    many = ManyHeads(model, batch, other) if 2 * len(all_heads(model)) > MANY_UNITS else None
+        many = ManyHeads(model, batch, other)
     idle = find_idle_heads(model, batch, other=other, many=many)
     none = IdleHeads(LABELS, (), ())
     if idle.renormalise_loss <= HARMLESS:

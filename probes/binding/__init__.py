@@ -2,7 +2,8 @@
 
 from probes.binding.deciding import BindingVerdict, binding_verdict
 from probes.binding.measuring import Binding, measure_binding
-from probes.binding.trials import BINDING_TASKS, Trial, trials_of
+from probes.binding.trials import Trial, trials_of
+from probes.limits import BINDING_TASKS
 
 __all__ = [
     "BINDING_TASKS",

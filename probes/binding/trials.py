@@ -14,21 +14,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from interp.tasks import Prompts, Role, sample
-from interp.tasks.lists import LISTS, Lookups, sample_lists
+from interp.tasks.lists import Lookups, sample_lists
+from probes.limits import check_binding_task, check_items, check_list_prompts
 
 if TYPE_CHECKING:
     from interp.models import Run
     from interp.tasks import Vocabulary
 
-BINDING_TASKS = ("recall", *LISTS)
-# Fewest items with a query, a target, a third item and two bystanders, and items before the first three.
-FEWEST_ITEMS = 6
 # Combinations of query and target that share the prompts.
 GROUPS = 4
 # Query, target, third item and bystanders, as in `Trial`.
 Combination = tuple[int, int, int, tuple[int, int]]
-# With fewer, the interval of a perfect accuracy reaches below the gate (`probes.binding.measuring.COMPETENCE`).
-FEWEST_PROMPTS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +64,7 @@ class Trial:
 
 def combinations_of(items: int) -> list[Combination]:
     """Return query, target, third item and bystanders of every trial that a list of so many items allows."""
-    if items < FEWEST_ITEMS:
-        raise ValueError(f"the verdict on lists needs at least {FEWEST_ITEMS} items; got {items}")
+    check_items(items)
     found = []
     for query in range(2, items - 1):
         for target in range(query + 2, items + 1):
@@ -92,18 +87,6 @@ def _spread(combinations: Sequence[Combination]) -> list[Combination]:
     return chosen
 
 
-def check_binding_task(task: str) -> None:
-    """Raise `ValueError` unless lists or recall of this name can be judged."""
-    if task not in BINDING_TASKS:
-        raise ValueError(f"task {task!r} cannot be judged; tasks are parity, addition, {', '.join(BINDING_TASKS)}")
-
-
-def check_prompts(prompts: int) -> None:
-    """Raise `ValueError` for too few prompts."""
-    if prompts < FEWEST_PROMPTS:
-        raise ValueError(f"the verdict on lists needs at least {FEWEST_PROMPTS} prompts; got {prompts}")
-
-
 def trials_of(run: Run | Any, task: str, items: int, prompts: int, seed: int, fillers: int = 0) -> list[Trial]:
     """Return trials with `prompts` prompts in all, over four combinations of query and target from all queries.
 
@@ -112,7 +95,7 @@ def trials_of(run: Run | Any, task: str, items: int, prompts: int, seed: int, fi
     """
     check_binding_task(task)
     combinations = combinations_of(items)
-    check_prompts(prompts)
+    check_list_prompts(prompts)
     chosen = _spread(combinations)
     trials = []
     for k, (query, target, third, bystanders) in enumerate(chosen):

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from interp.tasks import Batch, addition
 from interp.tasks.layout import generator
-from probes.trials.parity import Trials, check_shortest, one_of, refuse
+from probes.limits import check_shortest
+from probes.trials.parity import Trials, one_of, refuse
 
 # Values of `Trials.cell`: the digits under the partner's label give the other answer, or the original one.
 CELLS = (0, 3)

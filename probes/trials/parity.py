@@ -16,10 +16,8 @@ from torch import Tensor
 
 from interp.tasks import LABEL_ROLES, Batch, Role, counterfactual, parity
 from interp.tasks.layout import generator
+from probes.limits import check_shortest
 
-# Fewest bits, and fewest digits of each operand: `probes.trials.addition` needs two places below the step.
-SHORTEST = 5
-SHORTEST_SUM = 6
 # Prompts drawn per trial that is wanted: at length 5 about one prompt in five has the steps that a trial needs.
 OVERSAMPLE = 12
 CELLS = (0, 1, 2, 3)
@@ -219,11 +217,6 @@ def labels_to_patch(
     return torch.isin(batch.role, torch.tensor(roles)) & ~own & (torch.arange(batch.n_pos) != predicting)
 
 
-def shortest_of(task: str) -> int:
-    """Return the fewest bits or digits with which a trial has all its steps."""
-    return SHORTEST_SUM if task == "addition" else SHORTEST
-
-
 def steps_read(task: str, length: int | tuple[int, int]) -> tuple[int, int]:
     """Return the first and last step that trials can read, 1-based.
 
@@ -232,13 +225,6 @@ def steps_read(task: str, length: int | tuple[int, int]) -> tuple[int, int]:
     """
     n = length if isinstance(length, int) else min(length)
     return (3, n - 1) if task == "addition" else (4, n - 1)
-
-
-def check_shortest(length: int | tuple[int, int], task: str = "parity") -> None:
-    """Raise `ValueError` for a length that is too short for a trial."""
-    least = shortest_of(task)
-    if (length if isinstance(length, int) else min(length)) < least:
-        raise ValueError(f"a length of at least {least} is needed for the steps of a trial; got {length}")
 
 
 def balanced(

@@ -17,6 +17,7 @@ from experiments.support import verdict_checks as checks
 from experiments.support.run_checks import task_of
 from experiments.verbs import VERBS, command_class
 from interp.models.names import SHIPPED
+from probes import limits
 
 RUN, WRONG, TEXT = "parity-aligned-alibi", "parity-alined-alibi", "--clean a --corrupted b --answer c --other d"
 # The verbs that take a run.
@@ -119,21 +120,14 @@ def test_every_verb_that_takes_a_run_is_among_them():
     assert takes == {verb for verb in VERBS if "format" in fields[verb]} == set(RUNS)
 
 
-def test_the_numbers_and_names_are_those_of_the_probes():
+def test_the_names_are_those_of_what_is_judged():
     from interp.models.record import RECORD
-    from interp.tasks import known_formats
+    from interp.tasks.lists import LISTS
     from probes.arms.registry import ARMS
-    from probes.batteries import FEWEST_PROMPTS
-    from probes.binding import trials
-    from probes.trials.parity import shortest_of
 
-    assert tuple(ARMS) == checks.ARMS
-    assert trials.BINDING_TASKS == checks.BINDING_TASKS
-    assert checks.FEWEST_PROMPTS == FEWEST_PROMPTS
+    assert tuple(ARMS) == limits.ARM_CODES
+    assert ("recall", *LISTS) == limits.BINDING_TASKS
     assert run_checks.RECORD == RECORD
-    assert (checks.FEWEST_LIST_PROMPTS, checks.FEWEST_ITEMS) == (trials.FEWEST_PROMPTS, trials.FEWEST_ITEMS)
-    judged = {name.partition("-")[0] for name in known_formats()} - {"recall"}
-    assert {task: shortest_of(task) for task in judged} == checks.SHORTEST
 
 
 def message(check, *arguments) -> str:
@@ -149,15 +143,16 @@ def test_the_messages_are_those_of_the_battery(lengths, prompts, arms):
     from probes.batteries import check_battery
 
     late = message(check_battery, load(RUN), lengths, prompts, arms)
-    assert message(checks.check_battery_options, "parity", lengths, prompts, arms) == late
+    command = VerdictCommand((RUN,), lengths=lengths, prompts=prompts, arms=arms)
+    assert message(checks.check_verdict, command, None) == late
 
 
 def test_the_messages_are_those_of_the_trials():
-    from probes.binding import trials
+    from probes.binding import trials_of
 
-    assert message(checks.check_list_task, "x") == message(trials.check_binding_task, "x")
-    assert message(checks.check_list, "recall", [RUN], 5) == message(trials.combinations_of, 5)
-    assert message(checks.check_list_prompts, 3) == message(trials.check_prompts, 3)
+    for task, items, prompts in (("x", 6, 16), ("recall", 5, 16), ("recall", 6, 3)):
+        late = message(trials_of, load(RUN), task, items, prompts, 0)
+        assert message(checks.check_list, task, [RUN], items, prompts) == late
 
 
 def test_a_run_of_recall_needs_as_many_prompts_as_a_list(tmp_path):

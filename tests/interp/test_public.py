@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 import interp
+import probes
 from interp import models, tasks
 
 HEAVY = ("torch", "transformers", "transformer_lens", "numpy", "pandas", "experiments", "probes")
@@ -27,7 +28,11 @@ def test_importing_interp_imports_no_library(module):
     assert imported_after(f"import {module}") == set()
 
 
-@pytest.mark.parametrize("package", [models, tasks])
+def test_the_limits_of_a_verdict_need_no_library():
+    assert imported_after("import probes.limits") == {"probes"}
+
+
+@pytest.mark.parametrize("package", [models, tasks, probes])
 def test_the_names_of_a_lazy_package_are_those_of_its_modules(package):
     tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
@@ -63,7 +68,8 @@ def test_every_public_name_is_that_of_its_module():
             assert getattr(interp, name) is getattr(import_module(module), name)
     for name in interp._MODULES:
         assert isinstance(getattr(interp, name), ModuleType)
-    assert set(interp.__all__) == {*interp._MODULES, *interp._MODULE_OF} <= set(dir(interp))
+    public = {name for names in interp._NAMES.values() for name in names}
+    assert set(interp.__all__) == {*interp._MODULES, *public} <= set(dir(interp))
 
 
 def test_type_checkers_see_the_same_names():

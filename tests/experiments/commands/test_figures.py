@@ -402,4 +402,4 @@ def test_a_figure_is_one_function_and_one_row(monkeypatch, tmp_path):
     monkeypatch.setattr(zoo_figures, "FIGURES", {**zoo_figures.FIGURES, "toy": toy})
     drawings = {name: draw for name, _, draw in command.drawings()}
     (line,) = drawings["toy"]().axes[0].lines
-    assert np.size(line.get_xdata()) == (command.table()["task"] == "parity").sum()
+    assert np.size(line.get_xdata()) == (command.table["task"] == "parity").sum()

@@ -20,8 +20,9 @@ from probes.arms.m06_removal import measure_removal
 from probes.arms.registry import ARMS, DECIDING, left_out_of
 from probes.arms.shares import FACTORS
 from probes.batteries import battery
+from probes.limits import check_shortest
 from probes.trials.addition import choose_sums
-from probes.trials.parity import Trials, check_shortest, refuse, refuse_address
+from probes.trials.parity import Trials, refuse, refuse_address
 from tests.probes.adding_oracles import AddingOracle
 from tests.probes.oracle_models import MemoryRun
 
