@@ -33,7 +33,7 @@ OptionalFloat = Annotated[float | None, computed("X")]
 Numbers = Annotated[tuple[int, ...], computed("N [N ...]")]
 OptionalNumbers = Annotated[tuple[int, ...] | None, computed("N [N ...]")]
 Lengths = Annotated[tuple[int, ...], computed("LENGTH [LENGTH ...]")]
-# A list whose metavar begins with a bracket may be empty, and its help says what that means.
+# A list whose metavar begins with a bracket may be empty; its help says what empty means.
 EmptyLengths = Annotated[tuple[int, ...] | None, computed("[LENGTH ...]")]
 Length = Annotated[int, arg(metavar="LENGTH")]
 Names = Annotated[tuple[str, ...], computed("NAME [NAME ...]")]

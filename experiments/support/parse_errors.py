@@ -16,7 +16,7 @@ from interp.support.printable import visible
 
 # Most characters of an argument that a line repeats.
 LONGEST_SHOWN = 80
-# How the metavar of a list begins that may be empty, and whose help says what that means.
+# First character of the metavar of a list that may be empty; its help says what empty means.
 MAY_BE_EMPTY = "["
 # What a value of each type is called, alone and in a list.
 NUMBERS = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers")}

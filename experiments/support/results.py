@@ -172,13 +172,13 @@ def save_figure(figure: Figure, path: Path, option: str = "--out") -> None:
 
 
 def replace_whole(path: Path, content: str, option: str = "--out") -> None:
-    """Write a page, a figure or a copy, atomically; one line on standard error where it replaces another content.
+    """Write a page, a figure or a copy, atomically. Warn in one line where it replaces different content.
 
     `option` is the one that names another place; "" for none.
     """
     with suppress(OSError):  # what cannot be read may still be replaced
         if path.is_file() and path.read_bytes() != content.encode():
-            warn(f"replacing {path}: its content is another" + (f"; another {option} keeps both" if option else ""))
+            warn(f"replacing {path}: its content differs" + (f"; another {option} keeps both" if option else ""))
     write_whole(path, content)
 
 

@@ -109,8 +109,9 @@ class KeptRuns:
 
 
 def growing(n_prompts: int, first: int, most: int) -> list[Int[Tensor, " row"]]:
-    """Return the numbers of prompts in chunks that double from `first` up to `most`; the last may be half as large
-    again as that.
+    """Return the numbers of prompts in chunks that double from `first` up to `most`.
+
+    The last chunk takes the rest where that is at most half as large again.
 
     >>> [len(rows) for rows in growing(8, first=1, most=7)]
     [1, 2, 5]

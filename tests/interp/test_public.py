@@ -28,6 +28,11 @@ def test_importing_interp_imports_no_library(module):
     assert imported_after(f"import {module}") == set()
 
 
+@pytest.mark.slow
+def test_a_public_submodule_is_imported_when_it_is_used():
+    assert "torch" in imported_after("import interp\ninterp.das")
+
+
 def test_the_limits_of_a_verdict_need_no_library():
     assert imported_after("import probes.limits") == {"probes"}
 

@@ -34,15 +34,15 @@ def test_what_is_replaced_is_named_unless_it_is_equal(capsys):
         replace_whole(path, content)
         assert path.read_text(encoding="utf-8") == content
         err = capsys.readouterr().err
-        assert err == lines * f"replacing {path}: its content is another; another --out keeps both\n"
+        assert err == lines * f"replacing {path}: its content differs; another --out keeps both\n"
     replace_whole(path, "c", "")
-    assert capsys.readouterr().err == f"replacing {path}: its content is another\n"
+    assert capsys.readouterr().err == f"replacing {path}: its content differs\n"
 
 
 @pytest.mark.slow
 def test_a_page_of_attention(capsys):
     argv = ("attention", RUN, "--layers", "0", "--length", "2", "--out", "a.html")
-    line = "replacing a.html: its content is another; another --out keeps both"
+    line = "replacing a.html: its content differs; another --out keeps both"
     assert said(capsys, *argv) == said(capsys, *argv) == []
     assert said(capsys, *argv, "--seed", "1") == [line]
 
@@ -60,7 +60,7 @@ def test_figures(capsys, monkeypatch):
     monkeypatch.setattr(FiguresCommand, "drawings", drawings)
     argv = ("figures", "--only", "maps", "--out", "here")
     assert said(capsys, *argv) == said(capsys, *argv) == []
-    assert said(capsys, *argv) == ["replacing here/maps.svg: its content is another; another --out keeps both"]
+    assert said(capsys, *argv) == ["replacing here/maps.svg: its content differs; another --out keeps both"]
 
 
 @pytest.mark.slow
@@ -69,7 +69,7 @@ def test_the_figure_of_several_runs(capsys):
     assert said(capsys, *argv) == said(capsys, *argv) == []
     path = Path("mnemoscope-out/accuracy-by-length.svg")
     path.write_text("other")
-    assert said(capsys, *argv) == [f"replacing {path}: its content is another"]
+    assert said(capsys, *argv) == [f"replacing {path}: its content differs"]
 
 
 @pytest.mark.parametrize("more", [(), ("--task", "recall")])
@@ -80,7 +80,7 @@ def test_reports(more, capsys, monkeypatch):
     argv = ("report", RUN, "--out", "r.html", *more)
     assert said(capsys, *argv) == said(capsys, *argv) == []
     Path("r.html").write_text("other")
-    assert said(capsys, *argv) == ["replacing r.html: its content is another; another --out keeps both"]
+    assert said(capsys, *argv) == ["replacing r.html: its content differs; another --out keeps both"]
 
 
 def test_the_gallery(capsys, monkeypatch):
@@ -88,7 +88,7 @@ def test_the_gallery(capsys, monkeypatch):
     assert said(capsys, "gallery") == said(capsys, "gallery") == []
     path = Path("mnemoscope-out/gallery.html")
     path.write_text("other")
-    assert said(capsys, "gallery") == [f"replacing {path}: its content is another; another --out keeps both"]
+    assert said(capsys, "gallery") == [f"replacing {path}: its content differs; another --out keeps both"]
 
 
 @pytest.mark.parametrize("more", [(), pytest.param(("--task", "recall"), marks=pytest.mark.slow)])
@@ -98,7 +98,7 @@ def test_the_copy_of_a_verdict(more, capsys):
         argv = (*argv, "--prompts", "16")
     assert said(capsys, *argv) == said(capsys, *argv) == []
     Path("v.json").write_text("{}")
-    assert said(capsys, *argv) == ["replacing v.json: its content is another; another --json keeps both"]
+    assert said(capsys, *argv) == ["replacing v.json: its content differs; another --json keeps both"]
 
 
 def test_rows_of_a_benchmark(capsys, monkeypatch):
