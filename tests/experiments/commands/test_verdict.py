@@ -143,11 +143,12 @@ def test_labels_that_repeat_are_no_addresses():
     found = judged("parity-constant-alibi", "--lengths", "10", "--arms", *DECIDING, "--prompts", "48")
     assert found["roles"]["anchor"]["status"] == "NOT APPLICABLE"
     assert "repeats labels" in found["roles"]["anchor"]["reason"]
-    # The history arm finds nothing, and the largest content intervention is not shown to do nothing: so not ABSENT.
+    # Of the history arm only the step's own bit through K is not shown to do nothing: so not ABSENT.
     placeholder = found["roles"]["placeholder"]
     assert placeholder["status"] == "INDETERMINATE"
-    assert "largest content effect" in placeholder["reason"]
-    assert placeholder["rho"] < 0.1
+    assert "earlier bits, through V" in placeholder["reason"].partition(" lies within ")[0]
+    assert "own bit, through K" in placeholder["reason"].partition(" lies within ")[2]
+    assert "shows neither presence nor absence" in placeholder["reason"]
 
 
 @pytest.mark.slow
