@@ -2,6 +2,7 @@
 
 import base64
 import getpass
+import json
 import re
 import socket
 import subprocess
@@ -99,6 +100,11 @@ def test_every_picture_is_stored_as_png(name):
 
 def test_the_text_notebook_was_executed_with_the_fetched_model():
     assert "model: SmolLM2-135M\n" in texts(stored("patching_text"))
+
+
+def test_the_stored_hypotheses_quote_the_shipped_calibration():
+    judged = json.loads((FOLDER.parent / "results" / "calibration.json").read_text())["judged"]
+    assert f"wrong confident label: 0 of {len(judged)}\n" in "".join(texts(stored("hypotheses")))
 
 
 @pytest.mark.parametrize("name", NAMES)
