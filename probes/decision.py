@@ -16,7 +16,7 @@ from probes.closure import close
 from probes.evidence import Interval
 from probes.findings import MARGINS, ROLES, LengthFinding, Margins, Verdict
 from probes.judging import LengthEvidence, judge_anchor, judge_placeholder, label_of
-from probes.judging_sink import judge_on_margins, judge_sink
+from probes.judging_sink import ON_MARGINS, judge_on_margins, judge_sink
 from probes.pooling import TESTED, UNTESTED, competent_mode, holm_tests, pool
 from probes.removal_check import agree_with_removal
 from probes.statuses import OnMargins, RoleFinding, Status
@@ -172,5 +172,7 @@ def _over_models(several: Sequence[Battery], margins: Margins) -> list[LengthFin
         some = finding.mode is not None and count < len(several)
         note = f" ({count} of {len(several)} models are competent and count)" if some else ""
         roles = {n: replace(r, reason=r.reason + note, tests=tests.get(n)) for n, r in finding.roles.items()}
+        if margins_of_sink := roles["sink"].margins:
+            roles["sink"] = replace(roles["sink"], margins=replace(margins_of_sink, tests=tests.get(ON_MARGINS)))
         findings.append(replace(finding, roles=roles))
     return findings

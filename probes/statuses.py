@@ -22,13 +22,15 @@ class Status(StrEnum):
 class OnMargins:
     """The status of the sink on margins, the reason, and the share of the margin that depends on attention to labels.
 
-    A sink can move margins without changing an answer, so its status on answers is another one.
+    A sink can move margins without changing an answer, so its status on answers is another one. `tests`: as those of
+    `RoleFinding`.
     """
 
     status: Status
     reason: str
     share: Interval | None = None
     control: Interval | None = None
+    tests: dict[str, dict[str, float | bool]] | None = None
 
     def to_json(self) -> dict:
         """Return a plain dictionary."""
@@ -39,6 +41,7 @@ class OnMargins:
             "ci": interval and [interval["low"], interval["high"]],
             "control": None if self.control is None else self.control.to_json(),
             "reason": self.reason,
+            **({} if self.tests is None else {"tests": self.tests}),
         }
 
 

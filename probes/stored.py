@@ -77,7 +77,13 @@ def _roles(data: dict[str, dict]) -> dict[str, RoleFinding]:
 
 
 def _on_margins(data: dict) -> OnMargins:
-    return OnMargins(Status(data["status"]), data["reason"], _estimate(data, "share"), _optional(data["control"]))
+    return OnMargins(
+        status=Status(data["status"]),
+        reason=data["reason"],
+        share=_estimate(data, "share"),
+        control=_optional(data["control"]),
+        tests=data.get("tests"),
+    )
 
 
 def _accuracy(data: dict) -> Accuracy:

@@ -38,7 +38,7 @@ def headline_table() -> str:
         models = parity[parity["posed"] == f"parity-{name}"]
         learned = models.groupby("run")["learned"].first().astype(bool)
         exact = models[models["learned"] & (models["mode"] == "forced") & (models["metric"] == "exact")]
-        cells = [spread(exact[exact["length"] == n]["value"]) for n in LENGTHS]
+        cells = [spread(exact[exact["length"] == n]["value"], int(learned.sum())) for n in LENGTHS]
         entry = verdicts.get(f"parity-{name}-alibi")
         label = judged_text(entry, short=True) if entry else "no labels"
         rows.append(
@@ -66,8 +66,10 @@ def trust_table() -> str:
     worst = max(x for row in rows for x in row["difference"].values())
     calibration = read_calibration()
     rate, mechanisms = calibration["rates"]["wrong confident label"], calibration["mechanisms"]
-    planted, families, misjudged, *_ = counted_families()
-    rounds = "; ".join(f"{wrong} of {judged}" for judged, wrong, _ in blind_rounds())
+    planted, families, misjudged, strange, right = counted_families()
+    open_, required = calibration["rates"]["undecided, all"], calibration["coverage"]["all"]["target"]
+    rounds = "; ".join(f"{wrong} ({none}) of {judged}" for judged, wrong, none in blind_rounds())
+    covered = [row["rate"] for row in calibration["coverage"].values()]
     faults = [n for by_fault in counts_of(FAULTS, "faults").values() for n in by_fault.values() if n]
     survived, injected = (sum(n[key] for n in faults) for key in ("survived", "injected"))
     cpu = [row["ratio"]["transformer_lens"] for row in rows]
@@ -79,10 +81,15 @@ def trust_table() -> str:
             f"{min(cpu):.1f} to {max(cpu):.1f}; {min(gpu):.1f} to {max(gpu):.1f}",
         ),
         (
-            f"wrong confident verdicts on planted models: {mechanisms} mechanisms; {families:.0f} harder families",
-            f"{rate['hits']} of {rate['n']}; {misjudged:.0f} of {planted:.0f}",
+            f"wrong (no) labels of planted models: {mechanisms} mechanisms; {families:.0f} harder families",
+            f"{rate['hits']} ({open_['hits']}) of {rate['n']}; "
+            f"{misjudged:.0f} ({planted - misjudged - strange - right:.0f}) of {planted:.0f}",
         ),
-        ("the same on models that others built by hand, by round", rounds),
+        ("the same of models that others built by hand, by round", rounds),
+        (
+            f"truths in 95 % intervals, by role (required: {required[0]:g} to {required[1]:g})",
+            f"{min(covered):.3f} to {max(covered):.3f}",
+        ),
         ("killed, interrupted or full-disk commands that resume to the same result", f"{survived} of {injected}"),
     ]
     return markdown(("claim", "measured"), cells)

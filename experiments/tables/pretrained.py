@@ -58,7 +58,8 @@ def pretrained_table(zoo: Path = ZOO) -> str:
     """Return exact match of the models fine-tuned on parity, one row per format, trained lengths and mode.
 
     The mode is who writes the labels. Accuracy is the median [minimum, maximum] over the seeds that learned, and in
-    round brackets over all seeds where none did; empty where it was not measured.
+    round brackets over all seeds where none did; empty where it was not measured, and followed by the number of seeds
+    where not all were.
     """
     from experiments.grid import GAPS, PAPERS_SHORTEST, PARITY
 
@@ -92,18 +93,20 @@ def _table(zoo: Path, formats: Sequence[str], unit: str, lengths: Sequence[int],
                 if len(models):
                     trained = f"{first} to {models['trained_to'].iloc[0]}"
                     cells.append((name.partition("-")[2], trained, mode, *_cells(models, lengths)))
-    head = ("format", f"trained on {unit}", "labels", "precision", "seeds", "learned", "prompts")
+    head = ("format", f"trained on {unit}", "labels", "precision", "seeds", "learned", "steps", "prompts")
     return markdown((*head, *(f"n={n}" for n in lengths)), cells) if cells else "not built yet\n"
 
 
 def _cells(models: Any, lengths: Sequence[int]) -> tuple[str, ...]:
     learned = models.groupby("run")["learned"].first().astype(bool)
     shown = models[models["learned"].astype(bool)] if learned.any() else models
-    values = [spread(shown[shown["length"] == n]["value"]) for n in lengths]
+    of = shown["run"].nunique()
+    values = [spread(shown[shown["length"] == n]["value"], of) for n in lengths]
     return (
         precisions(models),
         ", ".join(str(seed) for seed in sorted(models["seed"].unique())),
         f"{int(learned.sum())} of {len(learned)}",
+        " to ".join(str(n) for n in sorted({models["steps"].min(), models["steps"].max()})),
         ", ".join(str(n) for n in sorted(shown["n"].unique())),
         *(value if learned.any() or not value else f"({value})" for value in values),
     )

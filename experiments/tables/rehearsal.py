@@ -46,6 +46,6 @@ def _cells(models: Any, verdicts: Mapping[str, dict]) -> tuple[str, ...]:
         precisions(models),
         ", ".join(str(seed) for seed in sorted(models["seed"].unique())),
         f"{int(learned.sum())} of {len(learned)}",
-        *(spread(exact[exact["length"] == n]["value"]) for n in LENGTHS),
+        *(spread(exact[exact["length"] == n]["value"], int(learned.sum())) for n in LENGTHS),
         judged_text(entry),
     )

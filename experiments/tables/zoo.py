@@ -21,6 +21,8 @@ FEWER_STEPS = Path(__file__).parent.parent / "recipes" / "addition-aligned-alibi
 ADDITION_LENGTHS = (10, 12, 14, 20)
 # The least p of a sign-flip test of K models is 2 ** -K, so with fewer no role can be shown to be present.
 FEWEST = next(k for k in count(1) if 2**-k <= MARGINS.alpha)
+# Behind verdicts of batteries that were measured before the largest effects and presence existed.
+EARLIER, PRESENCE = " †", "presence"
 
 
 def zoo_table(zoo: Path = ZOO) -> str:
@@ -79,11 +81,9 @@ def confirmatory_table(zoo: Path = ZOO) -> str:
     rows = []
     for at in entry["verdict"]["by_length"]:
         for name, role in at["roles"].items():
-            tests = [role.get("tests", {}).get(test, {}) for test in ("present", "absent")]
-            control = role["control"] or {}
-            cells = [f"{t[p]:.2g}" if t else "" for t in tests for p in ("p", "holm")]
-            beside = interval(control.get("value"), [control["low"], control["high"]] if control else None)
-            rows.append((at["length"], name, interval(role["rho"], role["ci"]), beside, *cells, role["status"]))
+            rows.append((at["length"], name, *_tested(role, role["rho"])))
+            if margins := role.get("margins"):
+                rows.append((at["length"], f"{name} on margins", *_tested(margins, margins["share"])))
     verdict = entry["verdict"]
     summary = (
         f"{entry['learned']} of {entry['of']} models learned the task, {len(entry['models'])} of them are judged: "
@@ -91,6 +91,15 @@ def confirmatory_table(zoo: Path = ZOO) -> str:
     summary += f"**{verdict['verdict']}**. "
     summary += f"May be claimed: {verdict['may_claim']}. May not be claimed: {verdict['may_not_claim']}.\n"
     return markdown(head, rows) + "\n" + summary
+
+
+def _tested(finding: Mapping[str, Any], estimate: float | None) -> tuple[str, ...]:
+    """Return the cells of a role, or of the sink on margins: estimate, control, p values and status."""
+    tests = [(finding.get("tests") or {}).get(test, {}) for test in ("present", "absent")]
+    control = finding["control"] or {}
+    beside = interval(control.get("value"), [control["low"], control["high"]] if control else None)
+    cells = [f"{t[p]:.2g}" if t else "" for t in tests for p in ("p", "holm")]
+    return (interval(estimate, finding["ci"]), beside, *cells, finding["status"])
 
 
 def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) -> str:
@@ -111,7 +120,10 @@ def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) 
         kept = config[config["run"].isin(some.index)]
         for mode in (m for m in ("forced", "written") if m in set(config["mode"])):
             cells = [
-                spread(kept[(kept["mode"] == mode) & (kept["metric"] == metric) & (kept["length"] == n)]["value"])
+                spread(
+                    kept[(kept["mode"] == mode) & (kept["metric"] == metric) & (kept["length"] == n)]["value"],
+                    len(some),
+                )
                 for metric in ("step", "exact")
                 for n in lengths
             ]
@@ -122,16 +134,27 @@ def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) 
     return markdown(head, rows)
 
 
+def _values(rows: Any, mode: str, metric: str, n: int) -> Any:
+    return rows[(rows["mode"] == mode) & (rows["metric"] == metric) & (rows["length"] == n)]["value"]
+
+
 def judged_text(entry: Mapping[str, Any], short: bool = False) -> str:
     """Return the verdict over the seeds, with the number of models per verdict on single models; "" if there is none.
 
-    Models that are undecided because there are too few of them are said to be that.
+    Models that are undecided because there are too few of them are said to be that. Verdicts of an earlier battery,
+    without the largest effects and presence, end with a dagger.
 
-    >>> judged_text({"verdict": {"verdict": "undecided"}, "alone": {"a": "anchor", "b": "anchor", "c": "undecided"}})
+    >>> verdict = {"verdict": "undecided", "evidence": [{"arm": "presence"}]}
+    >>> judged_text({"verdict": verdict, "alone": {"a": "anchor", "b": "anchor", "c": "undecided"}})
     '2 of 3 models anchor, 1 undecided: too few for a claim over models'
     """
     if entry["verdict"] is None:
         return ""
+    complete = any(e["arm"] == PRESENCE for e in entry["verdict"]["evidence"])
+    return _over_seeds(entry, short) + ("" if complete else EARLIER)
+
+
+def _over_seeds(entry: Mapping[str, Any], short: bool) -> str:
     from experiments.drawing.zoo.roles import judged_alone
 
     label, alone = entry["verdict"]["verdict"], entry["alone"]
@@ -141,14 +164,23 @@ def judged_text(entry: Mapping[str, Any], short: bool = False) -> str:
         return f"{label} ({judged_alone(alone)})"
     (most, n), *others = Counter(alone.values()).most_common()
     counts = ", ".join((f"{n} of {len(alone)} {'' if short else 'models '}{most}", *(f"{k} {x}" for x, k in others)))
-    return f"{counts}: {'too few models' if short else 'too few for a claim over models'}"
+    return f"{counts}: {'too few' if short else 'too few for a claim over models'}"
 
 
-def spread(values: Iterable[float]) -> str:
-    """Return median, minimum and maximum; a single value alone; "" for none."""
+def spread(values: Iterable[float], of: int = 0) -> str:
+    """Return median, minimum and maximum; a single value alone; "" for none.
+
+    `of`: the number of seeds of the row; where fewer were measured, their number follows.
+
+    >>> spread([0.5, 1.0], of=2), spread([0.5], of=2), spread([], of=2)
+    ('0.750 [0.500, 1.000]', '0.500; 1 seed', '')
+    """
     import statistics
 
     numbers = list(values)
-    if len(numbers) < 2:
-        return "".join(f"{v:.3f}" for v in numbers)
-    return f"{statistics.median(numbers):.3f} [{min(numbers):.3f}, {max(numbers):.3f}]"
+    if not numbers:
+        return ""
+    text = f"{statistics.median(numbers):.3f}"
+    if len(numbers) > 1:
+        text += f" [{min(numbers):.3f}, {max(numbers):.3f}]"
+    return text if len(numbers) >= of else f"{text}; {len(numbers)} seed{'s' if len(numbers) > 1 else ''}"

@@ -187,6 +187,9 @@ def test_what_each_model_is_judged_alone_stands_beside_the_verdict(tmp_path):
     entry = gather(tmp_path)[1]["parity-aligned-alibi"]
     assert entry["verdict"]["verdict"] == "undecided"  # two models cannot show presence
     assert entry["alone"] == {f"parity-aligned-alibi-seed{seed}": "anchor" for seed in (2, 3)}
+    assert judged_text(entry) == "2 of 2 models anchor: too few for a claim over models †"  # no presence
+    evidence = [*entry["verdict"]["evidence"], {"arm": "presence"}]
+    entry = {**entry, "verdict": {**entry["verdict"], "evidence": evidence}}
     assert judged_text(entry) == "2 of 2 models anchor: too few for a claim over models"
     more = {**entry, "alone": {str(k): "anchor" for k in range(5)}}
     assert judged_text(more) == "undecided (alone: 5 anchor)"  # five models could show presence

@@ -13,6 +13,7 @@ from probes.decision import verdict
 from probes.evidence import Evidence, EvidenceKey
 from probes.findings import Status
 from probes.planted import ARCHITECTURES_OF, OUTSIDE, Plan, plant, prove
+from probes.stored import verdict_from_json
 from tests.probes.test_decision import (
     ABSENT,
     ANCHOR,
@@ -476,6 +477,24 @@ def test_the_sink_on_margins_over_models_is_tested_with_the_roles():
     assert many is not None
     assert few is not None
     assert (many.status, few.status) == (PRESENT, UNSURE)
+
+
+def test_the_tests_on_margins_are_kept_with_their_place_in_the_family():
+    found = verdict(models(8, **ANCHOR, held=0.4))
+    margins = found.lengths[0].roles["sink"].margins
+    assert margins is not None
+    assert margins.tests is not None
+    # One family of both tests of three roles and of the sink on margins.
+    tests = [t for role in found.lengths[0].roles.values() for t in (role.tests or {}).values()]
+    assert len(tests) + len(margins.tests) == 8
+    assert margins.tests["present"]["p"] == 2**-8
+    assert margins.tests["present"]["holds"]
+    assert not margins.tests["absent"]["holds"]
+    assert verdict_from_json(found.to_json()).to_json() == found.to_json()
+    alone = verdict(models(1, **ANCHOR, held=0.4)).lengths[0].roles["sink"].margins
+    assert alone is not None
+    assert alone.tests is None
+    assert "tests" not in alone.to_json()
 
 
 def test_the_sink_on_margins_over_lengths():
