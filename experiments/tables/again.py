@@ -5,7 +5,9 @@ The battery of a run is from its sweep. Arms that came later need the weights, w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from experiments.gathering import read_verdicts
 from experiments.support.reading import read_result
@@ -16,20 +18,21 @@ HEAD = ("model", "battery of the sweep", "all arms", "anchor", "placeholder", "s
 
 
 def again_table(zoo: Path = ZOO) -> str:
-    """Return the verdict before and after, and each role's status and effect; "not built yet" without a file."""
+    """Return the verdict before and after, and each role's status, effect and control; "not built yet" without a file."""
     before = {run: label for entry in read_verdicts(zoo).values() for run, label in entry["alone"].items()}
     rows = []
     for path in sorted(zoo.glob("*/verdict.json")):
         result = read_result(path)
         roles = result["roles"]
         on_margins = roles["sink"].get("margins")
-        cells = [_cell(roles[name]["status"], roles[name]["rho"], roles[name]["ci"]) for name in HEAD[3:5]]
-        cells.append(_cell(roles["sink"]["status"], roles["sink"]["rho"], roles["sink"]["ci"]))
-        cells.append(_cell(on_margins["status"], on_margins["share"], on_margins["ci"]) if on_margins else "")
+        cells = [_cell(roles[name], roles[name]["rho"]) for name in ("anchor", "placeholder", "sink")]
+        cells.append(_cell(on_margins, on_margins["share"]) if on_margins else "")
         name = path.parent.name
         rows.append((name, before.get(name, ""), f"**{result['verdict']}**", *cells))
     return markdown(HEAD, rows) if rows else "not built yet\n"
 
 
-def _cell(status: str, value: float | None, bounds: list[float] | None) -> str:
-    return f"{status} {interval(value, bounds)}".strip()
+def _cell(finding: Mapping[str, Any], value: float | None) -> str:
+    control = finding["control"]
+    beside = f", control {control['value']:.2f}" if control else ""
+    return f"{finding['status']} {interval(value, finding['ci'])}".strip() + beside

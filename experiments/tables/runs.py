@@ -78,7 +78,7 @@ def verdict_table() -> str:
     head = (
         "run",
         "length",
-        "anchor (M1 input swap, M2 output swap)",
+        "anchor (M1 input swap, M2 output swap, or by the labels that are named)",
         "attention alone (M4 routes)",
         "placeholder (M5 history)",
         "sink (M6 removal)",
@@ -90,7 +90,7 @@ def verdict_table() -> str:
         attention = {e["length"]: e["value"] for e in find_rows(data["evidence"], ATTENTION)}
         for at in data["by_length"]:
             cells = [
-                f"{role['status']} {interval(role['rho'], role['ci'])}".strip()
+                f"{role['status']} {interval(role['rho'], role['ci'])} {role.get('by', '')}".strip()
                 for role in (at["roles"][r] for r in ("anchor", "placeholder", "sink"))
             ]
             patched = attention.get(at["length"])
