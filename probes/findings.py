@@ -153,7 +153,7 @@ class Verdict:
                 if value.high > self.margins.rho
             ]
             if held:
-                limits.append(f"that the other heads need no attention to labels: {_listed(held)} may rest on it")
+                limits.append(f"{NO_MARGIN}: {_listed(held)} may depend on it")
         return "; ".join(limits)
 
     def _on_margins(self) -> str:
@@ -214,6 +214,7 @@ def _listed(texts: list[str]) -> str:
     return " and ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))
 
 
+NO_MARGIN = "that margins need no attention to labels where these carry nothing"
 _SETTLED = (Status.PRESENT, Status.ABSENT)
 # What the heads that read nothing from labels do without attention to them, by the status of the sink.
 _WITHOUT = {

@@ -56,7 +56,7 @@ def summary(verdict: Verdict, run: Run, columns: int, prompts: int) -> Iterator[
             share = "not measured" if role.margins.share is None else str(role.margins.share)
             yield f"{INDENT}{'  on margins':<13}{role.margins.status.value:<15}share  {share}"
     if verdict.remainder is not None:
-        yield f"{INDENT}{'remainder':<13}{'':<15}share  {verdict.remainder:.3f}, by no share that is measured"
+        yield f"{INDENT}{'remainder':<13}{'':<15}share  {verdict.remainder:.3f}, in none of the measured shares"
     yield from _paragraph("why", _why(verdict), columns)
     if is_open_by_width(verdict):
         yield from _paragraph("next", more_prompts(prompts), columns)
