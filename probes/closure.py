@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from probes import keys
 from probes.evidence import Evidence, EvidenceKey
 from probes.judging import HEADLINE, LengthEvidence, hold_absent
+from probes.judging_address import followed_addresses, judge_address
 from probes.judging_sink import close_sink
 from probes.statuses import RoleFinding, Status
 
@@ -39,24 +40,28 @@ VARIABLES = {
 def close(at: LengthEvidence, roles: dict[str, RoleFinding]) -> tuple[dict[str, RoleFinding], dict[str, str]]:
     """Return the roles at one length after closure, and by role what a role that is PRESENT leaves unexplained.
 
-    An ABSENT role becomes UNRESOLVED where the largest effect exceeds the margin, or its control is not within it, and
-    INDETERMINATE where the effect's interval is too wide. It becomes UNRESOLVED too where the mean over steps hides an
-    effect at one step, or where the variable moves the margin only together with another: a Shapley share without an
-    effect of its own. A role that is INDETERMINATE becomes UNRESOLVED, and one that is PRESENT keeps its status, where
-    margins move beyond the margin although the role predicts no change, or beyond what the role explains while the
-    Shapley remainder exceeds the margin. An anchor is PRESENT by a label next to the step's own, or by two labels,
-    where the trades of `keys.ADDRESSES` show it. `judging_sink.close_sink` closes the sink. Without the evidence of the
-    largest interventions nothing changes.
+    Of anchor and placeholder, by their status (without the evidence that is named, it stays):
+
+    - any: the anchor is PRESENT by other labels than the step's own where `judge_address` shows it.
+    - ABSENT: UNRESOLVED where the largest effect exceeds the margin or its control is not within it, INDETERMINATE
+      where the effect's interval is too wide. UNRESOLVED too where the mean over steps hides an effect at one step, or
+      where the variable moves the margin only together with another (a Shapley share without an effect of its own).
+    - UNRESOLVED: the same where the largest effect exceeds the margin, with that as the reason.
+    - INDETERMINATE: UNRESOLVED where margins move beyond the margin although the role predicts no change, or beyond
+      what the role explains while the Shapley remainder exceeds the margin.
+    - PRESENT: kept; in that case what is unexplained is returned beside it.
+
+    `judging_sink.close_sink` closes the sink.
     """
     closed, unexplained = dict(roles), {}
     for role, variable in VARIABLES.items():
         finding = roles[role]
         if finding.status is Status.NOT_APPLICABLE:
             continue
-        if role == "anchor" and (found := _by_labels(at, finding)) is not None:
-            closed[role], rest = found
-            if rest is not None and at.is_present(rest):
-                unexplained[role] = _unexplained(variable.name, rest)
+        if role == "anchor" and (addressed := judge_address(at, finding)) is not None:
+            closed[role] = addressed.finding
+            if addressed.rest is not None and at.is_present(addressed.rest):
+                unexplained[role] = _unexplained(variable.name, addressed.rest)
             continue
         largest = at.find(variable.largest)
         if finding.status in (Status.ABSENT, Status.UNRESOLVED) and largest is not None:
@@ -90,70 +95,16 @@ def _beyond(at: LengthEvidence, role: str, by: str = "") -> str:
         largest.value.at(at.level).low > explained + at.margins.rho
     ):
         reason = f"the shares leave {remainder.value} of the margin, and the largest {variable.name} effect, "
-        by = ", ".join(f"{e.arm} {e.name} {e.value}" for e in explaining)
-        return f"{reason}{largest.value}, exceeds what its role explains: {by}"
+        parts = ", ".join(f"{e.arm} {e.name} {e.value}" for e in explaining)
+        return f"{reason}{largest.value}, exceeds what its role explains: {parts}"
     return ""
-
-
-def _by_labels(at: LengthEvidence, own: RoleFinding) -> tuple[RoleFinding, Evidence | None] | None:
-    """Return the anchor with the labels that address a step, and the evidence on what they do not explain.
-
-    An address is shown where trades of its labels in the input and in the output, and the attention of the former, each
-    exceed the margin and their control, and a renaming does nothing. Of several the smallest counts that no larger one
-    exceeds by more than the margin, first those that leave nothing. Two labels that are each an address are one
-    together, also where trades of both cancel; a label that does nothing adds nothing to another. None where no address
-    is shown, or only what M1, M2 and M4 show of the step's own label, and over models, whose tests are of that label.
-    """
-    rename = at.find(keys.RENAME)
-    if at.tests or (rename is not None and not at.is_absent(rename)):
-        return None
-    shown = {}
-    for address in keys.ADDRESSES.values():
-        arms = [at.find(key) for key in (address.inputs, address.outputs, address.attention)]
-        found = [e for e in arms if e is not None and e.control is not None and at.is_present(e)]
-        if len(found) == len(arms):
-            shown[address.offsets] = found
-    shown = _together(at, shown)
-    if not shown:
-        return None
-
-    def open_(offsets: tuple[int, ...]) -> tuple[bool, bool]:
-        rest = at.find(keys.ADDRESSES[offsets].rest)
-        least = shown[offsets][0].value.value + at.margins.rho
-        exceeded = any(set(offsets) < set(other) and e[0].value.value > least for other, e in shown.items())
-        return exceeded, rest is not None and at.is_present(rest)
-
-    offsets = min(shown, key=lambda key: (*open_(key), len(key), -shown[key][0].value.value))
-    address, (inputs, outputs, attention) = keys.ADDRESSES[offsets], shown[offsets]
-    if address is keys.OWN and own.status is Status.PRESENT:
-        return None
-    reason = f"the answer follows {address.name}: input labels {inputs.value}, output labels {outputs.value}, through "
-    reason += f"attention ({attention.value}), beyond their controls"
-    by = "" if address is keys.OWN else address.name
-    return RoleFinding(Status.PRESENT, reason, inputs.value, inputs.control, by=by), at.find(address.rest)
-
-
-def _together(
-    at: LengthEvidence, shown: dict[tuple[int, ...], list[Evidence]]
-) -> dict[tuple[int, ...], list[Evidence]]:
-    """Return the addresses that are shown, with pairs of labels that each are one, without pairs that add nothing."""
-    kept = dict(shown)
-    for offsets in (o for o in keys.ADDRESSES if len(o) > 1):
-        alone = [shown.get((offset,)) for offset in offsets]
-        if all(alone):
-            kept.setdefault(offsets, max(filter(None, alone), key=lambda found: found[0].value.value))
-        elif offsets in shown and any(alone):
-            (most,) = (found[0].value.value for found in alone if found)
-            idle = [at.find(keys.ADDRESSES[offset,].inputs) for offset in offsets if (offset,) not in shown]
-            if shown[offsets][0].value.value <= most + at.margins.rho and all(e and at.is_absent(e) for e in idle):
-                del kept[offsets]
-    return kept
 
 
 def _close_absent(at: LengthEvidence, finding: RoleFinding, name: str, largest: Evidence) -> RoleFinding:
     """Return the finding on a role that is ABSENT or UNRESOLVED, in view of the largest effect."""
     if at.is_present(largest):
-        reason = "; ".join([_unexplained(name, largest), *_addresses(at, name), finding.reason])
+        followed = followed_addresses(at) if name == "identity" else []
+        reason = "; ".join([_unexplained(name, largest), *followed, finding.reason])
         return replace(finding, status=Status.UNRESOLVED, reason=reason)
     if finding.status is Status.UNRESOLVED:
         return finding
@@ -175,16 +126,6 @@ def _hidden(at: LengthEvidence, variable: Variable, finding: RoleFinding) -> Rol
         reason += "together with what else labels carry"
         return replace(finding, status=Status.UNRESOLVED, reason=f"{reason}; {finding.reason}")
     return finding
-
-
-def _addresses(at: LengthEvidence, name: str) -> list[str]:
-    """Return which labels the answer follows where they are traded in the input."""
-    if name != "identity":
-        return []
-    sides = {address.name: at.find(address.inputs) for address in keys.ADDRESSES.values()}
-    return [
-        f"the answer follows {name}: rho {e.value}" for name, e in sides.items() if e is not None and at.is_present(e)
-    ]
 
 
 def _unexplained(name: str, e: Evidence) -> str:
