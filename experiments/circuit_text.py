@@ -31,6 +31,7 @@ def run_on_text(options: CircuitCommand) -> int:
     from experiments.support.results import result_folder
 
     run = load(options.name, device=options.device, dtype=options.dtype)
+    options.warn_of_spaces(run)
     folder = result_folder(run, options.out, FILES)
     warn_replaced(folder / FILES[0], partial(why_other_result, run, options.seed, recorded_options(options)))
     found = search_text(run, options)
@@ -59,6 +60,7 @@ def check_text_options(options: CircuitCommand) -> None:
                 f"--{name} is missing, such as --{name} {example}: a circuit on text needs --clean, --corrupted, "
                 "--answer and --other"
             )
+    options.check_pairs()
 
 
 def search_text(run: Run, options: CircuitCommand) -> CircuitSearch:

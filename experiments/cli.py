@@ -17,10 +17,10 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from experiments.support.console import error_lines, is_out_of_memory, one_line, silence_libraries, warn
+from experiments.support.console import is_out_of_memory, one_line, silence_libraries, warn
 from experiments.support.interrupting import interruptible
 from experiments.support.option_checks import check_paths
-from experiments.support.parse_errors import why_empty, why_left_over, why_not_parsed
+from experiments.support.parse_errors import why_empty, why_left_over, why_not_parsed, why_not_utf8
 from experiments.support.provenance import reporting_versions, version_of
 from experiments.support.same_name import saying_which
 from experiments.verbs import VERBS, command_class
@@ -79,12 +79,19 @@ def _dispatch(args: list[str]) -> int:
         case [name, *rest] if name in VERBS:
             return _run(name, rest)
         case [name, *_]:
-            verbs = [*VERBS, "completion"]
-            near = difflib.get_close_matches(name[:20], verbs, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"verbs are {', '.join(verbs)}"
-            warn(f"{PROGRAM}: unknown verb {name[:80]!r}; {hint}")
+            warn(f"{PROGRAM}: {_why_unknown(name)}")
             return 2
     raise AssertionError
+
+
+def _why_unknown(name: str) -> str:
+    """Return that the first argument is no verb and no option of the program, with the nearest one."""
+    verbs, options = [*VERBS, "completion"], ["--version", "--help"]
+    is_option = name.startswith("-")
+    near = difflib.get_close_matches(name[:20], verbs + options, n=1)
+    known = f"options are {' and '.join(options)}" if is_option else f"verbs are {', '.join(verbs)}"
+    hint = f"did you mean {near[0]}?" if near else known
+    return f"unknown {'option' if is_option else 'verb'} {name[:80]!r}; {hint}"
 
 
 def program_help() -> str:
@@ -123,6 +130,9 @@ def _run(name: str, args: list[str]) -> int:
     if args and args[0].startswith(("--tyro-", "--tyro_")):  # tyro's own options, which exit or raise
         warn(f"{prefix}: {why_left_over(command, args, args[:1])}")
         return 2
+    if refused := why_not_utf8(command, args):
+        warn(f"{prefix}: {refused}")
+        return 2
     said = io.StringIO()  # tyro's errors are boxes of many lines
     options: Any = {"description": _description(command), "return_unknown_args": True, "config": CONFIG}
     try:
@@ -153,10 +163,7 @@ def _run(name: str, args: list[str]) -> int:
 
         if isinstance(error, RuntimeError) and not (is_out_of_memory(error) or isinstance(error, Inexact)):
             raise
-        first, *table = error_lines(error)
-        warn(f"{prefix}: {first}")
-        for line in table:
-            warn(line)
+        warn(f"{prefix}: {one_line(error)}")
         _discard_output()
         return 2
 

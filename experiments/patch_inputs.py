@@ -82,6 +82,7 @@ def check_options(options: PatchCommand) -> None:
     for name in ("clean", "corrupted"):
         if not getattr(options, name):
             raise ValueError(f"--{name} is missing: patching text needs --clean and --corrupted")
+    options.check_pairs()
     if not options.answer and options.metric != "kl":
         raise ValueError(f'--metric {options.metric} needs --answer, such as --answer " Mary"')
     if not options.other and options.metric == "logit_diff":

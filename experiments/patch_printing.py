@@ -16,15 +16,24 @@ if TYPE_CHECKING:
     from interp.models import Run
     from interp.patching import PatchEffect, Sweep
 
+# Sites of the residual stream.
+RESIDUAL = ("resid_pre", "resid_mid", "resid_post")
+
 
 def show_effect(run: Run, effect: PatchEffect, validity: Validity | None, matmul: str) -> None:
     """Print the largest changes and the checks."""
+    into, out_of = ("corrupted", "clean") if effect.direction == "denoise" else ("clean", "corrupted")
     base, source = float(effect.base.mean()), float(effect.source.mean())
-    title = f"{run.name}, {effect.site}: changes of the {effect.metric} (base {base:.3f}, source {source:.3f})"
+    whole, best = _whole(effect), effect.site in RESIDUAL and effect.axes == ("layer", "pos")
     if validity is not None and not validity.valid:
         say(f"INVALID: {validity.reason}")
-    rows = [[" ".join(str(c) for c in cell), f"{change:+.3f}"] for cell, change in effect.top(LARGEST)]
-    print_table(title, [" ".join(effect.axes), "change"], rows)
+    title = f"{run.name}, {effect.site}: changes of the {effect.metric} ({into} {base:.3f}, {out_of} {source:.3f}) "
+    title += f"by {out_of} activations in the {into} run" + (", at each position in its best layer" if best else "")
+    rows = [
+        [*map(str, cell), f"{change:+.3f}", *([] if whole is None else [f"{change / whole:.3f}"])]
+        for cell, change in largest(effect, best)
+    ]
+    print_table(title, [*effect.axes, "change", *([] if whole is None else ["recovered"])], rows)
     checks, cost = effect.checks, effect.cost
     assert checks is not None
     assert cost is not None
@@ -35,6 +44,28 @@ def show_effect(run: Run, effect: PatchEffect, validity: Validity | None, matmul
         f"fewer FLOPs than one forward pass per patch; {checks.spot_cells} cells {to} the literal loop {by} "
         f"{checks.spot_difference:.1e} (allowed {checks.tolerance:.1e})"
     )
+
+
+def largest(effect: PatchEffect, best: bool) -> list[tuple[tuple[str | int, ...], float]]:
+    """Return the cells that change the metric most, largest first; with `best`, each position in one layer only.
+
+    Cells that change nothing are left out. The residual stream at one position has much the same effect in many
+    layers, which would fill the list.
+    """
+    cells, found = effect.top(effect.values[..., 0].numel() if best else LARGEST), {}
+    for cell, change in cells:
+        found.setdefault(cell[-1] if best else cell, (cell, change))
+    moved = [one for one in found.values() if one[1]]
+    return (moved or list(found.values())[:1])[:LARGEST]
+
+
+def _whole(effect: PatchEffect) -> float | None:
+    """Return the mean difference of source and base, of which changes are shares; None where it is too small."""
+    try:
+        effect.recovered  # noqa: B018
+    except ValueError:
+        return None
+    return float((effect.source - effect.base).mean())
 
 
 def show_plan(command: PatchCommand, sweep: Sweep) -> None:

@@ -53,6 +53,8 @@ def patches_at(prompts: Prompts, at: At | Joint | Iterable[Part | Joint] | None)
     None is every position. A role, a (role, step) pair, a span or an index gives one patch per position; a `Joint`
     gives one patch of all its positions. Raises `ValueError` if a set of positions occurs twice.
 
+    A position that is named by its token has it in quotes: "9: ' John'".
+
     >>> patches_at(batch, [(Role.INPUT, 1), Joint(0, 7)])
     [('2: input 1', (2,)), ('0 + 7', (0, 7))]
     """
@@ -86,7 +88,8 @@ def describe(at: At | None) -> str:
 
 
 def _named(prompts: Prompts, position: int) -> str:
-    return f"{position}: {prompts.name(position)}"
+    name = prompts.name(position)
+    return f"{position}: {name!r}" if prompts.has_token_name(position) else f"{position}: {name}"
 
 
 def _positions(prompts: Prompts, part: Part) -> list[int]:

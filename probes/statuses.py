@@ -17,6 +17,9 @@ class Status(StrEnum):
     NOT_APPLICABLE = "NOT APPLICABLE"
     UNRESOLVED = "UNRESOLVED"
 
+    def __repr__(self) -> str:
+        return self.value
+
 
 @dataclass(frozen=True)
 class OnMargins:

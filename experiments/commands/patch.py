@@ -58,7 +58,8 @@ class PatchCommand(TakesText):
     metric: Literal["logit_diff", "probability", "accuracy", "kl"] = "logit_diff"
     """Measure of the task's answer at --step, or of --answer after the last token; kl is from the clean run."""
     clean: Texts = ()
-    """Clean prompts, one or more texts. Default: prompts of the run's task."""
+    """Clean prompts, one or more texts; all pairs must have the same number of tokens. Default: prompts of the run's
+    task."""
     corrupted: Texts = ()
     """Corrupted prompts, as many as clean ones and of as many tokens. Default: made from the task's (--corrupt)."""
     answer: Texts = ()
@@ -124,6 +125,7 @@ class PatchCommand(TakesText):
         from experiments.support.results import result_folder
 
         run, sweep = self.planned()
+        self.warn_of_spaces(run)
         if self.dry_run:
             show_plan(self, sweep)
             return 0

@@ -47,7 +47,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message as one printable line."""
+    """Return an error's message as one printable line; a table of tokens is left out."""
     if is_full(error):
         target = f" for {error.filename}" if isinstance(error, OSError) and error.filename else ""
         text = f"no space left on the disk{target}; free some and run the same command again"
@@ -58,16 +58,15 @@ def one_line(error: BaseException) -> str:
     elif isinstance(error, NoTask):
         text = f"{error.why}: name a format, such as --format parity-aligned"
     else:
-        text = " ".join(str(error).split())
+        text = " ".join(_without_table(str(error)).split())
     return visible(text)
 
 
-def error_lines(error: BaseException) -> list[str]:
-    """Return an error's message as printable lines: one, or a sentence and the table of tokens that follows it."""
-    lines = str(error).splitlines()
-    if isinstance(error, ValueError) and len(lines) > 2 and "|" in lines[1] and "|" in lines[-1]:
-        return [visible(line) for line in lines]
-    return [one_line(error)]
+def _without_table(text: str) -> str:
+    """Return a message without the table of tokens that follows its first line, as messages of the library have it."""
+    lines = text.splitlines()
+    has_table = len(lines) > 2 and "|" in lines[1] and "|" in lines[-1]
+    return lines[0] if has_table else text
 
 
 def is_out_of_memory(error: BaseException) -> bool:

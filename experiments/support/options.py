@@ -37,9 +37,11 @@ Lengths = Annotated[tuple[int, ...], computed("LENGTH [LENGTH ...]")]
 EmptyLengths = Annotated[tuple[int, ...] | None, computed("[LENGTH ...]")]
 Length = Annotated[int, arg(metavar="LENGTH")]
 Names = Annotated[tuple[str, ...], computed("NAME [NAME ...]")]
-Text = Annotated[str, arg(metavar="TEXT")]
-Texts = Annotated[tuple[str, ...], computed("TEXT [TEXT ...]")]
-OptionalText = Annotated[str | None, computed("TEXT")]
+# First word of the metavar of text that a model reads.
+TEXT = "TEXT"
+Text = Annotated[str, arg(metavar=TEXT)]
+Texts = Annotated[tuple[str, ...], computed(f"{TEXT} [{TEXT} ...]")]
+OptionalText = Annotated[str | None, computed(TEXT)]
 
 # Names of values that are paths; a file in brackets may be left out.
 FOLDER, FILE = "DIR", ("FILE", "[FILE]")

@@ -7,12 +7,14 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from experiments.support.options import field_docs, options_of
+from experiments.support.options import FILE, FOLDER, TEXT, field_docs, options_of
 from experiments.verbs import VERBS, command_class
-from interp.support.printable import visible
+from interp.models.names import is_file, is_folder
+from interp.support.printable import is_utf8, visible
 
 # Most characters of an argument that a line repeats.
 LONGEST_SHOWN = 80
@@ -115,6 +117,24 @@ def why_empty(command: type, args: Sequence[str]) -> str:
     options = _options(command)
     named = [(options.get(name), values) for name, values in _given(options, args) if name]
     return next((_needs_values(o) for o, values in named if o is not None and o.needs_values and not values), "")
+
+
+def why_not_utf8(command: type, args: Sequence[str]) -> str:
+    """Return which value is not UTF-8 text, with its option; "" for none. Paths may have any name, except in texts."""
+    options = _options(command)
+    positional = next((o for o in options.values() if not o.name.startswith("--")), None)
+    for name, values in _given(options, args):
+        option = options.get(name) if name else positional
+        what, kind = ("an argument", "") if option is None else (option.name.split()[0], option.metavar)
+        for value in values:
+            is_path = kind in (FOLDER, *FILE) or (not kind.startswith(TEXT) and _is_there(value))
+            if not (is_path or is_utf8(value)):
+                return f"{what} is not UTF-8 text: {_shown(value)}"
+    return ""
+
+
+def _is_there(path: str) -> bool:
+    return is_file(Path(path)) or is_folder(Path(path))
 
 
 def flattened(box: str) -> str:

@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 import interp.models.sink  # noqa: F401  # Hugging Face's loaders learn its type
 from interp.support.budget import free_memory
+from interp.support.printable import is_utf8
 from interp.tasks.limits import shown
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
@@ -80,8 +81,11 @@ def check_folder(folder: Path, is_adapter: bool = False) -> None:
     """Raise `ValueError` for a folder whose entries cannot be read safely.
 
     These are devices, pipes, dead or endless links, huge texts, sparse weights, an index that names files elsewhere,
-    and, unless `is_adapter`, an adapter that names another model.
+    and, unless `is_adapter`, an adapter that names another model. A path that is not UTF-8 text is refused, because the
+    libraries of weights and tokenizers cannot open it.
     """
+    if not is_utf8(str(folder)):
+        raise ValueError(f"the path {shown(str(folder))} is not UTF-8 text, so its files cannot be read; rename it")
     for path in sorted(folder.iterdir()):
         if path.suffix in TEXTS and (why := _unreadable(path, LARGEST_TEXT)):
             raise ValueError(f"{path} {why}")

@@ -76,6 +76,8 @@ def path_patch(
     if (first := next(filter(None, problems), None)) and (not grid or all(problems)):
         raise ValueError(first)
     values, baselines, sources, raw_difference = [], [], [], 0.0
+    # 4 for the layer that runs, with its temporaries. Of every layer both runs keep the five sites of `_RECORDED` and
+    # `_received` makes two, together less than two layers' values.
     for rows in chunks(anatomy, base, metric, copies=4 + 2 * len(anatomy.blocks)):
         runs = _Runs(anatomy, base, *(_record(anatomy, batch.tokens[rows]) for batch in (base, source)))
         if not baselines:

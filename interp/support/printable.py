@@ -12,3 +12,14 @@ def visible(text: str, keep: str = "") -> str:
     'a\\x1b[31mb\\u200fc'
     """
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def is_utf8(text: str) -> bool:
+    r"""Return whether UTF-8 can write a text: it has no half of a surrogate pair.
+
+    Python decodes bytes of a command line or a file name that are not UTF-8 as such halves.
+
+    >>> is_utf8("caf\xe9"), is_utf8("caf\udce9")
+    (True, False)
+    """
+    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -8,11 +8,15 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from interp.support.printable import is_utf8
 from interp.tasks.inputs import token_text
 from interp.tasks.limits import shown
 
 # "auto": the start token that the tokenizer adds when it encodes, if any. True: always. False: never.
 Bos = bool | Literal["auto"]
+
+# Punctuation after which a text goes on with a space.
+SPACE_FOLLOWS = ".,:;!?)]}"
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ def tokenizer_of(source: Any, tokenizer: PreTrainedTokenizerBase | None = None) 
     if (own := find_tokenizer(source, tokenizer)) is not None:
         return own
     raise ValueError(
-        f"text needs a tokenizer and {type(source).__name__} has none; pass tokenizer=, a run, or a tensor of token ids"
+        f"text needs a tokenizer and {type(source).__name__} has none{_why_none(source)}; pass tokenizer=, a run, or a "
+        "tensor of token ids"
     )
 
 
@@ -46,6 +51,15 @@ def find_tokenizer(source: Any, tokenizer: PreTrainedTokenizerBase | None = None
     except ValueError:  # a run without a tokenizer says so
         return None
     return own if isinstance(own, PreTrainedTokenizerBase) else None
+
+
+def _why_none(source: Any) -> str:
+    """Return in brackets why the tokenizer of a run cannot be read; "" where it says nothing."""
+    try:
+        getattr(source, "tokenizer", None)
+    except ValueError as error:
+        return f" ({error})"
+    return ""
 
 
 def chosen_bos(source: Any, bos: Bos) -> Bos:
@@ -129,6 +143,22 @@ def answer_id(source: Any, text: str) -> int:
     return ids[0]
 
 
+def spaced_answer(source: Any, text: str, answer: str) -> str | None:
+    """Return an answer with a leading space where a text goes on with that rather than with the answer as it is given.
+
+    That is: the text ends with a word or with punctuation that a space follows, and the answer is a word. None
+    elsewhere, and where the two forms are not two different single tokens. `source`: as for `answer_id`.
+    """
+    end, begin = text[-1:], answer[:1]
+    if not begin.isalnum() or not (end.isalnum() or (end and end in SPACE_FOLLOWS)):
+        return None
+    spaced = f" {answer}"
+    try:
+        return spaced if answer_id(source, spaced) != answer_id(source, answer) else None
+    except ValueError:
+        return None
+
+
 def _one_token_hint(tokenizer: PreTrainedTokenizerBase, text: str, ids: Sequence[int]) -> str:
     """Return what to pass instead: the answer with its leading space if that is one token, else the first token."""
     spaced = f" {text}"
@@ -138,6 +168,8 @@ def _one_token_hint(tokenizer: PreTrainedTokenizerBase, text: str, ids: Sequence
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, text: str, special: bool, offsets: bool = False) -> Encoded:
+    if not is_utf8(text):
+        raise ValueError(f"{shown(text)} is not UTF-8 text: it has half of a surrogate pair")
     encoded: Any = tokenizer(
         text, add_special_tokens=special, truncation=False, padding=False, return_offsets_mapping=offsets
     )

@@ -137,6 +137,13 @@ class Prompts:
             raise ValueError(f"position {pos} is outside 0 to {self.n_pos - 1}")
         return self.names[pos]
 
+    def has_token_name(self, pos: int) -> bool:
+        """Return whether a position's name is the text of the token that all prompts have there."""
+        if self.role is not None or self.tokenizer is None or not len(self):
+            return False
+        tokens = self.tokens[:, pos]
+        return bool((tokens == tokens[0]).all()) and self.name(pos) == self.symbol(int(tokens[0]))
+
     def symbol(self, token: int) -> str:
         """Return a token's text; `<id>` without a tokenizer."""
         return f"<{token}>" if self.tokenizer is None else token_text(self.tokenizer, token)

@@ -6,11 +6,12 @@ query. Any text of this shape, filled by `template`, becomes `Lookups` by `looku
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Int
 from torch import Tensor
@@ -114,27 +115,76 @@ def lookups(prompts: Prompts, query: int) -> Lookups:
     """Return prompts of a template with `{value1}`, `{value2}`, ... and maybe `{label1}`, ... as `Lookups`.
 
     The first occurrence of a placeholder is the item of the list, the second is in the query. Raises `ValueError`
-    where a value is not one token, or the list has fewer than two.
+    where a value is not one token, the list has fewer than two, or the text ends with the label of another item than
+    `query` or with the value that it asks for. Warns where the text ends in white space that the values begin with.
 
     >>> rows = [{"label1": "x", "label2": "y", "value1": "red", "value2": "blue"}]
     >>> lookups(template("{label1}={value1} {label2}={value2} {label1}=", rows, run), query=1)
     """
+    places = _places(prompts)
     found: dict[tuple[str, int], dict[int, tuple[int, ...]]] = {(n, k): {} for n in ("label", "value") for k in (0, 1)}
-    for name, positions in prompts.spans.items():
-        plain, _, occurrence = name.partition(".")
-        kind, number = plain.rstrip("0123456789"), plain[len(plain.rstrip("0123456789")) :]
-        is_union = not occurrence and f"{name}.0" in prompts.spans
-        if kind in ("label", "value") and number and not is_union and int(occurrence or 0) < 2:
-            found[kind, int(occurrence or 0)][int(number)] = positions
+    for place in places:
+        if place.occurrence < 2:
+            found[place.kind, place.occurrence][place.item] = place.positions
     values = {i: p for k in (0, 1) for i, p in found["value", k].items()}
     if long := [i for i, positions in values.items() if len(positions) != 1]:
         raise ValueError(f"a value must be one token; value{long[0]} has {len(values[long[0]])}")
     if len(found["value", 0]) < 2 or query not in found["value", 0]:
         listed = ", ".join(prompts.spans) or "no spans"
         raise ValueError(f"a list needs spans value1, value2, ..., and value{query} for its query; got {listed}")
+    _check_query(places, query)
     first = {i: p[0] for i, p in sorted(found["value", 0].items())}
     again = {i: p[0] for i, p in sorted(found["value", 1].items())}
-    return Lookups(prompts, query, found["label", 0], first, found["label", 1], again)
+    lists = Lookups(prompts, query, found["label", 0], first, found["label", 1], again)
+    if space := _doubled_space(lists):
+        warnings.warn(
+            f"the text ends in white space ({space[0]!r}) and its answers begin with a space ({space[1]!r}), so the "
+            "model reads two; end the text before the white space",
+            stacklevel=2,
+        )
+    return lists
+
+
+class _Place(NamedTuple):
+    """The positions of a placeholder such as `{label2}` at one occurrence, from 0."""
+
+    kind: str
+    item: int
+    occurrence: int
+    positions: tuple[int, ...]
+
+
+def _places(prompts: Prompts) -> list[_Place]:
+    """Return each occurrence of each label and value of a template."""
+    places = []
+    for name, positions in prompts.spans.items():
+        plain, _, occurrence = name.partition(".")
+        kind, number = plain.rstrip("0123456789"), plain[len(plain.rstrip("0123456789")) :]
+        is_union = not occurrence and f"{name}.0" in prompts.spans
+        if kind in ("label", "value") and number and not is_union:
+            places.append(_Place(kind, int(number), int(occurrence or 0), positions))
+    return places
+
+
+def _check_query(places: Sequence[_Place], query: int) -> None:
+    """Raise `ValueError` where the query's last placeholder says that another item is asked for than `query`."""
+    last = max(places, key=lambda place: place.positions[-1])
+    item = last.item
+    if last.occurrence and last.kind == "label" and item != query:
+        raise ValueError(
+            f"the text ends with label{item} and so asks for item {item}; query must be {item}; got {query}"
+        )
+    if last.occurrence and last.kind == "value" and item == query:
+        raise ValueError(f"the text ends with value{query}, the answer of query {query}; it must end before the answer")
+
+
+def _doubled_space(found: Lookups) -> tuple[str, str] | None:
+    """Return the last token and an answer where both have the space between them, unlike in the list; else None."""
+    symbols, at = found.prompts.symbols(), found.values[found.query]
+    answers = map(found.prompts.symbol, found.answer(found.query).unique().tolist())
+    spaced = next((answer for answer in answers if answer[:1].isspace()), None)
+    before = symbols[at - 1] if at else ""
+    return (symbols[-1], spaced) if spaced and symbols[-1][-1:].isspace() and not before[-1:].isspace() else None
 
 
 def one_token_words(source: Any, words: Sequence[str], space: str = " ") -> list[str]:

@@ -103,8 +103,10 @@ def _parts(text: str) -> list[tuple[str, str | None]]:
 
 def _check_rows(parts: list[tuple[str, str | None]], rows: Sequence[Mapping[str, str]]) -> None:
     names = {name for _, name in parts if name is not None}
-    if isinstance(rows, Mapping | str) or not rows:
-        raise ValueError("rows must be a list of dictionaries, one per prompt")
+    if not isinstance(rows, Sequence) or isinstance(rows, str):
+        raise ValueError(f"rows must be a list of dictionaries, one per prompt; got {type(rows).__name__}")
+    if not rows:
+        raise ValueError("rows is empty; give one dictionary per prompt")
     for k, row in enumerate(rows):
         if not isinstance(row, Mapping) or set(row) != names:
             got = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__

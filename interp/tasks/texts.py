@@ -85,7 +85,7 @@ def check_lengths(rows: dict[str, tuple[int, ...]], tokenizer: PreTrainedTokeniz
         return
     titles = list(by_count.values())[:MOST_COLUMNS]
     tokens = [[f"<{i}>" if tokenizer is None else token_text(tokenizer, i) for i in rows[t]] for t in titles]
-    counts = ", ".join(map(str, by_count))
+    counts = ", ".join(f"{count} in {title}" for count, title in by_count.items())
     raise ValueError(f"prompts must have the same number of tokens; got {counts}\n{token_table(titles, tokens)}")
 
 
@@ -108,7 +108,9 @@ def _encoded(source: Any, texts: Texts, bos: Bos, tokenizer: PreTrainedTokenizer
         return _rows_of_ids(texts, tokenizer)
     if isinstance(texts, str):
         texts = [texts]
-    if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) for text in texts):
+    if isinstance(texts, Sequence) and not texts:
+        raise ValueError("there are no prompts")
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
         raise ValueError("prompts must be text, a list of texts, or a tensor of token ids")
     own = tokenizer_of(source, tokenizer)
     return [encode(own, text, bos) for text in texts]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -133,7 +135,7 @@ def token_axis(tokens: Sequence[str], title: str = "position") -> Axis:
 def axis_of_labels(labels: Sequence[object], title: str = "position") -> Axis:
     """Return the axis of a patch's position labels.
 
-    "12: input label 3" gets group and step, "5: John" becomes "John (5)", and other labels stay as they are.
+    "12: input label 3" gets group and step, "5: ' John'" becomes "John (5)", and other labels stay as they are.
 
     >>> axis_of_labels(["0: start", "1: input label 1"]).groups
     ('start', 'input label')
@@ -141,6 +143,18 @@ def axis_of_labels(labels: Sequence[object], title: str = "position") -> Axis:
     names = [re.sub(r"^\d+: ", "", str(label)) for label in labels]
     parts = [re.fullmatch(r"(\D+?)(?: (\d+))?", name) for name in names]
     if any(part is None or part[1] not in ROLE_NAMES for part in parts):
-        return Axis(title, tuple(re.sub(r"^(\d+): +(.+)$", r"\2 (\1)", visible(str(label))) for label in labels))
+        return Axis(title, tuple(map(_named_first, labels)))
     pairs = [(part[1], int(part[2] or -1)) for part in parts if part]
     return Axis(title, tuple(names), groups=tuple(group for group, _ in pairs), steps=tuple(step for _, step in pairs))
+
+
+def _named_first(label: object) -> str:
+    """Return a position's label with its name or token first, "John (5)"; other labels as they are."""
+    if (parts := re.fullmatch(r"(\d+): (.+)", str(label), re.DOTALL)) is None:
+        return visible(str(label))
+    position, name = parts.groups()
+    if re.fullmatch(r"'.*'|\".*\"", name):
+        with suppress(ValueError, SyntaxError):  # a name of the user's own that begins and ends with a quote
+            name = ast.literal_eval(name)
+    name = visible(name)
+    return f"{name.lstrip(' ') or name} ({position})"

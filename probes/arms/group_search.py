@@ -45,25 +45,19 @@ def joined_in_order(units: Sequence[Unit], harms: Harms, most: int | None = MOST
     tests (None: no limit) the rest is left out too.
     """
     joined, tests = list[Unit](), 0
-
-    def join(more: Sequence[Unit], harmful: bool = False) -> bool:
-        """Join those of some units that do no harm; return whether these are all. `harmful`: known to be not all."""
-        nonlocal tests
-        if not harmful:
-            if tests == most:
-                return False
-            tests += 1
-            if harms([[*joined, *more]])[0] <= 1:
-                joined.extend(more)
-                return True
-        if len(more) > 1:
-            half = len(more) // 2
-            # Where the first half is joined whole, the second does harm beside it: the test of both has shown that.
-            join(more[half:], harmful=join(more[:half]))
-        return False
-
-    if units:
-        join(units)
+    # Groups that are still to be tried, the next one last, and whether each is the first half of one that does harm.
+    waiting = [(units, False)] if units else []
+    while waiting and tests != most:
+        group, is_first_half = waiting.pop()
+        tests += 1
+        if harms([[*joined, *group]])[0] <= 1:
+            joined += group
+            if not is_first_half:
+                continue
+            # The second half, which waits next, does harm beside the first: the test of both has shown that.
+            group, _ = waiting.pop()
+        if half := len(group) // 2:
+            waiting += [(group[half:], False), (group[:half], True)]
     return joined
 
 

@@ -34,6 +34,12 @@ class Share:
     control: Interval
     excess: Interval
 
+    def __str__(self) -> str:
+        return f"{self.value}  control {self.control}  excess {self.excess}"
+
+    def __repr__(self) -> str:
+        return f"Share({self})"
+
     def to_json(self) -> dict:
         """Return three intervals."""
         return {name: getattr(self, name).to_json() for name in ("value", "control", "excess")}
@@ -63,10 +69,21 @@ class Binding:
     left_out: dict[str, str] = field(default_factory=dict)
     refusal: str | None = None
 
+    def __repr__(self) -> str:
+        measured = ", ".join(f"{name} {share.value}" for name, share in {**self.shares, **self.sinks}.items())
+        refused = self.refusal if self.competent else "not competent"
+        said = f"; over {self.prompts}: {measured}" if measured else f"; {refused}"
+        return f"Binding({self.task!r}, {self.items} items, {self.posed} prompts, accuracy {self.accuracy}{said})"
+
     @property
     def competent(self) -> bool:
         """Whether the model does the task: the interval of its accuracy is above the gate."""
         return self.accuracy.low >= COMPETENCE
+
+    @property
+    def is_short_of_prompts(self) -> bool:
+        """Whether the accuracy is above the gate, and only its interval over too few prompts reaches below."""
+        return not self.competent and self.accuracy.value >= COMPETENCE
 
 
 def measure_binding(

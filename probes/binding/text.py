@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from probes.binding.edits import ARMS
+
 if TYPE_CHECKING:
     from probes.binding.deciding import BindingVerdict
     from probes.statuses import Status
@@ -18,7 +20,7 @@ COLUMNS = 120
 def summary(
     verdict: BindingVerdict, columns: int = COLUMNS, evidence: bool = False, advice: str | None = None
 ) -> Iterator[str]:
-    """Yield the lines of the answer; with `evidence` also every arm.
+    """Yield the lines of the answer; with `evidence` also every arm. Arms that were not measured are always named.
 
     `columns`: the width in which reasons are wrapped. `advice`: what to do where the verdict is undecided because
     intervals are wide.
@@ -29,6 +31,8 @@ def summary(
     yield f"{INDENT}accuracy {found.accuracy} over {found.posed} prompts: {state}"
     if found.refusal is not None:
         yield from textwrap.wrap(f"why: {found.refusal}", max(40, columns), subsequent_indent=INDENT)
+        if found.is_short_of_prompts:
+            yield f"next: more prompts (rows of a template) narrow the interval of the accuracy ({found.posed} here)"
         return
     for name, (status, reason) in verdict.addresses.items():
         yield from _row(name, status, reason, columns)
@@ -36,15 +40,18 @@ def summary(
         yield f"{INDENT}{'remainder':<13}{'':<15}share {found.remainder} explained by no address"
     if verdict.is_open_by_width:
         yield f"next: {advice or f'more prompts narrow the intervals ({found.prompts} here)'}"
-    yield "sinks (attention shared by other keys, against the mean value):"
+    yield "sinks (attention shared by other keys, against the mean value; other tokens: all but labels and values):"
     for name, (status, reason) in verdict.sinks.items():
         yield from _row(name, status, reason.removeprefix(f"{name}: "), columns)
     if evidence:
         yield ""
         for name, share in found.shares.items():
-            yield f"{INDENT}{name:<16}{share.value}  control {share.control}  excess {share.excess}"
-        for name, reason in found.left_out.items():
-            yield f"{INDENT}{name:<16}not applicable: {reason}"
+            yield f"{INDENT}{name:<16}{share}"
+    missing = {name: reason for name, reason in found.left_out.items() if evidence or name in ARMS}
+    if missing and not evidence:
+        yield "arms that were not measured:"
+    for name, reason in missing.items():
+        yield f"{INDENT}{name:<16}not applicable: {reason}"
 
 
 def _row(name: str, status: Status, reason: str, columns: int) -> list[str]:

@@ -1,12 +1,15 @@
 """Positions chosen by role, by span and by index."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from interp.places import Joint, describe, patches_at, positions_at
-from interp.tasks import Prompts, Role, sample
+from interp.tasks import Prompts, Role, sample, template
+from interp.views.axes import axis_of_labels, token_axis
+from tests.small_language_model import SENTENCES, word_tokenizer
 
 BATCH = sample("parity-aligned", 2, 3, seed=0)
 TEXT = Prompts(torch.arange(6).repeat(2, 1), spans={"name": (1, 4), "verb": (2,)})
@@ -56,6 +59,30 @@ def test_a_place_is_positions_in_rising_order(prompts, place, positions):
 )
 def test_one_patch_per_position_and_one_per_joint(prompts, places, positions):
     assert [where for _, where in patches_at(prompts, places)] == positions
+
+
+def test_positions_that_are_named_by_their_tokens_have_these_in_quotes():
+    """The space with which a token begins is seen, and a name of another kind is told apart."""
+    own = word_tokenizer()
+    text = template("When {a} met John.\n", [{"a": "Mary"}, {"a": "Alice"}], own)
+    names = [name for name, _ in patches_at(text, None)]
+    assert names[:4] == ["0: 'When'", "1: a", names[2], names[3]]
+    assert "' John'" in [name.partition(": ")[2] for name in names]
+    assert names[-1].endswith(r"\n'")
+    assert [name for name, _ in patches_at(replace(text, names=("x",) * text.n_pos), 0)] == ["0: x"]
+    assert [name for name, _ in patches_at(TEXT, 5)] == ["5: pos 5"]
+    span = template("{When} met John", [{"When": "When"}, {"When": "Mary"}], word_tokenizer((*SENTENCES, "\nMary")))
+    assert [name for name, _ in patches_at(span, 0)] == ["0: When"]  # the span, which only the first prompt's token is
+
+
+def test_axes_of_maps_have_the_names_of_token_axes():
+    for token in (" John", "When", "\n", " ", "it's", '"', "\\", "' quoted'", "日本", "a: b", "\x1b"):
+        own = Prompts(torch.zeros(1, 1).long(), tokenizer=word_tokenizer(), names=(token,))
+        plain = [name.strip() for name in token_axis([token]).names]
+        shown = f"7: {own.name(0)!r}"
+        assert [name.strip() for name in axis_of_labels([shown]).names] == [plain[0].replace("(0)", "(7)")]
+    for label, name in (("7: 'x' and 'y'", "'x' and 'y' (7)"), ("3: verb", "verb (3)"), ("all inputs", "all inputs")):
+        assert axis_of_labels([label]).names == (name,)
 
 
 def test_patches_are_named():

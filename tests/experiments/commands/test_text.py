@@ -9,9 +9,11 @@ import torch
 
 from experiments import load
 from experiments.cli import main
+from experiments.commands.patch import PatchCommand
 from interp.patching import logit_diff, patch
+from interp.tasks.encoding import encode
 from interp.tasks.texts import prompts
-from tests.small_language_model import SENTENCES, save_small_gpt2
+from tests.small_language_model import SENTENCES, save_small_gpt2, small_gpt2, word_tokenizer
 
 TEXT = ["--clean", SENTENCES[0], "--corrupted", SENTENCES[1]]
 ANSWERS = ["--answer", " Mary", "--other", " John"]
@@ -101,12 +103,60 @@ def test_bad_text_is_one_line(model, argv, words, capsys):
     assert not list(Path().rglob("*.json"))
 
 
-def test_prompts_of_different_token_counts_are_shown_side_by_side(model, capsys):
-    assert main(["patch", model, "--clean", SENTENCES[0], "--corrupted", "When Mary", *ANSWERS]) == 2
-    first, *table = capsys.readouterr().err.splitlines()
-    assert "same number of tokens" in first
-    assert table[0].split(" | ")[1].startswith("clean")
-    assert len(table) > 3
+@pytest.mark.parametrize("verb", ["patch", "circuit"])
+def test_prompts_of_different_token_counts_are_named_in_one_line(verb, model, capsys):
+    pairs = [
+        ([SENTENCES[0]], ["When Mary"], "got 14 in clean 0, 2 in corrupted 0"),
+        ([SENTENCES[0], "When Mary"], [SENTENCES[1], "When John"], "got 14 in clean 0, 2 in clean 1"),
+    ]
+    for clean, corrupted, counts in pairs:
+        assert main([verb, model, "--clean", *clean, "--corrupted", *corrupted, *ANSWERS]) == 2
+        line = f"mnemoscope {verb}: prompts must have the same number of tokens; {counts}\n"
+        assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize("verb", ["patch", "circuit"])
+@pytest.mark.parametrize("texts", [SENTENCES[:1], SENTENCES[:2]], ids=["one", "two"])
+def test_pairs_that_are_all_the_same_are_refused_before_the_model_is_run(verb, texts, model, capsys, monkeypatch):
+    monkeypatch.setattr("interp.models.run.Run.raw", property(lambda _: pytest.fail("the model was run")))
+    assert main([verb, model, "--clean", *texts, "--corrupted", *texts, *ANSWERS]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"mnemoscope {verb}: --clean and --corrupted are the same")
+    assert not list(Path().iterdir())
+
+
+def test_other_texts_of_the_same_tokens_are_refused_too(model, monkeypatch):
+    """A tokenizer may read two texts as the same."""
+    run = load(model, device="cpu")
+    monkeypatch.setattr("interp.tasks.texts.encode", lambda own, text, bos: encode(own, text.lower(), bos))
+    assert PatchCommand(model, clean=("a b", "a b"), corrupted=("A b", "a d")).text_pair(run)
+    with pytest.raises(ValueError, match="--clean and --corrupted are the same"):
+        PatchCommand(model, clean=("a b",), corrupted=("A b",)).text_pair(run)
+
+
+@pytest.mark.parametrize(
+    ("answers", "named"),
+    [
+        (["--answer", "Mary", "--other", "John"], ("--answer 'Mary' and --other 'John' have", "' Mary' and ' John'?")),
+        (["--answer", " Mary", "--other", "John"], ("--other 'John' has", "did you mean ' John'?")),
+        (ANSWERS, None),
+    ],
+)
+@pytest.mark.parametrize("verb", ["patch", "circuit"])
+def test_answers_without_the_space_of_the_next_word_are_named_in_one_line(verb, answers, named, tmp_path, capsys):
+    tokenizer = word_tokenizer((*SENTENCES, "Mary\nJohn\nMary\nJohn"))  # with and without a space before them
+    model = tmp_path / "both"
+    small_gpt2(tokenizer).save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    quick = ["--site", "mlp_out", "--dry-run"] if verb == "patch" else ["--points", "2"]
+    main([verb, str(model), *TEXT, *answers, *quick, "--device", "cpu"])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "leading space" in line]
+    if named is None:
+        assert not lines
+    else:
+        (line,) = lines
+        assert line.startswith(f"warning: {named[0]} no leading space")
+        assert line.endswith(named[1])
 
 
 def test_half_precision_is_recorded(model):

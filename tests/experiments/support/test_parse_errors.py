@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -10,11 +12,13 @@ import tyro
 
 from experiments.cli import CONFIG, main
 from experiments.commands.evaluate import EvaluateCommand
-from experiments.support.options import field_docs, options_of
-from experiments.support.parse_errors import flattened, why_left_over
+from experiments.support.options import FILE, FOLDER, field_docs, options_of
+from experiments.support.parse_errors import flattened, why_left_over, why_not_utf8
 from experiments.verbs import VERBS, command_class
 
 RUN = "parity-aligned-alibi"
+# What Python makes of the bytes b"caf\xe9" of a command line, which are not UTF-8.
+BYTES = os.fsdecode(b"caf\xe9")
 # Words of tyro's own messages.
 BOX = ("│", "Error parsing", "Expected", "helptext")
 
@@ -141,6 +145,39 @@ def test_an_option_of_other_verbs_names_them():
 )
 def test_other_mistakes(argv, line, capsys):
     assert refused(capsys, *argv.split()).startswith(line)
+
+
+def worded() -> list[tuple[str, str]]:
+    """Return every option and every run or name that is text and no path, with its verb."""
+    found = []
+    for verb in VERBS:
+        hints = get_type_hints(command_class(verb))
+        for name, (field, config) in options_of(command_class(verb)).items():
+            if "str" in str(hints[field.name]) and (config is None or config.metavar not in (FOLDER, *FILE)):
+                found.append((verb, name))
+    return found
+
+
+@pytest.mark.parametrize(("verb", "option"), worded(), ids=" ".join)
+def test_a_value_that_is_not_utf8_is_named_with_its_option(verb, option, capsys):
+    assert len(worded()) > 30
+    run = () if verb in ("sweep", "figures", "calibrate", "bench", "gallery", "fetch", "train") else (RUN,)
+    is_option = option.startswith("--")
+    for argv in ((*run, option, BYTES), (*run, f"{option}=a {BYTES}")) if is_option else ((BYTES,),):
+        line = refused(capsys, verb, *argv)
+        assert line.startswith(f"{option.split()[0]} is not UTF-8 text: '")
+        assert line.endswith(r"caf\udce9'")
+
+
+def test_a_path_may_hold_bytes_that_are_not_utf8_and_a_text_may_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    patch, attention = command_class("patch"), command_class("attention")
+    assert why_not_utf8(patch, [RUN, "--out", BYTES]) == why_not_utf8(attention, [RUN, f"--out={BYTES}.html"]) == ""
+    assert why_not_utf8(patch, [BYTES]).startswith("MODEL is not UTF-8")
+    Path(BYTES).mkdir()
+    assert why_not_utf8(patch, [BYTES]) == ""
+    assert why_not_utf8(attention, [BYTES, "--prompt", BYTES]).startswith("--prompt is not UTF-8")
+    assert why_not_utf8(patch, [RUN, "--clean", "café", "日本"]) == ""
 
 
 def test_an_error_that_only_tyro_knows_is_one_line_too():

@@ -190,6 +190,17 @@ def test_no_config(folder: Path):
     refuses(lambda: load_raw(str(folder)), str(folder), "no config.json")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("load", [load_raw, load_tokenizer])
+def test_a_path_that_is_not_utf8_is_named_as_the_reason(load: Callable[[str], object], folder: Path):
+    """The libraries cannot open it, and would call sound weights damaged."""
+    try:
+        there = str(folder.rename(folder.parent / os.fsdecode(b"caf\xe9")))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    refuses(lambda: load(there), r"caf\udce9' is not UTF-8 text, so its files cannot be read; rename it")
+
+
 def test_no_weights(folder: Path):
     (folder / "model.safetensors").unlink()
     refuses(lambda: load_raw(str(folder)), "no model.safetensors")

@@ -41,7 +41,7 @@ def ids(text: str) -> torch.Tensor:
 
 def test_two_strings_are_patched_as_the_literal_loop():
     effect = patch(run(), [CLEAN], [CORRUPTED], site="resid_pre", metric=DIFF)
-    assert effect.labels["pos"][1] == "1: Mary"
+    assert effect.labels["pos"][1] == "1: 'Mary'"
     anatomy, metric = anatomy_of(model()), bind_metric(DIFF, run(), prompts(run(), CLEAN))
     for layer in range(2):
         given = record(anatomy, ids(CLEAN), "resid_pre", layer)

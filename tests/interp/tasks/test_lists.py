@@ -114,3 +114,54 @@ def test_a_template_without_its_spans_is_refused(text: str, row: dict[str, str],
     filled = {name: value for name, value in (usual | row).items() if f"{{{name}}}" in text}
     with pytest.raises(ValueError, match=message):
         lookups(template(text, [filled], list_tokenizer()), query)
+
+
+ROW = {"value1": "apple", "value2": "bread", "value3": "chair", "label1": "A", "label2": "B", "label3": "C"}
+LABELLED = "{label1}: {value1}\n{label2}: {value2}\n{label3}: {value3}\n"
+PLAIN = "{value1}\n{value2}\n{value3}\n\nAgain:\n"
+
+
+def filled(text: str, query: int, row: dict[str, str] = ROW) -> Lookups:
+    used = {name: value for name, value in row.items() if f"{{{name}}}" in text}
+    return lookups(template(text, [used], list_tokenizer()), query)
+
+
+@pytest.mark.parametrize("end", ["{label2}:", "What is {label2}?", "{label1}: {value1}\n{label2}:"])
+def test_a_query_that_the_text_contradicts_is_refused(end: str) -> None:
+    """The model would be asked for one item and scored on another."""
+    found = filled(f"{LABELLED}\n{end}", 2)
+    assert found.query == 2
+    assert 2 in found.query_labels
+    for query in (1, 3):
+        message = rf"^the text ends with label2 and so asks for item 2; query must be 2; got {query}$"
+        with pytest.raises(ValueError, match=message):
+            filled(f"{LABELLED}\n{end}", query)
+
+
+def test_a_text_that_ends_with_its_answer_is_refused() -> None:
+    for text in (f"{LABELLED}\n{{label2}}: {{value2}}", f"{PLAIN}{{value1}}\n{{value2}}"):
+        with pytest.raises(ValueError, match=r"^the text ends with value2, the answer of query 2; it must end before"):
+            filled(text, 2)
+
+
+def test_a_text_that_says_no_item_takes_any_query() -> None:
+    for text in ("{value1}\n{value2}\n{value3}\n\nThe item asked for is", "{value1} is {label1}, {value2} is {label2}"):
+        assert [filled(text, query).query for query in (1, 2)] == [1, 2]
+    assert filled(f"{PLAIN}{{value1}}\n", 2).query_values.keys() == {1}
+    assert filled(f"{PLAIN}{{value3}}\n", 2).query == 2  # in another order
+
+
+@pytest.mark.parametrize("end", [": ", ":\n", ":  "])
+def test_white_space_before_an_answer_with_a_space_of_its_own_is_named(end: str) -> None:
+    with pytest.warns(UserWarning, match=r"^the text ends in white space \('.*'\) and its answers begin with") as found:
+        assert filled(f"{LABELLED}\n{{label2}}{end}", 2).query == 2
+    assert "(' bread')" in str(found[0].message)
+    assert "\n" not in str(found[0].message)
+
+
+def test_white_space_that_the_list_has_too_is_right() -> None:
+    """Warnings are errors here."""
+    assert filled(f"{PLAIN}{{value1}}\n", 2)
+    assert filled("{label1}:{value1}\n{label2}:{value2}\n\n{label2}: ", 2)  # the answers have no space
+    spaced = {**ROW, **{f"value{i}": f" {ROW[f'value{i}']}" for i in (1, 2, 3)}}
+    assert filled("{label1}:\n{value1}\n{label2}:\n{value2}\n\n{label2}:\n", 2, spaced)

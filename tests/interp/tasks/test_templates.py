@@ -72,7 +72,10 @@ def test_equal_lengths_with_spans_elsewhere_are_not_one_layout():
         (lambda: template(TEXT, [{"a": "Mary"}], byte_level()), r"row 0 must have the placeholders a, b, place; got a"),
         (lambda: template("{a}", [{"a": " "}], byte_level()), r"a of row 0 must be text"),
         (lambda: template("{a}", {"a": "x"}, byte_level()), r"rows must be a list"),  # type: ignore[arg-type]
-        (lambda: template("{a}", [], byte_level()), r"rows must be a list"),
+        (lambda: template("{a}", iter([{"a": "x"}]), byte_level()), r"rows must be a list .*; got list_iterator"),  # type: ignore[arg-type]
+        (lambda: template("{a}", None, byte_level()), r"rows must be a list .*; got NoneType"),  # type: ignore[arg-type]
+        (lambda: template("{a}", [], byte_level()), r"^rows is empty; give one dictionary per prompt$"),
+        (lambda: template("{a}", (), byte_level(), group=True), r"^rows is empty"),
         (lambda: template("Mar{a} gave", [{"a": "y"}], byte_level()), r"the token 'Mary' of row 0 covers 'a' and text"),
     ],
 )

@@ -71,9 +71,11 @@ class Silent:
     ("make", "message"),
     [
         (lambda: prompts(None, CLEAN), r"text needs a tokenizer and NoneType has none; pass tokenizer="),
-        (lambda: prompts(Silent(), CLEAN), r"text needs a tokenizer and Silent has none"),
+        (lambda: prompts(Silent(), CLEAN), r"text needs a tokenizer and Silent has none \(no tokenizer\); pass"),
         (lambda: prompts(byte_level(), [CLEAN, CLEAN], [CORRUPTED]), r"clean has 2 prompts and corrupted 1"),
-        (lambda: prompts(byte_level(), []), r"prompts must be text, a list of texts, or a tensor"),
+        (lambda: prompts(byte_level(), []), r"^there are no prompts$"),
+        (lambda: prompts(byte_level(), CLEAN, []), r"^there are no prompts$"),
+        (lambda: prompts(byte_level(), None), r"prompts must be text, a list of texts, or a tensor"),  # type: ignore[call-overload]
         (lambda: prompts(byte_level(), [1, 2]), r"prompts must be text"),  # type: ignore[list-item]
         (lambda: prompts(byte_level(), ""), r"'' has no tokens"),
         (lambda: prompts(byte_level(), torch.zeros(1, 2)), r"tokens must be a tensor of integers; got torch.float32"),
@@ -102,7 +104,7 @@ def test_mistakes_are_one_line_each(make, message):
 
 def test_different_token_counts_are_refused_with_the_tokens_side_by_side():
     tokenizer = byte_level()
-    with pytest.raises(ValueError, match="same number of tokens; got 3, 8") as error:
+    with pytest.raises(ValueError, match="same number of tokens; got 3 in clean 0, 8 in clean 1") as error:
         prompts(tokenizer, ["Mary gave Ann", "Mary gave Zebra"])
     lines = [[cell.strip() for cell in line.split("|")] for line in str(error.value).splitlines()[1:]]
     assert lines[0] == ["pos", "clean 0", "clean 1"]

@@ -11,6 +11,7 @@ from probes.binding import Binding, binding_verdict
 from probes.binding.edits import ARMS
 from probes.binding.measuring import Share
 from probes.binding.stored import binding_verdict_from_json
+from probes.binding.text import summary
 from probes.evidence import Interval
 
 NONE, ALL, WIDE = Interval(0.0, -0.01, 0.01), Interval(1.0, 0.98, 1.02), Interval(0.08, 0.02, 0.14)
@@ -66,3 +67,55 @@ def test_it_comes_back_from_json(binding):
     for change in ({"verdict": "order"}, {"accuracy": None}, {"shares": 3}, {"gate": 0.5}):
         with pytest.raises(ValueError, match="damaged"):
             binding_verdict_from_json("gpt2", 3, data | change)
+
+
+def test_arms_that_were_not_measured_are_named_with_their_reason():
+    reasons = {"order, label": "the query shows no label", "position": "the first item has none before it"}
+    some = replace(measured(ALL), left_out={**reasons, "line breaks": "the prompts have none"})
+    some = replace(some, shares={name: share for name, share in some.shares.items() if name not in reasons})
+    lines = str(binding_verdict("gpt2", some)).splitlines()
+    assert lines[-3:] == [
+        "arms that were not measured:",
+        "  order, label    not applicable: the query shows no label",
+        "  position        not applicable: the first item has none before it",
+    ]
+    with_evidence = list(summary(binding_verdict("gpt2", some), evidence=True))
+    for line in lines[-2:]:
+        assert with_evidence.count(line) == 1
+    assert "arms that were not measured" not in str(binding_verdict("gpt2", measured(ALL)))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "next_"),
+    [
+        (Interval(0.9, 0.7, 0.97), True),
+        (Interval(0.8, 0.75, 0.85), True),
+        (Interval(0.79, 0.75, 0.83), False),
+        (Interval(0.9, 0.8, 0.97), False),
+    ],
+)
+def test_too_few_prompts_for_the_gate_are_named_where_they_are_all_that_is_missing(accuracy, next_):
+    binding = replace(REFUSED, accuracy=accuracy)
+    assert binding.is_short_of_prompts == next_
+    line = "next: more prompts (rows of a template) narrow the interval of the accuracy (128 here)"
+    assert (line in str(binding_verdict("gpt2", binding)).splitlines()) == next_
+
+
+def test_what_other_tokens_are_is_said():
+    heading = next(line for line in str(binding_verdict("gpt2", measured(ALL))).splitlines() if "sinks" in line)
+    assert "other tokens: all but labels and values" in heading
+    assert len(heading) <= 120
+
+
+def test_parts_of_a_verdict_print_in_one_short_line():
+    found = binding_verdict("gpt2", measured(ALL))
+    shown = repr(found.measured)
+    assert shown.startswith(
+        "Binding('template', 6 items, 128 prompts, accuracy 1.000 [0.970, 1.000]; over 24: label at "
+    )
+    assert "label at list 1.000 [0.980, 1.020]" in shown
+    assert "first token 0.000 [-0.010, 0.010]" in shown
+    assert repr(REFUSED).endswith("128 prompts, accuracy 0.500 [0.400, 0.600]; not competent)")
+    assert repr(replace(REFUSED, accuracy=Interval(1.0, 0.9, 1.0))).endswith("[0.900, 1.000]; too few)")
+    assert repr(NOTHING).count("Interval") == 0
+    assert repr(found.sinks["line breaks"]) == "(NOT APPLICABLE, 'the prompts have none')"
