@@ -27,7 +27,8 @@ def interruptible() -> Iterator[None]:
 
     Results are written atomically, so that ending at once loses no more than a killed process does. After a signal the
     handlers stay, because the interpreter's own teardown is interruptible too. Signals that are ignored, as under
-    `nohup`, stay ignored. Does nothing outside the main thread.
+    `nohup`, stay ignored. An exception after a signal is `Interrupted` too: the import of a C extension that is
+    interrupted raises `ImportError`. Does nothing outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -43,6 +44,10 @@ def interruptible() -> Iterator[None]:
     before = {number: signal.signal(number, handle) for number in _handled()}
     try:
         yield
+    except Exception as error:
+        if received:
+            raise Interrupted(received[0]) from error
+        raise
     finally:
         if not received:
             for number, handler in before.items():

@@ -41,6 +41,25 @@ def test_every_signal_unwinds(number):
         signal.signal(handled, signal.default_int_handler if handled == signal.SIGINT else signal.SIG_DFL)
 
 
+def test_an_exception_that_replaces_the_signal_is_an_interruption():
+    """The import of a C extension raises ImportError where a signal came during it."""
+
+    def interrupted_import() -> None:
+        with interruptible():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except KeyboardInterrupt:
+                raise ImportError("initialization failed") from None
+
+    with pytest.raises(Interrupted) as caught:
+        interrupted_import()
+    assert caught.value.status == 128 + signal.SIGTERM
+    for handled in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(handled, signal.default_int_handler if handled == signal.SIGINT else signal.SIG_DFL)
+    with pytest.raises(ImportError), interruptible():  # without a signal it stays what it is
+        raise ImportError("initialization failed")
+
+
 def test_handlers_are_put_back_without_a_signal():
     before = signal.getsignal(signal.SIGTERM)
     with interruptible():
