@@ -18,7 +18,7 @@ HEAD = ("model", "battery of the sweep", "all arms", "anchor", "placeholder", "s
 
 
 def again_table(zoo: Path = ZOO) -> str:
-    """Return the verdict before and after, and each role's status, effect and control; "not built yet" without a file."""
+    """Return the verdict before and after, and each role's status, effect, control; "not built yet" without a file."""
     before = {run: label for entry in read_verdicts(zoo).values() for run, label in entry["alone"].items()}
     rows = []
     for path in sorted(zoo.glob("*/verdict.json")):
