@@ -85,7 +85,7 @@ def check_folder(folder: Path, is_adapter: bool = False) -> None:
     libraries of weights and tokenizers cannot open it.
     """
     if not is_utf8(str(folder)):
-        raise ValueError(f"the path {shown(str(folder))} is not UTF-8 text, so its files cannot be read; rename it")
+        raise ValueError(f"the path of {shown(folder.name)} is not UTF-8 text, so its files cannot be read; rename it")
     for path in sorted(folder.iterdir()):
         if path.suffix in TEXTS and (why := _unreadable(path, LARGEST_TEXT)):
             raise ValueError(f"{path} {why}")

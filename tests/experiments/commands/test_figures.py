@@ -49,6 +49,7 @@ VERDICTS = {
             "verdict": "anchor",
             "replication": "models",
             "margins": {"rho": 0.1},
+            "evidence": [{"arm": "presence"}],
             "roles": {
                 r: {"status": "PRESENT", "rho": 0.9, "ci": [0.8, 1.0], "reason": ""}
                 for r in ("anchor", "placeholder", "sink")
@@ -275,14 +276,16 @@ def test_the_table_names_a_family_as_the_figures_of_fine_tuned_models_do():
 
 def test_the_table_of_fine_tuned_models_has_a_row_a_format_and_mode(zoo):
     assert pretrained_table(zoo) == pretrained_addition_table(zoo) == "not built yet\n"
-    TUNED.assign(rehearsal=0.0, precision="no").to_parquet(zoo / "results.parquet")
+    steps = TUNED["seed"].map({seed: 160 + 5 * seed for seed in TUNED["seed"].unique()})
+    TUNED.assign(rehearsal=0.0, precision="no", steps=steps).to_parquet(zoo / "results.parquet")
     rows = cells_of(pretrained_table(zoo))
     expected: Any = TUNED[(TUNED["format"] == "aligned") & (TUNED["metric"] == "exact") & (TUNED["mode"] == "forced")]
     (aligned,) = (row for row in rows if row[:3] == ["aligned", "1 to 20", "forced"])
     learned = expected[expected["learned"] & (expected["length"] == 20)]["value"]
     assert aligned[3] == "float32"
     assert aligned[5] == f"{expected[expected['learned']]['run'].nunique()} of {expected['run'].nunique()}"
-    assert aligned[8].startswith(f"{learned.median():.3f}")
+    assert aligned[6] == f"{steps.min()} to {steps.max()}"
+    assert aligned[9].startswith(f"{learned.median():.3f}")
     assert {row[0] for row in rows} == {"aligned", "scratchpad"}
     assert pretrained_addition_table(zoo) == "not built yet\n"
 
@@ -290,20 +293,21 @@ def test_the_table_of_fine_tuned_models_has_a_row_a_format_and_mode(zoo):
 def test_models_fine_tuned_on_the_papers_lengths_have_rows_of_their_own(zoo):
     family = f"{family_of(PRETRAINED)}+from{PAPERS_SHORTEST}"
     both = pd.concat([TUNED, TUNED.assign(family=family, run=TUNED["run"] + "-from", value=TUNED["value"] / 2)])
-    both.assign(rehearsal=0.0, precision="no").to_parquet(zoo / "results.parquet")
+    both.assign(rehearsal=0.0, precision="no", steps=160).to_parquet(zoo / "results.parquet")
     rows = [row for row in cells_of(pretrained_table(zoo)) if row[0] == "aligned" and row[2] == "forced"]
     assert [row[1] for row in rows] == ["1 to 20", f"{PAPERS_SHORTEST} to 20"]
-    first, second = (float(row[8].split()[0]) for row in rows)
+    first, second = (float(row[9].split()[0]) for row in rows)
     assert second == pytest.approx(first / 2, abs=0.001)
 
 
 def test_addition_of_fine_tuned_models_has_a_table_by_digits(zoo):
     sums = table(DIGITS).assign(family=family_of(PRETRAINED))
-    pd.concat([TUNED, sums]).assign(rehearsal=0.0, precision="no").to_parquet(zoo / "results.parquet")
+    pd.concat([TUNED, sums]).assign(rehearsal=0.0, precision="no", steps=300).to_parquet(zoo / "results.parquet")
     (forced,) = (row for row in cells_of(pretrained_addition_table(zoo)) if row[2] == "forced")
     at: Any = sums[(sums["metric"] == "exact") & (sums["mode"] == "forced") & (sums["length"] == 10) & sums["learned"]]
     assert forced[:2] == ["aligned", "1 to 10"]
-    assert forced[7 + SUMS.index(10)].startswith(f"{at['value'].median():.3f}")
+    assert forced[6] == "300"
+    assert forced[8 + SUMS.index(10)].startswith(f"{at['value'].median():.3f}")
     assert {row[1] for row in cells_of(pretrained_table(zoo))} == {"1 to 20"}
 
 
