@@ -70,6 +70,7 @@ def trust_table() -> str:
     open_, required = calibration["rates"]["undecided, all"], calibration["coverage"]["all"]["target"]
     rounds = "; ".join(f"{wrong} ({none}) of {judged}" for judged, wrong, none in blind_rounds())
     covered = [row["rate"] for row in calibration["coverage"].values()]
+    missed = [name for name, row in calibration["coverage"].items() if not row["met"]]
     faults = [n for by_fault in counts_of(FAULTS, "faults").values() for n in by_fault.values() if n]
     survived, injected = (sum(n[key] for n in faults) for key in ("survived", "injected"))
     cpu = [row["ratio"]["transformer_lens"] for row in rows]
@@ -88,7 +89,7 @@ def trust_table() -> str:
         ("the same of models that others built by hand, by round", rounds),
         (
             f"truths in 95 % intervals, by role (required: {required[0]:g} to {required[1]:g})",
-            f"{min(covered):.3f} to {max(covered):.3f}",
+            f"{min(covered):.3f} to {max(covered):.3f}{'; missed by ' * bool(missed)}{', '.join(missed)}",
         ),
         ("killed, interrupted or full-disk commands that resume to the same result", f"{survived} of {injected}"),
     ]
@@ -103,7 +104,7 @@ def support_text() -> str:
     types = dict.fromkeys(row["type"].partition(",")[0] for row in exact)
     named = ", ".join(name for name in WELL_KNOWN if name in types)
     text = (
-        f"{len(types)} types with every site, largest relative difference {worst:.0e} in float32, among them {named}: "
+        f"{len(types)} types at all their sites, largest relative difference {worst:.0e} in float32, among them {named}: "
         "[all](interp/README.md#supported-models).\n"
     )
     others = dict.fromkeys(row["type"].partition(",")[0] for row in generic)
