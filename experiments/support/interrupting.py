@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Signals that follow the first one within this time, in seconds, are part of it: `timeout` signals a process, and then
+# the group that the process is in.
+SAME = 0.2
 
 
 class Interrupted(KeyboardInterrupt):
@@ -23,7 +27,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise `Interrupted` in the block at the first signal, and end the process at the next one.
+    """Raise `Interrupted` in the block at the first signal, and end the process at the next one with one line.
 
     Results are written atomically, so that ending at once loses no more than a killed process does. After a signal the
     handlers stay, because the interpreter's own teardown is interruptible too. Signals that are ignored, as under
@@ -33,32 +37,50 @@ def interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    received: list[int] = []
+    received = Received()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if received:
-            os._exit(128 + received[0])
-        received.append(number)
-        raise Interrupted(number)
+        if received.is_first(number):
+            raise Interrupted(number)
 
     before = {number: signal.signal(number, handle) for number in _handled()}
     try:
         yield
     except Exception as error:
-        if received:
-            raise Interrupted(received[0]) from error
+        if received.number is not None:
+            raise Interrupted(received.number) from error
         raise
     finally:
-        if not received:
+        if received.number is None:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
 
-class Held:
-    """A signal that may have arrived while a block must not be left."""
+class Received:
+    """The first signal that has arrived, if any."""
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.at = 0.0
+
+    def is_first(self, number: int) -> bool:
+        """Keep the first signal and return True; return False for a part of it; end the process for another one."""
+        now = time.monotonic()
+        if self.number is None:
+            self.number, self.at = number, now
+            return True
+        if now > self.at + SAME:
+            with suppress(OSError):
+                os.write(2, b"ended at once by a second signal; the same command resumes from what is on disk\n")
+            os._exit(128 + self.number)
+        return False
+
+
+class Held(Received):
+    """A signal that may have arrived while a block must not be left."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.before: dict[int, Any] = {}
 
     def obey(self) -> None:
@@ -86,9 +108,7 @@ def held_signals() -> Iterator[Held]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if held.number is not None:
-            os._exit(128 + held.number)
-        held.number = number
+        held.is_first(number)
 
     held.before = {number: signal.signal(number, handle) for number in _handled()}
     try:

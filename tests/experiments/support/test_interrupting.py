@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from experiments.support.interrupting import Interrupted, held_signals, interruptible
+from experiments.support.interrupting import SAME, Interrupted, held_signals, interruptible
 
 SCRIPT = """
 import sys, time
@@ -80,10 +80,24 @@ def test_a_second_signal_ends_the_teardown_without_a_traceback(slow):
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "unwinding\n"
     if slow:
+        time.sleep(2 * SAME)
         process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err == ""
+    assert err == slow * "ended at once by a second signal; the same command resumes from what is on disk\n"
+
+
+def test_a_signal_that_comes_twice_at_once_is_one():
+    """As from `timeout`, which signals the process and then its group."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "unwinding\n", "")
 
 
 @pytest.fixture
