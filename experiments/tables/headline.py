@@ -103,10 +103,8 @@ def support_text() -> str:
     worst = max(row["float32"] for row in exact)
     types = dict.fromkeys(row["type"].partition(",")[0] for row in exact)
     named = ", ".join(name for name in WELL_KNOWN if name in types)
-    text = (
-        f"{len(types)} types at all their sites, largest relative difference {worst:.0e} in float32, among them {named}: "
-        "[all](interp/README.md#supported-models).\n"
-    )
+    text = f"{len(types)} types at all their sites, largest relative difference {worst:.0e} in float32, among them "
+    text += f"{named}: [all](interp/README.md#supported-models).\n"
     others = dict.fromkeys(row["type"].partition(",")[0] for row in generic)
     others = [name for name in others if name not in types]
     return f"{text}\nOthers by the residual stream before and after each layer, such as {', '.join(others)}.\n"

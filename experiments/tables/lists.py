@@ -14,6 +14,7 @@ HEAD = (
     "model",
     "task",
     "items",
+    "prompts",
     "accuracy",
     "own label, traded in the list",
     "own label, traded in the query",
@@ -35,7 +36,7 @@ def lists_table(folder: Path = LISTS) -> str:
 
 def _row(found: Mapping[str, Any]) -> tuple[object, ...]:
     cost = found["cost"]
-    about = (found["run"], found["task"], found["items"], interval_text(found["accuracy"]))
+    about = (found["run"], found["task"], found["items"], found["prompts"], interval_text(found["accuracy"]))
     if found["refusal"] is not None:
         shares = [""] * (len(ARMS) + 1)
     else:
