@@ -70,7 +70,7 @@ def check_options(options: PatchCommand) -> None:
 
     check_workers("workers", options.workers)
     check_seed(options.seed)
-    require_site(options.site, PATCH_SITES)
+    require_site(options.site, PATCH_SITES, "patch")
     check_runs([options.name], options.format)
     if not options.is_text:
         check_positive(options, "prompts", "length")

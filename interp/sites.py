@@ -72,13 +72,18 @@ _HOOKS: dict[Site, str] = {
 }
 
 
-def require_site(site: str, choices: Collection[str] = SITES) -> None:
+def require_site(site: str, choices: Collection[str] = SITES, user: str = "") -> None:
     """Raise `ValueError` unless `site` is one of `choices`; the message names them.
+
+    `user`: the function that has these sites, for the message on a site that only others have.
 
     >>> require_site("scores", ("q", "k"))
     Traceback (most recent call last):
     ValueError: unknown site 'scores'; sites are q, k
     """
+    if site in SITES and site not in choices:
+        who = f"{user} does" if user else "this function does"
+        raise ValueError(f"unknown site {site!r}: capture takes it, {who} not; sites are {', '.join(choices)}")
     if site not in choices:
         raise ValueError(f"unknown site {site!r}; sites are {', '.join(choices)}")
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.forward import correct, generate
 from interp.tasks import Batch, Format, Role
+from interp.tasks.roles import LABEL_ROLES
 from probes.evidence import Accuracy, Interval
 from probes.intervals import clustered_proportion, wilson
 
@@ -51,8 +52,9 @@ def accuracies_in(model: PreTrainedModel, batch: Batch, modes: Sequence[str]) ->
     - "final": free-running, the last answer is right (parity: the last bit; addition: every digit after `###`).
     - "free step": free-running, the share of answers that are right.
 
-    Chance is that of a model that copies labels and guesses answers. Only prompts with a wrong token are decoded:
-    for the others the teacher-forced pass equals greedy decoding (probes/README.md, Paper and formats).
+    Chance is that of `token_chances`, over the tokens that each metric needs: with labels written, labels too. Only
+    prompts with a wrong token are decoded: for the others the teacher-forced pass equals greedy decoding
+    (probes/README.md, Paper and formats).
     """
     at = {mode: batch.predicted(MODES[mode]) for mode in modes}
     every = torch.cat(list(at.values())).unique()
@@ -62,6 +64,22 @@ def accuracies_in(model: PreTrainedModel, batch: Batch, modes: Sequence[str]) ->
         for mode, own in at.items()
         for row in _accuracies(model, batch, mode, own, right[:, torch.isin(every, own)])
     ]
+
+
+def token_chances(batch: Batch, at: Int[Tensor, " predicted"]) -> Float[Tensor, " predicted"]:
+    """Return the chance that a guess at each position is right.
+
+    The guess is uniform over the tokens that the format can have at that place: an answer among the format's output
+    symbols, a random label among those that prompts draw from (recall: held-out labels too). A fixed label, a filler
+    and a separator can only be one token: 1.
+    """
+    role = batch.role[at]
+    chances = torch.ones(len(at), dtype=torch.float64)
+    chances[_answers(batch, at)] = 1 / len(batch.format.outputs)
+    if batch.format.labels == "pool":
+        drawn = len(batch.vocabulary.labels) + len(batch.vocabulary.held_out) * (batch.format.task == "recall")
+        chances[torch.isin(role, torch.tensor(LABEL_ROLES))] = 1 / drawn
+    return chances
 
 
 def _accuracies(
@@ -82,19 +100,19 @@ def _accuracies(
     answers = _answers(batch, at)
     steps = _by_step(right, batch, at)
     final = free[:, _final(batch, at)].all(dim=1)
-    guess = 1 / len(batch.format.outputs)
-    n_final = int(_final(batch, at).sum())
+    chances = token_chances(batch, at)
+    by_step = torch.stack([chances[needed].prod() for needed in _needed(batch, at)])
     n = len(batch)
     length = batch.length if isinstance(batch.length, int) else max(batch.length)
 
-    def row(metric: str, estimate: Interval, chance: float) -> Accuracy:
-        return Accuracy(metric=metric, mode=mode, length=length, estimate=estimate, chance=chance, n=n)
+    def row(metric: str, estimate: Interval, chance: Tensor) -> Accuracy:
+        return Accuracy(metric=metric, mode=mode, length=length, estimate=estimate, chance=float(chance), n=n)
 
     return [
-        row("step", clustered_proportion(steps), guess),
-        row("exact", wilson(int(exact.sum()), n), guess ** int(answers.sum())),
-        row("final", wilson(int(final.sum()), n), guess**n_final),
-        row("free step", clustered_proportion(free[:, answers]), guess),
+        row("step", clustered_proportion(steps), by_step.mean()),
+        row("exact", wilson(int(exact.sum()), n), chances.prod()),
+        row("final", wilson(int(final.sum()), n), chances[_final(batch, at)].prod()),
+        row("free step", clustered_proportion(free[:, answers]), chances[answers].mean()),
     ]
 
 
@@ -112,13 +130,18 @@ def _final(batch: Batch, at: Tensor) -> Bool[Tensor, " predicted"]:
 
 def _by_step(right: Tensor, batch: Batch, at: Tensor) -> Bool[Tensor, "batch step"]:
     """Return whether each step is right: its answer, and every label or filler that is written for it."""
+    return torch.stack([right[:, needed].all(dim=1) for needed in _needed(batch, at)], dim=1)
+
+
+def _needed(batch: Batch, at: Tensor) -> list[Bool[Tensor, " predicted"]]:
+    """Return for each answer which of the predicted tokens must be right for its step to be."""
     role, step = batch.role[at], batch.step[at]
-    columns = []
+    needed = []
     for index in _answers(batch, at).nonzero().flatten().tolist():
         same = step == step[index]
         if role[index] == Role.ANSWER:
             same &= torch.isin(role, torch.tensor((Role.ANSWER, Role.ANSWER_LABEL)))
         else:
             same &= torch.isin(role, torch.tensor((Role.OUTPUT, Role.OUTPUT_LABEL, Role.FILLER)))
-        columns.append(right[:, same].all(dim=1))
-    return torch.stack(columns, dim=1)
+        needed.append(same)
+    return needed

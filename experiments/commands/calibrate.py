@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from experiments.support.cases import CaseJob, case_file, judge_missing
@@ -61,12 +62,12 @@ class CalibrateCommand:
         names = self.mechanisms or choices
         if unknown := sorted(set(names) - set(choices)):
             kind = "families" if self.families else "mechanisms"
-            raise ValueError(f"unknown {kind} {', '.join(unknown)}; {kind} are {', '.join(choices)}")
+            raise ValueError(f"unknown {kind} {_quoted(unknown)}; {kind} are {_quoted(choices)}")
         folder = writable_folder(self.out)
         written = (FAMILIES_FILE,) if self.families else FILES
         check_files([folder / name for name in written])
         with alone_in(folder / ".calibrate"):
-            warn_replaced(folder / written[-1], self._why_other)
+            warn_replaced(folder / written[-1], partial(self._why_other, names))
             table = self._families(folder, names) if self.families else self._table(folder, names)
         if self.json:
             print(json.dumps(table))
@@ -75,10 +76,20 @@ class CalibrateCommand:
             say(folder / written[-1])
         return 0
 
-    def _why_other(self, data: dict) -> str:
-        """Return why a result was made with other prompts or another first seed; "" where it was not."""
-        asked = {"prompts": self.prompts} if self.families else {"prompts": self.prompts, "first_seed": self.seed}
-        differ = [f"{name} {data[name]}, not {value}" for name, value in asked.items() if data[name] != value]
+    def _why_other(self, names: Sequence[str], data: dict) -> str:
+        """Return why a result was made with other options or other mechanisms than `names`; "" where it was not."""
+        kind, asked, made = "families", {"prompts": self.prompts}, dict(data)
+        if not self.families:
+            kind = "mechanisms"
+            asked |= {"first_seed": self.seed, "variants": self.variants}
+            asked["repetitions"] = self.repetitions if set(REPEATED).intersection(names) else 0
+            made["repetitions"] = max((row["times"] for row in data["repeated"]), default=0)
+        differ = [f"{name} {made[name]}, not {value}" for name, value in asked.items() if made[name] != value]
+        there = dict.fromkeys(case["mechanism"] for case in data["judged"])
+        if gone := [name for name in there if name not in names]:
+            differ.append(f"{kind} {_quoted(gone)}, which are not asked for")
+        if new := [name for name in dict.fromkeys(names) if name not in there]:
+            differ.append(f"no {kind} {_quoted(new)}")
         return f"it was made with {'; '.join(differ)}" if differ else ""
 
     def _check(self) -> None:
@@ -160,6 +171,11 @@ class CalibrateCommand:
         result = {"schema": 1, "prompts": self.prompts, "provenance": provenance_record(), **table, "judged": cases}
         write_whole(folder / FAMILIES_FILE, json.dumps(result, indent=1) + "\n")
         return table
+
+
+def _quoted(names: Sequence[str]) -> str:
+    """Return names in quotes: some contain commas."""
+    return ", ".join(f'"{name}"' for name in names)
 
 
 # Seed of the prompts on which families are judged.

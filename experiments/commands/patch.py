@@ -54,7 +54,7 @@ class PatchCommand(TakesText):
 
     name: OneModel
     site: Annotated[str, tyro.conf.arg(metavar="SITE")] = "resid_pre"
-    """resid_pre, resid_mid, resid_post, attn_out, mlp_out, q, k, v, z or pattern."""
+    """resid_pre, resid_mid, resid_post, attn_out, mlp_out, q, k, v, z, pattern, mlp_pre or mlp_post."""
     metric: Literal["logit_diff", "probability", "accuracy", "kl"] = "logit_diff"
     """Measure of the task's answer at --step, or of --answer after the last token; kl is from the clean run."""
     clean: Texts = ()

@@ -116,7 +116,9 @@ class TrainCommand:
         if trained.competent:
             say(f"learned: {reached}")
         else:
-            say(f"did NOT learn: {reached} (competent from .95); try more --steps or another --seed")
+            say(
+                f"did NOT learn: {reached} (competent from .95); try another --seed, or more --steps with another --out"
+            )
         say(trained.folder)
         if trained.competent:
             warn(f"next: mnemoscope evaluate {trained.folder}")

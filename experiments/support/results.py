@@ -40,7 +40,7 @@ RESULT_VERSION = 1
 
 
 def result_folder(run: Run, out: Path | None, files: Sequence[str] = ()) -> Path:
-    """Return the folder for a run's results, `out` or `mnemoscope-out/<run>`, made and writable.
+    """Return the folder for a run's results, `out` or `mnemoscope-out/<run>`, checked to be writable.
 
     `files` are the names that will be written. Raises `ValueError` where one of them is a folder.
     """
@@ -57,21 +57,30 @@ def check_files(paths: Sequence[Path]) -> None:
 
 
 def writable_folder(folder: Path) -> Path:
-    """Make a folder and check that it can be written to, so that a bad path is an error before any work.
+    """Check that a folder can be written to, or made, so that a bad path is an error before any work.
 
-    Raises `ValueError` when it cannot, and `OSError` where the disk is full.
+    Nothing is made: a command that fails later leaves no empty folder, and writing a file makes its folder. Raises
+    `ValueError` when it cannot be written, and `OSError` where the disk is full.
     """
     if (file := file_in(folder)) is not None:
         raise ValueError(f"{folder} must be a folder; {file} is a file")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # has no name: it leaves nothing behind and cannot clash
+        with tempfile.TemporaryFile(dir=_existing(folder)):  # has no name: it leaves nothing behind and cannot clash
             pass
     except OSError as error:
         if is_full(error):
             raise
         raise ValueError(f"{folder} cannot be written: {error.strerror or error}") from error
     return folder
+
+
+def _existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists. Raises `OSError` for a name that no folder can have."""
+    for part in (folder, *folder.parents):
+        with suppress(FileNotFoundError):
+            part.lstat()
+            return part
+    return Path(folder.anchor or ".")
 
 
 def json_target(json: str | None) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,16 @@ from experiments.support.provenance import provenance_record, warn_versions
 from experiments.training.recipe import Recipe
 from interp.models import read_json
 from interp.support.writing import write_whole
+
+
+def what_differs(begun: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Return the entries in which two recipes differ, as text.
+
+    >>> what_differs({"steps": 1200, "seed": 0}, {"steps": 1300, "seed": 0})
+    'steps 1200 there, 1300 now'
+    """
+    names = [name for name in {**begun, **ours} if begun.get(name) != ours.get(name)]
+    return "; ".join(f"{name} {begun.get(name)} there, {ours.get(name)} now" for name in names)
 
 
 def claim(
@@ -34,9 +45,8 @@ def claim(
     versions = {"versions": begun.pop("versions", None)}
     del ours["versions"]
     if begun != ours:
-        names = [k for k in {**begun, **ours} if begun.get(k) != ours.get(k)]
-        differ = [f"{k} {begun.get(k)} there, {ours.get(k)} now" for k in names]
-        raise ValueError(f"{work} is of another recipe ({'; '.join(differ)}); remove it or choose another --out")
+        differ = what_differs(begun, ours)
+        raise ValueError(f"{work} is of another recipe ({differ}); remove it or choose another --out")
     warn_versions(f"{work.name}, resumed,", versions)
     for stale in work.glob(".step-*"):  # left by a process that was killed
         shutil.rmtree(stale)

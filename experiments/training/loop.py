@@ -21,7 +21,7 @@ from experiments.support.interrupting import held_signals
 from experiments.support.progress import progress_bar
 from experiments.support.provenance import provenance_record, warn_versions
 from experiments.training.checkpoint import Pace, load_checkpoint, save_checkpoint
-from experiments.training.claiming import claim
+from experiments.training.claiming import claim, what_differs
 from experiments.training.gradients import compiled, optimizer_of, require_compile, schedule, take_step, use_attention
 from experiments.training.graphs import CapturedSteps, require_graphs
 from experiments.training.lora import adapter_weights, round_adapters
@@ -224,8 +224,10 @@ def _finished(final: Path, work: Path, recipe: Recipe, precision: str) -> Traine
     record = read_record(final) or {}
     warn_versions(f"{final.name}/run.json", record.get("provenance"))
     present = {**record.get("recipe", {}), "precision": record.get("precision")}
-    if present != {**json.loads(json.dumps(recipe.to_json())), "precision": precision}:
-        raise ValueError(f"{final} exists, trained by another recipe; remove it, or choose another --out")
+    asked = {**json.loads(json.dumps(recipe.to_json())), "precision": precision}
+    if present != asked:
+        differ = what_differs(present, asked)
+        raise ValueError(f"{final} exists, trained by another recipe ({differ}); remove it, or choose another --out")
     shutil.rmtree(work, ignore_errors=True)
     outcome = record["outcome"]
     return Trained(final, outcome["competent"], outcome["step_accuracy"], outcome["steps"])

@@ -42,7 +42,7 @@ def chosen(what: str, numbers: int | Sequence[int] | None, count: int) -> list[i
 
 def check_site(site: str, anatomy: Anatomy) -> None:
     """Raise `ValueError` for a site that cannot be patched, or that this architecture does not have."""
-    require_site(site, PATCH_SITES)
+    require_site(site, PATCH_SITES, "patch")
     if site == "resid_mid" and anatomy.blocks[0].parallel:
         raise ValueError("parallel blocks have no resid_mid: attention and MLP both read resid_pre; patch attn_out")
     if site == "mlp_out" and not anatomy.blocks[0].has_mlp:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -59,6 +61,72 @@ class Receiver:
 
     def __str__(self) -> str:
         return _text(self)
+
+
+# Names, as `str` gives them, stand for components at all positions.
+Senders = Sender | str | Sequence[Sender | str]
+Receivers = Receiver | str | Sequence[Receiver | str]
+_NAME = re.compile(r"L(\d{1,4})(?:H(\d{1,6})(?: ([qkv]))?| ?(MLP))")
+
+
+def ends_of(
+    anatomy: Anatomy, prompts: Prompts, senders: Senders, receivers: Receivers
+) -> tuple[list[Sender], list[Receiver]]:
+    """Return the senders and the receivers of paths. Raises `ValueError` for none, and for one that does not exist."""
+    ends = senders_of(senders), receivers_of(receivers)
+    if not all(ends):
+        raise ValueError("give at least one sender and one receiver")
+    for node in (*ends[0], *ends[1]):
+        require_node(anatomy, prompts, node)
+    return ends
+
+
+def senders_of(given: Senders) -> list[Sender]:
+    """Return senders, given one or several, by themselves or by name. Raises `ValueError` for what is none.
+
+    >>> senders_of(["L0H1", "L1 MLP", "embed"]) == [Sender("head", 0, 1), Sender("mlp", 1), Sender("embed")]
+    True
+    """
+    return [_sender(one) for one in ([given] if isinstance(given, Sender | str) else given)]
+
+
+def receivers_of(given: Receivers) -> list[Receiver]:
+    """Return receivers, given one or several, by themselves or by name. Raises `ValueError` for what is none.
+
+    >>> receivers_of("L1H0 k") == [Receiver("k", 1, 0)], receivers_of("logits") == [Receiver("logits")]
+    (True, True)
+    """
+    return [_receiver(one) for one in ([given] if isinstance(given, Receiver | str) else given)]
+
+
+def _sender(given: object) -> Sender:
+    if isinstance(given, Sender):
+        return given
+    if given == "embed":
+        return Sender("embed")
+    if isinstance(given, str) and (found := _NAME.fullmatch(given.strip())):
+        layer, head, part, _ = found.groups()
+        if head is None:
+            return Sender("mlp", int(layer))
+        if part is None:
+            return Sender("head", int(layer), int(head))
+    raise ValueError(f"{given!r} is no sender; give a Sender, or a name such as L1H3 (a head), L1 MLP or embed")
+
+
+def _receiver(given: object) -> Receiver:
+    if isinstance(given, Receiver):
+        return given
+    if given == "logits":
+        return Receiver("logits")
+    if isinstance(given, str) and (found := _NAME.fullmatch(given.strip())):
+        layer, head, part, _ = found.groups()
+        if head is None:
+            return Receiver("mlp", int(layer))
+        for kind in ("q", "k", "v"):
+            if part == kind:
+                return Receiver(kind, int(layer), int(head))
+    names = "L1H3 q, L1H3 k, L1H3 v (an input of a head), L1 MLP or logits"
+    raise ValueError(f"{given!r} is no receiver; give a Receiver, or a name such as {names}")
 
 
 def _require_form(node: Sender | Receiver, kinds: tuple, with_layer: tuple, with_head: tuple) -> None:

@@ -20,7 +20,7 @@ from interp.models.resolve import AnyModel, raw_of
 from interp.patching.editing import Edit, Place, chunks, difference_from_raw, forward_with_edits, measure
 from interp.patching.effect import PatchEffect
 from interp.patching.metric import MetricLike, bind_metric
-from interp.patching.nodes import Receiver, Sender, require_node, why_no_path
+from interp.patching.nodes import Receiver, Receivers, Sender, Senders, ends_of, why_no_path
 from interp.places import positions_at
 from interp.tasks import Prompts
 
@@ -31,8 +31,8 @@ def path_patch(
     model: AnyModel,
     base: PromptsLike,
     source: PromptsLike,
-    senders: Sender | Sequence[Sender],
-    receivers: Receiver | Sequence[Receiver],
+    senders: Senders,
+    receivers: Receivers,
     metric: MetricLike,
     direct: bool = True,
     freeze_downstream: bool = False,
@@ -44,7 +44,9 @@ def path_patch(
     Base comes first: with `path_patch(run, clean, corrupted, ...)` corrupted outputs enter the clean run, as in Wang et
     al. `patch(run, clean, corrupted, ...)` moves clean activations into the corrupted run by default.
 
-    Axis "sender": each sender to all receivers at once. With `grid`, axes "sender" and "receiver": each to each.
+    A name stands for a component at all positions: senders are such as "L0H1", "L0 MLP" and "embed", receivers such as
+    "L1H0 k", "L1 MLP" and "logits". Axis "sender": each sender to all receivers at once. With `grid`, axes "sender" and
+    "receiver": each to each.
 
     - `direct=True`: heads and MLPs between sender and receivers keep their base output. A receiver reads
       resid_base + (sender_source - sender_base), through its LayerNorm. `False`: MLPs in between are recomputed
@@ -65,12 +67,7 @@ def path_patch(
         raise ValueError("chain=True needs receivers that see each other; freeze_downstream=True forbids it")
     base, source = pair_of(model, base, source, ("base", "source"))
     metric = bind_metric(metric, model, base)
-    senders = [senders] if isinstance(senders, Sender) else list(senders)
-    receivers = [receivers] if isinstance(receivers, Receiver) else list(receivers)
-    if not senders or not receivers:
-        raise ValueError("give at least one sender and one receiver")
-    for node in (*senders, *receivers):
-        require_node(anatomy, base, node)
+    senders, receivers = ends_of(anatomy, base, senders, receivers)
     cells = [(s, [r]) for s in senders for r in receivers] if grid else [(s, receivers) for s in senders]
     problems = [why_no_path(anatomy, base, metric, s, r) for s, some in cells for r in some]
     if (first := next(filter(None, problems), None)) and (not grid or all(problems)):

@@ -78,6 +78,8 @@ def by_length(curves: Mapping[str, Sequence[Point]], trained: int | None, title:
 def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | None, narrow: bool = False) -> Figure:
     """Draw one panel per metric and one colour per run. The trained range is shaded, chance is dotted.
 
+    Where modes differ in chance, that of written labels has a line of its own, with sparser dots.
+
     `narrow`: for a phone, with the panels below each other.
 
     Solid: labels are given. Dashed: the model writes them. Bands are 95 % Wilson intervals.
@@ -87,15 +89,14 @@ def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | Non
     figure = Figure(figsize=(3.9, 8.5) if narrow else (9, 3.9), layout="constrained")
     axes = figure.subplots(len(TITLES), 1, sharex=True) if narrow else figure.subplots(1, len(TITLES), sharey=True)
     for axis, (metric, title) in zip(axes, TITLES.items(), strict=True):
-        chances: dict[int, float] = {}
+        chances: dict[str, dict[int, float]] = {}
         for k, (name, points) in enumerate(curves.items()):
             for mode, style in STYLES.items():
                 line = sorted((p for p in points if (p.metric, p.mode) == (metric, mode)), key=lambda p: p.length)
                 if line:
                     _curve(axis, line, k, style, f"{name}, {MODES[mode]}")
-                    chances |= {p.length: p.chance for p in line}
-        if chances:
-            axis.plot(*zip(*sorted(chances.items()), strict=True), ":", color="#555555", label="chance")
+                    chances.setdefault(mode, {}).update({p.length: p.chance for p in line})
+        _chance(axis, chances)
         if trained:
             axis.axvspan(0, trained, color="#888888", alpha=0.12, linewidth=0)
             axis.text(trained / 2, 1.03, "trained", ha="center", va="bottom", fontsize=8, color="#555555")
@@ -122,6 +123,19 @@ def _curve(axis: Axes, line: Sequence[Any], k: int, style: str, label: str) -> N
     axis.plot(lengths, [p.estimate.value for p in line], style, label=label, **look)
     low, high = [p.estimate.low for p in line], [p.estimate.high for p in line]
     axis.fill_between(lengths, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _chance(axis: Axes, chances: Mapping[str, Mapping[int, float]]) -> None:
+    """Draw chance by length, once for all modes where they agree; `chances`: by mode, then length."""
+    merged: dict[int, float] = {}
+    agree = True
+    for own in chances.values():
+        agree &= all(merged.get(n, chance) == chance for n, chance in own.items())
+        merged |= own
+    lines = {"chance": merged} if agree else {f"chance, {MODES[mode]}": own for mode, own in chances.items()}
+    for (label, own), dots in zip(lines.items(), (":", (0, (1, 4))), strict=False):
+        if own:
+            axis.plot(*zip(*sorted(own.items()), strict=True), linestyle=dots, color="#555555", label=label)
 
 
 def _numbers(estimate: Estimate) -> tuple[str, str, str]:

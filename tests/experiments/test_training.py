@@ -184,7 +184,7 @@ def test_a_run_is_loadable_and_says_how_it_was_made(tmp_path):
 def test_training_is_refused_where_a_run_or_another_recipe_is(tmp_path):
     trained = train_run(RECIPE, tmp_path)
     before = weights(trained.folder)
-    with pytest.raises(ValueError, match="exists, trained by another recipe"):
+    with pytest.raises(ValueError, match=r"exists, trained by another recipe \(lr 0.002 there, 0.1 now\); remove it"):
         train_run(replace(RECIPE, lr=0.1), tmp_path)
     left = tmp_path / f"{RECIPE.name}.training"
     left.mkdir()  # by one that was killed before it had cleared up

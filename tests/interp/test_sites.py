@@ -50,7 +50,7 @@ def test_head_counts_differ_with_grouped_queries():
 def test_an_unknown_site_names_the_choices():
     with pytest.raises(ValueError, match=r"unknown site 'scores'; sites are embed, resid_pre, .*, mlp_post"):
         require("scores")
-    with pytest.raises(ValueError, match="unknown site 'q'; sites are k, v"):
+    with pytest.raises(ValueError, match="unknown site 'q': capture takes it, this function does not; sites are k, v"):
         require("q", KV_SITES)
 
 

@@ -37,6 +37,51 @@ def test_chance_levels():
     assert found["final"].chance == pytest.approx(0.1**4)
 
 
+POOL = len(default_vocabulary().labels)
+EVERY_LABEL = POOL + len(default_vocabulary().held_out)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "step", "exact", "final"),
+    [
+        ("parity-aligned", 0.5 / POOL, (0.5 / POOL) ** 3, 0.5),
+        ("parity-gap2", 0.5 / POOL, (0.5 / POOL) ** 3, 0.5),  # fillers can be one token only
+        ("parity-constant", 0.5, 0.5**3, 0.5),  # fixed labels too
+        ("parity-cyclic", 0.5, 0.5**3, 0.5),
+        ("recall-ordered", 1 / 16 / EVERY_LABEL, (1 / 16 / EVERY_LABEL) ** 3, 1 / 16),
+        # Four output digits, then four digits of the answer, each after its label.
+        ("addition-aligned", 0.1 / POOL, (0.1 / POOL) ** 8, 0.1**4),
+    ],
+)
+def test_written_labels_are_guessed_too(fmt, step, exact, final):
+    batch = sample(fmt, 4, 3, seed=0)
+    model = build_model(ModelConfig("none", 1, 16, 2), len(default_vocabulary().ids), seed=0).eval()
+    found = {m: a.chance for m, a in by_metric(model, batch, "written").items()}
+    answer = 1 / len(batch.format.outputs)
+    assert found == pytest.approx({"step": step, "exact": exact, "final": final, "free step": answer}, rel=1e-12, abs=0)
+    given = {m: a.chance for m, a in by_metric(model, batch).items()}
+    assert given["step"] == pytest.approx(answer)
+
+
+def test_steps_with_two_labels_have_their_own_chance():
+    """Non-aligned addition cites both operands' labels before a digit: the chance of a step is the mean over steps."""
+    batch = sample("addition-nonaligned", 2, 2, seed=0)
+    at = batch.predicted(forced=False)
+    chances = competence.token_chances(batch, at)
+    role, step = batch.role[at].tolist(), batch.step[at].tolist()
+    kinds = {Role.OUTPUT: (Role.OUTPUT, Role.OUTPUT_LABEL), Role.ANSWER: (Role.ANSWER, Role.ANSWER_LABEL)}
+    literal = []
+    for r, s in zip(role, step, strict=True):
+        if r in kinds:
+            labels = sum(other in kinds[r] and there == s for other, there in zip(role, step, strict=True)) - 1
+            literal.append(0.1 / POOL**labels)
+    model = build_model(ModelConfig("none", 1, 16, 2), len(default_vocabulary().ids), seed=0).eval()
+    found = by_metric(model, batch, "written")
+    assert len(set(literal)) > 1
+    assert found["step"].chance == pytest.approx(sum(literal) / len(literal), rel=1e-12)
+    assert found["exact"].chance == pytest.approx(float(chances.prod()), rel=1e-12, abs=0)
+
+
 @pytest.mark.parametrize(
     "fmt", ["parity-aligned", "parity-constant", "parity-interleaved", "parity-direct", "addition-none"]
 )

@@ -10,6 +10,7 @@ from experiments.cli import main
 from experiments.commands.calibrate import CalibrateCommand
 from interp.support import writing
 from probes.error_rates import TUNED_ON, planted_roles, tally, tally_families
+from probes.planted import MECHANISMS
 from tests.experiments.commands.test_sweep import another_at
 
 
@@ -58,7 +59,15 @@ def test_cases_are_judged_once_and_counted(capsys):
     ("more", "line"),
     [
         ((), ""),
-        (("--variants", "3"), ""),
+        (("--variants", "3"), "it was made with variants 1, not 3"),
+        (("--repetitions", "3"), "it was made with repetitions 2, not 3"),
+        (("--repetitions", "0"), "it was made with repetitions 2, not 0"),
+        (("--mechanisms", "A1", "A2"), 'it was made with no mechanisms "A2"'),
+        (
+            ("--mechanisms", "unused, decodable"),  # has no coverage, so that repetitions do not count
+            'it was made with repetitions 2, not 0; mechanisms "A1", which are not asked for; '
+            'no mechanisms "unused, decodable"',
+        ),
         (("--prompts", "64"), "it was made with prompts 128, not 64"),
         (("--seed", "5"), "it was made with first_seed 4, not 5"),
     ],
@@ -70,7 +79,8 @@ def test_a_table_of_other_cases_is_replaced_in_one_line(more, line, monkeypatch,
 
     monkeypatch.setattr("experiments.commands.calibrate.judge_missing", refuse)
     Path("cal").mkdir()
-    Path("cal/calibration.json").write_text(json.dumps({"first_seed": 4, "variants": 1, "prompts": 128}))
+    made = {"first_seed": 4, "variants": 1, "prompts": 128, "judged": [{"mechanism": "A1"}], "repeated": [{"times": 2}]}
+    Path("cal/calibration.json").write_text(json.dumps(made))
     assert main([*ARGV, *more]) == 2
     *lines, _ = capsys.readouterr().err.splitlines()
     file = Path("cal", "calibration.json")
@@ -78,6 +88,30 @@ def test_a_table_of_other_cases_is_replaced_in_one_line(more, line, monkeypatch,
 
 
 FAMILY = "anchor at odd steps, sink at even"
+
+
+def test_a_table_of_other_families_is_replaced_in_one_line(monkeypatch, capsys):
+    def refuse(*_: object) -> None:
+        raise ValueError("the work would begin here")
+
+    monkeypatch.setattr("experiments.commands.calibrate.judge_missing", refuse)
+    Path("cal").mkdir()
+    file = Path("cal", "families.json")
+    for there, line in ((FAMILY, []), ("x, y", [f'families "x, y", which are not asked for; no families "{FAMILY}"'])):
+        file.write_text(json.dumps({"prompts": 128, "judged": [{"mechanism": there}]}))
+        assert main(["calibrate", "--families", "--mechanisms", FAMILY, "--out", "cal"]) == 2
+        *lines, _ = capsys.readouterr().err.splitlines()
+        assert [x.removeprefix(f"replacing {file}: it was made with ") for x in lines] == [
+            f"{x}; another --out keeps both" for x in line
+        ]
+
+
+def test_unknown_names_and_choices_are_quoted(capsys):
+    """Names contain commas."""
+    assert main(["calibrate", "--mechanisms", "no, such", "A7"]) == 2
+    err = capsys.readouterr().err
+    assert 'unknown mechanisms "A7", "no, such"; mechanisms are "' in err
+    assert all(f'"{name}"' in err for name in MECHANISMS)
 
 
 @pytest.mark.slow
@@ -128,8 +162,8 @@ def test_a_second_one_is_refused_until_the_first_has_died(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--mechanisms", "A7"], "unknown mechanisms A7"),
-        (["--families", "--mechanisms", "A1"], "unknown families A1; families are anchor by the label before"),
+        (["--mechanisms", "A7"], 'unknown mechanisms "A7"'),
+        (["--families", "--mechanisms", "A1"], 'unknown families "A1"; families are "anchor by the label before'),
         (["--families", "--variants", "2"], "--variants is for mechanisms; leave it out with --families"),
         (["--families", "--seed", "1"], "--seed is for mechanisms"),
         (["--repetitions", "0", "--families"], "--repetitions is for mechanisms"),

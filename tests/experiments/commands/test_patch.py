@@ -204,10 +204,18 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(capsys):
     assert re.search(r"MiB beyond the model; about \d+ s here", out)
 
 
+def test_the_help_names_every_site(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["patch", "--help"])
+    words = " ".join(re.findall(r"\w+", capsys.readouterr().out))
+    assert " ".join((*PATCH_SITES[:-1], "or", PATCH_SITES[-1])) in words
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         (["--site", "resid"], "unknown site 'resid'; sites are resid_pre"),
+        (["--site", "attn_scores"], "unknown site 'attn_scores': capture takes it, patch does not; sites are resid"),
         (["--positions", "label"], "unknown position 'label'; give an index, a role (start, separator, input"),
         (["--positions", "output:"], "unknown position 'output:'"),
         (["--positions", "output:x"], "unknown position 'output:x'"),

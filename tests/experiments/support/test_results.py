@@ -1,11 +1,13 @@
 """Unfinished work is resumed, damaged work is made again, and bad targets are refused before any work."""
 
 import json
+import os
 
 import pytest
 
 from experiments import load
-from experiments.support.results import load_or_make, work_folder
+from experiments.cli import main
+from experiments.support.results import load_or_make, work_folder, writable_folder
 from interp.support.writing import read_digested, write_digested
 
 
@@ -38,6 +40,47 @@ def test_failed_work_leaves_nothing(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         load_or_make(tmp_path / "p.json", interrupted, pair_to, pair_from)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_checked_and_not_made(tmp_path):
+    deep = tmp_path / "a" / "b"
+    assert writable_folder(deep) == deep
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="cannot be written: File name too long"):
+        writable_folder(tmp_path / ("x" * 300) / "y")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    for folder in (tmp_path / "nowhere", tmp_path / "nowhere" / "b"):
+        with pytest.raises(ValueError, match="cannot be written"):
+            writable_folder(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_in_one_that_cannot_be_written_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(ValueError, match="cannot be written: Permission denied"):
+            writable_folder(tmp_path / "a" / "b")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+RUN = "parity-aligned-alibi"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("attention", RUN, "--layers", "31"),
+        ("evaluate", RUN, "--lengths", "1000"),
+        ("patch", RUN, "--layers", "31"),
+        ("verdict", RUN, "--fresh", "--lengths", "1000"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_is_refused_leaves_no_folder(argv, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(list(argv)) == 2
     assert not list(tmp_path.iterdir())
 
 

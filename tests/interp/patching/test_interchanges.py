@@ -241,7 +241,10 @@ SHORT, FEWER = prompts(4, 3), prompts(3, 4)
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Interchange("pattern", SOURCE), "unknown site 'pattern'; sites are resid_pre, q, k, v, attn_scores"),  # type: ignore[arg-type]
+        (
+            lambda: Interchange("pattern", SOURCE),  # type: ignore[arg-type]
+            "unknown site 'pattern': capture takes it, .* not; sites are resid_pre, q, k, v, attn_scores",
+        ),
         (lambda: Interchange("v", SOURCE, torch.zeros(1, BASE.n_pos, dtype=torch.bool)), "has no position"),
         (lambda: Interchange("v", SOURCE, None, ()), "has no layer; None means all"),
         (

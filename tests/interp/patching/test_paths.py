@@ -386,6 +386,19 @@ def test_a_grid_is_each_to_each_and_counts_what_cannot_be(pair: tuple[Batch, Bat
                 assert effect.change[i, j].abs().max() > 1e-3
 
 
+def test_names_stand_for_components_at_all_positions(pair: tuple[Batch, Batch]):
+    raw, metric = tiny("rotary", N_LAYERS), probe(pair[0])
+    senders = [Sender("head", 0, 1), Sender("mlp", 0), Sender("embed")]
+    receivers = [Receiver(kind, 1, 0) for kind in ("q", "k", "v")] + [Receiver("mlp", 1), Receiver("logits")]
+    names = ["L0H1", "L0 MLP", "embed"], ["L1H0 q", "L1H0 k", "L1H0 v", "L1 MLP", "logits"]
+    assert ([str(s) for s in senders], [str(r) for r in receivers]) == names
+    expected, found = (path_patch(raw, *pair, *ends, metric, grid=True) for ends in ((senders, receivers), names))
+    assert torch.equal(found.values, expected.values)
+    assert found.labels == expected.labels
+    one = path_patch(raw, *pair, "L0H1", "logits", metric)
+    assert torch.equal(one.values, path_patch(raw, *pair, senders[0], LOGITS, metric).values)
+
+
 @pytest.mark.parametrize("options", [{}, {"freeze_downstream": True}, {"direct": False}])
 def test_each_prompt_is_worked_out_by_itself(options: Any, pair: tuple[Batch, Batch], monkeypatch: pytest.MonkeyPatch):
     raw, (base, source) = tiny("alibi", N_LAYERS), pair
@@ -435,6 +448,13 @@ MISTAKES: list[tuple[Any, Any, str]] = [
     (Sender("embed", at=(BITS, 9)), LOGITS, "no input with step 9; steps run from 1 to 3"),
     ([], LOGITS, "give at least one sender and one receiver"),
     (HEAD, [], "give at least one sender and one receiver"),
+    ("L0N3", LOGITS, "'L0N3' is no sender; give a Sender, or a name such as L1H3"),
+    ("L1H0 q", LOGITS, "'L1H0 q' is no sender"),
+    (["L1H0", LOGITS], LOGITS, "is no sender"),
+    (HEAD, "L2H0", "'L2H0' is no receiver; give a Receiver, or a name such as L1H3 q"),
+    (HEAD, "output", "'output' is no receiver; .* or logits"),
+    (HEAD, ["logits", 3], "3 is no receiver"),
+    ("L3H0", "logits", "no layer 3; layers are 0 to 2"),
 ]
 
 

@@ -314,6 +314,7 @@ def test_bridge_and_raw_model_give_the_same():
     ("change", "words"),
     [
         ({"site": "resid"}, "unknown site 'resid'; sites are resid_pre"),
+        ({"site": "attn_scores"}, "unknown site 'attn_scores': capture takes it, patch does not; sites are resid_pre"),
         ({"layers": 7}, "there is no layer 7; layers run from 0 to 2"),
         ({"site": "z", "heads": [9]}, "there is no head 9; heads run from 0 to 3"),
         ({"heads": 1}, "resid_pre has no heads"),

@@ -1,5 +1,6 @@
 """The figure of accuracy by length: what is drawn, read from the axes."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -61,6 +62,17 @@ def test_chance_is_dotted():
         assert chance.get_label() == "chance"
         assert chance.get_linestyle() == ":"
         assert chance.get_xydata().tolist() == [[5, 1 / 5], [10, 1 / 10], [20, 1 / 20]]  # type: ignore[union-attr]
+
+
+def test_modes_that_differ_in_chance_have_a_line_each():
+    given = points()
+    written = [replace(p, chance=p.chance / 100) for p in points("written")]
+    axis = accuracy_by_length({"a": given + written}, trained=10).axes[0]
+    found = {x.get_label(): x.get_xydata().tolist() for x in axis.lines if str(x.get_label()).startswith("chance")}  # type: ignore[union-attr]
+    assert found == {
+        "chance, labels given": [[5, 1 / 5], [10, 1 / 10], [20, 1 / 20]],
+        "chance, labels written by the model": [[5, 1 / 500], [10, 1 / 1000], [20, 1 / 2000]],
+    }
 
 
 def test_the_trained_range_is_shaded():
