@@ -52,7 +52,8 @@ def test_the_first_screen_has_each_status_and_the_control_of_all_edits_together(
     said = in_short("m", found)
     assert f"order {found['addresses']['order']['status']} (" in said
     assert f"together: {joint['value']['value']:.2f}, control {joint['control']['value']:.2f}." in said
-    assert "The check `label at both` should move nothing, and moves 0.135" in renaming_check(found["shares"])
+    moved = found["shares"]["label at both"]["value"]["value"]
+    assert f"The check `label at both` should move nothing, and moves {moved:.3f}" in renaming_check(found["shares"])
 
 
 def test_a_head_that_attends_to_the_value_asked_for_and_works_against_it_is_named() -> None:
