@@ -119,14 +119,7 @@ def _zoo_task(frame: Any, lengths: Sequence[int], verdicts: Mapping[str, dict]) 
         some = learned[learned] if learned.any() else learned
         kept = config[config["run"].isin(some.index)]
         for mode in (m for m in ("forced", "written") if m in set(config["mode"])):
-            cells = [
-                spread(
-                    kept[(kept["mode"] == mode) & (kept["metric"] == metric) & (kept["length"] == n)]["value"],
-                    len(some),
-                )
-                for metric in ("step", "exact")
-                for n in lengths
-            ]
+            cells = [spread(_values(kept, mode, metric, n), len(some)) for metric in ("step", "exact") for n in lengths]
             if not learned.any():
                 cells = [f"({cell})" if cell else "" for cell in cells]
             of = f"{int(learned.sum())} of {len(learned)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from interp.models.anatomy import Anatomy
 from interp.patching.metric import Metric
@@ -102,31 +102,32 @@ def receivers_of(given: Receivers) -> list[Receiver]:
 def _sender(given: object) -> Sender:
     if isinstance(given, Sender):
         return given
-    if given == "embed":
-        return Sender("embed")
-    if isinstance(given, str) and (found := _NAME.fullmatch(given.strip())):
-        layer, head, part, _ = found.groups()
-        if head is None:
-            return Sender("mlp", int(layer))
-        if part is None:
-            return Sender("head", int(layer), int(head))
-    raise ValueError(f"{given!r} is no sender; give a Sender, or a name such as L1H3 (a head), L1 MLP or embed")
+    node = _parsed(given)
+    if node is None or node[0] not in get_args(SenderKind):
+        raise ValueError(f"{given!r} is no sender; give a Sender, or a name such as L1H3 (a head), L1 MLP or embed")
+    return Sender(*node)
 
 
 def _receiver(given: object) -> Receiver:
     if isinstance(given, Receiver):
         return given
-    if given == "logits":
-        return Receiver("logits")
-    if isinstance(given, str) and (found := _NAME.fullmatch(given.strip())):
-        layer, head, part, _ = found.groups()
-        if head is None:
-            return Receiver("mlp", int(layer))
-        for kind in ("q", "k", "v"):
-            if part == kind:
-                return Receiver(kind, int(layer), int(head))
-    names = "L1H3 q, L1H3 k, L1H3 v (an input of a head), L1 MLP or logits"
-    raise ValueError(f"{given!r} is no receiver; give a Receiver, or a name such as {names}")
+    node = _parsed(given)
+    if node is None or node[0] not in get_args(ReceiverKind):
+        names = "L1H3 q, L1H3 k, L1H3 v (an input of a head), L1 MLP or logits"
+        raise ValueError(f"{given!r} is no receiver; give a Receiver, or a name such as {names}")
+    return Receiver(*node)
+
+
+def _parsed(name: object) -> tuple[Any, int | None, int | None] | None:
+    """Return kind, layer and head of a name; None for what is no name."""
+    if not isinstance(name, str):
+        return None
+    if name in ("embed", "logits"):
+        return name, None, None
+    if (found := _NAME.fullmatch(name.strip())) is None:
+        return None
+    layer, head, part, mlp = found.groups()
+    return ("mlp", int(layer), None) if mlp else (part or "head", int(layer), int(head))
 
 
 def _require_form(node: Sender | Receiver, kinds: tuple, with_layer: tuple, with_head: tuple) -> None:
