@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Layers that are shown unless --layers names others: the page of a large model would be slow to open.
 MOST_LAYERS = 12
-# What needs no task, for the error of a run without one.
+# Advice for a run without a task.
 GIVE_PROMPT = "give a prompt with --prompt"
 
 

@@ -53,8 +53,8 @@ class CircuitCommand(TakesText):
 
     name: OneModel
     clean: Texts = ()
-    """Clean prompts, one or more texts, all of as many tokens; from four on, half of them are for measuring. Default:
-    prompts of the task."""
+    """Clean prompts, one or more texts with the same number of tokens; from four on, half of them are for measuring.
+    Default: prompts of the task."""
     corrupted: Texts = ()
     """Corrupted prompts, as many as clean ones and of as many tokens. Default: made from the task's."""
     answer: Texts = ()

@@ -120,7 +120,7 @@ def why_empty(command: type, args: Sequence[str]) -> str:
 
 
 def why_not_utf8(command: type, args: Sequence[str]) -> str:
-    """Return which value is not UTF-8 text, with its option; "" for none. Paths may have any name, except in texts."""
+    """Return which value is not UTF-8 text, with its option; "" for none. Values that are paths may have any name."""
     options = _options(command)
     positional = next((o for o in options.values() if not o.name.startswith("--")), None)
     for name, values in _given(options, args):

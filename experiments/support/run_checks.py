@@ -38,7 +38,7 @@ def check_posed(names: Sequence[str], fmt: str | None) -> None:
 
 @contextmanager
 def or_else(advice: str) -> Iterator[None]:
-    """Inside the block, the error of a run without a task also says what needs none."""
+    """Add advice to the error of a run without a task that the block raises."""
     try:
         yield
     except NoTask as error:

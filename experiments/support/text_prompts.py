@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Options that only text has.
 OF_TEXT = ("clean", "corrupted", "answer", "other")
-# What needs no task, for the error of a run without one.
+# Advice for a run without a task.
 GIVE_TEXT = "give text with --clean, --corrupted and --answer"
 
 SAME_TEXTS = "--clean and --corrupted are the same, so nothing can have an effect; change what the answer depends on"

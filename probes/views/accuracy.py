@@ -78,7 +78,7 @@ def by_length(curves: Mapping[str, Sequence[Point]], trained: int | None, title:
 def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | None, narrow: bool = False) -> Figure:
     """Draw one panel per metric and one colour per run. The trained range is shaded, chance is dotted.
 
-    Where modes differ in chance, that of written labels has a line of its own, with sparser dots.
+    Where chance differs between modes, each has a line: that of written labels has sparser dots.
 
     `narrow`: for a phone, with the panels below each other.
 
