@@ -24,7 +24,7 @@ def show_effect(run: Run, effect: PatchEffect, validity: Validity | None, matmul
     """Print the largest changes and the checks."""
     into, out_of = ("corrupted", "clean") if effect.direction == "denoise" else ("clean", "corrupted")
     base, source = float(effect.base.mean()), float(effect.source.mean())
-    whole, best = _whole(effect), effect.site in RESIDUAL and effect.axes == ("layer", "pos")
+    whole, best = whole_difference(effect), effect.site in RESIDUAL and effect.axes == ("layer", "pos")
     if validity is not None and not validity.valid:
         say(f"INVALID: {validity.reason}")
     title = f"{run.name}, {effect.site}: changes of the {effect.metric} ({into} {base:.3f}, {out_of} {source:.3f}) "
@@ -59,7 +59,7 @@ def largest(effect: PatchEffect, best: bool) -> list[tuple[tuple[str | int, ...]
     return (moved or list(found.values())[:1])[:LARGEST]
 
 
-def _whole(effect: PatchEffect) -> float | None:
+def whole_difference(effect: PatchEffect) -> float | None:
     """Return the mean difference of source and base, of which changes are shares; None where it is too small."""
     try:
         effect.recovered  # noqa: B018

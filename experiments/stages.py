@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from experiments.commands.train import TrainCommand
+    from experiments.support.jobs import Job
     from interp.models import Run
     from interp.tasks import Format
 
@@ -70,6 +71,18 @@ def applies(stage: str, name: str) -> bool:
 def is_trained(folder: Path) -> bool:
     """Return whether the first stage of a run is done, which all others need."""
     return (folder / STAGES["train"]).exists()
+
+
+def progress_of(job: Job) -> str:
+    """Return the name of the job of a stage; for training, with the last step that its metrics have."""
+    name, stage = job.name.rsplit(" ", 1)
+    if stage != "train":
+        return job.name
+    from experiments.training.loop import METRICS, work_of
+    from experiments.training.metrics_file import last_step
+
+    step = last_step(work_of(job.args[0], name) / METRICS)
+    return job.name if step is None else f"{job.name}, step {step}"
 
 
 def do_stage(out: Path, train: TrainCommand, options: StageOptions, missing: list[str]) -> Trouble | None:

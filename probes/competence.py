@@ -124,7 +124,7 @@ def _final(batch: Batch, at: Tensor) -> Bool[Tensor, " predicted"]:
     if batch.format.task == "addition":
         return batch.role[at] == Role.ANSWER
     final = torch.zeros(len(at), dtype=torch.bool)
-    final[-1] = True
+    final[_answers(batch, at).nonzero()[-1]] = True  # a label may follow it
     return final
 
 

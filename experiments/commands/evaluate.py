@@ -76,8 +76,9 @@ class EvaluateCommand:
             check_files([together])
         folders = [result_folder(run, self.out, FILES) for run in loaded]
         curves: dict[str, list[Accuracy]] = {}
+        advice = "another --out keeps both" if len(loaded) == 1 else "evaluate it alone, with an --out, to keep both"
         for run, folder in zip(loaded, folders, strict=True):
-            warn_replaced(folder / FILES[0], partial(self._why_other, run))
+            warn_replaced(folder / FILES[0], partial(self._why_other, run), advice)
         for run, folder in zip(loaded, folders, strict=True):
             curves[run.name], written = self.measure(run, folder, figure="accuracy.svg")
             if self.json:

@@ -36,8 +36,9 @@ ALONE = ("circuit", "patch", "probes", "attention")
 class ReportCommand:
     """Write one HTML file: verdict, accuracy, maps, attention, patching, probes, circuit, and how each number was made.
 
-    Results beside the run are reused if they are of the same weights and of the default options; missing ones are
-    computed. The same command resumes after an interruption.
+    Results of the same weights and default options are reused, in the run's folder also with other lengths and numbers
+    of prompts; missing ones are computed. In models of more than 64 heads, parts that would take hours are smaller, and
+    a missing circuit is left out. The page says what is unusual. The same command resumes after an interruption.
     """
 
     names: Runs
@@ -182,7 +183,7 @@ class ReportCommand:
         return f"What do the labels do in {who}?" if group[0].format.labels else f"What does {who} do without labels?"
 
     def _part(self, run: Run, name: str, parts: dict[str, SectionData], work: Path, bar) -> SectionData:  # type: ignore[no-untyped-def]
-        from experiments.reporting import computed, stored
+        from experiments.reporting import computed, patching, stored
         from experiments.reporting.section import SectionData, from_json, to_json
         from experiments.support.results import load_or_make
         from interp.support.finite import NotFinite
@@ -195,7 +196,7 @@ class ReportCommand:
             "accuracy": stored.accuracy_part,
             "circuit": stored.circuit_part,
             "map": computed.map_part,
-            "patch": computed.patch_part,
+            "patch": patching.patch_part,
             "probes": computed.probe_part,
         }
 
@@ -225,4 +226,5 @@ def _heads(parts: dict[str, SectionData]) -> tuple[list[tuple[int, int]], str]:
         return first[: 2 * MOST_HEADS], "heads of the circuit"
     if not moving:
         raise ValueError("neither circuit nor patches say which heads matter")
-    return moving, "heads whose patch moves the answer most"
+    chosen = "heads whose patch moves the answer most"
+    return moving, chosen if parts["patch"].data.get("valid", True) else f"{chosen}, in an INVALID patching"

@@ -18,6 +18,7 @@ from experiments.stages import (
     do_stage,
     is_trained,
     name_of,
+    progress_of,
     remove_locks,
     with_steps,
 )
@@ -135,7 +136,12 @@ class SweepCommand:
             return () if following is None else (following,)
 
         with progress_bar(total=total, initial=done, unit="stage") as bar:
-            for job, trouble in finished(first, self._engine(), follow):
+
+            def show(running: list[Job]) -> None:
+                bar.set_description(", ".join(map(progress_of, running)))
+                bar.update(0)
+
+            for job, trouble in finished(first, self._engine(), follow, show):
                 bar.set_description(job.name)
                 bar.update()
                 if trouble is not None and not trouble.untrained:  # those are named in one line at the end

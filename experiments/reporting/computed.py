@@ -1,4 +1,4 @@
-"""Sections of maps, patching, probes and attention, computed for the report in seconds each."""
+"""Sections of maps, probes and attention, computed for the report in seconds each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.commands.patch import PatchCommand
+from experiments.reporting.reduced import is_deep, left_out, prompts_of, reduced_notes
 from experiments.reporting.section import Picture, SectionData, Source
 from experiments.reporting.shown import largest_sources, targets
 from experiments.reporting.stored import fitting, now
@@ -15,12 +15,11 @@ from experiments.reporting.stored import fitting, now
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
     from interp.models import Run
-    from interp.patching import PatchEffect
 
-# Number of prompts per section: default, and with --quick.
-PROMPTS = {"map": (32, 8), "patch": (16, 8), "probes": (300, 128), "heads": (32, 16)}
 # Length of a prompt that fits on a screen: 34 tokens with labels.
 READABLE = 8
+# Layers of a deep model in which probes are trained; each takes some ten seconds.
+DEEP_LAYERS = 8
 # Number of heads shown where there is no circuit, and the statistics shown per head.
 MOST_HEADS = 4
 READ = (
@@ -36,11 +35,6 @@ READ = (
 )
 
 
-def prompts_of(what: str, options: ReportCommand) -> int:
-    """Return the number of prompts of a section."""
-    return PROMPTS[what][options.quick]
-
-
 def size(run: Run, n: int) -> int | tuple[int, int]:
     """Return a length as the task takes it: for addition, both operands have n digits."""
     return (n, n) if run.format.task == "addition" else n
@@ -51,7 +45,7 @@ def map_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str],
     from interp import views
     from interp.attribution import gradient_x_input
 
-    length, many = _room(run, options.map_length), prompts_of("map", options)
+    length, many = room(run, options.map_length), prompts_of("map", options, run)
     batch = run.sample(many, size(run, length), options.seed)
     against = None if len(batch.format.outputs) == 2 else run.sample(many, size(run, length), options.seed + 1)
     attribution = gradient_x_input(run.raw, batch, against=against)
@@ -64,83 +58,11 @@ def map_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str],
     )
     source = Source("map", code, options.seed, now(options), code=True)
     data = {"length": length, "largest": largest_sources(attribution)}
-    return SectionData(data, (Picture(views.attribution(attribution, title=title), caption),), (source,))
-
-
-def patch_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
-    """Build the patching section: resid_pre by layer and position, z by layer, head and position."""
-    from interp import views
-
-    length, many = _room(run, options.length), prompts_of("patch", options)
-    at, partner = max(length // 2, 2), max(length // 4, 1)
-    if run.format.task != "parity":
-        corrupt, story = "redraw", "another random prompt"
-    elif run.format.labels == "pool":
-        corrupt, story = "swap_input_labels", f"the same prompt with input labels {at} and {partner} traded"
-    else:
-        corrupt, story = "flip_input", f"the same prompt with bit {at} flipped"
-    pictures, sources, data = [], [], {"story": story, "step": at, "length": length, "heads": []}
-    for site in ("resid_pre", "z"):
-        verb = PatchCommand(
-            run.name,
-            site=site,
-            length=length,
-            step=at,
-            partner=partner,
-            corrupt=corrupt,
-            prompts=many,
-            seed=options.seed,
-        )
-        effect = _effect(run, verb, work, length)
-        title = f"What does patching {site} at each place change? {run.name}, length {length}"
-        pictures.append(Picture(views.effect(effect, title), _patch_caption(site, story, at)))
-        more = f" --partner {partner}" if "swap" in corrupt else ""
-        command = (
-            f"mnemoscope patch {options.said(run)} --site {site} --length {length} --step {at} --corrupt {corrupt}"
-            f"{more} --prompts {many} --seed {options.seed}"
-        )
-        assert effect.checks is not None
-        cells, gap = effect.checks.spot_cells, effect.checks.spot_difference
-        made = f"{now(options)}; {cells} random cells equal the literal loop to {gap:.0e}"
-        sources.append(Source(f"patching {site}", command, options.seed, made))
-        data[site] = [{"cell": _place(cell), "change": float(x)} for cell, x in effect.top(3)]
-        data["difference"] = float(effect.source.mean() - effect.base.mean())
-        if site == "z":
-            peak = effect.change.mean(dim=-1).abs().amax(dim=2).flatten()
-            n_heads = len(effect.labels["head"])
-            data["heads"] = [divmod(int(k), n_heads) for k in peak.argsort(descending=True)[:MOST_HEADS]]
-    return SectionData(data, tuple(pictures), tuple(sources))
-
-
-def _place(cell: tuple[str | int, ...]) -> str:
-    """Return a cell as text, such as "layer 1 at output label 25" or "L1H4 at output label 25"."""
-    *where, pos = cell
-    name = "layer {}" if len(where) == 1 else "L{}H{}"
-    return f"{name.format(*where)} at {str(pos).partition(': ')[2] or pos}"
-
-
-def _effect(run: Run, verb: PatchCommand, work: Path, length: int) -> PatchEffect:
-    from interp.patching import logit_diff, plan
-    from interp.tasks import counterfactual
-
-    if run.format.task == "parity":
-        clean, corrupted = verb.pair(run)
-        metric = logit_diff(clean, step=verb.step)
-    else:
-        clean = run.sample(verb.prompts, size(run, length), verb.seed)
-        corrupted = counterfactual.redraw(clean, verb.seed + 1)
-        metric = logit_diff(clean, step=verb.step, against=corrupted)
-    sweep = plan(run.raw, clean, corrupted, verb.site, metric, memory=verb.bytes)
-    return verb.compute(sweep, work / f"patch-{verb.site}")
-
-
-def _patch_caption(site: str, story: str, at: int) -> str:
-    what = {
-        "resid_pre": "The residual stream before each layer at each token",
-        "z": "Each head's output (z) at each position; shown first: the position with the largest effect per head",
-    }[site]
-    return (
-        f"{what}, patched one at a time from the clean prompt into {story}. Metric: margin of the answer at step {at}."
+    return SectionData(
+        data,
+        (Picture(views.attribution(attribution, title=title), caption),),
+        (source,),
+        reduced_notes("map", options, run),
     )
 
 
@@ -153,13 +75,20 @@ def probe_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
     if run.format.task != "parity":
         why = "Left out: the probes' controls are prefix parities and bits, and addition has neither."
         return SectionData(notes=(why,))
-    length, many = _room(run, options.length), prompts_of("probes", options)
+    length, many = room(run, options.length), prompts_of("probes", options, run)
     batch, role = run.sample(many, length, options.seed), Role.INPUT_LABEL
     if not (batch.role == role).any():
         return SectionData(notes=("Left out: probes (M8 decoding) read labels, and this format has none.",))
-    probes = decode(run.raw, batch, layers=varying_layers(run.raw, batch, role), seed=options.seed)
+    layers, notes = varying_layers(run.raw, batch, role), reduced_notes("probes", options, run)
+    chosen = ""
+    if is_deep(run) and len(layers) > DEEP_LAYERS:
+        every = layers
+        layers = every[:: -(-len(every) // DEEP_LAYERS)]
+        chosen = f" layers={layers},"
+        notes += (f"{left_out(run, options)}: probes in {len(every) - len(layers)} of the {len(every)} layers.",)
+    probes = decode(run.raw, batch, layers=layers, seed=options.seed)
     sample = f"run.sample({many}, {length}, seed={options.seed})"
-    code = f"probes.views.probes(decode(run.raw, {sample}, seed={options.seed}))"
+    code = f"probes.views.probes(decode(run.raw, {sample},{chosen} seed={options.seed}))"
     caption = (
         "Accuracy of linear probes at input labels on held-out prompts. Controls: functions of the same history of "
         "equal difficulty, and a model with random weights. Layer 0 is the embedding."
@@ -170,7 +99,7 @@ def probe_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
     }
     title = f"What do probes read at the input labels of {run.name} (length {length})?"
     source = Source("probes (M8 decoding)", code, options.seed, now(options), code=True)
-    return SectionData(data, (Picture(views.probes(probes, title), caption),), (source,))
+    return SectionData(data, (Picture(views.probes(probes, title), caption),), (source,), notes)
 
 
 def attention_part(
@@ -183,7 +112,7 @@ def attention_part(
     from interp.circuits.attention_stats import words_of
     from interp.tasks import ANSWER_ROLES, Role
 
-    short, longer, many = _room(run, READABLE), _room(run, options.length), prompts_of("heads", options)
+    short, longer, many = room(run, READABLE), room(run, options.length), prompts_of("heads", options, run)
     batch = run.sample(1, size(run, short), options.seed)
     seen = capture(run.model, batch, pattern=sorted({layer for layer, _ in heads}))
     pictures = []
@@ -202,8 +131,10 @@ def attention_part(
     )
     pictures.append(Picture(row, caption))
     unit = "digits per operand" if run.format.task == "addition" else "bits"
-    all_heads = capture(run.model, run.sample(1, size(run, longer), options.seed), pattern=True)
-    caption = f"Every head on a longer prompt, {longer} {unit}. Click a head to see it large below."
+    some = True if not is_deep(run) else sorted(seen.pattern)
+    all_heads = capture(run.model, run.sample(1, size(run, longer), options.seed), pattern=some)
+    every = "Every head" if some is True else "Every head of the layers above"
+    caption = f"{every} on a longer prompt, {longer} {unit}. Click a head to see it large below."
     pictures.append(Picture(views.attention(all_heads, sorted(all_heads.pattern)), caption))
     statistics = describe_heads(run.raw, run.sample(many, size(run, longer), options.seed))
     role = statistics.answered_at
@@ -227,11 +158,16 @@ def attention_part(
     one, all_ = (f"run.sample(1, {size(run, n)}, seed={seed})" for n in (short, longer))
     codes = (
         ("attention", f"views.attention(capture(run.model, {one}, pattern=True), layer={layer})"),
-        ("every head", f"views.attention(capture(run.model, {all_}, pattern=True), {sorted(all_heads.pattern)})"),
+        ("every head", f"views.attention(capture(run.model, {all_}, pattern={some}), {sorted(all_heads.pattern)})"),
         ("heads", f"describe_heads(run.raw, run.sample({many}, {size(run, longer)}, seed={seed})).to_dataframe()"),
     )
     sources = tuple(Source(what, code, seed, now(options), code=True) for what, code in codes)
-    return SectionData({"heads": heads, "does": targets(statistics, heads)}, tuple(pictures), sources)
+    return SectionData(
+        {"heads": heads, "does": targets(statistics, heads)},
+        tuple(pictures),
+        sources,
+        reduced_notes("heads", options, run),
+    )
 
 
 def without_repeated(table: list[dict], column: str, other: str) -> list[dict]:
@@ -241,7 +177,7 @@ def without_repeated(table: list[dict], column: str, other: str) -> list[dict]:
     return table
 
 
-def _room(run: Run, length: int) -> int:
+def room(run: Run, length: int) -> int:
     """Return the length, or the largest smaller one that fits the model."""
     longest = next((n for n in range(length, 0, -1) if fitting(run, (n,))), None)
     if longest is None:

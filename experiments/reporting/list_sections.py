@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from experiments.reporting.reduced import shown_layers
 from experiments.reporting.section import Picture, SectionData, Source
 from experiments.support.binding_results import file_of
 from experiments.support.list_results import ARMS, LISTS
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 # Prompts of the verdict's arms and of patching: default, and with --quick.
 PROMPTS = {"verdict": (128, 32), "patch": (8, 4)}
 MOST_HEADS = 4
-# Layers of the map of the residual stream; of a deeper model every second one, and so on.
-MOST_LAYERS = 16
 ORDINALS = {2: "second", 3: "third"}
 
 
@@ -110,15 +109,16 @@ def patch_section(run: Run, options: ReportCommand, trial: Trial, found: dict[st
     about = f"'{arm}' at query {some.query}, target {some.target}, {len(clean)} prompts"
     pictures, sources, data = [], [], {"arm": arm, "query": some.query, "target": some.target, "heads": []}
     n_layers = run.raw.config.num_hidden_layers
-    every = -(-n_layers // MOST_LAYERS)
+    layers = shown_layers(n_layers)
     grids = (
-        ("resid_pre", list(places), range(0, n_layers, every)),
+        ("resid_pre", list(places), layers),
         ("z", [clean.n_pos - 1], None),
     )
     for site, positions, layers in grids:
         effect = patch(run, clean, corrupted, site, metric, layers, positions, seed=options.seed)
         if site == "resid_pre":
             effect = replace(effect, labels={**effect.labels, "pos": tuple(places.values())})
+            every = layers.step
             which = "each layer" if every == 1 else f"every {ORDINALS.get(every, f'{every}th')} layer"
             caption = f"The residual stream before {which}, at each span of the template, patched one at a time."
         else:

@@ -1,8 +1,9 @@
-"""Check that a result file beside a run is of these weights and was made with the default options."""
+"""Check that a result file beside a run is of these weights, and with which options it was made."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,25 +15,29 @@ from experiments.reporting.schema import ROLES, SCHEMAS, mismatch
 from experiments.support.finished import LARGEST, one_length, why_other_rules, why_other_run, why_other_weights
 from experiments.support.provenance import warn_versions
 from experiments.support.reading import UNREAD
-from experiments.support.verdict_defaults import default_lengths
+from experiments.support.verdict_defaults import default_lengths, fits
 from interp.models import read_json
 from interp.models.names import OUT, SHIPPED
 from interp.support.printable import visible
 from interp.tasks.limits import shown
+from probes.limits import FEWEST_PROMPTS
 
 if TYPE_CHECKING:
     from interp.models import Run
 
 # Options that do not change a result.
 HARMLESS = ("name", "names", "runs", "out", "json", "format", "memory", "fresh", "evidence")
+# Options of verdict and evaluation that change how much is measured; the file itself holds them.
+SIZES = ("lengths", "prompts", "offset-lengths")
 # Largest relative difference of a number that is measured again on another machine.
 CLOSE = 2e-3
 
 
 def stored_result(run: Run, verb: str, name: str, seed: int) -> tuple[dict | None, str, str]:
-    """Return a stored result and its place; or None, "" and the reason why a file that exists was not used.
+    """Return a stored result, its place and how its size is unusual; or None, "" and why an existing file was not used.
 
-    Searches the run's own folder, then its folder of results.
+    Searches the run's own folder, then its folder of results. Lengths and prompts other than the default ones are
+    accepted only in the run's own folder, so that what ships with weights is shown.
     """
     why = ""
     for folder in (Path(run.source), OUT / run.name):
@@ -43,17 +48,20 @@ def stored_result(run: Run, verb: str, name: str, seed: int) -> tuple[dict | Non
         try:
             data = read_json(path, LARGEST)
             reason = why_not(run, verb, data, seed)
+            size = "" if reason else unusual_size(run, verb, data)
         except ValueError:  # not JSON, or numbers that cannot be measured again
-            reason = UNREAD
+            reason, size = UNREAD, ""
+        if size and folder != Path(run.source):
+            reason = f"it has {size}"
         if not reason:
             warn_versions(where, data["provenance"])
-            return data, where, ""
+            return data, where, f"{where} has {size}; --fresh measures with the latter." if size else ""
         why = f"{where} was not used: {visible(reason)}."  # names in a file may have line breaks and control codes
     return None, "", why
 
 
 def why_not(run: Run, verb: str, data: dict, seed: int) -> str:
-    """Return why a result cannot replace a new one with the default options; "" if it can."""
+    """Return why a result cannot replace a new one with the default options, or with other sizes; "" if it can."""
     if reason := why_other_run(run, data, seed):
         return reason
     if changed := _changed(verb, data):
@@ -75,11 +83,11 @@ def _inside(run: Run, verb: str, data: dict) -> str:
     """Return an inconsistency in a result that matches its schema; "" if row is none."""
     match verb:
         case "verdict":
-            if data["prompts"] != (usual := VerdictCommand().prompts):
-                return f"it has {data['prompts']} prompts, not {usual}"
+            if data["prompts"] < FEWEST_PROMPTS:
+                return f"it has {data['prompts']} prompts, fewer than {FEWEST_PROMPTS}"
             lengths = [at["length"] for at in data["by_length"]]
-            if [*map(one_length, lengths)] != [*default_lengths(run)]:
-                return f"its lengths are {shown(lengths)}, not the defaults of the run"
+            if not lengths or not all(fits(run, one_length(n)) for n in lengths):
+                return f"its lengths are {shown(lengths)}"
             sides = [at["roles"] for at in (data, *data["by_length"])]
             if unknown := {name for roles in sides for name in roles} - set(ROLES):
                 return f"it has an unknown role, {shown(min(unknown))}"
@@ -90,12 +98,11 @@ def _inside(run: Run, verb: str, data: dict) -> str:
             if any(one_length(e["length"]) not in map(one_length, lengths) for e in data["evidence"]):
                 return "it has evidence of other lengths"
         case "evaluate":
-            usual = EvaluateCommand(())
-            if data["prompts"] != usual.prompts:
-                return f"it has {data['prompts']} prompts, not {usual.prompts}"
+            if data["prompts"] < 2:
+                return f"it has {data['prompts']} prompts, fewer than 2"
             lengths = [row["length"] for row in data["accuracy"]]
-            if not lengths or not set(map(str, lengths)) <= set(map(str, usual.lengths_of(run))):
-                return f"its lengths are {shown(lengths)}, not {usual.lengths_of(run)}"
+            if not lengths or not all(fits(run, one_length(n)) for n in lengths):
+                return f"its lengths are {shown(lengths)}"
             if not any(row["metric"] == "step" for row in data["accuracy"]):
                 return "it has no step accuracy"
         case _:
@@ -113,8 +120,31 @@ def _inside(run: Run, verb: str, data: dict) -> str:
     return ""
 
 
+def unusual_size(run: Run, verb: str, data: dict) -> str:
+    """Return how prompts and lengths of a result differ from the default ones: "24 prompts, not 128"; "" for neither.
+
+    An evaluation may lack some of the default lengths. Options of circuits are compared by `why_not`.
+    """
+    if verb == "circuit":
+        return ""
+    usual = VerdictCommand() if verb == "verdict" else EvaluateCommand(())
+    rows = data["by_length"] if verb == "verdict" else data["accuracy"]
+    lengths = list(dict.fromkeys(one_length(row["length"]) for row in rows))
+    default = default_lengths(run) if verb == "verdict" else usual.lengths_of(run)  # type: ignore[union-attr]
+    texts = []
+    if data["prompts"] != usual.prompts:
+        texts.append(f"{data['prompts']} prompts, not {usual.prompts}")
+    if lengths != [*default] if verb == "verdict" else not set(lengths) <= set(default):
+        texts.append(f"lengths {_listed(lengths)}, not {_listed(default)}")
+    return "; ".join(texts)
+
+
+def _listed(lengths: Sequence[int]) -> str:
+    return " ".join(map(str, lengths[:20]))
+
+
 def _changed(verb: str, data: dict) -> str:
-    """Return the options that differ from the defaults, from the stored options or from the command."""
+    """Return the options that differ from the defaults, other than sizes, by the stored options or by the command."""
     if verb == "circuit" and isinstance(data.get("options"), dict):
         usual = {k: v for k, v in asdict(CircuitCommand(data["run"])).items() if k not in (*HARMLESS, "seed")}
         stored = {k: tuple(v) if isinstance(v, list) else v for k, v in data["options"].items()}
@@ -122,7 +152,7 @@ def _changed(verb: str, data: dict) -> str:
     arguments = str(data["provenance"].get("command")).split()
     if arguments[1:2] == ["sweep"]:  # a sweep's options select models; each is evaluated with the defaults
         return ""
-    harmless = (*HARMLESS, "seed", "workers")
+    harmless = (*HARMLESS, *(() if verb == "circuit" else SIZES), "seed", "workers")
     return ", ".join(w for w in arguments if w.startswith("--") and w.removeprefix("--").split("=")[0] not in harmless)
 
 

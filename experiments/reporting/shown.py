@@ -140,21 +140,23 @@ def patch_shows(data: dict) -> str:
     """Return at which places patching changes the answer most."""
     if "difference" not in data:
         return ""
-    full = data["difference"]
+    full, whole = data["difference"], data["whole"]
     stream, heads = (
-        ", ".join(f"{top['cell']} ({top['change']:+.1f}{_part(top['change'], full)})" for top in data[site])
+        ", ".join(f"{top['cell']} ({top['change']:+z.1f}{_part(top['change'], whole)})" for top in data[site])
         for site in ("resid_pre", "z")
     )
+    mark = "" if data["valid"] else f"**INVALID: {data['reason']}. Do not read a mechanism from these effects.** "
+    shares = ", and their share of the difference" if whole else "; their difference is too near 0 for shares of it"
     return (
-        f"In this model, the clean and the corrupted prompt differ by {full:+.1f} logits in the answer at step "
+        f"{mark}In this model, the clean and the corrupted prompt differ by {full:+z.1f} logits in the answer at step "
         f"{data['step']} (length {data['length']}). The largest effects of patching one place are, in the residual "
-        f"stream, at {stream}, and among heads, at {heads}. In brackets: logits, and their share of the difference."
+        f"stream, at {stream}, and among heads, at {heads}. In brackets: logits{shares}."
     )
 
 
-def _part(change: float, full: float) -> str:
-    """Return a change as a share of the difference of the two runs, as text; "" where they do not differ."""
-    return f", {change / full:.0%}" if full else ""
+def _part(change: float, whole: float | None) -> str:
+    """Return a change as a share of the difference of the two runs, as text; "" where that is too small."""
+    return "" if whole is None else f", {change / whole:.0%}"
 
 
 def probes_show(data: dict) -> str:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from experiments.commands.circuit import CircuitCommand, lines_of
 from experiments.commands.evaluate import EvaluateCommand
 from experiments.commands.verdict import VerdictCommand
+from experiments.reporting.reduced import fewer_than_usual, left_out
 from experiments.reporting.reuse import stored_result
 from experiments.reporting.section import Picture, SectionData, Source
 from experiments.support.provenance import other_versions
 from experiments.support.reading import read_calibration
-from experiments.support.verdict_defaults import default_lengths
+from experiments.support.verdict_defaults import default_lengths, usual_arms
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
@@ -39,17 +40,18 @@ def now(options: ReportCommand) -> str:
 def beside(
     run: Run, verb: str, name: str, options: ReportCommand
 ) -> tuple[dict | None, tuple[Source, ...], tuple[str, ...]]:
-    """Return a stored result with its source, or None with a note on a file that could not be used."""
+    """Return a stored result with its source, or None; and notes: on its size, or on a file that could not be used."""
     if options.fresh:
         return None, (), ()
-    data, where, why = stored_result(run, verb, name, options.seed)
+    data, where, note = stored_result(run, verb, name, options.seed)
+    notes = (note,) if note else ()
     if data is None:
-        return None, (), (why,) if why else ()
+        return None, (), notes
     made = data["provenance"]
     origin = f"read from {where}, made {made['date']} at commit {made['commit']}"
     if other := other_versions(made):
         origin += f", with {other}"
-    return data, (Source(name.removesuffix(".json"), made["command"], data["seed"], origin),), ()
+    return data, (Source(name.removesuffix(".json"), made["command"], data["seed"], origin),), notes
 
 
 def fitting(run: Run, lengths: tuple[int, ...]) -> tuple[int, ...]:
@@ -74,12 +76,10 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
         from experiments.support.pieces import RunOptions, are_small, helpers, measured_by, usual_workers
         from experiments.support.results import resume_arms
         from probes import battery, verdict
-        from probes.batteries import ARMS, DECIDING
+        from probes.batteries import DECIDING
 
-        lengths = default_lengths(run)
-        usual = VerdictCommand()
-        quick = options.quick
-        prompts, arms = (QUICK_PROMPTS, DECIDING) if quick else (usual.prompts, ARMS)
+        lengths, every, usual, quick = default_lengths(run), usual_arms(run), VerdictCommand(), options.quick
+        prompts, arms = (QUICK_PROMPTS, DECIDING) if quick else (usual.prompts, every)
         lengths = lengths[:1] if quick else lengths
         folder, seed = work / "verdict", options.seed
         source = RunOptions(run.source, str(run.format), device=options.device, dtype=options.dtype)
@@ -93,9 +93,10 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
         sources = (Source("verdict", command, options.seed, now(options)),)
         if quick:
             notes += (
-                f"Left out by --quick: lengths other than {lengths[0]}, the descriptive arms, and all but {prompts} "
-                "prompts.",
+                f"Left out by --quick: lengths other than {lengths[0]}, the {len(every) - len(arms)} descriptive arms, "
+                f"and all but {prompts} of the {usual.prompts} prompts.",
             )
+    data["fewer"] = fewer_than_usual(run, data)
     picture = views.verdict(data, read_calibration())
     caption = (
         "Effect of each role in one test with its 95 % interval, beside its matched control (a similar intervention on "
@@ -140,7 +141,10 @@ def accuracy_part(run: Run, options: ReportCommand, work: Path, step: Callable[[
         command = f"mnemoscope evaluate {options.said(run)} --seed {options.seed}{more}"
         sources = (Source("evaluation", command, options.seed, now(options)),)
         if options.quick:
-            notes += (f"Left out by --quick: lengths other than {_listed(lengths)}. {prompts} prompts per length.",)
+            notes += (
+                f"Left out by --quick: lengths other than {_listed(lengths)}, and all but {prompts} of the "
+                f"{usual.prompts} prompts per length.",
+            )
     title = f"How far past the trained length does {run.name} work?"
     picture = views.by_length({run.name: points_of(data)}, trained_to(run), title)
     caption = (
@@ -155,11 +159,9 @@ def circuit_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
     data, sources, notes = beside(run, "circuit", "circuit.json", options)
     if data is None:
         name = options.said(run)
-        if options.quick:
-            caption = (
-                f"Left out by --quick: the circuit. Compute it with `mnemoscope circuit {name} --seed {options.seed}`."
-            )
-            return SectionData({}, (), (), (*notes, caption))
+        if without := left_out(run, options):
+            command = f"mnemoscope circuit {name} --seed {options.seed}"
+            return SectionData({}, (), (), (*notes, f"{without}: the circuit. Compute it with `{command}`."))
         length = fitting(run, (options.length,)) or default_lengths(run)[:1]
         verb = CircuitCommand(
             run.source, length=length[0], seed=options.seed, format=str(run.format), out=work / "circuit"

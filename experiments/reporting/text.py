@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from experiments.reporting.outsider_text import others_built
+from experiments.reporting.reduced import reduced_verdict
 from experiments.reporting.rows import ROLES, estimate, size_of
 from experiments.support.evidence_text import MODES
 from experiments.training.rehearsal import rehearsed_text
+from interp.support.sizes import FAMILIES
 from probes.arms.naming import with_arm_names
 from probes.evidence import find_rows
 from probes.keys import ERASE_STATE
@@ -32,10 +35,9 @@ def question(run: Run) -> list[str]:
     config = run.raw.config
     size = sum(p.numel() for p in run.raw.parameters()) / 1e6
     recipe = run.record.get("recipe", {})
-    kind = (
-        f"architecture {config.model_type}, position encoding {run.family}, {config.num_hidden_layers} layers, "
-        f"{config.hidden_size} wide, {size:.2f} million parameters"
-    )
+    encoding = f", position encoding {run.family}" if run.family in FAMILIES else ""
+    n_layers, width = config.num_hidden_layers, config.hidden_size
+    kind = f"architecture {config.model_type}{encoding}, {n_layers} layers, {width} wide, {size:.2f} million parameters"
     unit = "digits" if run.format.task == "addition" else "bits"
     longest = recipe.get("longest")
     trained = f", trained on {run.format.task} of at most {longest} {unit}" if longest else ""
@@ -169,7 +171,7 @@ def how_sure(data: dict, counted: dict) -> str:
     return (
         f"**How sure?**{names_none} On {rate['n']} models that were built by hand (planted) with a known mechanism, "
         f"{judge} gave a wrong confident verdict {rate['hits']} times (95 % interval of the rate {_share(rate)}).{own} "
-        f"Intervals below are over {over}."
+        f"{others_built()} {reduced_verdict(data, counted)} Intervals below are over {over}.".replace("  ", " ")
     )
 
 
@@ -202,6 +204,7 @@ def how_often_wrong(data: dict, counted: dict, model_type: str = "") -> list[str
         sentences.append(f"Of {total} planted models that it called **{label}**, {right} were.")
     else:
         sentences.append(f"No planted model was called {label}. The counts give no error rate of this verdict.")
+    sentences += filter(None, [reduced_verdict(data, counted), others_built(by_round=True)])
     coverage = counted["coverage"]["all"]
     sentences.append(
         f"Nominal 95 % intervals contained the true value in {coverage['covered']} of {coverage['intervals']} cases. "

@@ -96,11 +96,11 @@ def warn_measured(target: Path, reasons: Mapping[Path, str], fresh: bool) -> Non
         warn(f"measuring, because {path} is another result: {why}; it is kept, the new result goes to {target}")
 
 
-def warn_replaced(path: Path, why_not: Callable[[dict], str]) -> None:
+def warn_replaced(path: Path, why_not: Callable[[dict], str], advice: str = "another --out keeps both") -> None:
     """Print one line on standard error where a new result will replace another one at `path`, with the reason.
 
     For verbs that always measure. `why_not`, as for `find_finished`, returns "" for a result of the same options, which
-    is replaced by an equal one.
+    is replaced by an equal one. `advice` says how to keep the other.
     """
     if not path.is_file():
         return
@@ -109,7 +109,7 @@ def warn_replaced(path: Path, why_not: Callable[[dict], str]) -> None:
     except (ValueError, LookupError, TypeError, AttributeError):  # not JSON, or damaged
         why = UNREAD
     if why:
-        warn(f"replacing {path}: {why}; another --out keeps both")
+        warn(f"replacing {path}: {why}; {advice}")
 
 
 def why_other_result(

@@ -20,6 +20,8 @@ from experiments.support.console import warn
 
 # A job whose workers die more often is at fault itself; it may need more memory than there is.
 MOST_LOSSES = 3
+# How often `finished` says which jobs are running.
+SECONDS_PER_WAIT = 10.0
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Executor(Protocol):
         """Start a job and return its handle."""
         ...
 
-    def wait(self, handles: list[Any]) -> list[Any]:
-        """Wait until at least one job has ended; return the handles of those that have."""
+    def wait(self, handles: list[Any], seconds: float) -> list[Any]:
+        """Wait until a job has ended, or for so many seconds; return the handles of the jobs that have ended."""
         ...
 
     def result(self, handle: Any) -> Any:
@@ -61,13 +63,15 @@ def finished(
     jobs: Iterable[Job],
     workers: int | Executor,
     follow: Callable[[Job, Any], Iterable[Job]] = lambda job, result: (),
+    waiting_for: Callable[[list[Job]], None] = lambda running: None,
 ) -> Iterator[tuple[Job, Any]]:
     """Yield each job and its result in the order in which jobs end.
 
     `workers` is a number of processes with one thread each, or an `Executor`. `follow` returns the jobs that a result
-    makes possible; they run before the waiting ones. A job whose worker dies is repeated at most three times. A job's
-    own exception, or Ctrl-C, stops all workers at once. Raises `ValueError` for fewer than one worker and
-    `ChildProcessError` for a job that kills its workers.
+    makes possible; they run before the waiting ones. `waiting_for` gets the running jobs after every ten seconds in
+    which none ends. A job whose worker dies is repeated at most three times. A job's own exception, or Ctrl-C, stops
+    all workers at once. Raises `ValueError` for fewer than one worker and `ChildProcessError` for a job that kills its
+    workers.
     """
     engine: Executor = Processes(workers) if isinstance(workers, int) else workers
     waiting, losses, running = deque(jobs), Counter[str](), dict[Any, Job]()
@@ -76,7 +80,10 @@ def finished(
             while waiting and len(running) < engine.workers:
                 job = waiting.popleft()
                 running[engine.submit(job)] = job
-            for handle in engine.wait(list(running)):
+            ended = engine.wait(list(running), SECONDS_PER_WAIT)
+            if not ended:
+                waiting_for(list(running.values()))
+            for handle in ended:
                 job = running.pop(handle)
                 try:
                     result = engine.result(handle)
@@ -117,8 +124,8 @@ class Processes:
                 self.pool = self._begin()
                 return self.pool.submit(job.work, *job.args)
 
-    def wait(self, handles: list[Future]) -> list[Future]:
-        return list(wait(handles, return_when=FIRST_COMPLETED).done)
+    def wait(self, handles: list[Future], seconds: float) -> list[Future]:
+        return list(wait(handles, seconds, return_when=FIRST_COMPLETED).done)
 
     def result(self, handle: Future) -> Any:
         try:

@@ -41,8 +41,8 @@ class OnRay:
         self.running.add(handle)
         return handle
 
-    def wait(self, handles: list[Any]) -> list[Any]:
-        return self.ray.wait(handles, num_returns=1)[0]
+    def wait(self, handles: list[Any], seconds: float) -> list[Any]:
+        return self.ray.wait(handles, num_returns=1, timeout=seconds)[0]
 
     def result(self, handle: Any) -> Any:
         self.running.discard(handle)

@@ -1,17 +1,24 @@
-"""Progress of a verb: a sentence with a bar on a terminal, a line per minute in a file, nothing in a worker."""
+"""Progress of a verb: a sentence with a bar on a terminal, a line per minute in a file, nothing in a worker.
+
+Both go on while a part takes long and nothing is counted.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Event, Thread
 from typing import Any
 
 from interp.support.printable import visible
 
 # A shorter job prints nothing into a file; a job of hours prints a line per minute.
 SECONDS_PER_LINE = 60.0
+# How often a line is due is looked at while nothing is counted.
+SECONDS_PER_LOOK = 10.0
 
 
 def progress_bar(
@@ -26,7 +33,7 @@ def progress_bar(
     """Return an object with tqdm's interface that reports on standard error: a bar on a terminal, else `Lines`.
 
     A terminal reads for example "length 20: M5 history, 3 of 7 steps |####------| 00:10 elapsed, 00:14 left". A file
-    gets a line when the last one is `seconds` old.
+    gets a line when the last one is `seconds` old. Inside `with`, time also passes while nothing is counted.
     """
     from tqdm import tqdm
 
@@ -38,6 +45,15 @@ def progress_bar(
     class Sentence(tqdm):
         def set_description(self, desc: str | None = None, refresh: bool = True) -> None:
             self.set_description_str(f"{visible(desc)}, " if desc else "", refresh)
+
+        def __enter__(self) -> Sentence:
+            self.beats = ExitStack()
+            self.beats.enter_context(called_every(1.0, self.refresh))
+            return super().__enter__()
+
+        def __exit__(self, *error: object) -> None:
+            self.beats.close()
+            super().__exit__(*error)
 
     if total is None and hasattr(items, "__len__"):
         total = len(items)  # type: ignore[arg-type]
@@ -56,7 +72,7 @@ def progress_bar(
 
 
 class Lines:
-    """The part of tqdm's interface that the verbs use. An update prints a line when the last one is `seconds` old."""
+    """The part of tqdm's interface that the verbs use. A line is printed when the last one is `seconds` old."""
 
     def __init__(
         self,
@@ -71,14 +87,17 @@ class Lines:
         self.total = len(items) if total is None and hasattr(items, "__len__") else total  # type: ignore[arg-type]
         self.n = self.initial = initial
         self.postfix = ""
+        self.beats = ExitStack()
         self.began = self.printed = time.monotonic()
 
     def __iter__(self) -> Iterator:
-        for item in self.items or ():
-            yield item
-            self.update()
+        with self:
+            for item in self.items or ():
+                yield item
+                self.update()
 
     def __enter__(self) -> Lines:
+        self.beats.enter_context(called_every(SECONDS_PER_LOOK, self.say_if_due))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -87,6 +106,10 @@ class Lines:
     def update(self, n: int = 1) -> None:
         """Count `n` more as done."""
         self.n += n
+        self.say_if_due()
+
+    def say_if_due(self) -> None:
+        """Print a line if the last one is `seconds` old."""
         now = time.monotonic()
         if now - self.printed >= self.seconds:
             self.printed = now
@@ -120,4 +143,23 @@ class Lines:
         self.postfix = " ".join(f"{key} {value}" for key, value in values.items())
 
     def close(self) -> None:
-        """Do nothing: there is no open line."""
+        """Print no more lines."""
+        self.beats.close()
+
+
+@contextmanager
+def called_every(seconds: float, function: Callable[[], object]) -> Iterator[None]:
+    """Call a function from another thread whenever so many seconds have passed, until the block ends."""
+    over = Event()
+
+    def beat() -> None:
+        while not over.wait(seconds):
+            function()
+
+    thread = Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -52,23 +52,25 @@ def default_lengths(run: Run) -> tuple[int, ...]:
 
     Raises `ValueError` where the shortest testable length does not fit.
     """
-    from interp.tasks import check_length
     from probes.limits import shortest_of
 
     usual, shortest = LENGTHS.get(run.format.task, LENGTHS["parity"]), shortest_of(run.format.task)
-
-    def fits(length: int) -> bool:
-        try:
-            run.check_length(length)
-            check_length(run.format, length, run.vocabulary)
-        except ValueError:
-            return False
-        return True
-
-    if fitting := tuple(n for n in usual if fits(n)):
+    if fitting := tuple(n for n in usual if fits(run, n)):
         return fitting
     for n in range(min(usual) - 1, shortest - 1, -1):
-        if fits(n):
+        if fits(run, n):
             return (n,)
     unit = "digits" if run.format.task == "addition" else "bits"
     raise ValueError(f"{run.name} takes no {run.format} with {shortest} {unit} or more, which the verdict needs")
+
+
+def fits(run: Run, length: int) -> bool:
+    """Return whether prompts of this length fit the run's positions and labels; imports torch, but makes no prompt."""
+    from interp.tasks import check_length
+
+    try:
+        run.check_length(length)
+        check_length(run.format, length, run.vocabulary)
+    except ValueError:
+        return False
+    return True

@@ -99,8 +99,8 @@ def evidence_at(verdict: Path, names: Sequence[str], length: int = 20) -> list[f
 def on_list(run: str, task: str, items: int) -> list[float]:
     """Return accuracy, shares and remainder of a stored verdict on a list; the accuracy only where it was refused.
 
-    The shares are own label traded in the list and in the query, order and its control, and position; last, what
-    position exceeds its control by, with its interval.
+    The shares are own label traded in the list and in the query, order and its control, and position. Then: what
+    position exceeds its control by, with its interval, and the same of the value of the item before.
     """
     found = read_result(LISTS / run / file_of(task, items))
     if found["refusal"] is not None:
@@ -109,8 +109,8 @@ def on_list(run: str, task: str, items: int) -> list[float]:
     control = found["shares"]["order"]["control"]["value"] if "order" in shares else nan
     values = [shares.get(arm, nan) for arm in ("label at list", "label at query", "order")]
     rest = nan if found["remainder"] is None else found["remainder"]["value"]
-    excess = found["shares"]["position"]["excess"] if "position" in shares else {}
-    ends = [excess.get(end, nan) for end in ("value", "low", "high")]
+    excesses = [found["shares"][arm]["excess"] if arm in shares else {} for arm in ("position", "order, value")]
+    ends = [excess.get(end, nan) for excess in excesses for end in ("value", "low", "high")]
     return [found["accuracy"]["value"], *values, control, shares.get("position", nan), rest, *ends]
 
 

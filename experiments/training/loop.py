@@ -69,7 +69,7 @@ def train_run(
     `torch.compile` (see `compiled`), `cuda_graphs` repeats captured steps on a GPU (see `graphs`). Raises `ValueError`
     when the folder holds another run or a half-trained run of another recipe, and when another process is training it.
     """
-    final, work = out / recipe.name, out / f"{recipe.name}.training"
+    final, work = out / recipe.name, work_of(out, recipe.name)
     if final.exists():
         return _finished(final, work, recipe, precision)
     with ExitStack() as until_done:
@@ -77,6 +77,11 @@ def train_run(
         kernels |= {"compile": True} if compile else {}
         kernels |= {"cuda_graphs": True} if cuda_graphs else {}
         return _train(recipe, final, work, precision, save_every, cpu, kernels, until_done)
+
+
+def work_of(out: Path, name: str) -> Path:
+    """Return the folder of a run that is being trained."""
+    return out / f"{name}.training"
 
 
 def _train(

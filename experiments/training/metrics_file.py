@@ -42,6 +42,15 @@ def forget_after(metrics: Path, step: int, digest: str | None) -> None:
     write_whole(metrics, "".join(kept))
 
 
+def last_step(metrics: Path) -> int | None:
+    """Return the step of the last complete line; None where there is none, or where another process has moved it."""
+    try:
+        *lines, _ = metrics.read_bytes().split(b"\n")
+        return json.loads(lines[-1])["step"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def digest_of(data: bytes) -> str:
     """Return the digest of the file's lines, as a checkpoint holds it."""
     return hashlib.sha256(data).hexdigest()

@@ -28,8 +28,9 @@ class Validity:
 
     `clean`, `corrupted`: means over prompts. `positive`: share of clean prompts with a metric above 0; for a logit
     difference, how often the answer is preferred. `difference`: 95 % interval of clean - corrupted over prompts, None
-    for one prompt. `accuracy`: mean and 95 % interval, None where none was measured. `chance`: its chance level.
-    `reason`: why no circuit should be read off these prompts; None where nothing speaks against it.
+    for one prompt. `accuracy`: mean and 95 % interval (Wilson's where each prompt is right or wrong), None where
+    none was measured. `chance`: its chance level. `reason`: why no circuit should be read off these prompts; None where
+    nothing speaks against it.
     """
 
     clean: float
@@ -99,8 +100,7 @@ def validity_of_values(
     difference = _interval(own - other)
     accurate = None
     if right is not None:
-        low, high = _interval(right) or (float(right.mean()), float(right.mean()))
-        accurate = (float(right.mean()), low, high)
+        accurate = (float(right.mean()), *_share_interval(right))
     means = float(own.mean()), float(other.mean())
     return Validity(
         clean=means[0],
@@ -132,11 +132,29 @@ def _interval(values: Float[Tensor, " batch"]) -> tuple[float, float] | None:
     return float(values.mean()) - half, float(values.mean()) + half
 
 
+def _share_interval(right: Float[Tensor, " batch"]) -> tuple[float, float]:
+    """Return the interval of an accuracy, within 0 and 1: Wilson's for prompts that are right or wrong.
+
+    A prompt of several answers can be right in part; where one is, the interval is Student's t.
+    """
+    if bool(((right == 0) | (right == 1)).all()):
+        found = stats.binomtest(int(right.sum()), len(right)).proportion_ci(LEVEL, method="wilson")
+        return float(found.low), float(found.high)
+    low, high = _interval(right) or (float(right.mean()), float(right.mean()))
+    return max(low, 0.0), min(high, 1.0)
+
+
 def _inaccurate(accuracy: tuple[float, float, float] | None, chance: float) -> str | None:
     if accuracy is None or accuracy[1] > chance:
         return None
     mean, low, high = accuracy
-    return f"the model cannot do the task: accuracy {mean:.3f} [{low:.3f}, {high:.3f}] is not above {chance:.3g}"
+    # With every answer right, only the number of prompts can be at fault.
+    why = (
+        "there are too few prompts to show that the model does the task"
+        if mean == 1
+        else "the model cannot do the task"
+    )
+    return f"{why}: accuracy {mean:.3f} [{low:.3f}, {high:.3f}] is not above {chance:.3g}"
 
 
 def _alike(means: tuple[float, float], difference: tuple[float, float] | None, n: int) -> str | None:

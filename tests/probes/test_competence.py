@@ -45,6 +45,7 @@ EVERY_LABEL = POOL + len(default_vocabulary().held_out)
     ("fmt", "step", "exact", "final"),
     [
         ("parity-aligned", 0.5 / POOL, (0.5 / POOL) ** 3, 0.5),
+        ("parity-suffix", 0.5 / POOL, (0.5 / POOL) ** 3, 0.5),  # the last token is a label
         ("parity-gap2", 0.5 / POOL, (0.5 / POOL) ** 3, 0.5),  # fillers can be one token only
         ("parity-constant", 0.5, 0.5**3, 0.5),  # fixed labels too
         ("parity-cyclic", 0.5, 0.5**3, 0.5),
@@ -83,7 +84,8 @@ def test_steps_with_two_labels_have_their_own_chance():
 
 
 @pytest.mark.parametrize(
-    "fmt", ["parity-aligned", "parity-constant", "parity-interleaved", "parity-direct", "addition-none"]
+    "fmt",
+    ["parity-aligned", "parity-suffix", "parity-constant", "parity-interleaved", "parity-direct", "addition-none"],
 )
 def test_metrics_equal_a_literal_recount(fmt):
     """On a random model, against decoding every prompt; a written step needs its label."""
@@ -102,8 +104,12 @@ def test_metrics_equal_a_literal_recount(fmt):
         right = dict(zip(at.tolist(), correct(model, batch, at).T, strict=True))
         labelled = batch.at(Role.OUTPUT_LABEL).tolist() if batch.format.labels and mode == "written" else []
         ends = answers.nonzero().flatten().tolist()
-        step = torch.stack([right[p] & right[p - 1] if p - 1 in labelled else right[p] for p in ends])
+        beside = 1 if fmt == "parity-suffix" else -1
+        step = torch.stack([right[p] & right[p + beside] if p + beside in labelled else right[p] for p in ends])
         assert found["step"].estimate.value == pytest.approx(float(step.double().mean()))
+        last = (batch.role == Role.ANSWER).nonzero().flatten().tolist() or ends[-1:]
+        final = (decoded == batch.tokens)[:, last].all(dim=1).double().mean()
+        assert found["final"].estimate.value == pytest.approx(float(final))
 
 
 @pytest.mark.parametrize(

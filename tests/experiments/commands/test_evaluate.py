@@ -1,6 +1,7 @@
 """`mnemoscope evaluate` goes on after a kill: no length is measured twice, and the files are those of one call."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,8 @@ def test_a_result_of_other_options_is_replaced_in_one_line(tmp_path, monkeypatch
 
     monkeypatch.setattr(EvaluateCommand, "measure", refuse)
 
-    def said(*more: str) -> list[str]:
-        assert main([*ARGV, *more]) == 2
+    def said(*more: str, also: Sequence[str] = ()) -> list[str]:
+        assert main([*ARGV[:2], *also, *ARGV[2:], *more]) == 2
         *lines, last = capsys.readouterr().err.splitlines()
         assert "the work would begin here" in last
         return lines
@@ -80,7 +81,10 @@ def test_a_result_of_other_options_is_replaced_in_one_line(tmp_path, monkeypatch
     ]
     assert said("--seed", "2") == [f"replacing {file}: its seed is 0, not 2{end}"]
     file.write_text("{}")
-    assert said() == [f"replacing {file}: it is not a result file that this version reads{end}"]
+    unread = f"replacing {file}: it is not a result file that this version reads"
+    assert said() == [f"{unread}{end}"]
+    # --out is refused with several runs
+    assert said(also=["parity-scratchpad-alibi"]) == [f"{unread}; evaluate it alone, with an --out, to keep both"]
 
 
 @pytest.mark.slow

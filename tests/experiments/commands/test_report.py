@@ -12,7 +12,9 @@ import pytest
 
 from experiments import load
 from experiments.cli import main
-from experiments.reporting import computed, reuse
+from experiments.commands.report import ReportCommand
+from experiments.reporting import computed, reuse, stored
+from experiments.reporting.reduced import PROMPTS
 from experiments.reporting.section import Picture, SectionData, Source, from_json, to_json
 from experiments.reporting.text import how_often_wrong
 from experiments.support.reading import read_calibration
@@ -164,6 +166,16 @@ def test_a_verdict_that_no_planted_model_got_has_no_rate_of_its_own():
     assert f"limits ({version}) than those of the verdict (other)" in " ".join(how_often_wrong(other, counted))
 
 
+@pytest.mark.parametrize(
+    ("section", "what"), [("map", "map"), ("attention", "heads"), ("patch", "patch"), ("probes", "probes")]
+)
+def test_a_section_that_quick_shortens_says_by_how_much(report, section, what):
+    inside = re.search(rf'<section id="{section}".*?</section>', report, re.S)
+    assert inside
+    usual, few, _ = PROMPTS[what]
+    assert f"Left out by --quick: {usual - few} of the {usual} prompts" in inside[0]
+
+
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
     """The small report on a run without labels, with nothing reused."""
@@ -207,7 +219,10 @@ def change(path: Path, **more) -> None:
     [
         ("verdict.json", "verdict", {"run": "another"}, "it is of another"),
         ("verdict.json", "verdict", {"seed": 3}, "its seed is 3, not 0"),
-        ("verdict.json", "verdict", {"provenance": {"command": f"mnemoscope verdict {RUN} --prompts 48"}}, "--prompts"),
+        ("verdict.json", "verdict", {"provenance": {"command": f"mnemoscope verdict {RUN} --forced"}}, "--forced"),
+        ("verdict.json", "verdict", {"prompts": 23}, "it has 23 prompts, fewer than 24"),
+        ("verdict.json", "verdict", {"by_length": []}, "its lengths are []"),
+        ("evaluation.json", "evaluate", {"prompts": 1}, "it has 1 prompts, fewer than 2"),
         ("verdict.json", "verdict", {"margins": {"version": "older"}}, "margins older"),
         ("verdict.json", "verdict", {"weights": "0123"}, "the weights have changed since"),
         ("evaluation.json", "evaluate", {"format": "parity-cyclic"}, "parity-cyclic"),
@@ -239,6 +254,45 @@ def test_options_that_change_no_number_leave_a_verdict_of_use(copied):
     change(copied / "verdict.json", provenance=made, options=options)
     data, _, why = reuse.stored_result(load(str(copied)), "verdict", "verdict.json", 0)
     assert data, why
+
+
+def test_a_smaller_result_beside_weights_is_shown_with_its_size(copied):
+    made = json.loads((copied / "verdict.json").read_text(encoding="utf-8"))
+    command = {"command": f"mnemoscope verdict {RUN} --lengths 20 --prompts 48"}
+    change(copied / "verdict.json", provenance=made["provenance"] | command, prompts=48)
+    made["by_length"] = made["by_length"][:1]
+    made["evidence"] = [e for e in made["evidence"] if e["length"] == 20]
+    change(copied / "verdict.json", by_length=made["by_length"], evidence=made["evidence"])
+    run, size = load(str(copied)), "48 prompts, not 128; lengths 20, not 20 40"
+    data, where, note = reuse.stored_result(run, "verdict", "verdict.json", 0)
+    assert data
+    assert note == f"{where} has {size}; --fresh measures with the latter."
+    part = stored.verdict_part(run, ReportCommand((RUN,)), copied, lambda _: None)
+    assert part.notes == (note,)
+    assert part.data["fewer"] == {"prompts": (48, 128), "lengths": (1, 2)}
+
+    change(copied / "evaluation.json", prompts=32)
+    part = stored.accuracy_part(run, ReportCommand((RUN,)), copied, lambda _: None)
+    assert part.notes == (f"{RUN}/evaluation.json has 32 prompts, not 256; --fresh measures with the latter.",)
+
+    elsewhere = Path("mnemoscope-out", RUN)  # there the same command may have left it on the way
+    elsewhere.mkdir(parents=True)
+    for name in ("verdict.json", "evaluation.json"):
+        shutil.move(copied / name, elsewhere / name)
+    found, _, why = reuse.stored_result(run, "verdict", "verdict.json", 0)
+    assert found is None
+    assert why == f"{RUN}/verdict.json was not used: it has {size}."
+
+
+def test_what_ships_with_fine_tuned_weights_needs_no_measuring(copied):
+    """Their verdict takes an hour; `load` needs the fetched model, so the small run stands in."""
+    run = load(str(copied))
+    for name, verb in (("verdict.json", "verdict"), ("evaluation.json", "evaluate")):
+        data = json.loads((SHIPPED / "smollm2-parity-aligned" / name).read_text(encoding="utf-8"))
+        (copied / name).write_text(json.dumps(data | {"run": RUN, "models": [RUN], "weights": weights_of(run)}))
+        found, _, note = reuse.stored_result(run, verb, name, 0)
+        assert found, note
+        assert f"{RUN}/{name} has {data['prompts']} prompts, not " in note
 
 
 def test_results_of_a_sweep_are_reused():

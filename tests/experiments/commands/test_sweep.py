@@ -18,9 +18,11 @@ from experiments.commands import sweep
 from experiments.commands.sweep import SweepCommand
 from experiments.commands.train import TrainCommand
 from experiments.grid import GROUPS
-from experiments.stages import StageOptions, do_stage, name_of, remove_locks, with_steps
+from experiments.stages import StageOptions, do_stage, name_of, progress_of, remove_locks, with_steps
+from experiments.support import progress
 from experiments.support.jobs import Job
 from experiments.support.provenance import provenance_record
+from experiments.training.loop import METRICS, work_of
 from interp.models.record import write_record
 from interp.support import writing
 from interp.support.writing import alone_in
@@ -209,7 +211,7 @@ class Here:
     def submit(self, job: Job) -> Callable[[], Any]:
         return partial(job.work, *job.args)
 
-    def wait(self, handles: list[Any]) -> list[Any]:
+    def wait(self, handles: list[Any], seconds: float) -> list[Any]:
         return handles
 
     def result(self, handle: Callable[[], Any]) -> Any:
@@ -232,6 +234,42 @@ def test_the_verb_does_the_rest_and_names_what_is_left(measured, monkeypatch, ca
     assert main(argv) == 0
     assert len(measured) == 4
     assert not list(zoo.glob(".*"))
+
+
+class Slow(Here):
+    """An engine whose jobs take longer than a wait."""
+
+    def __init__(self) -> None:
+        self.waits = 0
+
+    def wait(self, handles: list[Any], seconds: float) -> list[Any]:
+        self.waits += 1
+        return handles if self.waits % 2 == 0 else []
+
+
+def test_a_stage_that_takes_long_is_named_while_it_runs(measured, monkeypatch, capsys):
+    class Often(progress.Lines):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args[:-1], seconds=0)
+
+    monkeypatch.setattr(progress, "Lines", Often)
+    monkeypatch.setattr(SweepCommand, "_engine", lambda self: Slow())
+    for run in FEW:
+        trained(Path("zoo"), TrainCommand(*run))
+    assert main(["battery" if a == "train" else a for a in SMALL]) == 0
+    assert f"{name_of(TRAIN)} battery: 0 of 4 stages, 00:00 elapsed\n" in capsys.readouterr().err
+
+
+def test_the_last_step_of_a_training_is_said():
+    out, name = Path("zoo"), name_of(TRAIN)
+    job = Job(f"{name} train", do_stage, (out, TRAIN, OPTIONS, ["train"]))
+    assert progress_of(job) == f"{name} train"
+    metrics = work_of(out, name) / METRICS
+    metrics.parent.mkdir(parents=True)
+    for written, said in [("", ""), ('{"step": 1', ""), ('{"step": 100}\n{"ste', ", step 100"), ("?\n", "")]:
+        metrics.write_text(written)
+        assert progress_of(job) == f"{name} train{said}"
+    assert progress_of(replace(job, name=f"{name} battery")) == f"{name} battery"
 
 
 def test_what_another_has_finished_by_the_end_is_not_missing(measured, monkeypatch, capsys):

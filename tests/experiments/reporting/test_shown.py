@@ -92,9 +92,16 @@ def test_the_map_says_where_the_model_fails_at_its_length():
 
 def test_patching_states_each_effect_as_a_share_of_the_difference():
     top = [{"cell": "L2H4 at output label 9", "change": 2.5}]
-    data = {"difference": 10.0, "step": 5, "length": 20, "resid_pre": top, "z": top}
+    data = {"difference": 10.0, "whole": 10.0, "step": 5, "length": 20, "resid_pre": top, "z": top}
+    data |= {"valid": True, "reason": None}
     assert "L2H4 at output label 9 (+2.5, 25%)" in shown.patch_shows(data)
-    assert "(+2.5)" in shown.patch_shows(data | {"difference": 0.0})
+    near = shown.patch_shows(data | {"difference": -0.01, "whole": None})
+    assert "(+2.5)" in near
+    assert "%" not in near
+    assert "too near 0 for shares" in near
+    assert "differ by +0.0 logits" in near
+    invalid = shown.patch_shows(data | {"valid": False, "reason": "it guesses"})
+    assert invalid.startswith("**INVALID: it guesses.")
 
 
 @pytest.mark.parametrize(("kept", "little"), [(0.89, True), (FOUND, False)])

@@ -65,6 +65,20 @@ def test_every_job_is_done_once_by_workers_of_one_thread_without_progress_bars()
         list(finished(jobs, workers=0))
 
 
+def test_running_jobs_are_said_while_none_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.support.jobs.SECONDS_PER_WAIT", 0.05)
+    names = [str(k) for k in range(3)]
+    said: list[list[str]] = []
+    jobs = [Job(name, sleep, (0.3, str(tmp_path / name))) for name in names]
+    ended = [
+        job.name for job, _ in finished(jobs, 2, waiting_for=lambda running: said.append([j.name for j in running]))
+    ]
+    assert sorted(ended) == names
+    assert ["0", "1"] in said
+    assert all(len(running) <= 2 for running in said)
+    assert said[-1][-1] == "2"
+
+
 def test_what_follows_comes_before_what_waits():
     def follow(job, result):
         return [Job(f"{job.name}+", square, (result,))] if job.name in ("a", "b") else ()

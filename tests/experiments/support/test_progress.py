@@ -1,7 +1,10 @@
 """How far a verb has come, in a file: whole lines, a minute apart, and nothing from a job that is over sooner."""
 
 import io
+import re
 import sys
+import time
+from threading import active_count
 
 import pytest
 
@@ -58,6 +61,34 @@ def test_a_line_names_what_was_just_done(clock, capsys):
     ]
 
 
+def test_a_part_that_takes_long_says_so_while_nothing_is_counted(clock, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_PER_LOOK", 0.01)
+    with progress_bar(total=2, desc="map", unit="part") as bar:
+        time.sleep(0.1)
+        assert capsys.readouterr().err == ""
+        clock[0] += 60
+        time.sleep(0.3)
+        assert capsys.readouterr().err == "map: 0 of 2 parts, 01:00 elapsed\n"
+        clock[0] += 90
+        time.sleep(0.3)
+        assert capsys.readouterr().err == "map: 0 of 2 parts, 02:30 elapsed\n"
+        bar.update()
+    clock[0] += 90
+    time.sleep(0.1)
+    assert capsys.readouterr().err == ""
+
+
+def test_its_thread_ends_also_with_an_error():
+    before = active_count()
+    with progress_bar(total=2):
+        assert active_count() == before + 1
+    with pytest.raises(KeyError), progress_bar(total=2):
+        raise KeyError
+    assert active_count() == before
+    assert list(progress_bar(range(2))) == [0, 1]
+    assert active_count() == before
+
+
 def test_without_a_total_nothing_is_said_of_what_is_left():
     bar = Lines(None, "verdict", None, 0, "step")
     bar.n = 3
@@ -83,5 +114,8 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     with progress_bar(total=2, desc="sweep", unit="stage") as bar:
         bar.update()
+        shown = terminal.getvalue()
+        time.sleep(2.5)
+        assert re.search("00:0[1-9] elapsed", terminal.getvalue()[len(shown) :])  # while nothing is counted
     assert "\r" in terminal.getvalue()
     assert "sweep" in terminal.getvalue()

@@ -26,6 +26,7 @@ from interp.circuits import (
 from interp.circuits.places import named_places, places_of
 from interp.patching import accuracy, logit_diff
 from interp.tasks import Prompts, Role, sample
+from probes.intervals import wilson
 from tests.interp.patching.models import VOCAB, tiny
 
 TOKENS = torch.randint(40, (6, 9), generator=torch.Generator().manual_seed(0))
@@ -227,7 +228,8 @@ def test_pairs_that_cannot_support_a_circuit_are_invalid():
     likeliest = raw(TOKENS).logits[:, -1].argmax(dim=-1)
     good = check_validity(raw, TOKENS, WORSE, up, accuracy(answer=likeliest))
     assert good.valid
-    assert good.accuracy == (1.0, 1.0, 1.0)
+    expected = wilson(len(likeliest), len(likeliest))
+    assert good.accuracy == pytest.approx((expected.value, expected.low, expected.high))
     assert good.clean > good.corrupted
     cases = {
         "lower on clean": (TOKENS, WORSE, down, None),

@@ -1,0 +1,18 @@
+"""How often the verdict was wrong on models that others built, as a sentence of the report."""
+
+from __future__ import annotations
+
+from experiments.tables.outsiders import blind_rounds
+
+
+def others_built(by_round: bool = False) -> str:
+    """Return the counts of `results/outsiders.json`, summed over blind rounds; `by_round` adds those of each round."""
+    rounds = blind_rounds()
+    judged, wrong, none = map(sum, zip(*rounds, strict=True))
+    each = ", ".join(f"{k} of {n}" for n, k, _ in rounds)
+    return (
+        f"On {judged} models that others built by hand and that were judged blind, it gave a wrong label to {wrong} "
+        f"and no label to {none} ({len(rounds)} rounds, each judged by the version of its time"
+        + (f"; wrong labels by round: {each}" if by_round else "")
+        + ")."
+    )
