@@ -147,7 +147,9 @@ def attention_part(
         }
         for layer, head in statistics.names()
     ]
-    table = without_repeated(table, words_of("after_matching_label", statistics.after_label), words_of("inputs", ""))
+    after = words_of("after_matching_label", statistics.after_label)
+    table = without_repeated(table, after, words_of("inputs", ""))
+    table = without_repeated(table, words_of("due_input", statistics.after_label), after)
     title = f"Where does each head attend when an answer is predicted (at the {role})?"
     caption = (
         "Mean attention to each kind of token, and the norm of the head's output divided by the residual's (output "
@@ -172,6 +174,8 @@ def attention_part(
 
 def without_repeated(table: list[dict], column: str, other: str) -> list[dict]:
     """Return rows without a column that equals another in each row, as where all labels are the same token."""
+    if not all(column in row and other in row for row in table):
+        return table
     if all(isclose(row[column], row[other], abs_tol=1e-5) for row in table):
         return [{name: value for name, value in row.items() if name != column} for row in table]
     return table

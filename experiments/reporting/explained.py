@@ -20,10 +20,10 @@ READING = "**How to read it.** "
 DECIDED = (
     "**How each role was decided.** PRESENT is above the limit of {limit:g} and above its control, ABSENT within "
     "±{limit:g}; INDETERMINATE is neither, and UNRESOLVED is an effect that no role explains. Intervals are t "
-    "intervals over prompts, 95 % for each by itself, unless a text says that one is simultaneous with others. The "
-    "decision uses the simultaneous intervals, which are wider: an interval that is printed within the limit may be "
-    "INDETERMINATE. The lead is the right answer's logit above the other's; tables and figures call it the margin. V "
-    "and K are the values and keys of attention."
+    "intervals over prompts, 95 % for each by itself, unless a text says that one is simultaneous with others; a lost "
+    "accuracy has a standard error of at least 1/n over n prompts. The decision uses the simultaneous intervals, which "
+    "are wider: an interval that is printed within the limit may be INDETERMINATE. The lead is the right answer's "
+    "logit above the other's; tables and figures call it the margin. V and K are the values and keys of attention."
 )
 TERMS = (
     "**Terms of the table.** rho: the effect as a share of the full one. M6 removal: `idle heads` are heads that carry "

@@ -80,16 +80,17 @@ def _verdict(part: SectionData, bundles: list[str]) -> Section:
         rows = [(name, decided["status"], decided["reason"]) for name, decided in found["sinks"].items()]
         body += table("Candidates for sinks", ("tokens", "status", "share of the answer's margin that is lost"), rows)
         body += paragraph(
-            "What is lost without attention to these tokens, beyond what is lost where their values become the mean. "
-            "Negative: the margin grows."
+            "A sink takes attention and carries nothing. The table has what is lost of the margin (the right answer's "
+            "logit above the target's) without attention to these tokens, beyond what is lost where their values "
+            "become the mean. Negative: the margin grows, so attention to them does not help: no sink, and not absent."
         )
         body += paragraph(renaming_check(found["shares"]))
         arms = [
-            (name, share["question"], estimate(share["value"]), estimate(share["control"]))
+            (name, share["question"], *(estimate(share[what]) for what in ("value", "control", "excess")))
             for name, share in found["shares"].items()
         ]
-        arms += [(name, "", f"not applicable: {why}", "") for name, why in found["left_out"].items()]
-        columns = ("arm", "question", "share [joint 95 %]", "matched control")
+        arms += [(name, "", f"not applicable: {why}", "", "") for name, why in found["left_out"].items()]
+        columns = ("arm", "question", "share [joint 95 %]", "matched control", "share beyond the control")
         body += f"<details>\n<summary>All arms ({found['prompts']} prompts)</summary>\n"
         body += table("Every arm", columns, arms) + "</details>\n"
     return Section("verdict", "By what the item is found", body + notes_of(part.notes) + sources_of(part.sources))
@@ -99,9 +100,9 @@ def _patching(part: SectionData, bundles: list[str]) -> Section:
     data = part.data
     named = ", ".join(f"L{h['layer']}H{h['head']} ({h['change']:+.2f})" for h in data["heads"])
     body = paragraph(
-        f"The arm with the largest share is **{data['arm']}**: its prompts ask for item {data['query']} and lead to "
-        f"item {data['target']}. Of {data['whole']:+.2f} logits between the two runs, these heads change most at the "
-        f"last token: {named}. Minus: the head's clean output works against the answer."
+        f"The arm of one address that exceeds its control most is **{data['arm']}**: its prompts ask for item "
+        f"{data['query']} and lead to item {data['target']}. Of {data['whole']:+.2f} logits between the two runs, "
+        f"these heads change most at the last token: {named}. Minus: the head's clean output works against the answer."
     )
     body += paragraph(
         "**How to read it.** Blue: the clean activation at that place moves the answer back to the item asked for. It "

@@ -92,13 +92,14 @@ def stored_verdict(run: Run, options: ReportCommand) -> tuple[dict[str, Any] | N
 def patch_section(run: Run, options: ReportCommand, trial: Trial, found: dict[str, Any]) -> SectionData:
     """Build the section on patching: the template's spans by layer, and every head at the last position.
 
-    The corrupted prompts are those of the arm with the largest share. Raises `ValueError` where no arm was measured.
+    The corrupted prompts are those of the arm that exceeds its control most. Raises `ValueError` where no arm was
+    measured.
     """
     from interp import views
     from interp.patching import logit_diff, patch
     from probes.binding.edits import edit_of
 
-    arms = {arm: found["shares"][arm]["value"]["value"] for arm in ARMS if arm in found["shares"]}
+    arms = {arm: found["shares"][arm]["excess"]["value"] for arm in ARMS if arm in found["shares"]}
     if not arms:
         raise ValueError("no address of this template was measured")
     arm = max(arms, key=lambda name: arms[name])
@@ -118,7 +119,7 @@ def patch_section(run: Run, options: ReportCommand, trial: Trial, found: dict[st
         effect = patch(run, clean, corrupted, site, metric, layers, positions, seed=options.seed)
         if site == "resid_pre":
             effect = replace(effect, labels={**effect.labels, "pos": tuple(places.values())})
-            every = layers.step
+            every = shown_layers(n_layers).step
             which = "each layer" if every == 1 else f"every {ORDINALS.get(every, f'{every}th')} layer"
             caption = f"The residual stream before {which}, at each span of the template, patched one at a time."
         else:

@@ -18,7 +18,8 @@ STATUSES = (
     "**PRESENT**: the share of an arm, and its excess over the matched control, are above {limit:g}. **ABSENT**: all "
     "arms of the address and their controls are within ±{limit:g}. **INDETERMINATE**: neither. The matched control is "
     "the same edit on items that the answer does not depend on, or toward a third item. Intervals are t intervals over "
-    "{prompts} prompts; all of them hold together with 95 %."
+    "{prompts} prompts; all of them hold together with 95 %. An address has up to three arms, and one that decides is "
+    "enough; the summary has the edit in the list, or of the whole item."
 )
 
 
@@ -40,7 +41,9 @@ def in_short(name: str, found: dict[str, Any]) -> str:
     ]
     joint, rest = found["shares"].get("joint"), found["remainder"]
     left = f" All three together: {_with_control(joint)}." if joint else ""
-    left += f" The remainder, which they do not move, is {rest['value']:.2f}." if rest else ""
+    left += " The control is what such edits move anyway." if joint else ""
+    left += f" The remainder, 1 minus the share of all three, is {rest['value']:.2f}." if rest else ""
+    left += f" {renamed}" if (renamed := renaming_check(found["shares"], short=True)) else ""
     sinks = [sink for sink, decided in found["sinks"].items() if decided["status"] == "PRESENT"]
     sink = f" Sinks: {', '.join(sinks)}." if sinks else ""
     accuracy = f"{found['accuracy']['value']:.2f} of {found['posed']}"
@@ -55,7 +58,7 @@ def _with_control(share: dict[str, Any]) -> str:
     return f"{share['value']['value']:.2f}, control {share['control']['value']:.2f}"
 
 
-def renaming_check(shares: dict[str, Any]) -> str:
+def renaming_check(shares: dict[str, Any], short: bool = False) -> str:
     """Return what a renaming in list and query moves, which should be nothing; "" where it moves nothing.
 
     >>> renaming_check({"label at both": {"value": {"value": 0.01, "low": -0.1, "high": 0.1}, "control": None}})
@@ -64,6 +67,8 @@ def renaming_check(shares: dict[str, Any]) -> str:
     share = shares.get("label at both")
     if share is None or share["value"]["low"] is None or share["value"]["low"] <= 0:
         return ""
+    if short:
+        return f"A renaming of labels, which leads nowhere else, moves {share['value']['value']:.2f}."
     return (
         f"The check `label at both` should move nothing, and moves {estimate(share['value'])} (control "
         f"{estimate(share['control'])}). Renaming labels moves the answer by that much without a change of address, so "

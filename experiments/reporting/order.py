@@ -7,7 +7,7 @@ from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING
 
-from experiments.reporting import plain, rows, shown, text
+from experiments.reporting import error_text, plain, rows, shown, text
 from experiments.reporting.explained import ABOUT, DECIDED, LABELS, READING, REST, TERMS
 from experiments.reporting.page import (
     Section,
@@ -49,7 +49,7 @@ def whole_page(measured: Measured, title: str, command: str) -> str:
     lead = paragraph(LABELS)
     for run, parts in measured:
         lead += paragraph(text.in_short(run.name, parts["verdict"].data, parts["accuracy"].data), "answer")
-        lead += paragraph(text.how_sure(parts["verdict"].data, counted))
+        lead += paragraph(error_text.how_sure(parts["verdict"].data, counted, run.raw.config.model_type))
     return report_page(title, lead + paragraph(ABOUT, "faint"), sections, views, command)
 
 
@@ -110,13 +110,13 @@ class _Made:
                 body += table("What each arm does", ("arm", "what it does"), explained) + "</details>\n"
             if not self.compared:
                 body += "<h3>How often is such a verdict wrong?</h3>\n"
-                lines = text.how_often_wrong(part.data, counted, run.raw.config.model_type)
+                lines = error_text.how_often_wrong(part.data, counted, run.raw.config.model_type)
                 body += "".join(map(paragraph, lines))
             body += notes_of(part.notes)
         if self.compared:
             body += "<h3>How often are such verdicts wrong?</h3>\n"
             kinds = {part.data["verdict"]: (part.data, run.raw.config.model_type) for run, part in by_run}
-            many = [text.how_often_wrong(data, counted, model_type) for data, model_type in kinds.values()]
+            many = [error_text.how_often_wrong(data, counted, model_type) for data, model_type in kinds.values()]
             body += "".join(map(paragraph, dict.fromkeys(line for some in many for line in some)))
         made = counted["provenance"]
         body += self.sources(by_run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from experiments.commands.patch import PatchCommand
 from experiments.patch_inputs import places_of
@@ -19,6 +19,24 @@ if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
     from interp.models import Run
     from interp.patching import Sweep
+
+SITES: tuple[str, ...] = ("resid_pre", "z")
+
+
+class Places(NamedTuple):
+    """Where activations are patched, as options of `mnemoscope patch`: empty for everywhere."""
+
+    layers: tuple[int, ...] | None = None
+    positions: tuple[str, ...] = ()
+
+    def options(self) -> str:
+        """Return the options as a command line has them.
+
+        >>> Places(positions=("7", "9")).options()
+        ' --positions 7 9'
+        """
+        given = ((name, values) for name, values in self._asdict().items() if values)
+        return "".join(f" --{name} {' '.join(map(str, values))}" for name, values in given)
 
 
 def patch_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
@@ -38,7 +56,7 @@ def patch_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
     else:
         corrupt, story = "flip_input", f"the same prompt with bit {at} flipped"
     pictures, sources, data = [], [], {"story": story, "step": at, "length": length, "heads": []}
-    places = places_in(run, length, at, partner) if is_deep(run) else {"resid_pre": {}, "z": {}}
+    places = places_in(run, length, at, partner) if is_deep(run) else {site: Places() for site in SITES}
     for site in places:
         verb = PatchCommand(
             run.name,
@@ -49,7 +67,8 @@ def patch_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
             corrupt=corrupt,
             prompts=many,
             seed=options.seed,
-            **places[site],
+            layers=places[site].layers,
+            positions=places[site].positions,
         )
         sweep = _planned(run, verb, length)
         effect = verb.compute(sweep, work / f"patch-{site}")
@@ -57,9 +76,9 @@ def patch_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
         assert validity is not None  # prompts of a task have answers
         title = f"What does patching {site} at each place change? {run.name}, length {length}"
         title = title if validity.valid else f"INVALID: {title}"
-        pictures.append(Picture(views.effect(effect, title), _patch_caption(site, story, at)))
+        pictures.append(Picture(views.effect(effect, title), _patch_caption(site, story, at, is_deep(run))))
         more = f" --partner {partner}" if "swap" in corrupt else ""
-        more += "".join(f" --{name} {' '.join(map(str, values))}" for name, values in places[site].items())
+        more += places[site].options()
         command = (
             f"mnemoscope patch {options.said(run)} --site {site} --length {length} --step {at} --corrupt {corrupt}"
             f"{more} --prompts {many} --seed {options.seed}"
@@ -85,8 +104,8 @@ def patch_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
     return SectionData(data, tuple(pictures), tuple(sources), notes)
 
 
-def places_in(run: Run, length: int, at: int, partner: int) -> dict[str, dict[str, tuple]]:
-    """Return, by site, the options of the few places that are patched in a deep model.
+def places_in(run: Run, length: int, at: int, partner: int) -> dict[str, Places]:
+    """Return, by site, the few places that are patched in a deep model.
 
     resid_pre: layers at equal distances, at the tokens of step `at`, of the step before and of the partner, up to
     the token that predicts the answer. z: at that token only.
@@ -97,7 +116,7 @@ def places_in(run: Run, length: int, at: int, partner: int) -> dict[str, dict[st
     read = int(batch.at(Role.OUTPUT, at)[0]) - 1
     near = [p for p in range(read + 1) if int(batch.step[p]) in (at, at - 1, partner)]
     positions = tuple(map(str, sorted({*near, read})))
-    return {"resid_pre": {"layers": tuple(layers), "positions": positions}, "z": {"positions": (str(read),)}}
+    return {"resid_pre": Places(tuple(layers), positions), "z": Places(positions=(str(read),))}
 
 
 def _place(cell: tuple[str | int, ...]) -> str:
@@ -122,11 +141,16 @@ def _planned(run: Run, verb: PatchCommand, length: int) -> Sweep:
     return plan(run.raw, clean, corrupted, verb.site, metric, verb.layers, places, memory=verb.bytes)
 
 
-def _patch_caption(site: str, story: str, at: int) -> str:
+def _patch_caption(site: str, story: str, at: int, few: bool) -> str:
     what = {
-        "resid_pre": "The residual stream before each layer at each token",
-        "z": "Each head's output (z) at each position; shown first: the position with the largest effect per head",
-    }[site]
+        ("resid_pre", False): "The residual stream before each layer at each token",
+        ("resid_pre", True): "The residual stream before some layers at the tokens of a few steps",
+        (
+            "z",
+            False,
+        ): "Each head's output (z) at each position; shown first: the position with the largest effect per head",
+        ("z", True): f"Each head's output (z) at the token that predicts step {at}",
+    }[site, few]
     return (
         f"{what}, patched one at a time from the clean prompt into {story}. Metric: margin of the answer at step {at}."
     )

@@ -37,6 +37,8 @@ def plainly(data: dict) -> list[str]:
             said = with_arm_names(role["reason"] or "no reason is given")
         elif name == "sink" and status == "UNRESOLVED" and BY_NUMBER in (role["reason"] or ""):
             said = _by_number(data)
+        elif name == "anchor" and (other := _by_other_labels(role)):
+            said = other
         else:
             said = f"when {TESTED[name]}, {HAPPENED.get((name, status)) or OPEN.get(status, UNCLEAR)}"
         more = _on_margins(role)
@@ -45,6 +47,21 @@ def plainly(data: dict) -> list[str]:
             more = _whole_heads(data)
         lines.append(f"**{name.capitalize()}, {answer}:** {said}.{more}")
     return [*lines, *filter(None, [remainder(data)])]
+
+
+def _by_other_labels(role: dict) -> str:
+    """Return what an anchor does that is PRESENT by other labels than the step's own, or by two; "" elsewhere.
+
+    >>> _by_other_labels({"by": "the label before", "rho": 0.81})
+    'when the label before trades places with that of another step, the answer follows it (0.81 of its lead)'
+    """
+    match role:
+        case {"by": str(labels), "rho": float(rho)} if labels:
+            several = " and " in labels
+            trade, that, them = ("trade", "those", "them") if several else ("trades", "that", "it")
+            follows = f"the answer follows {them} ({rho:.2f} of its lead)"
+            return f"when {labels} {trade} places with {that} of another step, {follows}"
+    return ""
 
 
 def _on_margins(role: dict) -> str:

@@ -44,7 +44,7 @@ def shown_layers(n_layers: int) -> range:
 def left_out(run: Run, options: ReportCommand) -> str:
     """Return the beginning of a note, "Left out by --quick" or the like; "" where nothing is left out."""
     if is_deep(run):
-        return f"Left out, as the model has {n_heads(run)} heads"
+        return f"Left out to save hours, as the model has {n_heads(run)} heads"
     return "Left out by --quick" if options.quick else ""
 
 

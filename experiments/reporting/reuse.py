@@ -55,7 +55,7 @@ def stored_result(run: Run, verb: str, name: str, seed: int) -> tuple[dict | Non
             reason = f"it has {size}"
         if not reason:
             warn_versions(where, data["provenance"])
-            return data, where, f"{where} has {size}; --fresh measures with the latter." if size else ""
+            return data, where, f"{where} has {size}. `--fresh` measures with the usual numbers." if size else ""
         why = f"{where} was not used: {visible(reason)}."  # names in a file may have line breaks and control codes
     return None, "", why
 

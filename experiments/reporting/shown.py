@@ -96,6 +96,7 @@ def map_shows(data: dict) -> str:
     total = sum(n for _, n in data["largest"])
     (first, n), *rest = data["largest"]
     others = "".join(f", {kind} for {k}" for kind, k in rest[:2])
+    others += f", and other tokens for {left}" if (left := sum(k for _, k in rest[2:])) else ""
     length = f", at length {size_of(data['length'])}" if "length" in data else ""
     return f"In this model{length}, {first} has the largest gradient x input for {n} of {total} answers{others}."
 

@@ -1,12 +1,10 @@
-"""Sentences of a report: the question, the verdict, and the verdict's error rate."""
+"""Sentences of a report: the question, and the verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from experiments.reporting.outsider_text import others_built
-from experiments.reporting.reduced import reduced_verdict
 from experiments.reporting.rows import ROLES, estimate, size_of
 from experiments.support.evidence_text import MODES
 from experiments.training.rehearsal import rehearsed_text
@@ -18,8 +16,8 @@ from probes.keys import ERASE_STATE
 if TYPE_CHECKING:
     from interp.models import Run
 
-# Model types inside which planted models are built.
-PLANTED_IN = {"gpt2": "GPT-2", "gpt_neox": "GPT-NeoX"}
+# Labels of evidence that leaves a role open; others may be decided.
+OPEN = ("undecided", "unresolved")
 GOOD = 0.95  # step accuracy from which a model counts as able to do the task
 # Labels that name no role.
 NO_ROLE = {
@@ -40,7 +38,7 @@ def question(run: Run) -> list[str]:
     kind = f"architecture {config.model_type}{encoding}, {n_layers} layers, {width} wide, {size:.2f} million parameters"
     unit = "digits" if run.format.task == "addition" else "bits"
     longest = recipe.get("longest")
-    trained = f", trained on {run.format.task} of at most {longest} {unit}" if longest else ""
+    trained = f", {_begun(recipe)} on {run.format.task} of at most {longest} {unit}" if longest else ""
     trained += f" with seed {recipe['seed']}" if longest and "seed" in recipe else ""
     length = (3, 3) if run.format.task == "addition" else 4
     task_question = (
@@ -63,6 +61,21 @@ def question(run: Run) -> list[str]:
         if not recipe.get("condition"):
             sentences[-1] += f" Lengths above {longest} are therefore new to parity, not to lookup."
     return sentences
+
+
+def _begun(recipe: dict) -> str:
+    """Return whether a model was trained from random weights, or fine-tuned from which.
+
+    >>> _begun({"model": {"source": "smollm2-135m", "lora": 4}})
+    'fine-tuned from `smollm2-135m` with adapters of rank 4'
+    """
+    match recipe.get("model"):
+        case {"source": str(source), "scratch": True}:
+            return f"trained, from random weights in the architecture of `{source}`,"
+        case {"source": str(source)}:
+            rank = recipe["model"].get("lora")
+            return f"fine-tuned from `{source}`" + (f" with adapters of rank {rank}" if rank else "")
+    return "trained"
 
 
 def answer(data: dict) -> str:
@@ -97,7 +110,8 @@ def in_short(name: str, data: dict, accuracy: dict) -> str:
     reach = f"up to length {max(far)}" if far else "at none of the measured lengths"
     trained = f" (it was trained up to {longest})" if longest else ""
     label = data["verdict"]
-    judged = f"the labels are judged **{label}** ({meaning(label)})"
+    roles = "" if label not in OPEN else "; " + ", ".join(f"{r} {data['roles'][r]['status']}" for r in ROLES)
+    judged = f"the labels are judged **{label}** ({meaning(label)}{roles})"
     if label == "not-applicable":
         judged = "no role is judged"
     return (
@@ -159,67 +173,6 @@ def claims(data: dict) -> list[str]:
     ]
 
 
-def how_sure(data: dict, counted: dict) -> str:
-    """Return in short how often such verdicts are wrong, and over what the intervals are; "" without a judgement."""
-    if data["verdict"] == "not-applicable":
-        return ""
-    rate, then, today = counted["rates"]["wrong confident label"], *_versions(data, counted)
-    judge = "this procedure" if then == today else f"an earlier version of this procedure ({then})"
-    own = "" if then == today else f" The error rate of the present version ({today}) is not measured."
-    names_none = f" **{data['verdict']}** names no role." if data["verdict"] in ("undecided", "unresolved") else ""
-    over = "prompts of this one model" if data["replication"] == "prompts" else f"{data['n_models']} models"
-    return (
-        f"**How sure?**{names_none} On {rate['n']} models that were built by hand (planted) with a known mechanism, "
-        f"{judge} gave a wrong confident verdict {rate['hits']} times (95 % interval of the rate {_share(rate)}).{own} "
-        f"{others_built()} {reduced_verdict(data, counted)} Intervals below are over {over}.".replace("  ", " ")
-    )
-
-
-def _versions(data: dict, counted: dict) -> tuple[str, str]:
-    """Return the versions of arms and limits of the counts and of the verdict."""
-    return counted["margins"]["version"], data["margins"]["version"]
-
-
-def how_often_wrong(data: dict, counted: dict, model_type: str = "") -> list[str]:
-    """Return the counts of wrong verdicts on planted models of known mechanism.
-
-    `model_type` is the configuration's; the text says where no planted model is of that type.
-    """
-    then, today = _versions(data, counted)
-    judge = "The same code" if then == today else f"An earlier version of the arms and limits ({then})"
-    rate, never = counted["rates"]["wrong confident label"], counted["rates, never tuned"]["wrong confident label"]
-    open_, label = counted["rates"]["undecided, all"], data["verdict"]
-    called = {name: row.get(label, 0) for name, row in counted["confusion"].items()}
-    right = sum(n for name, n in called.items() if counted["expected"][name] == label)
-    sentences = [
-        f"{judge} judged {counted['cases']} models with a planted mechanism ({counted['mechanisms']} "
-        f"mechanisms, {counted['variants']} variants each). It gave a wrong confident label to "
-        f"**{rate['hits']} of {rate['n']}** (95 % interval {_share(rate)}); among mechanisms never used for "
-        f"tuning, to {never['hits']} of {never['n']} ({_share(never)}). "
-        f"{open_['hits']} of {open_['n']} were left undecided or unresolved."
-    ]
-    if label in ("undecided", "unresolved", "not-applicable"):
-        sentences.append(f"**{label}** makes no claim about a role, so it is not counted as wrong.")
-    elif total := sum(called.values()):
-        sentences.append(f"Of {total} planted models that it called **{label}**, {right} were.")
-    else:
-        sentences.append(f"No planted model was called {label}. The counts give no error rate of this verdict.")
-    sentences += filter(None, [reduced_verdict(data, counted), others_built(by_round=True)])
-    coverage = counted["coverage"]["all"]
-    sentences.append(
-        f"Nominal 95 % intervals contained the true value in {coverage['covered']} of {coverage['intervals']} cases. "
-        f"Planted models are small and built by hand inside {' and '.join(PLANTED_IN.values())}"
-        + (f"; none of them is a {model_type} model" if model_type and model_type not in PLANTED_IN else "")
-        + ". The counts are error rates on these families, not the probability that this verdict is wrong."
-    )
-    if then != today:
-        sentences.append(
-            f"**Caution: the errors were counted with other arms and limits ({then}) than those of the verdict "
-            f"({today}). The error rate of this verdict's version is not measured by them.**"
-        )
-    return sentences
-
-
 def erased(data: dict) -> str:
     """Return a sentence on the accuracy lost by erasing prefix parity (M8 decoding)."""
     rows = find_rows(data["evidence"], ERASE_STATE)
@@ -242,8 +195,3 @@ def offsets(data: dict) -> str:
         "those that flip it. `own bit` of M11 offsets in the evidence counts every step that its own bit flips, "
         "whatever other bits do; its control counts steps that another bit flips."
     )
-
-
-def _share(rate: dict) -> str:
-    interval = rate["interval"]
-    return f"{100 * max(interval['low'], 0):.1f} % to {100 * interval['high']:.1f} %"

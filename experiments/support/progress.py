@@ -46,14 +46,16 @@ def progress_bar(
         def set_description(self, desc: str | None = None, refresh: bool = True) -> None:
             self.set_description_str(f"{visible(desc)}, " if desc else "", refresh)
 
+        beats = ExitStack()  # empty until it is used in `with`
+
         def __enter__(self) -> Sentence:
             self.beats = ExitStack()
             self.beats.enter_context(called_every(1.0, self.refresh))
             return super().__enter__()
 
-        def __exit__(self, *error: object) -> None:
+        def close(self) -> None:
             self.beats.close()
-            super().__exit__(*error)
+            super().close()
 
     if total is None and hasattr(items, "__len__"):
         total = len(items)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import probes.views
 from experiments import load
 from experiments.commands.circuit import CircuitCommand, lines_of
-from experiments.reporting import plain, rows, shown, text
+from experiments.reporting import error_text, plain, rows, shown, text
 from experiments.reporting.order import circuit_tables
 from experiments.reporting.reuse import stored_result
 from experiments.reporting.schema import ANY, SCHEMAS, mismatch
@@ -70,7 +70,7 @@ def show(run, verb: str, data: dict, pictures: bool = False) -> None:
             if data["verdict"] != "not-applicable":
                 shown.verdict_shows(data)
             rows.verdict_row(run.name, data)
-            text.how_often_wrong(data, read_calibration())
+            error_text.how_often_wrong(data, read_calibration())
             if pictures:
                 probes.views.verdict(data, read_calibration())
         case "evaluate":

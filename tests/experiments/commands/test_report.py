@@ -14,9 +14,9 @@ from experiments import load
 from experiments.cli import main
 from experiments.commands.report import ReportCommand
 from experiments.reporting import computed, reuse, stored
+from experiments.reporting.error_text import how_often_wrong
 from experiments.reporting.reduced import PROMPTS
 from experiments.reporting.section import Picture, SectionData, Source, from_json, to_json
-from experiments.reporting.text import how_often_wrong
 from experiments.support.reading import read_calibration
 from experiments.support.results import weights_of
 from interp.models import save_run
@@ -266,14 +266,14 @@ def test_a_smaller_result_beside_weights_is_shown_with_its_size(copied):
     run, size = load(str(copied)), "48 prompts, not 128; lengths 20, not 20 40"
     data, where, note = reuse.stored_result(run, "verdict", "verdict.json", 0)
     assert data
-    assert note == f"{where} has {size}; --fresh measures with the latter."
+    assert note == f"{where} has {size}. `--fresh` measures with the usual numbers."
     part = stored.verdict_part(run, ReportCommand((RUN,)), copied, lambda _: None)
     assert part.notes == (note,)
     assert part.data["fewer"] == {"prompts": (48, 128), "lengths": (1, 2)}
 
     change(copied / "evaluation.json", prompts=32)
     part = stored.accuracy_part(run, ReportCommand((RUN,)), copied, lambda _: None)
-    assert part.notes == (f"{RUN}/evaluation.json has 32 prompts, not 256; --fresh measures with the latter.",)
+    assert part.notes == (f"{RUN}/evaluation.json has 32 prompts, not 256. `--fresh` measures with the usual numbers.",)
 
     elsewhere = Path("mnemoscope-out", RUN)  # there the same command may have left it on the way
     elsewhere.mkdir(parents=True)

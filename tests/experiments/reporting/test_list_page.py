@@ -39,6 +39,7 @@ def test_recall_has_its_address_its_heads_and_its_sources(tmp_path: Path) -> Non
     assert "query label 2, last token" in page
     assert text.count("Left out by --quick: 96 of the 128 prompts of this section.") == 1  # the verdict
     assert text.count("Left out by --quick: 4 of the 8 prompts of this section.") == 2  # patching and heads
+    assert "share beyond the control" in text
     assert re.search(r"own label [A-Z]+ \(\d\.\d\d, control \d\.\d\d\), order", text)
     assert "drawn with seed 0" in text
     assert f"mnemoscope verdict {RUN} --task recall --items 6 --prompts 32 --seed 0" in text
@@ -53,6 +54,9 @@ def test_the_first_screen_has_each_status_and_the_control_of_all_edits_together(
     assert f"order {found['addresses']['order']['status']} (" in said
     assert f"together: {joint['value']['value']:.2f}, control {joint['control']['value']:.2f}." in said
     moved = found["shares"]["label at both"]["value"]["value"]
+    assert f"A renaming of labels, which leads nowhere else, moves {moved:.2f}." in said
+    still = found["shares"]["label at both"] | {"value": {"value": 0.01, "low": -0.1, "high": 0.1}}
+    assert "A renaming" not in in_short("m", found | {"shares": found["shares"] | {"label at both": still}})
     assert f"The check `label at both` should move nothing, and moves {moved:.3f}" in renaming_check(found["shares"])
 
 

@@ -69,7 +69,7 @@ def test_a_deep_model_is_patched_at_few_places_as_its_command_says(tmp_path, mon
     monkeypatch.setattr("experiments.reporting.reduced.MOST_LAYERS", 2)
     run = load("parity-aligned-alibi")
     part = patch_part(run, ReportCommand((run.source,), length=LENGTH), tmp_path, lambda _: None)
-    assert part.notes[0].startswith("Left out, as the model has 24 heads: 8 of the 16 prompts")
+    assert part.notes[0].startswith("Left out to save hours, as the model has 24 heads: 8 of the 16 prompts")
     assert "layers and tokens that the pictures do not show" in part.notes[1]
     stream, heads = (source.command.removeprefix("mnemoscope ").split() for source in part.sources)
     # Steps 2 (the partner's), 3 and 4: labels and bits, then labels and parities, up to the label of step 4.
@@ -92,14 +92,16 @@ def test_what_takes_long_in_deep_models_is_left_out_with_a_note(tmp_path, monkey
     monkeypatch.setattr("probes.arms.group_search.MANY_UNITS", 3)
     for part in (computed.map_part, computed.probe_part):
         (note,) = part(run, options, tmp_path, nothing).notes
-        assert note.startswith("Left out, as the model has 4 heads: ")
+        assert note.startswith("Left out to save hours, as the model has 4 heads: ")
     monkeypatch.setattr(computed, "DEEP_LAYERS", 2)
     probes = computed.probe_part(run, options, tmp_path, nothing)
-    assert probes.notes[1] == "Left out, as the model has 4 heads: probes in 1 of the 3 layers."
+    assert probes.notes[1] == "Left out to save hours, as the model has 4 heads: probes in 1 of the 3 layers."
     assert "layers=[0, 2], seed=0" in probes.sources[0].command
     assert {row["layer"] for row in probes.data["probes"]} == {0, 2}
     circuit = stored.circuit_part(run, options, tmp_path, nothing)
-    assert circuit.notes[-1].startswith("Left out, as the model has 4 heads: the circuit. Compute it with `mnemoscope")
+    assert circuit.notes[-1].startswith(
+        "Left out to save hours, as the model has 4 heads: the circuit. Compute it with `mnemoscope"
+    )
     seen = computed.attention_part(run, options, tmp_path, nothing, [(1, 0)], "chosen")
     assert any("Every head of the layers above on a longer prompt" in picture.caption for picture in seen.pictures)
     assert "pattern=[1]" in seen.sources[1].command

@@ -30,6 +30,20 @@ def test_a_role_that_is_present_and_roles_that_are_absent():
     assert rest.endswith("Here, nearly all of it goes through labels.")
 
 
+def test_an_anchor_by_other_labels_than_the_steps_own_names_them():
+    data = verdict_of("smollm2-parity-aligned")
+    role = data["roles"]["anchor"]
+    both, one = "the step's own label and the label before", "the label before"
+    said = plainly(data | {"roles": data["roles"] | {"anchor": role | {"by": both, "rho": 0.814}}})[0]
+    assert said.startswith(f"**Anchor, yes:** when {both} trade places with those of another step, ")
+    assert said.endswith(", the answer follows them (0.81 of its lead).")
+    said = plainly(data | {"roles": data["roles"] | {"anchor": role | {"by": one, "rho": 0.814}}})[0]
+    assert f"when {one} trades places with that of another step, the answer follows it" in said
+    own = {name: value for name, value in role.items() if name != "by"}
+    said = plainly(data | {"roles": data["roles"] | {"anchor": own}})[0]
+    assert said == "**Anchor, yes:** when two labels trade places, the answer follows the label."
+
+
 def test_a_sink_that_goes_by_number_says_what_was_lost_by_doubling_and_by_halving():
     data = verdict_of(CONSTANT)
     assert BY_NUMBER in data["roles"]["sink"]["reason"], "the stored reason is that of the rules"

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import load
 from experiments.commands.report import ReportCommand
-from experiments.reporting import stored, text
+from experiments.reporting import error_text, stored, text
 from experiments.reporting.outsider_text import others_built
 from experiments.reporting.reduced import MEANS, PROMPTS, prompts_of, reduced_notes, reduced_verdict
 from experiments.support.reading import read_calibration
@@ -26,7 +26,7 @@ def verdict_of() -> dict:
 def said_of(data: dict) -> list[str]:
     """What the first screen and the section on the verdict say of error rates."""
     counted = read_calibration()
-    return [text.how_sure(data, counted), " ".join(text.how_often_wrong(data, counted))]
+    return [error_text.how_sure(data, counted), " ".join(error_text.how_often_wrong(data, counted))]
 
 
 def test_rates_of_a_reduced_verdict_are_said_to_be_of_the_full_settings():
@@ -59,7 +59,9 @@ def test_each_shortened_section_states_its_prompts(what, monkeypatch):
     monkeypatch.setattr("probes.arms.group_search.MANY_UNITS", 23)
     for options in (quick, full):
         (note,) = reduced_notes(what, options, run)
-        assert note.startswith(f"Left out, as the model has 24 heads: {usual - deep} of the {usual} prompts")
+        assert note.startswith(
+            f"Left out to save hours, as the model has 24 heads: {usual - deep} of the {usual} prompts"
+        )
         assert prompts_of(what, options, run) == deep
 
 
@@ -89,10 +91,26 @@ def test_the_rounds_are_summed_and_listed(tmp_path, monkeypatch):
     assert "wrong labels by round: 1 of 2, 2 of 3)" in said
 
 
+@pytest.mark.parametrize(
+    ("model", "begun"),
+    [
+        ({"family": "alibi"}, "trained on"),
+        ({"source": "base", "lora": 4}, "fine-tuned from `base` with adapters of rank 4 on"),
+        ({"source": "base", "lora": 0}, "fine-tuned from `base` on"),
+        ({"source": "base", "scratch": True}, "trained, from random weights in the architecture of `base`, on"),
+    ],
+)
+def test_the_question_says_what_training_began_from(model, begun, monkeypatch):
+    run = load(RUN)
+    monkeypatch.setitem(run.record["recipe"], "model", model)
+    assert f"{begun} parity of at most 20 bits with seed" in text.question(run)[0]
+
+
 def test_a_position_encoding_is_named_only_where_it_is_known(monkeypatch):
     """The family of other models is their type, which says nothing of positions."""
     run = load(RUN)
     rest = "3 layers, 128 wide, 0.65 million parameters)"
     assert f"(architecture bloom, position encoding alibi, {rest}" in text.question(run)[0]
+    monkeypatch.setitem(run.__dict__, "family", "llama")
     monkeypatch.setattr(run.raw.config, "model_type", "llama")
     assert f"(architecture llama, {rest}" in text.question(run)[0]

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from experiments.reporting import rows, shown, text
+from experiments.reporting import error_text, rows, shown, text
 from experiments.reporting.computed import without_repeated
 from experiments.support.reading import read_calibration
 from experiments.tables.runs import FOUND
@@ -119,19 +119,20 @@ def test_a_circuit_below_the_share_at_which_it_counts_as_found_is_called_incompl
 def test_the_first_screen_says_how_sure_the_verdict_is():
     data, counted = verdict_of(), read_calibration()
     then = counted["margins"]["version"]
-    same = text.how_sure(data | {"margins": {"version": then}}, counted)
+    same = error_text.how_sure(data | {"margins": {"version": then}}, counted, "llama")
+    assert "None of them is a llama model." in same
     assert "this procedure gave a wrong confident verdict" in same
-    other = text.how_sure(data | {"margins": {"version": "other"}, "verdict": "unresolved"}, counted)
+    other = error_text.how_sure(data | {"margins": {"version": "other"}, "verdict": "unresolved"}, counted)
     assert f"an earlier version of this procedure ({then})" in other
     assert "the present version (other) is not measured" in other
     assert "**unresolved** names no role" in other
-    assert text.how_sure(data | {"verdict": "not-applicable"}, counted) == ""
+    assert error_text.how_sure(data | {"verdict": "not-applicable"}, counted) == ""
 
 
 def test_planted_models_of_another_type_are_named():
     data, counted = verdict_of(), read_calibration()
-    assert "none of them is a bloom model" in " ".join(text.how_often_wrong(data, counted, "bloom"))
-    assert "none of them" not in " ".join(text.how_often_wrong(data, counted, "gpt2"))
+    assert "None of them is a bloom model" in " ".join(error_text.how_often_wrong(data, counted, "bloom"))
+    assert "None of them" not in " ".join(error_text.how_often_wrong(data, counted, "gpt2"))
 
 
 def test_a_column_that_equals_another_in_each_row_is_left_out():
@@ -139,6 +140,24 @@ def test_a_column_that_equals_another_in_each_row_is_left_out():
     assert without_repeated(table, "after", "inputs") == [{"head": 0, "inputs": 0.25}, {"head": 1, "inputs": 0.5}]
     other = [*table, {"head": 2, "after": 0.1, "inputs": 0.2}]
     assert without_repeated(other, "after", "inputs") == other
+    assert without_repeated(table, "absent", "inputs") == table
+
+
+def test_answers_that_depend_on_yet_other_tokens_are_counted():
+    kinds = [["the step's own input", 15], ["the answer before", 10], ["another input", 5], ["a", 6], ["b", 4]]
+    assert shown.map_shows({"largest": kinds}).endswith(
+        "for 15 of 40 answers, the answer before for 10, another input for 5, and other tokens for 10."
+    )
+    assert "other tokens" not in shown.map_shows({"largest": kinds[:3]})
+
+
+def test_the_first_screen_names_the_roles_that_are_decided_where_the_label_names_none():
+    accuracy = json.loads((SHIPPED / RUN / "evaluation.json").read_text(encoding="utf-8"))
+    data = verdict_of()
+    roles = ", ".join(f"{name} {role['status']}" for name, role in data["roles"].items())
+    said = text.in_short("m", data | {"verdict": "undecided"}, accuracy)
+    assert f"judged **undecided** (the evidence does not decide; {roles})" in said
+    assert "anchor PRESENT" not in text.in_short("m", data, accuracy)
 
 
 def test_lengths_that_were_not_judged_are_no_part_of_the_verdict():
