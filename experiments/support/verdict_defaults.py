@@ -39,12 +39,12 @@ def usual_arms(run: Run) -> tuple[str, ...]:
 
 
 def pieces_of(arms: Collection[str]) -> int:
-    """Return how often `battery` calls `step` per length, at most: competence, idle heads and each group of arms."""
+    """Return how often `battery` calls `step` per length, at most: competence, searches and each group of arms."""
     from probes.arms.registry import ARMS
 
     groups = groupby(ARMS.values(), key=lambda arm: arm.measure)
-    discoveries = bool({"M6", "shares"} & set(arms)) + ("presence" in arms)
-    return 1 + discoveries + sum(any(arm.code in arms for arm in group) for _, group in groups)
+    searches = bool({"M6", "shares"} & set(arms)) + 2 * ("presence" in arms)
+    return 1 + searches + sum(any(arm.code in arms for arm in group) for _, group in groups)
 
 
 def default_lengths(run: Run) -> tuple[int, ...]:

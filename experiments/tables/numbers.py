@@ -118,9 +118,11 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "larger-anchor": (3, lambda: larger(20, "rho anchor", "")),
     "larger-sink": (2, lambda: [larger(20, "rho sink", "")[-1]]),
     **{
-        f"rehearsed-{condition}": exact_match(f"parity-aligned-alibi+{condition}-seed1", 40, 60)
+        f"rehearsed-{condition}-{length}": (3, partial(listed, f"parity-aligned-alibi+{condition}", length))
         for condition in ("lookup20", "disjoint60", "copying60")
+        for length in (40, 60, 80)
     },
+    "rehearsed-anchors": (2, lambda: rhos((f"parity-aligned-alibi+{c}" for c in ("lookup20", "disjoint60")), 20)),
     **{name: (3, read) for name, read in NOTHING_REHEARSED.items()},
     "rehearsed-own": (3, own_labels),
     "rehearsed-scratchpad": exact_match("parity-scratchpad-alibi+copying60-seed1", 30),
@@ -196,7 +198,6 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         2,
         lambda: [presence("parity-constant-alibi", name)[0] for name in ("largest effect", "labels count twice")],
     ),
-    "adapted-presence": (2, lambda: presence("smollm2-parity-aligned", "largest effect")),
     "aligned-presence": (2, lambda: presence("parity-aligned-alibi", "largest effect on margins")),
     "addition-aligned-sink": (2, lambda: [*sinks(ALIGNED)[::2], *sinks(ALIGNED, control=True)[::2], sinks(ALIGNED)[1]]),
     "addition-own-sink": (2, lambda: [*sinks(OWN), *sinks(OWN, control=True)]),

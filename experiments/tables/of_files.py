@@ -33,6 +33,8 @@ ADAPTED_EVIDENCE = (
     "sink",
     "largest effect on margins",
     "margins repaired by a key of equal score",
+    "largest effect where the step's own label and the label before lead to the same answer",
+    "largest effect",  # of presence, which comes after that of identity
 )
 
 
