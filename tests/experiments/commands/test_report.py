@@ -292,7 +292,7 @@ def test_what_ships_with_fine_tuned_weights_needs_no_measuring(copied):
         (copied / name).write_text(json.dumps(data | {"run": RUN, "models": [RUN], "weights": weights_of(run)}))
         found, _, note = reuse.stored_result(run, verb, name, 0)
         assert found, note
-        assert f"{RUN}/{name} has {data['prompts']} prompts, not " in note
+        assert note.startswith(f"{RUN}/{name} has ")
 
 
 def test_results_of_a_sweep_are_reused():
