@@ -75,6 +75,8 @@ ADAPTED = {
     "aligned": SHIPPED / "smollm2-parity-aligned" / "evaluation.json",
     "scratchpad": SHIPPED / "smollm2-parity-scratchpad" / "evaluation.json",
 }
+# What is rehearsed in the conditions that the text tells apart.
+REHEARSED = ("lookup20", "disjoint60", "copying60")
 # The pretrained model whose lists are judged, and the kinds of label and numbers of items in the text.
 BASE = "smollm2-135m"
 LISTED = (*((kind, n) for kind in ("letters", "numerals", "bullets") for n in (6, 12)), ("no-labels", 6))
@@ -119,10 +121,10 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "larger-sink": (2, lambda: [larger(20, "rho sink", "")[-1]]),
     **{
         f"rehearsed-{condition}-{length}": (3, partial(listed, f"parity-aligned-alibi+{condition}", length))
-        for condition in ("lookup20", "disjoint60", "copying60")
+        for condition in REHEARSED
         for length in (40, 60, 80)
     },
-    "rehearsed-anchors": (2, lambda: rhos((f"parity-aligned-alibi+{c}" for c in ("lookup20", "disjoint60")), 20)),
+    "rehearsed-anchors": (2, lambda: rhos((f"parity-aligned-alibi+{name}" for name in REHEARSED), 20)),
     **{name: (3, read) for name, read in NOTHING_REHEARSED.items()},
     "rehearsed-own": (3, own_labels),
     "rehearsed-scratchpad": exact_match("parity-scratchpad-alibi+copying60-seed1", 30),
