@@ -99,10 +99,7 @@ def patch_section(run: Run, options: ReportCommand, trial: Trial, found: dict[st
     from interp.patching import logit_diff, patch
     from probes.binding.edits import edit_of
 
-    arms = {arm: found["shares"][arm]["excess"]["value"] for arm in ARMS if arm in found["shares"]}
-    if not arms:
-        raise ValueError("no address of this template was measured")
-    arm = max(arms, key=lambda name: arms[name])
+    arm = clearest_arm(found["shares"])
     some = trial.first(PROMPTS["patch"][options.quick])
     clean, places = some.lookups.prompts, span_positions(some)
     corrupted = clean.with_tokens(edit_of(some, arm).tokens)
@@ -136,6 +133,14 @@ def patch_section(run: Run, options: ReportCommand, trial: Trial, found: dict[st
         sources.append(Source(f"patching {site}", code, options.seed, made, code=True))
     notes = (fewer_prompts("patch", "The values vary more from seed to seed."),) if options.quick else ()
     return SectionData(data, tuple(pictures), tuple(sources), notes)
+
+
+def clearest_arm(shares: dict[str, Any]) -> str:
+    """Return the arm of one address that exceeds its control most. Raises `ValueError` where none was measured."""
+    arms = {arm: shares[arm]["excess"]["value"] for arm in ARMS if arm in shares}
+    if not arms:
+        raise ValueError("no address of this template was measured")
+    return max(arms, key=lambda name: arms[name])
 
 
 def span_positions(trial: Trial) -> dict[int, str]:

@@ -11,7 +11,7 @@ import pytest
 from experiments import load
 from experiments.cli import main
 from experiments.commands.report import ReportCommand
-from experiments.reporting.list_sections import stored_verdict
+from experiments.reporting.list_sections import clearest_arm, stored_verdict
 from experiments.reporting.list_text import in_short, negative_heads, renaming_check
 from experiments.support.list_results import LISTS
 from tests.probes.binding.list_models import list_tokenizer
@@ -58,6 +58,16 @@ def test_the_first_screen_has_each_status_and_the_control_of_all_edits_together(
     still = found["shares"]["label at both"] | {"value": {"value": 0.01, "low": -0.1, "high": 0.1}}
     assert "A renaming" not in in_short("m", found | {"shares": found["shares"] | {"label at both": still}})
     assert f"The check `label at both` should move nothing, and moves {moved:.3f}" in renaming_check(found["shares"])
+
+
+def test_the_patched_arm_is_the_one_that_exceeds_its_control_most() -> None:
+    def share(value: float, control: float) -> dict:
+        return {"value": {"value": value}, "control": {"value": control}, "excess": {"value": value - control}}
+
+    shares = {"label at list": share(0.5, 0.1), "label at query": share(0.6, 0.5), "joint": share(0.9, 0.0)}
+    assert clearest_arm(shares) == "label at list"
+    with pytest.raises(ValueError, match="no address of this template was measured"):
+        clearest_arm({"joint": share(0.9, 0.0)})
 
 
 def test_a_head_that_attends_to_the_value_asked_for_and_works_against_it_is_named() -> None:

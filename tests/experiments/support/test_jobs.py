@@ -75,6 +75,7 @@ def test_running_jobs_are_said_while_none_ends(tmp_path, monkeypatch):
     ]
     assert sorted(ended) == names
     assert ["0", "1"] in said
+    assert len(said) > len(names)  # not once a job, when it ends
     assert all(len(running) <= 2 for running in said)
     assert said[-1][-1] == "2"
 
