@@ -7,10 +7,11 @@ from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.reporting.reduced import is_deep, left_out, prompts_of, reduced_notes
+from experiments.reporting.reduced import left_out, prompts_of, reduced_notes
 from experiments.reporting.section import Picture, SectionData, Source
 from experiments.reporting.shown import largest_sources, targets
 from experiments.reporting.stored import fitting, now
+from experiments.support.verdict_defaults import is_deep
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from experiments.reporting.outsider_text import others_built
 from experiments.reporting.reduced import reduced_verdict
+from experiments.reporting.text import OPEN
 
 # Model types inside which planted models are built.
 PLANTED_IN = {"gpt2": "GPT-2", "gpt_neox": "GPT-NeoX"}
@@ -19,7 +20,7 @@ def how_sure(data: dict, counted: dict, model_type: str = "") -> str:
     rate, then, today = counted["rates"]["wrong confident label"], *_versions(data, counted)
     judge = "this procedure" if then == today else f"an earlier version of this procedure ({then})"
     own = "" if then == today else f" The error rate of the present version ({today}) is not measured."
-    names_none = f" **{data['verdict']}** names no role." if data["verdict"] in ("undecided", "unresolved") else ""
+    names_none = f" **{data['verdict']}** names no role." if data["verdict"] in OPEN else ""
     over = "prompts of this one model" if data["replication"] == "prompts" else f"{data['n_models']} models"
     reduced = f" {text}" if (text := reduced_verdict(data, counted)) else ""
     return (
@@ -49,7 +50,7 @@ def how_often_wrong(data: dict, counted: dict, model_type: str = "") -> list[str
         f"tuning, to {never['hits']} of {never['n']} ({_share(never)}). "
         f"{open_['hits']} of {open_['n']} were left undecided or unresolved."
     ]
-    if label in ("undecided", "unresolved", "not-applicable"):
+    if label in (*OPEN, "not-applicable"):
         sentences.append(f"**{label}** makes no claim about a role, so it is not counted as wrong.")
     elif total := sum(called.values()):
         sentences.append(f"Of {total} planted models that it called **{label}**, {right} were.")

@@ -11,9 +11,10 @@ from experiments.patch_inputs import places_of
 from experiments.patch_printing import whole_difference
 from experiments.patch_validity import validity_of_sweep
 from experiments.reporting.computed import MOST_HEADS, room, size
-from experiments.reporting.reduced import is_deep, left_out, prompts_of, reduced_notes, shown_layers
+from experiments.reporting.reduced import left_out, prompts_of, reduced_notes, shown_layers
 from experiments.reporting.section import Picture, SectionData, Source
 from experiments.reporting.stored import now
+from experiments.support.verdict_defaults import is_deep
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from experiments.support.verdict_defaults import PROMPTS as PROMPTS_OF_VERDICT
-from experiments.support.verdict_defaults import default_lengths
+from experiments.support.verdict_defaults import default_lengths, is_deep, n_heads
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
@@ -22,18 +22,6 @@ MEANS = {
     "probes": ("to train and to test the probes", "Probes may read less, and their intervals are wider."),
     "heads": ("in the table of all heads", "The mean weights vary more from seed to seed."),
 }
-
-
-def is_deep(run: Run) -> bool:
-    """Return whether a model has so many heads that a section on all of them at full size takes minutes to hours."""
-    from probes.arms.group_search import MANY_UNITS
-
-    return n_heads(run) > MANY_UNITS
-
-
-def n_heads(run: Run) -> int:
-    """Return the number of heads of all layers."""
-    return run.raw.config.num_hidden_layers * run.raw.config.num_attention_heads
 
 
 def shown_layers(n_layers: int) -> range:

@@ -29,13 +29,21 @@ def usual_arms(run: Run) -> tuple[str, ...]:
 
     The other arms that describe take a pass per head, or per pair of heads, or train.
     """
-    from probes.arms.group_search import MANY_UNITS
     from probes.arms.registry import ARMS, DECIDING
 
-    config = run.raw.config
-    if config.num_hidden_layers * config.num_attention_heads <= MANY_UNITS:
-        return tuple(ARMS)
-    return (*DECIDING, "M7")
+    return (*DECIDING, "M7") if is_deep(run) else tuple(ARMS)
+
+
+def is_deep(run: Run) -> bool:
+    """Return whether a model has so many heads that what takes a pass per head takes minutes to hours."""
+    from probes.arms.group_search import MANY_UNITS
+
+    return n_heads(run) > MANY_UNITS
+
+
+def n_heads(run: Run) -> int:
+    """Return the number of heads of all layers."""
+    return run.raw.config.num_hidden_layers * run.raw.config.num_attention_heads
 
 
 def pieces_of(arms: Collection[str]) -> int:
