@@ -7,8 +7,10 @@ two of them together, so that any of these addresses shows as rho. The control l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -17,8 +19,7 @@ from interp.patching.interchange_parts import whole_run
 from interp.tasks import Batch, Role, counterfactual, parity
 from interp.tasks.layout import generator
 from probes import keys
-from probes.arms.m01_identity import by_cell
-from probes.arms.m04_routes import answer_margin
+from probes.arms.m01_identity import answer_margin, by_cell
 from probes.evidence import Evidence, EvidenceKey
 from probes.intervals import ratio
 from probes.trials.parity import Trials, balanced, one_of
@@ -27,6 +28,9 @@ QUESTIONS = {
     Role.INPUT_LABEL: "trade in the input: {labels}. Does the answer follow?",
     Role.OUTPUT_LABEL: "trade in the output: {labels}. Does the answer follow?",
 }
+# Entries beside trades on either side.
+EDITED, ATTENTION = "edited", "attention"
+SIDES = (Role.INPUT_LABEL, Role.OUTPUT_LABEL)
 ATTENTION_QUESTION = "does the attention alone carry the effect of a trade of {labels}?"
 
 
@@ -38,11 +42,18 @@ def measure_addresses(model: PreTrainedModel, trials: Trials, size: int, seed: i
     them, so that no address here predicts an effect. At most about `size` of the trials that have such steps count,
     equally many per cell; an address is left out where a cell has fewer than two.
     """
+    steps = len(trials.batch.at(Role.OUTPUT))
+    others, found = _bystanders(trials, steps, seed)
+    possible = {address: _possible(trials, address.offsets, found, size) for address in keys.ADDRESSES.values()}
+    possible = {address: rows for address, rows in possible.items() if len(rows)}
+    if not possible:
+        return []
+    every = torch.cat(list(possible.values())).unique()
+    matched = _matched(model, trials.rows(every), (others[0][every], others[1][every]))
     measured = []
-    for address in keys.ADDRESSES.values():
-        possible, bystanders = _possible(trials, address.offsets, size, seed)
-        if possible is not None:
-            measured += _at_offsets(model, possible, address, bystanders)
+    for address, rows in possible.items():
+        at = torch.searchsorted(every, rows)
+        measured += _at_offsets(model, trials.rows(rows), address, {name: x[at] for name, x in matched.items()})
     return measured
 
 
@@ -53,62 +64,63 @@ def trade(batch: Batch, trials: Trials, offsets: tuple[int, ...], role: Role) ->
     return batch
 
 
+def _matched(
+    model: PreTrainedModel, trials: Trials, bystanders: tuple[Tensor, Tensor]
+) -> dict[str, Float[Tensor, " trial"]]:
+    """Return what all addresses share: the effect of editing the step's bit, and those of trading the bystanders."""
+    x = trials.batch
+    inputs, outputs = (counterfactual.swap_labels(x, *bystanders, role=role) for role in SIDES)
+    entries = {
+        EDITED: [whole_run(trials.edited)],
+        SIDES[0].name: [whole_run(inputs)],
+        SIDES[1].name: [whole_run(outputs)],
+        ATTENTION: [Interchange("attn_scores", inputs)],
+    }
+    return dict(zip(entries, -interchange(model, x, entries, answer_margin(trials)).change, strict=True))
+
+
 def _at_offsets(
-    model: PreTrainedModel, trials: Trials, address: keys.Address, bystanders: tuple[Tensor, Tensor]
+    model: PreTrainedModel, trials: Trials, address: keys.Address, matched: Mapping[str, Float[Tensor, " trial"]]
 ) -> list[Evidence]:
-    """Return the evidence on one address."""
+    """Return the evidence on one address. `matched`: what `_matched` returns of these trials."""
+    inputs, outputs = (trade(trials.batch, trials, address.offsets, role) for role in SIDES)
+    entries = {
+        SIDES[0].name: [whole_run(inputs)],
+        SIDES[1].name: [whole_run(outputs)],
+        ATTENTION: [Interchange("attn_scores", inputs)],
+    }
+    changes = -interchange(model, trials.batch, entries, answer_margin(trials)).change
+    effects, full = dict(zip(entries, changes, strict=True)), matched[EDITED]
 
-    def traded(role: Role) -> tuple[Batch, Batch]:
-        """Return the prompts with the address traded, and with the labels of the bystanders traded."""
-        other = counterfactual.swap_labels(trials.batch, *bystanders, role=role)
-        return trade(trials.batch, trials, address.offsets, role), other
-
-    def evidence(key: EvidenceKey, question: str, effect: Tensor, control: Tensor) -> Evidence:
+    def evidence(key: EvidenceKey, question: str, entry: str) -> Evidence:
         return Evidence(
             key=key,
             question=question.format(labels=address.name),
             length=trials.length,
             quantity="rho",
-            value=by_cell(effect, full, trials),
-            control=ratio(control, full, strata=trials.strata),
+            value=by_cell(effects[entry], full, trials),
+            control=ratio(matched[entry], full, strata=trials.strata),
             n=len(trials),
         )
 
-    sides = {address.inputs: Role.INPUT_LABEL, address.outputs: Role.OUTPUT_LABEL}
-    edits = {"edited": trials.edited}
-    for key, role in sides.items():
-        edits |= dict(zip((key.name, f"control of {key.name}"), traded(role), strict=True))
-    inputs = address.inputs.name
-    entries = {name: [whole_run(batch)] for name, batch in edits.items()}
-    entries |= {
-        entry: [Interchange("attn_scores", edits[name])]
-        for entry, name in (("attention", inputs), ("control of attention", f"control of {inputs}"))
-    }
-    changes = -interchange(model, trials.batch, entries, answer_margin(trials)).change
-    effects = dict(zip(entries, changes, strict=True))
-    full = effects["edited"]
-    measured = [
-        evidence(key, QUESTIONS[role], effects[key.name], effects[f"control of {key.name}"])
-        for key, role in sides.items()
+    return [
+        evidence(address.inputs, QUESTIONS[SIDES[0]], SIDES[0].name),
+        evidence(address.outputs, QUESTIONS[SIDES[1]], SIDES[1].name),
+        evidence(address.attention, ATTENTION_QUESTION, ATTENTION),
     ]
-    attention = evidence(address.attention, ATTENTION_QUESTION, effects["attention"], effects["control of attention"])
-    return [*measured, attention]
 
 
 def _possible(
-    trials: Trials, offsets: tuple[int, ...], size: int, seed: int
-) -> tuple[Trials | None, tuple[Tensor, Tensor]]:
-    """Return the trials with the labels of an address and bystanders, and the bystanders; None for too few."""
+    trials: Trials, offsets: tuple[int, ...], found: Bool[Tensor, " batch"], size: int
+) -> Int[Tensor, " row"]:
+    """Return the rows of the trials that have the labels of an address, and bystanders (`found`); none for too few."""
     steps = len(trials.batch.at(Role.OUTPUT))
     shift = torch.tensor(offsets).unsqueeze(1)
     own, partners = trials.step + shift, trials.partner + shift
     exist = ((own >= 1) & (own <= steps) & (partners >= 1) & (partners <= steps)).all(dim=0)
     # The partner's labels must not be next to the step either: they could address it.
     apart = ((partners - trials.step).abs() > 1).all(dim=0)
-    bystanders, found = _bystanders(trials, steps, seed)
-    index = balanced(trials.cell, exist & apart & found, size, trials.cell.unique().tolist())
-    bystanders = (bystanders[0][index], bystanders[1][index])
-    return (trials.rows(index) if len(index) else None), bystanders
+    return balanced(trials.cell, exist & apart & found, size, trials.cell.unique().tolist())
 
 
 def _bystanders(

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.forward import Readout, readout
+from interp.patching import Metric, margin
 from interp.patching.token_edits import readouts
 from interp.tasks import Batch, Role, counterfactual
 from probes import keys
@@ -111,11 +112,11 @@ def effects_of_edits(
     base, outputs = readouts(model, trials.batch, edited, at, own=at[trials.step - 1])
     answer, other = answers_of(trials)
 
-    def margin(found: Readout) -> Float[Tensor, " batch"]:
+    def margin_of(found: Readout) -> Float[Tensor, " batch"]:
         return found.logits[rows, 0, answer] - found.logits[rows, 0, other]
 
-    clean = margin(base)
-    return {name: (clean - margin(x), x.likeliest[:, 0] == trials.other) for name, x in outputs.items()}
+    clean = margin_of(base)
+    return {name: (clean - margin_of(x), x.likeliest[:, 0] == trials.other) for name, x in outputs.items()}
 
 
 def margins(
@@ -130,6 +131,11 @@ def margins(
     answer, other = answers_of(trials)
     logits = outputs.logits[rows, column]
     return logits[rows, answer] - logits[rows, other], outputs.likeliest[rows, column] == trials.other
+
+
+def answer_margin(trials: Trials) -> Metric:
+    """Return the metric of every arm: logit(answer) - logit(other) at each prompt's step."""
+    return margin(trials.batch, trials.step, trials.answer, trials.other)
 
 
 def answers_of(trials: Trials) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]:

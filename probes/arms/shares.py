@@ -17,7 +17,7 @@ from interp.patching import Interchange, interchange
 from interp.patching.interchange_parts import whole_run
 from probes import keys
 from probes.arms.idle_heads import HARMLESS, IdleHeads
-from probes.arms.m04_routes import answer_margin
+from probes.arms.m01_identity import answer_margin
 from probes.evidence import Evidence, Interval
 from probes.intervals import ratio
 from probes.statistics import shapley

@@ -237,8 +237,9 @@ def test_trades_move_the_answer_where_the_labels_are_its_address(mechanism, shar
 @pytest.mark.parametrize("offsets", keys.ADDRESSES)
 def test_bystanders_are_no_neighbours_of_the_step_or_its_partner(offsets):
     trials = choose(sample("parity-aligned", 600, 10, 2), 2)
-    possible, (first, second) = addresses._possible(trials, offsets, 48, 0)
-    assert possible is not None
+    others, found = addresses._bystanders(trials, 10, 0)
+    index = addresses._possible(trials, offsets, found, 48)
+    possible, (first, second) = trials.rows(index), (side[index] for side in others)
     assert len(possible) == 48
     assert possible.cell.bincount().tolist() == [12] * 4
     bits, rows = parity.read(possible.batch).bits, torch.arange(len(possible))
@@ -248,6 +249,20 @@ def test_bystanders_are_no_neighbours_of_the_step_or_its_partner(offsets):
         assert ((other - possible.partner).abs() > 1).all()
     for offset in offsets:
         assert ((possible.partner + offset - possible.step).abs() > 1).all()
+
+
+def test_addresses_share_controls_but_no_numbers(monkeypatch):
+    together = by_address("A1 + label before", 0.3)
+    for offsets, address in keys.ADDRESSES.items():
+        with monkeypatch.context() as patched:
+            patched.setattr(keys, "ADDRESSES", {offsets: address})
+            alone = by_address("A1 + label before", 0.3)
+        assert len(alone) == 3
+        for key, e in alone.items():
+            assert together[key].n == e.n
+            for one, other in ((together[key].value, e.value), (together[key].control, e.control)):
+                assert one is not None
+                assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), abs=1e-5)
 
 
 def test_own_labels_get_no_rest_of_neighbours():

@@ -5,7 +5,8 @@ import pytest
 from interp.patching import interchange
 from interp.patching.interchanges import Interchange
 from interp.tasks import sample
-from probes.arms.m04_routes import answer_margin, measure_routes
+from probes.arms.m01_identity import answer_margin
+from probes.arms.m04_routes import measure_routes
 from probes.trials.parity import choose
 from tests.probes.oracle_models import planted
 
