@@ -25,17 +25,21 @@ DECIDED = (
     "are wider: an interval that is printed within the limit may be INDETERMINATE. The lead is the right answer's "
     "logit above the other's; tables and figures call it the margin. V and K are the values and keys of attention."
 )
-TERMS = (
-    "**Terms of the table.** rho: the effect as a share of the full one. M6 removal: `idle heads` are heads that carry "
-    "nothing from labels; `renormalise` removes labels and lets other tokens share their attention, `null` leaves "
-    "their attention to a key that gives zero, `mean` replaces their values by the mean. Shares: `normalisation` is "
-    "attention that rests on labels; `interaction` is what factors do together beyond the sum of their effects alone, "
-    "and is divided among them. M9 subspaces: `follows + keeps - 1` is the share of answers that change with an "
-    "interchange of the subspace where they should, plus the share that stay where they should, minus 1; 0 is no "
-    "effect. M10 mistakes: `own mistakes` is the share of the model's wrong labels after which it uses the bit of the "
-    "label that it wrote. The control column of M10, M11 and M12 has the other case: answers that follow the step, "
-    "steps that another bit flips, and later attention left free."
-)
+# What the words of the table of evidence mean, by the arm whose rows have them; "" for all arms.
+TERMS = {
+    "": "**Terms of the table.** rho: the effect as a share of the full one.",
+    "M6": "M6 removal: `idle heads` are heads that carry nothing from labels; `renormalise` removes labels and lets "
+    "other tokens share their attention, `null` leaves their attention to a key that gives zero, `mean` replaces their "
+    "values by the mean.",
+    "shares": "Shares: `normalisation` is attention that rests on labels; `interaction` is what factors do together "
+    "beyond the sum of their effects alone, and is divided among them.",
+    "M9": "M9 subspaces: `follows + keeps - 1` is the share of answers that change with an interchange of the subspace "
+    "where they should, plus the share that stay where they should, minus 1; 0 is no effect.",
+    "M10": "M10 mistakes: `own mistakes` is the share of the model's wrong labels after which it uses the bit of the "
+    "label that it wrote; the control column has answers that follow the step.",
+    "M11": "M11 offsets: the control column has steps that another bit flips.",
+    "M12": "M12 backups: the control column has later attention left free.",
+}
 # Name, heading, how it is read, and what it shows, of the sections after the maps.
 REST = (
     (
@@ -71,3 +75,9 @@ REST = (
         shown.circuit_shows,
     ),
 )
+
+
+def terms_in(data: dict) -> str:
+    """Return what the words of a verdict's table of evidence mean, of the arms that it has."""
+    found = {"", *(row["arm"] for row in data["evidence"])}
+    return " ".join(text for code, text in TERMS.items() if code in found)

@@ -82,7 +82,8 @@ def _verdict(part: SectionData, bundles: list[str]) -> Section:
         body += paragraph(
             "A sink takes attention and carries nothing. The table has what is lost of the margin (the right answer's "
             "logit above the target's) without attention to these tokens, beyond what is lost where their values "
-            "become the mean. Negative: the margin grows, so attention to them does not help: no sink, and not absent."
+            "become the mean. Negative: the margin grows without attention to them. The answer then needs no sink "
+            "there, but depends on that attention, so the sink is not absent either."
         )
         body += paragraph(renaming_check(found["shares"]))
         arms = [

@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from experiments.reporting import error_text, plain, rows, shown, text
-from experiments.reporting.explained import ABOUT, DECIDED, LABELS, READING, REST, TERMS
+from experiments.reporting.explained import ABOUT, DECIDED, LABELS, READING, REST, terms_in
 from experiments.reporting.page import (
     Section,
     bundles_of,
@@ -105,7 +105,7 @@ class _Made:
                 body += f"<details>\n<summary>The evidence, arm by arm ({len(evidence)} rows)</summary>\n"
                 columns = ("length", "arm", "what", "in", "value [95 %]", "matched control", "n")
                 caption = f"{run.name}: all arms; rho is 0 for no effect and 1 for the full one"
-                body += table(caption, columns, evidence) + paragraph(TERMS)
+                body += table(caption, columns, evidence) + paragraph(terms_in(part.data))
                 explained = rows.arms_in(part.data)
                 body += table("What each arm does", ("arm", "what it does"), explained) + "</details>\n"
             if not self.compared:

@@ -18,7 +18,7 @@ from experiments.reporting.reuse import stored_result
 from experiments.reporting.section import Picture, SectionData, Source
 from experiments.support.provenance import other_versions
 from experiments.support.reading import read_calibration
-from experiments.support.verdict_defaults import default_lengths, usual_arms
+from experiments.support.verdict_defaults import default_lengths, fits, usual_arms
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
@@ -56,15 +56,7 @@ def beside(
 
 def fitting(run: Run, lengths: tuple[int, ...]) -> tuple[int, ...]:
     """Return the lengths that fit the run's positions and labels."""
-
-    def fits(n: int) -> bool:
-        try:
-            run.sample(1, (n, n) if run.format.task == "addition" else n, 0)
-        except ValueError:
-            return False
-        return True
-
-    return tuple(n for n in lengths if fits(n))
+    return tuple(n for n in lengths if fits(run, n))
 
 
 def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
