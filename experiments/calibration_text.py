@@ -16,12 +16,14 @@ def report_rates(table: dict) -> None:
     rows = []
     for name, rate in table["rates"].items():
         count = f"{rate['hits']}/{rate['n']}"
-        rows.append([name, _rate(rate["rate"]), count, _most(rate["target"]), _met(rate["met"])])
+        row = [name, _rate(rate["rate"]), _bounds(rate["interval"]), count, _most(rate["target"]), _met(rate["met"])]
+        rows.append(row)
     for name, error in table["share error"].items():
         rows.append(
             [
                 f"share error, {name}: largest",
                 _rate(error["largest"]),
+                "",
                 f"mean {_rate(error['mean'])}",
                 _most(error["target"]),
                 _met(error["met"]),
@@ -33,6 +35,7 @@ def report_rates(table: dict) -> None:
             [
                 f"coverage of 95 % intervals, {name}",
                 _rate(row["rate"]),
+                _bounds(row["interval"]),
                 f"{row['covered']}/{row['intervals']}",
                 bounds,
                 _met(row["met"]),
@@ -42,12 +45,17 @@ def report_rates(table: dict) -> None:
         high = null["99th percentile"]
         within = None if high is None else high <= table["nulls"]["margin"]
         target = f"at most {table['nulls']['margin']}"
-        rows.append([f"99th percentile of |rho|, {name}", _rate(high), str(null["n"]), target, _met(within)])
-    print_table("error rates", ["", "rate", "count", "target", "met"], rows)
+        rows.append([f"99th percentile of |rho|, {name}", _rate(high), "", str(null["n"]), target, _met(within)])
+    title = "error rates (met: the rate itself is within the target; its interval may reach beyond)"
+    print_table(title, ["", "rate", "95 %", "count", "target", "met"], rows)
 
 
 def _rate(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _bounds(interval: dict | None) -> str:
+    return "-" if interval is None else f"[{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
 def _most(target: float | None) -> str:

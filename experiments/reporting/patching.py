@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from experiments.commands.patch import PatchCommand
 from experiments.patch_inputs import places_of
-from experiments.patch_printing import whole_difference
+from experiments.patch_printing import largest, whole_difference
 from experiments.patch_validity import validity_of_sweep
 from experiments.reporting.computed import MOST_HEADS, room, size
 from experiments.reporting.reduced import left_out, prompts_of, reduced_notes, shown_layers
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from interp.patching import Sweep
 
 SITES: tuple[str, ...] = ("resid_pre", "z")
+# Places that the text names per site.
+MOST_NAMED = 3
 
 
 class Places(NamedTuple):
@@ -88,7 +90,8 @@ def patch_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str
         cells, gap = effect.checks.spot_cells, effect.checks.spot_difference
         made = f"{now(options)}; {cells} random cells equal the literal loop to {gap:.0e}"
         sources.append(Source(f"patching {site}", command, options.seed, made))
-        data[site] = [{"cell": _place(cell), "change": float(x)} for cell, x in effect.top(3)]
+        top = largest(effect, best=site == "resid_pre")[:MOST_NAMED]
+        data[site] = [{"cell": _place(cell), "change": float(x)} for cell, x in top]
         data["difference"] = float(effect.source.mean() - effect.base.mean())
         data["whole"] = whole_difference(effect)
         data |= {"valid": validity.valid, "reason": validity.reason}

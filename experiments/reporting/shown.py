@@ -151,7 +151,8 @@ def patch_shows(data: dict) -> str:
     return (
         f"{mark}In this model, the clean and the corrupted prompt differ by {full:+z.1f} logits in the answer at step "
         f"{data['step']} (length {data['length']}). The largest effects of patching one place are, in the residual "
-        f"stream, at {stream}, and among heads, at {heads}. In brackets: logits{shares}."
+        f"stream (each position in its best layer), at {stream}, and among heads, at {heads}. In brackets: "
+        f"logits{shares}. At the token where the answer is read, the last layers always restore all of it."
     )
 
 

@@ -53,6 +53,9 @@ def test_patching_of_a_trained_model_is_valid_and_has_shares(tmp_path):
     said = patch_shows(part.data)
     assert "INVALID" not in said
     assert "%" in said
+    # One position is named once, not in several layers.
+    positions = [top["cell"].partition(" at ")[2] for top in part.data["resid_pre"]]
+    assert len(positions) == len(set(positions)) == 3
     assert not any("INVALID" in picture.view.title for picture in part.pictures)
     assert _heads({"patch": part, "circuit": SectionData()})[1] == "heads whose patch moves the answer most"
     assert "8 of the 16 prompts" in part.notes[0]
