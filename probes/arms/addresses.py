@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from interp.patching import Interchange, interchange
+from interp.patching import Interchange
 from interp.patching.interchange_parts import whole_run
 from interp.tasks import Batch, Role, counterfactual, parity
 from interp.tasks.layout import generator
 from probes import keys
-from probes.arms.m01_identity import answer_margin, by_cell
+from probes.arms.m01_identity import Entries, by_cell, effects_of_entries
 from probes.evidence import Evidence, EvidenceKey
 from probes.intervals import ratio
 from probes.trials.parity import Trials, balanced, one_of
@@ -68,15 +68,17 @@ def _matched(
     model: PreTrainedModel, trials: Trials, bystanders: tuple[Tensor, Tensor]
 ) -> dict[str, Float[Tensor, " trial"]]:
     """Return what all addresses share: the effect of editing the step's bit, and those of trading the bystanders."""
-    x = trials.batch
-    inputs, outputs = (counterfactual.swap_labels(x, *bystanders, role=role) for role in SIDES)
-    entries = {
-        EDITED: [whole_run(trials.edited)],
-        SIDES[0].name: [whole_run(inputs)],
-        SIDES[1].name: [whole_run(outputs)],
+    inputs, outputs = (counterfactual.swap_labels(trials.batch, *bystanders, role=role) for role in SIDES)
+    return effects_of_entries(model, trials, {EDITED: [whole_run(trials.edited)], **_traded(inputs, outputs)})
+
+
+def _traded(inputs: Batch, outputs: Batch) -> Entries:
+    """Return the entries of prompts with labels traded on either side, and of the attention of the former."""
+    return {
+        Role.INPUT_LABEL.name: [whole_run(inputs)],
+        Role.OUTPUT_LABEL.name: [whole_run(outputs)],
         ATTENTION: [Interchange("attn_scores", inputs)],
     }
-    return dict(zip(entries, -interchange(model, x, entries, answer_margin(trials)).change, strict=True))
 
 
 def _at_offsets(
@@ -84,13 +86,7 @@ def _at_offsets(
 ) -> list[Evidence]:
     """Return the evidence on one address. `matched`: what `_matched` returns of these trials."""
     inputs, outputs = (trade(trials.batch, trials, address.offsets, role) for role in SIDES)
-    entries = {
-        SIDES[0].name: [whole_run(inputs)],
-        SIDES[1].name: [whole_run(outputs)],
-        ATTENTION: [Interchange("attn_scores", inputs)],
-    }
-    changes = -interchange(model, trials.batch, entries, answer_margin(trials)).change
-    effects, full = dict(zip(entries, changes, strict=True)), matched[EDITED]
+    effects, full = effects_of_entries(model, trials, _traded(inputs, outputs)), matched[EDITED]
 
     def evidence(key: EvidenceKey, question: str, entry: str) -> Evidence:
         return Evidence(
@@ -104,8 +100,8 @@ def _at_offsets(
         )
 
     return [
-        evidence(address.inputs, QUESTIONS[SIDES[0]], SIDES[0].name),
-        evidence(address.outputs, QUESTIONS[SIDES[1]], SIDES[1].name),
+        evidence(address.inputs, QUESTIONS[Role.INPUT_LABEL], Role.INPUT_LABEL.name),
+        evidence(address.outputs, QUESTIONS[Role.OUTPUT_LABEL], Role.OUTPUT_LABEL.name),
         evidence(address.attention, ATTENTION_QUESTION, ATTENTION),
     ]
 

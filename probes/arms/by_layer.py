@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from interp.patching import interchange
-from interp.patching.interchange_parts import Intervention
 from probes.arms.bands import FEW_LAYERS
 from probes.arms.inputs import FEW
-from probes.arms.m01_identity import answer_margin
+from probes.arms.m01_identity import Entries, effects_of_entries
 from probes.trials.parity import Trials, balanced
-
-# Entries of `interchange` by name.
-Entries = Mapping[str, Sequence[Intervention]]
 
 
 def effects_by_entry(
@@ -31,9 +26,10 @@ def effects_by_entry(
     on_all, by_layer = entries_of(trials)
     rows = _described(trials, model.config.num_hidden_layers)
     if len(rows) == len(trials):
-        return _effects(model, trials, {**on_all, **by_layer}), rows
+        return effects_of_entries(model, trials, {**on_all, **by_layer}), rows
     some = trials.rows(rows)
-    return {**_effects(model, trials, on_all), **_effects(model, some, entries_of(some)[1])}, rows
+    of_some = effects_of_entries(model, some, entries_of(some)[1])
+    return {**effects_of_entries(model, trials, on_all), **of_some}, rows
 
 
 def _described(trials: Trials, n_layers: int) -> Int[Tensor, " row"]:
@@ -42,8 +38,3 @@ def _described(trials: Trials, n_layers: int) -> Int[Tensor, " row"]:
         return torch.arange(len(trials))
     every = torch.ones(len(trials), dtype=torch.bool)
     return balanced(trials.cell, every, FEW, trials.cell.unique().tolist())
-
-
-def _effects(model: PreTrainedModel, trials: Trials, entries: Entries) -> dict[str, Float[Tensor, " trial"]]:
-    changes = -interchange(model, trials.batch, entries, answer_margin(trials)).change
-    return dict(zip(entries, changes, strict=True))

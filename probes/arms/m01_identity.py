@@ -7,7 +7,7 @@ their trials and their denominator, so one function measures them (probes/README
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from interp.forward import Readout, readout
-from interp.patching import Metric, margin
+from interp.patching import Metric, interchange, margin
+from interp.patching.interchange_parts import Intervention
 from interp.patching.token_edits import readouts
 from interp.tasks import Batch, Role, counterfactual
 from probes import keys
@@ -24,6 +25,8 @@ from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import ratio, wilson
 from probes.trials.parity import NEITHER_DIFFERS, Trials
 
+# Entries of `interchange` by name.
+Entries = Mapping[str, Sequence[Intervention]]
 # Weights of the four cells of parity trials that isolate each answer map. In addition a label leads to digits only.
 MAPS = {"bit": (0.5, -0.5, 0.5, -0.5), "state": (-0.5, 0.5, 0.5, -0.5), "state before": (0.5, 0.5, -0.5, -0.5)}
 QUESTIONS = {
@@ -131,6 +134,12 @@ def margins(
     answer, other = answers_of(trials)
     logits = outputs.logits[rows, column]
     return logits[rows, answer] - logits[rows, other], outputs.likeliest[rows, column] == trials.other
+
+
+def effects_of_entries(model: PreTrainedModel, trials: Trials, entries: Entries) -> dict[str, Float[Tensor, " trial"]]:
+    """Return m(x) - m(entry) at each prompt's step, by the names of the entries of an interchange."""
+    changes = -interchange(model, trials.batch, entries, answer_margin(trials)).change
+    return dict(zip(entries, changes, strict=True))
 
 
 def answer_margin(trials: Trials) -> Metric:

@@ -16,8 +16,8 @@ from interp.sites import Site
 from interp.tasks import Batch, Role
 from probes import keys
 from probes.arms.bands import layer_bands
-from probes.arms.by_layer import Entries, effects_by_entry
-from probes.arms.m01_identity import by_cell, full_effect
+from probes.arms.by_layer import effects_by_entry
+from probes.arms.m01_identity import Entries, by_cell, full_effect
 from probes.evidence import Evidence, EvidenceKey, Interval
 from probes.intervals import ratio
 from probes.trials.parity import Trials

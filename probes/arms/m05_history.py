@@ -15,8 +15,8 @@ from interp.patching import Interchange
 from interp.tasks import Batch, Role
 from probes import keys
 from probes.arms.bands import layer_bands
-from probes.arms.by_layer import Entries, effects_by_entry
-from probes.arms.m01_identity import full_effect
+from probes.arms.by_layer import effects_by_entry
+from probes.arms.m01_identity import Entries, full_effect
 from probes.evidence import Evidence, EvidenceKey
 from probes.intervals import ratio
 from probes.trials.parity import Trials

@@ -6,7 +6,7 @@ import torch
 from interp.patching import interchange
 from interp.tasks import LABEL_ROLES, Role, sample
 from probes import keys
-from probes.arms import m05_history
+from probes.arms import m01_identity, m05_history
 from probes.arms.m05_history import measure_history
 from probes.planted import Plan, plant
 from probes.trials.parity import choose
@@ -53,7 +53,7 @@ def test_what_is_stored_at_labels_is_found_at_the_reader(mechanism, architecture
 
 HISTORY = {
     "history in K at labels": "other_history",
-    "control of history in K at labels": "other_future",
+    m05_history.FUTURE_K: "other_future",
     "the step's own bit in K at labels": "edited",
 }
 
@@ -76,7 +76,7 @@ def test_attention_is_frozen_in_every_entry(monkeypatch: pytest.MonkeyPatch):
         seen.update(entries)
         return interchange(raw, base, entries, metric)
 
-    monkeypatch.setattr(m05_history, "interchange", watched)
+    monkeypatch.setattr(m01_identity, "interchange", watched)
     measure_history(model.model, trials)
     assert len(seen) == 10
     # One run each of the base, the history, the future and the edited bit, however many entries there are.

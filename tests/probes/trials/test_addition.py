@@ -11,7 +11,7 @@ from interp.forward import readout
 from interp.models import ModelConfig, build_model
 from interp.tasks import Role, default_vocabulary, parse_format, sample
 from probes import batteries, decision, keys
-from probes.arms import m05_history, shares
+from probes.arms import m01_identity, m05_history, shares
 from probes.arms.idle_heads import LABELS, IdleHeads, sides_of
 from probes.arms.m01_identity import MAPS, full_effect, margins, measure_swaps
 from probes.arms.m05_history import measure_history
@@ -325,8 +325,8 @@ def test_history_is_taken_from_the_run_with_another_carry_at_labels_alone(fmt, m
         seen.update(entries)
         return interchange(raw, base, entries, metric)
 
-    interchange = m05_history.interchange
-    monkeypatch.setattr(m05_history, "interchange", watched)
+    interchange = m01_identity.interchange
+    monkeypatch.setattr(m01_identity, "interchange", watched)
     monkeypatch.setattr(m05_history, "full_effect", lambda _, t: torch.ones(len(t)))
     measure_history(small_run(fmt).raw, t)
     frozen, taken = seen["history in V at labels"]
