@@ -59,8 +59,8 @@ class VerdictCommand:
     forced: Flag = False
     """Measure competence only with given labels. Default: also with labels that the model writes."""
     lengths: Lengths = ()
-    """Bits, at least 5, or digits of both operands, at least 6. Default: 20 and 40 bits or 10 and 14 digits that fit
-    the model's positions."""
+    """Bits, at least 5, or digits of both operands, at least 6. Default: those of a finished result beside the run,
+    else 20 and 40 bits or 10 and 14 digits that fit the model's positions."""
     items: Number = 6
     """Items of a list or of recall, at least 6."""
     fillers: Number = 0
@@ -104,7 +104,7 @@ class VerdictCommand:
         from experiments.support.binding_results import judge_lists
         from experiments.support.console import say
         from experiments.support.finished import take_finished, warn_measured
-        from experiments.support.finished_verdicts import finished_verdict, verdict_options
+        from experiments.support.finished_verdicts import finished_verdict, say_lengths, verdict_options
         from experiments.support.results import json_target, replace_whole, result_folder
         from experiments.support.verdict_text import columns_of_output, print_verdict
         from probes.batteries import check_battery
@@ -117,11 +117,12 @@ class VerdictCommand:
         options = verdict_options(runs, lengths, arms, self.prompts, self.forced)
         stored, reasons = None, {}
         if not self.fresh:
-            stored, reasons = finished_verdict(runs, options, self.seed, self.out)
+            stored, reasons = finished_verdict(runs, options, self.seed, self.out, any_lengths=not self.lengths)
         if stored is not None:
             verdict, written = stored.found, stored.data
             to = None if self.out is None else result_folder(runs[0], self.out, FILES) / FILES[0]
             path = take_finished(stored, to, reasons, partial(_drawn, verdict))
+            say_lengths(verdict, lengths)
         else:
             for run in runs:
                 check_battery(run, lengths, self.prompts, arms)

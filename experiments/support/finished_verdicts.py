@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.support.console import warn
 from experiments.support.finished import (
     Finished,
     find_finished,
@@ -46,12 +48,13 @@ def verdict_options(
 
 
 def finished_verdict(
-    runs: Sequence[Run], options: Mapping[str, object], seed: int, out: Path | None
+    runs: Sequence[Run], options: Mapping[str, object], seed: int, out: Path | None, any_lengths: bool = False
 ) -> tuple[Finished[Verdict] | None, dict[Path, str]]:
     """Return the finished verdict on these runs, or None; and why each file that was looked at before differs.
 
     Searches the folder of `out`, the usual result folder, and for one run the run's own folder. A result of several
-    models must name the same models in the same order.
+    models must name the same models in the same order. `any_lengths`: where there is none, the result in the run's own
+    folder may be of other lengths.
     """
     from probes.stored import verdict_from_json
 
@@ -59,17 +62,29 @@ def finished_verdict(
     own = [Path(run.source)] if len(runs) == 1 else []
     paths = [folder / FILE for folder in (out or OUT / run.name, OUT / run.name, *own)]
 
-    def why_not(data: dict) -> str:
+    def why_not(asked: Mapping[str, object], data: dict) -> str:
         if reason := why_other_run(run, data, seed) or why_other_rules(data):
             return reason
         names = [r.name for r in runs]
         if data["models"] != names:
             return f"it is of {_listed(data['models'])}, not of {_listed(names)}"
-        if reason := why_other_options(run, options, _made_with(run, options, data), data["provenance"]):
+        if reason := why_other_options(run, asked, _made_with(run, asked, data), data["provenance"]):
             return reason
         return why_other_weights(run, data["weights"])
 
-    return find_finished(paths, why_not, verdict_from_json)
+    found, reasons = find_finished(paths, partial(why_not, options), verdict_from_json)
+    if found is None and any_lengths:
+        beside = {name: value for name, value in options.items() if name != "lengths"}
+        found, _ = find_finished([folder / FILE for folder in own], partial(why_not, beside), verdict_from_json)
+    return found, reasons
+
+
+def say_lengths(verdict: Verdict, usual: Sequence[int]) -> None:
+    """Print one line on standard error where a finished verdict is of other lengths than the usual ones."""
+    its = [one_length(list(at.length) if isinstance(at.length, tuple) else at.length) for at in verdict.lengths]
+    if its != list(usual):
+        here, others = (" ".join(map(str, lengths)) for lengths in (its, usual))
+        warn(f"it is of length{'s' * (len(its) > 1)} {here}; --lengths {others} measures the usual ones")
 
 
 def finished_list_verdict(

@@ -124,6 +124,29 @@ def test_another_result_under_its_name_is_replaced(more, reason, here, capsys):
     assert measured_because(capsys, RUN, *SMALL).startswith(reason)
 
 
+def test_without_lengths_a_result_beside_the_run_may_be_of_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    refuse_to_measure(monkeypatch)
+    monkeypatch.setattr("experiments.commands.verdict.default_lengths", lambda run: (10, 20))
+    shipped = SHIPPED / RUN / "verdict.json"
+    assert main(["verdict", RUN]) == 0
+    said = capsys.readouterr()
+    assert [line.partition(";")[0] for line in said.err.splitlines()] == [
+        f"printed from {shipped}",
+        "it is of lengths 20 40",
+    ]
+    assert "--lengths 10 20 measures the usual ones" in said.err
+    for more in (["--lengths", "10", "20"], ["--prompts", "24"], ["--arms", "M5"], ["--seed", "1"]):
+        assert main(["verdict", RUN, *more]) == 2
+        assert MEASURED in capsys.readouterr().err
+
+
+def test_a_result_of_other_lengths_elsewhere_is_not_printed(here, capsys):
+    """It was measured for other lengths, so this command line asks for others."""
+    without = SMALL[2:]
+    assert measured_because(capsys, RUN, *without) == "it was made with lengths 5, not 20 40"
+
+
 def test_labels_of_other_tokens_are_another_result(here, capsys):
     options = json.loads(FILE.read_text())["options"]
     change(FILE, options=options | {"labels": "0123"})
