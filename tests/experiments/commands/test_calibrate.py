@@ -127,6 +127,14 @@ def test_families_are_judged_in_each_architecture_clean_and_dirty(capsys):
     assert not Path("cal/calibration.json").exists()
 
 
+def test_a_rate_of_one_case_is_printed_with_its_interval(capsys):
+    calibration_text.report_rates(tally([case("A1", "anchor", "anchor", "anchor", "placeholder sink")]))
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if "wrong confident label" in line]
+    assert [cell.strip() for cell in line.split("│")[2:-1]] == ["0.000", "[0.000, 0.793]", "0/1", "at most 0.02", "yes"]
+    assert "its interval may reach beyond" in said
+
+
 def test_outcomes_of_families():
     """Right, a wrong label, a wrong status beside no label, none, and a family whose right verdict is no label."""
     families = [

@@ -42,6 +42,9 @@ def test_patching_of_a_model_that_cannot_do_the_task_is_invalid_for_the_reason_t
     assert "%" not in said
     assert "-0.0" not in said
     assert all(picture.view.title.startswith("INVALID: ") for picture in part.pictures)
+    # One position is named once; its effects in other layers are larger than those of others here.
+    positions = [top["cell"].partition(" at ")[2] for top in part.data["resid_pre"]]
+    assert len(positions) == len(set(positions)) == 3
     circuit = {"patch": part, "circuit": SectionData()}
     assert _heads(circuit)[1].endswith("in an INVALID patching")
 
@@ -53,9 +56,6 @@ def test_patching_of_a_trained_model_is_valid_and_has_shares(tmp_path):
     said = patch_shows(part.data)
     assert "INVALID" not in said
     assert "%" in said
-    # One position is named once, not in several layers.
-    positions = [top["cell"].partition(" at ")[2] for top in part.data["resid_pre"]]
-    assert len(positions) == len(set(positions)) == 3
     assert not any("INVALID" in picture.view.title for picture in part.pictures)
     assert _heads({"patch": part, "circuit": SectionData()})[1] == "heads whose patch moves the answer most"
     assert "8 of the 16 prompts" in part.notes[0]

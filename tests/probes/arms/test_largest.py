@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from interp import load
 from interp.patching import interchange
 from interp.patching.metrics import margin
 from interp.tasks import LABEL_ROLES, Role, parity, sample
@@ -252,11 +253,13 @@ def test_bystanders_are_no_neighbours_of_the_step_or_its_partner(offsets):
 
 
 def test_addresses_share_controls_but_no_numbers(monkeypatch):
-    together = by_address("A1 + label before", 0.3)
+    run = load("parity-aligned-alibi", device="cpu")  # its margins differ between prompts
+    trials = choose(run.sample(600, 10, 2), 2)
+    together = {e.key: e for e in measure_addresses(run.raw, trials, 48)}
     for offsets, address in keys.ADDRESSES.items():
         with monkeypatch.context() as patched:
             patched.setattr(keys, "ADDRESSES", {offsets: address})
-            alone = by_address("A1 + label before", 0.3)
+            alone = {e.key: e for e in measure_addresses(run.raw, trials, 48)}
         assert len(alone) == 3
         for key, e in alone.items():
             assert together[key].n == e.n
