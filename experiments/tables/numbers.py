@@ -10,8 +10,7 @@ from functools import partial
 from statistics import median
 
 from experiments.tables.of_files import (
-    ADAPTED_EVIDENCE,
-    ADAPTED_VERDICT,
+    ADAPTED_NUMBERS,
     FOLDER,
     calibrated_before,
     checked,
@@ -90,7 +89,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "maps-pretrained": (2, partial(shares_on_maps, "maps-pretrained")),
     "recall-own-label": (2, recalled_by_label),
     "steering": (1, perplexities),
-    "adapted-evidence": (2, partial(evidence_at, ADAPTED_VERDICT, ADAPTED_EVIDENCE)),
+    **{f"adapted-{name}": (2, partial(evidence_at, *which)) for name, which in ADAPTED_NUMBERS.items()},
     "no-rehearsal-40": (3, lambda: evaluated(WITHOUT_REHEARSAL, "step", "forced", [40])),
     "shipped-written": (
         3,

@@ -21,8 +21,10 @@ from interp.models.names import SHIPPED, ZOO
 FOLDER = Path(__file__).parent.parent
 # The verdict on the fine-tuned model among the shipped runs.
 ADAPTED_VERDICT = SHIPPED / "smollm2-parity-aligned" / "verdict.json"
-# Its evidence that the text quotes.
-ADAPTED_EVIDENCE = (
+# The verdict on it at 40 bits, past the trained length.
+ADAPTED_PAST = FOLDER / "recipes" / "smollm2-parity-aligned-verdict-40.json"
+# The evidence of both that the text quotes.
+_ADAPTED_EVIDENCE = (
     "either side",
     "rename labels",
     "V at label, L15-L19",
@@ -36,6 +38,18 @@ ADAPTED_EVIDENCE = (
     "largest effect where the step's own label and the label before lead to the same answer",
     "largest effect",  # of presence, which comes after that of identity
 )
+_PAST_EVIDENCE = (
+    "either side",
+    "swap the input labels of the step and before",
+    "rename labels",
+    "history in V at labels",
+    "largest effect where the step's own label and the label before lead to the same answer",
+)
+# Arguments of `evidence_at`, by name.
+ADAPTED_NUMBERS = {
+    "evidence": (ADAPTED_VERDICT, _ADAPTED_EVIDENCE, 20),
+    "past": (ADAPTED_PAST, _PAST_EVIDENCE, 40),
+}
 
 
 def shares_on_maps(figure: str) -> list[float]:
@@ -91,7 +105,7 @@ def presence(run: str, name: str) -> list[float]:
     return [e["value"]["value"] for e in evidence if (e["arm"], e["name"]) == ("presence", name)]
 
 
-def evidence_at(verdict: Path, names: Sequence[str], length: int = 20) -> list[float]:
+def evidence_at(verdict: Path, names: Sequence[str], length: int) -> list[float]:
     """Return value, lower and upper end of pieces of evidence, by name, in a stored verdict."""
     evidence = read_result(verdict)["evidence"]
     by_name = {e["name"]: e["value"] for e in evidence if e["length"] == length}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from experiments.drawing.zoo.frames import precisions
 from experiments.support.reading import read_result
 from experiments.tables.cells import interval, markdown
-from experiments.tables.of_files import ADAPTED_VERDICT, FOLDER
+from experiments.tables.of_files import ADAPTED_PAST, ADAPTED_VERDICT, FOLDER
 from experiments.tables.zoo import spread
 from interp.models.names import ZOO
 
@@ -35,6 +35,7 @@ def _judged(labels: str, seed: int, bits: int = 20) -> Judged:
 # The shipped model has the recipe and the seed of the first in the table of accuracies, on another machine.
 JUDGED = (
     Judged("aligned", "1, shipped", 20, ADAPTED_VERDICT),
+    Judged("aligned", "1, shipped", 40, ADAPTED_PAST),
     _judged("aligned", 2),
     _judged("aligned", 3),
     _judged("numeric", 1),
@@ -126,5 +127,5 @@ def routes_table() -> str:
         shares = [interval(v["value"], [v["low"], v["high"]]) if v else "" for v in values]
         (found,) = [at for at in data["by_length"] if at["length"] == bits]
         statuses = [found["roles"][role]["status"] for role in ("anchor", "placeholder")]
-        cells.append((labels, seed, bits, *shares, *statuses, data["verdict"]))
-    return markdown(("labels", "seed", "bits", *ROUTES, "anchor", "placeholder", "verdict"), cells)
+        cells.append((labels, seed, bits, data["prompts"], *shares, *statuses, data["verdict"]))
+    return markdown(("labels", "seed", "bits", "prompts", *ROUTES, "anchor", "placeholder", "verdict"), cells)
