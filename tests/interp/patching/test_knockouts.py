@@ -304,8 +304,9 @@ def test_an_edge_of_weight_zero_is_worth_nothing(mode: Any, batch: Batch):
     nothing = Knockout(tuple(unread), (d,), heads={(0, 1)}, mode=mode)
     something = Knockout((*unread, *read), (d,), heads={(0, 1)}, mode=mode)
     changes = knock_out(raw, batch, [nothing, something], metric).change
-    assert (changes[0] == 0).all()
-    assert (changes[1] != 0).any()
+    # Both runs round alike on some processors only: products of fewer rows may be summed in another order.
+    assert torch.allclose(changes[0], torch.zeros(3), atol=1e-5)
+    assert changes[1].abs().max() > 0.1
 
 
 # M6 by hand
