@@ -265,6 +265,7 @@ def test_addresses_share_controls_but_no_numbers(monkeypatch):
             assert together[key].n == e.n
             for one, other in ((together[key].value, e.value), (together[key].control, e.control)):
                 assert one is not None
+                assert other is not None
                 assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), abs=1e-5)
 
 
