@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from experiments.reporting.reduced import left_out, prompts_of, reduced_notes
 from experiments.reporting.section import Picture, SectionData, Source
 from experiments.reporting.shown import largest_sources, targets
-from experiments.reporting.stored import fitting, now
-from experiments.support.verdict_defaults import is_deep
+from experiments.reporting.stored import now
+from experiments.support.verdict_defaults import fits, is_deep
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
@@ -184,7 +184,7 @@ def without_repeated(table: list[dict], column: str, other: str) -> list[dict]:
 
 def room(run: Run, length: int) -> int:
     """Return the length, or the largest smaller one that fits the model."""
-    longest = next((n for n in range(length, 0, -1) if fitting(run, (n,))), None)
+    longest = next((n for n in range(length, 0, -1) if fits(run, n)), None)
     if longest is None:
         raise ValueError(f"{run.name} takes no prompt of {run.format}, not even of length 1")
     return longest

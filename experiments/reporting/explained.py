@@ -36,9 +36,9 @@ TERMS = {
     "M9": "M9 subspaces: `follows + keeps - 1` is the share of answers that change with an interchange of the subspace "
     "where they should, plus the share that stay where they should, minus 1; 0 is no effect.",
     "M10": "M10 mistakes: `own mistakes` is the share of the model's wrong labels after which it uses the bit of the "
-    "label that it wrote; the control column has answers that follow the step.",
-    "M11": "M11 offsets: the control column has steps that another bit flips.",
-    "M12": "M12 backups: the control column has later attention left free.",
+    "label that it wrote; the control is the share whose answer follows the step.",
+    "M11": "M11 offsets: the control is the share of steps that another bit flips.",
+    "M12": "M12 backups: the control is the loss with later attention left free.",
 }
 # Name, heading, how it is read, and what it shows, of the sections after the maps.
 REST = (

@@ -18,7 +18,7 @@ from experiments.reporting.reuse import stored_result
 from experiments.reporting.section import Picture, SectionData, Source
 from experiments.support.provenance import other_versions
 from experiments.support.reading import read_calibration
-from experiments.support.verdict_defaults import default_lengths, fits, usual_arms
+from experiments.support.verdict_defaults import default_lengths, fitting, usual_arms
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
@@ -52,11 +52,6 @@ def beside(
     if other := other_versions(made):
         origin += f", with {other}"
     return data, (Source(name.removesuffix(".json"), made["command"], data["seed"], origin),), notes
-
-
-def fitting(run: Run, lengths: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the lengths that fit the run's positions and labels."""
-    return tuple(n for n in lengths if fits(run, n))
 
 
 def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:

@@ -195,7 +195,7 @@ def options_said(provenance: dict) -> dict[str, list[str]] | None:
     return said
 
 
-def one_length(length: int | list[int]) -> int:
+def one_length(length: int | Sequence[int]) -> int:
     """Return a length as a number: for addition, that of the longer operand."""
     return length if isinstance(length, int) else max(length, default=0)
 

@@ -81,7 +81,7 @@ def finished_verdict(
 
 def say_lengths(verdict: Verdict, usual: Sequence[int]) -> None:
     """Print one line on standard error where a finished verdict is of other lengths than the usual ones."""
-    its = [one_length(list(at.length) if isinstance(at.length, tuple) else at.length) for at in verdict.lengths]
+    its = [one_length(at.length) for at in verdict.lengths]
     if its != list(usual):
         here, others = (" ".join(map(str, lengths)) for lengths in (its, usual))
         warn(f"it is of length{'s' * (len(its) > 1)} {here}; --lengths {others} measures the usual ones")

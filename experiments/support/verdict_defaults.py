@@ -63,13 +63,18 @@ def default_lengths(run: Run) -> tuple[int, ...]:
     from probes.limits import shortest_of
 
     usual, shortest = LENGTHS.get(run.format.task, LENGTHS["parity"]), shortest_of(run.format.task)
-    if fitting := tuple(n for n in usual if fits(run, n)):
-        return fitting
+    if lengths := fitting(run, usual):
+        return lengths
     for n in range(min(usual) - 1, shortest - 1, -1):
         if fits(run, n):
             return (n,)
     unit = "digits" if run.format.task == "addition" else "bits"
     raise ValueError(f"{run.name} takes no {run.format} with {shortest} {unit} or more, which the verdict needs")
+
+
+def fitting(run: Run, lengths: Sequence[int]) -> tuple[int, ...]:
+    """Return the lengths that fit the run's positions and labels."""
+    return tuple(n for n in lengths if fits(run, n))
 
 
 def fits(run: Run, length: int) -> bool:

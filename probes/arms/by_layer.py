@@ -18,10 +18,10 @@ from probes.trials.parity import Trials, balanced
 def effects_by_entry(
     model: PreTrainedModel, trials: Trials, entries_of: Callable[[Trials], tuple[Entries, Entries]]
 ) -> tuple[dict[str, Float[Tensor, " trial"]], Int[Tensor, " row"]]:
-    """Return the effect of each entry on the margin at the trials' steps, and the rows of the trials of those by layer.
+    """Return the effect of each entry on the margin at the trials' steps, and the rows that entries by layer use.
 
-    `entries_of` returns the entries of some trials: those that all trials are measured on, and those by layer, which
-    only describe. In a deep model the latter are most of the passes, so they are measured on about `FEW` trials.
+    `entries_of` returns two sets of entries: those that all trials are measured on, and those by layer, which only
+    describe. In a deep model the latter are most of the passes, so they are measured on about `FEW` trials.
     """
     on_all, by_layer = entries_of(trials)
     rows = _described(trials, model.config.num_hidden_layers)
