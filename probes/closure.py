@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from probes import keys
-from probes.evidence import Evidence, EvidenceKey
+from probes.evidence import ORDER_BROKEN, ORDER_KEPT, Evidence, EvidenceKey
 from probes.judging import HEADLINE, LengthEvidence, hold_absent
 from probes.judging_address import followed_addresses, judge_address
 from probes.judging_sink import close_sink
@@ -129,4 +129,9 @@ def _hidden(at: LengthEvidence, variable: Variable, finding: RoleFinding) -> Rol
 
 
 def _unexplained(name: str, e: Evidence) -> str:
-    return f"{name} matters in a way that no arm explains: share {e.value}"
+    reason = f"{name} matters in a way that no arm explains: share {e.value}"
+    kept, broken = (e.details.get(order) or {} for order in (ORDER_KEPT, ORDER_BROKEN))
+    if kept and broken:
+        most, least = max(x["value"] for x in kept.values()), min(x["value"] for x in broken.values())
+        reason += f" (labels shifted in their order: at most {most:.3f}; out of order: at least {least:.3f})"
+    return reason

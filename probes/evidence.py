@@ -8,6 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 PROMPTS, MODELS = "prompts of one model", "models"
+# Details of what an address leaves of identity: by reassignments that keep the order of labels, and by others.
+ORDER_KEPT, ORDER_BROKEN = "order kept", "order broken"
 
 # Layers or heads that complete the name of a piece of evidence: "L0", "L0-L4", "L1H2", "L0H1+L2H3".
 PLACE = r"L\d+-L\d+|L\d+(?:H\d+)?(?:\+L\d+(?:H\d+)?)*"

@@ -17,7 +17,7 @@ from interp.tasks import LABEL_ROLES, Batch, Role, parity
 from interp.tasks.layout import generator
 from probes import keys
 from probes.arms.readings import Readings, effect_of_strongest, halves, largest_evidence, margins_after
-from probes.evidence import Evidence
+from probes.evidence import ORDER_BROKEN, ORDER_KEPT, Evidence
 from probes.intervals import ratio
 
 INPUTS, OUTPUTS, BOTH = (Role.INPUT_LABEL,), (Role.OUTPUT_LABEL,), LABEL_ROLES
@@ -54,7 +54,8 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
     still leads to the same bit and state (parity). A fourth compares two reassignments that move a label to the same
     place, alone or with the labels beside it: an address by two labels jointly follows only the latter. Where one of
     these two is not small, or the format declares another address, there is one more for each of `keys.ADDRESSES`: it
-    reads steps at which the labels of that address lead to the same bit and state.
+    reads steps at which the labels of that address lead to the same bit and state. Of a piece that reads some steps
+    only, the details have the share of each member: of shifts, which keep the order of labels, and of the others.
     """
     batch, half = readings.batch, halves(len(readings), seed)
     has_others = batch.format.labels == "pool" and bool(others_of(batch).any(dim=1).all())
@@ -97,8 +98,13 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
         enough = unchanged.any(dim=2).sum(dim=1) >= FEWEST
         if not enough.any():
             return []
-        rest, _ = effect_of_strongest(_mean_where(by_step[enough], unchanged[enough]), full, half)
-        return [largest_evidence(address.rest, question, readings, rest, control)]
+        moved = _mean_where(by_step[enough], unchanged[enough])
+        rest, _ = effect_of_strongest(moved, full, half)
+        tested = [name for name, is_enough in zip(effects, enough.tolist(), strict=True) if is_enough]
+        by_order: dict[str, dict] = {ORDER_KEPT: {}, ORDER_BROKEN: {}}
+        for name, each in zip(tested, moved, strict=True):
+            by_order[ORDER_KEPT if name.split(",")[0] in SHIFTS else ORDER_BROKEN][name] = ratio(each, full).to_json()
+        return [largest_evidence(address.rest, question, readings, rest, control, by_order)]
 
     measured += measure_rest(keys.OWN, REST)
     if moves.any():

@@ -10,7 +10,7 @@ from interp.models import run_in_memory
 from probes import keys
 from probes.batteries import Battery, Measured, battery
 from probes.decision import verdict
-from probes.evidence import Evidence, EvidenceKey
+from probes.evidence import ORDER_BROKEN, ORDER_KEPT, Evidence, EvidenceKey
 from probes.findings import Status
 from probes.planted import ARCHITECTURES_OF, OUTSIDE, Plan, plant, prove
 from probes.stored import verdict_from_json
@@ -514,6 +514,21 @@ def test_the_reason_names_the_label_that_the_answer_follows():
     assert "share 0.500 [" in reason
     assert "follows the label before: rho 1.000 [" in reason
     assert "label after" not in reason
+
+
+def test_the_reason_says_how_much_is_left_while_labels_keep_their_order():
+    def reason(details: dict) -> str:
+        pieces = (*evidence(**ANCHOR), *largest(**{**NOTHING, "identity": 0.6, "identity_rest": 0.3}))
+        pieces = [replace(e, details=details) if e.key == keys.IDENTITY_REST else e for e in pieces]
+        return verdict(one(tuple(pieces))).lengths[0].unexplained["anchor"]
+
+    shares = {
+        ORDER_KEPT: {"shift by 1, inputs": {"value": 0.04}, "shift by 2, inputs": {"value": 0.09}},
+        ORDER_BROKEN: {"reversal, inputs": {"value": 0.23}, "permutation, inputs": {"value": 0.15}},
+    }
+    assert "(labels shifted in their order: at most 0.090; out of order: at least 0.150)" in reason(shares)
+    for details in ({}, {**shares, ORDER_BROKEN: {}}, {**shares, ORDER_KEPT: {}}):  # of an earlier battery; too few
+        assert "order" not in reason(details)
 
 
 def test_closure_at_one_length_leaves_no_label_over_lengths():

@@ -23,6 +23,7 @@ from probes.arms.largest_identity import (
     reassign,
 )
 from probes.arms.readings import Readings, halves, margins_after, readings_of, strongest
+from probes.evidence import ORDER_BROKEN, ORDER_KEPT
 from probes.planted import Plan, plant
 from probes.trials.addition import choose_sums
 from probes.trials.parity import choose, labels_to_patch
@@ -207,6 +208,26 @@ def test_an_address_by_the_label_before_is_found_and_named():
     assert measured[keys.ADDRESSES[-1,].rest].value.value == pytest.approx(0, abs=0.01)
     assert measured[keys.ADDRESSES[-1, 0].rest].value.value == pytest.approx(0, abs=0.01)
     assert measured[keys.ADDRESSES[1,].rest].value.low > 0.2
+
+
+def test_what_is_left_is_told_apart_by_whether_labels_keep_their_order():
+    # A shift moves the label before as it moves the own label, so that both lead to one place: nothing is left there.
+    model = plant(Plan("anchor by the label before", "gpt2", 10))
+    details = identity(model.model, read(vocabulary=model.vocabulary))[keys.IDENTITY_REST].details
+    kept, broken = details[ORDER_KEPT], details[ORDER_BROKEN]
+    assert set(kept) == {"shift by 1, inputs", "shift by -1, inputs", "shift by 2, inputs", "shift by 1, outputs"}
+    assert set(broken) == {"reversal, inputs", "permutation, inputs", "permutation, outputs"}
+    # But for the ends, where the label before of one step is the last label of all.
+    assert all(x["value"] < 0.1 for x in kept.values())
+    assert all(x["low"] > 0.1 for x in broken.values())
+
+
+def test_an_address_by_the_own_label_leaves_nothing_in_any_order():
+    model = planted("A1")
+    details = identity(model.model, read(vocabulary=model.vocabulary))[keys.IDENTITY_REST].details
+    assert len(details[ORDER_KEPT]) == 4
+    assert len(details[ORDER_BROKEN]) == 3
+    assert all(abs(x["value"]) < 0.01 for order in details.values() for x in order.values())
 
 
 def by_address(mechanism: str, share: float = 1.0) -> dict:
