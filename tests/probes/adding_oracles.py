@@ -60,12 +60,10 @@ class AddingOracle(Oracle):
         """The digit right after a label within an operand (after none: 0), or at a place where there is no label."""
         x = self.layout
         symbols = x.vocabulary.tokens(x.format.inputs)
-        value = torch.zeros(len(tokens), dtype=torch.long)
-        at = self.inputs(Role.INPUT_LABEL if label is not None else Role.INPUT, operand)
-        for p in at:
-            here = p if label is None else p + 1
-            is_digit = (tokens[:, here, None] == symbols).any(dim=1)
-            wanted = torch.full_like(value, int(x.step[p]) == place).bool() if label is None else tokens[:, p] == label
-            read = (tokens[:, here, None] == symbols).long().argmax(dim=1)
-            value = torch.where(wanted & is_digit, read, value)
-        return value
+        at = torch.tensor(self.inputs(Role.INPUT_LABEL if label is not None else Role.INPUT, operand))
+        found = tokens[:, at if label is None else at + 1].unsqueeze(2) == symbols
+        wanted = (x.step[at] == place).expand(len(tokens), -1) if label is None else tokens[:, at] == label.unsqueeze(1)
+        hits = (wanted & found.any(dim=2)) * torch.arange(1, len(at) + 1)
+        last = hits.max(dim=1).values  # counted from 1; 0: nowhere
+        read = found.long().argmax(dim=2).gather(1, (last - 1).clamp(min=0).unsqueeze(1)).squeeze(1)
+        return torch.where(last > 0, read, 0)

@@ -215,7 +215,7 @@ def relative_gap(scores: EdgeScores) -> float:
 
 
 @pytest.mark.parametrize("changed", ["redraw", "flip"])
-@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox"])
+@pytest.mark.parametrize("architecture", ["gpt2", pytest.param("gpt_neox", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mechanism", ["A1", "A2"])
 def test_input_scores_of_planted_models_add_up(mechanism, architecture, changed):
     scores = integrated(mechanism, architecture, changed, 32)

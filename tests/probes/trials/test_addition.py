@@ -47,8 +47,8 @@ def operands(batch, row: int) -> list[dict[str, int]]:
 
 def labels_at(batch, row: int, place: int) -> list[str]:
     """Labels that the sum cites right before its digit of a place."""
-    where = [p for p in range(batch.n_pos) if batch.role[p] == Role.OUTPUT_LABEL and batch.step[p] == place]
-    return [batch.symbols(row)[p] for p in where]
+    where = ((batch.role == Role.OUTPUT_LABEL) & (batch.step == place)).nonzero().flatten().tolist()
+    return [batch.symbol(int(batch.tokens[row, p])) for p in where]
 
 
 def numbers(batch, row: int) -> tuple[int, int]:
@@ -82,23 +82,24 @@ def value(t: Trials, token: int) -> int:
 def test_every_intervention_leads_to_the_one_other_answer(fmt, length):
     """Sums done by Python on the printed prompts, one after the other."""
     t = trials_of(fmt, length, 60)
+    edited, history, future, swaps = t.edited, t.other_history, t.other_future, (t.swapped_inputs, t.swapped_outputs)
+    controls = [t.swapped_bystanders(role) for role in (Role.INPUT_LABEL, Role.OUTPUT_LABEL)]
     for row in range(len(t)):
         i, answer, other = int(t.step[row]), value(t, int(t.answer[row])), value(t, int(t.other[row]))
         first, second = numbers(t.batch, row)
         carry = carry_into(first, second, i)
         assert sum_digit(first, second, i) == answer != other
         assert (under(t.batch, row, i) + carry) % 10 == answer
-        assert sum_digit(*numbers(t.edited, row), i) == other
-        assert carry_into(*numbers(t.edited, row), i) == carry
-        for swapped in (t.swapped_inputs, t.swapped_outputs):
+        assert sum_digit(*numbers(edited, row), i) == other
+        assert carry_into(*numbers(edited, row), i) == carry
+        for swapped in swaps:
             assert (under(swapped, row, i) + carry) % 10 == (other if t.cell[row] == 0 else answer)
         # Another history flips the carry, and nothing else about the place; another future does not.
-        assert sum_digit(*numbers(t.other_history, row), i) == other
-        assert carry_into(*numbers(t.other_history, row), i) == 1 - carry
-        assert sum_digit(*numbers(t.other_future, row), i) == answer
+        assert sum_digit(*numbers(history, row), i) == other
+        assert carry_into(*numbers(history, row), i) == 1 - carry
+        assert sum_digit(*numbers(future, row), i) == answer
         # Bystanders: the place itself finds what it found, and each of them finds other digits.
-        for role in (Role.INPUT_LABEL, Role.OUTPUT_LABEL):
-            control = t.swapped_bystanders(role)
+        for control in controls:
             assert under(control, row, i) == under(t.batch, row, i)
             for b in t.bystanders:
                 assert (under(control, row, int(b[row])) - under(t.batch, row, int(b[row]))) % 10 != 0
@@ -108,18 +109,13 @@ def test_every_intervention_leads_to_the_one_other_answer(fmt, length):
 def test_the_carry_does_not_depend_on_how_it_is_worked_out(fmt, length):
     """The carry from all lower digits equals that from the place below and its written digit, after every swap."""
     t = trials_of(fmt, length, 60)
+    control = t.swapped_bystanders(Role.INPUT_LABEL)
+    kept = [t.batch, t.edited, t.swapped_inputs, t.swapped_outputs, control, t.other_future]
+    history = t.other_history
     for row in range(len(t)):
         i = int(t.step[row])
         carry = carry_into(*numbers(t.batch, row), i)
-        for batch, expected in (
-            (t.batch, carry),
-            (t.edited, carry),
-            (t.swapped_inputs, carry),
-            (t.swapped_outputs, carry),
-            (t.swapped_bystanders(Role.INPUT_LABEL), carry),
-            (t.other_history, 1 - carry),
-            (t.other_future, carry),
-        ):
+        for batch, expected in [(batch, carry) for batch in kept] + [(history, 1 - carry)]:
             written = int(batch.symbols(row)[int(batch.at(Role.OUTPUT, i - 1)[0])])
             below = under(batch, row, i - 1)
             assert (below >= 10 or (below == 9 and written == 0)) == bool(expected)
