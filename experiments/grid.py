@@ -32,12 +32,14 @@ CONDITIONS, OWN_LABELS = ("copying60", "lookup20", "disjoint60", "none"), "own60
 CONDITIONED, OWN_SEEDS = range(1, 9), range(1, 4)
 # The model that is fine-tuned, as the paper does, and the rank of its adapters; the shortest length in the paper.
 SOURCE, RANK, PAPERS_SHORTEST = "smollm2-135m", 4, 10
-# What stands in the names of its runs where others have a family (experiments/training/recipe.py).
-PRETRAINED = f"{SOURCE}-lora{RANK}"
+# A model of another family, for the question whether what holds in the first is of that model alone.
+SECOND_SOURCE = "gemma3-270m"
+# What stands in the names of their runs where others have a family (experiments/training/recipe.py).
+PRETRAINED, SECOND_PRETRAINED = f"{SOURCE}-lora{RANK}", f"{SECOND_SOURCE}-lora{RANK}"
 # Formats with eight fine-tuned models: aligned labels and its controls. The others have three.
 CONTROLS = ("scratchpad", "aligned", "constant", "numeric", "nonaligned", "cyclic")
 # Groups that are trained only when --groups names them.
-BY_NAME = ("scale", "rehearsal", "replication", "pretrained", "pretrained-paper")
+BY_NAME = ("scale", "rehearsal", "replication", "pretrained", "pretrained-paper", "pretrained-second")
 
 # A run of the grid: its name in `mnemoscope train` and its seed.
 GROUPS: dict[str, tuple[tuple[str, int], ...]] = {
@@ -74,6 +76,9 @@ GROUPS: dict[str, tuple[tuple[str, int], ...]] = {
         *((f"parity-{fmt}", seed) for seed in range(4, 9) for fmt in CONTROLS),
     ),
     "pretrained-paper": tuple((f"{fmt}+from{PAPERS_SHORTEST}", seed) for seed in range(1, 4) for fmt in PARITY),
+    "pretrained-second": tuple(
+        (f"parity-{fmt}-{SECOND_SOURCE}", seed) for seed in range(1, 4) for fmt in ("scratchpad", "aligned")
+    ),
 }
 
 
@@ -101,10 +106,15 @@ def runs_of(groups: Sequence[str] = (), seeds: Sequence[int] = (), formats: Sequ
 
 
 def _command(name: str, seed: int) -> TrainCommand:
-    """Return the training of a run of the grid: from random weights, or of adapters where its name has no family."""
+    """Return the training of a run of the grid: from random weights, or of adapters where its name has no family.
+
+    A name that ends with `SECOND_SOURCE` is fine-tuned from that model.
+    """
     from experiments.commands.train import TrainCommand
 
-    fmt, _, shortest = name.partition("+from")
+    whole, _, shortest = name.partition("+from")
+    fmt = whole.removesuffix(f"-{SECOND_SOURCE}")
     if fmt not in known_formats():
         return TrainCommand(name, seed)
-    return TrainCommand(fmt, seed, source=SOURCE, lora=RANK, shortest=int(shortest or 1))
+    source = SOURCE if fmt == whole else SECOND_SOURCE
+    return TrainCommand(fmt, seed, source=source, lora=RANK, shortest=int(shortest or 1))

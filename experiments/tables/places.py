@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from experiments.tables.again import again_table
@@ -25,7 +26,7 @@ from experiments.tables.gpu import gpu_tables
 from experiments.tables.headline import headline_table, support_table, support_text, trust_table
 from experiments.tables.lists import lists_table
 from experiments.tables.outsiders import outsiders_table
-from experiments.tables.predictions import predictions_table
+from experiments.tables.predictions import SECOND, predictions_table
 from experiments.tables.pretrained import pretrained_addition_table, pretrained_table, routes_table
 from experiments.tables.rehearsal import rehearsal_table
 from experiments.tables.runs import accuracy_table, calibration_table, circuit_table, verdict_table
@@ -73,7 +74,10 @@ PLACES: dict[Path, dict[str, Callable[[], str]]] = {
         "confirmatory": confirmatory_table,
         "again": again_table,
     },
-    ROOT / "figures" / "PREDICTIONS.md": {"predictions": predictions_table},
+    ROOT / "figures" / "PREDICTIONS.md": {
+        "predictions": predictions_table,
+        "predictions-gemma3": partial(predictions_table, name=SECOND),
+    },
     ROOT / "tests" / "README.md": {
         "faults": faults_table,
         "damages": damages_table,

@@ -12,6 +12,8 @@ from interp.models import read_json
 from interp.models.names import ZOO
 
 PREDICTIONS, VERSION = ZOO / "predictions.json", 1
+# On fine-tuned models of a second pretrained family.
+SECOND = "predictions-gemma3.json"
 
 
 def read_predictions(path: Path = PREDICTIONS) -> dict[str, Any]:
@@ -22,8 +24,11 @@ def read_predictions(path: Path = PREDICTIONS) -> dict[str, Any]:
     return data
 
 
-def predictions_table(zoo: Path = ZOO) -> str:
-    """Return one row per prediction: what was predicted, how many of its models are trained, found, and the outcome."""
+def predictions_table(zoo: Path = ZOO, name: str = PREDICTIONS.name) -> str:
+    """Return one row per prediction: what was predicted, how many of its models are trained, found, and the outcome.
+
+    `name`: of the file of predictions.
+    """
     import pandas as pd
 
     from experiments.gathering import TABLE
@@ -31,7 +36,7 @@ def predictions_table(zoo: Path = ZOO) -> str:
     frame: Any = pd.read_parquet(zoo / TABLE)
     frame = frame[frame["posed"] == frame["task"] + "-" + frame["format"]]
     head, rows = ("prediction", "measure", "trained", "found", "outcome"), []
-    for one in read_predictions(zoo / PREDICTIONS.name)["predictions"]:
+    for one in read_predictions(zoo / name)["predictions"]:
         rows.append((one["says"], _measure(one), *outcome(one, frame)))
     return markdown(head, rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,26 +76,25 @@ def pretrained_addition_table(zoo: Path = ZOO) -> str:
 
 
 def _table(zoo: Path, formats: Sequence[str], unit: str, lengths: Sequence[int], shortest: Sequence[int]) -> str:
-    """Return the rows of some formats, those trained from each of the shortest lengths after the others."""
+    """Return the rows of each model and some formats, those trained from each of the shortest lengths after others."""
     import pandas as pd
 
     from experiments.drawing.zoo import family_of
     from experiments.gathering import TABLE
-    from experiments.grid import PRETRAINED
+    from experiments.grid import PRETRAINED, SECOND_PRETRAINED, SECOND_SOURCE, SOURCE
 
     frame: Any = pd.read_parquet(zoo / TABLE)
     own = frame["posed"] == frame["task"] + "-" + frame["format"]
     rows = frame[own & (frame["metric"] == "exact")]
     cells = []
-    for first in shortest:
-        of_family = rows[rows["family"] == family_of(PRETRAINED) + (f"+from{first}" if first > 1 else "")]
-        for name in formats:
-            for mode in ("forced", "written"):
-                models = of_family[(of_family["posed"] == name) & (of_family["mode"] == mode)]
-                if len(models):
-                    trained = f"{first} to {models['trained_to'].iloc[0]}"
-                    cells.append((name.partition("-")[2], trained, mode, *_cells(models, lengths)))
-    head = ("format", f"trained on {unit}", "labels", "precision", "seeds", "learned", "steps", "prompts")
+    kinds = ((SOURCE, PRETRAINED), (SECOND_SOURCE, SECOND_PRETRAINED))
+    for (source, kind), first, name, mode in product(kinds, shortest, formats, ("forced", "written")):
+        of_family = rows[rows["family"] == family_of(kind) + (f"+from{first}" if first > 1 else "")]
+        models = of_family[(of_family["posed"] == name) & (of_family["mode"] == mode)]
+        if len(models):
+            trained = f"{first} to {models['trained_to'].iloc[0]}"
+            cells.append((source, name.partition("-")[2], trained, mode, *_cells(models, lengths)))
+    head = ("model", "format", f"trained on {unit}", "labels", "precision", "seeds", "learned", "steps", "prompts")
     return markdown((*head, *(f"n={n}" for n in lengths)), cells) if cells else "not built yet\n"
 
 

@@ -1,5 +1,7 @@
 """The grid has every configuration that is asked for, each once."""
 
+from dataclasses import replace
+
 import pytest
 
 from experiments.grid import (
@@ -11,6 +13,9 @@ from experiments.grid import (
     GROUPS,
     PARITY,
     PRETRAINED,
+    RANK,
+    SECOND_PRETRAINED,
+    SECOND_SOURCE,
     runs_of,
 )
 from experiments.training.recipe import Pretrained
@@ -75,6 +80,18 @@ def test_pretrained_runs_are_adapters_of_every_format_and_eight_of_the_controls(
     assert lengths == {(10, 20)}
     names = {t.recipe().name for t in runs_of(("pretrained", "pretrained-paper"))}
     assert len(names) == sum(map(len, seeds.values())) + 3 * len(PARITY)
+
+
+def test_a_second_pretrained_family_is_trained_on_two_formats_by_the_same_recipe():
+    second, first = runs_of(("pretrained-second",)), runs_of(("pretrained",))
+    models = [train.recipe().model for train in second]
+    assert {(m.source, m.lora) for m in models if isinstance(m, Pretrained)} == {(SECOND_SOURCE, RANK)}
+    assert {(t.recipe().format, t.seed) for t in second} == {
+        (f"parity-{fmt}", seed) for fmt in ("scratchpad", "aligned") for seed in (1, 2, 3)
+    }
+    recipes = {(t.recipe().format, t.seed): t.recipe() for t in first}
+    assert all(replace(recipes[t.recipe().format, t.seed], model=t.recipe().model) == t.recipe() for t in second)
+    assert {t.recipe().kind for t in second} == {SECOND_PRETRAINED}
 
 
 def test_what_confirms_was_not_looked_at():

@@ -58,7 +58,7 @@ def test_other_names_get_one_line(argv, said, capsys):
 
 
 def test_the_name_of_a_trained_run_is_answered_with_the_command_that_trains_it():
-    for command in runs_of() + runs_of(("rehearsal", "pretrained", "pretrained-paper")):
+    for command in runs_of() + runs_of(("rehearsal", "pretrained", "pretrained-paper", "pretrained-second")):
         name = command.recipe().name
         with pytest.raises(ValueError, match="is the name of a trained run") as caught:
             split_name(name)
