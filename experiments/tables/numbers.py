@@ -9,21 +9,18 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from statistics import median
 
+from experiments.tables.numbers_pretrained import OF_PRETRAINED
 from experiments.tables.of_files import (
-    ADAPTED_NUMBERS,
     FOLDER,
     calibrated_before,
     checked,
     evaluated,
-    evidence_at,
     exact_match,
     millions_of_parameters,
-    on_list,
     perplexities,
     presence,
     recalled_by_label,
     rested,
-    shares_on_maps,
 )
 from experiments.tables.of_zoo import (
     ABSOLUTE,
@@ -61,35 +58,22 @@ from experiments.tables.of_zoo import (
     share_at,
     sinks,
 )
-from interp.models.adapters import ADAPTER_WEIGHTS
 from interp.models.names import SHIPPED
 from probes.keys import MARGIN_HELD, PRESENCE_MARGIN
 
-# Format and bits of exact match of the fine-tuned models, labels given, that the text quotes.
-TUNED = (("numeric", 40), ("numeric", 60), ("aligned", 60), ("scratchpad", 40))
 # Formats that fail past the trained length, in the text's order.
 VARIANTS = ("numeric", "constant", "cyclic", "nonaligned", "scratchpad")
-# Evaluations of SmolLM2-135M with the adapters among the shipped runs, by format.
-ADAPTED = {
-    "aligned": SHIPPED / "smollm2-parity-aligned" / "evaluation.json",
-    "scratchpad": SHIPPED / "smollm2-parity-scratchpad" / "evaluation.json",
-}
 # What is rehearsed in the conditions that the text tells apart.
 REHEARSED = ("lookup20", "disjoint60", "copying60")
-# The pretrained model whose lists are judged, and the kinds of label and numbers of items in the text.
-BASE = "smollm2-135m"
-LISTED = (*((kind, n) for kind in ("letters", "numerals", "bullets") for n in (6, 12)), ("no-labels", 6))
 WITHOUT_REHEARSAL = FOLDER / "recipes" / "parity-aligned-alibi-without-rehearsal.json"
 
 
 # Decimal places and values, by name.
 NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "calibration-before": (0, calibrated_before),
-    **{f"list-{kind}-{items}": (2, partial(on_list, BASE, f"list-{kind}", items)) for kind, items in LISTED},
-    "maps-pretrained": (2, partial(shares_on_maps, "maps-pretrained")),
     "recall-own-label": (2, recalled_by_label),
     "steering": (1, perplexities),
-    **{f"adapted-{name}": (2, partial(evidence_at, *which)) for name, which in ADAPTED_NUMBERS.items()},
+    **OF_PRETRAINED,
     "no-rehearsal-40": (3, lambda: evaluated(WITHOUT_REHEARSAL, "step", "forced", [40])),
     "shipped-written": (
         3,
@@ -101,12 +85,6 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         for metric in ("step", "exact")
     },
     "parameters": (2, lambda: [millions_of_parameters(SHIPPED / "parity-aligned-alibi" / "model.safetensors")]),
-    "lora-parameters": (2, lambda: [millions_of_parameters(SHIPPED / "smollm2-parity-aligned" / ADAPTER_WEIGHTS)]),
-    **{
-        f"lora-{form}-{mode}": (3, partial(evaluated, path, "exact", mode, (10, 20, 25, 30, 40, 60)))
-        for form, path in ADAPTED.items()
-        for mode in (("forced", "written") if form == "aligned" else ("forced",))
-    },
     "aligned-60": (
         3,
         lambda: [f(listed(ANCHORED, 60, mode=mode)) for mode in ("forced", "written") for f in (median, min)],
@@ -127,10 +105,6 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     **{name: (3, read) for name, read in NOTHING_REHEARSED.items()},
     "rehearsed-own": (3, own_labels),
     "rehearsed-scratchpad": exact_match("parity-scratchpad-alibi+copying60-seed1", 30),
-    **{
-        f"tuned-{form}-{length}": (3, partial(listed, f"parity-{form}-smollm2_135m_lora4", length))
-        for form, length in TUNED
-    },
     "reach-80": (3, lambda: listed(ANCHORED, 80)),
     "reach-100": (3, lambda: [median(values := listed(ANCHORED, 100)), max(values)]),
     "aligned-written-40": (3, lambda: [min(listed(ANCHORED, 40, mode="written"))]),

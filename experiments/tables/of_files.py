@@ -17,13 +17,17 @@ from experiments.support.list_results import LISTS
 from experiments.support.reading import read_result
 from interp.models import read_json
 from interp.models.names import SHIPPED, ZOO
+from probes.evidence import ORDER_BROKEN, ORDER_KEPT
 
 FOLDER = Path(__file__).parent.parent
 # The verdict on the fine-tuned model among the shipped runs.
 ADAPTED_VERDICT = SHIPPED / "smollm2-parity-aligned" / "verdict.json"
 # The verdict on it at 40 bits, past the trained length.
 ADAPTED_PAST = FOLDER / "recipes" / "smollm2-parity-aligned-verdict-40.json"
-# The evidence of both that the text quotes.
+# What its address leaves, by reassignment: measured later than the verdict, whose numbers it repeats.
+ADAPTED_ORDER = FOLDER / "recipes" / "smollm2-parity-aligned-identity.json"
+_REST = "largest effect where the step's own label and the label before lead to the same answer"
+# The evidence of both verdicts that the text quotes.
 _ADAPTED_EVIDENCE = (
     "either side",
     "rename labels",
@@ -35,7 +39,7 @@ _ADAPTED_EVIDENCE = (
     "sink",
     "largest effect on margins",
     "margins repaired by a key of equal score",
-    "largest effect where the step's own label and the label before lead to the same answer",
+    _REST,
     "largest effect",  # of presence, which comes after that of identity
 )
 _PAST_EVIDENCE = (
@@ -43,7 +47,7 @@ _PAST_EVIDENCE = (
     "swap the input labels of the step and before",
     "rename labels",
     "history in V at labels",
-    "largest effect where the step's own label and the label before lead to the same answer",
+    _REST,
 )
 # Arguments of `evidence_at`, by name.
 ADAPTED_NUMBERS = {
@@ -110,6 +114,17 @@ def evidence_at(verdict: Path, names: Sequence[str], length: int) -> list[float]
     evidence = read_result(verdict)["evidence"]
     by_name = {e["name"]: e["value"] for e in evidence if e["length"] == length}
     return [by_name[name][key] for name in names for key in ("value", "low", "high")]
+
+
+def left_by_order(verdict: Path = ADAPTED_ORDER) -> list[float]:
+    """Return what own label and label before leave, each with lower and upper end, and what a renaming moves.
+
+    The most that labels move which are shifted in their order, then the least and the most that others move.
+    """
+    (rest,) = [e for e in read_result(verdict)["evidence"] if e["name"] == _REST]
+    kept, broken = ([*rest["details"][order].values()] for order in (ORDER_KEPT, ORDER_BROKEN))
+    shown = [end(some, key=lambda x: x["value"]) for end, some in ((max, kept), (min, broken), (max, broken))]
+    return [x[key] for x in (*shown, rest["control"]) for key in ("value", "low", "high")]
 
 
 def on_list(run: str, task: str, items: int) -> list[float]:

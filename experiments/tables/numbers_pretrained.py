@@ -1,0 +1,53 @@
+"""The numbers in the prose of the READMEs on pretrained models, by name, as `experiments.tables.numbers`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from experiments.tables.of_files import (
+    ADAPTED_NUMBERS,
+    evaluated,
+    evidence_at,
+    left_by_order,
+    millions_of_parameters,
+    on_list,
+    shares_on_maps,
+)
+from experiments.tables.of_zoo import listed
+from interp.models.adapters import ADAPTER_WEIGHTS
+from interp.models.names import SHIPPED
+
+# Format and bits of exact match of the fine-tuned models, labels given, that the text quotes.
+TUNED = (("numeric", 40), ("numeric", 60), ("aligned", 60), ("scratchpad", 40))
+# Evaluations of SmolLM2-135M with the adapters among the shipped runs, by format.
+ADAPTED = {
+    "aligned": SHIPPED / "smollm2-parity-aligned" / "evaluation.json",
+    "scratchpad": SHIPPED / "smollm2-parity-scratchpad" / "evaluation.json",
+}
+# The pretrained models whose lists are judged, by how the names of their numbers begin; kinds of label and numbers of
+# items in the text.
+BASES = {"list": "smollm2-135m"}
+LISTED = (*((kind, n) for kind in ("letters", "numerals", "bullets") for n in (6, 12)), ("no-labels", 6))
+
+# Decimal places and values, by name.
+OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
+    **{
+        f"{name}-{kind}-{items}": (2, partial(on_list, base, f"list-{kind}", items))
+        for name, base in BASES.items()
+        for kind, items in LISTED
+    },
+    "maps-pretrained": (2, partial(shares_on_maps, "maps-pretrained")),
+    "adapted-order": (2, left_by_order),
+    **{f"adapted-{name}": (2, partial(evidence_at, *which)) for name, which in ADAPTED_NUMBERS.items()},
+    "lora-parameters": (2, lambda: [millions_of_parameters(SHIPPED / "smollm2-parity-aligned" / ADAPTER_WEIGHTS)]),
+    **{
+        f"lora-{form}-{mode}": (3, partial(evaluated, path, "exact", mode, (10, 20, 25, 30, 40, 60)))
+        for form, path in ADAPTED.items()
+        for mode in (("forced", "written") if form == "aligned" else ("forced",))
+    },
+    **{
+        f"tuned-{form}-{length}": (3, partial(listed, f"parity-{form}-smollm2_135m_lora4", length))
+        for form, length in TUNED
+    },
+}
