@@ -21,6 +21,7 @@ Name = Literal[
     "variants",
     "addition",
     "gaps",
+    "by-family-pretrained",
     "variants-pretrained",
     "gaps-pretrained",
     "addition-pretrained",

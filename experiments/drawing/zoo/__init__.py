@@ -27,6 +27,7 @@ FIGURES: Mapping[str, Callable[..., Any]] = {
     "addition": addition,
     "gaps": gaps,
     # Of fine-tuned models; their own figures, because they rehearse nothing.
+    "by-family-pretrained": partial(by_family, kinds="pretrained model"),
     "variants-pretrained": partial(variants, family=family_of(PRETRAINED)),
     "gaps-pretrained": partial(gaps, family=family_of(PRETRAINED)),
     "addition-pretrained": partial(addition, family=family_of(PRETRAINED)),

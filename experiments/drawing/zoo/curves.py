@@ -43,8 +43,10 @@ GAPS = {"aligned": "gap 0 (aligned)", **{f"gap{n}": f"gap {n}" for n in _GAPS}}
 ADDITION = {fmt.name: fmt.title for fmt in _FORMATS if fmt.task == "addition"}
 
 
-def by_family(frame: DataFrame) -> Figure:
+def by_family(frame: DataFrame, kinds: str = "positional encoding") -> Figure:
     """Draw the paper's Figure 4: parity with a scratchpad and with aligned mnemonics, one column per family.
+
+    `kinds`: what families are, in the title.
 
     Above: exact match; below: step accuracy. Solid: labels given (environment-forced); dashed: written by the model.
     Models of other sizes are in `scale`.
@@ -73,7 +75,7 @@ def by_family(frame: DataFrame) -> Figure:
         counts = [f"{name}: {counted(here[here['format'] == name])}" for name in in_order(here["format"])]
         below.append("\n".join(counts))
     name_rows(axes, ("exact match", "step accuracy"))
-    question = "How far past training does each positional encoding work, with mnemonics and without?"
+    question = f"How far past training does each {kinds} work, with mnemonics and without?"
     return finished(figure, axes, rows, question, styles=styles, below=below)
 
 
