@@ -48,7 +48,11 @@ OWN = {
     "absolute": "absolute",
     "alibi_sink": "ALiBi, own sink",
 }
-FAMILIES = {**OWN, "smollm2_135m_lora4": "SmolLM2-135M with adapters of rank 4"}
+FAMILIES = {
+    **OWN,
+    "smollm2_135m_lora4": "SmolLM2-135M with adapters of rank 4",
+    "gemma3_270m_lora4": "Gemma 3 270M with adapters of rank 4",
+}
 # What stands between a family and a condition of rehearsal.
 CONDITION = "+"
 # The longest length of the figures that compare configurations. Longer ones are measured of few (`curves.reach`).

@@ -20,7 +20,7 @@ from experiments.commands.train import TrainCommand
 from experiments.drawing import zoo as zoo_figures
 from experiments.drawing.zoo import NoRows, family_of
 from experiments.gathering import VERSION, _about
-from experiments.grid import PAPERS_SHORTEST, PRETRAINED, RANK, SOURCE
+from experiments.grid import PAPERS_SHORTEST, PRETRAINED, RANK, SECOND_PRETRAINED, SECOND_SOURCE, SOURCE
 from experiments.support.provenance import provenance_record
 from experiments.tables.places import with_tables
 from experiments.tables.pretrained import DIGITS as SUMS
@@ -280,13 +280,13 @@ def test_the_table_of_fine_tuned_models_has_a_row_a_format_and_mode(zoo):
     TUNED.assign(rehearsal=0.0, precision="no", steps=steps).to_parquet(zoo / "results.parquet")
     rows = cells_of(pretrained_table(zoo))
     expected: Any = TUNED[(TUNED["format"] == "aligned") & (TUNED["metric"] == "exact") & (TUNED["mode"] == "forced")]
-    (aligned,) = (row for row in rows if row[:3] == ["aligned", "1 to 20", "forced"])
+    (aligned,) = (row for row in rows if row[:4] == [SOURCE, "aligned", "1 to 20", "forced"])
     learned = expected[expected["learned"] & (expected["length"] == 20)]["value"]
-    assert aligned[3] == "float32"
-    assert aligned[5] == f"{expected[expected['learned']]['run'].nunique()} of {expected['run'].nunique()}"
-    assert aligned[6] == f"{steps.min()} to {steps.max()}"
-    assert aligned[9].startswith(f"{learned.median():.3f}")
-    assert {row[0] for row in rows} == {"aligned", "scratchpad"}
+    assert aligned[4] == "float32"
+    assert aligned[6] == f"{expected[expected['learned']]['run'].nunique()} of {expected['run'].nunique()}"
+    assert aligned[7] == f"{steps.min()} to {steps.max()}"
+    assert aligned[10].startswith(f"{learned.median():.3f}")
+    assert {row[1] for row in rows} == {"aligned", "scratchpad"}
     assert pretrained_addition_table(zoo) == "not built yet\n"
 
 
@@ -294,21 +294,35 @@ def test_models_fine_tuned_on_the_papers_lengths_have_rows_of_their_own(zoo):
     family = f"{family_of(PRETRAINED)}+from{PAPERS_SHORTEST}"
     both = pd.concat([TUNED, TUNED.assign(family=family, run=TUNED["run"] + "-from", value=TUNED["value"] / 2)])
     both.assign(rehearsal=0.0, precision="no", steps=160).to_parquet(zoo / "results.parquet")
-    rows = [row for row in cells_of(pretrained_table(zoo)) if row[0] == "aligned" and row[2] == "forced"]
-    assert [row[1] for row in rows] == ["1 to 20", f"{PAPERS_SHORTEST} to 20"]
-    first, second = (float(row[9].split()[0]) for row in rows)
+    rows = [row for row in cells_of(pretrained_table(zoo)) if row[1] == "aligned" and row[3] == "forced"]
+    assert [row[2] for row in rows] == ["1 to 20", f"{PAPERS_SHORTEST} to 20"]
+    first, second = (float(row[10].split()[0]) for row in rows)
     assert second == pytest.approx(first / 2, abs=0.001)
+
+
+def test_a_second_pretrained_family_has_rows_after_those_of_the_first(zoo):
+    second = TUNED.assign(family=family_of(SECOND_PRETRAINED), run=TUNED["run"] + "-second", value=TUNED["value"] / 2)
+    pd.concat([second, TUNED]).assign(rehearsal=0.0, precision="no", steps=160).to_parquet(zoo / "results.parquet")
+    rows = cells_of(pretrained_table(zoo))
+    alone = [row[1:4] for row in rows if row[0] == SOURCE]
+    assert [row[:4] for row in rows] == [[model, *cells] for model in (SOURCE, SECOND_SOURCE) for cells in alone]
+    first, other = (float(row[10].split()[0]) for row in rows if row[1:4] == ["aligned", "1 to 20", "forced"])
+    assert other == pytest.approx(first / 2, abs=0.001)
+    axes = zoo_figures.FIGURES["by-family-pretrained"](pd.read_parquet(zoo / "results.parquet")).axes
+    assert [axis.get_title() for axis in axes[:2]] == [
+        f"{name} with adapters of rank {RANK}" for name in ("SmolLM2-135M", "Gemma 3 270M")
+    ]
 
 
 def test_addition_of_fine_tuned_models_has_a_table_by_digits(zoo):
     sums = table(DIGITS).assign(family=family_of(PRETRAINED))
     pd.concat([TUNED, sums]).assign(rehearsal=0.0, precision="no", steps=300).to_parquet(zoo / "results.parquet")
-    (forced,) = (row for row in cells_of(pretrained_addition_table(zoo)) if row[2] == "forced")
+    (forced,) = (row for row in cells_of(pretrained_addition_table(zoo)) if row[3] == "forced")
     at: Any = sums[(sums["metric"] == "exact") & (sums["mode"] == "forced") & (sums["length"] == 10) & sums["learned"]]
-    assert forced[:2] == ["aligned", "1 to 10"]
-    assert forced[6] == "300"
-    assert forced[8 + SUMS.index(10)].startswith(f"{at['value'].median():.3f}")
-    assert {row[1] for row in cells_of(pretrained_table(zoo))} == {"1 to 20"}
+    assert forced[:3] == [SOURCE, "aligned", "1 to 10"]
+    assert forced[7] == "300"
+    assert forced[9 + SUMS.index(10)].startswith(f"{at['value'].median():.3f}")
+    assert {row[2] for row in cells_of(pretrained_table(zoo))} == {"1 to 20"}
 
 
 def cells_of(markdown: str) -> list[list[str]]:
