@@ -123,7 +123,18 @@ def rows_of(
         row = kept[twice].iloc[0]
         text = f"{row['run']}, {row['posed']}, length {row['length']}, {row['mode']} {row['metric']}"
         raise ValueError(f"{figure}: duplicate row: {text}")
-    return kept
+    return with_chance_of_given_labels(kept)
+
+
+def with_chance_of_given_labels(rows: Any) -> Any:
+    """Return the rows with the chance that holds where labels are right, also of labels that the model writes.
+
+    A guess of labels too is right far less often, so that a mean of both modes would be the chance of neither.
+    """
+    keys = ["posed", "metric", "length"]
+    given = rows[rows["mode"] == "forced"].groupby(keys)["chance"].max().rename("given").reset_index()
+    chance = rows[keys].merge(given, on=keys, how="left")["given"].set_axis(rows.index)
+    return rows.assign(chance=rows["chance"].where(rows["mode"] != "written", chance.fillna(rows["chance"])))
 
 
 def shown_kind(kind: str) -> str:

@@ -67,6 +67,18 @@ class TestLinesOfAccuracy:
             assert data(chance) == pytest.approx({n: 1 / n for n in LENGTHS})
             assert chance.get_color() not in {line.get_color() for line in axis.lines if line is not chance}
 
+    def test_chance_is_that_of_right_labels_also_where_the_model_writes_them(self):
+        """Evaluations count a guess of the label too where the model writes it."""
+        guessed = FAMILY.assign(chance=FAMILY["chance"].where(FAMILY["mode"] != "written", FAMILY["chance"] / 128))
+        assert (guessed["chance"] != FAMILY["chance"]).any()
+        for draw in (zoo.by_family, zoo.variants):
+            for axis, same in zip(draw(guessed).axes, draw(FAMILY).axes, strict=True):
+                assert data(labelled(axis, "_chance")) == pytest.approx(data(labelled(same, "_chance")))
+        alone = guessed[guessed["mode"] == "written"]  # nothing is known of given labels
+        assert data(labelled(zoo.by_family(alone).axes[0], "_chance")) == pytest.approx(
+            {n: 1 / n / 128 for n in LENGTHS}
+        )
+
     def test_two_trained_lengths_are_both_shaded(self):
         frame = table(rows_of("aligned"), rows_of("aligned", seeds=(4,), trained_to=30))
         assert shaded(zoo.by_family(frame).axes[0]) == pytest.approx([20, 30])
