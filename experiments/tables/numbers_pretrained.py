@@ -16,7 +16,7 @@ from experiments.tables.of_files import (
 )
 from experiments.tables.of_zoo import listed
 from interp.models.adapters import ADAPTER_WEIGHTS
-from interp.models.names import SHIPPED
+from interp.models.names import SHIPPED, ZOO
 
 # Format and bits of exact match of the fine-tuned models, labels given, that the text quotes.
 TUNED = (("numeric", 40), ("numeric", 60), ("aligned", 60), ("scratchpad", 40))
@@ -24,6 +24,15 @@ TUNED = (("numeric", 40), ("numeric", 60), ("aligned", 60), ("scratchpad", 40))
 ADAPTED = {
     "aligned": SHIPPED / "smollm2-parity-aligned" / "evaluation.json",
     "scratchpad": SHIPPED / "smollm2-parity-scratchpad" / "evaluation.json",
+}
+# Evaluations of Gemma 3 270M with adapters, by format and who writes the labels.
+SECOND = {
+    name: (ZOO / f"parity-{form}-gemma3-270m-lora4-seed1" / "evaluation.json", mode)
+    for name, form, mode in (
+        ("aligned", "aligned", "forced"),
+        ("written", "aligned", "written"),
+        ("scratchpad", "scratchpad", "forced"),
+    )
 }
 # The pretrained models whose lists are judged, by how the names of their numbers begin; kinds of label and numbers of
 # items in the text.
@@ -45,6 +54,10 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         f"lora-{form}-{mode}": (3, partial(evaluated, path, "exact", mode, (10, 20, 25, 30, 40, 60)))
         for form, path in ADAPTED.items()
         for mode in (("forced", "written") if form == "aligned" else ("forced",))
+    },
+    **{
+        f"gemma3-{name}": (3, partial(evaluated, path, "exact", mode, (10, 20, 25, 30, 40, 60)))
+        for name, (path, mode) in SECOND.items()
     },
     **{
         f"tuned-{form}-{length}": (3, partial(listed, f"parity-{form}-smollm2_135m_lora4", length))
