@@ -49,8 +49,21 @@ _PAST_EVIDENCE = (
     "history in V at labels",
     _REST,
 )
+# The verdict on Gemma 3 270M with adapters at 20 bits, and what the text quotes of it.
+_SECOND = FOLDER / "recipes" / "parity-aligned-gemma3-270m-lora4-seed1-verdict.json"
+_SECOND_EVIDENCE = (
+    "either side",
+    "rename labels",
+    "V at label, L9-L11",
+    "K at bit, L9-L11",
+    "history in V at labels",
+    "swap the input labels before",
+    "swap the input labels of the step and before",
+    "largest effect where the label leads to the same answer",
+)
 # Arguments of `evidence_at`, by name.
 ADAPTED_NUMBERS = {
+    "second": (_SECOND, _SECOND_EVIDENCE, 20),
     "evidence": (ADAPTED_VERDICT, _ADAPTED_EVIDENCE, 20),
     "past": (ADAPTED_PAST, _PAST_EVIDENCE, 40),
 }
