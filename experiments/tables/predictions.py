@@ -44,7 +44,8 @@ def predictions_table(zoo: Path = ZOO, name: str = PREDICTIONS.name) -> str:
 def outcome(one: Mapping[str, Any], frame: Any) -> tuple[str, str, str]:
     """Return how many of a prediction's models are trained, what was found, and whether the prediction holds.
 
-    It is decided when every seed is trained and measured; before, it is "open".
+    It is decided when every seed is trained and measured. Before, it is "open", and the outcome says where the
+    models so far break the bound so that further ones cannot mend it.
     """
     kinds = one.get("configurations") or [one["configuration"]]
     models = frame[frame["run"].isin([f"{kind}-seed{seed}" for kind in kinds for seed in one["seeds"]])]
@@ -54,16 +55,20 @@ def outcome(one: Mapping[str, Any], frame: Any) -> tuple[str, str, str]:
     some = models if over.endswith("of all") else models[models["learned"].astype(bool)]
     values = _ranks(one, some) if "rank_of" in one else sorted(_values(some, one).values())
     missing = some["run"].nunique() - len(values)
+    low, high = one.get("at_least", float("-inf")), one.get("at_most", float("inf"))
+    broken = sum(not low <= value <= high for value in values)
+    # A median is lost when more models break the bound than can still keep it.
+    kept_at_most = len(values) - broken + missing + of - trained if over.startswith("median") else 0
+    lost = "rank_of" not in one and broken > kept_at_most
     if over.startswith("median") and values:
         values = [median(values)]
     shown = ", ".join(f"{value:.3f}" for value in values)
     if missing > 0 and "rank_of" not in one:
         shown += f" ({missing} not measured)"
-    if trained < of:
-        return counted, shown, "open"
+    if trained < of or (missing > 0 and "rank_of" not in one):
+        return counted, shown, "open, cannot hold any more" if lost else "open"
     if not values:
         return counted, "", "not applicable: no model learned its task, or none was judged"
-    low, high = one.get("at_least", float("-inf")), one.get("at_most", float("inf"))
     return counted, shown, "holds" if all(low <= value <= high for value in values) else "**fails**"
 
 

@@ -29,6 +29,9 @@ LOWEST = value_of("exact", "forced", 40, 2)
         ({"at_least": LOWEST - 0.001, "over": "each of all"}, 3, "**fails**"),
         ({"at_most": LOWEST - 0.001, "over": "each of all"}, 3, "**fails**"),
         ({"at_least": 0.0, "seeds": [1, 2, 3, 4]}, 2, "open"),
+        ({"at_least": LOWEST + 0.001, "seeds": [1, 2, 3, 4]}, 2, "open, cannot hold any more"),
+        ({"at_least": 1.1, "over": "median", "seeds": [1, 2, 3, 4]}, 1, "open, cannot hold any more"),
+        ({"at_least": 1.1, "over": "median", "seeds": [1, 2, 3, 4, 5]}, 1, "open"),
     ],
 )
 def test_a_bound_holds_for_each_model_or_for_the_median(change, found, end):
@@ -40,6 +43,15 @@ def test_a_bound_holds_for_each_model_or_for_the_median(change, found, end):
 def test_where_no_model_learned_nothing_is_decided():
     none = table(rows_of("aligned", failed=(1, 2, 3)))
     assert outcome({**BOUND, "at_least": 0.5}, none)[2].startswith("not applicable")
+
+
+def test_a_bound_waits_for_what_is_not_measured():
+    trained, _, decided = outcome({**BOUND, "at_least": 0.0}, FRAME[FRAME["seed"] != 2])
+    assert (trained, decided) == ("2 of 3", "open")
+    unmeasured = FRAME[(FRAME["seed"] != 2) | (FRAME["metric"] != "exact")]
+    trained, shown, decided = outcome({**BOUND, "at_least": 0.0}, unmeasured)
+    assert (trained, decided) == ("3 of 3", "open")
+    assert shown.endswith("(1 not measured)")
 
 
 def test_a_rank_correlation_is_over_models():
