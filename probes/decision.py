@@ -67,7 +67,7 @@ def _at_length(
     """Return the finding at one length. `tests`: per role, whether both tests hold after Holm's correction."""
     mode = competent_mode(measured.accuracy, margins)
     refusal = measured.refusal
-    if mode is None:
+    if mode is None and not refusal:
         step = max((a for a in measured.accuracy if a.metric == "step"), key=lambda a: a.estimate.value)
         refusal = f"step accuracy {step.estimate}: its interval is not above the gate of {margins.competence}"
     if refusal:

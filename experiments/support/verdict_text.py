@@ -121,7 +121,8 @@ def _why(verdict: Verdict) -> str:
     competent = [f for f in verdict.lengths if f.mode] or list(verdict.lengths)
     roles, where = verdict.roles, ""
     # Over several lengths the reason of a role lists every length; the evidence has them all.
-    if len(competent) > 1 and all(competent[-1].roles[name].status is role.status for name, role in roles.items()):
+    alike = all(competent[-1].roles[name].status is role.status for name, role in roles.items())
+    if alike and any(f.roles != competent[-1].roles for f in competent):
         roles, where = competent[-1].roles, f"at length {competent[-1].length}, "
     reasons = [f"{name}: {role.reason}" for name, role in roles.items()]
     if len({role.reason for role in roles.values()}) == 1:

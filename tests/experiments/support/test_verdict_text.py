@@ -61,6 +61,14 @@ def test_a_model_without_labels_is_not_called_incompetent():
     assert lines[1].strip() == "competent at length 20 (step accuracy 0.990, labels given)"
 
 
+def test_a_format_without_labels_is_the_reason_also_where_the_model_fails():
+    able, unable = one((), step=0.99, refusal="it has no labels"), one((), step=0.7, refusal="it has no labels")
+    two = replace(able, measured=(*able.measured, replace(unable.measured[0], length=40)))
+    lines = list(summary(verdict(two), BARE, 80, 128))
+    assert "why: it has no labels" in lines
+    assert "NOT competent at length 40 (step accuracy 0.700, labels given)" in lines[2]
+
+
 def test_the_evidence_comes_on_request_and_is_stacked_on_a_narrow_terminal(capsys):
     print_verdict(FOUND["anchor"], BARE, 80, False, 128)
     short = capsys.readouterr().out
