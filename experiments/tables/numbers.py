@@ -41,6 +41,7 @@ from experiments.tables.of_zoo import (
     at_ends,
     beside_sinks,
     blurred,
+    by_own_label,
     ends,
     first_past,
     judged,
@@ -103,6 +104,12 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     },
     "rehearsed-anchors": (2, lambda: rhos((f"parity-aligned-alibi+{name}" for name in REHEARSED), 20)),
     **{name: (3, read) for name, read in NOTHING_REHEARSED.items()},
+    "own-label": (
+        2,
+        lambda: by_own_label(
+            *(f"parity-aligned-alibi+{name}-seed2" for name in REHEARSED), "parity-numeric-alibi+own60-seed1"
+        ),
+    ),
     "rehearsed-own": (3, own_labels),
     "rehearsed-scratchpad": exact_match("parity-scratchpad-alibi+copying60-seed1", 30),
     "reach-80": (3, lambda: listed(ANCHORED, 80)),

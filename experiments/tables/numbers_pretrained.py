@@ -18,6 +18,8 @@ from experiments.tables.of_zoo import listed
 from interp.models.adapters import ADAPTER_WEIGHTS
 from interp.models.names import SHIPPED, ZOO
 
+# The family of the fine-tuned models in results of the zoo.
+TUNED_FAMILY = "smollm2_135m_lora4"
 # Format and bits of exact match of the fine-tuned models, labels given, that the text quotes.
 TUNED = (("numeric", 40), ("numeric", 60), ("aligned", 60), ("scratchpad", 40))
 # Evaluations of SmolLM2-135M with the adapters among the shipped runs, by format.
@@ -60,7 +62,9 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         for name, (path, mode) in SECOND.items()
     },
     **{
-        f"tuned-{form}-{length}": (3, partial(listed, f"parity-{form}-smollm2_135m_lora4", length))
+        f"tuned-{form}-{length}": (3, partial(listed, f"parity-{form}-{TUNED_FAMILY}", length))
         for form, length in TUNED
     },
+    "tuned-numeric-written-40": (3, lambda: sorted(listed(f"parity-numeric-{TUNED_FAMILY}", 40, mode="written"))),
+    "tuned-written-40": (3, lambda: [min(listed(f"parity-aligned-{TUNED_FAMILY}", 40, mode="written"))]),
 }

@@ -50,7 +50,7 @@ _PAST_EVIDENCE = (
     _REST,
 )
 # The verdict on Gemma 3 270M with adapters at 20 bits, and what the text quotes of it.
-_SECOND = FOLDER / "recipes" / "parity-aligned-gemma3-270m-lora4-seed1-verdict.json"
+SECOND_VERDICT = FOLDER / "recipes" / "parity-aligned-gemma3-270m-lora4-seed1-verdict.json"
 _SECOND_EVIDENCE = (
     "either side",
     "rename labels",
@@ -63,7 +63,7 @@ _SECOND_EVIDENCE = (
 )
 # Arguments of `evidence_at`, by name.
 ADAPTED_NUMBERS = {
-    "second": (_SECOND, _SECOND_EVIDENCE, 20),
+    "second": (SECOND_VERDICT, _SECOND_EVIDENCE, 20),
     "evidence": (ADAPTED_VERDICT, _ADAPTED_EVIDENCE, 20),
     "past": (ADAPTED_PAST, _PAST_EVIDENCE, 40),
 }

@@ -13,7 +13,7 @@ from pyarrow import parquet
 from experiments.gathering import TABLE, read_verdicts
 from experiments.support.reading import read_result
 from interp.models.names import ZOO
-from probes.keys import MARGIN_HELD
+from probes.keys import EITHER_SIDE, MARGIN_HELD
 
 
 @cache
@@ -192,15 +192,31 @@ def evidence_without_rehearsal(arm: str, name: str) -> list[float]:
     return [e["value"]["value"] for at in first for e in at["evidence"] if (e["arm"], e["name"]) == (arm, name)]
 
 
+def renamed_without_rehearsal() -> list[float]:
+    """Return the least and the most that untrained labels move without rehearsal, and the most that trained ones do."""
+    untrained, trained = (
+        evidence_without_rehearsal("M3", name) for name in ("rename to held-out labels", "rename labels")
+    )
+    return [*at_ends(untrained), max(map(abs, trained))]
+
+
 NOTHING_REHEARSED: dict[str, Callable[[], list[float]]] = {
     "none-30": partial(listed, UNREHEARSED, 30),
     "none-40": partial(listed, UNREHEARSED, 40),
     "none-anchor": anchor_without_rehearsal,
     "none-identity": partial(evidence_without_rehearsal, "identity", "largest effect"),
     "none-presence": partial(evidence_without_rehearsal, "presence", "largest effect"),
+    "none-repaired": partial(evidence_without_rehearsal, "presence", "repaired by a key of equal score"),
+    "none-untrained": renamed_without_rehearsal,
     "none-twice": partial(evidence_without_rehearsal, "presence", "labels count twice"),
     "none-scratchpad": partial(listed, "parity-scratchpad-alibi+none", 20, "step", learned=False),
 }
+
+
+def by_own_label(*runs: str) -> list[float]:
+    """Return what trading two labels moves at 20 bits, of runs of the zoo, whatever address their verdicts name."""
+    first = [read_result(ZOO / run / "battery.json")["battery"]["measured"][0] for run in runs]
+    return [e["value"]["value"] for at in first for e in at["evidence"] if e["name"] == EITHER_SIDE.template]
 
 
 def own_labels() -> list[float]:

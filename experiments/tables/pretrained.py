@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from experiments.drawing.zoo.frames import precisions
 from experiments.support.reading import read_result
 from experiments.tables.cells import interval, markdown
-from experiments.tables.of_files import ADAPTED_PAST, ADAPTED_VERDICT, FOLDER
+from experiments.tables.of_files import ADAPTED_PAST, ADAPTED_VERDICT, FOLDER, SECOND_VERDICT
 from experiments.tables.zoo import spread
 from interp.models.names import ZOO
 
@@ -25,6 +25,7 @@ class Judged(NamedTuple):
     seed: str
     bits: int
     path: Path
+    model: str = "smollm2-135m"
 
 
 def _judged(labels: str, seed: int, bits: int = 20) -> Judged:
@@ -43,14 +44,17 @@ JUDGED = (
     _judged("nonaligned", 2),
     _judged("constant", 2),
     _judged("cyclic", 2),
+    Judged("aligned", "1", 20, SECOND_VERDICT, "gemma3-270m"),
 )
-# Their evidence, by title.
+# The layers of each model in which labels and bits are patched, about the middle.
+MIDDLE = {"smollm2-135m": "L15-L19", "gemma3-270m": "L9-L11"}
+# Their evidence, by title; {} stands for the layers.
 ROUTES = {
     "two labels traded": "either side",
     "the labels before traded as well": "swap the input labels of the step and before",
     "all renamed": "rename labels",
-    "V at the label, layers 15 to 19": "V at label, L15-L19",
-    "K at the bit there": "K at bit, L15-L19",
+    "V at the label": "V at label, {}",
+    "K at the bit": "K at bit, {}",
     "stored results": "history in V at labels",
     "neighbours only": "effect of neighbours of a label that moves",
 }
@@ -116,16 +120,16 @@ def _cells(models: Any, lengths: Sequence[int]) -> tuple[str, ...]:
 def routes_table() -> str:
     """Return what trading labels and patching their routes does in fine-tuned models, from their `verdict.json`.
 
-    Shares of the margin, with the verdict's simultaneous intervals, which follow from few prompts; empty where a format
-    does not have that intervention.
+    Shares of the margin, each with its own 95 % interval (statuses use wider ones, which hold jointly); empty where a
+    format does not have that intervention.
     """
     cells = []
-    for labels, seed, bits, path in JUDGED:
+    for labels, seed, bits, path, model in JUDGED:
         data = read_result(path)
         by_name = {e["name"]: e["value"] for e in data["evidence"] if e["length"] == bits}
-        values = [by_name.get(name) for name in ROUTES.values()]
+        values = [by_name.get(name.format(MIDDLE[model])) for name in ROUTES.values()]
         shares = [interval(v["value"], [v["low"], v["high"]]) if v else "" for v in values]
         (found,) = [at for at in data["by_length"] if at["length"] == bits]
         statuses = [found["roles"][role]["status"] for role in ("anchor", "placeholder")]
-        cells.append((labels, seed, bits, data["prompts"], *shares, *statuses, data["verdict"]))
-    return markdown(("labels", "seed", "bits", "prompts", *ROUTES, "anchor", "placeholder", "verdict"), cells)
+        cells.append((model, labels, seed, bits, data["prompts"], *shares, *statuses, data["verdict"]))
+    return markdown(("model", "labels", "seed", "bits", "prompts", *ROUTES, "anchor", "placeholder", "verdict"), cells)

@@ -134,17 +134,20 @@ def _values(rows: Any, mode: str, metric: str, n: int) -> Any:
 def judged_text(entry: Mapping[str, Any], short: bool = False) -> str:
     """Return the verdict over the seeds, with the number of models per verdict on single models; "" if there is none.
 
-    Models that are undecided because there are too few of them are said to be that. Verdicts of an earlier battery,
+    Models that are undecided because there are too few of them are said to be that, and how many that learned are
+    judged where not all are. Verdicts of an earlier battery,
     without the largest effects and presence, end with a dagger.
 
     >>> verdict = {"verdict": "undecided", "evidence": [{"arm": "presence"}]}
-    >>> judged_text({"verdict": verdict, "alone": {"a": "anchor", "b": "anchor", "c": "undecided"}})
+    >>> judged_text({"verdict": verdict, "learned": 3, "alone": {"a": "anchor", "b": "anchor", "c": "undecided"}})
     '2 of 3 models anchor, 1 undecided: too few for a claim over models'
     """
     if entry["verdict"] is None:
         return ""
     complete = any(e["arm"] == PRESENCE for e in entry["verdict"]["evidence"])
-    return _over_seeds(entry, short) + ("" if complete else EARLIER)
+    judged, learned = len(entry["alone"]), entry["learned"]
+    some = f", {judged} of {learned} judged" if judged < learned else ""
+    return _over_seeds(entry, short) + some + ("" if complete else EARLIER)
 
 
 def _over_seeds(entry: Mapping[str, Any], short: bool) -> str:

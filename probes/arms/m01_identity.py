@@ -35,7 +35,7 @@ QUESTIONS = {
     keys.EITHER_SIDE: "mean of M1 and M2: how much of the margin follows the label?",
     keys.SAME_UNDER_BOTH: "bit and state are the same under both labels: does the swap change the answer?",
     keys.RENAME: "every label is renamed consistently: does the answer change?",
-    keys.RENAME_HELD_OUT: "as M3, with labels that no training prompt contained: does the answer change?",
+    keys.RENAME_HELD_OUT: "as M3, with labels that no prompt of the task contains: does the answer change?",
 }
 
 

@@ -193,6 +193,8 @@ def test_what_each_model_is_judged_alone_stands_beside_the_verdict(tmp_path):
     assert judged_text(entry) == "2 of 2 models anchor: too few for a claim over models"
     more = {**entry, "alone": {str(k): "anchor" for k in range(5)}}
     assert judged_text(more) == "undecided (alone: 5 anchor)"  # five models could show presence
+    some = {**more, "learned": 7}
+    assert judged_text(some) == "undecided (alone: 5 anchor), 5 of 7 judged"
 
 
 def test_a_seed_that_was_not_planned_confirms_nothing(tmp_path):
