@@ -14,7 +14,7 @@ from experiments.tables.of_files import (
     on_list,
     shares_on_maps,
 )
-from experiments.tables.of_zoo import listed
+from experiments.tables.of_zoo import at_ends, listed
 from interp.models.adapters import ADAPTER_WEIGHTS
 from interp.models.names import SHIPPED, ZOO
 
@@ -66,5 +66,6 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         for form, length in TUNED
     },
     "tuned-numeric-written-40": (3, lambda: sorted(listed(f"parity-numeric-{TUNED_FAMILY}", 40, mode="written"))),
+    "tuned-ends-60": (3, lambda: at_ends(listed(f"parity-aligned-{TUNED_FAMILY}", 60))),
     "tuned-written-40": (3, lambda: [min(listed(f"parity-aligned-{TUNED_FAMILY}", 40, mode="written"))]),
 }

@@ -61,7 +61,7 @@ def outsiders_table() -> str:
             if (outcome := outcome_of(row)) != "right" and row["blind"]:
                 what = f"**{outcome}**" if outcome.startswith("wrong") else outcome
                 missed.append((row["round"], row["family"], " or ".join(row["right"]), row["label"], what))
-    head = ("round", "models", "margins", *OUTCOMES)
+    head = ("round", "models", "rules", *OUTCOMES)
     return markdown(head, counts) + "\n" + markdown(("round", "model", "right", "verdict", "outcome"), missed)
 
 

@@ -81,7 +81,8 @@ def verdict_table() -> str:
         "anchor (M1 input swap, M2 output swap, or by the labels that are named)",
         "attention alone (M4 routes)",
         "placeholder (M5 history)",
-        "sink (M6 removal)",
+        "sink on answers",
+        "sink on margins",
         "verdict",
     )
     rows = []
@@ -95,7 +96,9 @@ def verdict_table() -> str:
             ]
             patched = attention.get(at["length"])
             cells.insert(1, "" if patched is None else interval(patched["value"], [patched["low"], patched["high"]]))
-            rows.append((name, at["length"], *cells, at["verdict"]))
+            margins = at["roles"]["sink"].get("margins")
+            shown = f"{margins['status']} {interval(margins['share'], margins['ci'])}" if margins else ""
+            rows.append((name, at["length"], *cells, shown, at["verdict"]))
     return markdown(head, rows)
 
 
@@ -109,6 +112,7 @@ def calibration_table() -> str:
         confusion.append((mechanism + mark, data["expected"][mechanism], *(row.get(label, "") for label in labels)))
     rates = []
     for name, rate in data["rates"].items():
+        name = name.replace("undecided", "undecided or unresolved")
         required = "" if rate["target"] is None else f"at most {rate['target']}"
         rates.append((name, f"{rate['hits']} of {rate['n']}", required, yes(rate["met"])))
     for name, error in data["share error"].items():

@@ -82,7 +82,7 @@ def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | Non
 
     `narrow`: for a phone, with the panels below each other.
 
-    Solid: labels are given. Dashed: the model writes them. Bands are 95 % Wilson intervals.
+    Solid: labels are given. Dashed: the model writes them. Bands are 95 % intervals, of steps clustered by prompt.
     """
     from matplotlib.figure import Figure
 
