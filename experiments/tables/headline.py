@@ -92,7 +92,10 @@ def trust_table() -> str:
             f"truths in 95 % intervals, by role (required: {required[0]:g} to {required[1]:g})",
             f"{min(covered):.3f} to {max(covered):.3f}{'; missed by ' * bool(missed)}{', '.join(missed)}",
         ),
-        ("commands killed, interrupted, out of disk or workers that resume to the same result", f"{survived} of {injected}"),
+        (
+            "commands killed, interrupted, out of disk or workers that resume to the same result",
+            f"{survived} of {injected}",
+        ),
     ]
     return markdown(("claim", "measured"), cells)
 
