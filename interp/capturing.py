@@ -36,8 +36,9 @@ class Capture(Shown):
         logits: `[batch pos d_vocab]`.
         embed, resid_pre, resid_mid, resid_post, attn_out, mlp_in, mlp_out: `[batch pos d_model]`. `embed` has the
             single layer 0.
-        q, z: `[batch pos head d_head]`; k, v: `[batch pos kv_head d_head]`. q and k are before any rotation, and on
-            OPT before scaling.
+        q, z: `[batch pos head d_head]`; k, v: `[batch pos kv_head d_head]`. q and k are before any rotation and
+            before a norm of each head, but after a norm over all heads (OLMo 2), as they are patched: there they are
+            TransformerLens's hook_q_normed and hook_k_normed. On OPT they are before scaling.
         attn_scores, pattern: `[batch head dest_pos src_pos]`.
         mlp_pre, mlp_post: `[batch pos d_mlp]`, before and after the non-linearity.
 

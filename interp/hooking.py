@@ -20,7 +20,7 @@ from interp.models.resolve import EDITED, AnyModel, raw_of
 from interp.models.run import Run
 from interp.patching.reference import record
 from interp.patching.reference_hooks import site_hooks
-from interp.sites import NEURON_SITES, Site, hook_name, require_site
+from interp.sites import NEURON_SITES, Site, head_count, hook_name, require_site
 from interp.support.locks import own_thread
 
 # Sites that can be edited while the model runs. Patterns of a cached pass have no rows of earlier positions.
@@ -202,8 +202,13 @@ def _hook(stack: ExitStack, target: Any, raw: Any, site: Site, layer: int, edit:
     if target is not raw:  # a bridge
         if site == "resid_mid":
             raise ValueError("TransformerLens's hook_resid_mid reaches the MLP alone; pass the run or the raw model")
-        hooks = [(hook_name(site, layer), lambda x, hook: edit(x))]
-        stack.enter_context(target.hooks(fwd_hooks=hooks))
+        anatomy = anatomy_now(raw)
+        if site in ("q", "k") and isinstance(anatomy, Anatomy) and anatomy.blocks[layer].normed_over_heads:
+            heads = (head_count(site, anatomy.n_heads, anatomy.n_kv_heads), anatomy.d_head)
+            hook = (hook_name(site, layer, normed=True), lambda x, hook: edit(x.unflatten(-1, heads)).flatten(-2))
+        else:
+            hook = (hook_name(site, layer), lambda x, hook: edit(x))
+        stack.enter_context(target.hooks(fwd_hooks=[hook]))
         return
     anatomy = anatomy_now(raw)
     if isinstance(anatomy, Anatomy):

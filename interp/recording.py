@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from interp.models.resolve import AnyModel, bridge_of
-from interp.sites import ATTENTION_SITES, Site, hook_name, require_site
+from interp.models.anatomy import anatomy_of
+from interp.models.resolve import AnyModel, bridge_of, raw_of
+from interp.sites import ATTENTION_SITES, Site, head_count, hook_name, require_site
 from interp.support.budget import numbers
 from interp.support.finite import require_finite
 from interp.tasks import Prompts
@@ -47,9 +48,9 @@ def layers_at(bridge: TransformerBridge, site: Site, layers: Layers) -> list[int
     return sorted(set(layers))
 
 
-def _hook(bridge: TransformerBridge, site: Site, layer: int) -> str:
+def _hook(bridge: TransformerBridge, site: Site, layer: int, normed: Collection[Key]) -> str:
     """Return the hook's name. Raises `ValueError` with the reason if this model does not have it."""
-    name = hook_name(site, layer)
+    name = hook_name(site, layer, normed=(site, layer) in normed)
     if name in bridge.hook_dict:
         return name
     why = f"TransformerLens gives {bridge.cfg.architecture} no {name}"
@@ -62,8 +63,8 @@ def activations(
     bridge: TransformerBridge, prompts: Prompts, keys: Collection[Key], logits: bool, device: torch.device | None
 ) -> Iterator[tuple[Prompts, Tensor, dict[Key, Tensor]]]:
     """Return chunks of prompts, with their logits (empty unless needed) and a copy of each activation."""
-    hooks = {key: _hook(bridge, *key) for key in keys}
-    cfg = bridge.cfg
+    normed, cfg = _normed_over_heads(bridge, keys), bridge.cfg
+    hooks = {key: _hook(bridge, *key, normed) for key in keys}
     last = max((layer for _, layer in hooks), default=0)
     stop = None if logits or last + 1 >= cfg.n_layers else last + 1
     inside = 8 * cfg.d_model + cfg.n_heads * prompts.n_pos + (cfg.d_vocab if stop is None else 0)
@@ -77,6 +78,8 @@ def activations(
 
         # What a hook receives may be storage that the model still writes to, hence the copy.
         def keep(value: Tensor, hook: Any, key: Key, kept: dict = kept, fired: dict = fired) -> None:
+            if key in normed:
+                value = value.unflatten(-1, (head_count(key[0], cfg.n_heads, cfg.n_key_value_heads or cfg.n_heads), -1))
             kept[key] = value.detach().to(device or value.device, copy=True)
             fired[key] += 1
 
@@ -95,6 +98,21 @@ def activations(
         if logits:
             require_finite(out, "a logit of the model", start, axis=0, batch=prompts)
         yield rows, out.detach().to(device or out.device, copy=True) if logits else torch.empty(0), kept
+
+
+def _normed_over_heads(bridge: TransformerBridge, keys: Collection[Key]) -> set[Key]:
+    """Return those of the sites that are normed over all heads: q and k of such models are taken after that norm.
+
+    Patches take them there too, as before it no head's q is its own. None for an architecture that is not taken apart.
+    """
+    some = {(site, layer) for site, layer in keys if site in ("q", "k")}
+    if not some:
+        return set()
+    try:
+        blocks = anatomy_of(raw_of(bridge), test=False).blocks
+    except ValueError:
+        return set()
+    return {(site, layer) for site, layer in some if blocks[layer].normed_over_heads}
 
 
 def _require_finite(key: Key, values: Tensor, start: int, prompts: Prompts) -> None:

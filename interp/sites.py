@@ -29,7 +29,7 @@ Site = Literal[
 SITES: tuple[Site, ...] = get_args(Site)
 
 _STREAM = ("batch", "pos", "d_model")
-# q and k are taken before any rotation; attn_scores include the causal mask and any position bias.
+# q and k are taken before any rotation, and after a norm over all heads; attn_scores include the causal mask and any position bias.
 AXES: dict[Site, tuple[str, ...]] = {
     "embed": _STREAM,
     "resid_pre": _STREAM,
@@ -88,13 +88,15 @@ def require_site(site: str, choices: Collection[str] = SITES, user: str = "") ->
         raise ValueError(f"unknown site {site!r}; sites are {', '.join(choices)}")
 
 
-def hook_name(site: Site, layer: int) -> str:
+def hook_name(site: Site, layer: int, normed: bool = False) -> str:
     """Return the name of TransformerLens's hook for a site.
+
+    `normed`: of q and k after a norm over all heads, whose value has no axis of heads.
 
     >>> hook_name("pattern", 1), hook_name("resid_pre", 0), hook_name("embed", 0)
     ('blocks.1.attn.hook_pattern', 'blocks.0.hook_resid_pre', 'hook_embed')
     """
-    return "hook_embed" if site == "embed" else f"blocks.{layer}.{_HOOKS.get(site, f'hook_{site}')}"
+    return "hook_embed" if site == "embed" else f"blocks.{layer}.{_HOOKS.get(site, f'hook_{site}')}{'_normed' * normed}"
 
 
 def head_count(site: str, n_heads: int, n_kv_heads: int) -> int:

@@ -7,6 +7,7 @@ from functools import partial
 
 from experiments.tables.of_files import (
     ADAPTED_NUMBERS,
+    FOLDER,
     evaluated,
     evidence_at,
     left_by_order,
@@ -27,6 +28,8 @@ ADAPTED = {
     "aligned": SHIPPED / "smollm2-parity-aligned" / "evaluation.json",
     "scratchpad": SHIPPED / "smollm2-parity-scratchpad" / "evaluation.json",
 }
+# The same at 80 and 100 bits.
+ADAPTED_FAR = {form: FOLDER / "recipes" / f"smollm2-parity-{form}-accuracy-100.json" for form in ADAPTED}
 # Evaluations of Gemma 3 270M with adapters, by format and who writes the labels.
 SECOND = {
     name: (ZOO / f"parity-{form}-gemma3-270m-lora4-seed1" / "evaluation.json", mode)
@@ -57,6 +60,15 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         for form, path in ADAPTED.items()
         for mode in (("forced", "written") if form == "aligned" else ("forced",))
     },
+    **{
+        f"lora-far-{form}-{mode}": (3, partial(evaluated, path, "exact", mode, (80, 100)))
+        for form, path in ADAPTED_FAR.items()
+        for mode in (("forced", "written") if form == "aligned" else ("forced",))
+    },
+    "lora-far-steps": (
+        3,
+        lambda: [x for m in ("forced", "written") for x in evaluated(ADAPTED_FAR["aligned"], "step", m, [100])],
+    ),
     **{
         f"gemma3-{name}": (3, partial(evaluated, path, "exact", mode, (10, 20, 25, 30, 40, 60)))
         for name, (path, mode) in SECOND.items()

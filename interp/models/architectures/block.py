@@ -107,6 +107,11 @@ class Block:
         return self.projections is None and self.clip is None
 
     @property
+    def normed_over_heads(self) -> bool:
+        """Whether q and k are normed over all heads, and taken after that norm: before it, no head's are its own."""
+        return self.projections is not None
+
+    @property
     def linear_output(self) -> bool:
         """Whether attn_out is affine in z, so that it is a sum over heads."""
         return self.attn_norm is None

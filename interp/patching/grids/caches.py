@@ -85,10 +85,12 @@ def require_same_hooks(
     allowed = SAME_HALF if anatomy.dtype in (torch.float16, torch.bfloat16) else SAME
     for layer, name in names.items():
         value = pattern_of(anatomy, ours, layer) if site == "pattern" else ours.site(site, layer)
+        normed = site in ("q", "k") and anatomy.blocks[layer].normed_over_heads
+        after = ", which is taken after the norm over all heads" if normed else ""
         difference = float((value - theirs[name].to(value)).abs().max() / value.abs().max().clamp_min(1e-6))
         if not difference <= allowed:
             raise ValueError(
-                f"{name} of this bridge differs by {difference:.1e} from the engine's {site}; use "
+                f"{name} of this bridge differs by {difference:.1e} from the engine's {site}{after}; use "
                 "interp.patch(model, clean, corrupted, site, metric), which needs no cache"
             )
 

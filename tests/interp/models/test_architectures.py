@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 import torch
 
+from interp.capturing import capture
 from interp.models import boot_bridge
 from interp.models.anatomy import anatomy_of
 from interp.models.architectures import BUILDERS
@@ -16,6 +17,7 @@ from interp.patching.cells import Cell
 from interp.patching.reference import literal, record
 from interp.patching.tracing import trace
 from interp.sites import NEURON_SITES
+from interp.steering import steered
 from interp.tasks import counterfactual, sample
 from tests.interp.models.architecture_cases import EXACT, LAYERS, NO_BRIDGE, NO_FLOAT64, VOCAB, build, tiny
 
@@ -132,3 +134,24 @@ def test_sites_are_those_of_transformerlens(case):
         assert torch.allclose(own, expected, atol=1e-4) or site in TAKEN_ELSEWHERE.get(case, ()), site
         same = torch.allclose(cache[f"blocks.1.{hook}"].reshape(own.shape), own, atol=1e-4)
         assert same != (site in TAKEN_ELSEWHERE.get(case, ())), site
+
+
+@pytest.mark.parametrize("case", ["cohere", "flex_olmo", "minimax_m2", "olmo2", "olmo3", "olmoe", "qwen3"])
+def test_captured_q_and_k_are_those_that_patches_take(case):
+    model = tiny(case)
+    kept, other = (capture(model, prompts, q=True, k=True) for prompts in (CLEAN, CORRUPTED))
+    for site, values in (("q", kept.q), ("k", kept.k)):
+        for layer in range(LAYERS):
+            expected = record(anatomy_of(model), CLEAN.tokens, site, layer)
+            assert torch.allclose(values[layer], expected, atol=1e-5), (site, layer)
+    # So a captured difference that is added in one head is a patch there, in the model and in its bridge.
+    at = int(METRIC.positions[0])
+    add = (kept.q[1] - other.q[1])[0, at, 2]
+    expected = patch(model, CLEAN, CORRUPTED, "q", METRIC, layers=1, positions=[at])
+    assert expected.change[0, 2, 0, 0].abs() > 1e-5
+    for edited in (model, boot_bridge(build(case))):
+        with steered(edited, ("q", 1), add, positions=[at], heads=2):
+            out = edited(CORRUPTED.tokens)
+        logits = out if isinstance(out, torch.Tensor) else out.logits
+        found = METRIC.measure(logits[:, METRIC.positions], torch.arange(len(CORRUPTED)))
+        assert torch.allclose(found[0].double(), expected.values[0, 2, 0, 0].double(), atol=1e-5)
