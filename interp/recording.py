@@ -42,6 +42,8 @@ def layers_at(bridge: TransformerBridge, site: Site, layers: Layers) -> list[int
         return list(range(n)) if layers else []
     if isinstance(layers, int):
         layers = [layers]
+    if isinstance(layers, str):
+        raise ValueError(f"layers of {site} are numbers from 0 to {n - 1}, or True for all; got {layers!r}")
     for layer in layers:
         if layer not in range(n):
             raise ValueError(f"{site} has layers 0 to {n - 1}; got {layer!r}")

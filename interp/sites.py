@@ -29,7 +29,8 @@ Site = Literal[
 SITES: tuple[Site, ...] = get_args(Site)
 
 _STREAM = ("batch", "pos", "d_model")
-# q and k are taken before any rotation, and after a norm over all heads; attn_scores include the causal mask and any position bias.
+# q and k are taken before any rotation, and after a norm over all heads. attn_scores include the causal mask and any
+# position bias.
 AXES: dict[Site, tuple[str, ...]] = {
     "embed": _STREAM,
     "resid_pre": _STREAM,

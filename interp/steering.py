@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 
 import torch
 from jaxtyping import Float
@@ -58,6 +59,10 @@ def steered(
         site, layers = place_of(model, at)
         shape = shape_of(model, site, layers[0])
         chosen = _heads(site, shape, heads)
+        if not isinstance(scale, int | float | Tensor) or not isfinite(scale):
+            raise ValueError(f"scale must be a finite number; got {scale!r}")
+        if not isinstance(add, Tensor):
+            raise ValueError(f"the vector for {site} must be a tensor; got {type(add).__name__}")
         vector = torch.zeros(shape, dtype=torch.float64)
         fits = shape if chosen is None else (len(chosen), shape[1])
         given = add.detach().double().cpu()

@@ -118,6 +118,7 @@ class ReportCommand:
         from experiments.support.loading import load_posed
         from experiments.support.option_checks import check_positive, check_seed
         from experiments.support.run_checks import check_posed, check_runs
+        from experiments.support.verdict_defaults import check_fits
 
         if not self.names:
             raise ValueError("name a run, such as parity-aligned-alibi")
@@ -132,6 +133,10 @@ class ReportCommand:
         runs = [load_posed(name, self.format, device=self.device, dtype=self.dtype) for name in self.names]
         if any(run.format.task == "recall" for run in runs):
             raise ValueError("a report on recall is made with --task recall")
+        for run in runs:
+            for given, usual in ((self.length, ReportCommand.length), (self.map_length, ReportCommand.map_length)):
+                if given != usual:  # the usual one is shortened to what fits
+                    check_fits(run, given)
         if len({run.name for run in runs}) < len(runs):
             raise ValueError(f"runs of the same name cannot be told apart: {', '.join(run.name for run in runs)}")
         if self.compare and len({run.format.task for run in runs}) > 1:

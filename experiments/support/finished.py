@@ -141,7 +141,8 @@ def why_other_run(run: Run, data: Any, seed: int) -> str:
     if not isinstance(data.get("format"), str | None):
         return f"{UNREAD}: its format is {shown(data['format'])}"
     if data["run"] != run.name or data.get("format") != posed:
-        return f"it is of {data['run']} in the format {data.get('format')}"
+        theirs = data.get("format")
+        return f"it is of {data['run']}" + (f" in the format {theirs}" if theirs else "")
     return "" if data["seed"] == seed else f"its seed is {shown(data['seed'])}, not {seed}"
 
 

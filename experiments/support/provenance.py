@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import subprocess
 import sys
 import warnings
@@ -38,7 +39,7 @@ _read: ContextVar[dict[str, list[str]] | None] = ContextVar("files of other vers
 def provenance_record(**more: object) -> dict:
     """Return versions, date, commit and command, and `more` unchanged. It holds no path and no host name."""
     return {
-        "command": " ".join(["mnemoscope", *(Path(a).name if a.startswith("/") else a for a in sys.argv[1:])]),
+        "command": shlex.join(["mnemoscope", *(Path(a).name if a.startswith("/") else a for a in sys.argv[1:])]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": _commit(),
         "versions": versions_here(),

@@ -83,11 +83,16 @@ def _existing(folder: Path) -> Path:
     return Path(folder.anchor or ".")
 
 
-def json_target(json: str | None) -> Path | None:
-    """Return the file that `--json FILE` names, checked before any work; None without one and for standard output."""
+def json_target(json: str | None, own: Sequence[Path] = ()) -> Path | None:
+    """Return the file that `--json FILE` names, checked before any work; None without one and for standard output.
+
+    Raises `ValueError` for one of the command's `own` files, which it would replace.
+    """
     if json in (None, "-"):
         return None
     target = Path(str(json))
+    if target.resolve() in {path.resolve() for path in own}:
+        raise ValueError(f"--json {json} is a file that this command writes itself; name another")
     check_files([target])
     writable_folder(target.parent)
     return target

@@ -88,8 +88,14 @@ def bridge_of(model: AnyModel) -> TransformerBridge:
 
 
 def require_weights(raw: Any) -> None:
-    """Raise `ValueError` for a model that has no weights in memory, int8 modules, or tuples for outputs."""
+    """Raise `ValueError` for a model without logits or weights in memory, int8 modules, or tuples for outputs."""
     name = type(raw).__name__
+    if getattr(raw.config, "is_encoder_decoder", False):
+        raise ValueError(f"{name} is not a causal language model: it has an encoder and a decoder")
+    if isinstance(raw, PreTrainedModel) and _has_no_logits(raw):
+        raise ValueError(
+            f"{name} is not a causal language model: it has no logits of next tokens; load it by AutoModelForCausalLM"
+        )
     offloaded = getattr(raw, "hf_device_map", None)  # accelerate loads weights as modules are called
     modules = _modules_of(raw)
     if not offloaded and any(p is not None and p.is_meta for m in modules for p in m._parameters.values()):
@@ -98,6 +104,13 @@ def require_weights(raw: Any) -> None:
         raise ValueError(f"this {name} has int8 modules (dynamic quantisation); pass the model before quantisation")
     if getattr(raw.config, "return_dict", True) is False:
         raise ValueError(f"the configuration of this {name} says return_dict=False; set it to True")
+
+
+def _has_no_logits(raw: PreTrainedModel) -> bool:
+    """Return whether a model is one without a head, or has a head of another task."""
+    other = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
+    bare = raw.base_model is raw and raw.get_output_embeddings() is None and not hasattr(raw, "lm_head")
+    return bare or type(raw).__name__.endswith(other)
 
 
 def _modules_of(raw: nn.Module) -> list[nn.Module]:

@@ -122,6 +122,8 @@ def kl(
         expected = precise(logits).log_softmax(dim=-1)
 
         def compute(logits: Tensor, rows: Tensor) -> Tensor:
+            if logits.shape[-1] != expected.shape[-1]:
+                raise ValueError(f"reference has {expected.shape[-1]} logits, and the model {logits.shape[-1]}")
             log_p, log_q = expected[rows].to(logits.device, non_blocking=True), precise(logits).log_softmax(dim=-1)
             return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 
 import torch
 from torch import Tensor
@@ -30,7 +31,11 @@ class Cell:
 
 def chosen(what: str, numbers: int | Sequence[int] | None, count: int) -> list[int]:
     """Return layers or heads as a list; None is all. Raises `ValueError` for one that does not exist."""
-    listed = list(range(count)) if numbers is None else [numbers] if isinstance(numbers, int) else list(numbers)
+    given = range(count) if numbers is None else [numbers] if isinstance(numbers, int) else list(numbers)
+    try:
+        listed = [index(n) for n in given]  # of tensors and arrays too
+    except TypeError as error:
+        raise ValueError(f"a {what} is a whole number; got {given!r}") from error
     if not listed:
         raise ValueError(f"no {what} was given; there are {count}")
     if len(set(listed)) < len(listed):

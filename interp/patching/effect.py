@@ -111,7 +111,12 @@ class PatchEffect(Shown):
         return self.change.mean(dim=-1) / mean
 
     def top(self, k: int = 5) -> list[tuple[tuple[str | int, ...], float]]:
-        """Return the k cells whose patch changes the mean metric most, with that change."""
+        """Return the k cells whose patch changes the mean metric most, with that change.
+
+        Raises `ValueError` for k below 1.
+        """
+        if k < 1:
+            raise ValueError(f"k must be 1 or more; got {k}")
         change = self.change.mean(dim=-1)
         order = change.flatten().abs().argsort(descending=True, stable=True)[:k].tolist()
         names = list(product(*(self.labels[a] for a in self.axes)))

@@ -182,11 +182,15 @@ def _begin(path: Path, is_folder: bool = False) -> tuple[int, Path]:
     """Create a hidden file or folder beside `path`; return it with the open handle that holds its lock."""
     while True:
         part = _hidden(path, "part")
-        if is_folder:
-            part.mkdir(mode=0o700)
-            handle = os.open(part, os.O_RDONLY)
-        else:
-            handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            if is_folder:
+                part.mkdir(mode=0o700)
+                handle = os.open(part, os.O_RDONLY)
+            else:
+                handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except OSError as error:
+            error.filename = str(path)  # the hidden file is no business of whoever reads the message
+            raise
         if _locked(handle) is not False and os.fstat(handle).st_nlink:
             return handle, part
         os.close(handle)  # another process swept it before it was locked

@@ -35,9 +35,10 @@ def tokenizer_of(source: Any, tokenizer: PreTrainedTokenizerBase | None = None) 
     """
     if (own := find_tokenizer(source, tokenizer)) is not None:
         return own
+    if why := _why_none(source):
+        raise ValueError(f"text needs a tokenizer: {why}")
     raise ValueError(
-        f"text needs a tokenizer and {type(source).__name__} has none{_why_none(source)}; pass tokenizer=, a run, or a "
-        "tensor of token ids"
+        f"text needs a tokenizer and {type(source).__name__} has none; pass tokenizer=, a run, or a tensor of token ids"
     )
 
 
@@ -54,11 +55,11 @@ def find_tokenizer(source: Any, tokenizer: PreTrainedTokenizerBase | None = None
 
 
 def _why_none(source: Any) -> str:
-    """Return in brackets why the tokenizer of a run cannot be read; "" where it says nothing."""
+    """Return why the tokenizer of a run cannot be read; "" where it says nothing."""
     try:
         getattr(source, "tokenizer", None)
     except ValueError as error:
-        return f" ({error})"
+        return str(error)
     return ""
 
 

@@ -33,12 +33,31 @@ class Trial:
 
     `target` is the item whose value is the counterfactual answer, `third` the item to which matched controls move the
     address, `bystanders` two items whose trade is the matched control of a trade in the list.
+
+    Raises `ValueError` for items that do not exist, and for those that an intervention on others would change too: its
+    control would then be no control.
     """
 
     lookups: Lookups
     target: int
     third: int
     bystanders: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        query, target, items = self.query, self.target, self.lookups.n_items
+        targets = [i for i in range(2, items + 1) if abs(i - query) > 1]
+        thirds, others = beside(items, query, target)
+        for name, item, allowed in (
+            ("target", target, targets),
+            ("third", self.third, thirds),
+            *(("bystanders", item, others) for item in self.bystanders),
+        ):
+            if item not in allowed:
+                given = f"query {query}" if name == "target" else f"query {query} and target {target}"
+                may = " or ".join(map(str, allowed)) or "of a longer list"
+                raise ValueError(f"of {items} items, with {given}, {name} must be {may}; got {item}")
+        if len(set(self.bystanders)) != 2:
+            raise ValueError(f"bystanders must be two different items; got {self.bystanders}")
 
     @classmethod
     def of(cls, lookups: Lookups) -> Trial:
@@ -68,13 +87,23 @@ def combinations_of(items: int) -> list[Combination]:
     found = []
     for query in range(2, items - 1):
         for target in range(query + 2, items + 1):
-            thirds = [i for i in range(2, items + 1) if i not in (query, target, query + 1, target + 1)]
-            others = [i for i in range(1, items + 1) if i not in (query - 1, query, target - 1, target)]
+            thirds, others = beside(items, query, target)
             if thirds and len(others) >= 2:
                 # The third item is taken from alternating ends, so that controls are on both sides of the query.
                 third = thirds[-1] if len(found) % 2 else thirds[0]
                 found.append((query, target, third, (others[0], others[-1])))
     return found
+
+
+def beside(items: int, query: int, target: int) -> tuple[list[int], list[int]]:
+    """Return the items that may be the third one, and those that may be bystanders, beside a query and a target.
+
+    Neither these two, nor an item that an intervention on them changes: that before each, or the one after it, whose
+    neighbour it is.
+    """
+    thirds = [i for i in range(2, items + 1) if i not in (query, target, query + 1, target + 1)]
+    others = [i for i in range(1, items + 1) if i not in (query - 1, query, target - 1, target)]
+    return thirds, others
 
 
 def _spread(combinations: Sequence[Combination]) -> list[Combination]:

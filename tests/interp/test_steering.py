@@ -240,6 +240,9 @@ def test_mistakes_are_named():
         ((("resid_post", 0), add), {"heads": 1}, "resid_post has no heads"),
         ((("resid_post", 0), add), {"positions": [-1]}, "count from 0"),
         ((("resid_post", 0), add * torch.nan), {}, "the steering vector is NaN"),
+        ((("resid_post", 0), add), {"scale": float("nan")}, "scale must be a finite number; got nan"),
+        ((("resid_post", 0), add), {"scale": "2"}, "scale must be a finite number; got '2'"),
+        ((("resid_post", 0), add.numpy()), {}, "must be a tensor; got ndarray"),
     ]
     for args, kwargs, message in wrong:
         with pytest.raises(ValueError, match=message), steered(model, *args, **kwargs):

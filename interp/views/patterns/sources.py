@@ -91,8 +91,12 @@ def _chosen(by_layer: Mapping[int | str, Any], layer: int | Sequence[int] | None
     """Return the layers to show: all by default."""
     chosen = by_layer if layer is None else [layer] if isinstance(layer, int) else layer
     layers = sorted(chosen) if layer is None else list(chosen)
+    if not by_layer:
+        raise ValueError("there are no patterns; capture them with pattern=True")
+    if len(set(layers)) < len(layers):
+        raise ValueError(f"the same layer is given twice: {', '.join(map(str, layers))}")
     if not layers or not set(layers) <= set(by_layer):
-        present = ", ".join(map(str, sorted(by_layer))) or "none"
+        present = ", ".join(map(str, sorted(by_layer)))
         raise ValueError(f"no patterns of layers {layers}; patterns are of layers: {present}")
     return layers
 

@@ -375,6 +375,8 @@ def test_what_is_missing_is_computed(copied):
         ([RUN, "--out", "x.txt"], "--out must name an HTML file"),
         ([RUN, "--out", "."], "--out must be a file; '.' is a folder"),
         ([RUN, "--length", "0"], "--length must be at least 1"),
+        ([RUN, "--length", "129"], "needs 129 different labels"),
+        ([RUN, "--map-length", "100000"], "length 100000"),
         ([RUN, "--seed", "-1"], "seed must be an integer"),
     ],
 )

@@ -175,6 +175,8 @@ def test_two_models_are_judged_as_models(stranger, tmp_path):
         ((DEFAULT, "--lengths", "4"), "a length of at least 5"),
         ((DEFAULT, "--lengths", "8", "8"), "different lengths"),
         ((DEFAULT, "--json", "."), "is a folder"),
+        ((DEFAULT, "--json", f"mnemoscope-out/{DEFAULT}/verdict.svg"), "is a file that this command writes itself"),
+        ((DEFAULT, "--out", "o", "--json", "./o/../o/verdict.json"), "is a file that this command writes itself"),
         ((DEFAULT, "--task", "addition", "--format", "parity-aligned"), "is not of --task addition"),
     ],
 )

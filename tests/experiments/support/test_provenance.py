@@ -2,8 +2,10 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -41,6 +43,13 @@ def copied(folder: Path, **others: object) -> Path:
     path = folder / RUN / "run.json"
     path.write_text(json.dumps(read_json(path) | {"provenance": made_with(**others)}), encoding="utf-8")
     return folder / RUN
+
+
+def test_a_command_can_be_pasted_into_a_shell(monkeypatch):
+    given = ["patch", "gpt2", "--clean", "Mary's", "--answer", " Mary", "--out", "/somewhere/else"]
+    monkeypatch.setattr(sys, "argv", ["mnemoscope", *given])
+    command = provenance_record()["command"]
+    assert shlex.split(command) == ["mnemoscope", *given[:-1], "else"]
 
 
 def test_versions_are_compared_by_release_and_python_is_not():

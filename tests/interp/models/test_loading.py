@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 import torch
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
-from transformers import BertConfig, BertLMHeadModel, PreTrainedModel
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from interp.models import BRIDGED, ModelConfig, build_model, load
 from interp.models.placement import choose_device, choose_dtype
@@ -206,6 +214,11 @@ def bert() -> BertConfig:
     return BertConfig(vocab_size=30, **sizes)
 
 
+def encoder_decoder() -> T5ForConditionalGeneration:
+    config = T5Config(vocab_size=30, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    return T5ForConditionalGeneration(config).eval()
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("make", "message"),
@@ -214,6 +227,12 @@ def bert() -> BertConfig:
         (dynamic_int8, "has int8 modules"),
         (tuples, "says return_dict=False; set it to True"),
         (lambda: BertLMHeadModel(bert()).eval(), "BertLMHeadModel is not a causal language model: it reads later tok"),
+        (lambda: tiny().base_model, "Model is not a causal language model: it has no logits of"),
+        (
+            lambda: GPT2ForSequenceClassification(GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=2)).eval(),
+            "it has no logits of next tokens",
+        ),
+        (encoder_decoder, "T5ForConditionalGeneration is not a causal language model: it has an encoder"),
         (lambda: torch.nn.Linear(2, 2), "model must be a run from interp.load, .*; got Linear"),
         (lambda: load("parity-aligned-alibi"), "is a loaded run already"),
         (lambda: 5, "; got int"),

@@ -30,6 +30,8 @@ def test_recovered_is_a_ratio_of_means():
 
 
 def test_top_orders_by_size_of_change():
+    with pytest.raises(ValueError, match="k must be 1 or more; got -1"):
+        KNOWN.top(-1)
     assert KNOWN.top(3) == [((0, "1: input 1"), 3.0), ((0, "2: input 2"), 1.5), ((1, "1: input 1"), -1.0)]
 
 

@@ -321,6 +321,7 @@ def test_bridge_and_raw_model_give_the_same():
         ({"site": "resid"}, "unknown site 'resid'; sites are resid_pre"),
         ({"site": "attn_scores"}, "unknown site 'attn_scores': capture takes it, patch does not; sites are resid_pre"),
         ({"layers": 7}, "there is no layer 7; layers run from 0 to 2"),
+        ({"layers": [1.0]}, "a layer is a whole number; got [1.0]"),
         ({"site": "z", "heads": [9]}, "there is no head 9; heads run from 0 to 3"),
         ({"heads": 1}, "resid_pre has no heads"),
         ({"positions": 99}, "position 99 is outside 0 to 13"),

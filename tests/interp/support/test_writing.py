@@ -275,3 +275,9 @@ def test_files_are_written_where_there_is_no_fcntl(tmp_path):
     done = subprocess.run([sys.executable, "-c", WITHOUT_FCNTL, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert names(tmp_path) == ["file", "folder"]
+
+
+def test_an_error_names_the_file_that_was_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_whole(tmp_path / "missing" / "x.html", "x")
+    assert caught.value.filename == str(tmp_path / "missing" / "x.html")

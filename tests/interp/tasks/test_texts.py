@@ -71,7 +71,7 @@ class Silent:
     ("make", "message"),
     [
         (lambda: prompts(None, CLEAN), r"text needs a tokenizer and NoneType has none; pass tokenizer="),
-        (lambda: prompts(Silent(), CLEAN), r"text needs a tokenizer and Silent has none \(no tokenizer\); pass"),
+        (lambda: prompts(Silent(), CLEAN), r"text needs a tokenizer: no tokenizer$"),
         (lambda: prompts(byte_level(), [CLEAN, CLEAN], [CORRUPTED]), r"clean has 2 prompts and corrupted 1"),
         (lambda: prompts(byte_level(), []), r"^there are no prompts$"),
         (lambda: prompts(byte_level(), CLEAN, []), r"^there are no prompts$"),

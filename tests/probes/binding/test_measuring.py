@@ -207,3 +207,28 @@ def test_what_cannot_be_judged_is_refused() -> None:
         combinations_of(5)
     with pytest.raises(ValueError, match="cannot be judged"):
         trials_of(list_tokenizer(), "sorting", 6, 16, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": 2}, "with query 2, target must be 4 or 5 or 6 or 7; got 2"),
+        ({"target": 3}, "target must be 4"),
+        ({"target": 9}, "target must be 4"),
+        ({"third": 4}, "with query 2 and target 4, third must be 6 or 7; got 4"),
+        ({"third": 5}, "third must be 6"),
+        ({"bystanders": (4, 6)}, "bystanders must be 5 or 6 or 7; got 4"),
+        ({"bystanders": (2, 6)}, "bystanders must be 5"),
+        ({"bystanders": (5, 5)}, "two different items"),
+    ],
+)
+def test_items_that_make_a_control_none_are_refused(change: dict[str, Any], message: str) -> None:
+    own = trials_of(list_tokenizer(), "list-letters", 7, 16, seed=0)[0].lookups
+    with pytest.raises(ValueError, match=message):
+        Trial(own, **{"target": 4, "third": 6, "bystanders": (5, 6), **change})
+
+
+def test_all_trials_of_a_list_pass_the_check() -> None:
+    for items in (6, 7, 12):
+        for trial in trials_of(list_tokenizer(), "list-letters", items, 16, seed=0):
+            Trial(trial.lookups, trial.target, trial.third, trial.bystanders)

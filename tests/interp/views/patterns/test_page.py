@@ -90,6 +90,7 @@ def test_what_is_not_there_is_refused_with_the_choices():
     for arguments, words in (
         ({"layer": 2}, r"no patterns of layers \[2\]; patterns are of layers: 0, 1"),
         ({"layer": []}, "patterns are of layers"),
+        ({"layer": [1, 1]}, "the same layer is given twice: 1, 1"),
         ({"heads": [2]}, "heads are 0 to 1"),
         ({"heads": []}, "heads are 0 to 1"),
         ({"prompt": 1}, "prompts are 0 to 0"),
@@ -97,6 +98,7 @@ def test_what_is_not_there_is_refused_with_the_choices():
         ({"viewer": "plotly"}, "viewers are auto, circuitsvis, canvas"),
         ({"layer": [0, 1], "viewer": "circuitsvis"}, "use viewer='canvas'"),
         ({"patterns": {0: broken}}, "NaN"),
+        ({"patterns": {}, "layer": None}, "there are no patterns; capture them with pattern=True"),
         ({"patterns": {0: planted(2, n + 1)}}, r"must be \[batch head 14 14\]"),
         ({"patterns": planted(2, n), "layer": [0, 1]}, "give patterns by layer"),
         ({"patterns": "text", "layer": None}, "must be an array of numbers"),
