@@ -214,6 +214,10 @@ def bert() -> BertConfig:
     return BertConfig(vocab_size=30, **sizes)
 
 
+def classifier() -> GPT2ForSequenceClassification:
+    return GPT2ForSequenceClassification(GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=2)).eval()
+
+
 def encoder_decoder() -> T5ForConditionalGeneration:
     config = T5Config(vocab_size=30, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     return T5ForConditionalGeneration(config).eval()

@@ -277,7 +277,11 @@ def test_files_are_written_where_there_is_no_fcntl(tmp_path):
     assert names(tmp_path) == ["file", "folder"]
 
 
-def test_an_error_names_the_file_that_was_asked_for(tmp_path):
-    with pytest.raises(FileNotFoundError) as caught:
-        write_whole(tmp_path / "missing" / "x.html", "x")
-    assert caught.value.filename == str(tmp_path / "missing" / "x.html")
+def test_an_error_names_the_file_that_was_asked_for(tmp_path, monkeypatch):
+    def refused(path, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(writing.os, "open", refused)
+    with pytest.raises(PermissionError) as caught:
+        write_whole(tmp_path / "x.html", "x")
+    assert caught.value.filename == str(tmp_path / "x.html")
