@@ -107,14 +107,14 @@ def _normed_over_heads(bridge: TransformerBridge, keys: Collection[Key]) -> set[
 
     Patches take them there too, as before it no head's q is its own. None for an architecture that is not taken apart.
     """
-    some = {(site, layer) for site, layer in keys if site in ("q", "k")}
+    some: set[Key] = {key for key in keys if key[0] in ("q", "k")}
     if not some:
         return set()
     try:
         blocks = anatomy_of(raw_of(bridge), test=False).blocks
     except ValueError:
         return set()
-    return {(site, layer) for site, layer in some if blocks[layer].normed_over_heads}
+    return {key for key in some if blocks[key[1]].normed_over_heads}
 
 
 def _require_finite(key: Key, values: Tensor, start: int, prompts: Prompts) -> None:
