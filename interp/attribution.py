@@ -169,8 +169,8 @@ def integrated_gradients(
     `other` of another layout.
     """
     raw = _checked("integrated_gradients", model, kind, embeddings)
-    if n < 1:
-        raise ValueError(f"n, the number of gradients on the path, must be at least 1; got {n}")
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n, the number of gradients on the path, must be a whole number of at least 1; got {n!r}")
     prompts, other = pair_of(model, prompts, other, ("prompts", "other"))
     target = target_of(model, prompts, metric, steps, role, against)
     nodes, weights = np.polynomial.legendre.leggauss(n)

@@ -220,6 +220,8 @@ def one_line(error: BaseException) -> str:
     """Return an error's message in one line of at most 300 characters."""
     if isinstance(error, MemoryError):
         return "not enough memory"
+    if isinstance(error, ZeroDivisionError):
+        return "a size in its configuration is 0"
     if isinstance(error, KeyError):
         return f"unknown or missing key {error}"
     return textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__

@@ -402,6 +402,8 @@ def test_mistakes_of_the_path_are_named():
     model, batch = tiny("rotary"), sample("parity-aligned", 2, 3, seed=0)
     with pytest.raises(ValueError, match="at least 1; got 0"):
         integrated_gradients(model, batch, batch, n=0)
+    with pytest.raises(ValueError, match=r"a whole number of at least 1; got 1\.5"):
+        integrated_gradients(model, batch, batch, n=1.5)  # type: ignore[arg-type]
     longer, fewer = sample("parity-aligned", 2, 4, seed=0), batch.rows(slice(1))
     shifted = dataclasses.replace(batch, role=batch.role.roll(1), names=())
     for other in (longer, fewer, shifted):

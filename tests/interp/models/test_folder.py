@@ -22,6 +22,7 @@ from interp.models import (
     load_tokenizer,
     save_run,
 )
+from interp.models.checking import one_line
 from interp.models.record import RECORD, RECORD_VERSION, read_record
 from interp.support.writing import whole_folder, write_whole
 from interp.tasks import default_tokenizer
@@ -431,6 +432,12 @@ def test_a_damaged_config(text: str, folder: Path):
 def test_a_senseless_config(changes: dict, folder: Path):
     edit_json(folder, **changes)
     refuses(lambda: load_raw(str(folder)), f"no model can be loaded from {folder}")
+
+
+def test_what_is_senseless_in_a_config_is_said(folder: Path):
+    edit_json(folder, n_head=0)
+    refuses(lambda: load_raw(str(folder)), "a size in its configuration is 0")
+    assert one_line(KeyError("foo")) == "unknown or missing key 'foo'"  # an activation of a Llama's configuration
 
 
 @pytest.mark.parametrize("vocab_size", [415, 417])
