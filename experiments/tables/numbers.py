@@ -107,7 +107,8 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "own-label": (
         2,
         lambda: by_own_label(
-            *(f"parity-aligned-alibi+{name}-seed2" for name in REHEARSED), "parity-numeric-alibi+own60-seed1"
+            *(f"parity-aligned-alibi+{name}-seed2" for name in REHEARSED),
+            *(f"parity-numeric-alibi+own60-seed{seed}" for seed in (1, 2)),
         ),
     ),
     "rehearsed-own": (3, own_labels),

@@ -41,7 +41,7 @@ SECOND = {
 }
 # The pretrained models whose lists are judged, by how the names of their numbers begin; kinds of label and numbers of
 # items in the text.
-BASES = {"list": "smollm2-135m"}
+BASES = {"list": "smollm2-135m", "list-gemma3": "gemma3-270m"}
 LISTED = (*((kind, n) for kind in ("letters", "numerals", "bullets") for n in (6, 12)), ("no-labels", 6))
 
 # Decimal places and values, by name.
