@@ -109,7 +109,8 @@ def require_weights(raw: Any) -> None:
 def _has_no_logits(raw: PreTrainedModel) -> bool:
     """Return whether a model is one without a head, or has a head of another task."""
     other = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
-    bare = raw.base_model is raw and raw.get_output_embeddings() is None and not hasattr(raw, "lm_head")
+    # A class with a head holds the bare model under its prefix; classes of one's own may have neither.
+    bare = bool(raw.base_model_prefix) and raw.base_model is raw and raw.get_output_embeddings() is None
     return bare or type(raw).__name__.endswith(other)
 
 

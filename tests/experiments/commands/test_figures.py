@@ -370,7 +370,7 @@ def test_the_table_has_a_row_a_configuration_and_mode(zoo):
     aligned = next(row for row in rows if row[:2] == ["aligned", "alibi"])
     # Seeds 1 and 2 learned: .798 and .792 at 20 bits.
     assert aligned[2:6] == ["0.5", "2 of 3", "forced", "0.795 [0.792, 0.798]"]
-    assert aligned[-1] == "anchor"
+    assert aligned[-1] == "anchor, 1 of 2 judged"
     absent = next(row for row in rows if row[:2] == ["aligned", "rotary"])
     assert absent[3] == "0 of 3"
     # None learned: what they reach is in brackets, and in no median of those that did.

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from transformers import (
 
 from interp.models import BRIDGED, ModelConfig, build_model, load
 from interp.models.placement import choose_device, choose_dtype
+from interp.models.resolve import raw_of
 from interp.tasks import default_tokenizer, default_vocabulary
 
 TOKENS = torch.tensor([[1, 5, 9, 17, 3, 28]])
@@ -310,3 +312,18 @@ def test_a_type_that_the_device_cannot_compute_in(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValueError, match=r"^the device mps cannot compute in float64$"):
         choose_dtype("float64", torch.device("mps"))
     assert choose_dtype(None, torch.device("mps")) is None
+
+
+def test_a_class_of_ones_own_needs_no_head_of_transformers():
+    class Own(PreTrainedModel):
+        config_class = GPT2Config
+
+        def __init__(self, config):
+            super().__init__(config)
+            self.embed = torch.nn.Embedding(config.vocab_size, config.vocab_size)
+
+        def forward(self, input_ids=None, **_):
+            return SimpleNamespace(logits=self.embed(input_ids))
+
+    own = Own(GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=2)).eval()
+    assert raw_of(own) is own
