@@ -203,7 +203,7 @@ def _hook(stack: ExitStack, target: Any, raw: Any, site: Site, layer: int, edit:
         if site == "resid_mid":
             raise ValueError("TransformerLens's hook_resid_mid reaches the MLP alone; pass the run or the raw model")
         anatomy = anatomy_now(raw)
-        if site in ("q", "k") and isinstance(anatomy, Anatomy) and anatomy.blocks[layer].normed_over_heads:
+        if isinstance(anatomy, Anatomy) and anatomy.blocks[layer].is_normed_over_heads(site):
             heads = (head_count(site, anatomy.n_heads, anatomy.n_kv_heads), anatomy.d_head)
             hook = (hook_name(site, layer, normed=True), lambda x, hook: edit(x.unflatten(-1, heads)).flatten(-2))
         else:

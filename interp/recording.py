@@ -114,7 +114,7 @@ def _normed_over_heads(bridge: TransformerBridge, keys: Collection[Key]) -> set[
         blocks = anatomy_of(raw_of(bridge), test=False).blocks
     except ValueError:
         return set()
-    return {key for key in some if blocks[key[1]].normed_over_heads}
+    return {(site, layer) for site, layer in some if blocks[layer].is_normed_over_heads(site)}
 
 
 def _require_finite(key: Key, values: Tensor, start: int, prompts: Prompts) -> None:

@@ -107,14 +107,13 @@ class VerdictCommand:
         from experiments.support.finished_verdicts import finished_verdict, say_lengths, verdict_options
         from experiments.support.results import json_target, replace_whole, result_folder
         from experiments.support.verdict_text import columns_of_output, print_verdict
-        from interp.models.names import OUT
         from probes.batteries import check_battery
 
         runs = self._load()
         if runs[0].format.task == "recall":
             return judge_lists(self, "recall")
         lengths, arms = self.lengths or default_lengths(runs[0]), self.arms or usual_arms(runs[0])
-        target = json_target(self.json, [(self.out or OUT / runs[0].name) / name for name in FILES])
+        target = json_target(self.json, runs[0], self.out, FILES)
         options = verdict_options(runs, lengths, arms, self.prompts, self.forced)
         stored, reasons = None, {}
         if not self.fresh:

@@ -48,14 +48,13 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     from experiments.support.finished_verdicts import finished_list_verdict
     from experiments.support.results import json_target, replace_whole, result_folder
     from experiments.support.verdict_text import columns_of_output, more_prompts
-    from interp.models.names import OUT
     from probes.binding.text import summary
 
     names = [*command.names, *([str(command.model)] if command.model else [])]
     check_list(task, names, command.items, command.prompts)
     run = load_for_lists(names[0], task, command.items, command.format, command.device, command.dtype)
     file = file_of(task, command.items)
-    copy = json_target(command.json, [(command.out or OUT / run.name) / file])
+    copy = json_target(command.json, run, command.out, (file,))
     options = {name: getattr(command, name) for name in ("items", "prompts", "fillers")} | {"task": task}
     stored, reasons = None, {}
     if not command.fresh:

@@ -44,9 +44,13 @@ def result_folder(run: Run, out: Path | None, files: Sequence[str] = ()) -> Path
 
     `files` are the names that will be written. Raises `ValueError` where one of them is a folder.
     """
-    folder = writable_folder(out or OUT / run.name)
+    folder = writable_folder(_folder(run, out))
     check_files([folder / name for name in files])
     return folder
+
+
+def _folder(run: Run, out: Path | None) -> Path:
+    return out or OUT / run.name
 
 
 def check_files(paths: Sequence[Path]) -> None:
@@ -83,15 +87,15 @@ def _existing(folder: Path) -> Path:
     return Path(folder.anchor or ".")
 
 
-def json_target(json: str | None, own: Sequence[Path] = ()) -> Path | None:
+def json_target(json: str | None, run: Run, out: Path | None, files: Sequence[str]) -> Path | None:
     """Return the file that `--json FILE` names, checked before any work; None without one and for standard output.
 
-    Raises `ValueError` for one of the command's `own` files, which it would replace.
+    Raises `ValueError` for one of the `files` in `result_folder`, which it would replace.
     """
     if json in (None, "-"):
         return None
     target = Path(str(json))
-    if target.resolve() in {path.resolve() for path in own}:
+    if target.resolve() in {(_folder(run, out) / name).resolve() for name in files}:
         raise ValueError(f"--json {json} is a file that this command writes itself; name another")
     check_files([target])
     writable_folder(target.parent)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from experiments.drawing.zoo import family_of
+from experiments.grid import PRETRAINED
 from experiments.tables.of_files import (
     ADAPTED_NUMBERS,
     FOLDER,
@@ -20,7 +22,7 @@ from interp.models.adapters import ADAPTER_WEIGHTS
 from interp.models.names import SHIPPED, ZOO
 
 # The family of the fine-tuned models in results of the zoo.
-TUNED_FAMILY = "smollm2_135m_lora4"
+TUNED_FAMILY = family_of(PRETRAINED)
 # Format and bits of exact match of the fine-tuned models, labels given, that the text quotes.
 TUNED = (("numeric", 40), ("numeric", 60), ("aligned", 60), ("scratchpad", 40))
 # Evaluations of SmolLM2-135M with the adapters among the shipped runs, by format.

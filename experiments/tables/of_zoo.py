@@ -187,9 +187,7 @@ def anchor_without_rehearsal() -> list[float]:
 
 def evidence_without_rehearsal(arm: str, name: str) -> list[float]:
     """Return a piece of evidence at 20 bits of the aligned models without rehearsal, by seed."""
-    runs = sorted(judged(UNREHEARSED)["models"])
-    first = [read_result(ZOO / run / "battery.json")["battery"]["measured"][0] for run in runs]
-    return [e["value"]["value"] for at in first for e in at["evidence"] if (e["arm"], e["name"]) == (arm, name)]
+    return evidence_of(sorted(judged(UNREHEARSED)["models"]), arm, name)
 
 
 def renamed_without_rehearsal() -> list[float]:
@@ -215,8 +213,13 @@ NOTHING_REHEARSED: dict[str, Callable[[], list[float]]] = {
 
 def by_own_label(*runs: str) -> list[float]:
     """Return what trading two labels moves at 20 bits, of runs of the zoo, whatever address their verdicts name."""
+    return evidence_of(runs, EITHER_SIDE.arm, EITHER_SIDE.template)
+
+
+def evidence_of(runs: Iterable[str], arm: str, name: str) -> list[float]:
+    """Return a piece of evidence at the first length of runs of the zoo, from `battery.json`."""
     first = [read_result(ZOO / run / "battery.json")["battery"]["measured"][0] for run in runs]
-    return [e["value"]["value"] for at in first for e in at["evidence"] if e["name"] == EITHER_SIDE.template]
+    return [e["value"]["value"] for at in first for e in at["evidence"] if (e["arm"], e["name"]) == (arm, name)]
 
 
 def own_labels() -> list[float]:

@@ -53,19 +53,20 @@ def outcome(one: Mapping[str, Any], frame: Any) -> tuple[str, str, str]:
     counted = f"{trained} of {of}"
     over = one.get("over", "")
     some = models if over.endswith("of all") else models[models["learned"].astype(bool)]
-    values = _ranks(one, some) if "rank_of" in one else sorted(_values(some, one).values())
-    missing = some["run"].nunique() - len(values)
+    is_rank = "rank_of" in one
+    values = _ranks(one, some) if is_rank else sorted(_values(some, one).values())
+    missing = 0 if is_rank else some["run"].nunique() - len(values)
     low, high = one.get("at_least", float("-inf")), one.get("at_most", float("inf"))
     broken = sum(not low <= value <= high for value in values)
     # A median is lost when more models break the bound than can still keep it.
     kept_at_most = len(values) - broken + missing + of - trained if over.startswith("median") else 0
-    lost = "rank_of" not in one and broken > kept_at_most
+    lost = not is_rank and broken > kept_at_most
     if over.startswith("median") and values:
         values = [median(values)]
     shown = ", ".join(f"{value:.3f}" for value in values)
-    if missing > 0 and "rank_of" not in one:
+    if missing:
         shown += f" ({missing} not measured)"
-    if trained < of or (missing > 0 and "rank_of" not in one):
+    if trained < of or missing:
         return counted, shown, "open, cannot hold any more" if lost else "open"
     if not values:
         return counted, "", "not applicable: no model learned its task, or none was judged"

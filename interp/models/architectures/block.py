@@ -106,10 +106,9 @@ class Block:
         """Whether q, k and v are affine in the normed residual."""
         return self.projections is None and self.clip is None
 
-    @property
-    def normed_over_heads(self) -> bool:
-        """Whether q and k are normed over all heads, and taken after that norm: before it, no head's are its own."""
-        return self.projections is not None
+    def is_normed_over_heads(self, site: str) -> bool:
+        """Return whether a site is q or k after a norm over all heads: before it, no head's q or k is its own."""
+        return self.projections is not None and site in ("q", "k")
 
     @property
     def linear_output(self) -> bool:

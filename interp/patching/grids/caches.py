@@ -85,7 +85,7 @@ def require_same_hooks(
     allowed = SAME_HALF if anatomy.dtype in (torch.float16, torch.bfloat16) else SAME
     for layer, name in names.items():
         value = pattern_of(anatomy, ours, layer) if site == "pattern" else ours.site(site, layer)
-        normed = site in ("q", "k") and anatomy.blocks[layer].normed_over_heads
+        normed = anatomy.blocks[layer].is_normed_over_heads(site)
         after = ", which is taken after the norm over all heads" if normed else ""
         difference = float((value - theirs[name].to(value)).abs().max() / value.abs().max().clamp_min(1e-6))
         if not difference <= allowed:
