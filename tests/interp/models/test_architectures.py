@@ -12,8 +12,9 @@ from interp.capturing import capture
 from interp.models import boot_bridge
 from interp.models.anatomy import anatomy_of
 from interp.models.architectures import BUILDERS
-from interp.patching import logit_diff, patch
+from interp.patching import kl, logit_diff, patch
 from interp.patching.cells import Cell
+from interp.patching.grids.caches import require_same_hooks
 from interp.patching.reference import literal, record
 from interp.patching.tracing import trace
 from interp.sites import NEURON_SITES
@@ -155,3 +156,16 @@ def test_captured_q_and_k_are_those_that_patches_take(case):
         logits = out if isinstance(out, torch.Tensor) else out.logits
         found = METRIC.measure(logits[:, METRIC.positions], torch.arange(len(CORRUPTED)))
         assert torch.allclose(found[0].double(), expected.values[0, 2, 0, 0].double(), atol=1e-5)
+
+
+def test_a_cached_q_from_before_a_norm_over_all_heads_is_refused_with_the_reason():
+    bridge = boot_bridge(build("olmo2"))
+    _, cache = bridge.run_with_cache(CLEAN.tokens)
+    anatomy = anatomy_of(tiny("olmo2"))
+    with pytest.raises(ValueError, match="the engine's q, which is taken after the norm over all heads"):
+        require_same_hooks(bridge, cache, anatomy, CLEAN, "q", [1])
+
+
+def test_a_reference_of_another_vocabulary_is_refused():
+    with pytest.raises(ValueError, match="reference has 3 logits, and the model"):
+        patch(tiny("llama"), CLEAN, CORRUPTED, "resid_pre", kl(torch.zeros(len(CLEAN), 3)), layers=1)
