@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from interp.support.exactness import Inexact
 from interp.support.finite import NotFinite
-from interp.tasks import Batch, check_length
+from interp.tasks import Batch
 from probes.arms.inputs import COMPETENCE, ArmInputs, draw
 from probes.arms.m09_subspaces import Searches
 from probes.arms.registry import ARMS, DECIDING, Arm, left_out_of
@@ -156,7 +156,6 @@ def check_battery(
     for length in lengths:
         run.check_length(length)
         check_shortest(length, run.format.task)
-        check_length(run.format, length, run.vocabulary)
 
 
 def inputs_of(

@@ -118,7 +118,6 @@ class ReportCommand:
         from experiments.support.loading import load_posed
         from experiments.support.option_checks import check_positive, check_seed
         from experiments.support.run_checks import check_posed, check_runs
-        from experiments.support.verdict_defaults import check_fits
 
         if not self.names:
             raise ValueError("name a run, such as parity-aligned-alibi")
@@ -136,7 +135,7 @@ class ReportCommand:
         for run in runs:
             for given, usual in ((self.length, ReportCommand.length), (self.map_length, ReportCommand.map_length)):
                 if given != usual:  # the usual one is shortened to what fits
-                    check_fits(run, given)
+                    run.check_length(given)
         if len({run.name for run in runs}) < len(runs):
             raise ValueError(f"runs of the same name cannot be told apart: {', '.join(run.name for run in runs)}")
         if self.compare and len({run.format.task for run in runs}) > 1:

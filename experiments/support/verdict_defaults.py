@@ -80,15 +80,7 @@ def fitting(run: Run, lengths: Sequence[int]) -> tuple[int, ...]:
 def fits(run: Run, length: int) -> bool:
     """Return whether prompts of this length fit the run's positions and labels; imports torch, but makes no prompt."""
     try:
-        check_fits(run, length)
+        run.check_length(length)
     except ValueError:
         return False
     return True
-
-
-def check_fits(run: Run, length: int) -> None:
-    """Raise `ValueError`, with the reason, unless prompts of this length fit the run's positions and labels."""
-    from interp.tasks import check_length
-
-    run.check_length(length)
-    check_length(run.format, length, run.vocabulary)

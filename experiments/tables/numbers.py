@@ -12,10 +12,13 @@ from statistics import median
 from experiments.tables.numbers_pretrained import OF_PRETRAINED
 from experiments.tables.of_files import (
     FOLDER,
+    OWN_FORMAT,
+    SUFFIX,
     calibrated_before,
     checked,
     evaluated,
     exact_match,
+    largest_effects,
     millions_of_parameters,
     perplexities,
     presence,
@@ -74,6 +77,8 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "calibration-before": (0, calibrated_before),
     "recall-own-label": (2, recalled_by_label),
     "steering": (1, perplexities),
+    "largest-own-format": (3, partial(largest_effects, OWN_FORMAT, 20)),
+    "largest-suffix": (3, partial(largest_effects, SUFFIX, 12)),
     **OF_PRETRAINED,
     "no-rehearsal-40": (3, lambda: evaluated(WITHOUT_REHEARSAL, "step", "forced", [40])),
     "shipped-written": (

@@ -18,6 +18,7 @@ from experiments.support.reading import read_result
 from interp.models import read_json
 from interp.models.names import SHIPPED, ZOO
 from probes.evidence import ORDER_BROKEN, ORDER_KEPT
+from probes.keys import ADDRESSES, LARGEST_CONTENT, LARGEST_IDENTITY, OWN
 
 FOLDER = Path(__file__).parent.parent
 # The verdict on the fine-tuned model among the shipped runs.
@@ -26,6 +27,9 @@ ADAPTED_VERDICT = SHIPPED / "smollm2-parity-aligned" / "verdict.json"
 ADAPTED_PAST = FOLDER / "recipes" / "smollm2-parity-aligned-verdict-40.json"
 # What its address leaves, by reassignment: measured later than the verdict, whose numbers it repeats.
 ADAPTED_ORDER = FOLDER / "recipes" / "smollm2-parity-aligned-identity.json"
+# The shipped model on its own format, and on the one in which labels follow their bits.
+OWN_FORMAT = SHIPPED / "parity-aligned-alibi" / "verdict.json"
+SUFFIX = FOLDER / "recipes" / "parity-aligned-alibi-suffix-verdict.json"
 _REST = "largest effect where the step's own label and the label before lead to the same answer"
 # The evidence of both verdicts that the text quotes.
 _ADAPTED_EVIDENCE = (
@@ -127,6 +131,18 @@ def evidence_at(verdict: Path, names: Sequence[str], length: int) -> list[float]
     evidence = read_result(verdict)["evidence"]
     by_name = {e["name"]: e["value"] for e in evidence if e["length"] == length}
     return [by_name[name][key] for name in names for key in ("value", "low", "high")]
+
+
+def largest_effects(verdict: Path, length: int) -> list[float]:
+    """Return largest effects in a stored verdict: of identity, with its control, and of content, with its control.
+
+    Then what the step's own label leaves, and, where other addresses were measured, what trading the label before does.
+    """
+    found = {(e["arm"], e["name"]): e for e in read_result(verdict)["evidence"] if e["length"] == length}
+    largest = [found[key.arm, key.template] for key in (LARGEST_IDENTITY, LARGEST_CONTENT)]
+    others = [found.get((key.arm, key.template)) for key in (OWN.rest, ADDRESSES[-1,].inputs)]
+    of_largest = [e[which]["value"] for e in largest for which in ("value", "control")]
+    return of_largest + [e["value"]["value"] for e in others if e is not None]
 
 
 def left_by_order(verdict: Path = ADAPTED_ORDER) -> list[float]:

@@ -24,6 +24,7 @@ from interp.tasks import (
     Batch,
     Format,
     Vocabulary,
+    check_length,
     fit_vocabulary,
     parse_format,
     sample,
@@ -162,8 +163,12 @@ class Run:
         return self.format, self.vocabulary
 
     def check_length(self, length: int | tuple[int, int]) -> None:
-        """Raise `ValueError` when prompts of this length have more positions than the model."""
+        """Raise `ValueError` for a length below 1, or beyond the vocabulary's labels or the model's positions.
+
+        Makes no prompt. Raises `NoTask`, a `ValueError`, when no task is posed.
+        """
         fmt, vocabulary = self.require_task()
+        check_length(fmt, length, vocabulary)
         need = sequence_length(fmt, length) + (vocabulary.bos is not None)
         if self.max_positions is not None and need > self.max_positions:
             raise ValueError(f"length {length} of {fmt} takes {need} positions; {self.name} has {self.max_positions}")
@@ -171,13 +176,11 @@ class Run:
     def sample(self, batch_size: int, length: int | tuple[int, int], seed: int) -> Batch:
         """Return random prompts in this run's format and tokens.
 
-        Raises `ValueError` when no task is posed, and for a length below 1, or beyond the model's positions or the
-        vocabulary's labels.
+        Raises the errors of `check_length`.
         """
         fmt, vocabulary = self.require_task()
-        batch = sample(fmt, batch_size, length, seed, vocabulary)
         self.check_length(length)
-        return batch
+        return sample(fmt, batch_size, length, seed, vocabulary)
 
 
 def run_in_memory(name: str, raw: PreTrainedModel, fmt: str | Format, vocabulary: Vocabulary) -> Run:

@@ -132,7 +132,8 @@ def test_a_battery_states_what_was_measured():
         ({"prompts": 23}, "at least 24 prompts are needed; got 23"),
         ({"lengths": ()}, "one or more different lengths"),
         ({"lengths": (8, 8)}, "one or more different lengths"),
-        ({"lengths": (8, 400)}, "takes .* positions"),
+        ({"lengths": (8, 80)}, "takes .* positions"),
+        ({"lengths": (8, 400)}, "needs 400 different labels"),
         ({"lengths": (8, 4)}, "at least 5 is needed"),
     ],
 )
