@@ -191,7 +191,7 @@ def untrained(model: AnyModel, seed: int) -> PreTrainedModel:
     raw: Any = raw_of(model)
     generator(seed)  # checks the seed
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed the GPU too
         fresh = type(raw)(raw.config)
     return fresh.to(device=raw.device, dtype=raw.dtype).eval()
 

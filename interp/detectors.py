@@ -95,8 +95,8 @@ def detect_heads(
     Patterns: "previous_token" one position back; "duplicate_token" earlier positions with the row's own token;
     "induction" positions right after these; "first_token" position 0. Rows that have no such position count as zeros.
 
-    Raises `ValueError` for an unknown kind or measure, a pattern of another shape, prompts of fewer than two tokens,
-    and an architecture that cannot be taken apart.
+    Raises `ValueError` for an unknown kind or measure, a pattern of another shape, prompts of fewer than two tokens
+    (three where both options leave attention out), and an architecture that cannot be taken apart.
 
     >>> detect_heads(run, ["one two three one two"]).top("induction", 1)
     [((5, 1), 0.41)]
@@ -109,6 +109,11 @@ def detect_heads(
     for group in prompts_by_length(model, prompts):
         if group.n_pos < 2:
             raise ValueError("heads are detected on prompts of two or more tokens")
+        if group.n_pos == 2 and exclude_bos and exclude_current_token:
+            raise ValueError(
+                "without the first token and a position's own, no attention of a prompt of two tokens is left; give "
+                "prompts of three or more"
+            )
         width = anatomy.n_heads * group.n_pos * (2 + len(given)) + 8 * anatomy.d_model
         size = max(1, numbers(SHARE, anatomy.device) // (width * group.n_pos))
         for rows in torch.arange(len(group)).split(size):

@@ -15,7 +15,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from interp.models.anatomy import TOLERANCE, Anatomy, anatomy_of
 from interp.models.architectures.steps import rope_type
-from interp.models.resolve import EDITED, AnyModel, raw_of
+from interp.models.changed import is_edited
+from interp.models.resolve import AnyModel, raw_of
 from interp.support.budget import numbers
 from interp.support.finite import require_finite
 from interp.support.locks import lock_of
@@ -118,7 +119,7 @@ def steps_of(raw: PreTrainedModel, prompts: Prompts, at: Int[Tensor, " predicted
     few = prompts.tokens[: min(CHECKED, _size(raw, prompts, at))].to(raw.device)
     weight = next(raw.parameters(), None)
     precise = weight is not None and weight.dtype in (torch.float32, torch.float64)
-    edited = getattr(raw, EDITED, 0) or _has_hooks(raw) or torch.is_autocast_enabled(raw.device.type)
+    edited = is_edited(raw) or _has_hooks(raw) or torch.is_autocast_enabled(raw.device.type)
     if not precise or not isinstance(raw, PreTrainedModel) or edited:
         return None
     with lock_of(raw):

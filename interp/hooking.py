@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from interp.forward import depends_on_length
-from interp.models.anatomy import Anatomy, GenericAnatomy, anatomy_or_generic
-from interp.models.resolve import EDITED, AnyModel, raw_of
+from interp.editing_passes import Chosen, Positions, Window, anatomy_now
+from interp.models.anatomy import Anatomy, GenericAnatomy
+from interp.models.resolve import AnyModel, raw_of
 from interp.models.run import Run
 from interp.patching.reference import record
 from interp.patching.reference_hooks import site_hooks
@@ -38,10 +38,6 @@ HOOK_SITES: tuple[Site, ...] = (
 )
 # A site and a layer, or several layers.
 At = tuple[Site, int | Sequence[int]]
-# Positions, counted from the first token of the prompt: all (None), some, or a range such as slice(12, None).
-Positions = int | Sequence[int] | slice | None
-# Anatomies of the models that are being edited, by identity: they are checked before the first edit.
-_EDITED: dict[int, Anatomy | GenericAnatomy] = {}
 # Takes the site's activations `[row pos ...]` and the positions of the pass `[pos]`; returns new activations.
 PassEdit = Callable[[Tensor, Int[Tensor, " pos"]], Tensor]
 
@@ -51,15 +47,17 @@ def edited(model: AnyModel, at: At, edit: Callable[[int], PassEdit], positions: 
     """Within the block, every pass of the model goes through `edit(layer)` at each layer of `at`.
 
     A `Run` or a Hugging Face model is edited itself; a TransformerBridge is edited by its own hooks. Functions that
-    run the model in other ways raise inside the block: `capture` of a run whose raw model is edited, and `patch`. The
-    block holds the model's lock: in other threads, functions of this package wait for its end, and a plain pass raises.
+    run the model in other ways raise inside the block: `capture` of a run whose raw model is edited, `patch` and
+    others. The block holds the model's lock: in other threads, functions of this package wait for its end, and a plain
+    pass raises.
 
     Raises `ValueError` for a site, layer or position that does not exist; `RuntimeError` at the end of a block in
-    which no pass reached the positions, since nothing was edited then; and `ValueError` in a pass of another thread,
-    and in a cached pass whose rotary encoding is not that of the cached keys.
+    which no pass reached the positions, since nothing was edited then; and `ValueError` in a pass of another thread, in
+    a cached pass whose rotary encoding is not that of the cached keys, and, where some positions are edited, in a pass
+    whose rows begin with padding, or with a recurrent state that began before the block.
     """
     site, layers = place_of(model, at)
-    chosen = _Positions(positions)
+    chosen = Chosen(positions)
     raw = raw_of(model)
     target: Any = raw if isinstance(model, Run) or model is raw else model
     fired = 0
@@ -79,7 +77,7 @@ def edited(model: AnyModel, at: At, edit: Callable[[int], PassEdit], positions: 
         return counted
 
     with ExitStack() as stack:
-        window = _Window(raw, stack.enter_context(own_thread(raw, "steered or patched")))
+        window = Window(raw, chosen, stack.enter_context(own_thread(raw, "steered or patched")))
         window.follow(stack, target)
         for layer in layers:
             _hook(stack, target, raw, site, layer, on(layer))
@@ -90,12 +88,6 @@ def edited(model: AnyModel, at: At, edit: Callable[[int], PassEdit], positions: 
             raise RuntimeError(
                 f"nothing was edited: {what} inside the block; the block edits {_name(model, target)}, so run that"
             )
-
-
-def anatomy_now(model: AnyModel) -> Anatomy | GenericAnatomy:
-    """Return a model's anatomy; inside a block that edits the model, the one from before the block."""
-    raw = raw_of(model)
-    return _EDITED[id(raw)] if id(raw) in _EDITED else anatomy_or_generic(raw)
 
 
 def place_of(model: AnyModel, at: At) -> tuple[Site, list[int]]:
@@ -127,75 +119,7 @@ def shape_of(model: AnyModel, site: Site, layer: int) -> tuple[int, ...]:
 
 def positions_mask(positions: Positions, now: Int[Tensor, " pos"]) -> Bool[Tensor, " pos"]:
     """Return which positions of a pass are chosen."""
-    return _Positions(positions).among(now)
-
-
-class _Positions:
-    def __init__(self, positions: Positions) -> None:
-        self.given = [positions] if isinstance(positions, int) else positions
-        if isinstance(self.given, slice):
-            bounds = [x for x in (self.given.start, self.given.stop) if x is not None]
-            if self.given.step not in (None, 1) or any(x < 0 for x in bounds):
-                raise ValueError(f"a range of positions has no step and counts from 0; got {positions}")
-        elif self.given is not None and (not self.given or any(x < 0 for x in self.given)):
-            raise ValueError(
-                f"positions count from 0, the first token of the prompt; got {positions}. For generated tokens use "
-                "slice(n, None), with n the number of tokens of the prompt"
-            )
-
-    def among(self, now: Int[Tensor, " pos"]) -> Bool[Tensor, " pos"]:
-        match self.given:
-            case None:
-                return torch.ones_like(now, dtype=torch.bool)
-            case slice(start=start, stop=stop):
-                late = now >= (start or 0)
-                return late if stop is None else late & (now < stop)
-            case some:
-                return torch.isin(now, torch.tensor(list(some), device=now.device))
-
-
-class _Window:
-    """Where the current pass stands: the number of positions that its cache holds already."""
-
-    def __init__(self, raw: Any, check_thread: Callable[[], None]) -> None:
-        self.raw, self.start, self.passes, self.check_thread = raw, 0, 0, check_thread
-        self.longest = _longest(raw) if depends_on_length(raw) else None
-
-    def follow(self, stack: ExitStack, target: Any) -> None:
-        """Watch the passes of a model, or of the model under a bridge."""
-        whole = getattr(target, "original_model", target)
-        body = getattr(whole, "base_model", whole)
-        stack.callback(body.register_forward_pre_hook(self._before, with_kwargs=True).remove)
-        if target is self.raw:
-            _EDITED[id(target)] = anatomy_now(target)
-            vars(target)[EDITED] = vars(target).get(EDITED, 0) + 1
-            stack.callback(self._leave)
-
-    def _leave(self) -> None:
-        vars(self.raw)[EDITED] -= 1
-        if not vars(self.raw)[EDITED]:
-            del _EDITED[id(self.raw)]
-
-    def _before(self, _: nn.Module, args: tuple, kwargs: dict) -> None:
-        self.check_thread()
-        cache = kwargs.get("past_key_values")
-        self.passes += 1
-        self.start = 0 if cache is None else int(cache.get_seq_length())
-        given = args[0] if args else kwargs.get("input_ids")
-        given = kwargs.get("inputs_embeds") if given is None else given
-        n = 0 if given is None else given.shape[1]
-        if self.longest is not None and self.start and self.start + n > self.longest:
-            raise ValueError(
-                "the rotary encoding of this model depends on the length of the prompt, and cached keys are those of "
-                "shorter prompts; pass use_cache=False"
-            )
-
-
-def _longest(raw: Any) -> int:
-    """Return the most positions for which the rotary encoding is that of every shorter prompt; 0 where unknown."""
-    anatomy = anatomy_now(raw)
-    longest = anatomy.longest if isinstance(anatomy, Anatomy) else None
-    return 0 if longest is None else longest
+    return Chosen(positions).among(now)
 
 
 def _hook(stack: ExitStack, target: Any, raw: Any, site: Site, layer: int, edit: Callable[[Tensor], Tensor]) -> None:

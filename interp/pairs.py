@@ -41,6 +41,8 @@ class Pairs:
             raise ValueError(f"base has {self.base.n_pos} positions and source {self.source.n_pos}")
         if (self.site >= self.answer.unsqueeze(1)).any() or (self.site < 0).any():
             raise ValueError("every place of the site must be before the answer")
+        if (self.site.diff(dim=1) <= 0).any():
+            raise ValueError("the places of a site must rise: list each pair's positions in order, each once")
 
     def __len__(self) -> int:
         return len(self.base)

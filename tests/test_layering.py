@@ -22,7 +22,7 @@ TIERS = (
     ("interp.capturing", "interp.reducers"),
     ("interp.patching",),
     ("interp.gradients", "interp.pair_runs", "interp.rowspace"),
-    ("interp.joining",),
+    ("interp.editing_passes", "interp.joining"),
     ("interp.attribution", "interp.circuits", "interp.das", "interp.erasure"),
     (
         "interp.ablating",

@@ -14,12 +14,14 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from interp.circuits.ablation import Ablation, Replacement
 from interp.circuits.edge_forward import EdgeModel
+from interp.models.architectures.generic import with_forwards
+from interp.models.changed import INSTALLED, is_installed
 from interp.support.locks import own_thread
 
 
 def require_no_circuit(raw: PreTrainedModel) -> None:
     """Raise `ValueError` where a circuit is already installed in the model."""
-    if "forward" in raw.__dict__:
+    if is_installed(raw):
         raise ValueError("a circuit is already installed in this model; leave its `with` block first")
 
 
@@ -65,12 +67,12 @@ def installed_forward(
             final = final[:, logits_to_keep]
         return CausalLMOutput(logits=anatomy.unembed(final))  # pyright: ignore[reportArgumentType]
 
-    with own_thread(raw, "circuit.installed") as check_thread:
-        raw.__dict__["forward"] = forward
+    with own_thread(raw, "circuit.installed") as check_thread, with_forwards({raw: forward}):
+        raw.__dict__[INSTALLED] = True
         try:
             yield raw
         finally:
-            del raw.__dict__["forward"]
+            del raw.__dict__[INSTALLED]
 
 
 def _rows_by_tokens(tokens: Int[Tensor, "batch pos"], replacement: Replacement) -> dict[tuple[int, ...], int]:

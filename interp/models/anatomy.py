@@ -16,6 +16,7 @@ from interp.models.architectures.checks import TOLERANCE
 from interp.models.architectures.discovery import generic_of
 from interp.models.architectures.generic import GenericAnatomy
 from interp.models.architectures.steps import Anatomy
+from interp.models.changed import require_unchanged
 from interp.support.locks import lock_of
 
 __all__ = ["SUPPORTED", "TOLERANCE", "Anatomy", "Block", "GenericAnatomy", "anatomy_of", "anatomy_or_generic"]
@@ -33,7 +34,7 @@ def anatomy_of(raw: PreTrainedModel, test: bool = True) -> Anatomy:
     Raises `ValueError` for an architecture that is not among `SUPPORTED`, for an option of its configuration that is
     not supported, and for a model in training mode; `RuntimeError` where the logits differ.
     """
-    _require_evaluation(raw)
+    _require_ready(raw)
     try:
         anatomy = _built(raw)
     except _Unknown as error:
@@ -50,7 +51,7 @@ def anatomy_or_generic(raw: PreTrainedModel, test: bool = True) -> Anatomy | Gen
 
     Raises `ValueError`, with both reasons, for a model that has neither.
     """
-    _require_evaluation(raw)
+    _require_ready(raw)
     try:
         anatomy = _built(raw)
     except ValueError as reason:
@@ -70,9 +71,10 @@ def _self_test(anatomy: Anatomy, raw: PreTrainedModel) -> None:
         anatomy.self_test()
 
 
-def _require_evaluation(raw: PreTrainedModel) -> None:
+def _require_ready(raw: PreTrainedModel) -> None:
     if raw.training:
         raise ValueError("the model is in training mode; call model.eval() first")
+    require_unchanged(raw)
 
 
 def _built(raw: Any) -> Anatomy:

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from interp.models.changed import is_edited
 from interp.models.checking import one_line
 from interp.models.sink import MODEL_TYPE as KEY_SINK
 from interp.models.weights import fingerprint, share_weights
@@ -68,8 +69,8 @@ def boot_bridge(raw: PreTrainedModel, tokenizer: Tokenizer | None = None) -> Tra
 def shared_bridge(raw: PreTrainedModel, tokenizer: Tokenizer | None = None) -> TransformerBridge:
     """Return a bridge that shares a raw model's weights and leaves the raw model as it is.
 
-    The bridge is kept as long as the raw model is, and booted again when the weights changed since: on BLOOM and
-    GPT-NeoX the bridge's q, k and v are copies. Raises as `boot_bridge`.
+    The bridge is kept as long as the raw model is, and booted again when the weights changed since (except through
+    `weight.data`): on BLOOM and GPT-NeoX the bridge's q, k and v are copies. Raises as `boot_bridge`.
     """
     state = fingerprint(raw)
     kept = _BRIDGES.get(raw)
@@ -103,6 +104,8 @@ def twin_of(bridge: Any) -> Any:
     if kept is None:
         return None
     twin, state = kept
+    if is_edited(bridge):
+        return twin  # its hooks change the state, and the logits
     if state != _state(bridge, twin):
         with lock_of(twin):  # hooks of another thread's block change the state too, until the block ends
             if state != _state(bridge, twin):

@@ -96,11 +96,13 @@ def places_of(name: str | Path) -> list[str]:
 def _train_command(run: str) -> str:
     """Return the command that trains a run of the zoo."""
     kind, _, seed = run.rpartition("-seed")
+    kind = kind.partition("+from")[0]
     recipe = json.loads((ZOO / run / "run.json").read_text(encoding="utf-8")).get("recipe", {})
     model = recipe.get("model", {})
     if "source" in model:  # adapters on a pretrained model
         kind = f"{recipe['format']} --from {model['source']} --lora {model['lora']}"
-    return f"mnemoscope train {kind} --seed {seed}"
+    shortest = f" --shortest {recipe['shortest']}" if "shortest" in recipe else ""
+    return f"mnemoscope train {kind}{shortest} --seed {seed}"
 
 
 def is_hub_name(text: str) -> bool:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from interp.models.adopting import adopt
 from interp.models.bridge import shared_bridge, twin_of
+from interp.models.changed import require_unchanged
 from interp.models.native import NativeRaw
 from interp.models.run import Run
 from interp.support.locks import lock_of
@@ -25,8 +26,6 @@ else:
     AnyModel = Any
 
 
-# Attribute of a raw model: the number of blocks that edit its passes (`interp.hooking`). Its bridge is another model.
-EDITED = "mnemoscope_edited"
 _CHECKED: ContextVar[object] = ContextVar("checked", default=None)
 
 
@@ -66,13 +65,10 @@ def bridge_of(model: AnyModel) -> TransformerBridge:
     """Return a TransformerBridge: of a `Run`, the bridge itself, or one that shares a raw model's weights.
 
     The bridge of a raw model is kept and reused until the weights change. Raises `ValueError` for an architecture
-    that TransformerLens does not know, and as `raw_of`.
+    that TransformerLens does not know, inside a block that changes the raw model's passes, and as `raw_of`.
     """
-    if getattr(model.raw if isinstance(model, Run) else model, "__dict__", {}).get(EDITED):
-        raise ValueError(
-            "this model is edited by `steered` or `patched`, which its TransformerBridge does not see; leave the "
-            "block, or pass the bridge (run.model) to the block"
-        )
+    if not _is_bridge(model):
+        require_unchanged(model.raw if isinstance(model, Run) else model, "pass the bridge (run.model) to the block")
     if isinstance(model, Run):
         return model.model
     if isinstance(model, NativeRaw):

@@ -85,7 +85,10 @@ class Run:
 
     @property
     def model(self) -> TransformerBridge:
-        """A TransformerBridge on the weights of `raw`, checked to give its logits. Booted again if weights changed."""
+        """A TransformerBridge on the weights of `raw`, checked to give its logits. Booted again if weights changed.
+
+        Edits in place and new tensors count as changes, an edit of `weight.data` does not.
+        """
         if (own := self.__dict__.get("own_bridge")) is not None:
             return own
         tokenizer = self.tokenizer if self.has_tokenizer else None

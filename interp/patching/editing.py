@@ -151,8 +151,6 @@ def read(anatomy: Anatomy, resid: Float[Tensor, "row pos d_model"], metric: Metr
     Raises `ValueError` for a NaN or infinite value, naming the prompt, and for a metric of the wrong shape.
     """
     logits = anatomy.unembed(resid[:, metric.positions.to(resid.device)], metric.tokens)
-    # A difference of two logits needs more digits than half precision has.
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     return require_finite(metric.measure_read(logits, rows), metric.name, rows)
 
 

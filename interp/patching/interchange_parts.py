@@ -20,8 +20,8 @@ class Interchange:
     """A site whose values are taken from the run on `source`. With the base as source, the site is frozen.
 
     `at`: positions, as a mask `[batch pos]` or `[1 pos]` or as a role, span or index (None: all). For "attn_scores"
-    (scores before the softmax, causal mask included) they are destination positions. `layers`, `heads`: None for all;
-    k and v have key-value heads.
+    (scores before the softmax, causal mask included) they are destination positions. `layers`, `heads`: None for all, a
+    number for one; k and v have key-value heads.
 
     `source_at`, `source_layer`: where in the source values are taken from, if from elsewhere (Patchscopes, 2401.06102):
     as many positions as `at` has, paired in rising order, and one layer. The source may then have another layout.
@@ -36,6 +36,9 @@ class Interchange:
     source_layer: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("layers", "heads"):
+            if isinstance(one := getattr(self, name), int):
+                object.__setattr__(self, name, (one,))
         require_site(self.site, INTERCHANGE_SITES)
         if self.moves and self.site == "attn_scores":
             raise ValueError("attn_scores cannot be taken from other positions or layers; use another site")

@@ -30,7 +30,7 @@ class Knockout:
 
     `src`, `dest`: a Role, a (Role, step) pair, a span's name, an index, a tuple of these, or None (all). Edges that
     the causal mask forbids are ignored. A position in both loses its edge to itself too.
-    `layers`: None for all. `heads`: (layer, head) pairs, None for all heads of `layers`.
+    `layers`: None for all, a number for one. `heads`: (layer, head) pairs, None for all heads of `layers`.
     `mode`: "renormalise" masks the scores, so that the other keys (including a sink) share the attention. "null"
     deletes the numerators and keeps the denominator, as if the attention went to a value of zero. "mean" keeps the
     attention and replaces the value by its mean over the prompts (intact run, same layer and head) at positions of
@@ -46,6 +46,8 @@ class Knockout:
     mean_by: MeanBy = "role"
 
     def __post_init__(self) -> None:
+        if isinstance(self.layers, int):
+            object.__setattr__(self, "layers", (self.layers,))
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}; got {self.mode!r}")
         if self.mean_by not in get_args(MeanBy):

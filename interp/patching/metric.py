@@ -23,7 +23,8 @@ class Metric:
 
     Shapes:
         positions: `[read]`, positions whose logits are read (one before the token that they predict), in order.
-        compute:   takes logits `[... row read d_vocab]` and the numbers of the prompts `[row]`, returns `[... row]`.
+        compute:   takes logits `[... row read d_vocab]`, at least float32, and the numbers of the prompts `[row]`,
+            returns `[... row]`.
         tokens:    `[token]`, ids of the tokens whose logits are read, in rising order; None for all of them.
         compute_tokens: the same as `compute`, from logits `[... row read token]`. Needed with `tokens`.
         own: `[batch]`, the one position that each prompt reads; None where a prompt may read all of them.
@@ -59,14 +60,14 @@ class Metric:
         self, logits: Float[Tensor, "*stack row read d_vocab"], rows: Int[Tensor, " row"]
     ) -> Float[Tensor, "*stack row"]:
         """Return `compute`'s values. Raises `ValueError` unless there is one number per prompt and patched run."""
-        return self._checked(self.compute(logits, rows), logits)
+        return self._checked(self.compute(precise(logits), rows), logits)
 
     def measure_read(
         self, logits: Float[Tensor, "*stack row read token"], rows: Int[Tensor, " row"]
     ) -> Float[Tensor, "*stack row"]:
         """Return the values from logits of `tokens` alone, or of the vocabulary where `tokens` is None."""
         compute = self.compute if self.compute_tokens is None else self.compute_tokens
-        return self._checked(compute(logits, rows), logits)
+        return self._checked(compute(precise(logits), rows), logits)
 
     def of_rows(self, rows: Int[Tensor, " row"]) -> Metric:
         """Return the metric with the positions that some prompts read, for logits at these alone."""
@@ -173,5 +174,5 @@ def at_column(
 
 
 def precise(logits: Tensor) -> Tensor:
-    """Return logits in float32, or in float64 if they are."""
+    """Return logits in float32, or in float64 if they are: differences need more digits than half precision has."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

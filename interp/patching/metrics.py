@@ -115,6 +115,9 @@ def kl(*args: Any, **kwargs: Any) -> MetricLike:
     function that returns those of some prompts.
     `kl(reference, position=-1)`: reference logits, or prompts whose unpatched run gives them.
     """
+    second = args[1] if len(args) > 1 else kwargs.get("reference")
+    if "batch" not in kwargs and (second is None or isinstance(second, int)):
+        return answer_metrics.kl(*args, **kwargs)  # also of a `Batch`, whose unpatched run is the reference
     return _form("kl", args, kwargs)
 
 

@@ -198,10 +198,10 @@ def _direct(runs: _Runs, received: _Values, receivers: Sequence[Receiver]) -> Fl
 
 
 def _at_logits(runs: _Runs, received: _Values, receivers: Sequence[Receiver], final: Tensor) -> Tensor:
-    for receiver in receivers:
-        if receiver.kind == "logits":
-            final = _put(final, final + (received[_FINAL] - runs.base[_FINAL]), _positions(runs, receiver))
-    return final
+    at = [_positions(runs, receiver) for receiver in receivers if receiver.kind == "logits"]
+    if not at:
+        return final
+    return _put(final, final + (received[_FINAL] - runs.base[_FINAL]), torch.cat(at).unique())
 
 
 def _edits(runs: _Runs, received: _Values, layer: int, receivers: Sequence[Receiver], chain: bool) -> dict[Place, Edit]:

@@ -91,8 +91,6 @@ def _measure(anatomy: Anatomy, resid: Tensor, metrics: Sequence[Metric], rows: T
     """Return each metric, from the last residual where any of them reads: it is unembedded once."""
     tokens = metrics[0].tokens if len(metrics) == 1 else None
     reads, logits = reads_of(metrics), anatomy.unembed(resid, tokens)
-    # A difference of two logits needs more digits than half precision has.
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     values = []
     for metric in metrics:
         own = logits

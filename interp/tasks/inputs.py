@@ -49,6 +49,7 @@ class Prompts:
 
     def __post_init__(self) -> None:
         self._check_tensors()
+        object.__setattr__(self, "tokens", self.tokens.long())  # what embeddings take
         spans = {str(name): tuple(positions) for name, positions in self.spans.items()}
         for name, positions in spans.items():
             for pos in positions:

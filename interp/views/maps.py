@@ -76,10 +76,15 @@ def effect(
     base, source = (array_of(run) for run in (effects.base, effects.source))
     caption = (
         f"Blue: the patch raises the {effects.metric}; red: it lowers it; neutral: nothing changes. Mean over "
-        f"{base.size} prompt{'s' * (base.size != 1)}. Without a patch it is {base.mean():.3g}; in the run that "
-        f"activations come from it is {source.mean():.3g}, so that {source.mean() - base.mean():+.3g} would be the "
-        "whole way."
+        f"{base.size} prompt{'s' * (base.size != 1)}. Without a patch it is {base.mean():.3g}"
     )
+    if effects.source is effects.base:  # ablations take nothing from another run
+        caption += "."
+    else:
+        caption += (
+            f"; in the run that activations come from it is {source.mean():.3g}, so that "
+            f"{source.mean() - base.mean():+.3g} would be the whole way."
+        )
     title = title or f"What patching {effects.site} changes ({effects.direction})"
     unit = f"change in {effects.metric}"
     if not by_layer:

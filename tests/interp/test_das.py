@@ -197,9 +197,10 @@ def test_the_search_leaves_the_model_as_it_was():
     assert not any(hasattr(module, "name") for module in raw.modules())
 
 
-def test_an_untrained_model_is_another_one_of_the_same_kind():
+def test_an_untrained_model_is_another_one_of_the_same_kind(monkeypatch: pytest.MonkeyPatch):
     raw = tiny("alibi")
     state = torch.get_rng_state()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPU was seeded"))
     one, same, other = (untrained(raw, seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
     models: list[Any] = [one, same, other, raw]
@@ -231,5 +232,8 @@ def test_mistakes_are_named():
         swapped_answers(joined, torch.eye(15))
     with pytest.raises(ValueError, match="before the answer"):
         Pairs(pairs.base, pairs.source, pairs.answer.unsqueeze(1), pairs.answer, pairs.target, SYMBOLS)
+    two = some_pairs(places=2)
+    with pytest.raises(ValueError, match="must rise"):
+        Pairs(two.base, two.source, two.site.flip(1), two.answer, two.target, SYMBOLS)
     with pytest.raises(ValueError, match="one entry per pair"):
         Pairs(pairs.base, pairs.source, pairs.site[:2], pairs.answer, pairs.target, SYMBOLS)

@@ -65,6 +65,8 @@ def test_patterns_of_your_own_views_and_tables(saved_families):
         detect_heads(run, TEXTS[1], {"wrong": own.flip(0)})
     with pytest.raises(ValueError, match=f"unknown kind 'sink'; kinds are {', '.join(KINDS)}"):
         detect_heads(run, TEXTS, "sink")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="give prompts of three or more"):
+        detect_heads(run, torch.tensor([[1, 2]]), exclude_bos=True, exclude_current_token=True)
     with pytest.raises(ValueError, match="measure must be"):
         detect_heads(run, TEXTS, measure="dot")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="no scores of 'induction'"):

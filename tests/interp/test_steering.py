@@ -8,12 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp import capture, load, patch
+from interp import capture, detect_heads, load, patch
+from interp.circuits import describe_heads
+from interp.erasure import residuals
 from interp.forward import generate
 from interp.models import boot_bridge
 from interp.models.weights import share_weights
 from interp.patching import logit_diff
 from interp.steering import mean_difference, patched, steered
+from interp.tasks import Role
+from tests.interp.models.architecture_cases import tiny as tiny_case
 from tests.interp.patching.models import prompts, tiny
 from tests.interp.raw_hooks import FIVE, hooked, seen
 
@@ -195,9 +199,10 @@ def test_what_does_not_see_the_edit_refuses():
     model, batch = tiny("absolute"), prompts(2)
     add = vector_for(model, "resid_post")
     with steered(model, ("resid_post", 1), add):
-        with pytest.raises(ValueError, match="its TransformerBridge does not see"):
+        model(batch.tokens)
+        with pytest.raises(ValueError, match="only its own passes show"):
             capture(model, batch, resid_post=[1])
-        with pytest.raises(RuntimeError, match="differs from the raw model"):
+        with pytest.raises(ValueError, match="only its own passes show"):
             patch(model, batch, prompts(2, seed=1), "z", logit_diff(batch, 2))
     capture(model, batch, resid_post=[1])
     with (
@@ -298,3 +303,107 @@ def test_blocks_nest():
     with torch.no_grad(), steered(model, ("resid_post", 0), a), steered(model, ("resid_post", 1), b):
         assert torch.allclose(model(tokens).logits, expected, atol=1e-5)
     patch(model, prompts(2), prompts(2, seed=1), "z", logit_diff(prompts(2), 2))  # nothing is left
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_edit_past_the_tokens_of_a_self_test_is_refused_too(late):
+    model, batch = tiny("absolute"), prompts(2)
+    add = vector_for(model, "resid_pre")
+    with steered(model, ("resid_pre", 0), add, positions=slice(9, None) if late else None):
+        model(batch.tokens)
+        for measure in (detect_heads, describe_heads, lambda m, b: residuals(m, b, Role.INPUT)):
+            with pytest.raises(ValueError, match="only its own passes show"):
+                measure(model, batch)
+    detect_heads(model, batch)
+
+
+def test_a_bridge_that_is_edited_shows_it_to_capture_alone():
+    raw, batch = tiny("absolute"), prompts(2)
+    bridge = boot_bridge(share_weights(raw))
+    add = vector_for(raw, "resid_post")
+    plain = capture(bridge, batch, resid_post=[1], q=[2])
+    with steered(bridge, ("resid_post", 1), add):
+        seen_inside = capture(bridge, batch, resid_post=[1], q=[2])
+        for measure in (
+            lambda: patch(bridge, batch, batch, "z", logit_diff(batch, 2)),
+            lambda: generate(bridge, batch),
+        ):
+            with pytest.raises(ValueError, match="edited by `steered` or `patched`"):
+                measure()
+    assert torch.allclose(seen_inside.resid_post[1], plain.resid_post[1] + add, atol=1e-5)
+    assert not torch.allclose(seen_inside.q[2], plain.q[2], atol=1e-3)
+    assert torch.equal(capture(bridge, batch, resid_post=[1]).resid_post[1], plain.resid_post[1])
+
+
+@pytest.mark.parametrize("positions", [0, [2, 7], slice(6, None), None])
+def test_a_recurrent_state_counts_the_positions_that_it_has_seen(positions):
+    model, tokens = tiny_case("mamba"), torch.arange(1, 7)[None]
+    add = 5 * torch.randn(model.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    with steered(model, ("resid_post", 0), add, positions=positions):
+        found = [logits_while_decoding(model, tokens, use_cache) for use_cache in (True, False)]
+    assert torch.allclose(*found, atol=1e-4)
+    assert not torch.allclose(found[0], logits_while_decoding(model, tokens, True), atol=1e-2)
+
+
+def logits_while_decoding(model: Any, tokens: Tensor, use_cache: bool) -> Tensor:
+    """Return the logits `[step vocab]` of greedy decoding, with all of them forced to one length."""
+    found = model.generate(
+        tokens,
+        max_new_tokens=NEW,
+        min_new_tokens=NEW,
+        do_sample=False,
+        use_cache=use_cache,
+        pad_token_id=0,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    return torch.cat(found.logits)
+
+
+def test_a_state_that_does_not_say_what_it_has_seen_is_refused():
+    model, tokens = tiny_case("rwkv"), torch.arange(1, 7)[None]
+    add = torch.ones(model.config.hidden_size)
+    with (
+        pytest.raises(ValueError, match="pass use_cache=False"),
+        steered(model, ("resid_post", 0), add, positions=0),
+    ):
+        logits_while_decoding(model, tokens, True)
+    with steered(model, ("resid_post", 0), add):  # all positions need no count
+        cached = logits_while_decoding(model, tokens, True)
+    mamba = tiny_case("mamba")
+    state = mamba(tokens, use_cache=True).cache_params  # from before the block
+    with (
+        pytest.raises(ValueError, match="pass use_cache=False"),
+        steered(mamba, ("resid_post", 0), torch.ones(mamba.config.hidden_size), positions=[6]),
+    ):
+        mamba(tokens[:, :1], cache_params=state)
+    with steered(model, ("resid_post", 0), add):
+        assert torch.allclose(cached, logits_while_decoding(model, tokens, False), atol=1e-4)
+
+
+def test_positions_after_padding_are_refused_except_generated_ones():
+    model = tiny("absolute")
+    row, pad = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[0, 0]])
+    tokens = torch.cat([pad, row], dim=1)
+    mask = (torch.arange(6) >= 2).long()[None]
+    add = 5 * vector_for(model, "resid_post")
+
+    def padded() -> Tensor:
+        return model(tokens, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp_min(0)).logits[:, 2:]
+
+    for positions in (1, slice(1, None), slice(0, 4)):
+        with (
+            pytest.raises(ValueError, match="begin with padding"),
+            steered(model, ("resid_post", 1), add, positions=positions),
+        ):
+            padded()
+    with torch.no_grad(), steered(model, ("resid_post", 1), add):
+        assert torch.allclose(padded(), model(row).logits, atol=1e-4)  # all positions: padding changes nothing
+    for use_cache in (True, False):
+        with steered(model, ("resid_post", 1), add, positions=slice(6, None)):
+            of_padded = model.generate(
+                tokens, attention_mask=mask, max_new_tokens=4, do_sample=False, use_cache=use_cache, pad_token_id=0
+            )
+        with steered(model, ("resid_post", 1), add, positions=slice(4, None)):
+            alone = model.generate(row, max_new_tokens=4, do_sample=False, use_cache=use_cache, pad_token_id=0)
+        assert torch.equal(of_padded[:, 6:], alone[:, 4:])

@@ -99,7 +99,7 @@ class GenericAnatomy:
             kept.append(hidden)
             raise _Stop
 
-        with _forwards({self.layers[0]: first}):
+        with with_forwards({self.layers[0]: first}):
             self._logits(tokens.to(self.device))
         return kept[0]
 
@@ -136,7 +136,7 @@ class GenericAnatomy:
             raise _Stop
 
         with ExitStack() as stack:
-            stack.enter_context(_forwards({layer: self._skip for layer in self.layers[:start]}))
+            stack.enter_context(with_forwards({layer: self._skip for layer in self.layers[:start]}))
             stack.enter_context(self.edited(("resid_pre", start), lambda _: resid))
             for place, edit in (edits or {}).items():
                 if not start <= place[1] < stop:
@@ -153,7 +153,7 @@ class GenericAnatomy:
         rows = resid.reshape(-1, *resid.shape[-2:]) if resid.ndim > 1 else resid.view(1, 1, -1)
         forwards: dict[nn.Module, Callable] = {layer: self._skip for layer in self.layers}
         forwards[self.layers[-1]] = lambda *_, **__: self._wrap(rows)
-        with _forwards(forwards):
+        with with_forwards(forwards):
             logits = self._logits(self._any_tokens(rows))
         assert logits is not None
         return logits.reshape(*resid.shape[:-1], logits.shape[-1])
@@ -229,15 +229,22 @@ class GenericAnatomy:
 
 
 @contextmanager
-def _forwards(forwards: Mapping[nn.Module, Callable]) -> Iterator[None]:
-    """Within the block, some modules have another forward function."""
+def with_forwards(forwards: Mapping[nn.Module, Callable]) -> Iterator[None]:
+    """Within the block, some modules have another forward function; afterwards their own, also one set on the module.
+
+    Offloading and other libraries set functions on modules, which are put back.
+    """
+    before = {module: vars(module).get("forward") for module in forwards}
     try:
         for module, forward in forwards.items():
             module.forward = forward
         yield
     finally:
-        for module in forwards:
-            del module.forward
+        for module, own in before.items():
+            if own is not None:
+                module.forward = own
+            else:
+                vars(module).pop("forward", None)
 
 
 def first_of(out: Any) -> Any:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from interp import capture, detect_heads
 from interp.circuits import (
     Ablation,
     Circuit,
@@ -126,6 +127,25 @@ def test_one_circuit_at_a_time():
         with pytest.raises(ValueError, match="already installed"), circuit.installed(raw, clean, other):
             pass
         assert torch.equal(raw(clean.tokens).logits, inside)  # the refusal took nothing away
+
+
+def test_a_forward_that_someone_else_set_is_put_back():
+    raw, clean, other = tiny("absolute"), prompts(), prompts(seed=5)
+    circuit, own = some("absolute", clean), raw.forward
+    raw.forward = wrapped = lambda *args, **kwargs: own(*args, **kwargs)  # as accelerate's hooks do
+    with circuit.installed(raw, clean, other) as model:
+        assert model.forward is not wrapped
+    assert raw.forward is wrapped
+
+
+def test_what_does_not_see_the_circuit_refuses():
+    raw, clean, other = tiny("absolute"), prompts(), prompts(seed=5)
+    capture(raw, clean, logits=True)
+    with some("absolute", clean).installed(raw, clean, other) as model:
+        for measure in (lambda: capture(model, clean, logits=True), lambda: detect_heads(model, clean)):
+            with pytest.raises(ValueError, match="a circuit is installed in this model"):
+                measure()
+    capture(raw, clean, logits=True)
 
 
 def test_what_a_circuit_cannot_do_is_said():

@@ -130,3 +130,16 @@ def test_layers_that_read_the_tokens_need_them():
         anatomy.run(anatomy.embed(TOKENS))
     final = anatomy.run(anatomy.embed(TOKENS), tokens=TOKENS)
     assert (anatomy.unembed(final) - model(TOKENS).logits).abs().max() <= 1e-5
+
+
+def test_functions_that_others_set_on_modules_are_put_back():
+    model = tiny("mamba")
+    before = patch(model, CLEAN, CORRUPTED, "resid_pre", METRIC).change
+    calls = []
+    for layer in model.backbone.layers:
+        own = layer.forward
+        layer.forward = lambda *args, own=own, **kwargs: (calls.append(1), own(*args, **kwargs))[1]
+    assert torch.equal(patch(model, CLEAN, CORRUPTED, "resid_pre", METRIC).change, before)
+    calls.clear()
+    model(TOKENS)
+    assert len(calls) == LAYERS

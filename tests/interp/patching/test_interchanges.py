@@ -338,3 +338,10 @@ def test_the_whole_run_of_a_source_is_its_own_run(deep: bool, monkeypatch: pytes
     if deep:
         alone = interchange(model, BASE, more, probe())
         assert torch.allclose(effect.values[-1], alone.values[0], atol=1e-5)
+
+
+def test_one_layer_may_be_a_number():
+    assert Interchange("v", SOURCE, layers=0).layers == (0,)  # pyright: ignore[reportArgumentType]
+    assert Interchange("z", SOURCE, heads=0).heads == (0,)  # pyright: ignore[reportArgumentType]
+    assert Knockout(3, 8, layers=0).layers == (0,)  # pyright: ignore[reportArgumentType]
+    assert str(Knockout(3, 8, layers=0)) == str(Knockout(3, 8, layers=(0,)))  # pyright: ignore[reportArgumentType]

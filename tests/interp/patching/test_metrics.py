@@ -7,11 +7,12 @@ from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GPTJC
 
 from interp.forward import predict
 from interp.models.anatomy import anatomy_of
+from interp.patching import patch
 from interp.patching.answer_metrics import logit_diff as by_text
 from interp.patching.metric import bind_metric
 from interp.patching.metrics import Metric, accuracy, kl, logit_diff, margin, probability
 from interp.patching.step_metrics import lead
-from interp.tasks import Role, counterfactual, sample
+from interp.tasks import Prompts, Role, counterfactual, sample
 from tests.interp.patching.models import VOCAB, prompts, tiny
 
 BATCH = prompts(3)
@@ -253,3 +254,14 @@ def test_a_hook_on_the_unembedding_sees_the_whole_vocabulary():
 def test_bad_tokens_are_refused(tokens, words):
     with pytest.raises(ValueError, match=words):
         Metric("m", torch.tensor([1]), sum, tokens=tokens, compute_tokens=sum)
+
+
+def test_the_unpatched_run_of_a_batch_is_a_reference_too():
+    raw, flipped = tiny("alibi"), counterfactual.flip_input(BATCH, 3)
+    of_batch = patch(raw, BATCH, flipped, "resid_pre", kl(BATCH))
+    of_prompts = patch(raw, BATCH, flipped, "resid_pre", kl(Prompts(BATCH.tokens)))
+    assert torch.equal(of_batch.change, of_prompts.change)
+    assert of_batch.source.abs().max() < 1e-6
+    assert of_batch.change.max() > 1e-3
+    last = patch(raw, BATCH, flipped, "resid_pre", kl(BATCH, -1))
+    assert torch.equal(last.change, of_batch.change)

@@ -499,3 +499,17 @@ def test_other_mistakes_are_named(pair: tuple[Batch, Batch]):
 def test_nodes_of_the_wrong_form_are_refused(make: Callable[[], object], message: str):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_receivers_that_overlap_receive_once(pair: tuple[Batch, Batch]):
+    base, source = pair
+    raw, metric = tiny("absolute", N_LAYERS), logit_diff(base, 2)
+    at = int(metric.positions[-1])
+
+    def changed(*receivers: Receiver) -> Tensor:
+        return path_patch(raw, base, source, Sender("head", 0, 0), list(receivers), metric).change
+
+    once = changed(Receiver("logits"))
+    assert once.abs().max() > 0
+    assert torch.equal(changed(Receiver("logits"), Receiver("logits")), once)
+    assert torch.equal(changed(Receiver("logits", at=at), Receiver("logits", at=(at - 1, at))), once)

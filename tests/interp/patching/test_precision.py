@@ -5,6 +5,7 @@ import torch
 
 from interp.models import ModelConfig, build_model
 from interp.patching import logit_diff, patch, plan
+from interp.patching.metric import Metric
 from interp.patching.sweep import Sweep
 from interp.tasks import counterfactual, default_vocabulary, sample
 
@@ -63,3 +64,11 @@ def test_a_model_in_another_type_is_refused():
     model, clean, corrupted, metric = inputs()
     with pytest.raises(ValueError, match=r"for models in float32; this one is in torch\.float64"):
         patch(model.double(), clean, corrupted, "resid_pre", metric, matmul="bfloat16")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_differences_of_logits_in_half_precision_are_taken_in_float32(dtype):
+    metric = Metric("difference", torch.tensor([0]), lambda logits, rows: logits[..., 0, 0] - logits[..., 0, 1])
+    logits = torch.tensor([[[257.0, 0.5]]]).to(dtype)  # half precision rounds 255.5 and 256.5
+    assert float(metric.measure(logits, torch.tensor([0]))) == float(logits[0, 0, 0]) - 0.5
+    assert float(metric.compute(logits, torch.tensor([0]))) != float(logits[0, 0, 0]) - 0.5 or dtype == torch.float16

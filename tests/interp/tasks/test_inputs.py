@@ -111,3 +111,8 @@ def test_prompts_are_frozen_and_can_be_copied():
 def test_symbols_without_a_tokenizer_are_ids():
     assert Prompts(TOKENS).symbols(1) == ["<5>", "<8>", "<7>"]
     assert sample("parity-scratchpad", 1, 1, 0).symbol(default_vocabulary()["==="]) == "==="
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_tokens_of_any_integer_type_are_read(dtype):
+    assert Prompts(torch.tensor([[1, 2, 3]], dtype=dtype)).tokens.dtype == torch.int64

@@ -1,6 +1,7 @@
 """Effects and attributions as maps: what stands where, and what is said beside it."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,6 +50,12 @@ def test_an_effect_by_position_has_the_mean_change_and_the_baselines():
     assert "Without a patch it is -5" in data["caption"]
     assert "+10 would be the whole way" in data["caption"]
     assert data["axes"][panel["columns"]]["groups"][:3] == ["start", "input label", "input"]
+
+
+def test_an_effect_without_a_source_run_speaks_of_none():
+    found = effect_of(("layer", "pos"))
+    caption = data_of(effect(replace(found, source=found.base)))["caption"]
+    assert caption.endswith("Without a patch it is -5.")
 
 
 def test_heads_show_the_position_that_moves_it_most_and_then_each_head_on_one_scale():

@@ -1,0 +1,31 @@
+"""Marks of a model whose own passes are changed inside a `with` block, which other ways of running it do not see."""
+
+from __future__ import annotations
+
+# Attributes of a model: the number of blocks that edit its passes (`interp.hooking`), and an installed circuit's.
+EDITED = "mnemoscope_edited"
+INSTALLED = "mnemoscope_circuit"
+
+
+def is_edited(model: object) -> bool:
+    """Return whether `steered` or `patched` edit this very model, raw or bridge."""
+    return bool(getattr(model, "__dict__", {}).get(EDITED))
+
+
+def is_installed(model: object) -> bool:
+    """Return whether a circuit's forward pass is installed in this raw model."""
+    return INSTALLED in getattr(model, "__dict__", {})
+
+
+def require_unchanged(model: object, advice: str = "run the model itself inside it") -> None:
+    """Raise `ValueError` for a raw model that is edited, or has a circuit installed."""
+    if is_edited(model):
+        raise ValueError(
+            "this model is edited by `steered` or `patched`, which only its own passes show; leave the block, or "
+            f"{advice}"
+        )
+    if is_installed(model):
+        raise ValueError(
+            "a circuit is installed in this model, which only its own passes show; leave the `with` block, or run the "
+            "model itself inside it"
+        )
