@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from interp.support.exactness import Inexact
 from interp.support.finite import NotFinite
-from interp.tasks import Batch
 from probes.arms.inputs import COMPETENCE, ArmInputs, draw
 from probes.arms.m09_subspaces import Searches
 from probes.arms.registry import ARMS, DECIDING, Arm, left_out_of
@@ -184,7 +183,8 @@ def _begin(run: Run, length: int, options: _Options) -> tuple[Measured, list[Pie
     report("competence")
     many = draw(run, max(options.prompts, GATE), length, options.seed, COMPETENCE)
     plain = many.rows(slice(options.prompts))
-    accuracy = _accuracy(run, many, plain, options.forced)
+    modes = ("forced",) if options.forced else modes_of(plain)
+    accuracy = tuple(accuracies_in(run.raw, many, modes))
     left_out = left_out_of(run.format, options.codes, options.registry)
     best = max(a.estimate.value for a in accuracy if a.metric == "step")
     refusal = refuse(plain)
@@ -211,7 +211,8 @@ def _measure(begun: Measured, pieces: Sequence[Piece], prepared: Collection[str]
         if piece.name not in prepared:
             piece.inputs.report(piece.title)
         try:
-            evidence.extend(options.recall(piece.name, piece.measure))
+            found = options.recall(piece.name, piece.measure)
+            evidence.extend(replace(e, length=begun.length) for e in found)  # addition's arms count output steps
         except Inexact as error:
             if any(row.decides for row in piece.rows):
                 raise
@@ -226,14 +227,17 @@ def _measure(begun: Measured, pieces: Sequence[Piece], prepared: Collection[str]
     except ValueError as error:  # the margin is too small to normalise by
         return replace(begun, refusal=str(error), no_address=None)
     for piece in pieces:
-        if not piece.rows[0].on_trials:
+        if piece.rows[0].on_trials:
+            continue
+        try:
             measure(piece)
+        except NotFinite:
+            raise
+        except ValueError as error:
+            if options.competence is not None:
+                raise
+            left_out.update({row.code: str(error) for row in piece.rows})  # a model that cannot do the task
     return replace(begun, evidence=tuple(evidence), left_out=left_out)
-
-
-def _accuracy(run: Run, many: Batch, plain: Batch, forced: bool) -> tuple[Accuracy, ...]:
-    modes = ("forced",) if forced else modes_of(plain)
-    return tuple(accuracies_in(run.raw, many, modes))
 
 
 def _groups(inputs: ArmInputs, codes: Collection[str], registry: Mapping[str, Arm]) -> Iterator[tuple[Arm, ...]]:

@@ -2,7 +2,7 @@
 
 Inference for one model is over its prompts, for several models over the models. Each role is PRESENT, ABSENT,
 INDETERMINATE or NOT APPLICABLE, and UNRESOLVED where arms contradict each other. A label follows only where all roles
-are settled, or where two are present, whatever the third is (probes/README.md, Decision).
+are settled (probes/README.md, Decision).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def verdict(batteries: Battery | Sequence[Battery], margins: Margins = MARGINS) 
     bound, ABSENT where the whole interval lies within the margin (TOST), INDETERMINATE otherwise. Over models a
     sign-flip test (beyond the margin and the model's own control) and TOST must also hold after Holm's correction:
     one family of both tests of each role at each length. A length counts where the whole interval of step accuracy is
-    above the gate. Over these lengths a role has the status that it has at each of them, or is INDETERMINATE.
+    above the gate. Over these lengths a role has the status that it has at each of them; where they differ it is
+    UNRESOLVED if it is so at one of them, and else INDETERMINATE.
 
     Raises `ValueError` for no battery, for different formats or lengths, and for one model twice.
     """

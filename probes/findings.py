@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 
 from probes import keys
-from probes.evidence import Accuracy, Evidence, Interval, find_evidence
+from probes.claims import LARGEST, NO_MARGIN, SETTLED, WITHOUT, accuracies, listed
+from probes.evidence import MODELS, Accuracy, Evidence, EvidenceKey, Interval, find_evidence
 from probes.statuses import RoleFinding, Status
 from probes.trials.parity import steps_read
 
@@ -116,19 +117,21 @@ class Verdict:
     @property
     def may_claim(self) -> str:
         """The strongest claim that this verdict supports, with the steps that the specific arms (M1 to M5) read."""
-        who = "this one model" if self.replication == "prompts" else f"models trained like these {len(self.names)}"
+        who = "this one model" if self.replication == "prompts" else f"models trained like {self._counted()}"
         steps = self._lengths_and_steps()
-        where = f"in {who}, at length{'s' * (len(steps) > 1)} {_listed(steps)}, with labels and earlier answers given"
+        where = f"in {who}, at length{'s' * (len(steps) > 1)} {listed(steps)}, with labels and earlier answers given"
         match self.label:
             case "not-applicable":
                 return f"nothing: {self.lengths[0].roles['anchor'].reason}"
             case "undecided" | "unresolved":
-                settled = [f"{r} {f.status}" for r, f in self.roles.items() if f.status in _SETTLED]
+                settled = [f"{r} {f.status}" for r, f in self.roles.items() if f.status in SETTLED]
                 settled += [reason for f in self.lengths if f.mode for reason in f.unexplained.values()]
                 none = "none of the three roles is shown or excluded"
                 return f"{where}: {'; '.join(settled) or none}; so the verdict names no role"
             case "unused":
-                text = f"{where}: labels are none of anchor, placeholder and sink, within +-{self.margins.rho} of rho"
+                absent = [role for role, f in self.roles.items() if f.status is Status.ABSENT]
+                what = f"none of {listed(absent)}" if len(absent) > 1 else f"no {absent[0]}"
+                text = f"{where}: labels are {what}, within +-{self.margins.rho} of rho"
                 return text + self._on_margins()
             case label:
                 by, holds = self.roles["anchor"].by, self.roles["placeholder"].by
@@ -144,6 +147,14 @@ class Verdict:
             limits.insert(0, "that models trained from another seed do the same")
         if self.roles["sink"].status is Status.ABSENT:
             limits.append("that heads that read something from labels do not use them as a sink too")
+        if self.label not in ("not-applicable", "undecided", "unresolved"):
+            untested = [(role, f) for role, f in self.roles.items() if f.status is Status.NOT_APPLICABLE]
+            limits += [f"that labels are no {role}, which was not tested: {f.reason}" for role, f in untested]
+        limits += [
+            f"that labels are no {role} of another kind: the largest {name} effect was not measured"
+            for role, (name, key) in LARGEST.items()
+            if self.roles[role].status is Status.ABSENT and self._lacks(key)
+        ]
         on_margins = self.roles["sink"].margins
         # Where the sink is PRESENT on margins, the claim says so.
         if on_margins and on_margins.status is not Status.PRESENT:
@@ -153,15 +164,25 @@ class Verdict:
                 if value.high > self.margins.rho
             ]
             if held:
-                limits.append(f"{NO_MARGIN}: {_listed(held)} may depend on it")
+                limits.append(f"{NO_MARGIN}: {listed(held)} may depend on it")
         return "; ".join(limits)
+
+    def _counted(self) -> str:
+        """Return the models in words, with how many of them can do the task where not all can."""
+        counts = [e.n for f in self.lengths if f.mode for e in f.evidence if e.unit == MODELS]
+        some = counts and min(counts) < len(self.names)
+        return f"these {len(self.names)}" + (f", of which {min(counts)} can do the task and count" if some else "")
+
+    def _lacks(self, key: EvidenceKey) -> bool:
+        """Return whether evidence is missing at a length at which the model is competent."""
+        return any(find_evidence(f.evidence, key) is None for f in self.lengths if f.mode)
 
     def _on_margins(self) -> str:
         """Return the sink's status on answers and on margins, where these were measured and differ, and in words."""
         sink = self.roles["sink"]
-        if sink.margins is None or sink.margins.status is sink.status or sink.status not in _SETTLED:
+        if sink.margins is None or sink.margins.status is sink.status or sink.status not in SETTLED:
             return ""
-        answers, margins = _WITHOUT[sink.status, "answers"], _WITHOUT[sink.margins.status, "margins"]
+        answers, margins = WITHOUT[sink.status, "answers"], WITHOUT[sink.margins.status, "margins"]
         return (
             f"; sink {sink.status} on answers and {sink.margins.status} on margins (share {sink.margins.share}): "
             f"without attention to labels, heads that read nothing from them {answers}, {margins}"
@@ -192,7 +213,7 @@ class Verdict:
                         "length": f.length,
                         "competent": f.mode is not None,
                         "mode": f.mode,
-                        **{f"{a.mode} {a.metric}": a.estimate.value for a in f.accuracy},
+                        **accuracies(f.accuracy),
                     }
                     for f in self.lengths
                 ],
@@ -207,20 +228,3 @@ class Verdict:
             "by_length": [f.to_json() for f in self.lengths],
             "margins": self.margins.to_json(),
         }
-
-
-def _listed(texts: list[str]) -> str:
-    """Return texts as a list in a sentence: "a, b and c"."""
-    return " and ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))
-
-
-NO_MARGIN = "that margins need no attention to labels where these carry nothing"
-_SETTLED = (Status.PRESENT, Status.ABSENT)
-# What the heads that read nothing from labels do without attention to them, by the status of the sink.
-_WITHOUT = {
-    (Status.ABSENT, "answers"): "give the same answers",
-    (Status.PRESENT, "answers"): "lose answers",
-    (Status.PRESENT, "margins"): "but the right answer's lead in logits moves by that share",
-    (Status.ABSENT, "margins"): "yet the right answer's lead in logits stays",
-    (Status.INDETERMINATE, "margins"): "and whether the right answer's lead in logits moves is open",
-}

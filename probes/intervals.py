@@ -94,7 +94,7 @@ def ratio(
     average = float(sum(bottom[m].mean() * equal for m in members))
     error = error_of([bottom[m] * equal for m in members])
     if abs(average) <= 3 * error or average == 0:
-        raise ValueError(f"the edited bit moves the margin by {average:.3g} +- {error:.2g}: too little to normalise by")
+        raise ValueError(f"the full effect is {average:.3g} +- {error:.2g}: too little to normalise by")
     value = float(sum(w * top[m].mean() for w, m in zip(weights, members, strict=True))) / average
     residual = [w * top[m] - value * equal * bottom[m] for w, m in zip(weights, members, strict=True)]
     spread = max(error_of(residual), floor) / abs(average)

@@ -109,18 +109,20 @@ STORED = {
 def judge_placeholder(at: LengthEvidence) -> RoleFinding:
     """Decide by M5 through values; where that shows nothing, through keys, or by a copy of the step's own bit.
 
-    Attention to a position can carry a result too. ABSENT needs every one of them.
+    Attention to a position can carry a result too. ABSENT needs every one of them. Over models, whose tests are of
+    values, the other ways leave the role UNRESOLVED.
     """
     by_value = judge_by_headline(at, "placeholder")
     if by_value.status is Status.PRESENT or at.find(HEADLINE["placeholder"]) is None:
         return by_value
     others = {key: e for key in STORED if (e := at.find(key)) is not None}
     for key, e in others.items():
-        # Over models only V is tested with Holm's correction; K counts beside a V that is tested to be ABSENT.
-        counts = not at.tests or (key == keys.HISTORY_K and by_value.status is Status.ABSENT)
-        if counts and at.is_present(e):
+        if at.is_present(e):
             reason = f"labels hold {STORED[key]}: {e.value}, more than {at.margins.rho} and than its control"
-            return RoleFinding(Status.PRESENT, f"{reason}; {by_value.reason}", e.value, e.control, by=STORED[key])
+            if at.tests:  # over models only V is tested with Holm's correction
+                reason += ", which no test over models covers"
+            status = Status.UNRESOLVED if at.tests else Status.PRESENT
+            return RoleFinding(status, f"{reason}; {by_value.reason}", e.value, e.control, by=STORED[key])
     if by_value.status is not Status.ABSENT:
         return by_value
     for key, e in others.items():

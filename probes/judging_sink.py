@@ -89,7 +89,7 @@ def _close_by_presence(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
     """Return the finding in view of the largest presence effect; unchanged where that was not measured."""
     largest = at.find(keys.LARGEST_PRESENCE)
     if largest is None:
-        return finding
+        return _close_without_cells(at, finding)
     if at.is_present(largest):
         return _close_effect(at, finding, largest)
     if finding.status is Status.PRESENT:
@@ -100,6 +100,20 @@ def _close_by_presence(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
     if finding.status is not Status.ABSENT:
         return finding
     return hold_absent(at, finding, "presence", largest, f"loses {largest.control}")
+
+
+def _close_without_cells(at: LengthEvidence, finding: RoleFinding) -> RoleFinding:
+    """Return the finding where no head carries nothing from labels, for any kind of query: M6 counts none as idle then.
+
+    ABSENT is held against the answers that labels do not inform. Unchanged where presence was not measured.
+    """
+    by_answer = at.find(keys.UNINFORMED)
+    if by_answer is None or finding.status not in (Status.PRESENT, Status.ABSENT):
+        return finding
+    if finding.status is Status.ABSENT:
+        return hold_absent(at, finding, "presence", by_answer, f"loses {by_answer.control}")
+    reason = "labels carry something, by interchange, in every head and for every kind of query, also where M6 counts "
+    return replace(finding, status=Status.UNRESOLVED, reason=f"{reason}heads as idle; {finding.reason}")
 
 
 def _close_effect(at: LengthEvidence, finding: RoleFinding, largest: Evidence) -> RoleFinding:

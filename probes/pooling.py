@@ -65,6 +65,7 @@ def _tested(measured: Measured, role: str) -> Evidence | None:
 
 def pool(competent: Sequence[Measured], everyone: Sequence[Measured]) -> Measured:
     """Return the evidence of several models as t intervals on their means; with fewer than two, the reason for none."""
+    # Of the models that count; where none does, of all, so that the reason shows.
     accuracy = tuple(a for m in competent or everyone for a in m.accuracy)
     length, reasons = everyone[0].length, [m.refusal for m in everyone if m.refusal]
     if len(competent) < 2:

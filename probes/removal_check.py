@@ -55,8 +55,9 @@ def agree_with_removal(at: LengthEvidence, roles: dict[str, RoleFinding]) -> dic
     if margin_held is not None and margin_held.value.at(at.level).low > at.margins.rho:
         reason = f"removing labels keeps the answers, and moves {margin_held.value} of their margin"
         return {**roles, "sink": replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)}
-    # Over a few models the interval is wide: a loss that is not shown is not shown to be absent either.
-    doubtful = [e for e in removals if e.value.at(at.level).high > at.margins.accuracy] if at.tests else []
+    # A loss that is shown, or over a few models may be one, is not shown to lie within the margin.
+    may = [e for e in removals if e.value.at(at.level).high > at.margins.accuracy]
+    doubtful = may if at.tests else [e for e in may if e.value.at(at.level).low > 0]
     if doubtful:
         reason = f"no role is present, and yet removing labels may lose {doubtful[0].value} of accuracy"
         return {**roles, "sink": replace(roles["sink"], status=Status.INDETERMINATE, reason=reason)}

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 STYLES = {"forced": "-", "written": "--"}
 # Who writes the labels, by mode.
 MODES = {"forced": "labels given", "written": "labels written by the model"}
+# Measures of a task whose last answer is one bit; `titles_of` names that of other tasks.
 TITLES = {
     "step": "step accuracy, teacher-forced",
     "exact": "exact match, free-running",
     "final": "final bit, free-running",
 }
+# What the metric "final" is about, by task (`probes.competence`).
+FINAL = {"parity": "final bit", "addition": "final sum"}
 QUESTION = "How far past the trained length does the model work?"
 
 
@@ -51,15 +54,31 @@ class Point(Protocol):
     def chance(self) -> float: ...
 
 
-def by_length(curves: Mapping[str, Sequence[Point]], trained: int | None, title: str = "Accuracy by length") -> View:
+def final_of(task: str) -> str:
+    """Return what must be right for the metric "final": the final bit, every digit of the final sum, or an answer."""
+    return FINAL.get(task, "final answer")
+
+
+def titles_of(task: str) -> dict[str, str]:
+    """Return the titles of the measures, by metric."""
+    return {**TITLES, "final": f"{final_of(task)}, free-running"}
+
+
+def by_length(
+    curves: Mapping[str, Sequence[Point]],
+    trained: int | None,
+    title: str = "Accuracy by length",
+    task: str = "parity",
+) -> View:
     """Return `accuracy_by_length` as a view, with its numbers.
 
     >>> view = by_length({run.name: evaluate(run)}, trained=20)
     """
+    titles = titles_of(task)
     rows = [
         (
             name,
-            TITLES.get(p.metric, p.metric),
+            titles.get(p.metric, p.metric),
             MODES.get(p.mode, p.mode),
             p.length,
             *_numbers(p.estimate),
@@ -71,14 +90,17 @@ def by_length(curves: Mapping[str, Sequence[Point]], trained: int | None, title:
     shaded = f" Trained up to length {trained}, which is shaded." if trained else ""
     alt = f"{title}: curves of {', '.join(curves)}, by length.{shaded}"
     columns = ("model", "measure", "labels", "length", "value", "low", "high", "chance")
-    narrow = accuracy_by_length(curves, trained, narrow=True)
-    return as_view(accuracy_by_length(curves, trained), title, alt, columns, rows, narrow)
+    narrow = accuracy_by_length(curves, trained, task, narrow=True)
+    return as_view(accuracy_by_length(curves, trained, task), title, alt, columns, rows, narrow)
 
 
-def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | None, narrow: bool = False) -> Figure:
+def accuracy_by_length(
+    curves: Mapping[str, Sequence[Point]], trained: int | None, task: str = "parity", narrow: bool = False
+) -> Figure:
     """Draw one panel per metric and one colour per run. The trained range is shaded, chance is dotted.
 
-    Where chance differs between modes, each has a line: that of written labels has sparser dots.
+    Where chance differs between modes, each has a line: that of written labels has sparser dots. `task` names the last
+    answer in a title; all runs are of one task.
 
     `narrow`: for a phone, with the panels below each other.
 
@@ -87,8 +109,9 @@ def accuracy_by_length(curves: Mapping[str, Sequence[Point]], trained: int | Non
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.9, 8.5) if narrow else (9, 3.9), layout="constrained")
-    axes = figure.subplots(len(TITLES), 1, sharex=True) if narrow else figure.subplots(1, len(TITLES), sharey=True)
-    for axis, (metric, title) in zip(axes, TITLES.items(), strict=True):
+    titles = titles_of(task)
+    axes = figure.subplots(len(titles), 1, sharex=True) if narrow else figure.subplots(1, len(titles), sharey=True)
+    for axis, (metric, title) in zip(axes, titles.items(), strict=True):
         chances: dict[str, dict[int, float]] = {}
         for k, (name, points) in enumerate(curves.items()):
             for mode, style in STYLES.items():

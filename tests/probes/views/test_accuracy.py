@@ -39,6 +39,16 @@ def test_one_line_for_each_run_and_mode():
     assert [t.get_text() for t in legend.get_texts()] == [*names, "chance"]
 
 
+@pytest.mark.parametrize(
+    ("task", "name"), [("parity", "final bit"), ("addition", "final sum"), ("recall", "final answer")]
+)
+def test_the_last_answer_is_named_by_the_task(task, name):
+    figure = accuracy_by_length({"a": points()}, None, task)
+    assert figure.axes[-1].get_title() == f"{name}, free-running"
+    page = by_length({"a": points()}, None, task=task).live
+    assert [known for known in ("final bit", "final sum", "final answer") if known in page] == [name]
+
+
 def test_lines_rise_in_length_within_their_bands():
     axis = accuracy_by_length({"a": points()}, trained=10).axes[0]
     (line,) = lines(axis)
