@@ -107,8 +107,8 @@ def battery(
 ) -> Battery:
     """Run the arms on a run (`interp.models.Run`) at each length. `probes.verdict` decides on the result.
 
-    Each purpose (competence, trials, discovery, description) has its own prompts. In addition a length is the digits
-    of both operands; arms that do not apply to the task are left out, with the reason in `Measured.left_out`.
+    Trials, discovery and description have prompts of their own; other arms read those of competence. In addition a
+    length is the digits of both operands; arms that do not apply to the task are left out (`Measured.left_out`).
 
     - `forced`: measure competence only with labels that are given.
     - `arms`: codes of `registry`. By default the arms that decide.

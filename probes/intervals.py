@@ -49,8 +49,9 @@ def clustered_proportion(right: Bool[Tensor, "prompt step"], level: float = LEVE
 def mean(values: Float[Tensor, " prompt"], level: float = LEVEL, floor: float = 0.0) -> Interval:
     """Return a mean over prompts with a t interval; `floor` is the least standard error.
 
-    A count that did not vary in n prompts need not be constant: a floor of 1/n is close to the rule of three. Raises
-    `ValueError` for fewer than 3 prompts and for values that are not finite.
+    A count that did not vary in n prompts need not be constant. A floor of 1/n allows for that, with an upper bound of
+    two thirds of the rule of three at 95 %. Raises `ValueError` for fewer than 3 prompts and for values that are not
+    finite.
     """
     x = require_finite(values, "a value to average").double().numpy()
     if len(x) < 3:

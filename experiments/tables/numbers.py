@@ -113,7 +113,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         2,
         lambda: by_own_label(
             *(f"parity-aligned-alibi+{name}-seed2" for name in REHEARSED),
-            *(f"parity-numeric-alibi+own60-seed{seed}" for seed in (1, 2)),
+            *(f"parity-numeric-alibi+own60-seed{seed}" for seed in (1, 2, 3)),
         ),
     ),
     "rehearsed-own": (3, own_labels),

@@ -25,7 +25,7 @@ FEW = 24
 ENOUGH = 64
 # Prompts of probes and of DAS, which learn, and the length at which DAS learns; it is tested at the battery's lengths.
 SOME, MANY, DAS_LENGTH = 256, 900, 10
-# Seeds of prompts differ by purpose, so that no two purposes share prompts.
+# Seeds of prompts differ by purpose. M6, presence, M10 and the largest interventions run on those of competence.
 COMPETENCE, TRIALS, DISCOVERY, DESCRIPTION, PROBES, DAS, DAS_TEST, SHARES, DISCOVERY_KEYS, PRESENCE = range(10)
 
 

@@ -163,8 +163,9 @@ def measure_subspaces(
 
     Each search uses the largest of `RANKS`, with trained controls, on the prompts of `searched`. Its site is before
     the last layer at which interchanging the whole residual has nearly its largest effect. The value is follows +
-    keeps - 1 on `tested`, at the length in question; the control is the matched control variable. `pointer=False`
-    where labels repeat. Where the whole residual has no effect, the trained controls are skipped.
+    keeps - 1 on `tested`, at the length in question; the control is the matched control variable, on the prompts of
+    the search. `pointer=False` where labels repeat. Where the whole residual has no effect, the trained controls are
+    skipped.
 
     A search depends on `searched` and its site, not on `tested`. `found` keeps the searches of one model, prompts and
     seed, so that further lengths do not repeat them.

@@ -119,7 +119,7 @@ def _decided_sink(measured: Binding, sink: str) -> tuple[Status, str]:
     status, reason = _decided(measured.sinks, (sink,), measured.left_out)
     carried = measured.carried.get(sink)
     if status == Status.PRESENT and carried is not None and not _is_near_zero(carried):
-        return Status.INDETERMINATE, f"{reason}; it carries something: its mean value loses {carried}"
+        return Status.INDETERMINATE, f"{reason}; it may carry something: its mean value loses {carried}"
     return status, reason
 
 

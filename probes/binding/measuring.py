@@ -97,8 +97,9 @@ def measure_binding(
     """Measure accuracy and, where the model can do the task, all arms, sinks and their controls.
 
     Accuracy is that of the most likely token among all, over all prompts. The arms are measured on about `prompts` of
-    them, the first of each trial (None: on all). `step` is called with the name of each group of prompts. Intervals
-    hold jointly at 95 % (Bonferroni).
+    them, the first of each trial (None: on all). `step` is called with the name of each group of prompts. Findings
+    hold together at 95 % (Bonferroni over the ways to one: PRESENT and ABSENT of each arm and sink, and what a sink
+    carries; a way that needs two intervals errs at most as often as one of them).
     """
     if not trials:
         raise ValueError("there are no trials")

@@ -7,11 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from probes import keys
 from probes.batteries import Battery, battery
 from probes.decision import verdict
 from probes.evidence import Evidence, EvidenceKey
+from probes.findings import MARGINS
+from probes.intervals import ratio
 from probes.stored import verdict_from_json
 from tests.probes.oracle_models import random_run
 from tests.probes.test_decision import ABSENT, ANCHOR, NONE, PRESENT, TORN, UNSURE, about, evidence, models, one
@@ -121,3 +124,15 @@ def test_a_stored_verdict_on_addition_can_be_read_back():
 def test_a_share_of_nothing_is_left_out_where_competence_is_not_asked(arm):
     (found,) = battery(random_run(), (8,), prompts=24, arms=(arm,), competence=None).measured
     assert found.evidence or "too little to normalise by" in found.left_out[arm] or found.refusal
+
+
+@pytest.mark.parametrize(("lengths", "fewest"), [(1, 63), (2, 68)])
+def test_the_fewest_prompts_with_which_no_loss_is_within_the_margin(lengths, fewest):
+    """The numbers of probes/README.md, Still open."""
+
+    def is_within(n: int) -> bool:
+        above_chance = torch.full((n,), 0.5)  # of a model that makes no mistake
+        none = ratio(torch.zeros(n), above_chance, floor=1 / n).at(MARGINS.level(lengths))
+        return none.high < MARGINS.rho
+
+    assert [is_within(n) for n in (fewest - 1, fewest)] == [False, True]
