@@ -60,6 +60,8 @@ def ablate(
 
     >>> ablate(run, texts, ["L9H9", "L10 MLP", "L0N17"], metric, kind="zero").change.mean(dim=-1)
     """
+    if mean_over not in ("pos", "all"):
+        raise ValueError(f"mean_over must be 'pos' or 'all'; got {mean_over!r}")
     anatomy = anatomy_of(raw_of(model), test=False)  # `difference_from_raw` tests it on these prompts
     own = prompts_of(model, prompts)
     metric = bind_metric(metric, model, own)
@@ -177,8 +179,6 @@ def _means(
     anatomy: Anatomy, prompts: Prompts, places: Collection[Place], mean_over: Literal["pos", "all"]
 ) -> dict[Place, Tensor]:
     """Return the mean over prompts at each place, `[1 pos ...]` or over positions too `[1 1 ...]`."""
-    if mean_over not in ("pos", "all"):
-        raise ValueError(f"mean_over must be 'pos' or 'all'; got {mean_over!r}")
     totals: dict[Place, Tensor] = {}
     for tokens in prompts.tokens.split(32):
         _, kept = forward_with_edits(anatomy, anatomy.embed(tokens.to(anatomy.device)), keep=places)

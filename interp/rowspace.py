@@ -38,7 +38,7 @@ def read_directions(
     Each reader is scaled to norm 1, so that a strong one does not hide a weak one. Directions read with less than
     `threshold` of the strongest are dropped. In a trained model whose heads together have d_model dimensions or more
     this is the whole space, unless `heads` or the threshold restrict it.
-    Raises `ValueError` for a reader, layer or head that does not exist.
+    Raises `ValueError` for a reader, layer or head that does not exist, and for a head outside `layers`.
 
     >>> read_directions(run, layers=[1], readers=["q"], heads=[(1, 3)]).shape
     torch.Size([128, 16])
@@ -52,6 +52,8 @@ def read_directions(
             raise ValueError(
                 f"no layer {layer}, head {head}; layers are 0 to {n_layers - 1}, heads 0 to {anatomy.n_heads - 1}"
             )
+    if layers is not None and (outside := sorted(head for head in heads or () if head[0] not in layers)):
+        raise ValueError(f"heads {outside} are not in layers {sorted(layers)}")
     rows: list[Tensor] = []
     for layer in range(n_layers) if layers is None else layers:
         for site, out in zip(("q", "k", "v"), _linear(anatomy, layer), strict=True):

@@ -105,6 +105,7 @@ def test_names_of_your_own_and_mistakes():
         ("L0H0", {"kind": "corrupted"}, "needs source="),
         ("L0H0", {"source": prompts(2, 4)}, "source must have 14 tokens"),
         ("L0H0", {"mean_over": "row"}, "mean_over must be"),
+        ("L0H0", {"kind": "zero", "mean_over": "row"}, "mean_over must be"),
     ]
     for names, kwargs, message in wrong:
         with pytest.raises(ValueError, match=message):

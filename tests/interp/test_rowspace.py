@@ -93,3 +93,5 @@ def test_mistakes_are_named():
         read_directions(raw, layers=[3])
     with pytest.raises(ValueError, match="heads 0 to 3"):
         read_directions(raw, heads=[(0, 4)])
+    with pytest.raises(ValueError, match=r"heads \[\(0, 3\)\] are not in layers \[1\]"):
+        read_directions(raw, layers=[1], heads=[(0, 3), (1, 2)])
