@@ -48,9 +48,10 @@ def steered(
         heads: at q, k, v and z, the heads that it is added to; None for all.
 
     Cached and uncached generation agree. Where the rotary encoding depends on the prompt's length (dynamic scaling,
-    beyond the trained length) they cannot, and a cached pass raises `ValueError`: pass `use_cache=False`. So does one of
-    a model whose state does not say how many positions it has seen (RWKV), unless all positions are steered. Rows that
-    begin with padding raise `ValueError` too: there, give all positions, or slice(n, None) with n the padded length.
+    beyond the trained length) they cannot, and a cached pass raises `ValueError`: pass `use_cache=False`. So does one
+    of a model whose state does not say how many positions it has seen (RWKV), unless all positions are steered. Rows
+    that begin with padding raise `ValueError` too: there, give all positions, or slice(n, None) with n the padded
+    length.
 
     Raises `ValueError` for a site, layer, head or vector that does not fit the model; `RuntimeError` at the end if
     nothing was steered, as when another model ran inside the block.
