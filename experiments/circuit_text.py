@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from interp.models import Run
 
 FILES = ("circuit.json", "circuit.graphml", "circuit.svg", "circuit.html")
+# Files that only a task's circuit has.
+FILES_OF_TASKS = ("circuit-curve.svg", "circuit-heads.parquet")
 # Options that only tasks have, with their defaults.
 OF_TASKS = {"length": 20, "lengths": (), "reorder": "auto", "repeats": 1, "prompts": 32, "format": None}
 NOT_RECORDED = (*OF_TASKS, "places", "out", "json", "memory", "device", "dtype")
@@ -33,8 +35,8 @@ def run_on_text(options: CircuitCommand) -> int:
     run = load(options.name, device=options.device, dtype=options.dtype)
     options.warn_of_spaces(run)
     folder = result_folder(run, options.out, FILES)
-    warn_replaced(folder / FILES[0], partial(why_other_result, run, options.seed, recorded_options(options)))
     found = search_text(run, options)
+    warn_replaced(folder / FILES[0], partial(why_other_result, run, options.seed, recorded_options(options)))
     written = _write(run, options, found, folder)
     if options.json:
         print(json.dumps(written))
@@ -91,7 +93,7 @@ def search_text(run: Run, options: CircuitCommand) -> CircuitSearch:
 
 
 def _write(run: Run, options: CircuitCommand, found: CircuitSearch, folder: Path) -> dict:
-    """Write the files; return the content of circuit.json."""
+    """Write the files; return the content of circuit.json. Files that only a task's circuit has are removed."""
     import networkx
 
     from experiments.support.results import write_result
@@ -119,4 +121,8 @@ def _write(run: Run, options: CircuitCommand, found: CircuitSearch, folder: Path
         "circuit.html": circuit_page(graph),
     }
     files = [(folder / name, content) for name, content in pictures.items()]
+    for path in (folder / name for name in FILES_OF_TASKS):
+        if path.is_file():
+            warn(f"removing {path}: it is of the circuit that is replaced")
+            path.unlink()
     return write_result(folder / "circuit.json", run, options.seed, data, others=files)

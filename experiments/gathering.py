@@ -126,9 +126,8 @@ def runs_alike(folder: Path) -> list[Found]:
         record = read_record(run)
         assert record is not None
         name, about = run.name, _about(run.name, record)
-        recipe = {**record["recipe"], "seed": None}
-        other, theirs = first.setdefault(_configuration(about), (name, recipe))
-        if text := differences(theirs, recipe):
+        other, theirs = first.setdefault(_configuration(about), (name, record))
+        if text := recipe_differences(theirs, record):
             raise ValueError(
                 f"{other} and {name} were trained differently ({text}); keep one of them in another folder"
             )
@@ -143,6 +142,12 @@ def differences(one: dict, other: dict) -> str:
     'steps 50 and 3000'
     """
     return "; ".join(f"{k} {one.get(k)} and {other.get(k)}" for k in {**one, **other} if one.get(k) != other.get(k))
+
+
+def recipe_differences(one: dict, other: dict) -> str:
+    """Return the entries, apart from the seed, in which the recipes of two records differ; "" where one has none."""
+    recipes = [{**recipe, "seed": None} for record in (one, other) if (recipe := record.get("recipe"))]
+    return differences(*recipes) if len(recipes) == 2 else ""
 
 
 def _configuration(about: dict[str, Any]) -> str:

@@ -20,6 +20,10 @@ USUAL_STEP, USUAL_PARTNER = 10, 5
 OVERSAMPLE, SPARE = 8, 64
 # Effects that are printed and listed in the result.
 LARGEST = 10
+# Corruptions that swap the labels of two steps.
+SWAPS = ("swap_input_labels", "swap_output_labels")
+# Answers to text that a metric does not need.
+NOT_READ = {"kl": ("answer", "other"), "probability": ("other",), "accuracy": ("other",)}
 # Options that only tasks have, with their defaults.
 OF_TASKS = {"length": 20, "step": None, "partner": None, "corrupt": "flip_input", "prompts": 16, "format": None}
 
@@ -65,15 +69,17 @@ def check_options(options: PatchCommand) -> None:
 
     Options of text and of tasks do not mix, and text needs an answer.
     """
-    from experiments.support.option_checks import check_positive, check_seed, check_workers
+    from experiments.support.option_checks import check_engine, check_positive, check_seed
     from interp.sites import PATCH_SITES, require_site
 
-    check_workers("workers", options.workers)
+    check_engine(options.workers, options.engine, options.gpus)
     check_seed(options.seed)
     require_site(options.site, PATCH_SITES, "patch")
     check_runs([options.name], options.format)
     if not options.is_text:
         check_positive(options, "prompts", "length")
+        if options.partner is not None and options.corrupt not in SWAPS:
+            raise ValueError(f"--partner is for --corrupt {' and '.join(SWAPS)}; leave it out")
         with or_else(GIVE_TEXT):
             check_posed([options.name], options.format)
         return
@@ -87,6 +93,8 @@ def check_options(options: PatchCommand) -> None:
         raise ValueError(f'--metric {options.metric} needs --answer, such as --answer " Mary"')
     if not options.other and options.metric == "logit_diff":
         raise ValueError('--metric logit_diff needs --other, such as --other " John"; or use --metric probability')
+    if given := [name for name in NOT_READ.get(options.metric, ()) if getattr(options, name)]:
+        raise ValueError(f"--metric {options.metric} does not read --{given[0]}; leave it out")
 
 
 def text_metric(options: PatchCommand, clean: Prompts) -> MetricLike:

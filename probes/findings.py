@@ -150,11 +150,14 @@ class Verdict:
         if self.label not in ("not-applicable", "undecided", "unresolved"):
             untested = [(role, f) for role, f in self.roles.items() if f.status is Status.NOT_APPLICABLE]
             limits += [f"that labels are no {role}, which was not tested: {f.reason}" for role, f in untested]
-        limits += [
-            f"that labels are no {role} of another kind: the largest {name} effect was not measured"
+        lacking = {
+            role: name
             for role, (name, key) in LARGEST.items()
             if self.roles[role].status is Status.ABSENT and self._lacks(key)
-        ]
+        }
+        if lacking:
+            effects = f"effect{'s' * (len(lacking) > 1)} of {listed([*lacking.values()])}"
+            limits.append(f"no {listed([*lacking])} of another kind (largest {effects} not measured)")
         on_margins = self.roles["sink"].margins
         # Where the sink is PRESENT on margins, the claim says so.
         if on_margins and on_margins.status is not Status.PRESENT:

@@ -13,6 +13,8 @@ from experiments.support.options import AsJson, Flag, Folder, Number, computed
 # Flags that choose a benchmark, and benchmarks that have no rounds.
 FLAGS = ("edges", "loops", "grids", "integration", "peak", "drift", "scaling", "bloom")
 ONCE = ("memory", "drift")
+# Benchmarks that set the number of threads themselves.
+OWN_THREADS = (*ONCE, "scaling")
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,9 @@ class BenchCommand:
     """Run only the cases whose name contains this text, such as 4x128-82-b1-resid_pre; other cases keep their earlier
     results. Default: all."""
     rounds: Number = 5
-    """Alternating rounds of each case; medians are reported."""
+    """Alternating rounds of each case; medians are reported. Not for --peak and --drift."""
     threads: Number = 1
-    """CPU threads."""
+    """CPU threads. Not for --peak, --drift and --scaling, which set their own."""
     edges: Flag = False
     """Time edge attribution against TransformerLens's attribution_patch instead. Default: time patching."""
     loops: Flag = False
@@ -61,6 +63,7 @@ class BenchCommand:
         check_positive(self, "rounds")
         check_workers("threads", self.threads)
         kind = self._kind()
+        self._check_used(kind)
         import torch
 
         from experiments.benchmarks.printing import show
@@ -75,7 +78,8 @@ class BenchCommand:
         cases = [c for c in default if self.only in c.name]
         if not cases:
             raise ValueError(f"no case contains {self.only!r}; cases are {', '.join(c.name for c in default)}")
-        torch.set_num_threads(self.threads)
+        if kind not in OWN_THREADS:
+            torch.set_num_threads(self.threads)
         path = writable_folder(self.out) / f"{kind}.json"
         with alone_in(path.with_name(f".{kind}")):  # each process would write the rows that it had read
             rows = read_rows(path) if path.exists() else {}
@@ -105,6 +109,13 @@ class BenchCommand:
             raise ValueError("--device is for --scaling; the other benchmarks use a GPU where there is one")
         kind = chosen[0] if chosen else "bloom"
         return {"peak": "memory", "bloom": "patching"}.get(kind, kind)
+
+    def _check_used(self, kind: str) -> None:
+        """Raise `ValueError` for an option that the benchmark does not read."""
+        for option, kinds in (("rounds", ONCE), ("threads", OWN_THREADS)):
+            if kind in kinds and getattr(self, option) != getattr(type(self), option):
+                flag = next(name for name in FLAGS if getattr(self, name))
+                raise ValueError(f"--{option} does not apply to --{flag}; leave it out")
 
     def _cases(self, kind: str) -> tuple[Any, ...]:
         """Return the cases of a benchmark."""

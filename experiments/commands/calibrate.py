@@ -59,7 +59,7 @@ class CalibrateCommand:
         from probes.planted import FAMILIES, MECHANISMS
 
         choices = tuple(FAMILIES) if self.families else MECHANISMS
-        names = self.mechanisms or choices
+        names = tuple(dict.fromkeys(self.mechanisms)) or choices  # a case that is named twice counts once
         if unknown := sorted(set(names) - set(choices)):
             kind = "families" if self.families else "mechanisms"
             raise ValueError(f"unknown {kind} {_quoted(unknown)}; {kind} are {_quoted(choices)}")

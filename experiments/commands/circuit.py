@@ -65,7 +65,8 @@ class CircuitCommand(TakesText):
     length: Length = 20
     """Length of the prompts on which the circuit is searched: bits, or digits of both operands."""
     lengths: Lengths = ()
-    """Lengths at which the circuit is evaluated. Default: the length, one and a half times it, and twice it."""
+    """Lengths at which the circuit is evaluated. Default: the length, one and a half times it, and twice it, where they
+    fit the model's positions and labels."""
     method: Literal[
         "eap", "eap-clean", "eap-ig-inputs", "eap-ig-activations", "eap-ig-writers", "exact-noise", "exact-denoise"
     ] = "eap-ig-inputs"
@@ -102,22 +103,21 @@ class CircuitCommand(TakesText):
             from experiments.circuit_text import run_on_text
 
             return run_on_text(self)
-        from experiments import load
         from experiments.circuit_search import measure_validity
-        from experiments.support.finished import warn_replaced, why_other_result
+        from experiments.support.loading import load_posed
         from experiments.support.results import result_folder, work_folder
+        from experiments.support.verdict_defaults import fitting
 
-        run = load(self.name, self.format, device=self.device, dtype=self.dtype)
         with or_else(GIVE_TEXT):
-            run.require_task()
+            run = load_posed(self.name, self.format, device=self.device, dtype=self.dtype)
         length = (self.length, self.length) if run.format.task == "addition" else self.length
-        lengths = self.lengths or (self.length, self.length * 3 // 2, self.length * 2)
-        run.check_length(length)
+        for one in (self.length, *self.lengths):
+            run.check_length(one)
+        lengths = self.lengths or fitting(run, (self.length, self.length * 3 // 2, self.length * 2))
         folder = result_folder(run, self.out, FILES)
         validity = measure_validity(run, self.search_options(), length)
         if not validity.valid:
             warn(f"warning: the circuit will be invalid: {validity.reason}")
-        warn_replaced(folder / FILES[0], partial(why_other_result, run, self.seed, self._options()))
         recorded = {k: str(v) for k, v in self._options().items() if k not in ("lengths", "repeats")}
         with work_folder(folder, run, "circuit", recorded) as work:
             written, circuit = self._compute(run, length, lengths, work, folder, validity)
@@ -145,6 +145,7 @@ class CircuitCommand(TakesText):
     ) -> tuple[dict, Circuit]:
         """Search, evaluate and write; return the content of circuit.json, and the circuit."""
         from experiments.circuit_search import REPEATS, at_length, evaluate, integration_gap, search
+        from experiments.support.finished import warn_replaced, why_other_result
         from experiments.support.results import as_parquet, write_result
         from interp.circuits import describe_heads, overlap
 
@@ -152,6 +153,7 @@ class CircuitCommand(TakesText):
         found = search(run, options, length, self.seed, work)
         if not len(found.circuit):
             raise ValueError(f"no edge has an effect of --prune {self.prune}: can the model do length {self.length}?")
+        warn_replaced(folder / FILES[0], partial(why_other_result, run, self.seed, self._options()))
         again = [search(run, options, length, self.seed + REPEATS + i, work).circuit for i in range(self.repeats)]
         evaluated = evaluate(run, found, options, length)
         heads = describe_heads(run, run.sample(self.prompts, length, self.seed))
@@ -189,7 +191,7 @@ class CircuitCommand(TakesText):
         if not 0 < self.share <= 1:
             raise ValueError(f"--share must be above 0 and at most 1; got {self.share}")
         for name in ("prune", "repeats"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"--{name} must be 0 or more; got {getattr(self, name)}")
         check_least(self, "lengths")
         check_seed(self.seed)

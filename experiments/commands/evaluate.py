@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -62,33 +63,36 @@ class EvaluateCommand:
     def run(self) -> int:
         """Evaluate every run; status 0."""
         self._check()
+        from experiments.evaluation_printing import print_accuracies, print_offsets
         from experiments.support.console import say
         from experiments.support.finished import warn_replaced
         from experiments.support.loading import load_posed
-        from experiments.support.results import check_files, result_folder
-        from interp.models.names import OUT
+        from experiments.support.results import result_folder
+        from experiments.support.run_checks import check_apart
 
         loaded = [load_posed(name, self.format, device=self.device, dtype=self.dtype) for name in self.runs]
+        check_apart([run.name for run in loaded])
         for run in loaded:  # every length is checked before the first forward pass
             for length in (*self.lengths_of(run), *self.offsets_of(run)):
                 run.sample(1, length, 0)
-        if together := OUT / "accuracy-by-length.svg" if len(loaded) > 1 else None:
-            check_files([together])
+        together = _together(loaded)
         folders = [result_folder(run, self.out, FILES) for run in loaded]
         curves: dict[str, list[Accuracy]] = {}
         advice = "another --out keeps both" if len(loaded) == 1 else "evaluate it alone, with an --out, to keep both"
         for run, folder in zip(loaded, folders, strict=True):
             warn_replaced(folder / FILES[0], partial(self._why_other, run), advice)
-        for run, folder in zip(loaded, folders, strict=True):
-            curves[run.name], written = self.measure(run, folder, figure="accuracy.svg")
-            if self.json:
-                print(json.dumps(written))
-            else:
-                self.show(run, curves[run.name], written["offsets"])
-                for name in FILES:
-                    say(folder / name)
-        if together:
-            save_accuracy(curves, _trained(loaded[0]), together)
+        with ExitStack() as kept:  # an interruption in a later run leaves the work on earlier ones
+            for run, folder in zip(loaded, folders, strict=True):
+                curves[run.name], written = self.measure(run, folder, "accuracy.svg", kept)
+                if self.json:
+                    print(json.dumps(written))
+                else:
+                    print_accuracies(run, curves[run.name], self.lengths_of(run), self.prompts)
+                    print_offsets(written["offsets"], OFFSET_PROMPTS)
+                    for name in FILES:
+                        say(folder / name)
+            if together:
+                save_accuracy(curves, loaded, together)
         return 0
 
     def _check(self) -> None:
@@ -130,11 +134,13 @@ class EvaluateCommand:
         asked = {"prompts": self.prompts, "lengths": self.lengths_of(run), "offset lengths": self.offsets_of(run)}
         return why_other_result(run, self.seed, asked, data, made)
 
-    def measure(self, run: Run, folder: Path, figure: str | None = None) -> tuple[list[Accuracy], dict]:
+    def measure(
+        self, run: Run, folder: Path, figure: str | None = None, kept: ExitStack | None = None
+    ) -> tuple[list[Accuracy], dict]:
         """Measure one run and write its files; return the accuracies, and what evaluation.json holds.
 
-        Each length is written to the work folder when it is done. `figure` is the name of the figure's file; None
-        draws none.
+        Each length is written to the work folder when it is done; the folder is removed when `kept` ends, by default
+        after the files are written. `figure` is the name of the figure's file; None draws none.
         """
         from experiments.support.progress import progress_bar
         from experiments.support.results import as_svg, load_or_make, work_folder, write_result
@@ -143,10 +149,10 @@ class EvaluateCommand:
         rows: list[Accuracy] = []
         lengths, offset_lengths = self.lengths_of(run), self.offsets_of(run)
         histograms: dict[int, list] = {}
-        with (
-            work_folder(folder, run, "evaluate", [str(run.format), self.prompts, self.seed]) as work,
-            progress_bar(total=len(lengths) + len(offset_lengths), desc=run.name, unit="length") as bar,
-        ):
+        steps = len(lengths) + len(offset_lengths)
+        with ExitStack() as own, progress_bar(total=steps, desc=run.name, unit="length") as bar:
+            options = [str(run.format), self.prompts, self.seed]
+            work = (kept or own).enter_context(work_folder(folder, run, "evaluate", options))
             for length in lengths:
                 bar.set_description(f"{run.name}: accuracy at length {length}")
                 path = work / f"accuracy-{length}.json"
@@ -160,7 +166,7 @@ class EvaluateCommand:
             data = self._result(run, rows, histograms)
             others = []
             if figure:
-                curve = accuracy_by_length({run.name: rows}, _trained(run))
+                curve = accuracy_by_length({run.name: rows}, _trained(run), run.format.task)
                 others.append((folder / figure, as_svg(curve)))
             written = write_result(folder / "evaluation.json", run, self.seed, data, others=others)
         return rows, written
@@ -187,40 +193,29 @@ class EvaluateCommand:
             "offsets": [{"length": n, "offset": k, "share": share} for n, h in histograms.items() for k, share in h],
         }
 
-    def show(self, run: Run, rows: list[Accuracy], offsets: list[dict]) -> None:
-        """Print accuracies and offsets as tables."""
-        from experiments.support.console import print_table
-        from experiments.support.evidence_text import WRITER
 
-        for mode in dict.fromkeys(row.mode for row in rows):
-            labels = f", labels {WRITER[mode]}" if run.format.labels else ""
-            title = f"{run.name}{labels}: value [95 % interval], {self.prompts} prompts per length"
-            metrics = ("step", "exact", "final")
-            table = []
-            for n in self.lengths_of(run):
-                by_metric = {r.metric: r for r in rows if r.length == n and r.mode == mode}
-                chance = " ".join(f"{by_metric[m].chance:.2g}" for m in metrics)
-                table.append([str(n), *(str(by_metric[m].estimate) for m in metrics), chance])
-            print_table(title, ["length", "step accuracy", "exact match", "final", "chance"], table)
-        histograms: dict[int, dict[int | None, float]] = {}
-        for row in offsets:
-            histograms.setdefault(row["length"], {})[row["offset"]] = row["share"]
-        if histograms:
-            table = []
-            for n, shares in histograms.items():
-                named = [("none" if k is None else f"{k:+d}", share) for k, share in shares.items()]
-                top = ", ".join(f"{k}: {share:.3f}" for k, share in named[:4])
-                table.append([str(n), f"{shares.get(0, 0.0):.3f}", top])
-            title = f"offset of the bit whose edit flips a step's answer (0 is right), at most {OFFSET_PROMPTS} prompts"
-            print_table(title, ["length", "at 0", "most frequent"], table)
+def _together(runs: list[Run]) -> Path | None:
+    """Return the file of the figure of all runs; None for one run, and, in one line, for runs of several tasks."""
+    from experiments.support.console import warn
+    from experiments.support.results import check_files
+    from interp.models.names import OUT
+
+    if len(tasks := sorted({run.format.task for run in runs})) > 1:
+        warn(f"no figure of all runs is drawn: they are of different tasks, {' and '.join(tasks)}")
+    if len(tasks) > 1 or len(runs) < 2:
+        return None
+    check_files([OUT / "accuracy-by-length.svg"])
+    return OUT / "accuracy-by-length.svg"
 
 
-def save_accuracy(curves: dict[str, list[Accuracy]], trained: int | None, path: Path) -> None:
-    """Write the figure of accuracy by length."""
+def save_accuracy(curves: dict[str, list[Accuracy]], runs: list[Run], path: Path) -> None:
+    """Write the figure of accuracy by length of runs of one task; a trained range is shaded where all have the same."""
     from experiments.support.results import save_figure
     from probes.views.accuracy import accuracy_by_length
 
-    save_figure(accuracy_by_length(curves, trained), path, option="")
+    trained = {_trained(run) for run in runs}
+    same = trained.pop() if len(trained) == 1 else None
+    save_figure(accuracy_by_length(curves, same, runs[0].format.task), path, option="")
 
 
 def _plain(rows: list[Accuracy]) -> list[dict]:

@@ -10,9 +10,6 @@ from experiments.support.console import say, warn
 from experiments.support.option_checks import check_html
 from experiments.support.options import OptionalFile
 
-# A line of progress for each such number of seconds where the output is no terminal.
-SECONDS = 10.0
-
 
 @dataclass(frozen=True)
 class GalleryCommand:
@@ -44,7 +41,7 @@ class GalleryCommand:
             warn(f"views of text are left out: {TEXT_MODEL} has not been fetched ({fetch_command(TEXT_MODEL)})")
         total = sum(len(examples) for *_, examples in groups)
         warn(f"{total} views; each is computed now, a minute or two in all")
-        with progress_bar(total=total, unit="view", seconds=SECONDS) as bar:
+        with progress_bar(total=total, unit="view") as bar:
             page = gallery_page(groups, bar.set_description, bar.update)
         replace_whole(path, page)
         say(path)

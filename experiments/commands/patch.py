@@ -75,7 +75,8 @@ class PatchCommand(TakesText):
     """How task prompts are corrupted: flip the bit of --step and keep the scratchpad; swap the labels of --step and
     --partner on one side, in prompts whose bits differ there; or draw another random prompt."""
     partner: OptionalNumber = None
-    """Step whose label is swapped with that of --step. Default: 5, or another one that the prompts have."""
+    """Step whose label is swapped with that of --step, for the two corruptions that swap. Default: 5, or another one
+    that the prompts have."""
     direction: Literal["denoise", "noise"] = "denoise"
     """Put clean activations into the corrupted run (denoise), or corrupted ones into the clean run (noise)."""
     layers: OptionalNumbers = None
@@ -121,7 +122,6 @@ class PatchCommand(TakesText):
         from experiments.patch_printing import show_effect, show_plan
         from experiments.patch_validity import validity_of_sweep
         from experiments.support.console import warn
-        from experiments.support.finished import warn_replaced, why_other_result
         from experiments.support.results import result_folder
 
         run, sweep = self.planned()
@@ -133,8 +133,6 @@ class PatchCommand(TakesText):
         validity = validity_of_sweep(run, self, sweep)
         if validity is not None and not validity.valid:
             warn(f"warning: the effects will be invalid: {validity.reason}")
-        asked = {k: v for k, v in asdict(self if self.is_text else with_steps(self)).items() if k not in NO_PART}
-        warn_replaced(folder / f"{self.stem}.json", partial(why_other_result, run, self.seed, asked))
         effect, written = self._write(run, sweep, folder / self.stem, validity)
         if self.json:
             print(json.dumps(written))
@@ -173,12 +171,15 @@ class PatchCommand(TakesText):
 
     def _write(self, run: Run, sweep: Sweep, stem: Path, validity: Validity | None = None) -> tuple[PatchEffect, dict]:
         """Compute what is missing and write the files; return the effect, and what the JSON file holds."""
+        from experiments.support.finished import warn_replaced, why_other_result
         from experiments.support.results import as_parquet, work_folder, write_result
 
         chosen = asdict(self if self.is_text else with_steps(self))
-        identity = {k: str(v) for k, v in chosen.items() if k not in NO_PART}
+        asked = {k: v for k, v in chosen.items() if k not in NO_PART}
+        identity = {k: str(v) for k, v in asked.items()}
         with work_folder(stem.parent, run, self.stem, identity) as work:
             effect = self.compute(sweep, work)
+            warn_replaced(stem.with_suffix(".json"), partial(why_other_result, run, self.seed, asked))
             options = {k: v for k, v in chosen.items() if k not in ("out", "json", "workers", "engine", "gpus")}
             top = [{"cell": list(cell), "change": change} for cell, change in effect.top(LARGEST)]
             data = {"options": options, "effect": effect.summary(), "top": top}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 from experiments.support.option_checks import check_html
 from experiments.support.options import (
     Device,
-    Dtype,
     Flag,
     FormatName,
     Length,
@@ -20,6 +20,7 @@ from experiments.support.options import (
     OptionalFile,
     Runs,
     Seed,
+    WidenedDtype,
     computed,
 )
 
@@ -38,7 +39,8 @@ class ReportCommand:
 
     Results of the same weights and default options are reused, in the run's folder also with other lengths and numbers
     of prompts; missing ones are computed. In models of more than 64 heads, parts that would take hours are smaller, and
-    a missing circuit is left out. The page says what is unusual. The same command resumes after an interruption.
+    a missing circuit is left out. The page says what is unusual. The same command resumes after an interruption; with
+    --task, after the last finished section.
     """
 
     names: Runs
@@ -49,19 +51,19 @@ class ReportCommand:
     fresh: Flag = False
     """Compute everything again. Default: reuse results beside the run."""
     length: Length = 20
-    """Length in attention, patching, probes and circuit: bits, or digits of both operands."""
+    """Length in attention, patching, probes and circuit: bits, or digits of both operands; not with --task."""
     map_length: Length = 40
-    """Length in the gradient x input map."""
+    """Length in the gradient x input map; not with --task."""
     seed: Seed = 0
     task: Annotated[str | None, computed("TASK")] = None
     """Report on a list or on recall instead: list-letters, list-numerals, recall and so on, as for `verdict`."""
     items: Number = 6
     """Items of the list or of recall, at least 6; only with --task."""
     fillers: Number = 0
-    """Fillers between the label and the value of a list's item; only with --task."""
+    """Fillers between the label and the value of a list's item; only with --task, and not on recall."""
     format: FormatName = None
     device: Device = "auto"
-    dtype: Dtype = None
+    dtype: WidenedDtype = None
     memory: Memory = None
     out: OptionalFile = None
     """The HTML file. Default: mnemoscope-out/<run>/report.html."""
@@ -104,20 +106,33 @@ class ReportCommand:
         if len(self.names) != 1 or self.compare:
             raise ValueError(f"a report on --task {task} is on one run; got {len(self.names)}")
         check_list(task, self.names, self.items)
+        for name in ("length", "map_length"):
+            if getattr(self, name) != getattr(ReportCommand, name):
+                raise ValueError(f"--{name.replace('_', '-')} does not apply to --task {task}; use --items")
+        if task == "recall" and self.fillers != ReportCommand.fillers:
+            raise ValueError("--fillers does not apply to --task recall; use --items")
         check_seed(self.seed)
         if task != "recall" and self.format is not None:
             raise ValueError(f"--task {task} has no formats; leave --format out")
         check_runs(self.names, self.format, task if self.format else None)
 
     def said(self, run: Run) -> str:
-        """Return a run as a command line names it."""
-        extra = f" --format {run.format}" if self.format else ""
-        return run.name + extra
+        """Return a run as it was named, with options given; with --dtype also if widened, as not every verb does."""
+        from experiments.support.results import device_and_dtype
+        from interp.models.names import source_of
+
+        name = next((name for name in self.names if source_of(name) == run.source), run.name)
+        words = [name, *(["--format", str(run.format)] if self.format else [])]
+        words += [] if self.device == "auto" else ["--device", self.device]
+        saved = getattr(run.raw.config, "dtype", None)  # where --dtype is not given
+        if self.dtype is not None or saved not in (None, run.raw.dtype):
+            words += ["--dtype", device_and_dtype(run)["dtype"]]
+        return shlex.join(words)
 
     def _load(self) -> list[Run]:
-        from experiments.support.loading import load_posed
+        from experiments.support.loading import load_posed, widened
         from experiments.support.option_checks import check_positive, check_seed
-        from experiments.support.run_checks import check_posed, check_runs
+        from experiments.support.run_checks import check_apart, check_posed, check_runs
 
         if not self.names:
             raise ValueError("name a run, such as parity-aligned-alibi")
@@ -136,11 +151,10 @@ class ReportCommand:
             for given, usual in ((self.length, ReportCommand.length), (self.map_length, ReportCommand.map_length)):
                 if given != usual:  # the usual one is shortened to what fits
                     run.check_length(given)
-        if len({run.name for run in runs}) < len(runs):
-            raise ValueError(f"runs of the same name cannot be told apart: {', '.join(run.name for run in runs)}")
+        check_apart([run.name for run in runs])
         if self.compare and len({run.format.task for run in runs}) > 1:
             raise ValueError("runs of different tasks cannot be compared; name runs of one task")
-        return runs
+        return [widened(run, self.dtype) for run in runs]  # as the helpers of the verdict load them
 
     def _target(self, group: list[Run]) -> Path:
         from experiments.support.results import check_files, writable_folder

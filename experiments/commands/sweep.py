@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 FOLDER = Path("mnemoscope-out") / "zoo"
 # How many runs a line names.
 MOST_NAMED = 4
+# The type in which training saves weights, and so the one of stages without --dtype.
+SAVED = "float32"
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ class SweepCommand:
     """Train, evaluate and judge a grid of models: task x format x family x seed (experiments/grid.py).
 
     A stage whose file exists is not repeated, so the same command resumes a killed one and a larger grid extends a
-    smaller one. Results made with other --steps, --precision or --prompts are an error. Several commands may share the
-    folder of --out, on several machines if the disk has locks; runs locked by another process are skipped and listed.
+    smaller one. Results made with other --steps, --precision, --prompts or --dtype are an error. Several commands may
+    share the folder of --out, on several machines if the disk has locks; runs locked by another process are skipped and
+    listed.
     Writes results.parquet, one row per run, length, mode and metric, and verdicts.json, the verdicts over seeds.
     The exit status is 0 also with runs that did not learn, which are counted, and 1 where a run is not finished.
     """
@@ -154,21 +157,20 @@ class SweepCommand:
         Raises `ValueError` for unknown ones, and for numbers that are too small.
         """
         from experiments.grid import runs_of
-        from experiments.support.option_checks import check_workers
+        from experiments.support.option_checks import check_engine
         from probes.limits import FEWEST_PROMPTS
 
         stages = self._stages()
         runs = runs_of(self.groups, self.seeds, self.formats)
         if self.prompts < FEWEST_PROMPTS:
             raise ValueError(f"--prompts must be at least {FEWEST_PROMPTS}; got {self.prompts}")
-        if self.workers is not None:
-            check_workers("workers", self.workers)
+        check_engine(self.workers, self.engine, self.gpus)
         return stages, runs
 
     def _check_done(self, train: TrainCommand) -> None:
         """Raise `ValueError` where existing results of a run were made with other options."""
         from experiments.gathering import differences
-        from experiments.support.reading import read_result
+        from experiments.support.reading import dtype_of, read_result
         from interp.models.record import read_record
 
         name = name_of(train)
@@ -178,13 +180,16 @@ class SweepCommand:
             present = {**record["recipe"], "precision": record.get("precision") if self.precision else None}
             if text := differences(present, wanted):
                 raise ValueError(f"{name} exists, trained with other options than now ({text}); {advice}")
-        for stage in ("transfer", "battery"):
-            if (path := folder / STAGES[stage]).exists():
-                result = read_result(path)
-                made = result.get("battery", result).get("prompts")
-                if made != self.prompts:
-                    text = f"--prompts {made}, and --prompts is {self.prompts} now"
-                    raise ValueError(f"{path} was made with {text}; {advice}")
+        for stage, file in STAGES.items():
+            if stage == "train" or not (path := folder / file).exists():
+                continue
+            result = read_result(path)
+            pairs: dict[str, tuple] = {"dtype": (dtype_of(result), self.dtype or SAVED)}
+            if stage in ("transfer", "battery"):
+                pairs["prompts"] = (result.get("battery", result).get("prompts"), self.prompts)
+            for option, (made, now) in pairs.items():
+                if made != now and (option, made) != ("dtype", None):  # files of old versions do not name it
+                    raise ValueError(f"{path} was made with --{option} {made}, and --{option} is {now} now; {advice}")
 
     def _check_trained(self, missing: dict[TrainCommand, list[str]]) -> None:
         """Raise `ValueError` where stages are missing and none can be done, because no run is trained."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,6 +14,9 @@ from experiments.support.options import Flag, Folder, Number, OptionalFloat, Opt
 if TYPE_CHECKING:
     from experiments.training.loop import Trained
     from experiments.training.recipe import Recipe
+
+# Options of a model that starts from random weights.
+OF_NEW = ("n_layers", "d_model", "n_heads", "n_ctx")
 
 
 def labels_in(name: str) -> str:
@@ -121,7 +125,7 @@ class TrainCommand:
             )
         say(trained.folder)
         if trained.competent:
-            warn(f"next: mnemoscope evaluate {trained.folder}")
+            warn(f"next: mnemoscope evaluate {shlex.quote(str(trained.folder))}")
         return 0
 
     def _check(self) -> None:
@@ -135,9 +139,18 @@ class TrainCommand:
         if self.source is None:
             check_format(split_name(self.name).format)
         else:
+            self._check_adapted()
             check_format_alone(self.name, self.source)
             begun = any(self.out.glob(f"*-seed{self.seed}/run.json"))  # a finished run needs no source
             check_runs([] if begun else [self.source], self.name)
+
+    def _check_adapted(self) -> None:
+        """Raise `ValueError` for options that a pretrained model leaves no choice of, and for adapters of no rank."""
+        if given := [name for name in OF_NEW if getattr(self, name) != getattr(type(self), name)]:
+            option = given[0].replace("_", "-")
+            raise ValueError(f"--{option} is for models that start from random weights; leave it out with --from")
+        if self.lora is not None and self.lora < 1:
+            raise ValueError(f"--lora must be at least 1; got {self.lora}; leave it out to train all weights")
 
     def trained(self) -> Trained:
         """Train with the current number of threads; return where and how well."""

@@ -15,7 +15,6 @@ import tyro
 from experiments.support.options import (
     Arms,
     Device,
-    Dtype,
     Flag,
     Lengths,
     Memory,
@@ -24,6 +23,7 @@ from experiments.support.options import (
     OptionalNumber,
     ResultFolder,
     Runs,
+    WidenedDtype,
     computed,
 )
 from experiments.support.verdict_defaults import PROMPTS, default_lengths, is_unmeasured, pieces_of, usual_arms
@@ -43,8 +43,9 @@ class VerdictCommand:
 
     One run is judged over prompts; several runs of one configuration, which differ in their seed, over models. Every
     intervention has a matched control. A role is PRESENT, ABSENT or INDETERMINATE, and NOT APPLICABLE where the model
-    cannot do the task. Writes verdict.json and verdict.svg. The same command resumes after an interruption, and prints
-    a finished result of the same weights, rules and options instead of measuring again; see --fresh.
+    cannot do the task. Writes verdict.json and verdict.svg. The same command resumes after an interruption (a verdict
+    on a list or recall starts over), and prints a finished result of the same weights, rules and options instead of
+    measuring again; see --fresh.
     """
 
     names: Runs = ()
@@ -74,7 +75,7 @@ class VerdictCommand:
     """Processes that measure at once, with one thread each. Default: one per CPU core; one for a model on a GPU, or of
     100 million parameters and more."""
     device: Device = "auto"
-    dtype: Dtype = None
+    dtype: WidenedDtype = None
     memory: Memory = None
     out: ResultFolder = None
     fresh: Flag = False
@@ -191,9 +192,9 @@ class VerdictCommand:
         return [RunOptions(name, self.format, self.task, longest, self.device, self.dtype) for name in names]
 
     def _load(self) -> list[Run]:
-        from experiments.support.loading import renamed
+        from experiments.support.loading import names_apart, renamed
         from experiments.support.run_checks import or_else
-        from experiments.support.verdict_checks import other_tasks
+        from experiments.support.verdict_checks import check_one_configuration, other_tasks
 
         sources = self._sources()
         with or_else(other_tasks()):
@@ -201,12 +202,10 @@ class VerdictCommand:
         places = [Path(r.source).resolve() for r in runs]
         if repeated := {r.name for r, place in zip(runs, places, strict=True) if places.count(place) > 1}:
             raise ValueError(f"{', '.join(sorted(repeated))} is named twice; a verdict over models counts each once")
-        shapes = {name: shape_of(run) for name, run in zip(names, runs, strict=True)}
-        if len(set(shapes.values())) > 1:
-            listed = "; ".join(f"{name} is {shape}" for name, shape in shapes.items())
-            raise ValueError(f"models that are judged together may differ only in their seed; {listed}")
+        check_one_configuration(dict(zip(names, runs, strict=True)))
+        apart = names_apart(places)
         return [
-            renamed(run, names[k]) if sum(run.name == r.name for r in runs) > 1 else run for k, run in enumerate(runs)
+            renamed(run, apart[k]) if sum(run.name == r.name for r in runs) > 1 else run for k, run in enumerate(runs)
         ]
 
 
@@ -218,12 +217,6 @@ def _reporter(bar, prefix: str) -> Callable[[str], None]:  # type: ignore[no-unt
         bar.update()
 
     return step
-
-
-def shape_of(run: Run) -> str:
-    """Return what models of one configuration have in common."""
-    config = run.raw.config
-    return f"{config.model_type} with {config.num_hidden_layers} layers x {config.hidden_size}, posed {run.format}"
 
 
 def _drawn(verdict: Verdict, folder: Path) -> list[tuple[Path, str]]:

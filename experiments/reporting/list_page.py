@@ -20,7 +20,7 @@ from experiments.reporting.page import (
     table,
 )
 from experiments.reporting.rows import estimate
-from experiments.reporting.section import SectionData
+from experiments.reporting.section import SectionData, from_json, to_json
 from experiments.support.list_results import interval_text
 
 if TYPE_CHECKING:
@@ -30,18 +30,25 @@ if TYPE_CHECKING:
 
 
 def list_report(
-    run: Run, options: ReportCommand, trials: list[Trial], step: Callable[[str], None], command: str
+    run: Run, options: ReportCommand, trials: list[Trial], step: Callable[[str], None], command: str, work: Path
 ) -> str:
-    """Return the page on one run and task; sections that the model or the template cannot have say why."""
-    step("verdict")
-    verdict = verdict_section(run, options, trials, step)
+    """Return the page on one run and task; sections that the model or the template cannot have say why.
+
+    Finished sections are kept in the folder `work`, and read from it.
+    """
+    from experiments.support.results import load_or_make
+
+    def kept(name: str, make: Callable[[], SectionData]) -> SectionData:
+        step(name)
+        return load_or_make(work / f"{name}.json", make, to_json, from_json)
+
+    verdict = kept("verdict", lambda: verdict_section(run, options, trials, step))
     found = verdict.data
     parts: dict[str, SectionData] = {"verdict": verdict}
     if found["refusal"] is None:
-        step("patching")
-        parts["patch"] = patch_section(run, options, trials[0], found)
-        step("heads")
-        parts["heads"] = heads_section(run, options, trials[0], parts["patch"].data["heads"])
+        parts["patch"] = kept("patching", lambda: patch_section(run, options, trials[0], found))
+        heads = parts["patch"].data["heads"]
+        parts["heads"] = kept("heads", lambda: heads_section(run, options, trials[0], heads))
     views = [picture.view for part in parts.values() for picture in part.pictures]
     bundles = bundles_of(views)
     sections = [_question(run, trials[0]), _verdict(verdict, bundles)]
@@ -153,7 +160,7 @@ def write_list_report(options: ReportCommand, target: Path | None) -> Path:
     from experiments.support.binding_results import load_for_lists
     from experiments.support.progress import progress_bar
     from experiments.support.provenance import provenance_record
-    from experiments.support.results import check_files, replace_whole, writable_folder
+    from experiments.support.results import check_files, replace_whole, work_folder, writable_folder
     from interp.models.names import OUT
     from probes.batteries import GATE
     from probes.binding import trials_of
@@ -164,12 +171,13 @@ def write_list_report(options: ReportCommand, target: Path | None) -> Path:
     path = target or OUT / run.name / f"report-{task}-{options.items}.html"
     writable_folder(path.parent)
     check_files([path])
-    with progress_bar(total=7, unit="part") as bar:
+    asked = [task, options.items, options.fillers, options.quick, options.fresh, options.seed, str(run.format)]
+    with work_folder(path.parent, run, "report", asked) as work, progress_bar(total=7, unit="part") as bar:
 
         def step(what: str) -> None:
             bar.set_description(f"{run.name}: {what}")
             bar.update()
 
-        text = list_report(run, options, trials, step, provenance_record()["command"])
-    replace_whole(path, text)
+        text = list_report(run, options, trials, step, provenance_record()["command"], work)
+        replace_whole(path, text)
     return path

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.reporting.reduced import shown_layers
 from experiments.reporting.section import Picture, SectionData, Source
 from experiments.support.binding_results import file_of
-from experiments.support.list_results import ARMS, LISTS
+from experiments.support.list_results import ARMS
+from interp.support.printable import visible
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
@@ -32,14 +34,13 @@ def verdict_section(
     from probes.binding import binding_verdict, measure_binding
 
     task, items, few = str(options.task), options.items, PROMPTS["verdict"][options.quick]
-    command = f"mnemoscope verdict {run.name} --task {task} --items {items} --prompts {few} --seed {options.seed}"
-    command += f" --fillers {options.fillers}" * bool(options.fillers)
-    found, made = stored_verdict(run, options)
-    notes = ()
+    command = f"mnemoscope verdict {options.said(run)} --task {task} --items {items}"
+    command += f" --fillers {options.fillers}" * bool(options.fillers) + f" --prompts {few} --seed {options.seed}"
+    found, made, notes = stored_verdict(run, options)
     if found is None:
         judged = binding_verdict(run.name, measure_binding(run, trials, task, options.seed, step, few))
         if options.quick and judged.measured.refusal is None:
-            notes = (fewer_prompts("verdict", "The intervals are wider, and more addresses may stay undecided."),)
+            notes += (fewer_prompts("verdict", "The intervals are wider, and more addresses may stay undecided."),)
         found, made = (
             {"run": run.name, "seed": options.seed, **judged.to_json()},
             "computed for this report" + ", by --quick" * options.quick,
@@ -67,26 +68,28 @@ def fewer_prompts(section: str, means: str) -> str:
     return f"Left out by --quick: {usual - few} of the {usual} prompts of this section. {means}"
 
 
-def stored_verdict(run: Run, options: ReportCommand) -> tuple[dict[str, Any] | None, str]:
-    """Return a verdict on this task from the run's or the shipped results, and its origin; None where none fits."""
-    from experiments.support.reading import read_result
-    from experiments.support.results import weights_of
-    from interp.models.names import OUT
+def stored_verdict(run: Run, options: ReportCommand) -> tuple[dict[str, Any] | None, str, tuple[str, ...]]:
+    """Return a verdict on this task of the usual number of prompts, and its origin; None where none fits.
 
-    name = file_of(str(options.task), options.items)
-    for folder in () if options.fresh or options.fillers else (OUT / run.name, LISTS / run.name):
-        if not (folder / name).is_file():
-            continue
-        try:
-            found = read_result(folder / name)
-            fits = (found["seed"], found["weights"]) == (options.seed, weights_of(run)) and "posed" in found
-            fits = fits and not found.get("options", {}).get("fillers")
-        except (ValueError, KeyError, AttributeError):
-            continue
-        if fits:
-            made = found["provenance"]
-            return found, f"read from {folder.name}/{name}, made {made['date']} at commit {made['commit']}"
-    return None, ""
+    It is from the run's or the shipped results. Notes say why other files were not used.
+    """
+    from experiments.support.finished_verdicts import finished_list_verdict
+
+    if options.fresh:
+        return None, "", ()
+    task, items = str(options.task), options.items
+    asked = {"task": task, "items": items, "prompts": PROMPTS["verdict"][0], "fillers": options.fillers}
+    stored, reasons = finished_list_verdict(run, asked, file_of(task, items), options.seed, None)
+    notes = tuple(f"{_place(path)} was not used: {visible(why)}." for path, why in reasons.items())
+    if stored is None:
+        return None, "", notes
+    made = stored.data["provenance"]
+    origin = f"read from {_place(stored.path)}, made {made['date']} at commit {made['commit']}"
+    return stored.data, origin, notes
+
+
+def _place(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
 
 
 def patch_section(run: Run, options: ReportCommand, trial: Trial, found: dict[str, Any]) -> SectionData:

@@ -23,6 +23,7 @@ from experiments.reporting.page import (
 from experiments.reporting.section import Picture, SectionData
 from experiments.reporting.stored import points_of, trained_to
 from experiments.support.reading import read_calibration
+from probes.views.accuracy import final_of
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -134,7 +135,8 @@ class _Made:
         ) + paragraph(
             READING + "A mechanism can be judged only where the model does the task. Step accuracy: the share of right "
             "steps, with all earlier answers given (teacher-forced). Exact match: the share of solutions without any "
-            "mistake, where the model writes all answers (free-running). Final bit: the share of right last answers."
+            "mistake, where the model writes all answers (free-running). "
+            f"{final_of(self.measured[0][0].format.task).capitalize()}: the share of right last answers."
         )
         body += self.figures(together or by_run[0][1].pictures, by_run[0][1])
         measured = {row["length"] for _, part in by_run for row in part.data["accuracy"]}
@@ -216,5 +218,6 @@ def _curves(measured: Measured) -> Picture:
 
     curves = {run.name: points_of(parts["accuracy"].data) for run, parts in measured}
     trained = {trained_to(run) for run, _ in measured}
-    picture = views.by_length(curves, trained.pop() if len(trained) == 1 else None, "Accuracy by length, side by side")
+    same, task = trained.pop() if len(trained) == 1 else None, measured[0][0].format.task
+    picture = views.by_length(curves, same, "Accuracy by length, side by side", task)
     return Picture(picture, measured[0][1]["accuracy"].pictures[0].caption)

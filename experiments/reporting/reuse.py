@@ -14,7 +14,8 @@ from experiments.commands.verdict import VerdictCommand
 from experiments.reporting.schema import ROLES, SCHEMAS, mismatch
 from experiments.support.finished import LARGEST, one_length, why_other_rules, why_other_run, why_other_weights
 from experiments.support.provenance import warn_versions
-from experiments.support.reading import UNREAD
+from experiments.support.reading import UNREAD, dtype_of
+from experiments.support.results import device_and_dtype
 from experiments.support.verdict_defaults import default_lengths, fits
 from interp.models import read_json
 from interp.models.names import OUT, SHIPPED
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 HARMLESS = ("name", "names", "runs", "out", "json", "format", "memory", "fresh", "evidence")
 # Options of verdict and evaluation that change how much is measured; the file itself holds them.
 SIZES = ("lengths", "prompts", "offset-lengths")
+# Precisions in which weights differ from those that were saved in float32.
+HALF = ("bfloat16", "float16")
 # Largest relative difference of a number that is measured again on another machine.
 CLOSE = 2e-3
 
@@ -66,17 +69,23 @@ def why_not(run: Run, verb: str, data: dict, seed: int) -> str:
         return reason
     if changed := _changed(verb, data):
         return f"it was made with {changed}"
+    here = device_and_dtype(run)["dtype"]
+    if (dtype := dtype_of(data)) not in (None, here):
+        return f"it was made with dtype {dtype[:80]}, not {here}"
     if verb == "verdict" and (reason := why_other_rules(data)):
         return reason
     if wrong := mismatch(data, SCHEMAS[verb]) or _inside(run, verb, data):
         return f"{UNREAD}: {wrong}"
     if verb == "verdict" and data["models"] != [run.name]:
         return "it is of several models together"
+    reason = ""
     if "weights" in data:
-        return why_other_weights(run, data["weights"])
-    if not _same_when_repeated(run, verb, data):
-        return "a number in it differs when it is measured again: the weights have changed since"
-    return ""
+        reason = why_other_weights(run, data["weights"])
+    elif not _same_when_repeated(run, verb, data):
+        reason = "a number in it differs when it is measured again: the weights have changed since"
+    if reason and run.placement[1] is not None and here in HALF:  # --dtype; a file of old versions names no dtype
+        return f"it is of other weights, or of these before they were cast to {here}"
+    return reason
 
 
 def _inside(run: Run, verb: str, data: dict) -> str:
@@ -152,7 +161,8 @@ def _changed(verb: str, data: dict) -> str:
     arguments = str(data["provenance"].get("command")).split()
     if arguments[1:2] == ["sweep"]:  # a sweep's options select models; each is evaluated with the defaults
         return ""
-    harmless = (*HARMLESS, *(() if verb == "circuit" else SIZES), "seed", "workers")
+    placed = () if dtype_of(data) is None else ("device", "dtype")  # compared, or shown as its origin
+    harmless = (*HARMLESS, *(() if verb == "circuit" else SIZES), *placed, "seed", "workers")
     return ", ".join(w for w in arguments if w.startswith("--") and w.removeprefix("--").split("=")[0] not in harmless)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from experiments.support.evidence_text import MODES
 from probes.arms.naming import arm_title, arms_named
 from probes.arms.registry import ARMS
+from probes.views.accuracy import final_of
 
 ROLES = {
     "anchor": "which label it is tells the model where to read",
@@ -25,10 +26,13 @@ def verdict_row(name: str, data: dict) -> list[str]:
 
 
 def accuracy_rows(name: str, data: dict, lengths: Sequence[int]) -> list[list[str]]:
-    """Return step accuracy, exact match and final bit at the given lengths."""
-    rows = []
+    """Return step accuracy, exact match and the last answer's accuracy at the given lengths.
+
+    `data` is an evaluation.json; its format says what the last answer is.
+    """
+    rows, final = [], final_of(data["format"].partition("-")[0])
     for mode in dict.fromkeys(r["mode"] for r in data["accuracy"]):
-        for metric, title in (("step", "step accuracy"), ("exact", "exact match"), ("final", "final bit")):
+        for metric, title in (("step", "step accuracy"), ("exact", "exact match"), ("final", final)):
             values = {r["length"]: r["value"] for r in data["accuracy"] if (r["mode"], r["metric"]) == (mode, metric)}
             numbers = (f"{values[n]:.3f}" if n in values else "" for n in lengths)
             rows.append([f"`{name}`", MODES.get(mode, mode), title, *numbers])

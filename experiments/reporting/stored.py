@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from experiments.commands.circuit import CircuitCommand, lines_of
 from experiments.commands.evaluate import EvaluateCommand
@@ -18,6 +18,7 @@ from experiments.reporting.reuse import stored_result
 from experiments.reporting.section import Picture, SectionData, Source
 from experiments.support.provenance import other_versions
 from experiments.support.reading import read_calibration
+from experiments.support.results import device_and_dtype
 from experiments.support.verdict_defaults import default_lengths, fitting, usual_arms
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def accuracy_part(run: Run, options: ReportCommand, work: Path, step: Callable[[
                 f"{usual.prompts} prompts per length.",
             )
     title = f"How far past the trained length does {run.name} work?"
-    picture = views.by_length({run.name: points_of(data)}, trained_to(run), title)
+    picture = views.by_length({run.name: points_of(data)}, trained_to(run), title, run.format.task)
     caption = (
         "Solid: labels are given. Dashed: the model writes them. Shaded: trained lengths. Dotted: chance. Bands: 95 % "
         "intervals."
@@ -151,7 +152,13 @@ def circuit_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
             return SectionData({}, (), (), (*notes, f"{without}: the circuit. Compute it with `{command}`."))
         length = fitting(run, (options.length,)) or default_lengths(run)[:1]
         verb = CircuitCommand(
-            run.source, length=length[0], seed=options.seed, format=str(run.format), out=work / "circuit"
+            run.source,
+            length=length[0],
+            seed=options.seed,
+            format=str(run.format),
+            device=options.device,
+            dtype=cast(Any, device_and_dtype(run)["dtype"]),
+            out=work / "circuit",
         )
         with contextlib.redirect_stdout(io.StringIO()):
             verb.run()

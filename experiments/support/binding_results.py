@@ -25,16 +25,26 @@ def binding_task_of(command: VerdictCommand) -> str | None:
     posed = (command.format or "").partition("-")[0]
     task = command.task or (posed if posed == "recall" else None)
     if task in (None, "parity", "addition"):
-        if command.items != type(command).items:
-            raise ValueError(f"--items is for lists; add --task, one of {', '.join(BINDING_TASKS)}")
+        if given := [name for name in ("items", "fillers") if getattr(command, name) != getattr(type(command), name)]:
+            raise ValueError(f"--{given[0]} is for lists; add --task, one of {', '.join(BINDING_TASKS)}")
         return None
     check_binding_task(str(task))
     if task != "recall" and command.format is not None:
         raise ValueError(f"--task {task} has no formats; leave --format out")
+    check_list_options(command, str(task))
+    return task
+
+
+def check_list_options(command: VerdictCommand, task: str) -> None:
+    """Raise `ValueError` for options that do not apply to a list task or to recall."""
     given = [name for name in ("lengths", "arms") if getattr(command, name)] + ["forced"] * command.forced
     if given:
-        raise ValueError(f"--{given[0]} does not apply to --task {task}; use --items and --fillers")
-    return task
+        instead = "--items" if task == "recall" else "--items and --fillers"
+        raise ValueError(f"--{given[0]} does not apply to --task {task}; use {instead}")
+    if command.fillers < 0:
+        raise ValueError(f"--fillers must be 0 or more; got {command.fillers}")
+    if task == "recall" and command.fillers:
+        raise ValueError("--fillers does not apply to --task recall; use --items")
 
 
 def judge_lists(command: VerdictCommand, task: str) -> int:
@@ -50,6 +60,7 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     from experiments.support.verdict_text import columns_of_output, more_prompts
     from probes.binding.text import summary
 
+    check_list_options(command, task)  # here also for a run of recall, whose task no option names
     names = [*command.names, *([str(command.model)] if command.model else [])]
     check_list(task, names, command.items, command.prompts)
     run = load_for_lists(names[0], task, command.items, command.format, command.device, command.dtype)

@@ -21,9 +21,8 @@ from experiments.support.finished import (
     why_other_weights,
 )
 from experiments.support.list_results import LISTS
-from experiments.support.results import weights_of
+from experiments.support.results import usual_folder, weights_of
 from experiments.support.verdict_defaults import PROMPTS, usual_arms
-from interp.models.names import OUT
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -60,7 +59,7 @@ def finished_verdict(
 
     run = runs[0]
     own = [Path(run.source)] if len(runs) == 1 else []
-    paths = [folder / FILE for folder in (out or OUT / run.name, OUT / run.name, *own)]
+    paths = [folder / FILE for folder in (usual_folder(run, out), usual_folder(run), *own)]
 
     def why_not(asked: Mapping[str, object], data: dict) -> str:
         if reason := why_other_run(run, data, seed) or why_other_rules(data):
@@ -97,7 +96,7 @@ def finished_list_verdict(
     """
     from probes.binding.stored import binding_verdict_from_json
 
-    paths = [folder / file for folder in (out or OUT / run.name, OUT / run.name, LISTS / run.name)]
+    paths = [folder / file for folder in (usual_folder(run, out), usual_folder(run), LISTS / run.name)]
 
     def why_not(data: dict) -> str:
         if reason := why_other_run(run, data, seed):

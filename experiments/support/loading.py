@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,8 +67,22 @@ def widened(run: Run, dtype: str | None) -> Run:
     return run
 
 
+def names_apart(places: Sequence[Path]) -> list[str]:
+    """Return the last parts of different whole paths, as many as tell all of them apart; each is a relative path.
+
+    >>> names_apart([Path("/x/a/m"), Path("/x/b/m")])
+    ['a/m', 'b/m']
+    """
+    parts = [place.parts[1:] for place in places]  # without the root
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return ["/".join(part) for part in parts]
+
+
 def renamed(run: Run, name: str) -> Run:
-    """Return the run under the name on the command line, for folders that have the same last part."""
+    """Return the run under another name, for folders that have the same last part."""
     other = replace(run, name=name)
     other.__dict__["raw"] = run.raw
     return other

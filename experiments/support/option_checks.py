@@ -33,12 +33,24 @@ def check_positive(command: object, *names: str) -> None:
 
 
 def check_least(command: object, *names: str, least: int = 1) -> None:
-    """Raise `ValueError` unless every value of the named lists of a verb is at least `least`."""
+    """Raise `ValueError` unless every value of the named lists of a verb is at least `least`, and named once."""
     for name in names:
         values = getattr(command, name) or ()
+        option, given = f"--{name.replace('_', '-')}", " ".join(map(str, values))
         if min(values, default=least) < least:
-            given = " ".join(map(str, values))
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}; got {given}")
+            raise ValueError(f"{option} must be at least {least}; got {given}")
+        if len(set(values)) < len(values):
+            raise ValueError(f"{option} must be different from each other; got {given}")
+
+
+def check_engine(workers: int | None, engine: str, gpus: float) -> None:
+    """Raise `ValueError` for wrong --workers, and for --gpus that is no share, or that the engine does not read."""
+    if workers is not None:
+        check_workers("workers", workers)
+    if not 0 <= gpus < float("inf"):
+        raise ValueError(f"--gpus must be 0 or more; got {gpus}")
+    if gpus and engine != "ray":
+        raise ValueError("--gpus is for --engine ray; leave it out")
 
 
 def check_html(path: Path | None) -> None:

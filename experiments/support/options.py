@@ -87,13 +87,12 @@ Device = Annotated[
         metavar="DEVICE", help="Where the model runs: auto, cpu, cuda, cuda:N or mps; auto takes a GPU if there is one."
     ),
 ]
-Dtype = Annotated[
-    Literal["float32", "bfloat16", "float16", "float64"] | None,
-    computed(
-        "{float32,bfloat16,float16,float64}",
-        "Type of weights and activations. Default: the type in which the weights were saved.",
-    ),
-]
+_Dtypes = Literal["float32", "bfloat16", "float16", "float64"]
+_DTYPES = "{float32,bfloat16,float16,float64}"
+_SAVED = "Type of weights and activations. Default: the type in which the weights were saved"
+Dtype = Annotated[_Dtypes | None, computed(_DTYPES, f"{_SAVED}.")]
+# Of verbs that load runs as `experiments.support.loading.widened`.
+WidenedDtype = Annotated[_Dtypes | None, computed(_DTYPES, f"{_SAVED}; on a CPU float32 where that is half precision.")]
 
 
 def options_of(command: type) -> dict[str, tuple[dataclasses.Field, Any]]:

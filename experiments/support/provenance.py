@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -18,6 +18,8 @@ from pathlib import Path
 from experiments.support.console import silence_libraries, warn
 
 LIBRARIES = ("torch", "transformers", "numpy", "accelerate", "transformer-lens")
+# Options whose values are texts, which are recorded whole. Absolute paths elsewhere become their last part.
+TEXTS = ("--clean", "--corrupted", "--answer", "--other", "--prompt")
 # Most files of other versions that one line names; it counts the rest.
 MOST_NAMED = 3
 
@@ -37,14 +39,39 @@ _read: ContextVar[dict[str, list[str]] | None] = ContextVar("files of other vers
 
 
 def provenance_record(**more: object) -> dict:
-    """Return versions, date, commit and command, and `more` unchanged. It holds no path and no host name."""
+    """Return versions, date, commit and command, and `more` unchanged.
+
+    It holds no host name, and absolute paths only inside texts that a model read.
+    """
     return {
-        "command": shlex.join(["mnemoscope", *(Path(a).name if a.startswith("/") else a for a in sys.argv[1:])]),
+        "command": shlex.join(["mnemoscope", *_without_paths(sys.argv[1:])]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": _commit(),
         "versions": versions_here(),
         **more,
     }
+
+
+def _without_paths(arguments: Sequence[str]) -> list[str]:
+    """Return a command line whose absolute paths are their last part, also in --out=PATH; values of `TEXTS` stay.
+
+    >>> _without_paths(["patch", "/home/a/m", "--answer", "/etc holds", "--out=/home/a/b"])
+    ['patch', 'm', '--answer', '/etc holds', '--out=b']
+    """
+    words, option = [], ""
+    for word in arguments:
+        if word.startswith("--"):
+            option, equals, value = word.partition("=")
+            words.append(option + equals + (value if option in TEXTS else _last_part(value)))
+            option = "" if equals else option
+        else:
+            words.append(word if option in TEXTS else _last_part(word))
+            option = "" if option == "--prompt" else option  # one text; a run's name may follow
+    return words
+
+
+def _last_part(word: str) -> str:
+    return (Path(word).name or word) if word.startswith("/") or Path(word).is_absolute() else word
 
 
 def versions_here() -> dict[str, str | None]:

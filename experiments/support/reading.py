@@ -23,6 +23,13 @@ def read_result(path: Path) -> dict:
     return data
 
 
+def dtype_of(data: dict) -> str | None:
+    """Return the precision in which a result was measured; None where its version did not record it."""
+    made = data.get("provenance")
+    dtype = made.get("dtype") if isinstance(made, dict) else None
+    return dtype if isinstance(dtype, str) else None
+
+
 def why_unread(data: object) -> str:
     """Return why `data` is not a result of this format version; "" where it is one."""
     if not isinstance(data, dict):

@@ -44,12 +44,13 @@ def result_folder(run: Run, out: Path | None, files: Sequence[str] = ()) -> Path
 
     `files` are the names that will be written. Raises `ValueError` where one of them is a folder.
     """
-    folder = writable_folder(_folder(run, out))
+    folder = writable_folder(usual_folder(run, out))
     check_files([folder / name for name in files])
     return folder
 
 
-def _folder(run: Run, out: Path | None) -> Path:
+def usual_folder(run: Run, out: Path | None = None) -> Path:
+    """Return the folder for a run's results, unchecked: `out` or `mnemoscope-out/<run>`."""
     return out or OUT / run.name
 
 
@@ -95,7 +96,7 @@ def json_target(json: str | None, run: Run, out: Path | None, files: Sequence[st
     if json in (None, "-"):
         return None
     target = Path(str(json))
-    if target.resolve() in {(_folder(run, out) / name).resolve() for name in files}:
+    if target.resolve() in {(usual_folder(run, out) / name).resolve() for name in files}:
         raise ValueError(f"--json {json} is a file that this command writes itself; name another")
     check_files([target])
     writable_folder(target.parent)

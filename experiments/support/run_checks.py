@@ -28,6 +28,12 @@ def check_runs(names: Sequence[str], fmt: str | None = None, task: str | None = 
     check_format(fmt, task)
 
 
+def check_apart(names: Sequence[str]) -> None:
+    """Raise `ValueError` where two runs have one name, which is also that of their result folder."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"runs of the same name cannot be told apart: {', '.join(names)}; name each by itself")
+
+
 def check_posed(names: Sequence[str], fmt: str | None) -> None:
     """Raise `NoTask` for a folder with a model and without a run.json, where --format poses no task either."""
     for folder in (Path(source_of(name)) for name in names if fmt is None):

@@ -1,8 +1,9 @@
-"""Checks of the options of verdicts and of reports on lists; they import no library."""
+"""Checks of the options of verdicts and of reports on lists, which import no library, and of runs judged together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from sys import maxsize
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from probes.limits import (
 
 if TYPE_CHECKING:
     from experiments.commands.verdict import VerdictCommand
+    from interp.models import Run
 
 
 def check_verdict(command: VerdictCommand, task: str | None) -> None:
@@ -45,6 +47,29 @@ def check_verdict(command: VerdictCommand, task: str | None) -> None:
         else:
             check_asked(command.lengths, command.prompts, command.arms)
             check_shortest(min(command.lengths, default=maxsize), posed or "parity")
+
+
+def check_one_configuration(runs: dict[str, Run]) -> None:
+    """Raise `ValueError` where runs, by name, differ in more than their seed: in shape, or in recorded recipes."""
+    if len(runs) < 2:
+        return
+    from experiments.gathering import recipe_differences
+
+    only = "models that are judged together may differ only in their seed"
+    shapes = {name: shape_of(run) for name, run in runs.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"{only}; " + "; ".join(f"{name} is {shape}" for name, shape in shapes.items()))
+    trained = [(name, run) for name, run in runs.items() if run.record.get("recipe")]
+    for (one, first), (other, second) in pairwise(trained):
+        if text := recipe_differences(first.record, second.record):
+            raise ValueError(f"{only}; {one} and {other} were trained differently: {text}")
+
+
+def shape_of(run: Run) -> str:
+    """Return what models of one configuration have in common."""
+    config = run.raw.config
+    shape = f"{config.num_hidden_layers} layers x {config.hidden_size}"
+    return f"{config.model_type} ({run.family}) with {shape}, posed {run.format}"
 
 
 def other_tasks() -> str:

@@ -38,6 +38,8 @@ CHECK_EVERY = 100
 CHECK_EVERY_PRETRAINED = 25
 SAVE_EVERY_SECONDS = 60
 METRICS = "metrics.jsonl"
+# Kernels that run.json does not name.
+USUAL_KERNELS = {"attention": "eager", "compile": False, "cuda_graphs": False}
 
 
 @dataclass(frozen=True)
@@ -64,18 +66,18 @@ def train_run(
 
     On a CPU with the same number of threads the weights are bit-identical, interrupted or not. Ctrl-C ends the training
     after the current step, which is saved; a process that is killed loses what came after its last checkpoint, of which
-    there is one at the first check and then at most one every `save_every` seconds. A finished run of this recipe is
-    returned as it is. `cpu` leaves GPUs unused. `attention` is as in `use_attention`; `compile` trains with kernels of
-    `torch.compile` (see `compiled`), `cuda_graphs` repeats captured steps on a GPU (see `graphs`). Raises `ValueError`
-    when the folder holds another run or a half-trained run of another recipe, and when another process is training it.
+    there is one at the first check and then at most one every `save_every` seconds. A finished run of this recipe and
+    these kernels is returned as it is. `cpu` leaves GPUs unused. `attention` is as in `use_attention`; `compile` trains
+    with kernels of `torch.compile` (see `compiled`), `cuda_graphs` repeats captured steps on a GPU (see `graphs`).
+    Raises `ValueError` when the folder holds another run, or a half-trained run of another recipe, and when another
+    process is training it.
     """
     final, work = out / recipe.name, work_of(out, recipe.name)
+    asked = {"attention": attention, "compile": compile, "cuda_graphs": cuda_graphs}
+    kernels = {name: value for name, value in asked.items() if value != USUAL_KERNELS[name]}
     if final.exists():
-        return _finished(final, work, recipe, precision)
+        return _finished(final, work, recipe, precision, kernels)
     with ExitStack() as until_done:
-        kernels = {"attention": attention} if attention != "eager" else {}
-        kernels |= {"compile": True} if compile else {}
-        kernels |= {"cuda_graphs": True} if cuda_graphs else {}
         return _train(recipe, final, work, precision, save_every, cpu, kernels, until_done)
 
 
@@ -129,6 +131,16 @@ def _train(
     bar = progress_bar(
         total=recipe.steps, initial=step, desc=recipe.name, unit="step", shown=accelerator.is_main_process
     )
+
+    def check() -> None:
+        """Measure the accuracies, and write a line with them and the losses since the last one."""
+        rate = recipe.lr * schedule(recipe, state["cooldown_from"], step - 1)
+        _check(accelerator, wrapped, checks, recipe, step, state)
+        bar.set_postfix({k: f"{v:.3f}" for k, v in state["accuracy"].items()})
+        if accelerator.is_main_process:
+            add_line(metrics, step, rate, sums, state)
+        sums.clear()
+
     with held_signals() as held:
         while step < min(recipe.steps, state["cooldown_from"] + recipe.cooldown):
             for group in optimizer.param_groups:
@@ -139,12 +151,8 @@ def _train(
             for name, loss in losses.items():
                 sums.setdefault(name, []).append(loss)
             state["seconds"] = before + time.monotonic() - began
-            if checked := step % check_every(recipe) == 0 or step == recipe.steps:
-                _check(accelerator, wrapped, checks, recipe, step, state)
-                bar.set_postfix({k: f"{v:.3f}" for k, v in state["accuracy"].items()})
-                if accelerator.is_main_process:
-                    add_line(metrics, step, optimizer.param_groups[0]["lr"], sums, state)
-                sums.clear()
+            if checked := is_check(recipe, step):
+                check()
             stops = held.number is not None
             if accelerator.is_main_process and (stops or (checked and pace.is_due())):
                 raw_optimizer: Any = getattr(optimizer, "optimizer", optimizer)
@@ -153,6 +161,8 @@ def _train(
                 with pace.writing():
                     save_checkpoint(work, step, accelerator.unwrap_model(wrapped), raw_optimizer, kept)
             held.obey()
+        if not is_check(recipe, step):  # the cool-down has ended between two checks
+            check()
     bar.close()
     trained: Any = accelerator.unwrap_model(wrapped)
     use_attention(trained, usual)
@@ -178,9 +188,10 @@ def _taking(
     return lambda step, batches: steps.take(optimizer.param_groups[0]["lr"], batches)
 
 
-def check_every(recipe: Recipe) -> int:
-    """Return the number of steps between two checks; a pretrained model learns a task in a tenth of the steps."""
-    return min(CHECK_EVERY, CHECK_EVERY_PRETRAINED) if isinstance(recipe.model, Pretrained) else CHECK_EVERY
+def is_check(recipe: Recipe, step: int) -> bool:
+    """Return whether a step ends with a check; a pretrained model learns a task in a tenth of the steps."""
+    every = min(CHECK_EVERY, CHECK_EVERY_PRETRAINED) if isinstance(recipe.model, Pretrained) else CHECK_EVERY
+    return step % every == 0 or step == recipe.steps
 
 
 def _save(
@@ -224,12 +235,13 @@ def _record(
     }
 
 
-def _finished(final: Path, work: Path, recipe: Recipe, precision: str) -> Trained:
+def _finished(final: Path, work: Path, recipe: Recipe, precision: str, kernels: dict[str, Any]) -> Trained:
     """Return the run that an earlier call trained; that call may have been killed before it cleaned up."""
     record = read_record(final) or {}
     warn_versions(f"{final.name}/run.json", record.get("provenance"))
-    present = {**record.get("recipe", {}), "precision": record.get("precision")}
-    asked = {**json.loads(json.dumps(recipe.to_json())), "precision": precision}
+    made_by = {name: record[name] for name in USUAL_KERNELS if name in record}
+    present = {**record.get("recipe", {}), "precision": record.get("precision"), **made_by}
+    asked = {**json.loads(json.dumps(recipe.to_json())), "precision": precision, **kernels}
     if present != asked:
         differ = what_differs(present, asked)
         raise ValueError(f"{final} exists, trained by another recipe ({differ}); remove it, or choose another --out")

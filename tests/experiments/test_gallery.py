@@ -1,10 +1,12 @@
 """The gallery has every kind of view, and each picture is made by the code above it."""
 
 import ast
+from typing import Any
 
 import pytest
 
 from experiments.gallery import ON_RUN, ON_TEXT, RUN, TEXT, Example, evaluate, gallery_page
+from experiments.support import progress
 from interp import views
 from interp.models.pretrained import CACHE_VARIABLE
 from interp.views import View
@@ -46,6 +48,22 @@ def test_every_view_of_a_run_is_drawn(tmp_path):
         assert len(heights) == len(ON_RUN)
         assert min(heights) > 60
         page.quiet()
+
+
+def test_a_file_gets_a_line_of_progress_per_minute_as_from_other_verbs(tmp_path, monkeypatch):
+    from experiments.cli import main
+
+    asked: list[float] = []
+
+    def bar(seconds: float = progress.SECONDS_PER_LINE, **given: Any) -> Any:
+        asked.append(seconds)
+        return real(seconds=seconds, **given)
+
+    real = progress.progress_bar
+    monkeypatch.setattr(progress, "progress_bar", bar)
+    monkeypatch.setattr("experiments.gallery.gallery_page", lambda *_: "page")
+    assert main(["gallery", "--out", str(tmp_path / "g.html")]) == 0
+    assert asked == [60.0]
 
 
 @pytest.mark.slow

@@ -46,12 +46,18 @@ REFUSED = {
     f"verdict {RUN} --format recall-ordered --prompts 3": "at least 16 prompts",
     f"verdict {RUN} --task parity": "--task parity needs --format",
     f"verdict {RUN} --items 7": "add --task",
+    f"verdict {RUN} --fillers 5": "--fillers is for lists; add --task",
+    f"verdict {RUN} --task recall --fillers -2": "--fillers must be 0 or more; got -2",
+    f"verdict {RUN} --task recall --fillers 2": "--fillers does not apply to --task recall; use --items",
+    f"verdict {RUN} --task list-letters --fillers -2": "--fillers must be 0 or more; got -2",
     f"report {RUN} --task sorting": "cannot be judged",
     f"report {RUN} --task recall --items 3": "at least 6 items",
     f"report {RUN} --length 0": "--length must be at least 1",
     f"evaluate {RUN} --prompts 1": "--prompts must be at least 2",
     f"evaluate {RUN} --lengths 5 0": "--lengths must be at least 1; got 5 0",
     f"evaluate {RUN} --offset-lengths 0": "--offset-lengths must be at least 1",
+    f"evaluate {RUN} --lengths 2 2": "--lengths must be different from each other; got 2 2",
+    f"evaluate {RUN} --offset-lengths 2 3 2": "--offset-lengths must be different from each other; got 2 3 2",
     f"patch {RUN} --site x": "unknown site 'x'",
     f"patch {RUN} --prompts 0": "--prompts must be at least 1",
     f"patch {RUN} --length 0": "--length must be at least 1",
@@ -60,10 +66,20 @@ REFUSED = {
     f"circuit {RUN} --prompts 1": "--prompts must be at least 2",
     f"circuit {RUN} --lengths 0": "--lengths must be at least 1",
     f"circuit {RUN} --clean a": "--corrupted is missing",
+    f"circuit {RUN} --prune nan": "--prune must be 0 or more; got nan",
+    f"circuit {RUN} --prune inf": "--prune must be 0 or more; got inf",
+    f"circuit {RUN} --lengths 20 20": "--lengths must be different from each other; got 20 20",
     "train parity-x-alibi": "unknown format",
     "train parity-x --from smollm2-135m": "unknown format",
     f"train {RUN} --threads 0": "--threads must be at least 1",
+    **{
+        f"train parity-aligned --from smollm2-135m --{option} 7": f"--{option} is for models that start from random"
+        for option in ("n-layers", "d-model", "n-heads", "n-ctx")
+    },
+    "train parity-aligned --from smollm2-135m --lora 0": "--lora must be at least 1; got 0; leave it out to train all",
     "sweep --prompts 3": "--prompts must be at least 24",
+    "sweep --gpus -3": "--gpus must be 0 or more; got -3.0",
+    "sweep --gpus 0.5": "--gpus is for --engine ray; leave it out",
     "sweep --groups x": "unknown groups x",
     "sweep --seeds 99": "has seed 99",
     "sweep --formats x": "has the format x",
@@ -78,6 +94,8 @@ REFUSED = {
     "fetch x": "no model 'x' to fetch",
     "bench --rounds 0": "--rounds must be at least 1",
     "bench --edges --loops": "are different benchmarks",
+    **{f"bench --{flag} --threads 2": f"--threads does not apply to --{flag}" for flag in ("peak", "drift", "scaling")},
+    **{f"bench --{flag} --rounds 2": f"--rounds does not apply to --{flag}" for flag in ("peak", "drift")},
 }
 SCRIPT = """
 import contextlib, io, json, sys

@@ -10,6 +10,7 @@ from experiments.commands.train import TrainCommand
 from experiments.grid import runs_of
 from experiments.training.run_name import split_name
 from interp.models import FAMILIES
+from interp.models.names import ZOO, source_of, zoo_runs
 from interp.support.sizes import Size
 from interp.tasks import known_formats
 
@@ -55,6 +56,18 @@ def test_other_names_get_one_line(argv, said, capsys):
     assert main(["train", *(argv.split() or [""])]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_a_run_without_weights_is_answered_with_the_command_that_training_answers():
+    zoo = [path.parent.name for path in ZOO.glob("*/run.json")]
+    bare = [name for name in zoo if name not in zoo_runs()]
+    assert any("+from" in name for name in bare)
+    for name in bare:
+        with pytest.raises(ValueError, match="ships with results but without weights") as raised:
+            source_of(name)
+        with pytest.raises(ValueError, match="train it with") as training:
+            split_name(name)
+        assert str(raised.value).rpartition("`mnemoscope")[2] == str(training.value).rpartition("`mnemoscope")[2]
 
 
 def test_the_name_of_a_trained_run_is_answered_with_the_command_that_trains_it():

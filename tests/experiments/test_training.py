@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,6 +155,53 @@ def test_ctrl_c_saves_the_step_at_which_it_came(tmp_path, monkeypatch, capsys):
     assert lines_of(resumed.folder) == lines_of(whole.folder)
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_run_that_stops_between_two_checks_is_checked_once_more(interrupted, tmp_path, monkeypatch):
+    """Competent at step 8, it stops at 14; the checks before it have the numbers that they had."""
+    recipe, steps, save = replace(RECIPE, cooldown=6), [], loop.save_checkpoint
+    real = loop.accuracies_of
+
+    def accuracies(model, checks):
+        steps.append(real(model, checks))
+        return dict.fromkeys(checks, 1.0 - len(steps) / 10_000)
+
+    def last(work, step, *rest):  # Ctrl-C after the last step
+        save(work, step, *rest)
+        if step == 14:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "accuracies_of", accuracies)
+    if interrupted:
+        monkeypatch.setattr(loop, "save_checkpoint", last)
+        taking = loop._taking
+
+        def signalled(*arguments):
+            take = taking(*arguments)
+            return lambda step, batches: (step == 13 and signal.raise_signal(signal.SIGINT)) or take(step, batches)
+
+        monkeypatch.setattr(loop, "_taking", signalled)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                train_run(recipe, tmp_path)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        monkeypatch.setattr(loop, "_taking", taking)
+    trained = train_run(recipe, tmp_path)
+    lines = lines_of(trained.folder)
+    assert [(line["step"], line["accuracy_task"]) for line in lines] == [
+        (4, 0.9999),
+        (8, 0.9998),
+        (12, 0.9997),
+        (14, 0.9996),
+    ]
+    rates = [recipe.lr * loop.schedule(recipe, 8, line["step"] - 1) for line in lines[1:]]
+    assert [line["lr"] for line in lines[1:]] == rates
+    assert all(set(line) == set(lines[0]) for line in lines)  # losses of both parts too
+    outcome = load_run(trained.folder).record["outcome"]
+    assert (outcome["steps"], outcome["token_accuracy"]["task"]) == (14, 0.9996)
+
+
 def test_a_killed_run_goes_on_after_its_first_check(tmp_path, monkeypatch):
     save, steps = loop.save_checkpoint, []
     monkeypatch.setattr(
@@ -195,6 +243,24 @@ def test_training_is_refused_where_a_run_or_another_recipe_is(tmp_path):
     loop.claim(work, RECIPE, "no")
     with pytest.raises(ValueError, match=r"another recipe .*lr 0.002 there, 0.1 now"):
         train_run(replace(RECIPE, lr=0.1), tmp_path / "other")
+
+
+def test_a_finished_run_is_not_reported_for_other_kernels(tmp_path):
+    recipe = replace(RECIPE, model=replace(TINY, family="rotary"), steps=4)
+    trained = train_run(recipe, tmp_path)
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"attention": "sdpa"}, "attention None there, sdpa now"),
+        ({"compile": True}, "compile None there, True now"),
+        ({"cuda_graphs": True}, "cuda_graphs None there, True now"),
+    )
+    for options, said in cases:
+        with pytest.raises(ValueError, match=rf"exists, trained by another recipe \({said}\)"):
+            train_run(recipe, tmp_path, **options)
+    assert train_run(recipe, tmp_path) == trained
+    other = train_run(recipe, tmp_path / "fused", attention="sdpa")
+    assert train_run(recipe, tmp_path / "fused", attention="sdpa") == other
+    with pytest.raises(ValueError, match=r"attention sdpa there, None now"):
+        train_run(recipe, tmp_path / "fused")
 
 
 def test_two_processes_do_not_train_one_run(tmp_path, monkeypatch):

@@ -340,9 +340,9 @@ def test_a_recurrent_state_counts_the_positions_that_it_has_seen(positions):
     model, tokens = tiny_case("mamba"), torch.arange(1, 7)[None]
     add = 5 * torch.randn(model.config.hidden_size, generator=torch.Generator().manual_seed(0))
     with steered(model, ("resid_post", 0), add, positions=positions):
-        found = [logits_while_decoding(model, tokens, use_cache) for use_cache in (True, False)]
-    assert torch.allclose(*found, atol=1e-4)
-    assert not torch.allclose(found[0], logits_while_decoding(model, tokens, True), atol=1e-2)
+        cached, whole = (logits_while_decoding(model, tokens, use_cache) for use_cache in (True, False))
+    assert torch.allclose(cached, whole, atol=1e-4)
+    assert not torch.allclose(cached, logits_while_decoding(model, tokens, True), atol=1e-2)
 
 
 def logits_while_decoding(model: Any, tokens: Tensor, use_cache: bool) -> Tensor:
@@ -382,7 +382,7 @@ def test_a_state_that_does_not_say_what_it_has_seen_is_refused():
 
 
 def test_positions_after_padding_are_refused_except_generated_ones():
-    model = tiny("absolute")
+    model: Any = tiny("absolute")
     row, pad = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[0, 0]])
     tokens = torch.cat([pad, row], dim=1)
     mask = (torch.arange(6) >= 2).long()[None]

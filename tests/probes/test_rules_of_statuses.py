@@ -104,10 +104,11 @@ def test_accuracy_over_models_is_their_mean_and_claims_count_those_that_count():
 
 def test_absence_without_the_largest_intervention_is_said():
     bare = verdict(one(evidence()))
-    for name in ("identity", "content", "presence"):
-        assert f"the largest {name} effect was not measured" in bare.may_not_claim
+    assert "of another kind (largest effects of identity, content and presence not measured)" in bare.may_not_claim
+    placed = verdict(one((*evidence(), *(more(key, 0.0) for key in (keys.LARGEST_IDENTITY, keys.UNINFORMED)))))
+    assert "no placeholder of another kind (largest effect of content not measured)" in placed.may_not_claim
     closed = [more(key, 0.0) for key in (keys.LARGEST_IDENTITY, keys.LARGEST_CONTENT, keys.UNINFORMED)]
-    assert "was not measured" not in verdict(one((*evidence(), *closed))).may_not_claim
+    assert "not measured" not in verdict(one((*evidence(), *closed))).may_not_claim
 
 
 def test_a_stored_verdict_on_addition_can_be_read_back():

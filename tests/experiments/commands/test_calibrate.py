@@ -87,6 +87,14 @@ def test_a_table_of_other_cases_is_replaced_in_one_line(more, line, monkeypatch,
     assert lines == ([f"replacing {file}: {line}; another --out keeps both"] if line else [])
 
 
+def test_a_mechanism_that_is_named_twice_counts_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(CalibrateCommand, "_table", lambda self, folder, names: asked.append(names) or {})
+    monkeypatch.setattr(calibration_text, "report_rates", lambda table: None)
+    assert main(["calibrate", "--mechanisms", "A2", "A1", "A2", "--out", "cal"]) == 0
+    assert asked == [("A2", "A1")]
+
+
 FAMILY = "anchor at odd steps, sink at even"
 
 

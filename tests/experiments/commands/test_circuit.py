@@ -219,15 +219,21 @@ def test_on_text_the_circuit_is_that_of_find_circuit(language_model, capsys):
     if before.clean < before.corrupted:  # the model is random
         answers = answers[::-1]
     argv = ["--clean", clean, "--corrupted", corrupted, "--answer", answers[0], "--other", answers[1]]
-    assert main(["circuit", language_model, *argv, "--points", "4", "--device", "cpu"]) == 0
     folder = Path("mnemoscope-out/small")
+    folder.mkdir(parents=True)
+    for name in FILES:  # of a task's circuit, which the one on text replaces
+        (folder / name).write_text("{}")
+    assert main(["circuit", language_model, *argv, "--points", "4", "--device", "cpu"]) == 0
     assert sorted(p.name for p in folder.iterdir()) == sorted(circuit_text.FILES)
     data = json.loads((folder / "circuit.json").read_text(encoding="utf-8"))
     expected = find_circuit(run, pair.clean, pair.corrupted, logit_diff(*answers), points=4)
     assert torch.equal(circuit_from_json(data["circuit"]).kept, expected.circuit.kept)
     assert data["faithfulness"]["values"] == pytest.approx(expected.share)
     assert (data["valid"], data["format"], data["options"]["answer"]) == (True, None, [answers[0]])
-    assert f"{len(expected.circuit)} of {data['possible_edges']} edges" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert f"{len(expected.circuit)} of {data['possible_edges']} edges" in shown.out
+    for name in set(FILES) - set(circuit_text.FILES):
+        assert f"removing {folder / name}: it is of the circuit that is replaced\n" in shown.err
 
 
 @pytest.mark.parametrize(
@@ -262,6 +268,7 @@ def test_exact_scores_serve_too():
         (["--points", "0"], "--points must be at least 1; got 0"),
         (["--prune", "-1"], "--prune must be 0 or more; got -1.0"),
         (["--lengths", "0"], "--lengths must be at least 1; got 0"),
+        (["--lengths", "6", "9000"], "length 9000 of parity-aligned"),
         (["--prune", "10"], "no edge has an effect of --prune 10.0"),
         (["--seed", "-1"], "seed must be an integer"),
     ],
@@ -271,6 +278,41 @@ def test_bad_input_is_one_line_and_status_2(more, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.strip().splitlines()[-1].startswith("mnemoscope circuit: ")
+
+
+def test_every_length_is_checked_before_the_search(monkeypatch, tmp_path, capsys):
+    """A model with 37 positions takes 8 bits, and not the 9 and 12 that are usual after a search at 6."""
+    recipe = Recipe("parity-aligned", ModelConfig("absolute", 2, 16, 2, n_ctx=37), 0, longest=4, rehearsal=0.0)
+    begun = beginning(recipe)
+    record = {"format": "parity-aligned", "vocabulary": default_vocabulary().to_json(), "recipe": recipe.to_json()}
+    save_run(tmp_path / "short", begun.model, begun.tokenizer, record)
+    searched = []
+    monkeypatch.setattr(CircuitCommand, "_compute", lambda self, run, length, lengths, *_: searched.append(lengths))
+    argv = ["circuit", str(tmp_path / "short"), "--length", "6", "--prompts", "4"]
+    assert main([*argv, "--lengths", "6", "12"]) == 2
+    assert "length 12 of parity-aligned takes" in capsys.readouterr().err
+    assert not searched
+    with pytest.raises(TypeError):  # nothing was computed that could be printed
+        main(argv)
+    assert searched == [(6,)]
+
+
+def test_a_format_is_named_without_its_task(capsys):
+    assert main(["circuit", RUN, "--format", "aligned", *SMALL[2:], "--prune", "10"]) == 2
+    assert "no edge has an effect of --prune 10.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_a_search_that_finds_nothing_announces_no_replacement(text, language_model, capsys):
+    argv = [language_model, *TEXT, *ANSWERS, "--method", "eap"] if text else SMALL[1:]
+    here = Path("out", "circuit.json")
+    here.parent.mkdir()
+    here.write_text("{}")
+    assert main(["circuit", *argv, "--prune", "10", "--out", "out"]) == 2
+    error = capsys.readouterr().err
+    assert "no edge has an effect of --prune 10.0" in error
+    assert "replacing" not in error
+    assert here.read_text() == "{}"
 
 
 def test_the_committed_pictures_are_of_the_committed_circuit():

@@ -1,6 +1,7 @@
 """`mnemoscope evaluate` goes on after a kill: no length is measured twice, and the files are those of one call."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 
 from experiments.cli import main
 from experiments.commands.evaluate import EvaluateCommand
+from interp.models.names import SHIPPED
 from probes import competence
+from probes.views import accuracy
 
 ARGV = ["evaluate", "parity-aligned-alibi", "--lengths", "3", "4", "5", "--offset-lengths", "3", "--prompts", "4"]
 
@@ -114,3 +117,71 @@ def test_tables_say_who_writes_the_labels(run, who, tmp_path, monkeypatch, capsy
     assert main(["evaluate", run, *ARGV[2:4], "--offset-lengths", "3", "--prompts", "4"]) == 0
     titles = [line for line in capsys.readouterr().out.splitlines() if "value [95 % interval]" in line]
     assert titles == [f"{run}{text}: value [95 % interval], 4 prompts per length" for text in who]
+
+
+SHORT = ("--lengths", "3", "--offset-lengths", "--prompts", "4")
+SCRATCHPAD = "parity-scratchpad-alibi"
+
+
+def copied(run: str, folder: Path, **recipe: object) -> str:
+    """Copy a shipped run to a folder, with changed entries in its recipe; return the folder."""
+    shutil.copytree(SHIPPED / run, folder, ignore=shutil.ignore_patterns("*.svg", "evaluation.json"))
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    record["recipe"] |= recipe
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    return str(folder)
+
+
+def test_runs_of_one_name_are_refused_before_either_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = [copied(SCRATCHPAD, Path(folder, "m")) for folder in "ab"]
+    for runs, said in ((names, "m, m"), ([SCRATCHPAD] * 2, f"{SCRATCHPAD}, {SCRATCHPAD}")):
+        assert main(["evaluate", *runs, *SHORT]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"runs of the same name cannot be told apart: {said}; " in line
+    assert not Path("mnemoscope-out").exists()
+
+
+def test_finished_runs_of_an_interrupted_command_are_not_measured_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    honest, measured = competence.accuracies, []
+
+    def accuracies(model, batch, mode):
+        measured.append(str(batch.format))
+        if measured.count("parity-scratchpad") == 1:
+            raise KeyboardInterrupt
+        return honest(model, batch, mode)
+
+    monkeypatch.setattr(competence, "accuracies", accuracies)
+    argv = ["evaluate", "parity-constant-alibi", SCRATCHPAD, *SHORT]
+    assert main(argv) == 130
+    first = measured.count("parity-constant")
+    measured.append("parity-scratchpad")
+    assert main(argv) == 0
+    assert measured.count("parity-constant") == first > 0
+    found = sorted(p.name for p in Path("mnemoscope-out").rglob("*") if p.is_file())
+    assert found == ["accuracy-by-length.svg", *2 * ["accuracy.svg"], *2 * ["evaluation.json"]]
+
+
+def test_a_trained_range_is_shaded_only_where_all_runs_have_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shaded = []
+    monkeypatch.setattr(accuracy, "accuracy_by_length", lambda curves, trained, task: shaded.append((trained, task)))
+    monkeypatch.setattr("experiments.support.results.as_svg", lambda figure: "<svg/>")
+    other = copied(SCRATCHPAD, Path("other"), longest=10)
+    assert main(["evaluate", "parity-constant-alibi", SCRATCHPAD, *SHORT]) == 0
+    assert main(["evaluate", SCRATCHPAD, other, *SHORT]) == 0
+    pictures = [(20, "parity"), (20, "parity"), (20, "parity"), (20, "parity"), (10, "parity"), (None, "parity")]
+    assert shaded == pictures
+
+
+def test_runs_of_different_tasks_have_no_common_figure(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    adder = "addition-aligned-alibi-seed2"
+    assert main(["evaluate", SCRATCHPAD, adder, *SHORT]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert "no figure of all runs is drawn: they are of different tasks, addition and parity" in said
+    assert not Path("mnemoscope-out", "accuracy-by-length.svg").exists()
+    titles = {name: Path("mnemoscope-out", name, "accuracy.svg").read_text() for name in (SCRATCHPAD, adder)}
+    assert [kind for kind in ("final bit", "final sum") if kind in titles[SCRATCHPAD]] == ["final bit"]
+    assert [kind for kind in ("final bit", "final sum") if kind in titles[adder]] == ["final sum"]

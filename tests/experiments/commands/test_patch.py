@@ -26,7 +26,7 @@ from interp.tasks import Role, counterfactual, default_tokenizer, default_vocabu
 
 RUN = "parity-aligned-alibi"
 HERE = Path("mnemoscope-out", RUN)
-SMALL = ["--length", "6", "--step", "4", "--partner", "2", "--prompts", "2"]
+SMALL = ["--length", "6", "--step", "4", "--prompts", "2"]
 # Ten units of work: five buckets of positions for each of two slices of prompts.
 LARGER = ["patch", RUN, "--length", "12", "--step", "5", "--prompts", "33", "--site", "resid_mid"]
 
@@ -100,7 +100,7 @@ def test_every_site_writes_a_table_a_record_and_a_figure(site, capsys):
         "site": site,
         "length": 6,
         "step": 4,
-        "partner": 2,
+        "partner": 5,
         "prompts": 2,
     }
     assert (record["run"], record["format"], record["seed"]) == (RUN, "parity-aligned", 0)
@@ -135,7 +135,8 @@ def test_every_metric():
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
 @pytest.mark.parametrize("corrupt", ["flip_input", "swap_input_labels", "swap_output_labels", "redraw"])
 def test_every_corruption_and_direction(corrupt, direction):
-    table, record = written("--corrupt", corrupt, "--direction", direction, site="resid_mid")
+    more = ["--partner", "2"] if "swap" in corrupt else []
+    table, record = written("--corrupt", corrupt, "--direction", direction, *more, site="resid_mid")
     clean, corrupted = prompts(corrupt)
     effect = patch(shipped().raw, clean, corrupted, "resid_mid", logit_diff(clean, 4), direction=direction)
     assert_same(table, effect)
@@ -228,6 +229,11 @@ def test_the_help_names_every_site(capsys):
         (["--step", "7", "--corrupt", "redraw"], "step 7; steps run from 1 to 6"),
         (["--corrupt", "swap_input_labels", "--partner", "7"], "step 7; steps run from 1 to 6"),
         (["--corrupt", "swap_input_labels", "--partner", "4"], "nothing to swap"),
+        (["--partner", "2"], "--partner is for --corrupt swap_input_labels and swap_output_labels; leave it out"),
+        (["--corrupt", "redraw", "--partner", "2"], "--partner is for --corrupt swap_input_labels"),
+        (["--gpus", "-3"], "--gpus must be 0 or more; got -3.0"),
+        (["--gpus", "nan", "--engine", "ray"], "--gpus must be 0 or more; got nan"),
+        (["--gpus", "0.5"], "--gpus is for --engine ray; leave it out"),
         (["--memory", "0"], "--memory must be at least 1; got 0"),
         (["--memory", "-5"], "--memory must be at least 1; got -5"),
         (["--prompts", "0"], "at least 1; got 0"),

@@ -7,18 +7,20 @@ import time
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from experiments import load
 from experiments.cli import main
+from experiments.commands.circuit import CircuitCommand
 from experiments.commands.report import ReportCommand
 from experiments.reporting import computed, reuse, stored
 from experiments.reporting.error_text import how_often_wrong
 from experiments.reporting.reduced import PROMPTS
 from experiments.reporting.section import Picture, SectionData, Source, from_json, to_json
 from experiments.support.reading import read_calibration
-from experiments.support.results import weights_of
+from experiments.support.results import device_and_dtype, weights_of
 from interp.models import save_run
 from interp.models.names import SHIPPED
 from interp.tasks import default_tokenizer
@@ -245,6 +247,53 @@ def test_a_result_of_these_weights_is_known_by_their_digest_or_by_repeating_it(c
     assert (data["verdict"], where, why) == ("anchor", f"{RUN}/verdict.json", "")
     change(copied / "verdict.json", weights=weights_of(run))
     assert reuse.stored_result(run, "verdict", "verdict.json", 0)[1]
+
+
+@pytest.fixture
+def half(tmp_path) -> Path:
+    """The default run as bfloat16 weights, without results, in a folder that a shell must have quoted."""
+    folder, run = tmp_path / "my runs" / "m", load(RUN, device="cpu", dtype="bfloat16")
+    save_run(folder, run.raw, run.tokenizer, {k: v for k, v in run.record.items() if k != "version"})
+    return folder
+
+
+def test_all_parts_have_one_precision_which_the_commands_name(half, monkeypatch):
+    class Reached(Exception):
+        pass
+
+    verbs: list[CircuitCommand] = []
+
+    def reach(verb: CircuitCommand) -> int:
+        verbs.append(verb)
+        raise Reached
+
+    monkeypatch.setattr(CircuitCommand, "run", reach)
+    cases: tuple[tuple[Any, str], ...] = ((None, "float32"), ("bfloat16", "bfloat16"))
+    for asked, precision in cases:
+        options = ReportCommand((str(half),), device="cpu", dtype=asked)
+        (run,) = options._load()
+        assert device_and_dtype(run) == {"device": "cpu", "dtype": precision}
+        with pytest.raises(Reached):
+            stored.circuit_part(run, options, half, lambda _: None)
+        assert (verbs[-1].device, verbs[-1].dtype) == ("cpu", precision)
+        assert options.said(run) == f"'{half}' --device cpu --dtype {precision}"
+    (run,) = (usual := ReportCommand((RUN,)))._load()
+    assert usual.said(run) == RUN
+
+
+def test_a_result_of_another_precision_is_not_reused_and_the_reason_is_the_precision(copied):
+    path, run = copied / "evaluation.json", load(str(copied), device="cpu", dtype="bfloat16")
+    made = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+    for dtype, why in (
+        ("float32", "it was made with dtype float32, not bfloat16"),
+        (None, "it is of other weights, or of these before they were cast to bfloat16"),
+    ):
+        change(path, weights=weights_of(load(str(copied))), provenance=made | {"dtype": dtype})
+        assert reuse.stored_result(run, "evaluate", path.name, 0)[2] == f"{RUN}/{path.name} was not used: {why}."
+    command = {"command": made["command"] + " --dtype bfloat16 --device cpu"}
+    change(path, weights=weights_of(run), provenance=made | command | {"dtype": "bfloat16"})
+    data, _, why = reuse.stored_result(run, "evaluate", path.name, 0)
+    assert data, why
 
 
 def test_options_that_change_no_number_leave_a_verdict_of_use(copied):

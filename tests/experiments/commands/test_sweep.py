@@ -98,6 +98,23 @@ def test_what_was_made_with_other_options_is_not_taken_for_done(capsys, monkeypa
     assert "battery.json was made with --prompts 128, and --prompts is 64 now" in capsys.readouterr().err
 
 
+def test_results_of_another_precision_are_refused_before_any_work(capsys):
+    folder = Path("zoo/parity-scratchpad-alibi-seed2")
+    folder.mkdir(parents=True)
+    argv = ["sweep", "--groups", "few", "--out", "zoo", "--dry-run"]
+    for made, more, now in (
+        ("float32", [], ""),
+        ("float32", ["--dtype", "bfloat16"], "bfloat16"),
+        ("bfloat16", ["--dtype", "bfloat16"], ""),
+        ("bfloat16", [], "float32"),
+    ):
+        result = {"version": 1, "provenance": provenance_record(dtype=made), "accuracy": []}
+        (folder / "evaluation.json").write_text(json.dumps(result))
+        assert main([*argv, *more]) == (2 if now else 0)
+        said = capsys.readouterr().err
+        assert (f"evaluation.json was made with --dtype {made}, and --dtype is {now} now; choose" in said) == bool(now)
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

@@ -1,6 +1,7 @@
 """`mnemoscope verdict`, in process: on shipped runs, on foreign folders, and on models that cannot do the task."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,12 @@ import torch
 from experiments import load
 from experiments.cli import main
 from experiments.commands.reference import verb_reference
+from experiments.support.loading import names_apart
+from experiments.support.verdict_checks import check_one_configuration
 from experiments.support.verdict_defaults import default_lengths, usual_arms
-from interp.models import save_run
+from interp.models import ModelConfig, build_model, save_run
+from interp.models.names import SHIPPED, ZOO
+from interp.tasks import default_tokenizer
 from probes.arms.registry import ARMS
 from probes.batteries import DECIDING
 from probes.planted import Plan, plant
@@ -120,8 +125,6 @@ def test_no_label_follows_from_a_model_that_has_none_or_cannot(name, tmp_path):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             random = type(run.raw)(run.raw.config)
-        from interp.tasks import default_tokenizer
-
         save_run(tmp_path / name, random, default_tokenizer(), {k: v for k, v in run.record.items() if k != "version"})
     found = judged(name if name != "untrained" else str(tmp_path / name), "--lengths", "8", "--prompts", "24")
     assert found["verdict"] == "not-applicable"
@@ -251,3 +254,76 @@ def test_the_usual_arms_of_a_model_with_many_heads_are_those_that_decide():
 
     assert usual_arms(run(3, 8)) == tuple(ARMS)
     assert usual_arms(run(30, 9)) == (*DECIDING, "M7")
+
+
+def copied(folder: Path, **changes: object) -> str:
+    """Copy the default run without its results, with changed entries in its recipe; return the folder."""
+    shutil.copytree(SHIPPED / DEFAULT, folder, ignore=shutil.ignore_patterns("*.svg", "verdict.json"))
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    record["recipe"] |= changes
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    return str(folder)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_the_result_of_two_folders_of_one_name_is_below_the_usual_folder(relative, tmp_path, monkeypatch):
+    folders = [copied(tmp_path / place / "m", seed=seed) for seed, place in enumerate("ab")]
+    Path("here").mkdir()
+    monkeypatch.chdir("here")
+    names = [f"../{place}/m" for place in "ab"] if relative else folders
+    assert main(["verdict", *names, "--lengths", "5", "--prompts", "24", "--arms", "M5"]) == 0
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("verdict.json")] == [
+        "here/mnemoscope-out/a/m/verdict.json"
+    ]
+    data = json.loads(Path("mnemoscope-out/a/m/verdict.json").read_text(encoding="utf-8"))
+    assert (data["models"], data["run"]) == (["a/m", "b/m"], "a/m")
+
+
+def test_names_of_folders_have_as_many_parts_as_tell_them_apart():
+    assert names_apart([Path("/x/a/m"), Path("/x/b/m"), Path("/k")]) == ["a/m", "b/m", "k"]
+    assert names_apart([Path("/m"), Path("/a/m")]) == ["m", "a/m"]
+    assert names_apart([Path("/a/c/m"), Path("/b/c/m")]) == ["a/c/m", "b/c/m"]
+
+
+def test_runs_that_were_trained_differently_are_not_judged_together(tmp_path, capsys):
+    one, other = copied(tmp_path / "one"), copied(tmp_path / "other", seed=7, rehearsal=0.0)
+    said = refused(capsys, one, other)
+    assert f"may differ only in their seed; {one} and {other} were trained differently: rehearsal 0.5 and 0.0" in said
+
+
+def test_positional_encodings_are_told_apart_without_a_record(capsys):
+    for family in ("rotary", "none"):
+        model = build_model(ModelConfig(family, n_layers=1, d_model=16, n_heads=2), 416, seed=0)
+        model.save_pretrained(family)
+        default_tokenizer().save_pretrained(family)
+    said = refused(capsys, "./rotary", "./none", "--format", "parity-aligned")
+    assert "./rotary is gpt_neox (rotary) with 1 layers x 16" in said
+    assert "./none is gpt_neox (none) with" in said
+
+
+def test_seeds_of_one_configuration_are_judged_together():
+    """All of the zoo, whatever the step at which they stopped and the precision of their training."""
+    config = SimpleNamespace(model_type="x", num_hidden_layers=1, hidden_size=1)
+    groups: dict[str, dict[str, Any]] = {}
+    for path in sorted(ZOO.glob("*/run.json")):
+        run = SimpleNamespace(raw=SimpleNamespace(config=config), family="x", format="x")
+        run.record = json.loads(path.read_text(encoding="utf-8"))
+        groups.setdefault(path.parent.name.rpartition("-seed")[0], {})[path.parent.name] = run
+    several = [runs for runs in groups.values() if len(runs) > 1]
+    assert len(several) > 20
+    assert any(len({run.record["precision"] for run in runs.values()}) > 1 for runs in several)
+    for runs in several:
+        check_one_configuration(runs)
+    first, other = (groups[name] for name in ("parity-aligned-alibi+none", "parity-aligned-alibi"))
+    with pytest.raises(ValueError, match=r"trained differently: rehearsal 0\.0 and 0\.5; condition none and None"):
+        check_one_configuration(dict([*list(first.items())[:1], *list(other.items())[:1]]))
+
+
+def test_a_run_of_recall_takes_no_options_of_parity(tmp_path, capsys):
+    folder = tmp_path / "recall"
+    run = load(DEFAULT)
+    record = {k: v for k, v in run.record.items() if k != "version"} | {"format": "recall-ordered"}
+    save_run(folder, run.raw, default_tokenizer(), record)
+    for name, *values in (("lengths", "9", "50"), ("arms", "M1"), ("forced",)):
+        said = refused(capsys, str(folder), f"--{name}", *values)
+        assert f"--{name} does not apply to --task recall; use --items" in said

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from experiments import load
 from experiments.cli import main
 from experiments.commands.report import ReportCommand
-from experiments.reporting.list_sections import clearest_arm, stored_verdict
+from experiments.reporting.list_sections import clearest_arm, stored_verdict, verdict_section
 from experiments.reporting.list_text import in_short, negative_heads, renaming_check
+from experiments.reporting.section import SectionData
 from experiments.support.list_results import LISTS
+from interp.models.names import SHIPPED
 from tests.probes.binding.list_models import list_tokenizer
 from tests.small_language_model import small_gpt2
 
@@ -99,6 +104,9 @@ def test_a_model_that_cannot_do_the_list_is_not_judged_and_its_accuracy_is_state
         (("--task", "list-letters", "--format", "parity-aligned"), "has no formats"),
         (("--task", "recall", "--compare"), "is on one run"),
         (("--task", "recall", "--out", "page.txt"), "must name an HTML file"),
+        (("--task", "recall", "--length", "50"), "--length does not apply to --task recall; use --items"),
+        (("--task", "list-letters", "--map-length", "7"), "--map-length does not apply to --task list-letters"),
+        (("--task", "recall", "--fillers", "3"), "--fillers does not apply to --task recall; use --items"),
         (("--items", "7"), "add --task"),
         (("--format", "recall-ordered"), "made with --task recall"),
     ],
@@ -112,13 +120,74 @@ def test_what_cannot_be_reported_is_refused_in_one_line(
     assert not list(tmp_path.glob("**/*.html"))
 
 
-def test_a_verdict_with_fillers_is_not_taken_for_one_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("made", "given", "why"),
+    [
+        ({}, {}, ""),
+        ({}, {"quick": True}, ""),
+        ({"options": {"fillers": 2}}, {}, "it was made with fillers 2, not 0"),
+        ({"options": {"fillers": 2}}, {"fillers": 2}, ""),
+        ({"options": {"prompts": 16}}, {}, "it was made with prompts 16, not 128"),
+        ({"dtype": "bfloat16"}, {}, "it was made with dtype bfloat16, not float32"),
+        ({"seed": 3}, {}, "its seed is 3, not 0"),
+    ],
+)
+def test_a_stored_verdict_of_other_options_is_not_used_and_the_reason_is_noted(
+    made: dict, given: dict, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = "verdict-recall-6.json"
-    shipped = json.loads((LISTS / RUN / name).read_text(encoding="utf-8"))
-    monkeypatch.setattr("experiments.reporting.list_sections.LISTS", tmp_path / "none")
+    stored = json.loads((LISTS / RUN / name).read_text(encoding="utf-8"))
+    stored["options"] = {"task": "recall", "items": 6, "prompts": 128, "fillers": 0} | made.get("options", {})
+    stored["provenance"] |= {"dtype": made.get("dtype", "float32")}
+    stored["seed"] = made.get("seed", 0)
+    monkeypatch.setattr("experiments.support.finished_verdicts.LISTS", tmp_path / "none")
     folder = tmp_path / "mnemoscope-out" / RUN
     folder.mkdir(parents=True)
-    run, options = load(RUN, "recall-ordered"), ReportCommand((RUN,), task="recall")
-    for fillers, read in ((0, True), (2, False)):
-        (folder / name).write_text(json.dumps(shipped | {"options": {"fillers": fillers}}), encoding="utf-8")
-        assert (stored_verdict(run, options)[0] is not None) == read
+    (folder / name).write_text(json.dumps(stored), encoding="utf-8")
+    run, options = load(RUN, "recall-ordered", device="cpu"), ReportCommand((RUN,), task="recall", **given)
+    found, origin, notes = stored_verdict(run, options)
+    assert (found is None) == bool(why)
+    assert notes == ((f"{RUN}/{name} was not used: {why}.",) if why else ())
+    assert origin.startswith(f"read from {RUN}/{name}, made ") or why
+
+
+def test_its_command_names_the_run_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "my models" / "m"
+    shutil.copytree(SHIPPED / RUN, folder)
+    monkeypatch.setattr("probes.binding.measure_binding", lambda *_: None)
+    stored = json.loads((LISTS / RUN / "verdict-recall-6.json").read_text(encoding="utf-8"))
+    judged = SimpleNamespace(measured=SimpleNamespace(refusal=None), to_json=lambda: stored)
+    monkeypatch.setattr("probes.binding.binding_verdict", lambda *_: judged)
+    options = ReportCommand(("my models/m",), task="recall", dtype="float64", device="cpu", seed=5)
+    run = load("my models/m", "recall-ordered", device="cpu", dtype="float64")
+    (source,) = verdict_section(run, options, [], lambda _: None).sources
+    command = "verdict 'my models/m' --device cpu --dtype float64 --task recall --items 6 --prompts 128 --seed 5"
+    assert source.command == f"mnemoscope {command}"
+    argv = shlex.split(source.command)[1:]
+    monkeypatch.setattr("experiments.support.binding_results._judged", lambda *_: pytest.fail("reached"))
+    with pytest.raises(pytest.fail.Exception, match="reached"):  # it loads the run and its prompts
+        main(argv)
+
+
+def test_it_resumes_from_the_sections_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = json.loads((LISTS / RUN / "verdict-recall-6.json").read_text(encoding="utf-8"))
+    calls: list[str] = []
+
+    def section(name: str, data: dict, interrupted: bool = False):  # type: ignore[no-untyped-def]
+        def made(*_: object) -> SectionData:
+            calls.append(name)
+            if interrupted and calls.count(name) == 1:
+                raise KeyboardInterrupt
+            return SectionData(data)
+
+        monkeypatch.setattr(f"experiments.reporting.list_page.{name}_section", made)
+
+    heads = [{"layer": 0, "head": 0, "change": 1.0, "value asked for": 0.5}]
+    section("verdict", stored)
+    section("patch", {"arm": "order", "query": 1, "target": 2, "whole": 1.0, "heads": heads}, interrupted=True)
+    section("heads", {"heads": heads})
+    argv = ["report", RUN, "--task", "recall", "--device", "cpu"]
+    assert main(argv) == 130
+    assert main(argv) == 0
+    assert calls == ["verdict", "patch", "patch", "heads"]
+    assert [p.name for p in (tmp_path / "mnemoscope-out" / RUN).iterdir()] == ["report-recall-6.html"]

@@ -36,6 +36,12 @@ def test_accuracy_names_the_last_length_before_the_first_failure():
     assert "at no measured length" in shown.accuracy_shows({"accuracy": [row("step", "written", 10, 0.5)]})
 
 
+@pytest.mark.parametrize(("fmt", "name"), [("parity-aligned", "final bit"), ("addition-aligned", "final sum")])
+def test_the_table_names_the_last_answer_by_the_task(fmt, name):
+    data = {"format": fmt, "accuracy": [row(metric, "forced", 10, 1.0) for metric in ("step", "exact", "final")]}
+    assert [cells[2] for cells in rows.accuracy_rows("r", data, (10,))] == ["step accuracy", "exact match", name]
+
+
 def test_the_map_names_the_token_that_most_answers_depend_on():
     batch = load(RUN).sample(2, 5, seed=0)
     assert batch.role is not None

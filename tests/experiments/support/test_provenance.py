@@ -16,6 +16,7 @@ import pytest
 from experiments import load
 from experiments.cli import main
 from experiments.support import provenance
+from experiments.support.options import TEXT, options_of
 from experiments.support.provenance import (
     OtherVersions,
     other_versions,
@@ -25,6 +26,7 @@ from experiments.support.provenance import (
 )
 from experiments.support.results import work_folder
 from experiments.tables import benchmarks, runs
+from experiments.verbs import VERBS, command_class
 from interp.models import Run, read_json
 from interp.models.names import SHIPPED, ZOO
 
@@ -50,6 +52,21 @@ def test_a_command_can_be_pasted_into_a_shell(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["mnemoscope", *given])
     command = provenance_record()["command"]
     assert shlex.split(command) == ["mnemoscope", *given[:-1], "else"]
+
+
+def test_a_command_keeps_its_texts_and_no_absolute_path(monkeypatch):
+    given = ["circuit", "/home/alice/m", "--clean", "/etc holds the", "/usr holds", "--prompt", "/a b", "/home/alice/n"]
+    given += ["--answer=/x", "/home/alice/o", "--json", "/home/alice/j", "--out=/home/alice/secret"]
+    monkeypatch.setattr(sys, "argv", ["mnemoscope", *given])
+    kept = ["circuit", "m", "--clean", "/etc holds the", "/usr holds", "--prompt", "/a b", "n"]
+    kept += ["--answer=/x", "o", "--json", "j", "--out=secret"]
+    assert shlex.split(provenance_record()["command"]) == ["mnemoscope", *kept]
+
+
+def test_the_options_that_are_texts_are_those_of_the_verbs():
+    options = [item for verb in VERBS if verb != "bench" for item in options_of(command_class(verb)).items()]
+    texts = {name for name, (_, config) in options if config and (config.metavar or "").startswith(TEXT)}
+    assert texts == set(provenance.TEXTS)
 
 
 def test_versions_are_compared_by_release_and_python_is_not():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -133,7 +135,7 @@ def test_layers_that_read_the_tokens_need_them():
 
 
 def test_functions_that_others_set_on_modules_are_put_back():
-    model = tiny("mamba")
+    model: Any = tiny("mamba")
     before = patch(model, CLEAN, CORRUPTED, "resid_pre", METRIC).change
     calls = []
     for layer in model.backbone.layers:
