@@ -175,4 +175,4 @@ def at_column(
 
 def precise(logits: Tensor) -> Tensor:
     """Return logits in float32, or in float64 if they are: differences need more digits than half precision has."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

@@ -130,7 +130,7 @@ def test_one_circuit_at_a_time():
 
 
 def test_a_forward_that_someone_else_set_is_put_back():
-    raw, clean, other = tiny("absolute"), prompts(), prompts(seed=5)
+    raw, clean, other = copy.deepcopy(tiny("absolute")), prompts(), prompts(seed=5)
     circuit, own = some("absolute", clean), raw.forward
     raw.forward = wrapped = lambda *args, **kwargs: own(*args, **kwargs)  # as accelerate's hooks do
     with circuit.installed(raw, clean, other) as model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -135,7 +136,7 @@ def test_layers_that_read_the_tokens_need_them():
 
 
 def test_functions_that_others_set_on_modules_are_put_back():
-    model: Any = tiny("mamba")
+    model: Any = copy.deepcopy(tiny("mamba"))
     before = patch(model, CLEAN, CORRUPTED, "resid_pre", METRIC).change
     calls = []
     for layer in model.backbone.layers:
