@@ -172,7 +172,7 @@ def _longer(folder: Path, options: StageOptions) -> None:
     lengths, impossible = [], {}
     for length in LONGER_LENGTHS:
         try:
-            run.sample(1, length, 0)
+            run.check_length(length)
         except ValueError as error:
             impossible[str(length)] = str(error)
         else:

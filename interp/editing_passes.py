@@ -31,6 +31,8 @@ def anatomy_now(model: AnyModel) -> Anatomy | GenericAnatomy:
 
 
 class Chosen:
+    """Positions that an edit is of. Raises `ValueError` for none, negative ones, and ranges with a step."""
+
     def __init__(self, positions: Positions) -> None:
         self.given = [positions] if isinstance(positions, int) else positions
         if isinstance(self.given, slice):
@@ -54,6 +56,7 @@ class Chosen:
                 return min(some) >= n
 
     def among(self, now: Int[Tensor, " pos"]) -> Bool[Tensor, " pos"]:
+        """Return which positions of a pass are chosen."""
         match self.given:
             case None:
                 return torch.ones_like(now, dtype=torch.bool)

@@ -58,7 +58,7 @@ def target_of(
 def _metric_target(model: object, prompts: Prompts, metric: MetricLike) -> Target:
     """Return a metric as the target; its row of the map is named by the last position that it reads."""
     bound = bind_metric(metric, model, prompts)
-    return Target(bound.positions[-1:], bound.positions, lambda x, rows: bound.measure(precise(x), rows).unsqueeze(-1))
+    return Target(bound.positions[-1:], bound.positions, lambda x, rows: bound.measure(x, rows).unsqueeze(-1))
 
 
 def _step_target(

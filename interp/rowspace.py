@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.architectures.norms import norm_parts
 from interp.models.resolve import AnyModel, raw_of
+from interp.patching.knockouts import require_in_layers
 
 READERS = ("q", "k", "v", "mlp")
 
@@ -52,8 +53,7 @@ def read_directions(
             raise ValueError(
                 f"no layer {layer}, head {head}; layers are 0 to {n_layers - 1}, heads 0 to {anatomy.n_heads - 1}"
             )
-    if layers is not None and (outside := sorted(head for head in heads or () if head[0] not in layers)):
-        raise ValueError(f"heads {outside} are not in layers {sorted(layers)}")
+    require_in_layers(heads, layers)
     rows: list[Tensor] = []
     for layer in range(n_layers) if layers is None else layers:
         for site, out in zip(("q", "k", "v"), _linear(anatomy, layer), strict=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from probes import keys
+from probes.claims import LARGEST
 from probes.evidence import ORDER_BROKEN, ORDER_KEPT, Evidence, EvidenceKey
 from probes.judging import HEADLINE, LengthEvidence, hold_absent
 from probes.judging_address import followed_addresses, judge_address
@@ -32,8 +33,8 @@ class Variable:
 
 
 VARIABLES = {
-    "anchor": Variable("identity", keys.LARGEST_IDENTITY, keys.IDENTITY_REST, keys.SHARE_ADDRESS, keys.IDENTITY_STEP),
-    "placeholder": Variable("content", keys.LARGEST_CONTENT, keys.CONTENT_REST, keys.SHARE_CONTENT),
+    "anchor": Variable(*LARGEST["anchor"], keys.IDENTITY_REST, keys.SHARE_ADDRESS, keys.IDENTITY_STEP),
+    "placeholder": Variable(*LARGEST["placeholder"], keys.CONTENT_REST, keys.SHARE_CONTENT),
 }
 
 

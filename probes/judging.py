@@ -52,6 +52,14 @@ class LengthEvidence:
         at_level = interval.at(self.level)
         return -self.margins.rho < at_level.low and at_level.high < self.margins.rho
 
+    def checked(self) -> Evidence | None:
+        """Return what a swap moves where both labels lead to the same answer, if that is shown; else None.
+
+        An address predicts no change there: labels are checked rather than followed.
+        """
+        same = self.find(keys.SAME_UNDER_BOTH)
+        return same if same is not None and same.value.at(self.level).low > self.margins.rho else None
+
     def loses_nothing(self, e: Evidence) -> bool:
         """Return whether a loss of accuracy lies within its margin."""
         lost = e.value.at(self.level)
@@ -143,8 +151,7 @@ def judge_anchor(at: LengthEvidence) -> RoleFinding:
     attention, rename = at.find(keys.ATTENTION), at.find(keys.RENAME)
     if inputs is None or outputs is None or attention is None:
         return replace(finding, status=Status.INDETERMINATE, reason="M1, M2 or M4 was not measured")
-    same = at.find(keys.SAME_UNDER_BOTH)
-    if same is not None and same.value.at(at.level).low > at.margins.rho:
+    if (same := at.checked()) is not None:
         reason = f"labels are checked rather than followed: a swap moves {same.value} of the margin where both labels "
         reason += "lead to the same answer"
         return replace(finding, status=Status.UNRESOLVED, reason=reason)

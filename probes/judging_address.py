@@ -41,7 +41,7 @@ def judge_address(at: LengthEvidence, own: RoleFinding) -> Addressed | None:
     exceed the margin and their control, and a renaming does nothing. None where no address is shown, or only what M1,
     M2 and M4 show of the step's own label, and over models, whose tests are of that label.
     """
-    rename, same = at.find(keys.RENAME), at.find(keys.SAME_UNDER_BOTH)
+    rename = at.find(keys.RENAME)
     if at.tests or (rename is not None and not at.is_absent(rename)):
         return None
     shown = _join_pairs(at, _shown(at))
@@ -49,9 +49,7 @@ def judge_address(at: LengthEvidence, own: RoleFinding) -> Addressed | None:
         return None
     offsets = _choose(at, shown)
     address, trades = keys.ADDRESSES[offsets], shown[offsets]
-    # Where both labels lead to the same answer, an address predicts no change: labels are checked, not followed.
-    checked = same is not None and same.value.at(at.level).low > at.margins.rho
-    if address is keys.OWN and (own.status is Status.PRESENT or checked):
+    if address is keys.OWN and (own.status is Status.PRESENT or at.checked() is not None):
         return None
     reason = f"the answer follows {address.name}: input labels {trades.inputs.value}, output labels "
     reason += f"{trades.outputs.value}, through attention ({trades.attention.value}), beyond their controls"

@@ -91,10 +91,9 @@ class AttentionCommand:
 
     def target(self, run: Run) -> Path:
         """Return the file to write. Raises `ValueError` where it cannot be written."""
-        from experiments.support.results import check_files, writable_folder
-        from interp.models.names import OUT
+        from experiments.support.results import check_files, usual_folder, writable_folder
 
-        target = self.out or OUT / run.name / "attention.html"
+        target = self.out or usual_folder(run) / "attention.html"
         writable_folder(target.parent)
         check_files([target])
         return target

@@ -74,7 +74,7 @@ class EvaluateCommand:
         check_apart([run.name for run in loaded])
         for run in loaded:  # every length is checked before the first forward pass
             for length in (*self.lengths_of(run), *self.offsets_of(run)):
-                run.sample(1, length, 0)
+                run.check_length(length)
         together = _together(loaded)
         folders = [result_folder(run, self.out, FILES) for run in loaded]
         curves: dict[str, list[Accuracy]] = {}

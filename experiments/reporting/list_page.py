@@ -160,15 +160,14 @@ def write_list_report(options: ReportCommand, target: Path | None) -> Path:
     from experiments.support.binding_results import load_for_lists
     from experiments.support.progress import progress_bar
     from experiments.support.provenance import provenance_record
-    from experiments.support.results import check_files, replace_whole, work_folder, writable_folder
-    from interp.models.names import OUT
+    from experiments.support.results import check_files, replace_whole, usual_folder, work_folder, writable_folder
     from probes.batteries import GATE
     from probes.binding import trials_of
 
     task = str(options.task)
     run = load_for_lists(options.names[0], task, options.items, options.format, options.device, options.dtype)
     trials = trials_of(run, task, options.items, GATE, options.seed, options.fillers)
-    path = target or OUT / run.name / f"report-{task}-{options.items}.html"
+    path = target or usual_folder(run) / f"report-{task}-{options.items}.html"
     writable_folder(path.parent)
     check_files([path])
     asked = [task, options.items, options.fillers, options.quick, options.fresh, options.seed, str(run.format)]

@@ -15,10 +15,10 @@ from experiments.reporting.schema import ROLES, SCHEMAS, mismatch
 from experiments.support.finished import LARGEST, one_length, why_other_rules, why_other_run, why_other_weights
 from experiments.support.provenance import warn_versions
 from experiments.support.reading import UNREAD, dtype_of
-from experiments.support.results import device_and_dtype
+from experiments.support.results import device_and_dtype, usual_folder
 from experiments.support.verdict_defaults import default_lengths, fits
 from interp.models import read_json
-from interp.models.names import OUT, SHIPPED
+from interp.models.names import SHIPPED
 from interp.support.printable import visible
 from interp.tasks.limits import shown
 from probes.limits import FEWEST_PROMPTS
@@ -43,7 +43,7 @@ def stored_result(run: Run, verb: str, name: str, seed: int) -> tuple[dict | Non
     accepted only in the run's own folder, so that what ships with weights is shown.
     """
     why = ""
-    for folder in (Path(run.source), OUT / run.name):
+    for folder in (Path(run.source), usual_folder(run)):
         path = folder / name
         if not path.exists():
             continue

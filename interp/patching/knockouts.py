@@ -24,6 +24,12 @@ Head = tuple[int, int]
 Masks = dict[Mode, dict[int, Bool[torch.Tensor, "head dest src"]]]
 
 
+def require_in_layers(heads: Collection[Head] | None, layers: Collection[int] | None) -> None:
+    """Raise `ValueError` for heads of other layers than `layers`; None for all layers."""
+    if layers is not None and (outside := sorted(head for head in heads or () if head[0] not in layers)):
+        raise ValueError(f"heads {outside} are not in layers {sorted(layers)}")
+
+
 @dataclass(frozen=True)
 class Knockout:
     """Edges from `src` to `dest` that are removed together.
@@ -55,8 +61,7 @@ class Knockout:
         for name in ("layers", "heads"):
             if getattr(self, name) is not None and not getattr(self, name):
                 raise ValueError(f"{name} is empty: nothing would be knocked out; None means all")
-        if self.layers is not None and (bad := sorted(h for h in self.heads or () if h[0] not in self.layers)):
-            raise ValueError(f"heads {bad} are not in layers {sorted(self.layers)}")
+        require_in_layers(self.heads, self.layers)
 
     def __str__(self) -> str:
         where = "" if self.layers is None else " L" + ",".join(map(str, sorted(self.layers)))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.patching.metric import Compute, Metric, at_column, metric_of_tokens, pick
+from interp.patching.metric import Compute, Metric, at_column, metric_of_tokens, pick, precise
 from interp.tasks import ANSWER_ROLES, Batch, Role
 
 
@@ -111,9 +111,9 @@ def probability(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT,
 
     def compute_of(answers: Tensor, symbols: Tensor) -> Compute:
         def compute(logits: Tensor, rows: Tensor) -> Tensor:
-            precise = logits if logits.dtype == torch.float64 else logits.float()
-            choices = precise[..., symbols.to(logits.device, non_blocking=True)] if among_answers else precise
-            return (pick(precise, answers[rows]) - choices.logsumexp(dim=-1)).exp().mean(dim=-1)
+            read = precise(logits)
+            choices = read[..., symbols.to(logits.device, non_blocking=True)] if among_answers else read
+            return (pick(read, answers[rows]) - choices.logsumexp(dim=-1)).exp().mean(dim=-1)
 
         return compute
 
