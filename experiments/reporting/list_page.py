@@ -42,7 +42,7 @@ def list_report(
         step(name)
         return load_or_make(work / f"{name}.json", make, to_json, from_json)
 
-    verdict = kept("verdict", lambda: verdict_section(run, options, trials, step))
+    verdict = kept("verdict", lambda: verdict_section(run, options, trials, step, work))
     found = verdict.data
     parts: dict[str, SectionData] = {"verdict": verdict}
     if found["refusal"] is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.reporting.reduced import shown_layers
 from experiments.reporting.section import Picture, SectionData, Source
-from experiments.support.binding_results import file_of
+from experiments.support.binding_results import KeptGroups, file_of
 from experiments.support.list_results import ARMS
 from interp.support.printable import visible
 
@@ -26,9 +26,9 @@ ORDINALS = {2: "second", 3: "third"}
 
 
 def verdict_section(
-    run: Run, options: ReportCommand, trials: Sequence[Trial], step: Callable[[str], None]
+    run: Run, options: ReportCommand, trials: Sequence[Trial], step: Callable[[str], None], work: Path
 ) -> SectionData:
-    """Build the section on the verdict: read from a file of the same weights, or measured."""
+    """Build the section on the verdict: read from a file of the same weights, or measured in pieces kept in `work`."""
     from experiments.drawing.lists import list_shares
     from interp.views import as_view
     from probes.binding import binding_verdict, measure_binding
@@ -38,7 +38,8 @@ def verdict_section(
     command += f" --fillers {options.fillers}" * bool(options.fillers) + f" --prompts {few} --seed {options.seed}"
     found, made, notes = stored_verdict(run, options)
     if found is None:
-        judged = binding_verdict(run.name, measure_binding(run, trials, task, options.seed, step, few))
+        measured = measure_binding(run, trials, task, options.seed, step, few, KeptGroups(work))
+        judged = binding_verdict(run.name, measured)
         if options.quick and judged.measured.refusal is None:
             notes += (fewer_prompts("verdict", "The intervals are wider, and more addresses may stay undecided."),)
         found, made = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from experiments.commands.verdict import VerdictCommand
     from interp.models import Run
     from probes.binding import BindingVerdict, Trial
+    from probes.binding.measuring import Group
 
 
 def binding_task_of(command: VerdictCommand) -> str | None:
@@ -89,6 +91,42 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     return 0
 
 
+class KeptGroups:
+    """The groups of prompts of one verdict, written to a work folder when they are measured, with what each cost.
+
+    A group that is in the folder is read, so that an interrupted verdict goes on. `cost` is that of all groups.
+    """
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        self.costs: list[dict[str, float | None]] = []
+
+    def __call__(self, name: str, measure: Callable[[], Group]) -> Group:
+        """Return the group of this name: read, or measured and written."""
+        from experiments.support.results import load_or_make
+        from probes.binding.measuring import Group
+
+        def make() -> tuple[Group, dict]:
+            began = time.perf_counter(), time.process_time()
+            return measure(), cost_since(*began)
+
+        group, cost = load_or_make(
+            self.work / f"{name}.json",
+            make,
+            lambda made: {"group": made[0].to_json(), "cost": made[1]},
+            lambda kept: (Group.from_json(kept["group"]), dict(kept["cost"])),
+        )
+        self.costs.append(cost)
+        return group
+
+    @property
+    def cost(self) -> dict[str, float | None]:
+        """Seconds and CPU seconds of all groups, and the largest peak memory, by whichever process measured them."""
+        peaks = [peak for cost in self.costs if (peak := cost["peak_mib"]) is not None]
+        sums = {name: round(sum(cost[name] or 0 for cost in self.costs), 1) for name in ("seconds", "cpu_seconds")}
+        return {**sums, "peak_mib": max(peaks, default=None)}
+
+
 def cost_since(wall: float, cpu: float) -> dict[str, float | None]:
     """Return the seconds and CPU seconds since two readings of the clocks, and the peak memory of the process in MiB.
 
@@ -117,19 +155,24 @@ def _judged(
 ) -> tuple[BindingVerdict, dict]:
     """Measure, decide and write; return the verdict, and what its file holds."""
     from experiments.support.progress import progress_bar
-    from experiments.support.results import write_result
+    from experiments.support.results import work_folder, write_result
     from probes.binding import binding_verdict, measure_binding
 
-    began = time.perf_counter(), time.process_time()
-    with progress_bar(total=1 + len(trials), unit="step") as bar:
+    asked = [options, command.seed, str(run.format)]
+    with (
+        work_folder(path.parent, run, "verdict", asked) as work,
+        progress_bar(total=1 + len(trials), unit="step") as bar,
+    ):
+        kept = KeptGroups(work)
 
         def step(piece: str) -> None:
             bar.set_description(piece)
             bar.update()
 
-        verdict = binding_verdict(run.name, measure_binding(run, trials, task, command.seed, step, command.prompts))
-    data = {"options": options, **verdict.to_json(), "cost": cost_since(*began)}
-    return verdict, write_result(path, run, command.seed, data)
+        measured = measure_binding(run, trials, task, command.seed, step, command.prompts, kept)
+        verdict = binding_verdict(run.name, measured)
+        data = {"options": options, **verdict.to_json(), "cost": kept.cost}
+        return verdict, write_result(path, run, command.seed, data)
 
 
 def load_for_lists(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -86,6 +87,24 @@ class Binding:
         return not self.competent and self.accuracy.value >= COMPETENCE
 
 
+@dataclass(frozen=True, eq=False)
+class Group:
+    """What was measured on the prompts of one trial: a number per prompt by name, and why other arms are left out."""
+
+    values: dict[str, Float[Tensor, " batch"]]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict:
+        """Return the numbers as lists; they are float64, which JSON keeps exactly."""
+        return {"values": {name: x.tolist() for name, x in self.values.items()}, "left_out": self.left_out}
+
+    @classmethod
+    def from_json(cls, data: dict) -> Group:
+        """Return the group that `to_json` wrote."""
+        values = {name: torch.tensor(x, dtype=torch.float64) for name, x in data["values"].items()}
+        return cls(values, data["left_out"])
+
+
 def measure_binding(
     model: AnyModel,
     trials: Sequence[Trial],
@@ -93,22 +112,22 @@ def measure_binding(
     seed: int = 0,
     step: Callable[[str], None] = lambda _: None,
     prompts: int | None = None,
+    recall: Callable[[str, Callable[[], Group]], Group] = lambda name, measure: measure(),
 ) -> Binding:
     """Measure accuracy and, where the model can do the task, all arms, sinks and their controls.
 
     Accuracy is that of the most likely token among all, over all prompts. The arms are measured on about `prompts` of
-    them, the first of each trial (None: on all). `step` is called with the name of each group of prompts. Findings
-    hold together at 95 % (Bonferroni over the ways to one: PRESENT and ABSENT of each arm and sink, and what a sink
-    carries; a way that needs two intervals errs at most as often as one of them).
+    them, the first of each trial (None: on all). `step` is called with the name of each group of prompts; `recall` gets
+    that of each piece of work, and measures it or returns what an earlier process kept of it. Findings hold together at
+    95 % (Bonferroni over the ways to one: PRESENT and ABSENT of each arm and sink, and what a sink carries; a way that
+    needs two intervals errs at most as often as one of them).
     """
     if not trials:
         raise ValueError("there are no trials")
-    rights, n = [], sum(len(trial.lookups.prompts) for trial in trials)
-    items = trials[0].lookups.n_items
+    n, items = sum(len(trial.lookups.prompts) for trial in trials), trials[0].lookups.n_items
     step("accuracy")
-    for trial in trials:
-        rights.append(_accuracy(model, trial, trial.lookups.prompts))
-    right = torch.cat(rights)
+    rights = [recall(f"accuracy-{k}", partial(_accuracy, model, trial)) for k, trial in enumerate(trials)]
+    right = torch.cat([group.values["right"] for group in rights])
     some = trials if prompts is None else [trial.first(-(-prompts // len(trials))) for trial in trials]
     used = sum(len(trial.lookups.prompts) for trial in some)
     level = 1 - 0.05 / (2 * len(ARMS) + 3 * len(SINKS))
@@ -119,22 +138,33 @@ def measure_binding(
         return replace(found, refusal=reason)
     drops: dict[str, list[Tensor]] = {}
     left_out: dict[str, str] = {}
-    for trial in some:
+    for k, trial in enumerate(some):
         step(f"item {trial.query} to {trial.target}")
-        entries = _entries(trial, left_out)
-        metric = logit_diff(trial.lookups.answer(trial.query), trial.lookups.answer(trial.target))
-        effect = interchange(model, trial.lookups.prompts, entries, metric)
-        measured = dict(zip(entries, effect.base - effect.values, strict=True))
-        for name, values in (measured | sink_effects(model, trial, metric, left_out)).items():
-            drops.setdefault(name, []).append(values.double().cpu())
+        group = recall(f"arms-{k}", partial(_arms, model, trial))
+        left_out |= group.left_out
+        for name, values in group.values.items():
+            drops.setdefault(name, []).append(values)
     return _summed(found, drops, left_out)
 
 
-def _accuracy(model: AnyModel, trial: Trial, prompts: Prompts) -> Float[Tensor, " batch"]:
+def _accuracy(model: AnyModel, trial: Trial) -> Group:
     from interp.forward import predict
 
+    prompts = trial.lookups.prompts
     logits = predict(raw_of(model), prompts, torch.tensor([prompts.n_pos]))
-    return (logits[:, -1].argmax(dim=-1).cpu() == trial.lookups.answer(trial.query).cpu()).double()
+    right = logits[:, -1].argmax(dim=-1).cpu() == trial.lookups.answer(trial.query).cpu()
+    return Group({"right": right.double()})
+
+
+def _arms(model: AnyModel, trial: Trial) -> Group:
+    """Return what every arm, sink and control takes from the answer's margin, per prompt."""
+    left_out: dict[str, str] = {}
+    entries = _entries(trial, left_out)
+    metric = logit_diff(trial.lookups.answer(trial.query), trial.lookups.answer(trial.target))
+    effect = interchange(model, trial.lookups.prompts, entries, metric)
+    measured = dict(zip(entries, effect.base - effect.values, strict=True))
+    measured |= sink_effects(model, trial, metric, left_out)
+    return Group({name: values.double().cpu() for name, values in measured.items()}, left_out)
 
 
 def _entries(trial: Trial, left_out: dict[str, str]) -> dict[str, list[Interchange]]:

@@ -160,7 +160,7 @@ def test_its_command_names_the_run_as_it_was_given(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("probes.binding.binding_verdict", lambda *_: judged)
     options = ReportCommand(("my models/m",), task="recall", dtype="float64", device="cpu", seed=5)
     run = load("my models/m", "recall-ordered", device="cpu", dtype="float64")
-    (source,) = verdict_section(run, options, [], lambda _: None).sources
+    (source,) = verdict_section(run, options, [], lambda _: None, tmp_path).sources
     command = "verdict 'my models/m' --device cpu --dtype float64 --task recall --items 6 --prompts 128 --seed 5"
     assert source.command == f"mnemoscope {command}"
     argv = shlex.split(source.command)[1:]

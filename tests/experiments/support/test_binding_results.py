@@ -6,13 +6,20 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from experiments import load
 from experiments.cli import main
+from experiments.support.binding_results import KeptGroups
 from experiments.support.results import weights_of
+from interp.models.resolve import AnyModel
 from probes.batteries import battery
+from probes.binding import Trial
+from probes.binding.measuring import Group
 
 RUN = "parity-aligned-alibi"
+# What a result records of the process that wrote it.
+OF_THE_PROCESS = ("cost", "provenance")
 RECALL = ("verdict", RUN, "--task", "recall")
 
 
@@ -99,3 +106,46 @@ def test_the_battery_refuses_recall_before_any_forward_pass(monkeypatch: pytest.
     with pytest.raises(ValueError, match="for recall call binding_verdict") as raised:
         battery(run, (20,))
     assert "\n" not in str(raised.value)
+
+
+def test_an_interrupted_verdict_goes_on_after_the_groups_that_are_done(
+    judged: tuple[dict, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from probes.binding import measuring
+
+    measure, asked = measuring._arms, []
+
+    def interrupted_at_the_third(model: AnyModel, trial: Trial) -> measuring.Group:
+        asked.append((trial.query, trial.target))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return measure(model, trial)
+
+    monkeypatch.setattr(measuring, "_arms", interrupted_at_the_third)
+    argv = [*RECALL, "--prompts", "64", "--seed", "3", "--out", str(tmp_path), "--fresh"]
+    assert main(argv) == 130
+    monkeypatch.setattr(measuring, "_accuracy", lambda *_: pytest.fail("the accuracy was measured again"))
+    assert main(argv) == 0
+    assert len(asked) == 5  # four groups, of which the third began twice
+    (path,) = tmp_path.rglob("verdict-recall-6.json")
+    assert [p.name for p in path.parent.iterdir()] == [path.name]  # no unfinished work is left
+    found = json.loads(path.read_text())
+    assert {k: v for k, v in found.items() if k not in OF_THE_PROCESS} == {
+        k: v for k, v in judged[0].items() if k not in OF_THE_PROCESS
+    }
+    assert found["cost"]["seconds"] > 0
+
+
+def test_the_cost_of_a_resumed_verdict_is_that_of_all_groups(tmp_path: Path) -> None:
+    def group() -> Group:
+        torch.rand(500, 500) @ torch.rand(500, 500)
+        return Group({"right": torch.ones(3, dtype=torch.float64)}, {"order": "the list has none"})
+
+    first, again = KeptGroups(tmp_path), KeptGroups(tmp_path)
+    made = [first(name, group) for name in ("accuracy-0", "arms-0")]
+    kept = [again(name, lambda: pytest.fail("measured again")) for name in ("accuracy-0", "arms-0")]
+    assert again.cost == first.cost
+    assert again.cost["peak_mib"] > 100
+    for one, other in zip(made, kept, strict=True):
+        assert one.left_out == other.left_out
+        assert torch.equal(one.values["right"], other.values["right"])
