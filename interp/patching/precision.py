@@ -36,7 +36,10 @@ def check_matmul(matmul: str, anatomy: Anatomy | GenericAnatomy) -> None:
 
 @contextmanager
 def products(matmul: Matmul, device: torch.device) -> Iterator[None]:
-    """Inside the block, compute matrix products on a device in this way; sums, norms and softmax stay in float32."""
+    """Inside the block, compute matrix products on a device in this way; sums, norms and softmax stay in float32.
+
+    PyTorch sets "tf32" for the whole process: other threads have it too until the block ends.
+    """
     match matmul:
         case "exact":
             yield

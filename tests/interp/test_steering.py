@@ -281,6 +281,16 @@ def test_a_mean_difference_by_hand():
         mean_difference(model, a, b, ("z", 0), position=99)
 
 
+def test_a_mean_difference_in_a_block_is_that_of_the_steered_model():
+    model, a, b = tiny("rotary"), prompts(3, seed=1), prompts(2, seed=2)
+    plain = mean_difference(model, a, b, ("resid_post", 1))
+    with steered(model, ("resid_post", 0), vector_for(model, "resid_post")):
+        found = mean_difference(model, a, b, ("resid_post", 1))
+        own, other = (seen(model, x.tokens, "resid_post", 1)[:, -1].mean(dim=0) for x in (a, b))
+    assert torch.allclose(found, own - other, atol=1e-5)
+    assert (found - plain).abs().max() > 1e-3
+
+
 def test_a_mean_difference_of_texts_of_different_lengths(saved_families):
     run = load(saved_families / "rotary")
     texts = ["1 a 2 b", "3 b"]
