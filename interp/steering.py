@@ -154,8 +154,8 @@ def mean_difference(
     """Return the mean activation on `positive` prompts less that on `negative` ones (Marks and Tegmark 2310.06824).
 
     `position` is an index, counted from the end if negative; None averages over all positions. Texts may have
-    different lengths, and the sets different sizes: each prompt counts once. The result is float32, on the CPU. Inside a
-    `steered` block the activations are those of the steered model.
+    different lengths, and the sets different sizes: each prompt counts once. The result is float32, on the CPU. Inside
+    a `steered` block the activations are those of the steered model.
 
     >>> vector = mean_difference(run, ["I love it", "How nice"], ["I hate it", "How sad"], at=("resid_post", 6))
     """
