@@ -16,6 +16,7 @@ from interp.circuits import (
     Circuit,
     EdgeScores,
     Faithfulness,
+    Graph,
     Validity,
     acdc,
     against_random,
@@ -30,6 +31,7 @@ from interp.circuits import (
     minimality,
     top_n,
 )
+from interp.circuits.keeping import load_or_score
 from interp.models import Run
 from interp.patching import Metric, accuracy, logit_diff
 from interp.support.writing import read_digested, write_digested
@@ -115,9 +117,9 @@ def search(run: Run, options: SearchOptions, length: int | tuple[int, int], seed
     path = work / f"circuit-{seed}.json"
     if (kept := read_digested(path)) is not None:
         return ScoredCircuit(scores, circuit_from_json(json.loads(kept)))
-    few = pair.first(ACDC_PROMPTS)
-    progress = _progress(f"pruning, seed {seed}")
-    circuit = acdc(run, few.clean, few.corrupted, few.metric, options.prune, selected, progress=progress)
+    few, progress = pair.first(ACDC_PROMPTS), progress_of(f"pruning, seed {seed}")
+    keep = work / f"pruning-{seed}.json"
+    circuit = acdc(run, few.clean, few.corrupted, few.metric, options.prune, selected, progress=progress, keep=keep)
     write_digested(path, json.dumps(circuit.to_json()))
     return ScoredCircuit(scores, circuit)
 
@@ -187,7 +189,7 @@ def _metric(clean: Batch, corrupted: Batch) -> Metric:
     return logit_diff(clean, against=None if len(clean.format.outputs) == 2 else corrupted)
 
 
-def _progress(what: str):  # type: ignore[no-untyped-def]
+def progress_of(what: str):  # type: ignore[no-untyped-def]
     """Return a progress bar for the library's loops."""
     from experiments.support.progress import progress_bar
 
@@ -199,24 +201,22 @@ def _progress(what: str):  # type: ignore[no-untyped-def]
 
 def _load_or_score(run: Run, options: SearchOptions, pair: PromptPair, path: Path, what: str) -> EdgeScores:
     """Return the scores kept at `path`, or compute them and write them there."""
-    from safetensors.torch import load, save
-
     from interp.circuits.pairs import prepare
 
     arguments = (run, pair.clean, pair.corrupted, pair.metric)
-    if (kept := read_digested(path)) is not None:
-        graph = prepare(*arguments, options.places, check=False).edge_model.graph
-        rest, _, values = kept.partition(b"\n")
-        return EdgeScores(graph, load(values)["values"], **json.loads(rest))
-    match options.method:
-        case "exact-noise" | "exact-denoise":
-            direction = "noise" if options.method == "exact-noise" else "denoise"
-            scores = exact_edge_scores(*arguments, direction, options.places, _progress(what))
-        case method:
-            scores = edge_scores(*arguments, method, options.points, options.places, _progress(what))
-    rest = {name: getattr(scores, name) for name in ("method", "metric", "clean", "corrupted", "details")}
-    write_digested(path, json.dumps(rest).encode() + b"\n" + save({"values": scores.values.contiguous()}))
-    return scores
+
+    def graph() -> Graph:
+        return prepare(*arguments, options.places, check=False).edge_model.graph
+
+    def make() -> EdgeScores:
+        match options.method:
+            case "exact-noise" | "exact-denoise":
+                direction = "noise" if options.method == "exact-noise" else "denoise"
+                return exact_edge_scores(*arguments, direction, options.places, progress_of(what))
+            case method:
+                return edge_scores(*arguments, method, options.points, options.places, progress_of(what))
+
+    return load_or_score(path, graph, make)
 
 
 def _circuit_numbers(run: Run, pair: PromptPair, ablation: Ablation, circuit: Circuit) -> dict:

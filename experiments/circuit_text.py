@@ -30,14 +30,16 @@ def run_on_text(options: CircuitCommand) -> int:
     """Find a circuit of --answer over --other on the texts, write it and print it; status 0."""
     from experiments import load
     from experiments.support.finished import warn_replaced, why_other_result
-    from experiments.support.results import result_folder
+    from experiments.support.results import result_folder, work_folder
 
     run = load(options.name, device=options.device, dtype=options.dtype)
     options.warn_of_spaces(run)
     folder = result_folder(run, options.out, FILES)
-    found = search_text(run, options)
-    warn_replaced(folder / FILES[0], partial(why_other_result, run, options.seed, recorded_options(options)))
-    written = _write(run, options, found, folder)
+    recorded = recorded_options(options)
+    with work_folder(folder, run, "circuit", [recorded, options.seed]) as work:
+        found = search_text(run, options, work)
+        warn_replaced(folder / FILES[0], partial(why_other_result, run, options.seed, recorded))
+        written = _write(run, options, found, folder)
     if options.json:
         print(json.dumps(written))
     else:
@@ -65,8 +67,9 @@ def check_text_options(options: CircuitCommand) -> None:
     options.check_pairs()
 
 
-def search_text(run: Run, options: CircuitCommand) -> CircuitSearch:
-    """Return the circuit that `find_circuit` finds. Warns of pairs that cannot support one."""
+def search_text(run: Run, options: CircuitCommand, work: Path) -> CircuitSearch:
+    """Return the circuit that `find_circuit` finds, its unfinished work in `work`. Warns of pairs without one."""
+    from experiments.circuit_search import progress_of
     from interp.circuits import find_circuit
     from interp.patching import logit_diff
 
@@ -84,6 +87,8 @@ def search_text(run: Run, options: CircuitCommand) -> CircuitSearch:
             share=options.share,
             threshold=options.prune,
             seed=options.seed,
+            progress=progress_of,
+            keep=work,
         )
     if not found.validity.valid:
         warn(f"warning: the circuit is invalid: {found.validity.reason}")

@@ -35,8 +35,9 @@ class CalibrateCommand:
     mechanisms: Names = ()
     """Mechanisms by name, or families. Default: all."""
     families: Flag = False
-    """Judge the families outside of the calibration instead: each in three architectures, clean and with dirt, at
-    8 bits. Refuses --variants, --seed and --repetitions, which families do not have."""
+    """Judge the families outside of the calibration instead: each in three architectures, clean and with rotation,
+    noise, superposition and LayerNorm, at 8 bits. Refuses --variants, --seed and --repetitions, which families do not
+    have."""
     prompts: Number = 128
     """Prompts per case, at least 24."""
     repetitions: Number = 30

@@ -47,7 +47,7 @@ class CircuitCommand(TakesText):
 
     Edges are scored by gradients, the best are selected, and ACDC removes those that are not needed, by exact runs.
     Results of a model that cannot do the task are marked as invalid. Writes circuit.json, .graphml, .svg and .html.
-    On a task, also circuit-curve.svg and circuit-heads.parquet; the same command resumes after an interruption.
+    On a task, also circuit-curve.svg and circuit-heads.parquet. The same command resumes after an interruption.
     On text: mnemoscope circuit gpt2 --clean "..." --corrupted "..." --answer " Mary" --other " John".
     """
 

@@ -22,7 +22,7 @@ def capabilities_table() -> str:
             if "refused" in cell:
                 reasons.setdefault((kind, cell["refused"].partition(": ")[0]), []).append(name)
     table = markdown(("ms", *next(iter(functions.values())), "most MiB"), rows)
-    lines = [f"- {kind}: {why} ({', '.join(names)})." for (kind, why), names in reasons.items()]
+    lines = [f"- {kind}: {why} ({'; '.join(names)})." for (kind, why), names in reasons.items()]
     return f"{table}\n" + "\n".join(["Refused:", "", *lines]) + "\n"
 
 

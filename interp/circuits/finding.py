@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -15,6 +17,9 @@ from interp.circuits.baselines import RandomCircuits, against_random, magnitude_
 from interp.circuits.circuit import Circuit
 from interp.circuits.evaluation import LEAST_GAP, Faithfulness, faithfulness, overlap
 from interp.circuits.exact import exact_edge_scores
+from interp.circuits.graph import Graph
+from interp.circuits.keeping import load_or_score
+from interp.circuits.pairs import Progress, prepare
 from interp.circuits.places import Places, PlacesBy
 from interp.circuits.scores import EdgeScores
 from interp.circuits.scoring import Method, edge_scores
@@ -119,6 +124,8 @@ def find_circuit(
     chance: float = 0.0,
     n_random: int = 50,
     seed: int = 0,
+    progress: Callable[[str], Progress] = lambda part: iter,
+    keep: Path | None = None,
 ) -> CircuitSearch:
     """Find the circuit that computes a metric, and measure it.
 
@@ -128,6 +135,9 @@ def find_circuit(
 
     The competence of the model is measured first (`check_validity`, with `accuracy` and its `chance`). Invalid pairs
     give a warning, and the result says INVALID beside its numbers. The model is left as it was.
+
+    Pruning takes minutes to hours. `progress` returns, for the name of a part, a function that wraps its loop as
+    tqdm does. `keep` is a folder for unfinished work of this very call, from which it goes on; the caller removes it.
 
     >>> found = find_circuit(run, clean, corrupted, logit_diff(answer=" Mary", other=" John"))
     >>> views.circuit(found.to_networkx())
@@ -146,26 +156,33 @@ def find_circuit(
     search = _Half(one, other, bound, torch.arange(n_search))
     test = _Half(one, other, bound, torch.arange(n_search, len(one))) if held_out else search
 
-    def scored(half: _Half) -> EdgeScores:
-        match method:
-            case "exact-noise":
-                return exact_edge_scores(model, *half.arguments, "noise", places)
-            case "exact-denoise":
-                return exact_edge_scores(model, *half.arguments, "denoise", places)
-            case _:
-                return edge_scores(model, *half.arguments, method, points, places)
+    def scored(half: _Half, name: str) -> EdgeScores:
+        def graph() -> Graph:
+            return prepare(model, *half.arguments, places, check=False).edge_model.graph
+
+        def make() -> EdgeScores:
+            match method:
+                case "exact-noise":
+                    return exact_edge_scores(model, *half.arguments, "noise", places, progress(name))
+                case "exact-denoise":
+                    return exact_edge_scores(model, *half.arguments, "denoise", places, progress(name))
+                case _:
+                    return edge_scores(model, *half.arguments, method, points, places, progress(name))
+
+        return load_or_score(None if keep is None else keep / f"{name.replace(' ', '-')}.safetensors", graph, make)
 
     def selected(scores: EdgeScores, n: int) -> Circuit:
         return greedy(scores, n) if select == "greedy" else top_n(scores, n)
 
-    scores = scored(search)
+    scores = scored(search, "scores")
     n_edges = max(1, round(share * len(scores.graph)))
     circuit = selected(scores, n_edges)
-    stability = _overlap(circuit, selected(scored(test), n_edges)) if held_out else None
+    stability = _overlap(circuit, selected(scored(test, "scores of the other half"), n_edges)) if held_out else None
     where = places if isinstance(places, Places) else None
     if threshold and len(circuit):
         few = _Half(search.clean, search.corrupted, search.metric, torch.arange(min(len(search.clean), PRUNE_PROMPTS)))
-        circuit = acdc(model, *few.arguments, threshold, circuit, where)
+        file = None if keep is None else keep / "pruning.json"
+        circuit = acdc(model, *few.arguments, threshold, circuit, where, progress("pruning"), file)
     magnitude = selected(magnitude_scores(model, *search.arguments, places), max(1, len(circuit)))
     measured = faithfulness(model, *test.arguments, [circuit, magnitude], where)
     has_gap = abs(float((measured.full - measured.empty).mean())) > LEAST_GAP

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import heapq
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,6 +15,7 @@ from interp.circuits.ablation import Ablation, ablation_of
 from interp.circuits.circuit import Circuit
 from interp.circuits.edge_forward import SHARE
 from interp.circuits.graph import Graph
+from interp.circuits.keeping import Index, Pruned, PruningFile
 from interp.circuits.pairs import Progress, prepare, resolved_prompts
 from interp.circuits.places import Places
 from interp.circuits.scores import EdgeScores
@@ -79,7 +82,8 @@ def acdc(
     threshold: float,
     start: Circuit | EdgeScores,
     places: Places | None = None,
-    progress: Progress[tuple[int, int, int]] = iter,
+    progress: Progress[Index] = iter,
+    keep: Path | None = None,
 ) -> Circuit:
     """Remove edges one by one, from the logits up, whose removal hardly changes the metric (Conmy et al. 2304.14997).
 
@@ -88,7 +92,8 @@ def acdc(
     at the reader's layer, because earlier layers do not change. Edges of one reader are tried in rising order of
     their absolute score. `start` is the circuit to prune; with scores, pruning starts from all edges.
 
-    The scores of the result are measured: the loss of the metric when the edge was cut, at its turn.
+    The scores of the result are measured: the loss of the metric when the edge was cut, at its turn. `keep` is a file
+    for how far this has come, from which a later call with the same arguments goes on; the caller removes it.
     Raises `ValueError` for a start of another model, a negative threshold, and more prompts than memory holds.
     """
     if threshold < 0:
@@ -122,23 +127,33 @@ def acdc(
     full, _ = metric_of(torch.ones_like(kept), 0, None)
     gap = float((full - metric_of(torch.zeros_like(kept), 0, None)[0]).abs().mean())
     now, outputs = metric_of(kept, 0, None)
+    order = _order(kept, magnitude)
+    file = PruningFile(keep, order, threshold, (full, now))
+    found = file.load(Pruned(kept, now))
+    try:
+        for place, reader, writer in progress(order[len(found.losses) :]):
+            layer = edge_model.graph.readers[reader].layer
+            trial = found.kept.clone()
+            trial[place, reader, writer] = False
+            value, _ = metric_of(trial, len(edge_model.anatomy.blocks) if layer is None else layer, outputs)
+            worse = float((value - full).abs().mean() - (found.now - full).abs().mean())
+            losses = (*found.losses, float((found.now - value).mean()))
+            removed = worse < threshold * gap
+            found = Pruned(trial, value, losses) if removed else replace(found, losses=losses)
+            file.write_now_and_then(found)
+    except BaseException:
+        file.write(found)
+        raise
     scores = torch.zeros(kept.shape)
-    for place, reader, writer in progress(_order(kept, magnitude)):
-        layer = edge_model.graph.readers[reader].layer
-        trial = kept.clone()
-        trial[place, reader, writer] = False
-        value, _ = metric_of(trial, len(edge_model.anatomy.blocks) if layer is None else layer, outputs)
-        worse = float((value - full).abs().mean() - (now - full).abs().mean())
-        scores[place, reader, writer] = (now - value).mean()
-        if worse < threshold * gap:
-            kept, now = trial, value
+    for edge, loss in zip(order, found.losses, strict=True):
+        scores[edge] = loss
     details = {"selected": "acdc", "threshold": threshold, "from": start.details, "metric": metric.name}
-    return Circuit(edge_model.graph, kept, scores, details).connected()
+    return Circuit(edge_model.graph, found.kept, scores, details).connected()
 
 
 def _order(
     kept: Bool[Tensor, "place reader writer"], magnitude: Float[Tensor, "place reader writer"] | None
-) -> list[tuple[int, int, int]]:
+) -> list[Index]:
     """Sort edges: last reader first; for one reader by absolute score, or the last writer first without scores."""
     edges = [tuple(index) for index in kept.nonzero().tolist()]
     return sorted(edges, key=lambda e: (-e[1], -e[2] if magnitude is None else float(magnitude[e]), e))  # pyright: ignore[reportReturnType]

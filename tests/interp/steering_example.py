@@ -31,7 +31,7 @@ def measured() -> dict[str, Any]:
     run: Any = load(MODEL)
     layer = run.raw.config.num_hidden_layers // 2
     vector = mean_difference(run, BLAME, PRAISE, at=("resid_post", layer))
-    ids = run.tokenizer(TEXT, return_tensors="pt")
+    ids = run.tokenizer(TEXT, return_tensors="pt").to(run.device)
     n, found = ids["input_ids"].shape[1], []
     for scale in SCALES:
         with steered(run, at=("resid_post", layer), add=vector, scale=scale):

@@ -18,8 +18,9 @@ from experiments.commands.circuit import FILES, CircuitCommand
 from experiments.training.recipe import Recipe
 from experiments.training.state import beginning
 from interp.circuits import Ablation, check_validity, circuit_from_json, faithfulness, find_circuit, greedy
+from interp.circuits.keeping import Pruned, PruningFile
 from interp.circuits.pairs import prepare
-from interp.models import ModelConfig, save_run
+from interp.models import ModelConfig, Run, save_run
 from interp.models.names import SHIPPED
 from interp.patching import logit_diff
 from interp.tasks import Role, default_vocabulary
@@ -210,15 +211,18 @@ def language_model(tmp_path_factory) -> str:
     return str(save_small_gpt2(tmp_path_factory.mktemp("models") / "small"))
 
 
-def test_on_text_the_circuit_is_that_of_find_circuit(language_model, capsys):
-    clean, corrupted = SENTENCES[0], SENTENCES[1]
-    run = load(language_model, device="cpu")
-    pair = prompts(run, clean=clean, corrupted=corrupted)
-    answers = (" Mary", " John")
+def in_favour(run: Run) -> tuple[str, str]:
+    """The answer that the first sentence favours, and the other: the model is random."""
+    pair, answers = prompts(run, clean=SENTENCES[0], corrupted=SENTENCES[1]), (" Mary", " John")
     before = check_validity(run, pair.clean, pair.corrupted, logit_diff(*answers))
-    if before.clean < before.corrupted:  # the model is random
-        answers = answers[::-1]
-    argv = ["--clean", clean, "--corrupted", corrupted, "--answer", answers[0], "--other", answers[1]]
+    return answers if before.clean > before.corrupted else answers[::-1]
+
+
+def test_on_text_the_circuit_is_that_of_find_circuit(language_model, capsys):
+    run = load(language_model, device="cpu")
+    pair = prompts(run, clean=SENTENCES[0], corrupted=SENTENCES[1])
+    answers = in_favour(run)
+    argv = [*TEXT, "--answer", answers[0], "--other", answers[1]]
     folder = Path("mnemoscope-out/small")
     folder.mkdir(parents=True)
     for name in FILES:  # of a task's circuit, which the one on text replaces
@@ -234,6 +238,32 @@ def test_on_text_the_circuit_is_that_of_find_circuit(language_model, capsys):
     assert f"{len(expected.circuit)} of {data['possible_edges']} edges" in shown.out
     for name in set(FILES) - set(circuit_text.FILES):
         assert f"removing {folder / name}: it is of the circuit that is replaced\n" in shown.err
+
+
+def test_on_text_an_interrupted_search_goes_on(language_model, monkeypatch):
+    answer, other = in_favour(load(language_model, device="cpu"))
+    argv = ["circuit", language_model, *TEXT, "--answer", answer, "--other", other, "--points", "4", "--device", "cpu"]
+    tried = []
+
+    def interrupted(file: PruningFile, pruned: Pruned) -> None:
+        tried.append(len(pruned.losses))
+        if len(tried) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PruningFile, "write_now_and_then", interrupted)
+        assert main(argv) == 130
+        patched.setattr("interp.circuits.finding.edge_scores", lambda *_: pytest.fail("scored again"))
+        assert main(argv) == 0
+    assert tried[:4] == [1, 2, 3, 4]
+    folder = Path("mnemoscope-out/small")
+    assert sorted(p.name for p in folder.iterdir()) == sorted(circuit_text.FILES)
+    assert main([*argv, "--out", "again"]) == 0
+    (path,) = Path("again").rglob("circuit.json")
+    resumed, whole = (json.loads(p.read_text(encoding="utf-8")) for p in (folder / "circuit.json", path))
+    for data in (resumed, whole):
+        del data["provenance"]
+    assert resumed == whole
 
 
 @pytest.mark.parametrize(

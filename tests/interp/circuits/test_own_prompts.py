@@ -276,6 +276,36 @@ def test_one_call_finds_a_circuit_and_leaves_the_model_as_it_was():
     assert hooks_of(raw) == hooks
 
 
+def test_a_search_names_its_parts_and_goes_on_from_those_that_are_done(tmp_path, monkeypatch):
+    raw, parts = tiny("rotary"), []
+    metric = separating(raw)
+
+    def search(**keep: Any):
+        def progress(part: str):
+            parts.append(part)
+            return iter
+
+        return find_circuit(raw, TOKENS, WORSE, metric, points=4, share=0.3, n_random=0, progress=progress, **keep)
+
+    whole = search()
+    assert parts == ["scores", "scores of the other half", "pruning"]
+    monkeypatch.setattr("interp.circuits.finding.acdc", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        search(keep=tmp_path)
+    monkeypatch.undo()
+    parts.clear()
+    again = search(keep=tmp_path)
+    assert parts == ["pruning"]
+    assert torch.equal(again.circuit.kept, whole.circuit.kept)
+    assert torch.equal(again.scores.values, whole.scores.values)
+    assert again.scores.details == whole.scores.details
+    assert (again.share, again.stability) == (whole.share, whole.stability)
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_an_invalid_circuit_says_so_first_and_beside_its_numbers():
     with pytest.warns(UserWarning, match="the circuit will be invalid: nothing separates"):
         found = find_circuit(tiny("rotary"), TOKENS, OTHER, METRIC, points=2, n_random=0)

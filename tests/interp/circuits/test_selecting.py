@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 
 import pytest
@@ -18,6 +19,7 @@ from interp.circuits import (
     edge_scores,
     faithfulness,
     greedy,
+    keeping,
     named_places,
     random_circuit,
     top_n,
@@ -29,6 +31,7 @@ from interp.models import ModelConfig, build_model
 from interp.models.anatomy import anatomy_of
 from interp.patching import Metric, logit_diff
 from interp.patching.nodes import Receiver, Sender
+from interp.support.writing import read_digested
 from interp.tasks import Batch
 from tests.interp.patching.models import ARCHITECTURES, VOCAB, prompts, tiny
 
@@ -223,6 +226,80 @@ def test_acdc_without_a_threshold_comes_no_further_from_the_model(architecture):
     assert len(found) < len(start)
     assert sorted(seen) == sorted(tuple(index) for index in start.kept.nonzero().tolist())
     assert not (found.kept & ~start.kept).any()
+
+
+def interrupted_after(n: int):
+    """A progress function that is interrupted before edge n + 1."""
+
+    def progress(edges):
+        for k, edge in enumerate(edges):
+            if k == n:
+                raise KeyboardInterrupt
+            yield edge
+
+    return progress
+
+
+@pytest.mark.parametrize("threshold", [0.01, 0.1])
+def test_acdc_goes_on_from_where_it_was_interrupted(tmp_path, threshold):
+    clean, corrupted, metric = posed()
+    arguments = (small(), clean, corrupted, metric)
+    scores = edge_scores(*arguments, n=2)
+    whole = acdc(*arguments, threshold, scores)
+    keep, tried = tmp_path / "pruning.json", []
+
+    def counting(edges):
+        tried.append(len(edges))
+        return edges
+
+    for n in (5, 40, 0):
+        with pytest.raises(KeyboardInterrupt):
+            acdc(*arguments, threshold, scores, progress=interrupted_after(n), keep=keep)
+    found = acdc(*arguments, threshold, scores, progress=counting, keep=keep)
+    assert tried == [len(scores.graph) - 45]
+    assert torch.equal(found.kept, whole.kept)
+    assert whole.scores is not None
+    assert found.scores is not None
+    assert torch.equal(found.scores, whole.scores)
+
+
+@pytest.mark.parametrize("other", ["threshold", "prompts", "damage"])
+def test_acdc_does_not_go_on_from_another_search(tmp_path, other):
+    clean, corrupted, metric = posed()
+    scores = edge_scores(small(), clean, corrupted, metric, n=2)
+    keep, tried = tmp_path / "pruning.json", []
+    with pytest.raises(KeyboardInterrupt):
+        acdc(small(), clean, corrupted, metric, 0.01, scores, progress=interrupted_after(9), keep=keep)
+    if other == "prompts":
+        clean, corrupted = corrupted, clean
+    if other == "damage":
+        keep.write_bytes(keep.read_bytes()[:-40])
+    threshold = 0.02 if other == "threshold" else 0.01
+
+    def counting(edges):
+        tried.append(len(edges))
+        return edges
+
+    found = acdc(small(), clean, corrupted, metric, threshold, scores, progress=counting, keep=keep)
+    assert tried == [len(scores.graph)]
+    assert torch.equal(found.kept, acdc(small(), clean, corrupted, metric, threshold, scores).kept)
+
+
+def test_acdc_writes_how_far_it_is_before_it_ends(tmp_path, monkeypatch):
+    """A killed process cannot write any more."""
+    clean, corrupted, metric = posed()
+    scores = edge_scores(small(), clean, corrupted, metric, n=2)
+    keep, found = tmp_path / "pruning.json", []
+    monkeypatch.setattr(keeping, "SECONDS_PER_WRITE", 0.0)
+
+    def looking(edges):
+        for edge in edges:
+            data = read_digested(keep)
+            found.append(0 if data is None else len(json.loads(data)["losses"]))
+            yield edge
+
+    acdc(small(), clean, corrupted, metric, 0.01, scores, progress=looking, keep=keep)
+    assert found == list(range(len(scores.graph)))
 
 
 def test_acdc_with_a_huge_threshold_cuts_everything():

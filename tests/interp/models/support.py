@@ -4,9 +4,10 @@ One row per case of `architecture_cases`, measured on its small random model:
     type: the model type, and the option that makes another case of it.
     capture: "bridge", or why TransformerLens has none.
     patching: "exact"; "generic" (resid_pre, resid_post, and the outputs of attention and MLP where these are modules);
-        or why there is none.
+        or why `patch` refuses the model.
     float32, float64: the largest difference of a patched metric from the literal loop, relative to the largest metric,
-        over all sites; None where the raw model does not run.
+        over `SITES`; for "generic", of patched logits from hooks on the raw model. None where `patch` refuses the
+        model, or where the raw model does not run.
     circuits: "edges", or why edges are not scored.
 """
 
@@ -23,6 +24,7 @@ import torch
 from interp.circuits import edge_scores
 from interp.models import boot_bridge
 from interp.models.anatomy import anatomy_of, anatomy_or_generic
+from interp.patching import plan
 from interp.support.writing import write_whole
 from tests.interp.models.architecture_cases import CASES, LAYERS, NO_FLOAT64, build, tiny
 from tests.interp.models.test_anatomy_generic import difference_from_hooks
@@ -38,11 +40,9 @@ def support_rows() -> list[dict[str, Any]]:
 
 
 def _row(case: str) -> dict[str, Any]:
-    patching, differences = "exact", [_difference(case, dtype) for dtype in (torch.float32, torch.float64)]
-    try:
-        patching = "generic" if anatomy_or_generic(tiny(case)).generic else "exact"
-    except ValueError as error:
-        patching = str(error)
+    patching = _patching(case)
+    is_patched = patching in ("exact", "generic")
+    differences = [_difference(case, dtype) if is_patched else None for dtype in (torch.float32, torch.float64)]
     return {
         "type": case,
         "capture": _outcome("bridge", lambda: boot_bridge(build(case))),
@@ -51,6 +51,15 @@ def _row(case: str) -> dict[str, Any]:
         "float64": differences[1],
         "circuits": _outcome("edges", lambda: edge_scores(build(case), CLEAN, CORRUPTED, METRIC, "eap")),
     }
+
+
+def _patching(case: str) -> str:
+    """Return the kind of patching, or why `patch` refuses the model."""
+    try:
+        plan(tiny(case), CLEAN, CORRUPTED, "resid_pre", METRIC)
+        return "generic" if anatomy_or_generic(tiny(case)).generic else "exact"
+    except ValueError as error:
+        return str(error)
 
 
 def _outcome(name: str, attempt: Any) -> str:
@@ -64,11 +73,7 @@ def _outcome(name: str, attempt: Any) -> str:
 def _difference(case: str, dtype: torch.dtype) -> float | None:
     if dtype == torch.float64 and case in NO_FLOAT64:
         return None
-    try:
-        anatomy = anatomy_or_generic(tiny(case, dtype))
-    except ValueError:
-        return None
-    if anatomy.generic:
+    if anatomy_or_generic(tiny(case, dtype)).generic:
         worst = difference_from_hooks(case, dtype)
     else:
         parallel = anatomy_of(tiny(case, dtype)).blocks[0].parallel

@@ -1,0 +1,91 @@
+"""Unfinished work of a circuit search on disk: the scores of all edges, and how far ACDC has come."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp.circuits.graph import Graph
+from interp.circuits.scores import EdgeScores
+from interp.support.writing import read_digested, write_digested
+
+# ACDC writes how far it has come when the last time is so many seconds ago.
+SECONDS_PER_WRITE = 20.0
+Index = tuple[int, int, int]
+
+
+def load_or_score(path: Path | None, graph: Callable[[], Graph], make: Callable[[], EdgeScores]) -> EdgeScores:
+    """Return the scores that are kept at `path`, or make them and write them there; None: make them.
+
+    A file of another graph, or a damaged one, is made again.
+    """
+    from safetensors.torch import load, save
+
+    if path is not None and (kept := read_digested(path)) is not None:
+        rest, _, values = kept.partition(b"\n")
+        with suppress(ValueError):
+            return EdgeScores(graph(), load(values)["values"], **json.loads(rest))
+    scores = make()
+    if path is not None:
+        rest = {name: getattr(scores, name) for name in ("method", "metric", "clean", "corrupted", "details")}
+        write_digested(path, json.dumps(rest).encode() + b"\n" + save({"values": scores.values.contiguous()}))
+    return scores
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """How far ACDC has come: the edges that are left, the metric with them, and what cutting each tried edge cost."""
+
+    kept: Bool[Tensor, "place reader writer"]
+    now: Float[Tensor, " batch"]
+    losses: tuple[float, ...] = ()
+
+
+class PruningFile:
+    """The file that keeps how far ACDC has come through its edges, in their order; without a path it keeps nothing.
+
+    `key` tells apart searches that share a path: their edges, threshold and metrics, to five digits.
+    """
+
+    def __init__(
+        self, path: Path | None, order: Sequence[Index], threshold: float, metrics: Sequence[Float[Tensor, " batch"]]
+    ) -> None:
+        self.path, self.order = path, order
+        values = [f"{x:.5g}" for metric in metrics for x in metric.tolist()]
+        self.key = hashlib.sha256(json.dumps([order, threshold, values]).encode()).hexdigest()
+        self._written = time.monotonic()
+
+    def load(self, start: Pruned) -> Pruned:
+        """Return what the file holds, or `start` where there is none of this search."""
+        if self.path is None or (data := read_digested(self.path)) is None:
+            return start
+        found = json.loads(data)
+        if found.get("key") != self.key:
+            return start
+        kept = start.kept.clone()
+        for number in found["removed"]:
+            kept[self.order[number]] = False
+        return Pruned(kept, torch.tensor(found["now"], dtype=torch.float64).to(start.now), tuple(found["losses"]))
+
+    def write(self, pruned: Pruned) -> None:
+        """Write how far ACDC has come."""
+        if self.path is None:
+            return
+        removed = [i for i, edge in enumerate(self.order[: len(pruned.losses)]) if not pruned.kept[edge]]
+        data = {"key": self.key, "removed": removed, "losses": pruned.losses, "now": pruned.now.tolist()}
+        write_digested(self.path, json.dumps(data))
+        self._written = time.monotonic()
+
+    def write_now_and_then(self, pruned: Pruned) -> None:
+        """Write it if the last time is `SECONDS_PER_WRITE` ago."""
+        if time.monotonic() - self._written >= SECONDS_PER_WRITE:
+            self.write(pruned)
