@@ -105,14 +105,21 @@ class EdgeModel:
             outputs = before.clone()
             resid = self.resid_before(outputs, start)
         cut = ~kept
+        # What each writer's replacement adds to its output here, filled in as the writers run.
+        change = torch.empty_like(outputs)
+
+        def ran(writers: slice) -> None:
+            if replacement is not None:
+                torch.sub(replacement[writers], outputs[writers], out=change[writers])
+
+        ran(slice(self.writers_before(start)))
 
         def inputs(resid: Tensor, readers: slice, writers: int) -> Tensor | None:
             """Return the input of some readers, `[reader row pos d_model]`; None where it is `resid` itself."""
             cut_here = cut[:, readers, :writers]
             if not cut_here.any():
                 return None
-            assert replacement is not None
-            return resid + self._sum_cut(replacement[:writers] - outputs[:writers], cut_here)
+            return resid + self._sum_cut(change[:writers], cut_here)
 
         for layer in range(start, len(a.blocks)):
             block, first, own = a.blocks[layer], self.writers_before(layer), self.readers(layer)
@@ -122,10 +129,12 @@ class EdgeModel:
             q, k, v = block.project(resid) if x is None else self._project(layer, x)
             z = a.mix(a.pattern(block, q, k, positions, positions), v)
             outputs[heads] = torch.einsum("...phe,hed->h...pd", z, self.output_weights[layer])
+            ran(heads)
             mid = resid + outputs[heads].sum(dim=0) + self.biases[layer]
             mlp_in = resid if block.parallel else mid
             x = inputs(mlp_in, mlp, first if block.parallel else heads.stop)
             outputs[heads.stop] = block.mlp_out(mlp_in if x is None else x[0])
+            ran(slice(heads.stop, heads.stop + 1))
             resid = mid + outputs[heads.stop]
         x = inputs(resid, slice(len(self.graph.readers) - 1, len(self.graph.readers)), shape[0])
         return resid if x is None else x[0], outputs
@@ -153,6 +162,8 @@ class EdgeModel:
         self, change: Float[Tensor, "writer row pos d_model"], cut: Bool[Tensor, "place reader writer"]
     ) -> Float[Tensor, "reader row pos d_model"]:
         """Return for each reader the sum of `change` over the writers whose edge is cut."""
+        if len(cut) == 1:  # of all positions
+            return (cut[0].to(change) @ change.flatten(1)).unflatten(1, change.shape[1:])
         total = change.new_zeros(cut.shape[1], *change.shape[1:])
         for place, mask in enumerate(cut.to(change)):
             if mask.any():
