@@ -130,8 +130,8 @@ def lookups(prompts: Prompts, query: int) -> Lookups:
     if long := [i for i, positions in values.items() if len(positions) != 1]:
         raise ValueError(f"a value must be one token; value{long[0]} has {len(values[long[0]])}")
     if len(found["value", 0]) < 2 or query not in found["value", 0]:
-        listed = ", ".join(prompts.spans) or "no spans"
-        raise ValueError(f"a list needs spans value1, value2, ..., and value{query} for its query; got {listed}")
+        listed = ", ".join(f"value{item}" for item in sorted(found["value", 0])) or "no value"
+        raise ValueError(f"a list needs value1, value2, ..., and value{query} for query {query}; it has {listed}")
     _check_query(places, query)
     first = {i: p[0] for i, p in sorted(found["value", 0].items())}
     again = {i: p[0] for i, p in sorted(found["value", 1].items())}

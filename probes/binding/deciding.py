@@ -14,7 +14,8 @@ from probes.statuses import Status
 
 # Within this share of the full effect, an address counts as absent.
 MARGIN = 0.10
-# The address that each arm is evidence of. The others are checks: "label at both" must be 0, "joint" about 1.
+# The address that each arm is evidence of. The others are checks: "label at both" must be 0, "joint" about 1. The own
+# label is PRESENT by the list alone: where the query's label is a learned index, it moves the answer too.
 ADDRESSES = {
     "own label": ("label at list", "label at query"),
     "order": ("order", "order, value", "order, label"),
@@ -77,8 +78,9 @@ class BindingVerdict:
 def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
     """Decide from what was measured on the model `name`.
 
-    PRESENT: an arm and its excess over the matched control are above the margin. ABSENT: all arms of the address, and
-    their controls, are within the margin. NOT APPLICABLE: the model cannot do the task, or the template has no such
+    PRESENT: an arm and its excess over the matched control are above the margin; for the own label this must be the
+    trade in the list, and a renaming in list and query must not be. ABSENT: all arms of the address, and their
+    controls, are within the margin. NOT APPLICABLE: the model cannot do the task, or the template has no such
     address. The label names every address that is PRESENT. Sinks have the same rule, and are PRESENT only if their mean
     value loses nothing: their effect is what the answer margin loses without attention to them, beyond that. They are
     not part of the label.
@@ -89,6 +91,7 @@ def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
             name, measured, "not applicable", dict.fromkeys(ADDRESSES, refused), dict.fromkeys(SINKS, refused)
         )
     addresses = {address: _decided(measured.shares, arms, measured.left_out) for address, arms in ADDRESSES.items()}
+    addresses["own label"] = _checked(measured.shares, *addresses["own label"])
     sinks = {sink: _decided_sink(measured, sink) for sink in SINKS}
     present = [address for address, (status, _) in addresses.items() if status == Status.PRESENT]
     label = " + ".join(present) or "undecided"
@@ -107,12 +110,28 @@ def _decided(measured: Mapping[str, Share], arms: tuple[str, ...], left_out: Map
         reasons = [left_out[arm] for arm in arms if arm in left_out]
         return Status.NOT_APPLICABLE, reasons[0] if reasons else "not measured"
     for arm, share in shares.items():
-        if share.value.low > MARGIN and share.excess.low > MARGIN:
+        if _is_above(share):
             return Status.PRESENT, f"{arm}: {share.value}, control {share.control}"
     if all(_is_small(share) for share in shares.values()):
         return Status.ABSENT, "; ".join(f"{arm}: {share.value}" for arm, share in shares.items())
     arm, share = max(shares.items(), key=lambda pair: pair[1].value.value)
     return Status.INDETERMINATE, f"{arm}: {share.value}, control {share.control}"
+
+
+def _checked(shares: Mapping[str, Share], status: Status, reason: str) -> tuple[Status, str]:
+    """Return status and reason of the own label: INDETERMINATE where the list or the renaming contradicts PRESENT."""
+    if status != Status.PRESENT:
+        return status, reason
+    listed, renamed = (shares.get(arm) for arm in ("label at list", "label at both"))
+    if listed is None:
+        return Status.INDETERMINATE, f"{reason}; labels of the list were not traded, and the query's may be an index"
+    if not _is_above(listed):
+        says = f"trading labels in the list moves {listed.value}, control {listed.control}"
+        return Status.INDETERMINATE, f"{reason}; but {says}: the query's label may be a learned index"
+    if renamed is not None and _is_above(renamed):
+        says = f"a renaming in list and query, which leads nowhere else, moves {renamed.value}"
+        return Status.INDETERMINATE, f"{reason}; but {says}, control {renamed.control}"
+    return status, reason
 
 
 def _decided_sink(measured: Binding, sink: str) -> tuple[Status, str]:
@@ -121,6 +140,10 @@ def _decided_sink(measured: Binding, sink: str) -> tuple[Status, str]:
     if status == Status.PRESENT and carried is not None and not _is_near_zero(carried):
         return Status.INDETERMINATE, f"{reason}; it may carry something: its mean value loses {carried}"
     return status, reason
+
+
+def _is_above(share: Share) -> bool:
+    return share.value.low > MARGIN and share.excess.low > MARGIN
 
 
 def _is_small(share: Share) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -120,10 +121,14 @@ def measure_binding(
     them, the first of each trial (None: on all). `step` is called with the name of each group of prompts; `recall` gets
     that of each piece of work, and measures it or returns what an earlier process kept of it. Findings hold together at
     95 % (Bonferroni over the ways to one: PRESENT and ABSENT of each arm and sink, and what a sink carries; a way that
-    needs two intervals errs at most as often as one of them).
+    needs two intervals errs at most as often as one of them). Prompts that repeat another one of their trial are left
+    out, with a warning: intervals over prompts would count them as new.
     """
     if not trials:
         raise ValueError("there are no trials")
+    given, trials = trials, [trial.distinct() for trial in trials]
+    if repeated := sum(len(a.lookups.prompts) - len(b.lookups.prompts) for a, b in zip(given, trials, strict=True)):
+        warnings.warn(f"{repeated} prompts repeat others and are left out", stacklevel=2)
     n, items = sum(len(trial.lookups.prompts) for trial in trials), trials[0].lookups.n_items
     step("accuracy")
     rights = [recall(f"accuracy-{k}", partial(_accuracy, model, trial)) for k, trial in enumerate(trials)]

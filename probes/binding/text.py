@@ -36,8 +36,12 @@ def summary(
         return
     for name, (status, reason) in verdict.addresses.items():
         yield from _row(name, status, reason, columns)
+    if "label at both" in found.shares:
+        share = found.shares["label at both"]
+        yield f"{INDENT}{'renaming':<13}{'':<15}{share.value}, control {share.control}: in list and query; expected: 0"
     if found.remainder is not None:
-        yield f"{INDENT}{'remainder':<13}{'':<15}share {found.remainder} explained by no address"
+        share = found.shares["joint"]
+        yield f"{INDENT}{'all jointly':<13}{'':<15}{share.value}, control {share.control}; remainder {found.remainder}"
     if verdict.is_open_by_width:
         yield f"next: {advice or f'more prompts narrow the intervals ({found.prompts} here)'}"
     yield "sinks (attention shared by other keys, against the mean value; other tokens: all but labels and values):"

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import combinations, groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from interp.tasks import Prompts, Role, sample
 from interp.tasks.lists import Lookups, sample_lists
@@ -34,8 +35,8 @@ class Trial:
     `target` is the item whose value is the counterfactual answer, `third` the item to which matched controls move the
     address, `bystanders` two items whose trade is the matched control of a trade in the list.
 
-    Raises `ValueError` for items that do not exist, and for those that an intervention on others would change too: its
-    control would then be no control.
+    Raises `ValueError` for items that do not exist, for those that an intervention on others would change too (its
+    control would then be no control), and for prompts in which two items have the same value.
     """
 
     lookups: Lookups
@@ -58,6 +59,12 @@ class Trial:
                 raise ValueError(f"of {items} items, with {given}, {name} must be {may}; got {item}")
         if len(set(self.bystanders)) != 2:
             raise ValueError(f"bystanders must be two different items; got {self.bystanders}")
+        listed = sorted(self.lookups.values)
+        for i, j in combinations(listed, 2):
+            if (alike := (self.lookups.answer(i) == self.lookups.answer(j)).nonzero().flatten()).numel():
+                raise ValueError(
+                    f"row {int(alike[0])} has the same value for items {i} and {j}; all values must differ"
+                )
 
     @classmethod
     def of(cls, lookups: Lookups) -> Trial:
@@ -78,7 +85,16 @@ class Trial:
 
     def first(self, count: int) -> Trial:
         """Return the same trial with the first so many of its prompts."""
-        return replace(self, lookups=replace(self.lookups, prompts=self.lookups.prompts.rows(slice(count))))
+        return self._rows(slice(count))
+
+    def distinct(self) -> Trial:
+        """Return the same trial without prompts that repeat an earlier one."""
+        rows = self.lookups.prompts.tokens.tolist()
+        first = {tuple(row): i for i, row in reversed(list(enumerate(rows)))}
+        return self if len(first) == len(rows) else self._rows(torch.tensor(sorted(first.values())))
+
+    def _rows(self, index: slice | Tensor) -> Trial:
+        return replace(self, lookups=replace(self.lookups, prompts=self.lookups.prompts.rows(index)))
 
 
 def combinations_of(items: int) -> list[Combination]:

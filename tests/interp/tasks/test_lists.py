@@ -104,8 +104,8 @@ def test_what_cannot_be_a_list_is_refused(task: str, items: int, query: int, fil
 @pytest.mark.parametrize(
     ("text", "row", "query", "message"),
     [
-        ("{value1} {value2} {value3}", {}, 4, "value4 for its query"),
-        ("{value1} {label1}", {}, 1, "a list needs spans"),
+        ("{value1} {value2} {value3}", {}, 4, "value4 for query 4; it has value1, value2, value3"),
+        ("{value1} {label1}", {}, 1, "a list needs value1, value2, ..., and value1 for query 1; it has value1"),
         ("{value1} {value2}", {"value2": "apple bread"}, 1, "must be one token; value2 has"),
     ],
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from dataclasses import replace
+from itertools import pairwise, permutations
 from typing import Any
 
 import pytest
@@ -104,7 +105,8 @@ def test_a_template_of_ones_own_is_judged_in_a_few_lines() -> None:
     words = ("apple", "bread", "chair", "table", "water", "house")
     text = "".join(f"{{label{i}}} is {{value{i}}}\n" for i in range(1, 7)) + "\n{label1} is {value1}\n{label2} is"
     labels = {f"label{i}": f" {label}" for i, label in enumerate("ABCDEF", 1)}
-    rows = [labels | {f"value{i}": f" {words[(i + k) % 6]}" for i in range(1, 7)} for k in range(18)]
+    orders = list(permutations(range(6)))[::40]
+    rows = [labels | {f"value{i}": f" {words[w]}" for i, w in enumerate(order, 1)} for order in orders]
     trial = Trial.of(lookups(template(text, rows, list_tokenizer()), query=2))
     found = trial.lookups
     model = copier(trial, found.values[2])
@@ -114,6 +116,85 @@ def test_a_template_of_ones_own_is_judged_in_a_few_lines() -> None:
     first = text.replace("\n{label1} is {value1}\n{label2} is", "\n{label1} is")
     with pytest.raises(ValueError, match="must be one of 2 to 4; got 1"):
         Trial.of(lookups(template(first, rows, list_tokenizer()), query=1))
+
+
+def test_a_prompt_that_is_repeated_counts_once() -> None:
+    trial = labelled(12)
+    same = trial._rows(torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 0, 3]))
+    model = copier(trial, trial.lookups.values[2])
+    once = measure_binding(model, [trial])
+    with pytest.warns(UserWarning, match="3 prompts repeat others and are left out"):
+        found = measure_binding(model, [same])
+    assert found == once
+    assert (found.posed, found.prompts) == (12, 12)
+
+
+LABELLED = "".join(f"{{label{i}}} is {{value{i}}}\n" for i in range(1, 7)) + "\n{label1} is {value1}\n{label2}"
+
+
+def labelled(count: int = 24) -> Trial:
+    """Return prompts of six items, A to F in order, that end with the label of the second."""
+    words = ("apple", "bread", "chair", "table", "water", "house", "river", "stone")
+    labels = {f"label{i}": f" {label}" for i, label in enumerate("ABCDEF", 1)}
+    drawn = [torch.randperm(8, generator=torch.Generator().manual_seed(k))[:6].tolist() for k in range(count)]
+    rows = [labels | {f"value{i}": f" {words[w]}" for i, w in enumerate(row, 1)} for row in drawn]
+    return Trial.of(lookups(template(LABELLED, rows, list_tokenizer()), query=2))
+
+
+def test_a_label_that_is_a_learned_index_is_no_address_in_the_list() -> None:
+    """A head takes label i of the query to the place of value i, whatever label stands there."""
+    trial = labelled()
+    found = trial.lookups
+    model = copier(trial, found.values[2])
+    attention: Any = model.transformer.h[0].attn
+    vocab, width = len(list_tokenizer()), model.config.n_embd
+    with torch.no_grad():
+        attention.c_attn.weight[:, : 2 * width] = 0
+        for item, pos in found.values.items():
+            label = int(found.prompts.tokens[0, found.labels[item][-1]])
+            attention.c_attn.weight[label, item] = attention.c_attn.weight[vocab + pos, width + item] = 30.0
+    measured = measure_binding(model, [trial])
+    shares = measured.shares
+    assert shares["label at query"].value.value == pytest.approx(1, abs=0.02)
+    assert shares["label at query"].excess.low > 0.1
+    assert shares["label at list"].value.value == pytest.approx(0, abs=0.02)
+    assert shares["label at both"].value.value == pytest.approx(1, abs=0.02)
+    verdict = binding_verdict("indexer", measured)
+    status, reason = verdict.addresses["own label"]
+    assert status == Status.INDETERMINATE
+    assert "the query's label may be a learned index" in reason
+    assert verdict.label == "position"
+
+
+def share_of(value: float, control: float = 0.0) -> Share:
+    def around(x: float) -> Interval:
+        return Interval(x, x - 0.02, x + 0.02)
+
+    return Share(around(value), around(control), around(value - control))
+
+
+@pytest.mark.parametrize(
+    ("listed", "query", "both", "status", "says"),
+    [
+        (share_of(0.9), share_of(0.9, 0.5), share_of(0.0), Status.PRESENT, "label at list"),
+        (share_of(0.9), share_of(0.0), share_of(0.0), Status.PRESENT, "label at list"),
+        (share_of(0.5), share_of(0.6, 0.5), share_of(0.3, 0.3), Status.PRESENT, "label at list"),  # words disturb
+        (share_of(0.0), share_of(0.9, 0.5), share_of(0.0), Status.INDETERMINATE, "learned index"),
+        (share_of(0.9), share_of(0.9, 0.5), share_of(0.9), Status.INDETERMINATE, "leads nowhere else"),
+        (None, share_of(0.9, 0.5), None, Status.INDETERMINATE, "labels of the list were not traded"),
+        (share_of(0.0), share_of(0.0), share_of(0.9), Status.ABSENT, "label at query"),
+    ],
+)
+def test_the_own_label_needs_the_list_and_no_renaming(
+    listed: Share | None, query: Share, both: Share | None, status: Status, says: str
+) -> None:
+    arms = {"label at list": listed, "label at query": query, "label at both": both}
+    shares = {name: share for name, share in arms.items() if share is not None}
+    accuracy = Interval(0.97, 0.95, 0.99)
+    found = binding_verdict("made up", Binding("list-letters", 6, 128, 64, 0, accuracy, 0.95, shares))
+    assert found.addresses["own label"][0] == status
+    assert says in found.addresses["own label"][1]
+    assert ("own label" in found.label) == (status == Status.PRESENT)
 
 
 def words_in_turn(before: str) -> Trial:
@@ -226,6 +307,14 @@ def test_items_that_make_a_control_none_are_refused(change: dict[str, Any], mess
     own = trials_of(list_tokenizer(), "list-letters", 7, 16, seed=0)[0].lookups
     with pytest.raises(ValueError, match=message):
         Trial(own, **{"target": 4, "third": 6, "bystanders": (5, 6), **change})
+
+
+def test_items_with_the_same_value_are_refused() -> None:
+    own = labelled(4).lookups
+    tokens = own.prompts.tokens.clone()
+    tokens[2, own.values[5]] = tokens[2, own.values[3]]
+    with pytest.raises(ValueError, match="row 2 has the same value for items 3 and 5; all values must differ"):
+        Trial.of(replace(own, prompts=own.prompts.with_tokens(tokens)))
 
 
 def test_all_trials_of_a_list_pass_the_check() -> None:

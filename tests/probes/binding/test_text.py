@@ -50,6 +50,14 @@ def test_print_gives_lines_and_not_one_of_the_dataclass():
     assert str(binding_verdict("gpt2", REFUSED)).splitlines()[-1] == "why: too few"
 
 
+def test_the_checks_are_printed_beside_the_addresses():
+    lines = list(summary(binding_verdict("gpt2", measured(ALL))))
+    (renaming,) = [line for line in lines if line.strip().startswith("renaming")]
+    (jointly,) = [line for line in lines if line.strip().startswith("all jointly")]
+    assert f"{NONE}, control {NONE}" in renaming
+    assert f"{NONE}, control {NONE}; remainder {NONE}" in jointly
+
+
 @pytest.mark.parametrize(("label", "next_"), [(WIDE, True), (ALL, False), (NONE, False)])
 def test_wide_intervals_are_named_only_where_they_leave_the_verdict_open(label, next_):
     found = binding_verdict("gpt2", measured(label))
