@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
         return 2
     except KeyboardInterrupt as interrupt:
-        warn("interrupted; the same command resumes from what is on disk")
+        warn("interrupted; the same command resumes from what is finished")
         return getattr(interrupt, "status", 130)
     except SystemExit as ended:  # help was shown; and rich's way to say that the reader has gone
         gone = isinstance(ended.__context__, BrokenPipeError)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from interp.models import Run, load
     from interp.patching import (
         Interchange,
+        Joint,
         Knockout,
         Metric,
         PatchEffect,
@@ -81,6 +82,7 @@ _NAMES = {
     "interp.models": ("Run", "load"),
     "interp.patching": (
         "Interchange",
+        "Joint",
         "Knockout",
         "Metric",
         "PatchEffect",
@@ -112,6 +114,7 @@ __all__ = [
     "FeatureDictionary",
     "HeadScores",
     "Interchange",
+    "Joint",
     "Knockout",
     "Metric",
     "Pair",

@@ -127,7 +127,7 @@ def _parts(at: At) -> tuple[Part, ...]:
         return tuple(at)  # type: ignore[arg-type]
     raise ValueError(
         f"a place is a Role ({', '.join(r.name for r in Role)}), a pair of Role and step, a span's name, an index, or "
-        f"a tuple of these; got {at!r}"
+        f"a tuple or list of these; several that are patched as one are interp.Joint(1, 3); got {at!r}"
     )
 
 

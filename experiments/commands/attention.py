@@ -61,6 +61,7 @@ class AttentionCommand:
         self._check()
         from experiments import load
         from experiments.support.loading import complete_format
+        from experiments.support.other_tokens import stand_ins_text
         from experiments.support.results import replace_whole
         from interp import views
         from interp.capturing import capture
@@ -72,7 +73,7 @@ class AttentionCommand:
         captured = capture(run, prompts, pattern=layers)
         heads = None if self.heads is None else list(self.heads)
         shown = [views.attention(captured, layer=layer, heads=heads) for layer in layers]
-        text = views.page(shown, f"{run.name}: attention")
+        text = views.page(shown, f"{run.name}: attention", stand_ins_text(run) if self.prompt is None else "")
         replace_whole(target, text)
         say(f"{target} ({len(layers)} layers, {prompts.n_pos} tokens, {len(text.encode()) / 1e6:.1f} MB)")
         return 0

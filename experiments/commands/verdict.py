@@ -101,10 +101,12 @@ class VerdictCommand:
 
     def _print_or_measure(self, begun: Processes | None) -> int:
         """Print the finished verdict, or measure with this process and those that have begun to import; return 0."""
+        from experiments.reporting.error_text import how_sure
         from experiments.support.binding_results import judge_lists
         from experiments.support.console import say
         from experiments.support.finished import take_finished, warn_measured
         from experiments.support.finished_verdicts import finished_verdict, say_lengths, verdict_options
+        from experiments.support.reading import read_calibration
         from experiments.support.results import json_target, replace_whole, result_folder
         from experiments.support.verdict_text import columns_of_output, print_verdict
         from probes.batteries import check_battery
@@ -135,7 +137,8 @@ class VerdictCommand:
         if self.json == "-":
             print(json.dumps(written))
             return 0
-        print_verdict(verdict, runs[0], columns_of_output(), self.evidence, self.prompts)
+        sure = how_sure(written, read_calibration(), runs[0].raw.config.model_type)
+        print_verdict(verdict, runs[0], columns_of_output(), self.evidence, self.prompts, sure)
         say(path)
         return 0
 

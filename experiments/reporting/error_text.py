@@ -26,7 +26,7 @@ def how_sure(data: dict, counted: dict, model_type: str = "") -> str:
     return (
         f"**How sure?**{names_none} On {rate['n']} models that were built by hand (planted) with a known mechanism, "
         f"{judge} gave a wrong confident verdict {rate['hits']} times (95 % interval of the rate {_share(rate)}).{own}"
-        f"{_of_other_types(model_type)} {others_built()}{reduced} Intervals below are over {over}."
+        f"{_of_other_types(model_type)} {others_built()}{reduced} Intervals are over {over}."
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from experiments.reporting.rows import ROLES, estimate, size_of
 from experiments.support.evidence_text import MODES
+from experiments.support.other_tokens import stand_ins_text
 from experiments.training.rehearsal import rehearsed_text
 from interp.support.sizes import FAMILIES
 from probes.arms.naming import with_arm_names
@@ -53,6 +54,8 @@ def question(run: Run) -> list[str]:
         f"`{run.sample(1, length, 0).text(0)}`.",
         task_question,
     ]
+    if tokens := stand_ins_text(run):
+        sentences.insert(1, f"{tokens[0].upper()}{tokens[1:]}.")
     if share := recipe.get("rehearsal"):
         sentences.append(
             f"A part of the training was another task (rehearsal): {share:.0%} of its tokens were "

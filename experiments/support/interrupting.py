@@ -71,7 +71,7 @@ class Received:
             return True
         if now > self.at + SAME:
             with suppress(OSError):
-                os.write(2, b"ended at once by a second signal; the same command resumes from what is on disk\n")
+                os.write(2, b"ended at once by a second signal; the same command resumes from what is finished\n")
             os._exit(128 + self.number)
         return False
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from experiments.support.console import warn
 from experiments.support.option_checks import file_in
+from experiments.support.other_tokens import stand_ins
 from experiments.support.provenance import code_digest, provenance_record, versions_here
 from interp.models.names import OUT
 from interp.support.writing import (
@@ -174,12 +175,15 @@ def write_result(
 ) -> dict:
     """Write a result with the run, weights, seed, versions, device and command that made it; return what was written.
 
-    `others` are files with the same numbers in other forms, a table or a figure. They are written together: the result
-    is never beside older ones. Raises `ValueError` where a folder has the name of one of the files.
+    Where other tokens stand for symbols of the task, "stand_ins" has them. `others` are files with the same numbers in
+    other forms, a table or a figure. They are written together: the result is never beside older ones. Raises
+    `ValueError` where a folder has the name of one of the files.
     """
     check_files([path, *(other for other, _ in others)])
     posed = None if run.format is None else str(run.format)
     result = {"version": RESULT_VERSION, "run": run.name, "format": posed, "seed": seed}
+    if not run.record and (tokens := stand_ins(run)):
+        result["stand_ins"] = tokens
     result |= {"weights": weights_of(run), "provenance": provenance_record(**device_and_dtype(run)), **data}
     write_together([*others, (path, json.dumps(result, indent=indent) + "\n")])
     return result

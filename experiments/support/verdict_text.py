@@ -25,10 +25,16 @@ _NUMBER = r"(-?(?:\d+\.\d+|inf))"
 _INTERVAL = re.compile(rf"{_NUMBER} \[{_NUMBER}, {_NUMBER}\]( \(interval)?")
 
 
-def print_verdict(verdict: Verdict, run: Run, columns: int, evidence: bool, prompts: int) -> None:
-    """Print a verdict over so many prompts on a terminal of so many columns; `evidence` adds all that was measured."""
+def print_verdict(verdict: Verdict, run: Run, columns: int, evidence: bool, prompts: int, sure: str = "") -> None:
+    """Print a verdict over so many prompts on a terminal of so many columns; `evidence` adds all that was measured.
+
+    `sure`: how often such verdicts are wrong, from `how_sure` of the report.
+    """
     for line in summary(verdict, run, columns, prompts):
         say(line)
+    if sure:
+        for line in _paragraph("how sure", sure.replace("**", "").removeprefix("How sure? "), columns):
+            say(line)
     if evidence:
         say("")
         print_evidence(verdict, columns)
@@ -55,6 +61,8 @@ def summary(verdict: Verdict, run: Run, columns: int, prompts: int) -> Iterator[
         if role.margins is not None:
             share = "not measured" if role.margins.share is None else str(role.margins.share)
             yield f"{INDENT}{'  on margins':<13}{role.margins.status.value:<15}share  {share}"
+    if any(role.rho is not None for role in verdict.roles.values()):
+        yield f"{INDENT}95 % intervals, each by itself; statuses follow from wider, simultaneous ones"
     if verdict.remainder is not None:
         yield f"{INDENT}{'remainder':<13}{'':<15}share  {verdict.remainder:.3f}, in none of the measured shares"
     yield from _paragraph("why", _why(verdict), columns)

@@ -83,7 +83,7 @@ def trust_table() -> str:
             "; ".join(f"{min(some):.1f} to {max(some):.1f}" for some in (cpu, gpu, hand)),
         ),
         (
-            f"wrong (no) labels of planted models: {mechanisms} mechanisms; {families:.0f} harder families",
+            f"wrong labels (no label) of planted models: {mechanisms} mechanisms; {families:.0f} harder families",
             f"{rate['hits']} ({open_['hits']}) of {rate['n']}; "
             f"{misjudged:.0f} ({planted - misjudged - strange - right:.0f}) of {planted:.0f}",
         ),

@@ -12,9 +12,10 @@ from jaxtyping import Int
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from interp.tasks.format_table import RECALL_START, RECALL_VALUES
+from interp.tasks.inputs import token_text
 from interp.tasks.limits import LARGEST_TOKEN, is_whole, shown
 
 # Longest length that the default vocabulary is made for. It has twice as many labels, so that none is untrained at
@@ -96,6 +97,11 @@ class Vocabulary:
     def held_out_pool(self) -> Int[Tensor, " label"]:
         """Token ids of the held-out labels."""
         return self.tokens(self.held_out)
+
+    def stand_ins(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+        """Return the text of the token that a model reads for each symbol which its tokenizer writes otherwise."""
+        texts = {symbol: token_text(tokenizer, token) for symbol, token in self.ids.items()}
+        return {symbol: text for symbol, text in texts.items() if text.strip() != symbol}
 
     def to_json(self) -> dict:
         """Return a plain dictionary that `from_json` reads. A vocabulary without start token has no key "bos"."""

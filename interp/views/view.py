@@ -180,8 +180,8 @@ def narrowed(svg: str) -> str:
     return head[: size.start()] + shrunk + head[size.end() :] + end + rest
 
 
-def page(views: list[View], title: str) -> str:
-    """Return one HTML page that is complete in itself, with each bundle once."""
+def page(views: list[View], title: str, note: str = "") -> str:
+    """Return one HTML page that is complete in itself, with each bundle once; `note` is a line above the views."""
     bundles = "".join(f"<script>{bundle}</script>\n" for bundle in dict.fromkeys(v.bundle for v in views if v.bundle))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -189,5 +189,6 @@ def page(views: list[View], title: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)}</title>\n{bundles}</head>\n<body>\n<main>\n"
+        f"{f'<p>{escape(note)}</p>' if note else ''}"
         f"{''.join(view.fragment() for view in views)}</main>\n</body>\n</html>\n"
     )

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from probes.binding.edits import ARMS
+from probes.statuses import Status
 
 if TYPE_CHECKING:
     from probes.binding.deciding import BindingVerdict
-    from probes.statuses import Status
 
 INDENT = "  "
 COLUMNS = 120
@@ -35,7 +35,9 @@ def summary(
             yield f"next: more prompts (rows of a template) narrow the interval of the accuracy ({found.posed} here)"
         return
     for name, (status, reason) in verdict.addresses.items():
-        yield from _row(name, status, reason, columns)
+        share = found.shares.get(reason.partition(":")[0])
+        open_ = status is Status.INDETERMINATE and share is not None
+        yield from _row(name, status, f"{reason}, excess {share.excess}" if open_ else reason, columns)
     if "label at both" in found.shares:
         share = found.shares["label at both"]
         yield f"{INDENT}{'renaming':<13}{'':<15}{share.value}, control {share.control}: in list and query; expected: 0"

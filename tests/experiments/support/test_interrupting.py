@@ -84,7 +84,7 @@ def test_a_second_signal_ends_the_teardown_without_a_traceback(slow):
         process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err == slow * "ended at once by a second signal; the same command resumes from what is on disk\n"
+    assert err == slow * "ended at once by a second signal; the same command resumes from what is finished\n"
 
 
 def test_a_signal_that_comes_twice_at_once_is_one():

@@ -185,3 +185,11 @@ def test_a_rebuilt_verdict_prints_as_the_measured_one(case, capsys):
         print_verdict(one_of, REHEARSED, 120, True, 24)
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
+
+
+def test_how_often_such_verdicts_are_wrong_stands_before_the_evidence(capsys):
+    print_verdict(FOUND["anchor"], BARE, 80, True, 128, "**How sure?** On 90 models wrong **0** times.")
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("how sure: On 90 models wrong 0 times.")
+    assert lines[at + 1] == ""
+    assert len(lines) > at + 5
