@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from interp.models.resolve import checked_once, raw_of
 from interp.support.locks import lock_of
-from interp.tasks import Prompts
+from interp.tasks import Batch, Prompts
 from interp.tasks.encoding import answer_id, find_tokenizer
 from interp.tasks.texts import prompts as encoded
 
@@ -54,14 +55,18 @@ def prompts_of(model: object, prompts: PromptsLike, name: str = "prompts") -> Pr
     """Return `Prompts` from themselves, from text or from token ids `[batch pos]`.
 
     Text needs a tokenizer: the model's. Raises `ValueError` without one, for floats, for token ids outside the
-    vocabulary and for texts of different token counts.
+    vocabulary and for texts of different token counts. Warns of prompts, other than a task's, that are longer than the
+    configuration's `max_position_embeddings`.
     """
     if not isinstance(prompts, Prompts):
         try:
             prompts = encoded(model, prompts)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    n_vocab = raw_of(model).config.vocab_size  # type: ignore[arg-type]
+    config = raw_of(model).config  # type: ignore[arg-type]
+    n_vocab, made_for = config.vocab_size, getattr(config, "max_position_embeddings", None)
+    if made_for is not None and prompts.n_pos > made_for and not isinstance(prompts, Batch):
+        warnings.warn(f"{name}: {prompts.n_pos} tokens, more than the {made_for} that the model is for", stacklevel=4)
     if len(prompts) and not 0 <= (token := _extreme(prompts.tokens, n_vocab)) < n_vocab:
         raise ValueError(f"{name}: token id {token} is outside 0 to {n_vocab - 1}, the model's vocabulary")
     return prompts
@@ -130,7 +135,10 @@ def listed_token_ids(model: object, prompts: Prompts, name: str, answer: Any) ->
     Raises `ValueError` for a string of several tokens, without a tokenizer, for ids outside the vocabulary, and for a
     number of answers that is not the number of prompts.
     """
-    n_vocab = raw_of(model).config.vocab_size  # type: ignore[arg-type]
+    config = raw_of(model).config  # type: ignore[arg-type]
+    n_vocab, made_for = config.vocab_size, getattr(config, "max_position_embeddings", None)
+    if made_for is not None and prompts.n_pos > made_for and not isinstance(prompts, Batch):
+        warnings.warn(f"{name}: {prompts.n_pos} tokens, more than the {made_for} that the model is for", stacklevel=4)
     if isinstance(answer, Tensor):
         answer = answer.tolist() if answer.ndim < 2 else [answer]
     if isinstance(answer, str | int) and not isinstance(answer, bool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from experiments.support.console import warn
@@ -45,7 +46,9 @@ class TakesText:
         """
         from interp.tasks.texts import prompts
 
-        pair = prompts(run, clean=list(self.clean), corrupted=list(self.corrupted))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "clean and corrupted have the same tokens")  # an error here
+            pair = prompts(run, clean=list(self.clean), corrupted=list(self.corrupted))
         if pair.clean.tokens.equal(pair.corrupted.tokens):
             raise ValueError(SAME_TEXTS)
         return pair

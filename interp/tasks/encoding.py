@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -99,7 +100,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, bos: Bos = "auto", off
     """Encode one text. With `offsets`, a fast tokenizer also gives the characters of each token.
 
     Tokens that the tokenizer adds at the end are kept with `bos="auto"` and `bos=True`, and left out with `bos=False`.
-    Raises `ValueError` for text without tokens, and for text that repeats the start token which is added to it.
+    Raises `ValueError` for text without tokens, and for text that repeats the start token which is added to it. Warns
+    of words that the tokenizer does not know.
     """
     check_bos(bos)
     if not isinstance(text, str):
@@ -111,6 +113,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, bos: Bos = "auto", off
     bare = _tokens(tokenizer, text, special=False, offsets=offsets)
     if not bare.ids:
         raise ValueError(f"{shown(text)} has no tokens")
+    if tokenizer.unk_token_id in bare.ids and (unknown := str(tokenizer.unk_token)) not in text:
+        warnings.warn(f"{shown(text)} has words that this tokenizer does not know: it reads {unknown}", stacklevel=3)
     if bos is False:
         return bare
     encoded = _tokens(tokenizer, text, special=True, offsets=offsets)

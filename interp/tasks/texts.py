@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -56,7 +57,8 @@ def prompts(
         tokenizer: used instead of the source's.
 
     Raises `ValueError` if the prompts differ in their number of tokens (the message shows them side by side),
-    if there is no tokenizer for text, or if token ids are not integers that the tokenizer has.
+    if there is no tokenizer for text, or if token ids are not integers that the tokenizer has. Warns where clean and
+    corrupted have the same tokens, and of words that the tokenizer does not know.
     """
     chosen = chosen_bos(source, bos)
     given = {"clean": clean} if corrupted is None else {"clean": clean, "corrupted": corrupted}
@@ -73,6 +75,8 @@ def prompts(
         {f"{side} {k}": row.ids for side, rows in encoded.items() for k, row in enumerate(rows)}, any_tokenizer
     )
     sides = [build(rows, {}, any_tokenizer, isinstance(given[side], Tensor)) for side, rows in encoded.items()]
+    if corrupted is not None and sides[0].tokens.equal(sides[1].tokens):
+        warnings.warn("clean and corrupted have the same tokens, so that no patch changes anything", stacklevel=2)
     return sides[0] if corrupted is None else Pair(*sides)
 
 

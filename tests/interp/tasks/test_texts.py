@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from interp.tasks import Pair, answer_id, prompts
+from interp.tasks import Pair, answer_id, default_tokenizer, prompts
 from tests.interp.tasks.tokenizers import byte_level, sentence_piece
 from tests.small_language_model import word_tokenizer
 
@@ -56,7 +56,19 @@ def test_token_ids_are_used_as_they_are():
     assert torch.equal(prompts(byte_level(), ids[None]).tokens, ids[None])
     assert prompts(byte_level(), ids).names == prompts(byte_level(), CLEAN).names
     assert prompts(None, ids).bos is None
-    assert isinstance(prompts(None, ids, ids), Pair)
+    assert isinstance(prompts(None, ids, ids.flip(0)), Pair)
+
+
+def test_a_pair_of_the_same_tokens_is_warned_of():
+    with pytest.warns(UserWarning, match="clean and corrupted have the same tokens, so that no patch changes anything"):
+        prompts(byte_level(), [CLEAN, CLEAN], [CLEAN, CLEAN])
+
+
+def test_words_that_the_tokenizer_does_not_know_are_warned_of():
+    with pytest.warns(UserWarning, match="'A zorb' has words that this tokenizer does not know: it reads <unk>"):
+        found = prompts(default_tokenizer(), "A zorb")
+    assert found.tokens.tolist() == [[default_tokenizer().unk_token_id] * 2]
+    prompts(default_tokenizer(), "<unk> M1")  # asked for
 
 
 class Silent:
