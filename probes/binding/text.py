@@ -36,8 +36,9 @@ def summary(
         return
     for name, (status, reason) in verdict.addresses.items():
         share = found.shares.get(reason.partition(":")[0])
-        open_ = status is Status.INDETERMINATE and share is not None
-        yield from _row(name, status, f"{reason}, excess {share.excess}" if open_ else reason, columns)
+        if status is Status.INDETERMINATE and share is not None:
+            reason += f", excess {share.excess}"
+        yield from _row(name, status, reason, columns)
     if "label at both" in found.shares:
         share = found.shares["label at both"]
         yield f"{INDENT}{'renaming':<13}{'':<15}{share.value}, control {share.control}: in list and query; expected: 0"

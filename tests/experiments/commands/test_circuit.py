@@ -213,9 +213,9 @@ def language_model(tmp_path_factory) -> str:
 
 def in_favour(run: Run) -> tuple[str, str]:
     """The answer that the first sentence favours, and the other: the model is random."""
-    pair, answers = prompts(run, clean=SENTENCES[0], corrupted=SENTENCES[1]), (" Mary", " John")
-    before = check_validity(run, pair.clean, pair.corrupted, logit_diff(*answers))
-    return answers if before.clean > before.corrupted else answers[::-1]
+    pair, (first, second) = prompts(run, clean=SENTENCES[0], corrupted=SENTENCES[1]), (" Mary", " John")
+    before = check_validity(run, pair.clean, pair.corrupted, logit_diff(first, second))
+    return (first, second) if before.clean > before.corrupted else (second, first)
 
 
 def test_on_text_the_circuit_is_that_of_find_circuit(language_model, capsys):

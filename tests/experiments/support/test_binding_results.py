@@ -138,14 +138,14 @@ def test_an_interrupted_verdict_goes_on_after_the_groups_that_are_done(
 
 def test_the_cost_of_a_resumed_verdict_is_that_of_all_groups(tmp_path: Path) -> None:
     def group() -> Group:
-        torch.rand(500, 500) @ torch.rand(500, 500)
+        assert (torch.rand(500, 500) @ torch.rand(500, 500)).shape == (500, 500)
         return Group({"right": torch.ones(3, dtype=torch.float64)}, {"order": "the list has none"})
 
     first, again = KeptGroups(tmp_path), KeptGroups(tmp_path)
     made = [first(name, group) for name in ("accuracy-0", "arms-0")]
     kept = [again(name, lambda: pytest.fail("measured again")) for name in ("accuracy-0", "arms-0")]
     assert again.cost == first.cost
-    assert again.cost["peak_mib"] > 100
+    assert (again.cost["peak_mib"] or 0) > 100
     for one, other in zip(made, kept, strict=True):
         assert one.left_out == other.left_out
         assert torch.equal(one.values["right"], other.values["right"])
