@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -30,7 +31,8 @@ def interruptible() -> Iterator[None]:
     """Raise `Interrupted` in the block at the first signal, and end the process at the next one with one line.
 
     Results are written atomically, so that ending at once loses no more than a killed process does. After a signal the
-    handlers stay, because the interpreter's own teardown is interruptible too. Signals that are ignored, as under
+    handlers stay, because the interpreter's own teardown is interruptible too; while it puts the system's handlers
+    back, signals are ignored, or the second of a pair would change the exit status. Signals that are ignored, as under
     `nohup`, stay ignored. An exception after a signal is `Interrupted` too: the import of a C extension that is
     interrupted raises `ImportError`. Does nothing outside the main thread.
     """
@@ -41,6 +43,7 @@ def interruptible() -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if received.is_first(number):
+            atexit.register(_ignore)
             raise Interrupted(number)
 
     before = {number: signal.signal(number, handle) for number in _handled()}
@@ -118,6 +121,11 @@ def held_signals() -> Iterator[Held]:
         raise
     held.restore()
     held.obey()
+
+
+def _ignore() -> None:
+    for number in _handled():
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _handled() -> list[signal.Signals]:

@@ -24,7 +24,7 @@ from interp.models.names import SHIPPED, ZOO
 # The family of the fine-tuned models in results of the zoo.
 TUNED_FAMILY = family_of(PRETRAINED)
 # Format and bits of exact match of the fine-tuned models, labels given, that the text quotes.
-TUNED = (("numeric", 40), ("numeric", 60), ("aligned", 60), ("scratchpad", 40))
+TUNED = (("numeric", 40), ("numeric", 60), ("aligned", 60))
 # Evaluations of SmolLM2-135M with the adapters among the shipped runs, by format.
 ADAPTED = {
     "aligned": SHIPPED / "smollm2-parity-aligned" / "evaluation.json",
@@ -79,6 +79,7 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         f"tuned-{form}-{length}": (3, partial(listed, f"parity-{form}-{TUNED_FAMILY}", length))
         for form, length in TUNED
     },
+    "tuned-scratchpad-40": (3, lambda: [max(listed(f"parity-scratchpad-{TUNED_FAMILY}", 40))]),
     "tuned-numeric-written-40": (3, lambda: sorted(listed(f"parity-numeric-{TUNED_FAMILY}", 40, mode="written"))),
     "tuned-ends-60": (3, lambda: at_ends(listed(f"parity-aligned-{TUNED_FAMILY}", 60))),
     "tuned-written-40": (3, lambda: [min(listed(f"parity-aligned-{TUNED_FAMILY}", 40, mode="written"))]),

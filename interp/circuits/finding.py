@@ -18,7 +18,7 @@ from interp.circuits.circuit import Circuit
 from interp.circuits.evaluation import LEAST_GAP, Faithfulness, faithfulness, overlap
 from interp.circuits.exact import exact_edge_scores
 from interp.circuits.graph import Graph
-from interp.circuits.keeping import load_or_score
+from interp.circuits.keeping import load_or_score, rounded
 from interp.circuits.pairs import Progress, prepare
 from interp.circuits.places import Places, PlacesBy
 from interp.circuits.scores import EdgeScores
@@ -137,7 +137,8 @@ def find_circuit(
     give a warning, and the result says INVALID beside its numbers. The model is left as it was.
 
     Pruning takes minutes to hours. `progress` returns, for the name of a part, a function that wraps its loop as
-    tqdm does. `keep` is a folder for unfinished work of this very call, from which it goes on; the caller removes it.
+    tqdm does. `keep` is a folder for unfinished work, from which a call with the same arguments goes on; the caller
+    removes it.
 
     >>> found = find_circuit(run, clean, corrupted, logit_diff(answer=" Mary", other=" John"))
     >>> views.circuit(found.to_networkx())
@@ -169,7 +170,10 @@ def find_circuit(
                 case _:
                     return edge_scores(model, *half.arguments, method, points, places, progress(name))
 
-        return load_or_score(None if keep is None else keep / f"{name.replace(' ', '-')}.safetensors", graph, make)
+        values = torch.tensor([validity.clean, validity.corrupted])
+        key = [method, points, bound.name, rounded(values), half.clean.tokens.tolist(), half.corrupted.tokens.tolist()]
+        path = None if keep is None else keep / f"{name.replace(' ', '-')}.safetensors"
+        return load_or_score(path, graph, make, key)
 
     def selected(scores: EdgeScores, n: int) -> Circuit:
         return greedy(scores, n) if select == "greedy" else top_n(scores, n)

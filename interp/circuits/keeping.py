@@ -23,22 +23,39 @@ SECONDS_PER_WRITE = 20.0
 Index = tuple[int, int, int]
 
 
-def load_or_score(path: Path | None, graph: Callable[[], Graph], make: Callable[[], EdgeScores]) -> EdgeScores:
+def load_or_score(
+    path: Path | None, graph: Callable[[], Graph], make: Callable[[], EdgeScores], key: object = None
+) -> EdgeScores:
     """Return the scores that are kept at `path`, or make them and write them there; None: make them.
 
-    A file of another graph, or a damaged one, is made again.
+    `key`, as JSON has it, tells apart searches that share a path. A file of another key or graph, or a damaged one, is
+    made again.
     """
     from safetensors.torch import load, save
 
+    own = digest_of(key)
     if path is not None and (kept := read_digested(path)) is not None:
-        rest, _, values = kept.partition(b"\n")
-        with suppress(ValueError):
-            return EdgeScores(graph(), load(values)["values"], **json.loads(rest))
+        head, _, values = kept.partition(b"\n")
+        rest = json.loads(head)
+        if rest.pop("key", None) == own:
+            with suppress(ValueError):
+                return EdgeScores(graph(), load(values)["values"], **rest)
     scores = make()
     if path is not None:
         rest = {name: getattr(scores, name) for name in ("method", "metric", "clean", "corrupted", "details")}
-        write_digested(path, json.dumps(rest).encode() + b"\n" + save({"values": scores.values.contiguous()}))
+        head = json.dumps({"key": own, **rest}).encode()
+        write_digested(path, head + b"\n" + save({"values": scores.values.contiguous()}))
     return scores
+
+
+def digest_of(key: object) -> str:
+    """Return a digest of what JSON can write."""
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()
+
+
+def rounded(values: Float[Tensor, "*shape"]) -> list[str]:
+    """Return numbers to five digits, which the rounding of another number of threads hardly changes."""
+    return [f"{x:.5g}" for x in values.flatten().tolist()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +77,7 @@ class PruningFile:
         self, path: Path | None, order: Sequence[Index], threshold: float, metrics: Sequence[Float[Tensor, " batch"]]
     ) -> None:
         self.path, self.order = path, order
-        values = [f"{x:.5g}" for metric in metrics for x in metric.tolist()]
-        self.key = hashlib.sha256(json.dumps([order, threshold, values]).encode()).hexdigest()
+        self.key = digest_of([order, threshold, *map(rounded, metrics)])
         self._written = time.monotonic()
 
     def load(self, start: Pruned) -> Pruned:

@@ -24,6 +24,17 @@ except KeyboardInterrupt as error:
 """
 
 
+# An object that is destroyed when modules are, after the signal module has put the system's handlers back.
+LATE = """
+import os, signal
+class Late:
+    def __del__(self, os=os, write=os.write, kill=os.kill, me=os.getpid(), number=signal.SIGTERM):
+        write(1, b"late\\n")
+        kill(me, number)
+sys.late = Late()
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_every_signal_unwinds(number):
     def wait() -> None:
@@ -98,6 +109,19 @@ def test_a_signal_that_comes_twice_at_once_is_one():
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "unwinding\n", "")
+
+
+def test_a_signal_while_the_interpreter_ends_does_not_change_the_exit_status():
+    """The second of a pair may come when Python has put the system's handlers back."""
+    script = SCRIPT.replace("import sys, time\n", f"import sys, time\n{LATE}")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "unwinding\nlate\n", "")
 
 
 @pytest.fixture

@@ -280,12 +280,12 @@ def test_a_search_names_its_parts_and_goes_on_from_those_that_are_done(tmp_path,
     raw, parts = tiny("rotary"), []
     metric = separating(raw)
 
-    def search(**keep: Any):
+    def search(**more: Any):
         def progress(part: str):
             parts.append(part)
             return iter
 
-        return find_circuit(raw, TOKENS, WORSE, metric, points=4, share=0.3, n_random=0, progress=progress, **keep)
+        return find_circuit(raw, TOKENS, WORSE, metric, points=4, share=0.3, n_random=0, progress=progress, **more)
 
     whole = search()
     assert parts == ["scores", "scores of the other half", "pruning"]
@@ -300,6 +300,10 @@ def test_a_search_names_its_parts_and_goes_on_from_those_that_are_done(tmp_path,
     assert torch.equal(again.scores.values, whole.scores.values)
     assert again.scores.details == whole.scores.details
     assert (again.share, again.stability) == (whole.share, whole.stability)
+    parts.clear()
+    other = search(keep=tmp_path, method="eap")  # the folder holds the scores of another method
+    assert parts == ["scores", "scores of the other half", "pruning"]
+    assert other.scores.method == "eap"
 
 
 def interrupted(*_: object) -> None:
