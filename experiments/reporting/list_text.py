@@ -19,8 +19,8 @@ STATUSES = (
     "arms of the address and their controls are within ±{limit:g}. **INDETERMINATE**: neither. The matched control is "
     "the same edit on items that the answer does not depend on, or toward a third item. Intervals are t intervals over "
     "{prompts} prompts; all of them hold together with 95 %. An address has up to three arms, and one that decides is "
-    "enough, but for the own label: a label of the query that the model learned as an index moves the answer too, so the "
-    "trade in the list must decide. The summary has the edit in the list, or of the whole item."
+    "enough, but for the own label: a query's label that was learned as an index moves the answer too, so the trade in "
+    "the list must decide. The summary has the edit in the list, or of the whole item."
 )
 
 
