@@ -11,6 +11,8 @@ from experiments import load
 from experiments.cli import main
 from experiments.reporting.text import question
 from experiments.support.other_tokens import stand_ins, stand_ins_text
+from interp.tasks import Vocabulary, answer_id
+from tests.interp.tasks.tokenizers import byte_level
 from tests.small_language_model import save_small_gpt2
 
 
@@ -33,6 +35,12 @@ def test_they_are_what_the_model_reads(language_model: str, capsys: pytest.Captu
         assert str(run.tokenizer.decode([run.vocabulary[symbol]])).strip() == text.strip()
     kept = set(run.vocabulary.ids) - set(found)
     assert all(str(run.tokenizer.decode([run.vocabulary[symbol]])).strip() == symbol for symbol in kept)
+
+
+def test_a_leading_space_makes_no_other_token() -> None:
+    tokenizer = byte_level()
+    vocabulary = Vocabulary({"Mary": answer_id(tokenizer, " Mary"), "M1": answer_id(tokenizer, " John")}, ("M1",))
+    assert vocabulary.stand_ins(tokenizer) == {"M1": " John"}
 
 
 def test_a_run_that_has_all_symbols_has_none(capsys: pytest.CaptureFixture[str]) -> None:
