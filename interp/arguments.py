@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from interp.models.resolve import checked_once, raw_of
 from interp.support.locks import lock_of
@@ -63,6 +64,8 @@ def prompts_of(model: object, prompts: PromptsLike, name: str = "prompts") -> Pr
             prompts = encoded(model, prompts)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+    elif prompts.tokenizer is not None and not _is_of(model, prompts.tokenizer):
+        raise ValueError(f"{name} are of another tokenizer than the model's; make them by prompts(model, ...)")
     config = raw_of(model).config  # type: ignore[arg-type]
     n_vocab, made_for = config.vocab_size, getattr(config, "max_position_embeddings", None)
     if made_for is not None and prompts.n_pos > made_for and not isinstance(prompts, Batch):
@@ -87,6 +90,12 @@ def prompts_by_length(model: object, prompts: PromptsLike, name: str = "prompts"
         some[0] if len(some) == 1 else prompts_of(model, torch.cat([one.tokens for one in some]), name)
         for some in by_length.values()
     ]
+
+
+def _is_of(model: object, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether a tokenizer has the tokens of the model's own, where the model has one."""
+    own = find_tokenizer(model)
+    return own is None or own is tokenizer or own.get_vocab() == tokenizer.get_vocab()
 
 
 def _extreme(tokens: Tensor, n_vocab: int) -> int:

@@ -30,6 +30,7 @@ from interp.gradients import (
     target_of,
     values,
 )
+from interp.models.changed import require_evaluating
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.metric import MetricLike
 from interp.support.finite import require_finite
@@ -208,8 +209,7 @@ def _checked(what: str, model: AnyModel, kind: str, embeddings: str) -> Any:
     if kind not in get_args(Kind):
         raise ValueError(f"unknown kind {kind!r}; kinds are {', '.join(get_args(Kind))}")
     raw = raw_of(model)
-    if raw.training:
-        raise ValueError("the model is in training mode; call model.eval() first")
+    require_evaluating(raw)
     return raw
 
 

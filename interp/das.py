@@ -21,7 +21,7 @@ from interp.arguments import require_gradients
 from interp.joining import Joined, frozen, join, join_each, join_layers, join_to_test
 from interp.models.resolve import AnyModel, raw_of
 from interp.pair_runs import CHUNK, CPU_TOKENS
-from interp.pairs import Pairs
+from interp.pairs import Pairs, require_targets
 from interp.support.finite import require_finite
 from interp.support.locks import lock_of
 from interp.tasks.layout import generator
@@ -47,6 +47,8 @@ __all__ = [
 ]
 
 Basis = Float[Tensor, "site rank"]
+# Largest difference of the directions' inner products from those of orthonormal ones; QR in float32 gives 1e-6.
+ORTHONORMAL = 1e-3
 
 
 def fit(
@@ -61,12 +63,14 @@ def fit(
     """Return orthonormal directions whose interchange gives the pairs' targets, learned by TransformerLens's `fit_das`.
 
     `targets` replaces the pairs' own, for controls. `lr` and `epochs` are those of the search. Raises `ValueError` for
-    a rank below 1 or above the site's size.
+    a rank below 1 or above the site's size, and for targets that are no symbol's index.
     """
     from transformer_lens.tools.analysis.interchange import fit_das
 
     require_gradients("fit")
     _check_rank(joined, rank)
+    if targets is not None:
+        require_targets(targets, len(joined.pairs.symbols))
     n = len(joined.pairs)
     rows = torch.arange(n)
     targets = joined.pairs.target if targets is None else targets
@@ -152,15 +156,17 @@ def arbitrary_targets(pairs: Pairs, seed: int) -> Int[Tensor, " pair"]:
 def swapped_answers(joined: Joined, basis: Basis | None, placebo: Basis | None = None) -> Float[Tensor, "pair symbol"]:
     """Return the logits of the symbols after the interchange inside `basis`; for None, those of the base prompts.
 
-    With `placebo`, each base is changed by the same norm as by `basis`, but inside the placebo's directions.
+    With `placebo`, each base is changed by the same norm as by `basis`, but inside the placebo's directions. Raises
+    `ValueError` for directions that are not orthonormal, or of another site.
     """
     from transformer_lens.tools.analysis.interchange import NormMatchedPlacebo, SubspaceInterchange, intervened_logits
 
     size, tail, swapped = joined.size, joined.tail, joined.answers.cpu().clone()
     if basis is None:
         return swapped
-    if basis.shape[0] != size:
-        raise ValueError(f"directions at this site have {size} dimensions; got {tuple(basis.shape)}")
+    for directions in (basis, placebo):
+        if directions is not None:
+            _check_basis(directions, size)
     move: Any = SubspaceInterchange(basis)
     if placebo is not None:
         move = NormMatchedPlacebo(move, placebo)
@@ -199,3 +205,11 @@ def untrained(model: AnyModel, seed: int) -> PreTrainedModel:
 def _check_rank(joined: Joined, rank: int) -> None:
     if not 1 <= rank <= joined.size:
         raise ValueError(f"a site of {joined.size} dimensions has ranks 1 to {joined.size}; got {rank}")
+
+
+def _check_basis(directions: Basis, size: int) -> None:
+    if directions.ndim != 2 or directions.shape[0] != size:
+        raise ValueError(f"directions at this site have {size} dimensions; got {tuple(directions.shape)}")
+    gram = directions.double().T @ directions.double()
+    if (gram - torch.eye(len(gram), dtype=gram.dtype)).abs().max() > ORTHONORMAL:
+        raise ValueError("directions must be orthonormal, as torch.linalg.qr makes them")

@@ -99,6 +99,9 @@ def join_each(
     keep = [*(("resid_pre", layer) for layer in every), *keep]
     if any(pairs.base is not together[0].base for pairs in together):
         raise ValueError("pairs that are joined together must have the same base prompts")
+    n_vocab = anatomy.raw.config.vocab_size
+    if outside := [int(i) for pairs in together for i in pairs.symbols if not 0 <= i < n_vocab]:
+        raise ValueError(f"symbol {outside[0]} is outside 0 to {n_vocab - 1}, the model's vocabulary")
     with _kernels_of_a_search(anatomy.raw, to_search):
         whole, logits = run_bases(anatomy, together, keep, to_search)
     return [

@@ -43,6 +43,9 @@ class Pairs:
             raise ValueError("every place of the site must be before the answer")
         if (self.site.diff(dim=1) <= 0).any():
             raise ValueError("the places of a site must rise: list each pair's positions in order, each once")
+        if self.symbols.is_floating_point() or len(self.symbols.unique()) != len(self.symbols):
+            raise ValueError("symbols must be different token ids")
+        require_targets(self.target, len(self.symbols))
 
     def __len__(self) -> int:
         return len(self.base)
@@ -57,6 +60,12 @@ class Pairs:
             target=self.target[index],
             symbols=self.symbols,
         )
+
+
+def require_targets(targets: Tensor, n_symbols: int) -> None:
+    """Raise `ValueError` unless targets are indices of so many symbols."""
+    if targets.is_floating_point() or (len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < n_symbols):
+        raise ValueError(f"targets must be indices of the {n_symbols} symbols, from 0 to {n_symbols - 1}")
 
 
 def by_position(x: Tensor, site: str) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from interp.models.anatomy import anatomy_of
+from interp.models.changed import require_evaluating
 from interp.models.resolve import AnyModel, bridge_of, raw_of
 from interp.sites import ATTENTION_SITES, Site, head_count, hook_name, require_site
 from interp.support.budget import numbers
@@ -29,8 +30,7 @@ SHARE = 1 / 8
 def evaluating_bridge(model: AnyModel) -> TransformerBridge:
     """Return the model's bridge. Raises `ValueError` in training mode."""
     bridge = bridge_of(model)
-    if any(module.training for module in bridge.modules()):
-        raise ValueError("the model is in training mode; call model.eval() first")
+    require_evaluating(bridge)
     return bridge
 
 

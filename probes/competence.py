@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from interp.forward import correct, generate
 from interp.tasks import Batch, Format, Role
 from interp.tasks.roles import LABEL_ROLES
-from probes.evidence import Accuracy, Interval
+from probes.evidence import Accuracy
 from probes.intervals import clustered_proportion, wilson
 
 MODES = {"forced": True, "written": False}
@@ -82,6 +82,15 @@ def token_chances(batch: Batch, at: Int[Tensor, " predicted"]) -> Float[Tensor, 
     return chances
 
 
+def chances_of(batch: Batch, mode: str) -> dict[str, float]:
+    """Return the chance of each metric of `accuracies` in a mode, on prompts of the layout of `batch`."""
+    at = batch.predicted(MODES[mode])
+    chances = token_chances(batch, at)
+    by_step = torch.stack([chances[needed].prod() for needed in _needed(batch, at)])
+    found = {"step": by_step.mean(), "exact": chances.prod(), "final": chances[_final(batch, at)].prod()}
+    return {name: float(x) for name, x in (found | {"free step": chances[_answers(batch, at)].mean()}).items()}
+
+
 def _accuracies(
     model: PreTrainedModel,
     batch: Batch,
@@ -100,19 +109,17 @@ def _accuracies(
     answers = _answers(batch, at)
     steps = _by_step(right, batch, at)
     final = free[:, _final(batch, at)].all(dim=1)
-    chances = token_chances(batch, at)
-    by_step = torch.stack([chances[needed].prod() for needed in _needed(batch, at)])
     n = len(batch)
     length = batch.length if isinstance(batch.length, int) else max(batch.length)
-
-    def row(metric: str, estimate: Interval, chance: Tensor) -> Accuracy:
-        return Accuracy(metric=metric, mode=mode, length=length, estimate=estimate, chance=float(chance), n=n)
-
+    estimates = {
+        "step": clustered_proportion(steps),
+        "exact": wilson(int(exact.sum()), n),
+        "final": wilson(int(final.sum()), n),
+        "free step": clustered_proportion(free[:, answers]),
+    }
     return [
-        row("step", clustered_proportion(steps), by_step.mean()),
-        row("exact", wilson(int(exact.sum()), n), chances.prod()),
-        row("final", wilson(int(final.sum()), n), chances[_final(batch, at)].prod()),
-        row("free step", clustered_proportion(free[:, answers]), chances[answers].mean()),
+        Accuracy(metric=metric, mode=mode, length=length, estimate=estimates[metric], chance=chance, n=n)
+        for metric, chance in chances_of(batch, mode).items()
     ]
 
 

@@ -34,6 +34,7 @@ def in_short(name: str, found: dict[str, Any]) -> str:
     if found["refusal"] is not None:
         return f"`{name}` is **not judged** on {what}: {found['refusal']}"
     words = {"undecided": "the evidence does not decide", "unresolved": "none of the three addresses explains it"}
+    words["not applicable"] = "no address could be tested"
     said = words.get(found["verdict"], f"it finds the item by **{found['verdict']}**")
     shares = [
         f"{address} {found['addresses'][address]['status']} ({_with_control(share)})"

@@ -112,6 +112,14 @@ def points_of(data: dict) -> list[Any]:
     ]
 
 
+def chance_now(run: Run, row: dict) -> float:
+    """Return the chance of an accuracy as this version has it: older ones left out the labels that a model writes."""
+    from probes.competence import chances_of
+
+    length, own = row["length"], run.format.task == "addition"
+    return chances_of(run.sample(1, (length, length) if own else length, 0), row["mode"])[row["metric"]]
+
+
 def accuracy_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
     """Build the accuracy section: accuracy by length, and the bit that each step reads."""
     from probes import views
@@ -133,6 +141,7 @@ def accuracy_part(run: Run, options: ReportCommand, work: Path, step: Callable[[
                 f"Left out by --quick: lengths other than {_listed(lengths)}, and all but {prompts} of the "
                 f"{usual.prompts} prompts per length.",
             )
+    data = {**data, "accuracy": [{**row, "chance": chance_now(run, row)} for row in data["accuracy"]]}
     title = f"How far past the trained length does {run.name} work?"
     picture = views.by_length({run.name: points_of(data)}, trained_to(run), title, run.format.task)
     caption = (

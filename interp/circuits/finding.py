@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ def find_circuit(
     n_random: int = 50,
     seed: int = 0,
     progress: Callable[[str], Progress] = lambda part: iter,
-    keep: Path | None = None,
+    keep: Path | str | None = None,
 ) -> CircuitSearch:
     """Find the circuit that computes a metric, and measure it.
 
@@ -134,7 +135,8 @@ def find_circuit(
     half and everything else the second half. Edges outside the circuit carry the corrupted prompts' activations.
 
     The competence of the model is measured first (`check_validity`, with `accuracy` and its `chance`). Invalid pairs
-    give a warning, and the result says INVALID beside its numbers. The model is left as it was.
+    give a warning, and the result says INVALID beside its numbers. Repeated pairs give a warning too. The model is left
+    as it was.
 
     Pruning takes minutes to hours. `progress` returns, for the name of a part, a function that wraps its loop as
     tqdm does. `keep` is a folder for unfinished work, from which a call with the same arguments goes on; the caller
@@ -145,9 +147,18 @@ def find_circuit(
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1; got {share}")
+    if not 0 <= threshold < math.inf:
+        raise ValueError(f"threshold must be 0 or more, and finite; got {threshold}")
+    if not 0 <= chance < 1:
+        raise ValueError(f"chance must be at least 0 and below 1; got {chance}")
     if select not in ("greedy", "top"):
         raise ValueError(f"select must be greedy or top; got {select!r}")
     one, other = pair_of(model, clean, corrupted)
+    pairs = torch.cat([one.tokens, other.tokens], dim=1)
+    if repeated := len(pairs) - len(pairs.unique(dim=0)):
+        warnings.warn(
+            f"{repeated} of {len(pairs)} pairs repeat others: they count as new, also as held out", stacklevel=3
+        )
     bound = bind_metric(metric, model, one)
     validity = check_validity(model, one, other, bound, accuracy, chance)
     if not validity.valid:
@@ -172,7 +183,7 @@ def find_circuit(
 
         values = torch.tensor([validity.clean, validity.corrupted])
         key = [method, points, bound.name, rounded(values), half.clean.tokens.tolist(), half.corrupted.tokens.tolist()]
-        path = None if keep is None else keep / f"{name.replace(' ', '-')}.safetensors"
+        path = None if keep is None else Path(keep) / f"{name.replace(' ', '-')}.safetensors"
         return load_or_score(path, graph, make, key)
 
     def selected(scores: EdgeScores, n: int) -> Circuit:
@@ -185,7 +196,7 @@ def find_circuit(
     where = places if isinstance(places, Places) else None
     if threshold and len(circuit):
         few = _Half(search.clean, search.corrupted, search.metric, torch.arange(min(len(search.clean), PRUNE_PROMPTS)))
-        file = None if keep is None else keep / "pruning.json"
+        file = None if keep is None else Path(keep) / "pruning.json"
         circuit = acdc(model, *few.arguments, threshold, circuit, where, progress("pruning"), file)
     magnitude = selected(magnitude_scores(model, *search.arguments, places), max(1, len(circuit)))
     measured = faithfulness(model, *test.arguments, [circuit, magnitude], where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def acdc(
     start: Circuit | EdgeScores,
     places: Places | None = None,
     progress: Progress[Index] = iter,
-    keep: Path | None = None,
+    keep: Path | str | None = None,
 ) -> Circuit:
     """Remove edges one by one, from the logits up, whose removal hardly changes the metric (Conmy et al. 2304.14997).
 
@@ -96,8 +97,8 @@ def acdc(
     for how far this has come, from which a later call with the same arguments goes on; the caller removes it.
     Raises `ValueError` for a start of another model, a negative threshold, and more prompts than memory holds.
     """
-    if threshold < 0:
-        raise ValueError(f"threshold must be 0 or more; got {threshold}")
+    if not 0 <= threshold < math.inf:
+        raise ValueError(f"threshold must be 0 or more, and finite; got {threshold}")
     if isinstance(start, EdgeScores):
         start = Circuit(start.graph, start.graph.possible, start.values)
     clean, ablation = resolved_prompts(model, clean, "clean"), ablation_of(ablation, model)
@@ -128,7 +129,7 @@ def acdc(
     gap = float((full - metric_of(torch.zeros_like(kept), 0, None)[0]).abs().mean())
     now, outputs = metric_of(kept, 0, None)
     order = _order(kept, magnitude)
-    file = PruningFile(keep, order, threshold, (full, now))
+    file = PruningFile(None if keep is None else Path(keep), order, threshold, (full, now))
     found = file.load(Pruned(kept, now))
     try:
         for place, reader, writer in progress(order[len(found.losses) :]):

@@ -16,7 +16,7 @@ from interp.models.architectures.checks import TOLERANCE
 from interp.models.architectures.discovery import generic_of
 from interp.models.architectures.generic import GenericAnatomy
 from interp.models.architectures.steps import Anatomy
-from interp.models.changed import require_unchanged
+from interp.models.changed import require_evaluating, require_unchanged
 from interp.support.locks import lock_of
 
 __all__ = ["SUPPORTED", "TOLERANCE", "Anatomy", "Block", "GenericAnatomy", "anatomy_of", "anatomy_or_generic"]
@@ -72,9 +72,9 @@ def _self_test(anatomy: Anatomy, raw: PreTrainedModel) -> None:
 
 
 def _require_ready(raw: PreTrainedModel) -> None:
-    if raw.training:
-        raise ValueError("the model is in training mode; call model.eval() first")
-    require_unchanged(raw)
+    require_evaluating(raw)
+    with lock_of(raw):  # a block of another thread ends first
+        require_unchanged(raw)
 
 
 def _built(raw: Any) -> Anatomy:

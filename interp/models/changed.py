@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 # Attributes of a model: the number of blocks that edit its passes (`interp.hooking`), and an installed circuit's.
 EDITED = "mnemoscope_edited"
 INSTALLED = "mnemoscope_circuit"
+# Modules that compute the same in training mode; a new one, as of `resize_token_embeddings`, is in it.
+ALIKE = (nn.Linear, nn.Embedding, nn.LayerNorm)
 
 
 def is_edited(model: object) -> bool:
@@ -29,3 +33,11 @@ def require_unchanged(model: object, advice: str = "run the model itself inside 
             "a circuit is installed in this model, which only its own passes show; leave the `with` block, or run the "
             "model itself inside it"
         )
+
+
+def require_evaluating(model: nn.Module) -> None:
+    """Raise `ValueError` for a model in training mode, or with a part in it that may compute otherwise there."""
+    parts = ((name, module) for name, module in model.named_modules() if module.training)
+    if training := [name for name, module in parts if type(module) not in ALIKE]:
+        part = "the model" if model.training else f"a part of the model, {training[0]},"
+        raise ValueError(f"{part} is in training mode; call model.eval() first")

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from interp.models.adopting import adopt
 from interp.models.bridge import shared_bridge, twin_of
-from interp.models.changed import require_unchanged
+from interp.models.changed import require_evaluating, require_unchanged
 from interp.models.native import NativeRaw
 from interp.models.run import Run
 from interp.support.locks import lock_of
@@ -68,7 +68,10 @@ def bridge_of(model: AnyModel) -> TransformerBridge:
     that TransformerLens does not know, inside a block that changes the raw model's passes, and as `raw_of`.
     """
     if not _is_bridge(model):
-        require_unchanged(model.raw if isinstance(model, Run) else model, "pass the bridge (run.model) to the block")
+        raw = model.raw if isinstance(model, Run) else model
+        require_unchanged(raw, "pass the bridge (run.model) to the block")
+        if isinstance(raw, PreTrainedModel):
+            require_evaluating(raw)
     if isinstance(model, Run):
         return model.model
     if isinstance(model, NativeRaw):

@@ -114,7 +114,9 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, bos: Bos = "auto", off
     if not bare.ids:
         raise ValueError(f"{shown(text)} has no tokens")
     if tokenizer.unk_token_id in bare.ids and (unknown := str(tokenizer.unk_token)) not in text:
-        warnings.warn(f"{shown(text)} has words that this tokenizer does not know: it reads {unknown}", stacklevel=3)
+        words = [word for word in text.split() if tokenizer.unk_token_id in _tokens(tokenizer, word, special=False).ids]
+        named = f": {', '.join(map(repr, words[:3]))}" if words else ""
+        warnings.warn(f"this tokenizer does not know words of {shown(text)}{named}; it reads {unknown}", stacklevel=4)
     if bos is False:
         return bare
     encoded = _tokens(tokenizer, text, special=True, offsets=offsets)

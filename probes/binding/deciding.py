@@ -96,7 +96,8 @@ def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
     present = [address for address, (status, _) in addresses.items() if status == Status.PRESENT]
     label = " + ".join(present) or "undecided"
     if not present and all(status in (Status.ABSENT, Status.NOT_APPLICABLE) for status, _ in addresses.values()):
-        label = "unresolved"  # the model does the task, by none of these
+        none = all(status is Status.NOT_APPLICABLE for status, _ in addresses.values())
+        label = "not applicable" if none else "unresolved"  # the model does the task, by none of these
     return BindingVerdict(name, measured, label, addresses, sinks)
 
 

@@ -6,7 +6,7 @@ query, so that it has not been written yet and its predecessor is not the querie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ class Trial:
     address, `bystanders` two items whose trade is the matched control of a trade in the list.
 
     Raises `ValueError` for items that do not exist, for those that an intervention on others would change too (its
-    control would then be no control), and for prompts in which two items have the same value.
+    control would then be no control), and for prompts in which two items have the same value or label.
     """
 
     lookups: Lookups
@@ -59,12 +59,9 @@ class Trial:
                 raise ValueError(f"of {items} items, with {given}, {name} must be {may}; got {item}")
         if len(set(self.bystanders)) != 2:
             raise ValueError(f"bystanders must be two different items; got {self.bystanders}")
-        listed = sorted(self.lookups.values)
-        for i, j in combinations(listed, 2):
-            if (alike := (self.lookups.answer(i) == self.lookups.answer(j)).nonzero().flatten()).numel():
-                raise ValueError(
-                    f"row {int(alike[0])} has the same value for items {i} and {j}; all values must differ"
-                )
+        found = self.lookups
+        _require_different(found.prompts, "value", {item: (pos,) for item, pos in found.values.items()})
+        _require_different(found.prompts, "label", found.labels)
 
     @classmethod
     def of(cls, lookups: Lookups) -> Trial:
@@ -95,6 +92,16 @@ class Trial:
 
     def _rows(self, index: slice | Tensor) -> Trial:
         return replace(self, lookups=replace(self.lookups, prompts=self.lookups.prompts.rows(index)))
+
+
+def _require_different(prompts: Prompts, what: str, spans: Mapping[int, tuple[int, ...]]) -> None:
+    """Raise `ValueError` where two items of a row have the same value or label."""
+    for i, j in combinations(sorted(spans), 2):
+        if len(spans[i]) == len(spans[j]):
+            alike = (prompts.tokens[:, list(spans[i])] == prompts.tokens[:, list(spans[j])]).all(dim=1)
+            if alike.any():
+                row = int(alike.nonzero()[0])
+                raise ValueError(f"row {row} has the same {what} for items {i} and {j}; all {what}s must differ")
 
 
 def combinations_of(items: int) -> list[Combination]:

@@ -237,3 +237,33 @@ def test_mistakes_are_named():
         Pairs(two.base, two.source, two.site.flip(1), two.answer, two.target, SYMBOLS)
     with pytest.raises(ValueError, match="one entry per pair"):
         Pairs(pairs.base, pairs.source, pairs.site[:2], pairs.answer, pairs.target, SYMBOLS)
+
+
+@pytest.mark.parametrize(
+    "target", [torch.tensor([0, 1, 2, 0, 1, 0]), torch.tensor([0, -1, 0, 0, 0, 0]), torch.zeros(6)]
+)
+def test_targets_that_are_no_symbol_are_refused(target):
+    pairs = some_pairs()
+    with pytest.raises(ValueError, match="targets must be indices of the 2 symbols, from 0 to 1"):
+        dataclasses.replace(pairs, target=target)
+    with pytest.raises(ValueError, match="targets must be indices"):
+        fit(join(tiny("rotary"), 1, pairs), 1, targets=target, epochs=1)
+
+
+def test_symbols_that_repeat_or_that_the_model_lacks_are_refused():
+    pairs = some_pairs()
+    with pytest.raises(ValueError, match="symbols must be different token ids"):
+        dataclasses.replace(pairs, symbols=SYMBOLS[[0, 0]])
+    with pytest.raises(ValueError, match="symbol 9999 is outside 0 to"):
+        join(tiny("rotary"), 1, dataclasses.replace(pairs, symbols=torch.tensor([1, 9999])))
+
+
+def test_directions_that_are_not_orthonormal_are_refused():
+    joined = join(tiny("rotary"), 1, some_pairs())
+    basis = random_directions(joined, 2, seed=0)
+    swapped_answers(joined, basis)
+    for wrong in (basis * 3, basis[:, [0, 0]], basis[:-1]):
+        with pytest.raises(ValueError, match="directions"):
+            swapped_answers(joined, wrong)
+        with pytest.raises(ValueError, match="directions"):
+            swapped_answers(joined, basis, wrong)

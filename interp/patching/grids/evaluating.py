@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from interp.arguments import PromptsLike, prompts_of
 from interp.models.anatomy import Anatomy, anatomy_of
+from interp.models.changed import require_evaluating
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.cells import Cell, check_site
 from interp.patching.engine import Engine
@@ -69,8 +70,8 @@ def setting_of(
 
     Raises `ValueError` for a model in training mode, one that is not taken apart or not causal, and no prompts.
     """
-    if isinstance(model, nn.Module) and any(module.training for module in model.modules()):
-        raise ValueError("the model is in training mode; call model.eval() first")
+    if isinstance(model, nn.Module):
+        require_evaluating(model)
     anatomy = anatomy_of(raw_of(model), test=False)  # `check_cells` compares with the raw model on these prompts
     if not anatomy.causal:
         raise ValueError("this model attends in both directions; use interp.interchange or interp.knock_out")

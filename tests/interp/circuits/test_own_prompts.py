@@ -1,6 +1,7 @@
 """Every function of circuits on prompts of no task: token ids, spans, single positions; and the check on prompts."""
 
 import copy
+import math
 from functools import partial
 from typing import Any
 
@@ -304,6 +305,18 @@ def test_a_search_names_its_parts_and_goes_on_from_those_that_are_done(tmp_path,
     other = search(keep=tmp_path, method="eap")  # the folder holds the scores of another method
     assert parts == ["scores", "scores of the other half", "pruning"]
     assert other.scores.method == "eap"
+
+
+@pytest.mark.filterwarnings("ignore:the circuit will be invalid")
+def test_repeated_pairs_are_warned_of_and_settings_without_sense_are_refused():
+    raw = tiny("rotary")
+    metric = separating(raw)
+    same = TOKENS[:1].expand(len(TOKENS), -1), WORSE[:1].expand(len(TOKENS), -1)
+    with pytest.warns(UserWarning, match="5 of 6 pairs repeat others: they count as new, also as held out"):
+        find_circuit(raw, *same, metric, points=2, share=0.3, n_random=0)
+    for name, value in (("threshold", math.nan), ("threshold", math.inf), ("chance", math.nan), ("share", math.nan)):
+        with pytest.raises(ValueError, match=name):
+            find_circuit(raw, TOKENS, WORSE, metric, **{name: value})
 
 
 def interrupted(*_: object) -> None:

@@ -306,7 +306,7 @@ def test_acdc_with_a_huge_threshold_cuts_everything():
     clean, corrupted, metric = posed()
     scores = edge_scores(small(), clean, corrupted, metric, "eap")
     assert len(acdc(small(), clean, corrupted, metric, 1e6, scores)) == 0
-    with pytest.raises(ValueError, match="threshold must be 0 or more; got -1"):
+    with pytest.raises(ValueError, match="threshold must be 0 or more, and finite; got -1"):
         acdc(small(), clean, corrupted, metric, -1, scores)
     with pytest.raises(ValueError, match="other layers or heads"):
         acdc(tiny("grouped"), clean, corrupted, metric, 0.1, scores)

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from interp.arguments import prompts_of
+from interp.models import ModelConfig, build_model, load
 from interp.tasks import Pair, answer_id, default_tokenizer, prompts
 from tests.interp.tasks.tokenizers import byte_level, sentence_piece
 from tests.small_language_model import word_tokenizer
@@ -64,8 +66,16 @@ def test_a_pair_of_the_same_tokens_is_warned_of():
         prompts(byte_level(), [CLEAN, CLEAN], [CLEAN, CLEAN])
 
 
+def test_prompts_of_another_tokenizer_are_refused():
+    model = build_model(ModelConfig("rotary", 1, 16, 2), len(default_tokenizer()), seed=0)
+    run = load(model, tokenizer=default_tokenizer())
+    assert len(prompts_of(run, prompts(default_tokenizer(), "M1 0"))) == 1  # another object with the same tokens
+    with pytest.raises(ValueError, match="clean are of another tokenizer than the model's"):
+        prompts_of(run, prompts(byte_level(), CLEAN), "clean")
+
+
 def test_words_that_the_tokenizer_does_not_know_are_warned_of():
-    with pytest.warns(UserWarning, match="'A zorb' has words that this tokenizer does not know: it reads <unk>"):
+    with pytest.warns(UserWarning, match="does not know words of 'A zorb': 'A', 'zorb'; it reads <unk>"):
         found = prompts(default_tokenizer(), "A zorb")
     assert found.tokens.tolist() == [[default_tokenizer().unk_token_id] * 2]
     prompts(default_tokenizer(), "<unk> M1")  # asked for

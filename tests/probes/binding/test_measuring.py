@@ -317,6 +317,21 @@ def test_items_with_the_same_value_are_refused() -> None:
         Trial.of(replace(own, prompts=own.prompts.with_tokens(tokens)))
 
 
+def test_items_with_the_same_label_are_refused() -> None:
+    own = labelled(4).lookups
+    tokens = own.prompts.tokens.clone()
+    tokens[1, list(own.labels[6])] = tokens[1, list(own.labels[2])]
+    with pytest.raises(ValueError, match="row 1 has the same label for items 2 and 6; all labels must differ"):
+        Trial.of(replace(own, prompts=own.prompts.with_tokens(tokens)))
+
+
+def test_a_template_without_any_address_is_not_called_unresolved() -> None:
+    accuracy = Interval(0.97, 0.95, 0.99)
+    found = binding_verdict("made up", Binding("template", 6, 128, 64, 0, accuracy, 0.95))
+    assert found.label == "not applicable"
+    assert {status for status, _ in found.addresses.values()} == {Status.NOT_APPLICABLE}
+
+
 def test_all_trials_of_a_list_pass_the_check() -> None:
     for items in (6, 7, 12):
         for trial in trials_of(list_tokenizer(), "list-letters", items, 16, seed=0):
