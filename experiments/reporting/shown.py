@@ -179,7 +179,9 @@ def probes_show(data: dict) -> str:
         text = f"{name} ({measure}{score['value']:.2f} at layer {row['layer']}, {beside})"
         clear = all(score["low"] > x["high"] for x in held.values()) and _excess(row) > MARGINS.accuracy
         (above if clear else not_above).append(text)
-    parts = [f"probes read {', '.join(above)}" if above else "probes read nothing better than their controls"]
+    where = "each at the layer where it exceeds them most"
+    read = f"probes read better than their baselines, {where}: {', '.join(above)}"
+    parts = [read if above else "probes read nothing better than their baselines"]
     if not_above:
         learned = f"not shown to be learned (less than {MARGINS.accuracy:g} above the control or random weights)"
         parts.append(f"{learned}: {', '.join(not_above)}")

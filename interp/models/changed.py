@@ -7,8 +7,8 @@ from torch import nn
 # Attributes of a model: the number of blocks that edit its passes (`interp.hooking`), and an installed circuit's.
 EDITED = "mnemoscope_edited"
 INSTALLED = "mnemoscope_circuit"
-# Modules that compute the same in training mode; a new one, as of `resize_token_embeddings`, is in it.
-ALIKE = (nn.Linear, nn.Embedding, nn.LayerNorm)
+# Modules that compute the same in training mode; a new one, as of `resize_token_embeddings` or fewer blocks, is in it.
+ALIKE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.ModuleList)
 
 
 def is_edited(model: object) -> bool:

@@ -175,11 +175,12 @@ def test_the_shipped_circuit_of_the_anchor_does_the_work_at_20_and_at_40_bits_an
 
 
 @pytest.mark.parametrize("name", ["parity-constant-alibi", "parity-scratchpad-alibi"])
-def test_the_other_shipped_circuits_are_less_than_half_of_their_models(name):
+def test_the_other_shipped_circuits_fall_short_of_nine_tenths(name):
     data = json.loads((SHIPPED / name / "circuit.json").read_text(encoding="utf-8"))
     assert data["options"]["share"] == 0.1
-    assert data["ablations"]["corrupted"]["high"] < 0.5
-    assert data["again"][0]["overlap"] < 0.5
+    assert data["ablations"]["corrupted"]["high"] < 0.9  # "not found with N edges" in the README
+    found = json.loads((SHIPPED / RUN / "circuit.json").read_text(encoding="utf-8"))
+    assert data["again"][0]["overlap"] < found["again"][0]["overlap"] - 0.2  # other prompts give another one
     assert data["curves"]["greedy"]["smallest_with_0.9"] / data["possible_edges"] == pytest.approx(0.5, abs=0.01)
     assert not any("matching" in head for head in data["heads"].values())
 

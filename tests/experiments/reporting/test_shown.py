@@ -70,7 +70,7 @@ def test_a_probe_counts_only_above_its_control(low, above):
         "control": {"value": 0.5, "low": 0.4, "high": 0.6},
     }
     sentence = shown.probes_show({"probes": [probe]})
-    assert ("probes read the parity of the bits so far (0.70 at layer 2" in sentence) is above
+    assert ("exceeds them most: the parity of the bits so far (0.70 at layer 2" in sentence) is above
     assert ("not shown to be learned" in sentence) is not above
     # A model of random weights from which it is as decodable.
     untrained = {"value": 0.69, "low": 0.6, "high": 0.75}
@@ -87,7 +87,7 @@ def test_a_probe_that_is_hardly_above_random_weights_is_not_called_learned():
     assert "not shown to be learned" in shown.probes_show({"probes": [slot | {"untrained": score(0.998)}]})
     learned = slot | {"layer": 3, "score": score(0.8), "untrained": score(0.5)}
     sentence = shown.probes_show({"probes": [slot | {"untrained": score(0.998)}, learned]})
-    assert "probes read the number of the step (R2 0.80 at layer 3" in sentence
+    assert "exceeds them most: the number of the step (R2 0.80 at layer 3" in sentence
 
 
 def test_the_map_says_where_the_model_fails_at_its_length():
