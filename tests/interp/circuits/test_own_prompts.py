@@ -314,9 +314,11 @@ def test_repeated_pairs_are_warned_of_and_settings_without_sense_are_refused():
     same = TOKENS[:1].expand(len(TOKENS), -1), WORSE[:1].expand(len(TOKENS), -1)
     with pytest.warns(UserWarning, match="5 of 6 pairs repeat others: they count as new, also as held out"):
         find_circuit(raw, *same, metric, points=2, share=0.3, n_random=0)
-    for name, value in (("threshold", math.nan), ("threshold", math.inf), ("chance", math.nan), ("share", math.nan)):
+    wrong = (("threshold", math.nan), ("threshold", math.inf), ("chance", math.nan), ("share", math.nan))
+    for name, value in wrong:
+        options: Any = {name: value}
         with pytest.raises(ValueError, match=name):
-            find_circuit(raw, TOKENS, WORSE, metric, **{name: value})
+            find_circuit(raw, TOKENS, WORSE, metric, **options)
 
 
 def interrupted(*_: object) -> None:
