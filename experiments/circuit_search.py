@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -16,7 +17,6 @@ from interp.circuits import (
     Circuit,
     EdgeScores,
     Faithfulness,
-    Graph,
     Validity,
     acdc,
     against_random,
@@ -24,8 +24,6 @@ from interp.circuits import (
     circuit_from_json,
     completeness,
     curve,
-    edge_scores,
-    exact_edge_scores,
     faithfulness,
     greedy,
     minimality,
@@ -109,7 +107,9 @@ def measure_validity(run: Run, options: SearchOptions, length: int | tuple[int, 
 def search(run: Run, options: SearchOptions, length: int | tuple[int, int], seed: int, work: Path) -> ScoredCircuit:
     """Score edges, select some, and prune those that are not needed. Scores and circuit are kept in `work`."""
     pair = sample_pair(run, options, length, seed)
-    scores = _load_or_score(run, options, pair, work / f"scores-{seed}.safetensors", f"scores, seed {seed}")
+    path, progress = work / f"scores-{seed}.safetensors", partial(progress_of, f"scores, seed {seed}")
+    arguments = (run, pair.clean, pair.corrupted, pair.metric)
+    scores = load_or_score(path, arguments, options.method, options.points, options.places, progress)
     n = max(1, round(options.share * len(scores.graph)))
     selected = greedy(scores, n) if options.select == "greedy" else top_n(scores, n)
     if not options.prune or not len(selected):
@@ -197,26 +197,6 @@ def progress_of(what: str):  # type: ignore[no-untyped-def]
         return progress_bar(items, desc=what)
 
     return progress
-
-
-def _load_or_score(run: Run, options: SearchOptions, pair: PromptPair, path: Path, what: str) -> EdgeScores:
-    """Return the scores kept at `path`, or compute them and write them there."""
-    from interp.circuits.pairs import prepare
-
-    arguments = (run, pair.clean, pair.corrupted, pair.metric)
-
-    def graph() -> Graph:
-        return prepare(*arguments, options.places, check=False).edge_model.graph
-
-    def make() -> EdgeScores:
-        match options.method:
-            case "exact-noise" | "exact-denoise":
-                direction = "noise" if options.method == "exact-noise" else "denoise"
-                return exact_edge_scores(*arguments, direction, options.places, progress_of(what))
-            case method:
-                return edge_scores(*arguments, method, options.points, options.places, progress_of(what))
-
-    return load_or_score(path, graph, make)
 
 
 def _circuit_numbers(run: Run, pair: PromptPair, ablation: Ablation, circuit: Circuit) -> dict:

@@ -144,10 +144,7 @@ def listed_token_ids(model: object, prompts: Prompts, name: str, answer: Any) ->
     Raises `ValueError` for a string of several tokens, without a tokenizer, for ids outside the vocabulary, and for a
     number of answers that is not the number of prompts.
     """
-    config = raw_of(model).config  # type: ignore[arg-type]
-    n_vocab, made_for = config.vocab_size, getattr(config, "max_position_embeddings", None)
-    if made_for is not None and prompts.n_pos > made_for and not isinstance(prompts, Batch):
-        warnings.warn(f"{name}: {prompts.n_pos} tokens, more than the {made_for} that the model is for", stacklevel=4)
+    n_vocab = raw_of(model).config.vocab_size  # type: ignore[arg-type]
     if isinstance(answer, Tensor):
         answer = answer.tolist() if answer.ndim < 2 else [answer]
     if isinstance(answer, str | int) and not isinstance(answer, bool):

@@ -112,12 +112,11 @@ def points_of(data: dict) -> list[Any]:
     ]
 
 
-def chance_now(run: Run, row: dict) -> float:
-    """Return the chance of an accuracy as this version has it: older ones left out the labels that a model writes."""
+def chances_now(run: Run, length: int, mode: str) -> dict[str, float]:
+    """Return the chance of each metric as this version has it: older ones left out labels that a model writes."""
     from probes.competence import chances_of
 
-    length, own = row["length"], run.format.task == "addition"
-    return chances_of(run.sample(1, (length, length) if own else length, 0), row["mode"])[row["metric"]]
+    return chances_of(run.sample(1, (length, length) if run.format.task == "addition" else length, 0), mode)
 
 
 def accuracy_part(run: Run, options: ReportCommand, work: Path, step: Callable[[str], None]) -> SectionData:
@@ -141,7 +140,9 @@ def accuracy_part(run: Run, options: ReportCommand, work: Path, step: Callable[[
                 f"Left out by --quick: lengths other than {_listed(lengths)}, and all but {prompts} of the "
                 f"{usual.prompts} prompts per length.",
             )
-    data = {**data, "accuracy": [{**row, "chance": chance_now(run, row)} for row in data["accuracy"]]}
+    now_by = {at: chances_now(run, *at) for at in {(row["length"], row["mode"]) for row in data["accuracy"]}}
+    rows = [{**row, "chance": now_by[row["length"], row["mode"]][row["metric"]]} for row in data["accuracy"]]
+    data = {**data, "accuracy": rows}
     title = f"How far past the trained length does {run.name} work?"
     picture = views.by_length({run.name: points_of(data)}, trained_to(run), title, run.format.task)
     caption = (

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,13 +18,11 @@ from interp.arguments import PromptsLike, exclusive, pair_of
 from interp.circuits.baselines import RandomCircuits, against_random, magnitude_scores
 from interp.circuits.circuit import Circuit
 from interp.circuits.evaluation import LEAST_GAP, Faithfulness, faithfulness, overlap
-from interp.circuits.exact import exact_edge_scores
-from interp.circuits.graph import Graph
 from interp.circuits.keeping import load_or_score, rounded
-from interp.circuits.pairs import Progress, prepare
+from interp.circuits.pairs import Progress
 from interp.circuits.places import Places, PlacesBy
 from interp.circuits.scores import EdgeScores
-from interp.circuits.scoring import Method, edge_scores
+from interp.circuits.scoring import Method
 from interp.circuits.selecting import acdc, greedy, top_n
 from interp.circuits.validity import Validity, check_validity
 from interp.models.resolve import AnyModel
@@ -169,22 +168,10 @@ def find_circuit(
     test = _Half(one, other, bound, torch.arange(n_search, len(one))) if held_out else search
 
     def scored(half: _Half, name: str) -> EdgeScores:
-        def graph() -> Graph:
-            return prepare(model, *half.arguments, places, check=False).edge_model.graph
-
-        def make() -> EdgeScores:
-            match method:
-                case "exact-noise":
-                    return exact_edge_scores(model, *half.arguments, "noise", places, progress(name))
-                case "exact-denoise":
-                    return exact_edge_scores(model, *half.arguments, "denoise", places, progress(name))
-                case _:
-                    return edge_scores(model, *half.arguments, method, points, places, progress(name))
-
         values = torch.tensor([validity.clean, validity.corrupted])
         key = [method, points, bound.name, rounded(values), half.clean.tokens.tolist(), half.corrupted.tokens.tolist()]
         path = None if keep is None else Path(keep) / f"{name.replace(' ', '-')}.safetensors"
-        return load_or_score(path, graph, make, key)
+        return load_or_score(path, (model, *half.arguments), method, points, places, partial(progress, name), key)
 
     def selected(scores: EdgeScores, n: int) -> Circuit:
         return greedy(scores, n) if select == "greedy" else top_n(scores, n)

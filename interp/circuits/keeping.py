@@ -9,13 +9,20 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.circuits.graph import Graph
+from interp.arguments import PromptsLike
+from interp.circuits.exact import exact_edge_scores
+from interp.circuits.pairs import Progress, prepare
+from interp.circuits.places import Places, PlacesBy
 from interp.circuits.scores import EdgeScores
+from interp.circuits.scoring import Method, edge_scores
+from interp.models.resolve import AnyModel
+from interp.patching.metric import MetricLike
 from interp.support.writing import read_digested, write_digested
 
 # ACDC writes how far it has come when the last time is so many seconds ago.
@@ -24,12 +31,18 @@ Index = tuple[int, int, int]
 
 
 def load_or_score(
-    path: Path | None, graph: Callable[[], Graph], make: Callable[[], EdgeScores], key: object = None
+    path: Path | None,
+    arguments: tuple[AnyModel, PromptsLike, PromptsLike, MetricLike],
+    method: Method | Literal["exact-noise", "exact-denoise"],
+    points: int,
+    places: Places | PlacesBy,
+    progress: Callable[[], Progress] = lambda: iter,
+    key: object = None,
 ) -> EdgeScores:
-    """Return the scores that are kept at `path`, or make them and write them there; None: make them.
+    """Return the scores that are kept at `path`, or compute them by a method and write them there; None: compute them.
 
-    `key`, as JSON has it, tells apart searches that share a path. A file of another key or graph, or a damaged one, is
-    made again.
+    `arguments`: model, clean, corrupted, metric. `key`, as JSON has it, tells apart searches that share a path. A file
+    of another key or graph, or a damaged one, is made again.
     """
     from safetensors.torch import load, save
 
@@ -39,8 +52,15 @@ def load_or_score(
         rest = json.loads(head)
         if rest.pop("key", None) == own:
             with suppress(ValueError):
-                return EdgeScores(graph(), load(values)["values"], **rest)
-    scores = make()
+                return EdgeScores(
+                    prepare(*arguments, places, check=False).edge_model.graph, load(values)["values"], **rest
+                )
+    match method:
+        case "exact-noise" | "exact-denoise":
+            direction = "noise" if method == "exact-noise" else "denoise"
+            scores = exact_edge_scores(*arguments, direction, places, progress())
+        case _:
+            scores = edge_scores(*arguments, method, points, places, progress())
     if path is not None:
         rest = {name: getattr(scores, name) for name in ("method", "metric", "clean", "corrupted", "details")}
         head = json.dumps({"key": own, **rest}).encode()

@@ -17,7 +17,7 @@ from experiments.cli import main
 from experiments.commands.circuit import FILES, CircuitCommand
 from experiments.training.recipe import Recipe
 from experiments.training.state import beginning
-from interp.circuits import Ablation, check_validity, circuit_from_json, faithfulness, find_circuit, greedy
+from interp.circuits import Ablation, check_validity, circuit_from_json, faithfulness, find_circuit, greedy, keeping
 from interp.circuits.keeping import Pruned, PruningFile
 from interp.circuits.pairs import prepare
 from interp.models import ModelConfig, Run, save_run
@@ -118,7 +118,7 @@ def test_a_circuit_goes_on_from_the_scores_and_the_pruning_that_are_on_disk(monk
     for name in FILES:
         (HERE / name).unlink()
     calls: list[str] = []
-    searched, pruned = circuit_search.edge_scores, circuit_search.acdc
+    searched, pruned = keeping.edge_scores, circuit_search.acdc
 
     def scores(*args: Any, **more: Any):
         calls.append("scores")
@@ -130,7 +130,7 @@ def test_a_circuit_goes_on_from_the_scores_and_the_pruning_that_are_on_disk(monk
             raise KeyboardInterrupt
         return pruned(*args, **more)
 
-    monkeypatch.setattr(circuit_search, "edge_scores", scores)
+    monkeypatch.setattr(keeping, "edge_scores", scores)
     monkeypatch.setattr(circuit_search, "acdc", prune)
     assert main([*SMALL, "--repeats", "0"]) == 130
     again = written("--repeats", "0")
@@ -143,7 +143,7 @@ def test_without_pruning_the_circuit_is_the_greedy_one_and_json_is_printed(capsy
     data = json.loads(capsys.readouterr().out)
     here = sample_pair(shipped(), OPTIONS, 6, 0)
     graph = prepare(shipped().raw, here.clean, here.corrupted, here.metric, "anywhere").edge_model.graph
-    found = circuit_search.edge_scores(shipped().raw, here.clean, here.corrupted, here.metric, "eap", 4)
+    found = keeping.edge_scores(shipped().raw, here.clean, here.corrupted, here.metric, "eap", 4)
     expected = greedy(found, round(0.03 * len(graph)))
     assert torch.equal(circuit_from_json(data["circuit"]).kept, expected.kept)
 
@@ -254,7 +254,7 @@ def test_on_text_an_interrupted_search_goes_on(language_model, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(PruningFile, "write_now_and_then", interrupted)
         assert main(argv) == 130
-        patched.setattr("interp.circuits.finding.edge_scores", lambda *_: pytest.fail("scored again"))
+        patched.setattr("interp.circuits.keeping.edge_scores", lambda *_: pytest.fail("scored again"))
         assert main(argv) == 0
     assert tried[:4] == [1, 2, 3, 4]
     folder = Path("mnemoscope-out/small")

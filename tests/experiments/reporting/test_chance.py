@@ -25,7 +25,9 @@ def test_a_fresh_evaluation_has_the_chance_of_now(evaluation: dict) -> None:
     run = load(RUN, device="cpu")
     assert {row["mode"] for row in evaluation["accuracy"]} == {"forced", "written"}
     for row in evaluation["accuracy"]:
-        assert stored.chance_now(run, row) == pytest.approx(row["chance"], rel=1e-9)
+        assert stored.chances_now(run, row["length"], row["mode"])[row["metric"]] == pytest.approx(
+            row["chance"], rel=1e-9
+        )
     steps = {row["mode"]: row["chance"] for row in evaluation["accuracy"] if row["metric"] == "step"}
     assert steps == {"forced": 0.5, "written": 0.5 / 128}  # of the 128 labels that prompts draw from
 
