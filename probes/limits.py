@@ -53,7 +53,8 @@ def check_asked(
 def check_binding_task(task: str) -> None:
     """Raise `ValueError` unless lists or recall of this name can be judged."""
     if task not in BINDING_TASKS:
-        raise ValueError(f"task {task!r} cannot be judged; tasks are parity, addition, {', '.join(BINDING_TASKS)}")
+        tasks = f"tasks are parity, addition, {', '.join(BINDING_TASKS)}, or a .json file that describes your own list"
+        raise ValueError(f"task {task!r} cannot be judged; {tasks}")
 
 
 def check_items(items: int) -> None:

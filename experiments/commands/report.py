@@ -26,6 +26,7 @@ from experiments.support.options import (
 
 if TYPE_CHECKING:
     from experiments.reporting.section import SectionData
+    from experiments.support.own_lists import ListTask
     from interp.models import Run
 
 # Parts of a comparison, and the parts that the report on one run adds. The circuit or patches choose heads.
@@ -56,7 +57,8 @@ class ReportCommand:
     """Length in the gradient x input map; not with --task."""
     seed: Seed = 0
     task: Annotated[str | None, computed("TASK")] = None
-    """Report on a list or on recall instead: list-letters, list-numerals, recall and so on, as for `verdict`."""
+    """Report on a list or on recall instead: list-letters, list-numerals, recall, your own .json file and so on, as for
+    `verdict`."""
     items: Number = 6
     """Items of the list or of recall, at least 6; only with --task."""
     fillers: Number = 0
@@ -87,34 +89,35 @@ class ReportCommand:
         return 0
 
     def _write_lists(self) -> int:
-        self._check_lists(str(self.task))
+        from experiments.support.own_lists import list_task
+
+        task = list_task(str(self.task))
+        self._check_lists(task)
         from experiments.reporting.list_page import write_list_report
         from experiments.support.console import say
 
-        path = write_list_report(self, self.out)
+        path = write_list_report(self, task, self.out)
         say(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
         return 0
 
-    def _check_lists(self, task: str) -> None:
+    def _check_lists(self, task: ListTask) -> None:
         """Raise `ValueError` for options that lists do not have, and for an unknown run; imports no library."""
         from experiments.support.option_checks import check_seed
+        from experiments.support.own_lists import check_fillers
         from experiments.support.run_checks import check_runs
         from experiments.support.verdict_checks import check_list
-        from probes.limits import check_binding_task
 
-        check_binding_task(task)
         if len(self.names) != 1 or self.compare:
             raise ValueError(f"a report on --task {task} is on one run; got {len(self.names)}")
         check_list(task, self.names, self.items)
         for name in ("length", "map_length"):
             if getattr(self, name) != getattr(ReportCommand, name):
                 raise ValueError(f"--{name.replace('_', '-')} does not apply to --task {task}; use --items")
-        if task == "recall" and self.fillers != ReportCommand.fillers:
-            raise ValueError("--fillers does not apply to --task recall; use --items")
+        check_fillers(task, self.fillers)
         check_seed(self.seed)
         if task != "recall" and self.format is not None:
             raise ValueError(f"--task {task} has no formats; leave --format out")
-        check_runs(self.names, self.format, task if self.format else None)
+        check_runs(self.names, self.format, "recall" if self.format else None)
 
     def said(self, run: Run) -> str:
         """Return a run as it was named, with options given; with --dtype also if widened, as not every verb does."""

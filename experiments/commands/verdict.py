@@ -53,7 +53,7 @@ class VerdictCommand:
     task: Annotated[str | None, computed("TASK")] = None
     """Task of --format where several tasks have a format of that name: parity or addition. Or recall, or a list:
     list-letters, list-numerals, list-random-numerals, list-names, list-bullets, list-no-labels, lookup-letters and so
-    on. Default: the run's."""
+    on, or a .json file with your own list. Default: the run's."""
     format: Annotated[str | None, computed("FORMAT")] = None
     """Format of the prompts, such as parity-aligned, or aligned where the task is clear. Default: the run's own."""
     forced: Flag = False

@@ -25,14 +25,21 @@ from experiments.support.list_results import interval_text
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
+    from experiments.support.own_lists import ListTask
     from interp.models import Run
     from probes.binding import Trial
 
 
 def list_report(
-    run: Run, options: ReportCommand, trials: list[Trial], step: Callable[[str], None], command: str, work: Path
+    run: Run,
+    options: ReportCommand,
+    task: ListTask,
+    trials: list[Trial],
+    step: Callable[[str], None],
+    command: str,
+    work: Path,
 ) -> str:
-    """Return the page on one run and task; sections that the model or the template cannot have say why.
+    """Return the page on one run and list; sections that the model or the template cannot have say why.
 
     Finished sections are kept in the folder `work`, and read from it.
     """
@@ -42,7 +49,7 @@ def list_report(
         step(name)
         return load_or_make(work / f"{name}.json", make, to_json, from_json)
 
-    verdict = kept("verdict", lambda: verdict_section(run, options, trials, step, work))
+    verdict = kept("verdict", lambda: verdict_section(run, options, task, trials, step, work))
     found = verdict.data
     parts: dict[str, SectionData] = {"verdict": verdict}
     if found["refusal"] is None:
@@ -55,7 +62,7 @@ def list_report(
     if "patch" in parts:
         sections += [_patching(parts["patch"], bundles), _heads(parts["heads"], bundles)]
     sections.append(_limits(found))
-    title = f"By what does {run.name} find an item? {options.task}, {options.items} items"
+    title = f"By what does {run.name} find an item? {task}, {options.items} items"
     return report_page(title, paragraph(in_short(run.name, found), "answer"), sections, views, command)
 
 
@@ -152,31 +159,32 @@ def _limits(found: dict[str, Any]) -> Section:
     return Section("limits", "What this report cannot show", "".join(map(paragraph, lines)))
 
 
-def write_list_report(options: ReportCommand, target: Path | None) -> Path:
+def write_list_report(options: ReportCommand, task: ListTask, target: Path | None) -> Path:
     """Load the run, write the page to `target` or mnemoscope-out/<run>/report-<task>-<items>.html, and return the path.
 
     Raises `ValueError` as `load_for_lists` and `trials_of`; the verb has checked its other options.
     """
     from experiments.support.binding_results import load_for_lists
+    from experiments.support.own_lists import list_options
     from experiments.support.progress import progress_bar
     from experiments.support.provenance import provenance_record
     from experiments.support.results import check_files, replace_whole, usual_folder, work_folder, writable_folder
     from probes.batteries import GATE
     from probes.binding import trials_of
 
-    task = str(options.task)
     run = load_for_lists(options.names[0], task, options.items, options.format, options.device, options.dtype)
     trials = trials_of(run, task, options.items, GATE, options.seed, options.fillers)
     path = target or usual_folder(run) / f"report-{task}-{options.items}.html"
     writable_folder(path.parent)
     check_files([path])
-    asked = [task, options.items, options.fillers, options.quick, options.fresh, options.seed, str(run.format)]
+    lists = list_options(task, options.items, GATE, options.fillers)
+    asked = [lists, options.quick, options.fresh, options.seed, str(run.format)]
     with work_folder(path.parent, run, "report", asked) as work, progress_bar(total=7, unit="part") as bar:
 
         def step(what: str) -> None:
             bar.set_description(f"{run.name}: {what}")
             bar.update()
 
-        text = list_report(run, options, trials, step, provenance_record()["command"], work)
+        text = list_report(run, options, task, trials, step, provenance_record()["command"], work)
         replace_whole(path, text)
     return path

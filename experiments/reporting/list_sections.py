@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,12 @@ from experiments.reporting.reduced import shown_layers
 from experiments.reporting.section import Picture, SectionData, Source
 from experiments.support.binding_results import KeptGroups, file_of
 from experiments.support.list_results import ARMS
+from experiments.support.own_lists import list_options
 from interp.support.printable import visible
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
+    from experiments.support.own_lists import ListTask
     from interp.models import Run
     from interp.patching import PatchEffect
     from probes.binding import Trial
@@ -26,19 +29,24 @@ ORDINALS = {2: "second", 3: "third"}
 
 
 def verdict_section(
-    run: Run, options: ReportCommand, trials: Sequence[Trial], step: Callable[[str], None], work: Path
+    run: Run,
+    options: ReportCommand,
+    task: ListTask,
+    trials: Sequence[Trial],
+    step: Callable[[str], None],
+    work: Path,
 ) -> SectionData:
     """Build the section on the verdict: read from a file of the same weights, or measured in pieces kept in `work`."""
     from experiments.drawing.lists import list_shares
     from interp.views import as_view
     from probes.binding import binding_verdict, measure_binding
 
-    task, items, few = str(options.task), options.items, PROMPTS["verdict"][options.quick]
-    command = f"mnemoscope verdict {options.said(run)} --task {task} --items {items}"
+    items, few = options.items, PROMPTS["verdict"][options.quick]
+    command = f"mnemoscope verdict {options.said(run)} --task {shlex.quote(str(options.task))} --items {items}"
     command += f" --fillers {options.fillers}" * bool(options.fillers) + f" --prompts {few} --seed {options.seed}"
-    found, made, notes = stored_verdict(run, options)
+    found, made, notes = stored_verdict(run, options, task)
     if found is None:
-        measured = measure_binding(run, trials, task, options.seed, step, few, KeptGroups(work))
+        measured = measure_binding(run, trials, str(task), options.seed, step, few, KeptGroups(work))
         judged = binding_verdict(run.name, measured)
         if options.quick and judged.measured.refusal is None:
             notes += (fewer_prompts("verdict", "The intervals are wider, and more addresses may stay undecided."),)
@@ -69,7 +77,9 @@ def fewer_prompts(section: str, means: str) -> str:
     return f"Left out by --quick: {usual - few} of the {usual} prompts of this section. {means}"
 
 
-def stored_verdict(run: Run, options: ReportCommand) -> tuple[dict[str, Any] | None, str, tuple[str, ...]]:
+def stored_verdict(
+    run: Run, options: ReportCommand, task: ListTask
+) -> tuple[dict[str, Any] | None, str, tuple[str, ...]]:
     """Return a verdict on this task of the usual number of prompts, and its origin; None where none fits.
 
     It is from the run's or the shipped results. Notes say why other files were not used.
@@ -78,9 +88,8 @@ def stored_verdict(run: Run, options: ReportCommand) -> tuple[dict[str, Any] | N
 
     if options.fresh:
         return None, "", ()
-    task, items = str(options.task), options.items
-    asked = {"task": task, "items": items, "prompts": PROMPTS["verdict"][0], "fillers": options.fillers}
-    stored, reasons = finished_list_verdict(run, asked, file_of(task, items), options.seed, None)
+    asked = list_options(task, options.items, PROMPTS["verdict"][0], options.fillers)
+    stored, reasons = finished_list_verdict(run, asked, file_of(task, options.items), options.seed, None)
     notes = tuple(f"{_place(path)} was not used: {visible(why)}." for path, why in reasons.items())
     if stored is None:
         return None, "", notes

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.support.own_lists import ListTask, check_fillers, list_options, list_task
 from experiments.support.verdict_checks import check_list
-from probes.limits import BINDING_TASKS, check_binding_task
+from probes.limits import BINDING_TASKS
 
 if TYPE_CHECKING:
     from experiments.commands.verdict import VerdictCommand
@@ -19,38 +20,37 @@ if TYPE_CHECKING:
     from probes.binding.measuring import Group
 
 
-def binding_task_of(command: VerdictCommand) -> str | None:
-    """Return the list task of a command line, "recall", or None where it is parity or addition (without a library).
+def binding_task_of(command: VerdictCommand) -> ListTask | None:
+    """Return the list of a command line, "recall", or None where it is parity or addition (without a library).
 
     Raises `ValueError` for a task that cannot be judged, and for options that do not apply to lists.
     """
-    posed = (command.format or "").partition("-")[0]
-    task = command.task or (posed if posed == "recall" else None)
+    is_recall = (command.format or "").partition("-")[0] == "recall"
+    task = command.task or ("recall" if is_recall else None)
     if task in (None, "parity", "addition"):
         if given := [name for name in ("items", "fillers") if getattr(command, name) != getattr(type(command), name)]:
             raise ValueError(f"--{given[0]} is for lists; add --task, one of {', '.join(BINDING_TASKS)}")
         return None
-    check_binding_task(str(task))
-    if task != "recall" and command.format is not None:
+    posed = list_task(str(task))
+    if posed != "recall" and command.format is not None:
         raise ValueError(f"--task {task} has no formats; leave --format out")
-    check_list_options(command, str(task))
-    return task
+    check_list_options(command, posed)
+    return posed
 
 
-def check_list_options(command: VerdictCommand, task: str) -> None:
-    """Raise `ValueError` for options that do not apply to a list task or to recall."""
+def check_list_options(command: VerdictCommand, task: ListTask) -> None:
+    """Raise `ValueError` for options that do not apply to a list or to recall."""
     given = [name for name in ("lengths", "arms") if getattr(command, name)] + ["forced"] * command.forced
     if given:
         instead = "--items" if task == "recall" else "--items and --fillers"
         raise ValueError(f"--{given[0]} does not apply to --task {task}; use {instead}")
     if command.fillers < 0:
         raise ValueError(f"--fillers must be 0 or more; got {command.fillers}")
-    if task == "recall" and command.fillers:
-        raise ValueError("--fillers does not apply to --task recall; use --items")
+    check_fillers(task, command.fillers)
 
 
-def judge_lists(command: VerdictCommand, task: str) -> int:
-    """Judge the named model on a list task, write verdict-<task>-<items>.json and print the first screen.
+def judge_lists(command: VerdictCommand, task: ListTask) -> int:
+    """Judge the named model on a list, write verdict-<task>-<items>.json and print the first screen.
 
     A finished result of the same weights and options is printed instead, unless `command.fresh`. The options are those
     that `check_verdict` lets through.
@@ -68,7 +68,7 @@ def judge_lists(command: VerdictCommand, task: str) -> int:
     run = load_for_lists(names[0], task, command.items, command.format, command.device, command.dtype)
     file = file_of(task, command.items)
     copy = json_target(command.json, run, command.out, (file,))
-    options = {name: getattr(command, name) for name in ("items", "prompts", "fillers")} | {"task": task}
+    options = list_options(task, command.items, command.prompts, command.fillers)
     stored, reasons = None, {}
     if not command.fresh:
         stored, reasons = finished_list_verdict(run, options, file, command.seed, command.out)
@@ -143,7 +143,7 @@ def cost_since(wall: float, cpu: float) -> dict[str, float | None]:
     return {"seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1), "peak_mib": peak}
 
 
-def _trials(command: VerdictCommand, run: Run, task: str) -> list[Trial]:
+def _trials(command: VerdictCommand, run: Run, task: ListTask) -> list[Trial]:
     from probes.batteries import GATE
     from probes.binding import trials_of
 
@@ -151,7 +151,7 @@ def _trials(command: VerdictCommand, run: Run, task: str) -> list[Trial]:
 
 
 def _judged(
-    command: VerdictCommand, run: Run, task: str, trials: list[Trial], options: dict, path: Path
+    command: VerdictCommand, run: Run, task: ListTask, trials: list[Trial], options: dict, path: Path
 ) -> tuple[BindingVerdict, dict]:
     """Measure, decide and write; return the verdict, and what its file holds."""
     from experiments.support.progress import progress_bar
@@ -169,14 +169,15 @@ def _judged(
             bar.set_description(piece)
             bar.update()
 
-        measured = measure_binding(run, trials, task, command.seed, step, command.prompts, kept)
+        measured = measure_binding(run, trials, str(task), command.seed, step, command.prompts, kept)
         verdict = binding_verdict(run.name, measured)
-        data = {"options": options, **verdict.to_json(), "cost": kept.cost}
+        own = {} if isinstance(task, str) else {"list": task.to_json()}
+        data = {"options": options, **own, **verdict.to_json(), "cost": kept.cost}
         return verdict, write_result(path, run, command.seed, data)
 
 
 def load_for_lists(
-    name: str, task: str, items: int, fmt: str | None = None, device: str = "auto", dtype: str | None = None
+    name: str, task: ListTask, items: int, fmt: str | None = None, device: str = "auto", dtype: str | None = None
 ) -> Run:
     """Load a run for a list task or recall; on a CPU in float32, whatever the dtype of its weights, unless given.
 
@@ -185,11 +186,11 @@ def load_for_lists(
     from experiments import load
     from experiments.support.loading import complete_format, widened
 
-    posed = complete_format(fmt or "recall-ordered", task, name) if task == "recall" else None
+    posed = complete_format(fmt or "recall-ordered", "recall", name) if task == "recall" else None
     run = load(name, posed, longest=items if task == "recall" else None, device=device, dtype=dtype)
     return widened(run, dtype)
 
 
-def file_of(task: str, items: int) -> str:
-    """Return the name of the file of a verdict on a list task."""
+def file_of(task: ListTask, items: int) -> str:
+    """Return the name of the file of a verdict on a list."""
     return f"verdict-{task}-{items}.json"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.support.jobs import Job, finished
+from interp.support.digests import digest_of
 
 # Key of a judged case: the digest of its other fields.
 DIGEST = "digest"
@@ -36,7 +36,7 @@ def judge_missing(jobs: Sequence[CaseJob], workers: int) -> list[dict]:
     with progress_bar(total=len(jobs), initial=len(jobs) - len(missing), unit="case") as bar:
         for job, result in finished((Job(name, work, args) for name, (_, work, args) in missing.items()), workers):
             record = {**result, "provenance": provenance_record()}
-            write_whole(missing[job.name][0], json.dumps({**record, DIGEST: _digest(record)}) + "\n")
+            write_whole(missing[job.name][0], json.dumps({**record, DIGEST: digest_of(record)}) + "\n")
             bar.set_description(job.name)
             bar.update()
     return [_read(path) for path, _, _ in jobs]
@@ -50,11 +50,7 @@ def _read(path: Path) -> dict:
     case = read_json(path)
     if not isinstance(case, dict):
         raise ValueError(f"{path} is not a judged case; remove it")
-    if DIGEST in case and case.pop(DIGEST) != _digest(case):
+    if DIGEST in case and case.pop(DIGEST) != digest_of(case):
         raise ValueError(f"{path} is damaged: its digest is another; remove it")
     warn_versions(f"{path.parent.name}/{path.name}", case.pop("provenance", None))
     return case
-
-
-def _digest(record: dict) -> str:
-    return hashlib.sha256(json.dumps(record).encode()).hexdigest()

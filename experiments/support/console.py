@@ -77,8 +77,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def silence_libraries() -> None:
-    """Silence progress bars and advice of the libraries below, without their import; their errors come through."""
+    """Silence progress bars and advice of the libraries below, without their import; their errors come through.
+
+    A warning is printed as one line, without the place in the code that gave it.
+    """
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.formatwarning = lambda message, *_, **__: f"{visible(' '.join(str(message).split()))}\n"
     if "transformers" in sys.modules:
         from transformers.utils import logging
 

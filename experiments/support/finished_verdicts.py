@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +21,7 @@ from experiments.support.finished import (
 from experiments.support.list_results import LISTS
 from experiments.support.results import usual_folder, weights_of
 from experiments.support.verdict_defaults import PROMPTS, usual_arms
+from interp.support.digests import digest_of
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -138,7 +137,7 @@ def _made_with(run: Run, options: Mapping[str, object], data: dict) -> dict[str,
 def _labels(run: Run) -> str:
     """Return a digest of the tokens that the prompts consist of."""
     vocabulary = None if run.vocabulary is None else run.vocabulary.to_json()
-    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()[:16]
+    return digest_of(vocabulary)[:16]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from experiments.support.option_checks import file_in
 from experiments.support.other_tokens import stand_ins
 from experiments.support.provenance import code_digest, provenance_record, versions_here
 from interp.models.names import OUT
+from interp.support.digests import digest_of
 from interp.support.writing import (
     AtWork,
     alone_in,
@@ -128,22 +129,18 @@ def work_folder(folder: Path, run: Run, verb: str, options: object) -> Iterator[
     """
     vocabulary = None if run.vocabulary is None else run.vocabulary.to_json()
     about = [options, weights_of(run), run.source, vocabulary, device_and_dtype(run)]
-    code = _digest([versions_here(), code_digest()])[:8]
+    code = digest_of([versions_here(), code_digest()])[:8]
     for other in folder.glob(f".{verb}-*"):
         if not other.name.endswith(code):
             with suppress(AtWork, OSError), alone_in(other, patience=0):
                 empty_work(other)
-    with alone_in(folder / f".{verb}-{_digest(about)[:12]}-{code}") as work:
+    with alone_in(folder / f".{verb}-{digest_of(about)[:12]}-{code}") as work:
         try:
             yield work
         except ValueError:
             empty_work(work)
             raise
         empty_work(work)
-
-
-def _digest(data: object) -> str:
-    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
 
 
 def load_or_make(path: Path, make: Callable[[], T], to_json: Callable[[T], object], from_json: Callable[[Any], T]) -> T:

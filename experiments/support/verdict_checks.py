@@ -8,6 +8,7 @@ from sys import maxsize
 from typing import TYPE_CHECKING
 
 from experiments.support.option_checks import check_seed, check_workers
+from experiments.support.own_lists import ListTask
 from experiments.support.run_checks import check_posed, check_runs, or_else, task_of
 from interp.models.names import is_folder, no_folder
 from probes.limits import (
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from interp.models import Run
 
 
-def check_verdict(command: VerdictCommand, task: str | None) -> None:
-    """Raise `ValueError` for options of a verdict that are wrong whatever the model is; `task`: of a list, or None."""
+def check_verdict(command: VerdictCommand, task: ListTask | None) -> None:
+    """Raise `ValueError` for options of a verdict that are wrong whatever the model is; `task`: a list, or None."""
     if command.model is not None and not is_folder(command.model):
         raise ValueError(no_folder(command.model))
     names = [*command.names, *([str(command.model)] if command.model else [])]
@@ -78,9 +79,10 @@ def other_tasks() -> str:
     return f"judge any language model with --task {first}, recall, {', '.join(others)}"
 
 
-def check_list(task: str, names: Sequence[str], items: int, prompts: int | None = None) -> None:
-    """Raise `ValueError` for an unknown list task, for too few items or prompts, and for several runs."""
-    check_binding_task(task)
+def check_list(task: ListTask, names: Sequence[str], items: int, prompts: int | None = None) -> None:
+    """Raise `ValueError` for an unknown list, for too few items or prompts, and for several runs."""
+    if isinstance(task, str):
+        check_binding_task(task)
     check_items(items)
     if prompts is not None:
         check_list_prompts(prompts)

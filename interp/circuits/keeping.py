@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from interp.circuits.scores import EdgeScores
 from interp.circuits.scoring import Method, edge_scores
 from interp.models.resolve import AnyModel
 from interp.patching.metric import MetricLike
+from interp.support.digests import digest_of
 from interp.support.writing import read_digested, write_digested
 
 # ACDC writes how far it has come when the last time is so many seconds ago.
@@ -66,11 +66,6 @@ def load_or_score(
         head = json.dumps({"key": own, **rest}).encode()
         write_digested(path, head + b"\n" + save({"values": scores.values.contiguous()}))
     return scores
-
-
-def digest_of(key: object) -> str:
-    """Return a digest of what JSON can write."""
-    return hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
 def rounded(values: Float[Tensor, "*shape"]) -> list[str]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from interp.tasks.encoding import answer_id, find_tokenizer, tokenizer_of
 from interp.tasks.inputs import Prompts
 from interp.tasks.limits import shown
+from interp.tasks.list_forms import ListForm
 from interp.tasks.templates import template
 
 # fmt: off
@@ -38,8 +39,8 @@ NAMES = (
 )
 # fmt: on
 LABEL_KINDS = ("letters", "numerals", "random-numerals", "names", "bullets", "no-labels")
-# How a line is written: what is before and after the label.
-LINES = {"lookup": "Item {{label{i}}} is", "names": "{{label{i}}}: ", "bullets": "-", "no-labels": ""}
+# What is before an item's value, without the space; labels of the other kinds are followed by a full stop.
+LINES = {"names": "{label}:", "bullets": "-", "no-labels": ""}
 LISTS = tuple(f"list-{kind}" for kind in LABEL_KINDS) + tuple(f"lookup-{kind}" for kind in LABEL_KINDS[:4])
 FILLER = " ..."
 
@@ -75,40 +76,51 @@ def list_template(task: str, items: int, query: int, fillers: int = 0) -> str:
     >>> list_template("lookup-letters", 2, 1)
     'Here is a list:\\nItem {label1} is {value1}\\nItem {label2} is {value2}\\n\\nItem {label1} is'
     """
+    return list_form(task, items, fillers).template_of(items, query)
+
+
+def list_form(task: str, items: int, fillers: int = 0) -> ListForm:
+    """Return how the lists of a task in `LISTS` are written, and their words, for a number of items."""
     check_list_task(task)
     form, kind = task.split("-", 1)
     # In a lookup, list and query have the label in the same words, so that it is the same token in both.
-    before = [_before("lookup" if form == "lookup" else kind, i, fillers) for i in range(1, items + 1)]
-    lines = "\n".join(f"{before[i - 1]}{{value{i}}}" for i in range(1, items + 1))
-    if form == "lookup":
-        return f"Here is a list:\n{lines}\n\n{before[query - 1].rstrip(' ')}"
-    repeated = "".join(f"{before[i - 1]}{{value{i}}}\n" for i in range(1, query)) + before[query - 1].rstrip(" ")
-    return f"Here is a list:\n{lines}\n\nThe same list again:\n{repeated}"
+    line = "Item {label} is" if form == "lookup" else LINES.get(kind, "{label}.")
+    line = (line + FILLER * fillers).lstrip(" ")
+    asked = line if form == "lookup" else "The same list again:\n{list}"
+    labels, ordered = _labels(kind, items)
+    text, item = f"Here is a list:\n{{list}}\n\n{asked}", f"{line} {{value}}".lstrip(" ")
+    return ListForm(text, item, WORDS, labels, ordered=ordered, name=task)
 
 
-def sample_lists(source: Any, task: str, batch: int, items: int, query: int, seed: int, fillers: int = 0) -> Lookups:
-    """Return random prompts of a task in `LISTS`, in the tokens of the source's tokenizer.
+def sample_lists(
+    source: Any, task: str | ListForm, batch: int, items: int, query: int, seed: int, fillers: int = 0
+) -> Lookups:
+    """Return random prompts of a task in `LISTS`, or of a list of one's own, in the tokens of the source's tokenizer.
 
-    Raises `ValueError` for an unknown task, and where too few words are one token.
+    Values of more than one token are left out, and so are such labels in random order unless all are; of one's own
+    list with a warning. Raises `ValueError` for an unknown task, where too few words are left, and for fillers in a
+    list of one's own, whose item has them in its text.
     """
-    check_list_task(task)
-    kind, rng = task.split("-", 1)[1], Random(seed)
+    form = list_form(task, items, fillers) if isinstance(task, str) else task
     if not 1 <= query <= items or fillers < 0:
         raise ValueError(f"query must be from 1 to {items} and fillers at least 0; got {query} and {fillers}")
-    # A value is at the start of a line only in a list without labels; elsewhere a space is before it.
-    space = "" if kind == "no-labels" and not fillers else " "
-    words = one_token_words(source, WORDS, space)
-    if len(words) < items:
-        raise ValueError(f"{items} items need as many one-token words; this tokenizer has {len(words)} of {len(WORDS)}")
-    text = list_template(task, items, query, fillers)
-    spaced = " " if task.startswith("lookup") else ""
-    names, rows = one_token_words(source, NAMES, spaced) if kind == "names" else [], []
+    if fillers and form is task:
+        raise ValueError(f"{form} has its fillers in its item; leave fillers out")
+    values = one_token_words(source, form.values, form.space("value"))
+    labels = list(form.labels)
+    if not form.ordered:
+        labels = one_token_words(source, labels, form.space("label")) or labels
+    for what, words, given in (("values", values, form.values), ("labels", labels, form.labels)):
+        if given and len(words) < items:
+            raise ValueError(f"{items} items need as many {what} of one token; {form} has {len(words)} for this model")
+        if form is task and (long := [word for word in given if word not in words]):
+            warnings.warn(f"{what} of more than one token are left out: {', '.join(long)}", stacklevel=2)
+    rng, rows = Random(seed), []
     for _ in range(batch):
-        row = {f"value{i}": word for i, word in enumerate(rng.sample(words, items), 1)}
-        if kind not in ("bullets", "no-labels"):
-            row |= {f"label{i}": label for i, label in enumerate(_labels(names, kind, items, rng), 1)}
-        rows.append(row)
-    return lookups(template(text, rows, source), query)
+        row = {f"value{i}": word for i, word in enumerate(rng.sample(values, items), 1)}
+        chosen = labels[:items] if form.ordered or not labels else rng.sample(labels, items)
+        rows.append(row | {f"label{i}": label for i, label in enumerate(chosen, 1)})
+    return lookups(template(form.template_of(items, query), rows, source), query)
 
 
 def lookups(prompts: Prompts, query: int) -> Lookups:
@@ -207,26 +219,18 @@ def check_list_task(task: str) -> None:
         raise ValueError(f"unknown list task {shown(task)}; tasks are {', '.join(LISTS)}")
 
 
-def _before(kind: str, item: int, fillers: int) -> str:
-    """Return what is before the value of an item: its label, and fillers."""
-    line = LINES.get(kind, "{{label{i}}}. ").format(i=item)
-    if kind == "no-labels":
-        return f"{FILLER.strip()}{FILLER * (fillers - 1)} " if fillers else ""
-    return line.rstrip(" ") + FILLER * fillers + " "
-
-
-def _labels(names: Sequence[str], kind: str, items: int, rng: Random) -> list[str]:
-    # Two digits where one does not suffice: labels are traded, so all must have the same number of tokens.
-    first = 1 if items < 10 else 10
+def _labels(kind: str, items: int) -> tuple[tuple[str, ...], bool]:
+    """Return the labels of a kind that lists of so many items can have, and whether they are in this order."""
     match kind:
         case "letters":
-            pool = list(ascii_uppercase[:items])
+            return tuple(ascii_uppercase), True
+        # Two digits where one does not suffice: labels are traded, so all must have the same number of tokens.
         case "numerals":
-            pool = [str(i) for i in range(first, first + items)]
+            first = 1 if items < 10 else 10
+            return tuple(str(i) for i in range(first, first + items)), True
         case "random-numerals":
-            pool = rng.sample([str(i) for i in range(10 if items > 9 else 1, 100 if items > 9 else 10)], items)
+            return tuple(str(i) for i in (range(10, 100) if items > 9 else range(1, 10))), False
+        case "names":
+            return NAMES, False
         case _:
-            pool = rng.sample(names, items) if len(names) >= items else []
-    if len(pool) < items:
-        raise ValueError(f"{items} items are more than there are one-token {kind}")
-    return pool
+            return (), True

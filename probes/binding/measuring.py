@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -140,6 +141,10 @@ def measure_binding(
     found = Binding(task, items, n, used, seed, estimate, level)
     if not found.competent:
         reason = f"the model gives the right value in {estimate} of {n} prompts; at least {COMPETENCE} is needed"
+        given = torch.cat([group.values["given"] for group in rights])[right == 0].long().tolist()
+        if given:
+            token, times = Counter(given).most_common(1)[0]
+            reason += f"; its commonest wrong answer is {trials[0].lookups.prompts.symbol(token)!r} ({times} of {n})"
         return replace(found, refusal=reason)
     drops: dict[str, list[Tensor]] = {}
     left_out: dict[str, str] = {}
@@ -153,12 +158,14 @@ def measure_binding(
 
 
 def _accuracy(model: AnyModel, trial: Trial) -> Group:
+    """Return the most likely token after each prompt, and whether it is the value asked for."""
     from interp.forward import predict
 
     prompts = trial.lookups.prompts
     logits = predict(raw_of(model), prompts, torch.tensor([prompts.n_pos]))
-    right = logits[:, -1].argmax(dim=-1).cpu() == trial.lookups.answer(trial.query).cpu()
-    return Group({"right": right.double()})
+    given = logits[:, -1].argmax(dim=-1).cpu()
+    right = given == trial.lookups.answer(trial.query).cpu()
+    return Group({"right": right.double(), "given": given.double()})
 
 
 def _arms(model: AnyModel, trial: Trial) -> Group:

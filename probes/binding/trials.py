@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from interp.tasks import Prompts, Role, sample
+from interp.tasks.list_forms import ListForm
 from interp.tasks.lists import Lookups, sample_lists
 from probes.limits import check_binding_task, check_items, check_list_prompts
 
@@ -139,13 +140,16 @@ def _spread(combinations: Sequence[Combination]) -> list[Combination]:
     return chosen
 
 
-def trials_of(run: Run | Any, task: str, items: int, prompts: int, seed: int, fillers: int = 0) -> list[Trial]:
+def trials_of(
+    run: Run | Any, task: str | ListForm, items: int, prompts: int, seed: int, fillers: int = 0
+) -> list[Trial]:
     """Return trials with `prompts` prompts in all, over four combinations of query and target from all queries.
 
-    `run` needs a tokenizer for a list, and the task recall for recall. Raises `ValueError` for an unknown task, too
-    few items and too few prompts.
+    `task`: a name in `BINDING_TASKS`, or a list of one's own. `run` needs a tokenizer for a list, and the task recall
+    for recall. Raises `ValueError` for an unknown task, too few items and too few prompts.
     """
-    check_binding_task(task)
+    if isinstance(task, str):
+        check_binding_task(task)
     combinations = combinations_of(items)
     check_list_prompts(prompts)
     chosen = _spread(combinations)

@@ -1,0 +1,115 @@
+"""A list of one's own: its text, its words, and what a file cannot have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from interp.tasks.list_forms import ListForm, read_list_form
+from interp.tasks.lists import LISTS, list_form, list_template, sample_lists
+from tests.probes.binding.list_models import list_tokenizer
+
+COLOURS = ("Mary", "John", "Tom", "Anna", "Paul", "Lisa", "Mark")
+GOODS = ("apple", "bread", "chair", "table", "water", "house", "river")
+BOX = {"text": "Stock:\n{list}\n\nBox {label}:", "item": "Box {label}: {value}", "values": GOODS, "labels": COLOURS}
+AGAIN = {**BOX, "text": "Stock:\n{list}\n\nAgain:\n{list}"}
+
+
+def written(folder: Path, **fields: object) -> Path:
+    """Return the file of a list with these fields; None leaves one out."""
+    path = folder / "stock.json"
+    path.write_text(json.dumps({name: value for name, value in {**BOX, **fields}.items() if value is not None}))
+    return path
+
+
+def test_an_item_is_asked_for_by_its_label_or_by_the_list_again():
+    listed = "Stock:\nBox {label1}: {value1}\nBox {label2}: {value2}\nBox {label3}: {value3}\n\n"
+    assert ListForm(**BOX).template_of(3, 2) == f"{listed}Box {{label2}}:"
+    assert ListForm(**AGAIN).template_of(3, 2) == f"{listed}Again:\nBox {{label1}}: {{value1}}\nBox {{label2}}:"
+    assert ListForm(**AGAIN, between="; ").template_of(3, 1).endswith("Again:\nBox {label1}:")
+
+
+def test_the_tasks_that_ship_are_such_lists():
+    before = {"list-letters": "{label1}. ", "list-bullets": "- ", "list-no-labels": "", "list-names": "{label1}: "}
+    for task in before:
+        first, asked = f"{before[task]}{{value1}}", before[task].rstrip(" ")
+        second, third = (first.replace("1}", f"{i}}}") for i in (2, 3))
+        again = f"The same list again:\n{first}\n{asked.replace('1}', '2}')}"
+        assert list_template(task, 3, 2) == f"Here is a list:\n{first}\n{second}\n{third}\n\n{again}"
+    assert list_template("list-bullets", 2, 1, fillers=2).endswith("again:\n- ... ...")
+    assert list_template("list-no-labels", 2, 1, fillers=1).endswith("again:\n...")
+    assert {str(list_form(task, 6)) for task in LISTS} == set(LISTS)
+
+
+def test_braces_of_the_text_stay():
+    form = ListForm("{{{list}}}\n{label}:", "{{{label}: {value}}}", GOODS, COLOURS)
+    found = sample_lists(list_tokenizer(), form, 1, 6, 2, seed=0).prompts.text(0)
+    assert found.count("{") == found.count("}") == 7
+
+
+def test_a_file_is_read_back(tmp_path):
+    form = read_list_form(written(tmp_path, ordered=True))
+    assert str(form) == "stock"
+    assert {**form.to_json(), "values": GOODS, "labels": COLOURS} == {**BOX, "between": "\n", "ordered": True}
+
+
+def test_labels_are_drawn_at_random_unless_they_are_ordered():
+    def labels(ordered: bool) -> set[str]:
+        found = sample_lists(list_tokenizer(), ListForm(**BOX, ordered=ordered), 8, 6, 2, seed=0)
+        spans = [position for span in found.labels.values() for position in span]
+        return {"".join(found.prompts.symbols(row)[p] for p in spans) for row in range(8)}
+
+    assert labels(True) == {"".join(f" {name}" for name in COLOURS[:6])}
+    assert len(labels(False)) == 8
+
+
+def test_words_of_several_tokens_are_left_out_and_named():
+    form = ListForm(**{**BOX, "values": (*GOODS, "antidisestablishment")})
+    with pytest.warns(UserWarning, match="values of more than one token are left out: antidisestablishment"):
+        found = sample_lists(list_tokenizer(), form, 16, 6, 2, seed=0)
+    assert "anti" not in "".join(map(found.prompts.text, range(16)))
+    with pytest.raises(ValueError, match="8 items need as many labels of one token; list has 7 for this model"):
+        sample_lists(list_tokenizer(), ListForm(**{**BOX, "values": (*GOODS, "box")}), 1, 8, 2, seed=0)
+    with pytest.raises(ValueError, match="leave fillers out"):
+        sample_lists(list_tokenizer(), ListForm(**BOX), 1, 6, 2, seed=0, fillers=1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"text": None}, "text is missing"),
+        ({"text": 3}, "text must be text; got 3"),
+        ({"text": "{list}"}, "after it {label}, the label of the item asked for, or {list} again; it has {list}"),
+        ({"text": "{label} {list}"}, "it has {label}, {list}"),
+        ({"text": "{list} {list} or"}, "text must end with its second {list}"),
+        ({"text": "{list} {item}"}, "text may have the placeholders {list}, {label} and {value}; got {item}"),
+        ({"text": "{list} {label"}, "text is no template"),
+        ({"item": "{label}"}, "item must have {value} once, and {label} at most once; it has {label}"),
+        ({"item": "{value}"}, "text asks for an item by {label}, so item must have {label} too"),
+        ({"item": "{value} {label}", "text": "{list} {list}"}, "the label must be before the value"),
+        ({"item": "{value}", "text": "{list} {list}"}, "item has no {label}, so leave labels out"),
+        ({"labels": []}, "labels are missing"),
+        ({"labels": "ABCDEF"}, "labels must be a list of words; got 'ABCDEF'"),
+        ({"values": [1, 2]}, "values must be a list of words; got [1, 2]"),
+        ({"values": ["a", "b", "a"]}, "values must differ; 'a' occurs more than once"),
+        ({"values": ["a", " b"]}, "a value must be text without white space around it; got ' b'"),
+        ({"ordered": "yes"}, "ordered must be true or false; got 'yes'"),
+        ({"rows": []}, "unknown key 'rows'; keys are text, item, values, labels, between, ordered"),
+    ],
+)
+def test_a_file_of_another_shape_gets_one_line(fields, words, tmp_path):
+    path = written(tmp_path, **fields)
+    with pytest.raises(ValueError, match="is no list: ") as raised:
+        read_list_form(path)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_no_object_or_missing_is_refused(tmp_path):
+    (tmp_path / "stock.json").write_text("[1]")
+    with pytest.raises(ValueError, match="must be an object"):
+        read_list_form(tmp_path / "stock.json")
+    with pytest.raises(ValueError, match=r"none.json is no list: .*No such file"):
+        read_list_form(tmp_path / "none.json")
