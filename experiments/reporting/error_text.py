@@ -53,7 +53,7 @@ def how_often_wrong(data: dict, counted: dict, model_type: str = "") -> list[str
     if label in (*OPEN, "not-applicable"):
         sentences.append(f"**{label}** makes no claim about a role, so it is not counted as wrong.")
     elif total := sum(called.values()):
-        sentences.append(f"Of {total} planted models that it called **{label}**, {right} were.")
+        sentences.append(f"Of {total} planted models that it called **{label}** and nothing else, {right} were.")
     else:
         sentences.append(f"No planted model was called {label}. The counts give no error rate of this verdict.")
     sentences += filter(None, [reduced_verdict(data, counted), others_built(by_round=True)])

@@ -8,7 +8,7 @@ LABELS = (
     "A label is a token that stands beside each bit and each step of the task. It can be an **anchor** (which label it "
     "is tells the model where to read), a **placeholder** (a result is stored at its position, which later tokens "
     "read), a **sink** (it takes attention and carries nothing), a mixture of these roles, or unused. Length is the "
-    "number of bits (of an addition, of digits)."
+    "number of bits, in addition that of digits."
 )
 ABOUT = (
     "The parity of some bits is 1 if an odd number of them is 1. A transformer that computes it step by step must find "
@@ -27,18 +27,27 @@ DECIDED = (
 )
 # What the words of the table of evidence mean, by the arm whose rows have them; "" for all arms.
 TERMS = {
-    "": "**Terms of the table.** rho: the effect as a share of the full one.",
+    "": "**Terms of the table.** rho: the change of the lead, over that of editing the bit that is read; 0 is none, 1 "
+    "as much. Each row is an effect by itself, and rows do not add up: of a route through several places, each carries "
+    "all.",
+    "M1": "M1 input swap: `either side` is the mean of M1 and M2 output swap; `whatever is found` reads only swaps of "
+    "labels with the same bit and the same parity so far, which should change nothing.",
     "M6": "M6 removal: `idle heads` are heads that carry nothing from labels; `renormalise` removes labels and lets "
     "other tokens share their attention, `null` leaves their attention to a key that gives zero, `mean` replaces their "
-    "values by the mean.",
+    "values by the mean. `denominator, bias, value` is the part of the loss that is not due to what single labels "
+    "hold; `margin held` is how far the lead moves, where moves up and down cancel.",
+    "presence": "largest presence effect: a `key of equal score` takes the attention that labels got, and holds the "
+    "mean of their values; what it repairs or restores needed the attention, and not the labels. `answers that labels "
+    "do not inform` stay the same with keys and values of labels from other prompts.",
     "shares": "Shares: `normalisation` is attention that rests on labels; `interaction` is what factors do together "
-    "beyond the sum of their effects alone, and is divided among them.",
+    "beyond the sum of their effects alone. It is already divided among the other rows.",
     "M9": "M9 subspaces: `follows + keeps - 1` is the share of answers that change with an interchange of the subspace "
-    "where they should, plus the share that stay where they should, minus 1; 0 is no effect.",
+    "where they should, plus the share that stay where they should, minus 1; 0 is no effect. The "
+    "control is measured once, at the length of the search.",
     "M10": "M10 mistakes: `own mistakes` is the share of the model's wrong labels after which it uses the bit of the "
     "label that it wrote; the control is the share whose answer follows the step.",
     "M11": "M11 offsets: the control is the share of steps that another bit flips.",
-    "M12": "M12 backups: the control is the loss with later attention left free.",
+    "M12": "M12 backups: the loss with later attention frozen; beside it, as control, the one with it left free.",
 }
 # Name, heading, how it is read, and what it shows, of the sections after the maps.
 REST = (

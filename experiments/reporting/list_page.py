@@ -70,8 +70,9 @@ def _question(run: Run, trial: Trial) -> Section:
     found = trial.lookups
     text, answer = found.prompts.text(0).replace("\n", " ↵ "), int(found.answer(found.query)[0])
     asked = (
-        f"The first prompt: `{text}`. Asked for: item {found.query}, `{found.prompts.symbol(answer)}`. "
-        f"The interventions move the answer to item {trial.target}."
+        f"The first prompt is `{text}` and asks for item {found.query}, `{found.prompts.symbol(answer)}`. In it, each "
+        f"edit makes an address lead to item {trial.target}. What is measured is how far the logits follow; the most "
+        "likely answer need not change."
     )
     size = sum(p.numel() for p in run.raw.parameters()) / 1e6
     config = run.raw.config
@@ -89,15 +90,17 @@ def _verdict(part: SectionData, bundles: list[str]) -> Section:
     body += "".join(figure(picture, bundles) for picture in part.pictures)
     rows = [(name, decided["status"], decided["reason"]) for name, decided in found["addresses"].items()]
     body += paragraph(STATUSES.format(limit=found["margin"], prompts=found["prompts"]))
-    body += table("Addresses", ("address", "status", "largest evidence"), rows)
+    body += table("Addresses", ("address", "status", "its strongest or deciding arm, and why"), rows)
     if found["refusal"] is None:
         rows = [(name, decided["status"], decided["reason"]) for name, decided in found["sinks"].items()]
         body += table("Candidates for sinks", ("tokens", "status", "share of the answer's margin that is lost"), rows)
         body += paragraph(
-            "A sink takes attention and carries nothing. The table has what is lost of the margin (the right answer's "
-            "logit above the target's) without attention to these tokens, beyond what is lost where their values "
-            "become the mean. Negative: the margin grows without attention to them. The answer then needs no sink "
-            "there, but depends on that attention, so the sink is not absent either."
+            "A sink takes attention and carries nothing. Attention to these tokens is blocked; apart from that, their "
+            "values are replaced by the mean. The table has what the first loses of the margin (the right answer's "
+            "logit above the target's) beyond the second. Negative: the margin grows without attention to them. The "
+            "answer then needs no sink there, but depends on that attention, so the sink is not absent either. The "
+            "control blocks as many tokens of items that the answer does not depend on, so that tokens of equal number "
+            "have the same one."
         )
         body += paragraph(renaming_check(found["shares"]))
         arms = [
@@ -117,7 +120,8 @@ def _patching(part: SectionData, bundles: list[str]) -> Section:
     body = paragraph(
         f"The arm of one address that exceeds its control most is **{data['arm']}**: its prompts ask for item "
         f"{data['query']} and lead to item {data['target']}. Of {data['whole']:+.2f} logits between the two runs, "
-        f"these heads change most at the last token: {named}. Minus: the head's clean output works against the answer."
+        f"these heads, each patched alone, change most at the last token: {named}. These effects need not add up. "
+        "Minus: the head's clean output works against the answer."
     )
     body += paragraph(
         "**How to read it.** Blue: the clean activation at that place moves the answer back to the item asked for. It "

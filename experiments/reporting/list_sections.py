@@ -138,6 +138,7 @@ def patch_section(run: Run, options: ReportCommand, trial: Trial, found: dict[st
             data["whole"] = float((effect.source - effect.base).mean())
         title = f"What does patching {site} change? {run.name}"
         caption += f" Clean prompts into those of the arm {about}, drawn with seed {options.seed}."
+        caption += f" The metric: the logit of item {some.query}'s value minus that of item {some.target}'s."
         pictures.append(Picture(views.effect(effect, title), caption))
         assert effect.checks is not None
         made = f"computed for this report; {effect.checks.spot_cells} random cells equal the literal loop to "

@@ -10,17 +10,19 @@ from experiments.reporting.rows import estimate
 # Share of attention from which a head attends mostly to a token.
 MOSTLY = 0.5
 ABOUT = (
-    "The prompt shows a list and asks for one of its items. A model can find the item by its **own label** (the token "
-    "before it), by the **order** (it follows the item that was written last), or by its **position** in the list. "
-    "Each address is tested by an edit that changes where it leads and leaves the others as they are."
+    "The prompt shows a list and asks for one of its items. A model can find the item by its **own label** (the one "
+    "in front of it), by the **order** (it comes after the item that was just copied), or by its **position** in the "
+    "list. Each address is tested by an edit that changes where it leads and leaves the others as they are."
 )
 STATUSES = (
-    "**PRESENT**: the share of an arm, and its excess over the matched control, are above {limit:g}. **ABSENT**: all "
-    "arms of the address and their controls are within ±{limit:g}. **INDETERMINATE**: neither. The matched control is "
-    "the same edit on items that the answer does not depend on, or toward a third item. Intervals are t intervals over "
-    "{prompts} prompts; all of them hold together with 95 %. An address has up to three arms, and one that decides is "
-    "enough, but for the own label: a query's label that was learned as an index moves the answer too, so the trade in "
-    "the list must decide. The summary has the edit in the list, or of the whole item."
+    "**PRESENT**: the intervals of an arm's share, and of its excess over the matched control, are entirely above "
+    "{limit:g}. **ABSENT**: those of all arms of the address and of their controls are entirely within ±{limit:g}. "
+    "**INDETERMINATE**: neither, also where an arm moves the answer no more than its control does. The matched control "
+    "of a trade is a trade of two items that the answer does not depend on; that of a replacement puts a third item's "
+    "tokens there. Intervals are t intervals over {prompts} prompts; all of them hold together with 95 %. An address "
+    "has up to three arms, and one that decides is enough. For the own label it must be the trade in the list: another "
+    "label in the query could also move the answer because the model learned that B is the second item. The summary "
+    "above has one arm per address: `label at list`, `order` and `position`."
 )
 
 
@@ -43,15 +45,16 @@ def in_short(name: str, found: dict[str, Any]) -> str:
     ]
     joint, rest = found["shares"].get("joint"), found["remainder"]
     left = f" All three together: {_with_control(joint)}." if joint else ""
-    left += " The control is what such edits move anyway." if joint else ""
-    left += f" The remainder, 1 minus the share of all three, is {rest['value']:.2f}." if rest else ""
+    left += " The control is what a similar edit that leads elsewhere moves." if joint else ""
+    left += f" What all three together do not move (the remainder): {rest['value']:.2f}." if rest else ""
     left += f" {renamed}" if (renamed := renaming_check(found["shares"], short=True)) else ""
     sinks = [sink for sink, decided in found["sinks"].items() if decided["status"] == "PRESENT"]
     sink = f" Sinks: {', '.join(sinks)}." if sinks else ""
-    accuracy = f"{found['accuracy']['value']:.2f} of {found['posed']}"
+    accuracy = f"{round(found['accuracy']['value'] * found['posed'])} of {found['posed']}"
     return (
-        f"On {what}, `{name}` gives the right value in {accuracy} prompts; {said}. Share of the answer's change "
-        f"by each address, beside its matched control: {', '.join(shares)}.{left}{sink}"
+        f"On {what}, `{name}` gives the right value in {accuracy} prompts; {said}. How far an edit of each address "
+        f"moves the logits toward the other item (1: as far as a trade of the two values), beside its matched control: "
+        f"{', '.join(shares)}.{left}{sink}"
     )
 
 
@@ -70,7 +73,7 @@ def renaming_check(shares: dict[str, Any], short: bool = False) -> str:
     if share is None or share["value"]["low"] is None or share["value"]["low"] <= 0:
         return ""
     if short:
-        return f"A renaming of labels, which leads nowhere else, moves {share['value']['value']:.2f}."
+        return f"A renaming of a label in both places should move nothing; it moves {_with_control(share)}."
     return (
         f"The check `label at both` should move nothing, and moves {estimate(share['value'])} (control "
         f"{estimate(share['control'])}). Renaming labels moves the answer by that much without a change of address, so "
@@ -85,6 +88,6 @@ def negative_heads(rows: Sequence[dict[str, Any]]) -> str:
         return ""
     named, ending = ", ".join(f"L{row['layer']}H{row['head']}" for row in against), "s" * (len(against) == 1)
     return (
-        f"**{named}** attend{ending} mostly to the value asked for and work{ending} against it, as negative heads do "
-        "(Wang et al. 2023, arXiv 2211.00593)."
+        f"**{named}** attend{ending} mostly to the value asked for, and the right answer's logit falls when the clean "
+        "output is patched in. Negative heads do so too (Wang et al. 2023, arXiv 2211.00593)."
     )

@@ -101,7 +101,7 @@ class _Made:
                 body += paragraph(DECIDED.format(limit=part.data["margins"]["rho"]))
             body += "".join(paragraph(line) for line in lines + text.claims(part.data))
             if arms := rows.arms_of(lines):
-                body += table("What the arms do that are named above", ("arm", "what it does"), arms)
+                body += table("What the arms named above do", ("arm", "what it does"), arms)
             if evidence := rows.evidence_rows(part.data):
                 body += f"<details>\n<summary>The evidence, arm by arm ({len(evidence)} rows)</summary>\n"
                 columns = ("length", "arm", "what", "in", "value [95 %]", "matched control", "n")
@@ -135,7 +135,8 @@ class _Made:
         ) + paragraph(
             READING + "A mechanism can be judged only where the model does the task. Step accuracy: the share of right "
             "steps, with all earlier answers given (teacher-forced). Exact match: the share of solutions without any "
-            "mistake, where the model writes all answers (free-running). "
+            "mistake, where the model writes all answers (free-running). Where the model writes labels too, a step is "
+            "right if its label and its answer are, and chance is that of guessing both. "
             f"{final_of(self.measured[0][0].format.task).capitalize()}: the share of right last answers."
         )
         body += self.figures(together or by_run[0][1].pictures, by_run[0][1])

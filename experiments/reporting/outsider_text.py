@@ -12,7 +12,7 @@ def others_built(by_round: bool = False) -> str:
     each = ", ".join(f"{k} of {n}" for n, k, _ in rounds)
     return (
         f"On {judged} models that others built by hand and that were judged blind, it gave a wrong label to {wrong} "
-        f"and no label to {none} ({len(rounds)} rounds, each judged by the version of its time"
-        + (f"; wrong labels by round: {each}" if by_round else "")
-        + ")."
+        f"({wrong / judged:.0%}) and no label to {none}. These were {len(rounds)} rounds, each judged by the version "
+        "of its time and followed by changes, so the rate of the present version is not known"
+        + (f" (wrong labels by round: {each})." if by_round else ".")
     )

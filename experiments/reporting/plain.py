@@ -139,19 +139,19 @@ def remainder(data: dict) -> str:
     value = data.get("remainder")
     if not isinstance(value, float):
         return ""
-    means = "Here, a part of it goes through labels"
+    means = "Here, a part of it needs labels"
     if value < LITTLE:
-        means = "Here, nearly all of it goes through labels"
+        means = "Here, nearly all of it needs labels"
     elif value > 1 - LITTLE:
         means = f"Here, nearly none of the bit's information travels through labels{_needed(data)}"
     rows = find_rows(data.get("evidence", ()), keys.SHARE_REMAINDER)
     measured = "; ".join(f"{estimate(row['value'])} at length {size_of(row['length'])}" for row in rows)
     return (
         f"**Remainder: {value:.2f}.** When the bit that an answer depends on is edited, the lead of the right answer "
-        "(its logit above the other's) changes. The remainder is 1 minus the shares of that change that go through "
-        "labels: by which label stands where (address), by what is stored at labels (content), and by attention that "
-        "rests on them (normalisation). 0: all of it goes through labels; 1: none of it (estimates can leave this "
-        f"range). {f'By length, with 95 % intervals: {measured}. ' if measured else ''}{means}."
+        "(its logit above the other's) changes. A part of that change needs labels: where each label stands (address), "
+        "what is stored at labels (content), or attention that rests on them (normalisation). The remainder is the "
+        "rest. 0: all of it needs labels; 1: none of it (estimates can leave this range). "
+        f"{f'By length, with 95 % intervals: {measured}. ' if measured else ''}{means}."
     )
 
 

@@ -76,8 +76,8 @@ def arms_in(data: dict) -> list[list[str]]:
 
 def interval(value: float, bounds: Sequence[float | None]) -> str:
     """Return a value with its bounds; None is unbounded."""
-    low, high = ("unbounded" if b is None else f"{b:.3f}" for b in bounds)
-    return f"{value:.3f} [{low}, {high}]"
+    low, high = ("unbounded" if b is None else f"{b:z.3f}" for b in bounds)
+    return f"{value:z.3f} [{low}, {high}]"
 
 
 def estimate(row: dict | None) -> str:

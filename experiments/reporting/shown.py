@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from experiments.commands.circuit import invalid
 from experiments.reporting.rows import ROLES, size_of
-from experiments.reporting.text import GOOD
+from experiments.reporting.text import GOOD, reach_of, whole_solutions
 from experiments.support.evidence_text import MODES
 from experiments.tables.runs import FOUND
 from probes.findings import MARGINS
@@ -47,19 +47,15 @@ def verdict_shows(data: dict) -> str:
 
 
 def accuracy_shows(data: dict) -> str:
-    """Return up to which length most steps are right, and the share of whole solutions at the longest length."""
-    parts = []
+    """Return up to which length most steps are right, and the same of whole solutions."""
+    rows, parts = data["accuracy"], []
     for mode, text in MODES.items():
-        steps = [r for r in data["accuracy"] if (r["metric"], r["mode"]) == ("step", mode)]
-        if not steps:
-            continue
-        right = [r["length"] for r in steps if all(s["value"] >= GOOD for s in steps if s["length"] <= r["length"])]
-        reach = f"up to length {size_of(max(right))}" if right else "at no measured length"
-        whole = [r for r in data["accuracy"] if (r["metric"], r["mode"]) == ("exact", mode)]
-        last = max(whole, key=lambda r: r["length"], default=None)
-        ending = f", and {last['value']:.0%} of the whole solutions at length {size_of(last['length'])}" if last else ""
-        parts.append(f"with labels {text}, at least {GOOD:.0%} of the steps are right {reach}{ending}")
-    return f"In this model, {'; '.join(parts)}." if parts else ""
+        steps = {r["length"]: r["value"] for r in rows if (r["metric"], r["mode"]) == ("step", mode)}
+        if steps:
+            parts.append(f"{reach_of(steps)} with labels {text}")
+    if not parts:
+        return ""
+    return f"In this model, at least {GOOD:.0%} of the steps are right {' and '.join(parts)}.{whole_solutions(rows)}"
 
 
 def largest_sources(attribution: Attribution) -> list[list]:
@@ -152,7 +148,8 @@ def patch_shows(data: dict) -> str:
         f"{mark}In this model, the clean and the corrupted prompt differ by {full:+z.1f} logits in the answer at step "
         f"{data['step']} (length {data['length']}). The largest effects of patching one place are, in the residual "
         f"stream (each position in its best layer), at {stream}, and among heads, at {heads}. In brackets: "
-        f"logits{shares}. At the token where the answer is read, the last layers always restore all of it."
+        f"logits{shares}. Each place is patched alone, so that effects need not add up. At the token where the answer "
+        "is read, a patch after the last layer restores all of it in every model."
     )
 
 

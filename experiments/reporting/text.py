@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from experiments.reporting.rows import ROLES, estimate, size_of
@@ -108,33 +108,42 @@ def _lengths(lengths: Sequence) -> str:
 def in_short(name: str, data: dict, accuracy: dict) -> str:
     """Return the verdict and the lengths at which the model works, in three sentences."""
     steps = [r for r in accuracy["accuracy"] if r["metric"] == "step" and r["mode"] == "forced"]
-    far = [r["length"] for r in steps if all(s["value"] >= GOOD for s in steps if s["length"] <= r["length"])]
     longest = accuracy.get("trained_to")
-    reach = f"up to length {max(far)}" if far else "at none of the measured lengths"
+    reach = reach_of({row["length"]: row["value"] for row in steps})
     trained = f" (it was trained up to {longest})" if longest else ""
     label = data["verdict"]
     roles = "" if label not in OPEN else "; " + ", ".join(f"{r} {data['roles'][r]['status']}" for r in ROLES)
-    judged = f"the labels are judged **{label}** ({meaning(label)}{roles})"
+    judged = f"the verdict on the labels is **{label}** ({meaning(label)}{roles})"
     if label == "not-applicable":
         judged = "no role is judged"
     return (
         f"In `{name}`, at {_judged(data)[0]}, {judged}. With labels and earlier answers given (teacher-forced), at "
-        f"least {GOOD:.0%} of its steps are right {reach}{trained}.{_whole_solutions(accuracy['accuracy'])}"
+        f"least {GOOD:.0%} of its steps are right {reach}{trained}.{whole_solutions(accuracy['accuracy'])}"
     )
 
 
-def _whole_solutions(rows: list[dict]) -> str:
-    """Return the exact match at the longest length as a sentence: labels given, and written where they are measured."""
+def whole_solutions(rows: list[dict]) -> str:
+    """Return up to which length whole solutions are right, and the share at the longest one, as a sentence.
+
+    >>> row = {"metric": "exact", "mode": "forced", "length": 20, "value": 1.0}
+    >>> whole_solutions([row, {**row, "length": 40, "value": 0.5}])
+    ' Of whole solutions, at least 95% are right up to length 20 (0.50 at length 40).'
+    """
     exact = [row for row in rows if row["metric"] == "exact"]
-    if not exact:
-        return ""
-    longest = max(row["length"] for row in exact)
-    kinds = {mode: f"with labels {text}" for mode, text in MODES.items()}
-    values = {row["mode"]: row["value"] for row in exact if row["length"] == longest}
-    shares = [f"{values[mode]:.2f} {text}" for mode, text in kinds.items() if mode in values]
-    if "written" not in values:
-        shares = [f"{value:.2f}" for value in values.values()]
-    return f" Share of whole solutions that are right at length {size_of(longest)}: {', '.join(shares)}."
+    modes = [mode for mode in MODES if any(row["mode"] == mode for row in exact)]
+    parts = []
+    for mode in modes:
+        values = {row["length"]: row["value"] for row in exact if row["mode"] == mode}
+        longest = max(values)
+        given = f" with labels {MODES[mode]}" if len(modes) > 1 else ""
+        parts.append(f"{reach_of(values)}{given} ({values[longest]:.2f} at length {size_of(longest)})")
+    return f" Of whole solutions, at least {GOOD:.0%} are right {' and '.join(parts)}." if parts else ""
+
+
+def reach_of(values: Mapping) -> str:
+    """Return up to which length accuracies are good, at this and every shorter one."""
+    right = [n for n in values if all(values[m] >= GOOD for m in values if m <= n)]
+    return f"up to length {size_of(max(right))}" if right else "at none of the measured lengths"
 
 
 def role_lines(data: dict) -> list[str]:

@@ -25,6 +25,8 @@ TITLES = {
 }
 # What the metric "final" is about, by task (`probes.competence`).
 FINAL = {"parity": "final bit", "addition": "final sum"}
+# Chances below this are not told apart.
+LEAST = 1e-6
 QUESTION = "How far past the trained length does the model work?"
 
 
@@ -82,7 +84,7 @@ def by_length(
             MODES.get(p.mode, p.mode),
             p.length,
             *_numbers(p.estimate),
-            f"{p.chance:.3g}",
+            f"{p.chance:.3g}" if p.chance >= LEAST else f"< {LEAST:g}",
         )
         for name, points in curves.items()
         for p in points

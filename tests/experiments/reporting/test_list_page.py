@@ -59,7 +59,7 @@ def test_the_first_screen_has_each_status_and_the_control_of_all_edits_together(
     assert f"order {found['addresses']['order']['status']} (" in said
     assert f"together: {joint['value']['value']:.2f}, control {joint['control']['value']:.2f}." in said
     moved = found["shares"]["label at both"]["value"]["value"]
-    assert f"A renaming of labels, which leads nowhere else, moves {moved:.2f}." in said
+    assert f"A renaming of a label in both places should move nothing; it moves {moved:.2f}, control " in said
     still = found["shares"]["label at both"] | {"value": {"value": 0.01, "low": -0.1, "high": 0.1}}
     assert "A renaming" not in in_short("m", found | {"shares": found["shares"] | {"label at both": still}})
     assert f"The check `label at both` should move nothing, and moves {moved:.3f}" in renaming_check(found["shares"])

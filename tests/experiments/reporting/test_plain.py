@@ -27,7 +27,7 @@ def test_a_role_that_is_present_and_roles_that_are_absent():
     without = data["roles"] | {"sink": {k: v for k, v in data["roles"]["sink"].items() if k != "margins"}}
     assert plainly(data | {"roles": without})[2].startswith("**Sink, no:**")
     assert rest.startswith("**Remainder: 0.01.**")
-    assert rest.endswith("Here, nearly all of it goes through labels.")
+    assert rest.endswith("Here, nearly all of it needs labels.")
 
 
 def test_an_anchor_by_other_labels_than_the_steps_own_names_them():

@@ -69,7 +69,8 @@ def test_errors_on_models_of_others_are_those_of_the_file():
     data = json.loads(outsiders.OUTSIDERS.read_text(encoding="utf-8"))
     found = [outsiders.outcome_of(row) for row in data["models"] if row["blind"]]
     counts = f"On {len(found)} models that others built by hand"
-    wrong = f"a wrong label to {found.count('wrong label')} and no label to {found.count('none')} ("
+    count = found.count("wrong label")
+    wrong = f"a wrong label to {count} ({count / len(found):.0%}) and no label to {found.count('none')}."
     for said in said_of(verdict_of()):
         assert counts in said
         assert wrong in said
@@ -87,7 +88,7 @@ def test_the_rounds_are_summed_and_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(outsiders, "OUTSIDERS", path)
     said = others_built(by_round=True)
     assert "On 5 models" in said
-    assert "a wrong label to 3 and no label to 1 (2 rounds" in said
+    assert "a wrong label to 3 (60%) and no label to 1. These were 2 rounds" in said
     assert "wrong labels by round: 1 of 2, 2 of 3)" in said
 
 

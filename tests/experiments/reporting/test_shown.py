@@ -30,10 +30,11 @@ def row(metric: str, mode: str, length: int, value: float) -> dict:
 def test_accuracy_names_the_last_length_before_the_first_failure():
     data = [row("step", "forced", n, value) for n, value in ((10, 1.0), (20, 0.96), (30, 0.7), (40, 0.97))]
     sentence = shown.accuracy_shows({"accuracy": [*data, row("exact", "forced", 40, 0.25)]})
-    assert "labels given, at least 95% of the steps are right up to length 20" in sentence
-    assert "25% of the whole solutions at length 40" in sentence
+    assert "at least 95% of the steps are right up to length 20 with labels given" in sentence
+    assert "Of whole solutions, at least 95% are right at none of the measured lengths (0.25 at length 40)" in sentence
     assert "written" not in sentence
-    assert "at no measured length" in shown.accuracy_shows({"accuracy": [row("step", "written", 10, 0.5)]})
+    written = shown.accuracy_shows({"accuracy": [row("step", "written", 10, 0.5)]})
+    assert "at none of the measured lengths with labels written" in written
 
 
 @pytest.mark.parametrize(("fmt", "name"), [("parity-aligned", "final bit"), ("addition-aligned", "final sum")])
@@ -162,7 +163,7 @@ def test_the_first_screen_names_the_roles_that_are_decided_where_the_label_names
     data = verdict_of()
     roles = ", ".join(f"{name} {role['status']}" for name, role in data["roles"].items())
     said = text.in_short("m", data | {"verdict": "undecided"}, accuracy)
-    assert f"judged **undecided** (the evidence does not decide; {roles})" in said
+    assert f"the verdict on the labels is **undecided** (the evidence does not decide; {roles})" in said
     assert "anchor PRESENT" not in text.in_short("m", data, accuracy)
 
 
