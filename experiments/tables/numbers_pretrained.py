@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from statistics import median
 
 from experiments.drawing.zoo import family_of
 from experiments.grid import PRETRAINED
@@ -24,7 +25,7 @@ from interp.models.names import SHIPPED, ZOO
 # The family of the fine-tuned models in results of the zoo.
 TUNED_FAMILY = family_of(PRETRAINED)
 # Format and bits of exact match of the fine-tuned models, labels given, that the text quotes.
-TUNED = (("numeric", 40), ("numeric", 60), ("aligned", 60))
+TUNED = (("aligned", 60),)
 # Evaluations of SmolLM2-135M with the adapters among the shipped runs, by format.
 ADAPTED = {
     "aligned": SHIPPED / "smollm2-parity-aligned" / "evaluation.json",
@@ -45,6 +46,19 @@ SECOND = {
 # items in the text.
 BASES = {"list": "smollm2-135m", "list-gemma3": "gemma3-270m"}
 LISTED = (*((kind, n) for kind in ("letters", "numerals", "bullets") for n in (6, 12)), ("no-labels", 6))
+
+
+def _spread(*arguments, **options) -> tuple[float, float, float]:
+    """Return the lowest, the median and the highest of what `listed` returns."""
+    values = listed(*arguments, **options)
+    return min(values), median(values), max(values)
+
+
+def _below_aligned() -> tuple[int, int]:
+    """Return how many numeric seeds are right in fewer prompts of 60 bits than each aligned one, and of how many."""
+    numeric, aligned = (listed(f"parity-{form}-{TUNED_FAMILY}", 60) for form in ("numeric", "aligned"))
+    return sum(value < min(aligned) for value in numeric), len(numeric)
+
 
 # Decimal places and values, by name.
 OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
@@ -80,7 +94,10 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         for form, length in TUNED
     },
     "tuned-scratchpad-40": (3, lambda: [max(listed(f"parity-scratchpad-{TUNED_FAMILY}", 40))]),
-    "tuned-numeric-written-40": (3, lambda: sorted(listed(f"parity-numeric-{TUNED_FAMILY}", 40, mode="written"))),
+    # Exact match of the worst, the median and the best seed with numerals.
+    **{f"tuned-numeric-{n}": (3, partial(_spread, f"parity-numeric-{TUNED_FAMILY}", n)) for n in (40, 60)},
+    "tuned-numeric-written-40": (3, partial(_spread, f"parity-numeric-{TUNED_FAMILY}", 40, mode="written")),
+    "tuned-numeric-below": (0, _below_aligned),
     "tuned-ends-60": (3, lambda: at_ends(listed(f"parity-aligned-{TUNED_FAMILY}", 60))),
     "tuned-written-40": (3, lambda: [min(listed(f"parity-aligned-{TUNED_FAMILY}", 40, mode="written"))]),
 }
