@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RHO = dict.fromkeys(("anchor", "placeholder"), "rho: share of the logit margin moved") | {
     "sink": "rho: share of accuracy above chance lost\n(diamond: of margin)"
 }
+# Of what an effect in the table is the share.
+UNITS = dict.fromkeys(RHO, "the effect of editing the bit (rho)") | {"sink": "the accuracy above chance"}
 # Colour of the sink's effect on margins.
 ON_MARGINS = "#7a3b69"
 # Texts stand on the ground's colour, above lines and the grey margin and below estimates.
@@ -49,11 +51,12 @@ def verdict(result: Any, calibration: Mapping | None = None, title: str = "") ->
         counts = [f"{role}: {len(p[True])} with it, {len(p[False])} without" for role, p in planted.items()]
         alt += f" Behind: rho of planted models, {'; '.join(counts)}."
     rows = [
-        (name, role, finding["status"], *_cells(finding))
+        (name, *cells)
         for name, roles in _groups(data).items()
         for role, finding in roles.items()
+        for cells in _rows(role, finding)
     ]
-    columns = ("at", "role", "status", "rho", "95 % interval", "matched control")
+    columns = ("at", "role", "status", "effect", "95 % interval", "matched control", "share of")
     narrow = draw_verdict(data, calibration, title, narrow=True)
     return as_view(draw_verdict(data, calibration, title), title, alt, columns, rows, narrow)
 
@@ -206,6 +209,15 @@ def _length(length: Any) -> str:
     return " + ".join(map(str, length)) if isinstance(length, Sequence) else str(length)
 
 
+def _rows(role: str, finding: Mapping) -> list[tuple[str, ...]]:
+    """Return the rows of a role in the table; the sink has one more where its effect on margins was measured."""
+    rows = [(role, finding["status"], *_cells(finding), "" if finding.get("rho") is None else UNITS[role])]
+    if (margins := finding.get("margins") or {}).get("share") is not None:
+        cells = _cells({"rho": margins["share"], "ci": margins["ci"]})
+        rows.append((f"{role}, on margins", margins["status"], *cells, "the mean size of margins"))
+    return rows
+
+
 def _cells(finding: Mapping) -> tuple[str, str, str]:
     """Return rho, interval and control as texts of the table."""
     if finding.get("rho") is None:
@@ -213,14 +225,14 @@ def _cells(finding: Mapping) -> tuple[str, str, str]:
     low, high = finding["ci"]
     control = finding.get("control")
     return (
-        f"{finding['rho']:.3f}",
+        _digits(finding["rho"]),
         f"{_digits(low)} to {_digits(high)}",
         "" if not control else f"{_digits(control['value'])} ({_digits(control['low'])} to {_digits(control['high'])})",
     )
 
 
 def _digits(value: float | None) -> str:
-    return "unbounded" if value is None else f"{value:.3f}"
+    return "unbounded" if value is None else f"{value:z.3f}"
 
 
 def _summary(finding: Mapping) -> str:

@@ -37,7 +37,10 @@ def test_shipped_verdicts_are_drawn_beside_the_calibration(path):
     for name, found in data["roles"].items():
         assert f"{name} {found['status']}" in view.alt
     assert view.still.startswith(b"<?xml")  # a PNG would not follow the dark theme
-    assert view.live.count("<tr>") == 1 + 3 * (1 + len(data["by_length"]) if len(data["by_length"]) != 1 else 1)
+    shown = [data, *data["by_length"]] if len(data["by_length"]) != 1 else [data]
+    on_margins = sum("margins" in found["roles"]["sink"] for found in shown)
+    assert view.live.count("<tr>") == 1 + 3 * len(shown) + on_margins
+    assert view.live.count("sink, on margins") == on_margins
 
 
 def test_planted_models_are_parted_by_what_was_planted():
