@@ -23,6 +23,9 @@ from experiments.reporting.rows import estimate
 from experiments.reporting.section import SectionData, from_json, to_json
 from experiments.support.list_results import interval_text
 
+# Heading of the share of prompts in which an edit makes the target's value overtake the right one.
+FOLLOWS = "prompts in which the other item's value leads"
+
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
     from experiments.support.own_lists import ListTask
@@ -104,11 +107,16 @@ def _verdict(part: SectionData, bundles: list[str]) -> Section:
         )
         body += paragraph(renaming_check(found["shares"]))
         arms = [
-            (name, share["question"], *(estimate(share[what]) for what in ("value", "control", "excess")))
+            (
+                name,
+                share["question"],
+                *(estimate(share[what]) for what in ("value", "control", "excess")),
+                f"{share['follows']:.2f}" if "follows" in share else "not measured",
+            )
             for name, share in found["shares"].items()
         ]
-        arms += [(name, "", f"not applicable: {why}", "", "") for name, why in found["left_out"].items()]
-        columns = ("arm", "question", "share [joint 95 %]", "matched control", "share beyond the control")
+        arms += [(name, "", f"not applicable: {why}", "", "", "") for name, why in found["left_out"].items()]
+        columns = ("arm", "question", "share [joint 95 %]", "matched control", "share beyond the control", FOLLOWS)
         body += f"<details>\n<summary>All arms ({found['prompts']} prompts)</summary>\n"
         body += table("Every arm", columns, arms) + "</details>\n"
     return Section("verdict", "By what the item is found", body + notes_of(part.notes) + sources_of(part.sources))

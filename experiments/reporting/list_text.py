@@ -39,7 +39,7 @@ def in_short(name: str, found: dict[str, Any]) -> str:
     words["not applicable"] = "no address could be tested"
     said = words.get(found["verdict"], f"it finds the item by **{found['verdict']}**")
     shares = [
-        f"{address} {found['addresses'][address]['status']} ({_with_control(share)})"
+        f"{address} {found['addresses'][address]['status']} ({_with_control(share)}{_leads(share)})"
         for address, arm in (("own label", "label at list"), ("order", "order"), ("position", "position"))
         if (share := found["shares"].get(arm))
     ]
@@ -61,6 +61,11 @@ def in_short(name: str, found: dict[str, Any]) -> str:
 def _with_control(share: dict[str, Any]) -> str:
     """Return a share and its control as text, such as "0.86, control 0.57"."""
     return f"{share['value']['value']:.2f}, control {share['control']['value']:.2f}"
+
+
+def _leads(share: dict[str, Any]) -> str:
+    """Return in which share of the prompts the other item's value overtakes the right one; "" if not measured."""
+    return f"; the other item's value then leads in {share['follows']:.0%}" if "follows" in share else ""
 
 
 def renaming_check(shares: dict[str, Any], short: bool = False) -> str:

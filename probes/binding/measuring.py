@@ -22,6 +22,9 @@ from probes.binding.trials import Trial
 from probes.evidence import Interval
 from probes.intervals import ratio, wilson
 
+# Names of what is measured per prompt: whether the answer leads the target's value, and, after an arm's name, whether
+# the target's value leads under the arm instead.
+LEADS, FOLLOWS = "leads", ": follows"
 # A model whose interval of accuracy reaches below this does not do the task.
 COMPETENCE = 0.80
 
@@ -31,11 +34,14 @@ class Share:
     """The change of the answer margin under an arm, over that of trading the answers, beside its matched control.
 
     0: the answer stays. 1: the answer is the target's, as if the values were traded. `excess` is arm minus control.
+    `follows`: of the prompts in which the answer leads the target's value, the share in which it no longer does under
+    the arm. None where it was not measured.
     """
 
     value: Interval
     control: Interval
     excess: Interval
+    follows: float | None = None
 
     def __str__(self) -> str:
         return f"{self.value}  control {self.control}  excess {self.excess}"
@@ -44,8 +50,9 @@ class Share:
         return f"Share({self})"
 
     def to_json(self) -> dict:
-        """Return three intervals."""
-        return {name: getattr(self, name).to_json() for name in ("value", "control", "excess")}
+        """Return three intervals, and `follows` where it was measured."""
+        intervals = {name: getattr(self, name).to_json() for name in ("value", "control", "excess")}
+        return intervals if self.follows is None else {**intervals, "follows": self.follows}
 
 
 @dataclass(frozen=True)
@@ -169,12 +176,14 @@ def _accuracy(model: AnyModel, trial: Trial) -> Group:
 
 
 def _arms(model: AnyModel, trial: Trial) -> Group:
-    """Return what every arm, sink and control takes from the answer's margin, per prompt."""
+    """Return what every arm, sink and control takes from the answer's margin, per prompt, and if it then is below 0."""
     left_out: dict[str, str] = {}
     entries = _entries(trial, left_out)
     metric = logit_diff(trial.lookups.answer(trial.query), trial.lookups.answer(trial.target))
     effect = interchange(model, trial.lookups.prompts, entries, metric)
     measured = dict(zip(entries, effect.base - effect.values, strict=True))
+    measured[LEADS] = effect.base > 0
+    measured |= {f"{arm}{FOLLOWS}": (effect.base > 0) & (effect.values[k] < 0) for k, arm in enumerate(entries)}
     measured |= sink_effects(model, trial, metric, left_out)
     return Group({name: values.double().cpu() for name, values in measured.items()}, left_out)
 
@@ -208,11 +217,19 @@ def _summed(found: Binding, drops: dict[str, list[Tensor]], left_out: dict[str, 
     def share(top: Tensor) -> Interval:
         return ratio(top, full, found.level, strata)
 
+    def follows(name: str) -> float | None:
+        if f"{name}{FOLLOWS}" not in whole or not whole[LEADS].any():
+            return None
+        return float(whole[f"{name}{FOLLOWS}"].sum() / whole[LEADS].sum())
+
     def shares(names: Sequence[str]) -> dict[str, Share]:
         measured = [name for name in names if name in whole]
         return {
             name: Share(
-                share(whole[name]), share(whole[f"{name} control"]), share(whole[name] - whole[f"{name} control"])
+                share(whole[name]),
+                share(whole[f"{name} control"]),
+                share(whole[name] - whole[f"{name} control"]),
+                follows(name),
             )
             for name in measured
         }

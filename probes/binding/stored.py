@@ -39,7 +39,8 @@ def _binding(seed: int, data: dict) -> Binding:
 
 
 def _share(data: dict) -> Share:
-    return Share(*(interval_from_json(data[name]) for name in ("value", "control", "excess")))
+    intervals = (interval_from_json(data[name]) for name in ("value", "control", "excess"))
+    return Share(*intervals, follows=data.get("follows"))
 
 
 def _optional(data: dict | None) -> Interval | None:

@@ -45,6 +45,12 @@ def summary(
     if found.remainder is not None:
         share = found.shares["joint"]
         yield f"{INDENT}{'all jointly':<13}{'':<15}{share.value}, control {share.control}; remainder {found.remainder}"
+    if followed := [f"{arm} {share.follows:.2f}" for arm, share in found.shares.items() if share.follows is not None]:
+        yield from textwrap.wrap(
+            f"{INDENT}prompts in which the other item's value then leads: {', '.join(followed)}",
+            max(80, columns),
+            subsequent_indent=INDENT * 2,
+        )
     if verdict.is_open_by_width:
         yield f"next: {advice or f'more prompts narrow the intervals ({found.prompts} here)'}"
     yield "sinks (attention shared by other keys, against the mean value; other tokens: all but labels and values):"

@@ -96,8 +96,10 @@ def test_a_model_that_copies_by_position_uses_no_label_and_no_order() -> None:
     verdict = binding_verdict("copier", measured)
     assert verdict.label == "position"
     assert measured.shares["position"].value.value == pytest.approx(1, abs=0.02)
+    assert measured.shares["position"].follows == measured.shares["joint"].follows == 1
     for arm in ("label at list", "label at query", "order"):
         assert measured.shares[arm].value.value == pytest.approx(0, abs=1e-3)
+        assert measured.shares[arm].follows == 0
     assert verdict.addresses["own label"][0] == verdict.addresses["order"][0] == Status.ABSENT
 
 

@@ -19,7 +19,7 @@ NOTHING = Share(NONE, NONE, NONE)
 
 
 def measured(label: Interval) -> Binding:
-    shares = dict.fromkeys(ARMS, NOTHING) | {"label at list": Share(label, NONE, label)}
+    shares = dict.fromkeys(ARMS, NOTHING) | {"label at list": Share(label, NONE, label, follows=0.25)}
     accuracy = Interval(1.0, 0.97, 1.0)
     sinks = {"first token": NOTHING}
     return Binding(
@@ -56,6 +56,7 @@ def test_the_checks_are_printed_beside_the_addresses():
     (jointly,) = [line for line in lines if line.strip().startswith("all jointly")]
     assert f"{NONE}, control {NONE}" in renaming
     assert f"{NONE}, control {NONE}; remainder {NONE}" in jointly
+    assert "  prompts in which the other item's value then leads: label at list 0.25" in lines
 
 
 @pytest.mark.parametrize(("label", "next_"), [(WIDE, True), (ALL, False), (NONE, False)])
