@@ -70,8 +70,7 @@ class ListForm:
         """
         written = [self._item(i) for i in range(1, items + 1)]
         whole = _literal(self.between).join(written)
-        asked = written[query - 1].partition(f"{{value{query}}}")[0]
-        again = _literal(self.between).join([*written[: query - 1], asked])
+        again = _literal(self.between).join([*written[: query - 1], self._item(query, to_value=True)])
         text, lists = "", iter((whole, again))
         for literal, name in _parts("text", self.text):
             text += _literal(literal)
@@ -88,10 +87,15 @@ class ListForm:
         words = {"values": list(self.values), "labels": list(self.labels)}
         return {"text": self.text, "item": self.item, **words, "between": self.between, "ordered": self.ordered}
 
-    def _item(self, number: int) -> str:
-        return "".join(
-            _literal(literal) + (f"{{{name}{number}}}" if name else "") for literal, name in _parts("item", self.item)
-        )
+    def _item(self, number: int, to_value: bool = False) -> str:
+        """Return the template of one item, or only what is before its value."""
+        text = ""
+        for literal, name in _parts("item", self.item):
+            text += _literal(literal)
+            if name == "value" and to_value:
+                break
+            text += f"{{{name}{number}}}" if name else ""
+        return text
 
 
 def read_list_form(path: Path) -> ListForm:

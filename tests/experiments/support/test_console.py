@@ -5,12 +5,13 @@ import errno
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import pytest
 
 import experiments
-from experiments.support.console import is_out_of_memory, one_line, print_table, say, visible
+from experiments.support.console import is_out_of_memory, one_line, print_table, say, silence_libraries, visible
 
 ROOT = Path(experiments.__file__).parent
 # These print other things than lines of text: JSON, a page of help, a completion script.
@@ -85,3 +86,10 @@ def test_libraries_are_silenced_before_and_after_their_import(imported):
         print(logging.get_verbosity() == logging.ERROR, logging.is_progress_bar_enabled())
     """)
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "True False\n"
+
+
+def test_a_warning_is_one_line_without_its_place_in_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # is set back
+    with warnings.catch_warnings():
+        silence_libraries()
+    assert warnings.formatwarning("two\nlines \x1b[2J", UserWarning, "file.py", 3) == "two lines \\x1b[2J\n"

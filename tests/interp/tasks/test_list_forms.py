@@ -44,6 +44,8 @@ def test_the_tasks_that_ship_are_such_lists():
 
 
 def test_braces_of_the_text_stay():
+    named = ListForm("{list} {list}", "{{value2}}{label}: {value}", GOODS, COLOURS, between=" ")
+    assert named.template_of(2, 2).endswith("{{value2}}{label1}: {value1} {{value2}}{label2}:")
     form = ListForm("{{{list}}}\n{label}:", "{{{label}: {value}}}", GOODS, COLOURS)
     found = sample_lists(list_tokenizer(), form, 1, 6, 2, seed=0).prompts.text(0)
     assert found.count("{") == found.count("}") == 7
