@@ -145,7 +145,7 @@ def test_a_stored_verdict_of_other_options_is_not_used_and_the_reason_is_noted(
     folder.mkdir(parents=True)
     (folder / name).write_text(json.dumps(stored), encoding="utf-8")
     run, options = load(RUN, "recall-ordered", device="cpu"), ReportCommand((RUN,), task="recall", **given)
-    found, origin, notes = stored_verdict(run, options, options.task)
+    found, origin, notes = stored_verdict(run, options, str(options.task))
     assert (found is None) == bool(why)
     assert notes == ((f"{RUN}/{name} was not used: {why}.",) if why else ())
     assert origin.startswith(f"read from {RUN}/{name}, made ") or why
@@ -160,7 +160,7 @@ def test_its_command_names_the_run_as_it_was_given(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("probes.binding.binding_verdict", lambda *_: judged)
     options = ReportCommand(("my models/m",), task="recall", dtype="float64", device="cpu", seed=5)
     run = load("my models/m", "recall-ordered", device="cpu", dtype="float64")
-    (source,) = verdict_section(run, options, options.task, [], lambda _: None, tmp_path).sources
+    (source,) = verdict_section(run, options, str(options.task), [], lambda _: None, tmp_path).sources
     command = "verdict 'my models/m' --device cpu --dtype float64 --task recall --items 6 --prompts 128 --seed 5"
     assert source.command == f"mnemoscope {command}"
     argv = shlex.split(source.command)[1:]

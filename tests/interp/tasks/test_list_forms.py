@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,12 @@ from tests.probes.binding.list_models import list_tokenizer
 
 COLOURS = ("Mary", "John", "Tom", "Anna", "Paul", "Lisa", "Mark")
 GOODS = ("apple", "bread", "chair", "table", "water", "house", "river")
-BOX = {"text": "Stock:\n{list}\n\nBox {label}:", "item": "Box {label}: {value}", "values": GOODS, "labels": COLOURS}
+BOX: dict[str, Any] = {
+    "text": "Stock:\n{list}\n\nBox {label}:",
+    "item": "Box {label}: {value}",
+    "values": GOODS,
+    "labels": COLOURS,
+}
 AGAIN = {**BOX, "text": "Stock:\n{list}\n\nAgain:\n{list}"}
 
 
