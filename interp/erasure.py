@@ -25,6 +25,7 @@ from interp.patching.unpatched import compare_with_raw, run_unpatched
 from interp.places import At, positions_at
 from interp.support.finite import require_finite
 from interp.tasks import Prompts
+from interp.tasks.limits import is_index
 
 # Takes `[row place d_model]` on the CPU and returns the same shape.
 Eraser = Callable[[Tensor], Tensor]
@@ -152,7 +153,7 @@ def _erased(eraser: Eraser, resid: Tensor, places: Int[Tensor, " place"]) -> Ten
 
 def _checked(anatomy: Anatomy, erasers: Mapping[int, Eraser]) -> dict[int, Eraser]:
     last = len(anatomy.blocks) - 1
-    if bad := [layer for layer in erasers if layer not in range(last + 1)]:
+    if bad := [layer for layer in erasers if not is_index(layer, last + 1)]:
         raise ValueError(f"erasers act before layers 0 to {last}; got {bad}")
     return dict(erasers)
 

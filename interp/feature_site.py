@@ -13,6 +13,7 @@ from interp.dictionaries import FeatureDictionary
 from interp.models.anatomy import Anatomy
 from interp.patching.editing import Place, forward_with_edits
 from interp.support.finite import require_finite
+from interp.tasks.limits import is_index
 
 # Features that are patched one by one; those of a tuple together. None is all of them together.
 Features = int | Sequence[int | tuple[int, ...]] | None
@@ -34,7 +35,7 @@ class FeatureSite:
         self.source, self.target = dictionary.reads, dictionary.target
         n_layers = len(anatomy.blocks)
         for what, (site, layer) in (("reads", self.source), ("writes", self.target)):
-            if not 0 <= layer < n_layers:
+            if not is_index(layer, n_layers):
                 raise ValueError(f"the dictionary {what} {site} of layer {layer}; layers are 0 to {n_layers - 1}")
         self.start: Place = ("resid_pre", self.target[1])
         zero = torch.zeros(1, 1, dtype=torch.long, device=anatomy.device)

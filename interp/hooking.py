@@ -22,6 +22,7 @@ from interp.patching.reference import record
 from interp.patching.reference_hooks import site_hooks
 from interp.sites import NEURON_SITES, Site, head_count, hook_name, require_site
 from interp.support.locks import own_thread
+from interp.tasks.limits import is_index
 
 # Sites that can be edited while the model runs. Patterns of a cached pass have no rows of earlier positions.
 HOOK_SITES: tuple[Site, ...] = (
@@ -99,7 +100,7 @@ def place_of(model: AnyModel, at: At) -> tuple[Site, list[int]]:
     anatomy = anatomy_now(model)
     n_layers = len(anatomy.layers if isinstance(anatomy, GenericAnatomy) else anatomy.blocks)
     layers = [given] if isinstance(given, int) else list(given)
-    if not layers or (bad := [x for x in layers if x not in range(n_layers)]):
+    if not layers or (bad := [x for x in layers if not is_index(x, n_layers)]):
         raise ValueError(f"{site} has layers 0 to {n_layers - 1}; got {bad[0] if layers else 'none'!r}")
     if isinstance(anatomy, GenericAnatomy):
         if site not in anatomy.sites:

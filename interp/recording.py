@@ -16,6 +16,7 @@ from interp.sites import ATTENTION_SITES, Site, head_count, hook_name, require_s
 from interp.support.budget import numbers
 from interp.support.finite import require_finite
 from interp.tasks import Prompts
+from interp.tasks.limits import is_index
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -45,7 +46,7 @@ def layers_at(bridge: TransformerBridge, site: Site, layers: Layers) -> list[int
     if isinstance(layers, str):
         raise ValueError(f"layers of {site} are numbers from 0 to {n - 1}, or True for all; got {layers!r}")
     for layer in layers:
-        if layer not in range(n):
+        if not is_index(layer, n):
             raise ValueError(f"{site} has layers 0 to {n - 1}; got {layer!r}")
     return sorted(set(layers))
 

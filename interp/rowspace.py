@@ -17,6 +17,7 @@ from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.architectures.norms import norm_parts
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.knockouts import require_in_layers
+from interp.tasks.limits import is_index
 
 READERS = ("q", "k", "v", "mlp")
 
@@ -49,7 +50,7 @@ def read_directions(
         raise ValueError(f"readers are {', '.join(READERS)}; got {list(readers)}")
     n_layers = len(anatomy.blocks)
     for layer, head in (*((i, 0) for i in layers or ()), *(heads or ())):
-        if layer not in range(n_layers) or head not in range(anatomy.n_heads):
+        if not is_index(layer, n_layers) or not is_index(head, anatomy.n_heads):
             raise ValueError(
                 f"no layer {layer}, head {head}; layers are 0 to {n_layers - 1}, heads 0 to {anatomy.n_heads - 1}"
             )

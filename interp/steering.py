@@ -22,6 +22,7 @@ from interp.sites import HEAD_SITES, Site
 from interp.support.finite import require_finite
 from interp.support.locks import lock_of
 from interp.tasks import Prompts
+from interp.tasks.limits import is_index
 
 # Prompts in one forward pass.
 ROWS = 32
@@ -190,7 +191,7 @@ def _heads(site: str, shape: tuple[int, ...], heads: int | Sequence[int] | None)
     if site not in HEAD_SITES:
         raise ValueError(f"{site} has no heads; leave `heads` out")
     listed = [heads] if isinstance(heads, int) else list(heads)
-    if not listed or (bad := [head for head in listed if not 0 <= head < shape[0]]):
+    if not listed or (bad := [head for head in listed if not is_index(head, shape[0])]):
         raise ValueError(f"{site} has heads 0 to {shape[0] - 1}; got {bad[0] if listed else 'none'}")
     return listed
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from interp.circuits.attention_stats import GENERAL, MEASURES, PICKED, SPECIFIC, TEXT_SPECIFIC, words_of
 from interp.circuits.composing import KINDS
 from interp.tasks import Role
+from interp.tasks.limits import is_index
 from interp.views.shown import Shown
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ class HeadDescriptions(Shown):
         return self.statistics.index(name)
 
     def _require(self, layer: int, head: int) -> None:
-        if not (0 <= layer < self.n_layers and 0 <= head < self.n_heads):
+        if not (is_index(layer, self.n_layers) and is_index(head, self.n_heads)):
             raise ValueError(
                 f"no head L{layer}H{head}; layers are 0 to {self.n_layers - 1}, heads 0 to {self.n_heads - 1}"
             )

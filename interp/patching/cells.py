@@ -32,6 +32,8 @@ class Cell:
 def chosen(what: str, numbers: int | Sequence[int] | None, count: int) -> list[int]:
     """Return layers or heads as a list; None is all. Raises `ValueError` for one that does not exist."""
     given = range(count) if numbers is None else [numbers] if isinstance(numbers, int) else list(numbers)
+    if any(isinstance(n, bool) for n in given):
+        raise ValueError(f"a {what} is a whole number; got {given!r}")
     try:
         listed = [index(n) for n in given]  # of tensors and arrays too
     except TypeError as error:

@@ -22,6 +22,7 @@ from interp.patching.unpatched import Unpatched, at_positions
 from interp.places import positions_at
 from interp.sites import Site, head_count
 from interp.tasks import Prompts
+from interp.tasks.limits import is_index
 
 # Sites that have all positions in the last layer, too, as its keys and values need them.
 WHOLE: tuple[Site, ...] = ("resid_pre", "q", "k", "v")
@@ -202,12 +203,12 @@ def _layers(anatomy: Anatomy, name: str, part: Interchange) -> list[int]:
     """Return the layers of an interchange. Raises `ValueError` for a layer or head that does not exist."""
     n_layers = len(anatomy.blocks)
     layers = list(range(n_layers) if part.layers is None else part.layers)
-    if bad := [layer for layer in layers if not 0 <= layer < n_layers]:
+    if bad := [layer for layer in layers if not is_index(layer, n_layers)]:
         raise ValueError(f"{name}: no layer {bad[0]}; layers are 0 to {n_layers - 1}")
-    if part.source_layer is not None and not 0 <= part.source_layer < n_layers:
+    if part.source_layer is not None and not is_index(part.source_layer, n_layers):
         raise ValueError(f"{name}: the source has no layer {part.source_layer}; layers are 0 to {n_layers - 1}")
     n_heads = head_count(part.site, anatomy.n_heads, anatomy.n_kv_heads)
-    if bad := [head for head in part.heads or () if not 0 <= head < n_heads]:
+    if bad := [head for head in part.heads or () if not is_index(head, n_heads)]:
         raise ValueError(f"{name}: {part.site} has no head {bad[0]}; heads are 0 to {n_heads - 1}")
     return layers
 

@@ -14,6 +14,7 @@ from interp.models.anatomy import Anatomy
 from interp.models.resolve import AnyModel, raw_of
 from interp.places import At, describe, positions_at
 from interp.tasks import Prompts
+from interp.tasks.limits import is_index
 
 Mode = Literal["renormalise", "null", "mean"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -154,10 +155,10 @@ def _heads(model: AnyModel, knockout: Knockout) -> list[Head]:
     config = raw_of(model).config
     n_layers, n_heads = config.num_hidden_layers, config.num_attention_heads
     for layer in (*(knockout.layers or ()), *(i for i, _ in knockout.heads or ())):
-        if not 0 <= layer < n_layers:
+        if not is_index(layer, n_layers):
             raise ValueError(f"no layer {layer}; layers are 0 to {n_layers - 1}")
     for _, head in knockout.heads or ():
-        if not 0 <= head < n_heads:
+        if not is_index(head, n_heads):
             raise ValueError(f"no head {head}; heads are 0 to {n_heads - 1}")
     if knockout.heads is not None:
         return sorted(set(knockout.heads))

@@ -11,6 +11,7 @@ from interp.models.anatomy import Anatomy
 from interp.patching.metric import Metric
 from interp.places import At, describe, positions_at
 from interp.tasks import Prompts
+from interp.tasks.limits import is_index
 
 SenderKind = Literal["head", "mlp", "embed"]
 ReceiverKind = Literal["q", "k", "v", "mlp", "logits"]
@@ -156,9 +157,9 @@ def require_node(anatomy: Anatomy, prompts: Prompts, node: Sender | Receiver) ->
     """Raise `ValueError` for a position, layer or head that does not exist."""
     positions_at(prompts, node.at)
     n_heads = anatomy.n_kv_heads if node.kind in ("k", "v") else anatomy.n_heads
-    if node.layer is not None and not 0 <= node.layer < len(anatomy.blocks):
+    if node.layer is not None and not is_index(node.layer, len(anatomy.blocks)):
         raise ValueError(f"{node}: no layer {node.layer}; layers are 0 to {len(anatomy.blocks) - 1}")
-    if node.head is not None and not 0 <= node.head < n_heads:
+    if node.head is not None and not is_index(node.head, n_heads):
         kind = "key-value heads" if n_heads < anatomy.n_heads else "heads"
         raise ValueError(f"{node}: no head {node.head}; {kind} are 0 to {n_heads - 1}")
 

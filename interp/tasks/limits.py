@@ -18,6 +18,11 @@ def is_whole(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+def is_index(value: object, n: int) -> bool:
+    """Return whether a value is an integer from 0 to n - 1; True, False and 1.0 are not."""
+    return is_whole(value) and 0 <= index(value) < n  # type: ignore[arg-type]
+
+
 def check_whole(value: object, what: str, low: int, high: int) -> None:
     """Raise `ValueError` unless a value is an integer from `low` to `high`.
 

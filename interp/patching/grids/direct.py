@@ -19,6 +19,7 @@ from interp.patching.grids.caches import Cache, cached_values, require_same_hook
 from interp.patching.grids.callables import GridMetric
 from interp.patching.grids.evaluating import Setting, setting_of
 from interp.patching.tracing import Trace, trace
+from interp.tasks.limits import is_index
 
 Component = Literal["q", "k", "v"]
 COMPONENTS = ("q", "k", "v")
@@ -52,7 +53,7 @@ def direct_paths(
     if sources is None:
         sources = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
     for layer, head in sources:
-        if not (0 <= layer < n_layers and 0 <= head < n_heads):
+        if not (is_index(layer, n_layers) and is_index(head, n_heads)):
             raise ValueError(f"no head {head} in layer {layer}; layers 0 to {n_layers - 1}, heads 0 to {n_heads - 1}")
     layers = sorted({layer for layer, _ in sources})
     clean, corrupted = (cached_values(c, anatomy, prompts, "z", layers) for c in (clean_cache, corrupted_cache))

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.tasks.limits import is_index
 from interp.views.patterns.packing import checked
 from interp.views.patterns.prompt import Prompt, prompt_of, prompt_of_tokens
 
@@ -71,7 +72,7 @@ def shown_patterns(
     arrays = {name: _of_prompt(by_layer[name], name, prompt, len(one.tokens)) for name in layers}
     n_heads = {len(array) for array in arrays.values()}
     numbers = list(range(min(n_heads))) if heads is None else list(heads)
-    if len(n_heads) > 1 or not numbers or any(head not in range(min(n_heads)) for head in numbers):
+    if len(n_heads) > 1 or not numbers or any(not is_index(head, min(n_heads)) for head in numbers):
         raise ValueError(f"heads are 0 to {min(n_heads) - 1}, as many in each layer; got {numbers}")
     values = [checked(array[numbers], _named(name)) for name, array in arrays.items()]
     return Shown(prompt=one, values=torch.stack(values), layers=layers, heads=numbers)
