@@ -13,6 +13,7 @@ from experiments.tables.of_files import (
     FOLDER,
     evaluated,
     evidence_at,
+    followed_on_list,
     left_by_order,
     millions_of_parameters,
     on_list,
@@ -67,6 +68,7 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         for name, base in BASES.items()
         for kind, items in LISTED
     },
+    "followed": (2, partial(followed_on_list, "smollm2-135m", "list-letters", 6)),
     "maps-pretrained": (2, partial(shares_on_maps, "maps-pretrained")),
     "adapted-order": (2, left_by_order),
     **{f"adapted-{name}": (2, partial(evidence_at, *which)) for name, which in ADAPTED_NUMBERS.items()},

@@ -174,6 +174,12 @@ def on_list(run: str, task: str, items: int) -> list[float]:
     return [found["accuracy"]["value"], *values, control, shares.get("position", nan), rest, *ends]
 
 
+def followed_on_list(run: str, task: str, items: int) -> list[float]:
+    """Return in which share of prompts the other value leads: labels traded, positions traded, all addresses moved."""
+    shares = read_result(LISTS / run / file_of(task, items))["shares"]
+    return [shares[arm]["follows"] for arm in ("label at list", "position", "joint")]
+
+
 def calibrated_before() -> list[float]:
     """Return the counts with the margins `2026-11d`: wrong labels, models, and those without a label."""
     path = FOLDER / "results" / "calibration-2026-11d.json"
