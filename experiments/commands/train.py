@@ -61,8 +61,8 @@ class TrainCommand:
     out: Folder = Path("mnemoscope-out")
     """Folder in which the run's own folder is made."""
     steps: OptionalNumber = None
-    """Maximum of optimiser steps. Default: 3000 for parity, 6000 for addition, and 300 with --from. A competent model
-    stops earlier."""
+    """Maximum of optimiser steps. Default: 3000 for parity and 6000 for addition; 300 and 800 with --from. A competent
+    model stops earlier."""
     longest: OptionalNumber = None
     """Longest trained length. Default: 20 bits for parity, 10 digits for addition."""
     shortest: Number = 1

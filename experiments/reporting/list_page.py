@@ -24,7 +24,7 @@ from experiments.reporting.section import SectionData, from_json, to_json
 from experiments.support.list_results import interval_text
 
 # Heading of the share of prompts in which an edit makes the target's value overtake the right one.
-FOLLOWS = "prompts in which the other item's value leads"
+FOLLOWS = "prompts in which the other item's value is then above the right one"
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand

@@ -65,7 +65,9 @@ def _with_control(share: dict[str, Any]) -> str:
 
 def _leads(share: dict[str, Any]) -> str:
     """Return in which share of the prompts the other item's value overtakes the right one; "" if not measured."""
-    return f"; the other item's value then leads in {share['follows']:.0%}" if "follows" in share else ""
+    if "follows" not in share:
+        return ""
+    return f"; the other item's value is then above the right one in {share['follows']:.0%} of prompts"
 
 
 def renaming_check(shares: dict[str, Any], short: bool = False) -> str:

@@ -173,7 +173,12 @@ def why_other_options(
     here = device_and_dtype(run)
     stored, wanted = {**made, **{name: provenance.get(name) for name in here}}, {**asked, **here}
     differ = [name for name, value in wanted.items() if stored.get(name) != value]
-    texts = [f"{_said(name, stored.get(name))}, not {_text(name, wanted[name])}" for name in differ]
+    texts = [
+        "another list of this name"
+        if name == "list"
+        else f"{_said(name, stored.get(name))}, not {_text(name, wanted[name])}"
+        for name in differ
+    ]
     return f"it was made with {'; '.join(texts)}" if texts else ""
 
 

@@ -83,6 +83,8 @@ def check_list(task: ListTask, names: Sequence[str], items: int, prompts: int | 
     """Raise `ValueError` for an unknown list, for too few items or prompts, and for several runs."""
     if isinstance(task, str):
         check_binding_task(task)
+    else:
+        task.check_items(items)
     check_items(items)
     if prompts is not None:
         check_list_prompts(prompts)

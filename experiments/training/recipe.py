@@ -138,18 +138,19 @@ class Recipe:
 
 
 def fine_tuning(fmt: str, model: Pretrained, seed: int, steps: int | None = None) -> Recipe:
-    """Return the recipe for a pretrained model: no rehearsal, at most 300 steps.
+    """Return the recipe for a pretrained model: no rehearsal, at most 300 steps, and 800 for addition.
 
-    It was found on seed 1 of parity with SmolLM2-135M. Adapters take a higher rate than full weights.
+    It was found on seed 1 of each task with SmolLM2-135M. Adapters take a higher rate than full weights.
     """
-    steps = 300 if steps is None else steps
+    is_addition = fmt.startswith("addition")
+    steps = steps or (800 if is_addition else 300)
     tokens, lr, ramp, cooldown = (640, 1e-3, 80, 60) if model.lora else (1024, 3e-4, 100, 100)
     return Recipe(
         fmt,
         model,
         seed,
         steps,
-        longest=10 if fmt.startswith("addition") else 20,
+        longest=10 if is_addition else 20,
         ramp=min(ramp, steps // 3),
         rehearsal=0.0,
         tokens=tokens,

@@ -129,6 +129,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, bos: Bos = "auto", off
     return Encoded(encoded.ids, encoded.offsets, n_start or int(bare.ids[0] == tokenizer.bos_token_id))
 
 
+def count_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    """Return how many tokens a text is, without those that the tokenizer adds."""
+    return len(_tokens(tokenizer, text, special=False).ids)
+
+
 def answer_id(source: Any, text: str) -> int:
     """Return the id of the one token that `text` is, such as " Mary".
 

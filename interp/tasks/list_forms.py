@@ -11,6 +11,7 @@ from typing import Any
 
 from interp.tasks.limits import shown
 
+DOUBLED = " (doubled braces are literal ones)"
 # Literal text, and the placeholder after it, if any.
 Parts = list[tuple[str, str | None]]
 
@@ -39,28 +40,39 @@ class ListForm:
         places = [name for _, name in _parts("text", self.text) if name]
         if places not in (["list", "list"], ["list", "label"]):
             raise ValueError(
-                "text must have {list}, and after it {label}, the label of the item asked for, or {list} again; "
-                f"it has {_named(places)}"
+                "text must have {list} and, once after it, {label}, the label of the item asked for, or {list} again; "
+                f"it has {_named(places)}{DOUBLED}"
             )
         if places[1] == "list" and not self.text.endswith("{list}"):
             raise ValueError("text must end with its second {list}, because the model writes what follows")
         inside = [name for _, name in _parts("item", self.item) if name]
         if inside not in (["value"], ["label", "value"], ["value", "label"]):
-            raise ValueError(f"item must have {{value}} once, and {{label}} at most once; it has {_named(inside)}")
+            raise ValueError(
+                f"item must have {{value}} once, and {{label}} at most once; it has {_named(inside)}{DOUBLED}"
+            )
         if inside == ["value", "label"] and places[1] == "list":
             raise ValueError("in a list that is repeated, the label must be before the value")
         if "label" in places and "label" not in inside:
-            raise ValueError("text asks for an item by {label}, so item must have {label} too")
+            raise ValueError(f"text asks for an item by {{label}}, so item must have {{label}} too{DOUBLED}")
         if ("label" in inside) != bool(self.labels):
-            raise ValueError("labels are missing" if "label" in inside else "item has no {label}, so leave labels out")
+            missing = f"item has no {{label}}, so leave labels out{DOUBLED}"
+            raise ValueError("labels are missing" if "label" in inside else missing)
         for what, words in (("value", self.values), ("label", self.labels)):
             if twice := [word for word in words if words.count(word) > 1]:
                 raise ValueError(f"{what}s must differ; {shown(twice[0])} occurs more than once")
             if bad := [word for word in words if word != word.strip() or not word]:
                 raise ValueError(f"a {what} must be text without white space around it; got {shown(bad[0])}")
+        if both := [word for word in self.values if word in self.labels]:
+            raise ValueError(f"{shown(both[0])} is a value and a label; they must differ")
 
     def __str__(self) -> str:
         return self.name
+
+    def check_items(self, items: int) -> None:
+        """Raise `ValueError` for more items than there are values or labels."""
+        for what, words in (("values", self.values), ("labels", self.labels)):
+            if words and len(words) < items:
+                raise ValueError(f"{items} items need as many {what}; {self} has {len(words)}")
 
     def template_of(self, items: int, query: int) -> str:
         """Return the template up to where the value of item `query`, from 1, is to be written.
@@ -104,7 +116,7 @@ def read_list_form(path: Path) -> ListForm:
     Raises `ValueError` with the path for a file that cannot be read, and for what a list cannot have.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
         if not isinstance(found, dict):
             raise ValueError(f"it must be an object with text, item and values; got {shown(found)}")
         known = ("text", "item", "values", "labels", "between", "ordered")
@@ -120,8 +132,19 @@ def read_list_form(path: Path) -> ListForm:
         for key in ("values", "labels"):
             found[key] = tuple(_words(key, found.get(key, [])))
         return ListForm(**found, name=path.stem)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no list: it is not UTF-8 text") from None
+    except ValueError as error:
         raise ValueError(f"{path} is no list: {error}") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise ValueError(f"the key {shown(twice[0])} occurs twice")
+    return dict(pairs)
 
 
 def _words(key: str, words: object) -> Sequence[str]:

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.tasks.encoding import answer_id, find_tokenizer, tokenizer_of
 from interp.tasks.inputs import Prompts
 from interp.tasks.limits import shown
 from interp.tasks.list_forms import ListForm
 from interp.tasks.templates import template
+from interp.tasks.words import list_words
 
 # fmt: off
 WORDS = (
@@ -97,30 +97,27 @@ def sample_lists(
 ) -> Lookups:
     """Return random prompts of a task in `LISTS`, or of a list of one's own, in the tokens of the source's tokenizer.
 
-    Values of more than one token are left out, and so are such labels in random order unless all are; of one's own
-    list with a warning. Raises `ValueError` for an unknown task, where too few words are left, and for fillers in a
-    list of one's own, whose item has them in its text.
+    Raises `ValueError` for an unknown task, for fillers in a list of one's own, whose item has them in its text, where
+    too few words are left (see `list_words`), and where a label or a value has another number of tokens in some prompt.
     """
     form = list_form(task, items, fillers) if isinstance(task, str) else task
     if not 1 <= query <= items or fillers < 0:
         raise ValueError(f"query must be from 1 to {items} and fillers at least 0; got {query} and {fillers}")
     if fillers and form is task:
         raise ValueError(f"{form} has its fillers in its item; leave fillers out")
-    values = one_token_words(source, form.values, form.space("value"))
-    labels = list(form.labels)
-    if not form.ordered:
-        labels = one_token_words(source, labels, form.space("label")) or labels
-    for what, words, given in (("values", values, form.values), ("labels", labels, form.labels)):
-        if given and len(words) < items:
-            raise ValueError(f"{items} items need as many {what} of one token; {form} has {len(words)} for this model")
-        if form is task and (long := [word for word in given if word not in words]):
-            warnings.warn(f"{what} of more than one token are left out: {', '.join(long)}", stacklevel=2)
+    values, labels = list_words(source, form, items, is_own=form is task)
     rng, rows = Random(seed), []
     for _ in range(batch):
         row = {f"value{i}": word for i, word in enumerate(rng.sample(values, items), 1)}
         chosen = labels[:items] if form.ordered or not labels else rng.sample(labels, items)
         rows.append(row | {f"label{i}": label for i, label in enumerate(chosen, 1)})
-    return lookups(template(form.template_of(items, query), rows, source), query)
+    first, *others = template(form.template_of(items, query), rows, source, group=True)
+    if others:
+        raise ValueError(
+            f"{form} has words of other numbers of tokens where they stand than alone; put a space or a line break "
+            "before each label and value, or leave out words that the tokenizer joins with their neighbours"
+        )
+    return lookups(first, query)
 
 
 def lookups(prompts: Prompts, query: int) -> Lookups:
@@ -197,20 +194,6 @@ def _doubled_space(found: Lookups) -> tuple[str, str] | None:
     spaced = next((answer for answer in answers if answer[:1].isspace()), None)
     before = symbols[at - 1] if at else ""
     return (symbols[-1], spaced) if spaced and symbols[-1][-1:].isspace() and not before[-1:].isspace() else None
-
-
-def one_token_words(source: Any, words: Sequence[str], space: str = " ") -> list[str]:
-    """Return the words that are one token each after `space`."""
-
-    def is_one(word: str) -> bool:
-        try:
-            answer_id(source, space + word)
-        except ValueError:
-            return False
-        return True
-
-    tokenizer_of(source, find_tokenizer(source))
-    return [word for word in words if is_one(word)]
 
 
 def check_list_task(task: str) -> None:

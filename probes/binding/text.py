@@ -28,11 +28,13 @@ def summary(
     found = verdict.measured
     yield f"{verdict.name}, {found.task} with {found.items} items: {verdict.label.upper()}"
     state = "competent" if found.competent else "NOT competent"
-    yield f"{INDENT}accuracy {found.accuracy} over {found.posed} prompts: {state}"
+    shares = f"; shares over {found.prompts}, their intervals jointly" if found.refusal is None else ""
+    yield f"{INDENT}accuracy {found.accuracy} over {found.posed} prompts: {state}{shares}"
     if found.refusal is not None:
         yield from textwrap.wrap(f"why: {found.refusal}", max(40, columns), subsequent_indent=INDENT)
         if found.is_short_of_prompts:
-            yield f"next: more prompts (rows of a template) narrow the interval of the accuracy ({found.posed} here)"
+            more = f"more prompts (--prompts, or rows of a template) narrow its interval ({found.posed} here)"
+            yield f"next: {more}"
         return
     for name, (status, reason) in verdict.addresses.items():
         share = found.shares.get(reason.partition(":")[0])
@@ -47,7 +49,7 @@ def summary(
         yield f"{INDENT}{'all jointly':<13}{'':<15}{share.value}, control {share.control}; remainder {found.remainder}"
     if followed := [f"{arm} {share.follows:.2f}" for arm, share in found.shares.items() if share.follows is not None]:
         yield from textwrap.wrap(
-            f"{INDENT}prompts in which the other item's value then leads: {'; '.join(followed)}",
+            f"{INDENT}prompts in which the other item's value is then above the right one: {'; '.join(followed)}",
             max(80, columns),
             subsequent_indent=INDENT * 2,
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.tasks import Prompts, Role, sample
 from interp.tasks.list_forms import ListForm
-from interp.tasks.lists import Lookups, sample_lists
+from interp.tasks.lists import Lookups, list_form, sample_lists
 from probes.limits import check_binding_task, check_items, check_list_prompts
 
 if TYPE_CHECKING:
@@ -150,8 +150,13 @@ def trials_of(
     """
     if isinstance(task, str):
         check_binding_task(task)
-    combinations = combinations_of(items)
+    check_items(items)
     check_list_prompts(prompts)
+    if task == "recall":
+        _check_values(run, items)
+    else:
+        (list_form(task, items, fillers) if isinstance(task, str) else task).check_items(items)
+    combinations = combinations_of(items)
     chosen = _spread(combinations)
     trials = []
     for k, (query, target, third, bystanders) in enumerate(chosen):
@@ -180,6 +185,12 @@ class RecallPrompts(Prompts):
         return " ".join(self.symbols(row))
 
 
+def _check_values(run: Run, items: int) -> None:
+    values = len(run.vocabulary.tokens(run.format.inputs))
+    if items > values:
+        raise ValueError(f"{items} items are too many: recall has {values} values, and all must differ")
+
+
 def sample_recall(run: Run, batch: int, items: int, query: int, seed: int) -> Lookups:
     """Return prompts of recall, queried in order, whose values differ, up to the label of item `query`.
 
@@ -187,9 +198,8 @@ def sample_recall(run: Run, batch: int, items: int, query: int, seed: int) -> Lo
     """
     if run.format.row.shuffled:
         raise ValueError(f"{run.format} asks in random order; the verdict on recall needs recall-ordered")
+    _check_values(run, items)
     symbols = run.vocabulary.tokens(run.format.inputs)
-    if items > len(symbols):
-        raise ValueError(f"{items} items are too many: recall has {len(symbols)} values, and all must differ")
     drawn = sample(run.format, batch, items, seed, run.vocabulary)
     order = torch.rand(batch, len(symbols), generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
     tokens = torch.as_tensor(drawn.tokens).clone()

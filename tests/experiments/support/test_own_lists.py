@@ -35,7 +35,7 @@ def test_its_result_holds_the_list_and_is_found_again(judge: list[str], capsys: 
     assert "printed from out/verdict-stock-6.json" in capsys.readouterr().err
     written(Path(), text="Stock:\n{list}\n\nAgain:\n{list}")
     assert main(judge) == 0
-    assert "it was made with list " in capsys.readouterr().err
+    assert "it was made with another list of this name" in capsys.readouterr().err
 
 
 def test_a_warning_is_one_line_that_names_the_words(judge: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,11 +52,13 @@ def test_a_report_is_on_it_too(judge: list[str], capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--task", "none.json"], "none.json is no list: [Errno 2] No such file or directory"),
+        (["--task", "none.json"], "none.json cannot be read: No such file or directory"),
         (["--task", "list-letters.json"], "list-letters is the name of a task that mnemoscope has; rename the file"),
+        (["--items", "100000"], "100000 items need as many values; stock has 7"),
+        (["--arms", "M1"], "--arms does not apply to --task stock; use --items"),
         (["--fillers", "1"], "--fillers does not apply to your own list; write them into the item of stock.json"),
         (["--format", "recall"], "--task stock.json has no formats; leave --format out"),
-        (["--items", "8"], "8 items need as many values of one token; stock has 7 for this model"),
+        (["--items", "8"], "8 items need as many values; stock has 7"),
         (["--task", "stock.txt"], "or a .json file that describes your own list"),
     ],
 )

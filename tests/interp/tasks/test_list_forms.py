@@ -75,13 +75,35 @@ def test_labels_are_drawn_at_random_unless_they_are_ordered():
 
 def test_words_of_several_tokens_are_left_out_and_named():
     form = ListForm(**{**BOX, "values": (*GOODS, "antidisestablishment")})
-    with pytest.warns(UserWarning, match="values of more than one token are left out: antidisestablishment"):
+    with pytest.warns(UserWarning, match="values that are not of one token are left out: antidisestablishment"):
         found = sample_lists(list_tokenizer(), form, 16, 6, 2, seed=0)
     assert "anti" not in "".join(map(found.prompts.text, range(16)))
-    with pytest.raises(ValueError, match="8 items need as many labels of one token; list has 7 for this model"):
+    with pytest.raises(ValueError, match=r"8 items need as many labels of the same number of tokens; list has 7$"):
         sample_lists(list_tokenizer(), ListForm(**{**BOX, "values": (*GOODS, "box")}), 1, 8, 2, seed=0)
+    with pytest.raises(ValueError, match="8 items need as many values of one token; list has 7, without overcoats"):
+        sample_lists(list_tokenizer(), ListForm(**{**BOX, "values": (*GOODS, "overcoats")}), 1, 8, 2, seed=0)
     with pytest.raises(ValueError, match="leave fillers out"):
         sample_lists(list_tokenizer(), ListForm(**BOX), 1, 6, 2, seed=0, fillers=1)
+
+
+def test_labels_have_the_same_number_of_tokens():
+    mixed = (*COLOURS[:6], "antidisestablishment")
+    with pytest.warns(UserWarning, match="labels that are not of the same number of tokens are left out: anti"):
+        found = sample_lists(list_tokenizer(), ListForm(**{**BOX, "labels": mixed}), 16, 6, 2, seed=0)
+    assert {len(span) for span in found.labels.values()} == {1}
+    in_order = ListForm(**{**BOX, "labels": (mixed[0], *mixed[:0:-1])}, ordered=True)
+    with pytest.raises(ValueError, match=r"same number of tokens each; 'Mary' has 1, 'antidisestablishment' \d+"):
+        sample_lists(list_tokenizer(), in_order, 1, 6, 2, seed=0)
+    several = tuple(f"{x} {y}" for x in COLOURS[:3] for y in COLOURS[3:6])
+    found = sample_lists(list_tokenizer(), ListForm(**{**BOX, "labels": several}), 8, 6, 2, seed=0)
+    assert {len(span) for span in found.labels.values()} == {2}
+
+
+def test_a_list_needs_no_labels():
+    form = ListForm("Words: {list}. Again: {list}", "{value}", GOODS, between=", ")
+    found = sample_lists(list_tokenizer(), form, 8, 6, 2, seed=0)
+    assert not found.labels
+    assert set(found.values) == {1, 2, 3, 4, 5, 6}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +111,9 @@ def test_words_of_several_tokens_are_left_out_and_named():
     [
         ({"text": None}, "text is missing"),
         ({"text": 3}, "text must be text; got 3"),
-        ({"text": "{list}"}, "after it {label}, the label of the item asked for, or {list} again; it has {list}"),
+        ({"text": "{list}"}, "once after it, {label}, the label of the item asked for, or {list} again; it has {list}"),
+        ({"text": "{list} {label} {label}"}, "it has {list}, {label}, {label} (doubled braces are literal ones)"),
+        ({"values": [*GOODS, "Tom"]}, "'Tom' is a value and a label; they must differ"),
         ({"text": "{label} {list}"}, "it has {label}, {list}"),
         ({"text": "{list} {list} or"}, "text must end with its second {list}"),
         ({"text": "{list} {item}"}, "text may have the placeholders {list}, {label} and {value}; got {item}"),
@@ -119,5 +143,13 @@ def test_a_file_that_is_no_object_or_missing_is_refused(tmp_path):
     (tmp_path / "stock.json").write_text("[1]")
     with pytest.raises(ValueError, match="must be an object"):
         read_list_form(tmp_path / "stock.json")
-    with pytest.raises(ValueError, match=r"none.json is no list: .*No such file"):
+    with pytest.raises(ValueError, match=r"none.json cannot be read: No such file or directory$"):
         read_list_form(tmp_path / "none.json")
+    with pytest.raises(ValueError, match=r"cannot be read: Is a directory$"):
+        read_list_form(tmp_path)
+    (tmp_path / "stock.json").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="it is not UTF-8 text"):
+        read_list_form(tmp_path / "stock.json")
+    (tmp_path / "stock.json").write_text('{"text": "a", "text": "b"}')
+    with pytest.raises(ValueError, match="the key 'text' occurs twice"):
+        read_list_form(tmp_path / "stock.json")

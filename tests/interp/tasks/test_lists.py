@@ -91,8 +91,8 @@ def test_the_seed_decides_the_prompts(seed: int) -> None:
         ("list-letters", 6, 7, 0, "query must be from 1 to 6"),
         ("list-letters", 6, 2, -1, "fillers at least 0"),
         ("list-letters", 200, 2, 0, "200 items need as many values of one token"),
-        ("list-letters", 27, 2, 0, "need as many labels of one token; list-letters has 26"),
-        ("list-names", 19, 2, 0, "need as many labels of one token; list-names has 18"),
+        ("list-letters", 27, 2, 0, "need as many labels of the same number of tokens; list-letters has 26"),
+        ("list-names", 19, 2, 0, "need as many labels of the same number of tokens; list-names has 18"),
     ],
 )
 def test_what_cannot_be_a_list_is_refused(task: str, items: int, query: int, fillers: int, message: str) -> None:

@@ -44,7 +44,10 @@ REFUSED = replace(measured(ALL), accuracy=Interval(0.5, 0.4, 0.6), shares={}, si
 def test_print_gives_lines_and_not_one_of_the_dataclass():
     lines = str(binding_verdict("gpt2", measured(ALL))).splitlines()
     assert lines[0] == "gpt2, template with 6 items: OWN LABEL"
-    assert lines[1] == "  accuracy 1.000 [0.970, 1.000] over 128 prompts: competent"
+    assert (
+        lines[1]
+        == "  accuracy 1.000 [0.970, 1.000] over 128 prompts: competent; shares over 24, their intervals jointly"
+    )
     assert lines[2].split()[:3] == ["own", "label", "PRESENT"]
     assert max(map(len, lines)) <= 120
     assert str(binding_verdict("gpt2", REFUSED)).splitlines()[-1] == "why: too few"
@@ -56,7 +59,7 @@ def test_the_checks_are_printed_beside_the_addresses():
     (jointly,) = [line for line in lines if line.strip().startswith("all jointly")]
     assert f"{NONE}, control {NONE}" in renaming
     assert f"{NONE}, control {NONE}; remainder {NONE}" in jointly
-    assert "  prompts in which the other item's value then leads: label at list 0.25" in lines
+    assert "  prompts in which the other item's value is then above the right one: label at list 0.25" in lines
 
 
 @pytest.mark.parametrize(("label", "next_"), [(WIDE, True), (ALL, False), (NONE, False)])
@@ -107,7 +110,7 @@ def test_arms_that_were_not_measured_are_named_with_their_reason():
 def test_too_few_prompts_for_the_gate_are_named_where_they_are_all_that_is_missing(accuracy, next_):
     binding = replace(REFUSED, accuracy=accuracy)
     assert binding.is_short_of_prompts == next_
-    line = "next: more prompts (rows of a template) narrow the interval of the accuracy (128 here)"
+    line = "next: more prompts (--prompts, or rows of a template) narrow its interval (128 here)"
     assert (line in str(binding_verdict("gpt2", binding)).splitlines()) == next_
 
 
