@@ -58,7 +58,7 @@ def judge_lists(command: VerdictCommand, task: ListTask) -> int:
     A finished result of the same weights and options is printed instead, unless `command.fresh`. The options are those
     that `check_verdict` lets through.
     """
-    from experiments.support.console import say
+    from experiments.support.console import say, warn
     from experiments.support.finished import take_finished, warn_measured
     from experiments.support.finished_verdicts import finished_list_verdict
     from experiments.support.results import json_target, replace_whole, result_folder
@@ -82,6 +82,8 @@ def judge_lists(command: VerdictCommand, task: ListTask) -> int:
         trials = _trials(command, run, task)
         path = result_folder(run, command.out, (file,)) / file
         warn_measured(path, reasons, command.fresh)
+        if not isinstance(task, str):
+            warn(f"the first prompt: {trials[0].lookups.prompts.text()!r}")
         verdict, written = _judged(command, run, task, trials, options, path)
     if copy is not None:
         replace_whole(copy, json.dumps(written, indent=1) + "\n", "--json")

@@ -29,6 +29,7 @@ def test_its_result_holds_the_list_and_is_found_again(judge: list[str], capsys: 
     said = capsys.readouterr()
     assert said.out.splitlines()[0] == "model, stock with 6 items: NOT APPLICABLE"
     assert "its commonest wrong answer is '" in said.out
+    assert said.err.startswith("the first prompt: 'Stock:\\nBox ")
     data = json.loads(Path("out/verdict-stock-6.json").read_text())
     assert data["list"] == json.loads(json.dumps({**BOX, "between": "\n", "ordered": False}))
     assert main(judge) == 0
