@@ -39,5 +39,7 @@ def list_options(task: ListTask, items: int, prompts: int, fillers: int) -> dict
 
     A list of the user's own is in it by the digest of its text and words.
     """
-    own = {} if isinstance(task, str) else {"list": digest_of(task.to_json())[:12]}
-    return {"items": items, "prompts": prompts, "fillers": fillers, "task": str(task)} | own
+    options: dict[str, object] = {"items": items, "prompts": prompts, "fillers": fillers, "task": str(task)}
+    if not isinstance(task, str):
+        options["list"] = digest_of(task.to_json())[:12]
+    return options

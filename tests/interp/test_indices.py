@@ -39,7 +39,7 @@ CALLS: dict[str, Callable[[Any, Any], object]] = {
     ),
     "steered": lambda layer, head: steer(layer=layer, head=head),
     "read_directions": lambda layer, head: read_directions(MODEL, heads=[(layer, head)]),
-    "describe_heads": lambda layer, head: describe_heads(MODEL, [CLEAN]).name(layer, head),
+    "describe_heads": lambda layer, head: describe_heads(MODEL, CLEAN).name(layer, head),
     "attention": lambda layer, head: attention(capture(MODEL, CLEAN, pattern=True), layer=1, heads=[head]),
 }
 
