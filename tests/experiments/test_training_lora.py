@@ -147,3 +147,9 @@ def test_records_from_before_there_were_adapters_are_read():
     recipe = fine_tuning("parity-aligned", Pretrained("gpt2"), seed=0)
     assert recipe.to_json()["model"] == {"source": "gpt2"}
     assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_addition_takes_more_steps_than_parity():
+    adapters = Pretrained("gpt2", 4)
+    assert [fine_tuning(f"{task}-aligned", adapters, seed=0).steps for task in ("parity", "addition")] == [300, 800]
+    assert fine_tuning("addition-aligned", adapters, seed=0, steps=9).steps == 9

@@ -95,6 +95,9 @@ def test_labels_have_the_same_number_of_tokens():
     with pytest.raises(ValueError, match=r"same number of tokens each; 'Mary' has 1, 'antidisestablishment' \d+"):
         sample_lists(list_tokenizer(), in_order, 1, 6, 2, seed=0)
     several = tuple(f"{x} {y}" for x in COLOURS[:3] for y in COLOURS[3:6])
+    both = ListForm(**{**BOX, "labels": (*several, *COLOURS[:6])})
+    with pytest.warns(UserWarning, match="left out: Mary Anna"):  # one token each, though more have two
+        assert len(sample_lists(list_tokenizer(), both, 1, 6, 2, seed=0).labels[1]) == 1
     found = sample_lists(list_tokenizer(), ListForm(**{**BOX, "labels": several}), 8, 6, 2, seed=0)
     assert {len(span) for span in found.labels.values()} == {2}
 

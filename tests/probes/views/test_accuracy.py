@@ -122,3 +122,10 @@ def test_accuracy_by_length_is_a_view_with_its_numbers():
     assert "Trained up to length 15" in view.alt
     assert "<td>mine</td><td>exact match, free-running</td><td>labels given</td><td>20</td><td>0.900</td>" in view.live
     assert len(view.still) < 150_000
+
+
+def test_tiny_chances_are_not_told_apart():
+    one, *_ = points(metrics=("exact",))
+    page = by_length({"a": [replace(one, chance=3e-145), replace(one, length=6, chance=2e-6)]}, None).live
+    assert "&lt; 1e-06" in page
+    assert "2e-06</td>" in page
