@@ -14,6 +14,7 @@ from experiments.tables.of_files import (
     evaluated,
     evidence_at,
     followed_on_list,
+    learned_in_300_steps,
     left_by_order,
     millions_of_parameters,
     on_list,
@@ -68,6 +69,9 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         for name, base in BASES.items()
         for kind, items in LISTED
     },
+    **{f"tuned-sum-{n}": (3, partial(listed, f"addition-aligned-{TUNED_FAMILY}", n)) for n in (14, 20)},
+    "tuned-sum-written-14": (3, partial(listed, f"addition-aligned-{TUNED_FAMILY}", 14, mode="written")),
+    "tuned-sum-short": (3, learned_in_300_steps),
     "followed": (2, partial(followed_on_list, "smollm2-135m", "list-letters", 6)),
     "maps-pretrained": (2, partial(shares_on_maps, "maps-pretrained")),
     "adapted-order": (2, left_by_order),

@@ -174,6 +174,12 @@ def on_list(run: str, task: str, items: int) -> list[float]:
     return [found["accuracy"]["value"], *values, control, shares.get("position", nan), rest, *ends]
 
 
+def learned_in_300_steps() -> list[float]:
+    """Return the step accuracy at its own lengths of the model that was fine-tuned on addition for 300 steps."""
+    path = FOLDER / "recipes" / "addition-aligned-smollm2-135m-300-steps-run.json"
+    return [json.loads(path.read_text(encoding="utf-8"))["outcome"]["step_accuracy"]]
+
+
 def followed_on_list(run: str, task: str, items: int) -> list[float]:
     """Return in which share of prompts the other value leads: labels traded, positions traded, all addresses moved."""
     shares = read_result(LISTS / run / file_of(task, items))["shares"]
