@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import probes
 from interp.tasks.list_forms import ListForm, read_list_form
 from interp.tasks.lists import LISTS, list_form, list_template, sample_lists
 from tests.probes.binding.list_models import list_tokenizer
 
+README = Path(probes.__file__).parent / "README.md"
 COLOURS = ("Mary", "John", "Tom", "Anna", "Paul", "Lisa", "Mark")
 GOODS = ("apple", "bread", "chair", "table", "water", "house", "river")
 BOX: dict[str, Any] = {
@@ -61,6 +64,15 @@ def test_a_file_is_read_back(tmp_path):
     form = read_list_form(written(tmp_path, ordered=True))
     assert str(form) == "stock"
     assert {**form.to_json(), "values": GOODS, "labels": COLOURS} == {**BOX, "between": "\n", "ordered": True}
+
+
+def test_the_example_of_the_readme_is_a_list(tmp_path):
+    examples = re.findall(r"```json\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (example,) = [text for text in examples if '"item"' in text]
+    (tmp_path / "shelves.json").write_text(example)
+    form = read_list_form(tmp_path / "shelves.json")
+    assert str(form) == "shelves"
+    form.check_items(6)
 
 
 def test_labels_are_drawn_at_random_unless_they_are_ordered():
