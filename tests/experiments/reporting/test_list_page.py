@@ -45,7 +45,7 @@ def test_recall_has_its_address_its_heads_and_its_sources(tmp_path: Path) -> Non
     assert text.count("Left out by --quick: 96 of the 128 prompts of this section.") == 1  # the verdict
     assert text.count("Left out by --quick: 4 of the 8 prompts of this section.") == 2  # patching and heads
     assert "share beyond the control" in text
-    leads = r"the other item's value is then above the right one in \d+% of prompts"
+    leads = r"the other item(&#x27;|')s value is then above the right one in \d+% of prompts"
     assert re.search(rf"own label [A-Z]+ \(\d\.\d\d, control \d\.\d\d; {leads}\), order", text)
     assert "drawn with seed 0" in text
     assert f"mnemoscope verdict {RUN} --task recall --items 6 --prompts 32 --seed 0" in text
