@@ -24,6 +24,8 @@ from experiments.tables.of_zoo import at_ends, listed
 from interp.models.adapters import ADAPTER_WEIGHTS
 from interp.models.names import SHIPPED, ZOO
 
+# Who writes the labels.
+MODES = ("forced", "written")
 # The family of the fine-tuned models in results of the zoo.
 TUNED_FAMILY = family_of(PRETRAINED)
 # Format and bits of exact match of the fine-tuned models, labels given, that the text quotes.
@@ -71,6 +73,7 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     },
     **{f"tuned-sum-{n}": (3, partial(listed, f"addition-aligned-{TUNED_FAMILY}", n)) for n in (14, 20)},
     "tuned-sum-written-14": (3, partial(listed, f"addition-aligned-{TUNED_FAMILY}", 14, mode="written")),
+    "tuned-gap1": (3, lambda: [x for m in MODES for x in listed(f"parity-gap1-{TUNED_FAMILY}", 40, mode=m)]),
     "tuned-sum-short": (3, learned_in_300_steps),
     "followed": (2, partial(followed_on_list, "smollm2-135m", "list-letters", 6)),
     "maps-pretrained": (2, partial(shares_on_maps, "maps-pretrained")),
