@@ -22,9 +22,7 @@ from experiments.reporting.page import (
 from experiments.reporting.rows import estimate
 from experiments.reporting.section import SectionData, from_json, to_json
 from experiments.support.list_results import interval_text
-
-# Heading of the share of prompts in which an edit makes the target's value overtake the right one.
-FOLLOWS = "prompts in which the other item's value is then above the right one"
+from probes.binding.text import OVERTAKES
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
@@ -116,7 +114,8 @@ def _verdict(part: SectionData, bundles: list[str]) -> Section:
             for name, share in found["shares"].items()
         ]
         arms += [(name, "", f"not applicable: {why}", "", "", "") for name, why in found["left_out"].items()]
-        columns = ("arm", "question", "share [joint 95 %]", "matched control", "share beyond the control", FOLLOWS)
+        columns = ("arm", "question", "share [joint 95 %]", "matched control", "share beyond the control")
+        columns += (f"prompts in which {OVERTAKES}",)
         body += f"<details>\n<summary>All arms ({found['prompts']} prompts)</summary>\n"
         body += table("Every arm", columns, arms) + "</details>\n"
     return Section("verdict", "By what the item is found", body + notes_of(part.notes) + sources_of(part.sources))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.reporting.rows import estimate
+from probes.binding.text import OVERTAKES
 
 # Share of attention from which a head attends mostly to a token.
 MOSTLY = 0.5
@@ -53,7 +54,7 @@ def in_short(name: str, found: dict[str, Any]) -> str:
     accuracy = f"{round(found['accuracy']['value'] * found['posed'])} of {found['posed']}"
     return (
         f"On {what}, `{name}` gives the right value in {accuracy} prompts; {said}. How far an edit of each address "
-        f"moves the logits toward the other item (1: as far as a trade of the two values), beside its matched control: "
+        "moves the logits toward the other item (1: as far as a trade of the two values), beside its matched control: "
         f"{', '.join(shares)}.{left}{sink}"
     )
 
@@ -67,7 +68,7 @@ def _leads(share: dict[str, Any]) -> str:
     """Return in which share of the prompts the other item's value overtakes the right one; "" if not measured."""
     if "follows" not in share:
         return ""
-    return f"; the other item's value is then above the right one in {share['follows']:.0%} of prompts"
+    return f"; {OVERTAKES} in {share['follows']:.0%} of prompts"
 
 
 def renaming_check(shares: dict[str, Any], short: bool = False) -> str:

@@ -13,9 +13,6 @@ from experiments.support.own_lists import ListTask, check_fillers, list_options,
 from experiments.support.verdict_checks import check_list
 from probes.limits import BINDING_TASKS
 
-# Tasks with fillers.
-LISTED = tuple(task for task in BINDING_TASKS if task != "recall")
-
 if TYPE_CHECKING:
     from experiments.commands.verdict import VerdictCommand
     from interp.models import Run
@@ -45,7 +42,7 @@ def check_list_options(command: VerdictCommand, task: ListTask) -> None:
     """Raise `ValueError` for options that do not apply to a list or to recall."""
     given = [name for name in ("lengths", "arms") if getattr(command, name)] + ["forced"] * command.forced
     if given:
-        instead = "--items and --fillers" if task in LISTED else "--items"
+        instead = "--items and --fillers" if isinstance(task, str) and task != "recall" else "--items"
         raise ValueError(f"--{given[0]} does not apply to --task {task}; use {instead}")
     if command.fillers < 0:
         raise ValueError(f"--fillers must be 0 or more; got {command.fillers}")

@@ -83,16 +83,16 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     **{
         f"lora-{form}-{mode}": (3, partial(evaluated, path, "exact", mode, (10, 20, 25, 30, 40, 60)))
         for form, path in ADAPTED.items()
-        for mode in (("forced", "written") if form == "aligned" else ("forced",))
+        for mode in (MODES if form == "aligned" else ("forced",))
     },
     **{
         f"lora-far-{form}-{mode}": (3, partial(evaluated, path, "exact", mode, (80, 100)))
         for form, path in ADAPTED_FAR.items()
-        for mode in (("forced", "written") if form == "aligned" else ("forced",))
+        for mode in (MODES if form == "aligned" else ("forced",))
     },
     "lora-far-steps": (
         3,
-        lambda: [x for m in ("forced", "written") for x in evaluated(ADAPTED_FAR["aligned"], "step", m, [100])],
+        lambda: [x for m in MODES for x in evaluated(ADAPTED_FAR["aligned"], "step", m, [100])],
     ),
     **{
         f"gemma3-{name}": (3, partial(evaluated, path, "exact", mode, (10, 20, 25, 30, 40, 60)))

@@ -143,7 +143,8 @@ def fine_tuning(fmt: str, model: Pretrained, seed: int, steps: int | None = None
     It was found on seed 1 of each task with SmolLM2-135M. Adapters take a higher rate than full weights.
     """
     is_addition = fmt.startswith("addition")
-    steps = steps or (800 if is_addition else 300)
+    if steps is None:
+        steps = 800 if is_addition else 300
     tokens, lr, ramp, cooldown = (640, 1e-3, 80, 60) if model.lora else (1024, 3e-4, 100, 100)
     return Recipe(
         fmt,

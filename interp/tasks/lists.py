@@ -79,8 +79,16 @@ def list_template(task: str, items: int, query: int, fillers: int = 0) -> str:
     return list_form(task, items, fillers).template_of(items, query)
 
 
-def list_form(task: str, items: int, fillers: int = 0) -> ListForm:
-    """Return how the lists of a task in `LISTS` are written, and their words, for a number of items."""
+def list_form(task: str | ListForm, items: int, fillers: int = 0) -> ListForm:
+    """Return how the lists of a task in `LISTS` are written, and their words, for a number of items.
+
+    A list of one's own is returned as it is. Raises `ValueError` for an unknown task, and for fillers in a list of
+    one's own, whose item has them in its text.
+    """
+    if not isinstance(task, str):
+        if fillers:
+            raise ValueError(f"{task} has its fillers in its item; leave fillers out")
+        return task
     check_list_task(task)
     form, kind = task.split("-", 1)
     # In a lookup, list and query have the label in the same words, so that it is the same token in both.
@@ -97,14 +105,12 @@ def sample_lists(
 ) -> Lookups:
     """Return random prompts of a task in `LISTS`, or of a list of one's own, in the tokens of the source's tokenizer.
 
-    Raises `ValueError` for an unknown task, for fillers in a list of one's own, whose item has them in its text, where
-    too few words are left (see `list_words`), and where a label or a value has another number of tokens in some prompt.
+    Raises `ValueError` as `list_form`, where too few words are left (see `list_words`), and where a label or a value
+    has another number of tokens in some prompt.
     """
-    form = list_form(task, items, fillers) if isinstance(task, str) else task
     if not 1 <= query <= items or fillers < 0:
         raise ValueError(f"query must be from 1 to {items} and fillers at least 0; got {query} and {fillers}")
-    if fillers and form is task:
-        raise ValueError(f"{form} has its fillers in its item; leave fillers out")
+    form = list_form(task, items, fillers)
     values, labels = list_words(source, form, items, is_own=form is task)
     rng, rows = Random(seed), []
     for _ in range(batch):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 INDENT = "  "
 COLUMNS = 120
+# What `Share.follows` counts.
+OVERTAKES = "the other item's value is then above the right one"
 
 
 def summary(
@@ -49,7 +51,7 @@ def summary(
         yield f"{INDENT}{'all jointly':<13}{'':<15}{share.value}, control {share.control}; remainder {found.remainder}"
     if followed := [f"{arm} {share.follows:.2f}" for arm, share in found.shares.items() if share.follows is not None]:
         yield from textwrap.wrap(
-            f"{INDENT}prompts in which the other item's value is then above the right one: {'; '.join(followed)}",
+            f"{INDENT}prompts in which {OVERTAKES}: {'; '.join(followed)}",
             max(80, columns),
             subsequent_indent=INDENT * 2,
         )

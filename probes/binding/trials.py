@@ -155,7 +155,7 @@ def trials_of(
     if task == "recall":
         _check_values(run, items)
     else:
-        (list_form(task, items, fillers) if isinstance(task, str) else task).check_items(items)
+        list_form(task, items, fillers).check_items(items)
     combinations = combinations_of(items)
     chosen = _spread(combinations)
     trials = []

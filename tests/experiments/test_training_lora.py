@@ -153,3 +153,5 @@ def test_addition_takes_more_steps_than_parity():
     adapters = Pretrained("gpt2", 4)
     assert [fine_tuning(f"{task}-aligned", adapters, seed=0).steps for task in ("parity", "addition")] == [300, 800]
     assert fine_tuning("addition-aligned", adapters, seed=0, steps=9).steps == 9
+    with pytest.raises(ValueError, match="steps"):
+        fine_tuning("parity-aligned", adapters, seed=0, steps=0)
