@@ -147,7 +147,7 @@ def measure_binding(
     estimate = wilson(float(right.sum()), n)
     found = Binding(task, items, n, used, seed, estimate, level)
     if not found.competent:
-        reason = f"the model gives the right value in {estimate} of {n} prompts; the lower end must be {COMPETENCE}"
+        reason = f"the model gives the right value in {estimate} of {n} prompts; the lower end must reach {COMPETENCE}"
         given = torch.cat([group.values["given"] for group in rights])[right == 0].long().tolist()
         if given:
             token, times = Counter(given).most_common(1)[0]
