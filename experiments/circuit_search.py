@@ -107,9 +107,9 @@ def measure_validity(run: Run, options: SearchOptions, length: int | tuple[int, 
 def search(run: Run, options: SearchOptions, length: int | tuple[int, int], seed: int, work: Path) -> ScoredCircuit:
     """Score edges, select some, and prune those that are not needed. Scores and circuit are kept in `work`."""
     pair = sample_pair(run, options, length, seed)
-    path, progress = work / f"scores-{seed}.safetensors", partial(progress_of, f"scores, seed {seed}")
+    progress = partial(progress_of, f"scores, seed {seed}")
     arguments = (run, pair.clean, pair.corrupted, pair.metric)
-    scores = load_or_score(path, arguments, options.method, options.points, options.places, progress)
+    scores = load_or_score(work, arguments, options.method, options.points, options.places, progress, seed)
     n = max(1, round(options.share * len(scores.graph)))
     selected = greedy(scores, n) if options.select == "greedy" else top_n(scores, n)
     if not options.prune or not len(selected):
@@ -118,8 +118,7 @@ def search(run: Run, options: SearchOptions, length: int | tuple[int, int], seed
     if (kept := read_digested(path)) is not None:
         return ScoredCircuit(scores, circuit_from_json(json.loads(kept)))
     few, progress = pair.first(ACDC_PROMPTS), progress_of(f"pruning, seed {seed}")
-    keep = work / f"pruning-{seed}.json"
-    circuit = acdc(run, few.clean, few.corrupted, few.metric, options.prune, selected, progress=progress, keep=keep)
+    circuit = acdc(run, few.clean, few.corrupted, few.metric, options.prune, selected, progress=progress, keep=work)
     write_digested(path, json.dumps(circuit.to_json()))
     return ScoredCircuit(scores, circuit)
 

@@ -138,8 +138,8 @@ def find_circuit(
     as it was.
 
     Pruning takes minutes to hours. `progress` returns, for the name of a part, a function that wraps its loop as
-    tqdm does. `keep` is a folder for unfinished work, from which a call with the same arguments goes on; the caller
-    removes it.
+    tqdm does. `keep` is a folder for unfinished work, from which a call with the same arguments goes on. Searches may
+    share it; the caller removes it.
 
     >>> found = find_circuit(run, clean, corrupted, logit_diff(answer=" Mary", other=" John"))
     >>> views.circuit(found.to_networkx())
@@ -167,11 +167,12 @@ def find_circuit(
     search = _Half(one, other, bound, torch.arange(n_search))
     test = _Half(one, other, bound, torch.arange(n_search, len(one))) if held_out else search
 
+    folder = None if keep is None else Path(keep)
+
     def scored(half: _Half, name: str) -> EdgeScores:
         values = torch.tensor([validity.clean, validity.corrupted])
         key = [method, points, bound.name, rounded(values), half.clean.tokens.tolist(), half.corrupted.tokens.tolist()]
-        path = None if keep is None else Path(keep) / f"{name.replace(' ', '-')}.safetensors"
-        return load_or_score(path, (model, *half.arguments), method, points, places, partial(progress, name), key)
+        return load_or_score(folder, (model, *half.arguments), method, points, places, partial(progress, name), key)
 
     def selected(scores: EdgeScores, n: int) -> Circuit:
         return greedy(scores, n) if select == "greedy" else top_n(scores, n)
@@ -183,8 +184,7 @@ def find_circuit(
     where = places if isinstance(places, Places) else None
     if threshold and len(circuit):
         few = _Half(search.clean, search.corrupted, search.metric, torch.arange(min(len(search.clean), PRUNE_PROMPTS)))
-        file = None if keep is None else Path(keep) / "pruning.json"
-        circuit = acdc(model, *few.arguments, threshold, circuit, where, progress("pruning"), file)
+        circuit = acdc(model, *few.arguments, threshold, circuit, where, progress("pruning"), folder)
     magnitude = selected(magnitude_scores(model, *search.arguments, places), max(1, len(circuit)))
     measured = faithfulness(model, *test.arguments, [circuit, magnitude], where)
     has_gap = abs(float((measured.full - measured.empty).mean())) > LEAST_GAP

@@ -1,4 +1,7 @@
-"""Unfinished work of a circuit search on disk: the scores of all edges, and how far ACDC has come."""
+"""Unfinished work of circuit searches on disk: the scores of all edges, and how far ACDC has come.
+
+A search has files of its own in a folder, named by the digest of what it depends on.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,13 @@ from interp.support.writing import read_digested, write_digested
 
 # ACDC writes how far it has come when the last time is so many seconds ago.
 SECONDS_PER_WRITE = 20.0
+# Digits of a digest in the name of a file.
+DIGITS = 16
 Index = tuple[int, int, int]
 
 
 def load_or_score(
-    path: Path | None,
+    folder: Path | None,
     arguments: tuple[AnyModel, PromptsLike, PromptsLike, MetricLike],
     method: Method | Literal["exact-noise", "exact-denoise"],
     points: int,
@@ -39,22 +44,19 @@ def load_or_score(
     progress: Callable[[], Progress] = lambda: iter,
     key: object = None,
 ) -> EdgeScores:
-    """Return the scores that are kept at `path`, or compute them by a method and write them there; None: compute them.
+    """Return the scores that a folder keeps, or compute them by a method and write them there; None: compute them.
 
-    `arguments`: model, clean, corrupted, metric. `key`, as JSON has it, tells apart searches that share a path. A file
-    of another key or graph, or a damaged one, is made again.
+    `arguments`: model, clean, corrupted, metric. `key`, as JSON has it, tells apart searches that share a folder. A
+    file of another graph, or a damaged one, is made again.
     """
     from safetensors.torch import load, save
 
-    own = digest_of(key)
+    path = None if folder is None else folder / f"scores-{digest_of(key)[:DIGITS]}.safetensors"
     if path is not None and (kept := read_digested(path)) is not None:
         head, _, values = kept.partition(b"\n")
-        rest = json.loads(head)
-        if rest.pop("key", None) == own:
-            with suppress(ValueError):
-                return EdgeScores(
-                    prepare(*arguments, places, check=False).edge_model.graph, load(values)["values"], **rest
-                )
+        with suppress(ValueError):
+            graph = prepare(*arguments, places, check=False).edge_model.graph
+            return EdgeScores(graph, load(values)["values"], **json.loads(head))
     match method:
         case "exact-noise" | "exact-denoise":
             direction = "noise" if method == "exact-noise" else "denoise"
@@ -62,9 +64,9 @@ def load_or_score(
         case _:
             scores = edge_scores(*arguments, method, points, places, progress())
     if path is not None:
-        rest = {name: getattr(scores, name) for name in ("method", "metric", "clean", "corrupted", "details")}
-        head = json.dumps({"key": own, **rest}).encode()
-        write_digested(path, head + b"\n" + save({"values": scores.values.contiguous()}))
+        head = {name: getattr(scores, name) for name in ("method", "metric", "clean", "corrupted", "details")}
+        values = save({"values": scores.values.contiguous()})
+        write_digested(path, json.dumps(head).encode() + b"\n" + values)
     return scores
 
 
@@ -83,26 +85,23 @@ class Pruned:
 
 
 class PruningFile:
-    """The file that keeps how far ACDC has come through its edges, in their order; without a path it keeps nothing.
+    """The file in a folder that keeps how far ACDC has come through its edges, in their order; None keeps nothing.
 
-    `key` tells apart searches that share a path: their edges, threshold and metrics, to five digits.
+    Searches differ in their edges, threshold and metrics, these to five digits.
     """
 
     def __init__(
-        self, path: Path | None, order: Sequence[Index], threshold: float, metrics: Sequence[Float[Tensor, " batch"]]
+        self, folder: Path | None, order: Sequence[Index], threshold: float, metrics: Sequence[Float[Tensor, " batch"]]
     ) -> None:
-        self.path, self.order = path, order
-        self.key = digest_of([order, threshold, *map(rounded, metrics)])
+        key = digest_of([order, threshold, *map(rounded, metrics)])[:DIGITS]
+        self.path, self.order = None if folder is None else folder / f"pruning-{key}.json", order
         self._written = time.monotonic()
 
     def load(self, start: Pruned) -> Pruned:
-        """Return what the file holds, or `start` where there is none of this search."""
+        """Return what the file holds, or `start` where there is none."""
         if self.path is None or (data := read_digested(self.path)) is None:
             return start
-        found = json.loads(data)
-        if found.get("key") != self.key:
-            return start
-        kept = start.kept.clone()
+        found, kept = json.loads(data), start.kept.clone()
         for number in found["removed"]:
             kept[self.order[number]] = False
         return Pruned(kept, torch.tensor(found["now"], dtype=torch.float64).to(start.now), tuple(found["losses"]))
@@ -112,7 +111,7 @@ class PruningFile:
         if self.path is None:
             return
         removed = [i for i, edge in enumerate(self.order[: len(pruned.losses)]) if not pruned.kept[edge]]
-        data = {"key": self.key, "removed": removed, "losses": pruned.losses, "now": pruned.now.tolist()}
+        data = {"removed": removed, "losses": pruned.losses, "now": pruned.now.tolist()}
         write_digested(self.path, json.dumps(data))
         self._written = time.monotonic()
 

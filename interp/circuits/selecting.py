@@ -93,8 +93,9 @@ def acdc(
     at the reader's layer, because earlier layers do not change. Edges of one reader are tried in rising order of
     their absolute score. `start` is the circuit to prune; with scores, pruning starts from all edges.
 
-    The scores of the result are measured: the loss of the metric when the edge was cut, at its turn. `keep` is a file
-    for how far this has come, from which a later call with the same arguments goes on; the caller removes it.
+    The scores of the result are measured: the loss of the metric when the edge was cut, at its turn. `keep` is a
+    folder for how far this has come, from which a later call with the same arguments goes on. Searches may share it;
+    the caller removes it.
     Raises `ValueError` for a start of another model, a negative threshold, and more prompts than memory holds.
     """
     if not 0 <= threshold < math.inf:

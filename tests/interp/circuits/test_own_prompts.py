@@ -305,6 +305,9 @@ def test_a_search_names_its_parts_and_goes_on_from_those_that_are_done(tmp_path,
     other = search(keep=tmp_path, method="eap")  # the folder holds the scores of another method
     assert parts == ["scores", "scores of the other half", "pruning"]
     assert other.scores.method == "eap"
+    parts.clear()
+    search(keep=tmp_path)  # and still those of the first
+    assert parts == ["pruning"]
 
 
 @pytest.mark.filterwarnings("ignore:the circuit will be invalid")

@@ -246,7 +246,7 @@ def test_acdc_goes_on_from_where_it_was_interrupted(tmp_path, threshold):
     arguments = (small(), clean, corrupted, metric)
     scores = edge_scores(*arguments, n=2)
     whole = acdc(*arguments, threshold, scores)
-    keep, tried = tmp_path / "pruning.json", []
+    tried = []
 
     def counting(edges):
         tried.append(len(edges))
@@ -254,8 +254,9 @@ def test_acdc_goes_on_from_where_it_was_interrupted(tmp_path, threshold):
 
     for n in (5, 40, 0):
         with pytest.raises(KeyboardInterrupt):
-            acdc(*arguments, threshold, scores, progress=interrupted_after(n), keep=keep)
-    found = acdc(*arguments, threshold, scores, progress=counting, keep=keep)
+            acdc(*arguments, threshold, scores, progress=interrupted_after(n), keep=tmp_path)
+        acdc(*arguments, 10 * threshold, scores, keep=tmp_path)  # another search leaves the work as it is
+    found = acdc(*arguments, threshold, scores, progress=counting, keep=tmp_path)
     assert tried == [len(scores.graph) - 45]
     assert torch.equal(found.kept, whole.kept)
     assert whole.scores is not None
@@ -267,20 +268,21 @@ def test_acdc_goes_on_from_where_it_was_interrupted(tmp_path, threshold):
 def test_acdc_does_not_go_on_from_another_search(tmp_path, other):
     clean, corrupted, metric = posed()
     scores = edge_scores(small(), clean, corrupted, metric, n=2)
-    keep, tried = tmp_path / "pruning.json", []
+    tried = []
     with pytest.raises(KeyboardInterrupt):
-        acdc(small(), clean, corrupted, metric, 0.01, scores, progress=interrupted_after(9), keep=keep)
+        acdc(small(), clean, corrupted, metric, 0.01, scores, progress=interrupted_after(9), keep=tmp_path)
     if other == "prompts":
         clean, corrupted = corrupted, clean
     if other == "damage":
-        keep.write_bytes(keep.read_bytes()[:-40])
+        (file,) = tmp_path.iterdir()
+        file.write_bytes(file.read_bytes()[:-40])
     threshold = 0.02 if other == "threshold" else 0.01
 
     def counting(edges):
         tried.append(len(edges))
         return edges
 
-    found = acdc(small(), clean, corrupted, metric, threshold, scores, progress=counting, keep=keep)
+    found = acdc(small(), clean, corrupted, metric, threshold, scores, progress=counting, keep=tmp_path)
     assert tried == [len(scores.graph)]
     assert torch.equal(found.kept, acdc(small(), clean, corrupted, metric, threshold, scores).kept)
 
@@ -289,16 +291,16 @@ def test_acdc_writes_how_far_it_is_before_it_ends(tmp_path, monkeypatch):
     """A killed process cannot write any more."""
     clean, corrupted, metric = posed()
     scores = edge_scores(small(), clean, corrupted, metric, n=2)
-    keep, found = tmp_path / "pruning.json", []
+    found = []
     monkeypatch.setattr(keeping, "SECONDS_PER_WRITE", 0.0)
 
     def looking(edges):
         for edge in edges:
-            data = read_digested(keep)
-            found.append(0 if data is None else len(json.loads(data)["losses"]))
+            kept = [read_digested(file) for file in tmp_path.iterdir()]
+            found.extend([len(json.loads(data)["losses"]) for data in kept if data is not None] or [0])
             yield edge
 
-    acdc(small(), clean, corrupted, metric, 0.01, scores, progress=looking, keep=keep)
+    acdc(small(), clean, corrupted, metric, 0.01, scores, progress=looking, keep=tmp_path)
     assert found == list(range(len(scores.graph)))
 
 
