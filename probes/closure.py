@@ -61,8 +61,8 @@ def close(at: LengthEvidence, roles: dict[str, RoleFinding]) -> tuple[dict[str, 
             continue
         if role == "anchor" and (addressed := judge_address(at, finding)) is not None:
             closed[role] = addressed.finding
-            if addressed.rest is not None and at.is_present(addressed.rest):
-                unexplained[role] = _unexplained(variable.name, addressed.rest)
+            if left := [rest for rest in addressed.rests if at.is_present(rest)]:
+                unexplained[role] = _unexplained(variable.name, max(left, key=lambda e: e.value.value))
             continue
         largest = at.find(variable.largest)
         if finding.status in (Status.ABSENT, Status.UNRESOLVED) and largest is not None:

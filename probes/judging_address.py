@@ -28,10 +28,13 @@ class Trades(NamedTuple):
 
 
 class Addressed(NamedTuple):
-    """The anchor by an address that is shown, and the evidence on what the address leaves (None: not measured)."""
+    """The anchor by an address that is shown, and the evidence on what the address leaves, as far as it was measured.
+
+    That is the effect where the labels lead to one place with the same answer, and of two labels that of all others.
+    """
 
     finding: RoleFinding
-    rest: Evidence | None
+    rests: tuple[Evidence, ...]
 
 
 def judge_address(at: LengthEvidence, own: RoleFinding) -> Addressed | None:
@@ -55,7 +58,7 @@ def judge_address(at: LengthEvidence, own: RoleFinding) -> Addressed | None:
     reason += f"{trades.outputs.value}, through attention ({trades.attention.value}), beyond their controls"
     by = "" if address is keys.OWN else address.name
     finding = RoleFinding(Status.PRESENT, reason, trades.inputs.value, trades.inputs.control, by=by)
-    return Addressed(finding, at.find(address.rest))
+    return Addressed(finding, _rests_of(at, address))
 
 
 def followed_addresses(at: LengthEvidence) -> list[str]:
@@ -96,6 +99,14 @@ def _join_pairs(at: LengthEvidence, shown: Mapping[Offsets, Trades]) -> dict[Off
     return kept
 
 
+def _rests_of(at: LengthEvidence, address: keys.Address) -> tuple[Evidence, ...]:
+    """Return the evidence on what an address leaves; of older results, the piece that they have instead."""
+    wanted = [key for key in (address.rest, address.others) if key is not None]
+    if not any(at.find(key) for key in wanted) and address.apart is not None:
+        wanted = [address.apart]
+    return tuple(e for key in wanted if (e := at.find(key)) is not None)
+
+
 def _choose(at: LengthEvidence, shown: Mapping[Offsets, Trades]) -> Offsets:
     """Return the smallest address that no larger one exceeds by more than the margin; first those that leave nothing.
 
@@ -107,7 +118,6 @@ def _choose(at: LengthEvidence, shown: Mapping[Offsets, Trades]) -> Offsets:
         return any(set(offsets) < set(other) and trades.moved > least for other, trades in shown.items())
 
     def leaves_something(offsets: Offsets) -> bool:
-        rest = at.find(keys.ADDRESSES[offsets].rest)
-        return rest is not None and at.is_present(rest)
+        return any(at.is_present(rest) for rest in _rests_of(at, keys.ADDRESSES[offsets]))
 
     return min(shown, key=lambda o: (is_exceeded(o), leaves_something(o), len(o), -shown[o].moved))

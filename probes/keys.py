@@ -83,7 +83,10 @@ KNOCKOUT_ALL = EvidenceKey("M12", "all heads")
 class Address:
     """Labels that may address a step, and their evidence: trades on both sides, attention, and what they leave.
 
-    `offsets`: of the labels from the step's own. `name`: in a sentence, as "the label before".
+    `offsets`: of the labels from the step's own. `name`: in a sentence, as "the label before". `rest`: the effect where
+    the labels lead to one place with the same answer. `others`, of two labels: the effect of all other labels. `apart`:
+    what older results of two labels have instead of both, the effect where each leads to the same answer, also at two
+    places, so that no bit has both.
     """
 
     offsets: tuple[int, ...]
@@ -92,19 +95,27 @@ class Address:
     outputs: EvidenceKey
     attention: EvidenceKey
     rest: EvidenceKey
+    others: EvidenceKey | None = None
+    apart: EvidenceKey | None = None
 
     @property
     def all(self) -> tuple[EvidenceKey, ...]:
-        """Every key."""
-        return (self.inputs, self.outputs, self.attention, self.rest)
+        """Every key of evidence that is measured."""
+        found = (self.inputs, self.outputs, self.attention, self.rest)
+        return found if self.others is None else (*found, self.others)
 
 
 def _address(offsets: tuple[int, ...], name: str, which: str, rest: EvidenceKey | None = None) -> Address:
     """Return the keys of an address. `which`: its labels in the names of evidence."""
     inputs, outputs = (EvidenceKey("identity", f"swap the {side} labels {which}") for side in ("input", "output"))
-    attention = EvidenceKey("identity", f"attention of the labels {which}")
-    left = f"largest effect where {name} {'lead' if len(offsets) > 1 else 'leads'} to the same answer"
-    return Address(offsets, name, inputs, outputs, attention, rest or EvidenceKey("identity", left))
+    trades = (inputs, outputs, EvidenceKey("identity", f"attention of the labels {which}"))
+    if len(offsets) == 1:
+        left = rest or EvidenceKey("identity", f"largest effect where {name} leads to the same answer")
+        return Address(offsets, name, *trades, left)
+    left = EvidenceKey("identity", f"largest effect where {name} lead to one place with the same answer")
+    others = EvidenceKey("identity", f"largest effect of all labels but {name}")
+    apart = EvidenceKey("identity", f"largest effect where {name} lead to the same answer")
+    return Address(offsets, name, *trades, left, others, apart)
 
 
 # By the offsets from the step's own label, the smallest sets first.

@@ -1,8 +1,8 @@
 """Addresses: trade the labels that may address a step, one at a time and two jointly, and patch their attention.
 
 M1, M2 and M4 assume that a step is addressed by its own label. Here the labels before or after it are traded too, and
-two of them together, so that any of these addresses shows as rho. The control lies apart from all of them
-(probes/README.md, Battery).
+two of them together, so that any of these addresses shows as rho. The control lies apart from all of them. Whether two
+labels are all of an address shows where they stay and all other labels are reassigned (probes/README.md, Battery).
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from interp.patching.interchange_parts import whole_run
 from interp.tasks import Batch, Role, counterfactual, parity
 from interp.tasks.layout import generator
 from probes import keys
-from probes.arms.m01_identity import Entries, by_cell, effects_of_entries
+from probes.arms.largest_identity import UNEXPLAINED, drawn_from_pool, others_of
+from probes.arms.m01_identity import Entries, by_cell, effects_of_edits, effects_of_entries
+from probes.arms.readings import effect_of_strongest, halves
 from probes.evidence import Evidence, EvidenceKey
 from probes.intervals import ratio
 from probes.trials.parity import Trials, balanced, one_of
@@ -32,6 +34,9 @@ QUESTIONS = {
 EDITED, ATTENTION = "edited", "attention"
 SIDES = (Role.INPUT_LABEL, Role.OUTPUT_LABEL)
 ATTENTION_QUESTION = "does the attention alone carry the effect of a trade of {labels}?"
+OTHERS_QUESTION = "all labels but {labels} are reassigned: how much of the margin does identity move at most?"
+# Members of the family that reassigns the other labels of either side.
+PERMUTED, RENAMED = "permutation", "renaming"
 
 
 def measure_addresses(model: PreTrainedModel, trials: Trials, size: int, seed: int = 0) -> list[Evidence]:
@@ -41,6 +46,10 @@ def measure_addresses(model: PreTrainedModel, trials: Trials, size: int, seed: i
     control trades two labels with different bits that are neither those of the step and of its partner nor next to
     them, so that no address here predicts an effect. At most about `size` of the trials that have such steps count,
     equally many per cell; an address is left out where a cell has fewer than two.
+
+    Of two labels that move the answer together as no other of theirs does alone, or each alone, "others" is the mean
+    |change| where they stay and all other labels of one side are permuted, or become labels that the prompt lacks; its
+    control is a consistent renaming.
     """
     steps = len(trials.batch.at(Role.OUTPUT))
     others, found = _bystanders(trials, steps, seed)
@@ -54,6 +63,11 @@ def measure_addresses(model: PreTrainedModel, trials: Trials, size: int, seed: i
     for address, rows in possible.items():
         at = torch.searchsorted(every, rows)
         measured += _at_offsets(model, trials.rows(rows), address, {name: x[at] for name, x in matched.items()})
+    moved = {e.key: e.value.value for e in measured}
+    for address, rows in possible.items():
+        if address.others is not None and _may_be_joint(address, moved):
+            full = matched[EDITED][torch.searchsorted(every, rows)]
+            measured.append(measure_others(model, trials.rows(rows), address, full, seed))
     return measured
 
 
@@ -104,6 +118,70 @@ def _at_offsets(
         evidence(address.outputs, QUESTIONS[Role.OUTPUT_LABEL], Role.OUTPUT_LABEL.name),
         evidence(address.attention, ATTENTION_QUESTION, ATTENTION),
     ]
+
+
+def _may_be_joint(address: keys.Address, moved: Mapping[EvidenceKey, float]) -> bool:
+    """Return whether trades of two labels move the answer more than that of either alone does, or each alone does."""
+    both = moved[address.inputs]
+    alone = [moved.get(keys.ADDRESSES[offset,].inputs, 0.0) for offset in address.offsets]
+    return both > max(alone) + UNEXPLAINED or min(alone) > UNEXPLAINED
+
+
+def measure_others(
+    model: PreTrainedModel, trials: Trials, address: keys.Address, full: Float[Tensor, " trial"], seed: int
+) -> Evidence:
+    """Return what all labels but those of an address move, by the strongest way of reassigning them.
+
+    The value is the mean |change of the margin| over the full effect. Zero where these labels are all of an address.
+    """
+    assert address.others is not None
+    edits = {"control": counterfactual.rename_labels(trials.batch, seed + 1)} if _has_pool(trials.batch) else {}
+    for role in SIDES:
+        edits |= reassigned_but(trials, address.offsets, role, seed)
+    effects = {name: effect.abs() for name, (effect, _) in effects_of_edits(model, trials, edits).items()}
+    control = ratio(effects.pop("control"), full) if "control" in effects else None
+    value, _ = effect_of_strongest(torch.stack(list(effects.values())), full, halves(len(trials), seed))
+    return Evidence(
+        key=address.others,
+        question=OTHERS_QUESTION.format(labels=address.name),
+        length=trials.length,
+        quantity="mean |change| over the full effect",
+        value=value,
+        control=control,
+        n=len(trials),
+        details={"family": {name: ratio(effect, full).value for name, effect in effects.items()}},
+    )
+
+
+def reassigned_but(trials: Trials, offsets: tuple[int, ...], role: Role, seed: int) -> dict[str, Batch]:
+    """Return the prompts with all labels of one side reassigned but those at some offsets from the step, by name.
+
+    They are permuted; where the labels are of a pool, they also become labels that the prompt does not contain.
+    """
+    batch, side = trials.batch, "inputs" if role == Role.INPUT_LABEL else "outputs"
+    at, gen = batch.at(role), generator(seed + int(role))
+    number = torch.arange(1, len(at) + 1)
+    stays = torch.stack([number == (trials.step + offset).unsqueeze(1) for offset in offsets]).any(dim=0)
+    order = torch.rand(stays.shape, generator=gen)
+    # Places in random order, those that stay first; and in their own order, those that stay first.
+    drawn = order.masked_fill(stays, -1.0).argsort(dim=1)
+    places = torch.where(stays, number - len(at) - 1, number).argsort(dim=1)
+    drawn[:, : len(offsets)] = places[:, : len(offsets)]
+    source = torch.empty_like(drawn).scatter_(1, places, drawn)
+    own = batch.tokens[:, at]
+    found = {f"{PERMUTED}, {side}": own.gather(1, source)}
+    if _has_pool(batch) and bool((others_of(batch).sum(dim=1) > 0).all()):
+        found[f"{RENAMED}, {side}"] = torch.where(stays, own, drawn_from_pool(batch, len(at), gen))
+    edited = dict[str, Batch]()
+    for name, labels in found.items():
+        tokens = batch.tokens.clone()
+        tokens[:, at] = labels
+        edited[name] = batch.with_tokens(tokens)
+    return edited
+
+
+def _has_pool(batch: Batch) -> bool:
+    return batch.format.labels == "pool"
 
 
 def _possible(

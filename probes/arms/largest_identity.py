@@ -37,7 +37,7 @@ QUESTION = "all labels are reassigned, all steps are read: how much of the margi
 REST = "the same, at steps where the step's own label leads to the same bit and state: does identity move the margin?"
 ONE_STEP = "the same, at the step where identity moves the margin most: how much does it move there?"
 NEIGHBOURS = "every second input label moves alone, or all move: does it matter what stands beside a label?"
-ADDRESS_REST = "the same, at steps where {labels} lead to the same bit and state: does identity move the margin?"
+ADDRESS_REST = "the same, at steps where {labels} lead to one place with the same bit and state: does identity matter?"
 # Fewest prompts with a step at which the labels lead to the same answer.
 FEWEST = 8
 # Other addresses are tested where identity moves more than this share, and M1's label predicts no difference.
@@ -54,8 +54,9 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
     still leads to the same bit and state (parity). A fourth compares two reassignments that move a label to the same
     place, alone or with the labels beside it: an address by two labels jointly follows only the latter. Where one of
     these two is not small, or the format declares another address, there is one more for each of `keys.ADDRESSES`: it
-    reads steps at which the labels of that address lead to the same bit and state. Of a piece that reads some steps
-    only, the details have the share of each member: of shifts, which keep the order of labels, and of the others.
+    reads steps at which the labels of that address lead to one place with the same bit and state. Of a piece that reads
+    some steps only, the details have the share of each member: of shifts, which keep the order of labels, and of the
+    others.
     """
     batch, half = readings.batch, halves(len(readings), seed)
     has_others = batch.format.labels == "pool" and bool(others_of(batch).any(dim=1).all())
@@ -163,7 +164,7 @@ def reassign(batch: Batch, roles: tuple[Role, ...], name: str, seed: int) -> Bat
     orders = [_order(name, len(batch), count, gen) for count in counts]
     order = torch.cat([block + offset for block, offset in zip(orders, (0, of_inputs), strict=False)], dim=1)
     labels = batch.tokens[:, at[torch.tensor(distinct)]]
-    labels = _drawn(others_of(batch), batch, len(distinct), gen) if name == OTHER_LABELS else labels.gather(1, order)
+    labels = drawn_from_pool(batch, len(distinct), gen) if name == OTHER_LABELS else labels.gather(1, order)
     edited = batch.tokens.clone()
     edited[:, at] = labels.index_select(1, number)
     kept = ~torch.isin(batch.role, torch.tensor(roles))
@@ -180,34 +181,37 @@ def others_of(batch: Batch) -> Bool[Tensor, "batch label"]:
     return allowed
 
 
-def _drawn(allowed: Bool[Tensor, "batch label"], batch: Batch, count: int, gen: torch.Generator) -> Int[Tensor, "b c"]:
-    """Return labels of the pool for each prompt, in random order, each twice only where too few are allowed."""
+def drawn_from_pool(batch: Batch, count: int, gen: torch.Generator) -> Int[Tensor, "batch {count}"]:
+    """Return labels that each prompt does not contain, in random order, each twice only where too few are left."""
+    allowed = others_of(batch)
     score = torch.rand(allowed.shape, generator=gen).masked_fill(~allowed, torch.inf)
     spare = allowed.sum(dim=1, keepdim=True)
     return batch.vocabulary.pool[score.argsort(dim=1).gather(1, torch.arange(count) % spare)]
 
 
 def lead_to_same(batch: Batch, offsets: Sequence[int] = (0,)) -> Bool[Tensor, "batch n"]:
-    """Return at which steps of parity each addressing label leads to the step's bit and state, or to equal ones.
+    """Return at which steps of parity the addressing labels lead to the step's bit and state, or to equal ones.
 
     `offsets`: of the labels that address a step, -1 for that of the step before. Each leads to the bit that is as far
-    from the input label that it matches. A step without such a label reads no label, so it keeps its answer.
+    from the input label that it matches; several count only where they lead to one bit. A step without such a label
+    reads no label, so it keeps its answer.
     """
     content = parity.read(batch)
     assert content.input_labels is not None
     assert content.output_labels is not None
     n = content.bits.shape[1]
-    same = torch.ones_like(content.bits, dtype=torch.bool)
+    same, place = torch.ones_like(content.bits, dtype=torch.bool), torch.full_like(content.bits, -1)
     for offset in offsets:
         addressing = torch.arange(n) + offset
         has_label = (addressing >= 0) & (addressing < n)
         labels = content.output_labels[:, addressing.clamp(0, n - 1)]
         match = labels.unsqueeze(2) == content.input_labels.unsqueeze(1)
         slot = match.long().argmax(dim=2) - offset
-        found = match.any(dim=2) & (slot >= 0) & (slot < n)
+        found = match.any(dim=2) & (slot >= 0) & (slot < n) & ((place == slot) | (place < 0))
         for x in (content.bits, content.parities):
             found &= x.gather(1, slot.clamp(0, n - 1)) == x
         same &= found | ~has_label
+        place = torch.where(has_label, slot, place)
     return same
 
 

@@ -120,6 +120,7 @@ ROWS = (
             keys.IDENTITY_NEIGHBOURS,
             *(key for address in keys.ADDRESSES.values() for key in address.all),
         ),
+        retired=tuple(a.apart for a in keys.ADDRESSES.values() if a.apart is not None),
         decides=True,
         on_trials=True,
         needs_address=True,

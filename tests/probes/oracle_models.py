@@ -98,6 +98,41 @@ class OracleModel(Oracle):
         return SimpleNamespace(logits=logits[:, logits_to_keep])
 
 
+class MatchingOracle(Oracle):
+    """Reads the bit of which the own label and `many - 1` labels before it match; where none does, half as clearly.
+
+    There it reads the bit whose own label matches.
+    """
+
+    def __init__(self, layout: Batch, many: int):
+        self.vocab = max(layout.vocabulary.ids.values()) + 1
+        super().__init__(self.vocab)
+        self.layout, self.many = layout, many
+
+    def __call__(self, tokens: Tensor, use_cache: bool, logits_to_keep: Tensor) -> SimpleNamespace:
+        layout = self.layout
+        _, one = layout.vocabulary.tokens(layout.format.inputs).tolist()
+        out_zero, out_one = layout.vocabulary.tokens(layout.format.outputs).tolist()
+        bits, written = (
+            (tokens[:, layout.at(role)] == symbol).long()
+            for role, symbol in ((Role.INPUT, one), (Role.OUTPUT, out_one))
+        )
+        before = torch.cat([torch.zeros_like(written[:, :1]), written[:, :-1]], dim=1)
+        match = tokens[:, layout.at(Role.OUTPUT_LABEL)].unsqueeze(2) == tokens[
+            :, layout.at(Role.INPUT_LABEL)
+        ].unsqueeze(1)
+        all_match = match.clone()
+        for k in range(1, self.many):
+            all_match[:, k:, k:] &= match[:, :-k, :-k]
+        whole = all_match.any(dim=2)
+        slot = torch.where(whole, all_match.long().argmax(dim=2), match.long().argmax(dim=2))
+        margins = (2.0 * (before ^ bits.gather(1, slot)) - 1) * torch.where(whole, 4.0, 2.0)
+        logits = torch.zeros((*tokens.shape, self.vocab))
+        at = layout.at(Role.OUTPUT) - 1
+        logits[:, at, out_one], logits[:, at, out_zero] = margins / 2, -margins / 2
+        return SimpleNamespace(logits=logits[:, logits_to_keep])
+
+
 @dataclass(frozen=True, eq=False)
 class MemoryRun(Run):
     """A run whose model is in memory only."""

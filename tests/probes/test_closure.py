@@ -58,6 +58,7 @@ for short, offsets in ADDRESSES.items():
     address = keys.ADDRESSES[offsets]
     KEYS |= {short: address.inputs, f"{short}_outputs": address.outputs, f"{short}_attention": address.attention}
     KEYS |= {} if short == "own" else {f"{short}_rest": address.rest}
+    KEYS |= {f"{short}_{name}": key for name in ("others", "apart") if (key := getattr(address, name)) is not None}
 
 
 def largest(length: int = 20, **values: Any) -> tuple[Evidence, ...]:
@@ -314,6 +315,31 @@ CASES: dict[str, tuple[dict, dict, tuple[Status, ...], str]] = {
     "by two labels, and more": (
         {},
         {**NOTHING, **MOVED, **by("both", 1.0, rest=0.3)},
+        (PRESENT, ABSENT, ABSENT),
+        "unresolved",
+    ),
+    "by two labels, and others beside them": (
+        {},
+        {**NOTHING, **MOVED, **by("both", 1.0), "both_others": 0.3},
+        (PRESENT, ABSENT, ABSENT),
+        "unresolved",
+    ),
+    "by two labels, and others as little as names": (
+        {},
+        {**NOTHING, **MOVED, **by("both", 1.0), "both_others": 0.3, "both_others_control": 0.3},
+        (PRESENT, ABSENT, ABSENT),
+        "anchor",
+    ),
+    # Two labels that lead to two places are no address together: only older results have nothing else.
+    "by two labels, that lead apart": (
+        {},
+        {**NOTHING, **MOVED, **by("both", 1.0), "both_others": 0.05, "both_apart": 0.3},
+        (PRESENT, ABSENT, ABSENT),
+        "anchor",
+    ),
+    "by two labels, in an older result": (
+        {},
+        {**NOTHING, **MOVED, **{k: x for k, x in by("both", 1.0).items() if k != "both_rest"}, "both_apart": 0.3},
         (PRESENT, ABSENT, ABSENT),
         "unresolved",
     ),

@@ -79,7 +79,7 @@ def test_the_evidence_comes_on_request_and_is_stacked_on_a_narrow_terminal(capsy
     assert "M5 history" in long.removeprefix(short)
 
 
-LONG = "largest effect where the step's own label and the label before lead to the same answer"
+LONG = "largest effect where the step's own label and the label before lead to one place with the same answer"
 OPEN: dict[str, Any] = {"m5": about(0.05, 0.09), "m5_control": about(-0.051, 0.09)}
 
 

@@ -9,7 +9,7 @@ from interp.patching.metrics import margin
 from interp.tasks import LABEL_ROLES, Role, parity, sample
 from probes import keys
 from probes.arms import addresses, largest_content, largest_identity
-from probes.arms.addresses import measure_addresses
+from probes.arms.addresses import measure_addresses, measure_others, reassigned_but
 from probes.arms.largest_content import interventions, later_redrawn, measure_content
 from probes.arms.largest_identity import (
     BOTH,
@@ -22,13 +22,14 @@ from probes.arms.largest_identity import (
     measure_identity,
     reassign,
 )
+from probes.arms.m01_identity import full_effect
 from probes.arms.readings import Readings, halves, margins_after, readings_of, strongest
 from probes.evidence import ORDER_BROKEN, ORDER_KEPT
 from probes.planted import Plan, plant
 from probes.trials.addition import choose_sums
 from probes.trials.parity import choose, labels_to_patch
 from tests.probes.adding_oracles import AddingOracle
-from tests.probes.oracle_models import OracleModel, planted
+from tests.probes.oracle_models import MatchingOracle, OracleModel, planted
 
 
 def read(fmt: str = "parity-aligned", size: int = 48, length: int = 10, vocabulary=None, seed: int = 1) -> Readings:
@@ -247,7 +248,13 @@ def by_address(mechanism: str, share: float = 1.0) -> dict:
 )
 def test_trades_move_the_answer_where_the_labels_are_its_address(mechanism, share, effects):
     found = by_address(mechanism, share)
-    assert len(found) == 3 * len(effects)
+    joint = [keys.ADDRESSES[o].others for o in effects if len(o) > 1 and keys.ADDRESSES[o].others in found]
+    assert len(found) == 3 * len(effects) + len(joint)
+    # Where two labels act as neither does alone, or each does, no other label acts beside them.
+    assert joint == ([keys.ADDRESSES[-1, 0].others] if effects[-1, 0] > effects[0,] else [])
+    for key in joint:
+        assert found[key].value.value == pytest.approx(0, abs=0.01)
+        assert found[key].control.value == pytest.approx(0, abs=0.01)
     for offsets, effect in effects.items():
         address = keys.ADDRESSES[offsets]
         for e in (found[key] for key in (address.inputs, address.outputs, address.attention)):
@@ -277,17 +284,58 @@ def test_addresses_share_controls_but_no_numbers(monkeypatch):
     run = load("parity-aligned-alibi", device="cpu")  # its margins differ between prompts
     trials = choose(run.sample(600, 10, 2), 2)
     together = {e.key: e for e in measure_addresses(run.raw, trials, 48)}
-    for offsets, address in keys.ADDRESSES.items():
+    addresses_of = dict(keys.ADDRESSES)
+    for offsets in addresses_of:
+        some = {others: address for others, address in addresses_of.items() if set(others) <= set(offsets)}
         with monkeypatch.context() as patched:
-            patched.setattr(keys, "ADDRESSES", {offsets: address})
+            patched.setattr(keys, "ADDRESSES", some)
             alone = {e.key: e for e in measure_addresses(run.raw, trials, 48)}
-        assert len(alone) == 3
+        assert len(alone) >= 3 * len(some)
         for key, e in alone.items():
             assert together[key].n == e.n
             for one, other in ((together[key].value, e.value), (together[key].control, e.control)):
                 assert one is not None
                 assert other is not None
                 assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), abs=1e-5)
+
+
+@pytest.mark.parametrize(("many", "own_rest", "others"), [(1, False, 0.0), (2, True, 0.0), (3, True, 0.25)])
+def test_two_labels_leave_nothing_unless_a_third_one_is_matched(many, own_rest, others):
+    """Where the two labels lead to two places, no bit has both: that is no effect of other labels."""
+    address = keys.ADDRESSES[-1, 0]
+    r = read(size=192)
+    oracle = MatchingOracle(r.batch, many)
+    found = identity(oracle, r)
+    assert (found[keys.IDENTITY_REST].value.low > 0.1) == own_rest
+    if many == 2:
+        assert found[address.rest].value.value == pytest.approx(0, abs=1e-6)
+    trials = choose(sample("parity-aligned", 600, 10, 2), 2)
+    e = measure_others(MatchingOracle(trials.batch, many), trials, address, full_effect(oracle, trials), 0)
+    assert e.key == address.others
+    assert e.value.value == pytest.approx(others, abs=0.05 if others else 1e-6)
+    assert e.control is not None
+    assert e.control.value == pytest.approx(0, abs=1e-6)
+    assert len(e.details["family"]) == 4
+
+
+@pytest.mark.parametrize("role", [Role.INPUT_LABEL, Role.OUTPUT_LABEL])
+@pytest.mark.parametrize("offsets", [(-1, 0), (0, 1)])
+def test_all_labels_but_those_of_the_address_are_reassigned(role, offsets):
+    trials = choose(sample("parity-aligned", 400, 10, 2), 2)
+    batch, at = trials.batch, trials.batch.at(role)
+    other = torch.ones_like(batch.tokens, dtype=torch.bool)
+    other[:, at] = False
+    stays = torch.stack([torch.arange(1, 11) == (trials.step + k).unsqueeze(1) for k in offsets]).any(dim=0)
+    permuted, renamed = reassigned_but(trials, offsets, role, 0).values()
+    for edited in (permuted, renamed):
+        assert torch.equal(edited.tokens[other], batch.tokens[other])
+        own, after = batch.tokens[:, at], edited.tokens[:, at]
+        assert torch.equal(after[stays], own[stays])
+        assert (after != own)[~stays].double().mean() > 0.8
+        assert all(len(row.unique()) == 10 for row in after)
+    assert torch.equal(permuted.tokens.sort(dim=1).values, batch.tokens.sort(dim=1).values)
+    fresh = (renamed.tokens[:, at].unsqueeze(2) == batch.tokens.unsqueeze(1)).any(dim=2)
+    assert torch.equal(fresh, stays)  # no other new label stands in the prompt
 
 
 def test_own_labels_get_no_rest_of_neighbours():
