@@ -193,25 +193,31 @@ def lead_to_same(batch: Batch, offsets: Sequence[int] = (0,)) -> Bool[Tensor, "b
     """Return at which steps of parity the addressing labels lead to the step's bit and state, or to equal ones.
 
     `offsets`: of the labels that address a step, -1 for that of the step before. Each leads to the bit that is as far
-    from the input label that it matches; several count only where they lead to one bit. A step without such a label
-    reads no label, so it keeps its answer.
+    from the input label that it matches. Several count only where they lead to one bit, which lacks a label where the
+    step does. A step without its one label reads no label, so it keeps its answer.
     """
     content = parity.read(batch)
     assert content.input_labels is not None
     assert content.output_labels is not None
     n = content.bits.shape[1]
-    same, place = torch.ones_like(content.bits, dtype=torch.bool), torch.full_like(content.bits, -1)
+    places, exist = [], []
     for offset in offsets:
         addressing = torch.arange(n) + offset
-        has_label = (addressing >= 0) & (addressing < n)
         labels = content.output_labels[:, addressing.clamp(0, n - 1)]
         match = labels.unsqueeze(2) == content.input_labels.unsqueeze(1)
-        slot = match.long().argmax(dim=2) - offset
-        found = match.any(dim=2) & (slot >= 0) & (slot < n) & ((place == slot) | (place < 0))
-        for x in (content.bits, content.parities):
-            found &= x.gather(1, slot.clamp(0, n - 1)) == x
-        same &= found | ~has_label
-        place = torch.where(has_label, slot, place)
+        places.append(torch.where(match.any(dim=2), match.long().argmax(dim=2) - offset, -1))
+        exist.append((addressing >= 0) & (addressing < n))
+    place = places[0]
+    for other, exists in zip(places[1:], exist[1:], strict=True):
+        place = torch.where(exists, other, place)
+    same = (place >= 0) & (place < n)
+    for x in (content.bits, content.parities):
+        same &= x.gather(1, place.clamp(0, n - 1)) == x
+    if len(offsets) == 1:
+        return same | ~exist[0]
+    for offset, at, exists in zip(offsets, places, exist, strict=True):
+        has_neighbour = (place + offset >= 0) & (place + offset < n)
+        same &= torch.where(exists, at == place, ~has_neighbour)
     return same
 
 

@@ -19,6 +19,7 @@ from probes.arms.largest_identity import (
     OUTPUTS,
     every_second_moved,
     is_unexplained,
+    lead_to_same,
     measure_identity,
     reassign,
 )
@@ -316,6 +317,28 @@ def test_two_labels_leave_nothing_unless_a_third_one_is_matched(many, own_rest, 
     assert e.control is not None
     assert e.control.value == pytest.approx(0, abs=1e-6)
     assert len(e.details["family"]) == 4
+
+
+def test_two_labels_lead_to_the_same_answer_only_at_one_place():
+    batch = sample("parity-aligned", 64, 8, 0)
+    labels, at = batch.at(Role.INPUT_LABEL), batch.at(Role.INPUT)
+    plain = batch.with_tokens(batch.tokens.index_copy(1, at, batch.tokens[:, at[:1]].expand(-1, 8)))  # equal bits
+
+    def traded(first: int, second: int) -> torch.Tensor:
+        tokens = plain.tokens.clone()
+        tokens[:, labels[[first, second]]] = plain.tokens[:, labels[[second, first]]]
+        return lead_to_same(plain.with_tokens(tokens), (-1, 0))
+
+    # Two labels trade places: they, and those that follow them, lead to a place of which the label before is another's.
+    apart = traded(3, 5).all(dim=0)
+    assert [k for k in range(8) if not apart[k]] == [3, 4, 5, 6]
+    # The first step has no label before it: its label leads to another place, which has one.
+    apart = traded(0, 7).all(dim=0)
+    assert [k for k in range(8) if not apart[k]] == [0, 1, 7]
+    assert lead_to_same(plain, (-1, 0)).all()
+    # A shift keeps neighbours: all lead to one place two steps away, but for the first step, and the one led there.
+    shifted = lead_to_same(reassign(plain, INPUTS, "shift by 2", 0), (-1, 0))
+    assert torch.equal(shifted, torch.tensor([k not in (0, 2) for k in range(8)]).expand_as(shifted))
 
 
 @pytest.mark.parametrize("role", [Role.INPUT_LABEL, Role.OUTPUT_LABEL])
