@@ -18,6 +18,7 @@ from experiments.tables.of_files import (
     left_by_order,
     millions_of_parameters,
     on_list,
+    other_labels,
     shares_on_maps,
 )
 from experiments.tables.of_zoo import at_ends, listed
@@ -78,6 +79,7 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "followed": (2, partial(followed_on_list, "smollm2-135m", "list-letters", 6)),
     "maps-pretrained": (2, partial(shares_on_maps, "maps-pretrained")),
     "adapted-order": (2, left_by_order),
+    "adapted-others": (2, other_labels),
     **{f"adapted-{name}": (2, partial(evidence_at, *which)) for name, which in ADAPTED_NUMBERS.items()},
     "lora-parameters": (2, lambda: [millions_of_parameters(SHIPPED / "smollm2-parity-aligned" / ADAPTER_WEIGHTS)]),
     **{

@@ -25,18 +25,20 @@ FOLDER = Path(__file__).parent.parent
 ADAPTED_VERDICT = SHIPPED / "smollm2-parity-aligned" / "verdict.json"
 # The verdict on it at 40 bits, past the trained length.
 ADAPTED_PAST = FOLDER / "recipes" / "smollm2-parity-aligned-verdict-40.json"
+# An older verdict at 20 bits, whose layers were measured on all prompts.
+ADAPTED_ROUTES = FOLDER / "recipes" / "smollm2-parity-aligned-routes.json"
 # What its address leaves, by reassignment: measured later than the verdict, whose numbers it repeats.
 ADAPTED_ORDER = FOLDER / "recipes" / "smollm2-parity-aligned-identity.json"
 # The shipped model on its own format, and on the one in which labels follow their bits.
 OWN_FORMAT = SHIPPED / "parity-aligned-alibi" / "verdict.json"
 SUFFIX = FOLDER / "recipes" / "parity-aligned-alibi-suffix-verdict.json"
-_REST = "largest effect where the step's own label and the label before lead to the same answer"
+_BOTH = ADDRESSES[-1, 0]
+# What two labels leave; the last one in results before 2026-11-29, in which they may lead to two places.
+_REST, _OTHERS, _APART = (key.template for key in (_BOTH.rest, _BOTH.others, _BOTH.apart) if key is not None)
 # The evidence of both verdicts that the text quotes.
 _ADAPTED_EVIDENCE = (
     "either side",
     "rename labels",
-    "V at label, L15-L19",
-    "K at bit, L15-L19",
     "history in V at labels",
     "swap the input labels of the step and before",
     "swap the input labels before",
@@ -51,7 +53,7 @@ _PAST_EVIDENCE = (
     "swap the input labels of the step and before",
     "rename labels",
     "history in V at labels",
-    _REST,
+    _APART,
 )
 # The verdict on Gemma 3 270M with adapters at 20 bits, and what the text quotes of it.
 SECOND_VERDICT = FOLDER / "recipes" / "parity-aligned-gemma3-270m-lora4-seed1-verdict.json"
@@ -69,6 +71,7 @@ _SECOND_EVIDENCE = (
 ADAPTED_NUMBERS = {
     "second": (SECOND_VERDICT, _SECOND_EVIDENCE, 20),
     "evidence": (ADAPTED_VERDICT, _ADAPTED_EVIDENCE, 20),
+    "routes": (ADAPTED_ROUTES, ("V at label, L15-L19", "K at bit, L15-L19"), 20),
     "past": (ADAPTED_PAST, _PAST_EVIDENCE, 40),
 }
 
@@ -150,10 +153,21 @@ def left_by_order(verdict: Path = ADAPTED_ORDER) -> list[float]:
 
     The most that labels move which are shifted in their order, then the least and the most that others move.
     """
-    (rest,) = [e for e in read_result(verdict)["evidence"] if e["name"] == _REST]
+    (rest,) = [e for e in read_result(verdict)["evidence"] if e["name"] == _APART]
     kept, broken = ([*rest["details"][order].values()] for order in (ORDER_KEPT, ORDER_BROKEN))
     shown = [end(some, key=lambda x: x["value"]) for end, some in ((max, kept), (min, broken), (max, broken))]
     return [x[key] for x in (*shown, rest["control"]) for key in ("value", "low", "high")]
+
+
+def other_labels(verdict: Path = ADAPTED_VERDICT) -> list[float]:
+    """Return what all labels but own label and label before move, and what a renaming moves, with their intervals.
+
+    Then the most that a permutation of these other labels moves.
+    """
+    (others,) = [e for e in read_result(verdict)["evidence"] if e["name"] == _OTHERS]
+    permuted = [value for name, value in others["details"]["family"].items() if name.startswith("permutation")]
+    ends = [others[which][end] for which in ("value", "control") for end in ("value", "low", "high")]
+    return [*ends, max(permuted)]
 
 
 def on_list(run: str, task: str, items: int) -> list[float]:
