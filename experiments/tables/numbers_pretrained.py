@@ -59,6 +59,11 @@ def _spread(*arguments, **options) -> tuple[float, float, float]:
     return min(values), median(values), max(values)
 
 
+def _at_gap(gap: int) -> list[float]:
+    """Return exact match of the seeds with some fillers between label and bit at 40 bits, labels given, then written."""
+    return [value for mode in MODES for value in listed(f"parity-gap{gap}-{TUNED_FAMILY}", 40, mode=mode)]
+
+
 def _below_aligned() -> tuple[int, int]:
     """Return how many numeric seeds are right in fewer prompts of 60 bits than each aligned one, and of how many."""
     numeric, aligned = (listed(f"parity-{form}-{TUNED_FAMILY}", 60) for form in ("numeric", "aligned"))
@@ -74,7 +79,7 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     },
     **{f"tuned-sum-{n}": (3, partial(listed, f"addition-aligned-{TUNED_FAMILY}", n)) for n in (14, 20)},
     "tuned-sum-written-14": (3, partial(listed, f"addition-aligned-{TUNED_FAMILY}", 14, mode="written")),
-    "tuned-gap1": (3, lambda: [x for m in MODES for x in listed(f"parity-gap1-{TUNED_FAMILY}", 40, mode=m)]),
+    **{f"tuned-gap{gap}": (3, partial(_at_gap, gap)) for gap in (1, 8)},
     "tuned-sum-short": (3, learned_in_300_steps),
     "followed": (2, partial(followed_on_list, "smollm2-135m", "list-letters", 6)),
     "maps-pretrained": (2, partial(shares_on_maps, "maps-pretrained")),
