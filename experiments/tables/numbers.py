@@ -17,7 +17,6 @@ from experiments.tables.of_files import (
     calibrated_before,
     checked,
     evaluated,
-    exact_match,
     largest_effects,
     millions_of_parameters,
     perplexities,

@@ -60,7 +60,7 @@ def _spread(*arguments, **options) -> tuple[float, float, float]:
 
 
 def _at_gap(gap: int) -> list[float]:
-    """Return exact match of the seeds with some fillers between label and bit at 40 bits, labels given, then written."""
+    """Return exact match at 40 bits of the seeds with some fillers after a label, labels given, then written."""
     return [value for mode in MODES for value in listed(f"parity-gap{gap}-{TUNED_FAMILY}", 40, mode=mode)]
 
 

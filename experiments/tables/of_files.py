@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from math import nan, prod
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from experiments.support.binding_results import file_of
 from experiments.support.list_results import LISTS
 from experiments.support.reading import read_result
 from interp.models import read_json
-from interp.models.names import SHIPPED, ZOO
+from interp.models.names import SHIPPED
 from probes.evidence import ORDER_BROKEN, ORDER_KEPT
 from probes.keys import ADDRESSES, LARGEST_CONTENT, LARGEST_IDENTITY, OWN
 
@@ -110,11 +109,6 @@ def evaluated(path: Path, metric: str, mode: str, lengths: Sequence[int]) -> lis
         if (at["metric"], at["mode"]) == (metric, mode)
     }
     return [values[length] for length in lengths]
-
-
-def exact_match(run: str, *lengths: int, mode: str = "forced") -> tuple[int, Callable[[], list[float]]]:
-    """Return exact match of a run of the zoo at some lengths, as an entry of `NUMBERS`."""
-    return 3, partial(evaluated, ZOO / run / "evaluation.json", "exact", mode, lengths)
 
 
 def perplexities() -> list[float]:
