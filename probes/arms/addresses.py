@@ -47,8 +47,8 @@ def measure_addresses(model: PreTrainedModel, trials: Trials, size: int, seed: i
     them, so that no address here predicts an effect. At most about `size` of the trials that have such steps count,
     equally many per cell; an address is left out where a cell has fewer than two.
 
-    Of two labels that move the answer together as no other of theirs does alone, or each alone, "others" is the mean
-    |change| where they stay and all other labels of one side are permuted, or become labels that the prompt lacks; its
+    Where two labels move the answer together more than either does alone, or each does alone, "others" is the mean
+    |change| while they stay and all other labels of one side are permuted, or become labels that the prompt lacks. Its
     control is a consistent renaming.
     """
     steps = len(trials.batch.at(Role.OUTPUT))
