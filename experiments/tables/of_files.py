@@ -46,6 +46,8 @@ _ADAPTED_EVIDENCE = (
     "margins repaired by a key of equal score",
     _REST,
     "largest effect",  # of presence, which comes after that of identity
+    "whatever is found",
+    "remainder",
 )
 _PAST_EVIDENCE = (
     "either side",
@@ -66,11 +68,19 @@ _SECOND_EVIDENCE = (
     "swap the input labels of the step and before",
     "largest effect where the label leads to the same answer",
 )
+# Layers of the shipped model, as an older verdict has them.
+_ROUTES = (
+    "V at label, L15-L19",
+    "K at bit, L15-L19",
+    "Q at output label, L15-L19",
+    "Q at output label, L20-L24",
+    "K at bit, L20-L24",
+)
 # Arguments of `evidence_at`, by name.
 ADAPTED_NUMBERS = {
     "second": (SECOND_VERDICT, _SECOND_EVIDENCE, 20),
     "evidence": (ADAPTED_VERDICT, _ADAPTED_EVIDENCE, 20),
-    "routes": (ADAPTED_ROUTES, ("V at label, L15-L19", "K at bit, L15-L19"), 20),
+    "routes": (ADAPTED_ROUTES, _ROUTES, 20),
     "past": (ADAPTED_PAST, _PAST_EVIDENCE, 40),
 }
 

@@ -138,8 +138,9 @@ def find_circuit(
     as it was.
 
     Pruning takes minutes to hours. `progress` returns, for the name of a part, a function that wraps its loop as
-    tqdm does. `keep` is a folder for unfinished work, from which a call with the same arguments goes on. Searches may
-    share it; the caller removes it.
+    tqdm does. `keep` is a folder for unfinished work, from which a call with the same arguments goes on: after the
+    last scores that are complete, or amid pruning, which is written every 20 seconds and at an exception. Searches may
+    share the folder; the caller removes it.
 
     >>> found = find_circuit(run, clean, corrupted, logit_diff(answer=" Mary", other=" John"))
     >>> views.circuit(found.to_networkx())
@@ -167,7 +168,8 @@ def find_circuit(
     search = _Half(one, other, bound, torch.arange(n_search))
     test = _Half(one, other, bound, torch.arange(n_search, len(one))) if held_out else search
 
-    folder = None if keep is None else Path(keep)
+    if (folder := None if keep is None else Path(keep)) is not None and folder.is_file():
+        raise ValueError(f"keep must be a folder; {folder} is a file")
 
     def scored(half: _Half, name: str) -> EdgeScores:
         values = torch.tensor([validity.clean, validity.corrupted])

@@ -38,6 +38,8 @@ class ListForm:
 
     def __post_init__(self) -> None:
         places = [name for _, name in _parts("text", self.text) if name]
+        if "value" in places:
+            raise ValueError("text must not have {value}, which the model writes: end it where the value begins")
         if places not in (["list", "list"], ["list", "label"]):
             raise ValueError(
                 "text must have {list} and, once after it, {label}, the label of the item asked for, or {list} again; "

@@ -59,6 +59,8 @@ def summary(
         yield f"next: {advice or f'more prompts narrow the intervals ({found.prompts} here)'}"
     yield "sinks (attention shared by other keys, against the mean value; other tokens: all but labels and values):"
     for name, (status, reason) in verdict.sinks.items():
+        if status is Status.INDETERMINATE and name in found.sinks:
+            reason += f", excess {found.sinks[name].excess}"
         yield from _row(name, status, reason.removeprefix(f"{name}: "), columns)
     if evidence:
         yield ""

@@ -308,6 +308,9 @@ def test_a_search_names_its_parts_and_goes_on_from_those_that_are_done(tmp_path,
     parts.clear()
     search(keep=tmp_path)  # and still those of the first
     assert parts == ["pruning"]
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="keep must be a folder; "):
+        search(keep=tmp_path / "file")
 
 
 @pytest.mark.filterwarnings("ignore:the circuit will be invalid")

@@ -127,6 +127,7 @@ def test_a_list_needs_no_labels():
         ({"text": None}, "text is missing"),
         ({"text": 3}, "text must be text; got 3"),
         ({"text": "{list}"}, "once after it, {label}, the label of the item asked for, or {list} again; it has {list}"),
+        ({"text": "{list} {label} is {value}"}, "text must not have {value}, which the model writes"),
         ({"text": "{list} {label} {label}"}, "it has {list}, {label}, {label} (doubled braces are literal ones)"),
         ({"values": [*GOODS, "Tom"]}, "'Tom' is a value and a label; they must differ"),
         ({"text": "{label} {list}"}, "it has {label}, {list}"),

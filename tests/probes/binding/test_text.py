@@ -13,6 +13,7 @@ from probes.binding.measuring import Share
 from probes.binding.stored import binding_verdict_from_json
 from probes.binding.text import summary
 from probes.evidence import Interval
+from probes.statuses import Status
 
 NONE, ALL, WIDE = Interval(0.0, -0.01, 0.01), Interval(1.0, 0.98, 1.02), Interval(0.08, 0.02, 0.14)
 NOTHING = Share(NONE, NONE, NONE)
@@ -68,6 +69,14 @@ def test_wide_intervals_are_named_only_where_they_leave_the_verdict_open(label, 
     assert found.is_open_by_width == next_
     assert (f"excess {label}" in " ".join(str(found).split())) == next_  # the interval that left the address open
     assert ("next: more prompts narrow the intervals (24 here)" in str(found).splitlines()) == next_
+
+
+def test_what_leaves_a_sink_open_is_printed_beside_it():
+    open_ = Share(Interval(0.306, 0.107, 0.505), NONE, WIDE)
+    found = binding_verdict("m", replace(measured(ALL), sinks={"first token": open_}))
+    assert found.sinks["first token"][0] is Status.INDETERMINATE
+    assert f"excess {WIDE}" in " ".join(str(found).split())
+    assert "excess" not in str(binding_verdict("m", measured(ALL)))
 
 
 @pytest.mark.parametrize("binding", [measured(ALL), measured(WIDE), REFUSED], ids=["present", "open", "refused"])
