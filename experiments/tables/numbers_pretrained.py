@@ -10,6 +10,7 @@ from experiments.drawing.zoo import family_of
 from experiments.grid import PRETRAINED
 from experiments.tables.of_files import (
     ADAPTED_NUMBERS,
+    ADAPTED_PAST,
     ADAPTED_VERDICT,
     FOLDER,
     evaluated,
@@ -87,6 +88,7 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "maps-pretrained": (2, partial(shares_on_maps, "maps-pretrained")),
     "adapted-order": (2, left_by_order),
     "adapted-others": (2, other_labels),
+    "adapted-past-others": (2, partial(other_labels, ADAPTED_PAST)),
     "adapted-largest": (2, partial(largest_effects, ADAPTED_VERDICT, 20)),
     **{f"adapted-{name}": (2, partial(evidence_at, *which)) for name, which in ADAPTED_NUMBERS.items()},
     "lora-parameters": (2, lambda: [millions_of_parameters(SHIPPED / "smollm2-parity-aligned" / ADAPTER_WEIGHTS)]),

@@ -54,7 +54,8 @@ _PAST_EVIDENCE = (
     "swap the input labels of the step and before",
     "rename labels",
     "history in V at labels",
-    _APART,
+    _REST,
+    "swap the output labels before",
 )
 # The verdict on Gemma 3 270M with adapters at 20 bits, and what the text quotes of it.
 SECOND_VERDICT = FOLDER / "recipes" / "parity-aligned-gemma3-270m-lora4-seed1-verdict.json"
