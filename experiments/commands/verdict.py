@@ -43,8 +43,9 @@ class VerdictCommand:
 
     One run is judged over prompts; several runs of one configuration, which differ in their seed, over models. Every
     intervention has a matched control. A role is PRESENT, ABSENT or INDETERMINATE, and NOT APPLICABLE where the model
-    cannot do the task. Writes verdict.json and verdict.svg. The same command resumes after an interruption, and
-    prints a finished result of the same weights, rules and options instead of measuring again; see --fresh.
+    cannot do the task. Writes verdict.json and verdict.svg, or on a list verdict-LIST-ITEMS.json. The same command
+    resumes after an interruption, and prints a finished result of the same weights, rules and options instead of
+    measuring again; see --fresh.
     """
 
     names: Runs = ()
