@@ -319,6 +319,33 @@ def test_two_labels_leave_nothing_unless_a_third_one_is_matched(many, own_rest, 
     assert len(e.details["family"]) == 4
 
 
+def test_what_other_labels_move_up_and_down_does_not_cancel(monkeypatch):
+    trials = choose(sample("parity-aligned", 600, 10, 2), 2)
+    signs = torch.arange(len(trials)) % 2 * 2.0 - 1
+
+    def effects(model, trials, edited):
+        return {name: (0.0 * signs if name == "control" else 0.5 * signs, signs > 0) for name in edited}
+
+    monkeypatch.setattr(addresses, "effects_of_edits", effects)
+    e = measure_others(None, trials, keys.ADDRESSES[-1, 0], torch.ones(len(trials)), 0)  # type: ignore[arg-type]
+    assert e.value.value == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("own", "before", "both", "tested"),
+    [
+        (0.6, 0.1, 0.9, True),  # jointly more than each
+        (0.4, 0.3, 0.1, True),  # each, and trades of both cancel
+        (0.6, 0.0, 0.6, False),  # the own label alone
+        (0.0, 0.0, 0.0, False),
+    ],
+)
+def test_other_labels_are_tested_where_two_may_be_the_address(own, before, both, tested):
+    pair = keys.ADDRESSES[-1, 0]
+    moved = {keys.OWN.inputs: own, keys.ADDRESSES[-1,].inputs: before, pair.inputs: both}
+    assert addresses._may_be_joint(pair, moved) == tested
+
+
 def test_two_labels_lead_to_the_same_answer_only_at_one_place():
     batch = sample("parity-aligned", 64, 8, 0)
     labels, at = batch.at(Role.INPUT_LABEL), batch.at(Role.INPUT)
