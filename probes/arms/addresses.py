@@ -19,9 +19,9 @@ from interp.patching.interchange_parts import whole_run
 from interp.tasks import Batch, Role, counterfactual, parity
 from interp.tasks.layout import generator
 from probes import keys
-from probes.arms.largest_identity import UNEXPLAINED, drawn_from_pool, others_of
+from probes.arms.largest_identity import UNEXPLAINED, drawn_from_pool, has_other_labels
 from probes.arms.m01_identity import Entries, by_cell, effects_of_edits, effects_of_entries
-from probes.arms.readings import effect_of_strongest, halves
+from probes.arms.readings import effect_of_strongest, halves, largest_evidence
 from probes.evidence import Evidence, EvidenceKey
 from probes.intervals import ratio
 from probes.trials.parity import Trials, balanced, one_of
@@ -135,22 +135,15 @@ def measure_others(
     The value is the mean |change of the margin| over the full effect. Zero where these labels are all of an address.
     """
     assert address.others is not None
-    edits = {"control": counterfactual.rename_labels(trials.batch, seed + 1)} if _has_pool(trials.batch) else {}
+    has_pool = trials.batch.format.labels == "pool"
+    edits = {"control": counterfactual.rename_labels(trials.batch, seed + 1)} if has_pool else {}
     for role in SIDES:
         edits |= reassigned_but(trials, address.offsets, role, seed)
     effects = {name: effect.abs() for name, (effect, _) in effects_of_edits(model, trials, edits).items()}
     control = ratio(effects.pop("control"), full) if "control" in effects else None
     value, _ = effect_of_strongest(torch.stack(list(effects.values())), full, halves(len(trials), seed))
-    return Evidence(
-        key=address.others,
-        question=OTHERS_QUESTION.format(labels=address.name),
-        length=trials.length,
-        quantity="mean |change| over the full effect",
-        value=value,
-        control=control,
-        n=len(trials),
-        details={"family": {name: ratio(effect, full).value for name, effect in effects.items()}},
-    )
+    family = {"family": {name: ratio(effect, full).value for name, effect in effects.items()}}
+    return largest_evidence(address.others, OTHERS_QUESTION.format(labels=address.name), trials, value, control, family)
 
 
 def reassigned_but(trials: Trials, offsets: tuple[int, ...], role: Role, seed: int) -> dict[str, Batch]:
@@ -162,15 +155,13 @@ def reassigned_but(trials: Trials, offsets: tuple[int, ...], role: Role, seed: i
     at, gen = batch.at(role), generator(seed + int(role))
     number = torch.arange(1, len(at) + 1)
     stays = torch.stack([number == (trials.step + offset).unsqueeze(1) for offset in offsets]).any(dim=0)
-    order = torch.rand(stays.shape, generator=gen)
-    # Places in random order, those that stay first; and in their own order, those that stay first.
-    drawn = order.masked_fill(stays, -1.0).argsort(dim=1)
-    places = torch.where(stays, number - len(at) - 1, number).argsort(dim=1)
-    drawn[:, : len(offsets)] = places[:, : len(offsets)]
+    # Places in their own order, and in random order; in both, those that stay come first and in their own order.
+    places = (~stays).int().argsort(dim=1, stable=True)
+    drawn = torch.rand(stays.shape, generator=gen).masked_fill(stays, -1.0).argsort(dim=1, stable=True)
     source = torch.empty_like(drawn).scatter_(1, places, drawn)
     own = batch.tokens[:, at]
     found = {f"{PERMUTED}, {side}": own.gather(1, source)}
-    if _has_pool(batch) and bool((others_of(batch).sum(dim=1) > 0).all()):
+    if has_other_labels(batch):
         found[f"{RENAMED}, {side}"] = torch.where(stays, own, drawn_from_pool(batch, len(at), gen))
     edited = dict[str, Batch]()
     for name, labels in found.items():
@@ -178,10 +169,6 @@ def reassigned_but(trials: Trials, offsets: tuple[int, ...], role: Role, seed: i
         tokens[:, at] = labels
         edited[name] = batch.with_tokens(tokens)
     return edited
-
-
-def _has_pool(batch: Batch) -> bool:
-    return batch.format.labels == "pool"
 
 
 def _possible(

@@ -59,7 +59,7 @@ def measure_identity(model: PreTrainedModel, readings: Readings, seed: int) -> l
     others.
     """
     batch, half = readings.batch, halves(len(readings), seed)
-    has_others = batch.format.labels == "pool" and bool(others_of(batch).any(dim=1).all())
+    has_others = has_other_labels(batch)
     edits = {"edited": readings.edited} | {name: reassign(batch, BOTH, name, seed) for name in CONTROLS}
     for roles, names in FAMILY.items():
         side = "inputs" if roles == INPUTS else "outputs"
@@ -179,6 +179,11 @@ def others_of(batch: Batch) -> Bool[Tensor, "batch label"]:
     for tokens in batch.tokens.unbind(dim=1):  # all positions at once would take their number times the memory
         allowed &= tokens.unsqueeze(1) != pool
     return allowed
+
+
+def has_other_labels(batch: Batch) -> bool:
+    """Return whether labels come from a pool, and each prompt lacks some of them."""
+    return batch.format.labels == "pool" and bool(others_of(batch).any(dim=1).all())
 
 
 def drawn_from_pool(batch: Batch, count: int, gen: torch.Generator) -> Int[Tensor, "batch {count}"]:

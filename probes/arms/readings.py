@@ -155,7 +155,7 @@ def evidence_on(
 def largest_evidence(
     key: EvidenceKey,
     question: str,
-    readings: Readings,
+    read: Readings | Trials,
     value: Interval,
     control: Interval | None,
     details: dict | None = None,
@@ -164,10 +164,10 @@ def largest_evidence(
     return Evidence(
         key=key,
         question=question,
-        length=readings.length,
+        length=read.length,
         quantity="mean |change| over the full effect",
         value=value,
         control=control,
-        n=len(readings),
+        n=len(read),
         details=details or {},
     )

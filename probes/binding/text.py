@@ -12,6 +12,7 @@ from probes.statuses import Status
 
 if TYPE_CHECKING:
     from probes.binding.deciding import BindingVerdict
+    from probes.binding.measuring import Share
 
 INDENT = "  "
 COLUMNS = 120
@@ -39,10 +40,7 @@ def summary(
             yield f"next: {more}"
         return
     for name, (status, reason) in verdict.addresses.items():
-        share = found.shares.get(reason.partition(":")[0])
-        if status is Status.INDETERMINATE and share is not None:
-            reason += f", excess {share.excess}"
-        yield from _row(name, status, reason, columns)
+        yield from _row(name, status, reason, columns, found.shares.get(reason.partition(":")[0]))
     if "label at both" in found.shares:
         share = found.shares["label at both"]
         yield f"{INDENT}{'renaming':<13}{'':<15}{share.value}, control {share.control}: in list and query; expected: 0"
@@ -59,9 +57,7 @@ def summary(
         yield f"next: {advice or f'more prompts narrow the intervals ({found.prompts} here)'}"
     yield "sinks (attention shared by other keys, against the mean value; other tokens: all but labels and values):"
     for name, (status, reason) in verdict.sinks.items():
-        if status is Status.INDETERMINATE and name in found.sinks:
-            reason += f", excess {found.sinks[name].excess}"
-        yield from _row(name, status, reason.removeprefix(f"{name}: "), columns)
+        yield from _row(name, status, reason.removeprefix(f"{name}: "), columns, found.sinks.get(name))
     if evidence:
         yield ""
         for name, share in found.shares.items():
@@ -73,8 +69,13 @@ def summary(
         yield f"{INDENT}{name:<16}not applicable: {reason}"
 
 
-def _row(name: str, status: Status, reason: str, columns: int) -> list[str]:
-    """Return the lines of an address or a sink; the reason is wrapped, without a break inside of an interval."""
+def _row(name: str, status: Status, reason: str, columns: int, share: Share | None) -> list[str]:
+    """Return the lines of an address or a sink; the reason is wrapped, without a break inside of an interval.
+
+    Where the status is open, the excess of its share over the control, which decides, is added.
+    """
+    if status is Status.INDETERMINATE and share is not None:
+        reason += f", excess {share.excess}"
     head = f"{INDENT}{name:<13}{status.value:<15}"
     whole = re.sub(r" (?=\[)|(?<=,) (?=[-\d.]+\])", "\xa0", reason)
     lines = textwrap.wrap(whole, max(80, columns), initial_indent=head, subsequent_indent=" " * len(head))
