@@ -76,3 +76,18 @@ def report_families(table: dict) -> None:
     names = ("right", "wrong label", "wrong status", "none")
     counts = [[group, *(str(found.get(name, 0)) for name in names)] for group, found in table["counts"].items()]
     print_table("counts", ["", *names], counts)
+
+
+def report_lists(table: dict) -> None:
+    """Print the verdict on each planted model of a list, and the counts."""
+    rows = []
+    for case in table["cases"]:
+        dirt, where = "dirt" if case["dirty"] else "clean", f"{case['task']}, {case['items']}"
+        wrong = f"{case['outcome']}: {', '.join(case['wrong'])}" if case["wrong"] else case["outcome"]
+        rows.append([case["mechanism"], case["architecture"], where, dirt, case["expected"], case["label"], wrong])
+    print_table("planted models of lists", ["mechanism", "in", "list", "", "right", "verdict", "outcome"], rows)
+    names = ("right", "incomplete", "wrong")
+    counts = [[group, *(str(found.get(name, 0)) for name in names)] for group, found in table["counts"].items()]
+    print_table("counts", ["", *names], counts)
+    rates = [[name, f"{rate['hits']}/{rate['n']}", _bounds(rate["interval"])] for name, rate in table["rates"].items()]
+    print_table("rates", ["", "count", "95 %"], rates)

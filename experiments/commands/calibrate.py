@@ -14,7 +14,7 @@ from experiments.support.options import AsJson, Flag, Folder, Names, Number
 MOST_VARIANTS = 10_000
 FOLDER = Path("mnemoscope-out") / "calibration"
 FILES = ("calibration.svg", "calibration.json")
-FAMILIES_FILE = "families.json"
+FAMILIES_FILE, LISTS_FILE = "families.json", "calibration-lists.json"
 # Options that only mechanisms have.
 OF_MECHANISMS = ("variants", "seed", "repetitions")
 
@@ -24,7 +24,7 @@ class CalibrateCommand:
     """Plant variants of each mechanism in GPT-2 and GPT-NeoX models, judge them, and count wrong verdicts.
 
     Writes calibration.json and calibration.svg: confusion, false PRESENT, false ABSENT, wrong labels, share errors,
-    coverage; with --families, families.json. Each case is written when it is done, so the same command resumes after
+    coverage; with --families, families.json; with --lists, calibration-lists.json. Each case is written when it is done, so the same command resumes after
     an interruption. One process at a time may use the folder of --out.
     """
 
@@ -38,6 +38,9 @@ class CalibrateCommand:
     """Judge the families outside of the calibration instead: each in three architectures, clean and with rotation,
     noise, superposition and LayerNorm, at 8 bits. Refuses --variants, --seed and --repetitions, which families do not
     have."""
+    lists: Flag = False
+    """Judge models that find items of lists instead, as `mnemoscope verdict --task list-...` does: each mechanism in
+    three architectures, clean and with dirt. Refuses the options that --families refuses."""
     prompts: Number = 128
     """Prompts per case, at least 24."""
     repetitions: Number = 30
@@ -52,36 +55,36 @@ class CalibrateCommand:
     def run(self) -> int:
         """Judge the missing cases, then write and print the counts."""
         self._check()
-        from experiments.calibration_text import report_families, report_rates
+        from experiments.calibration_text import report_families, report_lists, report_rates
         from experiments.support.console import say
         from experiments.support.finished import warn_replaced
         from experiments.support.results import check_files, writable_folder
         from interp.support.writing import alone_in
-        from probes.planted import FAMILIES, MECHANISMS
+        from probes.planted import FAMILIES, LIST_MECHANISMS, MECHANISMS
 
-        choices = tuple(FAMILIES) if self.families else MECHANISMS
+        choices = tuple(FAMILIES) if self.families else tuple(LIST_MECHANISMS) if self.lists else MECHANISMS
         names = tuple(dict.fromkeys(self.mechanisms)) or choices  # a case that is named twice counts once
         if unknown := sorted(set(names) - set(choices)):
-            kind = "families" if self.families else "mechanisms"
+            kind = self._kind()
             raise ValueError(f"unknown {kind} {_quoted(unknown)}; {kind} are {_quoted(choices)}")
         folder = writable_folder(self.out)
-        written = (FAMILIES_FILE,) if self.families else FILES
+        written = (FAMILIES_FILE,) if self.families else (LISTS_FILE,) if self.lists else FILES
         check_files([folder / name for name in written])
         with alone_in(folder / ".calibrate"):
             warn_replaced(folder / written[-1], partial(self._why_other, names))
-            table = self._families(folder, names) if self.families else self._table(folder, names)
+            measure = self._families if self.families else self._lists if self.lists else self._table
+            table = measure(folder, names)
         if self.json:
             print(json.dumps(table))
         else:
-            (report_families if self.families else report_rates)(table)
+            (report_families if self.families else report_lists if self.lists else report_rates)(table)
             say(folder / written[-1])
         return 0
 
     def _why_other(self, names: Sequence[str], data: dict) -> str:
         """Return why a result was made with other options or other mechanisms than `names`; "" where it was not."""
-        kind, asked, made = "families", {"prompts": self.prompts}, dict(data)
-        if not self.families:
-            kind = "mechanisms"
+        kind, asked, made = self._kind(), {"prompts": self.prompts}, dict(data)
+        if not (self.families or self.lists):
             asked |= {"first_seed": self.seed, "variants": self.variants}
             asked["repetitions"] = self.repetitions if set(REPEATED).intersection(names) else 0
             made["repetitions"] = max((row["times"] for row in data["repeated"]), default=0)
@@ -111,10 +114,17 @@ class CalibrateCommand:
         check_seed(self.seed + self.variants)
 
     def _check_families(self) -> None:
-        """Raise `ValueError` where --families is given with an option that only mechanisms have."""
+        """Raise `ValueError` where --families or --lists is given with an option that they do not have."""
+        if self.families and self.lists:
+            raise ValueError("--families and --lists are two calibrations; give one of them")
         given = [name for name in OF_MECHANISMS if getattr(self, name) != getattr(type(self), name)]
-        if self.families and given:
-            raise ValueError(f"--{given[0]} is for mechanisms; leave it out with --families")
+        if (self.families or self.lists) and given:
+            one = "families" if self.families else "lists"
+            raise ValueError(f"--{given[0]} is for mechanisms of parity; leave it out with --{one}")
+
+    def _kind(self) -> str:
+        """Return what the named cases are called."""
+        return "families" if self.families else "mechanisms"
 
     def _table(self, folder: Path, names: Sequence[str]) -> dict:
         """Judge the missing cases and write the results; return the counts."""
@@ -171,6 +181,24 @@ class CalibrateCommand:
         table = tally_families(cases)
         result = {"schema": 1, "prompts": self.prompts, "provenance": provenance_record(), **table, "judged": cases}
         write_whole(folder / FAMILIES_FILE, json.dumps(result, indent=1) + "\n")
+        return table
+
+    def _lists(self, folder: Path, names: Sequence[str]) -> dict:
+        """Judge the missing cases of lists and write the results; return the counts."""
+        from experiments.support.provenance import provenance_record
+        from interp.support.writing import write_whole
+        from probes.binding.deciding import RULES
+        from probes.list_calibration import judge_list, list_plans, tally_lists
+        from probes.planted import Dirt
+
+        jobs: list[CaseJob] = []
+        for plan in list_plans(names):
+            kind = f"list-{RULES}-{plan.architecture}-{'dirty' if plan.dirt != Dirt() else 'clean'}"
+            jobs.append((case_file(folder, kind, plan.mechanism, self.prompts), judge_list, (plan, self.prompts)))
+        cases = judge_missing(jobs, self.workers)
+        table = tally_lists(cases)
+        result = {"schema": 1, "prompts": self.prompts, "provenance": provenance_record(), **table, "judged": cases}
+        write_whole(folder / LISTS_FILE, json.dumps(result, indent=1) + "\n")
         return table
 
 

@@ -26,7 +26,7 @@ from interp.patching.unpatched import Unpatched, trace
 from interp.sites import Site
 from interp.tasks import Prompts
 
-__all__ = ["INTERCHANGE_SITES", "Interchange", "Intervention", "interchange"]
+__all__ = ["INTERCHANGE_SITES", "Interchange", "Intervention", "interchange", "interchange_for"]
 
 
 @exclusive
@@ -46,9 +46,21 @@ def interchange(
     >>> entries = {"routing": [Interchange("attn_scores", swapped)], "values": [Interchange("v", flipped, at=labels)]}
     >>> effect = interchange(run, batch, entries, logit_diff(batch, step=9))
     """
+    (effect,) = interchange_for(model, base, entries, [metric])
+    return effect
+
+
+@exclusive
+@torch.no_grad()
+def interchange_for(
+    model: AnyModel, base: PromptsLike, entries: Mapping[str, Sequence[Intervention]], metrics: Sequence[MetricLike]
+) -> list[PatchEffect]:
+    """Return the effects of `interchange` for several metrics of the same runs, in their order."""
     anatomy = anatomy_of(raw_of(model))
     base = prompts_of(model, base, "base")
-    metric = bind_metric(metric, model, base)
+    bound = [bind_metric(metric, model, base) for metric in metrics]
+    if not bound:
+        raise ValueError("give at least one metric")
     plans = {name: Plan(model, anatomy, base, name, parts) for name, parts in entries.items()}
     if not plans:
         raise ValueError("no entries were given")
@@ -63,28 +75,34 @@ def interchange(
     last = len(anatomy.blocks) - 1
     deep = {key for key, (places, _) in needed.items() if any(layer == last for _, layer in places)}
     wanted = {id(plan.whole) for plan in plans.values()} & deep - moved - {id(base)}
-    rows, values, baselines, raw_difference = [], [], [], 0.0
-    for run in unpatched_runs(anatomy, base, [metric], needed[id(base)][0], beside):
+    rows, raw_difference = [], 0.0
+    baselines: list[list[Tensor]] = [[] for _ in bound]
+    values: list[list[Tensor]] = [[] for _ in bound]
+    for run in unpatched_runs(anatomy, base, bound, needed[id(base)][0], beside):
         raw_difference = run.raw_difference
         kept, finals = {id(base): run.kept}, dict[int, Tensor | None]()
         for key, (places, source) in needed.items():
             if source is not base:
                 finals[key], kept[key] = _run_source(anatomy, run, places, source, key in moved, key in wanted)
         rows.append(run.rows)
-        baselines += measure_unpatched(anatomy, run, run.metrics)
-        values.append(torch.stack([_measure(anatomy, run, plan, kept, finals) for plan in plans.values()]))
-    before = in_order(rows, baselines)
-    return PatchEffect(
-        site="joint",
-        metric=metric.name,
-        direction="interchange",
-        axes=("interchange",),
-        labels={"interchange": tuple(plans)},
-        values=in_order(rows, values),
-        base=before,
-        source=before,
-        details={"raw_difference": raw_difference},
-    )
+        cells = [_measure(anatomy, run, plan, kept, finals) for plan in plans.values()]
+        for i, intact in enumerate(measure_unpatched(anatomy, run, run.metrics)):
+            baselines[i].append(intact)
+            values[i].append(torch.stack([cell[i] for cell in cells]))
+    return [
+        PatchEffect(
+            site="joint",
+            metric=metric.name,
+            direction="interchange",
+            axes=("interchange",),
+            labels={"interchange": tuple(plans)},
+            values=in_order(rows, after),
+            base=(intact := in_order(rows, before)),
+            source=intact,
+            details={"raw_difference": raw_difference},
+        )
+        for metric, before, after in zip(bound, baselines, values, strict=True)
+    ]
 
 
 def _measure(
@@ -93,11 +111,11 @@ def _measure(
     plan: Plan,
     kept: Mapping[int, Mapping[Place, Tensor]],
     finals: Mapping[int, Tensor | None],
-) -> Tensor:
-    """Return the metric of an entry; where it is the whole run on a source, that of the source's own final residual."""
+) -> Sequence[Tensor]:
+    """Return the metrics of an entry; where it is the whole run on a source, of the source's own final residual."""
     if (final := finals.get(id(plan.whole))) is not None:
-        return measure_unpatched(anatomy, replace(run, final=final), run.metrics)[0]
-    return measure_patched(anatomy, run, plan.changes(run, kept), run.metrics)[0]
+        return measure_unpatched(anatomy, replace(run, final=final), run.metrics)
+    return measure_patched(anatomy, run, plan.changes(run, kept), run.metrics)
 
 
 def _run_source(

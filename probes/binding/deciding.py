@@ -12,14 +12,19 @@ from probes.binding.text import summary
 from probes.evidence import Interval
 from probes.statuses import Status
 
+# The arm that decides on the position where it was measured: a trade of two items each is one of order too, for a model
+# that reads more than the item before.
+ALL_MOVED = "position, all before"
+# The version of the arms and rules, which counts of errors belong to.
+RULES = "2026-11a"
 # Within this share of the full effect, an address counts as absent.
 MARGIN = 0.10
 # The address that each arm is evidence of. The others are checks: "label at both" must be 0, "joint" about 1. The own
 # label is PRESENT by the list alone: where the query's label is a learned index, it moves the answer too.
 ADDRESSES = {
     "own label": ("label at list", "label at query"),
-    "order": ("order", "order, value", "order, label"),
-    "position": ("position",),
+    "order": ("order", "order, value", "order, label", "order, earlier"),
+    "position": ("position", ALL_MOVED),
 }
 
 
@@ -40,7 +45,11 @@ class BindingVerdict:
     @property
     def is_open_by_width(self) -> bool:
         """Whether the verdict is undecided because an interval of each INDETERMINATE address contains the margin."""
-        open_ = [ADDRESSES[name] for name, (status, _) in self.addresses.items() if status == Status.INDETERMINATE]
+        open_ = [
+            _deciding(name, self.measured.shares)
+            for name, (status, _) in self.addresses.items()
+            if status == Status.INDETERMINATE
+        ]
         shares = self.measured.shares
         return self.label == "undecided" and all(
             any(_straddles(shares[arm]) for arm in arms if arm in shares) for arms in open_
@@ -54,11 +63,13 @@ class BindingVerdict:
             "task": found.task,
             "items": found.items,
             "prompts": found.prompts,
+            **({"deep_prompts": found.deep_prompts} if found.deep_prompts else {}),
             "posed": found.posed,
             "accuracy": found.accuracy.to_json(),
             "gate": COMPETENCE,
             "margin": MARGIN,
             "level": found.level,
+            **({"sinks_over": found.sinks_over} if found.sinks_over != "target" else {}),
             "addresses": _listed(self.addresses),
             "shares": {name: {"question": ARMS[name], **share.to_json()} for name, share in found.shares.items()},
             "sinks": {
@@ -78,19 +89,23 @@ class BindingVerdict:
 def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
     """Decide from what was measured on the model `name`.
 
-    PRESENT: an arm and its excess over the matched control are above the margin; for the own label this must be the
-    trade in the list, and a renaming in list and query must not be. ABSENT: all arms of the address, and their
-    controls, are within the margin. NOT APPLICABLE: the model cannot do the task, or the template has no such
-    address. The label names every address that is PRESENT. Sinks have the same rule, and are PRESENT only if their mean
-    value loses nothing: their effect is what the answer margin loses without attention to them, beyond that. They are
-    not part of the label.
+    PRESENT: an arm, its excess over the matched control and what the target's value gains are above the margin. For the
+    own label this must be the trade in the list, and a renaming in list and query must not be; for the position it is
+    the trade of all items before, where that was measured. ABSENT: all arms of the address, and their controls, are
+    within the margin. NOT APPLICABLE: the model cannot do the task, or the template has no such address. The label
+    names every address that is PRESENT. Sinks have the same rule without a gain, and are PRESENT only if their mean
+    value loses nothing: their effect is what the answer's lead over the best other value of the list loses without
+    attention to them, beyond that. They are not part of the label.
     """
     if measured.refusal is not None:
         refused = (Status.NOT_APPLICABLE, measured.refusal)
         return BindingVerdict(
             name, measured, "not applicable", dict.fromkeys(ADDRESSES, refused), dict.fromkeys(SINKS, refused)
         )
-    addresses = {address: _decided(measured.shares, arms, measured.left_out) for address, arms in ADDRESSES.items()}
+    addresses = {
+        address: _decided(measured.shares, _deciding(address, measured.shares), measured.left_out)
+        for address in ADDRESSES
+    }
     addresses["own label"] = _checked(measured.shares, *addresses["own label"])
     sinks = {sink: _decided_sink(measured, sink) for sink in SINKS}
     present = [address for address, (status, _) in addresses.items() if status == Status.PRESENT]
@@ -99,6 +114,11 @@ def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
         none = all(status is Status.NOT_APPLICABLE for status, _ in addresses.values())
         label = "not applicable" if none else "unresolved"  # the model does the task, by none of these
     return BindingVerdict(name, measured, label, addresses, sinks)
+
+
+def _deciding(address: str, shares: Mapping[str, Share]) -> tuple[str, ...]:
+    """Return the arms that decide on an address; one arm alone decides on the position."""
+    return (ALL_MOVED,) if address == "position" and ALL_MOVED in shares else ADDRESSES[address]
 
 
 def _listed(decided: Mapping[str, tuple[Status, str]]) -> dict[str, dict[str, str]]:
@@ -111,12 +131,13 @@ def _decided(measured: Mapping[str, Share], arms: tuple[str, ...], left_out: Map
         reasons = [left_out[arm] for arm in arms if arm in left_out]
         return Status.NOT_APPLICABLE, reasons[0] if reasons else "not measured"
     for arm, share in shares.items():
-        if _is_above(share):
+        if _is_above(share) and _leads_there(share):
             return Status.PRESENT, f"{arm}: {share.value}, control {share.control}"
     if all(_is_small(share) for share in shares.values()):
         return Status.ABSENT, "; ".join(f"{arm}: {share.value}" for arm, share in shares.items())
     arm, share = max(shares.items(), key=lambda pair: pair[1].value.value)
-    return Status.INDETERMINATE, f"{arm}: {share.value}, control {share.control}"
+    gained = "" if _leads_there(share) else f"; the other item's value gains {share.gained}"
+    return Status.INDETERMINATE, f"{arm}: {share.value}, control {share.control}{gained}"
 
 
 def _checked(shares: Mapping[str, Share], status: Status, reason: str) -> tuple[Status, str]:
@@ -126,7 +147,7 @@ def _checked(shares: Mapping[str, Share], status: Status, reason: str) -> tuple[
     listed, renamed = (shares.get(arm) for arm in ("label at list", "label at both"))
     if listed is None:
         return Status.INDETERMINATE, f"{reason}; labels of the list were not traded, and the query's may be an index"
-    if not _is_above(listed):
+    if not (_is_above(listed) and _leads_there(listed)):
         says = f"trading labels in the list moves {listed.value}, control {listed.control}"
         return Status.INDETERMINATE, f"{reason}; but {says}: the query's label may be a learned index"
     if renamed is not None and _is_above(renamed):
@@ -147,13 +168,18 @@ def _is_above(share: Share) -> bool:
     return share.value.low > MARGIN and share.excess.low > MARGIN
 
 
+def _leads_there(share: Share) -> bool:
+    """Return whether the target's value gains: an edit can also break what finds the answer, and lead nowhere."""
+    return share.gained is None or share.gained.low > MARGIN
+
+
 def _is_small(share: Share) -> bool:
     return _is_near_zero(share.value) and _is_near_zero(share.control)
 
 
 def _straddles(share: Share) -> bool:
     """Return whether one of the intervals that decide contains a bound of the margin."""
-    intervals = (share.value, share.control, share.excess)
+    intervals = (share.value, share.control, share.excess, *([share.gained] if share.gained else []))
     return any(i.low < bound < i.high for i in intervals for bound in (-MARGIN, MARGIN))
 
 

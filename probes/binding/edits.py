@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Int
@@ -17,7 +17,9 @@ ARMS = {
     "order, value": "Does the answer follow the value before it, when that of another item is put there?",
     "order, label": "Does the answer follow the label before it, when that of another item is put there?",
     "order": "Both: the whole previous item is replaced.",
+    "order, earlier": "Does the answer follow the items before the previous one, when those of another are put there?",
     "position": "Does the answer follow the index, when whole items are traded with the items before them?",
+    "position, all before": "The same, when they are traded with all items before them, so that no order moves it.",
     "joint": "Label, order and position together.",
 }
 
@@ -53,6 +55,10 @@ def edit_of(trial: Trial, arm: str) -> Edit:
             if arm == "order" and not trial.lookups.query_labels:
                 parts = ("value",)
             return Edit(_previous(trial, base, target, parts), _previous(trial, base, third, parts))
+        case "order, earlier":
+            return Edit(_earlier(trial, trial.target), _earlier(trial, trial.target + 1))
+        case "position, all before":
+            return _all_moved(trial)
         case "position":
             return Edit(_moved(trial, base), _trade(base, base, *(_item(trial, i) for i in trial.bystanders)))
         case "joint":
@@ -116,6 +122,46 @@ def _previous(trial: Trial, tokens: Tensor, item: int, parts: Sequence[str]) -> 
                 raise Absent("the query shows no label before the one asked for")
             tokens = _put(trial, tokens, lookups.query_labels[before], lookups.labels[item - 1])
     return tokens
+
+
+def _earlier(trial: Trial, item: int) -> Tensor:
+    """Return the tokens with the query's items before the previous one replaced by those that stand so before `item`.
+
+    Where `item` is one beyond the target, they are the items before another place, or before none.
+    """
+    _require_deep(trial)
+    lookups, tokens = trial.lookups, trial.lookups.prompts.tokens
+    for back in range(2, trial.query):
+        shown, source = trial.query - back, item - back
+        tokens = _put(trial, tokens, (lookups.query_values[shown],), (lookups.values[source],))
+        if shown in lookups.query_labels and lookups.labels:
+            tokens = _put(trial, tokens, lookups.query_labels[shown], lookups.labels[source])
+    return tokens
+
+
+def _all_moved(trial: Trial) -> Edit:
+    """Return the trade of all items up to the query with the next ones, up to the target; the control turns all after it.
+
+    Under the control neither the query nor an item before it moves.
+    """
+    _require_deep(trial)
+    query, target, base = trial.query, trial.target, trial.lookups.prompts.tokens
+
+    def places(items: Iterable[int]) -> tuple[int, ...]:
+        return tuple(p for i in items for p in _item(trial, i))
+
+    after = range(query + 1, trial.lookups.n_items + 1)
+    control = base.clone()
+    control[:, list(places(after))] = base[:, list(places(reversed(after)))]
+    return Edit(_trade(base, base, places(range(1, query + 1)), places(range(query + 1, target + 1))), control)
+
+
+def _require_deep(trial: Trial) -> None:
+    """Raise `Absent` unless the query repeats two or more items, and the target is twice as far down as the query."""
+    if not set(range(1, trial.query)) <= set(trial.lookups.query_values) or trial.query < 3:
+        raise Absent("the query shows no item before the previous one")
+    if not trial.is_deep:
+        raise Absent(f"the target must be item {2 * trial.query}")
 
 
 def _item(trial: Trial, item: int) -> tuple[int, ...]:

@@ -13,18 +13,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.models.resolve import AnyModel, raw_of
-from interp.patching import Interchange, interchange, logit_diff
+from interp.patching import Interchange, PatchEffect, logit_diff
+from interp.patching.interchanges import interchange_for
+from interp.patching.metrics import MetricLike
 from interp.support.finite import NotFinite
 from interp.tasks import Prompts
 from probes.binding.edits import ARMS, Absent, answer_traded, edit_of
 from probes.binding.sinks import SINKS, sink_effects
-from probes.binding.trials import Trial
+from probes.binding.trials import DEEP_ARMS, Trial
 from probes.evidence import Interval
 from probes.intervals import ratio, wilson
 
 # Names of what is measured per prompt: whether the answer leads the target's value, and, after an arm's name, whether
 # the target's value leads under the arm instead.
 LEADS, FOLLOWS = "leads", ": follows"
+# After an arm's name: by how much the target's value rises over those of uninvolved items.
+GAINED = ": gained"
+# What trading the answers takes from the answer's lead over the target's value, and over the best of all other values.
+FULL, FULL_OVER_ALL = "full", "full, over all"
 # A model whose interval of accuracy reaches below this does not do the task.
 COMPETENCE = 0.80
 
@@ -35,24 +41,30 @@ class Share:
 
     0: the answer stays. 1: the answer is the target's, as if the values were traded. `excess` is arm minus control.
     `follows`: of the prompts in which the answer leads the target's value, the share in which it no longer does under
-    the arm. None where it was not measured.
+    the arm. `gained`: by how much the target's value rises over those of the bystanders, as a share of what it gains
+    when the values are traded; an edit that only breaks what finds the answer gains nothing. None where they were not
+    measured.
     """
 
     value: Interval
     control: Interval
     excess: Interval
     follows: float | None = None
+    gained: Interval | None = None
 
     def __str__(self) -> str:
-        return f"{self.value}  control {self.control}  excess {self.excess}"
+        gained = "" if self.gained is None else f"  gained {self.gained}"
+        return f"{self.value}  control {self.control}  excess {self.excess}{gained}"
 
     def __repr__(self) -> str:
         return f"Share({self})"
 
     def to_json(self) -> dict:
-        """Return three intervals, and `follows` where it was measured."""
-        intervals = {name: getattr(self, name).to_json() for name in ("value", "control", "excess")}
-        return intervals if self.follows is None else {**intervals, "follows": self.follows}
+        """Return three intervals, and what else was measured."""
+        found: dict = {name: getattr(self, name).to_json() for name in ("value", "control", "excess")}
+        if self.gained is not None:
+            found["gained"] = self.gained.to_json()
+        return found if self.follows is None else {**found, "follows": self.follows}
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,9 @@ class Binding:
 
     `shares` and `sinks` are empty where the model cannot do the task, with the reason in `refusal`. `left_out` has
     the reason for each arm that the template does not have. `remainder` is 1 minus the share of all arms together.
-    `accuracy` is over `posed` prompts, everything else over the first `prompts` of them. `carried` is the share of the
+    `accuracy` is over `posed` prompts, everything else over the first `prompts` of them, but the arms in `DEEP_ARMS`
+    over `deep_prompts`. `sinks_over`: over whose value the answer's lead is that sinks change, "all" other items' or, in
+    older results, the "target"'s. `carried` is the share of the
     full effect that is lost when the values of a candidate for a sink become their mean.
     """
 
@@ -78,6 +92,8 @@ class Binding:
     remainder: Interval | None = None
     left_out: dict[str, str] = field(default_factory=dict)
     refusal: str | None = None
+    deep_prompts: int = 0
+    sinks_over: str = "all"
 
     def __repr__(self) -> str:
         measured = ", ".join(f"{name} {share.value}" for name, share in {**self.shares, **self.sinks}.items())
@@ -137,12 +153,16 @@ def measure_binding(
     given, trials = trials, [trial.distinct() for trial in trials]
     if repeated := sum(len(a.lookups.prompts) - len(b.lookups.prompts) for a, b in zip(given, trials, strict=True)):
         warnings.warn(f"{repeated} prompts repeat others and are left out", stacklevel=2)
-    n, items = sum(len(trial.lookups.prompts) for trial in trials), trials[0].lookups.n_items
+    usual, deep = [t for t in trials if not t.only_deep], [t for t in trials if t.only_deep]
+    if not usual:
+        raise ValueError("all trials are only_deep; accuracy and the other arms need one that is not")
+    n, items = sum(len(trial.lookups.prompts) for trial in usual), trials[0].lookups.n_items
     step("accuracy")
-    rights = [recall(f"accuracy-{k}", partial(_accuracy, model, trial)) for k, trial in enumerate(trials)]
+    rights = [recall(f"accuracy-{k}", partial(_accuracy, model, trial)) for k, trial in enumerate(usual)]
     right = torch.cat([group.values["right"] for group in rights])
-    some = trials if prompts is None else [trial.first(-(-prompts // len(trials))) for trial in trials]
-    used = sum(len(trial.lookups.prompts) for trial in some)
+    if prompts is not None:
+        usual, deep = [t.first(-(-prompts // len(usual))) for t in usual], [t.first(prompts) for t in deep]
+    used = sum(len(trial.lookups.prompts) for trial in usual)
     level = 1 - 0.05 / (2 * len(ARMS) + 3 * len(SINKS))
     estimate = wilson(float(right.sum()), n)
     found = Binding(task, items, n, used, seed, estimate, level)
@@ -153,15 +173,14 @@ def measure_binding(
             token, times = Counter(given).most_common(1)[0]
             reason += f"; its commonest wrong answer is {trials[0].lookups.prompts.symbol(token)!r} ({times} of {n})"
         return replace(found, refusal=reason)
-    drops: dict[str, list[Tensor]] = {}
-    left_out: dict[str, str] = {}
-    for k, trial in enumerate(some):
+    groups, left_out = [], {}
+    for k, trial in enumerate((*usual, *deep)):
         step(f"item {trial.query} to {trial.target}")
-        group = recall(f"arms-{k}", partial(_arms, model, trial))
+        group = recall(f"shares-{k}", partial(_arms, model, trial))
         left_out |= group.left_out
-        for name, values in group.values.items():
-            drops.setdefault(name, []).append(values)
-    return _summed(found, drops, left_out)
+        groups.append(group.values)
+    found = replace(found, deep_prompts=sum(len(group[FULL]) for group in groups if set(DEEP_ARMS) & set(group)))
+    return _summed(found, groups, len(usual), left_out)
 
 
 def _accuracy(model: AnyModel, trial: Trial) -> Group:
@@ -179,20 +198,42 @@ def _arms(model: AnyModel, trial: Trial) -> Group:
     """Return what every arm, sink and control takes from the answer's margin, per prompt, and if it then is below 0."""
     left_out: dict[str, str] = {}
     entries = _entries(trial, left_out)
-    metric = logit_diff(trial.lookups.answer(trial.query), trial.lookups.answer(trial.target))
-    effect = interchange(model, trial.lookups.prompts, entries, metric)
-    measured = dict(zip(entries, effect.base - effect.values, strict=True))
-    measured[LEADS] = effect.base > 0
-    measured |= {f"{arm}{FOLLOWS}": (effect.base > 0) & (effect.values[k] < 0) for k, arm in enumerate(entries)}
-    measured |= sink_effects(model, trial, metric, left_out)
+    over, others = _over(trial)
+    before, after = _stacked(interchange_for(model, trial.lookups.prompts, entries, over))
+    target = others.index(trial.target)
+    lead, leads = before[target], after[target]  # [batch], [entry batch]
+    measured = dict(zip(entries, lead - leads, strict=True))
+    beside = [others.index(item) for item in trial.bystanders]
+    gained = (after[beside] - leads).mean(dim=0) - (before[beside] - lead).mean(dim=0)
+    measured |= {f"{arm}{GAINED}": gained[k] for k, arm in enumerate(entries)}
+    measured[LEADS] = lead > 0
+    measured |= {f"{arm}{FOLLOWS}": (lead > 0) & (leads[k] < 0) for k, arm in enumerate(entries)}
+    if not trial.only_deep:
+        # Without its sink a head may bring in any value, which the lead over the target's would not show.
+        full = list(entries).index(FULL)
+        measured[FULL_OVER_ALL] = before.amin(dim=0) - after[:, full].amin(dim=0)
+        measured |= sink_effects(model, trial, over, left_out)
     return Group({name: values.double().cpu() for name, values in measured.items()}, left_out)
+
+
+def _over(trial: Trial) -> tuple[list[MetricLike], list[int]]:
+    """Return the lead of the answer over each other value of the list, and the items of those values."""
+    found = trial.lookups
+    others = [item for item in found.values if item != trial.query]
+    return [logit_diff(found.answer(trial.query), found.answer(item)) for item in others], others
+
+
+def _stacked(
+    effects: Sequence[PatchEffect],
+) -> tuple[Float[Tensor, "metric batch"], Float[Tensor, "metric entry batch"]]:
+    return torch.stack([effect.base for effect in effects]), torch.stack([effect.values for effect in effects])
 
 
 def _entries(trial: Trial, left_out: dict[str, str]) -> dict[str, list[Interchange]]:
     """Return every arm and control as an intervention, the full effect first."""
     base = trial.lookups.prompts
-    entries: dict[str, list[Interchange]] = {"full": [_put(base, answer_traded(trial))]}
-    for arm in ARMS:
+    entries: dict[str, list[Interchange]] = {FULL: [_put(base, answer_traded(trial))]}
+    for arm in DEEP_ARMS if trial.only_deep else ARMS:
         try:
             edit = edit_of(trial, arm)
         except Absent as reason:
@@ -208,36 +249,55 @@ def _put(base: Prompts, tokens: Int[Tensor, "batch pos"]) -> Interchange:
     return Interchange("resid_pre", base.with_tokens(tokens), at=changed, layers=(0,))
 
 
-def _summed(found: Binding, drops: dict[str, list[Tensor]], left_out: dict[str, str]) -> Binding:
-    """Return the shares of the full effect; an arm must be measured in every group of prompts."""
-    strata = torch.cat([torch.full((len(x),), k) for k, x in enumerate(drops["full"])])
-    full = torch.cat(drops["full"])
-    whole = {name: torch.cat(parts) for name, parts in drops.items() if len(parts) == len(drops["full"])}
+def _summed(found: Binding, groups: Sequence[dict[str, Tensor]], usual: int, left_out: dict[str, str]) -> Binding:
+    """Return the shares of the full effect in the same prompts.
 
-    def share(top: Tensor) -> Interval:
-        return ratio(top, full, found.level, strata)
+    An arm must be measured in each of the first `usual` groups of prompts; those in `DEEP_ARMS` in any.
+    """
+    at = {
+        name: [k for k, group in enumerate(groups) if name in group and (k < usual or _is_deep(name))]
+        for name in dict.fromkeys(name for group in groups for name in group)
+    }
+    at = {name: places for name, places in at.items() if places and (len(places) == usual or _is_deep(name))}
+
+    def of(name: str, at_groups: Sequence[int]) -> Tensor:
+        return torch.cat([groups[k][name] for k in at_groups])
+
+    def share(name: str, less: str = "") -> Interval:
+        places, full = at[name], FULL_OVER_ALL if name.startswith(SINKS) else FULL
+        full += GAINED * name.endswith(GAINED)
+        top = of(name, places) - (of(less, places) if less else 0)
+        strata = torch.cat([torch.full((len(groups[k][FULL]),), i) for i, k in enumerate(places)])
+        return ratio(top, of(full, places), found.level, strata)
 
     def follows(name: str) -> float | None:
-        if f"{name}{FOLLOWS}" not in whole or not whole[LEADS].any():
+        after = f"{name}{FOLLOWS}"
+        if after not in at or not (leads := of(LEADS, at[after])).any():
             return None
-        return float(whole[f"{name}{FOLLOWS}"].sum() / whole[LEADS].sum())
+        return float(of(after, at[after]).sum() / leads.sum())
 
     def shares(names: Sequence[str]) -> dict[str, Share]:
-        measured = [name for name in names if name in whole]
         return {
             name: Share(
-                share(whole[name]),
-                share(whole[f"{name} control"]),
-                share(whole[name] - whole[f"{name} control"]),
+                share(name),
+                share(f"{name} control"),
+                share(name, f"{name} control"),
                 follows(name),
+                share(gained) if (gained := f"{name}{GAINED}") in at else None,
             )
-            for name in measured
+            for name in names
+            if name in at
         }
 
+    left_out = {name: reason for name, reason in left_out.items() if name not in at}
     try:
         arms, sinks = shares(tuple(ARMS)), shares(SINKS)
-        carried = {sink: share(whole[f"{sink} carried"]) for sink in sinks}
-        remainder = share(full - whole["joint"]) if "joint" in whole else None
+        carried = {sink: share(f"{sink} carried") for sink in sinks}
+        remainder = share(FULL, "joint") if "joint" in at else None
     except (ValueError, NotFinite) as error:
         return replace(found, left_out=left_out, refusal=str(error))
     return replace(found, shares=arms, sinks=sinks, carried=carried, remainder=remainder, left_out=left_out)
+
+
+def _is_deep(name: str) -> bool:
+    return name.startswith(DEEP_ARMS)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.models.resolve import AnyModel
-from interp.patching import Knockout, knock_out
+from interp.patching import Knockout
+from interp.patching.knocking_out import knock_out_for
 from interp.patching.knockouts import Mode
 from interp.patching.metrics import MetricLike
 from interp.tasks import Prompts
@@ -23,9 +25,9 @@ SINKS = ("first token", "line breaks", "other tokens")
 
 
 def sink_effects(
-    model: AnyModel, trial: Trial, metric: MetricLike, left_out: dict[str, str]
+    model: AnyModel, trial: Trial, metrics: Sequence[MetricLike], left_out: dict[str, str]
 ) -> dict[str, Float[Tensor, " batch"]]:
-    """Return what the metric loses by each candidate and by its control ("NAME control"), per prompt.
+    """Return what the smallest metric loses by each candidate and by its control ("NAME control"), per prompt.
 
     "NAME carried" is what the mean value loses: where that is not small, the candidate carries something, and the rest
     is no sign of a sink, because the other keys then bring in something else.
@@ -46,11 +48,14 @@ def sink_effects(
         for name, positions in ((sink, at), (f"{sink} control", _spread(idle, len(at))))
         for mode in modes
     }
-    effect = knock_out(model, base, {f"{name}: {mode}": entry for (name, mode), entry in removals.items()}, metric)
-    lost = dict(zip(removals, -effect.change, strict=True))
+    entries = {f"{name}: {mode}": entry for (name, mode), entry in removals.items()}
+    effects = knock_out_for(model, base, entries, metrics)
+    before = torch.stack([effect.base for effect in effects]).amin(dim=0)
+    after = torch.stack([effect.values for effect in effects]).amin(dim=0)
+    lost = dict(zip(removals, before - after, strict=True))
     names = [name for name, mode in removals if mode == "mean"]
-    effects = {name: lost[name, "renormalise"] - lost[name, "mean"] for name in names}
-    return effects | {f"{sink} carried": lost[sink, "mean"] for sink in places}
+    of_sinks = {name: lost[name, "renormalise"] - lost[name, "mean"] for name in names}
+    return of_sinks | {f"{sink} carried": lost[sink, "mean"] for sink in places}
 
 
 def sink_positions(trial: Trial, sink: str) -> list[int]:

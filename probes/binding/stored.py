@@ -34,13 +34,15 @@ def _binding(seed: int, data: dict) -> Binding:
         sinks={name: _share(sink) for name, sink in sinks.items()},
         carried={name: interval_from_json(sink["carried"]) for name, sink in sinks.items() if "carried" in sink},
         remainder=_optional(data["remainder"]),
+        deep_prompts=data.get("deep_prompts", 0),
+        sinks_over=data.get("sinks_over", "target"),
         **{name: data[name] for name in ("task", "items", "posed", "prompts", "level", "left_out", "refusal")},
     )
 
 
 def _share(data: dict) -> Share:
     intervals = (interval_from_json(data[name]) for name in ("value", "control", "excess"))
-    return Share(*intervals, follows=data.get("follows"))
+    return Share(*intervals, follows=data.get("follows"), gained=_optional(data.get("gained")))
 
 
 def _optional(data: dict | None) -> Interval | None:

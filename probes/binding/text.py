@@ -31,7 +31,8 @@ def summary(
     found = verdict.measured
     yield f"{verdict.name}, {found.task} with {found.items} items: {verdict.label.upper()}"
     state = "competent" if found.competent else "NOT competent"
-    shares = f"; shares over {found.prompts}, their intervals jointly" if found.refusal is None else ""
+    deep = f" (those of all items before over {found.deep_prompts} others)" if found.deep_prompts else ""
+    shares = f"; shares over {found.prompts}{deep}, their intervals jointly" if found.refusal is None else ""
     yield f"{INDENT}accuracy {found.accuracy} over {found.posed} prompts: {state}{shares}"
     if found.refusal is not None:
         yield from textwrap.wrap(f"why: {found.refusal}", max(40, columns), subsequent_indent=INDENT)

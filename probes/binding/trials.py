@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Combinations of query and target that share the prompts.
 GROUPS = 4
+# Arms about items further up than the one before.
+DEEP_ARMS = ("order, earlier", "position, all before")
 # Query, target, third item and bystanders, as in `Trial`.
 Combination = tuple[int, int, int, tuple[int, int]]
 
@@ -34,7 +36,8 @@ class Trial:
     """Prompts with the items that interventions use, all numbered from 1.
 
     `target` is the item whose value is the counterfactual answer, `third` the item to which matched controls move the
-    address, `bystanders` two items whose trade is the matched control of a trade in the list.
+    address, `bystanders` two items whose trade is the matched control of a trade in the list. With `only_deep` it is
+    for the arms in `DEEP_ARMS` alone: those that need many items before the query and the target.
 
     Raises `ValueError` for items that do not exist, for those that an intervention on others would change too (its
     control would then be no control), and for prompts in which two items have the same value or label.
@@ -44,6 +47,7 @@ class Trial:
     target: int
     third: int
     bystanders: tuple[int, int]
+    only_deep: bool = False
 
     def __post_init__(self) -> None:
         query, target, items = self.query, self.target, self.lookups.n_items
@@ -71,15 +75,23 @@ class Trial:
         Raises `ValueError` for fewer than six items, and for a query that is the first item or one of the last two.
         """
         query, items = lookups.query, lookups.n_items
-        for found in combinations_of(items):
-            if found[0] == query:
-                return cls(lookups, *found[1:])
+        fitting = [found for found in combinations_of(items) if found[0] == query]
+        if fitting:  # if possible one that `DEEP_ARMS` can use
+            return cls(lookups, *next((found for found in fitting if found[1] == 2 * query), fitting[0])[1:])
         raise ValueError(f"of {items} items, the query must be one of 2 to {items - 2}; got {query}")
 
     @property
     def query(self) -> int:
         """The item asked for."""
         return self.lookups.query
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether all items up to the query, at least three, can be traded with the next ones, up to the target.
+
+        Then the item after the query moves too, so that neither what is before nor what is after leads to the index.
+        """
+        return self.query >= 3 and self.target == 2 * self.query
 
     def first(self, count: int) -> Trial:
         """Return the same trial with the first so many of its prompts."""
@@ -145,7 +157,8 @@ def trials_of(
 ) -> list[Trial]:
     """Return trials with `prompts` prompts in all, over four combinations of query and target from all queries.
 
-    `task`: a name in `BINDING_TASKS`, or a list of one's own. `run` needs a tokenizer for a list, and the task recall
+    A list that is repeated has a fifth, for `DEEP_ARMS`, with as many prompts of its own: it asks for the last item of
+    the first half, and the target is that of the second. `task`: a name in `BINDING_TASKS`, or a list of one's own. `run` needs a tokenizer for a list, and the task recall
     for recall. Raises `ValueError` for an unknown task, too few items and too few prompts.
     """
     if isinstance(task, str):
@@ -156,17 +169,19 @@ def trials_of(
         _check_values(run, items)
     else:
         list_form(task, items, fillers).check_items(items)
-    combinations = combinations_of(items)
-    chosen = _spread(combinations)
-    trials = []
-    for k, (query, target, third, bystanders) in enumerate(chosen):
-        count = prompts // len(chosen) + (k < prompts % len(chosen))
+
+    def drawn(k: int, count: int, query: int) -> Lookups:
         number = seed * 1000 + k
         if task == "recall":
-            drawn = sample_recall(run, count, items, query, number)
-        else:
-            drawn = sample_lists(run, task, count, items, query, number, fillers)
-        trials.append(Trial(drawn, target, third, bystanders))
+            return sample_recall(run, count, items, query, number)
+        return sample_lists(run, task, count, items, query, number, fillers)
+
+    trials = []
+    for k, (query, target, third, bystanders) in enumerate(_spread(combinations_of(items))):
+        count = prompts // GROUPS + (k < prompts % GROUPS)
+        trials.append(Trial(drawn(k, count, query), target, third, bystanders))
+    if trials[-1].lookups.query_values:  # the list is repeated
+        trials.append(replace(Trial.of(drawn(GROUPS, prompts, items // 2)), only_deep=True))
     return trials
 
 

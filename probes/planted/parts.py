@@ -27,6 +27,20 @@ SIZES = {
     "slot": 2 * PAIRS,
     "counted place": 2 * PAIRS,
     "counted target": 2 * PAIRS,
+    # Of lists.
+    "word": LABEL_SIZE,
+    "value": LABEL_SIZE,
+    "found": LABEL_SIZE,
+    "second found": LABEL_SIZE,
+    "wrong value": LABEL_SIZE,
+    "label wanted": LABEL_SIZE,
+    "value behind": LABEL_SIZE,
+}
+# Codes of what stands before a value of a list, and before the end of the query.
+SIZES |= {
+    f"{name}, {where}": LABEL_SIZE
+    for name in ("own label", "value before", "label before", "value two before")
+    for where in ("listed", "asked")
 }
 # Features that the token embedding writes, and those that GPT-2's position embedding writes.
 OF_TOKENS = ("label", "is label", "bit", "is value", "is start", "is separator", "ballast")
@@ -45,6 +59,7 @@ EXACT = (
     "is start",
     "is separator",
     "is label",
+    "is break",
 )
 
 # A number read from the residual: weights of features, or of one dimension (name, index) of a code.
@@ -173,9 +188,9 @@ def table(
     return tuple(units)
 
 
-def features_of(circuit: Mechanism, positions: bool) -> tuple[str, ...]:
+def features_of(circuit: Mechanism, positions: bool, tokens: Sequence[str] = OF_TOKENS) -> tuple[str, ...]:
     """Return every feature that the circuit, tokens or positions read or write, in a fixed order."""
-    names: set[str] = {*OF_TOKENS, *circuit.routes}
+    names: set[str] = {*tokens, *circuit.routes}
     names |= {"next label"} if circuit.writes_labels else set()
     names |= set(OF_POSITIONS) if positions else set()
     for part in circuit.parts:

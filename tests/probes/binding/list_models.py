@@ -39,6 +39,15 @@ def by_order(trial: Trial, tokens: Tensor) -> Tensor:
     return _where(trial, tokens, [never, *before])
 
 
+def by_two_before(trial: Trial, tokens: Tensor) -> Tensor:
+    """Return the value two items after the list's item whose value is the last but one of the query."""
+    found = trial.lookups
+    shown = tokens[:, [found.query_values[trial.query - 2]]]
+    never = torch.zeros_like(shown, dtype=torch.bool)
+    before = [tokens[:, [found.values[i]]] == shown for i in range(1, found.n_items - 1)]
+    return _where(trial, tokens, [never, never, *before])
+
+
 def by_position(trial: Trial, tokens: Tensor) -> Tensor:
     """Return the value at the index of the query."""
     return tokens[:, trial.lookups.values[trial.query]]

@@ -278,7 +278,15 @@ def test_addresses_and_sinks_have_the_same_rule(value: float, control: float, st
 @pytest.mark.parametrize("items", [6, 7, 8, 12, 20])
 def test_queries_and_targets_are_spread_over_the_list(items: int) -> None:
     trials = trials_of(list_tokenizer(), "list-bullets", items, 18, seed=0)
+    *trials, deep = trials
+    assert (deep.query, deep.target, deep.only_deep, len(deep.lookups.prompts)) == (
+        items // 2,
+        items // 2 * 2,
+        True,
+        18,
+    )
     queries, chosen = [t.query for t in trials], [(t.query, t.target) for t in trials]
+    assert not any(t.only_deep for t in trials)
     assert (queries[0], queries[-1], len(set(chosen))) == (2, items - 2, 4)
     assert max(b - a for a, b in pairwise(queries)) <= -(-(items - 4) // 3)
     assert {t.target - t.query for t in trials} > {2}
@@ -338,3 +346,4 @@ def test_all_trials_of_a_list_pass_the_check() -> None:
     for items in (6, 7, 12):
         for trial in trials_of(list_tokenizer(), "list-letters", items, 16, seed=0):
             Trial(trial.lookups, trial.target, trial.third, trial.bystanders)
+    assert [trial.only_deep for trial in trials_of(list_tokenizer(), "lookup-letters", 6, 16, seed=0)] == [False] * 4
