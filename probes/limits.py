@@ -20,7 +20,7 @@ BINDING_TASKS = (
     *("lookup-letters", "lookup-numerals", "lookup-random-numerals", "lookup-names"),
 )
 # Fewest prompts on a list in all. With fewer, the interval of a perfect accuracy reaches below the gate
-# (`probes.binding.measuring.COMPETENCE`).
+# (`probes.binding.found.COMPETENCE`).
 FEWEST_LIST_PROMPTS = 16
 # Fewest items with a query, a target, a third item and two bystanders, and items before the first three.
 FEWEST_ITEMS = 6

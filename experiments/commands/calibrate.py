@@ -24,8 +24,8 @@ class CalibrateCommand:
     """Plant variants of each mechanism in GPT-2 and GPT-NeoX models, judge them, and count wrong verdicts.
 
     Writes calibration.json and calibration.svg: confusion, false PRESENT, false ABSENT, wrong labels, share errors,
-    coverage; with --families, families.json; with --lists, calibration-lists.json. Each case is written when it is done, so the same command resumes after
-    an interruption. One process at a time may use the folder of --out.
+    coverage; with --families, families.json; with --lists, calibration-lists.json. Each case is written when it is
+    done, so the same command resumes after an interruption. One process at a time may use the folder of --out.
     """
 
     variants: Number = 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from experiments.support.list_results import position_arm
 from interp.tasks.lists import LISTS
 from interp.views.colours import MARKERS, SERIES
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Panels, and the arms of each: the first is drawn filled, further ones open.
+# Panels, and the arms of each: the first is drawn filled, further ones open. For the position it is `position_arm`.
 PANELS: Mapping[str, tuple[str, ...]] = {
     "own label": ("label at list", "label at query"),
     "order": ("order",),
@@ -45,7 +46,8 @@ def list_shares(verdicts: Sequence[Mapping[str, Any]], title: str | None = None,
             axis.axvspan(-margin, margin, color="#888888", alpha=0.15, linewidth=0)
         axis.axvline(0, color="#AAAAAA", linewidth=0.8, zorder=0)
         for row, found in enumerate(rows):
-            _cell(axis, row, found, panel, arms, (colour, marker))
+            drawn = (position_arm(found["shares"]),) if panel == "position" else arms
+            _cell(axis, row, found, panel, drawn, (colour, marker))
         axis.set_title(panel, fontsize=10)
         axis.tick_params(labelsize=8)
     for row in range(1, len(rows)):

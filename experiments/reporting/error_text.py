@@ -8,6 +8,7 @@ from experiments.reporting.text import OPEN
 
 # Model types inside which planted models are built.
 PLANTED_IN = {"gpt2": "GPT-2", "gpt_neox": "GPT-NeoX"}
+PLANTED_LISTS_IN = ("GPT-2", "GPT-NeoX", "Llama")
 
 
 def how_sure(data: dict, counted: dict, model_type: str = "") -> str:
@@ -70,6 +71,27 @@ def how_often_wrong(data: dict, counted: dict, model_type: str = "") -> list[str
             f"({today}). The error rate of this verdict's version is not measured by them.**"
         )
     return sentences
+
+
+def how_sure_of_list(data: dict, counted: dict) -> str:
+    """Return in short how often verdicts on lists are wrong, for a result and `LIST_CALIBRATION`; "" for no verdict."""
+    if data["refusal"] is not None:
+        return ""
+    wrong, counts = counted["rates"]["wrong status"], counted["counts"]["all"]
+    text = (
+        f"**How sure?** {wrong['n']} models of lists were built by hand (planted), to find items in "
+        f"{counted['mechanisms']} ways. On {wrong['hits']} of them this procedure called an address or a sink "
+        f"PRESENT or ABSENT wrongly (95 % interval of the rate {_share(wrong)}). It named what "
+        f"{counts.get('right', 0)} use in full, and left something open for {counts.get('incomplete', 0)}. They are "
+        f"small {', '.join(PLANTED_LISTS_IN)} models that read by labels, neighbours or places only. Intervals are "
+        "over prompts of this one model."
+    )
+    if data.get("sinks_over") != "all":
+        text += (
+            " **This result was measured by an earlier version**, whose errors were not counted. What it calls "
+            "position can be order that reaches further up than one item. `--fresh` measures again."
+        )
+    return text
 
 
 def _of_other_types(model_type: str) -> str:

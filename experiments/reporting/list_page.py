@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.reporting.error_text import how_sure_of_list
 from experiments.reporting.list_sections import heads_section, patch_section, verdict_section
 from experiments.reporting.list_text import ABOUT, STATUSES, in_short, negative_heads, renaming_check
 from experiments.reporting.page import (
@@ -22,6 +23,7 @@ from experiments.reporting.page import (
 from experiments.reporting.rows import estimate
 from experiments.reporting.section import SectionData, from_json, to_json
 from experiments.support.list_results import interval_text
+from experiments.support.reading import LIST_CALIBRATION, read_calibration
 from probes.binding.text import OVERTAKES
 
 if TYPE_CHECKING:
@@ -64,7 +66,10 @@ def list_report(
         sections += [_patching(parts["patch"], bundles), _heads(parts["heads"], bundles)]
     sections.append(_limits(found))
     title = f"By what does {run.name} find an item? {task}, {options.items} items"
-    return report_page(title, paragraph(in_short(run.name, found), "answer"), sections, views, command)
+    lead = paragraph(in_short(run.name, found), "answer")
+    if sure := how_sure_of_list(found, read_calibration(LIST_CALIBRATION)):
+        lead += paragraph(sure)
+    return report_page(title, lead, sections, views, command)
 
 
 def _question(run: Run, trial: Trial) -> Section:
@@ -94,11 +99,12 @@ def _verdict(part: SectionData, bundles: list[str]) -> Section:
     body += table("Addresses", ("address", "status", "its strongest or deciding arm, and why"), rows)
     if found["refusal"] is None:
         rows = [(name, decided["status"], decided["reason"]) for name, decided in found["sinks"].items()]
+        over = "the best other value of the list" if found.get("sinks_over") == "all" else "the target's"
         body += table("Candidates for sinks", ("tokens", "status", "share of the answer's margin that is lost"), rows)
         body += paragraph(
             "A sink takes attention and carries nothing. Attention to these tokens is blocked; apart from that, their "
             "values are replaced by the mean. The table has what the first loses of the margin (the right answer's "
-            "logit above the target's) beyond the second. Negative: the margin grows without attention to them. The "
+            f"logit above {over}) beyond the second. Negative: the margin grows without attention to them. The "
             "answer then needs no sink there, but depends on that attention, so the sink is not absent either. The "
             "control blocks as many tokens of items that the answer does not depend on, so that tokens of equal number "
             "have the same one."
@@ -109,13 +115,14 @@ def _verdict(part: SectionData, bundles: list[str]) -> Section:
                 name,
                 share["question"],
                 *(estimate(share[what]) for what in ("value", "control", "excess")),
+                estimate(share["gained"]) if "gained" in share else "not measured",
                 f"{share['follows']:.2f}" if "follows" in share else "not measured",
             )
             for name, share in found["shares"].items()
         ]
-        arms += [(name, "", f"not applicable: {why}", "", "", "") for name, why in found["left_out"].items()]
+        arms += [(name, "", f"not applicable: {why}", "", "", "", "") for name, why in found["left_out"].items()]
         columns = ("arm", "question", "share [joint 95 %]", "matched control", "share beyond the control")
-        columns += (f"prompts in which {OVERTAKES}",)
+        columns += ("what the other item's value gains", f"prompts in which {OVERTAKES}")
         body += f"<details>\n<summary>All arms ({found['prompts']} prompts)</summary>\n"
         body += table("Every arm", columns, arms) + "</details>\n"
     return Section("verdict", "By what the item is found", body + notes_of(part.notes) + sources_of(part.sources))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.reporting.rows import estimate
+from experiments.support.list_results import position_arm
 from probes.binding.text import OVERTAKES
 
 # Share of attention from which a head attends mostly to a token.
@@ -16,14 +17,17 @@ ABOUT = (
     "list. Each address is tested by an edit that changes where it leads and leaves the others as they are."
 )
 STATUSES = (
-    "**PRESENT**: the intervals of an arm's share, and of its excess over the matched control, are entirely above "
-    "{limit:g}. **ABSENT**: those of all arms of the address and of their controls are entirely within ±{limit:g}. "
-    "**INDETERMINATE**: neither, also where an arm moves the answer no more than its control does. The matched control "
-    "of a trade is a trade of two items that the answer does not depend on; that of a replacement puts a third item's "
-    "tokens there. Intervals are t intervals over {prompts} prompts; all of them hold together with 95 %. An address "
-    "has up to three arms, and one that decides is enough. For the own label it must be the trade in the list: another "
-    "label in the query could also move the answer because the model learned that B is the second item. The summary "
-    "above has one arm per address: `label at list`, `order` and `position`."
+    "**PRESENT**: the intervals of an arm's share, of its excess over the matched control, and of what the other "
+    "item's value gains over uninvolved ones, are entirely above {limit:g}. **ABSENT**: the shares of all arms of the "
+    "address and of their controls are entirely within ±{limit:g}. **INDETERMINATE**: neither, also where an arm "
+    "moves the answer no more than its control does, or only away from the right one. The matched control of a trade "
+    "is a trade of two items that the answer does not depend on; that of a replacement puts a third item's tokens "
+    "there. Intervals are t intervals over {prompts} prompts; all of them hold together with 95 %. An address has up "
+    "to four arms, and one that decides is enough. For the own label it must be the trade in the list: another label "
+    "in the query could also move the answer because the model learned that B is the second item. In a repeated list "
+    "the position is decided by a trade of its two halves (`position, all before`): after a trade of two items each, "
+    "a model that reads more than the item before is led to the other item as well. The summary above has one arm per "
+    "address: `label at list`, `order`, and the one that decides on the position."
 )
 
 
@@ -39,9 +43,10 @@ def in_short(name: str, found: dict[str, Any]) -> str:
     words = {"undecided": "the evidence does not decide", "unresolved": "none of the three addresses explains it"}
     words["not applicable"] = "no address could be tested"
     said = words.get(found["verdict"], f"it finds the item by **{found['verdict']}**")
+    position = position_arm(found["shares"])
     shares = [
         f"{address} {found['addresses'][address]['status']} ({_with_control(share)}{_leads(share)})"
-        for address, arm in (("own label", "label at list"), ("order", "order"), ("position", "position"))
+        for address, arm in (("own label", "label at list"), ("order", "order"), ("position", position))
         if (share := found["shares"].get(arm))
     ]
     joint, rest = found["shares"].get("joint"), found["remainder"]

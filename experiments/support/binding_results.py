@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from experiments.commands.verdict import VerdictCommand
     from interp.models import Run
     from probes.binding import BindingVerdict, Trial
-    from probes.binding.measuring import Group
+    from probes.binding.found import Group
 
 
 def binding_task_of(command: VerdictCommand) -> ListTask | None:
@@ -55,11 +55,13 @@ def judge_lists(command: VerdictCommand, task: ListTask) -> int:
     A finished result of the same weights and options is printed instead, unless `command.fresh`. The options are those
     that `check_verdict` lets through.
     """
+    from experiments.reporting.error_text import how_sure_of_list
     from experiments.support.console import say, warn
     from experiments.support.finished import take_finished, warn_measured
     from experiments.support.finished_verdicts import finished_list_verdict
+    from experiments.support.reading import LIST_CALIBRATION, read_calibration
     from experiments.support.results import json_target, replace_whole, result_folder
-    from experiments.support.verdict_text import columns_of_output, more_prompts
+    from experiments.support.verdict_text import columns_of_output, more_prompts, say_how_sure
     from probes.binding.text import summary
 
     check_list_options(command, task)  # here also for a run of recall, whose task no option names
@@ -89,6 +91,7 @@ def judge_lists(command: VerdictCommand, task: ListTask) -> int:
         return 0
     for line in summary(verdict, columns_of_output(), command.evidence, more_prompts(command.prompts)):
         say(line)
+    say_how_sure(how_sure_of_list(written, read_calibration(LIST_CALIBRATION)), columns_of_output())
     say(path)
     return 0
 
@@ -106,7 +109,7 @@ class KeptGroups:
     def __call__(self, name: str, measure: Callable[[], Group]) -> Group:
         """Return the group of this name: read, or measured and written."""
         from experiments.support.results import load_or_make
-        from probes.binding.measuring import Group
+        from probes.binding.found import Group
 
         def make() -> tuple[Group, dict]:
             began = time.perf_counter(), time.process_time()

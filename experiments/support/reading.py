@@ -10,6 +10,7 @@ from interp.models import read_json
 from interp.tasks.limits import is_whole, shown
 
 CALIBRATION = Path(__file__).parent.parent / "results" / "calibration.json"
+LIST_CALIBRATION = CALIBRATION.with_name("calibration-lists.json")
 CALIBRATION_SCHEMA = 1
 UNREAD = "it is not a result file that this version reads"
 
@@ -59,13 +60,16 @@ def _unknown_evidence(rows: object) -> str:
     return ""
 
 
-def read_calibration() -> dict:
-    """Return the shipped counts of right and wrong verdicts. Raises `ValueError` for another schema."""
-    counted = read_json(CALIBRATION)
+def read_calibration(path: Path = CALIBRATION) -> dict:
+    """Return the shipped counts of right and wrong verdicts. Raises `ValueError` for another schema.
+
+    `path`: those of parity and addition, or `LIST_CALIBRATION`.
+    """
+    counted = read_json(path)
     schema = counted.get("schema") if isinstance(counted, dict) else None
     if schema != CALIBRATION_SCHEMA:
-        raise ValueError(f"{CALIBRATION} has schema {shown(schema)}; this mnemoscope reads schema {CALIBRATION_SCHEMA}")
-    warn_versions(CALIBRATION.name, counted.get("provenance"))
+        raise ValueError(f"{path} has schema {shown(schema)}; this mnemoscope reads schema {CALIBRATION_SCHEMA}")
+    warn_versions(path.name, counted.get("provenance"))
     return counted
 
 

@@ -32,12 +32,17 @@ def print_verdict(verdict: Verdict, run: Run, columns: int, evidence: bool, prom
     """
     for line in summary(verdict, run, columns, prompts):
         say(line)
-    if sure:
-        for line in _paragraph("how sure", sure.replace("**", "").removeprefix("How sure? "), columns):
-            say(line)
+    say_how_sure(sure, columns)
     if evidence:
         say("")
         print_evidence(verdict, columns)
+
+
+def say_how_sure(sure: str, columns: int) -> None:
+    """Print a sentence of `how_sure` on a terminal of so many columns; nothing for ""."""
+    plain = sure.replace("**", "").replace("`", "").removeprefix("How sure? ")
+    for line in _paragraph("how sure", plain, columns) if sure else ():
+        say(line)
 
 
 def summary(verdict: Verdict, run: Run, columns: int, prompts: int) -> Iterator[str]:

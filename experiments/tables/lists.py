@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.drawing.lists import order_of
-from experiments.support.list_results import ARMS, LISTS, interval_text, read_list_verdicts
+from experiments.support.list_results import ARMS, LISTS, interval_text, position_arm, read_list_verdicts
 from experiments.tables.cells import markdown
 
 HEAD = (
@@ -40,7 +40,8 @@ def _row(found: Mapping[str, Any]) -> tuple[object, ...]:
     if found["refusal"] is not None:
         shares = [""] * (len(ARMS) + 1)
     else:
-        shares = [_share(found["shares"][arm]) if arm in found["shares"] else "no such address" for arm in ARMS]
+        arms = (*ARMS[:-1], position_arm(found["shares"]))
+        shares = [_share(found["shares"][arm]) if arm in found["shares"] else "no such address" for arm in arms]
         shares.append("" if found["remainder"] is None else interval_text(found["remainder"]))
     sinks = [name for name, sink in found["sinks"].items() if sink["status"] == "PRESENT"]
     ends = (found["verdict"], ", ".join(sinks), f"{cost['cpu_seconds']:.0f}", f"{cost['peak_mib']:.0f}")

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from experiments.forced.judging import read_forced
 from experiments.support.binding_results import file_of
-from experiments.support.list_results import LISTS
+from experiments.support.list_results import LISTS, position_arm
 from experiments.support.reading import read_result
 from interp.models import read_json
 from interp.models.names import SHIPPED
@@ -185,12 +185,13 @@ def on_list(run: str, task: str, items: int) -> list[float]:
     if found["refusal"] is not None:
         return [found["accuracy"]["value"]]
     shares = {arm: share["value"]["value"] for arm, share in found["shares"].items()}
+    position = position_arm(shares)
     control = found["shares"]["order"]["control"]["value"] if "order" in shares else nan
     values = [shares.get(arm, nan) for arm in ("label at list", "label at query", "order")]
     rest = nan if found["remainder"] is None else found["remainder"]["value"]
-    excesses = [found["shares"][arm]["excess"] if arm in shares else {} for arm in ("position", "order, value")]
+    excesses = [found["shares"][arm]["excess"] if arm in shares else {} for arm in (position, "order, value")]
     ends = [excess.get(end, nan) for excess in excesses for end in ("value", "low", "high")]
-    return [found["accuracy"]["value"], *values, control, shares.get("position", nan), rest, *ends]
+    return [found["accuracy"]["value"], *values, control, shares.get(position, nan), rest, *ends]
 
 
 def learned_in_300_steps() -> list[float]:
@@ -202,7 +203,7 @@ def learned_in_300_steps() -> list[float]:
 def followed_on_list(run: str, task: str, items: int) -> list[float]:
     """Return in which share of prompts the other value leads: labels traded, positions traded, all addresses moved."""
     shares = read_result(LISTS / run / file_of(task, items))["shares"]
-    return [shares[arm]["follows"] for arm in ("label at list", "position", "joint")]
+    return [shares[arm]["follows"] for arm in ("label at list", position_arm(shares), "joint")]
 
 
 def calibrated_before() -> list[float]:

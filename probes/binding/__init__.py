@@ -1,7 +1,8 @@
 """Judge how a model finds an item of a list: by its label, by the item before it, or by its position."""
 
 from probes.binding.deciding import BindingVerdict, binding_verdict
-from probes.binding.measuring import Binding, measure_binding
+from probes.binding.found import Binding
+from probes.binding.measuring import measure_binding
 from probes.binding.trials import Trial, trials_of
 from probes.limits import BINDING_TASKS
 

@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from probes.binding.edits import ARMS
-from probes.binding.measuring import COMPETENCE, Binding, Share
+from probes.binding.found import COMPETENCE, Binding, Share
 from probes.binding.sinks import SINKS
 from probes.binding.text import summary
+from probes.binding.trials import ALL_MOVED, EARLIER
 from probes.evidence import Interval
 from probes.statuses import Status
 
-# The arm that decides on the position where it was measured: a trade of two items each is one of order too, for a model
-# that reads more than the item before.
-ALL_MOVED = "position, all before"
 # The version of the arms and rules, which counts of errors belong to.
 RULES = "2026-11a"
 # Within this share of the full effect, an address counts as absent.
@@ -23,7 +21,7 @@ MARGIN = 0.10
 # label is PRESENT by the list alone: where the query's label is a learned index, it moves the answer too.
 ADDRESSES = {
     "own label": ("label at list", "label at query"),
-    "order": ("order", "order, value", "order, label", "order, earlier"),
+    "order": ("order", "order, value", "order, label", EARLIER),
     "position": ("position", ALL_MOVED),
 }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Int
 from torch import Tensor
 
-from probes.binding.trials import Trial
+from probes.binding.trials import ALL_MOVED, EARLIER, Trial
 
 ARMS = {
     "label at list": "Does the answer follow the label when two labels of the list are traded?",
@@ -17,9 +17,9 @@ ARMS = {
     "order, value": "Does the answer follow the value before it, when that of another item is put there?",
     "order, label": "Does the answer follow the label before it, when that of another item is put there?",
     "order": "Both: the whole previous item is replaced.",
-    "order, earlier": "Does the answer follow the items before the previous one, when those of another are put there?",
+    EARLIER: "Does the answer follow the items before the previous one, when those of another are put there?",
     "position": "Does the answer follow the index, when whole items are traded with the items before them?",
-    "position, all before": "The same, when they are traded with all items before them, so that no order moves it.",
+    ALL_MOVED: "The same, when they are traded with all items before them, so that no order moves it.",
     "joint": "Label, order and position together.",
 }
 
@@ -55,9 +55,9 @@ def edit_of(trial: Trial, arm: str) -> Edit:
             if arm == "order" and not trial.lookups.query_labels:
                 parts = ("value",)
             return Edit(_previous(trial, base, target, parts), _previous(trial, base, third, parts))
-        case "order, earlier":
+        case _ if arm == EARLIER:
             return Edit(_earlier(trial, trial.target), _earlier(trial, trial.target + 1))
-        case "position, all before":
+        case _ if arm == ALL_MOVED:
             return _all_moved(trial)
         case "position":
             return Edit(_moved(trial, base), _trade(base, base, *(_item(trial, i) for i in trial.bystanders)))
@@ -140,9 +140,9 @@ def _earlier(trial: Trial, item: int) -> Tensor:
 
 
 def _all_moved(trial: Trial) -> Edit:
-    """Return the trade of all items up to the query with the next ones, up to the target; the control turns all after it.
+    """Return the trade of all items up to the query with the next ones, up to the target.
 
-    Under the control neither the query nor an item before it moves.
+    The control turns the order of all items after the query; neither it nor an item before it moves.
     """
     _require_deep(trial)
     query, target, base = trial.query, trial.target, trial.lookups.prompts.tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -19,6 +19,7 @@ from interp.patching.metrics import MetricLike
 from interp.support.finite import NotFinite
 from interp.tasks import Prompts
 from probes.binding.edits import ARMS, Absent, answer_traded, edit_of
+from probes.binding.found import COMPETENCE, Binding, Group, Share
 from probes.binding.sinks import SINKS, sink_effects
 from probes.binding.trials import DEEP_ARMS, Trial
 from probes.evidence import Interval
@@ -31,103 +32,6 @@ LEADS, FOLLOWS = "leads", ": follows"
 GAINED = ": gained"
 # What trading the answers takes from the answer's lead over the target's value, and over the best of all other values.
 FULL, FULL_OVER_ALL = "full", "full, over all"
-# A model whose interval of accuracy reaches below this does not do the task.
-COMPETENCE = 0.80
-
-
-@dataclass(frozen=True)
-class Share:
-    """The change of the answer margin under an arm, over that of trading the answers, beside its matched control.
-
-    0: the answer stays. 1: the answer is the target's, as if the values were traded. `excess` is arm minus control.
-    `follows`: of the prompts in which the answer leads the target's value, the share in which it no longer does under
-    the arm. `gained`: by how much the target's value rises over those of the bystanders, as a share of what it gains
-    when the values are traded; an edit that only breaks what finds the answer gains nothing. None where they were not
-    measured.
-    """
-
-    value: Interval
-    control: Interval
-    excess: Interval
-    follows: float | None = None
-    gained: Interval | None = None
-
-    def __str__(self) -> str:
-        gained = "" if self.gained is None else f"  gained {self.gained}"
-        return f"{self.value}  control {self.control}  excess {self.excess}{gained}"
-
-    def __repr__(self) -> str:
-        return f"Share({self})"
-
-    def to_json(self) -> dict:
-        """Return three intervals, and what else was measured."""
-        found: dict = {name: getattr(self, name).to_json() for name in ("value", "control", "excess")}
-        if self.gained is not None:
-            found["gained"] = self.gained.to_json()
-        return found if self.follows is None else {**found, "follows": self.follows}
-
-
-@dataclass(frozen=True)
-class Binding:
-    """What was measured on one model, task and number of items.
-
-    `shares` and `sinks` are empty where the model cannot do the task, with the reason in `refusal`. `left_out` has
-    the reason for each arm that the template does not have. `remainder` is 1 minus the share of all arms together.
-    `accuracy` is over `posed` prompts, everything else over the first `prompts` of them, but the arms in `DEEP_ARMS`
-    over `deep_prompts`. `sinks_over`: over whose value the answer's lead is that sinks change, "all" other items' or, in
-    older results, the "target"'s. `carried` is the share of the
-    full effect that is lost when the values of a candidate for a sink become their mean.
-    """
-
-    task: str
-    items: int
-    posed: int
-    prompts: int
-    seed: int
-    accuracy: Interval
-    level: float
-    shares: dict[str, Share] = field(default_factory=dict)
-    sinks: dict[str, Share] = field(default_factory=dict)
-    carried: dict[str, Interval] = field(default_factory=dict)
-    remainder: Interval | None = None
-    left_out: dict[str, str] = field(default_factory=dict)
-    refusal: str | None = None
-    deep_prompts: int = 0
-    sinks_over: str = "all"
-
-    def __repr__(self) -> str:
-        measured = ", ".join(f"{name} {share.value}" for name, share in {**self.shares, **self.sinks}.items())
-        refused = self.refusal if self.competent else "not competent"
-        said = f"; over {self.prompts}: {measured}" if measured else f"; {refused}"
-        return f"Binding({self.task!r}, {self.items} items, {self.posed} prompts, accuracy {self.accuracy}{said})"
-
-    @property
-    def competent(self) -> bool:
-        """Whether the model does the task: the interval of its accuracy is above the gate."""
-        return self.accuracy.low >= COMPETENCE
-
-    @property
-    def is_short_of_prompts(self) -> bool:
-        """Whether the accuracy is above the gate, and only its interval over too few prompts reaches below."""
-        return not self.competent and self.accuracy.value >= COMPETENCE
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """What was measured on the prompts of one trial: a number per prompt by name, and why other arms are left out."""
-
-    values: dict[str, Float[Tensor, " batch"]]
-    left_out: dict[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict:
-        """Return the numbers as lists; they are float64, which JSON keeps exactly."""
-        return {"values": {name: x.tolist() for name, x in self.values.items()}, "left_out": self.left_out}
-
-    @classmethod
-    def from_json(cls, data: dict) -> Group:
-        """Return the group that `to_json` wrote."""
-        values = {name: torch.tensor(x, dtype=torch.float64) for name, x in data["values"].items()}
-        return cls(values, data["left_out"])
 
 
 def measure_binding(

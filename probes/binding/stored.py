@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from probes.binding.deciding import BindingVerdict, binding_verdict
-from probes.binding.measuring import Binding, Share
+from probes.binding.found import Binding, Share
 from probes.evidence import Interval
 from probes.stored import interval_from_json
 

@@ -12,7 +12,7 @@ from probes.statuses import Status
 
 if TYPE_CHECKING:
     from probes.binding.deciding import BindingVerdict
-    from probes.binding.measuring import Share
+    from probes.binding.found import Share
 
 INDENT = "  "
 COLUMNS = 120

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 # Combinations of query and target that share the prompts.
 GROUPS = 4
-# Arms about items further up than the one before.
-DEEP_ARMS = ("order, earlier", "position, all before")
+# Arms about items further up than the one before. The second decides on the position where it was measured: a trade of
+# two items each is one of order too, for a model that reads more than the item before.
+EARLIER, ALL_MOVED = DEEP_ARMS = ("order, earlier", "position, all before")
 # Query, target, third item and bystanders, as in `Trial`.
 Combination = tuple[int, int, int, tuple[int, int]]
 
@@ -158,7 +159,9 @@ def trials_of(
     """Return trials with `prompts` prompts in all, over four combinations of query and target from all queries.
 
     A list that is repeated has a fifth, for `DEEP_ARMS`, with as many prompts of its own: it asks for the last item of
-    the first half, and the target is that of the second. `task`: a name in `BINDING_TASKS`, or a list of one's own. `run` needs a tokenizer for a list, and the task recall
+    the first half, and the target is that of the second.
+
+    `task`: a name in `BINDING_TASKS`, or a list of one's own. `run` needs a tokenizer for a list, and the task recall
     for recall. Raises `ValueError` for an unknown task, too few items and too few prompts.
     """
     if isinstance(task, str):

@@ -15,7 +15,7 @@ from interp.forward import predict
 from interp.tasks.layout import generator
 from probes.binding.edits import ARMS, Absent, edit_of
 from probes.binding.trials import Trial, trials_of
-from probes.planted.backends import ARCHITECTURES, GROUP, empty_model, norms_of, write_weights
+from probes.planted.backends import GROUP, empty_model, norms_of, write_weights
 from probes.planted.basis import build_basis, slices_of, width
 from probes.planted.codes import gap, head_layout, label_codes, place_frequencies, rotary_frequencies
 from probes.planted.compiling import Space, code_dimensions, compile_layers

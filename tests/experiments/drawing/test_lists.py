@@ -8,7 +8,7 @@ import pytest
 
 from experiments.drawing.lists import PANELS, list_shares, row_name
 from probes.binding import Binding, binding_verdict
-from probes.binding.measuring import Share
+from probes.binding.found import Share
 from probes.evidence import Interval
 
 

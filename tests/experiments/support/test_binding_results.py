@@ -16,7 +16,7 @@ from experiments.support.results import weights_of
 from interp.models.resolve import AnyModel
 from probes.batteries import battery
 from probes.binding import Trial
-from probes.binding.measuring import Group
+from probes.binding.found import Group
 
 RUN = "parity-aligned-alibi"
 # What a result records of the process that wrote it.

@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from interp.tasks import template
 from interp.tasks.lists import lookups
 from probes.binding import Binding, Trial, binding_verdict, measure_binding, trials_of
-from probes.binding.measuring import Share
+from probes.binding.found import Share
 from probes.binding.sinks import SINKS, idle_positions, sink_positions
 from probes.binding.trials import combinations_of
 from probes.evidence import Interval

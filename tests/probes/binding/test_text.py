@@ -9,7 +9,7 @@ import pytest
 
 from probes.binding import Binding, binding_verdict
 from probes.binding.edits import ARMS
-from probes.binding.measuring import Share
+from probes.binding.found import Share
 from probes.binding.stored import binding_verdict_from_json
 from probes.binding.text import summary
 from probes.evidence import Interval
