@@ -50,7 +50,7 @@ ONLY = {
 PUBLIC = "interp"
 OURS = ("interp", "probes", "experiments")
 # Only these may know how a model was planted: whoever judges must not.
-KNOWS_PLANTED = ("probes.planted", "probes.calibration", "probes.error_rates", "experiments")
+KNOWS_PLANTED = ("probes.planted", "probes.calibration", "probes.list_calibration", "probes.error_rates", "experiments")
 
 
 def modules() -> list[Path]:

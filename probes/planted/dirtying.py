@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from interp.forward import correct, readout
+from interp.forward import readout
 from interp.tasks import Batch, Role
 from interp.tasks.layout import generator
 from probes.planted.backends import norms_of
@@ -46,10 +46,14 @@ def disturb(model: PreTrainedModel, noise: float, seed: int, solves: Callable[[]
 
 
 @torch.no_grad()
-def centre_norms(model: PreTrainedModel, batch: Batch) -> None:
-    """Set each norm's gain so that its mean scale over the batch is 1; single positions still vary."""
+def centre_norms(model: PreTrainedModel, forward: Callable[[], object]) -> None:
+    """Set each norm's gain so that its mean scale is 1 over what `forward` runs; single positions still vary."""
     for norm in norms_of(model):  # in order, because each depends on the earlier ones
-        _centre(model, norm, batch)
+        with listening(norm) as seen:
+            forward()
+        length = torch.cat(seen).double().norm(dim=-1).mean()
+        gain = norm.get_parameter("weight")
+        gain.fill_(float(length) / gain.numel() ** 0.5)
 
 
 def shares_hold(
@@ -89,11 +93,3 @@ def listening(norm: nn.Module) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         hook.remove()
-
-
-def _centre(model: PreTrainedModel, norm: nn.Module, batch: Batch) -> None:
-    with listening(norm) as seen:
-        correct(model, batch, batch.predicted())
-    length = torch.cat(seen).double().norm(dim=-1).mean()
-    gain = norm.get_parameter("weight")
-    gain.fill_(float(length) / gain.numel() ** 0.5)

@@ -16,14 +16,13 @@ from interp.forward import correct
 from interp.models.folder import save_run
 from interp.tasks import Batch, Role, Vocabulary, counterfactual, sample
 from interp.tasks.layout import generator
-from probes.planted.backends import GROUP, empty_model, norms_of, write_weights
-from probes.planted.basis import build_basis, slices_of, width
-from probes.planted.codes import head_layout, label_codes, place_frequencies
-from probes.planted.compiling import Space, code_dimensions, compile_layers
+from probes.planted.assembling import Frame, assemble
+from probes.planted.backends import norms_of
+from probes.planted.codes import label_codes, place_frequencies
 from probes.planted.dirtying import OFF_TRADED, centre_norms, disturb, listening, margins_traded, shares_hold
 from probes.planted.families import FAMILIES
 from probes.planted.mechanisms import BUILDERS, OUTSIDE_BUILDERS
-from probes.planted.parts import features_of
+from probes.planted.parts import OF_TOKENS
 from probes.planted.pieces import Setting
 from probes.planted.plan import SHORTEST, Dirt, Plan, Truth, truth_of
 from probes.planted.symbols import (
@@ -31,12 +30,9 @@ from probes.planted.symbols import (
     label_tokens,
     planted_tokenizer,
     planted_vocabulary,
-    positions,
     unembedding,
 )
 
-# Length of the constant in units of a usual feature vector: LayerNorm's scale then varies by 1 / (2 x its square).
-FEATURE_LENGTH = 3.0
 CLEAN_CONSTANT = 30.0
 LOOSE_CONSTANTS = (1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 12.0, CLEAN_CONSTANT)
 # Dimensions that remain under superposition, as a share of those that the features need.
@@ -164,32 +160,14 @@ def _compiled(plan: Plan, constant: float, kept: float) -> Planted:
     setting = Setting(plan.architecture, plan.longest, plan.share, frequencies, float(sharpness))
     families = {name: family.build for name, family in FAMILIES.items()}
     circuit = {**BUILDERS, **families, **OUTSIDE_BUILDERS}[plan.mechanism](setting)
-    gpt2 = plan.architecture == "gpt2"
-    names = features_of(circuit, positions=gpt2)
-    slices = slices_of(names)
-    size = 1 + max(place.stop for place in slices.values())
-    head = head_layout(plan.architecture, code_dimensions(circuit, learned_positions=gpt2))
-    layers = compile_layers(circuit, Space(slices, size, frequencies, head))
-    rotated = plan.dirt.rotation or plan.dirt.superposition
-    centred = plan.architecture != "llama"
-    needed = width(names, not rotated, kept, centred)
-    most_heads = max(len(layer.heads) for layer in layers)
-    if plan.architecture == "llama":  # the head size does not depend on the width
-        d_model = -(-needed // (GROUP * most_heads)) * GROUP * most_heads
-    else:
-        d_model = max(most_heads, -(-needed // head.size)) * head.size
-    n_positions = 4 * plan.longest + 2
-    basis = build_basis(names, d_model, constant * FEATURE_LENGTH, gen, rotated, kept, centred)
     vocabulary = planted_vocabulary()
-    model = empty_model(plan.architecture, layers, d_model, head.size, len(vocabulary.ids), n_positions)
-    write_weights(
-        model,
-        layers,
-        basis,
+    model, basis = assemble(
+        circuit,
+        Frame(plan.architecture, 4 * plan.longest + 2, frequencies, plan.dirt, kept, constant),
+        OF_TOKENS,
+        lambda slices, size: embedding(slices, size, codes),
+        lambda slices, size: unembedding(circuit, slices, size, codes, float(margin) / 5),
         gen,
-        embedding(slices, size, codes),
-        positions(slices, size, n_positions, frequencies) if gpt2 else None,
-        unembedding(circuit, slices, size, codes, float(margin) / 5),
     )
     applied = {"noise": 0.0, "kept": kept, "constant": constant}
     planted = Planted(
@@ -201,7 +179,8 @@ def _compiled(plan: Plan, constant: float, kept: float) -> Planted:
         format=circuit.format,
         written=circuit.writes_labels,
         applied=applied,
-        directions={name: basis.write[place].float() for name, place in slices.items()},
+        directions={name: basis.write[place].float() for name, place in basis.slices.items()},
     )
-    centre_norms(planted.model, sample(circuit.format, 8, plan.longest, plan.seed, vocabulary))
+    batch = sample(circuit.format, 8, plan.longest, plan.seed, vocabulary)
+    centre_norms(model, lambda: correct(model, batch, batch.predicted()))
     return planted

@@ -258,6 +258,7 @@ OPTIONS = {
         "seed": number,
         "mechanisms": word,
         "families": None,
+        "lists": None,
         "prompts": number,
         "repetitions": number,
         "workers": number,

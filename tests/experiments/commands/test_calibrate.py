@@ -10,7 +10,8 @@ from experiments.cli import main
 from experiments.commands.calibrate import CalibrateCommand
 from interp.support import writing
 from probes.error_rates import TUNED_ON, planted_roles, tally, tally_families
-from probes.planted import MECHANISMS
+from probes.list_calibration import LISTS, SHARES, list_plans, tally_lists
+from probes.planted import LIST_MECHANISMS, MECHANISMS
 from tests.experiments.commands.test_sweep import another_at
 
 
@@ -135,6 +136,69 @@ def test_families_are_judged_in_each_architecture_clean_and_dirty(capsys):
     assert not Path("cal/calibration.json").exists()
 
 
+@pytest.mark.slow
+def test_lists_are_judged_in_each_architecture_clean_and_dirty(capsys):
+    argv = ["calibrate", "--lists", "--mechanisms", "position", "--prompts", "32", "--workers", "1", "--out", "cal"]
+    assert main(argv) == 0
+    assert "planted models of lists" in capsys.readouterr().out
+    table = json.loads(Path("cal/calibration-lists.json").read_text())
+    assert [(c["architecture"], c["dirty"]) for c in table["cases"]] == [
+        (architecture, dirty) for dirty in (False, True) for architecture in ("gpt2", "gpt_neox", "llama")
+    ]
+    assert {c["label"] for c in table["cases"] if not c["dirty"]} == {"position"}
+    assert table["rates"]["wrong status"]["n"] == 6
+    assert len(list(Path("cal/cases").glob("list-*"))) == 6
+
+
+def test_plans_of_lists_are_each_mechanism_in_each_architecture_clean_and_dirty():
+    plans = list_plans()
+    assert len(plans) == len({(p.mechanism, p.architecture, p.dirt) for p in plans}) == 6 * len(LIST_MECHANISMS)
+    assert {(p.task, p.items) for p in plans} == set(LISTS)
+    assert all(p.task == "list-letters" for p in plans if LIST_MECHANISMS[p.mechanism].ordered)
+    assert {p.share for p in plans if LIST_MECHANISMS[p.mechanism].routes == 2} == set(SHARES)
+    assert list_plans(["position"]) == [p for p in plans if p.mechanism == "position"]
+
+
+def of_list(label: str, truth: str, statuses: str, sinks: str = "ABSENT", sink: bool = False) -> dict:
+    """Return a case whose truth is one address, or a word for none; statuses of own label, order and position."""
+    names = ("own label", "order", "position")
+    return {
+        "mechanism": truth,
+        "plan": {"architecture": "gpt2", "task": "list-letters", "items": 6, "share": 1.0, "dirt": {"noise": 0.0}},
+        "truth": {
+            "addresses": [truth] if truth in names else [],
+            "sinks": ["first token"] * sink,
+            "unjudged": ["other tokens"],
+        },
+        "label": label,
+        "addresses": dict(zip(names, statuses.split(), strict=True)),
+        "sinks": {"first token": sinks, "other tokens": "PRESENT"},
+    }
+
+
+def test_outcomes_of_lists():
+    """Right, an address that is not used, one that is and is called ABSENT, nothing found, a sink found and missed."""
+    cases = [
+        of_list("position", "position", "ABSENT INDETERMINATE PRESENT"),
+        of_list("position", "order", "ABSENT INDETERMINATE PRESENT"),
+        of_list("undecided", "order", "INDETERMINATE ABSENT INDETERMINATE"),
+        of_list("undecided", "label after", "INDETERMINATE INDETERMINATE ABSENT"),
+        of_list("own label", "own label", "PRESENT ABSENT ABSENT", "PRESENT", sink=True),
+        of_list("own label", "own label", "PRESENT ABSENT ABSENT", "INDETERMINATE", sink=True),
+        of_list("own label", "own label", "PRESENT ABSENT ABSENT", "PRESENT"),
+    ]
+    table = tally_lists(cases)
+    outcomes = [row["outcome"] for row in table["cases"]]
+    assert outcomes == ["right", "wrong", "wrong", "incomplete", "right", "right", "wrong"]
+    assert [row["wrong"] for row in table["cases"]][1:3] == [["position PRESENT"], ["order ABSENT"]]
+    assert table["cases"][-1]["wrong"] == ["first token PRESENT"]
+    rates = {name: (rate["hits"], rate["n"]) for name, rate in table["rates"].items()}
+    assert rates == {"wrong status": (3, 7), "wrong label": (1, 5), "sinks found": (1, 2)}
+    assert table["counts"]["all"] == {"right": 3, "wrong": 3, "incomplete": 1}
+    with pytest.raises(ValueError, match="no case"):
+        tally_lists([])
+
+
 def test_a_rate_of_one_case_is_printed_with_its_interval(capsys):
     calibration_text.report_rates(tally([case("A1", "anchor", "anchor", "anchor", "placeholder sink")]))
     said = capsys.readouterr().out
@@ -180,9 +244,12 @@ def test_a_second_one_is_refused_until_the_first_has_died(monkeypatch, capsys):
     [
         (["--mechanisms", "A7"], 'unknown mechanisms "A7"'),
         (["--families", "--mechanisms", "A1"], 'unknown families "A1"; families are "anchor by the label before'),
-        (["--families", "--variants", "2"], "--variants is for mechanisms; leave it out with --families"),
+        (["--families", "--variants", "2"], "--variants is for mechanisms of parity; leave it out with --families"),
         (["--families", "--seed", "1"], "--seed is for mechanisms"),
         (["--repetitions", "0", "--families"], "--repetitions is for mechanisms"),
+        (["--lists", "--mechanisms", "A1"], 'unknown mechanisms "A1"; mechanisms are "own label", '),
+        (["--lists", "--variants", "2"], "--variants is for mechanisms of parity; leave it out with --lists"),
+        (["--lists", "--families"], "--families and --lists are two calibrations; give one of them"),
         (["--variants", "0"], "--variants must be at least 1"),
         (["--seed", "-1"], "seed must be"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import pairwise, permutations
 from typing import Any
@@ -15,8 +16,10 @@ from interp.tasks.lists import lookups
 from probes.binding import Binding, Trial, binding_verdict, measure_binding, trials_of
 from probes.binding.found import Share
 from probes.binding.sinks import SINKS, idle_positions, sink_positions
-from probes.binding.trials import combinations_of
+from probes.binding.stored import binding_verdict_from_json
+from probes.binding.trials import ALL_MOVED, EARLIER, combinations_of
 from probes.evidence import Interval
+from probes.planted.list_planting import ListPlan, plant_list
 from probes.statuses import Status
 from tests.probes.binding.list_models import list_tokenizer
 
@@ -199,6 +202,54 @@ def test_the_own_label_needs_the_list_and_no_renaming(
     assert ("own label" in found.label) == (status == Status.PRESENT)
 
 
+def alone(**shares: Share) -> Binding:
+    """Return what was measured where only these arms were, an underscore for a space."""
+    named = {name.replace("_", " "): share for name, share in shares.items()}
+    return Binding("list-letters", 6, 128, 128, 0, Interval(1.0, 0.97, 1.0), 0.998, named)
+
+
+def test_an_edit_that_only_breaks_the_answer_is_no_evidence_of_an_address() -> None:
+    """The answer's lead falls by half, and the other item's value gains nothing, or about as much."""
+    for gained, status in ((None, Status.PRESENT), (0.5, Status.PRESENT), (0.0, Status.INDETERMINATE)):
+        around = None if gained is None else Interval(gained, gained - 0.02, gained + 0.02)
+        share = replace(share_of(0.5), gained=around)
+        found = binding_verdict("m", alone(order=share, position=share, label_at_list=share))
+        assert {found.addresses[name][0] for name in ("order", "position", "own label")} == {status}
+        assert ("gains" in found.addresses["order"][1]) == (status is Status.INDETERMINATE)
+        # The same rule without a gain, which sinks do not have.
+        assert binding_verdict_from_json("m", 0, json.loads(json.dumps(found.to_json()))) == found
+
+
+@pytest.mark.parametrize(("all_before", "label"), [(0.5, "position"), (0.0, "unresolved"), (None, "position")])
+def test_the_trade_of_all_items_before_decides_on_the_position(all_before: float | None, label: str) -> None:
+    """A trade of two items each also moves a model that reads more than the item before."""
+    measured = alone(position=share_of(0.5), order=share_of(0.0), label_at_list=share_of(0.0))
+    if all_before is not None:
+        measured = replace(measured, shares={**measured.shares, ALL_MOVED: share_of(all_before)}, deep_prompts=64)
+    found = binding_verdict("m", measured)
+    assert found.label == label
+    assert found.addresses["position"][1].startswith("position: " if all_before is None else f"{ALL_MOVED}: ")
+    assert found.to_json().get("deep_prompts") == (None if all_before is None else 64)
+
+
+def test_order_that_reaches_two_items_up_is_not_called_position() -> None:
+    planted = plant_list(ListPlan("value two before", "gpt2", "list-letters", 6))
+    trials = trials_of(planted.tokenizer, "list-letters", 6, 64, seed=0)
+    measured = measure_binding(planted.model, trials, prompts=64)
+    assert measured.shares["position"].value.low > 0.5
+    assert measured.shares[ALL_MOVED].value.value == pytest.approx(0, abs=0.01)
+    assert measured.shares[EARLIER].value.value == pytest.approx(1, abs=0.01)
+    assert binding_verdict("planted", measured).label == "order"
+    assert (measured.posed, measured.prompts, measured.deep_prompts) == (64, 64, 64)
+
+
+def test_an_address_that_none_of_the_arms_moves_is_not_named() -> None:
+    """The label after the query's is looked up, and the value before it read: edits break it, and lead nowhere."""
+    planted = plant_list(ListPlan("label after", "gpt2", "list-letters", 6))
+    measured = measure_binding(planted.model, trials_of(planted.tokenizer, "list-letters", 6, 64, seed=0), prompts=64)
+    assert binding_verdict("planted", measured).label == "undecided"
+
+
 def words_in_turn(before: str) -> Trial:
     """Return six prompts of six words in all rotations, "WORD is WORD is ... again", that ask for the first word."""
     words = ("apple", "bread", "chair", "table", "water", "house")
@@ -340,6 +391,17 @@ def test_a_template_without_any_address_is_not_called_unresolved() -> None:
     found = binding_verdict("made up", Binding("template", 6, 128, 64, 0, accuracy, 0.95))
     assert found.label == "not applicable"
     assert {status for status, _ in found.addresses.values()} == {Status.NOT_APPLICABLE}
+
+
+def test_trials_that_are_all_for_two_arms_are_refused() -> None:
+    deep = trials_of(list_tokenizer(), "list-letters", 6, 16, seed=0)[-1]
+    with pytest.raises(ValueError, match="all trials are only_deep"):
+        measure_binding(random_model("gpt2").eval(), [deep])
+
+
+def test_a_trial_of_ones_own_can_trade_the_halves_where_its_query_allows_it() -> None:
+    own = trials_of(list_tokenizer(), "list-letters", 6, 16, seed=0)
+    assert [Trial.of(trial.lookups).is_deep for trial in own] == [t.query == 3 for t in own]
 
 
 def test_all_trials_of_a_list_pass_the_check() -> None:
