@@ -2,7 +2,7 @@
 
 from interp.patching.cells import PATCH_SITES
 from interp.patching.effect import Checks, Cost, PatchEffect
-from interp.patching.interchanges import Interchange, interchange
+from interp.patching.interchanges import Interchange, interchange, interchange_for
 from interp.patching.knocking_out import knock_out, knock_out_for
 from interp.patching.knockouts import Knockout, groups, pairwise, single
 from interp.patching.metrics import (
@@ -39,6 +39,7 @@ __all__ = [
     "bind_metric",
     "groups",
     "interchange",
+    "interchange_for",
     "kl",
     "knock_out",
     "knock_out_for",

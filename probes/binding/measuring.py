@@ -13,8 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.models.resolve import AnyModel, raw_of
-from interp.patching import Interchange, PatchEffect, logit_diff
-from interp.patching.interchanges import interchange_for
+from interp.patching import Interchange, PatchEffect, interchange_for, logit_diff
 from interp.patching.metrics import MetricLike
 from interp.support.finite import NotFinite
 from interp.tasks import Prompts

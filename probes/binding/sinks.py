@@ -14,8 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.models.resolve import AnyModel
-from interp.patching import Knockout
-from interp.patching.knocking_out import knock_out_for
+from interp.patching import Knockout, knock_out_for
 from interp.patching.knockouts import Mode
 from interp.patching.metrics import MetricLike
 from interp.tasks import Prompts

@@ -136,6 +136,20 @@ def test_the_first_screen_says_how_sure_the_verdict_is():
     assert error_text.how_sure(data | {"verdict": "not-applicable"}, counted) == ""
 
 
+def test_the_first_screen_of_a_list_says_how_sure_it_is():
+    rate = {"hits": 2, "n": 120, "interval": {"low": 0.004, "high": 0.0587}}
+    counted = {"rates": {"wrong status": rate}, "counts": {"all": {"right": 100, "incomplete": 18}}, "mechanisms": 20}
+    new = error_text.how_sure_of_list({"refusal": None, "sinks_over": "all"}, counted)
+    assert new.startswith("**How sure?** 120 models of lists were built by hand")
+    assert "in 20 ways. On 2 of them" in new
+    assert "0.4 % to 5.9 %" in new
+    assert "named what 100 use in full, and left something open for 18" in new
+    old = error_text.how_sure_of_list({"refusal": None}, counted)
+    assert old.startswith(new)
+    assert "measured by an earlier version" in old.removeprefix(new)
+    assert error_text.how_sure_of_list({"refusal": "it cannot do it"}, counted) == ""
+
+
 def test_planted_models_of_another_type_are_named():
     data, counted = verdict_of(), read_calibration()
     assert "None of them is a bloom model" in " ".join(error_text.how_often_wrong(data, counted, "bloom"))

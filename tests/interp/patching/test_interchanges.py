@@ -15,7 +15,7 @@ from interp.models.anatomy import anatomy_of
 from interp.patching import interchanges, rerunning
 from interp.patching.editing import forward_with_edits, measure
 from interp.patching.interchange_parts import whole_run
-from interp.patching.interchanges import INTERCHANGE_SITES, Interchange, interchange
+from interp.patching.interchanges import INTERCHANGE_SITES, Interchange, interchange, interchange_for
 from interp.patching.knocking_out import knock_out
 from interp.patching.knockouts import Knockout
 from interp.patching.metrics import Metric, logit_diff
@@ -338,6 +338,21 @@ def test_the_whole_run_of_a_source_is_its_own_run(deep: bool, monkeypatch: pytes
     if deep:
         alone = interchange(model, BASE, more, probe())
         assert torch.allclose(effect.values[-1], alone.values[0], atol=1e-5)
+
+
+def test_several_metrics_of_the_same_runs_are_those_of_each_alone():
+    """Also of a whole run on another source, which is not run again."""
+    model, metrics = tiny("rotary"), [probe(), logit_diff(BASE), logit_diff(BASE, step=2)]
+    entries = {"whole": [whole_run(SOURCE)], "values": [Interchange("v", THIRD, at=at_positions(3, 4))]}
+    together = interchange_for(model, BASE, entries, metrics)
+    for metric, found in zip(metrics, together, strict=True):
+        alone = interchange(model, BASE, entries, metric)
+        assert (found.metric, found.labels) == (alone.metric, alone.labels)
+        for name in ("base", "values", "source"):
+            assert torch.allclose(getattr(found, name), getattr(alone, name), atol=1e-5)
+    assert not torch.allclose(together[0].values, together[1].values, atol=1e-2)
+    with pytest.raises(ValueError, match="give at least one metric"):
+        interchange_for(model, BASE, entries, [])
 
 
 def test_one_layer_may_be_a_number():

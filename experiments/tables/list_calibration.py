@@ -1,0 +1,34 @@
+"""Markdown tables of the verdicts on planted models of lists, from `results/calibration-lists.json`."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from experiments.support.reading import LIST_CALIBRATION, read_calibration
+from experiments.tables.cells import markdown
+from experiments.tables.families import NAMES
+
+OUTCOMES = ("right", "incomplete", "wrong")
+
+
+def list_calibration_table() -> str:
+    """Return the outcomes by mechanism, with the labels that were given and what was wrong, and the counts."""
+    data = read_calibration(LIST_CALIBRATION)
+    by_name: dict[str, list[dict]] = {}
+    for case in data["cases"]:
+        by_name.setdefault(case["mechanism"], []).append(case)
+    rows = []
+    for name, cases in by_name.items():
+        outcomes, labels = Counter(case["outcome"] for case in cases), Counter(case["label"] for case in cases)
+        wrong = Counter(text for case in cases for text in case["wrong"])
+        given = ", ".join(f"{label} ({n})" for label, n in labels.most_common())
+        rows.append((name, cases[0]["expected"], given, *(outcomes[o] for o in OUTCOMES), ", ".join(wrong)))
+    table = markdown(("mechanism", "right verdict", "verdicts", *OUTCOMES, "what was wrong"), rows)
+    counted = []
+    for group, found in data["counts"].items():
+        architecture, _, state = group.partition(", ")
+        name = ", ".join(filter(None, (NAMES.get(architecture, architecture), state)))
+        counted.append((name, *(found.get(outcome, 0) for outcome in OUTCOMES), sum(found.values())))
+    sinks = data["rates"]["sinks found"]
+    found = f"\nOf {sinks['n']} planted sinks {sinks['hits']} were PRESENT.\n"
+    return table + "\n" + markdown(("", *OUTCOMES, "of"), counted) + found

@@ -1,0 +1,35 @@
+"""The table of verdicts on planted models of lists."""
+
+import json
+
+from experiments.support.provenance import provenance_record
+from experiments.tables import list_calibration
+from experiments.tables.list_calibration import list_calibration_table
+
+
+def test_outcomes_by_mechanism_and_by_architecture(tmp_path, monkeypatch):
+    def case(label: str, outcome: str, *wrong: str, name: str = "value before") -> dict:
+        return {"mechanism": name, "expected": "order", "label": label, "outcome": outcome, "wrong": list(wrong)}
+
+    cases = [
+        case("order", "right"),
+        case("order", "right"),
+        case("position", "wrong", "position PRESENT", "order ABSENT"),
+        case("undecided", "incomplete", name="label before"),
+    ]
+    data = {
+        "schema": 1,
+        "provenance": provenance_record(),
+        "cases": cases,
+        "counts": {"gpt_neox, dirt": {"right": 2}, "all": {"right": 2, "wrong": 1, "incomplete": 1}},
+        "rates": {"sinks found": {"hits": 3, "n": 5}},
+    }
+    path = tmp_path / "calibration-lists.json"
+    path.write_text(json.dumps(data))
+    monkeypatch.setattr(list_calibration, "LIST_CALIBRATION", path)
+    lines = list_calibration_table().splitlines()
+    assert lines[2] == "| value before | order | order (2), position (1) | 2 | 0 | 1 | position PRESENT, order ABSENT |"
+    assert lines[3] == "| label before | order | undecided (1) | 0 | 1 | 0 |  |"
+    assert "| GPT-NeoX, dirt | 2 | 0 | 0 | 2 |" in lines
+    assert "| all | 2 | 1 | 1 | 4 |" in lines
+    assert lines[-1] == "Of 5 planted sinks 3 were PRESENT."
