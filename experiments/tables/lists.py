@@ -44,7 +44,9 @@ def _row(found: Mapping[str, Any]) -> tuple[object, ...]:
         shares = [_share(found["shares"][arm]) if arm in found["shares"] else "no such address" for arm in arms]
         shares.append("" if found["remainder"] is None else interval_text(found["remainder"]))
     sinks = [name for name, sink in found["sinks"].items() if sink["status"] == "PRESENT"]
-    ends = (found["verdict"], ", ".join(sinks), f"{cost['cpu_seconds']:.0f}", f"{cost['peak_mib']:.0f}")
+    # Older results have neither the trade of the halves nor what an edit gains (probes/README.md, Lists and recall).
+    older = " †" if found["refusal"] is None and found.get("sinks_over") != "all" else ""
+    ends = (found["verdict"] + older, ", ".join(sinks), f"{cost['cpu_seconds']:.0f}", f"{cost['peak_mib']:.0f}")
     return (*about, *shares, *ends)
 
 
