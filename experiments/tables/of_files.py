@@ -179,7 +179,8 @@ def on_list(run: str, task: str, items: int) -> list[float]:
     """Return accuracy, shares and remainder of a stored verdict on a list; the accuracy only where it was refused.
 
     The shares are own label traded in the list and in the query, order and its control, and position. Then: what
-    position exceeds its control by, with its interval, and the same of the value of the item before.
+    position exceeds its control by, with its interval, and the same of the value of the item before; at last what the
+    other item's value gains in these two.
     """
     found = read_result(LISTS / run / file_of(task, items))
     if found["refusal"] is not None:
@@ -190,7 +191,8 @@ def on_list(run: str, task: str, items: int) -> list[float]:
     values = [shares.get(arm, nan) for arm in ("label at list", "label at query", "order")]
     rest = nan if found["remainder"] is None else found["remainder"]["value"]
     excesses = [found["shares"][arm]["excess"] if arm in shares else {} for arm in (position, "order, value")]
-    ends = [excess.get(end, nan) for excess in excesses for end in ("value", "low", "high")]
+    excesses += [found["shares"].get(arm, {}).get("gained", {}) for arm in (position, "order, value")]
+    ends = [interval.get(end, nan) for interval in excesses for end in ("value", "low", "high")]
     return [found["accuracy"]["value"], *values, control, shares.get(position, nan), rest, *ends]
 
 

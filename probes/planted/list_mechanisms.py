@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -77,7 +77,8 @@ def by_both(first: str, second: str) -> Callable[[ListSetting], Mechanism]:
     """Return a mechanism that reads the value with both matches, and without one nothing."""
 
     def build(s: ListSetting) -> Mechanism:
-        head = reading(s, same(s, first), same(s, second), start=1.0 + 3.3)
+        # Both matches have a score of 5, one has at most 3.7.
+        head = reading(s, same(s, first), same(s, second), start=4.3)
         return Mechanism((*seen(s, first, second), head), {"found": 1.0})
 
     return build
@@ -90,29 +91,30 @@ def by_position(s: ListSetting) -> Mechanism:
 
 def by_learned_index(s: ListSetting) -> Mechanism:
     """The query's label gives the place of its item, whatever labels the list has."""
-    asked = "own label, asked"
-    units = []
-    for code, place in s.indexed:
-        reads: Form = {ONE: -1.0, **{(asked, k): 2 * float(x) for k, x in enumerate(code)}}  # 1 for this label, else 0
-        units.append(Neuron(0, reads, {"target": place_code(torch.tensor(place), s.frequencies)}))
-    head = reading(s, Match("target", "place", s.place_sharpness))  # pyright: ignore[reportArgumentType]
-    return Mechanism((*seen(s, "own label"), *places(s), *units, head), {"found": 1.0})
+    targets = [(code, place_code(torch.tensor(place), s.frequencies)) for code, place in s.indexed]
+    head = reading(s, Match("target", "place", s.place_sharpness))
+    return Mechanism((*seen(s, "own label"), *places(s), *by_code(targets, "target"), head), {"found": 1.0})
 
 
 def by_label_after(s: ListSetting) -> Mechanism:
     """The query's label gives the label after it; the value before that label is read."""
     item, own = s.behind["value before"], s.behind["own label"]
-    codes = [code for code, _ in s.indexed]
-    units = []
-    for code, following in pairwise(codes):
-        reads: Form = {ONE: -1.0, **{("own label, asked", k): 2 * float(x) for k, x in enumerate(code)}}
-        units.append(Neuron(0, reads, {"label wanted": following}))
+    units = by_code(pairwise(code for code, _ in s.indexed), "label wanted")
     back = Head(
         0, (Offset(item - own, s.offset_sharpness),), (Move("value", "value behind"), Move("is value", "follows"))
     )
     scores = (Match("label wanted", "word", 2 * s.sharpness), any_key({"follows": s.sharpness}))
     read = Head(1, scores, (Move("value behind", "found"),))
     return Mechanism((*seen(s, "own label"), *units, back, read), {"found": 1.0})
+
+
+def by_code(pairs: Iterable[tuple[Tensor, Tensor]], feature: str) -> Parts:
+    """Return a unit per pair: where the query's label has the first code, it writes the second into a feature."""
+    units = []
+    for code, written in pairs:
+        reads: Form = {ONE: -1.0, **{("own label, asked", k): 2 * float(x) for k, x in enumerate(code)}}
+        units.append(Neuron(0, reads, {feature: written}))  # 1 times the code for this label, and 0 for the others
+    return tuple(units)
 
 
 def places(s: ListSetting) -> Parts:
@@ -128,7 +130,7 @@ def two(first: str, second: str) -> Callable[[ListSetting], Mechanism]:
     """Return a mechanism of two routes with shares of the logits; "position" is the one by distance."""
 
     def build(s: ListSetting) -> Mechanism:
-        parts: list = []
+        parts: list[Head | Neuron] = []
         for name, result in ((first, "found"), (second, "second found")):
             if name == "position":
                 parts.append(reading(s, Offset(s.distance, s.offset_sharpness), result=result))
