@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 
 from probes.binding import binding_verdict, measure_binding, trials_of
 from probes.binding.deciding import ADDRESSES
+from probes.binding.sinks import TOGETHER
 from probes.error_rates import Rate, is_clean
 from probes.planted import ARCHITECTURES_OF, Dirt
 from probes.planted.list_mechanisms import LIST_MECHANISMS
@@ -126,8 +127,9 @@ def _wrong_statuses(case: Mapping) -> list[str]:
     truth, wrong = case["truth"], []
     for kind in ("addresses", "sinks"):
         for name, status in case[kind].items():
-            is_there = name in truth[kind]
-            if name not in truth["unjudged"] and status == (Status.ABSENT if is_there else Status.PRESENT):
+            is_there = name in truth[kind] or (name == TOGETHER and bool(truth["sinks"]))
+            open_ = bool(truth["unjudged"]) if name == TOGETHER else name in truth["unjudged"]
+            if not open_ and status == (Status.ABSENT if is_there else Status.PRESENT):
                 wrong.append(f"{name} {status}")
     return wrong
 

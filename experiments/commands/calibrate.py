@@ -187,7 +187,7 @@ class CalibrateCommand:
         """Judge the missing cases of lists and write the results; return the counts."""
         from experiments.support.provenance import provenance_record
         from interp.support.writing import write_whole
-        from probes.binding.deciding import RULES
+        from probes.binding.found import RULES
         from probes.list_calibration import judge_list, list_plans, tally_lists
         from probes.planted import Dirt
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from experiments.reporting.outsider_text import others_built
 from experiments.reporting.reduced import reduced_verdict
 from experiments.reporting.text import OPEN
+from probes.binding.found import RULES
 
 # Model types inside which planted models are built.
 PLANTED_IN = {"gpt2": "GPT-2", "gpt_neox": "GPT-NeoX"}
@@ -86,10 +87,10 @@ def how_sure_of_list(data: dict, counted: dict) -> str:
         f"small {', '.join(PLANTED_LISTS_IN)} models that read by labels, neighbours or places only. Intervals are "
         "over prompts of this one model."
     )
-    if data.get("sinks_over") != "all":
+    if data.get("rules") != RULES:
         text += (
-            " **This result was measured by an earlier version**, whose errors were not counted. What it calls "
-            "position can be order that reaches further up than one item. `--fresh` measures again."
+            " **This result was measured by earlier arms**, whose errors were not counted: they called an address "
+            "PRESENT where an edit only broke what finds the item. `--fresh` measures again."
         )
     return text
 

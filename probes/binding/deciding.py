@@ -7,21 +7,20 @@ from dataclasses import dataclass
 
 from probes.binding.edits import ARMS
 from probes.binding.found import COMPETENCE, Binding, Share
-from probes.binding.sinks import SINKS
+from probes.binding.sinks import SINKS, TOGETHER
 from probes.binding.text import summary
-from probes.binding.trials import ALL_MOVED, EARLIER
+from probes.binding.trials import ALL_MOVED, EARLIER, EARLIER_LISTED
 from probes.evidence import Interval
 from probes.statuses import Status
 
-# The version of the arms and rules, which counts of errors belong to.
-RULES = "2026-11a"
 # Within this share of the full effect, an address counts as absent.
 MARGIN = 0.10
+LISTED = "order at list"
 # The address that each arm is evidence of. The others are checks: "label at both" must be 0, "joint" about 1. The own
 # label is PRESENT by the list alone: where the query's label is a learned index, it moves the answer too.
 ADDRESSES = {
     "own label": ("label at list", "label at query"),
-    "order": ("order", "order, value", "order, label", EARLIER),
+    "order": ("order", "order, value", "order, label", EARLIER, LISTED, EARLIER_LISTED),
     "position": ("position", ALL_MOVED),
 }
 
@@ -67,6 +66,7 @@ class BindingVerdict:
             "gate": COMPETENCE,
             "margin": MARGIN,
             "level": found.level,
+            **({"rules": found.rules} if found.rules else {}),
             **({"sinks_over": found.sinks_over} if found.sinks_over != "target" else {}),
             "addresses": _listed(self.addresses),
             "shares": {name: {"question": ARMS[name], **share.to_json()} for name, share in found.shares.items()},
@@ -88,12 +88,14 @@ def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
     """Decide from what was measured on the model `name`.
 
     PRESENT: an arm, its excess over the matched control and what the target's value gains are above the margin. For the
-    own label this must be the trade in the list, and a renaming in list and query must not be; for the position it is
-    the trade of all items before, where that was measured. ABSENT: all arms of the address, and their controls, are
-    within the margin. NOT APPLICABLE: the model cannot do the task, or the template has no such address. The label
-    names every address that is PRESENT. Sinks have the same rule without a gain, and are PRESENT only if their mean
-    value loses nothing: their effect is what the answer's lead over the best other value of the list loses without
-    attention to them, beyond that. They are not part of the label.
+    own label this must be the trade in the list, and a renaming in list and query must not be; for the order it must be
+    an arm in the query and one in the list; for the position it is the trade of all items before, where measured.
+    ABSENT: all arms of the address, and their controls, are within the margin. NOT APPLICABLE: the model cannot do the
+    task, or the template has no such address. The label names every address that is PRESENT.
+
+    Sinks have the same rule without a gain, and are PRESENT only if their mean value loses nothing: their effect is what
+    the answer's lead over the best other value of the list loses without attention to them, beyond that. Where all
+    together lose something and none alone is PRESENT, none is ABSENT. They are not part of the label.
     """
     if measured.refusal is not None:
         refused = (Status.NOT_APPLICABLE, measured.refusal)
@@ -105,7 +107,9 @@ def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
         for address in ADDRESSES
     }
     addresses["own label"] = _checked(measured.shares, *addresses["own label"])
-    sinks = {sink: _decided_sink(measured, sink) for sink in SINKS}
+    addresses["order"] = _checked_order(measured.shares, *addresses["order"])
+    candidates = (*SINKS, *({TOGETHER} & set(measured.sinks)))
+    sinks = _checked_sinks(measured, {sink: _decided_sink(measured, sink) for sink in candidates})
     present = [address for address, (status, _) in addresses.items() if status == Status.PRESENT]
     label = " + ".join(present) or "undecided"
     if not present and all(status in (Status.ABSENT, Status.NOT_APPLICABLE) for status, _ in addresses.values()):
@@ -129,7 +133,7 @@ def _decided(measured: Mapping[str, Share], arms: tuple[str, ...], left_out: Map
         reasons = [left_out[arm] for arm in arms if arm in left_out]
         return Status.NOT_APPLICABLE, reasons[0] if reasons else "not measured"
     for arm, share in shares.items():
-        if _is_above(share) and _leads_there(share):
+        if _is_found(share):
             return Status.PRESENT, f"{arm}: {share.value}, control {share.control}"
     if all(_is_small(share) for share in shares.values()):
         return Status.ABSENT, "; ".join(f"{arm}: {share.value}" for arm, share in shares.items())
@@ -145,13 +149,32 @@ def _checked(shares: Mapping[str, Share], status: Status, reason: str) -> tuple[
     listed, renamed = (shares.get(arm) for arm in ("label at list", "label at both"))
     if listed is None:
         return Status.INDETERMINATE, f"{reason}; labels of the list were not traded, and the query's may be an index"
-    if not (_is_above(listed) and _leads_there(listed)):
+    if not _is_found(listed):
         says = f"trading labels in the list moves {listed.value}, control {listed.control}"
         return Status.INDETERMINATE, f"{reason}; but {says}: the query's label may be a learned index"
     if renamed is not None and _is_above(renamed):
         says = f"a renaming in list and query, which leads nowhere else, moves {renamed.value}"
         return Status.INDETERMINATE, f"{reason}; but {says}, control {renamed.control}"
     return status, reason
+
+
+def _checked_order(shares: Mapping[str, Share], status: Status, reason: str) -> tuple[Status, str]:
+    """Return status and reason of the order: PRESENT needs what the query shows and what the list has before the item.
+
+    What the query shows can lead to an item by its index or its label, and what the list has before an item can be
+    found by the query's own label; either alone leaves the order INDETERMINATE.
+    """
+    if status != Status.PRESENT or LISTED not in shares:  # older results have no arm in the list
+        return status, reason
+    shown = ("order", "order, value", "order, label")
+    for arms, listed in ((shown, LISTED), ((EARLIER,), EARLIER_LISTED)):
+        found = [arm for arm in arms if arm in shares and _is_found(shares[arm])]
+        if found and listed in shares and _is_found(shares[listed]):
+            share, also = shares[found[0]], f"{listed}: {shares[listed].value}"
+            return Status.PRESENT, f"{found[0]}: {share.value}, control {share.control}; {also}"
+    others = [f"{name}: {shares[name].value}" for name in (LISTED, EARLIER_LISTED) if name in shares]
+    says = "not both what the query shows and what the list has before the item lead there"
+    return Status.INDETERMINATE, f"{reason}; but {says} ({', '.join(others)})"
 
 
 def _decided_sink(measured: Binding, sink: str) -> tuple[Status, str]:
@@ -162,8 +185,25 @@ def _decided_sink(measured: Binding, sink: str) -> tuple[Status, str]:
     return status, reason
 
 
+def _checked_sinks(measured: Binding, sinks: dict[str, tuple[Status, str]]) -> dict[str, tuple[Status, str]]:
+    """Return the sinks; where all together lose something and none is PRESENT alone, none of them is ABSENT."""
+    together = measured.sinks.get(TOGETHER)
+    alone = [status for name, (status, _) in sinks.items() if name != TOGETHER]
+    if together is None or _is_near_zero(together.value) or Status.PRESENT in alone:
+        return sinks
+    says = f"{TOGETHER}: {together.value}, so one may replace another"
+    return {
+        name: (Status.INDETERMINATE, f"{why}; {says}") if status == Status.ABSENT else (status, why)
+        for name, (status, why) in sinks.items()
+    }
+
+
 def _is_above(share: Share) -> bool:
     return share.value.low > MARGIN and share.excess.low > MARGIN
+
+
+def _is_found(share: Share) -> bool:
+    return _is_above(share) and _leads_there(share)
 
 
 def _leads_there(share: Share) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Int
 from torch import Tensor
 
-from probes.binding.trials import ALL_MOVED, EARLIER, Trial
+from probes.binding.trials import ALL_MOVED, EARLIER, EARLIER_LISTED, Trial
 
 ARMS = {
     "label at list": "Does the answer follow the label when two labels of the list are traded?",
@@ -17,7 +17,9 @@ ARMS = {
     "order, value": "Does the answer follow the value before it, when that of another item is put there?",
     "order, label": "Does the answer follow the label before it, when that of another item is put there?",
     "order": "Both: the whole previous item is replaced.",
+    "order at list": "Does the answer follow the item before it, when that of another is put there in the list?",
     EARLIER: "Does the answer follow the items before the previous one, when those of another are put there?",
+    EARLIER_LISTED: "The same, when they are traded in the list.",
     "position": "Does the answer follow the index, when whole items are traded with the items before them?",
     ALL_MOVED: "The same, when they are traded with all items before them, so that no order moves it.",
     "joint": "Label, order and position together.",
@@ -59,6 +61,13 @@ def edit_of(trial: Trial, arm: str) -> Edit:
             return Edit(_earlier(trial, trial.target), _earlier(trial, trial.target + 1))
         case _ if arm == ALL_MOVED:
             return _all_moved(trial)
+        case "order at list":
+            if trial.query - 1 not in trial.lookups.query_values:
+                raise Absent("the query shows no item before the one asked for")
+            return _listed(trial, ((trial.query - 1, target - 1),), trial.bystanders)
+        case _ if arm == EARLIER_LISTED:
+            _require_deep(trial)
+            return _listed(trial, [(trial.query - d, target - d) for d in range(2, trial.query)], (target - 1, target))
         case "position":
             return Edit(_moved(trial, base), _trade(base, base, *(_item(trial, i) for i in trial.bystanders)))
         case "joint":
@@ -137,6 +146,15 @@ def _earlier(trial: Trial, item: int) -> Tensor:
         if shown in lookups.query_labels and lookups.labels:
             tokens = _put(trial, tokens, lookups.query_labels[shown], lookups.labels[source])
     return tokens
+
+
+def _listed(trial: Trial, pairs: Iterable[tuple[int, int]], control: tuple[int, int]) -> Edit:
+    """Return the trade of pairs of whole items in the list, and under the control of one pair."""
+    base = trial.lookups.prompts.tokens
+    tokens = base
+    for first, second in pairs:
+        tokens = _trade(tokens, base, _item(trial, first), _item(trial, second))
+    return Edit(tokens, _trade(base, base, *(_item(trial, i) for i in control)))
 
 
 def _all_moved(trial: Trial) -> Edit:

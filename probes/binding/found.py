@@ -12,6 +12,8 @@ from probes.evidence import Interval
 
 # A model whose interval of accuracy reaches below this does not do the task.
 COMPETENCE = 0.80
+# The version of the arms and of the rules that decide, to which counts of errors belong.
+RULES = "2026-11b"
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,9 @@ class Share:
 
     0: the answer stays. 1: the answer is the target's, as if the values were traded. `excess` is arm minus control.
     `follows`: of the prompts in which the answer leads the target's value, the share in which it no longer does under
-    the arm. `gained`: by how much the target's value rises over those of the bystanders, as a share of what it gains
-    when the values are traded; an edit that only breaks what finds the answer gains nothing. None where they were not
-    measured.
+    the arm. `gained`: by how much the target's value rises over the best of all others but the answer, as a share of
+    what it gains when the values are traded; an edit that only breaks what finds the answer gains nothing.
+    None where they were not measured.
     """
 
     value: Interval
@@ -55,7 +57,7 @@ class Binding:
     `accuracy` is over `posed` prompts, everything else over the first `prompts` of them, but the arms in `DEEP_ARMS`
     over `deep_prompts`. `carried` is the share of the full effect that is lost when the values of a candidate for a
     sink become their mean. `sinks_over`: over whose value the answer's lead is that sinks change: "all" other items',
-    or in older results that of the "target".
+    or in older results that of the "target". `rules`: the version of the arms; "" in older results.
     """
 
     task: str
@@ -73,6 +75,7 @@ class Binding:
     refusal: str | None = None
     deep_prompts: int = 0
     sinks_over: str = "all"
+    rules: str = ""
 
     def __repr__(self) -> str:
         measured = ", ".join(f"{name} {share.value}" for name, share in {**self.shares, **self.sinks}.items())

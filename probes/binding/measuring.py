@@ -18,8 +18,8 @@ from interp.patching.metrics import MetricLike
 from interp.support.finite import NotFinite
 from interp.tasks import Prompts
 from probes.binding.edits import ARMS, Absent, answer_traded, edit_of
-from probes.binding.found import COMPETENCE, Binding, Group, Share
-from probes.binding.sinks import SINKS, sink_effects
+from probes.binding.found import COMPETENCE, RULES, Binding, Group, Share
+from probes.binding.sinks import SINKS, TOGETHER, sink_effects
 from probes.binding.trials import DEEP_ARMS, Trial
 from probes.evidence import Interval
 from probes.intervals import ratio, wilson
@@ -27,10 +27,11 @@ from probes.intervals import ratio, wilson
 # Names of what is measured per prompt: whether the answer leads the target's value, and, after an arm's name, whether
 # the target's value leads under the arm instead.
 LEADS, FOLLOWS = "leads", ": follows"
-# After an arm's name: by how much the target's value rises over those of uninvolved items.
+# After an arm's name: by how much the target's value rises over the best of all values but the answer.
 GAINED = ": gained"
 # What trading the answers takes from the answer's lead over the target's value, and over the best of all other values.
 FULL, FULL_OVER_ALL = "full", "full, over all"
+CANDIDATES = (*SINKS, TOGETHER)
 
 
 def measure_binding(
@@ -66,9 +67,9 @@ def measure_binding(
     if prompts is not None:
         usual, deep = [t.first(-(-prompts // len(usual))) for t in usual], [t.first(prompts) for t in deep]
     used = sum(len(trial.lookups.prompts) for trial in usual)
-    level = 1 - 0.05 / (2 * len(ARMS) + 3 * len(SINKS))
+    level = 1 - 0.05 / (2 * len(ARMS) + 3 * len(CANDIDATES))
     estimate = wilson(float(right.sum()), n)
-    found = Binding(task, items, n, used, seed, estimate, level)
+    found = Binding(task, items, n, used, seed, estimate, level, rules=RULES)
     if not found.competent:
         reason = f"the model gives the right value in {estimate} of {n} prompts; the lower end must reach {COMPETENCE}"
         given = torch.cat([group.values["given"] for group in rights])[right == 0].long().tolist()
@@ -106,8 +107,8 @@ def _arms(model: AnyModel, trial: Trial) -> Group:
     target = others.index(trial.target)
     lead, leads = before[target], after[target]  # [batch], [entry batch]
     measured = dict(zip(entries, lead - leads, strict=True))
-    beside = [others.index(item) for item in trial.bystanders]
-    gained = (after[beside] - leads).mean(dim=0) - (before[beside] - lead).mean(dim=0)
+    rest = [k for k in range(len(others)) if k != target]
+    gained = (after[rest] - leads).amin(dim=0) - (before[rest] - lead).amin(dim=0)
     measured |= {f"{arm}{GAINED}": gained[k] for k, arm in enumerate(entries)}
     measured[LEADS] = lead > 0
     measured |= {f"{arm}{FOLLOWS}": (lead > 0) & (leads[k] < 0) for k, arm in enumerate(entries)}
@@ -167,7 +168,7 @@ def _summed(found: Binding, groups: Sequence[dict[str, Tensor]], usual: int, lef
         return torch.cat([groups[k][name] for k in at_groups])
 
     def share(name: str, less: str = "") -> Interval:
-        places, full = at[name], FULL_OVER_ALL if name.startswith(SINKS) else FULL
+        places, full = at[name], FULL_OVER_ALL if name.startswith(CANDIDATES) else FULL
         full += GAINED * name.endswith(GAINED)
         top = of(name, places) - (of(less, places) if less else 0)
         strata = torch.cat([torch.full((len(groups[k][FULL]),), i) for i, k in enumerate(places)])
@@ -194,7 +195,7 @@ def _summed(found: Binding, groups: Sequence[dict[str, Tensor]], usual: int, lef
 
     left_out = {name: reason for name, reason in left_out.items() if name not in at}
     try:
-        arms, sinks = shares(tuple(ARMS)), shares(SINKS)
+        arms, sinks = shares(tuple(ARMS)), shares(CANDIDATES)
         carried = {sink: share(f"{sink} carried") for sink in sinks}
         remainder = share(FULL, "joint") if "joint" in at else None
     except (ValueError, NotFinite) as error:

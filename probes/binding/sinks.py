@@ -21,6 +21,8 @@ from interp.tasks import Prompts
 from probes.binding.trials import Trial
 
 SINKS = ("first token", "line breaks", "other tokens")
+# All of them at once: where one sink replaces another, removing each alone loses nothing.
+TOGETHER = "all together"
 
 
 def sink_effects(
@@ -36,6 +38,8 @@ def sink_effects(
     """
     base, idle = trial.lookups.prompts, idle_positions(trial)
     places = {sink: positions for sink in SINKS if (positions := sink_positions(trial, sink))}
+    if len(places) > 1:
+        places[TOGETHER] = sorted(p for positions in places.values() for p in positions)
     left_out |= {sink: "the prompts have none" for sink in SINKS if sink not in places}
     if not idle:
         left_out |= dict.fromkeys(places, "there is no item that the answer does not depend on, for the control")

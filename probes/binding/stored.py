@@ -36,6 +36,7 @@ def _binding(seed: int, data: dict) -> Binding:
         remainder=_optional(data["remainder"]),
         deep_prompts=data.get("deep_prompts", 0),
         sinks_over=data.get("sinks_over", "target"),
+        rules=data.get("rules", ""),
         **{name: data[name] for name in ("task", "items", "posed", "prompts", "level", "left_out", "refusal")},
     )
 

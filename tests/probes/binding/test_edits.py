@@ -11,9 +11,9 @@ from tests.probes.binding.list_models import Answer, by_label, by_order, by_posi
 
 MOVES: dict[Answer, set[str]] = {
     by_label: {"label at list", "label at query", "joint"},
-    by_order: {"order, value", "order", "joint"},
+    by_order: {"order, value", "order", "order at list", "joint"},
     # What follows the last two values: the trade of two items each leads there too.
-    by_two_before: {"order, earlier", "position", "joint"},
+    by_two_before: {"order, earlier", "order, earlier at list", "position", "joint"},
     by_position: {"position", "position, all before", "joint"},
 }
 
@@ -49,7 +49,7 @@ def test_traded_values_are_the_full_effect_under_every_address(answer: Answer) -
     ("task", "missing"),
     [
         ("list-bullets", {"label at list", "label at query", "label at both", "order, label"}),
-        ("lookup-letters", {"order, value", "order, label", "order", *DEEP_ARMS}),
+        ("lookup-letters", {"order, value", "order, label", "order", "order at list", *DEEP_ARMS}),
     ],
 )
 def test_arms_without_their_address_do_not_apply(task: str, missing: set[str]) -> None:

@@ -15,9 +15,9 @@ from interp.tasks import template
 from interp.tasks.lists import lookups
 from probes.binding import Binding, Trial, binding_verdict, measure_binding, trials_of
 from probes.binding.found import Share
-from probes.binding.sinks import SINKS, idle_positions, sink_positions
+from probes.binding.sinks import SINKS, TOGETHER, idle_positions, sink_positions
 from probes.binding.stored import binding_verdict_from_json
-from probes.binding.trials import ALL_MOVED, EARLIER, combinations_of
+from probes.binding.trials import ALL_MOVED, EARLIER, EARLIER_LISTED, combinations_of
 from probes.evidence import Interval
 from probes.planted.list_planting import ListPlan, plant_list
 from probes.statuses import Status
@@ -220,6 +220,42 @@ def test_an_edit_that_only_breaks_the_answer_is_no_evidence_of_an_address() -> N
         assert binding_verdict_from_json("m", 0, json.loads(json.dumps(found.to_json()))) == found
 
 
+@pytest.mark.parametrize(
+    ("query", "listed", "status"),
+    [
+        (0.5, 0.5, Status.PRESENT),
+        (0.5, 0.0, Status.INDETERMINATE),  # what the query shows may be a learned index, or lead to a label
+        (0.0, 0.5, Status.INDETERMINATE),  # the list's neighbour may be found by the query's own label
+        (0.0, 0.0, Status.ABSENT),
+        (0.5, None, Status.PRESENT),  # an older result
+    ],
+)
+def test_the_order_needs_what_the_query_shows_and_what_the_list_has(
+    query: float, listed: float | None, status: Status
+) -> None:
+    shares = {"order": share_of(query), "order at list": None if listed is None else share_of(listed)}
+    deep = {EARLIER: shares["order"], EARLIER_LISTED: shares["order at list"], "order at list": share_of(0.0)}
+    for given in (shares, shares if listed is None else deep):
+        some = replace(alone(), shares={name: share for name, share in given.items() if share is not None})
+        assert binding_verdict("m", some).addresses["order"][0] == status
+
+
+def test_sinks_that_replace_each_other_are_not_called_absent() -> None:
+    nothing, lost = share_of(0.0), share_of(0.6)
+    carried = dict.fromkeys((*SINKS, TOGETHER), Interval(0.0, -0.01, 0.01))
+    found = replace(alone(), sinks={**dict.fromkeys(SINKS, nothing), TOGETHER: lost}, carried=carried)
+    verdict = binding_verdict("m", found)
+    assert {verdict.sinks[name][0] for name in SINKS} == {Status.INDETERMINATE}
+    assert verdict.sinks[TOGETHER][0] == Status.PRESENT
+    assert "one may replace another" in verdict.sinks["first token"][1]
+    # One that acts alone explains what all together lose.
+    one = binding_verdict("m", replace(found, sinks={**found.sinks, "first token": lost}))
+    assert [one.sinks[name][0] for name in SINKS] == [Status.PRESENT, Status.ABSENT, Status.ABSENT]
+    none = binding_verdict("m", replace(found, sinks={**found.sinks, TOGETHER: nothing}))
+    assert {none.sinks[name][0] for name in (*SINKS, TOGETHER)} == {Status.ABSENT}
+    assert binding_verdict_from_json("m", 0, json.loads(json.dumps(verdict.to_json()))) == verdict
+
+
 @pytest.mark.parametrize(("all_before", "label"), [(0.5, "position"), (0.0, "unresolved"), (None, "position")])
 def test_the_trade_of_all_items_before_decides_on_the_position(all_before: float | None, label: str) -> None:
     """A trade of two items each also moves a model that reads more than the item before."""
@@ -281,7 +317,7 @@ def test_a_sink_is_what_keeps_attention_from_a_wrong_answer(sink: str) -> None:
     measured = measure_binding(copier(trial, found.values[1], leak), [trial] * 3)
     verdict = binding_verdict("copier", measured)
     assert {name: status for name, (status, _) in verdict.sinks.items()} == {
-        name: Status.PRESENT if name == sink else Status.ABSENT for name in SINKS
+        name: Status.PRESENT if name in (sink, TOGETHER) else Status.ABSENT for name in (*SINKS, TOGETHER)
     }
     assert measured.sinks[sink].value.value > 0.3
     assert measured.sinks[sink].control.value == pytest.approx(0, abs=0.02)
