@@ -84,12 +84,12 @@ def tally_lists(cases: Collection[Mapping]) -> dict:
                 "expected": _expected(case),
                 "label": case["label"],
                 "outcome": outcome,
-                "wrong": _wrong_statuses(case),
+                "wrong": wrong_statuses(case),
             }
         )
     named = [case for case in cases if case["label"] in _labels()]
     rates = {
-        "wrong status": Rate(sum(bool(_wrong_statuses(case)) for case in cases), len(cases), None),
+        "wrong status": Rate(sum(bool(wrong_statuses(case)) for case in cases), len(cases), None),
         "wrong label": Rate(sum(_is_wrong_label(case) for case in named), len(named), None),
         "sinks found": Rate(*_sinks_found(cases), None),
     }
@@ -103,7 +103,7 @@ def tally_lists(cases: Collection[Mapping]) -> dict:
 
 
 def _outcome(case: Mapping) -> str:
-    if _wrong_statuses(case):
+    if wrong_statuses(case):
         return "wrong"
     return "right" if case["label"] == _expected(case) else "incomplete"
 
@@ -122,8 +122,11 @@ def _is_wrong_label(case: Mapping) -> bool:
     return not set(case["label"].split(" + ")) <= set(case["truth"]["addresses"])
 
 
-def _wrong_statuses(case: Mapping) -> list[str]:
-    """Return the addresses and sinks that are PRESENT or ABSENT against the truth, each with its status."""
+def wrong_statuses(case: Mapping) -> list[str]:
+    """Return the addresses and sinks that are PRESENT or ABSENT against the truth, each with its status.
+
+    `case` has "truth", "addresses" and "sinks", as `judge_list` returns them.
+    """
     truth, wrong = case["truth"], []
     for kind in ("addresses", "sinks"):
         for name, status in case[kind].items():

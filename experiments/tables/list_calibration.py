@@ -7,7 +7,10 @@ from collections import Counter
 from experiments.support.reading import LIST_CALIBRATION, read_calibration
 from experiments.tables.cells import markdown
 from experiments.tables.families import NAMES
+from interp.models import read_json
+from probes.list_calibration import wrong_statuses
 
+OUTSIDERS = LIST_CALIBRATION.with_name("outsiders-lists.json")
 OUTCOMES = ("right", "incomplete", "wrong")
 
 
@@ -32,3 +35,19 @@ def list_calibration_table() -> str:
     sinks = data["rates"]["sinks found"]
     found = f"\nOf {sinks['n']} planted sinks {sinks['hits']} were PRESENT.\n"
     return table + "\n" + markdown(("", *OUTCOMES, "of"), counted) + found
+
+
+def list_outsiders_table() -> str:
+    """Return the verdicts on models that an outsider built: by the arms of the time, and again by later ones."""
+    data = read_json(OUTSIDERS)
+    rows = []
+    for case in data["models"]:
+        truth = case["truth"]
+        sinks = f"; sinks: {' and '.join(truth['sinks'])}" if truth["sinks"] else ""
+        cells = []
+        for found in (case["blind"], case["again"]):
+            wrong = wrong_statuses({"truth": truth, **found})
+            cells.append(f"**{found['label']}; wrong: {', '.join(wrong)}**" if wrong else found["label"])
+        rows.append((case["finds"], (" + ".join(truth["addresses"]) or "none") + sinks, *cells))
+    before, now = data["rules"]
+    return markdown(("how it finds an item", "truth", f"blind, arms {before}", f"again, arms {now}"), rows)

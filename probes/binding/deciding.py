@@ -93,9 +93,9 @@ def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
     ABSENT: all arms of the address, and their controls, are within the margin. NOT APPLICABLE: the model cannot do the
     task, or the template has no such address. The label names every address that is PRESENT.
 
-    Sinks have the same rule without a gain, and are PRESENT only if their mean value loses nothing: their effect is what
-    the answer's lead over the best other value of the list loses without attention to them, beyond that. Where all
-    together lose something and none alone is PRESENT, none is ABSENT. They are not part of the label.
+    Sinks have the same rule without a gain, and are PRESENT only if their mean value loses nothing: their effect is
+    what the answer's lead over the best other value of the list loses without attention to them, beyond that. Where
+    all together lose something and none alone is PRESENT, none is ABSENT. They are not part of the label.
     """
     if measured.refusal is not None:
         refused = (Status.NOT_APPLICABLE, measured.refusal)

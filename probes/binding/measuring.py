@@ -80,7 +80,7 @@ def measure_binding(
     groups, left_out = [], {}
     for k, trial in enumerate((*usual, *deep)):
         step(f"item {trial.query} to {trial.target}")
-        group = recall(f"shares-{k}", partial(_arms, model, trial))
+        group = recall(f"arms-{RULES}-{k}", partial(_arms, model, trial))
         left_out |= group.left_out
         groups.append(group.values)
     found = replace(found, deep_prompts=sum(len(group[FULL]) for group in groups if set(DEEP_ARMS) & set(group)))

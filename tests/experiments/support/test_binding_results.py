@@ -57,7 +57,7 @@ def test_the_result_is_written_once_with_its_provenance(judged: tuple[dict, Path
 
 def test_the_separator_is_a_sink_of_recall_and_the_first_token_is_not(judged: tuple[dict, Path]) -> None:
     sinks = judged[0]["sinks"]
-    assert set(sinks) == {"first token", "line breaks", "other tokens"}
+    assert set(sinks) == {"first token", "line breaks", "other tokens", "all together"}
     assert sinks["line breaks"] == {"status": "NOT APPLICABLE", "reason": "the prompts have none"}
     assert sinks["first token"]["status"] == "ABSENT"
     assert sinks["other tokens"]["status"] == "PRESENT"
@@ -127,7 +127,7 @@ def test_an_interrupted_verdict_goes_on_after_the_groups_that_are_done(
     assert main(argv) == 130
     monkeypatch.setattr(measuring, "_accuracy", lambda *_: pytest.fail("the accuracy was measured again"))
     assert main(argv) == 0
-    assert len(asked) == 5  # four groups, of which the third began twice
+    assert len(asked) == 6  # five groups, of which the third began twice
     (path,) = tmp_path.rglob("verdict-recall-6.json")
     assert [p.name for p in path.parent.iterdir()] == [path.name]  # no unfinished work is left
     found = json.loads(path.read_text())

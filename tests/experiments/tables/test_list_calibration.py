@@ -33,3 +33,24 @@ def test_outcomes_by_mechanism_and_by_architecture(tmp_path, monkeypatch):
     assert "| GPT-NeoX, dirt | 2 | 0 | 0 | 2 |" in lines
     assert "| all | 2 | 1 | 1 | 4 |" in lines
     assert lines[-1] == "Of 5 planted sinks 3 were PRESENT."
+
+
+def test_an_outsiders_models_have_what_was_wrong_then_and_now(tmp_path, monkeypatch):
+    def found(label: str, order: str, sink: str, **more: str) -> dict:
+        return {"label": label, "addresses": {"order": order}, "sinks": {"first token": sink, **more}}
+
+    model = {
+        "model": "G",
+        "finds": "the order, with a sink",
+        "truth": {"addresses": ["order"], "sinks": ["first token"], "unjudged": []},
+        "blind": found("order", "PRESENT", "ABSENT"),
+        "again": found("order", "PRESENT", "INDETERMINATE"),
+    }
+    path = tmp_path / "outsiders-lists.json"
+    path.write_text(json.dumps({"rules": ["a", "b"], "models": [model]}))
+    monkeypatch.setattr(list_calibration, "OUTSIDERS", path)
+    head, _, row = list_calibration.list_outsiders_table().splitlines()
+    assert head.endswith("| blind, arms a | again, arms b |")
+    assert row == (
+        "| the order, with a sink | order; sinks: first token | **order; wrong: first token ABSENT** | order |"
+    )
