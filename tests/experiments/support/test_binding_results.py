@@ -26,9 +26,9 @@ RECALL = ("verdict", RUN, "--task", "recall")
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
-    """What `--json` wrote for 64 prompts of recall, and the folder with the result."""
+    """What `--json` wrote for 128 prompts of recall, and the folder with the result."""
     out = tmp_path_factory.mktemp("judged")
-    argv = [*RECALL, "--prompts", "64", "--seed", "3", "--out", str(out / "kept"), "--json", str(out / "copy.json")]
+    argv = [*RECALL, "--prompts", "128", "--seed", "5", "--out", str(out / "kept"), "--json", str(out / "copy.json")]
     assert main(argv) == 0
     return json.loads((out / "copy.json").read_text()), out / "kept"
 
@@ -50,7 +50,7 @@ def test_the_result_is_written_once_with_its_provenance(judged: tuple[dict, Path
     (path,) = kept.rglob("verdict-recall-6.json")
     assert json.loads(path.read_text()) == found
     assert (found["run"], found["format"], found["task"]) == (RUN, "recall-ordered", "recall")
-    assert (found["items"], found["prompts"], found["seed"]) == (6, 64, 3)
+    assert (found["items"], found["prompts"], found["seed"]) == (6, 128, 5)
     assert found["weights"] == weights_of(load(RUN))
     assert {"versions", "command", "device", "dtype"} <= set(found["provenance"])
 
@@ -123,7 +123,7 @@ def test_an_interrupted_verdict_goes_on_after_the_groups_that_are_done(
         return measure(model, trial)
 
     monkeypatch.setattr(measuring, "_arms", interrupted_at_the_third)
-    argv = [*RECALL, "--prompts", "64", "--seed", "3", "--out", str(tmp_path), "--fresh"]
+    argv = [*RECALL, "--prompts", "128", "--seed", "5", "--out", str(tmp_path), "--fresh"]
     assert main(argv) == 130
     monkeypatch.setattr(measuring, "_accuracy", lambda *_: pytest.fail("the accuracy was measured again"))
     assert main(argv) == 0
