@@ -18,16 +18,17 @@ ABOUT = (
 )
 STATUSES = (
     "**PRESENT**: the intervals of an arm's share, of its excess over the matched control, and of what the other "
-    "item's value gains over uninvolved ones, are entirely above {limit:g}. **ABSENT**: the shares of all arms of the "
-    "address and of their controls are entirely within ±{limit:g}. **INDETERMINATE**: neither, also where an arm "
-    "moves the answer no more than its control does, or only away from the right one. The matched control of a trade "
-    "is a trade of two items that the answer does not depend on; that of a replacement puts a third item's tokens "
-    "there. Intervals are t intervals over {prompts} prompts; all of them hold together with 95 %. An address has up "
-    "to four arms, and one that decides is enough. For the own label it must be the trade in the list: another label "
-    "in the query could also move the answer because the model learned that B is the second item. In a repeated list "
-    "the position is decided by a trade of its two halves (`position, all before`): after a trade of two items each, "
-    "a model that reads more than the item before is led to the other item as well. The summary above has one arm per "
-    "address: `label at list`, `order`, and the one that decides on the position."
+    "item's value gains over the best of all others, are entirely above {limit:g}. **ABSENT**: the shares of all arms "
+    "of the address and of their controls are entirely within ±{limit:g}. **INDETERMINATE**: neither, also where an "
+    "arm moves the answer no more than its control does, or only away from the right one. The matched control of a "
+    "trade is a trade of two items that the answer does not depend on; that of a replacement puts a third item's "
+    "tokens there. Intervals are t intervals over {prompts} prompts; all of them hold together with 95 %. One arm "
+    "that decides is enough, with three exceptions. For the own label it must be the trade in the list: another label "
+    "in the query could also move the answer because the model learned that B is the second item. The order needs an "
+    "arm in the query and one in the list, for the same reason. In a repeated list the position is decided by a trade "
+    "of its two halves (`position, all before`): after a trade of two items each, a model that reads more than the "
+    "item before is led to the other item as well. The summary above has one arm per address: `label at list`, "
+    "`order`, and the one that decides on the position."
 )
 
 
