@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.reporting.outsider_text import others_built
+from experiments.reporting.outsider_text import lists_others_built, others_built
 from experiments.reporting.reduced import reduced_verdict
 from experiments.reporting.text import OPEN
 from probes.binding.found import RULES
@@ -84,8 +84,8 @@ def how_sure_of_list(data: dict, counted: dict) -> str:
         f"{counted['mechanisms']} ways. On {wrong['hits']} of them this procedure called an address or a sink "
         f"PRESENT or ABSENT wrongly (95 % interval of the rate {_share(wrong)}). It named what "
         f"{counts.get('right', 0)} use in full, and left something open for {counts.get('incomplete', 0)}. They are "
-        f"small {', '.join(PLANTED_LISTS_IN)} models that read by labels, neighbours or places only. Intervals are "
-        "over prompts of this one model."
+        f"small {', '.join(PLANTED_LISTS_IN)} models that read by labels, neighbours or places only. "
+        f"{lists_others_built()} Intervals are over prompts of this one model."
     )
     if data.get("rules") != RULES:
         text += (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from experiments.tables.list_calibration import blind_lists
 from experiments.tables.outsiders import blind_rounds
 
 
@@ -15,4 +16,13 @@ def others_built(by_round: bool = False) -> str:
         f"({wrong / judged:.0%}) and no label to {none}. These were {len(rounds)} rounds, each judged by the version "
         "of its time and followed by changes, so the rate of the present version is not known"
         + (f" (wrong labels by round: {each})." if by_round else ".")
+    )
+
+
+def lists_others_built() -> str:
+    """Return the counts of `results/outsiders-lists.json`: verdicts on lists, blind."""
+    judged, wrong = blind_lists()
+    return (
+        f"On {judged} models of lists that an outsider built and that were judged blind, it was wrong so on {wrong} "
+        f"({wrong / judged:.0%}). Arms were added after them, so the rate of the present arms is not known."
     )

@@ -37,6 +37,13 @@ def list_calibration_table() -> str:
     return table + "\n" + markdown(("", *OUTCOMES, "of"), counted) + found
 
 
+def blind_lists() -> tuple[int, int]:
+    """Return how many models an outsider built, and on how many of them a status was wrong, by the arms of the time."""
+    models = read_json(OUTSIDERS)["models"]
+    wrong = [case for case in models if wrong_statuses({"truth": case["truth"], **case["blind"]})]
+    return len(models), len(wrong)
+
+
 def list_outsiders_table() -> str:
     """Return the verdicts on models that an outsider built: by the arms of the time, and again by later ones."""
     data = read_json(OUTSIDERS)

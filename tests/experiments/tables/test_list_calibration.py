@@ -49,6 +49,7 @@ def test_an_outsiders_models_have_what_was_wrong_then_and_now(tmp_path, monkeypa
     path = tmp_path / "outsiders-lists.json"
     path.write_text(json.dumps({"rules": ["a", "b"], "models": [model]}))
     monkeypatch.setattr(list_calibration, "OUTSIDERS", path)
+    assert list_calibration.blind_lists() == (1, 1)
     head, _, row = list_calibration.list_outsiders_table().splitlines()
     assert head.endswith("| blind, arms a | again, arms b |")
     assert row == (
