@@ -13,7 +13,7 @@ from probes.evidence import Interval
 # A model whose interval of accuracy reaches below this does not do the task.
 COMPETENCE = 0.80
 # The version of the arms and of the rules that decide, to which counts of errors belong.
-RULES = "2026-11b"
+RULES = "2026-11c"
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class Share:
 
     0: the answer stays. 1: the answer is the target's, as if the values were traded. `excess` is arm minus control.
     `follows`: of the prompts in which the answer leads the target's value, the share in which it no longer does under
-    the arm. `gained`: by how much the target's value rises over the best of all others but the answer, as a share of
-    what it gains when the values are traded; an edit that only breaks what finds the answer gains nothing.
+    the arm. `gained`: by how much the target's value rises over the best of all others but the answer, and over their
+    mean, whichever is less, as a share of the same when the values are traded; an edit that only breaks what finds the
+    answer gains nothing.
     None where they were not measured.
     """
 

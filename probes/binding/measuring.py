@@ -27,7 +27,7 @@ from probes.intervals import ratio, wilson
 # Names of what is measured per prompt: whether the answer leads the target's value, and, after an arm's name, whether
 # the target's value leads under the arm instead.
 LEADS, FOLLOWS = "leads", ": follows"
-# After an arm's name: by how much the target's value rises over the best of all values but the answer.
+# After an arm's name: by how much the target's value rises over all values but the answer (`Share`).
 GAINED = ": gained"
 # What trading the answers takes from the answer's lead over the target's value, and over the best of all other values.
 FULL, FULL_OVER_ALL = "full", "full, over all"
@@ -108,7 +108,11 @@ def _arms(model: AnyModel, trial: Trial) -> Group:
     lead, leads = before[target], after[target]  # [batch], [entry batch]
     measured = dict(zip(entries, lead - leads, strict=True))
     rest = [k for k in range(len(others)) if k != target]
-    gained = (after[rest] - leads).amin(dim=0) - (before[rest] - lead).amin(dim=0)
+    over_rest, over_rest_before = after[rest] - leads, (before[rest] - lead)[:, None]
+    # Over the best of them, because an edit may lead to another item; and over their mean, because they become alike
+    # where nothing is found any more.
+    over_best = over_rest.amin(dim=0) - over_rest_before.amin(dim=0)
+    gained = torch.minimum(over_best, over_rest.mean(dim=0) - over_rest_before.mean(dim=0))
     measured |= {f"{arm}{GAINED}": gained[k] for k, arm in enumerate(entries)}
     measured[LEADS] = lead > 0
     measured |= {f"{arm}{FOLLOWS}": (lead > 0) & (leads[k] < 0) for k, arm in enumerate(entries)}
