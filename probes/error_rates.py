@@ -91,24 +91,28 @@ def tally_families(cases: Collection[Mapping]) -> dict:
     Outcomes: "right" and "wrong label" of confident labels, "wrong status" where no label follows but a role is PRESENT
     or ABSENT wrongly, and "none".
     """
-    rows, counts = [], dict[str, Counter]()
-    for case in cases:
-        architecture, dirty, outcome = case["plan"]["architecture"], not is_clean(case), _outcome(case)
-        for group in (f"{architecture}, {'dirt' if dirty else 'clean'}", "all"):
-            counts.setdefault(group, Counter())[outcome] += 1
-        rows.append(
-            {
-                "family": case["mechanism"],
-                "architecture": architecture,
-                "dirty": dirty,
-                "expected": case["truth"]["label"],
-                "label": case["label"],
-                "statuses": {role: case["roles"][role]["status"] for role in ROLES},
-                "outcome": outcome,
-            }
-        )
-    ordered = {name: dict(found) for name, found in sorted(counts.items(), key=lambda item: item[0] == "all")}
-    return {"margins": MARGINS.to_json(), "cases": rows, "counts": ordered}
+    rows = [
+        {
+            "family": case["mechanism"],
+            "architecture": case["plan"]["architecture"],
+            "dirty": not is_clean(case),
+            "expected": case["truth"]["label"],
+            "label": case["label"],
+            "statuses": {role: case["roles"][role]["status"] for role in ROLES},
+            "outcome": _outcome(case),
+        }
+        for case in cases
+    ]
+    return {"margins": MARGINS.to_json(), "cases": rows, "counts": counted_by_group(rows)}
+
+
+def counted_by_group(rows: Iterable[Mapping]) -> dict[str, dict[str, int]]:
+    """Return the number of each outcome per architecture, clean and with dirt, and over all rows, which come last."""
+    counts: dict[str, Counter] = {}
+    for row in rows:
+        for group in (f"{row['architecture']}, {'dirt' if row['dirty'] else 'clean'}", "all"):
+            counts.setdefault(group, Counter())[row["outcome"]] += 1
+    return {name: dict(found) for name, found in sorted(counts.items(), key=lambda item: item[0] == "all")}
 
 
 def _outcome(case: Mapping) -> str:

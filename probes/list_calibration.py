@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 
 from probes.binding import binding_verdict, measure_binding, trials_of
 from probes.binding.deciding import ADDRESSES
-from probes.binding.sinks import TOGETHER
-from probes.error_rates import Rate, is_clean
+from probes.binding.truths import wrong_statuses
+from probes.calibration import DIRTY
+from probes.error_rates import Rate, counted_by_group, is_clean
 from probes.planted import ARCHITECTURES_OF, Dirt
 from probes.planted.list_mechanisms import LIST_MECHANISMS
 from probes.planted.list_planting import ListPlan, plant_list
@@ -17,7 +17,6 @@ from probes.statuses import Status
 # Lists that the plans take in turn, with their numbers of items; a learned index needs labels in one order.
 LISTS = (("list-letters", 6), ("list-random-numerals", 6), ("list-letters", 12), ("list-names", 8))
 SHARES = (0.3, 0.5, 0.7)
-DIRTY = Dirt(rotation=True, noise=0.02, superposition=True, layernorm=True)
 
 
 def list_plans(names: Collection[str] = tuple(LIST_MECHANISMS)) -> list[ListPlan]:
@@ -68,35 +67,27 @@ def tally_lists(cases: Collection[Mapping]) -> dict:
     """
     if not cases:
         raise ValueError("no case has been judged")
-    counts: dict[str, Counter] = {}
-    rows = []
-    for case in cases:
-        outcome = _outcome(case)
-        for group in (f"{case['plan']['architecture']}, {'clean' if is_clean(case) else 'dirt'}", "all"):
-            counts.setdefault(group, Counter())[outcome] += 1
-        plan = case["plan"]
-        where = {name: plan[name] for name in ("architecture", "task", "items", "share")}
-        rows.append(
-            {
-                "mechanism": case["mechanism"],
-                **where,
-                "dirty": not is_clean(case),
-                "expected": _expected(case),
-                "label": case["label"],
-                "outcome": outcome,
-                "wrong": wrong_statuses(case),
-            }
-        )
-    named = [case for case in cases if case["label"] in _labels()]
+    rows = [
+        {
+            "mechanism": case["mechanism"],
+            **{name: case["plan"][name] for name in ("architecture", "task", "items", "share")},
+            "dirty": not is_clean(case),
+            "expected": _expected(case),
+            "label": case["label"],
+            "outcome": _outcome(case),
+            "wrong": wrong_statuses(case),
+        }
+        for case in cases
+    ]
+    named = [case for case in cases if set(case["label"].split(" + ")) <= set(ADDRESSES)]
     rates = {
-        "wrong status": Rate(sum(bool(wrong_statuses(case)) for case in cases), len(cases), None),
+        "wrong status": Rate(sum(bool(row["wrong"]) for row in rows), len(rows), None),
         "wrong label": Rate(sum(_is_wrong_label(case) for case in named), len(named), None),
         "sinks found": Rate(*_sinks_found(cases), None),
     }
-    ordered = {name: dict(found) for name, found in sorted(counts.items(), key=lambda item: item[0] == "all")}
     return {
         "cases": rows,
-        "counts": ordered,
+        "counts": counted_by_group(rows),
         "mechanisms": len({case["mechanism"] for case in cases}),
         "rates": {name: rate.to_json() for name, rate in rates.items()},
     }
@@ -112,29 +103,8 @@ def _expected(case: Mapping) -> str:
     return " + ".join(name for name in ADDRESSES if name in case["truth"]["addresses"]) or "unresolved"
 
 
-def _labels() -> set[str]:
-    """Return the labels that name an address."""
-    names = tuple(ADDRESSES)
-    return {" + ".join(n for i, n in enumerate(names) if chosen >> i & 1) for chosen in range(1, 2 ** len(names))}
-
-
 def _is_wrong_label(case: Mapping) -> bool:
     return not set(case["label"].split(" + ")) <= set(case["truth"]["addresses"])
-
-
-def wrong_statuses(case: Mapping) -> list[str]:
-    """Return the addresses and sinks that are PRESENT or ABSENT against the truth, each with its status.
-
-    `case` has "truth", "addresses" and "sinks", as `judge_list` returns them.
-    """
-    truth, wrong = case["truth"], []
-    for kind in ("addresses", "sinks"):
-        for name, status in case[kind].items():
-            is_there = name in truth[kind] or (name == TOGETHER and bool(truth["sinks"]))
-            open_ = bool(truth["unjudged"]) if name == TOGETHER else name in truth["unjudged"]
-            if not open_ and status == (Status.ABSENT if is_there else Status.PRESENT):
-                wrong.append(f"{name} {status}")
-    return wrong
 
 
 def _sinks_found(cases: Collection[Mapping]) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from experiments.support.reading import CALIBRATION
 from experiments.tables.cells import markdown
 from interp.models import read_json
@@ -34,12 +36,17 @@ def families_table() -> str:
     cells = [(name, expected[name], *(row[column] for column in columns)) for name, row in rows.items()]
     titles = [f"{NAMES[a]}{', dirt' if dirty else ''}" for a, dirty in columns]
     table = markdown(("family", "right verdict", *titles), cells)
-    counted = []
-    for group, found in data["counts"].items():
+    return table + "\n" + counts_table(data["counts"], OUTCOMES)
+
+
+def counts_table(counts: Mapping[str, Mapping[str, int]], outcomes: Sequence[str]) -> str:
+    """Return the number of each outcome, one row per group of `counted_by_group`."""
+    rows = []
+    for group, found in counts.items():
         architecture, _, state = group.partition(", ")
         name = ", ".join(filter(None, (NAMES.get(architecture, architecture), state)))
-        counted.append((name, *(found.get(outcome, 0) for outcome in OUTCOMES), sum(found.values())))
-    return table + "\n" + markdown(("", *OUTCOMES, "of"), counted)
+        rows.append((name, *(found.get(outcome, 0) for outcome in outcomes), sum(found.values())))
+    return markdown(("", *outcomes, "of"), rows)
 
 
 def counted_families() -> list[float]:

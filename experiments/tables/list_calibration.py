@@ -6,9 +6,9 @@ from collections import Counter
 
 from experiments.support.reading import LIST_CALIBRATION, read_calibration
 from experiments.tables.cells import markdown
-from experiments.tables.families import NAMES
+from experiments.tables.families import counts_table
 from interp.models import read_json
-from probes.list_calibration import wrong_statuses
+from probes.binding.truths import wrong_statuses
 
 OUTSIDERS = LIST_CALIBRATION.with_name("outsiders-lists.json")
 OUTCOMES = ("right", "incomplete", "wrong")
@@ -27,14 +27,9 @@ def list_calibration_table() -> str:
         given = ", ".join(f"{label} ({n})" for label, n in labels.most_common())
         rows.append((name, cases[0]["expected"], given, *(outcomes[o] for o in OUTCOMES), ", ".join(wrong)))
     table = markdown(("mechanism", "right verdict", "verdicts", *OUTCOMES, "what was wrong"), rows)
-    counted = []
-    for group, found in data["counts"].items():
-        architecture, _, state = group.partition(", ")
-        name = ", ".join(filter(None, (NAMES.get(architecture, architecture), state)))
-        counted.append((name, *(found.get(outcome, 0) for outcome in OUTCOMES), sum(found.values())))
     sinks = data["rates"]["sinks found"]
     found = f"\nOf {sinks['n']} planted sinks {sinks['hits']} were PRESENT.\n"
-    return table + "\n" + markdown(("", *OUTCOMES, "of"), counted) + found
+    return table + "\n" + counts_table(data["counts"], OUTCOMES) + found
 
 
 def blind_lists() -> tuple[int, int]:

@@ -14,7 +14,13 @@ from interp.forward import readout
 from interp.tasks import Batch, Role
 from interp.tasks.layout import generator
 from probes.planted.backends import norms_of
+from probes.planted.plan import Dirt
 
+# The length of the constant of a clean model, and those that are tried, in lengths of a usual residual.
+CLEAN_CONSTANT = 30.0
+LOOSE_CONSTANTS = (1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 12.0, CLEAN_CONSTANT)
+# Dimensions that remain under superposition, as a share of those that the features need.
+KEPT = (0.75, 0.8, 0.85, 0.9, 0.94, 0.97, 1.0)
 # Shares of the noise that are tried on a tensor, in this order. Tables of counts tolerate little noise.
 TEMPERED = (1.0, 0.25, 0.06, 0.015)
 # Accuracy that each of two routes must have by itself, and the largest error of its planned share.
@@ -22,6 +28,19 @@ WORKS = 0.98
 OFF = 0.02
 # The largest mean error of margins after trades of labels, in mean margins of ordinary prompts.
 OFF_TRADED = 0.1
+
+
+def loosest(dirt: Dirt, solved: Callable[[float, float], bool]) -> tuple[float, float]:
+    """Return the constant and the share of kept dimensions: the dirtiest with which the task is still solved.
+
+    `solved`: whether it is with a constant and a share.
+    """
+    kept, constant = 1.0, CLEAN_CONSTANT
+    if dirt.superposition:
+        kept = next((k for k in KEPT if solved(CLEAN_CONSTANT, k)), 1.0)
+    if dirt.layernorm:
+        constant = next((c for c in LOOSE_CONSTANTS if solved(c, kept)), CLEAN_CONSTANT)
+    return constant, kept
 
 
 @torch.no_grad()

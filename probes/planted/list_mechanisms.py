@@ -158,8 +158,8 @@ class ListTruth:
     """A mechanism with the addresses and sinks that it has.
 
     `unjudged`: candidates for sinks on which some heads rest at the first item alone, before which there is none, or
-    which they count against.
-    `routes`: 2 for two routes with shares of the logits. `ordered`: the mechanism needs labels in one order.
+    which they count against. `routes`: 2 for two routes with shares of the logits. `ordered`: the mechanism needs
+    labels in one order.
     """
 
     build: Callable[[ListSetting], Mechanism]

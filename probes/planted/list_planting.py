@@ -16,11 +16,11 @@ from interp.tasks.layout import generator
 from interp.tasks.lists import Lookups, sample_lists
 from probes.planted.assembling import Frame, assemble
 from probes.planted.codes import gap, label_codes, place_frequencies, rotary_frequencies
-from probes.planted.dirtying import centre_norms, disturb
+from probes.planted.dirtying import CLEAN_CONSTANT, centre_norms, disturb, loosest
 from probes.planted.list_mechanisms import BEHIND, LIST_MECHANISMS, ListSetting
 from probes.planted.list_symbols import OF_LIST_TOKENS, coded, list_embedding, list_tokenizer, list_unembedding
 from probes.planted.plan import Dirt
-from probes.planted.planting import CLEAN_CONSTANT, ENOUGH, KEPT, LOOSE_CONSTANTS
+from probes.planted.planting import ENOUGH
 
 N_POSITIONS = 160
 # Prompts per query that dirt must leave right, and their seed.
@@ -65,12 +65,9 @@ def plant_list(plan: ListPlan) -> PlantedList:
     def solves(planted: PlantedList) -> bool:
         return _solves(planted.model, lists, clean)
 
-    kept, constant = 1.0, CLEAN_CONSTANT
-    if dirt.superposition:
-        kept = next((k for k in KEPT if solves(_compiled(plan, lists, CLEAN_CONSTANT, k))), 1.0)
-    if dirt.layernorm:
-        constant = next((c for c in LOOSE_CONSTANTS if solves(_compiled(plan, lists, c, kept))), CLEAN_CONSTANT)
-    planted = _compiled(plan, lists, constant, kept)
+    planted = _compiled(
+        plan, lists, *loosest(dirt, lambda constant, kept: solves(_compiled(plan, lists, constant, kept)))
+    )
     if dirt.noise:
         noise = disturb(planted.model, dirt.noise, plan.seed, lambda: solves(planted))
         planted = replace(planted, applied={**planted.applied, "noise": noise})

@@ -19,7 +19,16 @@ from interp.tasks.layout import generator
 from probes.planted.assembling import Frame, assemble
 from probes.planted.backends import norms_of
 from probes.planted.codes import label_codes, place_frequencies
-from probes.planted.dirtying import OFF_TRADED, centre_norms, disturb, listening, margins_traded, shares_hold
+from probes.planted.dirtying import (
+    CLEAN_CONSTANT,
+    OFF_TRADED,
+    centre_norms,
+    disturb,
+    listening,
+    loosest,
+    margins_traded,
+    shares_hold,
+)
 from probes.planted.families import FAMILIES
 from probes.planted.mechanisms import BUILDERS, OUTSIDE_BUILDERS
 from probes.planted.parts import OF_TOKENS
@@ -33,10 +42,6 @@ from probes.planted.symbols import (
     unembedding,
 )
 
-CLEAN_CONSTANT = 30.0
-LOOSE_CONSTANTS = (1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 12.0, CLEAN_CONSTANT)
-# Dimensions that remain under superposition, as a share of those that the features need.
-KEPT = (0.75, 0.8, 0.85, 0.9, 0.94, 0.97, 1.0)
 # The least accuracy with dirt, on a sample and on a four times larger one; both are above the .98 that holds over all
 # prompts.
 ENOUGH, ENOUGH_OF_MANY = 0.99, 0.995
@@ -75,12 +80,7 @@ def plant(plan: Plan) -> Planted:
     if plan.mechanism in FAMILIES and dirt != Dirt():
         first = _compiled(replace(plan, dirt=Dirt()), CLEAN_CONSTANT, 1.0)
         clean = margins_traded(first.model, _traded_prompts(first.format, plan.longest))
-    kept, constant = 1.0, CLEAN_CONSTANT
-    if dirt.superposition:
-        kept = next((k for k in KEPT if _solves(_compiled(plan, CLEAN_CONSTANT, k), clean)), 1.0)
-    if dirt.layernorm:
-        constant = next((c for c in LOOSE_CONSTANTS if _solves(_compiled(plan, c, kept), clean)), CLEAN_CONSTANT)
-    planted = _compiled(plan, constant, kept)
+    planted = _compiled(plan, *loosest(dirt, lambda constant, kept: _solves(_compiled(plan, constant, kept), clean)))
     if dirt.noise:
         noise = disturb(planted.model, dirt.noise, plan.seed, lambda: _solves(planted, clean))
         planted = replace(planted, applied={**planted.applied, "noise": noise})
