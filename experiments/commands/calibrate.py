@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.support.cases import CaseJob, case_file, judge_missing
 from experiments.support.options import AsJson, Flag, Folder, Names, Number
+
+if TYPE_CHECKING:
+    from probes.planted import Plan
+    from probes.planted.list_planting import ListPlan
 
 MOST_VARIANTS = 10_000
 FOLDER = Path("mnemoscope-out") / "calibration"
@@ -62,22 +67,24 @@ class CalibrateCommand:
         from interp.support.writing import alone_in
         from probes.planted import FAMILIES, LIST_MECHANISMS, MECHANISMS
 
-        choices = tuple(FAMILIES) if self.families else tuple(LIST_MECHANISMS) if self.lists else MECHANISMS
+        choices, measure, report, written = {
+            "families": (tuple(FAMILIES), self._families, report_families, (FAMILIES_FILE,)),
+            "lists": (tuple(LIST_MECHANISMS), self._lists, report_lists, (LISTS_FILE,)),
+            "mechanisms": (MECHANISMS, self._table, report_rates, FILES),
+        }["families" if self.families else "lists" if self.lists else "mechanisms"]
         names = tuple(dict.fromkeys(self.mechanisms)) or choices  # a case that is named twice counts once
         if unknown := sorted(set(names) - set(choices)):
             kind = self._kind()
             raise ValueError(f"unknown {kind} {_quoted(unknown)}; {kind} are {_quoted(choices)}")
         folder = writable_folder(self.out)
-        written = (FAMILIES_FILE,) if self.families else (LISTS_FILE,) if self.lists else FILES
         check_files([folder / name for name in written])
         with alone_in(folder / ".calibrate"):
             warn_replaced(folder / written[-1], partial(self._why_other, names))
-            measure = self._families if self.families else self._lists if self.lists else self._table
             table = measure(folder, names)
         if self.json:
             print(json.dumps(table))
         else:
-            (report_families if self.families else report_lists if self.lists else report_rates)(table)
+            report(table)
             say(folder / written[-1])
         return 0
 
@@ -166,40 +173,41 @@ class CalibrateCommand:
 
     def _families(self, folder: Path, names: Sequence[str]) -> dict:
         """Judge the missing cases of families and write the results; return the counts."""
-        from experiments.support.provenance import provenance_record
-        from interp.support.writing import write_whole
         from probes.calibration import family_plans, judge_plan
         from probes.error_rates import tally_families
-        from probes.planted import Dirt
 
         jobs: list[CaseJob] = []
         for plan in family_plans(names):
-            kind = f"{plan.architecture}-{'dirty' if plan.dirt != Dirt() else 'clean'}"
-            path = case_file(folder, kind, plan.mechanism, self.prompts)
+            path = case_file(folder, _kind_of(plan), plan.mechanism, self.prompts)
             jobs.append((path, judge_plan, (plan, FAMILY_SEED, self.prompts)))
-        cases = judge_missing(jobs, self.workers)
-        table = tally_families(cases)
-        result = {"schema": 1, "prompts": self.prompts, "provenance": provenance_record(), **table, "judged": cases}
-        write_whole(folder / FAMILIES_FILE, json.dumps(result, indent=1) + "\n")
-        return table
+        return self._judged(folder / FAMILIES_FILE, jobs, tally_families)
 
     def _lists(self, folder: Path, names: Sequence[str]) -> dict:
         """Judge the missing cases of lists and write the results; return the counts."""
-        from experiments.support.provenance import provenance_record
-        from interp.support.writing import write_whole
         from probes.binding.found import RULES
         from probes.list_calibration import judge_list, list_plans, tally_lists
-        from probes.planted import Dirt
 
         jobs: list[CaseJob] = []
         for plan in list_plans(names):
-            kind = f"list-{RULES}-{plan.architecture}-{'dirty' if plan.dirt != Dirt() else 'clean'}"
-            jobs.append((case_file(folder, kind, plan.mechanism, self.prompts), judge_list, (plan, self.prompts)))
+            path = case_file(folder, f"list-{RULES}-{_kind_of(plan)}", plan.mechanism, self.prompts)
+            jobs.append((path, judge_list, (plan, self.prompts)))
+        return self._judged(folder / LISTS_FILE, jobs, tally_lists)
+
+    def _judged(self, file: Path, jobs: Sequence[CaseJob], tally: Callable[[list[dict]], dict]) -> dict:
+        """Judge the missing cases and write all with their counts to a file; return the counts."""
+        from experiments.support.provenance import provenance_record
+        from interp.support.writing import write_whole
+
         cases = judge_missing(jobs, self.workers)
-        table = tally_lists(cases)
+        table = tally(cases)
         result = {"schema": 1, "prompts": self.prompts, "provenance": provenance_record(), **table, "judged": cases}
-        write_whole(folder / LISTS_FILE, json.dumps(result, indent=1) + "\n")
+        write_whole(file, json.dumps(result, indent=1) + "\n")
         return table
+
+
+def _kind_of(plan: Plan | ListPlan) -> str:
+    """Return the architecture of a plan, and whether it has dirt."""
+    return f"{plan.architecture}-{'dirty' if any(asdict(plan.dirt).values()) else 'clean'}"
 
 
 def _quoted(names: Sequence[str]) -> str:
