@@ -107,12 +107,7 @@ def _arms(model: AnyModel, trial: Trial) -> Group:
     target = others.index(trial.target)
     lead, leads = before[target], after[target]  # [batch], [entry batch]
     measured = dict(zip(entries, lead - leads, strict=True))
-    rest = [k for k in range(len(others)) if k != target]
-    over_rest, over_rest_before = after[rest] - leads, (before[rest] - lead)[:, None]
-    # Over the best of them, because an edit may lead to another item; and over their mean, because they become alike
-    # where nothing is found any more.
-    over_best = over_rest.amin(dim=0) - over_rest_before.amin(dim=0)
-    gained = torch.minimum(over_best, over_rest.mean(dim=0) - over_rest_before.mean(dim=0))
+    gained = gains(before, after, target)
     measured |= {f"{arm}{GAINED}": gained[k] for k, arm in enumerate(entries)}
     measured[LEADS] = lead > 0
     measured |= {f"{arm}{FOLLOWS}": (lead > 0) & (leads[k] < 0) for k, arm in enumerate(entries)}
@@ -122,6 +117,19 @@ def _arms(model: AnyModel, trial: Trial) -> Group:
         measured[FULL_OVER_ALL] = before.amin(dim=0) - after[:, full].amin(dim=0)
         measured |= sink_effects(model, trial, over, left_out)
     return Group({name: values.double().cpu() for name, values in measured.items()}, left_out)
+
+
+def gains(
+    before: Float[Tensor, "item batch"], after: Float[Tensor, "item entry batch"], target: int
+) -> Float[Tensor, "entry batch"]:
+    """Return by how much the target's value rises over the best of all others, or over their mean if that is less.
+
+    Over the best, because an edit may lead to another item; over the mean, because values become alike where nothing is
+    found any more. `before`, `after`: the answer's lead over each other value; `target`: the target's index among them.
+    """
+    rest = [k for k in range(len(before)) if k != target]
+    over, over_before = after[rest] - after[target], (before[rest] - before[target])[:, None]
+    return torch.minimum(over.amin(dim=0) - over_before.amin(dim=0), over.mean(dim=0) - over_before.mean(dim=0))
 
 
 def _over(trial: Trial) -> tuple[list[MetricLike], list[int]]:

@@ -15,6 +15,7 @@ from interp.tasks import template
 from interp.tasks.lists import lookups
 from probes.binding import Binding, Trial, binding_verdict, measure_binding, trials_of
 from probes.binding.found import Share
+from probes.binding.measuring import FULL, FULL_OVER_ALL, _summed, gains
 from probes.binding.sinks import SINKS, TOGETHER, idle_positions, sink_positions
 from probes.binding.stored import binding_verdict_from_json
 from probes.binding.trials import ALL_MOVED, EARLIER, EARLIER_LISTED, combinations_of
@@ -254,6 +255,34 @@ def test_sinks_that_replace_each_other_are_not_called_absent() -> None:
     none = binding_verdict("m", replace(found, sinks={**found.sinks, TOGETHER: nothing}))
     assert {none.sinks[name][0] for name in (*SINKS, TOGETHER)} == {Status.ABSENT}
     assert binding_verdict_from_json("m", 0, json.loads(json.dumps(verdict.to_json()))) == verdict
+
+
+# Logits of the answer, the target and two others before an edit, and after it.
+GAINS = [
+    ((9, 0, 2, -2), (0, 9, 2, -2), 9),  # it leads to the target
+    ((9, 0, 2, -2), (0, 0, 9, -2), -7),  # to another item: the target falls behind the best
+    ((9, 0, 2, -2), (0, 0, 0, 0), 0),  # nothing is found, all become alike: the best of the others falls
+    ((9, 0, 2, -2), (9, 1, 3, -1), 0),  # all but the answer rise alike
+    ((9, 0, 2, -2), (4, 3, 2, -2), 3),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "gained"), GAINS)
+def test_a_gain_is_over_the_best_and_over_the_mean_of_the_others(before: tuple, after: tuple, gained: float) -> None:
+    first, later = (torch.tensor(logits, dtype=torch.float64) for logits in (before, after))
+    found = gains((first[0] - first[1:])[:, None], (later[0] - later[1:])[:, None, None], target=0)
+    assert found.tolist() == [[gained]]
+
+
+def test_a_sink_is_a_share_of_the_lead_over_all_values() -> None:
+    def const(x: float) -> torch.Tensor:
+        return torch.tensor([x, x + 0.01, x - 0.01], dtype=torch.float64)
+
+    names = ("order", "order control", "first token", "first token control", "first token carried")
+    group = {FULL: const(4.0), FULL_OVER_ALL: const(2.0), **{name: const(1.0) for name in names}}
+    found = _summed(Binding("template", 6, 6, 6, 0, Interval(1.0, 0.9, 1.0), 0.95), [group, group], 2, {})
+    assert found.shares["order"].value.value == pytest.approx(0.25)
+    assert found.sinks["first token"].value.value == found.carried["first token"].value == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("all_before", "label"), [(0.5, "position"), (0.0, "unresolved"), (None, "position")])
