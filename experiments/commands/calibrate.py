@@ -44,7 +44,7 @@ class CalibrateCommand:
     noise, superposition and LayerNorm, at 8 bits. Refuses --variants, --seed and --repetitions, which families do not
     have."""
     lists: Flag = False
-    """Judge models that find items of lists instead, as `mnemoscope verdict --task list-...` does: each mechanism in
+    """Calibrate the verdict on lists instead: judge planted models that find items in a known way, each mechanism in
     three architectures, clean and with dirt. Refuses the options that --families refuses."""
     prompts: Number = 128
     """Prompts per case, at least 24."""

@@ -23,6 +23,6 @@ def lists_others_built() -> str:
     """Return the counts of `results/outsiders-lists.json`: verdicts on lists, blind."""
     judged, wrong = blind_lists()
     return (
-        f"On {judged} models of lists that an outsider built and that were judged blind, it was wrong so on {wrong} "
-        f"({wrong / judged:.0%}). Arms were added after them, so the rate of the present arms is not known."
+        f"On {judged} models of lists that an outsider built and that were judged blind, a status was wrong on {wrong} "
+        f"({wrong / judged:.0%}). Arms were added after that, so the rate of the present arms is not known."
     )
