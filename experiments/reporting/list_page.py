@@ -99,12 +99,11 @@ def _verdict(part: SectionData, bundles: list[str]) -> Section:
     body += table("Addresses", ("address", "status", "its strongest or deciding arm, and why"), rows)
     if found["refusal"] is None:
         rows = [(name, decided["status"], decided["reason"]) for name, decided in found["sinks"].items()]
-        over = "the best other value of the list" if found.get("sinks_over") == "all" else "the target's"
         body += table("Candidates for sinks", ("tokens", "status", "share of the answer's margin that is lost"), rows)
         body += paragraph(
             "A sink takes attention and carries nothing. Attention to these tokens is blocked; apart from that, their "
             "values are replaced by the mean. The table has what the first loses of the margin (the right answer's "
-            f"logit above {over}) beyond the second. Negative: the margin grows without attention to them. The "
+            "logit above the best other value of the list) beyond the second. Negative: the margin grows without attention to them. The "
             "answer then needs no sink there, but depends on that attention, so the sink is not absent either. The "
             "control blocks as many tokens of items that the answer does not depend on, so that tokens of equal number "
             "have the same one."

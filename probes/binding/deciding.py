@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from probes.binding.edits import ARMS
+from probes.binding.edits import ARMS, BOTH, BOTH_LISTED
 from probes.binding.found import COMPETENCE, Binding, Share
 from probes.binding.sinks import SINKS, TOGETHER
 from probes.binding.text import summary
-from probes.binding.trials import ALL_MOVED, EARLIER, EARLIER_LISTED
+from probes.binding.trials import ALL_BEFORE, ALL_MOVED, BEFORE_LISTED
 from probes.evidence import Interval
 from probes.statuses import Status
 
@@ -20,7 +20,7 @@ LISTED = "order at list"
 # label is PRESENT by the list alone: where the query's label is a learned index, it moves the answer too.
 ADDRESSES = {
     "own label": ("label at list", "label at query"),
-    "order": ("order", "order, value", "order, label", EARLIER, LISTED, EARLIER_LISTED),
+    "order": ("order", "order, value", "order, label", ALL_BEFORE, LISTED, BEFORE_LISTED),
     "position": ("position", ALL_MOVED),
 }
 
@@ -67,7 +67,6 @@ class BindingVerdict:
             "margin": MARGIN,
             "level": found.level,
             **({"rules": found.rules} if found.rules else {}),
-            **({"sinks_over": found.sinks_over} if found.sinks_over != "target" else {}),
             "addresses": _listed(self.addresses),
             "shares": {name: {"question": ARMS[name], **share.to_json()} for name, share in found.shares.items()},
             "sinks": {
@@ -89,7 +88,8 @@ def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
 
     PRESENT: an arm, its excess over the matched control and what the target's value gains are above the margin. For the
     own label this must be the trade in the list, and a renaming in list and query must not be; for the order it must be
-    an arm in the query and one in the list; for the position it is the trade of all items before, where measured.
+    an arm in the query and one in the list; for the position it is the trade of all items before, where measured. Own
+    label and order are both PRESENT also where only edits of both lead to the other item, in the query and in the list.
     ABSENT: all arms of the address, and their controls, are within the margin. NOT APPLICABLE: the model cannot do the
     task, or the template has no such address. The label names every address that is PRESENT.
 
@@ -108,6 +108,7 @@ def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
     }
     addresses["own label"] = _checked(measured.shares, *addresses["own label"])
     addresses["order"] = _checked_order(measured.shares, *addresses["order"])
+    addresses |= _needed_together(measured.shares)
     candidates = (*SINKS, *({TOGETHER} & set(measured.sinks)))
     sinks = _checked_sinks(measured, {sink: _decided_sink(measured, sink) for sink in candidates})
     present = [address for address, (status, _) in addresses.items() if status == Status.PRESENT]
@@ -164,17 +165,28 @@ def _checked_order(shares: Mapping[str, Share], status: Status, reason: str) -> 
     What the query shows can lead to an item by its index or its label, and what the list has before an item can be
     found by the query's own label; either alone leaves the order INDETERMINATE.
     """
-    if status != Status.PRESENT or LISTED not in shares:  # older results have no arm in the list
+    if status != Status.PRESENT or LISTED not in shares:  # labels of other lengths cannot be traded
         return status, reason
     shown = ("order", "order, value", "order, label")
-    for arms, listed in ((shown, LISTED), ((EARLIER,), EARLIER_LISTED)):
+    for arms, listed in ((shown, LISTED), ((ALL_BEFORE,), BEFORE_LISTED)):
         found = [arm for arm in arms if arm in shares and _is_found(shares[arm])]
         if found and listed in shares and _is_found(shares[listed]):
             share, also = shares[found[0]], f"{listed}: {shares[listed].value}"
             return Status.PRESENT, f"{found[0]}: {share.value}, control {share.control}; {also}"
-    others = [f"{name}: {shares[name].value}" for name in (LISTED, EARLIER_LISTED) if name in shares]
+    others = [f"{name}: {shares[name].value}" for name in (LISTED, BEFORE_LISTED) if name in shares]
     says = "not both what the query shows and what the list has before the item lead there"
     return Status.INDETERMINATE, f"{reason}; but {says} ({', '.join(others)})"
+
+
+def _needed_together(shares: Mapping[str, Share]) -> dict[str, tuple[Status, str]]:
+    """Return own label and order as PRESENT where edits of both lead to the other item, and none of one does."""
+    both = {arm: shares[arm] for arm in (BOTH, BOTH_LISTED) if arm in shares}
+    names = ("own label", "order")
+    alone = [shares[arm] for name in names for arm in ADDRESSES[name] if arm in shares]
+    if len(both) < 2 or not all(map(_is_found, both.values())) or any(map(_is_found, alone)):
+        return {}
+    reason = "; ".join(f"{arm}: {share.value}, control {share.control}" for arm, share in both.items())
+    return dict.fromkeys(names, (Status.PRESENT, f"{reason}; neither alone leads to another item"))
 
 
 def _decided_sink(measured: Binding, sink: str) -> tuple[Status, str]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from jaxtyping import Int
 from torch import Tensor
 
-from probes.binding.trials import ALL_MOVED, EARLIER, EARLIER_LISTED, Trial
+from probes.binding.trials import ALL_BEFORE, ALL_MOVED, BEFORE_LISTED, DEEP_ARMS, Trial
 
+# Arms for models that need the own label and the item before at once.
+BOTH, BOTH_LISTED = "label and order", "label and order at list"
 ARMS = {
     "label at list": "Does the answer follow the label when two labels of the list are traded?",
     "label at query": "Does the answer follow the label when the query has another item's label?",
@@ -18,8 +20,10 @@ ARMS = {
     "order, label": "Does the answer follow the label before it, when that of another item is put there?",
     "order": "Both: the whole previous item is replaced.",
     "order at list": "Does the answer follow the item before it, when that of another is put there in the list?",
-    EARLIER: "Does the answer follow the items before the previous one, when those of another are put there?",
-    EARLIER_LISTED: "The same, when they are traded in the list.",
+    ALL_BEFORE: "Does the answer follow all items before it, when those of another are put there?",
+    BEFORE_LISTED: "The same, when they are traded in the list.",
+    BOTH: "Does the answer follow its label and the item before it, when the query has both of another item?",
+    BOTH_LISTED: "The same, when both are traded in the list.",
     "position": "Does the answer follow the index, when whole items are traded with the items before them?",
     ALL_MOVED: "The same, when they are traded with all items before them, so that no order moves it.",
     "joint": "Label, order and position together.",
@@ -57,27 +61,27 @@ def edit_of(trial: Trial, arm: str) -> Edit:
             if arm == "order" and not trial.lookups.query_labels:
                 parts = ("value",)
             return Edit(_previous(trial, base, target, parts), _previous(trial, base, third, parts))
-        case _ if arm == EARLIER:
-            return Edit(_earlier(trial, trial.target), _earlier(trial, trial.target + 1))
-        case _ if arm == ALL_MOVED:
-            return _all_moved(trial)
+        case _ if arm in DEEP_ARMS:
+            _require_deep(trial)
+            return {ALL_BEFORE: _all_before, BEFORE_LISTED: _before_listed, ALL_MOVED: _all_moved}[arm](trial)
         case "order at list":
             if trial.query - 1 not in trial.lookups.query_values:
                 raise Absent("the query shows no item before the one asked for")
-            return _listed(trial, ((trial.query - 1, target - 1),), trial.bystanders)
-        case _ if arm == EARLIER_LISTED:
-            _require_deep(trial)
-            return _listed(trial, [(trial.query - d, target - d) for d in range(2, trial.query)], (target - 1, target))
+            traded = (_traded_items(trial, *pair) for pair in ((trial.query - 1, target - 1), trial.bystanders))
+            return Edit(*traded)
+        case _ if arm == BOTH:
+            return Edit(*(_queried(trial, _before(trial, base, item), item) for item in (target, third)))
+        case _ if arm == BOTH_LISTED:
+            tokens = _traded_labels(trial, edit_of(trial, "order at list").tokens, trial.query, target)
+            return Edit(tokens, _traded_items(trial, *trial.bystanders))
         case "position":
-            return Edit(_moved(trial, base), _trade(base, base, *(_item(trial, i) for i in trial.bystanders)))
+            return Edit(_moved(trial, base), _traded_items(trial, *trial.bystanders))
         case "joint":
             tokens, control = _moved(trial, base), edit_of(trial, "position").control
             if trial.lookups.query_labels and trial.lookups.labels:
                 tokens, control = _queried(trial, tokens, target), _queried(trial, control, third)
             if trial.lookups.query_values:
-                parts = ("value", "label") if trial.query - 1 in trial.lookups.query_labels else ("value",)
-                tokens = _previous(trial, tokens, target, parts)
-                control = _previous(trial, control, third, parts)
+                tokens, control = _before(trial, tokens, target), _before(trial, control, third)
             return Edit(tokens, control)
     raise ValueError(f"unknown arm {arm!r}; arms are {', '.join(ARMS)}")
 
@@ -120,58 +124,75 @@ def _queried(trial: Trial, tokens: Tensor, item: int) -> Tensor:
 
 def _previous(trial: Trial, tokens: Tensor, item: int, parts: Sequence[str]) -> Tensor:
     """Return the tokens with the item before the query replaced by the item before another one."""
-    lookups, before = trial.lookups, trial.query - 1
+    return _shown(trial, tokens, trial.query - 1, item - 1, parts)
+
+
+def _before(trial: Trial, tokens: Tensor, item: int) -> Tensor:
+    """Return the tokens with all that the query shows of the item before it replaced by the item before another one."""
+    return _previous(trial, tokens, item, _parts_shown(trial, trial.query - 1))
+
+
+def _shown(trial: Trial, tokens: Tensor, item: int, source: int, parts: Sequence[str]) -> Tensor:
+    """Return the tokens with value or label of an item that the query shows replaced by that of another item."""
+    lookups = trial.lookups
     for part in parts:
         if part == "value":
-            if before not in lookups.query_values:
+            if item not in lookups.query_values:
                 raise Absent("the query shows no item before the one asked for")
-            tokens = _put(trial, tokens, (lookups.query_values[before],), (lookups.values[item - 1],))
+            tokens = _put(trial, tokens, (lookups.query_values[item],), (lookups.values[source],))
         else:
-            if before not in lookups.query_labels or not lookups.labels:
+            if item not in lookups.query_labels or not lookups.labels:
                 raise Absent("the query shows no label before the one asked for")
-            tokens = _put(trial, tokens, lookups.query_labels[before], lookups.labels[item - 1])
+            tokens = _put(trial, tokens, lookups.query_labels[item], lookups.labels[source])
     return tokens
 
 
-def _earlier(trial: Trial, item: int) -> Tensor:
-    """Return the tokens with the query's items before the previous one replaced by those that stand so before `item`.
+def _all_before(trial: Trial) -> Edit:
+    """Return the query's items replaced by those before the target.
 
-    Where `item` is one beyond the target, they are the items before another place, or before none.
+    The control puts the same items there in an order that leads elsewhere: each stands one further back.
     """
-    _require_deep(trial)
-    lookups, tokens = trial.lookups, trial.lookups.prompts.tokens
-    for back in range(2, trial.query):
-        shown, source = trial.query - back, item - back
-        tokens = _put(trial, tokens, (lookups.query_values[shown],), (lookups.values[source],))
-        if shown in lookups.query_labels and lookups.labels:
-            tokens = _put(trial, tokens, lookups.query_labels[shown], lookups.labels[source])
-    return tokens
+    sources = list(range(trial.target - 1, trial.query, -1))  # from the previous item back
+    edited = []
+    for order in (sources, sources[1:] + sources[:1]):
+        tokens = trial.lookups.prompts.tokens
+        for item, source in zip(range(trial.query - 1, 0, -1), order, strict=True):
+            tokens = _shown(trial, tokens, item, source, _parts_shown(trial, item))
+        edited.append(tokens)
+    return Edit(*edited)
 
 
-def _listed(trial: Trial, pairs: Iterable[tuple[int, int]], control: tuple[int, int]) -> Edit:
-    """Return the trade of pairs of whole items in the list, and under the control of one pair."""
+def _parts_shown(trial: Trial, item: int) -> tuple[str, ...]:
+    """Return what the query shows of an item."""
+    return ("value", "label") if item in trial.lookups.query_labels and trial.lookups.labels else ("value",)
+
+
+def _before_listed(trial: Trial) -> Edit:
+    """Return the trade of all items before the query with those between it and the target."""
+    between = _places(trial, range(trial.query + 1, trial.target))
     base = trial.lookups.prompts.tokens
-    tokens = base
-    for first, second in pairs:
-        tokens = _trade(tokens, base, _item(trial, first), _item(trial, second))
-    return Edit(tokens, _trade(base, base, *(_item(trial, i) for i in control)))
+    return Edit(_trade(base, base, _places(trial, range(1, trial.query)), between), _turned(trial))
 
 
 def _all_moved(trial: Trial) -> Edit:
-    """Return the trade of all items up to the query with the next ones, up to the target.
-
-    The control turns the order of all items after the query; neither it nor an item before it moves.
-    """
-    _require_deep(trial)
+    """Return the trade of all items up to the query with the next ones, up to the target."""
     query, target, base = trial.query, trial.target, trial.lookups.prompts.tokens
+    places = (_places(trial, items) for items in (range(1, query + 1), range(query + 1, target + 1)))
+    return Edit(_trade(base, base, *places), _turned(trial))
 
-    def places(items: Iterable[int]) -> tuple[int, ...]:
-        return tuple(p for i in items for p in _item(trial, i))
 
-    after = range(query + 1, trial.lookups.n_items + 1)
-    control = base.clone()
-    control[:, list(places(after))] = base[:, list(places(reversed(after)))]
-    return Edit(_trade(base, base, places(range(1, query + 1)), places(range(query + 1, target + 1))), control)
+def _turned(trial: Trial) -> Tensor:
+    """Return the tokens with the order of all items after the query turned; neither it nor an item before it moves."""
+    after, base = range(trial.query + 1, trial.lookups.n_items + 1), trial.lookups.prompts.tokens
+    tokens = base.clone()
+    tokens[:, list(_places(trial, after))] = base[:, list(_places(trial, reversed(after)))]
+    return tokens
+
+
+def _traded_items(trial: Trial, first: int, second: int) -> Tensor:
+    """Return the tokens with two whole items of the list traded."""
+    base = trial.lookups.prompts.tokens
+    return _trade(base, base, _item(trial, first), _item(trial, second))
 
 
 def _require_deep(trial: Trial) -> None:
@@ -184,6 +205,10 @@ def _require_deep(trial: Trial) -> None:
 
 def _item(trial: Trial, item: int) -> tuple[int, ...]:
     return (*trial.lookups.labels.get(item, ()), trial.lookups.values[item])
+
+
+def _places(trial: Trial, items: Iterable[int]) -> tuple[int, ...]:
+    return tuple(place for item in items for place in _item(trial, item))
 
 
 def _moved(trial: Trial, tokens: Tensor) -> Tensor:

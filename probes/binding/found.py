@@ -13,7 +13,7 @@ from probes.evidence import Interval
 # A model whose interval of accuracy reaches below this does not do the task.
 COMPETENCE = 0.80
 # The version of the arms and of the rules that decide, to which counts of errors belong.
-RULES = "2026-11c"
+RULES = "2026-11d"
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ class Binding:
     the reason for each arm that the template does not have. `remainder` is 1 minus the share of all arms together.
     `accuracy` is over `posed` prompts, everything else over the first `prompts` of them, but the arms in `DEEP_ARMS`
     over `deep_prompts`. `carried` is the share of the full effect that is lost when the values of a candidate for a
-    sink become their mean. `sinks_over`: over whose value the answer's lead is that sinks change: "all" other items',
-    or in older results that of the "target". `rules`: the version of the arms; "" in older results.
+    sink become their mean. `rules`: the version of the arms.
     """
 
     task: str
@@ -75,7 +74,6 @@ class Binding:
     left_out: dict[str, str] = field(default_factory=dict)
     refusal: str | None = None
     deep_prompts: int = 0
-    sinks_over: str = "all"
     rules: str = ""
 
     def __repr__(self) -> str:

@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 
 # Combinations of query and target that share the prompts.
 GROUPS = 4
-# Arms about items further up than the one before. The last decides on the position where it was measured: a trade of
-# two items each is one of order too, for a model that reads more than the item before.
-EARLIER, EARLIER_LISTED, ALL_MOVED = DEEP_ARMS = ("order, earlier", "order, earlier at list", "position, all before")
+# Arms about all items before. The last decides on the position where it was measured: a trade of two items each is one
+# of order too, for a model that reads more than the item before.
+ALL_BEFORE, BEFORE_LISTED, ALL_MOVED = DEEP_ARMS = (
+    "order, all before",
+    "order, all before at list",
+    "position, all before",
+)
 # Query, target, third item and bystanders, as in `Trial`.
 Combination = tuple[int, int, int, tuple[int, int]]
 

@@ -9,11 +9,13 @@ from probes.binding.edits import ARMS, Absent, answer_traded, edit_of
 from probes.binding.trials import DEEP_ARMS
 from tests.probes.binding.list_models import Answer, by_label, by_order, by_position, by_two_before, list_tokenizer
 
+BEFORE = ("order, all before", "order, all before at list")
+BOTH = ("label and order", "label and order at list")
 MOVES: dict[Answer, set[str]] = {
-    by_label: {"label at list", "label at query", "joint"},
-    by_order: {"order, value", "order", "order at list", "joint"},
+    by_label: {"label at list", "label at query", *BOTH, "joint"},
+    by_order: {"order, value", "order", "order at list", *BEFORE, *BOTH, "joint"},
     # What follows the last two values: the trade of two items each leads there too.
-    by_two_before: {"order, earlier", "order, earlier at list", "position", "joint"},
+    by_two_before: {*BEFORE, "position", "joint"},
     by_position: {"position", "position, all before", "joint"},
 }
 
@@ -48,8 +50,8 @@ def test_traded_values_are_the_full_effect_under_every_address(answer: Answer) -
 @pytest.mark.parametrize(
     ("task", "missing"),
     [
-        ("list-bullets", {"label at list", "label at query", "label at both", "order, label"}),
-        ("lookup-letters", {"order, value", "order, label", "order", "order at list", *DEEP_ARMS}),
+        ("list-bullets", {"label at list", "label at query", "label at both", "order, label", *BOTH}),
+        ("lookup-letters", {"order, value", "order, label", "order", "order at list", *BOTH, *DEEP_ARMS}),
     ],
 )
 def test_arms_without_their_address_do_not_apply(task: str, missing: set[str]) -> None:

@@ -14,11 +14,13 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from interp.tasks import template
 from interp.tasks.lists import lookups
 from probes.binding import Binding, Trial, binding_verdict, measure_binding, trials_of
+from probes.binding.deciding import MARGIN
+from probes.binding.edits import BOTH, BOTH_LISTED
 from probes.binding.found import Share
 from probes.binding.measuring import FULL, FULL_OVER_ALL, _summed, gains
 from probes.binding.sinks import SINKS, TOGETHER, idle_positions, sink_positions
 from probes.binding.stored import binding_verdict_from_json
-from probes.binding.trials import ALL_MOVED, EARLIER, EARLIER_LISTED, combinations_of
+from probes.binding.trials import ALL_BEFORE, ALL_MOVED, BEFORE_LISTED, combinations_of
 from probes.evidence import Interval
 from probes.planted.list_planting import ListPlan, plant_list
 from probes.statuses import Status
@@ -228,14 +230,14 @@ def test_an_edit_that_only_breaks_the_answer_is_no_evidence_of_an_address() -> N
         (0.5, 0.0, Status.INDETERMINATE),  # what the query shows may be a learned index, or lead to a label
         (0.0, 0.5, Status.INDETERMINATE),  # the list's neighbour may be found by the query's own label
         (0.0, 0.0, Status.ABSENT),
-        (0.5, None, Status.PRESENT),  # an older result
+        (0.5, None, Status.PRESENT),  # labels of other lengths cannot be traded in the list
     ],
 )
 def test_the_order_needs_what_the_query_shows_and_what_the_list_has(
     query: float, listed: float | None, status: Status
 ) -> None:
     shares = {"order": share_of(query), "order at list": None if listed is None else share_of(listed)}
-    deep = {EARLIER: shares["order"], EARLIER_LISTED: shares["order at list"], "order at list": share_of(0.0)}
+    deep = {ALL_BEFORE: shares["order"], BEFORE_LISTED: shares["order at list"], "order at list": share_of(0.0)}
     for given in (shares, shares if listed is None else deep):
         some = replace(alone(), shares={name: share for name, share in given.items() if share is not None})
         assert binding_verdict("m", some).addresses["order"][0] == status
@@ -297,15 +299,31 @@ def test_the_trade_of_all_items_before_decides_on_the_position(all_before: float
     assert found.to_json().get("deep_prompts") == (None if all_before is None else 64)
 
 
-def test_order_that_reaches_two_items_up_is_not_called_position() -> None:
-    planted = plant_list(ListPlan("value two before", "gpt2", "list-letters", 6))
+@pytest.mark.parametrize("mechanism", ["value two before", "value before and two before"])
+def test_order_that_reaches_two_items_up_is_not_called_position(mechanism: str) -> None:
+    planted = plant_list(ListPlan(mechanism, "gpt2", "list-letters", 6))
     trials = trials_of(planted.tokenizer, "list-letters", 6, 64, seed=0)
     measured = measure_binding(planted.model, trials, prompts=64)
-    assert measured.shares["position"].value.low > 0.5
+    assert measured.shares["position"].value.low > MARGIN
     assert measured.shares[ALL_MOVED].value.value == pytest.approx(0, abs=0.01)
-    assert measured.shares[EARLIER].value.value == pytest.approx(1, abs=0.01)
+    assert measured.shares[ALL_BEFORE].value.value == pytest.approx(1, abs=0.01)
     assert binding_verdict("planted", measured).label == "order"
     assert (measured.posed, measured.prompts, measured.deep_prompts) == (64, 64, 64)
+
+
+def test_two_addresses_that_are_needed_together_are_both_named() -> None:
+    planted = plant_list(ListPlan("own label and value before", "gpt2", "list-letters", 6))
+    measured = measure_binding(planted.model, trials_of(planted.tokenizer, "list-letters", 6, 64, seed=0), prompts=64)
+    verdict = binding_verdict("planted", measured)
+    assert verdict.label == "own label + order"
+    assert all("neither alone" in verdict.addresses[name][1] for name in ("own label", "order"))
+    # Without the edits of both they stay open, and where one alone leads to the other item it is named alone.
+    shares = {name: share for name, share in measured.shares.items() if name not in (BOTH, BOTH_LISTED)}
+    assert binding_verdict("planted", replace(measured, shares=shares)).label == "undecided"
+    one = replace(measured, shares=measured.shares | {"label at list": share_of(0.5)})
+    assert binding_verdict("planted", one).label == "own label"
+    listed = replace(measured, shares=measured.shares | {BOTH_LISTED: share_of(0.0)})
+    assert binding_verdict("planted", listed).label == "undecided"
 
 
 def test_an_address_that_none_of_the_arms_moves_is_not_named() -> None:
