@@ -103,10 +103,10 @@ def _verdict(part: SectionData, bundles: list[str]) -> Section:
         body += paragraph(
             "A sink takes attention and carries nothing. Attention to these tokens is blocked; apart from that, their "
             "values are replaced by the mean. The table has what the first loses of the margin (the right answer's "
-            "logit above the best other value of the list) beyond the second. Negative: the margin grows without attention to them. The "
-            "answer then needs no sink there, but depends on that attention, so the sink is not absent either. The "
-            "control blocks as many tokens of items that the answer does not depend on, so that tokens of equal number "
-            "have the same one."
+            "logit above the best other value of the list) beyond the second. Negative: the margin grows without "
+            "attention to them. The answer then needs no sink there, but depends on that attention, so the sink is "
+            "not absent either. The control blocks as many tokens of items that the answer does not depend on, so that "
+            "tokens of equal number have the same one."
         )
         body += paragraph(renaming_check(found["shares"]))
         arms = [

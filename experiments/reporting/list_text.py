@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.reporting.rows import estimate
 from experiments.support.list_results import position_arm
+from probes.binding.edits import BOTH_LISTED
 from probes.binding.text import OVERTAKES
 
 # Share of attention from which a head attends mostly to a token.
@@ -23,12 +24,13 @@ STATUSES = (
     "arm moves the answer no more than its control does, or only away from the right one. The matched control of a "
     "trade is a trade of two items that the answer does not depend on; that of a replacement puts a third item's "
     "tokens there. Intervals are t intervals over {prompts} prompts; all of them hold together with 95 %. One arm "
-    "that decides is enough, with three exceptions. For the own label it must be the trade in the list: another label "
+    "that decides is enough, with four exceptions. For the own label it must be the trade in the list: another label "
     "in the query could also move the answer because the model learned that B is the second item. The order needs an "
     "arm in the query and one in the list, for the same reason. In a repeated list the position is decided by a trade "
     "of its two halves (`position, all before`): after a trade of two items each, a model that reads more than the "
-    "item before is led to the other item as well. The summary above has one arm per address: `label at list`, "
-    "`order`, and the one that decides on the position."
+    "item before is led to the other item as well. Where only edits of label and item before at once lead to the "
+    "other item (`label and order`, in the query and in the list), both addresses are PRESENT. The summary above has "
+    "one arm per address: `label at list`, `order`, and the one that decides on the position."
 )
 
 
@@ -53,6 +55,8 @@ def in_short(name: str, found: dict[str, Any]) -> str:
     joint, rest = found["shares"].get("joint"), found["remainder"]
     left = f" All three together: {_with_control(joint)}." if joint else ""
     left += " The control is what a similar edit that leads elsewhere moves." if joint else ""
+    both = found["shares"].get(BOTH_LISTED)
+    left += f" Label and order traded together in the list: {_with_control(both)}." if both else ""
     left += f" What all three together do not move (the remainder): {rest['value']:.2f}." if rest else ""
     left += f" {renamed}" if (renamed := renaming_check(found["shares"], short=True)) else ""
     sinks = [sink for sink, decided in found["sinks"].items() if decided["status"] == "PRESENT"]

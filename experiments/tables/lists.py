@@ -9,6 +9,7 @@ from typing import Any
 from experiments.drawing.lists import order_of
 from experiments.support.list_results import ARMS, LISTS, interval_text, position_arm, read_list_verdicts
 from experiments.tables.cells import markdown
+from probes.binding.edits import BOTH_LISTED
 from probes.binding.found import RULES
 from probes.binding.sinks import TOGETHER
 
@@ -21,6 +22,7 @@ HEAD = (
     "own label, traded in the list",
     "own label, traded in the query",
     "order",
+    "label and order, in the list",
     "position",
     "remainder",
     "found by",
@@ -40,9 +42,9 @@ def _row(found: Mapping[str, Any]) -> tuple[object, ...]:
     cost = found["cost"]
     about = (found["run"], found["task"], found["items"], found["prompts"], interval_text(found["accuracy"]))
     if found["refusal"] is not None:
-        shares = [""] * (len(ARMS) + 1)
+        shares = [""] * (len(ARMS) + 2)
     else:
-        arms = (*ARMS[:-1], position_arm(found["shares"]))
+        arms = (*ARMS[:-1], BOTH_LISTED, position_arm(found["shares"]))
         shares = [_share(found["shares"][arm]) if arm in found["shares"] else "no such address" for arm in arms]
         shares.append("" if found["remainder"] is None else interval_text(found["remainder"]))
     sinks = [name for name, sink in found["sinks"].items() if sink["status"] == "PRESENT" and name != TOGETHER]

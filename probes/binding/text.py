@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from probes.binding.edits import ARMS
+from probes.binding.edits import ARMS, BOTH_LISTED
 from probes.statuses import Status
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ def summary(
     if "label at both" in found.shares:
         share = found.shares["label at both"]
         yield f"{INDENT}{'renaming':<13}{'':<15}{share.value}, control {share.control}: in list and query; expected: 0"
+    if BOTH_LISTED in found.shares:
+        share = found.shares[BOTH_LISTED]
+        yield f"{INDENT}{'label + order':<13}{'':<15}{share.value}, control {share.control}: both traded in the list"
     if found.remainder is not None:
         share = found.shares["joint"]
         yield f"{INDENT}{'all jointly':<13}{'':<15}{share.value}, control {share.control}; remainder {found.remainder}"
