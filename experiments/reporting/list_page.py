@@ -89,8 +89,9 @@ def _question(run: Run, trial: Trial) -> Section:
 def _verdict(part: SectionData, bundles: list[str]) -> Section:
     found, body = part.data, ""
     accuracy = interval_text(found["accuracy"])
+    asked = f", which ask for items {', '.join(map(str, found['queries']))}" if "queries" in found else ""
     body += paragraph(
-        f"Accuracy: {accuracy} over {found['posed']} prompts. Below {found['gate']:.2f} (lower end of the interval) "
+        f"Accuracy: {accuracy} over {found['posed']} prompts{asked}. Below {found['gate']:.2f} (lower end of the interval) "
         "nothing is judged."
     )
     body += "".join(figure(picture, bundles) for picture in part.pictures)

@@ -66,6 +66,7 @@ class BindingVerdict:
             "gate": COMPETENCE,
             "margin": MARGIN,
             "level": found.level,
+            **({"queries": list(found.queries)} if found.queries else {}),
             **({"rules": found.rules} if found.rules else {}),
             "addresses": _listed(self.addresses),
             "shares": {name: {"question": ARMS[name], **share.to_json()} for name, share in found.shares.items()},

@@ -57,7 +57,8 @@ class Binding:
     the reason for each arm that the template does not have. `remainder` is 1 minus the share of all arms together.
     `accuracy` is over `posed` prompts, everything else over the first `prompts` of them, but the arms in `DEEP_ARMS`
     over `deep_prompts`. `carried` is the share of the full effect that is lost when the values of a candidate for a
-    sink become their mean. `rules`: the version of the arms.
+    sink become their mean. `queries`: the items asked for; an address that finds others only is not seen. `rules`: the
+    version of the arms.
     """
 
     task: str
@@ -74,6 +75,7 @@ class Binding:
     left_out: dict[str, str] = field(default_factory=dict)
     refusal: str | None = None
     deep_prompts: int = 0
+    queries: tuple[int, ...] = ()
     rules: str = ""
 
     def __repr__(self) -> str:

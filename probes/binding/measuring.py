@@ -69,7 +69,8 @@ def measure_binding(
     used = sum(len(trial.lookups.prompts) for trial in usual)
     level = 1 - 0.05 / (2 * len(ARMS) + 3 * len(CANDIDATES))
     estimate = wilson(float(right.sum()), n)
-    found = Binding(task, items, n, used, seed, estimate, level, rules=RULES)
+    queries = tuple(sorted({trial.query for trial in trials}))
+    found = Binding(task, items, n, used, seed, estimate, level, queries=queries, rules=RULES)
     if not found.competent:
         reason = f"the model gives the right value in {estimate} of {n} prompts; the lower end must reach {COMPETENCE}"
         given = torch.cat([group.values["given"] for group in rights])[right == 0].long().tolist()

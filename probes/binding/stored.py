@@ -35,6 +35,7 @@ def _binding(seed: int, data: dict) -> Binding:
         carried={name: interval_from_json(sink["carried"]) for name, sink in sinks.items() if "carried" in sink},
         remainder=_optional(data["remainder"]),
         deep_prompts=data.get("deep_prompts", 0),
+        queries=tuple(data.get("queries", ())),
         rules=data.get("rules", ""),
         **{name: data[name] for name in ("task", "items", "posed", "prompts", "level", "left_out", "refusal")},
     )

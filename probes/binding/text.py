@@ -33,7 +33,9 @@ def summary(
     state = "competent" if found.competent else "NOT competent"
     deep = f" (those of all items before over {found.deep_prompts} others)" if found.deep_prompts else ""
     shares = f"; shares over {found.prompts}{deep}, their intervals jointly" if found.refusal is None else ""
-    yield f"{INDENT}accuracy {found.accuracy} over {found.posed} prompts: {state}{shares}"
+    asked = f", which ask for items {', '.join(map(str, found.queries))}" if found.queries else ""
+    accuracy = f"accuracy {found.accuracy} over {found.posed} prompts{asked}: {state}{shares}"
+    yield from _wrapped(accuracy, columns, INDENT, INDENT * 2)
     if found.refusal is not None:
         yield from textwrap.wrap(f"why: {found.refusal}", max(40, columns), subsequent_indent=INDENT)
         if found.is_short_of_prompts:
@@ -81,6 +83,11 @@ def _row(name: str, status: Status, reason: str, columns: int, share: Share | No
     if status is Status.INDETERMINATE and share is not None:
         reason += f", excess {share.excess}"
     head = f"{INDENT}{name:<13}{status.value:<15}"
-    whole = re.sub(r" (?=\[)|(?<=,) (?=[-\d.]+\])", "\xa0", reason)
-    lines = textwrap.wrap(whole, max(80, columns), initial_indent=head, subsequent_indent=" " * len(head))
+    return _wrapped(reason, columns, head, " " * len(head))
+
+
+def _wrapped(text: str, columns: int, first: str, later: str) -> list[str]:
+    """Return the text in lines, without a break inside of an interval."""
+    whole = re.sub(r" (?=\[)|(?<=,) (?=[-\d.]+\])", "\xa0", text)
+    lines = textwrap.wrap(whole, max(80, columns), initial_indent=first, subsequent_indent=later)
     return [line.replace("\xa0", " ") for line in lines]

@@ -36,6 +36,7 @@ def measured(label: Interval) -> Binding:
         carried={"first token": NONE},
         remainder=NONE,
         left_out={"line breaks": "the prompts have none"},
+        queries=(2, 3),
     )
 
 
@@ -45,11 +46,11 @@ REFUSED = replace(measured(ALL), accuracy=Interval(0.5, 0.4, 0.6), shares={}, si
 def test_print_gives_lines_and_not_one_of_the_dataclass():
     lines = str(binding_verdict("gpt2", measured(ALL))).splitlines()
     assert lines[0] == "gpt2, template with 6 items: OWN LABEL"
-    assert (
-        lines[1]
-        == "  accuracy 1.000 [0.970, 1.000] over 128 prompts: competent; shares over 24, their intervals jointly"
-    )
-    assert lines[2].split()[:3] == ["own", "label", "PRESENT"]
+    assert lines[1:3] == [
+        "  accuracy 1.000 [0.970, 1.000] over 128 prompts, which ask for items 2, 3: competent; shares over 24, their intervals",
+        "    jointly",
+    ]
+    assert lines[3].split()[:3] == ["own", "label", "PRESENT"]
     assert max(map(len, lines)) <= 120
     assert str(binding_verdict("gpt2", REFUSED)).splitlines()[-1] == "why: too few"
 
