@@ -39,7 +39,9 @@ PRETRAINED, SECOND_PRETRAINED = f"{SOURCE}-lora{RANK}", f"{SECOND_SOURCE}-lora{R
 # Formats with eight fine-tuned models: aligned labels and its controls. The others have three.
 CONTROLS = ("scratchpad", "aligned", "constant", "numeric", "nonaligned", "cyclic")
 # Groups that are trained only when --groups names them.
-BY_NAME = ("scale", "rehearsal", "replication", "pretrained", "pretrained-paper", "pretrained-second")
+BY_NAME = ("scale", "rehearsal", "replication", "baselines", "pretrained", "pretrained-paper", "pretrained-second")
+# Index hints (2402.09371), from random weights and fine-tuned; what is expected is in zoo/predictions-hints.json.
+HINTS = "parity-hints"
 
 # A run of the grid: its name in `mnemoscope train` and its seed.
 GROUPS: dict[str, tuple[tuple[str, int], ...]] = {
@@ -70,6 +72,7 @@ GROUPS: dict[str, tuple[tuple[str, int], ...]] = {
         for fmt in (*PARITY, *GAPS, *ADDITION)
         if fmt != "parity-aligned"  # its seeds to 9 are in "confirmatory"
     ),
+    "baselines": tuple((name, seed) for seed in range(1, 4) for name in (f"{HINTS}-{BEST}", HINTS)),
     # Names without a family are fine-tuned from SOURCE.
     "pretrained": (
         *((fmt, seed) for seed in range(1, 4) for fmt in (*PARITY, *GAPS, *ADDITION)),

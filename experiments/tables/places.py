@@ -27,7 +27,7 @@ from experiments.tables.headline import headline_table, support_table, support_t
 from experiments.tables.list_calibration import list_calibration_table, list_outsiders_table
 from experiments.tables.lists import lists_table
 from experiments.tables.outsiders import outsiders_table
-from experiments.tables.predictions import SECOND, predictions_table
+from experiments.tables.predictions import OF_HINTS, SECOND, predictions_table
 from experiments.tables.pretrained import pretrained_addition_table, pretrained_table, routes_table
 from experiments.tables.rehearsal import rehearsal_table
 from experiments.tables.runs import accuracy_table, calibration_table, circuit_table, verdict_table
@@ -80,6 +80,7 @@ PLACES: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "figures" / "PREDICTIONS.md": {
         "predictions": predictions_table,
         "predictions-gemma3": partial(predictions_table, name=SECOND),
+        "predictions-hints": partial(predictions_table, name=OF_HINTS),
     },
     ROOT / "tests" / "README.md": {
         "faults": faults_table,

@@ -14,6 +14,8 @@ from interp.models.names import ZOO
 PREDICTIONS, VERSION = ZOO / "predictions.json", 1
 # On fine-tuned models of a second pretrained family.
 SECOND = "predictions-gemma3.json"
+# On index hints.
+OF_HINTS = "predictions-hints.json"
 
 
 def read_predictions(path: Path = PREDICTIONS) -> dict[str, Any]:
@@ -100,5 +102,6 @@ def _measure(one: Mapping[str, Any]) -> str:
         for key in ("at_least", "at_most")
         if key in one
     ]
-    what = "rank correlation" if "rank_of" in one else f"{one['metric']} at {one['length']}, {one['over']}"
+    written = ", labels written" if one.get("mode") == "written" else ""
+    what = "rank correlation" if "rank_of" in one else f"{one['metric']} at {one['length']}{written}, {one['over']}"
     return f"{what} {' and '.join(bounds)}"

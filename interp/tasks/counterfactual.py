@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.tasks import addition, parity
 from interp.tasks.batch import LABEL_ROLES, Batch, Role
-from interp.tasks.layout import draw_without_repeats, generator
+from interp.tasks.layout import draw_labels, generator
 from interp.tasks.limits import MOST_POSITIONS, is_whole, shown
 from interp.tasks.sampling import sample
 
@@ -80,7 +80,7 @@ def reorder_labels(batch: Batch, seed: int) -> Batch:
 def rename_labels(batch: Batch, seed: int, held_out: bool = False) -> Batch:
     """Replace each label by another one, the same at all its positions in a prompt (M3: probes/README.md, Battery).
 
-    New labels are drawn without repeats from the label pool, or with `held_out=True` from labels that prompts of the
+    New labels are drawn from the label pool as the format draws them, without repeats, or with `held_out=True` from labels that prompts of the
     task never contain. A label may draw itself. Raises `ValueError` if a prompt has more labels than the pool.
     """
     if not batch.format.labels:
@@ -93,7 +93,7 @@ def rename_labels(batch: Batch, seed: int, held_out: bool = False) -> Batch:
     if count > len(pool):
         kind = "held-out labels" if held_out else "labels in the pool"
         raise ValueError(f"a prompt has {count} labels and there are only {len(pool)} {kind}")
-    names = draw_without_repeats(pool, len(batch), count, generator(seed))
+    names = draw_labels(batch.format, pool, len(batch), count, generator(seed))
     tokens = batch.tokens.clone()
     tokens[:, at] = names.gather(1, which)
     return batch.with_tokens(tokens)

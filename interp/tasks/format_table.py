@@ -22,6 +22,7 @@ class FormatRow:
         title: a few words, for tables and figures.
         order: place in figures and tables, across tasks; formats of one name share it.
         labels: "pool": random in each prompt; "fixed": the same in each prompt; "": none.
+        consecutive: pool labels only: those of a prompt follow each other in the pool, from a random start.
         label_of: fixed labels only: the symbol of step i (from 1) for a period.
         address: which label in the context addresses step i when its answer is predicted: 0 for the step's own label,
             -1 for the label of the step before, None if no label does.
@@ -44,6 +45,7 @@ class FormatRow:
     title: str
     order: int
     labels: Literal["", "pool", "fixed"] = ""
+    consecutive: bool = False
     label_of: Callable[[int, int], str] | None = None
     address: int | None = None
     model_writes_labels: bool = True
@@ -176,6 +178,17 @@ TABLE: tuple[FormatRow, ...] = (
         labels="pool",
         address=-1,
         after=True,
+        in_grid=False,
+    ),
+    # Index hints (Y. Zhou et al., 2402.09371), written with our labels: aligned, but each label foretells the next one.
+    _parity(
+        "hints",
+        14,
+        "consecutive labels from a random start",
+        "As aligned, with labels that follow each other in one fixed order, from a random start in each prompt.",
+        labels="pool",
+        consecutive=True,
+        address=0,
         in_grid=False,
     ),
     _addition("none", 11, "no labels", "The digits are written without labels."),

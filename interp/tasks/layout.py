@@ -69,6 +69,23 @@ def draw_without_repeats(
     return pool[shuffled(len(pool), batch_size, gen)[:, :count]]
 
 
+def draw_labels(
+    fmt: Format, pool: Int[Tensor, " label"], batch_size: int, count: int, gen: torch.Generator
+) -> Int[Tensor, "batch count"]:
+    """Return `count` different labels of the pool for each prompt, in random order or as they follow each other."""
+    drawn = draw_consecutive if fmt.row.consecutive else draw_without_repeats
+    return drawn(pool, batch_size, count, gen)
+
+
+def draw_consecutive(
+    pool: Int[Tensor, " label"], batch_size: int, count: int, gen: torch.Generator
+) -> Int[Tensor, "batch count"]:
+    """Return `count` entries of the pool that follow each other for each prompt, from a start that is drawn uniformly."""
+    if count > len(pool):
+        raise ValueError(f"a prompt needs {count} different labels; the vocabulary has {len(pool)}")
+    return pool[torch.randint(len(pool) - count + 1, (batch_size, 1), generator=gen) + torch.arange(count)]
+
+
 def shuffled(n: int, batch_size: int, gen: torch.Generator) -> Int[Tensor, "batch n"]:
     """Return a random order of 0 to n-1 for each prompt."""
     return torch.rand(batch_size, n, generator=gen).argsort(dim=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from interp.tasks.batch import Batch, Role
 from interp.tasks.format_table import FILLER
 from interp.tasks.formats import Format
-from interp.tasks.layout import Column, assemble, constant, draw_without_repeats, fixed
+from interp.tasks.layout import Column, assemble, constant, draw_labels, fixed
 from interp.tasks.vocabulary import Vocabulary
 
 
@@ -74,7 +74,7 @@ def draw(fmt: Format, vocabulary: Vocabulary, batch_size: int, n: int, gen: torc
     bits = torch.randint(2, (batch_size, n), generator=gen)
     match fmt.labels:
         case "pool":
-            labels = draw_without_repeats(vocabulary.pool, batch_size, fmt.labels_needed(n), gen)
+            labels = draw_labels(fmt, vocabulary.pool, batch_size, fmt.labels_needed(n), gen)
             return ParityContent(bits, labels[:, :n], labels[:, -n:])
         case "fixed":
             labels = fixed(vocabulary.tokens(fmt.fixed_labels(n)), batch_size)

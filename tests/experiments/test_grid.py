@@ -57,6 +57,14 @@ def test_replication_makes_eight_seeds_of_every_format():
     assert set(map(frozenset, seeds.values())) == {frozenset(range(2, 10))}
 
 
+def test_hints_are_trained_from_random_weights_and_fine_tuned():
+    hints = runs_of(("baselines",))
+    assert {t.format for t in hints} == {"parity-hints"}
+    assert sorted((t.recipe().kind, t.seed) for t in hints) == sorted(
+        (kind, seed) for kind in ("alibi", PRETRAINED) for seed in range(1, 4)
+    )
+
+
 def test_other_sizes_are_trained_only_where_they_are_named():
     sizes = runs_of(("scale",))
     assert {t.recipe().name for t in sizes} == {f"{t.name}-seed2" for t in sizes}

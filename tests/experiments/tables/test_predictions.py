@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from experiments.grid import runs_of
-from experiments.tables.predictions import outcome, read_predictions
+from experiments.tables.predictions import OF_HINTS, PREDICTIONS, SECOND, outcome, read_predictions
+from interp.models.names import ZOO
 from tests.experiments.drawing.zoo.runs import rows_of, table, value_of
 
 SEEDS = [1, 2, 3]
@@ -69,9 +70,17 @@ def test_a_rank_correlation_is_over_models():
     assert outcome({**one, "at_least": 0.5}, frame)[2] == "**fails**"
 
 
-def test_every_prediction_is_about_runs_of_the_grid():
-    planned = {f"{train.name}-seed{train.seed}" for train in runs_of(("rehearsal", "replication"))}
-    predictions = read_predictions()["predictions"]
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        (PREDICTIONS.name, ("rehearsal", "replication")),
+        (SECOND, ("pretrained-second",)),
+        (OF_HINTS, ("baselines",)),
+    ],
+)
+def test_every_prediction_is_about_runs_of_the_grid(name, groups):
+    planned = {train.recipe().name for train in runs_of(groups)}
+    predictions = read_predictions(ZOO / name)["predictions"]
     assert len({one["id"] for one in predictions}) == len(predictions)
     for one in predictions:
         kinds = one.get("configurations") or [one["configuration"]]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
+from itertools import pairwise
 
 POOL = range(1, 129)
 HELD_OUT = range(129, 193)
 EVERY_LABEL = range(1, 193)
-RANDOM_LABELS = ("aligned", "nonaligned", "gap", "suffix")
+RANDOM_LABELS = ("aligned", "nonaligned", "gap", "suffix", "hints")
 
 
 class Misread(Exception):
@@ -129,6 +130,8 @@ def _parity(reader: Reader, kind: str, number: int, pool: Container[int]) -> lis
     marks, cited = [mark for mark, _ in inputs], [mark for mark, _ in outputs]
     if kind in RANDOM_LABELS:
         found += _label_complaints(marks + cited if kind == "nonaligned" else marks, pool)
+        if kind == "hints":
+            found += [f"{b} does not follow {a}" for a, b in pairwise(marks) if int(b[1:]) != int(a[1:]) + 1]
     elif labelled:
         right = {"numeric": lambda i: str(i + 1), "constant": lambda i: "#", "cyclic": lambda i: f"c{i % number + 1}"}
         found += [f"label {i + 1} is {mark}" for i, mark in enumerate(marks) if mark != right[kind](i)]

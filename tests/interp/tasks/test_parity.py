@@ -12,7 +12,7 @@ from interp.tasks.parity import ParityContent, draw, read, write
 PARITY = [name for name in known_formats() if name.startswith("parity")]
 DEFAULT = default_vocabulary()
 BITS = (0, 1, 1)
-IN, OUT = ("M17", "M4", "M52"), ("M9", "M30", "M61")
+IN, OUT, NEXT = ("M17", "M4", "M52"), ("M9", "M30", "M61"), ("M4", "M5", "M6")
 # probes/README.md, Paper and formats; bits 0 1 1: format, input labels, output labels, text.
 LITERAL = [
     ("parity-direct", (), (), ">>> 0 1 1 === 0"),
@@ -24,6 +24,7 @@ LITERAL = [
     ("parity-constant", "###", "###", ">>> # 0 # 1 # 1 === # 0 # 1 # 0"),
     ("parity-cyclic2", ("c1", "c2", "c1"), ("c1", "c2", "c1"), ">>> c1 0 c2 1 c1 1 === c1 0 c2 1 c1 0"),
     ("parity-gap1", IN, IN, ">>> M17 _ 0 M4 _ 1 M52 _ 1 === M17 _ 0 M4 _ 1 M52 _ 0"),
+    ("parity-hints", NEXT, NEXT, ">>> M4 0 M5 1 M6 1 === M4 0 M5 1 M6 0"),
     ("parity-suffix", IN, IN, ">>> 0 M17 1 M4 1 M52 === 0 M17 1 M4 0 M52"),
     ("parity-gap2", IN, IN, ">>> M17 _ _ 0 M4 _ _ 1 M52 _ _ 1 === M17 _ _ 0 M4 _ _ 1 M52 _ _ 0"),
 ]
