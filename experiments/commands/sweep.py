@@ -50,8 +50,9 @@ class SweepCommand:
 
     groups: Names = ()
     """Groups of the grid, such as confirmatory or gaps. Default: all except those for one question only: scale (the
-    model's size), rehearsal (what is rehearsed), replication (seeds 5 to 9), baselines (index hints), pretrained (SmolLM2 fine-tuned on every
-    format), pretrained-paper (the same on 10 to 20 bits) and pretrained-second (Gemma 3 on two formats)."""
+    model's size), rehearsal (what is rehearsed), replication (seeds 5 to 9), baselines (index hints), pretrained
+    (SmolLM2 fine-tuned on every format), pretrained-paper (the same on 10 to 20 bits) and pretrained-second (Gemma 3 on
+    two formats)."""
     seeds: Numbers = ()
     """Train only these seeds. Default: all seeds of the groups."""
     formats: Names = ()

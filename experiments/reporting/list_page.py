@@ -91,8 +91,8 @@ def _verdict(part: SectionData, bundles: list[str]) -> Section:
     accuracy = interval_text(found["accuracy"])
     asked = f", which ask for items {', '.join(map(str, found['queries']))}" if "queries" in found else ""
     body += paragraph(
-        f"Accuracy: {accuracy} over {found['posed']} prompts{asked}. Below {found['gate']:.2f} (lower end of the interval) "
-        "nothing is judged."
+        f"Accuracy: {accuracy} over {found['posed']} prompts{asked}. Below {found['gate']:.2f} (lower end of the "
+        "interval) nothing is judged."
     )
     body += "".join(figure(picture, bundles) for picture in part.pictures)
     rows = [(name, decided["status"], decided["reason"]) for name, decided in found["addresses"].items()]

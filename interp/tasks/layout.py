@@ -80,7 +80,7 @@ def draw_labels(
 def draw_consecutive(
     pool: Int[Tensor, " label"], batch_size: int, count: int, gen: torch.Generator
 ) -> Int[Tensor, "batch count"]:
-    """Return `count` entries of the pool that follow each other for each prompt, from a start that is drawn uniformly."""
+    """Return `count` entries of the pool that follow each other, from a random start for each prompt."""
     if count > len(pool):
         raise ValueError(f"a prompt needs {count} different labels; the vocabulary has {len(pool)}")
     return pool[torch.randint(len(pool) - count + 1, (batch_size, 1), generator=gen) + torch.arange(count)]
