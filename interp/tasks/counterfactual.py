@@ -81,7 +81,8 @@ def rename_labels(batch: Batch, seed: int, held_out: bool = False) -> Batch:
     """Replace each label by another one, the same at all its positions in a prompt (M3: probes/README.md, Battery).
 
     New labels are drawn from the label pool as the format draws them, without repeats, or with `held_out=True` from
-    labels that prompts of the task never contain. A label may draw itself. Raises `ValueError` if a prompt has more labels than the pool.
+    labels that prompts of the task never contain. A label may draw itself. Raises `ValueError` if a prompt has more
+    labels than the pool.
     """
     if not batch.format.labels:
         raise ValueError(f"{batch.format} has no labels to rename")
