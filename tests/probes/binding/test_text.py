@@ -47,7 +47,8 @@ def test_print_gives_lines_and_not_one_of_the_dataclass():
     lines = str(binding_verdict("gpt2", measured(ALL))).splitlines()
     assert lines[0] == "gpt2, template with 6 items: OWN LABEL"
     assert lines[1:3] == [
-        "  accuracy 1.000 [0.970, 1.000] over 128 prompts, which ask for items 2, 3: competent; shares over 24, their intervals",
+        "  accuracy 1.000 [0.970, 1.000] over 128 prompts, which ask for items 2, 3: competent; shares over 24, their "
+        "intervals",
         "    jointly",
     ]
     assert lines[3].split()[:3] == ["own", "label", "PRESENT"]
