@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from probes.binding import binding_verdict, measure_binding, trials_of
-from probes.binding.deciding import ADDRESSES
+from probes.binding.checking import ADDRESSES
 from probes.binding.truths import wrong_statuses
 from probes.calibration import DIRTY
 from probes.error_rates import Rate, counted_by_group, is_clean

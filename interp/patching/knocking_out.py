@@ -169,8 +169,12 @@ def _value_means(
 
 
 def _alike(prompts: Prompts, by: str) -> Tensor:
-    """Return which positions are averaged together, `[pos pos]`; only each with itself where there are no roles."""
+    """Return which positions are averaged together, `[pos pos]`; by role, each with itself where there are no roles."""
     alike = torch.eye(prompts.n_pos, dtype=torch.bool)
+    if by == "token":
+        first = prompts.tokens[0]
+        same = (prompts.tokens == first).all(dim=0)
+        return alike | ((first.unsqueeze(1) == first) & same.unsqueeze(1) & same)
     if by == "pos" or prompts.role is None:
         return alike
     role = prompts.role.cpu()

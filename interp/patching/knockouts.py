@@ -18,7 +18,7 @@ from interp.tasks.limits import is_index
 
 Mode = Literal["renormalise", "null", "mean"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-MeanBy = Literal["role", "step", "pos"]
+MeanBy = Literal["role", "step", "pos", "token"]
 # Layer and head.
 Head = tuple[int, int]
 # Edges `[head dest src]` by mode and layer.
@@ -41,8 +41,9 @@ class Knockout:
     `mode`: "renormalise" masks the scores, so that the other keys (including a sink) share the attention. "null"
     deletes the numerators and keeps the denominator, as if the attention went to a value of zero. "mean" keeps the
     attention and replaces the value by its mean over the prompts (intact run, same layer and head) at positions of
-    the same role; with `mean_by="step"` of the same role and step, with "pos" at that position. Prompts without roles
-    are averaged by position.
+    the same role; with `mean_by="step"` of the same role and step, with "pos" at that position, with "token" at all
+    positions of the same token, and alone where the token differs between prompts. Prompts without roles are averaged
+    by position instead of by role or step.
     """
 
     src: At | None
@@ -58,7 +59,7 @@ class Knockout:
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}; got {self.mode!r}")
         if self.mean_by not in get_args(MeanBy):
-            raise ValueError(f"mean_by must be 'role', 'step' or 'pos'; got {self.mean_by!r}")
+            raise ValueError(f"mean_by must be 'role', 'step', 'pos' or 'token'; got {self.mean_by!r}")
         for name in ("layers", "heads"):
             if getattr(self, name) is not None and not getattr(self, name):
                 raise ValueError(f"{name} is empty: nothing would be knocked out; None means all")

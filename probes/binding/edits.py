@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-
 from jaxtyping import Int
 from torch import Tensor
 
-from probes.binding.trials import ALL_BEFORE, ALL_MOVED, BEFORE_LISTED, DEEP_ARMS, Trial
+from probes.binding.trading import (
+    Absent,
+    Edit,
+    all_previous,
+    label_queried,
+    pairs_moved,
+    parts_shown,
+    places_of,
+    previous_replaced,
+    shown_replaced,
+    traded,
+    traded_items,
+    traded_labels,
+)
+from probes.binding.trials import (
+    ALL_BEFORE,
+    ALL_MOVED,
+    BEFORE_LISTED,
+    DEEP_ARMS,
+    LABEL_MOVED,
+    ORDER_MOVED,
+    Trial,
+)
 
-# Arms for models that need the own label and the item before at once.
+# Arms of two addresses, for models that need both, or any two of three.
 BOTH, BOTH_LISTED = "label and order", "label and order at list"
+LABEL_POSITION, ORDER_POSITION = "label and position", "order and position"
 ARMS = {
     "label at list": "Does the answer follow the label when two labels of the list are traded?",
     "label at query": "Does the answer follow the label when the query has another item's label?",
@@ -26,20 +46,25 @@ ARMS = {
     BOTH_LISTED: "The same, when both are traded in the list.",
     "position": "Does the answer follow the index, when whole items are traded with the items before them?",
     ALL_MOVED: "The same, when they are traded with all items before them, so that no order moves it.",
+    LABEL_POSITION: "Does the answer follow its label and the index, when the query has another item's label too?",
+    ORDER_POSITION: "Does the answer follow the item before it and the index, when the query shows another's too?",
+    LABEL_MOVED: "Label and index, by the trade of all items before.",
+    ORDER_MOVED: "All items before and the index, by the trade of all items before.",
     "joint": "Label, order and position together.",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Edit:
-    """Tokens of an arm and of its matched control, which differ from the base at the edited positions."""
-
-    tokens: Int[Tensor, "batch pos"]
-    control: Int[Tensor, "batch pos"]
-
-
-class Absent(ValueError):
-    """The template has no such label or item, so that an arm does not apply."""
+# The arm that edits each set of addresses; what an address adds is the difference of two of them.
+LATTICE: dict[frozenset[str], str] = {
+    frozenset(names.split(", ")): arm
+    for names, arm in (
+        ("own label", "label at query"),
+        ("order", "order"),
+        ("position", "position"),
+        ("own label, order", BOTH),
+        ("own label, position", LABEL_POSITION),
+        ("order, position", ORDER_POSITION),
+        ("own label, order, position", "joint"),
+    )
+}
 
 
 def edit_of(trial: Trial, arm: str) -> Edit:
@@ -48,40 +73,41 @@ def edit_of(trial: Trial, arm: str) -> Edit:
     base = trial.lookups.prompts.tokens
     match arm:
         case "label at list":
-            return Edit(
-                _traded_labels(trial, base, trial.query, target), _traded_labels(trial, base, *trial.bystanders)
-            )
+            return Edit(traded_labels(trial, base, trial.query, target), traded_labels(trial, base, *trial.bystanders))
         case "label at query":
-            return Edit(_queried(trial, base, target), _queried(trial, base, third))
+            return Edit(label_queried(trial, base, target), label_queried(trial, base, third))
         case "label at both":
-            both = [_queried(trial, _traded_labels(trial, base, trial.query, i), i) for i in (target, third)]
+            both = [label_queried(trial, traded_labels(trial, base, trial.query, i), i) for i in (target, third)]
             return Edit(*both)
         case "order, value" | "order, label" | "order":
             parts = ("value", "label") if arm == "order" else (arm.removeprefix("order, "),)
             if arm == "order" and not trial.lookups.query_labels:
                 parts = ("value",)
-            return Edit(_previous(trial, base, target, parts), _previous(trial, base, third, parts))
+            return Edit(previous_replaced(trial, base, target, parts), previous_replaced(trial, base, third, parts))
         case _ if arm in DEEP_ARMS:
             _require_deep(trial)
-            return {ALL_BEFORE: _all_before, BEFORE_LISTED: _before_listed, ALL_MOVED: _all_moved}[arm](trial)
+            return DEEP[arm](trial)
         case "order at list":
             if trial.query - 1 not in trial.lookups.query_values:
                 raise Absent("the query shows no item before the one asked for")
-            traded = (_traded_items(trial, *pair) for pair in ((trial.query - 1, target - 1), trial.bystanders))
-            return Edit(*traded)
+            pairs = ((trial.query - 1, target - 1), trial.bystanders)
+            return Edit(*(traded_items(trial, *pair) for pair in pairs))
         case _ if arm == BOTH:
-            return Edit(*(_queried(trial, _before(trial, base, item), item) for item in (target, third)))
+            return Edit(*(label_queried(trial, all_previous(trial, base, item), item) for item in (target, third)))
         case _ if arm == BOTH_LISTED:
-            tokens = _traded_labels(trial, edit_of(trial, "order at list").tokens, trial.query, target)
-            return Edit(tokens, _traded_items(trial, *trial.bystanders))
+            tokens = traded_labels(trial, edit_of(trial, "order at list").tokens, trial.query, target)
+            return Edit(tokens, traded_items(trial, *trial.bystanders))
         case "position":
-            return Edit(_moved(trial, base), _traded_items(trial, *trial.bystanders))
+            return Edit(pairs_moved(trial, base), traded_items(trial, *trial.bystanders))
+        case _ if arm in (LABEL_POSITION, ORDER_POSITION):
+            moved, change = edit_of(trial, "position"), label_queried if arm == LABEL_POSITION else all_previous
+            return Edit(change(trial, moved.tokens, target), change(trial, moved.control, third))
         case "joint":
-            tokens, control = _moved(trial, base), edit_of(trial, "position").control
+            tokens, control = pairs_moved(trial, base), edit_of(trial, "position").control
             if trial.lookups.query_labels and trial.lookups.labels:
-                tokens, control = _queried(trial, tokens, target), _queried(trial, control, third)
+                tokens, control = label_queried(trial, tokens, target), label_queried(trial, control, third)
             if trial.lookups.query_values:
-                tokens, control = _before(trial, tokens, target), _before(trial, control, third)
+                tokens, control = all_previous(trial, tokens, target), all_previous(trial, control, third)
             return Edit(tokens, control)
     raise ValueError(f"unknown arm {arm!r}; arms are {', '.join(ARMS)}")
 
@@ -89,110 +115,54 @@ def edit_of(trial: Trial, arm: str) -> Edit:
 def answer_traded(trial: Trial) -> Int[Tensor, "batch pos"]:
     """Return the tokens with the values of query and target traded in the list: the answer under every address."""
     base, values = trial.lookups.prompts.tokens, trial.lookups.values
-    return _trade(base, base, (values[trial.query],), (values[trial.target],))
+    return traded(base, base, (values[trial.query],), (values[trial.target],))
 
 
-def _trade(tokens: Tensor, base: Tensor, first: Sequence[int], second: Sequence[int]) -> Tensor:
-    if len(first) != len(second):
-        raise Absent("labels of different numbers of tokens cannot be traded")
-    new = tokens.clone()
-    new[:, list(first)], new[:, list(second)] = base[:, list(second)], base[:, list(first)]
-    return new
-
-
-def _put(trial: Trial, tokens: Tensor, at: Sequence[int], source: Sequence[int]) -> Tensor:
-    """Return the tokens with those of the base at `source` put at other positions."""
-    if len(at) != len(source):
-        raise Absent("labels of different numbers of tokens cannot replace each other")
-    new = tokens.clone()
-    new[:, list(at)] = trial.lookups.prompts.tokens[:, list(source)]
-    return new
-
-
-def _traded_labels(trial: Trial, tokens: Tensor, first: int, second: int) -> Tensor:
-    labels = trial.lookups.labels
-    if first not in labels or second not in labels:
-        raise Absent("the items have no label of their own")
-    return _trade(tokens, trial.lookups.prompts.tokens, labels[first], labels[second])
-
-
-def _queried(trial: Trial, tokens: Tensor, item: int) -> Tensor:
-    if item not in trial.lookups.labels or trial.query not in trial.lookups.query_labels:
-        raise Absent("the query has no label of its own")
-    return _put(trial, tokens, trial.lookups.query_labels[trial.query], trial.lookups.labels[item])
-
-
-def _previous(trial: Trial, tokens: Tensor, item: int, parts: Sequence[str]) -> Tensor:
-    """Return the tokens with the item before the query replaced by the item before another one."""
-    return _shown(trial, tokens, trial.query - 1, item - 1, parts)
-
-
-def _before(trial: Trial, tokens: Tensor, item: int) -> Tensor:
-    """Return the tokens with all that the query shows of the item before it replaced by the item before another one."""
-    return _previous(trial, tokens, item, _parts_shown(trial, trial.query - 1))
-
-
-def _shown(trial: Trial, tokens: Tensor, item: int, source: int, parts: Sequence[str]) -> Tensor:
-    """Return the tokens with value or label of an item that the query shows replaced by that of another item."""
-    lookups = trial.lookups
-    for part in parts:
-        if part == "value":
-            if item not in lookups.query_values:
-                raise Absent("the query shows no item before the one asked for")
-            tokens = _put(trial, tokens, (lookups.query_values[item],), (lookups.values[source],))
-        else:
-            if item not in lookups.query_labels or not lookups.labels:
-                raise Absent("the query shows no label before the one asked for")
-            tokens = _put(trial, tokens, lookups.query_labels[item], lookups.labels[source])
-    return tokens
-
-
-def _all_before(trial: Trial) -> Edit:
-    """Return the query's items replaced by those before the target.
+def _all_before(trial: Trial, tokens: Tensor | None = None, control: Tensor | None = None) -> Edit:
+    """Return the query's items replaced by those before the target, in the base or in tokens of another edit.
 
     The control puts the same items there in an order that leads elsewhere: each stands one further back.
     """
     sources = list(range(trial.target - 1, trial.query, -1))  # from the previous item back
-    edited = []
-    for order in (sources, sources[1:] + sources[:1]):
-        tokens = trial.lookups.prompts.tokens
+    base, edited = trial.lookups.prompts.tokens, []
+    for given, order in ((tokens, sources), (control, sources[1:] + sources[:1])):
+        tokens = base if given is None else given
         for item, source in zip(range(trial.query - 1, 0, -1), order, strict=True):
-            tokens = _shown(trial, tokens, item, source, _parts_shown(trial, item))
+            tokens = shown_replaced(trial, tokens, item, source, parts_shown(trial, item))
         edited.append(tokens)
     return Edit(*edited)
 
 
-def _parts_shown(trial: Trial, item: int) -> tuple[str, ...]:
-    """Return what the query shows of an item."""
-    return ("value", "label") if item in trial.lookups.query_labels and trial.lookups.labels else ("value",)
-
-
 def _before_listed(trial: Trial) -> Edit:
     """Return the trade of all items before the query with those between it and the target."""
-    between = _places(trial, range(trial.query + 1, trial.target))
+    between = places_of(trial, range(trial.query + 1, trial.target))
     base = trial.lookups.prompts.tokens
-    return Edit(_trade(base, base, _places(trial, range(1, trial.query)), between), _turned(trial))
+    return Edit(traded(base, base, places_of(trial, range(1, trial.query)), between), _turned(trial))
 
 
 def _all_moved(trial: Trial) -> Edit:
     """Return the trade of all items up to the query with the next ones, up to the target."""
     query, target, base = trial.query, trial.target, trial.lookups.prompts.tokens
-    places = (_places(trial, items) for items in (range(1, query + 1), range(query + 1, target + 1)))
-    return Edit(_trade(base, base, *places), _turned(trial))
+    places = (places_of(trial, items) for items in (range(1, query + 1), range(query + 1, target + 1)))
+    return Edit(traded(base, base, *places), _turned(trial))
+
+
+def _label_moved(trial: Trial) -> Edit:
+    moved = _all_moved(trial)
+    return Edit(label_queried(trial, moved.tokens, trial.target), label_queried(trial, moved.control, trial.third))
+
+
+def _order_moved(trial: Trial) -> Edit:
+    moved = _all_moved(trial)
+    return _all_before(trial, moved.tokens, moved.control)
 
 
 def _turned(trial: Trial) -> Tensor:
     """Return the tokens with the order of all items after the query turned; neither it nor an item before it moves."""
     after, base = range(trial.query + 1, trial.lookups.n_items + 1), trial.lookups.prompts.tokens
     tokens = base.clone()
-    tokens[:, list(_places(trial, after))] = base[:, list(_places(trial, reversed(after)))]
+    tokens[:, list(places_of(trial, after))] = base[:, list(places_of(trial, reversed(after)))]
     return tokens
-
-
-def _traded_items(trial: Trial, first: int, second: int) -> Tensor:
-    """Return the tokens with two whole items of the list traded."""
-    base = trial.lookups.prompts.tokens
-    return _trade(base, base, _item(trial, first), _item(trial, second))
 
 
 def _require_deep(trial: Trial) -> None:
@@ -203,20 +173,10 @@ def _require_deep(trial: Trial) -> None:
         raise Absent(f"the target must be item {2 * trial.query}")
 
 
-def _item(trial: Trial, item: int) -> tuple[int, ...]:
-    return (*trial.lookups.labels.get(item, ()), trial.lookups.values[item])
-
-
-def _places(trial: Trial, items: Iterable[int]) -> tuple[int, ...]:
-    return tuple(place for item in items for place in _item(trial, item))
-
-
-def _moved(trial: Trial, tokens: Tensor) -> Tensor:
-    """Return the tokens with query and target traded, each together with the item before it.
-
-    The item before stays the item before, so that only the index changes.
-    """
-    if 1 in (trial.query, trial.target):
-        raise Absent("the first item has none before it")
-    first, second = ((*_item(trial, i - 1), *_item(trial, i)) for i in (trial.query, trial.target))
-    return _trade(tokens, trial.lookups.prompts.tokens, first, second)
+DEEP = {
+    ALL_BEFORE: _all_before,
+    BEFORE_LISTED: _before_listed,
+    ALL_MOVED: _all_moved,
+    LABEL_MOVED: _label_moved,
+    ORDER_MOVED: _order_moved,
+}

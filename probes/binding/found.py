@@ -13,7 +13,7 @@ from probes.evidence import Interval
 # A model whose interval of accuracy reaches below this does not do the task.
 COMPETENCE = 0.80
 # The version of the arms and of the rules that decide, to which counts of errors belong.
-RULES = "2026-11d"
+RULES = "2026-11e"
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Binding:
     the reason for each arm that the template does not have. `remainder` is 1 minus the share of all arms together.
     `accuracy` is over `posed` prompts, everything else over the first `prompts` of them, but the arms in `DEEP_ARMS`
     over `deep_prompts`. `carried` is the share of the full effect that is lost when the values of a candidate for a
-    sink become their mean. `queries`: the items asked for; an address that finds others only is not seen. `rules`: the
-    version of the arms.
+    sink become their mean. `added`: what an address or a candidate adds to others (`lattice.beyond`). `queries`: the
+    items asked for; an address that finds others only is not seen. `rules`: the version of the arms.
     """
 
     task: str
@@ -72,6 +72,7 @@ class Binding:
     sinks: dict[str, Share] = field(default_factory=dict)
     carried: dict[str, Interval] = field(default_factory=dict)
     remainder: Interval | None = None
+    added: dict[str, Interval] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     refusal: str | None = None
     deep_prompts: int = 0

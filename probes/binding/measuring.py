@@ -13,13 +13,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.models.resolve import AnyModel, raw_of
-from interp.patching import Interchange, PatchEffect, interchange_for, logit_diff
+from interp.patching import Interchange, interchange_for, logit_diff, margin
 from interp.patching.metrics import MetricLike
 from interp.support.finite import NotFinite
 from interp.tasks import Prompts
 from probes.binding.edits import ARMS, Absent, answer_traded, edit_of
 from probes.binding.found import COMPETENCE, RULES, Binding, Group, Share
-from probes.binding.sinks import SINKS, TOGETHER, sink_effects
+from probes.binding.lattice import beyond, steps
+from probes.binding.sinks import ALL_TOKENS, SINKS, TOGETHER, sink_effects
 from probes.binding.trials import DEEP_ARMS, Trial
 from probes.evidence import Interval
 from probes.intervals import ratio, wilson
@@ -29,8 +30,8 @@ from probes.intervals import ratio, wilson
 LEADS, FOLLOWS = "leads", ": follows"
 # After an arm's name: by how much the target's value rises over all values but the answer (`Share`).
 GAINED = ": gained"
-# What trading the answers takes from the answer's lead over the target's value, and over the best of all other values.
-FULL, FULL_OVER_ALL = "full", "full, over all"
+# What trading the answers takes from the answer's lead over the target's value, the best other value, and all tokens.
+FULL, FULL_OVER_LIST, FULL_OVER_ALL = "full", "full, over the list", f"full{ALL_TOKENS}"
 CANDIDATES = (*SINKS, TOGETHER)
 
 
@@ -104,7 +105,10 @@ def _arms(model: AnyModel, trial: Trial) -> Group:
     left_out: dict[str, str] = {}
     entries = _entries(trial, left_out)
     over, others = _over(trial)
-    before, after = _stacked(interchange_for(model, trial.lookups.prompts, entries, over))
+    found = trial.lookups
+    over_all = margin(found.answer(trial.query))
+    *effects, whole = interchange_for(model, found.prompts, entries, [*over, over_all])
+    before, after = (torch.stack([getattr(effect, what) for effect in effects]) for what in ("base", "values"))
     target = others.index(trial.target)
     lead, leads = before[target], after[target]  # [batch], [entry batch]
     measured = dict(zip(entries, lead - leads, strict=True))
@@ -113,10 +117,11 @@ def _arms(model: AnyModel, trial: Trial) -> Group:
     measured[LEADS] = lead > 0
     measured |= {f"{arm}{FOLLOWS}": (lead > 0) & (leads[k] < 0) for k, arm in enumerate(entries)}
     if not trial.only_deep:
-        # Without its sink a head may bring in any value, which the lead over the target's would not show.
+        # Without its sink a head may bring in any value or token, which the lead over the target's would not show.
         full = list(entries).index(FULL)
-        measured[FULL_OVER_ALL] = before.amin(dim=0) - after[:, full].amin(dim=0)
-        measured |= sink_effects(model, trial, over, left_out)
+        measured[FULL_OVER_LIST] = before.amin(dim=0) - after[:, full].amin(dim=0)
+        measured[FULL_OVER_ALL] = whole.base - whole.values[full]
+        measured |= sink_effects(model, trial, over, over_all, left_out)
     return Group({name: values.double().cpu() for name, values in measured.items()}, left_out)
 
 
@@ -138,12 +143,6 @@ def _over(trial: Trial) -> tuple[list[MetricLike], list[int]]:
     found = trial.lookups
     others = [item for item in found.values if item != trial.query]
     return [logit_diff(found.answer(trial.query), found.answer(item)) for item in others], others
-
-
-def _stacked(
-    effects: Sequence[PatchEffect],
-) -> tuple[Float[Tensor, "metric batch"], Float[Tensor, "metric entry batch"]]:
-    return torch.stack([effect.base for effect in effects]), torch.stack([effect.values for effect in effects])
 
 
 def _entries(trial: Trial, left_out: dict[str, str]) -> dict[str, list[Interchange]]:
@@ -181,8 +180,8 @@ def _summed(found: Binding, groups: Sequence[dict[str, Tensor]], usual: int, lef
         return torch.cat([groups[k][name] for k in at_groups])
 
     def share(name: str, less: str = "") -> Interval:
-        places, full = at[name], FULL_OVER_ALL if name.startswith(CANDIDATES) else FULL
-        full += GAINED * name.endswith(GAINED)
+        places, full = at[name], FULL_OVER_LIST if name.startswith(CANDIDATES) else FULL
+        full = FULL_OVER_ALL if name.endswith(ALL_TOKENS) else full + GAINED * name.endswith(GAINED)
         top = of(name, places) - (of(less, places) if less else 0)
         strata = torch.cat([torch.full((len(groups[k][FULL]),), i) for i, k in enumerate(places)])
         return ratio(top, of(full, places), found.level, strata)
@@ -211,9 +210,13 @@ def _summed(found: Binding, groups: Sequence[dict[str, Tensor]], usual: int, lef
         arms, sinks = shares(tuple(ARMS)), shares(CANDIDATES)
         carried = {sink: share(f"{sink} carried") for sink in sinks}
         remainder = share(FULL, "joint") if "joint" in at else None
+        added = {beyond(*pair): share(*pair) for pair in steps(at)}
+        added |= {name: share(name) for sink in SINKS if (name := f"{sink}{ALL_TOKENS}") in at}
     except (ValueError, NotFinite) as error:
         return replace(found, left_out=left_out, refusal=str(error))
-    return replace(found, shares=arms, sinks=sinks, carried=carried, remainder=remainder, left_out=left_out)
+    return replace(
+        found, shares=arms, sinks=sinks, carried=carried, remainder=remainder, left_out=left_out, added=added
+    )
 
 
 def _is_deep(name: str) -> bool:

@@ -1,13 +1,15 @@
 """Sinks of lists: tokens that take attention, or add a constant, and carry nothing about the item.
 
 Attention to the candidate is removed in all heads in two ways. The other keys share it ("renormalise"), or the value
-becomes its mean over the prompts and the attention stays ("mean"). What the first loses and the second does not is the
-softmax denominator, or a constant: a sink (arXiv 2410.10781). What both lose is information that the token carries.
+becomes its mean over the prompts and over all positions of the same token, and the attention stays ("mean"). What the
+first loses and the second does not is the softmax denominator, or a constant: a sink (arXiv 2410.10781). What both lose
+is information that the token carries; a full stop that has stored the label or the number of its line loses that too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 import torch
 from jaxtyping import Float
@@ -23,42 +25,56 @@ from probes.binding.trials import Trial
 SINKS = ("first token", "line breaks", "other tokens")
 # All of them at once: where one sink replaces another, removing each alone loses nothing.
 TOGETHER = "all together"
+# After a candidate's name: of the lead over all other tokens, not of that over the other values of the list.
+ALL_TOKENS = ", over all tokens"
+
+
+def removal_of(sinks: Sequence[str], found: Sequence[str]) -> str:
+    """Return the name of the removal of some of the candidates found, such as "line breaks + other tokens"."""
+    return TOGETHER if 1 < len(sinks) == len(found) else " + ".join(sinks)
+
+
+def sets_of(sinks: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield every set of one or more candidates."""
+    for count in range(1, len(sinks) + 1):
+        yield from combinations(sinks, count)
 
 
 def sink_effects(
-    model: AnyModel, trial: Trial, metrics: Sequence[MetricLike], left_out: dict[str, str]
+    model: AnyModel, trial: Trial, over: Sequence[MetricLike], over_all: MetricLike, left_out: dict[str, str]
 ) -> dict[str, Float[Tensor, " batch"]]:
-    """Return what the smallest metric loses by each candidate and by its control ("NAME control"), per prompt.
+    """Return what is lost of the answer's lead by each set of candidates (`removal_of`), and by controls, per prompt.
+
+    The lead is the least of `over`, and for "NAME, over all tokens" it is `over_all`.
 
     "NAME carried" is what the mean value loses: where that is not small, the candidate carries something, and the rest
-    is no sign of a sink, because the other keys then bring in something else.
-
-    The control is the same for as many tokens of items that the answer does not depend on, or for all of them where
-    there are fewer. Candidates that the prompts do not have are named in `left_out`, with the reason.
+    is no sign of a sink, because the other keys then bring in something else. "NAME control" is the same for as many
+    tokens of items that the answer does not depend on, or for all of them where there are fewer. Candidates that the
+    prompts do not have are named in `left_out`, with the reason.
     """
     base, idle = trial.lookups.prompts, idle_positions(trial)
-    places = {sink: positions for sink in SINKS if (positions := sink_positions(trial, sink))}
-    if len(places) > 1:
-        places[TOGETHER] = sorted(p for positions in places.values() for p in positions)
-    left_out |= {sink: "the prompts have none" for sink in SINKS if sink not in places}
+    found = {sink: positions for sink in SINKS if (positions := sink_positions(trial, sink))}
+    left_out |= {sink: "the prompts have none" for sink in SINKS if sink not in found}
     if not idle:
-        left_out |= dict.fromkeys(places, "there is no item that the answer does not depend on, for the control")
+        left_out |= dict.fromkeys(found, "there is no item that the answer does not depend on, for the control")
         return {}
+    names = tuple(found)
+    places = {removal_of(sinks, names): sorted(p for s in sinks for p in found[s]) for sinks in sets_of(names)}
+    controls = {f"{name} control": _spread(idle, len(places[name])) for name in (*found, TOGETHER) if name in places}
     modes: tuple[Mode, ...] = ("renormalise", "mean")
     removals = {
         (name, mode): _removed(base, positions, mode)
-        for sink, at in places.items()
-        for name, positions in ((sink, at), (f"{sink} control", _spread(idle, len(at))))
+        for name, positions in (places | controls).items()
         for mode in modes
     }
     entries = {f"{name}: {mode}": entry for (name, mode), entry in removals.items()}
-    effects = knock_out_for(model, base, entries, metrics)
-    before = torch.stack([effect.base for effect in effects]).amin(dim=0)
-    after = torch.stack([effect.values for effect in effects]).amin(dim=0)
-    lost = dict(zip(removals, before - after, strict=True))
-    names = [name for name, mode in removals if mode == "mean"]
-    of_sinks = {name: lost[name, "renormalise"] - lost[name, "mean"] for name in names}
-    return of_sinks | {f"{sink} carried": lost[sink, "mean"] for sink in places}
+    *effects, whole = knock_out_for(model, base, entries, [*over, over_all])
+    before, after = (torch.stack([getattr(effect, what) for effect in effects]) for what in ("base", "values"))
+    lost = dict(zip(removals, before.amin(dim=0) - after.amin(dim=0), strict=True))
+    of_all = dict(zip(removals, whole.base - whole.values, strict=True))
+    of_sinks = {name: lost[name, "renormalise"] - lost[name, "mean"] for name in (*places, *controls)}
+    of_sinks |= {f"{name}{ALL_TOKENS}": of_all[name, "renormalise"] - of_all[name, "mean"] for name in found}
+    return of_sinks | {f"{name} carried": lost[name, "mean"] for name in places}
 
 
 def sink_positions(trial: Trial, sink: str) -> list[int]:
@@ -94,6 +110,9 @@ def _spread(positions: Sequence[int], count: int) -> list[int]:
 
 
 def _removed(base: Prompts, sources: Sequence[int], mode: Mode) -> Knockout:
-    """Return the removal of attention to some positions from all later ones, except among themselves."""
+    """Return the removal of attention to some positions from all later ones, except among themselves.
+
+    Only the mean of tokens that are the same in all prompts is over other positions as well.
+    """
     dest = tuple(p for p in range(min(sources) + 1, base.n_pos) if p not in sources)
-    return Knockout(tuple(sources), dest, mode=mode, mean_by="pos")
+    return Knockout(tuple(sources), dest, mode=mode, mean_by="token")

@@ -34,6 +34,7 @@ def _binding(seed: int, data: dict) -> Binding:
         sinks={name: _share(sink) for name, sink in sinks.items()},
         carried={name: interval_from_json(sink["carried"]) for name, sink in sinks.items() if "carried" in sink},
         remainder=_optional(data["remainder"]),
+        added={name: interval_from_json(added) for name, added in data.get("added", {}).items()},
         deep_prompts=data.get("deep_prompts", 0),
         queries=tuple(data.get("queries", ())),
         rules=data.get("rules", ""),

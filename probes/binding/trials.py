@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 
 # Combinations of query and target that share the prompts.
 GROUPS = 4
-# Arms about all items before. The last decides on the position where it was measured: a trade of two items each is one
-# of order too, for a model that reads more than the item before.
-ALL_BEFORE, BEFORE_LISTED, ALL_MOVED = DEEP_ARMS = (
+# Arms about all items before. Where they were measured the position needs its own: a trade of two items each is one of
+# order too, for a model that reads more than the item before.
+ALL_BEFORE, BEFORE_LISTED, ALL_MOVED, LABEL_MOVED, ORDER_MOVED = DEEP_ARMS = (
     "order, all before",
     "order, all before at list",
     "position, all before",
+    "label and position, all before",
+    "order and position, all before",
 )
 # Query, target, third item and bystanders, as in `Trial`.
 Combination = tuple[int, int, int, tuple[int, int]]

@@ -519,7 +519,7 @@ def test_each_prompt_is_worked_out_by_itself(freeze: bool, batch: Batch, monkeyp
         (lambda: Knockout(LABELS, OUT, heads=[]), "heads is empty"),
         (lambda: Knockout(LABELS, OUT, layers=(1,), heads={(0, 1)}), r"heads \[\(0, 1\)\] are not in layers \[1\]"),
         (lambda: Knockout(LABELS, OUT, mode="zero"), "mode must be one of renormalise, null, mean"),  # pyright: ignore
-        (lambda: Knockout(LABELS, OUT, mean_by="x"), "mean_by must be 'role', 'step' or 'pos'"),  # pyright: ignore
+        (lambda: Knockout(LABELS, OUT, mean_by="x"), "mean_by must be 'role', 'step', 'pos' or 'token'"),  # pyright: ignore
         (lambda: Knockout((0,), (0,)), r"L0H0 is left without a key at start \(position 0\)"),
         (
             lambda: (Knockout((0,), (1,), layers=(1,)), Knockout((1,), (1,), heads={(1, 1)})),

@@ -11,12 +11,14 @@ from tests.probes.binding.list_models import Answer, by_label, by_order, by_posi
 
 BEFORE = ("order, all before", "order, all before at list")
 BOTH = ("label and order", "label and order at list")
+LABELLED = ("label and position", "label and position, all before")
+ORDERED = ("order and position", "order and position, all before")
 MOVES: dict[Answer, set[str]] = {
-    by_label: {"label at list", "label at query", *BOTH, "joint"},
-    by_order: {"order, value", "order", "order at list", *BEFORE, *BOTH, "joint"},
+    by_label: {"label at list", "label at query", *BOTH, *LABELLED, "joint"},
+    by_order: {"order, value", "order", "order at list", *BEFORE, *BOTH, *ORDERED, "joint"},
     # What follows the last two values: the trade of two items each leads there too.
-    by_two_before: {*BEFORE, "position", "joint"},
-    by_position: {"position", "position, all before", "joint"},
+    by_two_before: {*BEFORE, "position", "label and position", *ORDERED, "joint"},
+    by_position: {"position", "position, all before", *LABELLED, *ORDERED, "joint"},
 }
 
 
@@ -50,8 +52,11 @@ def test_traded_values_are_the_full_effect_under_every_address(answer: Answer) -
 @pytest.mark.parametrize(
     ("task", "missing"),
     [
-        ("list-bullets", {"label at list", "label at query", "label at both", "order, label", *BOTH}),
-        ("lookup-letters", {"order, value", "order, label", "order", "order at list", *BOTH, *DEEP_ARMS}),
+        ("list-bullets", {"label at list", "label at query", "label at both", "order, label", *BOTH, *LABELLED}),
+        (
+            "lookup-letters",
+            {"order, value", "order, label", "order", "order at list", "order and position", *BOTH, *DEEP_ARMS},
+        ),
     ],
 )
 def test_arms_without_their_address_do_not_apply(task: str, missing: set[str]) -> None:

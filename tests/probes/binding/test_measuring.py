@@ -14,11 +14,12 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from interp.tasks import template
 from interp.tasks.lists import lookups
 from probes.binding import Binding, Trial, binding_verdict, measure_binding, trials_of
-from probes.binding.deciding import MARGIN
+from probes.binding.checking import MARGIN
 from probes.binding.edits import BOTH, BOTH_LISTED
 from probes.binding.found import Share
+from probes.binding.lattice import RENAMED, beyond
 from probes.binding.measuring import FULL, FULL_OVER_ALL, _summed, gains
-from probes.binding.sinks import SINKS, TOGETHER, idle_positions, sink_positions
+from probes.binding.sinks import ALL_TOKENS, SINKS, TOGETHER, idle_positions, removal_of, sets_of, sink_positions
 from probes.binding.stored import binding_verdict_from_json
 from probes.binding.trials import ALL_BEFORE, ALL_MOVED, BEFORE_LISTED, combinations_of
 from probes.evidence import Interval
@@ -185,7 +186,7 @@ def share_of(value: float, control: float = 0.0) -> Share:
     ("listed", "query", "both", "status", "says"),
     [
         (share_of(0.9), share_of(0.9, 0.5), share_of(0.0), Status.PRESENT, "label at list"),
-        (share_of(0.9), share_of(0.0), share_of(0.0), Status.PRESENT, "label at list"),
+        (share_of(0.9), share_of(0.0), share_of(0.0), Status.INDETERMINATE, "label at query"),  # nothing reads it there
         (share_of(0.5), share_of(0.6, 0.5), share_of(0.3, 0.3), Status.PRESENT, "label at list"),  # words disturb
         (share_of(0.0), share_of(0.9, 0.5), share_of(0.0), Status.INDETERMINATE, "learned index"),
         (share_of(0.9), share_of(0.9, 0.5), share_of(0.9), Status.INDETERMINATE, "leads nowhere else"),
@@ -199,7 +200,11 @@ def test_the_own_label_needs_the_list_and_no_renaming(
     arms = {"label at list": listed, "label at query": query, "label at both": both}
     shares = {name: share for name, share in arms.items() if share is not None}
     accuracy = Interval(0.97, 0.95, 0.99)
-    found = binding_verdict("made up", Binding("list-letters", 6, 128, 64, 0, accuracy, 0.95, shares))
+    added = (
+        {} if listed is None or both is None else {beyond(*RENAMED): share_of(listed.value.value - both.value.value)}
+    )
+    given = Binding("list-letters", 6, 128, 64, 0, accuracy, 0.95, shares, added={k: x.value for k, x in added.items()})
+    found = binding_verdict("made up", given)
     assert found.addresses["own label"][0] == status
     assert says in found.addresses["own label"][1]
     assert ("own label" in found.label) == (status == Status.PRESENT)
@@ -244,18 +249,28 @@ def test_the_order_needs_what_the_query_shows_and_what_the_list_has(
 
 
 def test_sinks_that_replace_each_other_are_not_called_absent() -> None:
+    """The first token and line breaks: either suffices."""
     nothing, lost = share_of(0.0), share_of(0.6)
     carried = dict.fromkeys((*SINKS, TOGETHER), Interval(0.0, -0.01, 0.01))
-    found = replace(alone(), sinks={**dict.fromkeys(SINKS, nothing), TOGETHER: lost}, carried=carried)
+    either = {name: float({"first token", "line breaks"} <= set(name)) for name in sets_of(SINKS)}
+    added = {
+        beyond(removal_of(larger, SINKS), removal_of(smaller, SINKS)): share_of(either[larger] - either[smaller]).value
+        for larger in either
+        for smaller in either
+        if set(smaller) < set(larger) and len(larger) == len(smaller) + 1
+    }
+    found = replace(alone(), sinks={**dict.fromkeys(SINKS, nothing), TOGETHER: lost}, carried=carried, added=added)
     verdict = binding_verdict("m", found)
-    assert {verdict.sinks[name][0] for name in SINKS} == {Status.INDETERMINATE}
-    assert verdict.sinks[TOGETHER][0] == Status.PRESENT
-    assert "one may replace another" in verdict.sinks["first token"][1]
-    # One that acts alone explains what all together lose.
-    one = binding_verdict("m", replace(found, sinks={**found.sinks, "first token": lost}))
-    assert [one.sinks[name][0] for name in SINKS] == [Status.PRESENT, Status.ABSENT, Status.ABSENT]
-    none = binding_verdict("m", replace(found, sinks={**found.sinks, TOGETHER: nothing}))
+    assert [verdict.sinks[name][0] for name in (*SINKS, TOGETHER)] == [
+        Status.INDETERMINATE, Status.INDETERMINATE, Status.ABSENT, Status.PRESENT,
+    ]  # fmt: skip
+    assert "first token + line breaks beyond line breaks: 1.000" in verdict.sinks["first token"][1]
+    none = binding_verdict("m", replace(found, sinks={**found.sinks, TOGETHER: nothing}, added={}))
     assert {none.sinks[name][0] for name in (*SINKS, TOGETHER)} == {Status.ABSENT}
+    # What the lead over other tokens than values loses is no evidence of a sink, and leaves it open.
+    spoken = {f"first token{ALL_TOKENS}": lost.value}
+    said = binding_verdict("m", replace(found, sinks={**found.sinks, TOGETHER: nothing}, added=spoken))
+    assert [said.sinks[name][0] for name in SINKS] == [Status.INDETERMINATE, Status.ABSENT, Status.ABSENT]
     assert binding_verdict_from_json("m", 0, json.loads(json.dumps(verdict.to_json()))) == verdict
 
 
@@ -287,8 +302,8 @@ def test_a_sink_is_a_share_of_the_lead_over_all_values() -> None:
     assert found.sinks["first token"].value.value == found.carried["first token"].value == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize(("all_before", "label"), [(0.5, "position"), (0.0, "unresolved"), (None, "position")])
-def test_the_trade_of_all_items_before_decides_on_the_position(all_before: float | None, label: str) -> None:
+@pytest.mark.parametrize(("all_before", "label"), [(0.5, "position"), (0.0, "undecided"), (None, "position")])
+def test_the_position_needs_the_trade_of_all_items_before(all_before: float | None, label: str) -> None:
     """A trade of two items each also moves a model that reads more than the item before."""
     measured = alone(position=share_of(0.5), order=share_of(0.0), label_at_list=share_of(0.0))
     if all_before is not None:
@@ -320,7 +335,7 @@ def test_two_addresses_that_are_needed_together_are_both_named() -> None:
     # Without the edits of both they stay open, and where one alone leads to the other item it is named alone.
     shares = {name: share for name, share in measured.shares.items() if name not in (BOTH, BOTH_LISTED)}
     assert binding_verdict("planted", replace(measured, shares=shares)).label == "undecided"
-    one = replace(measured, shares=measured.shares | {"label at list": share_of(0.5)})
+    one = replace(measured, shares=measured.shares | dict.fromkeys(("label at list", "label at query"), share_of(0.5)))
     assert binding_verdict("planted", one).label == "own label"
     listed = replace(measured, shares=measured.shares | {BOTH_LISTED: share_of(0.0)})
     assert binding_verdict("planted", listed).label == "undecided"

@@ -20,7 +20,10 @@ NOTHING = Share(NONE, NONE, NONE)
 
 
 def measured(label: Interval) -> Binding:
-    shares = dict.fromkeys(ARMS, NOTHING) | {"label at list": Share(label, NONE, label, follows=0.25)}
+    shares = dict.fromkeys(ARMS, NOTHING) | {
+        "label at list": Share(label, NONE, label, follows=0.25),
+        "label at query": Share(label, NONE, label),
+    }
     accuracy = Interval(1.0, 0.97, 1.0)
     sinks = {"first token": NOTHING}
     return Binding(
