@@ -90,8 +90,8 @@ def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
     also beyond what a renaming in list and query moves, and the query's label; for the order an arm in the query and
     one in the list; for the position all trades that were measured. Or two addresses at once, where none of one alone
     leads there. ABSENT: all arms of the address, and their controls, are within the margin, and it adds nothing to
-    other addresses that are edited too. NOT APPLICABLE: the model cannot do the task, or the template has no such address.
-    The label names every address that is PRESENT.
+    other addresses that are edited too. NOT APPLICABLE: the model cannot do the task, or the template has no such
+    address. The label names every address that is PRESENT.
 
     Sinks have the same rule without a gain, and are PRESENT only if their mean value loses nothing: their effect is
     what the answer's lead over the best other token loses without attention to them, beyond that. They are ABSENT only
