@@ -21,8 +21,11 @@ def others_built(by_round: bool = False) -> str:
 
 def lists_others_built() -> str:
     """Return the counts of `results/outsiders-lists.json`: verdicts on lists, blind."""
-    judged, wrong = blind_lists()
+    rounds = blind_lists()
+    judged, wrong = map(sum, zip(*rounds, strict=True))
+    each = ", ".join(f"{k} of {n}" for n, k in rounds)
     return (
-        f"On {judged} models of lists that an outsider built and that were judged blind, a status was wrong on {wrong} "
-        f"({wrong / judged:.0%}). Arms were added after that, so the rate of the present arms is not known."
+        f"On {judged} models of lists that outsiders built to fool it and that were judged blind, a status was wrong "
+        f"on {wrong} ({wrong / judged:.0%}; by round {each}). Arms were added after each round, so the rate of the "
+        "present arms is not known."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from experiments.support.reading import LIST_CALIBRATION, read_calibration
 from experiments.tables.cells import markdown
@@ -12,6 +13,8 @@ from probes.binding.truths import wrong_statuses
 
 OUTSIDERS = LIST_CALIBRATION.with_name("outsiders-lists.json")
 OUTCOMES = ("right", "incomplete", "wrong")
+# Verdicts by the arms of the time, and by later ones.
+WHEN = ("blind", "again")
 
 
 def list_calibration_table() -> str:
@@ -32,24 +35,44 @@ def list_calibration_table() -> str:
     return table + "\n" + counts_table(data["counts"], OUTCOMES) + found
 
 
-def blind_lists() -> tuple[int, int]:
-    """Return how many models an outsider built, and on how many of them a status was wrong, by the arms of the time."""
-    models = read_json(OUTSIDERS)["models"]
-    wrong = [case for case in models if wrong_statuses({"truth": case["truth"], **case["blind"]})]
-    return len(models), len(wrong)
+def blind_lists() -> list[tuple[int, int]]:
+    """Return of each round how many models were built, and on how many a status was wrong by the arms of the time."""
+    rounds = read_json(OUTSIDERS)["rounds"]
+    return [(len(one["models"]), sum(bool(_wrong(case, "blind")) for case in one["models"])) for one in rounds]
 
 
 def list_outsiders_table() -> str:
-    """Return the verdicts on models that an outsider built: by the arms of the time, and again by later ones."""
+    """Return the verdicts on models that outsiders built: by the arms of the time, and again by later ones."""
     data = read_json(OUTSIDERS)
     rows = []
-    for case in data["models"]:
-        truth = case["truth"]
-        sinks = f"; sinks: {' and '.join(truth['sinks'])}" if truth["sinks"] else ""
-        cells = []
-        for found in (case["blind"], case["again"]):
-            wrong = wrong_statuses({"truth": truth, **found})
-            cells.append(f"**{found['label']}; wrong: {', '.join(wrong)}**" if wrong else found["label"])
-        rows.append((case["finds"], (" + ".join(truth["addresses"]) or "none") + sinks, *cells))
-    before, now = data["rules"]
-    return markdown(("how it finds an item", "truth", f"blind, arms {before}", f"again, arms {now}"), rows)
+    for number, one in enumerate(data["rounds"], 1):
+        for case in one["models"]:
+            truth = case["truth"]
+            sinks = f"; sinks: {' and '.join(truth['sinks'])}" if truth["sinks"] else ""
+            cells = []
+            for when in WHEN:
+                wrong, label = _wrong(case, when), case[when]["label"]
+                cells.append(f"**{label}; wrong: {', '.join(wrong)}**" if wrong else label)
+            rows.append((number, case["finds"], (" + ".join(truth["addresses"]) or "none") + sinks, *cells))
+    head = ("round", "how it finds an item", "truth", "blind, by the arms of its time", f"again, arms {data['again']}")
+    return markdown(head, rows)
+
+
+def list_rounds_table() -> str:
+    """Return one row per round of models that outsiders built: how many were wrong then, and by later arms."""
+    data = read_json(OUTSIDERS)
+    rows = [
+        (
+            number,
+            one["about"],
+            one["rules"],
+            *(f"{sum(bool(_wrong(case, when)) for case in one['models'])} of {len(one['models'])}" for when in WHEN),
+        )
+        for number, one in enumerate(data["rounds"], 1)
+    ]
+    head = ("round", "models", "arms", "a status wrong, blind", f"wrong again, arms {data['again']}")
+    return markdown(head, rows)
+
+
+def _wrong(case: Mapping, when: str) -> list[str]:
+    return wrong_statuses({"truth": case["truth"], **case[when]})

@@ -24,7 +24,7 @@ from experiments.tables.field import capabilities_table, migration_table
 from experiments.tables.forced import forced_table
 from experiments.tables.gpu import gpu_tables
 from experiments.tables.headline import headline_table, support_table, support_text, trust_table
-from experiments.tables.list_calibration import list_calibration_table, list_outsiders_table
+from experiments.tables.list_calibration import list_calibration_table, list_outsiders_table, list_rounds_table
 from experiments.tables.lists import lists_table
 from experiments.tables.outsiders import outsiders_table
 from experiments.tables.predictions import OF_HINTS, SECOND, predictions_table
@@ -53,6 +53,7 @@ PLACES: dict[Path, dict[str, Callable[[], str]]] = {
         "calibration": calibration_table,
         "list-calibration": list_calibration_table,
         "list-outsiders": list_outsiders_table,
+        "list-rounds": list_rounds_table,
         "outsiders": outsiders_table,
     },
     ROOT / "experiments" / "README.md": {"accuracy": accuracy_table, "circuit": circuit_table},

@@ -47,11 +47,13 @@ def test_an_outsiders_models_have_what_was_wrong_then_and_now(tmp_path, monkeypa
         "again": found("order", "PRESENT", "INDETERMINATE"),
     }
     path = tmp_path / "outsiders-lists.json"
-    path.write_text(json.dumps({"rules": ["a", "b"], "models": [model]}))
+    one = {"rules": "a", "about": "built blind", "models": [model, model]}
+    path.write_text(json.dumps({"again": "b", "rounds": [one, {**one, "models": [model]}]}))
     monkeypatch.setattr(list_calibration, "OUTSIDERS", path)
-    assert list_calibration.blind_lists() == (1, 1)
-    head, _, row = list_calibration.list_outsiders_table().splitlines()
-    assert head.endswith("| blind, arms a | again, arms b |")
-    assert row == (
-        "| the order, with a sink | order; sinks: first token | **order; wrong: first token ABSENT** | order |"
-    )
+    assert list_calibration.blind_lists() == [(2, 2), (1, 1)]
+    head, _, *rows = list_calibration.list_outsiders_table().splitlines()
+    assert head.endswith("| blind, by the arms of its time | again, arms b |")
+    cells = "| the order, with a sink | order; sinks: first token | **order; wrong: first token ABSENT** | order |"
+    assert rows == [f"| {k} {cells}" for k in (1, 1, 2)]
+    _, _, *rows = list_calibration.list_rounds_table().splitlines()
+    assert rows == ["| 1 | built blind | a | 2 of 2 | 0 of 2 |", "| 2 | built blind | a | 1 of 1 | 0 of 1 |"]

@@ -167,6 +167,10 @@ def mean_by_loop(raw: Any, batch: Batch, metric: Metric, mask: Tensor, heads: se
         for d, s in mask.nonzero().tolist():
             like = batch.role == batch.role[s]
             like = like & (batch.step == batch.step[s]) if by == "step" else like
+            if by == "token":
+                constant = (batch.tokens == batch.tokens[0]).all(dim=0)
+                alone = torch.arange(batch.n_pos) == s
+                like = constant & (batch.tokens[0] == batch.tokens[0, s]) if constant[s] else alone
             for head in range(n_heads):
                 if (layer, head) in heads:
                     mean = intact[layer][:, like, head].mean(dim=(0, 1))
@@ -243,6 +247,21 @@ def test_mean_is_the_literal_loop(kind: str, by: Any, batch: Batch):
         expected = mean_by_loop(raw, batch, metric, mask, heads or every, by)
         assert torch.allclose(only(effect), expected, rtol=0, atol=3e-5)
         assert effect.change.abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["parity-constant", "parity-aligned"])
+def test_mean_over_like_tokens_is_the_literal_loop(name: str):
+    """The labels `#` of input and output are averaged together; labels that differ between prompts are by position."""
+    given = sample(name, 3, 3, seed=0)
+    raw, metric = tiny("rotary"), probe(given)
+    every = {(layer, head) for layer in range(2) for head in range(raw.config.num_attention_heads)}
+    mask = edge_mask(given, range(given.n_pos), given.at(LABELS).tolist())
+    by_token, by_role = (
+        only(knock_out(raw, given, Knockout(LABELS, tuple(range(given.n_pos)), mode="mean", mean_by=by), metric))
+        for by in ("token", "role")
+    )
+    assert torch.allclose(by_token, mean_by_loop(raw, given, metric, mask, every, "token"), rtol=0, atol=3e-5)
+    assert (by_token - by_role).abs().max() > 1e-3
 
 
 def test_means_differ_by_role_and_by_step(batch: Batch):
