@@ -12,6 +12,7 @@ from probes.binding.checking import (
     checked_label,
     checked_order,
     checked_position,
+    checked_together,
     is_found,
     is_near_zero,
     is_small,
@@ -110,7 +111,9 @@ def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
     addresses = {address: checked_absent(measured, address, *found) for address, found in addresses.items()}
     addresses |= needed_together(shares)
     candidates = (*SINKS, *({TOGETHER} & set(measured.sinks)))
-    sinks = {sink: checked_absent(measured, sink, *_decided_sink(measured, sink)) for sink in candidates}
+    sinks = checked_together(
+        {sink: checked_absent(measured, sink, *_decided_sink(measured, sink)) for sink in candidates}
+    )
     present = [address for address, (status, _) in addresses.items() if status == Status.PRESENT]
     label = " + ".join(present) or "undecided"
     if not present and all(status in (Status.ABSENT, Status.NOT_APPLICABLE) for status, _ in addresses.values()):

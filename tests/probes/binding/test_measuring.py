@@ -271,6 +271,10 @@ def test_sinks_that_replace_each_other_are_not_called_absent() -> None:
     spoken = {f"first token{ALL_TOKENS}": lost.value}
     said = binding_verdict("m", replace(found, sinks={**found.sinks, TOGETHER: nothing}, added=spoken))
     assert [said.sinks[name][0] for name in SINKS] == [Status.INDETERMINATE, Status.ABSENT, Status.ABSENT]
+    assert said.sinks[TOGETHER] == (
+        Status.INDETERMINATE,
+        f"{TOGETHER}: {nothing.value}; but first token is INDETERMINATE",
+    )
     assert binding_verdict_from_json("m", 0, json.loads(json.dumps(verdict.to_json()))) == verdict
 
 
