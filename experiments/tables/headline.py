@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 from experiments.gathering import TABLE, read_verdicts
-from experiments.support.reading import read_calibration, read_rows
+from experiments.support.reading import LIST_CALIBRATION, read_calibration, read_rows
 from experiments.tables.benchmarks import BENCHMARK, LOOPS
 from experiments.tables.cells import markdown
 from experiments.tables.families import counted_families
 from experiments.tables.gpu import gpu_sweeps
+from experiments.tables.list_calibration import blind_lists
 from experiments.tables.outsiders import blind_rounds
 from experiments.tables.trust import FAULTS, RESULTS, counts_of
 from interp.models.names import ZOO
@@ -69,6 +70,9 @@ def trust_table() -> str:
     planted, families, misjudged, strange, right = counted_families()
     open_, required = calibration["rates"]["undecided, all"], calibration["coverage"]["all"]["target"]
     rounds = "; ".join(f"{wrong} ({none}) of {judged}" for judged, wrong, none in blind_rounds())
+    listed = read_calibration(LIST_CALIBRATION)["rates"]["wrong status"]
+    in_lists = f"{listed['hits']} of {listed['n']}"
+    lists_by_round = "; ".join(f"{wrong} of {judged}" for judged, wrong in blind_lists())
     covered = [row["rate"] for row in calibration["coverage"].values()]
     missed = [name for name, row in calibration["coverage"].items() if not row["met"]]
     faults = [n for by_fault in counts_of(FAULTS, "faults").values() for n in by_fault.values() if n]
@@ -79,7 +83,7 @@ def trust_table() -> str:
     cells = [
         ("patching equals one forward pass per patch", f"largest relative difference {worst:.0e}"),
         (
-            "times as fast as TransformerLens, a pass per patch: CPU; H100; as a batched loop by hand: CPU",
+            "times as fast as TransformerLens per patch: CPU; H100; as a batched loop by hand: CPU",
             "; ".join(f"{min(some):.1f} to {max(some):.1f}" for some in (cpu, gpu, hand)),
         ),
         (
@@ -88,12 +92,13 @@ def trust_table() -> str:
             f"{misjudged:.0f} ({planted - misjudged - strange - right:.0f}) of {planted:.0f}",
         ),
         ("the same of models that others built, by round", rounds),
+        ("a wrong status on lists: planted; built by others, by round", f"{in_lists}; {lists_by_round}"),
         (
             f"truths in 95 % intervals, by role (required: {required[0]:g} to {required[1]:g})",
             f"{min(covered):.3f} to {max(covered):.3f}{'; missed by ' * bool(missed)}{', '.join(missed)}",
         ),
         (
-            "commands killed, interrupted, out of disk or workers that resume to the same result",
+            "commands killed or out of disk that resume to the same result",
             f"{survived} of {injected}",
         ),
     ]

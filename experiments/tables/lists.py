@@ -11,7 +11,6 @@ from experiments.support.list_results import ARMS, LISTS, interval_text, positio
 from experiments.tables.cells import markdown
 from probes.binding.edits import BOTH_LISTED
 from probes.binding.found import RULES
-from probes.binding.sinks import TOGETHER
 
 HEAD = (
     "model",
@@ -47,7 +46,7 @@ def _row(found: Mapping[str, Any]) -> tuple[object, ...]:
         arms = (*ARMS[:-1], BOTH_LISTED, position_arm(found["shares"]))
         shares = [_share(found["shares"][arm]) if arm in found["shares"] else "no such address" for arm in arms]
         shares.append("" if found["remainder"] is None else interval_text(found["remainder"]))
-    sinks = [name for name, sink in found["sinks"].items() if sink["status"] == "PRESENT" and name != TOGETHER]
+    sinks = [name for name, sink in found["sinks"].items() if sink["status"] == "PRESENT"]
     older = " †" if found["refusal"] is None and found.get("rules") != RULES else ""  # by earlier arms
     ends = (found["verdict"] + older, ", ".join(sinks), f"{cost['cpu_seconds']:.0f}", f"{cost['peak_mib']:.0f}")
     return (*about, *shares, *ends)

@@ -16,6 +16,8 @@ from experiments.support.list_results import LISTS, position_arm
 from experiments.support.reading import read_result
 from interp.models import read_json
 from interp.models.names import SHIPPED
+from probes.binding.edits import BOTH, BOTH_LISTED
+from probes.binding.lattice import beyond
 from probes.evidence import ORDER_BROKEN, ORDER_KEPT
 from probes.keys import ADDRESSES, LARGEST_CONTENT, LARGEST_IDENTITY, OWN
 
@@ -179,8 +181,9 @@ def on_list(run: str, task: str, items: int) -> list[float]:
     """Return accuracy, shares and remainder of a stored verdict on a list; the accuracy only where it was refused.
 
     The shares are own label traded in the list and in the query, order and its control, and position. Then: what
-    position exceeds its control by, with its interval, and the same of the value of the item before; at last what the
-    other item's value gains in these two.
+    position exceeds its control by, with its interval, and the same of the value of the item before; what the other
+    item's value gains in these two; at last the share of label and order traded at once in the list, and what a trade
+    of two items each adds to label and order in the query, with its interval.
     """
     found = read_result(LISTS / run / file_of(task, items))
     if found["refusal"] is not None:
@@ -192,8 +195,11 @@ def on_list(run: str, task: str, items: int) -> list[float]:
     rest = nan if found["remainder"] is None else found["remainder"]["value"]
     excesses = [found["shares"][arm]["excess"] if arm in shares else {} for arm in (position, "order, value")]
     excesses += [found["shares"].get(arm, {}).get("gained", {}) for arm in (position, "order, value")]
-    ends = [interval.get(end, nan) for interval in excesses for end in ("value", "low", "high")]
-    return [found["accuracy"]["value"], *values, control, shares.get(position, nan), rest, *ends]
+    intervals = [*excesses, found.get("added", {}).get(beyond("joint", BOTH), {})]
+    ends = [[interval.get(end, nan) for end in ("value", "low", "high")] for interval in intervals]
+    both = shares.get(BOTH_LISTED, nan)
+    beside = [end for interval in ends[:-1] for end in interval]
+    return [found["accuracy"]["value"], *values, control, shares.get(position, nan), rest, *beside, both, *ends[-1]]
 
 
 def learned_in_300_steps() -> list[float]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from probes.binding.edits import BOTH, BOTH_LISTED
 from probes.binding.found import Binding, Share
 from probes.binding.lattice import RENAMED, added_by, beyond
-from probes.binding.sinks import TOGETHER
 from probes.binding.trials import ALL_BEFORE, ALL_MOVED, BEFORE_LISTED, LABEL_MOVED, ORDER_MOVED
 from probes.evidence import Interval
 from probes.statuses import Status
@@ -96,14 +95,6 @@ def checked_absent(measured: Binding, name: str, status: Status, reason: str) ->
         return status, reason
     key, interval = max(added.items(), key=lambda pair: abs(pair[1].value))
     return Status.INDETERMINATE, f"{reason}; but {key}: {interval}"
-
-
-def checked_together(sinks: Mapping[str, tuple[Status, str]]) -> dict[str, tuple[Status, str]]:
-    """Return statuses and reasons of sinks: all together are ABSENT only if each one is."""
-    open_ = [name for name, (status, _) in sinks.items() if status in (Status.PRESENT, Status.INDETERMINATE)]
-    if not open_ or sinks.get(TOGETHER, (None, ""))[0] != Status.ABSENT:
-        return dict(sinks)
-    return {**sinks, TOGETHER: (Status.INDETERMINATE, f"{sinks[TOGETHER][1]}; but {open_[0]} is {sinks[open_[0]][0]}")}
 
 
 def needed_together(shares: Mapping[str, Share]) -> dict[str, tuple[Status, str]]:

@@ -12,7 +12,6 @@ from probes.binding.checking import (
     checked_label,
     checked_order,
     checked_position,
-    checked_together,
     is_found,
     is_near_zero,
     is_small,
@@ -22,7 +21,7 @@ from probes.binding.checking import (
 )
 from probes.binding.edits import ARMS
 from probes.binding.found import COMPETENCE, Binding, Share
-from probes.binding.sinks import SINKS, TOGETHER
+from probes.binding.sinks import SINKS
 from probes.binding.text import summary
 from probes.statuses import Status
 
@@ -110,10 +109,7 @@ def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
     addresses["position"] = checked_position(shares, *addresses["position"])
     addresses = {address: checked_absent(measured, address, *found) for address, found in addresses.items()}
     addresses |= needed_together(shares)
-    candidates = (*SINKS, *({TOGETHER} & set(measured.sinks)))
-    sinks = checked_together(
-        {sink: checked_absent(measured, sink, *_decided_sink(measured, sink)) for sink in candidates}
-    )
+    sinks = {sink: checked_absent(measured, sink, *_decided_sink(measured, sink)) for sink in SINKS}
     present = [address for address, (status, _) in addresses.items() if status == Status.PRESENT]
     label = " + ".join(present) or "undecided"
     if not present and all(status in (Status.ABSENT, Status.NOT_APPLICABLE) for status, _ in addresses.values()):

@@ -22,7 +22,8 @@ def steps(measured: Collection[str]) -> list[Step]:
     sinks = tuple(sink for sink in SINKS if sink in measured)
     players = chain(*(_steps_of(name, measured) for name in ("own label", "order", "position")))
     renamed = [RENAMED] if set(RENAMED) <= set(measured) else []
-    return [*renamed, *players, *chain(*(_sink_steps(sink, sinks) for sink in sinks))]
+    removed = chain(*(_sink_steps(sink, sinks) for sink in sinks))
+    return [*renamed, *players, *(step for step in removed if set(step) <= set(measured))]
 
 
 def beyond(larger: str, smaller: str) -> str:

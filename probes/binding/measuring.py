@@ -9,30 +9,31 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from interp.models.resolve import AnyModel, raw_of
-from interp.patching import Interchange, interchange_for, logit_diff, margin
-from interp.patching.metrics import MetricLike
+from interp.patching import Interchange
 from interp.support.finite import NotFinite
 from interp.tasks import Prompts
 from probes.binding.edits import ARMS, Absent, answer_traded, edit_of
 from probes.binding.found import COMPETENCE, RULES, Binding, Group, Share
 from probes.binding.lattice import beyond, steps
-from probes.binding.sinks import ALL_TOKENS, SINKS, TOGETHER, sink_effects
+from probes.binding.margins import (
+    FOLLOWS,
+    FULL,
+    FULL_OVER_ALL,
+    FULL_OVER_LIST,
+    GAINED,
+    LEADS,
+    leads_over,
+    margins_under,
+)
+from probes.binding.sinks import ALL_TOKENS, SINKS, sink_effects
 from probes.binding.trials import DEEP_ARMS, Trial
+from probes.binding.wanted import LATER, wanted_arms, wanted_removals
 from probes.evidence import Interval
 from probes.intervals import ratio, wilson
-
-# Names of what is measured per prompt: whether the answer leads the target's value, and, after an arm's name, whether
-# the target's value leads under the arm instead.
-LEADS, FOLLOWS = "leads", ": follows"
-# After an arm's name: by how much the target's value rises over all values but the answer (`Share`).
-GAINED = ": gained"
-# What trading the answers takes from the answer's lead over the target's value, the best other value, and all tokens.
-FULL, FULL_OVER_LIST, FULL_OVER_ALL = "full", "full, over the list", f"full{ALL_TOKENS}"
-CANDIDATES = (*SINKS, TOGETHER)
 
 
 def measure_binding(
@@ -68,7 +69,7 @@ def measure_binding(
     if prompts is not None:
         usual, deep = [t.first(-(-prompts // len(usual))) for t in usual], [t.first(prompts) for t in deep]
     used = sum(len(trial.lookups.prompts) for trial in usual)
-    level = 1 - 0.05 / (2 * len(ARMS) + 3 * len(CANDIDATES))
+    level = 1 - 0.05 / (2 * len(ARMS) + 3 * len(SINKS))
     estimate = wilson(float(right.sum()), n)
     queries = tuple(sorted({trial.query for trial in trials}))
     found = Binding(task, items, n, used, seed, estimate, level, queries=queries, rules=RULES)
@@ -86,6 +87,13 @@ def measure_binding(
         left_out |= group.left_out
         groups.append(group.values)
     found = replace(found, deep_prompts=sum(len(group[FULL]) for group in groups if set(DEEP_ARMS) & set(group)))
+    first = _summed(found, groups, len(usual), left_out)
+    arms, removals = wanted_arms(first), wanted_removals(first)
+    for k, trial in enumerate((*usual, *deep) if arms or removals else ()):
+        step(f"item {trial.query} to {trial.target}, two at once")
+        group = recall(f"more-{RULES}-{k}", partial(_more, model, trial, arms, removals))
+        left_out |= group.left_out
+        groups[k] = groups[k] | group.values
     return _summed(found, groups, len(usual), left_out)
 
 
@@ -101,60 +109,41 @@ def _accuracy(model: AnyModel, trial: Trial) -> Group:
 
 
 def _arms(model: AnyModel, trial: Trial) -> Group:
-    """Return what every arm, sink and control takes from the answer's margin, per prompt, and if it then is below 0."""
+    """Return what the first arms, sinks and controls take from the answer's margin, per prompt, and who leads then."""
     left_out: dict[str, str] = {}
-    entries = _entries(trial, left_out)
-    over, others = _over(trial)
-    found = trial.lookups
-    over_all = margin(found.answer(trial.query))
-    *effects, whole = interchange_for(model, found.prompts, entries, [*over, over_all])
-    before, after = (torch.stack([getattr(effect, what) for effect in effects]) for what in ("base", "values"))
-    target = others.index(trial.target)
-    lead, leads = before[target], after[target]  # [batch], [entry batch]
-    measured = dict(zip(entries, lead - leads, strict=True))
-    gained = gains(before, after, target)
-    measured |= {f"{arm}{GAINED}": gained[k] for k, arm in enumerate(entries)}
-    measured[LEADS] = lead > 0
-    measured |= {f"{arm}{FOLLOWS}": (lead > 0) & (leads[k] < 0) for k, arm in enumerate(entries)}
+    entries = {FULL: [_put(trial.lookups.prompts, answer_traded(trial))]}
+    entries |= _entries(trial, [arm for arm in ARMS if arm not in LATER], left_out)
+    measured, (before, after), whole = margins_under(model, trial, entries)
     if not trial.only_deep:
         # Without its sink a head may bring in any value or token, which the lead over the target's would not show.
-        full = list(entries).index(FULL)
-        measured[FULL_OVER_LIST] = before.amin(dim=0) - after[:, full].amin(dim=0)
-        measured[FULL_OVER_ALL] = whole.base - whole.values[full]
-        measured |= sink_effects(model, trial, over, over_all, left_out)
+        measured[FULL_OVER_LIST] = before.amin(dim=0) - after[:, 0].amin(dim=0)
+        measured[FULL_OVER_ALL] = whole.base - whole.values[0]
+        measured |= sink_effects(model, trial, *leads_over(trial), left_out)
     return Group({name: values.double().cpu() for name, values in measured.items()}, left_out)
 
 
-def gains(
-    before: Float[Tensor, "item batch"], after: Float[Tensor, "item entry batch"], target: int
-) -> Float[Tensor, "entry batch"]:
-    """Return by how much the target's value rises over the best of all others, or over their mean if that is less.
-
-    Over the best, because an edit may lead to another item; over the mean, because values become alike where nothing is
-    found any more. `before`, `after`: the answer's lead over each other value; `target`: the target's index among them.
-    """
-    rest = [k for k in range(len(before)) if k != target]
-    over, over_before = after[rest] - after[target], (before[rest] - before[target])[:, None]
-    return torch.minimum(over.amin(dim=0) - over_before.amin(dim=0), over.mean(dim=0) - over_before.mean(dim=0))
+def _more(model: AnyModel, trial: Trial, arms: Sequence[str], removals: Sequence[tuple[str, ...]]) -> Group:
+    """Return the same for the arms and the sets of candidates that the first ones left open."""
+    left_out: dict[str, str] = {}
+    entries = _entries(trial, arms, left_out)
+    measured = margins_under(model, trial, entries)[0] if entries else {}
+    if removals and not trial.only_deep:
+        measured |= sink_effects(model, trial, *leads_over(trial), left_out, removals)
+    return Group({name: values.double().cpu() for name, values in measured.items()}, left_out)
 
 
-def _over(trial: Trial) -> tuple[list[MetricLike], list[int]]:
-    """Return the lead of the answer over each other value of the list, and the items of those values."""
-    found = trial.lookups
-    others = [item for item in found.values if item != trial.query]
-    return [logit_diff(found.answer(trial.query), found.answer(item)) for item in others], others
-
-
-def _entries(trial: Trial, left_out: dict[str, str]) -> dict[str, list[Interchange]]:
-    """Return every arm and control as an intervention, the full effect first."""
-    base = trial.lookups.prompts
-    entries: dict[str, list[Interchange]] = {FULL: [_put(base, answer_traded(trial))]}
-    for arm in DEEP_ARMS if trial.only_deep else ARMS:
+def _entries(trial: Trial, arms: Sequence[str], left_out: dict[str, str]) -> dict[str, list[Interchange]]:
+    """Return arms and their controls as interventions."""
+    entries: dict[str, list[Interchange]] = {}
+    for arm in arms:
+        if trial.only_deep and arm not in DEEP_ARMS:
+            continue
         try:
             edit = edit_of(trial, arm)
         except Absent as reason:
             left_out[arm] = str(reason)
             continue
+        base = trial.lookups.prompts
         entries |= {arm: [_put(base, edit.tokens)], f"{arm} control": [_put(base, edit.control)]}
     return entries
 
@@ -180,7 +169,7 @@ def _summed(found: Binding, groups: Sequence[dict[str, Tensor]], usual: int, lef
         return torch.cat([groups[k][name] for k in at_groups])
 
     def share(name: str, less: str = "") -> Interval:
-        places, full = at[name], FULL_OVER_LIST if name.startswith(CANDIDATES) else FULL
+        places, full = at[name], FULL_OVER_LIST if name.startswith(SINKS) else FULL
         full = FULL_OVER_ALL if name.endswith(ALL_TOKENS) else full + GAINED * name.endswith(GAINED)
         top = of(name, places) - (of(less, places) if less else 0)
         strata = torch.cat([torch.full((len(groups[k][FULL]),), i) for i, k in enumerate(places)])
@@ -207,7 +196,7 @@ def _summed(found: Binding, groups: Sequence[dict[str, Tensor]], usual: int, lef
 
     left_out = {name: reason for name, reason in left_out.items() if name not in at}
     try:
-        arms, sinks = shares(tuple(ARMS)), shares(CANDIDATES)
+        arms, sinks = shares(tuple(ARMS)), shares(SINKS)
         carried = {sink: share(f"{sink} carried") for sink in sinks}
         remainder = share(FULL, "joint") if "joint" in at else None
         added = {beyond(*pair): share(*pair) for pair in steps(at)}

@@ -23,7 +23,7 @@ from interp.tasks import Prompts
 from probes.binding.trials import Trial
 
 SINKS = ("first token", "line breaks", "other tokens")
-# All of them at once: where one sink replaces another, removing each alone loses nothing.
+# The removal of all of them at once.
 TOGETHER = "all together"
 # After a candidate's name: of the lead over all other tokens, not of that over the other values of the list.
 ALL_TOKENS = ", over all tokens"
@@ -41,11 +41,17 @@ def sets_of(sinks: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 def sink_effects(
-    model: AnyModel, trial: Trial, over: Sequence[MetricLike], over_all: MetricLike, left_out: dict[str, str]
+    model: AnyModel,
+    trial: Trial,
+    over: Sequence[MetricLike],
+    over_all: MetricLike,
+    left_out: dict[str, str],
+    removals: Sequence[tuple[str, ...]] | None = None,
 ) -> dict[str, Float[Tensor, " batch"]]:
-    """Return what is lost of the answer's lead by each set of candidates (`removal_of`), and by controls, per prompt.
+    """Return what is lost of the answer's lead by each candidate, and by its control, per prompt.
 
-    The lead is the least of `over`, and for "NAME, over all tokens" it is `over_all`.
+    The lead is the least of `over`, and for "NAME, over all tokens" it is `over_all`. `removals`: sets of candidates
+    instead, by `removal_of`, without a control.
 
     "NAME carried" is what the mean value loses: where that is not small, the candidate carries something, and the rest
     is no sign of a sink, because the other keys then bring in something else. "NAME control" is the same for as many
@@ -59,22 +65,25 @@ def sink_effects(
         left_out |= dict.fromkeys(found, "there is no item that the answer does not depend on, for the control")
         return {}
     names = tuple(found)
-    places = {removal_of(sinks, names): sorted(p for s in sinks for p in found[s]) for sinks in sets_of(names)}
-    controls = {f"{name} control": _spread(idle, len(places[name])) for name in (*found, TOGETHER) if name in places}
+    sets = [(name,) for name in names] if removals is None else removals
+    places = {removal_of(sinks, names): sorted(p for s in sinks for p in found[s]) for sinks in sets}
+    controls = {} if removals else {f"{name} control": _spread(idle, len(places[name])) for name in names}
     modes: tuple[Mode, ...] = ("renormalise", "mean")
-    removals = {
+    removed = {
         (name, mode): _removed(base, positions, mode)
         for name, positions in (places | controls).items()
         for mode in modes
     }
-    entries = {f"{name}: {mode}": entry for (name, mode), entry in removals.items()}
+    entries = {f"{name}: {mode}": entry for (name, mode), entry in removed.items()}
     *effects, whole = knock_out_for(model, base, entries, [*over, over_all])
     before, after = (torch.stack([getattr(effect, what) for effect in effects]) for what in ("base", "values"))
-    lost = dict(zip(removals, before.amin(dim=0) - after.amin(dim=0), strict=True))
-    of_all = dict(zip(removals, whole.base - whole.values, strict=True))
+    lost = dict(zip(removed, before.amin(dim=0) - after.amin(dim=0), strict=True))
     of_sinks = {name: lost[name, "renormalise"] - lost[name, "mean"] for name in (*places, *controls)}
-    of_sinks |= {f"{name}{ALL_TOKENS}": of_all[name, "renormalise"] - of_all[name, "mean"] for name in found}
-    return of_sinks | {f"{name} carried": lost[name, "mean"] for name in places}
+    if removals is None:
+        of_all = dict(zip(removed, whole.base - whole.values, strict=True))
+        of_sinks |= {f"{name}{ALL_TOKENS}": of_all[name, "renormalise"] - of_all[name, "mean"] for name in names}
+        of_sinks |= {f"{name} carried": lost[name, "mean"] for name in names}
+    return of_sinks
 
 
 def sink_positions(trial: Trial, sink: str) -> list[int]:

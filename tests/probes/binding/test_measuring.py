@@ -14,14 +14,16 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from interp.tasks import template
 from interp.tasks.lists import lookups
 from probes.binding import Binding, Trial, binding_verdict, measure_binding, trials_of
-from probes.binding.checking import MARGIN
-from probes.binding.edits import BOTH, BOTH_LISTED
+from probes.binding.checking import ADDRESSES, MARGIN
+from probes.binding.edits import BOTH, BOTH_LISTED, LABEL_POSITION, ORDER_POSITION
 from probes.binding.found import Share
 from probes.binding.lattice import RENAMED, beyond
-from probes.binding.measuring import FULL, FULL_OVER_LIST, _summed, gains
+from probes.binding.margins import FULL, FULL_OVER_LIST, gains
+from probes.binding.measuring import _summed
 from probes.binding.sinks import ALL_TOKENS, SINKS, TOGETHER, idle_positions, removal_of, sets_of, sink_positions
 from probes.binding.stored import binding_verdict_from_json
-from probes.binding.trials import ALL_BEFORE, ALL_MOVED, BEFORE_LISTED, combinations_of
+from probes.binding.trials import ALL_BEFORE, ALL_MOVED, BEFORE_LISTED, LABEL_MOVED, ORDER_MOVED, combinations_of
+from probes.binding.wanted import wanted_arms, wanted_removals
 from probes.evidence import Interval
 from probes.planted.list_planting import ListPlan, plant_list
 from probes.statuses import Status
@@ -251,7 +253,6 @@ def test_the_order_needs_what_the_query_shows_and_what_the_list_has(
 def test_sinks_that_replace_each_other_are_not_called_absent() -> None:
     """The first token and line breaks: either suffices."""
     nothing, lost = share_of(0.0), share_of(0.6)
-    carried = dict.fromkeys((*SINKS, TOGETHER), Interval(0.0, -0.01, 0.01))
     either = {name: float({"first token", "line breaks"} <= set(name)) for name in sets_of(SINKS)}
     added = {
         beyond(removal_of(larger, SINKS), removal_of(smaller, SINKS)): share_of(either[larger] - either[smaller]).value
@@ -259,23 +260,30 @@ def test_sinks_that_replace_each_other_are_not_called_absent() -> None:
         for smaller in either
         if set(smaller) < set(larger) and len(larger) == len(smaller) + 1
     }
-    found = replace(alone(), sinks={**dict.fromkeys(SINKS, nothing), TOGETHER: lost}, carried=carried, added=added)
+    found = replace(alone(), sinks=dict.fromkeys(SINKS, nothing), added=added)
     verdict = binding_verdict("m", found)
-    assert [verdict.sinks[name][0] for name in (*SINKS, TOGETHER)] == [
-        Status.INDETERMINATE, Status.INDETERMINATE, Status.ABSENT, Status.PRESENT,
-    ]  # fmt: skip
+    assert [verdict.sinks[name][0] for name in SINKS] == [Status.INDETERMINATE, Status.INDETERMINATE, Status.ABSENT]
     assert "first token + line breaks beyond line breaks: 1.000" in verdict.sinks["first token"][1]
-    none = binding_verdict("m", replace(found, sinks={**found.sinks, TOGETHER: nothing}, added={}))
-    assert {none.sinks[name][0] for name in (*SINKS, TOGETHER)} == {Status.ABSENT}
+    none = binding_verdict("m", replace(found, added={}))
+    assert {none.sinks[name][0] for name in SINKS} == {Status.ABSENT}
     # What the lead over other tokens than values loses is no evidence of a sink, and leaves it open.
-    spoken = {f"first token{ALL_TOKENS}": lost.value}
-    said = binding_verdict("m", replace(found, sinks={**found.sinks, TOGETHER: nothing}, added=spoken))
+    said = binding_verdict("m", replace(found, added={f"first token{ALL_TOKENS}": lost.value}))
     assert [said.sinks[name][0] for name in SINKS] == [Status.INDETERMINATE, Status.ABSENT, Status.ABSENT]
-    assert said.sinks[TOGETHER] == (
-        Status.INDETERMINATE,
-        f"{TOGETHER}: {nothing.value}; but first token is INDETERMINATE",
-    )
     assert binding_verdict_from_json("m", 0, json.loads(json.dumps(verdict.to_json()))) == verdict
+
+
+def test_only_what_can_change_a_status_is_measured_later() -> None:
+    nothing, used = share_of(0.0), share_of(0.6)
+    arms = dict.fromkeys((arm for names in ADDRESSES.values() for arm in names), nothing)
+    labelled = replace(alone(), shares=arms | {"label at list": used, "label at query": used})
+    assert wanted_arms(labelled) == (LABEL_POSITION, ORDER_POSITION, ORDER_MOVED)
+    assert wanted_arms(replace(labelled, shares=dict.fromkeys(arms, used))) == ()
+    open_ = dict.fromkeys(arms, share_of(0.15, 0.1))
+    assert wanted_arms(replace(labelled, shares=open_)) == (LABEL_MOVED, ORDER_MOVED)
+    assert wanted_removals(replace(labelled, sinks=dict.fromkeys(SINKS, used))) == ()
+    one = wanted_removals(replace(labelled, sinks={**dict.fromkeys(SINKS, used), "line breaks": nothing}))
+    assert [removal_of(some, SINKS) for some in one][-1] == TOGETHER
+    assert len(one) == 4
 
 
 # Logits of the answer, the target and two others before an edit, and after it.
@@ -383,7 +391,7 @@ def test_a_sink_is_what_keeps_attention_from_a_wrong_answer(sink: str) -> None:
     measured = measure_binding(copier(trial, found.values[1], leak), [trial] * 3)
     verdict = binding_verdict("copier", measured)
     assert {name: status for name, (status, _) in verdict.sinks.items()} == {
-        name: Status.PRESENT if name in (sink, TOGETHER) else Status.ABSENT for name in (*SINKS, TOGETHER)
+        name: Status.PRESENT if name == sink else Status.ABSENT for name in SINKS
     }
     assert measured.sinks[sink].value.value > 0.3
     assert measured.sinks[sink].control.value == pytest.approx(0, abs=0.02)

@@ -1,0 +1,64 @@
+"""What edits do to the answer: its lead over each other value of the list, and what the target's value gains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.models.resolve import AnyModel
+from interp.patching import Interchange, PatchEffect, interchange_for, logit_diff, margin
+from interp.patching.metrics import MetricLike
+from probes.binding.sinks import ALL_TOKENS
+from probes.binding.trials import Trial
+
+# Names of what is measured per prompt: whether the answer leads the target's value, and, after an arm's name, whether
+# the target's value leads under the arm instead.
+LEADS, FOLLOWS = "leads", ": follows"
+# After an arm's name: by how much the target's value rises over all values but the answer (`Share`).
+GAINED = ": gained"
+# What trading the answers takes from the answer's lead over the target's value, the best other value, and all tokens.
+FULL, FULL_OVER_LIST, FULL_OVER_ALL = "full", "full, over the list", f"full{ALL_TOKENS}"
+
+
+def margins_under(
+    model: AnyModel, trial: Trial, entries: Mapping[str, Sequence[Interchange]]
+) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor], PatchEffect]:
+    """Return what each entry takes from the margin and gains, all leads before and after, and that over all tokens."""
+    over, over_all = leads_over(trial)
+    *effects, whole = interchange_for(model, trial.lookups.prompts, entries, [*over, over_all])
+    before, after = (torch.stack([getattr(effect, what) for effect in effects]) for what in ("base", "values"))
+    target = others_of(trial).index(trial.target)
+    lead, leads = before[target], after[target]  # [batch], [entry batch]
+    measured = dict(zip(entries, lead - leads, strict=True))
+    gained = gains(before, after, target)
+    measured |= {f"{arm}{GAINED}": gained[k] for k, arm in enumerate(entries)}
+    measured[LEADS] = lead > 0
+    measured |= {f"{arm}{FOLLOWS}": (lead > 0) & (leads[k] < 0) for k, arm in enumerate(entries)}
+    return measured, (before, after), whole
+
+
+def gains(
+    before: Float[Tensor, "item batch"], after: Float[Tensor, "item entry batch"], target: int
+) -> Float[Tensor, "entry batch"]:
+    """Return by how much the target's value rises over the best of all others, or over their mean if that is less.
+
+    Over the best, because an edit may lead to another item; over the mean, because values become alike where nothing is
+    found any more. `before`, `after`: the answer's lead over each other value; `target`: the target's index among them.
+    """
+    rest = [k for k in range(len(before)) if k != target]
+    over, over_before = after[rest] - after[target], (before[rest] - before[target])[:, None]
+    return torch.minimum(over.amin(dim=0) - over_before.amin(dim=0), over.mean(dim=0) - over_before.mean(dim=0))
+
+
+def others_of(trial: Trial) -> list[int]:
+    return [item for item in trial.lookups.values if item != trial.query]
+
+
+def leads_over(trial: Trial) -> tuple[list[MetricLike], MetricLike]:
+    """Return the lead of the answer over each other value of the list, and over the best other token."""
+    answer = trial.lookups.answer
+    own = answer(trial.query)
+    return [logit_diff(own, answer(item)) for item in others_of(trial)], margin(own)

@@ -1,0 +1,39 @@
+"""What is measured after the first arms: only what can still change a status.
+
+Two addresses at once matter where one of them is not shown to be used alone, and removing several candidates for sinks
+where one of them does nothing alone.
+"""
+
+from __future__ import annotations
+
+from probes.binding.checking import ADDRESSES, NEEDED, is_found, is_small
+from probes.binding.edits import LABEL_POSITION, ORDER_POSITION
+from probes.binding.found import Binding
+from probes.binding.sinks import SINKS, sets_of
+from probes.binding.trials import LABEL_MOVED, ORDER_MOVED
+
+# Arms that are measured where they are wanted.
+LATER = (LABEL_POSITION, ORDER_POSITION, LABEL_MOVED, ORDER_MOVED)
+_OF_TWO = {LABEL_POSITION: ("own label", "position"), ORDER_POSITION: ("order", "position")}
+
+
+def wanted_arms(found: Binding) -> tuple[str, ...]:
+    """Return the arms that can still change a status: whether an address is ABSENT, or two are needed together."""
+    absent = {name for name in ADDRESSES if (shares := _of(found, name)) and all(map(is_small, shares))}
+    arms = [arm for arm, names in _OF_TWO.items() if absent & set(names)]
+    for names, needed in NEEDED:
+        if not any(map(is_found, (share for name in names for share in _of(found, name)))):
+            arms += [arm for arm in needed if arm in LATER]
+    return tuple(arms)
+
+
+def wanted_removals(found: Binding) -> tuple[tuple[str, ...], ...]:
+    """Return the sets of two or more candidates to remove, where one of them does nothing alone."""
+    small = [name for name, share in found.sinks.items() if is_small(share)]
+    return (
+        tuple(some for some in sets_of(tuple(s for s in SINKS if s in found.sinks)) if len(some) > 1) if small else ()
+    )
+
+
+def _of(found: Binding, address: str) -> list:
+    return [found.shares[arm] for arm in ADDRESSES[address] if arm in found.shares]
