@@ -98,12 +98,16 @@ def checked_absent(measured: Binding, name: str, status: Status, reason: str) ->
 
 
 def needed_together(shares: Mapping[str, Share]) -> dict[str, tuple[Status, str]]:
-    """Return as PRESENT two addresses of which edits of both lead to the other item, and none of one does."""
+    """Return as PRESENT two addresses of which edits of both lead to the other item, and none of one does.
+
+    With the position, edits of one must do nothing at all: both are measured on other prompts than the label alone.
+    """
     decided = {}
     for names, arms in NEEDED:
         both = {arm: shares[arm] for arm in arms if arm in shares}
         alone = [shares[arm] for name in names for arm in ADDRESSES[name] if arm in shares]
-        if len(both) == len(arms) and all(map(is_found, both.values())) and not any(map(is_found, alone)):
+        unused = all(map(is_small, alone)) if "position" in names else not any(map(is_found, alone))
+        if len(both) == len(arms) and all(map(is_found, both.values())) and unused:
             reason = "; ".join(f"{arm}: {share.value}, control {share.control}" for arm, share in both.items())
             decided |= dict.fromkeys(names, (Status.PRESENT, f"{reason}; neither alone leads to another item"))
     return decided

@@ -145,7 +145,8 @@ def test_the_first_screen_of_a_list_says_how_sure_it_is():
     assert "in 20 ways. On 2 of them" in new
     assert "0.4 % to 5.9 %" in new
     assert (
-        "On 11 models of lists that an outsider built and that were judged blind, a status was wrong on 4 (36%)." in new
+        "On 36 models of lists that outsiders built to fool it and that were judged blind, a status was wrong on 22"
+        in new
     )
     assert "named what 100 use in full, and left something open for 18" in new
     old = error_text.how_sure_of_list({"refusal": None}, counted)
