@@ -42,7 +42,7 @@ def added_by(player: str, measured: Collection[str]) -> list[str]:
 def _steps_of(address: str, measured: Collection[str]) -> Iterator[Step]:
     for others, arm in LATTICE.items():
         larger = LATTICE.get(others | {address})
-        if address not in others and arm in measured and larger in measured:
+        if address not in others and arm in measured and larger is not None and larger in measured:
             yield larger, arm
 
 
