@@ -18,17 +18,17 @@ ABOUT = (
     "list. Each address is tested by an edit that changes where it leads and leaves the others as they are."
 )
 STATUSES = (
-    "An arm **leads to the other item** where the intervals of its share, of its excess over the matched control, and"
-    " of what the other item's value gains over the best of all others, are entirely above {limit:g}. **PRESENT**: "
-    "arms on both sides lead there: for the own label the trade in the list, beyond what a renaming in list and query"
-    " moves, and another label in the query; for the order an arm in the query and one in the list; for the position "
-    "the trade of two items each and, in a repeated list, that of its two halves. Two addresses are PRESENT too where"
-    " edits of both at once lead there, and of one alone do not. **ABSENT**: the shares of all arms of the address "
-    "and of their controls are entirely within ±{limit:g}, and so is what the address adds to edits of the other "
-    "addresses. **INDETERMINATE**: neither. The matched control of a trade is a trade of two items that the answer "
-    "does not depend on; that of a replacement puts a third item's tokens there. Intervals are t intervals over "
-    "{prompts} prompts; all of them hold together with 95 %. The summary above has one arm per address: `label at "
-    "list`, `order`, and for the position the trade of the halves where it was measured."
+    "An arm **leads to the other item** where the intervals of its share, of its excess over the matched control, "
+    "and of what the other item's value gains over the best of all others, are entirely above {limit:g}. "
+    "**PRESENT**: arms on both sides lead there: for the own label the trade in the list, beyond what a renaming in "
+    "list and query moves, and another label in the query; for the order an arm in the query and one in the list; "
+    "for the position the trade of two items each and, in a repeated list, that of its two halves. Two addresses are "
+    "PRESENT too where edits of both at once lead there, and of one alone do not. **ABSENT**: the shares of all arms "
+    "of the address and of their controls are entirely within ±{limit:g}, and so is what the address adds to edits "
+    "of the other addresses. **INDETERMINATE**: neither. The matched control of a trade is a trade of two items that "
+    "the answer does not depend on; that of a replacement puts a third item's tokens there. Intervals are t "
+    "intervals over {prompts} prompts; all of them hold together with 95 %. The summary above has one arm per "
+    "address: `label at list`, `order`, and for the position the trade of the halves where it was measured."
 )
 
 

@@ -78,9 +78,7 @@ def checked_position(shares: Mapping[str, Share], status: Status, reason: str) -
         return status, reason
     for arm in ADDRESSES["position"]:
         if arm in shares and not is_found(shares[arm]):
-            share = shares[arm]
-            gained = "" if leads_there(share) else f"; the other item's value gains {share.gained}"
-            return Status.INDETERMINATE, f"{arm}: {share.value}, control {share.control}{gained}"
+            return Status.INDETERMINATE, said_of(arm, shares[arm])
     return status, reason
 
 
@@ -124,6 +122,12 @@ def is_found(share: Share) -> bool:
 def leads_there(share: Share) -> bool:
     """Return whether the target's value gains: an edit can also break what finds the answer, and lead nowhere."""
     return share.gained is None or share.gained.low > MARGIN
+
+
+def said_of(arm: str, share: Share) -> str:
+    """Return share and control of an arm as text, and what the other item's value gains where that is too little."""
+    gained = "" if leads_there(share) else f"; the other item's value gains {share.gained}"
+    return f"{arm}: {share.value}, control {share.control}{gained}"
 
 
 def is_small(share: Share) -> bool:

@@ -15,8 +15,8 @@ from probes.binding.checking import (
     is_found,
     is_near_zero,
     is_small,
-    leads_there,
     needed_together,
+    said_of,
     straddles,
 )
 from probes.binding.edits import ARMS
@@ -94,8 +94,9 @@ def binding_verdict(name: str, measured: Binding) -> BindingVerdict:
     address. The label names every address that is PRESENT.
 
     Sinks have the same rule without a gain, and are PRESENT only if their mean value loses nothing: their effect is
-    what the answer's lead over the best other token loses without attention to them, beyond that. They are ABSENT only
-    if they also add nothing to the removal of other candidates. They are not part of the label.
+    what the answer's lead over the best other value loses without attention to them, beyond that. They are ABSENT only
+    if they also add nothing to the removal of other candidates, and the lead over all other tokens loses nothing. They
+    are not part of the label.
     """
     if measured.refusal is not None:
         refused = (Status.NOT_APPLICABLE, measured.refusal)
@@ -132,9 +133,7 @@ def _decided(measured: Mapping[str, Share], arms: tuple[str, ...], left_out: Map
             return Status.PRESENT, f"{arm}: {share.value}, control {share.control}"
     if all(is_small(share) for share in shares.values()):
         return Status.ABSENT, "; ".join(f"{arm}: {share.value}" for arm, share in shares.items())
-    arm, share = max(shares.items(), key=lambda pair: pair[1].value.value)
-    gained = "" if leads_there(share) else f"; the other item's value gains {share.gained}"
-    return Status.INDETERMINATE, f"{arm}: {share.value}, control {share.control}{gained}"
+    return Status.INDETERMINATE, said_of(*max(shares.items(), key=lambda pair: pair[1].value.value))
 
 
 def _decided_sink(measured: Binding, sink: str) -> tuple[Status, str]:

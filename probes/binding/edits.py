@@ -93,22 +93,20 @@ def edit_of(trial: Trial, arm: str) -> Edit:
             pairs = ((trial.query - 1, target - 1), trial.bystanders)
             return Edit(*(traded_items(trial, *pair) for pair in pairs))
         case _ if arm == BOTH:
-            return Edit(*(label_queried(trial, all_previous(trial, base, item), item) for item in (target, third)))
+            return _queried_too(trial, _shown_too(trial, Edit(base, base)))
         case _ if arm == BOTH_LISTED:
             tokens = traded_labels(trial, edit_of(trial, "order at list").tokens, trial.query, target)
             return Edit(tokens, traded_items(trial, *trial.bystanders))
         case "position":
             return Edit(pairs_moved(trial, base), traded_items(trial, *trial.bystanders))
         case _ if arm in (LABEL_POSITION, ORDER_POSITION):
-            moved, change = edit_of(trial, "position"), label_queried if arm == LABEL_POSITION else all_previous
-            return Edit(change(trial, moved.tokens, target), change(trial, moved.control, third))
+            moved = edit_of(trial, "position")
+            return _queried_too(trial, moved) if arm == LABEL_POSITION else _shown_too(trial, moved)
         case "joint":
-            tokens, control = pairs_moved(trial, base), edit_of(trial, "position").control
+            edit = edit_of(trial, "position")
             if trial.lookups.query_labels and trial.lookups.labels:
-                tokens, control = label_queried(trial, tokens, target), label_queried(trial, control, third)
-            if trial.lookups.query_values:
-                tokens, control = all_previous(trial, tokens, target), all_previous(trial, control, third)
-            return Edit(tokens, control)
+                edit = _queried_too(trial, edit)
+            return _shown_too(trial, edit) if trial.lookups.query_values else edit
     raise ValueError(f"unknown arm {arm!r}; arms are {', '.join(ARMS)}")
 
 
@@ -118,15 +116,27 @@ def answer_traded(trial: Trial) -> Int[Tensor, "batch pos"]:
     return traded(base, base, (values[trial.query],), (values[trial.target],))
 
 
-def _all_before(trial: Trial, tokens: Tensor | None = None, control: Tensor | None = None) -> Edit:
-    """Return the query's items replaced by those before the target, in the base or in tokens of another edit.
+def _queried_too(trial: Trial, edit: Edit) -> Edit:
+    """Return an edit in which the query also has the target's label, and in its control that of the third item."""
+    tokens, control = label_queried(trial, edit.tokens, trial.target), label_queried(trial, edit.control, trial.third)
+    return Edit(tokens, control)
+
+
+def _shown_too(trial: Trial, edit: Edit) -> Edit:
+    """Return an edit in which the query also shows the item before the target, and in its control the third's."""
+    tokens, control = all_previous(trial, edit.tokens, trial.target), all_previous(trial, edit.control, trial.third)
+    return Edit(tokens, control)
+
+
+def _all_before(trial: Trial, edit: Edit | None = None) -> Edit:
+    """Return the query's items replaced by those before the target, in the base or in another edit.
 
     The control puts the same items there in an order that leads elsewhere: each stands one further back.
     """
     sources = list(range(trial.target - 1, trial.query, -1))  # from the previous item back
     base, edited = trial.lookups.prompts.tokens, []
-    for given, order in ((tokens, sources), (control, sources[1:] + sources[:1])):
-        tokens = base if given is None else given
+    given = (base, base) if edit is None else (edit.tokens, edit.control)
+    for tokens, order in zip(given, (sources, sources[1:] + sources[:1]), strict=True):
         for item, source in zip(range(trial.query - 1, 0, -1), order, strict=True):
             tokens = shown_replaced(trial, tokens, item, source, parts_shown(trial, item))
         edited.append(tokens)
@@ -148,13 +158,11 @@ def _all_moved(trial: Trial) -> Edit:
 
 
 def _label_moved(trial: Trial) -> Edit:
-    moved = _all_moved(trial)
-    return Edit(label_queried(trial, moved.tokens, trial.target), label_queried(trial, moved.control, trial.third))
+    return _queried_too(trial, _all_moved(trial))
 
 
 def _order_moved(trial: Trial) -> Edit:
-    moved = _all_moved(trial)
-    return _all_before(trial, moved.tokens, moved.control)
+    return _all_before(trial, _all_moved(trial))
 
 
 def _turned(trial: Trial) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from probes.binding.checking import ADDRESSES, NEEDED, is_found, is_small
 from probes.binding.edits import LABEL_POSITION, ORDER_POSITION
-from probes.binding.found import Binding
+from probes.binding.found import Binding, Share
 from probes.binding.sinks import SINKS, sets_of
 from probes.binding.trials import LABEL_MOVED, ORDER_MOVED
 
@@ -29,11 +29,10 @@ def wanted_arms(found: Binding) -> tuple[str, ...]:
 
 def wanted_removals(found: Binding) -> tuple[tuple[str, ...], ...]:
     """Return the sets of two or more candidates to remove, where one of them does nothing alone."""
-    small = [name for name, share in found.sinks.items() if is_small(share)]
-    return (
-        tuple(some for some in sets_of(tuple(s for s in SINKS if s in found.sinks)) if len(some) > 1) if small else ()
-    )
+    if not any(map(is_small, found.sinks.values())):
+        return ()
+    return tuple(some for some in sets_of([sink for sink in SINKS if sink in found.sinks]) if len(some) > 1)
 
 
-def _of(found: Binding, address: str) -> list:
+def _of(found: Binding, address: str) -> list[Share]:
     return [found.shares[arm] for arm in ADDRESSES[address] if arm in found.shares]
