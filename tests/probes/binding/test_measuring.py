@@ -11,6 +11,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from interp.patching import Knockout, knock_out_for
+from interp.patching.knockouts import MeanBy
 from interp.tasks import template
 from interp.tasks.lists import lookups
 from probes.binding import Binding, Trial, binding_verdict, measure_binding, trials_of
@@ -18,9 +20,18 @@ from probes.binding.checking import ADDRESSES, MARGIN
 from probes.binding.edits import BOTH, BOTH_LISTED, LABEL_POSITION, ORDER_POSITION
 from probes.binding.found import Share
 from probes.binding.lattice import RENAMED, beyond
-from probes.binding.margins import FULL, FULL_OVER_LIST, gains
+from probes.binding.margins import FULL, FULL_OVER_LIST, gains, leads_over
 from probes.binding.measuring import _summed
-from probes.binding.sinks import ALL_TOKENS, SINKS, TOGETHER, idle_positions, removal_of, sets_of, sink_positions
+from probes.binding.sinks import (
+    ALL_TOKENS,
+    SINKS,
+    TOGETHER,
+    idle_positions,
+    removal_of,
+    sets_of,
+    sink_effects,
+    sink_positions,
+)
 from probes.binding.stored import binding_verdict_from_json
 from probes.binding.trials import ALL_BEFORE, ALL_MOVED, BEFORE_LISTED, LABEL_MOVED, ORDER_MOVED, combinations_of
 from probes.binding.wanted import wanted_arms, wanted_removals
@@ -351,6 +362,31 @@ def test_two_addresses_that_are_needed_together_are_both_named() -> None:
     assert binding_verdict("planted", one).label == "own label"
     listed = replace(measured, shares=measured.shares | {BOTH_LISTED: share_of(0.0)})
     assert binding_verdict("planted", listed).label == "undecided"
+
+
+def test_with_the_position_two_are_needed_only_where_one_does_nothing_alone() -> None:
+    arms = dict.fromkeys((arm for names in ADDRESSES.values() for arm in names), share_of(0.0))
+    used = replace(alone(), shares={**arms, LABEL_MOVED: share_of(0.9)})
+    assert binding_verdict("m", used).label == "own label + position"
+    broken = dict.fromkeys(("label at query", ALL_MOVED), share_of(0.3, 0.3))  # no more than the control
+    assert binding_verdict("m", replace(used, shares=used.shares | broken)).label == "undecided"
+
+
+def test_a_candidate_loses_what_is_the_same_in_all_prompts_at_its_mean() -> None:
+    """What line breaks carry is over all of them: a mean at each position would keep the number of the line."""
+    trial, model = trials_of(list_tokenizer(), "list-letters", 6, 16, seed=0)[0], random_model("gpt2").eval()
+    over, over_all = leads_over(trial)
+    found = sink_effects(model, trial, over, over_all, {})
+    breaks, last = sink_positions(trial, "line breaks"), trial.lookups.prompts.n_pos
+    dest = tuple(p for p in range(min(breaks) + 1, last) if p not in breaks)
+    by: tuple[MeanBy, ...] = ("token", "pos")
+    entries = {mean_by: Knockout(tuple(breaks), dest, mode="mean", mean_by=mean_by) for mean_by in by}
+    effects = knock_out_for(model, trial.lookups.prompts, entries, over)
+    before, after = (torch.stack([getattr(effect, what) for effect in effects]) for what in ("base", "values"))
+    by_token, by_pos = before.amin(dim=0) - after.amin(dim=0)
+    assert len(breaks) > 2
+    assert torch.allclose(found["line breaks carried"], by_token, rtol=0, atol=1e-6)
+    assert (by_token - by_pos).abs().max() > 1e-3
 
 
 def test_an_address_that_none_of_the_arms_moves_is_not_named() -> None:
