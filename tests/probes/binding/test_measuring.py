@@ -386,7 +386,7 @@ def test_a_candidate_loses_what_is_the_same_in_all_prompts_at_its_mean() -> None
     by_token, by_pos = before.amin(dim=0) - after.amin(dim=0)
     assert len(breaks) > 2
     assert torch.allclose(found["line breaks carried"], by_token, rtol=0, atol=1e-6)
-    assert (by_token - by_pos).abs().max() > 1e-3
+    assert (by_token - by_pos).abs().max() > 5e-5  # fifty times the tolerance
 
 
 def test_an_address_that_none_of_the_arms_moves_is_not_named() -> None:
