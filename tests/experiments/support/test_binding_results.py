@@ -57,7 +57,7 @@ def test_the_result_is_written_once_with_its_provenance(judged: tuple[dict, Path
 
 def test_the_separator_is_a_sink_of_recall_and_the_first_token_is_not(judged: tuple[dict, Path]) -> None:
     sinks = judged[0]["sinks"]
-    assert set(sinks) == {"first token", "line breaks", "other tokens", "all together"}
+    assert set(sinks) == {"first token", "line breaks", "other tokens"}
     assert sinks["line breaks"] == {"status": "NOT APPLICABLE", "reason": "the prompts have none"}
     assert sinks["first token"]["status"] == "ABSENT"
     assert sinks["other tokens"]["status"] == "PRESENT"
@@ -79,7 +79,7 @@ def test_the_first_screen_has_every_status(
     found = json.loads((tmp_path / "mnemoscope-out" / RUN / "verdict-recall-6.json").read_text())
     assert lines[0] == f"{RUN}, recall with 6 items: {found['verdict'].upper()}"
     for name, row in {**found["addresses"], **found["sinks"]}.items():
-        (line,) = [line.strip() for line in lines if line.strip().startswith(name)]
+        (line,) = [line.strip() for line in lines if line.startswith(f"  {name}")]
         assert line.removeprefix(name).strip().startswith(row["status"])
 
 
