@@ -44,7 +44,8 @@ def _row(found: Mapping[str, Any]) -> tuple[object, ...]:
         shares = [""] * (len(ARMS) + 2)
     else:
         arms = (*ARMS[:-1], BOTH_LISTED, position_arm(found["shares"]))
-        shares = [_share(found["shares"][arm]) if arm in found["shares"] else "no such address" for arm in arms]
+        missing = {arm: "no such address" if arm in found["left_out"] else "not measured" for arm in arms}
+        shares = [_share(found["shares"][arm]) if arm in found["shares"] else missing[arm] for arm in arms]
         shares.append("" if found["remainder"] is None else interval_text(found["remainder"]))
     sinks = [name for name, sink in found["sinks"].items() if sink["status"] == "PRESENT"]
     older = " †" if found["refusal"] is None and found.get("rules") != RULES else ""  # by earlier arms

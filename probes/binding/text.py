@@ -64,15 +64,15 @@ def summary(
     yield "sinks (attention shared by other keys, against the mean value; other tokens: all but labels and values):"
     for name, (status, reason) in verdict.sinks.items():
         yield from _row(name, status, reason.removeprefix(f"{name}: "), columns, found.sinks.get(name))
+    missing = {name: reason for name, reason in found.left_out.items() if evidence or name in ARMS}
     if evidence:
         yield ""
         for name, share in found.shares.items():
-            yield f"{INDENT}{name:<16}{share}"
-    missing = {name: reason for name, reason in found.left_out.items() if evidence or name in ARMS}
+            yield f"{INDENT}{name:<15} {share}"
     if missing and not evidence:
         yield "arms that were not measured:"
     for name, reason in missing.items():
-        yield f"{INDENT}{name:<16}not applicable: {reason}"
+        yield f"{INDENT}{name:<15} not applicable: {reason}"
 
 
 def _row(name: str, status: Status, reason: str, columns: int, share: Share | None) -> list[str]:
