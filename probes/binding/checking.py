@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from probes.binding.edits import BOTH, BOTH_LISTED
 from probes.binding.found import Binding, Share
@@ -96,19 +96,23 @@ def checked_absent(measured: Binding, name: str, status: Status, reason: str) ->
 
 
 def needed_together(shares: Mapping[str, Share]) -> dict[str, tuple[Status, str]]:
-    """Return as PRESENT two addresses of which edits of both lead to the other item, and none of one does.
-
-    With the position, edits of one must do nothing at all: both are measured on other prompts than the label alone.
-    """
+    """Return as PRESENT two addresses of which edits of both lead to the other item, and none of one does."""
     decided = {}
     for names, arms in NEEDED:
         both = {arm: shares[arm] for arm in arms if arm in shares}
-        alone = [shares[arm] for name in names for arm in ADDRESSES[name] if arm in shares]
-        unused = all(map(is_small, alone)) if "position" in names else not any(map(is_found, alone))
-        if len(both) == len(arms) and all(map(is_found, both.values())) and unused:
+        if len(both) == len(arms) and all(map(is_found, both.values())) and none_leads_alone(shares, names):
             reason = "; ".join(f"{arm}: {share.value}, control {share.control}" for arm, share in both.items())
             decided |= dict.fromkeys(names, (Status.PRESENT, f"{reason}; neither alone leads to another item"))
     return decided
+
+
+def none_leads_alone(shares: Mapping[str, Share], names: Collection[str]) -> bool:
+    """Return whether no edit of one of two addresses leads to the other item.
+
+    With the position, edits of one must do nothing at all: both are measured on other prompts than the label alone.
+    """
+    alone = [shares[arm] for name in names for arm in ADDRESSES[name] if arm in shares]
+    return all(map(is_small, alone)) if "position" in names else not any(map(is_found, alone))
 
 
 def _is_above(share: Share) -> bool:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from probes.binding.checking import MARGIN
 from probes.binding.edits import ARMS, BOTH_LISTED
 from probes.statuses import Status
 
@@ -81,7 +82,8 @@ def _row(name: str, status: Status, reason: str, columns: int, share: Share | No
     Where the status is open, the excess of its share over the control, which decides, is added.
     """
     if status is Status.INDETERMINATE and share is not None:
-        reason += f", excess {share.excess}"
+        too_little = "" if share.excess.low > MARGIN else f", not above {MARGIN:.2f}"
+        reason += f", excess {share.excess}{too_little}"
     head = f"{INDENT}{name:<13}{status.value:<15}"
     return _wrapped(reason, columns, head, " " * len(head))
 

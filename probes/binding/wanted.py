@@ -6,7 +6,7 @@ where one of them does nothing alone.
 
 from __future__ import annotations
 
-from probes.binding.checking import ADDRESSES, NEEDED, is_found, is_small
+from probes.binding.checking import ADDRESSES, NEEDED, is_small, none_leads_alone
 from probes.binding.edits import LABEL_POSITION, ORDER_POSITION
 from probes.binding.found import Binding, Share
 from probes.binding.sinks import SINKS, sets_of
@@ -22,7 +22,7 @@ def wanted_arms(found: Binding) -> tuple[str, ...]:
     absent = {name for name in ADDRESSES if (shares := _of(found, name)) and all(map(is_small, shares))}
     arms = [arm for arm, names in _OF_TWO.items() if absent & set(names)]
     for names, needed in NEEDED:
-        if not any(map(is_found, (share for name in names for share in _of(found, name)))):
+        if none_leads_alone(found.shares, names):
             arms += [arm for arm in needed if arm in LATER]
     return tuple(arms)
 

@@ -290,7 +290,9 @@ def test_only_what_can_change_a_status_is_measured_later() -> None:
     assert wanted_arms(labelled) == (LABEL_POSITION, ORDER_POSITION, ORDER_MOVED)
     assert wanted_arms(replace(labelled, shares=dict.fromkeys(arms, used))) == ()
     open_ = dict.fromkeys(arms, share_of(0.15, 0.1))
-    assert wanted_arms(replace(labelled, shares=open_)) == (LABEL_MOVED, ORDER_MOVED)
+    assert wanted_arms(replace(labelled, shares=open_)) == ()
+    idle = dict.fromkeys(arms, nothing)
+    assert wanted_arms(replace(labelled, shares=idle))[-2:] == (LABEL_MOVED, ORDER_MOVED)
     assert wanted_removals(replace(labelled, sinks=dict.fromkeys(SINKS, used))) == ()
     one = wanted_removals(replace(labelled, sinks={**dict.fromkeys(SINKS, used), "line breaks": nothing}))
     assert [removal_of(some, SINKS) for some in one][-1] == TOGETHER
