@@ -81,8 +81,9 @@ def how_sure_of_list(data: dict, counted: dict) -> str:
     wrong, counts = counted["rates"]["wrong status"], counted["counts"]["all"]
     text = (
         f"**How sure?** {wrong['n']} models of lists were built by hand (planted), to find items in "
-        f"{counted['mechanisms']} ways. On {wrong['hits']} of them this procedure called an address or a sink "
-        f"PRESENT or ABSENT wrongly (95 % interval of the rate {_share(wrong)}). It named what "
+        f"{counted['mechanisms']} ways. On {wrong['hits']} of them this procedure, which was changed after the first "
+        f"of them had been judged, called an address or a sink PRESENT or ABSENT wrongly (95 % interval of the rate "
+        f"{_share(wrong)}). It named what "
         f"{counts.get('right', 0)} use in full, and left something open for {counts.get('incomplete', 0)}. They are "
         f"small {', '.join(PLANTED_LISTS_IN)} models that read by labels, neighbours or places only. "
         f"{lists_others_built()} Intervals are over prompts of this one model."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from experiments.support.reading import LIST_CALIBRATION, read_calibration
 from experiments.tables.cells import markdown
@@ -51,10 +51,13 @@ def list_outsiders_table() -> str:
             sinks = f"; sinks: {' and '.join(truth['sinks'])}" if truth["sinks"] else ""
             cells = []
             for when in WHEN:
+                if when not in case:
+                    cells.append("")
+                    continue
                 wrong, label = _wrong(case, when), case[when]["label"]
                 cells.append(f"**{label}; wrong: {', '.join(wrong)}**" if wrong else label)
             rows.append((number, case["finds"], (" + ".join(truth["addresses"]) or "none") + sinks, *cells))
-    head = ("round", "how it finds an item", "truth", "blind, by the arms of its time", f"again, arms {data['again']}")
+    head = ("round", "how it finds an item", "truth", "blind, by the arms of its time", "again, by later arms")
     return markdown(head, rows)
 
 
@@ -66,12 +69,19 @@ def list_rounds_table() -> str:
             number,
             one["about"],
             one["rules"],
-            *(f"{sum(bool(_wrong(case, when)) for case in one['models'])} of {len(one['models'])}" for when in WHEN),
+            _of_round(one["models"], "blind"),
+            one.get("again", ""),
+            _of_round(one["models"], "again") if "again" in one else "",
         )
         for number, one in enumerate(data["rounds"], 1)
     ]
-    head = ("round", "models", "arms", "a status wrong, blind", f"wrong again, arms {data['again']}")
+    head = ("round", "models", "arms", "a status wrong, blind", "later arms", "wrong again")
     return markdown(head, rows)
+
+
+def _of_round(models: Sequence[Mapping], when: str) -> str:
+    """Return on how many of a round's models a status is wrong, as text."""
+    return f"{sum(bool(_wrong(case, when)) for case in models)} of {len(models)}"
 
 
 def _wrong(case: Mapping, when: str) -> list[str]:

@@ -47,13 +47,14 @@ def test_an_outsiders_models_have_what_was_wrong_then_and_now(tmp_path, monkeypa
         "again": found("order", "PRESENT", "INDETERMINATE"),
     }
     path = tmp_path / "outsiders-lists.json"
-    one = {"rules": "a", "about": "built blind", "models": [model, model]}
-    path.write_text(json.dumps({"again": "b", "rounds": [one, {**one, "models": [model]}]}))
+    one = {"rules": "a", "again": "b", "about": "built blind", "models": [model, model]}
+    new = {"rules": "b", "about": "built last", "models": [{k: v for k, v in model.items() if k != "again"}]}
+    path.write_text(json.dumps({"rounds": [one, new]}))
     monkeypatch.setattr(list_calibration, "OUTSIDERS", path)
     assert list_calibration.blind_lists() == [(2, 2), (1, 1)]
     head, _, *rows = list_calibration.list_outsiders_table().splitlines()
-    assert head.endswith("| blind, by the arms of its time | again, arms b |")
-    cells = "| the order, with a sink | order; sinks: first token | **order; wrong: first token ABSENT** | order |"
-    assert rows == [f"| {k} {cells}" for k in (1, 1, 2)]
+    assert head.endswith("| blind, by the arms of its time | again, by later arms |")
+    cells = "| the order, with a sink | order; sinks: first token | **order; wrong: first token ABSENT** |"
+    assert rows == [f"| 1 {cells} order |", f"| 1 {cells} order |", f"| 2 {cells}  |"]
     _, _, *rows = list_calibration.list_rounds_table().splitlines()
-    assert rows == ["| 1 | built blind | a | 2 of 2 | 0 of 2 |", "| 2 | built blind | a | 1 of 1 | 0 of 1 |"]
+    assert rows == ["| 1 | built blind | a | 2 of 2 | b | 0 of 2 |", "| 2 | built last | b | 1 of 1 |  |  |"]
