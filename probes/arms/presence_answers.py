@@ -104,19 +104,29 @@ def measure_by_answer(model: PreTrainedModel, batch: Batch, idle: Cells, seed: i
 def lost_by(work: Interchanges, groups: Mapping[str, Group]) -> dict[str, Lost]:
     """Return what each group loses where labels do not inform the answer; zero where that is less than `FEWEST`.
 
-    Removal comes first: where it loses nothing, no interchange is needed. All groups that are left meet one source
-    before the next, so that runs of sources are shared.
+    Removal comes first: where it loses nothing, no interchange is needed. In wide groups the first source comes before
+    it, because labels inform nearly all of their answers. All groups that are left meet one source before the next, so
+    that runs of sources are shared.
     """
     most = STILL * float(work.lead.abs().mean())
     least = FEWEST * (float(work.clean.mean()) - 1 / len(work.batch.format.outputs))
-    wrong = {name: lead <= 0 for name, lead in leads_after(work, groups, lambda src: counted(src, -math.inf)).items()}
     after_first = work.lead > 0
     after_first[:, 0] = False
-    idle, left = dict.fromkeys(groups, after_first), groups
-    for k in range(N_BY_ANSWER - 1):
-        left = {name: group for name, group in left.items() if (idle[name] & wrong[name]).double().mean() >= least}
-        for name, lead in leads_after(work, left, lambda src, k=k: grafted(work, k, src)).items():
+    idle, left, done = dict.fromkeys(groups, after_first), dict(groups), wide(groups)
+
+    def meet(k: int, some: Mapping[str, Group]) -> None:
+        for name, lead in leads_after(work, some, lambda src: grafted(work, k, src)).items():
             idle[name] = idle[name] & ((lead - work.lead).abs() <= most)
+
+    def kept(lost: Mapping[str, Bool[Tensor, "prompt step"]]) -> dict[str, Group]:
+        return {name: group for name, group in left.items() if lost[name].double().mean() >= least}
+
+    meet(0, {name: groups[name] for name in done})
+    left = kept(idle)  # where labels inform nearly all answers, no removal can lose enough
+    wrong = {name: lead <= 0 for name, lead in leads_after(work, left, lambda src: counted(src, -math.inf)).items()}
+    for k in range(N_BY_ANSWER - 1):
+        left = kept({name: idle[name] & wrong[name] for name in left})
+        meet(k, {name: group for name, group in left.items() if k or name not in done})
 
     def lost(change: ChangeAt) -> dict[str, Float[Tensor, " prompt"]]:
         leads = leads_after(work, left, change)
@@ -131,6 +141,12 @@ def lost_by(work: Interchanges, groups: Mapping[str, Group]) -> dict[str, Lost]:
         removed = (idle[name] & wrong[name]).double().mean(dim=1)
         found[name] = Lost(removed - null[name], removed - mean[name], interchanged[name], twice[name])
     return found
+
+
+def wide(groups: Mapping[str, Group]) -> set[str]:
+    """Return the groups with more than half of the cells of the largest one, where there are others."""
+    size = {name: len(group.cells.members) for name, group in groups.items()}
+    return {name for name in groups if 2 * size[name] > max(size.values())} if len(groups) > 1 else set()
 
 
 def leads_after(

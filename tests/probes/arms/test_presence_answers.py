@@ -13,7 +13,7 @@ from probes.arms import presence_answers, presence_interchanges
 from probes.arms.idle_heads import LABELS, all_heads
 from probes.arms.presence_answers import leads_after, lost_by, measure_by_answer
 from probes.arms.presence_cells import KINDS, Cells
-from probes.arms.presence_groups import Group
+from probes.arms.presence_groups import Group, groups_of
 from probes.arms.presence_interchanges import Interchanges
 from probes.arms.presence_metrics import answer_accuracy
 from probes.arms.presence_removals import counted, nulled
@@ -125,3 +125,17 @@ def test_zero_read_from_labels_is_the_null_knockout():
     (effect,) = knock_out_for(model.model, batch, {"null": removal}, [answer_accuracy(batch)])
     assert torch.allclose(right, effect.values[0].double())
     assert right.mean() < 0.9
+
+
+@pytest.mark.parametrize("name", ["bias sink", "A2"])
+def test_the_order_of_removal_and_interchange_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch):
+    model = planted(name)
+    work, _ = everywhere(model, 12)
+    groups = groups_of(model.model, work.batch, Cells())
+    found = lost_by(work, groups)
+    assert presence_answers.wide(groups)
+    monkeypatch.setattr(presence_answers, "wide", lambda _: set())
+    for group, lost in lost_by(work, groups).items():
+        for field in ("other_keys", "restored", "interchanged", "twice"):
+            assert torch.equal(getattr(lost, field), getattr(found[group], field))
+    assert any(bool(lost.restored.any()) for lost in found.values()) == (name == "bias sink")
