@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.support.console import one_line, say, warn
+from experiments.support.provenance import reporting_versions
 from experiments.support.reading import read_result
 from experiments.tables.list_calibration import OUTSIDERS
 from interp.models import read_json
@@ -164,7 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = read_json(file) if file.exists() else {"schema": VERSION, "rounds": []}
         if data.get("schema") != VERSION:
             raise ValueError(f"{file} has schema {shown(data.get('schema'))}, expected {VERSION}")
-        rules, judged, missing = joined(chosen.truths, chosen.verdicts)
+        with reporting_versions():
+            rules, judged, missing = joined(chosen.truths, chosen.verdicts)
         rounds = (
             with_later(data["rounds"], chosen.round, rules, judged)
             if chosen.again

@@ -5,7 +5,7 @@ from __future__ import annotations
 from experiments.reporting.outsider_text import lists_others_built, others_built
 from experiments.reporting.reduced import reduced_verdict
 from experiments.reporting.text import OPEN
-from probes.binding.found import RULES
+from probes.binding.found import is_decided_alike
 
 # Model types inside which planted models are built.
 PLANTED_IN = {"gpt2": "GPT-2", "gpt_neox": "GPT-NeoX"}
@@ -88,7 +88,7 @@ def how_sure_of_list(data: dict, counted: dict) -> str:
         f"small {', '.join(PLANTED_LISTS_IN)} models that read by labels, neighbours or places only. "
         f"{lists_others_built()} Intervals are over prompts of this one model."
     )
-    if data.get("rules") != RULES:
+    if not is_decided_alike(data):
         text += (
             " **This result was measured by earlier arms**, whose errors were not counted: they called an address "
             "PRESENT where an edit only broke what finds the item. `--fresh` measures again."

@@ -162,6 +162,7 @@ def _judged(
     from experiments.support.progress import progress_bar
     from experiments.support.results import work_folder, write_result
     from probes.binding import binding_verdict, measure_binding
+    from probes.binding.measuring import MORE
 
     asked = [options, command.seed, str(run.format)]
     with (
@@ -171,6 +172,8 @@ def _judged(
         kept = KeptGroups(work)
 
         def step(piece: str) -> None:
+            if piece.endswith(MORE) and bar.total == 1 + len(trials):
+                bar.total += len(trials)
             bar.set_description(piece)
             bar.update()
 

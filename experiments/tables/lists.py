@@ -10,7 +10,7 @@ from experiments.drawing.lists import order_of
 from experiments.support.list_results import ARMS, LISTS, interval_text, position_arm, read_list_verdicts
 from experiments.tables.cells import markdown
 from probes.binding.edits import BOTH_LISTED
-from probes.binding.found import RULES
+from probes.binding.found import is_decided_alike
 
 HEAD = (
     "model",
@@ -48,7 +48,7 @@ def _row(found: Mapping[str, Any]) -> tuple[object, ...]:
         shares = [_share(found["shares"][arm]) if arm in found["shares"] else missing[arm] for arm in arms]
         shares.append("" if found["remainder"] is None else interval_text(found["remainder"]))
     sinks = [name for name, sink in found["sinks"].items() if sink["status"] == "PRESENT"]
-    older = " †" if found["refusal"] is None and found.get("rules") != RULES else ""  # by earlier arms
+    older = " †" if found["refusal"] is None and not is_decided_alike(found) else ""  # by earlier arms
     ends = (found["verdict"] + older, ", ".join(sinks), f"{cost['cpu_seconds']:.0f}", f"{cost['peak_mib']:.0f}")
     return (*about, *shares, *ends)
 

@@ -46,7 +46,8 @@ def checked_label(measured: Binding, status: Status, reason: str) -> tuple[Statu
     if more is not None and more.low <= MARGIN:
         says = f"a renaming in list and query, which leads nowhere else, moves {measured.shares[RENAMED[1]].value}"
         return Status.INDETERMINATE, f"{reason}; but {says}; the trade in the list moves {more} more"
-    return status, reason
+    queried = sides["label at query"]
+    return status, reason if queried is None else f"{reason}; label at query: {queried.value}"
 
 
 def checked_order(shares: Mapping[str, Share], status: Status, reason: str) -> tuple[Status, str]:
@@ -83,12 +84,17 @@ def checked_position(shares: Mapping[str, Share], status: Status, reason: str) -
 
 
 def checked_absent(measured: Binding, name: str, status: Status, reason: str) -> tuple[Status, str]:
-    """Return status and reason of an address or a sink: ABSENT needs that it adds nothing to any set of the others."""
+    """Return status and reason of an address or a sink: ABSENT needs that it adds nothing to any set of the others.
+
+    For an address it also needs that its arms overtake the answer in few prompts: a share is a ratio of means, which a
+    few prompts with large margins decide.
+    """
     if status != Status.ABSENT:
         return status, reason
-    added = {
-        key: measured.added[key] for key in added_by(name, measured.shares | measured.sinks) if key in measured.added
-    }
+    for arm in ADDRESSES.get(name, ()):
+        if arm in measured.shares and (overtaken := measured.shares[arm].follows or 0) > MARGIN:
+            return Status.INDETERMINATE, f"{reason}; but {arm} overtakes the answer in {overtaken:.2f} of the prompts"
+    added = {key: measured.added[key] for key in added_by(name, measured.sinks) if key in measured.added}
     if all(map(is_near_zero, added.values())):
         return status, reason
     key, interval = max(added.items(), key=lambda pair: abs(pair[1].value))

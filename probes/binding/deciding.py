@@ -64,6 +64,7 @@ class BindingVerdict:
             "margin": MARGIN,
             "level": found.level,
             **({"queries": list(found.queries)} if found.queries else {}),
+            **({"targets": list(found.targets)} if found.targets else {}),
             **({"rules": found.rules} if found.rules else {}),
             "addresses": _listed(self.addresses),
             "shares": {name: {"question": ARMS[name], **share.to_json()} for name, share in found.shares.items()},
@@ -133,7 +134,19 @@ def _decided(measured: Mapping[str, Share], arms: tuple[str, ...], left_out: Map
             return Status.PRESENT, f"{arm}: {share.value}, control {share.control}"
     if all(is_small(share) for share in shares.values()):
         return Status.ABSENT, "; ".join(f"{arm}: {share.value}" for arm, share in shares.items())
-    return Status.INDETERMINATE, said_of(*max(shares.items(), key=lambda pair: pair[1].value.value))
+    if any(map(_may_be_found, shares.values())):
+        shares = {arm: share for arm, share in shares.items() if _may_be_found(share)}
+        return Status.INDETERMINATE, said_of(*max(shares.items(), key=lambda pair: pair[1].value.value))
+    return Status.INDETERMINATE, said_of(*max(shares.items(), key=lambda pair: _largest(pair[1])))
+
+
+def _may_be_found(share: Share) -> bool:
+    """Return whether an arm itself moves the answer; else its control may be what leaves an address open."""
+    return share.value.high > MARGIN
+
+
+def _largest(share: Share) -> float:
+    return max(abs(share.value.value), abs(share.control.value))
 
 
 def _decided_sink(measured: Binding, sink: str) -> tuple[Status, str]:

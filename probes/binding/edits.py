@@ -14,6 +14,7 @@ from probes.binding.trading import (
     parts_shown,
     places_of,
     previous_replaced,
+    reordered,
     shown_replaced,
     traded,
     traded_items,
@@ -23,7 +24,10 @@ from probes.binding.trials import (
     ALL_BEFORE,
     ALL_MOVED,
     BEFORE_LISTED,
-    DEEP_ARMS,
+    BOTH_DEEP,
+    DEEP_CHECKS,
+    JOINT_DEEP,
+    LABEL_DEEP,
     LABEL_MOVED,
     ORDER_MOVED,
     Trial,
@@ -52,19 +56,32 @@ ARMS = {
     ORDER_MOVED: "All items before and the index, by the trade of all items before.",
     "joint": "Label, order and position together.",
 }
-# The arm that edits each set of addresses; what an address adds is the difference of two of them.
-LATTICE: dict[frozenset[str], str] = {
-    frozenset(names.split(", ")): arm
-    for names, arm in (
-        ("own label", "label at query"),
-        ("order", "order"),
-        ("position", "position"),
-        ("own label, order", BOTH),
-        ("own label, position", LABEL_POSITION),
-        ("order, position", ORDER_POSITION),
-        ("own label, order, position", "joint"),
+# Edits that lead to the item after the query: an address may decide only between items that stand close together.
+NEXT = {"own label": "label at query, next item", "position": "position, next item"}
+
+
+def _lattice(*arms: str) -> dict[frozenset[str], str]:
+    """Return the arm that edits each set of addresses, in the order of `SETS`."""
+    return dict(zip(SETS, arms, strict=True))
+
+
+SETS = tuple(
+    frozenset(names.split(", "))
+    for names in (
+        "own label",
+        "order",
+        "position",
+        "own label, order",
+        "own label, position",
+        "order, position",
+        "own label, order, position",
     )
-}
+)
+# What an address adds is the difference of two arms of one of these. In the second the order is of all items before.
+LATTICES = (
+    _lattice("label at query", "order", "position", BOTH, LABEL_POSITION, ORDER_POSITION, "joint"),
+    _lattice(LABEL_DEEP, ALL_BEFORE, ALL_MOVED, BOTH_DEEP, LABEL_MOVED, ORDER_MOVED, JOINT_DEEP),
+)
 
 
 def edit_of(trial: Trial, arm: str) -> Edit:
@@ -84,7 +101,7 @@ def edit_of(trial: Trial, arm: str) -> Edit:
             if arm == "order" and not trial.lookups.query_labels:
                 parts = ("value",)
             return Edit(previous_replaced(trial, base, target, parts), previous_replaced(trial, base, third, parts))
-        case _ if arm in DEEP_ARMS:
+        case _ if arm in DEEP:
             _require_deep(trial)
             return DEEP[arm](trial)
         case "order at list":
@@ -107,13 +124,29 @@ def edit_of(trial: Trial, arm: str) -> Edit:
             if trial.lookups.query_labels and trial.lookups.labels:
                 edit = _queried_too(trial, edit)
             return _shown_too(trial, edit) if trial.lookups.query_values else edit
-    raise ValueError(f"unknown arm {arm!r}; arms are {', '.join(ARMS)}")
+    raise ValueError(f"unknown arm {arm!r}; arms are {', '.join((*ARMS, *DEEP_CHECKS))}")
 
 
-def answer_traded(trial: Trial) -> Int[Tensor, "batch pos"]:
-    """Return the tokens with the values of query and target traded in the list: the answer under every address."""
+def next_of(trial: Trial, address: str) -> Int[Tensor, "batch pos"]:
+    """Return the tokens with an edit of `NEXT`: the query has the label of the item after it, or that has its index.
+
+    Raises `Absent` with the reason where the template does not have it.
+    """
+    base, query, items = trial.lookups.prompts.tokens, trial.query, trial.lookups.n_items
+    if address == "own label":
+        return label_queried(trial, base, query + 1)
+    if query > 2:  # all items move up by one, and the first comes last: each keeps the item before it
+        return reordered(trial, [*range(2, items + 1), 1])
+    return reordered(trial, [query + 2, query + 1, *range(1, query + 1), *range(query + 3, items + 1)])
+
+
+def answer_traded(trial: Trial, item: int | None = None) -> Int[Tensor, "batch pos"]:
+    """Return the tokens with the values of query and target traded in the list: the answer under every address.
+
+    `item`: another item in place of the target.
+    """
     base, values = trial.lookups.prompts.tokens, trial.lookups.values
-    return traded(base, base, (values[trial.query],), (values[trial.target],))
+    return traded(base, base, (values[trial.query],), (values[item or trial.target],))
 
 
 def _queried_too(trial: Trial, edit: Edit) -> Edit:
@@ -157,6 +190,19 @@ def _all_moved(trial: Trial) -> Edit:
     return Edit(traded(base, base, *places), _turned(trial))
 
 
+def _label_deep(trial: Trial) -> Edit:
+    base = trial.lookups.prompts.tokens
+    return _queried_too(trial, Edit(base, base))
+
+
+def _both_deep(trial: Trial) -> Edit:
+    return _all_before(trial, _label_deep(trial))
+
+
+def _joint_deep(trial: Trial) -> Edit:
+    return _all_before(trial, _label_moved(trial))
+
+
 def _label_moved(trial: Trial) -> Edit:
     return _queried_too(trial, _all_moved(trial))
 
@@ -187,4 +233,7 @@ DEEP = {
     ALL_MOVED: _all_moved,
     LABEL_MOVED: _label_moved,
     ORDER_MOVED: _order_moved,
+    LABEL_DEEP: _label_deep,
+    BOTH_DEEP: _both_deep,
+    JOINT_DEEP: _joint_deep,
 }

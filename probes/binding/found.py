@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from probes.evidence import Interval
+from probes.statuses import Status
 
 # A model whose interval of accuracy reaches below this does not do the task.
 COMPETENCE = 0.80
 # The version of the arms and of the rules that decide, to which counts of errors belong.
-RULES = "2026-11e"
+RULES = "2026-11f"
+# Earlier versions that differ only in when an address is ABSENT: a result without such an address is decided alike.
+ALIKE_BUT_ABSENT = ("2026-11e",)
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ class Binding:
     `accuracy` is over `posed` prompts, everything else over the first `prompts` of them, but the arms in `DEEP_ARMS`
     over `deep_prompts`. `carried` is the share of the full effect that is lost when the values of a candidate for a
     sink become their mean. `added`: what an address or a candidate adds to others (`lattice.beyond`). `queries`: the
-    items asked for; an address that finds others only is not seen. `rules`: the version of the arms.
+    items asked for, `targets`: those to which edits lead; an address that finds others only is not seen. `rules`: the
+    version of the arms.
     """
 
     task: str
@@ -77,6 +83,7 @@ class Binding:
     refusal: str | None = None
     deep_prompts: int = 0
     queries: tuple[int, ...] = ()
+    targets: tuple[int, ...] = ()
     rules: str = ""
 
     def __repr__(self) -> str:
@@ -94,6 +101,12 @@ class Binding:
     def is_short_of_prompts(self) -> bool:
         """Whether the accuracy is above the gate, and only its interval over too few prompts reaches below."""
         return not self.competent and self.accuracy.value >= COMPETENCE
+
+
+def is_decided_alike(data: Mapping[str, Any]) -> bool:
+    """Return whether a stored verdict is what `RULES` would say: of this version, or of one that is alike in it."""
+    absent = any(found["status"] == Status.ABSENT for found in data["addresses"].values())
+    return data.get("rules") == RULES or (data.get("rules") in ALIKE_BUT_ABSENT and not absent)
 
 
 @dataclass(frozen=True, eq=False)

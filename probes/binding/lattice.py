@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from itertools import chain, combinations
 
-from probes.binding.edits import LATTICE
+from probes.binding.edits import LATTICES, NEXT
 from probes.binding.sinks import ALL_TOKENS, SINKS, removal_of
 
 Step = tuple[str, str]
@@ -20,10 +20,10 @@ RENAMED = ("label at list", "label at both")
 def steps(measured: Collection[str]) -> list[Step]:
     """Return every pair of a larger and a smaller set of which both were measured, by the names of their arms."""
     sinks = tuple(sink for sink in SINKS if sink in measured)
-    players = chain(*(_steps_of(name, measured) for name in ("own label", "order", "position")))
+    players = chain(*map(_steps_of, ("own label", "order", "position")))
     renamed = [RENAMED] if set(RENAMED) <= set(measured) else []
     removed = chain(*(_sink_steps(sink, sinks) for sink in sinks))
-    return [*renamed, *players, *(step for step in removed if set(step) <= set(measured))]
+    return [*renamed, *(step for step in chain(players, removed) if set(step) <= set(measured))]
 
 
 def beyond(larger: str, smaller: str) -> str:
@@ -31,19 +31,22 @@ def beyond(larger: str, smaller: str) -> str:
     return f"{larger} beyond {smaller}"
 
 
-def added_by(player: str, measured: Collection[str]) -> list[str]:
-    """Return the names of what an address or a candidate for a sink adds to the sets of others."""
-    sinks = tuple(sink for sink in SINKS if sink in measured)
+def added_by(player: str, sinks: Collection[str] = ()) -> list[str]:
+    """Return the names of what an address or a candidate for a sink adds to the sets of others.
+
+    For an address also that of the edit that leads to the next item. `sinks`: the candidates that were found.
+    """
     if player in SINKS:
-        return [f"{player}{ALL_TOKENS}", *(beyond(*pair) for pair in _sink_steps(player, sinks))]
-    return [beyond(*pair) for pair in _steps_of(player, measured)]
+        found = tuple(sink for sink in SINKS if sink in sinks)
+        return [f"{player}{ALL_TOKENS}", *(beyond(*pair) for pair in _sink_steps(player, found))]
+    return [*([NEXT[player]] if player in NEXT else []), *(beyond(*pair) for pair in _steps_of(player))]
 
 
-def _steps_of(address: str, measured: Collection[str]) -> Iterator[Step]:
-    for others, arm in LATTICE.items():
-        larger = LATTICE.get(others | {address})
-        if address not in others and arm in measured and larger is not None and larger in measured:
-            yield larger, arm
+def _steps_of(address: str) -> Iterator[Step]:
+    for lattice in LATTICES:
+        for others, arm in lattice.items():
+            if address not in others and (larger := lattice.get(others | {address})) is not None:
+                yield larger, arm
 
 
 def _sink_steps(sink: str, found: tuple[str, ...]) -> Iterator[Step]:

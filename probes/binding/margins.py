@@ -21,6 +21,8 @@ LEADS, FOLLOWS = "leads", ": follows"
 GAINED = ": gained"
 # What trading the answers takes from the answer's lead over the target's value, the best other value, and all tokens.
 FULL, FULL_OVER_LIST, FULL_OVER_ALL = "full", "full, over the list", f"full{ALL_TOKENS}"
+# The same for the value of the item after the query.
+FULL_NEXT = "full, next item"
 
 
 def margins_under(
@@ -38,6 +40,16 @@ def margins_under(
     measured[LEADS] = lead > 0
     measured |= {f"{arm}{FOLLOWS}": (lead > 0) & (leads[k] < 0) for k, arm in enumerate(entries)}
     return measured, (before, after), whole
+
+
+def moved_to_next(
+    model: AnyModel, trial: Trial, entries: Mapping[str, Sequence[Interchange]]
+) -> Mapping[str, Float[Tensor, " batch"]]:
+    """Return what each entry takes from the answer's lead over the value of the item after it."""
+    answer = trial.lookups.answer
+    lead = logit_diff(answer(trial.query), answer(trial.query + 1))
+    (effect,) = interchange_for(model, trial.lookups.prompts, entries, [lead])
+    return dict(zip(entries, effect.base - effect.values, strict=True))
 
 
 def gains(

@@ -16,24 +16,29 @@ from interp.models.resolve import AnyModel, raw_of
 from interp.patching import Interchange
 from interp.support.finite import NotFinite
 from interp.tasks import Prompts
-from probes.binding.edits import ARMS, Absent, answer_traded, edit_of
+from probes.binding.edits import ARMS, NEXT, Absent, answer_traded, edit_of, next_of
 from probes.binding.found import COMPETENCE, RULES, Binding, Group, Share
 from probes.binding.lattice import beyond, steps
 from probes.binding.margins import (
     FOLLOWS,
     FULL,
+    FULL_NEXT,
     FULL_OVER_ALL,
     FULL_OVER_LIST,
     GAINED,
     LEADS,
     leads_over,
     margins_under,
+    moved_to_next,
 )
 from probes.binding.sinks import ALL_TOKENS, SINKS, sink_effects
-from probes.binding.trials import DEEP_ARMS, Trial
-from probes.binding.wanted import LATER, wanted_arms, wanted_removals
+from probes.binding.trials import DEEP_ARMS, DEEP_CHECKS, Trial
+from probes.binding.wanted import LATER, wanted_arms, wanted_next, wanted_removals
 from probes.evidence import Interval
 from probes.intervals import ratio, wilson
+
+# After the name of a group of prompts whose first arms left a status open.
+MORE = ", more"
 
 
 def measure_binding(
@@ -71,8 +76,8 @@ def measure_binding(
     used = sum(len(trial.lookups.prompts) for trial in usual)
     level = 1 - 0.05 / (2 * len(ARMS) + 3 * len(SINKS))
     estimate = wilson(float(right.sum()), n)
-    queries = tuple(sorted({trial.query for trial in trials}))
-    found = Binding(task, items, n, used, seed, estimate, level, queries=queries, rules=RULES)
+    queries, targets = (tuple(sorted({getattr(trial, name) for trial in trials})) for name in ("query", "target"))
+    found = Binding(task, items, n, used, seed, estimate, level, queries=queries, targets=targets, rules=RULES)
     if not found.competent:
         reason = f"the model gives the right value in {estimate} of {n} prompts; the lower end must reach {COMPETENCE}"
         given = torch.cat([group.values["given"] for group in rights])[right == 0].long().tolist()
@@ -88,10 +93,10 @@ def measure_binding(
         groups.append(group.values)
     found = replace(found, deep_prompts=sum(len(group[FULL]) for group in groups if set(DEEP_ARMS) & set(group)))
     first = _summed(found, groups, len(usual), left_out)
-    arms, removals = wanted_arms(first), wanted_removals(first)
-    for k, trial in enumerate((*usual, *deep) if arms or removals else ()):
-        step(f"item {trial.query} to {trial.target}, two at once")
-        group = recall(f"more-{RULES}-{k}", partial(_more, model, trial, arms, removals))
+    wanted = wanted_arms(first), wanted_next(first), wanted_removals(first)
+    for k, trial in enumerate((*usual, *deep) if any(wanted) else ()):
+        step(f"item {trial.query} to {trial.target}{MORE}")
+        group = recall(f"more-{RULES}-{k}", partial(_more, model, trial, *wanted))
         left_out |= group.left_out
         groups[k] = groups[k] | group.values
     return _summed(found, groups, len(usual), left_out)
@@ -122,11 +127,25 @@ def _arms(model: AnyModel, trial: Trial) -> Group:
     return Group({name: values.double().cpu() for name, values in measured.items()}, left_out)
 
 
-def _more(model: AnyModel, trial: Trial, arms: Sequence[str], removals: Sequence[tuple[str, ...]]) -> Group:
-    """Return the same for the arms and the sets of candidates that the first ones left open."""
+def _more(
+    model: AnyModel, trial: Trial, arms: Sequence[str], to_next: Sequence[str], removals: Sequence[tuple[str, ...]]
+) -> Group:
+    """Return the same for the arms and the sets of candidates that the first ones left open.
+
+    `to_next`: the addresses of which the edit that leads to the next item is measured too.
+    """
     left_out: dict[str, str] = {}
     entries = _entries(trial, arms, left_out)
     measured = margins_under(model, trial, entries)[0] if entries else {}
+    if to_next and not trial.only_deep:
+        base = trial.lookups.prompts
+        nearby = {FULL_NEXT: [_put(base, answer_traded(trial, trial.query + 1))]}
+        for address in to_next:
+            try:
+                nearby[NEXT[address]] = [_put(base, next_of(trial, address))]
+            except Absent as reason:
+                left_out[NEXT[address]] = str(reason)
+        measured |= moved_to_next(model, trial, nearby)
     if removals and not trial.only_deep:
         measured |= sink_effects(model, trial, *leads_over(trial), left_out, removals)
     return Group({name: values.double().cpu() for name, values in measured.items()}, left_out)
@@ -136,7 +155,7 @@ def _entries(trial: Trial, arms: Sequence[str], left_out: dict[str, str]) -> dic
     """Return arms and their controls as interventions."""
     entries: dict[str, list[Interchange]] = {}
     for arm in arms:
-        if trial.only_deep and arm not in DEEP_ARMS:
+        if trial.only_deep and not _is_deep(arm):
             continue
         try:
             edit = edit_of(trial, arm)
@@ -144,7 +163,9 @@ def _entries(trial: Trial, arms: Sequence[str], left_out: dict[str, str]) -> dic
             left_out[arm] = str(reason)
             continue
         base = trial.lookups.prompts
-        entries |= {arm: [_put(base, edit.tokens)], f"{arm} control": [_put(base, edit.control)]}
+        entries[arm] = [_put(base, edit.tokens)]
+        if arm not in DEEP_CHECKS:
+            entries[f"{arm} control"] = [_put(base, edit.control)]
     return entries
 
 
@@ -171,6 +192,7 @@ def _summed(found: Binding, groups: Sequence[dict[str, Tensor]], usual: int, lef
     def share(name: str, less: str = "") -> Interval:
         places, full = at[name], FULL_OVER_LIST if name.startswith(SINKS) else FULL
         full = FULL_OVER_ALL if name.endswith(ALL_TOKENS) else full + GAINED * name.endswith(GAINED)
+        full = FULL_NEXT if name in NEXT.values() else full
         top = of(name, places) - (of(less, places) if less else 0)
         strata = torch.cat([torch.full((len(groups[k][FULL]),), i) for i, k in enumerate(places)])
         return ratio(top, of(full, places), found.level, strata)
@@ -201,6 +223,7 @@ def _summed(found: Binding, groups: Sequence[dict[str, Tensor]], usual: int, lef
         remainder = share(FULL, "joint") if "joint" in at else None
         added = {beyond(*pair): share(*pair) for pair in steps(at)}
         added |= {name: share(name) for sink in SINKS if (name := f"{sink}{ALL_TOKENS}") in at}
+        added |= {name: share(name) for name in NEXT.values() if name in at}
     except (ValueError, NotFinite) as error:
         return replace(found, left_out=left_out, refusal=str(error))
     return replace(
@@ -209,4 +232,4 @@ def _summed(found: Binding, groups: Sequence[dict[str, Tensor]], usual: int, lef
 
 
 def _is_deep(name: str) -> bool:
-    return name.startswith(DEEP_ARMS)
+    return name.startswith((*DEEP_ARMS, *DEEP_CHECKS))

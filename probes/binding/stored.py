@@ -37,6 +37,7 @@ def _binding(seed: int, data: dict) -> Binding:
         added={name: interval_from_json(added) for name, added in data.get("added", {}).items()},
         deep_prompts=data.get("deep_prompts", 0),
         queries=tuple(data.get("queries", ())),
+        targets=tuple(data.get("targets", ())),
         rules=data.get("rules", ""),
         **{name: data[name] for name in ("task", "items", "posed", "prompts", "level", "left_out", "refusal")},
     )

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from probes.binding.checking import MARGIN
+from probes.binding.checking import MARGIN, is_small
 from probes.binding.edits import ARMS, BOTH_LISTED
 from probes.statuses import Status
 
@@ -35,6 +35,7 @@ def summary(
     deep = f" (those of all items before over {found.deep_prompts} others)" if found.deep_prompts else ""
     shares = f"; shares over {found.prompts}{deep}, their intervals jointly" if found.refusal is None else ""
     asked = f", which ask for items {', '.join(map(str, found.queries))}" if found.queries else ""
+    asked += f" (edits lead to items {', '.join(map(str, found.targets))})" if found.targets else ""
     accuracy = f"accuracy {found.accuracy} over {found.posed} prompts{asked}: {state}{shares}"
     yield from _wrapped(accuracy, columns, INDENT, INDENT * 2)
     if found.refusal is not None:
@@ -70,6 +71,10 @@ def summary(
         yield ""
         for name, share in found.shares.items():
             yield f"{INDENT}{name:<15} {share}"
+        if found.added:
+            yield "what an edit or a removal adds to others (an address or a sink that is ABSENT adds nothing):"
+        for name, interval in found.added.items():
+            yield f"{INDENT}{name}: {interval}"
     if missing and not evidence:
         yield "arms that were not measured:"
     for name, reason in missing.items():
@@ -79,9 +84,9 @@ def summary(
 def _row(name: str, status: Status, reason: str, columns: int, share: Share | None) -> list[str]:
     """Return the lines of an address or a sink; the reason is wrapped, without a break inside of an interval.
 
-    Where the status is open, the excess of its share over the control, which decides, is added.
+    Where the share leaves the status open, its excess over the control, which decides, is added.
     """
-    if status is Status.INDETERMINATE and share is not None:
+    if status is Status.INDETERMINATE and share is not None and not is_small(share):
         too_little = "" if share.excess.low > MARGIN else f", not above {MARGIN:.2f}"
         reason += f", excess {share.excess}{too_little}"
     head = f"{INDENT}{name:<13}{status.value:<15}"

@@ -97,6 +97,18 @@ def places_of(trial: Trial, items: Iterable[int]) -> tuple[int, ...]:
     return tuple(place for item in items for place in span_of(trial, item))
 
 
+def reordered(trial: Trial, items: Sequence[int]) -> Tensor:
+    """Return the tokens with the items of the list in another order: the item that each index gets, from the first."""
+    base = trial.lookups.prompts.tokens
+    new, ordered = base.clone(), sorted(items)
+    for index, item in zip(ordered, items, strict=True):
+        at, source = span_of(trial, index), span_of(trial, item)
+        if len(at) != len(source):
+            raise Absent("labels of different numbers of tokens cannot be traded")
+        new[:, list(at)] = base[:, list(source)]
+    return new
+
+
 def pairs_moved(trial: Trial, tokens: Tensor) -> Tensor:
     """Return the tokens with query and target traded, each together with the item before it.
 

@@ -34,6 +34,12 @@ ALL_BEFORE, BEFORE_LISTED, ALL_MOVED, LABEL_MOVED, ORDER_MOVED = DEEP_ARMS = (
     "label and position, all before",
     "order and position, all before",
 )
+# What else is edited on the prompts of `DEEP_ARMS`: it shows what an address adds to others, and nothing by itself.
+LABEL_DEEP, BOTH_DEEP, JOINT_DEEP = DEEP_CHECKS = (
+    "label, all before",
+    "label and order, all before",
+    "joint, all before",
+)
 # Query, target, third item and bystanders, as in `Trial`.
 Combination = tuple[int, int, int, tuple[int, int]]
 

@@ -6,14 +6,15 @@ import shutil
 import pytest
 
 from experiments.list_outsiders import main, read_found
+from experiments.support.provenance import OtherVersions
 from experiments.support.reading import LIST_CALIBRATION
 from experiments.tables import list_calibration
 from interp.models import read_json
-from probes.binding.found import RULES
 
 VERDICT = LIST_CALIBRATION.parent / "lists" / "smollm2-135m" / "verdict-list-letters-6.json"
 TRUTH = {"addresses": ["own label"], "sinks": [], "unjudged": ["order"]}
 ENTRY = {"model": "by label", "finds": "the own label", "truth": TRUTH}
+RULES = read_json(VERDICT)["rules"]
 ABOUT = ("--about", "built blind")
 
 
@@ -83,6 +84,6 @@ def test_a_later_verdict_needs_the_truth_of_then(call):
 
 def test_a_verdict_on_labels_of_parity_is_refused(tmp_path):
     (tmp_path / "verdict.json").write_text(json.dumps({"version": 1, "verdict": "anchor", "rules": "x"}))
-    with pytest.raises(ValueError, match="no verdict on a list"):
+    with pytest.warns(OtherVersions), pytest.raises(ValueError, match="no verdict on a list"):
         read_found(tmp_path)
     assert read_found(tmp_path / "nowhere") is None

@@ -17,7 +17,7 @@ from interp.tasks import template
 from interp.tasks.lists import lookups
 from probes.binding import Binding, Trial, binding_verdict, measure_binding, trials_of
 from probes.binding.checking import ADDRESSES, MARGIN
-from probes.binding.edits import BOTH, BOTH_LISTED, LABEL_POSITION, ORDER_POSITION
+from probes.binding.edits import BOTH, BOTH_LISTED, LABEL_POSITION, NEXT, ORDER_POSITION
 from probes.binding.found import Share
 from probes.binding.lattice import RENAMED, beyond
 from probes.binding.margins import FULL, FULL_OVER_LIST, gains, leads_over
@@ -33,8 +33,16 @@ from probes.binding.sinks import (
     sink_positions,
 )
 from probes.binding.stored import binding_verdict_from_json
-from probes.binding.trials import ALL_BEFORE, ALL_MOVED, BEFORE_LISTED, LABEL_MOVED, ORDER_MOVED, combinations_of
-from probes.binding.wanted import wanted_arms, wanted_removals
+from probes.binding.trials import (
+    ALL_BEFORE,
+    ALL_MOVED,
+    BEFORE_LISTED,
+    DEEP_CHECKS,
+    LABEL_MOVED,
+    ORDER_MOVED,
+    combinations_of,
+)
+from probes.binding.wanted import wanted_arms, wanted_next, wanted_removals
 from probes.evidence import Interval
 from probes.planted.list_planting import ListPlan, plant_list
 from probes.statuses import Status
@@ -283,16 +291,36 @@ def test_sinks_that_replace_each_other_are_not_called_absent() -> None:
     assert binding_verdict_from_json("m", 0, json.loads(json.dumps(verdict.to_json()))) == verdict
 
 
+def test_an_address_that_leads_to_the_next_item_or_overtakes_in_some_prompts_is_not_absent() -> None:
+    nothing = share_of(0.0)
+    arms = dict.fromkeys((arm for names in ADDRESSES.values() for arm in names), nothing)
+    idle = replace(alone(), shares=arms)
+    assert {status for status, _ in binding_verdict("m", idle).addresses.values()} == {Status.ABSENT}
+    near = binding_verdict("m", replace(idle, added={NEXT["position"]: share_of(0.9).value})).addresses
+    assert [near[name][0] for name in ADDRESSES] == [Status.ABSENT, Status.ABSENT, Status.INDETERMINATE]
+    assert "position, next item: 0.900" in near["position"][1]
+    # Two thirds of the answers follow the label, by margins that are small beside those of the other prompts.
+    loud = replace(idle, shares=arms | {"label at query": replace(nothing, follows=0.67)})
+    found = binding_verdict("m", loud).addresses
+    assert [found[name][0] for name in ADDRESSES] == [Status.INDETERMINATE, Status.ABSENT, Status.ABSENT]
+    assert "label at query overtakes the answer in 0.67 of the prompts" in found["own label"][1]
+
+
 def test_only_what_can_change_a_status_is_measured_later() -> None:
     nothing, used = share_of(0.0), share_of(0.6)
     arms = dict.fromkeys((arm for names in ADDRESSES.values() for arm in names), nothing)
     labelled = replace(alone(), shares=arms | {"label at list": used, "label at query": used})
-    assert wanted_arms(labelled) == (LABEL_POSITION, ORDER_POSITION, ORDER_MOVED)
+    deep = (LABEL_MOVED, ORDER_MOVED, *DEEP_CHECKS)
+    assert wanted_arms(labelled) == (LABEL_POSITION, ORDER_POSITION, *deep)
+    assert wanted_next(labelled) == ("position",)
     assert wanted_arms(replace(labelled, shares=dict.fromkeys(arms, used))) == ()
     open_ = dict.fromkeys(arms, share_of(0.15, 0.1))
     assert wanted_arms(replace(labelled, shares=open_)) == ()
-    idle = dict.fromkeys(arms, nothing)
-    assert wanted_arms(replace(labelled, shares=idle))[-2:] == (LABEL_MOVED, ORDER_MOVED)
+    assert wanted_next(replace(labelled, shares=open_)) == ()
+    # No arm leads anywhere, and none does nothing: two addresses may be needed together.
+    vague = replace(labelled, shares=dict.fromkeys(arms, share_of(0.0, 0.0)))
+    assert wanted_arms(vague) == (LABEL_POSITION, ORDER_POSITION, *deep)
+    assert wanted_next(vague) == ("own label", "position")
     assert wanted_removals(replace(labelled, sinks=dict.fromkeys(SINKS, used))) == ()
     one = wanted_removals(replace(labelled, sinks={**dict.fromkeys(SINKS, used), "line breaks": nothing}))
     assert [removal_of(some, SINKS) for some in one][-1] == TOGETHER

@@ -21,7 +21,7 @@ NOTHING = Share(NONE, NONE, NONE)
 
 def measured(label: Interval) -> Binding:
     shares = dict.fromkeys(ARMS, NOTHING) | {
-        "label at list": Share(label, NONE, label, follows=0.25),
+        "label at list": Share(label, NONE, label, follows=0.0 if label is NONE else 0.25),
         "label at query": Share(label, NONE, label),
     }
     accuracy = Interval(1.0, 0.97, 1.0)
