@@ -79,7 +79,7 @@ def checked_position(shares: Mapping[str, Share], status: Status, reason: str) -
         return status, reason
     for arm in ADDRESSES["position"]:
         if arm in shares and not is_found(shares[arm]):
-            return Status.INDETERMINATE, said_of(arm, shares[arm])
+            return Status.INDETERMINATE, f"{reason}; but {said_of(arm, shares[arm])}"
     return status, reason
 
 
