@@ -363,7 +363,9 @@ def test_the_position_needs_the_trade_of_all_items_before(all_before: float | No
         measured = replace(measured, shares={**measured.shares, ALL_MOVED: share_of(all_before)}, deep_prompts=64)
     found = binding_verdict("m", measured)
     assert found.label == label
-    assert found.addresses["position"][1].startswith("position: " if all_before is None else f"{ALL_MOVED}: ")
+    reason = found.addresses["position"][1]
+    assert reason.startswith(f"{ALL_MOVED}: " if all_before == 0.5 else "position: ")
+    assert (f"but {ALL_MOVED}: " in reason) == (all_before == 0.0)
     assert found.to_json().get("deep_prompts") == (None if all_before is None else 64)
 
 
