@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from experiments.tables.list_calibration import blind_lists
+from experiments.tables.list_calibration import blind_lists, blind_statuses
 from experiments.tables.outsiders import blind_rounds
+from probes.statuses import Status
 
 
 def others_built(by_round: bool = False) -> str:
@@ -23,9 +24,10 @@ def lists_others_built() -> str:
     """Return the counts of `results/outsiders-lists.json`: verdicts on lists, blind."""
     rounds = blind_lists()
     judged, wrong = map(sum, zip(*rounds, strict=True))
-    each = ", ".join(f"{k} of {n}" for n, k in rounds)
+    each, statuses = ", ".join(f"{k} of {n}" for n, k in rounds), blind_statuses()
     return (
         f"On {judged} models of lists that outsiders built to fool it and that were judged blind, a status was wrong "
-        f"on {wrong} ({wrong / judged:.0%}; by round {each}). Arms were added after each round, so the rate of the "
-        "present arms is not known."
+        f"on {wrong} ({wrong / judged:.0%}; by round {each}); {statuses[Status.ABSENT]} of the "
+        f"{statuses.total()} wrong statuses were ABSENT. Arms were added after each round, so the rate of the present "
+        "arms is not known."
     )

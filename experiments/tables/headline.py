@@ -92,7 +92,7 @@ def trust_table() -> str:
             f"{misjudged:.0f} ({planted - misjudged - strange - right:.0f}) of {planted:.0f}",
         ),
         ("the same of models that others built, by round", rounds),
-        ("wrong verdicts on lists: planted; built by others", f"{in_lists}; {lists_by_round}"),
+        ("wrong on lists: planted; built by others", f"{in_lists}; {lists_by_round}"),
         (
             f"truths in 95 % intervals, by role (required: {required[0]:g} to {required[1]:g})",
             f"{min(covered):.3f} to {max(covered):.3f}{'; missed by ' * bool(missed)}{', '.join(missed)}",

@@ -41,6 +41,12 @@ def blind_lists() -> list[tuple[int, int]]:
     return [(len(one["models"]), sum(bool(_wrong(case, "blind")) for case in one["models"])) for one in rounds]
 
 
+def blind_statuses() -> Counter[str]:
+    """Return how many of the wrong statuses, blind and over all rounds, are PRESENT and how many ABSENT."""
+    cases = [case for one in read_json(OUTSIDERS)["rounds"] for case in one["models"]]
+    return Counter(text.rsplit(" ", 1)[1] for case in cases for text in _wrong(case, "blind"))
+
+
 def list_outsiders_table() -> str:
     """Return the verdicts on models that outsiders built: by the arms of the time, and again by later ones."""
     data = read_json(OUTSIDERS)

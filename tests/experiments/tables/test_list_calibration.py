@@ -52,6 +52,7 @@ def test_an_outsiders_models_have_what_was_wrong_then_and_now(tmp_path, monkeypa
     path.write_text(json.dumps({"rounds": [one, new]}))
     monkeypatch.setattr(list_calibration, "OUTSIDERS", path)
     assert list_calibration.blind_lists() == [(2, 2), (1, 1)]
+    assert list_calibration.blind_statuses() == {"ABSENT": 3}
     head, _, *rows = list_calibration.list_outsiders_table().splitlines()
     assert head.endswith("| blind, by the arms of its time | again, by later arms |")
     cells = "| the order, with a sink | order; sinks: first token | **order; wrong: first token ABSENT** |"
