@@ -67,9 +67,9 @@ def pretrained_table(zoo: Path = ZOO) -> str:
     round brackets over all seeds where none did; empty where it was not measured, and followed by the number of seeds
     where not all were.
     """
-    from experiments.grid import GAPS, PAPERS_SHORTEST, PARITY
+    from experiments.grid import GAPS, HINTS, PAPERS_SHORTEST, PARITY
 
-    return _table(zoo, (*PARITY, *GAPS), "bits", LENGTHS, (1, PAPERS_SHORTEST))
+    return _table(zoo, (*PARITY, *GAPS, HINTS), "bits", LENGTHS, (1, PAPERS_SHORTEST))
 
 
 def pretrained_addition_table(zoo: Path = ZOO) -> str:

@@ -15,7 +15,7 @@ from interp.attribution import Attribution
 from interp.models.names import SHIPPED
 from interp.tasks import Role
 from probes.arms.naming import with_arm_names
-from probes.binding.found import RULES
+from probes.binding.found import ALIKE_BUT_ABSENT, RULES
 
 RUN = "parity-aligned-alibi"
 
@@ -140,16 +140,23 @@ def test_the_first_screen_says_how_sure_the_verdict_is():
 def test_the_first_screen_of_a_list_says_how_sure_it_is():
     rate = {"hits": 2, "n": 120, "interval": {"low": 0.004, "high": 0.0587}}
     counted = {"rates": {"wrong status": rate}, "counts": {"all": {"right": 100, "incomplete": 18}}, "mechanisms": 20}
-    new = error_text.how_sure_of_list({"refusal": None, "rules": RULES}, counted)
+    addresses = {"own label": {"status": "PRESENT"}, "order": {"status": "INDETERMINATE"}}
+    judged = {"refusal": None, "addresses": addresses}
+    new = error_text.how_sure_of_list({**judged, "rules": RULES}, counted)
     assert new.startswith("**How sure?** 120 models of lists were built by hand")
     assert "in 20 ways. On 2 of them" in new
     assert "0.4 % to 5.9 %" in new
     assert (
-        "On 36 models of lists that outsiders built to fool it and that were judged blind, a status was wrong on 22"
+        "On 49 models of lists that outsiders built to fool it and that were judged blind, a status was wrong on 26"
         in new
     )
+    assert "wrong statuses were ABSENT" in new
     assert "named what 100 use in full, and left something open for 18" in new
-    old = error_text.how_sure_of_list({"refusal": None}, counted)
+    assert error_text.how_sure_of_list({**judged, "rules": ALIKE_BUT_ABSENT[0]}, counted) == new
+    absent = {**judged, "addresses": {**addresses, "position": {"status": "ABSENT"}}}
+    assert error_text.how_sure_of_list({**absent, "rules": RULES}, counted) == new
+    assert error_text.how_sure_of_list({**absent, "rules": ALIKE_BUT_ABSENT[0]}, counted) != new
+    old = error_text.how_sure_of_list(judged, counted)
     assert old.startswith(new)
     assert "measured by earlier arms" in old.removeprefix(new)
     assert error_text.how_sure_of_list({"refusal": "it cannot do it"}, counted) == ""
