@@ -21,7 +21,7 @@ from probes.binding.edits import BOTH, BOTH_LISTED, LABEL_POSITION, NEXT, ORDER_
 from probes.binding.found import Share
 from probes.binding.lattice import RENAMED, beyond
 from probes.binding.margins import FULL, FULL_OVER_LIST, gains, leads_over
-from probes.binding.measuring import _summed
+from probes.binding.measuring import _arms, _more, _summed
 from probes.binding.sinks import (
     ALL_TOKENS,
     SINKS,
@@ -304,6 +304,18 @@ def test_an_address_that_leads_to_the_next_item_or_overtakes_in_some_prompts_is_
     found = binding_verdict("m", loud).addresses
     assert [found[name][0] for name in ADDRESSES] == [Status.INDETERMINATE, Status.ABSENT, Status.ABSENT]
     assert "label at query overtakes the answer in 0.67 of the prompts" in found["own label"][1]
+
+
+@pytest.mark.parametrize("mechanism", ["own label", "position", "value before"])
+def test_an_edit_to_the_next_item_moves_the_whole_margin_by_its_own_address_only(mechanism: str) -> None:
+    planted = plant_list(ListPlan(mechanism, "gpt2", "list-letters", 6, 1.0))
+    trials = [t for t in trials_of(planted.tokenizer, "list-letters", 6, 32, seed=3) if not t.only_deep]
+    assert {trial.query for trial in trials} == {2, 3, 4}
+    pieces = [(_arms(planted.model, t), _more(planted.model, t, (), tuple(NEXT), ())) for t in trials]
+    groups = [first.values | more.values for first, more in pieces]
+    found = _summed(Binding("list-letters", 6, 32, 32, 0, Interval(1.0, 0.9, 1.0), 0.95), groups, len(trials), {})
+    for address, name in NEXT.items():
+        assert found.added[name].value == pytest.approx(float(address == mechanism), abs=0.03)
 
 
 def test_only_what_can_change_a_status_is_measured_later() -> None:
