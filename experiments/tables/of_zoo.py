@@ -75,6 +75,7 @@ ALIGNED, PADDED, OWN, BARE = (f"addition-{form}-alibi" for form in ("aligned", "
 ANCHORED, SCRATCHPAD = "parity-aligned-alibi", "parity-scratchpad-rotary"
 KEY_SINKS = "parity-aligned-alibi_sink"
 NUMERIC, CYCLIC = "parity-numeric-alibi", "parity-cyclic-alibi"
+HINTED = "parity-hints-alibi"
 UNPLACED, ROTARY, ABSOLUTE = (f"parity-aligned-{family}" for family in ("none", "rotary", "absolute"))
 LARGER = ("12x768x12", "24x1024x16")
 GAPS, FURTHEST = [f"parity-gap{gap}-alibi" for gap in (1, 2, 4)], "parity-gap8-alibi"

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from probes.binding.checking import MARGIN, is_small
+from probes.binding.checking import MARGIN, is_near_zero, is_small
 from probes.binding.edits import ARMS, BOTH_LISTED
 from probes.statuses import Status
 
@@ -65,6 +65,9 @@ def summary(
         yield f"next: {advice or f'more prompts narrow the intervals ({found.prompts} here)'}"
     yield "sinks (attention shared by other keys, against the mean value; other tokens: all but labels and values):"
     for name, (status, reason) in verdict.sinks.items():
+        carried = found.carried.get(name)
+        if status is Status.ABSENT and carried is not None and not is_near_zero(carried):
+            reason += f"; it carries something: its mean value loses {carried}, and removal no more"
         yield from _row(name, status, reason.removeprefix(f"{name}: "), columns, found.sinks.get(name))
     missing = {name: reason for name, reason in found.left_out.items() if evidence or name in ARMS}
     if evidence:

@@ -84,6 +84,13 @@ def test_what_leaves_a_sink_open_is_printed_beside_it():
     assert "excess" not in str(binding_verdict("m", measured(ALL)))
 
 
+def test_an_absent_sink_that_carries_something_says_so():
+    carrier = binding_verdict("m", replace(measured(ALL), carried={"first token": ALL}))
+    assert carrier.sinks["first token"][0] is Status.ABSENT
+    assert f"it carries something: its mean value loses {ALL}" in " ".join(str(carrier).split())
+    assert "carries something" not in str(binding_verdict("m", measured(ALL)))
+
+
 @pytest.mark.parametrize("binding", [measured(ALL), measured(WIDE), REFUSED], ids=["present", "open", "refused"])
 def test_it_comes_back_from_json(binding):
     found = binding_verdict("gpt2", binding)
