@@ -44,6 +44,7 @@ JUDGED = (
     _judged("nonaligned", 2),
     _judged("constant", 2),
     _judged("cyclic", 2),
+    _judged("hints", 1),
     Judged("aligned", "1", 20, SECOND_VERDICT, "gemma3-270m"),
 )
 # The layers of each model in which labels and bits are patched, about the middle.
