@@ -25,6 +25,7 @@ FOLDER = Path(__file__).parent.parent
 # The verdict on the fine-tuned model among the shipped runs.
 ADAPTED_VERDICT = SHIPPED / "smollm2-parity-aligned" / "verdict.json"
 # The verdict on it at 40 bits, past the trained length.
+BFLOAT16_LIST = FOLDER / "recipes" / "smollm2-135m-list-letters-12-bfloat16.json"
 ADAPTED_PAST = FOLDER / "recipes" / "smollm2-parity-aligned-verdict-40.json"
 # An older verdict at 20 bits, whose layers were measured on all prompts.
 ADAPTED_ROUTES = FOLDER / "recipes" / "smollm2-parity-aligned-routes.json"
@@ -175,6 +176,19 @@ def other_labels(verdict: Path = ADAPTED_VERDICT) -> list[float]:
     permuted = [value for name, value in others["details"]["family"].items() if name.startswith("permutation")]
     ends = [others[which][end] for which in ("value", "control") for end in ("value", "low", "high")]
     return [*ends, max(permuted)]
+
+
+def minutes_in_both_types() -> list[float]:
+    """Return the minutes that a verdict on twelve letters took in float32 and in bfloat16."""
+    paths = (LISTS / "smollm2-135m" / file_of("list-letters", 12), BFLOAT16_LIST)
+    return [read_result(path)["cost"]["seconds"] / 60 for path in paths]
+
+
+def apart_in_both_types() -> list[float]:
+    """Return the largest difference of a share between these two verdicts."""
+    paths = (LISTS / "smollm2-135m" / file_of("list-letters", 12), BFLOAT16_LIST)
+    full, half = (read_result(path)["shares"] for path in paths)
+    return [max(abs(full[arm]["value"]["value"] - share["value"]["value"]) for arm, share in half.items())]
 
 
 def on_list(run: str, task: str, items: int) -> list[float]:
