@@ -133,9 +133,11 @@ def next_of(trial: Trial, address: str) -> Int[Tensor, "batch pos"]:
     Raises `Absent` with the reason where the template does not have it.
     """
     base, query, items = trial.lookups.prompts.tokens, trial.query, trial.lookups.n_items
+    if query == items:
+        raise Absent("no item stands after the one asked for")
     if address == "own label":
         return label_queried(trial, base, query + 1)
-    if query > 2:  # all items move up by one, and the first comes last: each keeps the item before it
+    if query > 2:  # all items move up by one, and the first comes last: the query's keeps the item before it
         return reordered(trial, [*range(2, items + 1), 1])
     return reordered(trial, [query + 2, query + 1, *range(1, query + 1), *range(query + 3, items + 1)])
 

@@ -137,15 +137,16 @@ def _more(
     left_out: dict[str, str] = {}
     entries = _entries(trial, arms, left_out)
     measured = margins_under(model, trial, entries)[0] if entries else {}
-    if to_next and not trial.only_deep:
-        base = trial.lookups.prompts
-        nearby = {FULL_NEXT: [_put(base, answer_traded(trial, trial.query + 1))]}
+    if not trial.only_deep:
+        base, nearby = trial.lookups.prompts, {}
         for address in to_next:
             try:
                 nearby[NEXT[address]] = [_put(base, next_of(trial, address))]
             except Absent as reason:
                 left_out[NEXT[address]] = str(reason)
-        measured |= moved_to_next(model, trial, nearby)
+        if nearby:
+            nearby[FULL_NEXT] = [_put(base, answer_traded(trial, trial.query + 1))]
+            measured |= moved_to_next(model, trial, nearby)
     if removals and not trial.only_deep:
         measured |= sink_effects(model, trial, *leads_over(trial), left_out, removals)
     return Group({name: values.double().cpu() for name, values in measured.items()}, left_out)

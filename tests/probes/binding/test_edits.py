@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from interp.tasks.lists import sample_lists
 from probes.binding import Trial, trials_of
 from probes.binding.edits import ARMS, NEXT, Absent, answer_traded, edit_of, next_of
 from probes.binding.trials import DEEP_ARMS, DEEP_CHECKS
@@ -53,6 +54,14 @@ def test_the_item_after_is_reached_by_its_own_address_only(answer: Answer, addre
         expected = trial.lookups.answer(trial.query + 1 if answer is own else trial.query)
         assert answer(trial, next_of(trial, address)).equal(expected)
         assert answer(trial, answer_traded(trial, trial.query + 1)).equal(trial.lookups.answer(trial.query + 1))
+
+
+def test_no_item_comes_after_the_last_one() -> None:
+    last = sample_lists(list_tokenizer(), "lookup-letters", 8, 6, query=6, seed=0)
+    trial = Trial(last, target=2, third=4, bystanders=(3, 4))
+    for address in NEXT:
+        with pytest.raises(Absent, match="no item stands after"):
+            next_of(trial, address)
 
 
 @pytest.mark.parametrize("answer", MOVES, ids=lambda f: f.__name__)
