@@ -15,13 +15,13 @@ arms were changed after the round was known, so what they say is kept beside the
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.outsiders import round_parser
 from experiments.support.console import one_line, say, warn
 from experiments.support.provenance import reporting_versions
 from experiments.support.reading import read_result
@@ -142,24 +142,11 @@ def _truth(case: Mapping) -> dict:
     return {key: case[key] for key in ("model", "finds", "truth")}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.list_outsiders",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("round", metavar="ROUND", type=int, help="number of the round, from 1")
-    parser.add_argument("truths", metavar="TRUTHS", type=Path, help="JSON file with one entry per model")
-    parser.add_argument("verdicts", metavar="FOLDER", type=Path, help="folder with NAME/verdict-*.json of each model")
-    parser.add_argument("--about", metavar="TEXT", help="what the builders had read; for a new round")
-    parser.add_argument("--again", action="store_true", help="the arms were changed after the round was known")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="file to change; default: the committed one")
-    return parser
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Replace a round, or what later arms say of it; return 2 for bad input, with nothing written."""
-    chosen = _parser().parse_args(arguments)
+    parser = round_parser("list_outsiders", __doc__, "verdict-*.json", OUTSIDERS)
+    parser.add_argument("--about", metavar="TEXT", help="what the builders had read; for a new round")
+    chosen = parser.parse_args(arguments)
     file = chosen.out or OUTSIDERS
     try:
         data = read_json(file) if file.exists() else {"schema": VERSION, "rounds": []}

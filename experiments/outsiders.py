@@ -158,23 +158,24 @@ def _round(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def round_parser(module: str, description: str | None, verdicts: str, usual: Path) -> argparse.ArgumentParser:
+    """Return the parser of a round: its number, truths and verdicts, whether it was judged again, the file to change."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.outsiders",
-        description=__doc__,
+        prog=f"python -m experiments.{module}",
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("round", metavar="ROUND", type=_round, help="number of the round, from 1")
     parser.add_argument("truths", metavar="TRUTHS", type=Path, help="JSON file with one entry per model")
-    parser.add_argument("verdicts", metavar="FOLDER", type=Path, help="folder with NAME/verdict.json of each model")
+    parser.add_argument("verdicts", metavar="FOLDER", type=Path, help=f"folder with NAME/{verdicts} of each model")
     parser.add_argument("--again", action="store_true", help="the rules were changed after the round was known")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="file to change; default: results/outsiders.json")
+    parser.add_argument("--out", metavar="FILE", type=Path, help=f"file to change; default: results/{usual.name}")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Replace the rows of a round, blind or judged again; return 2 for bad input, with nothing written."""
-    chosen = _parser().parse_args(arguments)
+    chosen = round_parser("outsiders", __doc__, "verdict.json", OUTSIDERS).parse_args(arguments)
     file, blind = chosen.out or OUTSIDERS, not chosen.again
     try:
         with reporting_versions():
