@@ -159,7 +159,7 @@ def _round(text: str) -> int:
 
 
 def round_parser(module: str, description: str | None, verdicts: str, usual: Path) -> argparse.ArgumentParser:
-    """Return the parser of a round: its number, truths and verdicts, whether it was judged again, the file to change."""
+    """Return the parser of a round: its number, truths and verdicts, whether judged again, and the file to change."""
     parser = argparse.ArgumentParser(
         prog=f"python -m experiments.{module}",
         description=description,
