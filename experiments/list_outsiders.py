@@ -59,6 +59,8 @@ def read_truths(path: Path) -> list[dict]:
         for key, possible in NAMES.items():
             if not isinstance(truth[key], list) or not set(truth[key]) <= set(possible):
                 raise ValueError(f'{path}: {name} has "{key}": {shown(truth[key])}; it may list {", ".join(possible)}')
+        if both := sorted({*truth["addresses"], *truth["sinks"]} & set(truth["unjudged"])):
+            raise ValueError(f"{path}: {name} has {', '.join(both)} both as used and as unjudged; leave one out")
     names = [entry["model"] for entry in truths]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{path} has {', '.join(twice)} twice; write one entry per model")
@@ -99,7 +101,8 @@ def joined(truths: Path, verdicts: Path) -> tuple[str, list[dict], list[str]]:
         rules.add(found["rules"])
         judged.append({**entry, "found": found["statuses"]})
     if not judged:
-        raise ValueError(f"{verdicts} has no folder NAME/ with a verdict on a model of {truths}")
+        example = verdicts / missing[0] / "verdict-list-letters-6.json"
+        raise ValueError(f"{verdicts} has no verdict on a model of {truths}: there is no {example}, for one")
     if len(rules) > 1:
         raise ValueError(f"verdicts of one round have the same arms; {verdicts} has {', '.join(sorted(rules))}")
     return rules.pop(), judged, missing
@@ -114,7 +117,7 @@ def with_round(
     """
     if not 1 <= number <= len(rounds) + 1:
         raise ValueError(f"there are {len(rounds)} rounds; the next one is {len(rounds) + 1}, got {number}")
-    if number > len(rounds) and about is None:
+    if number > len(rounds) and not about:
         raise ValueError("a new round needs --about, such as 'built after reading the README'")
     old = rounds[number - 1] if number <= len(rounds) else {"models": []}
     again = {case["model"]: {"again": case["again"]} for case in old["models"] if "again" in case}
@@ -129,7 +132,7 @@ def with_later(rounds: Sequence[dict], number: int, rules: str, judged: Sequence
     Raises `ValueError` where the round is not there, or a model of it is missing or has another truth.
     """
     if not 1 <= number <= len(rounds):
-        raise ValueError(f"there is no round {number} to judge again; rounds are 1 to {len(rounds)}")
+        raise ValueError(f"there is no round {number} to judge again; the file has {len(rounds)} rounds")
     old, found = rounds[number - 1], {case["model"]: case for case in judged}
     for case in old["models"]:
         if case["model"] not in found or _truth(found[case["model"]]) != _truth(case):
@@ -150,8 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     file = chosen.out or OUTSIDERS
     try:
         data = read_json(file) if file.exists() else {"schema": VERSION, "rounds": []}
-        if data.get("schema") != VERSION:
-            raise ValueError(f"{file} has schema {shown(data.get('schema'))}, expected {VERSION}")
+        if not isinstance(data, dict) or data.get("schema") != VERSION:
+            raise ValueError(f"{file} is no file of rounds of schema {VERSION}, such as {OUTSIDERS.name}")
         with reporting_versions():
             rules, judged, missing = joined(chosen.truths, chosen.verdicts)
         rounds = (

@@ -125,6 +125,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "aligned-step-40": (3, lambda: [min(listed(ANCHORED, 40, "step") + listed(ANCHORED, 40, "step", "written"))]),
     **{f"hints-{n}": (3, partial(listed, HINTED, n)) for n in (30, 40, 60)},
     "hints-anchor": (2, partial(ends, HINTED, 20, "rho anchor", "")),
+    "hints-written": (3, partial(listed, HINTED, 40, mode="written")),
     "hints-own-bit": (3, partial(listed, HINTED, 40, "offset +0", "")),
     **{f"hints-on-random-{n}": (3, partial(posed, HINTED, "aligned", n)) for n in (20, 40)},
     "rotary-anchor": (2, lambda: listed(ROTARY, 20, "rho anchor", "")),

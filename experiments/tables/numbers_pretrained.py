@@ -119,6 +119,10 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         for form, length in TUNED
     },
     **{f"tuned-hints-{n}": (3, partial(listed, f"parity-hints-{TUNED_FAMILY}", n)) for n in (40, 60)},
+    "tuned-hints-median": (
+        3,
+        lambda: [median(listed(f"parity-{form}-{TUNED_FAMILY}", 60)) for form in ("hints", "aligned")],
+    ),
     "tuned-hints-written-40": (3, partial(listed, f"parity-hints-{TUNED_FAMILY}", 40, mode="written")),
     "tuned-scratchpad-40": (3, lambda: [max(listed(f"parity-scratchpad-{TUNED_FAMILY}", 40))]),
     # Exact match of the worst, the median and the best seed with numerals.

@@ -75,7 +75,7 @@ def summary(
         for name, share in found.shares.items():
             yield f"{INDENT}{name:<15} {share}"
         if found.added:
-            yield "what an edit or a removal adds to others (an address or a sink that is ABSENT adds nothing):"
+            yield "what an edit or a removal adds to others (at most 0.10 either way for what is ABSENT):"
         for name, interval in found.added.items():
             yield f"{INDENT}{name}: {interval}"
     if missing and not evidence:

@@ -61,7 +61,9 @@ def test_a_round_has_truths_and_blind_statuses(tmp_path, call, monkeypatch):
         (ABOUT, "1", (), "write a list with one entry per model"),
         (ABOUT, "1", ({**ENTRY, "model": "../x"},), "is not the name of a folder"),
         (ABOUT, "1", (ENTRY, ENTRY), "has by label twice"),
-        (ABOUT, "1", ({**ENTRY, "model": "another"},), "has no folder NAME/"),
+        (ABOUT, "1", ({**ENTRY, "model": "another"},), "another/verdict-list-letters-6.json, for one"),
+        (("--about", ""), "1", (ENTRY,), "a new round needs --about"),
+        (ABOUT, "1", ({**ENTRY, "truth": {**TRUTH, "unjudged": ["own label"]}},), "both as used and as unjudged"),
         (ABOUT, "1", ({**ENTRY, "truth": {**TRUTH, "sinks": ["label"]}},), "it may list first token"),
         (ABOUT, "1", ({**ENTRY, "truth": {"sinks": []}},), "needs addresses, sinks, unjudged"),
         (ABOUT, "1", ({"model": "by label"},), "an entry needs finds, model, truth"),
@@ -73,6 +75,14 @@ def test_what_cannot_be_joined_is_one_line(tmp_path, call, options, number, entr
     assert says in said
     assert said.count("\n") == 1
     assert not (tmp_path / "out.json").exists()
+
+
+def test_another_file_is_not_overwritten(tmp_path, call):
+    (tmp_path / "out.json").write_text('"x"')
+    code, said = call(*ABOUT)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "is no file of rounds of schema 3" in said
+    assert (tmp_path / "out.json").read_text() == '"x"'
 
 
 def test_a_later_verdict_needs_the_truth_of_then(call):
