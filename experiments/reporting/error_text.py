@@ -90,8 +90,8 @@ def how_sure_of_list(data: dict, counted: dict) -> str:
     )
     if not is_decided_alike(data):
         text += (
-            " **This result was measured by earlier arms**, whose errors were not counted: they took less for an "
-            "address to be PRESENT or ABSENT. `--fresh` measures again."
+            " **This result was measured by earlier arms**, whose errors were not counted: they called an "
+            "address PRESENT or ABSENT on less evidence. `--fresh` measures again."
         )
     return text
 

@@ -24,7 +24,6 @@ from experiments.reporting.rows import estimate
 from experiments.reporting.section import SectionData, from_json, to_json
 from experiments.support.list_results import interval_text
 from experiments.support.reading import LIST_CALIBRATION, read_calibration
-from probes.binding.measuring import MORE
 from probes.binding.text import OVERTAKES
 
 if TYPE_CHECKING:
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
     from experiments.support.own_lists import ListTask
     from interp.models import Run
     from probes.binding import Trial
-
-# Steps of a report whose verdict is not open after its first arms.
-PARTS = 7
 
 
 def list_report(
@@ -186,7 +182,7 @@ def write_list_report(options: ReportCommand, task: ListTask, target: Path | Non
 
     Raises `ValueError` as `load_for_lists` and `trials_of`; the verb has checked its other options.
     """
-    from experiments.support.binding_results import load_for_lists
+    from experiments.support.binding_results import load_for_lists, shown_on
     from experiments.support.own_lists import list_options
     from experiments.support.progress import progress_bar
     from experiments.support.provenance import provenance_record
@@ -201,14 +197,8 @@ def write_list_report(options: ReportCommand, task: ListTask, target: Path | Non
     check_files([path])
     lists = list_options(task, options.items, GATE, options.fillers)
     asked = [lists, options.quick, options.fresh, options.seed, str(run.format)]
-    with work_folder(path.parent, run, "report", asked) as work, progress_bar(total=PARTS, unit="part") as bar:
-
-        def step(what: str) -> None:
-            if what.endswith(MORE) and bar.total == PARTS:
-                bar.total += len(trials)
-            bar.set_description(f"{run.name}: {what}")
-            bar.update()
-
+    with work_folder(path.parent, run, "report", asked) as work, progress_bar(total=7, unit="part") as bar:
+        step = shown_on(bar, len(trials), f"{run.name}: ")
         text = list_report(run, options, task, trials, step, provenance_record()["command"], work)
         replace_whole(path, text)
     return path

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.support.own_lists import ListTask, check_fillers, list_options, list_task
 from experiments.support.verdict_checks import check_list
@@ -162,7 +162,6 @@ def _judged(
     from experiments.support.progress import progress_bar
     from experiments.support.results import work_folder, write_result
     from probes.binding import binding_verdict, measure_binding
-    from probes.binding.measuring import MORE
 
     asked = [options, command.seed, str(run.format)]
     with (
@@ -171,17 +170,30 @@ def _judged(
     ):
         kept = KeptGroups(work)
 
-        def step(piece: str) -> None:
-            if piece.endswith(MORE) and bar.total == 1 + len(trials):
-                bar.total += len(trials)
-            bar.set_description(piece)
-            bar.update()
-
+        step = shown_on(bar, len(trials))
         measured = measure_binding(run, trials, str(task), command.seed, step, command.prompts, kept)
         verdict = binding_verdict(run.name, measured)
         own = {} if isinstance(task, str) else {"list": task.to_json()}
         data = {"options": options, **own, **verdict.to_json(), "cost": kept.cost}
         return verdict, write_result(path, run, command.seed, data)
+
+
+def shown_on(bar: Any, n_trials: int, title: str = "") -> Callable[[str], None]:
+    """Return a function that shows each step on a progress bar.
+
+    The bar grows by a step per trial where the first arms leave a status open.
+    """
+    from probes.binding.measuring import MORE
+
+    usual = bar.total
+
+    def step(what: str) -> None:
+        if what.endswith(MORE) and bar.total == usual:
+            bar.total += n_trials
+        bar.set_description(f"{title}{what}")
+        bar.update()
+
+    return step
 
 
 def load_for_lists(

@@ -38,7 +38,7 @@ def list_calibration_table() -> str:
 def blind_lists() -> list[tuple[int, int]]:
     """Return of each round how many models were built, and on how many a status was wrong by the arms of the time."""
     rounds = read_json(OUTSIDERS)["rounds"]
-    return [(len(one["models"]), sum(bool(_wrong(case, "blind")) for case in one["models"])) for one in rounds]
+    return [(len(one["models"]), _n_wrong(one["models"], "blind")) for one in rounds]
 
 
 def blind_statuses() -> Counter[str]:
@@ -87,7 +87,11 @@ def list_rounds_table() -> str:
 
 def _of_round(models: Sequence[Mapping], when: str) -> str:
     """Return on how many of a round's models a status is wrong, as text."""
-    return f"{sum(bool(_wrong(case, when)) for case in models)} of {len(models)}"
+    return f"{_n_wrong(models, when)} of {len(models)}"
+
+
+def _n_wrong(models: Sequence[Mapping], when: str) -> int:
+    return sum(bool(_wrong(case, when)) for case in models)
 
 
 def _wrong(case: Mapping, when: str) -> list[str]:

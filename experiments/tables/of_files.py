@@ -180,15 +180,17 @@ def other_labels(verdict: Path = ADAPTED_VERDICT) -> list[float]:
 
 def minutes_in_both_types() -> list[float]:
     """Return the minutes that a verdict on twelve letters took in float32 and in bfloat16."""
-    paths = (LISTS / "smollm2-135m" / file_of("list-letters", 12), BFLOAT16_LIST)
-    return [read_result(path)["cost"]["seconds"] / 60 for path in paths]
+    return [data["cost"]["seconds"] / 60 for data in _in_both_types()]
 
 
 def apart_in_both_types() -> list[float]:
     """Return the largest difference of a share between these two verdicts."""
-    paths = (LISTS / "smollm2-135m" / file_of("list-letters", 12), BFLOAT16_LIST)
-    full, half = (read_result(path)["shares"] for path in paths)
+    full, half = (data["shares"] for data in _in_both_types())
     return [max(abs(full[arm]["value"]["value"] - share["value"]["value"]) for arm, share in half.items())]
+
+
+def _in_both_types() -> list[dict]:
+    return [read_result(path) for path in (LISTS / "smollm2-135m" / file_of("list-letters", 12), BFLOAT16_LIST)]
 
 
 def on_list(run: str, task: str, items: int) -> list[float]:

@@ -112,12 +112,17 @@ def needed_together(shares: Mapping[str, Share]) -> dict[str, tuple[Status, str]
     return decided
 
 
+def shares_of(shares: Mapping[str, Share], address: str) -> list[Share]:
+    """Return the shares of the arms of an address that were measured."""
+    return [shares[arm] for arm in ADDRESSES[address] if arm in shares]
+
+
 def none_leads_alone(shares: Mapping[str, Share], names: Collection[str]) -> bool:
     """Return whether no edit of one of two addresses leads to the other item.
 
     With the position, edits of one must do nothing at all: both are measured on other prompts than the label alone.
     """
-    alone = [shares[arm] for name in names for arm in ADDRESSES[name] if arm in shares]
+    alone = [share for name in names for share in shares_of(shares, name)]
     return all(map(is_small, alone)) if "position" in names else not any(map(is_found, alone))
 
 

@@ -67,7 +67,7 @@ def summary(
     for name, (status, reason) in verdict.sinks.items():
         carried = found.carried.get(name)
         if status is Status.ABSENT and carried is not None and not is_near_zero(carried):
-            reason += f"; it carries something: its mean value loses {carried}, and removal no more"
+            reason += f"; it carries something: its mean value loses {carried}, and its removal no more"
         yield from _row(name, status, reason.removeprefix(f"{name}: "), columns, found.sinks.get(name))
     missing = {name: reason for name, reason in found.left_out.items() if evidence or name in ARMS}
     if evidence:

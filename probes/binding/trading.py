@@ -99,14 +99,10 @@ def places_of(trial: Trial, items: Iterable[int]) -> tuple[int, ...]:
 
 def reordered(trial: Trial, items: Sequence[int]) -> Tensor:
     """Return the tokens with the items of the list in another order: the item that each index gets, from the first."""
-    base = trial.lookups.prompts.tokens
-    new, ordered = base.clone(), sorted(items)
-    for index, item in zip(ordered, items, strict=True):
-        at, source = span_of(trial, index), span_of(trial, item)
-        if len(at) != len(source):
-            raise Absent("labels of different numbers of tokens cannot be traded")
-        new[:, list(at)] = base[:, list(source)]
-    return new
+    tokens = trial.lookups.prompts.tokens
+    for index, item in zip(sorted(items), items, strict=True):
+        tokens = replaced(trial, tokens, span_of(trial, index), span_of(trial, item))
+    return tokens
 
 
 def pairs_moved(trial: Trial, tokens: Tensor) -> Tensor:

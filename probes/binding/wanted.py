@@ -1,14 +1,15 @@
 """What is measured after the first arms: only what can still change a status.
 
-Two addresses at once matter where one of them is not shown to be used alone, and removing several candidates for sinks
+An address whose arms do nothing is ABSENT only if it adds nothing to others, and no edit of it leads to the next item.
+Two addresses may be needed together where none of one leads anywhere. Several candidates for sinks are removed together
 where one of them does nothing alone.
 """
 
 from __future__ import annotations
 
-from probes.binding.checking import ADDRESSES, NEEDED, is_small, none_leads_alone
+from probes.binding.checking import ADDRESSES, NEEDED, is_small, none_leads_alone, shares_of
 from probes.binding.edits import LABEL_POSITION, NEXT, ORDER_POSITION
-from probes.binding.found import Binding, Share
+from probes.binding.found import Binding
 from probes.binding.sinks import SINKS, sets_of
 from probes.binding.trials import DEEP_CHECKS, LABEL_MOVED, ORDER_MOVED
 
@@ -19,7 +20,7 @@ _OF_TWO = {LABEL_POSITION: ("own label", "position"), ORDER_POSITION: ("order", 
 
 def wanted_arms(found: Binding) -> tuple[str, ...]:
     """Return the arms that can still change a status: whether an address is ABSENT, or two are needed together."""
-    absent = {name for name in ADDRESSES if (shares := _of(found, name)) and all(map(is_small, shares))}
+    absent = {name for name in ADDRESSES if _does_nothing(found, name)}
     arms = [arm for arm, names in _OF_TWO.items() if absent & set(names)]
     arms += [LABEL_MOVED, ORDER_MOVED, *DEEP_CHECKS] if absent else []
     for names, needed in NEEDED:
@@ -30,7 +31,7 @@ def wanted_arms(found: Binding) -> tuple[str, ...]:
 
 def wanted_next(found: Binding) -> tuple[str, ...]:
     """Return the addresses whose edit that leads to the next item can still change a status."""
-    return tuple(name for name in NEXT if (shares := _of(found, name)) and all(map(is_small, shares)))
+    return tuple(name for name in NEXT if _does_nothing(found, name))
 
 
 def wanted_removals(found: Binding) -> tuple[tuple[str, ...], ...]:
@@ -40,5 +41,6 @@ def wanted_removals(found: Binding) -> tuple[tuple[str, ...], ...]:
     return tuple(some for some in sets_of([sink for sink in SINKS if sink in found.sinks]) if len(some) > 1)
 
 
-def _of(found: Binding, address: str) -> list[Share]:
-    return [found.shares[arm] for arm in ADDRESSES[address] if arm in found.shares]
+def _does_nothing(found: Binding, address: str) -> bool:
+    shares = shares_of(found.shares, address)
+    return bool(shares) and all(map(is_small, shares))
