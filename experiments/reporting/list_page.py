@@ -182,7 +182,8 @@ def write_list_report(options: ReportCommand, task: ListTask, target: Path | Non
 
     Raises `ValueError` as `load_for_lists` and `trials_of`; the verb has checked its other options.
     """
-    from experiments.support.binding_results import load_for_lists, shown_on
+    from experiments.support.binding_results import shown_on
+    from experiments.support.list_pieces import load_for_lists
     from experiments.support.own_lists import list_options
     from experiments.support.progress import progress_bar
     from experiments.support.provenance import provenance_record

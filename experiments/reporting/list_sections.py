@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.reporting.reduced import shown_layers
 from experiments.reporting.section import Picture, SectionData, Source
-from experiments.support.binding_results import KeptGroups, file_of
+from experiments.support.binding_results import file_of, measured_list
+from experiments.support.kept_groups import KeptGroups
 from experiments.support.list_results import ARMS
 from experiments.support.own_lists import list_options
 from interp.support.printable import visible
@@ -38,15 +39,18 @@ def verdict_section(
 ) -> SectionData:
     """Build the section on the verdict: read from a file of the same weights, or measured in pieces kept in `work`."""
     from experiments.drawing.lists import list_shares
+    from experiments.support.list_pieces import ListSource
     from interp.views import as_view
-    from probes.binding import binding_verdict, measure_binding
+    from probes.binding import binding_verdict
 
     items, few = options.items, PROMPTS["verdict"][options.quick]
     command = f"mnemoscope verdict {options.said(run)} --task {shlex.quote(str(options.task))} --items {items}"
     command += f" --fillers {options.fillers}" * bool(options.fillers) + f" --prompts {few} --seed {options.seed}"
     found, made, notes = stored_verdict(run, options, task)
     if found is None:
-        measured = measure_binding(run, trials, str(task), options.seed, step, few, KeptGroups(work))
+        given = (options.fillers, options.format, options.device, options.dtype)
+        source = ListSource(options.names[0], task, items, few, options.seed, *given)
+        measured = measured_list(run, source, trials, few, step, KeptGroups(work))
         judged = binding_verdict(run.name, measured)
         if options.quick and judged.measured.refusal is None:
             notes += (fewer_prompts("verdict", "The intervals are wider, and more addresses may stay undecided."),)

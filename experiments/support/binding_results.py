@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +13,10 @@ from probes.limits import BINDING_TASKS
 
 if TYPE_CHECKING:
     from experiments.commands.verdict import VerdictCommand
+    from experiments.support.kept_groups import KeptGroups
+    from experiments.support.list_pieces import ListSource
     from interp.models import Run
-    from probes.binding import BindingVerdict, Trial
-    from probes.binding.found import Group
+    from probes.binding import Binding, BindingVerdict, Trial
 
 
 def binding_task_of(command: VerdictCommand) -> ListTask | None:
@@ -59,6 +58,7 @@ def judge_lists(command: VerdictCommand, task: ListTask) -> int:
     from experiments.support.console import say, warn
     from experiments.support.finished import take_finished, warn_measured
     from experiments.support.finished_verdicts import finished_list_verdict
+    from experiments.support.list_pieces import ListSource, load_for_lists
     from experiments.support.reading import LIST_CALIBRATION, read_calibration
     from experiments.support.results import json_target, replace_whole, result_folder
     from experiments.support.verdict_text import columns_of_output, more_prompts, say_how_sure
@@ -78,12 +78,14 @@ def judge_lists(command: VerdictCommand, task: ListTask) -> int:
         target = None if command.out is None else result_folder(run, command.out, (file,)) / file
         path, verdict, written = take_finished(stored, target, reasons), stored.found, stored.data
     else:
-        trials = _trials(command, run, task)
+        given = (command.fillers, command.format, command.device, command.dtype)
+        source = ListSource(names[0], task, command.items, command.prompts, command.seed, *given)
+        trials = source.trials(run)
         path = result_folder(run, command.out, (file,)) / file
         warn_measured(path, reasons, command.fresh)
         if not isinstance(task, str):
             warn(f"the first prompt: {trials[0].lookups.prompts.text()!r}")
-        verdict, written = _judged(command, run, task, trials, options, path)
+        verdict, written = _judged(command, run, source, trials, options, path)
     if copy is not None:
         replace_whole(copy, json.dumps(written, indent=1) + "\n", "--json")
     if command.json == "-":
@@ -96,86 +98,43 @@ def judge_lists(command: VerdictCommand, task: ListTask) -> int:
     return 0
 
 
-class KeptGroups:
-    """The groups of prompts of one verdict, written to a work folder when they are measured, with what each cost.
-
-    A group that is in the folder is read, so that an interrupted verdict goes on. `cost` is that of all groups.
-    """
-
-    def __init__(self, work: Path) -> None:
-        self.work = work
-        self.costs: list[dict[str, float | None]] = []
-
-    def __call__(self, name: str, measure: Callable[[], Group]) -> Group:
-        """Return the group of this name: read, or measured and written."""
-        from experiments.support.results import load_or_make
-        from probes.binding.found import Group
-
-        def make() -> tuple[Group, dict]:
-            began = time.perf_counter(), time.process_time()
-            return measure(), cost_since(*began)
-
-        group, cost = load_or_make(
-            self.work / f"{name}.json",
-            make,
-            lambda made: {"group": made[0].to_json(), "cost": made[1]},
-            lambda kept: (Group.from_json(kept["group"]), dict(kept["cost"])),
-        )
-        self.costs.append(cost)
-        return group
-
-    @property
-    def cost(self) -> dict[str, float | None]:
-        """Seconds and CPU seconds of all groups, and the largest peak memory, by whichever process measured them."""
-        peaks = [peak for cost in self.costs if (peak := cost["peak_mib"]) is not None]
-        sums = {name: round(sum(cost[name] or 0 for cost in self.costs), 1) for name in ("seconds", "cpu_seconds")}
-        return {**sums, "peak_mib": max(peaks, default=None)}
-
-
-def cost_since(wall: float, cpu: float) -> dict[str, float | None]:
-    """Return the seconds and CPU seconds since two readings of the clocks, and the peak memory of the process in MiB.
-
-    The peak includes Python and the model; it is None where the system does not report it (Windows).
-    """
-    try:
-        from resource import RUSAGE_SELF, getrusage
-    except ImportError:
-        peak = None
-    else:
-        # Kilobytes, but bytes on macOS.
-        peak = round(getrusage(RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10), 1)
-    seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
-    return {"seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1), "peak_mib": peak}
-
-
-def _trials(command: VerdictCommand, run: Run, task: ListTask) -> list[Trial]:
-    from probes.batteries import GATE
-    from probes.binding import trials_of
-
-    return trials_of(run, task, command.items, max(command.prompts, GATE), command.seed, command.fillers)
-
-
 def _judged(
-    command: VerdictCommand, run: Run, task: ListTask, trials: list[Trial], options: dict, path: Path
+    command: VerdictCommand, run: Run, source: ListSource, trials: list[Trial], options: dict, path: Path
 ) -> tuple[BindingVerdict, dict]:
     """Measure, decide and write; return the verdict, and what its file holds."""
+    from experiments.support.kept_groups import KeptGroups
     from experiments.support.progress import progress_bar
     from experiments.support.results import work_folder, write_result
-    from probes.binding import binding_verdict, measure_binding
+    from probes.binding import binding_verdict
 
     asked = [options, command.seed, str(run.format)]
     with (
         work_folder(path.parent, run, "verdict", asked) as work,
         progress_bar(total=1 + len(trials), unit="step") as bar,
     ):
-        kept = KeptGroups(work)
-
-        step = shown_on(bar, len(trials))
-        measured = measure_binding(run, trials, str(task), command.seed, step, command.prompts, kept)
+        kept, step = KeptGroups(work), shown_on(bar, len(trials))
+        measured = measured_list(run, source, trials, command.prompts, step, kept, command.workers)
         verdict = binding_verdict(run.name, measured)
-        own = {} if isinstance(task, str) else {"list": task.to_json()}
+        own = {} if isinstance(source.task, str) else {"list": source.task.to_json()}
         data = {"options": options, **own, **verdict.to_json(), "cost": kept.cost}
         return verdict, write_result(path, run, command.seed, data)
+
+
+def measured_list(
+    run: Run,
+    source: ListSource,
+    trials: Sequence[Trial],
+    prompts: int,
+    step: Callable[[str], None],
+    kept: KeptGroups,
+    workers: int | None = None,
+) -> Binding:
+    """Measure the arms of a list on about `prompts` prompts, in several processes where that is faster."""
+    from experiments.support.list_pieces import measuring_lists
+    from probes.binding import measure_binding
+
+    with measuring_lists(run, source, trials, prompts, kept.work, step, workers) as prepare:
+        return measure_binding(run, trials, str(source.task), source.seed, step, prompts, kept, prepare)
 
 
 def shown_on(bar: Any, n_trials: int, title: str = "") -> Callable[[str], None]:
@@ -194,21 +153,6 @@ def shown_on(bar: Any, n_trials: int, title: str = "") -> Callable[[str], None]:
         bar.update()
 
     return step
-
-
-def load_for_lists(
-    name: str, task: ListTask, items: int, fmt: str | None = None, device: str = "auto", dtype: str | None = None
-) -> Run:
-    """Load a run for a list task or recall; on a CPU in float32, whatever the dtype of its weights, unless given.
-
-    `fmt`: a format of recall, by default recall-ordered.
-    """
-    from experiments import load
-    from experiments.support.loading import complete_format, widened
-
-    posed = complete_format(fmt or "recall-ordered", "recall", name) if task == "recall" else None
-    run = load(name, posed, longest=items if task == "recall" else None, device=device, dtype=dtype)
-    return widened(run, dtype)
 
 
 def file_of(task: ListTask, items: int) -> str:

@@ -7,16 +7,15 @@ interrupted goes on after the pieces that are done, with any number of processes
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from threading import Lock, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from experiments.support.jobs import Job, Processes
+from experiments.support.sharing import share_out
 
 if TYPE_CHECKING:
     from interp.models import Run
@@ -32,6 +31,14 @@ ALL_LENGTHS = ({"M8"}, {"M9"})
 LONGEST = "presence"
 # Parameters from which on a model's matrix products are large enough for several threads of one process.
 LARGE = 100_000_000
+
+
+class Source(Protocol):
+    """Says what a run is loaded from, in any process; equal ones are loaded once."""
+
+    def load(self) -> Run:
+        """Load the run."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def importing(workers: int | None) -> Iterator[Processes | None]:
 
 @contextmanager
 def helpers(
-    workers: int, sources: Sequence[RunOptions], one_thread: bool = True, begun: Processes | None = None
+    workers: int, sources: Sequence[Source], one_thread: bool = True, begun: Processes | None = None
 ) -> Iterator[Processes | None]:
     """Yield `workers` - 1 processes that load the runs at once, or None without any.
 
@@ -134,38 +141,25 @@ def _measure_all(
     from interp.support.budget import allowed
     from interp.support.exactness import Inexact
 
-    waiting, lock, done = deque(_jobs(pieces)), Lock(), set[str]()
-    recall, memory = resume_arms(work), allowed()
+    recall, memory, done = resume_arms(work), allowed(), set[str]()
 
-    def take() -> list[Piece]:
-        with lock:
-            job = waiting.popleft() if waiting else []
+    def begin(job: Sequence[Piece]) -> None:
         for piece in job:
             step(f"length {piece.inputs.length}: {piece.title}")
-        return job
 
-    def hand_over() -> None:
-        while job := take():
-            named = [(piece.inputs.length, tuple(row.code for row in piece.rows)) for piece in job]
-            settings = (job[0].inputs.seed, job[0].inputs.prompts)
-            with suppress(Exception):  # this process measures what another could not
-                executor.result(executor.submit(Job("", _measure_there, (source, named, settings, work, memory))))
-                done.update(piece.name for piece in job)
+    def here(job: Sequence[Piece]) -> None:
+        with suppress(ValueError, Inexact):  # the battery measures it again, and says what the error means there
+            for piece in job:
+                recall(piece.name, piece.measure)
+                done.add(piece.name)
 
-    others = [Thread(target=hand_over, daemon=True) for _ in range(executor.workers)]
-    for other in others:
-        other.start()
-    try:
-        while job := take():
-            with suppress(ValueError, Inexact):  # the battery measures it again, and says what the error means there
-                for piece in job:
-                    recall(piece.name, piece.measure)
-                    done.add(piece.name)
-    finally:
-        with lock:
-            waiting.clear()  # after an error nothing is handed over
-    for other in others:
-        other.join()
+    def there(job: Sequence[Piece]) -> None:
+        named = [(piece.inputs.length, tuple(row.code for row in piece.rows)) for piece in job]
+        settings = (job[0].inputs.seed, job[0].inputs.prompts)
+        executor.result(executor.submit(Job("", _measure_there, (source, named, settings, work, memory))))
+        done.update(piece.name for piece in job)
+
+    share_out(executor, _jobs(pieces), begin, here, there)
     return done
 
 
@@ -211,8 +205,13 @@ def _inputs(source: RunOptions, length: int, seed: int, prompts: int) -> ArmInpu
     return inputs_of(run, length, seed, prompts, searches)
 
 
+def loaded(source: Source) -> Run:
+    """Return a run that this process has loaded, or load it."""
+    return _run(source)[0]
+
+
 @cache
-def _run(source: RunOptions) -> tuple[Run, Searches]:
+def _run(source: Source) -> tuple[Run, Searches]:
     return source.load(), {}
 
 
@@ -236,7 +235,7 @@ def _import() -> None:
     silence_worker()
 
 
-def _load_all(sources: Sequence[RunOptions]) -> None:
+def _load_all(sources: Sequence[Source]) -> None:
     """Load the runs in a worker process, before there is work."""
     import probes.batteries  # noqa: F401
     from experiments.support.provenance import silence_worker

@@ -20,6 +20,7 @@ from interp.patching.nodes import Receiver, Sender
 from interp.patching.paths import path_patch
 from interp.patching.sweep import Sweep
 from interp.patching.sweeping import patch, plan
+from interp.patching.token_edits import measure_edited
 from interp.places import Joint
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "lead",
     "logit_diff",
     "margin",
+    "measure_edited",
     "pairwise",
     "patch",
     "path_patch",

@@ -1,31 +1,33 @@
-"""Predictions after edits of tokens, teacher-forced: what `interp.forward.readout` gives of each edited batch.
+"""Runs on edited tokens: readouts, as `interp.forward.readout` gives them of each edited batch, and metrics.
 
-Under a causal mask nothing changes before the first edited token, so keys and values there are those of the unedited
-prompts, which run once. Where each prompt reads one position of its own, nothing after it is computed.
+Under a causal mask nothing changes before the first token that differs, so keys and values there are those of the
+unedited prompts, or of another edit that begins alike: tokens that several runs begin with are computed once. Where
+each prompt reads one position of its own, nothing after it is computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.arguments import exclusive
+from interp.arguments import PromptsLike, exclusive, prompts_of, require_same_layout
 from interp.forward import Readout, readout, steps_of
-from interp.models.anatomy import Anatomy
+from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.resolve import AnyModel, raw_of
-from interp.patching.changes import Changes, Where
 from interp.patching.editing import Place
-from interp.patching.metric import Metric
-from interp.patching.patched_runs import final_patched
-from interp.patching.rerunning import unpatched_runs
-from interp.patching.unpatched import Unpatched
+from interp.patching.effect import PatchEffect
+from interp.patching.metric import Metric, MetricLike, bind_metric
+from interp.patching.rerunning import in_order, measure_unpatched, numbers_kept, unpatched_runs
+from interp.patching.unpatched import Unpatched, run_after
 from interp.sites import Site
 from interp.support.finite import require_finite
-from interp.tasks import Batch
+from interp.tasks import Batch, Prompts
+
+# The unedited prompts among the edited ones, and how many runs with kept keys and values follow each other at most.
+BASE, DEPTH = "", 3
 
 
 def readouts(
@@ -61,6 +63,56 @@ def readouts(
 
 @exclusive
 @torch.no_grad()
+def measure_edited(
+    model: AnyModel, base: PromptsLike, edited: Mapping[str, PromptsLike], metrics: Sequence[MetricLike]
+) -> list[PatchEffect]:
+    """Return the metrics of the base and of edited copies of it, one effect per metric, in their order.
+
+    The only axis is "edit". Metrics are bound to the base, so that an answer is that of the base in every run. There is
+    no source run, so `source` is the base and `recovered` raises; use `change`.
+
+    Raises `ValueError` without edits or metrics, and for copies of another layout.
+
+    >>> (effect,) = measure_edited(run, batch, {"labels traded": traded}, [logit_diff(batch, step=9)])
+    """
+    anatomy = anatomy_of(raw_of(model))
+    prompts = prompts_of(model, base, "base")
+    bound = [bind_metric(metric, model, prompts) for metric in metrics]
+    if not bound or not edited:
+        raise ValueError("give at least one metric" if not bound else "no edits were given")
+    if BASE in edited:
+        raise ValueError("an edit must have a name; got an empty one")
+    copies = {name: prompts_of(model, copy, name) for name, copy in edited.items()}
+    for name, copy in copies.items():
+        require_same_layout(prompts, copy, ("base", name))
+    rows, raw_difference = [], 0.0
+    before, after = ([list[Tensor]() for _ in bound] for _ in range(2))
+    for run, runs in _runs(anatomy, prompts, copies, bound):
+        rows.append(run.rows)
+        raw_difference = run.raw_difference
+        found = {name: measure_unpatched(anatomy, each, run.metrics) for name, each in runs}
+        for k in range(len(bound)):
+            before[k].append(found[BASE][k])
+            after[k].append(torch.stack([found[name][k] for name in copies]))
+    intact = [in_order(rows, parts) for parts in before]
+    return [
+        PatchEffect(
+            site="tokens",
+            metric=metric.name,
+            direction="edit",
+            axes=("edit",),
+            labels={"edit": tuple(copies)},
+            values=in_order(rows, after[k]),
+            base=intact[k],
+            source=intact[k],
+            details={"raw_difference": raw_difference},
+        )
+        for k, metric in enumerate(bound)
+    ]
+
+
+@exclusive
+@torch.no_grad()
 def _by_steps(
     model: AnyModel,
     anatomy: Anatomy,
@@ -70,44 +122,74 @@ def _by_steps(
     own: Int[Tensor, " batch"] | None,
 ) -> tuple[Readout, dict[str, Readout]]:
     del model  # locked
-    sites: tuple[Site, ...] = ("k", "v")
-    keep: list[Place] = [("resid_pre", 0), ("q", 0), *((site, i) for i in range(len(anatomy.blocks)) for site in sites)]
     symbols = base.vocabulary.tokens(base.format.outputs).to(anatomy.device)
-    rows, found = [], {name: list[tuple[Tensor, Tensor]]() for name in ("", *edited)}
-
-    def add(name: str, run: Unpatched, final: Tensor) -> None:
-        if own is not None:
-            column = torch.searchsorted(run.reads, (own[run.rows] - 1).to(final.device))
-            final = final[torch.arange(len(final), device=final.device), column].unsqueeze(1)
-        logits = require_finite(anatomy.unembed(final), "a logit of the model", run.rows, axis=0, batch=base)
-        found[name].append((logits.argmax(dim=-1).cpu(), logits[..., symbols].cpu()))
-
-    for run in unpatched_runs(anatomy, base, [_reading(at - 1, own)], keep):
+    rows, found = [], {name: list[tuple[Tensor, Tensor]]() for name in (BASE, *edited)}
+    for run, runs in _runs(anatomy, base, edited, [_reading(at - 1, own)]):
         rows.append(run.rows)
-        add("", run, run.final)
-        for name, batch in edited.items():
-            add(name, run, final_patched(anatomy, run, _changes(anatomy, run, base, batch), run.reads))
+        for name, each in runs:
+            final = each.final
+            if own is not None:
+                column = torch.searchsorted(run.reads, (own[run.rows] - 1).to(final.device))
+                final = final[torch.arange(len(final), device=final.device), column].unsqueeze(1)
+            logits = require_finite(anatomy.unembed(final), "a logit of the model", run.rows, axis=0, batch=base)
+            found[name].append((logits.argmax(dim=-1).cpu(), logits[..., symbols].cpu()))
     order = torch.cat(rows).argsort()
     by_name = {
         name: Readout(*(torch.cat(parts)[order] for parts in zip(*chunks, strict=True)))
         for name, chunks in found.items()
     }
-    return by_name.pop(""), by_name
+    return by_name.pop(BASE), {name: by_name[name] for name in edited}
 
 
-def _changes(anatomy: Anatomy, run: Unpatched, base: Batch, edited: Batch) -> Changes:
-    """Return the changes of a run in which the edited tokens enter, from the first of them on."""
-    tokens = edited.tokens[run.rows, : run.n_pos]
-    differs = (tokens != base.tokens[run.rows, : run.n_pos]).any(dim=0)
-    at = differs.nonzero().flatten().to(anatomy.device)
-    first = int(at[0]) if len(at) else run.n_pos
-    resid = anatomy.embed(tokens.to(anatomy.device))
-    return Changes(0, first if anatomy.causal else 0, {("resid_pre", 0): partial(_entered, resid)}, at=at)
+def _runs(
+    anatomy: Anatomy, base: Prompts, edited: Mapping[str, Prompts], metrics: Sequence[Metric]
+) -> Iterator[tuple[Unpatched, Iterator[tuple[str, Unpatched]]]]:
+    """Yield, in chunks of prompts, the run on the base, and by name that run and those on its edited copies."""
+    sites: tuple[Site, ...] = ("k", "v")
+    keep: list[Place] = [(site, i) for i in range(len(anatomy.blocks)) for site in sites]
+    copies = {BASE: base, **edited}
+    for run in unpatched_runs(anatomy, base, metrics, keep, (DEPTH - 1) * numbers_kept(anatomy, keep, base.n_pos)):
+        tokens = {name: copy.tokens[run.rows, : run.n_pos] for name, copy in copies.items()}
+        yield run, _from(anatomy, run, BASE, tokens, followers(tokens, anatomy.causal))
 
 
-def _entered(resid: Tensor, own: Tensor, computed: Mapping[Site, Tensor], where: Where) -> Tensor:
-    del own, computed
-    return resid[:, where]
+def _from(
+    anatomy: Anatomy,
+    run: Unpatched,
+    name: str,
+    tokens: Mapping[str, Int[Tensor, "row pos"]],
+    tree: Mapping[str, Sequence[tuple[str, int]]],
+) -> Iterator[tuple[str, Unpatched]]:
+    """Yield a run and those that follow it."""
+    yield name, run
+    for after, first in tree.get(name, ()):
+        later = run_after(anatomy, run, tokens[after].to(anatomy.device), first, keep=after in tree)
+        yield from _from(anatomy, later, after, tokens, tree)
+
+
+def followers(tokens: Mapping[str, Int[Tensor, "row pos"]], causal: bool = True) -> dict[str, list[tuple[str, int]]]:
+    """Return which runs follow each run, and the first position at which their tokens differ in any row.
+
+    The first of the runs follows none, and each other one that before it with which it shares most positions.
+    """
+    names, depth, tree = list(tokens), {}, dict[str, list[tuple[str, int]]]()
+    for k, name in enumerate(names):
+        shared = {
+            other: _shared(tokens[other], tokens[name]) if causal else 0 for other in names[:k] if depth[other] < DEPTH
+        }
+        if not shared:
+            depth[name] = 0
+            continue
+        other = max(shared, key=lambda other: shared[other])  # the first of those that share as many
+        depth[name] = depth[other] + 1
+        tree.setdefault(other, []).append((name, shared[other]))
+    return tree
+
+
+def _shared(one: Int[Tensor, "row pos"], other: Int[Tensor, "row pos"]) -> int:
+    """Return how many positions two sets of prompts begin with alike."""
+    differs = (one != other).any(dim=0)
+    return int(differs.long().argmax()) if bool(differs.any()) else len(differs)
 
 
 def _reading(positions: Int[Tensor, " read"], own: Int[Tensor, " batch"] | None) -> Metric:

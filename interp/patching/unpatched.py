@@ -6,7 +6,7 @@ Its last layer is computed only at the positions that are read, and patterns onl
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from interp.models.anatomy import Anatomy
 from interp.patching.biases import Biases
 from interp.patching.editing import Place, difference_from_raw, forward_with_edits
 from interp.patching.metric import Metric
+from interp.patching.own_layer import after_attention
 from interp.sites import Site
 
 # Sites that this run can keep; runs that keep others are `forward_with_edits`.
@@ -146,6 +147,34 @@ def trace(
         z = anatomy.attend(block, q, k, anatomy.expand_heads(v), bias, sink)
         if ("z", layer) in keep:
             kept["z", layer] = z
-        mid = resid + block.attn_out(z)
-        resid = mid + block.mlp_out(resid if block.parallel else mid)
+        resid = after_attention(block, resid, z)
     return (resid if final else None), kept
+
+
+@torch.no_grad()
+def run_after(anatomy: Anatomy, run: Unpatched, tokens: Int[Tensor, "row pos"], first: int, keep: bool) -> Unpatched:
+    """Run other tokens of the same prompts, which are those of `run` before position `first`.
+
+    Keys and values of those positions are taken from `run`, which has kept them in all layers; with `keep` this run
+    keeps its own, so that others can follow. It is read where `run` is. The model must be causal.
+    """
+    reads, last, kept = run.reads[run.reads >= first], len(anatomy.blocks) - 1, dict[Place, Tensor]()
+    final = run.final.clone()
+    if not len(reads):
+        return replace(run, final=final)
+    resid, positions = anatomy.embed(tokens)[:, first:], torch.arange(first, run.n_pos, device=anatomy.device)
+    for layer, block in enumerate(anatomy.blocks):
+        where, dest = slice(first, run.n_pos), positions
+        q, k, v = block.project(resid)
+        v = torch.cat([run.kept["v", layer][:, :first], v], dim=1)
+        if keep:
+            kept["v", layer], kept["k", layer] = v, torch.cat([run.kept["k", layer][:, :first], k], dim=1)
+        if layer == last:
+            where, dest = reads, reads
+            q, resid = q[:, reads - first], resid[:, reads - first]
+        q, k = anatomy.queries(block, q, dest), anatomy.expand_heads(anatomy.keys(block, k, positions))
+        k = torch.cat([run.keys(anatomy, layer, first), k], dim=1)
+        bias, sink = run.bias(anatomy, layer, where), anatomy.sink(block, q, dest)
+        resid = after_attention(block, resid, anatomy.attend(block, q, k, anatomy.expand_heads(v), bias, sink))
+    final[:, len(run.reads) - len(reads) :] = resid
+    return replace(run, final=final, kept=kept, _keys={})

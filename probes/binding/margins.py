@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.models.resolve import AnyModel
-from interp.patching import Interchange, PatchEffect, interchange_for, logit_diff, margin
+from interp.patching import PatchEffect, logit_diff, margin, measure_edited
 from interp.patching.metrics import MetricLike
+from interp.tasks import Prompts
 from probes.binding.sinks import ALL_TOKENS
 from probes.binding.trials import Trial
 
@@ -26,35 +27,35 @@ FULL_NEXT = "full, next item"
 
 
 def margins_under(
-    model: AnyModel, trial: Trial, entries: Mapping[str, Sequence[Interchange]]
+    model: AnyModel, trial: Trial, edited: Mapping[str, Prompts]
 ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor], PatchEffect]:
-    """Return what each entry takes from the margin and gains, all leads before and after, and that over all tokens."""
+    """Return what each edit takes from the margin and gains, all leads before and after, and that over all tokens."""
     over, over_all = leads_over(trial)
-    *effects, whole = interchange_for(model, trial.lookups.prompts, entries, [*over, over_all])
+    *effects, whole = measure_edited(model, trial.lookups.prompts, edited, [*over, over_all])
     before, after = (torch.stack([getattr(effect, what) for effect in effects]) for what in ("base", "values"))
     target = others_of(trial).index(trial.target)
-    lead, leads = before[target], after[target]  # [batch], [entry batch]
-    measured = dict(zip(entries, lead - leads, strict=True))
+    lead, leads = before[target], after[target]  # [batch], [edit batch]
+    measured = dict(zip(edited, lead - leads, strict=True))
     gained = gains(before, after, target)
-    measured |= {f"{arm}{GAINED}": gained[k] for k, arm in enumerate(entries)}
+    measured |= {f"{arm}{GAINED}": gained[k] for k, arm in enumerate(edited)}
     measured[LEADS] = lead > 0
-    measured |= {f"{arm}{FOLLOWS}": (lead > 0) & (leads[k] < 0) for k, arm in enumerate(entries)}
+    measured |= {f"{arm}{FOLLOWS}": (lead > 0) & (leads[k] < 0) for k, arm in enumerate(edited)}
     return measured, (before, after), whole
 
 
 def moved_to_next(
-    model: AnyModel, trial: Trial, entries: Mapping[str, Sequence[Interchange]]
+    model: AnyModel, trial: Trial, edited: Mapping[str, Prompts]
 ) -> Mapping[str, Float[Tensor, " batch"]]:
-    """Return what each entry takes from the answer's lead over the value of the item after it."""
+    """Return what each edit takes from the answer's lead over the value of the item after it."""
     answer = trial.lookups.answer
     lead = logit_diff(answer(trial.query), answer(trial.query + 1))
-    (effect,) = interchange_for(model, trial.lookups.prompts, entries, [lead])
-    return dict(zip(entries, effect.base - effect.values, strict=True))
+    (effect,) = measure_edited(model, trial.lookups.prompts, edited, [lead])
+    return dict(zip(edited, effect.base - effect.values, strict=True))
 
 
 def gains(
-    before: Float[Tensor, "item batch"], after: Float[Tensor, "item entry batch"], target: int
-) -> Float[Tensor, "entry batch"]:
+    before: Float[Tensor, "item batch"], after: Float[Tensor, "item edit batch"], target: int
+) -> Float[Tensor, "edit batch"]:
     """Return by how much the target's value rises over the best of all others, or over their mean if that is less.
 
     Over the best, because an edit may lead to another item; over the mean, because values become alike where nothing is

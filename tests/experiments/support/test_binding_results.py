@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from experiments import load
 from experiments.cli import main
-from experiments.support import binding_results
-from experiments.support.binding_results import KeptGroups
+from experiments.support import kept_groups
+from experiments.support.jobs import Job, Processes
+from experiments.support.kept_groups import KeptGroups
 from experiments.support.results import weights_of
-from interp.models.resolve import AnyModel
 from probes.batteries import battery
-from probes.binding import Trial
 from probes.binding.found import Group
+from probes.binding.pieces import Piece
 
 RUN = "parity-aligned-alibi"
 # What a result records of the process that wrote it.
@@ -112,22 +115,21 @@ def test_the_battery_refuses_recall_before_any_forward_pass(monkeypatch: pytest.
 def test_an_interrupted_verdict_goes_on_after_the_groups_that_are_done(
     judged: tuple[dict, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from probes.binding import measuring
+    measure, asked = Piece.measure, []
 
-    measure, asked = measuring._arms, []
+    def interrupted_at_the_third(piece: Piece, *given: Any) -> Group:
+        if piece.kind == "arms":
+            asked.append(piece.number)
+            if len(asked) == 3:
+                raise KeyboardInterrupt
+        return measure(piece, *given)
 
-    def interrupted_at_the_third(model: AnyModel, trial: Trial) -> measuring.Group:
-        asked.append((trial.query, trial.target))
-        if len(asked) == 3:
-            raise KeyboardInterrupt
-        return measure(model, trial)
-
-    monkeypatch.setattr(measuring, "_arms", interrupted_at_the_third)
+    monkeypatch.setattr(Piece, "measure", interrupted_at_the_third)
     argv = [*RECALL, "--prompts", "128", "--seed", "5", "--out", str(tmp_path), "--fresh"]
     assert main(argv) == 130
-    monkeypatch.setattr(measuring, "_accuracy", lambda *_: pytest.fail("the accuracy was measured again"))
+    monkeypatch.setattr("probes.binding.pieces._accuracy", lambda *_: pytest.fail("the accuracy was measured again"))
     assert main(argv) == 0
-    assert len(asked) == 6  # five groups, of which the third began twice
+    assert asked == [0, 1, 2, 2, 3, 4]  # five trials, of which the third began twice
     (path,) = tmp_path.rglob("verdict-recall-6.json")
     assert [p.name for p in path.parent.iterdir()] == [path.name]  # no unfinished work is left
     found = json.loads(path.read_text())
@@ -137,15 +139,50 @@ def test_an_interrupted_verdict_goes_on_after_the_groups_that_are_done(
     assert found["cost"]["seconds"] > 0
 
 
+def test_two_processes_measure_the_same_as_one(
+    judged: tuple[dict, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which measured what is left to chance, so that a process that measures nothing here must be seen to."""
+    elsewhere, submit = [], Processes.submit
+
+    def submitted(processes: Processes, job: Job) -> Any:
+        elsewhere.extend(given.name for given in job.args if isinstance(given, Piece))
+        return submit(processes, job)
+
+    monkeypatch.setattr(Processes, "submit", submitted)
+    monkeypatch.setattr(Piece, "measure", slowly(Piece.measure))
+    argv = [*RECALL, "--prompts", "128", "--seed", "5", "--out", str(tmp_path), "--fresh", "--workers", "2"]
+    assert main(argv) == 0
+    (path,) = tmp_path.rglob("verdict-recall-6.json")
+    found = json.loads(path.read_text())
+    assert elsewhere
+    assert {k: v for k, v in found.items() if k not in OF_THE_PROCESS} == {
+        k: v for k, v in judged[0].items() if k not in OF_THE_PROCESS
+    }
+
+
+def slowly(measure: Callable[..., Group]) -> Callable[..., Group]:
+    """Return the function with a pause before it, in which the other process has its turn."""
+
+    def measured(*given: Any) -> Group:
+        time.sleep(3)
+        return measure(*given)
+
+    return measured
+
+
 def test_the_cost_of_a_resumed_verdict_is_that_of_all_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     costs = iter([(1.5, 2.0, 300.0), (4.0, 8.0, 200.0)])
     names = ("seconds", "cpu_seconds", "peak_mib")
-    monkeypatch.setattr(binding_results, "cost_since", lambda *_: dict(zip(names, next(costs), strict=True)))
+    monkeypatch.setattr(kept_groups, "cost_since", lambda *_: dict(zip(names, next(costs), strict=True)))
     group = Group({"right": torch.ones(3, dtype=torch.float64)}, {"order": "the list has none"})
-    first, again = KeptGroups(tmp_path), KeptGroups(tmp_path)
+    first = KeptGroups(tmp_path)
     made = [first(name, lambda: group) for name in ("accuracy-0", "arms-0")]
+    again = KeptGroups(tmp_path)
     kept = [again(name, lambda: pytest.fail("measured again")) for name in ("accuracy-0", "arms-0")]
-    assert first.cost == again.cost == {"seconds": 5.5, "cpu_seconds": 10.0, "peak_mib": 300.0}
+    assert again.cost == {"seconds": 5.5, "cpu_seconds": 10.0, "peak_mib": 300.0}
+    # Of its own pieces the seconds that passed count: other processes may have measured at the same time.
+    assert first.cost == again.cost | {"seconds": pytest.approx(0, abs=1)}
     for one, other in zip(made, kept, strict=True):
         assert one.left_out == other.left_out
         assert torch.equal(one.values["right"], other.values["right"])

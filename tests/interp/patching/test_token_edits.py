@@ -6,9 +6,18 @@ import pytest
 import torch
 
 from interp.forward import readout
-from interp.patching import Interchange, Knockout, interchange, knock_out, rerunning
+from interp.patching import (
+    Interchange,
+    Knockout,
+    interchange,
+    interchange_for,
+    knock_out,
+    logit_diff,
+    measure_edited,
+    rerunning,
+)
 from interp.patching.metrics import margin
-from interp.patching.token_edits import readouts
+from interp.patching.token_edits import DEPTH, followers, readouts
 from interp.tasks import Role, counterfactual
 from tests.interp.patching.models import prompts, tiny
 
@@ -24,6 +33,10 @@ EDITS = {
     "other prompts": prompts(8, 5, 1),
     "nothing": BASE.rows(slice(None)),
 }
+
+# The two output symbols of every prompt, and the positions from which "later bit" differs.
+SYMBOLS = BASE.vocabulary.tokens(BASE.format.outputs)[:2].tolist()
+AFTER = torch.arange(BASE.n_pos) > 8
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,6 +71,54 @@ def test_models_with_hooks_run_whole():
 def test_copies_have_the_shape_of_the_base():
     with pytest.raises(ValueError, match=r"short: prompts are \[8, 18\], those of the base \[8, 22\]"):
         readouts(tiny("alibi"), BASE, {"short": prompts(8, 4, 0)}, AT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_metrics_of_edits_are_those_of_interchanges_of_the_tokens(kind: str):
+    """Edits of both ends, which begin as others do, against one run for each."""
+    both = EDITS["labels"].with_tokens(torch.where(AFTER, EDITS["later bit"].tokens, EDITS["labels"].tokens))
+    edited = {**EDITS, "both": both, "again": both}
+    metrics = [logit_diff(*SYMBOLS), margin(SYMBOLS[0])]
+    found = measure_edited(tiny(kind), BASE, edited, metrics)
+    entries = {name: [Interchange("resid_pre", copy, layers=(0,))] for name, copy in edited.items()}
+    for ours, theirs in zip(found, interchange_for(tiny(kind), BASE, entries, metrics), strict=True):
+        assert ours.labels == {"edit": tuple(edited)}
+        torch.testing.assert_close(ours.base, theirs.base, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours.values, theirs.values, rtol=1e-5, atol=1e-5)
+        changed = dict(zip(edited, ours.change.abs().amax(dim=1).tolist(), strict=True))
+        assert changed.pop("nothing") == 0
+        assert min(changed.values()) > 1e-3
+        assert torch.equal(ours.values[-1], ours.values[-2])
+
+
+def test_tokens_that_runs_begin_with_are_computed_once():
+    base = torch.arange(10).expand(2, 10)
+    late, early, both, again = (base.clone() for _ in range(4))
+    late[:, 8] = early[0, 3] = both[0, 3] = both[:, 8] = again[0, 3] = again[:, 8] = 20
+    again[1, 9] = 21
+    tokens = {"": base, "early": early, "late": late, "both": both, "again": again, "same": base}
+    tree = {"": [("early", 3), ("late", 8), ("same", 10)], "early": [("both", 8)], "both": [("again", 9)]}
+    assert followers(tokens) == tree
+    assert followers(tokens, causal=False) == {"": [(name, 0) for name in tokens if name]}
+    # No run follows one at the greatest depth, whose keys and values are not kept.
+    chain = {str(k): base + torch.arange(10).ge(9 - k) * torch.arange(10).eq(9) * k for k in range(6)}
+    depths = {"0": 0}
+    for name, after in followers(chain).items():
+        depths |= {later: depths[name] + 1 for later, _ in after}
+    assert max(depths.values()) <= DEPTH
+    assert set(depths) == set(chain)
+
+
+def test_edits_without_names_metrics_or_the_same_layout_are_refused():
+    metric = logit_diff(*SYMBOLS)
+    for edited, metrics, message in (
+        ({}, [metric], "no edits were given"),
+        ({"bit": EDITS["bit"]}, [], "give at least one metric"),
+        ({"": EDITS["bit"]}, [metric], "an edit must have a name"),
+        ({"short": prompts(8, 4, 0)}, [metric], "short"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            measure_edited(tiny("alibi"), BASE, edited, metrics)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -21,7 +21,8 @@ from probes.binding.edits import BOTH, BOTH_LISTED, LABEL_POSITION, NEXT, ORDER_
 from probes.binding.found import Share
 from probes.binding.lattice import RENAMED, beyond
 from probes.binding.margins import FULL, FULL_OVER_LIST, gains, leads_over
-from probes.binding.measuring import _arms, _more, _summed
+from probes.binding.measuring import _summed
+from probes.binding.pieces import Piece
 from probes.binding.sinks import (
     ALL_TOKENS,
     SINKS,
@@ -311,8 +312,9 @@ def test_an_edit_to_the_next_item_moves_the_whole_margin_by_its_own_address_only
     planted = plant_list(ListPlan(mechanism, "gpt2", "list-letters", 6, 1.0))
     trials = [t for t in trials_of(planted.tokenizer, "list-letters", 6, 32, seed=3) if not t.only_deep]
     assert {trial.query for trial in trials} == {2, 3, 4}
-    pieces = [(_arms(planted.model, t), _more(planted.model, t, (), tuple(NEXT), ())) for t in trials]
-    groups = [first.values | more.values for first, more in pieces]
+    pieces = [(Piece("arms", k), Piece("more", k, to_next=tuple(NEXT))) for k in range(len(trials))]
+    found = [[piece.measure(planted.model, [], trials).values for piece in both] for both in pieces]
+    groups = [first | more for first, more in found]
     found = _summed(Binding("list-letters", 6, 32, 32, 0, Interval(1.0, 0.9, 1.0), 0.95), groups, len(trials), {})
     for address, name in NEXT.items():
         assert found.added[name].value == pytest.approx(float(address == mechanism), abs=0.03)

@@ -1,0 +1,151 @@
+"""Measure the pieces of a verdict on a list in several processes, with one thread each.
+
+A large model's matrix products are as fast in several processes as in several threads of one, and what is between them
+is not. This process measures too. Pieces are kept in the work folder, as one process keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.support.jobs import Job, Processes
+from experiments.support.kept_groups import KeptGroups
+from experiments.support.own_lists import ListTask
+from experiments.support.pieces import LARGE, helpers
+from experiments.support.sharing import share_out
+
+if TYPE_CHECKING:
+    from interp.models import Run
+    from probes.binding import Trial
+    from probes.binding.pieces import Piece, Prepare
+
+# Parameters from which on a copy of the model per process takes too much memory, and its products fill all threads.
+HUGE = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class ListSource:
+    """What a verdict on a list is measured on, in any process: arguments of `load_for_lists` and `trials_of`."""
+
+    name: str
+    task: ListTask
+    items: int
+    prompts: int
+    seed: int
+    fillers: int = 0
+    format: str | None = None
+    device: str = "auto"
+    dtype: str | None = None
+
+    def load(self) -> Run:
+        """Load the run."""
+        return load_for_lists(self.name, self.task, self.items, self.format, self.device, self.dtype)
+
+    def trials(self, run: Run) -> list[Trial]:
+        """Return the trials, of at least as many prompts as the gate of competence needs."""
+        from probes.batteries import GATE
+        from probes.binding import trials_of
+
+        return trials_of(run, self.task, self.items, max(self.prompts, GATE), self.seed, self.fillers)
+
+
+def load_for_lists(
+    name: str, task: ListTask, items: int, fmt: str | None = None, device: str = "auto", dtype: str | None = None
+) -> Run:
+    """Load a run for a list task or recall; on a CPU in float32, whatever the dtype of its weights, unless given.
+
+    `fmt`: a format of recall, by default recall-ordered.
+    """
+    from experiments import load
+    from experiments.support.loading import complete_format, widened
+
+    posed = complete_format(fmt or "recall-ordered", "recall", name) if task == "recall" else None
+    run = load(name, posed, longest=items if task == "recall" else None, device=device, dtype=dtype)
+    return widened(run, dtype)
+
+
+def usual_list_workers(run: Run) -> int:
+    """Return how many processes measure by default: one per thread of torch for a large model on a CPU, else one."""
+    import torch
+
+    size = sum(p.numel() for p in run.raw.parameters())
+    return torch.get_num_threads() if run.raw.device.type == "cpu" and LARGE <= size < HUGE else 1
+
+
+@contextmanager
+def measuring_lists(
+    run: Run,
+    source: ListSource,
+    trials: Sequence[Trial],
+    prompts: int,
+    work: Path,
+    step: Callable[[str], None],
+    workers: int | None = None,
+) -> Iterator[Prepare]:
+    """Yield the `prepare` of `measure_binding`; `workers`: processes, this one among them (None: the usual number).
+
+    A piece that fails in another process, or whose process dies, is left to this one, which meets the same error.
+    """
+    count = usual_list_workers(run) if workers is None else workers
+    with helpers(count, [source], one_thread=False) as executor:
+        yield (
+            (lambda _: ())
+            if executor is None
+            else partial(_measure_all, executor, run, source, trials, prompts, work, step)
+        )
+
+
+def _measure_all(
+    executor: Processes,
+    run: Run,
+    source: ListSource,
+    trials: Sequence[Trial],
+    prompts: int,
+    work: Path,
+    step: Callable[[str], None],
+    pieces: Sequence[Piece],
+) -> set[str]:
+    from interp.support.budget import allowed
+    from interp.support.exactness import Inexact
+    from probes.binding.pieces import arranged
+
+    (asked, used), kept, memory, done = arranged(trials, prompts), KeptGroups(work), allowed(), set[str]()
+
+    def begin(piece: Piece) -> None:
+        if piece.title:
+            step(piece.title)
+
+    def here(piece: Piece) -> None:
+        with suppress(ValueError, Inexact):  # measured again where the error is met
+            kept(piece.name, partial(piece.measure, run, asked, used))
+            done.add(piece.name)
+
+    def there(piece: Piece) -> None:
+        executor.result(executor.submit(Job("", _measure_there, (source, piece, prompts, work, memory))))
+        done.add(piece.name)
+
+    share_out(executor, sorted(pieces, key=lambda piece: -piece.tokens(asked, used)), begin, here, there)
+    return done
+
+
+def _measure_there(source: ListSource, piece: Piece, prompts: int, work: Path, memory: int) -> None:
+    """Measure and keep a piece in a worker process."""
+    from interp.support.budget import within
+    from probes.binding.pieces import arranged
+
+    run, trials = _posed(source)
+    with within(memory):
+        KeptGroups(work)(piece.name, partial(piece.measure, run, *arranged(trials, prompts)))
+
+
+@cache
+def _posed(source: ListSource) -> tuple[Run, list[Trial]]:
+    from experiments.support.pieces import loaded
+
+    run = loaded(source)
+    return run, source.trials(run)
