@@ -73,7 +73,8 @@ class VerdictCommand:
     arms: Arms = ()
     workers: OptionalNumber = None
     """Processes that measure at once, with one thread each. Default: one per CPU core; one for a model on a GPU, or of
-    100 million parameters and more."""
+    100 million parameters and more. On a list: one per CPU core for a model of 100 million to a billion parameters on a
+    CPU, else one."""
     device: Device = "auto"
     dtype: WidenedDtype = None
     memory: Memory = None

@@ -198,7 +198,7 @@ def write_list_report(options: ReportCommand, task: ListTask, target: Path | Non
     check_files([path])
     lists = list_options(task, options.items, GATE, options.fillers)
     asked = [lists, options.quick, options.fresh, options.seed, str(run.format)]
-    with work_folder(path.parent, run, "report", asked) as work, progress_bar(total=7, unit="part") as bar:
+    with work_folder(path.parent, run, "report", asked) as work, progress_bar(total=3, unit="part") as bar:
         step = shown_on(bar, len(trials), f"{run.name}: ")
         text = list_report(run, options, task, trials, step, provenance_record()["command"], work)
         replace_whole(path, text)

@@ -110,7 +110,7 @@ def _judged(
     asked = [options, command.seed, str(run.format)]
     with (
         work_folder(path.parent, run, "verdict", asked) as work,
-        progress_bar(total=1 + len(trials), unit="step") as bar,
+        progress_bar(total=0, unit="step") as bar,
     ):
         kept, step = KeptGroups(work), shown_on(bar, len(trials))
         measured = measured_list(run, source, trials, command.prompts, step, kept, command.workers)
@@ -140,15 +140,14 @@ def measured_list(
 def shown_on(bar: Any, n_trials: int, title: str = "") -> Callable[[str], None]:
     """Return a function that shows each step on a progress bar.
 
-    The bar grows by a step per trial where the first arms leave a status open.
+    The bar grows by the steps of a verdict that is measured, and by those of arms that the first ones leave open.
     """
-    from probes.binding.measuring import MORE
+    from probes.binding.measuring import ACCURACY, MORE
 
-    usual = bar.total
+    steps = {ACCURACY: 1 + n_trials, MORE: n_trials}
 
     def step(what: str) -> None:
-        if what.endswith(MORE) and bar.total == usual:
-            bar.total += n_trials
+        bar.total += steps.pop(MORE if what.endswith(MORE) else what, 0)
         bar.set_description(f"{title}{what}")
         bar.update()
 

@@ -47,7 +47,9 @@ def checked_label(measured: Binding, status: Status, reason: str) -> tuple[Statu
         says = f"a renaming in list and query, which leads nowhere else, moves {measured.shares[RENAMED[1]].value}"
         return Status.INDETERMINATE, f"{reason}; but {says}; the trade in the list moves {more} more"
     queried = sides["label at query"]
-    return status, reason if queried is None else f"{reason}; label at query: {queried.value}"
+    if queried is None:
+        return status, reason
+    return status, f"{reason}; label at query: {queried.value}, control {queried.control}"
 
 
 def checked_order(shares: Mapping[str, Share], status: Status, reason: str) -> tuple[Status, str]:
@@ -62,7 +64,7 @@ def checked_order(shares: Mapping[str, Share], status: Status, reason: str) -> t
     for arms, listed in ((shown, LISTED), ((ALL_BEFORE,), BEFORE_LISTED)):
         found = [arm for arm in arms if arm in shares and is_found(shares[arm])]
         if found and listed in shares and is_found(shares[listed]):
-            share, also = shares[found[0]], f"{listed}: {shares[listed].value}"
+            share, also = shares[found[0]], f"{listed}: {shares[listed].value}, control {shares[listed].control}"
             return Status.PRESENT, f"{found[0]}: {share.value}, control {share.control}; {also}"
     others = [f"{name}: {shares[name].value}" for name in (LISTED, BEFORE_LISTED) if name in shares]
     says = "not both what the query shows and what the list has before the item lead there"

@@ -27,6 +27,8 @@ from probes.intervals import ratio, wilson
 
 # After the name of a group of prompts whose first arms left a status open.
 MORE = ", more"
+# The first step.
+ACCURACY = "accuracy"
 
 
 def measure_binding(
@@ -75,7 +77,7 @@ def measure_binding(
         deep = sum(len(group[FULL]) for group in groups if set(DEEP_ARMS) & set(group))
         return _summed(replace(found, deep_prompts=deep), groups, len(asked), left_out)
 
-    step("accuracy")
+    step(ACCURACY)
     found = _competence(measure([Piece("accuracy", k) for k in range(len(asked))]), asked, used, task, seed)
     if not found.competent:
         return found

@@ -69,18 +69,22 @@ def sink_effects(
     places = {removal_of(sinks, names): sorted(p for s in sinks for p in found[s]) for sinks in sets}
     controls = {} if removals else {f"{name} control": _spread(idle, len(places[name])) for name in names}
     modes: tuple[Mode, ...] = ("renormalise", "mean")
-    removed = {
-        (name, mode): _removed(base, positions, mode)
-        for name, positions in (places | controls).items()
-        for mode in modes
+    at = {
+        (name, mode): tuple(_sources(base, some, mode)) for name, some in (places | controls).items() for mode in modes
     }
-    entries = {f"{name}: {mode}": entry for (name, mode), entry in removed.items()}
+    # What has the same sources is one removal; that of none changes nothing.
+    distinct = [key for key in dict.fromkeys((some, mode) for (_, mode), some in at.items()) if key[0]]
+    entries = {str(number): _removed(base, *key) for number, key in enumerate(distinct)}
     *effects, whole = knock_out_for(model, base, entries, [*over, over_all])
     before, after = (torch.stack([getattr(effect, what) for effect in effects]) for what in ("base", "values"))
-    lost = dict(zip(removed, before.amin(dim=0) - after.amin(dim=0), strict=True))
+
+    def by_name(found: Float[Tensor, "entry batch"]) -> dict[tuple[str, Mode], Float[Tensor, " batch"]]:
+        by_key = dict(zip(distinct, found, strict=True))
+        return {key: by_key.get((some, key[1]), torch.zeros_like(whole.base)) for key, some in at.items()}
+
+    lost, of_all = by_name(before.amin(dim=0) - after.amin(dim=0)), by_name(whole.base - whole.values)
     of_sinks = {name: lost[name, "renormalise"] - lost[name, "mean"] for name in (*places, *controls)}
     if removals is None:
-        of_all = dict(zip(removed, whole.base - whole.values, strict=True))
         of_sinks |= {f"{name}{ALL_TOKENS}": of_all[name, "renormalise"] - of_all[name, "mean"] for name in names}
         of_sinks |= {f"{name} carried": lost[name, "mean"] for name in names}
     return of_sinks
@@ -116,6 +120,23 @@ def _spread(positions: Sequence[int], count: int) -> list[int]:
     """Return so many of the positions, evenly spread from the first on, or all where there are fewer."""
     count = min(count, len(positions))
     return [positions[k * len(positions) // count] for k in range(count)]
+
+
+def _sources(base: Prompts, positions: Sequence[int], mode: Mode) -> Sequence[int]:
+    """Return the positions, in rising order, without those in front whose mean value is their own in each prompt.
+
+    Their token and all before it are the same in all prompts, and it stands at no other position.
+    """
+    if mode != "mean":
+        return positions
+    tokens = base.tokens
+    differs = (tokens != tokens[0]).any(dim=0).tolist()
+    alike = differs.index(True) if True in differs else base.n_pos
+    for k, position in enumerate(positions):
+        elsewhere = (tokens == tokens[0, position]).any(dim=0).sum() > 1
+        if position >= alike or elsewhere:
+            return positions[k:]
+    return ()
 
 
 def _removed(base: Prompts, sources: Sequence[int], mode: Mode) -> Knockout:

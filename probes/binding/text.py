@@ -63,7 +63,8 @@ def summary(
         )
     if verdict.is_open_by_width:
         yield f"next: {advice or f'more prompts narrow the intervals ({found.prompts} here)'}"
-    yield "sinks (attention shared by other keys, against the mean value; other tokens: all but labels and values):"
+    heading = "loss when other keys share the attention, less that at the mean value"
+    yield f"sinks ({heading}; other tokens: all but labels and values):"
     for name, (status, reason) in verdict.sinks.items():
         carried = found.carried.get(name)
         if status is Status.ABSENT and carried is not None and not is_near_zero(carried):

@@ -85,6 +85,10 @@ def interchanged(model: Any, clean: Any, corrupted: Any) -> Any:
     return interp.interchange(model, clean, entries, METRIC)
 
 
+def edited(model: Any, clean: Any, corrupted: Any) -> Any:
+    return interp.measure_edited(model, clean, {"other": corrupted}, [METRIC])
+
+
 def captured(model: Any, clean: Any, corrupted: Any) -> Any:
     sites = ("resid_pre", "resid_post", "attn_out", "mlp_out", "mlp_post", "q", "k", "v", "z", "pattern")
     return interp.capture(model, clean, **dict.fromkeys(sites, True))
@@ -187,6 +191,7 @@ WORK: dict[str, Work] = {
     "knock_out": knocked_out,
     "knock_out, later layers frozen": knocked_out_frozen,
     "interchange": interchanged,
+    "measure_edited": edited,
     "capture": captured,
     "generate, readout": forward,
     "gradient_x_input": lambda m, a, b: interp.gradient_x_input(m, a, metric=METRIC),

@@ -15,7 +15,7 @@ from interp.patching import Knockout, knock_out_for
 from interp.patching.knockouts import MeanBy
 from interp.tasks import template
 from interp.tasks.lists import lookups
-from probes.binding import Binding, Trial, binding_verdict, measure_binding, trials_of
+from probes.binding import Binding, Trial, binding_verdict, measure_binding, sinks, trials_of
 from probes.binding.checking import ADDRESSES, MARGIN
 from probes.binding.edits import BOTH, BOTH_LISTED, LABEL_POSITION, NEXT, ORDER_POSITION
 from probes.binding.found import Share
@@ -601,3 +601,31 @@ def test_all_trials_of_a_list_pass_the_check() -> None:
         for trial in trials_of(list_tokenizer(), "list-letters", items, 16, seed=0):
             Trial(trial.lookups, trial.target, trial.third, trial.bystanders)
     assert [trial.only_deep for trial in trials_of(list_tokenizer(), "lookup-letters", 6, 16, seed=0)] == [False] * 4
+
+
+def test_a_mean_that_is_the_value_itself_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first token's value is the same in all prompts: of it only "renormalise" runs, with others as without it."""
+    model = random_model("gpt2").eval()
+    trial = trials_of(list_tokenizer(), "list-letters", 6, 16, seed=0)[1]
+    assert sinks._sources(trial.lookups.prompts, [0], "mean") == ()
+    assert sinks._sources(trial.lookups.prompts, [0], "renormalise") == [0]
+    breaks = sinks.sink_positions(trial, "line breaks")
+    assert sinks._sources(trial.lookups.prompts, breaks, "mean") == breaks  # one is before the list, others in it
+    assert sinks._sources(trial.lookups.prompts, [0, *breaks], "mean") == breaks
+    measured, entries = sinks.knock_out_for, []
+
+    def counted(model: object, base: object, given: dict, metrics: list) -> list:
+        entries.append(len(given))
+        return measured(model, base, given, metrics)
+
+    monkeypatch.setattr(sinks, "knock_out_for", counted)
+    sets = [some for some in sinks.sets_of(SINKS) if len(some) > 1]
+    found = [sink_effects(model, trial, *leads_over(trial), {}, removals) for removals in (None, sets)]
+    assert entries == [9, 7]  # of 12 and 8; the controls of two candidates are the same tokens here
+    monkeypatch.setattr(sinks, "_sources", lambda base, positions, mode: positions)
+    for removals, ours in zip((None, sets), found, strict=True):
+        whole = sink_effects(model, trial, *leads_over(trial), {}, removals)
+        assert list(whole) == list(ours)
+        for name, values in whole.items():
+            torch.testing.assert_close(ours[name], values, rtol=1e-4, atol=1e-5)
+    assert entries[2:] == [10, 8]
