@@ -178,9 +178,11 @@ def other_labels(verdict: Path = ADAPTED_VERDICT) -> list[float]:
     return [*ends, max(permuted)]
 
 
-def minutes_in_both_types() -> list[float]:
-    """Return the minutes that a verdict on twelve letters took in float32 and in bfloat16."""
-    return [data["cost"]["seconds"] / 60 for data in _in_both_types()]
+def minutes_of_lists() -> list[float]:
+    """Return the minutes that verdicts on lists took: six letters, twelve of each, twelve letters in bfloat16."""
+    asked = [("letters", 6), *((kind, 12) for kind in ("letters", "numerals", "bullets"))]
+    full = [read_result(LISTS / "smollm2-135m" / file_of(f"list-{kind}", items)) for kind, items in asked]
+    return [data["cost"]["seconds"] / 60 for data in (*full, read_result(BFLOAT16_LIST))]
 
 
 def apart_in_both_types() -> list[float]:

@@ -156,7 +156,8 @@ def run_after(anatomy: Anatomy, run: Unpatched, tokens: Int[Tensor, "row pos"], 
     """Run other tokens of the same prompts, which are those of `run` before position `first`.
 
     Keys and values of those positions are taken from `run`, which has kept them in all layers; with `keep` this run
-    keeps its own, so that others can follow. It is read where `run` is. The model must be causal.
+    keeps its own, so that others can follow. It is read where `run` is. Of a model that is not causal nothing can be
+    taken: `first` is 0.
     """
     reads, last, kept = run.reads[run.reads >= first], len(anatomy.blocks) - 1, dict[Place, Tensor]()
     final = run.final.clone()
