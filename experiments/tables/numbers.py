@@ -114,6 +114,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         lambda: by_own_label(
             *(f"parity-aligned-alibi+{name}-seed2" for name in REHEARSED),
             *(f"parity-numeric-alibi+own60-seed{seed}" for seed in (1, 2, 3)),
+            *(f"parity-aligned-alibi+{name}-seed3" for name in REHEARSED),
         ),
     ),
     "rehearsed-own": (3, own_labels),

@@ -83,6 +83,10 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         for kind, items in LISTED
     },
     **{f"tuned-sum-{n}": (3, partial(listed, f"addition-aligned-{TUNED_FAMILY}", n)) for n in (14, 20)},
+    "tuned-sum-bare": (
+        3,
+        lambda: [listed(f"addition-none-{TUNED_FAMILY}", n, "step", learned=False)[0] for n in (5, 10)],
+    ),
     "tuned-sum-written-14": (3, partial(listed, f"addition-aligned-{TUNED_FAMILY}", 14, mode="written")),
     **{f"tuned-gap{gap}": (3, partial(_at_gap, gap)) for gap in (1, 8)},
     "tuned-sum-short": (3, learned_in_300_steps),
