@@ -39,7 +39,7 @@ def verdict_section(
 ) -> SectionData:
     """Build the section on the verdict: read from a file of the same weights, or measured in pieces kept in `work`."""
     from experiments.drawing.lists import list_shares
-    from experiments.support.list_pieces import ListSource
+    from experiments.support.list_pieces import ListSource, ListWork
     from interp.views import as_view
     from probes.binding import binding_verdict
 
@@ -50,7 +50,7 @@ def verdict_section(
     if found is None:
         given = (options.fillers, options.format, options.device, options.dtype)
         source = ListSource(options.names[0], task, items, few, options.seed, *given)
-        measured = measured_list(run, source, trials, few, step, KeptGroups(work))
+        measured = measured_list(ListWork(run, source, trials, few, work, step), KeptGroups(work))
         judged = binding_verdict(run.name, measured)
         if options.quick and judged.measured.refusal is None:
             notes += (fewer_prompts("verdict", "The intervals are wider, and more addresses may stay undecided."),)

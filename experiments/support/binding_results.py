@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from probes.limits import BINDING_TASKS
 if TYPE_CHECKING:
     from experiments.commands.verdict import VerdictCommand
     from experiments.support.kept_groups import KeptGroups
-    from experiments.support.list_pieces import ListSource
+    from experiments.support.list_pieces import ListSource, ListWork
     from interp.models import Run
     from probes.binding import Binding, BindingVerdict, Trial
 
@@ -103,6 +103,7 @@ def _judged(
 ) -> tuple[BindingVerdict, dict]:
     """Measure, decide and write; return the verdict, and what its file holds."""
     from experiments.support.kept_groups import KeptGroups
+    from experiments.support.list_pieces import ListWork
     from experiments.support.progress import progress_bar
     from experiments.support.results import work_folder, write_result
     from probes.binding import binding_verdict
@@ -113,28 +114,23 @@ def _judged(
         progress_bar(total=0, unit="step") as bar,
     ):
         kept, step = KeptGroups(work), shown_on(bar, len(trials))
-        measured = measured_list(run, source, trials, command.prompts, step, kept, command.workers)
+        todo = ListWork(run, source, trials, command.prompts, work, step)
+        measured = measured_list(todo, kept, command.workers)
         verdict = binding_verdict(run.name, measured)
         own = {} if isinstance(source.task, str) else {"list": source.task.to_json()}
         data = {"options": options, **own, **verdict.to_json(), "cost": kept.cost}
         return verdict, write_result(path, run, command.seed, data)
 
 
-def measured_list(
-    run: Run,
-    source: ListSource,
-    trials: Sequence[Trial],
-    prompts: int,
-    step: Callable[[str], None],
-    kept: KeptGroups,
-    workers: int | None = None,
-) -> Binding:
-    """Measure the arms of a list on about `prompts` prompts, in several processes where that is faster."""
-    from experiments.support.list_pieces import measuring_lists
+def measured_list(work: ListWork, kept: KeptGroups, workers: int | None = None) -> Binding:
+    """Measure the arms of a list, in several processes where that is faster."""
     from probes.binding import measure_binding
 
-    with measuring_lists(run, source, trials, prompts, kept.work, step, workers) as prepare:
-        return measure_binding(run, trials, str(source.task), source.seed, step, prompts, kept, prepare)
+    source = work.source
+    with work.shared(workers) as prepare:
+        return measure_binding(
+            work.run, work.trials, str(source.task), source.seed, work.step, work.prompts, kept, prepare
+        )
 
 
 def shown_on(bar: Any, n_trials: int, title: str = "") -> Callable[[str], None]:

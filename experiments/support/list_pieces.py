@@ -77,60 +77,54 @@ def usual_list_workers(run: Run) -> int:
     return torch.get_num_threads() if run.raw.device.type == "cpu" and LARGE <= size < HUGE else 1
 
 
-@contextmanager
-def measuring_lists(
-    run: Run,
-    source: ListSource,
-    trials: Sequence[Trial],
-    prompts: int,
-    work: Path,
-    step: Callable[[str], None],
-    workers: int | None = None,
-) -> Iterator[Prepare]:
-    """Yield the `prepare` of `measure_binding`; `workers`: processes, this one among them (None: the usual number).
+@dataclass(frozen=True, eq=False)
+class ListWork:
+    """The work of one verdict: the run and its trials, how many prompts the arms get, and where pieces are kept.
 
-    A piece that fails in another process, or whose process dies, is left to this one, which meets the same error.
+    `step` is called with the title of each piece that has one, as it begins.
     """
-    count = usual_list_workers(run) if workers is None else workers
-    with helpers(count, [source], one_thread=False) as executor:
-        yield (
-            (lambda _: ())
-            if executor is None
-            else partial(_measure_all, executor, run, source, trials, prompts, work, step)
-        )
 
+    run: Run
+    source: ListSource
+    trials: Sequence[Trial]
+    prompts: int
+    folder: Path
+    step: Callable[[str], None]
 
-def _measure_all(
-    executor: Processes,
-    run: Run,
-    source: ListSource,
-    trials: Sequence[Trial],
-    prompts: int,
-    work: Path,
-    step: Callable[[str], None],
-    pieces: Sequence[Piece],
-) -> set[str]:
-    from interp.support.budget import allowed
-    from interp.support.exactness import Inexact
-    from probes.binding.pieces import arranged
+    @contextmanager
+    def shared(self, workers: int | None = None) -> Iterator[Prepare]:
+        """Yield the `prepare` of `measure_binding`; `workers`: processes, this one among them (None: the usual number).
 
-    (asked, used), kept, memory, done = arranged(trials, prompts), KeptGroups(work), allowed(), set[str]()
+        A piece that fails in another process, or whose process dies, is left to this one, which meets the same error.
+        """
+        count = usual_list_workers(self.run) if workers is None else workers
+        with helpers(count, [self.source], one_thread=False) as executor:
+            yield (lambda _: ()) if executor is None else partial(self._measure_all, executor)
 
-    def begin(piece: Piece) -> None:
-        if piece.title:
-            step(piece.title)
+    def _measure_all(self, executor: Processes, pieces: Sequence[Piece]) -> set[str]:
+        from interp.support.budget import allowed
+        from interp.support.exactness import Inexact
+        from probes.binding.pieces import arranged
 
-    def here(piece: Piece) -> None:
-        with suppress(ValueError, Inexact):  # measured again where the error is met
-            kept(piece.name, partial(piece.measure, run, asked, used))
+        asked, used = arranged(self.trials, self.prompts)
+        kept, memory, done = KeptGroups(self.folder), allowed(), set[str]()
+
+        def begin(piece: Piece) -> None:
+            if piece.title:
+                self.step(piece.title)
+
+        def here(piece: Piece) -> None:
+            with suppress(ValueError, Inexact):  # measured again where the error is met
+                kept(piece.name, partial(piece.measure, self.run, asked, used))
+                done.add(piece.name)
+
+        def there(piece: Piece) -> None:
+            given = (self.source, piece, self.prompts, self.folder, memory)
+            executor.result(executor.submit(Job("", _measure_there, given)))
             done.add(piece.name)
 
-    def there(piece: Piece) -> None:
-        executor.result(executor.submit(Job("", _measure_there, (source, piece, prompts, work, memory))))
-        done.add(piece.name)
-
-    share_out(executor, sorted(pieces, key=lambda piece: -piece.tokens(asked, used)), begin, here, there)
-    return done
+        share_out(executor, sorted(pieces, key=lambda piece: -piece.tokens(asked, used)), begin, here, there)
+        return done
 
 
 def _measure_there(source: ListSource, piece: Piece, prompts: int, work: Path, memory: int) -> None:

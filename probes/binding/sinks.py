@@ -69,11 +69,13 @@ def sink_effects(
     places = {removal_of(sinks, names): sorted(p for s in sinks for p in found[s]) for sinks in sets}
     controls = {} if removals else {f"{name} control": _spread(idle, len(places[name])) for name in names}
     modes: tuple[Mode, ...] = ("renormalise", "mean")
-    at = {
+    at: dict[tuple[str, Mode], tuple[int, ...]] = {
         (name, mode): tuple(_sources(base, some, mode)) for name, some in (places | controls).items() for mode in modes
     }
     # What has the same sources is one removal; that of none changes nothing.
-    distinct = [key for key in dict.fromkeys((some, mode) for (_, mode), some in at.items()) if key[0]]
+    distinct: list[tuple[tuple[int, ...], Mode]] = [
+        key for key in dict.fromkeys((some, mode) for (_, mode), some in at.items()) if key[0]
+    ]
     entries = {str(number): _removed(base, *key) for number, key in enumerate(distinct)}
     *effects, whole = knock_out_for(model, base, entries, [*over, over_all])
     before, after = (torch.stack([getattr(effect, what) for effect in effects]) for what in ("base", "values"))

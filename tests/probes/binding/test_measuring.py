@@ -11,9 +11,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from interp.models.resolve import AnyModel
 from interp.patching import Knockout, knock_out_for
 from interp.patching.knockouts import MeanBy
-from interp.tasks import template
+from interp.tasks import Prompts, template
 from interp.tasks.lists import lookups
 from probes.binding import Binding, Trial, binding_verdict, measure_binding, sinks, trials_of
 from probes.binding.checking import ADDRESSES, MARGIN
@@ -614,7 +615,7 @@ def test_a_mean_that_is_the_value_itself_is_not_measured(monkeypatch: pytest.Mon
     assert sinks._sources(trial.lookups.prompts, [0, *breaks], "mean") == breaks
     measured, entries = sinks.knock_out_for, []
 
-    def counted(model: object, base: object, given: dict, metrics: list) -> list:
+    def counted(model: AnyModel, base: Prompts, given: dict, metrics: list) -> list:
         entries.append(len(given))
         return measured(model, base, given, metrics)
 
