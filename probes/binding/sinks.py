@@ -73,9 +73,8 @@ def sink_effects(
         (name, mode): tuple(_sources(base, some, mode)) for name, some in (places | controls).items() for mode in modes
     }
     # What has the same sources is one removal; that of none changes nothing.
-    distinct: list[tuple[tuple[int, ...], Mode]] = [
-        key for key in dict.fromkeys((some, mode) for (_, mode), some in at.items()) if key[0]
-    ]
+    pairs: list[tuple[tuple[int, ...], Mode]] = [(some, mode) for (_, mode), some in at.items() if some]
+    distinct = list(dict.fromkeys(pairs))
     entries = {str(number): _removed(base, *key) for number, key in enumerate(distinct)}
     *effects, whole = knock_out_for(model, base, entries, [*over, over_all])
     before, after = (torch.stack([getattr(effect, what) for effect in effects]) for what in ("base", "values"))
