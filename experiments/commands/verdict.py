@@ -72,9 +72,9 @@ class VerdictCommand:
     """Seed of the prompts and of the choice of steps."""
     arms: Arms = ()
     workers: OptionalNumber = None
-    """Processes that measure at once, with one thread each. Default: one per CPU core; one for a model on a GPU, or of
-    100 million parameters and more. On a list: one per CPU core for a model of 100 million to a billion parameters on a
-    CPU, else one."""
+    """Processes that measure at once, with one thread each if there are several. Default: one per CPU core; one for a
+    model on a GPU, or of 100 million parameters and more. On a list: one per CPU core for a model of so many on a CPU,
+    as long as all copies together have at most a billion, else one."""
     device: Device = "auto"
     dtype: WidenedDtype = None
     memory: Memory = None

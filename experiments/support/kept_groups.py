@@ -44,7 +44,7 @@ class KeptGroups:
     def cost(self) -> dict[str, float | None]:
         """Seconds, CPU seconds and the largest peak memory of the pieces, by whichever processes measured them.
 
-        Seconds are those since this was made, and those of the pieces that an earlier command measured.
+        Seconds are those since this was made, and the sum of those of the pieces that an earlier command measured.
         """
         costs = self.costs.values()
         seconds = time.perf_counter() - self.began

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from probes.binding import Trial
     from probes.binding.pieces import Piece, Prepare
 
-# Parameters from which on a copy of the model per process takes too much memory, and its products fill all threads.
-HUGE = 1_000_000_000
+# Parameters that all copies of a model, one per process, have together at most: 4 GB in float32.
+MOST = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,16 @@ def load_for_lists(
 
 
 def usual_list_workers(run: Run) -> int:
-    """Return how many processes measure by default: one per thread of torch for a large model on a CPU, else one."""
+    """Return how many processes measure by default: one, but for a large model on a CPU one per thread of torch.
+
+    All their copies of the model have at most `MOST` parameters together.
+    """
     import torch
 
     size = sum(p.numel() for p in run.raw.parameters())
-    return torch.get_num_threads() if run.raw.device.type == "cpu" and LARGE <= size < HUGE else 1
+    if run.raw.device.type != "cpu" or size < LARGE:
+        return 1
+    return max(1, min(torch.get_num_threads(), MOST // size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +100,7 @@ class ListWork:
     def shared(self, workers: int | None = None) -> Iterator[Prepare]:
         """Yield the `prepare` of `measure_binding`; `workers`: processes, this one among them (None: the usual number).
 
-        A piece that fails in another process, or whose process dies, is left to this one, which meets the same error.
+        A piece that fails in another process, or whose process dies, is left to this one, which measures it again.
         """
         count = usual_list_workers(self.run) if workers is None else workers
         with helpers(count, [self.source], one_thread=False) as executor:
@@ -123,7 +128,8 @@ class ListWork:
             executor.result(executor.submit(Job("", _measure_there, given)))
             done.add(piece.name)
 
-        share_out(executor, sorted(pieces, key=lambda piece: -piece.tokens(asked, used)), begin, here, there)
+        missing = [piece for piece in pieces if not (self.folder / f"{piece.name}.json").exists()]
+        share_out(executor, sorted(missing, key=lambda piece: -piece.tokens(asked, used)), begin, here, there)
         return done
 
 

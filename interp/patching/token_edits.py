@@ -2,7 +2,7 @@
 
 Under a causal mask nothing changes before the first token that differs, so keys and values there are those of the
 unedited prompts, or of another edit that begins alike: tokens that several runs begin with are computed once. Where
-each prompt reads one position of its own, nothing after it is computed.
+each prompt is read at one position of its own, by one metric, nothing after it is computed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from interp.sites import Site
 from interp.support.finite import require_finite
 from interp.tasks import Batch, Prompts
 
-# The unedited prompts among the edited ones, and how many runs with kept keys and values follow each other at most.
+# The name of the unedited prompts among the edited ones, and how many edits follow each other at most.
 BASE, DEPTH = "", 3
 
 
@@ -71,7 +71,8 @@ def measure_edited(
     The only axis is "edit". Metrics are bound to the base, so that an answer is that of the base in every run. There is
     no source run, so `source` is the base and `recovered` raises; use `change`.
 
-    Raises `ValueError` without edits or metrics, and for copies of another layout.
+    Raises `ValueError` without edits or metrics, for an edit without a name, for copies of another layout, and the
+    errors of `patch` for prompts and metrics.
 
     >>> (effect,) = measure_edited(run, batch, {"labels traded": traded}, [logit_diff(batch, step=9)])
     """
@@ -80,8 +81,6 @@ def measure_edited(
     bound = [bind_metric(metric, model, prompts) for metric in metrics]
     if not bound or not edited:
         raise ValueError("give at least one metric" if not bound else "no edits were given")
-    if BASE in edited:
-        raise ValueError("an edit must have a name; got an empty one")
     copies = {name: prompts_of(model, copy, name) for name, copy in edited.items()}
     for name, copy in copies.items():
         require_same_layout(prompts, copy, ("base", name))
@@ -148,7 +147,9 @@ def _runs(
     sites: tuple[Site, ...] = ("k", "v")
     keep: list[Place] = [(site, i) for i in range(len(anatomy.blocks)) for site in sites]
     copies = {BASE: base, **edited}
-    for run in unpatched_runs(anatomy, base, metrics, keep, (DEPTH - 1) * numbers_kept(anatomy, keep, base.n_pos)):
+    if BASE in edited:
+        raise ValueError("an edit must have a name; got an empty one")
+    for run in unpatched_runs(anatomy, base, metrics, keep, DEPTH * numbers_kept(anatomy, keep, base.n_pos)):
         tokens = {name: copy.tokens[run.rows, : run.n_pos] for name, copy in copies.items()}
         yield run, _from(anatomy, run, BASE, tokens, followers(tokens, anatomy.causal))
 
@@ -163,8 +164,8 @@ def _from(
     """Yield a run and those that follow it."""
     yield name, run
     for after, first in tree.get(name, ()):
-        later = run_after(anatomy, run, tokens[after].to(anatomy.device), first, keep=after in tree)
-        yield from _from(anatomy, later, after, tokens, tree)
+        there = tokens[after].to(anatomy.device)  # the run itself has no name here, which would keep it too long
+        yield from _from(anatomy, run_after(anatomy, run, there, first, keep=after in tree), after, tokens, tree)
 
 
 def followers(tokens: Mapping[str, Int[Tensor, "row pos"]], causal: bool = True) -> dict[str, list[tuple[str, int]]]:

@@ -157,7 +157,7 @@ def run_after(anatomy: Anatomy, run: Unpatched, tokens: Int[Tensor, "row pos"], 
 
     Keys and values of those positions are taken from `run`, which has kept them in all layers; with `keep` this run
     keeps its own, so that others can follow. It is read where `run` is. Of a model that is not causal nothing can be
-    taken: `first` is 0.
+    taken: `first` is 0. Where nothing is read from `first` on, nothing is run, and no run may follow this one later.
     """
     reads, last, kept = run.reads[run.reads >= first], len(anatomy.blocks) - 1, dict[Place, Tensor]()
     final = run.final.clone()

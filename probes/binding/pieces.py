@@ -49,6 +49,7 @@ class Piece:
 
     @property
     def name(self) -> str:
+        """The name under which what it finds is kept; the accuracy is the same by any rules."""
         return f"{self.kind}-{self.number}" if self.kind == "accuracy" else f"{self.kind}-{RULES}-{self.number}"
 
     def tokens(self, asked: Sequence[Trial], used: Sequence[Trial]) -> int:

@@ -119,6 +119,8 @@ def test_edits_without_names_metrics_or_the_same_layout_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             measure_edited(tiny("alibi"), BASE, edited, metrics)
+    with pytest.raises(ValueError, match="an edit must have a name"):
+        readouts(tiny("alibi"), BASE, {"": EDITS["bit"]}, AT)
 
 
 @pytest.mark.parametrize("kind", KINDS)

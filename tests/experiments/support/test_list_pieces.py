@@ -1,0 +1,39 @@
+"""How many processes measure a list, and what becomes of what one of them could not measure."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from experiments.support.list_pieces import MOST, usual_list_workers
+from experiments.support.pieces import LARGE
+from experiments.support.sharing import share_out
+
+
+def sized(parameters: int, device: str = "cpu") -> Any:
+    """Return what stands for a run with so many parameters."""
+    weights = [torch.empty(parameters, device="meta")]
+    return SimpleNamespace(raw=SimpleNamespace(device=torch.device(device), parameters=lambda: weights))
+
+
+def test_a_large_model_on_a_cpu_is_judged_by_a_process_per_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    sizes = (LARGE - 1, LARGE, MOST // 4, MOST // 3, MOST // 2 + 1, 2 * MOST)
+    assert [usual_list_workers(sized(n)) for n in sizes] == [1, 4, 4, 3, 1, 1]
+    assert usual_list_workers(sized(LARGE, "cuda")) == 1
+
+
+def test_each_job_is_begun_once_and_what_fails_elsewhere_is_left() -> None:
+    begun, done = [], []
+    processes: Any = SimpleNamespace(workers=2)
+
+    def fails(job: int) -> None:
+        raise RuntimeError(job)
+
+    share_out(processes, range(20), begun.append, done.append, fails)
+    assert sorted(begun) == list(range(20))
+    assert set(done) <= set(begun)
+    assert done == sorted(done)
+    share_out(processes, [], begun.append, done.append, fails)
+    assert len(begun) == 20
