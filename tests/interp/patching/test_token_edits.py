@@ -77,7 +77,11 @@ def test_copies_have_the_shape_of_the_base():
 def test_metrics_of_edits_are_those_of_interchanges_of_the_tokens(kind: str):
     """Edits of both ends, which begin as others do, against one run for each."""
     both = EDITS["labels"].with_tokens(torch.where(AFTER, EDITS["later bit"].tokens, EDITS["labels"].tokens))
-    edited = {**EDITS, "both": both, "again": both}
+    other = EDITS["other prompts"]
+    ends = other.with_tokens(torch.where(torch.arange(BASE.n_pos) > 15, BASE.tokens, other.tokens))
+    edited = {**EDITS, "ends as the base": ends, "both": both, "again": both}
+    tree = followers({"": BASE.tokens, **{name: copy.tokens for name, copy in edited.items()}})
+    assert {"ends as the base"} <= {name for name, _ in tree["other prompts"]}  # takes its keys and values
     metrics = [logit_diff(*SYMBOLS), margin(SYMBOLS[0])]
     found = measure_edited(tiny(kind), BASE, edited, metrics)
     entries = {name: [Interchange("resid_pre", copy, layers=(0,))] for name, copy in edited.items()}
@@ -101,11 +105,12 @@ def test_tokens_that_runs_begin_with_are_computed_once():
     assert followers(tokens) == tree
     assert followers(tokens, causal=False) == {"": [(name, 0) for name in tokens if name]}
     # No run follows one at the greatest depth, whose keys and values are not kept.
-    chain = {str(k): base + torch.arange(10).ge(9 - k) * torch.arange(10).eq(9) * k for k in range(6)}
+    place = torch.arange(10)
+    chain = {str(k): torch.where((place >= 3) & (place < 3 + k), 20, base) for k in range(7)}
     depths = {"0": 0}
     for name, after in followers(chain).items():
         depths |= {later: depths[name] + 1 for later, _ in after}
-    assert max(depths.values()) <= DEPTH
+    assert max(depths.values()) == DEPTH
     assert set(depths) == set(chain)
 
 

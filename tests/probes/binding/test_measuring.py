@@ -22,8 +22,8 @@ from probes.binding.edits import BOTH, BOTH_LISTED, LABEL_POSITION, NEXT, ORDER_
 from probes.binding.found import Share
 from probes.binding.lattice import RENAMED, beyond
 from probes.binding.margins import FULL, FULL_OVER_LIST, gains, leads_over
-from probes.binding.measuring import _summed
-from probes.binding.pieces import Piece
+from probes.binding.measuring import MORE, _summed
+from probes.binding.pieces import Piece, pieces_of
 from probes.binding.sinks import (
     ALL_TOKENS,
     SINKS,
@@ -630,3 +630,14 @@ def test_a_mean_that_is_the_value_itself_is_not_measured(monkeypatch: pytest.Mon
         for name, values in whole.items():
             torch.testing.assert_close(ours[name], values, rtol=1e-4, atol=1e-5)
     assert entries[2:] == [10, 8]
+
+
+def test_sinks_are_not_measured_on_deep_trials() -> None:
+    trials = trials_of(list_tokenizer(), "list-letters", 6, 16, seed=0)
+    assert [trial.only_deep for trial in trials] == [False] * 4 + [True]
+    pieces = pieces_of(trials, {"arms": {}, "sinks": {}}, MORE)
+    assert [(piece.kind, piece.number) for piece in pieces] == [
+        *((kind, number) for number in range(4) for kind in ("arms", "sinks")),
+        ("arms", 4),
+    ]
+    assert [bool(piece.title) for piece in pieces] == [True, False] * 4 + [True]
