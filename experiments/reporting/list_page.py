@@ -180,19 +180,19 @@ def _limits(found: dict[str, Any]) -> Section:
 def write_list_report(options: ReportCommand, task: ListTask, target: Path | None) -> Path:
     """Load the run, write the page to `target` or mnemoscope-out/<run>/report-<task>-<items>.html, and return the path.
 
-    Raises `ValueError` as `load_for_lists` and `trials_of`; the verb has checked its other options.
+    Raises `ValueError` as `load` and `trials_of`; the verb has checked its other options.
     """
     from experiments.support.binding_results import shown_on
-    from experiments.support.list_pieces import load_for_lists
+    from experiments.support.list_pieces import ListSource
     from experiments.support.own_lists import list_options
     from experiments.support.progress import progress_bar
     from experiments.support.provenance import provenance_record
     from experiments.support.results import check_files, replace_whole, usual_folder, work_folder, writable_folder
     from probes.batteries import GATE
-    from probes.binding import trials_of
 
-    run = load_for_lists(options.names[0], task, options.items, options.format, options.device, options.dtype)
-    trials = trials_of(run, task, options.items, GATE, options.seed, options.fillers)
+    source = ListSource.of(options.names[0], task, GATE, options)
+    run = source.load()
+    trials = source.trials(run)
     path = target or usual_folder(run) / f"report-{task}-{options.items}.html"
     writable_folder(path.parent)
     check_files([path])

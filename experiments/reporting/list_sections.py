@@ -48,8 +48,7 @@ def verdict_section(
     command += f" --fillers {options.fillers}" * bool(options.fillers) + f" --prompts {few} --seed {options.seed}"
     found, made, notes = stored_verdict(run, options, task)
     if found is None:
-        given = (options.fillers, options.format, options.device, options.dtype)
-        source = ListSource(options.names[0], task, items, few, options.seed, *given)
+        source = ListSource.of(options.names[0], task, few, options)
         measured = measured_list(ListWork(run, source, trials, few, work, step), KeptGroups(work))
         judged = binding_verdict(run.name, measured)
         if options.quick and judged.measured.refusal is None:

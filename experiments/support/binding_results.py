@@ -58,7 +58,7 @@ def judge_lists(command: VerdictCommand, task: ListTask) -> int:
     from experiments.support.console import say, warn
     from experiments.support.finished import take_finished, warn_measured
     from experiments.support.finished_verdicts import finished_list_verdict
-    from experiments.support.list_pieces import ListSource, load_for_lists
+    from experiments.support.list_pieces import ListSource
     from experiments.support.reading import LIST_CALIBRATION, read_calibration
     from experiments.support.results import json_target, replace_whole, result_folder
     from experiments.support.verdict_text import columns_of_output, more_prompts, say_how_sure
@@ -67,7 +67,8 @@ def judge_lists(command: VerdictCommand, task: ListTask) -> int:
     check_list_options(command, task)  # here also for a run of recall, whose task no option names
     names = [*command.names, *([str(command.model)] if command.model else [])]
     check_list(task, names, command.items, command.prompts)
-    run = load_for_lists(names[0], task, command.items, command.format, command.device, command.dtype)
+    source = ListSource.of(names[0], task, command.prompts, command)
+    run = source.load()
     file = file_of(task, command.items)
     copy = json_target(command.json, run, command.out, (file,))
     options = list_options(task, command.items, command.prompts, command.fillers)
@@ -78,8 +79,6 @@ def judge_lists(command: VerdictCommand, task: ListTask) -> int:
         target = None if command.out is None else result_folder(run, command.out, (file,)) / file
         path, verdict, written = take_finished(stored, target, reasons), stored.found, stored.data
     else:
-        given = (command.fillers, command.format, command.device, command.dtype)
-        source = ListSource(names[0], task, command.items, command.prompts, command.seed, *given)
         trials = source.trials(run)
         path = result_folder(run, command.out, (file,)) / file
         warn_measured(path, reasons, command.fresh)

@@ -32,13 +32,17 @@ class KeptGroups:
             return measure(), cost_since(*began)
 
         group, cost = load_or_make(
-            self.work / f"{name}.json",
+            self.path(name),
             make,
             lambda made: {"group": made[0].to_json(), "cost": made[1]},
             lambda kept: (Group.from_json(kept["group"]), dict(kept["cost"])),
         )
-        self.costs[f"{name}.json"] = cost
+        self.costs[self.path(name).name] = cost
         return group
+
+    def path(self, name: str) -> Path:
+        """Return the file of the piece of this name."""
+        return self.work / f"{name}.json"
 
     @property
     def cost(self) -> dict[str, float | None]:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 from experiments.support.jobs import Job, Processes
 from experiments.support.kept_groups import KeptGroups
 from experiments.support.own_lists import ListTask
-from experiments.support.pieces import LARGE, helpers
+from experiments.support.pieces import LARGE, helpers, loaded
 from experiments.support.sharing import share_out
 
 if TYPE_CHECKING:
+    from experiments.commands.report import ReportCommand
+    from experiments.commands.verdict import VerdictCommand
     from interp.models import Run
     from probes.binding import Trial
     from probes.binding.pieces import Piece, Prepare
@@ -30,7 +32,7 @@ MOST = 1_000_000_000
 
 @dataclass(frozen=True)
 class ListSource:
-    """What a verdict on a list is measured on, in any process: arguments of `load_for_lists` and `trials_of`."""
+    """What a verdict on a list is measured on, in any process: what is loaded, and arguments of `trials_of`."""
 
     name: str
     task: ListTask
@@ -42,9 +44,26 @@ class ListSource:
     device: str = "auto"
     dtype: str | None = None
 
+    @classmethod
+    def of(cls, name: str, task: ListTask, prompts: int, options: VerdictCommand | ReportCommand) -> ListSource:
+        """Return what the options of a command ask for."""
+        given = (options.fillers, options.format, options.device, options.dtype)
+        return cls(name, task, options.items, prompts, options.seed, *given)
+
     def load(self) -> Run:
-        """Load the run."""
-        return load_for_lists(self.name, self.task, self.items, self.format, self.device, self.dtype)
+        """Load the run; on a CPU in float32, whatever the dtype of its weights, unless one is given.
+
+        Recall is posed in `format`, by default recall-ordered.
+        """
+        from experiments import load
+        from experiments.support.loading import complete_format, widened
+
+        if self.task == "recall":
+            posed = complete_format(self.format or "recall-ordered", "recall", self.name)
+            run = load(self.name, posed, longest=self.items, device=self.device, dtype=self.dtype)
+        else:
+            run = load(self.name, device=self.device, dtype=self.dtype)
+        return widened(run, self.dtype)
 
     def trials(self, run: Run) -> list[Trial]:
         """Return the trials, of at least as many prompts as the gate of competence needs."""
@@ -52,21 +71,6 @@ class ListSource:
         from probes.binding import trials_of
 
         return trials_of(run, self.task, self.items, max(self.prompts, GATE), self.seed, self.fillers)
-
-
-def load_for_lists(
-    name: str, task: ListTask, items: int, fmt: str | None = None, device: str = "auto", dtype: str | None = None
-) -> Run:
-    """Load a run for a list task or recall; on a CPU in float32, whatever the dtype of its weights, unless given.
-
-    `fmt`: a format of recall, by default recall-ordered.
-    """
-    from experiments import load
-    from experiments.support.loading import complete_format, widened
-
-    posed = complete_format(fmt or "recall-ordered", "recall", name) if task == "recall" else None
-    run = load(name, posed, longest=items if task == "recall" else None, device=device, dtype=dtype)
-    return widened(run, dtype)
 
 
 def usual_list_workers(run: Run) -> int:
@@ -128,7 +132,7 @@ class ListWork:
             executor.result(executor.submit(Job("", _measure_there, given)))
             done.add(piece.name)
 
-        missing = [piece for piece in pieces if not (self.folder / f"{piece.name}.json").exists()]
+        missing = [piece for piece in pieces if not kept.path(piece.name).exists()]
         share_out(executor, sorted(missing, key=lambda piece: -piece.tokens(asked, used)), begin, here, there)
         return done
 
@@ -145,7 +149,5 @@ def _measure_there(source: ListSource, piece: Piece, prompts: int, work: Path, m
 
 @cache
 def _posed(source: ListSource) -> tuple[Run, list[Trial]]:
-    from experiments.support.pieces import loaded
-
     run = loaded(source)
     return run, source.trials(run)

@@ -21,7 +21,7 @@ from interp.patching.interchange_parts import INTERCHANGE_SITES, Interchange, In
 from interp.patching.interchange_plans import Plan
 from interp.patching.metric import MetricLike, bind_metric
 from interp.patching.patched_runs import reused_places
-from interp.patching.rerunning import in_order, measure_patched, measure_unpatched, numbers_kept, unpatched_runs
+from interp.patching.rerunning import Measured, measure_patched, measure_unpatched, numbers_kept, unpatched_runs
 from interp.patching.unpatched import Unpatched, trace
 from interp.sites import Site
 from interp.tasks import Prompts
@@ -75,34 +75,16 @@ def interchange_for(
     last = len(anatomy.blocks) - 1
     deep = {key for key, (places, _) in needed.items() if any(layer == last for _, layer in places)}
     wanted = {id(plan.whole) for plan in plans.values()} & deep - moved - {id(base)}
-    rows, raw_difference = [], 0.0
-    baselines: list[list[Tensor]] = [[] for _ in bound]
-    values: list[list[Tensor]] = [[] for _ in bound]
+    measured, raw_difference = Measured(bound, plans), 0.0
     for run in unpatched_runs(anatomy, base, bound, needed[id(base)][0], beside):
         raw_difference = run.raw_difference
         kept, finals = {id(base): run.kept}, dict[int, Tensor | None]()
         for key, (places, source) in needed.items():
             if source is not base:
                 finals[key], kept[key] = _run_source(anatomy, run, places, source, key in moved, key in wanted)
-        rows.append(run.rows)
         cells = [_measure(anatomy, run, plan, kept, finals) for plan in plans.values()]
-        for i, intact in enumerate(measure_unpatched(anatomy, run, run.metrics)):
-            baselines[i].append(intact)
-            values[i].append(torch.stack([cell[i] for cell in cells]))
-    return [
-        PatchEffect(
-            site="joint",
-            metric=metric.name,
-            direction="interchange",
-            axes=("interchange",),
-            labels={"interchange": tuple(plans)},
-            values=in_order(rows, after),
-            base=(intact := in_order(rows, before)),
-            source=intact,
-            details={"raw_difference": raw_difference},
-        )
-        for metric, before, after in zip(bound, baselines, values, strict=True)
-    ]
+        measured.add(run, measure_unpatched(anatomy, run, run.metrics), cells)
+    return measured.effects("joint", "interchange", "interchange", {"raw_difference": raw_difference})
 
 
 def _measure(

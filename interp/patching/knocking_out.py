@@ -21,7 +21,7 @@ from interp.patching.knockout_plans import KnockoutPlan
 from interp.patching.knockouts import Entry, masks_of, mean_by_of, named
 from interp.patching.metric import Metric, MetricLike, bind_metric
 from interp.patching.patched_runs import reused_places
-from interp.patching.rerunning import in_order, measure_patched, measure_unpatched, unpatched_runs
+from interp.patching.rerunning import Measured, measure_patched, measure_unpatched, unpatched_runs
 from interp.patching.unpatched import Unpatched, trace
 from interp.sites import Site
 from interp.support.budget import numbers
@@ -73,38 +73,14 @@ def knock_out_for(
     plans = [KnockoutPlan(anatomy, masks_of(anatomy, prompts, entry), mean_by_of(entry)) for entry in entries.values()]
     places = _places(anatomy, plans, freeze_later)
     runs, means = _runs_and_means(anatomy, prompts, bound, places, {plan.mean_by for plan in plans} - {None})
-    base: list[list[Tensor]] = [[] for _ in bound]
-    values: list[list[Tensor]] = [[] for _ in bound]
-    raw_difference = 0.0
-    rows: list[Tensor] = []
+    measured, raw_difference = Measured(bound, entries), 0.0
     for run in runs:
         raw_difference = run.raw_difference
-        rows.append(run.rows)
-        for parts, intact in zip(base, measure_unpatched(anatomy, run, run.metrics), strict=True):
-            parts.append(intact)
         changes = [plan.changes(run, means, freeze_later) for plan in plans]
         cells = [measure_patched(anatomy, run, change, run.metrics) for change in changes]
-        for parts, cell in zip(values, zip(*cells, strict=True), strict=True):
-            parts.append(torch.stack(cell))
+        measured.add(run, measure_unpatched(anatomy, run, run.metrics), cells)
     details = {"freeze_later": freeze_later, "raw_difference": raw_difference}
-    return [
-        _effect(metric, tuple(entries), in_order(rows, before), in_order(rows, after), details)
-        for metric, before, after in zip(bound, base, values, strict=True)
-    ]
-
-
-def _effect(metric: Metric, names: tuple[str, ...], base: Tensor, values: Tensor, details: dict) -> PatchEffect:
-    return PatchEffect(
-        site="attention edges",
-        metric=metric.name,
-        direction="knockout",
-        axes=("knockout",),
-        labels={"knockout": names},
-        values=values,
-        base=base,
-        source=base,
-        details=details,
-    )
+    return measured.effects("attention edges", "knockout", "knockout", details)
 
 
 def _runs_and_means(

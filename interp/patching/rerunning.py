@@ -6,7 +6,7 @@ fit the budget, and the metrics of both. Nothing after the last position that an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ from torch import Tensor
 from interp.models.anatomy import Anatomy
 from interp.patching.changes import Changes
 from interp.patching.editing import Place, chunks
+from interp.patching.effect import PatchEffect
 from interp.patching.metric import Metric
 from interp.patching.patched_runs import final_patched
 from interp.patching.unpatched import Biases, Unpatched, compare_with_raw, run_unpatched
@@ -65,6 +66,41 @@ def unpatched_runs(
 def in_order(rows: Sequence[Int[Tensor, " row"]], values: Sequence[Float[Tensor, "*entry row"]]) -> Tensor:
     """Return values of chunks of prompts, `[*entry batch]`, in the order of the prompts."""
     return torch.cat(list(values), dim=-1)[..., torch.cat(list(rows)).argsort()]
+
+
+class Measured:
+    """Metrics of the unpatched run and of some entries, gathered in chunks of prompts."""
+
+    def __init__(self, metrics: Sequence[Metric], names: Iterable[str]) -> None:
+        self.metrics, self.names = metrics, tuple(names)
+        self._rows: list[Tensor] = []
+        self._base: list[Sequence[Tensor]] = []  # by chunk, then metric
+        self._entries: list[Sequence[Sequence[Tensor]]] = []  # by chunk, entry, then metric
+
+    def add(self, run: Unpatched, base: Sequence[Tensor], entries: Sequence[Sequence[Tensor]]) -> None:
+        """Add the metrics of a chunk, in the order of the metrics and of the names."""
+        self._rows.append(run.rows)
+        self._base.append(base)
+        self._entries.append(entries)
+
+    def effects(self, site: str, direction: str, axis: str, details: dict) -> list[PatchEffect]:
+        """Return one effect per metric, whose only axis has the entries. There is no source: it is the base."""
+        return [self._effect(k, site, direction, axis, details) for k in range(len(self.metrics))]
+
+    def _effect(self, k: int, site: str, direction: str, axis: str, details: dict) -> PatchEffect:
+        base = in_order(self._rows, [chunk[k] for chunk in self._base])
+        values = in_order(self._rows, [torch.stack([cell[k] for cell in chunk]) for chunk in self._entries])
+        return PatchEffect(
+            site=site,
+            metric=self.metrics[k].name,
+            direction=direction,
+            axes=(axis,),
+            labels={axis: self.names},
+            values=values,
+            base=base,
+            source=base,
+            details=details,
+        )
 
 
 def measure_unpatched(anatomy: Anatomy, run: Unpatched, metrics: Sequence[Metric]) -> list[Float[Tensor, " row"]]:

@@ -20,7 +20,7 @@ from interp.models.resolve import AnyModel, raw_of
 from interp.patching.editing import Place
 from interp.patching.effect import PatchEffect
 from interp.patching.metric import Metric, MetricLike, bind_metric
-from interp.patching.rerunning import in_order, measure_unpatched, numbers_kept, unpatched_runs
+from interp.patching.rerunning import Measured, measure_unpatched, numbers_kept, unpatched_runs
 from interp.patching.unpatched import Unpatched, run_after
 from interp.sites import Site
 from interp.support.finite import require_finite
@@ -84,30 +84,12 @@ def measure_edited(
     copies = {name: prompts_of(model, copy, name) for name, copy in edited.items()}
     for name, copy in copies.items():
         require_same_layout(prompts, copy, ("base", name))
-    rows, raw_difference = [], 0.0
-    before, after = ([list[Tensor]() for _ in bound] for _ in range(2))
+    measured, raw_difference = Measured(bound, copies), 0.0
     for run, runs in _runs(anatomy, prompts, copies, bound):
-        rows.append(run.rows)
         raw_difference = run.raw_difference
         found = {name: measure_unpatched(anatomy, each, run.metrics) for name, each in runs}
-        for k in range(len(bound)):
-            before[k].append(found[BASE][k])
-            after[k].append(torch.stack([found[name][k] for name in copies]))
-    intact = [in_order(rows, parts) for parts in before]
-    return [
-        PatchEffect(
-            site="tokens",
-            metric=metric.name,
-            direction="edit",
-            axes=("edit",),
-            labels={"edit": tuple(copies)},
-            values=in_order(rows, after[k]),
-            base=intact[k],
-            source=intact[k],
-            details={"raw_difference": raw_difference},
-        )
-        for k, metric in enumerate(bound)
-    ]
+        measured.add(run, found[BASE], [found[name] for name in copies])
+    return measured.effects("tokens", "edit", "edit", {"raw_difference": raw_difference})
 
 
 @exclusive
@@ -137,7 +119,7 @@ def _by_steps(
         name: Readout(*(torch.cat(parts)[order] for parts in zip(*chunks, strict=True)))
         for name, chunks in found.items()
     }
-    return by_name.pop(BASE), {name: by_name[name] for name in edited}
+    return by_name.pop(BASE), by_name
 
 
 def _runs(
@@ -173,14 +155,11 @@ def followers(tokens: Mapping[str, Int[Tensor, "row pos"]], causal: bool = True)
 
     The first of the runs follows none, and each other one that before it with which it shares most positions.
     """
-    names, depth, tree = list(tokens), {}, dict[str, list[tuple[str, int]]]()
-    for k, name in enumerate(names):
-        shared = {
-            other: _shared(tokens[other], tokens[name]) if causal else 0 for other in names[:k] if depth[other] < DEPTH
-        }
-        if not shared:
-            depth[name] = 0
-            continue
+    first, *names = tokens
+    depth, tree = {first: 0}, dict[str, list[tuple[str, int]]]()
+    for name in names:
+        may_precede = [other for other in depth if depth[other] < DEPTH]
+        shared = {other: _shared(tokens[other], tokens[name]) if causal else 0 for other in may_precede}
         other = max(shared, key=lambda other: shared[other])  # the first of those that share as many
         depth[name] = depth[other] + 1
         tree.setdefault(other, []).append((name, shared[other]))

@@ -57,8 +57,7 @@ def measure_binding(
     if all(trial.only_deep for trial in trials):
         raise ValueError("all trials are only_deep; accuracy and the other arms need one that is not")
     asked, used = arranged(trials, prompts)
-    posed = sum(len(trial.lookups.prompts) for trial in trials)
-    if repeated := posed - sum(len(trial.lookups.prompts) for trial in arranged(trials, None)[1]):
+    if repeated := sum(len(trial.lookups.prompts) - len(trial.distinct().lookups.prompts) for trial in trials):
         warnings.warn(f"{repeated} prompts repeat others and are left out", stacklevel=2)
     groups, left_out = [dict[str, Tensor]() for _ in used], dict[str, str]()
 
@@ -83,8 +82,9 @@ def measure_binding(
         return found
     first = summed(pieces_of(used, {"arms": {}, "sinks": {}}))
     later: dict[Kind, dict[str, Any]] = {}
-    if (arms := wanted_arms(first)) or wanted_next(first):
-        later["more"] = {"arms": arms, "to_next": wanted_next(first)}
+    more = {"arms": wanted_arms(first), "to_next": wanted_next(first)}
+    if any(more.values()):
+        later["more"] = more
     if removals := wanted_removals(first):
         later["removals"] = {"removals": removals}
     return summed(pieces_of(used, later, MORE)) if later else first
