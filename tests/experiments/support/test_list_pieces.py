@@ -1,14 +1,16 @@
 """How many processes measure a list, and what becomes of what one of them could not measure."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from experiments.support.list_pieces import MOST, usual_list_workers
+from experiments.support.list_pieces import MOST, ListWork, usual_list_workers
 from experiments.support.pieces import LARGE
 from experiments.support.sharing import share_out
+from probes.binding.pieces import Piece
 
 
 def sized(parameters: int, device: str = "cpu") -> Any:
@@ -37,3 +39,14 @@ def test_each_job_is_begun_once_and_what_fails_elsewhere_is_left() -> None:
     assert done == sorted(done)
     share_out(processes, [], begun.append, done.append, fails)
     assert len(begun) == 20
+
+
+def test_pieces_that_are_kept_are_not_begun_again(tmp_path: Path) -> None:
+    tokens = torch.zeros(2, 3)
+    trial: Any = SimpleNamespace(only_deep=False, lookups=SimpleNamespace(prompts=SimpleNamespace(tokens=tokens)))
+    trial.distinct = trial.first = lambda *_: trial
+    begun, pieces = [], [Piece("arms", 0, "kept"), Piece("more", 0, "new")]
+    nothing: Any = SimpleNamespace(workers=0)
+    (tmp_path / f"{pieces[0].name}.json").touch()
+    ListWork(nothing, nothing, [trial], 2, tmp_path, begun.append)._measure_all(nothing, pieces)
+    assert begun == ["new"]

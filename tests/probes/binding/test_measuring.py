@@ -44,7 +44,7 @@ from probes.binding.trials import (
     ORDER_MOVED,
     combinations_of,
 )
-from probes.binding.wanted import wanted_arms, wanted_next, wanted_removals
+from probes.binding.wanted import LATER, wanted_arms, wanted_next, wanted_removals
 from probes.evidence import Interval
 from probes.planted.list_planting import ListPlan, plant_list
 from probes.statuses import Status
@@ -641,3 +641,11 @@ def test_sinks_are_not_measured_on_deep_trials() -> None:
         ("arms", 4),
     ]
     assert [bool(piece.title) for piece in pieces] == [True, False] * 4 + [True]
+
+
+def test_what_the_first_arms_leave_open_is_measured() -> None:
+    planted = plant_list(ListPlan("own label", "gpt2", "list-letters", 6, 1.0))
+    found = measure_binding(planted.model, trials_of(planted.tokenizer, "list-letters", 6, 32, seed=0), prompts=32)
+    assert {*LATER} <= {*found.shares}  # order and position do nothing alone
+    assert NEXT["position"] in found.added
+    assert NEXT["own label"] not in found.added  # the label is found
