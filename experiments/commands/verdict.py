@@ -72,9 +72,10 @@ class VerdictCommand:
     """Seed of the prompts and of the choice of steps."""
     arms: Arms = ()
     workers: OptionalNumber = None
-    """Processes that measure at once, with one thread each if there are several. Default: one per CPU core; one for a
-    model on a GPU, or of 100 million parameters and more. On a list: one per CPU core for a model of so many on a CPU,
-    as long as all copies together have at most a billion, else one."""
+    """Processes that measure at once, with one thread each if there are several. Default on parity and addition: one
+    per CPU core; one for a model on a GPU, or of 100 million parameters and more. Default on a list or recall: one; for
+    a model of 100 million parameters and more on a CPU one per core, but no more than have a billion parameters in
+    all."""
     device: Device = "auto"
     dtype: WidenedDtype = None
     memory: Memory = None

@@ -68,14 +68,19 @@ def measure_edited(
 ) -> list[PatchEffect]:
     """Return the metrics of the base and of edited copies of it, one effect per metric, in their order.
 
-    The only axis is "edit". Metrics are bound to the base, so that an answer is that of the base in every run. There is
-    no source run, so `source` is the base and `recovered` raises; use `change`.
+    `edited` has by name what `base` may be: prompts or tokens of its shape. Values are `[edit batch]`; the only axis is
+    "edit". A metric reads the answers that it was given, in every run: those of the base, say, also where an edit has
+    others. There is no source run, so `source` is the base and `recovered` raises; use `change`.
 
     Raises `ValueError` without edits or metrics, for an edit without a name, for copies of another layout, and the
-    errors of `patch` for prompts and metrics.
+    errors of `patch` for prompts and metrics; `TypeError` where `edited` is no mapping or `metrics` no list.
 
     >>> (effect,) = measure_edited(run, batch, {"labels traded": traded}, [logit_diff(batch, step=9)])
     """
+    if not isinstance(edited, Mapping):
+        raise TypeError(f"edited must be a dict of prompts by name; got {type(edited).__name__}")
+    if not isinstance(metrics, Sequence) or isinstance(metrics, str):
+        raise TypeError(f"metrics must be a list of metrics; got {type(metrics).__name__}")
     anatomy = anatomy_of(raw_of(model))
     prompts = prompts_of(model, base, "base")
     bound = [bind_metric(metric, model, prompts) for metric in metrics]

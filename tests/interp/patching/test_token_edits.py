@@ -124,6 +124,12 @@ def test_edits_without_names_metrics_or_the_same_layout_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             measure_edited(tiny("alibi"), BASE, edited, metrics)
+    for given, one, message in (
+        ([EDITS["bit"]], [metric], "edited must be a dict of prompts by name; got list"),
+        ({"bit": EDITS["bit"]}, metric, "metrics must be a list of metrics; got"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            measure_edited(tiny("alibi"), BASE, given, one)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="an edit must have a name"):
         readouts(tiny("alibi"), BASE, {"": EDITS["bit"]}, AT)
 
