@@ -49,8 +49,8 @@ Edit = Callable[[Tensor, Mapping[Site, Tensor]], Tensor]
 # Share of the memory budget for one chunk of prompts: 256 MiB of a GiB.
 SHARE = 1 / 4
 # On a CPU a layer's values of the prompts in one chunk take this many numbers at most: more of them leave its caches,
-# and a pass takes up to twice the time. Where a layer has more weights than that, these leave the caches anyway, and as
-# many values share each reading of them.
+# and a pass takes up to twice the time. Where a layer has more than half as many weights, these leave the caches
+# anyway, and twice as many values share each reading of them.
 CACHED = 2**21
 # Largest ratio of this pass's rounding error to the raw model's own, both against float64.
 ROUNDING = 10
@@ -219,12 +219,18 @@ def difference_where_read(
 
 
 def chunks(
-    anatomy: Anatomy, prompts: Prompts, metric: Metric, copies: int, kept: int = 0
+    anatomy: Anatomy,
+    prompts: Prompts,
+    metric: Metric,
+    copies: int,
+    kept: int = 0,
+    share: float = SHARE,
+    part: float = 1,
 ) -> Iterator[Int[Tensor, " row"]]:
-    """Return the numbers of the prompts to run together, so that `copies` of a layer's values fit the budget.
+    """Return the numbers of the prompts to run together, so that `copies` of a layer's values fit a budget.
 
-    `kept`: numbers that are held per prompt besides. On a CPU fewer prompts run together, so that a layer's values fit
-    its caches.
+    It is `share` of what one pass may take. `kept`: numbers that are held per prompt besides. On a CPU fewer prompts
+    run together, so that a layer's values fit its caches; a pass computes `part` of the positions.
     Raises `ValueError` without prompts, and for a metric that reads a position which the prompts do not have.
     """
     if not len(prompts):
@@ -232,8 +238,8 @@ def chunks(
     metric.require_positions(prompts.n_pos)
     width = anatomy.n_heads * (prompts.n_pos + 3 * anatomy.d_head) + 6 * anatomy.raw.config.hidden_size
     floats = copies * prompts.n_pos * width + kept + len(metric.positions) * anatomy.raw.config.vocab_size
-    most = numbers(SHARE, anatomy.device) // floats
+    most = numbers(share, anatomy.device, anatomy.dtype.itemsize) // floats
     if anatomy.device.type == "cpu":
         weights = sum(x.numel() for x in anatomy.blocks[0].module.parameters())
-        most = min(most, max(CACHED, weights) // (prompts.n_pos * width))
+        most = min(most, int(max(CACHED, 2 * weights) / (part * prompts.n_pos * width)))
     yield from torch.arange(len(prompts)).split(max(1, most))

@@ -21,7 +21,7 @@ from interp.patching.interchange_parts import INTERCHANGE_SITES, Interchange, In
 from interp.patching.interchange_plans import Plan
 from interp.patching.metric import MetricLike, bind_metric
 from interp.patching.patched_runs import reused_places
-from interp.patching.rerunning import Measured, measure_patched, measure_unpatched, numbers_kept, unpatched_runs
+from interp.patching.rerunning import Measured, Room, measure_patched, measure_unpatched, numbers_kept, unpatched_runs
 from interp.patching.unpatched import Unpatched, trace
 from interp.sites import Site
 from interp.tasks import Prompts
@@ -76,7 +76,7 @@ def interchange_for(
     deep = {key for key, (places, _) in needed.items() if any(layer == last for _, layer in places)}
     wanted = {id(plan.whole) for plan in plans.values()} & deep - moved - {id(base)}
     measured, raw_difference = Measured(bound, plans), 0.0
-    for run in unpatched_runs(anatomy, base, bound, needed[id(base)][0], beside):
+    for run in unpatched_runs(anatomy, base, bound, needed[id(base)][0], Room(kept=beside)):
         raw_difference = run.raw_difference
         kept, finals = {id(base): run.kept}, dict[int, Tensor | None]()
         for key, (places, source) in needed.items():

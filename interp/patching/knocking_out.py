@@ -109,7 +109,7 @@ def _all_fit(anatomy: Anatomy, prompts: Prompts, metrics: Sequence[Metric], plac
         return False
     wide = sum(site in ("attn_scores", "pattern") for site, _ in places)
     by_position = wide * anatomy.n_heads * prompts.n_pos + (len(places) - wide + 1) * anatomy.n_heads * anatomy.d_head
-    return len(prompts) * prompts.n_pos * by_position <= numbers(SHARE, anatomy.device)
+    return len(prompts) * prompts.n_pos * by_position <= numbers(SHARE, anatomy.device, anatomy.dtype.itemsize)
 
 
 def _values(

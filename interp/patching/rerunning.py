@@ -7,6 +7,7 @@ fit the budget, and the metrics of both. Nothing after the last position that an
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from interp.models.anatomy import Anatomy
 from interp.patching.changes import Changes
-from interp.patching.editing import Place, chunks
+from interp.patching.editing import SHARE, Place, chunks
 from interp.patching.effect import PatchEffect
 from interp.patching.metric import Metric
 from interp.patching.patched_runs import final_patched
@@ -27,6 +28,19 @@ from interp.tasks import Prompts
 COPIES = 16
 
 
+@dataclass(frozen=True)
+class Room:
+    """What the caller's runs take: copies of a layer's values, and numbers that are kept per prompt.
+
+    `share`: that of the budget. `part`: that of the positions which they compute, for a CPU's caches.
+    """
+
+    copies: int = COPIES
+    kept: int = 0
+    share: float = SHARE
+    part: float = 1
+
+
 def numbers_kept(anatomy: Anatomy, places: Collection[Place], n_pos: int) -> int:
     """Return how many numbers the kept places of one prompt take, with the keys in the form that attention uses."""
     by_head, by_kv_head = anatomy.n_heads * anatomy.d_head, anatomy.n_kv_heads * anatomy.d_head
@@ -36,11 +50,13 @@ def numbers_kept(anatomy: Anatomy, places: Collection[Place], n_pos: int) -> int
 
 
 def unpatched_runs(
-    anatomy: Anatomy, prompts: Prompts, metrics: Sequence[Metric], keep: Collection[Place], beside: int = 0
+    anatomy: Anatomy,
+    prompts: Prompts,
+    metrics: Sequence[Metric],
+    keep: Collection[Place],
+    room: Room | None = None,
 ) -> Iterator[Unpatched]:
     """Yield the unpatched runs of the prompts with the places `keep`, in chunks that fit the budget.
-
-    `beside`: numbers that the caller keeps per prompt, such as those of runs on other prompts.
 
     Prompts that each read one position of their own (`Metric.own`) come in the order of these positions, and their
     runs end there: restore the order by `in_order`.
@@ -50,8 +66,9 @@ def unpatched_runs(
     order = torch.arange(len(prompts)) if own is None else own.argsort(stable=True)
     difference: float | None = None
     biases = Biases()
-    kept = numbers_kept(anatomy, keep, prompts.n_pos) + beside
-    for numbers in chunks(anatomy, prompts, widest, COPIES, kept):
+    room = Room() if room is None else room
+    kept = numbers_kept(anatomy, keep, prompts.n_pos) + room.kept
+    for numbers in chunks(anatomy, prompts, widest, room.copies, kept, room.share, room.part):
         rows = order[numbers]
         here = list(metrics) if own is None else [metrics[0].of_rows(rows)]
         reads = reads_of(here)

@@ -20,14 +20,17 @@ from interp.models.resolve import AnyModel, raw_of
 from interp.patching.editing import Place
 from interp.patching.effect import PatchEffect
 from interp.patching.metric import Metric, MetricLike, bind_metric
-from interp.patching.rerunning import Measured, measure_unpatched, numbers_kept, unpatched_runs
+from interp.patching.rerunning import Measured, Room, measure_unpatched, numbers_kept, unpatched_runs
 from interp.patching.unpatched import Unpatched, run_after
 from interp.sites import Site
 from interp.support.finite import require_finite
 from interp.tasks import Batch, Prompts
 
 # The name of the unedited prompts among the edited ones, and how many edits follow each other at most.
-BASE, DEPTH = "", 3
+BASE, DEPTH = "", 4
+# Copies of a layer's values that a run takes, and the share of the budget for a chunk: nearly all of it is what runs
+# keep, which is known. Runs of few positions need many prompts, or a CPU reads a layer's weights for too few of them.
+COPIES, SHARE = 4, 1 / 2
 
 
 def readouts(
@@ -136,9 +139,23 @@ def _runs(
     copies = {BASE: base, **edited}
     if BASE in edited:
         raise ValueError("an edit must have a name; got an empty one")
-    for run in unpatched_runs(anatomy, base, metrics, keep, DEPTH * numbers_kept(anatomy, keep, base.n_pos)):
+    tree = followers({name: copy.tokens for name, copy in copies.items()}, anatomy.causal)
+    for run in unpatched_runs(anatomy, base, metrics, keep, _room(tree, numbers_kept(anatomy, keep, base.n_pos), base)):
         tokens = {name: copy.tokens[run.rows, : run.n_pos] for name, copy in copies.items()}
-        yield run, _from(anatomy, run, BASE, tokens, followers(tokens, anatomy.causal))
+        yield run, _from(anatomy, run, BASE, tokens, tree)
+
+
+def _room(tree: Mapping[str, Sequence[tuple[str, int]]], kept: int, base: Prompts) -> Room:
+    """Return what the runs that follow each other take, where each that is followed keeps so many numbers."""
+
+    def followed(name: str) -> int:
+        """Return how many runs keep something at once, from that one on."""
+        return 1 + max((followed(after) for after, _ in tree[name]), default=0) if name in tree else 0
+
+    # Most positions are computed in the longer runs.
+    parts = [1.0, *(1 - first / base.n_pos for after in tree.values() for _, first in after)]
+    part = sum(x * x for x in parts) / sum(parts)
+    return Room(COPIES, max(0, followed(BASE) - 1) * kept, SHARE, part)
 
 
 def _from(

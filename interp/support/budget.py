@@ -67,9 +67,9 @@ def allowed(device: torch.device | None = None) -> int:
     return min(DEFAULT, share) if on_cpu else share
 
 
-def numbers(share: float, device: torch.device | None = None) -> int:
-    """Return how many float32 numbers fit into a share of the bytes that one pass may take."""
-    return int(share * allowed(device) / 4)
+def numbers(share: float, device: torch.device | None = None, itemsize: int = 4) -> int:
+    """Return how many numbers of so many bytes, by default float32, fit into a share of what one pass may take."""
+    return int(share * allowed(device) / itemsize)
 
 
 def free_memory(device: torch.device | None = None) -> int | None:

@@ -98,7 +98,7 @@ class KeptRuns:
             if key in kept:
                 return kept[key]
         found, size = compute()
-        if self._size + size <= numbers(SHARE, self.anatomy.device):
+        if self._size + size <= numbers(SHARE, self.anatomy.device, self.anatomy.dtype.itemsize):
             self._kept[key] = found
             self._size += size
             return found

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +17,10 @@ from probes.binding.edits import ARMS, NEXT
 from probes.binding.found import COMPETENCE, RULES, Binding, Group, Share
 from probes.binding.lattice import beyond, steps
 from probes.binding.margins import FOLLOWS, FULL, FULL_NEXT, FULL_OVER_ALL, FULL_OVER_LIST, GAINED, LEADS
-from probes.binding.pieces import Kind, Piece, Prepare, Recall, arranged, is_deep, pieces_of
+from probes.binding.pieces import Piece, Prepare, Recall, arranged, is_deep, pieces_of
 from probes.binding.sinks import ALL_TOKENS, SINKS
 from probes.binding.trials import DEEP_ARMS, Trial
-from probes.binding.wanted import wanted_arms, wanted_next, wanted_removals
+from probes.binding.wanted import wanted_arms, wanted_next
 from probes.evidence import Interval
 from probes.intervals import ratio, wilson
 
@@ -80,14 +79,9 @@ def measure_binding(
     found = _competence(measure([Piece("accuracy", k) for k in range(len(asked))]), asked, used, task, seed)
     if not found.competent:
         return found
-    first = summed(pieces_of(used, {"arms": {}, "sinks": {}}))
-    later: dict[Kind, dict[str, Any]] = {}
+    first = summed(pieces_of(used, {"arms": {}, "candidates": {}}))
     more = {"arms": wanted_arms(first), "to_next": wanted_next(first)}
-    if any(more.values()):
-        later["more"] = more
-    if removals := wanted_removals(first):
-        later["removals"] = {"removals": removals}
-    return summed(pieces_of(used, later, MORE)) if later else first
+    return summed(pieces_of(used, {"more": more}, MORE)) if any(more.values()) else first
 
 
 def _competence(

@@ -26,18 +26,18 @@ from probes.binding.sinks import sink_effects
 from probes.binding.trials import DEEP_ARMS, DEEP_CHECKS, Trial
 from probes.binding.wanted import LATER
 
-# What is measured first, and what is where the first leaves a status open; with about how many passes.
-Kind = Literal["accuracy", "arms", "sinks", "more", "removals"]
-OF_SINKS: tuple[Kind, ...] = ("sinks", "removals")
-PASSES: dict[Kind, int] = {"accuracy": 1, "arms": 6, "sinks": 12, "more": 3, "removals": 8}
+# What is measured, "candidates" for sinks among it, and "more" arms where the first leave a status open; with about how
+# many passes. Deep trials have about half as many arms.
+Kind = Literal["accuracy", "arms", "candidates", "more"]
+PASSES: dict[Kind, int] = {"accuracy": 1, "arms": 8, "candidates": 16, "more": 3}
 
 
 @dataclass(frozen=True)
 class Piece:
     """One piece of work on the trial of that number, among the usual ones and then the deep ones.
 
-    `arms`, `to_next`, `removals`: for "more" the arms, and the addresses of which the edit that leads to the next item
-    is measured; for "removals" the sets of candidates for sinks. `title` names it while it runs; accuracy has none.
+    `arms`, `to_next`: for "more" the arms, and the addresses of which the edit that leads to the next item is measured.
+    `title` names it while it runs; accuracy has none.
     """
 
     kind: Kind
@@ -45,7 +45,6 @@ class Piece:
     title: str = ""
     arms: tuple[str, ...] = ()
     to_next: tuple[str, ...] = ()
-    removals: tuple[tuple[str, ...], ...] = ()
 
     @property
     def name(self) -> str:
@@ -54,7 +53,8 @@ class Piece:
 
     def tokens(self, asked: Sequence[Trial], used: Sequence[Trial]) -> int:
         """Return about how many tokens the model reads for it."""
-        return PASSES[self.kind] * self._trial(asked, used).lookups.prompts.tokens.numel()
+        trial = self._trial(asked, used)
+        return PASSES[self.kind] * trial.lookups.prompts.tokens.numel() // (1 + trial.only_deep)
 
     def measure(self, model: AnyModel, asked: Sequence[Trial], used: Sequence[Trial]) -> Group:
         """Return what it finds; `asked` and `used` are those of `arranged`."""
@@ -66,7 +66,7 @@ class Piece:
         elif self.kind == "more":
             values = _more(model, trial, self.arms, self.to_next, left_out)
         else:
-            values = sink_effects(model, trial, *leads_over(trial), left_out, self.removals or None)
+            values = sink_effects(model, trial, *leads_over(trial), left_out)
         return Group({name: value.double().cpu() for name, value in values.items()}, left_out)
 
     def _trial(self, asked: Sequence[Trial], used: Sequence[Trial]) -> Trial:
@@ -93,13 +93,13 @@ def arranged(trials: Sequence[Trial], prompts: int | None) -> tuple[list[Trial],
 def pieces_of(used: Sequence[Trial], kinds: Mapping[Kind, Mapping[str, Any]], more: str = "") -> list[Piece]:
     """Return the pieces of some kinds on all trials, with what each kind measures; the first of each trial has a title.
 
-    Sinks are not measured on deep trials.
+    No candidates are removed on deep trials.
     """
     return [
         Piece(kind, k, f"item {trial.query} to {trial.target}{more}" * (kind == next(iter(kinds))), **given)
         for k, trial in enumerate(used)
         for kind, given in kinds.items()
-        if not (trial.only_deep and kind in OF_SINKS)
+        if not (trial.only_deep and kind == "candidates")
     ]
 
 

@@ -46,12 +46,11 @@ def sink_effects(
     over: Sequence[MetricLike],
     over_all: MetricLike,
     left_out: dict[str, str],
-    removals: Sequence[tuple[str, ...]] | None = None,
 ) -> dict[str, Float[Tensor, " batch"]]:
-    """Return what is lost of the answer's lead by each candidate, and by its control, per prompt.
+    """Return what is lost of the answer's lead by each candidate and its control, and by sets of them, per prompt.
 
-    The lead is the least of `over`, and for "NAME, over all tokens" it is `over_all`. `removals`: sets of candidates
-    instead, by `removal_of`, without a control.
+    The lead is the least of `over`, and for "NAME, over all tokens" it is `over_all`. The names of sets are those of
+    `removal_of`.
 
     "NAME carried" is what the mean value loses: where that is not small, the candidate carries something, and the rest
     is no sign of a sink, because the other keys then bring in something else. "NAME control" is the same for as many
@@ -65,9 +64,8 @@ def sink_effects(
         left_out |= dict.fromkeys(found, "there is no item that the answer does not depend on, for the control")
         return {}
     names = tuple(found)
-    sets = [(name,) for name in names] if removals is None else removals
-    places = {removal_of(sinks, names): sorted(p for s in sinks for p in found[s]) for sinks in sets}
-    controls = {} if removals else {f"{name} control": _spread(idle, len(places[name])) for name in names}
+    places = {removal_of(sinks, names): sorted(p for s in sinks for p in found[s]) for sinks in sets_of(names)}
+    controls = {f"{name} control": _spread(idle, len(places[name])) for name in names}
     modes: tuple[Mode, ...] = ("renormalise", "mean")
     at: dict[tuple[str, Mode], tuple[int, ...]] = {
         (name, mode): tuple(_sources(base, some, mode)) for name, some in (places | controls).items() for mode in modes
@@ -85,10 +83,8 @@ def sink_effects(
 
     lost, of_all = by_name(before.amin(dim=0) - after.amin(dim=0)), by_name(whole.base - whole.values)
     of_sinks = {name: lost[name, "renormalise"] - lost[name, "mean"] for name in (*places, *controls)}
-    if removals is None:
-        of_sinks |= {f"{name}{ALL_TOKENS}": of_all[name, "renormalise"] - of_all[name, "mean"] for name in names}
-        of_sinks |= {f"{name} carried": lost[name, "mean"] for name in names}
-    return of_sinks
+    of_sinks |= {f"{name}{ALL_TOKENS}": of_all[name, "renormalise"] - of_all[name, "mean"] for name in names}
+    return of_sinks | {f"{name} carried": lost[name, "mean"] for name in names}
 
 
 def sink_positions(trial: Trial, sink: str) -> list[int]:

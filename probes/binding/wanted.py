@@ -1,8 +1,7 @@
 """What is measured after the first arms: only what can still change a status.
 
 An address whose arms do nothing is ABSENT only if it adds nothing to others, and no edit of it leads to the next item.
-Two addresses may be needed together where none of one leads anywhere. Several candidates for sinks are removed together
-where one of them does nothing alone.
+Two addresses may be needed together where none of one leads anywhere.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 from probes.binding.checking import ADDRESSES, NEEDED, is_small, none_leads_alone, shares_of
 from probes.binding.edits import LABEL_POSITION, NEXT, ORDER_POSITION
 from probes.binding.found import Binding
-from probes.binding.sinks import SINKS, sets_of
 from probes.binding.trials import DEEP_CHECKS, LABEL_MOVED, ORDER_MOVED
 
 # Arms that are measured where they are wanted.
@@ -32,13 +30,6 @@ def wanted_arms(found: Binding) -> tuple[str, ...]:
 def wanted_next(found: Binding) -> tuple[str, ...]:
     """Return the addresses whose edit that leads to the next item can still change a status."""
     return tuple(name for name in NEXT if _does_nothing(found, name))
-
-
-def wanted_removals(found: Binding) -> tuple[tuple[str, ...], ...]:
-    """Return the sets of two or more candidates to remove, where one of them does nothing alone."""
-    if not any(map(is_small, found.sinks.values())):
-        return ()
-    return tuple(some for some in sets_of([sink for sink in SINKS if sink in found.sinks]) if len(some) > 1)
 
 
 def _does_nothing(found: Binding, address: str) -> bool:

@@ -1,5 +1,6 @@
 """Prompts run together as the memory of the model's own device allows."""
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from interp.patching import accuracy, editing
 from interp.patching.editing import chunks
 from interp.support import budget
 from interp.tasks import sample
+from tests.interp.patching.models import tiny
 from tests.probes.oracle_models import planted
 
 
@@ -25,6 +27,7 @@ def test_chunks_are_sized_by_the_models_device(place: str, free: int, monkeypatc
         raw=own.raw,
         blocks=own.blocks,
         device=torch.device("cuda:0" if place == "cuda" else place),
+        dtype=own.dtype,
     )
     # On a CPU a layer's values must fit its caches besides: here each prompt's do.
     asked = []
@@ -43,7 +46,21 @@ def test_more_prompts_share_the_weights_of_a_wide_layer(monkeypatch: pytest.Monk
     anatomy, metric = anatomy_of(model.model), accuracy(batch)
     weights = sum(x.numel() for x in anatomy.blocks[0].module.parameters())
     width = anatomy.n_heads * (batch.n_pos + 3 * anatomy.d_head) + 6 * anatomy.d_model
-    for cached in (weights // 2, 2 * weights):
+    sizes = set()
+    for cached in (weights, 4 * weights):
         monkeypatch.setattr(editing, "CACHED", cached)
-        most = max(len(rows) for rows in editing.chunks(anatomy, batch, metric, copies=1))
-        assert most == max(1, min(64, max(cached, weights) // (batch.n_pos * width)))
+        for part in (1, 0.5):
+            most = max(len(rows) for rows in editing.chunks(anatomy, batch, metric, copies=1, part=part))
+            assert most == max(1, min(64, int(max(cached, 2 * weights) / (part * batch.n_pos * width))))
+            sizes.add(most)
+    assert len(sizes) == 3  # half of the positions of twice as many numbers are as many
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_numbers_of_half_the_bytes_leave_room_for_twice_the_prompts(dtype: torch.dtype):
+    batch, sizes = sample("parity-aligned", 64, 4, seed=0), []
+    for raw in (tiny("rotary"), copy.deepcopy(tiny("rotary")).to(dtype)):
+        anatomy = anatomy_of(raw)
+        sizes += [max(len(x) for x in chunks(anatomy, batch, accuracy(batch), 1000, share=s)) for s in (1 / 16, 1 / 8)]
+    assert 1 < sizes[0] < sizes[1]
+    assert sizes[3] == sizes[0] if dtype == torch.float64 else sizes[2] == sizes[1]

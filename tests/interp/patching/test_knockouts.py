@@ -480,7 +480,7 @@ def test_several_metrics_of_the_same_runs(freeze: bool, batch: Batch, monkeypatc
     metrics = [logit_diff(batch, 2), probe(batch), kl(batch, predict(raw, batch, batch.at(OUT))), accuracy(batch, 3)]
     knockouts: Any = {mode: Knockout(LABELS, OUT, mode=mode) for mode in MODES}
     for floats in (editing.numbers(editing.SHARE), 1):
-        monkeypatch.setattr(editing, "numbers", lambda share, device, floats=floats: floats)
+        monkeypatch.setattr(editing, "numbers", lambda share, device, itemsize, floats=floats: floats)
         found = knock_out_for(raw, batch, knockouts, metrics, freeze_later=freeze)
         assert [e.metric for e in found] == [m.name for m in metrics]
         for effect, metric in zip(found, metrics, strict=True):
@@ -510,7 +510,7 @@ def test_each_prompt_is_worked_out_by_itself(freeze: bool, batch: Batch, monkeyp
     raw, metric = tiny("alibi"), logit_diff(batch, step=3)
     knockouts: Any = [Knockout(LABELS, OUT, mode=mode) for mode in MODES]
     whole = knock_out(raw, batch, knockouts, metric, freeze_later=freeze)
-    monkeypatch.setattr(editing, "numbers", lambda share, device: 1)
+    monkeypatch.setattr(editing, "numbers", lambda share, device, itemsize: 1)
     chunked = knock_out(raw, batch, knockouts, metric, freeze_later=freeze)
     assert torch.allclose(chunked.values, whole.values, rtol=0, atol=1e-5)
     for i in range(3):

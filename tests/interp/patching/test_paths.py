@@ -404,7 +404,7 @@ def test_each_prompt_is_worked_out_by_itself(options: Any, pair: tuple[Batch, Ba
     raw, (base, source) = tiny("alibi", N_LAYERS), pair
     arguments = ([Sender("head", 0, 1), Sender("embed")], [Receiver("v", 1, 0), Receiver("q", 2, 1)])
     whole = path_patch(raw, base, source, *arguments, logit_diff(base, step=3), **options)
-    monkeypatch.setattr(editing, "numbers", lambda share, device: 1)
+    monkeypatch.setattr(editing, "numbers", lambda share, device, itemsize: 1)
     chunked = path_patch(raw, base, source, *arguments, logit_diff(base, step=3), **options)
     assert torch.allclose(chunked.values, whole.values, rtol=0, atol=1e-5)
     assert torch.allclose(chunked.source, whole.source, rtol=0, atol=1e-5)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 
 from interp.forward import readout
+from interp.models.anatomy import anatomy_of
 from interp.patching import (
     Interchange,
     Knockout,
@@ -16,8 +20,10 @@ from interp.patching import (
     measure_edited,
     rerunning,
 )
+from interp.patching.editing import Place
 from interp.patching.metrics import margin
-from interp.patching.token_edits import DEPTH, followers, readouts
+from interp.patching.rerunning import numbers_kept
+from interp.patching.token_edits import DEPTH, SHARE, followers, readouts
 from interp.tasks import Role, counterfactual
 from tests.interp.patching.models import prompts, tiny
 
@@ -112,6 +118,29 @@ def test_tokens_that_runs_begin_with_are_computed_once():
         depths |= {later: depths[name] + 1 for later, _ in after}
     assert max(depths.values()) == DEPTH
     assert set(depths) == set(chain)
+
+
+def test_chunks_have_room_for_the_runs_that_are_followed(monkeypatch: pytest.MonkeyPatch):
+    """As many prompts as fit with what every run keeps that others follow, and the values of all prompts at once."""
+    anatomy, rooms = anatomy_of(tiny("alibi")), list[tuple[int, float, float]]()
+    both = EDITS["labels"].with_tokens(torch.where(AFTER, EDITS["later bit"].tokens, EDITS["labels"].tokens))
+    edited, metric = {**EDITS, "both": both}, [logit_diff(*SYMBOLS)]
+    (whole,) = measure_edited(tiny("alibi"), BASE, edited, metric)
+
+    def of_three(*args: Any) -> Iterator[torch.Tensor]:
+        rooms.append(args[4:])
+        yield from torch.arange(len(BASE)).split(3)
+
+    monkeypatch.setattr(rerunning, "chunks", of_three)
+    (found,) = measure_edited(tiny("alibi"), BASE, edited, metric)
+    torch.testing.assert_close(found.values, whole.values, rtol=1e-5, atol=1e-5)
+    measure_edited(tiny("alibi"), BASE, {"later bit": EDITS["later bit"]}, metric)
+    readouts(tiny("alibi"), BASE, {}, AT)
+    places: list[Place] = [(site, layer) for layer in range(len(anatomy.blocks)) for site in ("k", "v")]
+    kept = numbers_kept(anatomy, places, BASE.n_pos)
+    later = 1 - followers({"": BASE.tokens, "later bit": EDITS["later bit"].tokens})[""][0][1] / BASE.n_pos
+    assert [room[:2] for room in rooms] == [(2 * kept, SHARE), (kept, SHARE), (kept, SHARE)]  # "labels" is followed
+    assert [room[2] for room in rooms[1:]] == pytest.approx([(1 + later**2) / (1 + later), 1])
 
 
 def test_edits_without_names_metrics_or_the_same_layout_are_refused():

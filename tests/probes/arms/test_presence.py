@@ -220,7 +220,7 @@ def test_runs_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPat
     every = Cells(tuple((kind, head) for kind in KINDS for head in all_heads(model.model)))
 
     def moved(kept: int):
-        monkeypatch.setattr(presence_runs, "numbers", lambda share, device: kept)
+        monkeypatch.setattr(presence_runs, "numbers", lambda share, device, itemsize: kept)
         work = Interchanges(model.model, batch, 0, answer_accuracy(batch))
         found = torch.stack([m.margin for _ in range(2) for m in work.effects(every)])
         assert (work._size > 0) == bool(work._kept)
@@ -264,7 +264,7 @@ def test_the_second_search_of_a_small_model_takes_cells_in_their_order(monkeypat
 def test_runs_that_do_not_fit_serve_all_interventions_on_the_same_prompts(monkeypatch: pytest.MonkeyPatch):
     model = planted("A1 with sink")
     batch = sample("parity-aligned", 12, 8, 0, model.vocabulary)
-    monkeypatch.setattr(presence_runs, "numbers", lambda share, device: 0)
+    monkeypatch.setattr(presence_runs, "numbers", lambda share, device, itemsize: 0)
     monkeypatch.setattr(presence_runs, "chunks", lambda *_, **__: torch.arange(12).split(4))
     work, computed, run = Interchanges(model.model, batch, 0, answer_accuracy(batch)), [], presence_runs.run_unpatched
     monkeypatch.setattr(presence_runs, "run_unpatched", lambda *args: computed.append(args[1]) or run(*args))

@@ -44,7 +44,7 @@ from probes.binding.trials import (
     ORDER_MOVED,
     combinations_of,
 )
-from probes.binding.wanted import LATER, wanted_arms, wanted_next, wanted_removals
+from probes.binding.wanted import LATER, wanted_arms, wanted_next
 from probes.evidence import Interval
 from probes.planted.list_planting import ListPlan, plant_list
 from probes.statuses import Status
@@ -336,10 +336,6 @@ def test_only_what_can_change_a_status_is_measured_later() -> None:
     vague = replace(labelled, shares=dict.fromkeys(arms, share_of(0.0, 0.0)))
     assert wanted_arms(vague) == (LABEL_POSITION, ORDER_POSITION, *deep)
     assert wanted_next(vague) == ("own label", "position")
-    assert wanted_removals(replace(labelled, sinks=dict.fromkeys(SINKS, used))) == ()
-    one = wanted_removals(replace(labelled, sinks={**dict.fromkeys(SINKS, used), "line breaks": nothing}))
-    assert [removal_of(some, SINKS) for some in one][-1] == TOGETHER
-    assert len(one) == 4
 
 
 # Logits of the answer, the target and two others before an edit, and after it.
@@ -620,24 +616,25 @@ def test_a_mean_that_is_the_value_itself_is_not_measured(monkeypatch: pytest.Mon
         return measured(model, base, given, metrics)
 
     monkeypatch.setattr(sinks, "knock_out_for", counted)
-    sets = [some for some in sinks.sets_of(SINKS) if len(some) > 1]
-    found = [sink_effects(model, trial, *leads_over(trial), {}, removals) for removals in (None, sets)]
-    assert entries == [9, 7]  # of 12 and 8; the controls of two candidates are the same tokens here
+    ours = sink_effects(model, trial, *leads_over(trial), {})
+    # Of 20, 18 are different, as two candidates have the same control; the mean of four sets with the first token is
+    # that of the rest, and its own is not run.
+    assert entries == [14]
     monkeypatch.setattr(sinks, "_sources", lambda base, positions, mode: positions)
-    for removals, ours in zip((None, sets), found, strict=True):
-        whole = sink_effects(model, trial, *leads_over(trial), {}, removals)
-        assert list(whole) == list(ours)
-        for name, values in whole.items():
-            torch.testing.assert_close(ours[name], values, rtol=1e-4, atol=1e-5)
-    assert entries[2:] == [10, 8]
+    whole = sink_effects(model, trial, *leads_over(trial), {})
+    assert entries == [14, 18]
+    assert list(whole) == list(ours)
+    assert {*SINKS, TOGETHER, "line breaks + other tokens"} < {*ours}
+    for name, values in whole.items():
+        torch.testing.assert_close(ours[name], values, rtol=1e-4, atol=1e-5)
 
 
 def test_sinks_are_not_measured_on_deep_trials() -> None:
     trials = trials_of(list_tokenizer(), "list-letters", 6, 16, seed=0)
     assert [trial.only_deep for trial in trials] == [False] * 4 + [True]
-    pieces = pieces_of(trials, {"arms": {}, "sinks": {}}, MORE)
+    pieces = pieces_of(trials, {"arms": {}, "candidates": {}}, MORE)
     assert [(piece.kind, piece.number) for piece in pieces] == [
-        *((kind, number) for number in range(4) for kind in ("arms", "sinks")),
+        *((kind, number) for number in range(4) for kind in ("arms", "candidates")),
         ("arms", 4),
     ]
     assert [bool(piece.title) for piece in pieces] == [True, False] * 4 + [True]
