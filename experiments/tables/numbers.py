@@ -103,18 +103,17 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "larger-anchor": (3, lambda: larger(20, "rho anchor", "")),
     "larger-sink": (2, lambda: [larger(20, "rho sink", "")[-1]]),
     **{
-        f"rehearsed-{condition}-{length}": (3, partial(listed, f"parity-aligned-alibi+{condition}", length))
+        f"rehearsed-{condition}-{length}": (3, partial(read, f"parity-aligned-alibi+{condition}", length))
         for condition in REHEARSED
-        for length in (40, 60, 80)
+        for length, read in ((40, listed), (60, ends))
     },
     "rehearsed-anchors": (2, lambda: rhos((f"parity-aligned-alibi+{name}" for name in REHEARSED), 20)),
     **{name: (3, read) for name, read in NOTHING_REHEARSED.items()},
     "own-label": (
         2,
         lambda: by_own_label(
-            *(f"parity-aligned-alibi+{name}-seed2" for name in REHEARSED),
             *(f"parity-numeric-alibi+own60-seed{seed}" for seed in (1, 2, 3)),
-            *(f"parity-aligned-alibi+{name}-seed3" for name in REHEARSED),
+            *(f"parity-aligned-alibi+{name}-seed{seed}" for name in REHEARSED for seed in (2, 3, 4)),
         ),
     ),
     "rehearsed-own": (3, own_labels),
