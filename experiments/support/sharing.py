@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from threading import Lock, Thread
 from typing import TypeVar
 
@@ -22,9 +22,12 @@ def share_out(
 ) -> None:
     """Do jobs in this process and in the others, which each take the next one; `begin` is called as one is taken.
 
-    `there` waits for another process; what fails there is left undone.
+    `there` waits for another process; what fails there is left undone. A failure that is no `ValueError` or `Inexact`,
+    which this process meets too, is warned of: where every job fails so, the other processes are of no use.
     """
-    waiting, lock = deque(jobs), Lock()
+    from interp.support.exactness import Inexact
+
+    waiting, lock, failures = deque(jobs), Lock(), list[Exception]()
 
     def take() -> J | None:
         with lock:
@@ -35,8 +38,12 @@ def share_out(
 
     def hand_over() -> None:
         while (job := take()) is not None:
-            with suppress(Exception):  # this process measures what another could not
+            try:
                 there(job)
+            except (ValueError, Inexact):
+                pass
+            except Exception as error:  # this process measures what another could not
+                failures.append(error)
 
     others = [Thread(target=hand_over, daemon=True) for _ in range(executor.workers)]
     for other in others:
@@ -49,3 +56,10 @@ def share_out(
             waiting.clear()  # after an error nothing is handed over
     for other in others:
         other.join()
+    if failures:
+        last = failures[-1]
+        warnings.warn(
+            f"{len(failures)} of {len(jobs)} jobs failed in another process and are done in this one; the last by "
+            f"{type(last).__name__}: {last}",
+            stacklevel=2,
+        )

@@ -30,6 +30,7 @@ class Metric:
         own: `[batch]`, the one position that each prompt reads; None where a prompt may read all of them.
         narrow: takes some of these positions; returns the metric of the prompts whose own positions are among them.
             Needed with `own`.
+        prompts: of how many prompts it holds the answers, by number; None where it holds none.
 
     >>> Metric("entropy", torch.tensor([13]), lambda logits, rows: entropy(logits[..., 0, :]))
     """
@@ -41,6 +42,7 @@ class Metric:
     compute_tokens: Compute | None = None
     own: Int[Tensor, " batch"] | None = None
     narrow: Callable[[Int[Tensor, " read"]], Metric] | None = None
+    prompts: int | None = None
 
     def __post_init__(self) -> None:
         p, t = self.positions, self.tokens
@@ -102,15 +104,17 @@ def metric_of_tokens(
     positions: Int[Tensor, " read"],
     ids: Sequence[Int[Tensor, "..."]],
     compute_of: Callable[..., Compute],
+    prompts: int | None = None,
 ) -> Metric:
-    """Return a metric that reads the logits of the tokens in `ids` only.
+    """Return a metric that reads the logits of the tokens in `ids` only; `prompts` is that of `Metric`.
 
     `compute_of` returns a metric's `compute` from `ids`. It is called once with the token ids and once with their
     columns among the declared tokens, so that both ways of reading compute the same.
     """
     tokens = torch.cat([part.flatten() for part in ids]).unique()
     columns = [torch.searchsorted(tokens, part) for part in ids]
-    return Metric(name, positions, compute_of(*ids), tokens=tokens, compute_tokens=compute_of(*columns))
+    own, read = compute_of(*ids), compute_of(*columns)
+    return Metric(name, positions, own, tokens=tokens, compute_tokens=read, prompts=prompts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +137,8 @@ MetricLike = Metric | UnboundMetric
 def bind_metric(metric: MetricLike, model: object, prompts: Prompts) -> Metric:
     """Return the metric of these prompts. `model` supplies the tokenizer where the prompts have none.
 
-    Raises `ValueError` for an answer that is not one token, a position past the end, or anything but a metric.
+    Raises `ValueError` for an answer that is not one token, a position past the end, answers of fewer prompts, or
+    anything but a metric.
     """
     if isinstance(metric, UnboundMetric):
         metric = metric.bind(model, prompts)
@@ -145,6 +150,11 @@ def bind_metric(metric: MetricLike, model: object, prompts: Prompts) -> Metric:
             + (own if callable(metric) else "")
         )
     metric.require_positions(prompts.n_pos)
+    if metric.prompts is not None and metric.prompts < len(prompts):
+        raise ValueError(
+            f"{metric.name} has the answers of {metric.prompts} prompts, and {len(prompts)} are measured; make it from "
+            "the same batch"
+        )
     return metric
 
 

@@ -39,7 +39,7 @@ def logit_diff(batch: Batch, step: int | None = None, against: Batch | None = No
     def compute_of(answers: Tensor, others: Tensor) -> Compute:
         return lambda logits, rows: (pick(logits, answers[rows]) - pick(logits, others[rows])).mean(dim=-1)
 
-    return metric_of_tokens(_named("logit difference", step), at - 1, (answers, others), compute_of)
+    return metric_of_tokens(_named("logit difference", step), at - 1, (answers, others), compute_of, len(batch))
 
 
 def lead(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT) -> Metric:
@@ -62,7 +62,9 @@ def lead(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT) -> Met
 
         return compute
 
-    return metric_of_tokens(_named("lead over the best other answer", step), at - 1, (answers, symbols), compute_of)
+    return metric_of_tokens(
+        _named("lead over the best other answer", step), at - 1, (answers, symbols), compute_of, len(batch)
+    )
 
 
 def margin(
@@ -96,7 +98,9 @@ def margin(
             return compute
 
         name = "logit difference at each prompt's step"
-        return replace(metric_of_tokens(name, positions, (answers, others), compute_of), own=where, narrow=at)
+        return replace(
+            metric_of_tokens(name, positions, (answers, others), compute_of, len(batch)), own=where, narrow=at
+        )
 
     return at(where.unique())
 
@@ -119,8 +123,8 @@ def probability(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT,
 
     if among_answers:
         name = _named("probability among answers", step)
-        return metric_of_tokens(name, at - 1, (answers, symbols), compute_of)
-    return Metric(_named("probability", step), at - 1, compute_of(answers, symbols))
+        return metric_of_tokens(name, at - 1, (answers, symbols), compute_of, len(batch))
+    return Metric(_named("probability", step), at - 1, compute_of(answers, symbols), prompts=len(batch))
 
 
 def accuracy(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, among_answers: bool = False) -> Metric:
@@ -145,8 +149,8 @@ def accuracy(batch: Batch, step: int | None = None, role: Role = Role.OUTPUT, am
 
     if among_answers:
         name = _named("accuracy among answers", step)
-        return metric_of_tokens(name, at - 1, (answers, symbols), compute_of)
-    return Metric(_named("accuracy", step), at - 1, compute_of(answers, symbols))
+        return metric_of_tokens(name, at - 1, (answers, symbols), compute_of, len(batch))
+    return Metric(_named("accuracy", step), at - 1, compute_of(answers, symbols), prompts=len(batch))
 
 
 def kl(
@@ -170,7 +174,7 @@ def kl(
         log_p = expected.log_softmax(dim=-1)[which].to(logits)
         return (log_p.exp() * (log_p - logits.log_softmax(dim=-1))).sum(dim=-1).mean(dim=-1)
 
-    return Metric(_named("KL", step), at - 1, compute)
+    return Metric(_named("KL", step), at - 1, compute, prompts=len(batch))
 
 
 def _answers(batch: Batch, step: int | None, role: Role) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """How many processes measure a list, and what becomes of what one of them could not measure."""
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,12 +34,23 @@ def test_each_job_is_begun_once_and_what_fails_elsewhere_is_left() -> None:
     def fails(job: int) -> None:
         raise RuntimeError(job)
 
-    share_out(processes, range(20), begun.append, done.append, fails)
+    def slowly(job: int) -> None:
+        time.sleep(0.01)  # the others take some
+        done.append(job)
+
+    with pytest.warns(match=r"\d+ of 20 jobs failed in another process and are done in this one; .* RuntimeError: \d+"):
+        share_out(processes, range(20), begun.append, slowly, fails)
     assert sorted(begun) == list(range(20))
     assert set(done) <= set(begun)
     assert done == sorted(done)
     share_out(processes, [], begun.append, done.append, fails)
     assert len(begun) == 20
+
+    def refuses(job: int) -> None:
+        raise ValueError(job)
+
+    share_out(processes, range(20), begun.append, slowly, refuses)  # this process meets it, and says it
+    assert len(begun) == 40
 
 
 def test_pieces_that_are_kept_are_not_begun_again(tmp_path: Path) -> None:

@@ -265,3 +265,23 @@ def test_the_unpatched_run_of_a_batch_is_a_reference_too():
     assert of_batch.change.max() > 1e-3
     last = patch(raw, BATCH, flipped, "resid_pre", kl(BATCH, -1))
     assert torch.equal(last.change, of_batch.change)
+
+
+def test_answers_of_fewer_prompts_are_refused():
+    """By number, prompts 3 to 7 have none; more answers than prompts are those of the first ones."""
+    few, many = prompts(3), prompts(8)
+    at, ones = few.at(Role.OUTPUT), torch.ones(3, dtype=torch.long)
+    zero, one = few.vocabulary.tokens(few.format.outputs).tolist()
+    made = [
+        *(make(few, 2) for make in (logit_diff, lead, probability, accuracy)),
+        *(make(few, 2, among_answers=True) for make in (probability, accuracy)),
+        kl(few, predict(tiny("alibi"), few, at)),
+        margin(few, ones, zero * ones, one * ones),
+    ]
+    for metric in made:
+        assert metric.prompts == 3
+        with pytest.raises(ValueError, match="has the answers of 3 prompts, and 8 are measured; make it from the same"):
+            patch(tiny("alibi"), many, prompts(8, seed=1), "resid_pre", metric)
+    first, source = many.rows(slice(3)), prompts(3, seed=1)
+    both = [patch(tiny("alibi"), first, source, "resid_pre", logit_diff(batch, 2)) for batch in (many, first)]
+    assert torch.equal(both[0].values, both[1].values)
