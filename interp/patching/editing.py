@@ -237,8 +237,9 @@ def chunks(
         raise ValueError("there are no prompts")
     metric.require_positions(prompts.n_pos)
     width = anatomy.n_heads * (prompts.n_pos + 3 * anatomy.d_head) + 6 * anatomy.raw.config.hidden_size
-    floats = copies * prompts.n_pos * width + kept + len(metric.positions) * anatomy.raw.config.vocab_size
-    most = numbers(share, anatomy.device, anatomy.dtype.itemsize) // floats
+    itemsize = anatomy.dtype.itemsize
+    logits = len(metric.positions) * anatomy.raw.config.vocab_size * max(1, 4 // itemsize)  # read in float32 at least
+    most = numbers(share, anatomy.device, itemsize) // (copies * prompts.n_pos * width + kept + logits)
     if anatomy.device.type == "cpu":
         weights = sum(x.numel() for x in anatomy.blocks[0].module.parameters())
         most = min(most, int(max(CACHED, 2 * weights) / (part * prompts.n_pos * width)))

@@ -56,7 +56,7 @@ def unpatched_runs(
     keep: Collection[Place],
     room: Room | None = None,
 ) -> Iterator[Unpatched]:
-    """Yield the unpatched runs of the prompts with the places `keep`, in chunks that fit the budget.
+    """Yield the unpatched runs of the prompts with the places `keep`, in chunks that fit the budget with `room`.
 
     Prompts that each read one position of their own (`Metric.own`) come in the order of these positions, and their
     runs end there: restore the order by `in_order`.

@@ -63,4 +63,7 @@ def test_numbers_of_half_the_bytes_leave_room_for_twice_the_prompts(dtype: torch
         anatomy = anatomy_of(raw)
         sizes += [max(len(x) for x in chunks(anatomy, batch, accuracy(batch), 1000, share=s)) for s in (1 / 16, 1 / 8)]
     assert 1 < sizes[0] < sizes[1]
-    assert sizes[3] == sizes[0] if dtype == torch.float64 else sizes[2] == sizes[1]
+    if dtype == torch.float64:
+        assert sizes[3] == sizes[0]
+    else:  # the logits, which are few here, are read in float32
+        assert sizes[1] - 1 <= sizes[2] <= sizes[1]
