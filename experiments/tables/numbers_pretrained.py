@@ -69,6 +69,11 @@ def _at_gap(gap: int) -> list[float]:
     return [value for mode in MODES for value in listed(f"parity-gap{gap}-{TUNED_FAMILY}", 40, mode=mode)]
 
 
+def _steps_not_learned(configuration: str) -> list[float]:
+    """Return the step accuracy of the first seed at 5 and 10 digits, although it did not learn them."""
+    return [listed(configuration, digits, "step", learned=False)[0] for digits in (5, 10)]
+
+
 def _below_aligned() -> tuple[int, int]:
     """Return how many numeric seeds are right in fewer prompts of 60 bits than each aligned one, and of how many."""
     numeric, aligned = (listed(f"parity-{form}-{TUNED_FAMILY}", 60) for form in ("numeric", "aligned"))
@@ -83,10 +88,10 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         for kind, items in LISTED
     },
     **{f"tuned-sum-{n}": (3, partial(listed, f"addition-aligned-{TUNED_FAMILY}", n)) for n in (14, 20)},
-    "tuned-sum-bare": (
-        3,
-        lambda: [listed(f"addition-none-{TUNED_FAMILY}", n, "step", learned=False)[0] for n in (5, 10)],
-    ),
+    **{
+        f"tuned-sum-{name}": (3, partial(_steps_not_learned, f"addition-{form}-{TUNED_FAMILY}"))
+        for name, form in (("bare", "none"), ("separate", "nonaligned"))
+    },
     "tuned-sum-written-14": (3, partial(listed, f"addition-aligned-{TUNED_FAMILY}", 14, mode="written")),
     **{f"tuned-gap{gap}": (3, partial(_at_gap, gap)) for gap in (1, 8)},
     "tuned-sum-short": (3, learned_in_300_steps),
