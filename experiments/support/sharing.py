@@ -57,9 +57,6 @@ def share_out(
     for other in others:
         other.join()
     if failures:
-        last = failures[-1]
-        warnings.warn(
-            f"{len(failures)} of {len(jobs)} jobs failed in another process and are done in this one; the last by "
-            f"{type(last).__name__}: {last}",
-            stacklevel=2,
-        )
+        last = f"{type(failures[-1]).__name__}: {failures[-1]}".removesuffix(": ")
+        failed = f"{len(failures)} of {len(jobs)} jobs failed in another process"
+        warnings.warn(f"{failed} and are done in this one; the last by {last}", stacklevel=2)
