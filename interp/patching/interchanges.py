@@ -19,6 +19,7 @@ from interp.patching.editing import Place, forward_with_edits
 from interp.patching.effect import PatchEffect
 from interp.patching.interchange_parts import INTERCHANGE_SITES, Interchange, Intervention
 from interp.patching.interchange_plans import Plan
+from interp.patching.knockouts import Knockout
 from interp.patching.metric import MetricLike, bind_metric
 from interp.patching.patched_runs import reused_places
 from interp.patching.rerunning import Measured, Room, measure_patched, measure_unpatched, numbers_kept, unpatched_runs
@@ -41,7 +42,8 @@ def interchange(
     `recovered` raises; use `change`.
 
     Raises `ValueError` for prompts of different layouts, a layer that does not exist, an empty entry, two
-    interchanges of one site in one layer, and a knockout of a mode other than "renormalise".
+    interchanges of one site in one layer, and a knockout of a mode other than "renormalise"; `TypeError` where entries
+    are no dict of lists of these.
 
     >>> entries = {"routing": [Interchange("attn_scores", swapped)], "values": [Interchange("v", flipped, at=labels)]}
     >>> effect = interchange(run, batch, entries, logit_diff(batch, step=9))
@@ -61,7 +63,7 @@ def interchange_for(
     bound = [bind_metric(metric, model, base) for metric in metrics]
     if not bound:
         raise ValueError("give at least one metric")
-    plans = {name: Plan(model, anatomy, base, name, parts) for name, parts in entries.items()}
+    plans = {name: Plan(model, anatomy, base, name, parts) for name, parts in _listed(entries).items()}
     if not plans:
         raise ValueError("no entries were given")
     needed = _needed(anatomy, base, list(plans.values()))
@@ -128,3 +130,15 @@ def _needed(anatomy: Anatomy, base: Prompts, plans: Sequence[Plan]) -> dict[int,
                 continue
             needed.setdefault(id(part.source), (set(), part.source))[0].add(plan.taken(place))
     return needed
+
+
+def _listed(entries: object) -> Mapping[str, Sequence[Intervention]]:
+    """Return the entries. Raises `TypeError` unless they are lists of interchanges and knockouts by name."""
+    if not isinstance(entries, Mapping):
+        raise TypeError(f"entries must be a dict of lists of interchanges by name; got {type(entries).__name__}")
+    for name, parts in entries.items():
+        listed = isinstance(parts, Sequence) and not isinstance(parts, str)
+        for part in parts if listed else (parts,):
+            if not listed or not isinstance(part, Interchange | Knockout):
+                raise TypeError(f"{name} must be a list of Interchange and Knockout; got {type(part).__name__}")
+    return entries

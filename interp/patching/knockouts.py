@@ -60,6 +60,8 @@ class Knockout:
             raise ValueError(f"mode must be one of {', '.join(MODES)}; got {self.mode!r}")
         if self.mean_by not in get_args(MeanBy):
             raise ValueError(f"mean_by must be 'role', 'step', 'pos' or 'token'; got {self.mean_by!r}")
+        if isinstance(self.heads, int):
+            raise ValueError(f"heads must be (layer, head) pairs, such as [(0, {self.heads})]; got {self.heads}")
         for name in ("layers", "heads"):
             if getattr(self, name) is not None and not getattr(self, name):
                 raise ValueError(f"{name} is empty: nothing would be knocked out; None means all")
@@ -97,18 +99,30 @@ def groups(model: AnyModel, knockout: Knockout, heads: Mapping[str, Collection[H
 
 
 def named(knockouts: Entry | list[Entry] | Mapping[str, Entry]) -> dict[str, Entry]:
-    """Return the entries by name. Raises `ValueError` for no entry, an empty one, or two that are the same."""
+    """Return the entries by name.
+
+    Raises `ValueError` for no entry, an empty one, or two that are the same, and `TypeError` for what is none.
+    """
     if isinstance(knockouts, Mapping):
-        entries = dict(knockouts)
+        # A list under a name can only be one entry, as in `interchange`.
+        entries = {name: _entry(tuple(e) if isinstance(e, list) else e) for name, e in knockouts.items()}
     else:
         # A tuple of knockouts is one entry; a list holds entries.
-        listed = [knockouts] if isinstance(knockouts, Knockout | tuple) else list(knockouts)
+        listed = [_entry(e) for e in knockouts] if isinstance(knockouts, list) else [_entry(knockouts)]
         entries = {" + ".join(map(str, knockouts_of(entry))): entry for entry in listed}
         if len(entries) < len(listed):
             raise ValueError("two entries are the same knockout")
     if not entries or not all(knockouts_of(entry) for entry in entries.values()):
         raise ValueError("no knockouts were given")
     return entries
+
+
+def _entry(given: object) -> Entry:
+    """Return an entry as it is. Raises `TypeError` unless it is one."""
+    parts = given if isinstance(given, tuple) else (given,)
+    if wrong := [part for part in parts if not isinstance(part, Knockout)]:
+        raise TypeError(f"an entry must be a Knockout or a tuple of them; got {type(wrong[0]).__name__}")
+    return given  # type: ignore[return-value]
 
 
 def knockouts_of(entry: Entry) -> tuple[Knockout, ...]:

@@ -137,8 +137,8 @@ MetricLike = Metric | UnboundMetric
 def bind_metric(metric: MetricLike, model: object, prompts: Prompts) -> Metric:
     """Return the metric of these prompts. `model` supplies the tokenizer where the prompts have none.
 
-    Raises `ValueError` for an answer that is not one token, a position past the end, answers of fewer prompts, or
-    anything but a metric.
+    Raises `ValueError` for an answer that is not one token, a position past the end, answers of more or fewer prompts,
+    or anything but a metric.
     """
     if isinstance(metric, UnboundMetric):
         metric = metric.bind(model, prompts)
@@ -150,7 +150,7 @@ def bind_metric(metric: MetricLike, model: object, prompts: Prompts) -> Metric:
             + (own if callable(metric) else "")
         )
     metric.require_positions(prompts.n_pos)
-    if metric.prompts is not None and metric.prompts < len(prompts):
+    if metric.prompts is not None and metric.prompts != len(prompts):
         raise ValueError(
             f"{metric.name} has the answers of {metric.prompts} prompts, and {len(prompts)} are measured; make it from "
             "the same batch"

@@ -30,7 +30,7 @@ from interp.tasks import Batch, Prompts
 BASE, DEPTH = "", 4
 # Copies of a layer's values that a run takes, and the share of the budget for a chunk: nearly all of it is what runs
 # keep, which is known. Runs of few positions need many prompts, or a CPU reads a layer's weights for too few of them.
-COPIES, SHARE = 4, 1 / 2
+COPIES, SHARE = 8, 1 / 2
 
 
 def readouts(

@@ -360,3 +360,18 @@ def test_one_layer_may_be_a_number():
     assert Interchange("z", SOURCE, heads=0).heads == (0,)  # pyright: ignore[reportArgumentType]
     assert Knockout(3, 8, layers=0).layers == (0,)  # pyright: ignore[reportArgumentType]
     assert str(Knockout(3, 8, layers=0)) == str(Knockout(3, 8, layers=(0,)))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (None, "entries must be a dict of lists of interchanges by name; got NoneType"),
+        ([Interchange("z", BASE)], "entries must be a dict of lists of interchanges by name; got list"),
+        ({"a": Interchange("z", BASE)}, "a must be a list of Interchange and Knockout; got Interchange"),
+        ({"a": "L0H1"}, "a must be a list of Interchange and Knockout; got str"),
+        ({"a": [Interchange("z", BASE), "L0H1"]}, "a must be a list of Interchange and Knockout; got str"),
+    ],
+)
+def test_entries_are_lists_by_name(entries: Any, message: str):
+    with pytest.raises(TypeError, match=message):
+        interchange(tiny("alibi"), BASE, entries, logit_diff(BASE, 1))

@@ -617,3 +617,22 @@ def test_a_pass_that_is_not_the_raw_model_is_refused(batch: Batch):
 def test_places(at: Any, words: str, positions: list[int], batch: Batch):
     assert positions_at(batch, at).tolist() == positions
     assert describe(at) == words
+
+
+def test_a_list_under_a_name_is_one_entry(batch: Batch):
+    parts, metric = [Knockout(LABELS, OUT), Knockout(Role.INPUT, OUT, mode="null")], logit_diff(batch, 2)
+    both = [knock_out(tiny("rotary"), batch, {"both": some}, metric).values for some in (parts, tuple(parts))]
+    assert torch.equal(*both)
+
+
+@pytest.mark.parametrize(
+    ("given", "got"), [("L0H1", "str"), (None, "NoneType"), ([["L0H1"]], "list"), ({"a": 3}, "int")]
+)
+def test_what_is_no_knockout_is_refused(given: Any, got: str, batch: Batch):
+    with pytest.raises(TypeError, match=f"an entry must be a Knockout or a tuple of them; got {got}"):
+        knock_out(tiny("rotary"), batch, given, logit_diff(batch, 2))
+
+
+def test_heads_are_pairs():
+    with pytest.raises(ValueError, match=r"heads must be \(layer, head\) pairs, such as \[\(0, 1\)\]; got 1"):
+        Knockout(LABELS, OUT, heads=1)  # type: ignore[arg-type]
