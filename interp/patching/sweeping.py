@@ -93,7 +93,7 @@ def plan(
     if memory < sweep.minimum_bytes:
         raise ValueError(
             f"this sweep takes at least {_mebibytes(sweep.minimum_bytes)} MiB beyond the model; the budget is "
-            f"{memory / 2**20:.1f} MiB"
+            f"{_mebibytes(memory, up=False)} MiB"
         )
     return sweep
 
@@ -178,6 +178,7 @@ def _heads(anatomy: Anatomy | GenericAnatomy, site: str) -> int:
     return 0
 
 
-def _mebibytes(n_bytes: int) -> str:
-    """Return MiB with one decimal, rounded up, so that the number given is enough."""
-    return f"{-(-n_bytes * 10 // 2**20) / 10:.1f}"
+def _mebibytes(n_bytes: int, up: bool = True) -> str:
+    """Return MiB with one decimal, below one MiB with four; rounded up, so that the number given is enough, or down."""
+    scale = 10 if n_bytes >= 2**20 else 10_000
+    return f"{(-(-n_bytes * scale // 2**20) if up else n_bytes * scale // 2**20) / scale}"

@@ -122,7 +122,7 @@ def _text(path: Path) -> str:
 def within(n_bytes: int) -> Iterator[None]:
     """Inside the block, passes take about `n_bytes`; the least is one prompt at a time.
 
-    Raises `ValueError` for less than one byte.
+    Raises `ValueError` for less than one byte. A sweep (`patch`) raises it where its least is more than that.
 
     >>> with within(2**28):
     ...     effects = knock_out(run.raw, batch, knockout, metric)

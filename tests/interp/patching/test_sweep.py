@@ -300,8 +300,12 @@ def test_the_minimum_of_memory_is_enough_and_one_byte_less_is_refused(site):
     peak = peak_of(lambda: patched.append(patch(*arguments, memory=least, spot_cells=0)))
     assert peak <= least
     assert torch.allclose(patched[0].values, expected, atol=1e-5)
-    with pytest.raises(ValueError, match="this sweep takes at least"):
-        plan(*arguments, memory=least - 1)
+    for too_little in (least - 1, 2000):
+        with pytest.raises(ValueError, match="this sweep takes at least") as refused:
+            plan(*arguments, memory=too_little)
+        taken, given = (float(number) for number in re.findall(r"([\d.]+) MiB", str(refused.value)))
+        assert given <= too_little / 2**20 < least / 2**20 <= taken
+        assert 0 < given < taken
 
 
 def test_bridge_and_raw_model_give_the_same():
