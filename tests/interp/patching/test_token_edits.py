@@ -23,7 +23,7 @@ from interp.patching import (
 from interp.patching.editing import Place
 from interp.patching.metrics import margin
 from interp.patching.rerunning import numbers_kept
-from interp.patching.token_edits import DEPTH, SHARE, followers, readouts
+from interp.patching.token_edits import COPIES, DEPTH, SHARE, followers, readouts
 from interp.tasks import Role, counterfactual
 from tests.interp.patching.models import prompts, tiny
 
@@ -122,13 +122,13 @@ def test_tokens_that_runs_begin_with_are_computed_once():
 
 def test_chunks_have_room_for_the_runs_that_are_followed(monkeypatch: pytest.MonkeyPatch):
     """As many prompts as fit with what every run keeps that others follow, and the values of all prompts at once."""
-    anatomy, rooms = anatomy_of(tiny("alibi")), list[tuple[int, float, float]]()
+    anatomy, rooms = anatomy_of(tiny("alibi")), list[tuple[int, int, float, float]]()
     both = EDITS["labels"].with_tokens(torch.where(AFTER, EDITS["later bit"].tokens, EDITS["labels"].tokens))
     edited, metric = {**EDITS, "both": both}, [logit_diff(*SYMBOLS)]
     (whole,) = measure_edited(tiny("alibi"), BASE, edited, metric)
 
     def of_three(*args: Any) -> Iterator[torch.Tensor]:
-        rooms.append(args[4:])
+        rooms.append(args[3:])
         yield from torch.arange(len(BASE)).split(3)
 
     monkeypatch.setattr(rerunning, "chunks", of_three)
@@ -139,8 +139,9 @@ def test_chunks_have_room_for_the_runs_that_are_followed(monkeypatch: pytest.Mon
     places: list[Place] = [(site, layer) for layer in range(len(anatomy.blocks)) for site in ("k", "v")]
     kept = numbers_kept(anatomy, places, BASE.n_pos)
     later = 1 - followers({"": BASE.tokens, "later bit": EDITS["later bit"].tokens})[""][0][1] / BASE.n_pos
-    assert [room[:2] for room in rooms] == [(2 * kept, SHARE), (kept, SHARE), (kept, SHARE)]  # "labels" is followed
-    assert [room[2] for room in rooms[1:]] == pytest.approx([(1 + later**2) / (1 + later), 1])
+    sizes = [2 * kept, kept, kept]  # "labels" is followed
+    assert [room[:3] for room in rooms] == [(COPIES, size, SHARE) for size in sizes]
+    assert [room[3] for room in rooms[1:]] == pytest.approx([(1 + later**2) / (1 + later), 1])
 
 
 def test_edits_without_names_metrics_or_the_same_layout_are_refused():

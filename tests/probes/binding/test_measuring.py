@@ -23,7 +23,7 @@ from probes.binding.found import Share
 from probes.binding.lattice import RENAMED, beyond
 from probes.binding.margins import FULL, FULL_OVER_LIST, gains, leads_over
 from probes.binding.measuring import MORE, _summed
-from probes.binding.pieces import Piece, pieces_of
+from probes.binding.pieces import PASSES, Piece, pieces_of
 from probes.binding.sinks import (
     ALL_TOKENS,
     SINKS,
@@ -638,6 +638,9 @@ def test_sinks_are_not_measured_on_deep_trials() -> None:
         ("arms", 4),
     ]
     assert [bool(piece.title) for piece in pieces] == [True, False] * 4 + [True]
+    # About half of the arms are measured on deep trials, whose prompts are as many as all others.
+    usual, *_, deep = (piece.tokens(trials, trials) / PASSES["arms"] for piece in pieces)
+    assert (usual, deep) == (trials[0].lookups.prompts.tokens.numel(), trials[4].lookups.prompts.tokens.numel() // 2)
 
 
 def test_what_the_first_arms_leave_open_is_measured() -> None:
