@@ -18,7 +18,7 @@ from interp.models.resolve import AnyModel, raw_of
 from interp.patching.editing import SHARE, Place, chunks
 from interp.patching.effect import PatchEffect
 from interp.patching.knockout_plans import KnockoutPlan
-from interp.patching.knockouts import Entry, masks_of, mean_by_of, named
+from interp.patching.knockouts import Entry, Knockout, masks_of, mean_by_of, named
 from interp.patching.metric import Metric, MetricLike, bind_metric
 from interp.patching.patched_runs import reused_places
 from interp.patching.rerunning import Measured, measure_patched, measure_unpatched, unpatched_runs
@@ -32,13 +32,13 @@ from interp.tasks import Prompts
 def knock_out(
     model: AnyModel,
     prompts: PromptsLike,
-    knockouts: Entry | list[Entry] | Mapping[str, Entry],
+    knockouts: Entry | list[Entry] | Mapping[str, Entry | list[Knockout]],
     metric: MetricLike,
     freeze_later: bool = False,
 ) -> PatchEffect:
-    """Return the metric of each prompt under each knockout. A tuple of knockouts is one entry, applied in one run.
+    """Return the metric of each prompt under each knockout.
 
-    The only axis is "knockout", named by the mapping's keys or by the knockouts themselves. A knockout has no source
+    A tuple of knockouts, or a list under a name, is one entry, applied in one run. The only axis is "knockout", named by the mapping's keys or by the knockouts themselves. A knockout has no source
     run, so `source` is the base and `recovered` raises; use `change`. In a joint entry edges are masked first, then
     nulled, and values are replaced last.
 
@@ -46,7 +46,7 @@ def knock_out(
     then cannot compensate (probes/README.md, Battery).
 
     Raises `ValueError` for a role, step, position, layer or head that does not exist, for a knockout without an
-    edge, and for a row that "renormalise" leaves without a key.
+    edge, and for a row that "renormalise" leaves without a key; `TypeError` for entries that are no knockouts.
 
     >>> effect = knock_out(run, batch, [Knockout(Role.INPUT_LABEL, Role.OUTPUT, mode="null")], logit_diff(batch))
     """
@@ -59,7 +59,7 @@ def knock_out(
 def knock_out_for(
     model: AnyModel,
     prompts: PromptsLike,
-    knockouts: Entry | list[Entry] | Mapping[str, Entry],
+    knockouts: Entry | list[Entry] | Mapping[str, Entry | list[Knockout]],
     metrics: Sequence[MetricLike],
     freeze_later: bool = False,
 ) -> list[PatchEffect]:

@@ -98,7 +98,7 @@ def groups(model: AnyModel, knockout: Knockout, heads: Mapping[str, Collection[H
     return dict(entries)
 
 
-def named(knockouts: Entry | list[Entry] | Mapping[str, Entry]) -> dict[str, Entry]:
+def named(knockouts: Entry | list[Entry] | Mapping[str, Entry | list[Knockout]]) -> dict[str, Entry]:
     """Return the entries by name.
 
     Raises `ValueError` for no entry, an empty one, or two that are the same, and `TypeError` for what is none.

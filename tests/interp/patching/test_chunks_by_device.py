@@ -59,7 +59,8 @@ def test_more_prompts_share_the_weights_of_a_wide_layer(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_numbers_of_half_the_bytes_leave_room_for_twice_the_prompts(dtype: torch.dtype):
     batch, sizes, alone = sample("parity-aligned", 64, 4, seed=0), [], []
-    for raw in (tiny("rotary"), copy.deepcopy(tiny("rotary")).to(dtype)):
+    other: Any = copy.deepcopy(tiny("rotary"))
+    for raw in (tiny("rotary"), other.to(dtype)):
         anatomy = anatomy_of(raw)
         sizes += [max(len(x) for x in chunks(anatomy, batch, accuracy(batch), 1000, share=s)) for s in (1 / 16, 1 / 8)]
         alone.append(max(len(x) for x in chunks(anatomy, batch, accuracy(batch), copies=0, share=2**-16)))
