@@ -38,9 +38,9 @@ def knock_out(
 ) -> PatchEffect:
     """Return the metric of each prompt under each knockout.
 
-    A tuple of knockouts, or a list under a name, is one entry, applied in one run. The only axis is "knockout", named by the mapping's keys or by the knockouts themselves. A knockout has no source
-    run, so `source` is the base and `recovered` raises; use `change`. In a joint entry edges are masked first, then
-    nulled, and values are replaced last.
+    A tuple of knockouts, or a list under a name, is one entry, applied in one run. In a joint entry edges are masked
+    first, then nulled, and values are replaced last. The only axis is "knockout", named by the mapping's keys or by the
+    knockouts themselves. A knockout has no source run, so `source` is the base and `recovered` raises; use `change`.
 
     `freeze_later=True`: every layer uses the scores of the intact run, without the entry's own edges. Later heads
     then cannot compensate (probes/README.md, Battery).
