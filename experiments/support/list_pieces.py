@@ -7,7 +7,7 @@ is not. This process measures too. Pieces are kept in the work folder, as one pr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -112,7 +112,6 @@ class ListWork:
 
     def _measure_all(self, executor: Processes, pieces: Sequence[Piece]) -> set[str]:
         from interp.support.budget import allowed
-        from interp.support.exactness import Inexact
         from probes.binding.pieces import arranged
 
         asked, used = arranged(self.trials, self.prompts)
@@ -123,9 +122,8 @@ class ListWork:
                 self.step(piece.title)
 
         def here(piece: Piece) -> None:
-            with suppress(ValueError, Inexact):  # measured again where the error is met
-                kept(piece.name, partial(piece.measure, self.run, asked, used))
-                done.add(piece.name)
+            kept(piece.name, partial(piece.measure, self.run, asked, used))
+            done.add(piece.name)
 
         def there(piece: Piece) -> None:
             given = (self.source, piece, self.prompts, self.folder, memory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from threading import Lock, Thread
 from typing import TypeVar
 
@@ -22,8 +23,9 @@ def share_out(
 ) -> None:
     """Do jobs in this process and in the others, which each take the next one; `begin` is called as one is taken.
 
-    `there` waits for another process; what fails there is left undone. A failure that is no `ValueError` or `Inexact`,
-    which this process meets too, is warned of: where every job fails so, the other processes are of no use.
+    `there` waits for another process. A job that raises `ValueError` or `Inexact` is left undone: the caller does it
+    again, where it can say what the error means. So is one that another process fails by anything else, which is warned
+    of: where every job fails so, the other processes are of no use.
     """
     from interp.support.exactness import Inexact
 
@@ -39,10 +41,9 @@ def share_out(
     def hand_over() -> None:
         while (job := take()) is not None:
             try:
-                there(job)
-            except (ValueError, Inexact):
-                pass
-            except Exception as error:  # this process measures what another could not
+                with suppress(ValueError, Inexact):
+                    there(job)
+            except Exception as error:
                 failures.append(error)
 
     others = [Thread(target=hand_over, daemon=True) for _ in range(executor.workers)]
@@ -50,7 +51,8 @@ def share_out(
         other.start()
     try:
         while (job := take()) is not None:
-            here(job)
+            with suppress(ValueError, Inexact):
+                here(job)
     finally:
         with lock:
             waiting.clear()  # after an error nothing is handed over

@@ -20,7 +20,7 @@ from interp.patching.effect import PatchEffect
 from interp.patching.interchange_parts import INTERCHANGE_SITES, Interchange, Intervention
 from interp.patching.interchange_plans import Plan
 from interp.patching.knockouts import Knockout
-from interp.patching.metric import MetricLike, bind_metric
+from interp.patching.metric import MetricLike, bind_metrics
 from interp.patching.patched_runs import reused_places
 from interp.patching.rerunning import Measured, Room, measure_patched, measure_unpatched, numbers_kept, unpatched_runs
 from interp.patching.unpatched import Unpatched, trace
@@ -60,9 +60,7 @@ def interchange_for(
     """Return the effects of `interchange` for several metrics of the same runs, in their order."""
     anatomy = anatomy_of(raw_of(model))
     base = prompts_of(model, base, "base")
-    bound = [bind_metric(metric, model, base) for metric in metrics]
-    if not bound:
-        raise ValueError("give at least one metric")
+    bound = bind_metrics(metrics, model, base)
     plans = {name: Plan(model, anatomy, base, name, parts) for name, parts in _listed(entries).items()}
     if not plans:
         raise ValueError("no entries were given")

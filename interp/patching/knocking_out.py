@@ -19,7 +19,7 @@ from interp.patching.editing import SHARE, Place, chunks
 from interp.patching.effect import PatchEffect
 from interp.patching.knockout_plans import KnockoutPlan
 from interp.patching.knockouts import Entry, Knockout, masks_of, mean_by_of, named
-from interp.patching.metric import Metric, MetricLike, bind_metric
+from interp.patching.metric import Metric, MetricLike, bind_metrics
 from interp.patching.patched_runs import reused_places
 from interp.patching.rerunning import Measured, measure_patched, measure_unpatched, unpatched_runs
 from interp.patching.unpatched import Unpatched, trace
@@ -66,10 +66,7 @@ def knock_out_for(
     """Return the effects of `knock_out` for several metrics of the same runs, in their order."""
     anatomy = anatomy_of(raw_of(model))
     prompts = prompts_of(model, prompts)
-    bound = [bind_metric(metric, model, prompts) for metric in metrics]
-    entries = named(knockouts)
-    if not bound:
-        raise ValueError("give at least one metric")
+    bound, entries = bind_metrics(metrics, model, prompts), named(knockouts)
     plans = [KnockoutPlan(anatomy, masks_of(anatomy, prompts, entry), mean_by_of(entry)) for entry in entries.values()]
     places = _places(anatomy, plans, freeze_later)
     runs, means = _runs_and_means(anatomy, prompts, bound, places, {plan.mean_by for plan in plans} - {None})

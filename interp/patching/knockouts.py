@@ -117,12 +117,11 @@ def named(knockouts: Entry | list[Entry] | Mapping[str, Entry | list[Knockout]])
     return entries
 
 
-def _entry(given: object) -> Entry:
+def _entry(given: Entry) -> Entry:
     """Return an entry as it is. Raises `TypeError` unless it is one."""
-    parts = given if isinstance(given, tuple) else (given,)
-    if wrong := [part for part in parts if not isinstance(part, Knockout)]:
+    if wrong := [part for part in knockouts_of(given) if not isinstance(part, Knockout)]:
         raise TypeError(f"an entry must be a Knockout or a tuple of them; got {type(wrong[0]).__name__}")
-    return given  # type: ignore[return-value]
+    return given
 
 
 def knockouts_of(entry: Entry) -> tuple[Knockout, ...]:

@@ -158,6 +158,18 @@ def bind_metric(metric: MetricLike, model: object, prompts: Prompts) -> Metric:
     return metric
 
 
+def bind_metrics(metrics: Sequence[MetricLike], model: object, prompts: Prompts) -> list[Metric]:
+    """Return several metrics as `bind_metric` does.
+
+    Raises its errors, `ValueError` for no metric, and `TypeError` where `metrics` is no list.
+    """
+    if not isinstance(metrics, Sequence) or isinstance(metrics, str):
+        raise TypeError(f"metrics must be a list of metrics; got {type(metrics).__name__}")
+    if not metrics:
+        raise ValueError("give at least one metric")
+    return [bind_metric(metric, model, prompts) for metric in metrics]
+
+
 def pick(logits: Float[Tensor, "*stack d_vocab"], tokens: Int[Tensor, "*rows"]) -> Float[Tensor, "*stack"]:
     """Return the logits at tokens, whose axes are the last ones of the logits' axes before d_vocab."""
     index = tokens.to(logits.device, non_blocking=True).expand(logits.shape[:-1]).unsqueeze(-1)

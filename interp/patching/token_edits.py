@@ -19,7 +19,7 @@ from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.editing import Place
 from interp.patching.effect import PatchEffect
-from interp.patching.metric import Metric, MetricLike, bind_metric
+from interp.patching.metric import Metric, MetricLike, bind_metrics
 from interp.patching.rerunning import Measured, Room, measure_unpatched, numbers_kept, unpatched_runs
 from interp.patching.unpatched import Unpatched, run_after
 from interp.sites import Site
@@ -82,13 +82,11 @@ def measure_edited(
     """
     if not isinstance(edited, Mapping):
         raise TypeError(f"edited must be a dict of prompts by name; got {type(edited).__name__}")
-    if not isinstance(metrics, Sequence) or isinstance(metrics, str):
-        raise TypeError(f"metrics must be a list of metrics; got {type(metrics).__name__}")
     anatomy = anatomy_of(raw_of(model))
     prompts = prompts_of(model, base, "base")
-    bound = [bind_metric(metric, model, prompts) for metric in metrics]
-    if not bound or not edited:
-        raise ValueError("give at least one metric" if not bound else "no edits were given")
+    bound = bind_metrics(metrics, model, prompts)
+    if not edited:
+        raise ValueError("no edits were given")
     copies = {name: prompts_of(model, copy, name) for name, copy in edited.items()}
     for name, copy in copies.items():
         require_same_layout(prompts, copy, ("base", name))
