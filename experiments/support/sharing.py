@@ -24,8 +24,8 @@ def share_out(
     """Do jobs in this process and in the others, which each take the next one; `begin` is called as one is taken.
 
     `there` waits for another process. A job that raises `ValueError` or `Inexact` is left undone: the caller does it
-    again, where it can say what the error means. So is one that another process fails by anything else, which is warned
-    of: where every job fails so, the other processes are of no use.
+    again, where it can say what the error means. A job that fails otherwise in another process is left undone too; a
+    warning has the number of these.
     """
     from interp.support.exactness import Inexact
 

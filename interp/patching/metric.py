@@ -30,7 +30,7 @@ class Metric:
         own: `[batch]`, the one position that each prompt reads; None where a prompt may read all of them.
         narrow: takes some of these positions; returns the metric of the prompts whose own positions are among them.
             Needed with `own`.
-        prompts: of how many prompts it holds the answers, by number; None where it holds none.
+        prompts: the number of prompts whose answers it holds; None where it holds none.
 
     >>> Metric("entropy", torch.tensor([13]), lambda logits, rows: entropy(logits[..., 0, :]))
     """

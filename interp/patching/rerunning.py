@@ -30,9 +30,10 @@ COPIES = 16
 
 @dataclass(frozen=True)
 class Room:
-    """What the caller's runs take: copies of a layer's values, and numbers that are kept per prompt.
+    """The memory that the caller's runs take beside the unpatched run, which limits how many prompts run together.
 
-    `share`: that of the budget. `part`: that of the positions which they compute, for a CPU's caches.
+    `copies`: of a layer's values. `kept`: numbers per prompt that stay until the chunk is done. `share`: the share of
+    the budget for one chunk. `part`: the share of a prompt's positions that a run computes on average.
     """
 
     copies: int = COPIES

@@ -144,7 +144,7 @@ def _runs(
 
 
 def _room(tree: Mapping[str, Sequence[tuple[str, int]]], kept: int, base: Prompts) -> Room:
-    """Return what the runs that follow each other take, where each that is followed keeps so many numbers."""
+    """Return the memory of runs that follow each other, of which each that others follow keeps `kept` numbers."""
 
     def followed(name: str) -> int:
         """Return how many runs keep something at once, from that one on."""

@@ -122,7 +122,8 @@ def _text(path: Path) -> str:
 def within(n_bytes: int) -> Iterator[None]:
     """Inside the block, passes take about `n_bytes`; the least is one prompt at a time.
 
-    Raises `ValueError` for less than one byte. A sweep (`patch`) raises it where its least is more than that.
+    Raises `ValueError` for less than one byte. A sweep (`patch`) needs more at least, and raises it where that is not
+    given.
 
     >>> with within(2**28):
     ...     effects = knock_out(run.raw, batch, knockout, metric)
