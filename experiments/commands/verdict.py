@@ -74,8 +74,8 @@ class VerdictCommand:
     workers: OptionalNumber = None
     """Processes that measure at once, with one thread each if there are several. Default on parity and addition: one
     per CPU core; one for a model on a GPU, or of 100 million parameters and more. Default on a list or recall: one; for
-    a model of 100 million parameters and more on a CPU one per core, or fewer, so that all copies have at most a billion
-    parameters together."""
+    a model of 100 million parameters and more on a CPU one per core, or fewer, so that all copies have at most a
+    billion parameters together."""
     device: Device = "auto"
     dtype: WidenedDtype = None
     memory: Memory = None
