@@ -49,8 +49,9 @@ def test_each_job_is_begun_once_and_what_fails_elsewhere_is_left() -> None:
     def refuses(job: int) -> None:
         raise ValueError(job)
 
-    share_out(processes, range(20), begun.append, slowly, refuses)  # this process meets it, and says it
-    assert len(begun) == 40
+    share_out(processes, range(20), begun.append, slowly, refuses)  # the caller meets it again, and says it
+    share_out(processes, range(20), begun.append, refuses, refuses)
+    assert len(begun) == 60
 
 
 def test_pieces_that_are_kept_are_not_begun_again(tmp_path: Path) -> None:
