@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from interp.models.anatomy import TOLERANCE, Anatomy, anatomy_of
+from interp.models.anatomy import Anatomy, anatomy_of, tolerance_of
 from interp.models.architectures.steps import rope_type
 from interp.models.changed import is_edited
 from interp.models.resolve import AnyModel, raw_of
@@ -110,17 +110,20 @@ def _size(raw: PreTrainedModel, prompts: Prompts, at: Tensor) -> int:
 
 
 @torch.no_grad()
-def steps_of(raw: PreTrainedModel, prompts: Prompts, at: Int[Tensor, " predicted"]) -> Anatomy | None:
+def steps_of(
+    raw: PreTrainedModel, prompts: Prompts, at: Int[Tensor, " predicted"], half: bool = False
+) -> Anatomy | None:
     """Return the model as steps; None where it has none, or where they differ from it on the first prompts.
 
-    None too for half precision, which steps round in other places, and for a model with hooks.
+    None too for a model with hooks and, without `half`, for half precision, which steps round in other places.
     """
     keep = _kept_positions(prompts, at).to(raw.device)
     few = prompts.tokens[: min(CHECKED, _size(raw, prompts, at))].to(raw.device)
     weight = next(raw.parameters(), None)
-    precise = weight is not None and weight.dtype in (torch.float32, torch.float64)
     edited = is_edited(raw) or _has_hooks(raw) or torch.is_autocast_enabled(raw.device.type)
-    if not precise or not isinstance(raw, PreTrainedModel) or edited:
+    if weight is None or edited or not isinstance(raw, PreTrainedModel):
+        return None
+    if not half and weight.dtype not in (torch.float32, torch.float64):
         return None
     with lock_of(raw):
         try:
@@ -130,7 +133,7 @@ def steps_of(raw: PreTrainedModel, prompts: Prompts, at: Int[Tensor, " predicted
             return None
         theirs = raw(few, use_cache=False, logits_to_keep=keep).logits
     difference = (ours - theirs).abs().max() / theirs.std(correction=0).clamp_min(1e-6)
-    return anatomy if bool(difference <= TOLERANCE) else None  # not for a NaN
+    return anatomy if bool(difference <= tolerance_of(weight.dtype)) else None  # not for a NaN
 
 
 def _has_hooks(raw: PreTrainedModel) -> bool:

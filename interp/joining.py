@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.arguments import exclusive
-from interp.models.anatomy import TOLERANCE, Anatomy, anatomy_of
+from interp.models.anatomy import Anatomy, anatomy_of, tolerance_of
 from interp.models.resolve import AnyModel, raw_of
 from interp.pair_runs import run_bases, run_sources
 from interp.pairs import Pairs
@@ -128,7 +128,7 @@ def _joined(
         require_finite(tail.sources, "the residual of a source prompt", axis=0)
         first = torch.arange(min(CHECKED, len(pairs)))
         difference = float((tail(first) - expected[first]).abs().max() / expected.std().clamp_min(1e-6))
-        if not difference <= (TOLERANCE if anatomy.dtype in (torch.float32, torch.float64) else 0.1):
+        if not difference <= tolerance_of(anatomy.dtype):
             raise Inexact(
                 f"the part from layer {layer} on differs from the whole model by {difference:.1e} of its logits' spread"
             )

@@ -12,14 +12,23 @@ from transformers import PreTrainedModel
 
 from interp.models.architectures import BUILDERS, SUPPORTED
 from interp.models.architectures.block import Block
-from interp.models.architectures.checks import TOLERANCE
+from interp.models.architectures.checks import TOLERANCE, tolerance_of
 from interp.models.architectures.discovery import generic_of
 from interp.models.architectures.generic import GenericAnatomy
 from interp.models.architectures.steps import Anatomy
 from interp.models.changed import require_evaluating, require_unchanged
 from interp.support.locks import lock_of
 
-__all__ = ["SUPPORTED", "TOLERANCE", "Anatomy", "Block", "GenericAnatomy", "anatomy_of", "anatomy_or_generic"]
+__all__ = [
+    "SUPPORTED",
+    "TOLERANCE",
+    "Anatomy",
+    "Block",
+    "GenericAnatomy",
+    "anatomy_of",
+    "anatomy_or_generic",
+    "tolerance_of",
+]
 
 
 class _Unknown(ValueError):

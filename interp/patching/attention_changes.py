@@ -19,6 +19,8 @@ from interp.models.anatomy import Anatomy, Block
 # Queries that one call computes on a CPU: under a causal mask earlier ones need no later keys. Long prompts have larger
 # blocks, so that there are at most `MOST_BLOCKS` calls.
 BLOCK, MOST_BLOCKS = 32, 8
+# In half precision, where no kernel does it all: larger blocks, and only of twice as many queries. They give its digits.
+HALF_BLOCK = 64
 # The numbers of a bias from which on it is computed again for each chunk of prompts.
 LARGE = 2**19
 
@@ -140,13 +142,22 @@ def _attend(
 ) -> Tensor:
     """Return `Anatomy.attend`, on a CPU without the keys that come after a block of queries."""
     n = len(dest)
-    if sink is not None or n <= BLOCK or not anatomy.causal or not anatomy.is_fused(block, q):
+    block_size = _block_size(anatomy, block, q)
+    if sink is not None or block_size is None or n <= block_size or not anatomy.causal:
         return anatomy.attend(block, q, k, v, bias, sink)
-    size, parts = BLOCK * -(-n // (BLOCK * MOST_BLOCKS)), list[Tensor]()
+    size, parts = block_size * -(-n // (block_size * MOST_BLOCKS)), list[Tensor]()
     for start in range(0, n, size):
         some, end = slice(start, start + size), int(dest[min(start + size, n) - 1]) + 1
         parts.append(anatomy.attend(block, q[:, some], k[:, :end], v[:, :end], bias[:, some, :end]))
     return torch.cat(parts, dim=1)
+
+
+def _block_size(anatomy: Anatomy, block: Block, q: Float[Tensor, "row dest head d_head"]) -> int | None:
+    """Return how many queries one call computes at least; None for all of them."""
+    if anatomy.is_fused(block, q):
+        return BLOCK
+    is_half = q.dtype in (torch.float16, torch.bfloat16) and q.device.type == "cpu" and not torch.is_grad_enabled()
+    return HALF_BLOCK if is_half and q.shape[1] > 2 * HALF_BLOCK else None
 
 
 def _some(x: Tensor, axis: int, index: Tensor) -> Tensor:

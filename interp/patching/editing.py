@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.arguments import require_gradients
-from interp.models.anatomy import TOLERANCE, Anatomy, Block
+from interp.models.anatomy import TOLERANCE, Anatomy, Block, tolerance_of
 from interp.patching.metric import Metric
 from interp.sites import NEURON_SITES, Site
 from interp.support.budget import numbers
@@ -210,7 +210,7 @@ def difference_where_read(
         exact = double(torch.cat([*tokens]).to(resid.device), use_cache=False, logits_to_keep=positions).logits
         ours, theirs = (float((x - exact).abs().max()) for x in (logits, expected))
         difference = difference if ours > ROUNDING * theirs else TOLERANCE
-    if not difference <= (TOLERANCE if anatomy.dtype in (torch.float32, torch.float64) else 0.1):
+    if not difference <= tolerance_of(anatomy.dtype):
         raise Inexact(
             f"the model taken apart differs from the raw model by {difference:.1e} of its logits' spread on these "
             "prompts; does the model have hooks or options that act on them only?"

@@ -19,7 +19,7 @@ from interp.models.anatomy import Anatomy, anatomy_of
 from interp.models.resolve import AnyModel, raw_of
 from interp.patching.editing import Place
 from interp.patching.effect import PatchEffect
-from interp.patching.metric import Metric, MetricLike, bind_metrics
+from interp.patching.metric import Metric, MetricLike, bind_metrics, precise
 from interp.patching.rerunning import Measured, Room, measure_unpatched, numbers_kept, unpatched_runs
 from interp.patching.unpatched import Unpatched, run_after
 from interp.sites import Site
@@ -51,7 +51,7 @@ def readouts(
             raise ValueError(
                 f"{name}: prompts are {list(batch.tokens.shape)}, those of the base {list(base.tokens.shape)}"
             )
-    anatomy = steps_of(raw_of(model), base, at)
+    anatomy = steps_of(raw_of(model), base, at, half=True)  # what changes is read, and all runs round alike
     if anatomy is not None:
         return _by_steps(model, anatomy, base, edited, at, own)
     wholes = {name: readout(model, batch, at) for name, batch in (("", base), *edited.items())}
@@ -118,7 +118,7 @@ def _by_steps(
             if own is not None:
                 column = torch.searchsorted(run.reads, (own[run.rows] - 1).to(final.device))
                 final = final[torch.arange(len(final), device=final.device), column].unsqueeze(1)
-            logits = require_finite(anatomy.unembed(final), "a logit of the model", run.rows, axis=0, batch=base)
+            logits = require_finite(precise(anatomy.unembed(final)), "a logit of the model", run.rows, 0, base)
             found[name].append((logits.argmax(dim=-1).cpu(), logits[..., symbols].cpu()))
     order = torch.cat(rows).argsort()
     by_name = {

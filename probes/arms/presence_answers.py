@@ -20,6 +20,8 @@ from transformers import PreTrainedModel
 from interp.patching.attention_changes import AttentionChange
 from interp.tasks import Batch
 from probes import keys
+from probes.arms.group_search import FEWER_PROMPTS, MANY_UNITS
+from probes.arms.idle_heads import all_heads
 from probes.arms.presence_cells import Cells
 from probes.arms.presence_groups import Group, groups_of
 from probes.arms.presence_interchanges import (
@@ -104,29 +106,23 @@ def measure_by_answer(model: PreTrainedModel, batch: Batch, idle: Cells, seed: i
 def lost_by(work: Interchanges, groups: Mapping[str, Group]) -> dict[str, Lost]:
     """Return what each group loses where labels do not inform the answer; zero where that is less than `FEWEST`.
 
-    Removal comes first: where it loses nothing, no interchange is needed. In wide groups the first source comes before
-    it, because labels inform nearly all of their answers. All groups that are left meet one source before the next, so
-    that runs of sources are shared.
+    Of many heads, only groups are measured on all prompts that lose at least half as much on the first
+    `FEWER_PROMPTS`. All groups that are left meet one source before the next, so that runs of sources are shared.
     """
-    most = STILL * float(work.lead.abs().mean())
-    least = FEWEST * (float(work.clean.mean()) - 1 / len(work.batch.format.outputs))
-    after_first = work.lead > 0
-    after_first[:, 0] = False
-    idle, left, done = dict.fromkeys(groups, after_first), dict(groups), wide(groups)
-
-    def meet(k: int, some: Mapping[str, Group]) -> None:
-        for name, lead in leads_after(work, some, lambda src: grafted(work, k, src)).items():
-            idle[name] = idle[name] & ((lead - work.lead).abs() <= most)
+    nothing = torch.zeros(len(work.batch), dtype=torch.float64)
+    found = dict.fromkeys(groups, Lost(nothing, nothing, nothing, nothing))
+    least = least_lost(work)
+    if len(all_heads(work.anatomy.raw)) > MANY_UNITS and len(work.batch) > FEWER_PROMPTS:
+        groups = losing(on_first(work, FEWER_PROMPTS), groups, least / 2)
+    left, idle, wrong = after_removal(work, groups, least)
 
     def kept(lost: Mapping[str, Bool[Tensor, "prompt step"]]) -> dict[str, Group]:
         return {name: group for name, group in left.items() if lost[name].double().mean() >= least}
 
-    meet(0, {name: groups[name] for name in done})
-    left = kept(idle)  # where labels inform nearly all answers, no removal can lose enough
-    wrong = {name: lead <= 0 for name, lead in leads_after(work, left, lambda src: counted(src, -math.inf)).items()}
+    done = wide(groups)
     for k in range(N_BY_ANSWER - 1):
         left = kept({name: idle[name] & wrong[name] for name in left})
-        meet(k, {name: group for name, group in left.items() if k or name not in done})
+        idle |= unmoved(work, k, {name: group for name, group in left.items() if k or name not in done}, idle)
 
     def lost(change: ChangeAt) -> dict[str, Float[Tensor, " prompt"]]:
         leads = leads_after(work, left, change)
@@ -135,12 +131,55 @@ def lost_by(work: Interchanges, groups: Mapping[str, Group]) -> dict[str, Lost]:
     null, mean = lost(lambda src: nulled(work, src)), lost(lambda src: averaged(work, src))
     interchanged = lost(lambda src: grafted(work, N_BY_ANSWER - 1, src))
     twice = lost(lambda src: counted(src, math.log(2)))
-    nothing = torch.zeros(len(work.batch), dtype=torch.float64)
-    found = dict.fromkeys(groups, Lost(nothing, nothing, nothing, nothing))
     for name in left:
         removed = (idle[name] & wrong[name]).double().mean(dim=1)
         found[name] = Lost(removed - null[name], removed - mean[name], interchanged[name], twice[name])
     return found
+
+
+def least_lost(work: Interchanges) -> float:
+    """Return the smallest share of answers that counts as lost: `FEWEST` of the accuracy above chance."""
+    return FEWEST * (float(work.clean.mean()) - 1 / len(work.batch.format.outputs))
+
+
+def on_first(work: Interchanges, n_prompts: int) -> Interchanges:
+    """Return the same interchanges on the first prompts."""
+    batch, *sources = (x.rows(slice(n_prompts)) for x in (work.batch, *work.sources))
+    return Interchanges(work.anatomy.raw, batch, 0, answer_accuracy(batch), sources)
+
+
+def losing(work: Interchanges, groups: Mapping[str, Group], least: float) -> dict[str, Group]:
+    """Return the groups that lose at least this share of the answers which labels do not inform by the first source."""
+    left, idle, wrong = after_removal(work, groups, least)
+    done = wide(groups)
+    idle |= unmoved(work, 0, {name: group for name, group in left.items() if name not in done}, idle)
+    return {name: group for name, group in left.items() if (idle[name] & wrong[name]).double().mean() >= least}
+
+
+def after_removal(
+    work: Interchanges, groups: Mapping[str, Group], least: float
+) -> tuple[dict[str, Group], dict[str, Bool[Tensor, "prompt step"]], dict[str, Bool[Tensor, "prompt step"]]]:
+    """Return the groups that are left, which answers labels may not inform, and which are lost to other keys.
+
+    Removal comes before interchange: where it loses nothing, none is needed. In wide groups the first source comes
+    before it, because labels inform nearly all of their answers, so that no removal can lose `least`.
+    """
+    right = work.lead > 0
+    right[:, 0] = False
+    idle = dict.fromkeys(groups, right)
+    idle |= unmoved(work, 0, {name: groups[name] for name in wide(groups)}, idle)
+    left = {name: group for name, group in groups.items() if idle[name].double().mean() >= least}
+    leads = leads_after(work, left, lambda src: counted(src, -math.inf))
+    return left, idle, {name: lead <= 0 for name, lead in leads.items()}
+
+
+def unmoved(
+    work: Interchanges, k: int, groups: Mapping[str, Group], idle: Mapping[str, Bool[Tensor, "prompt step"]]
+) -> dict[str, Bool[Tensor, "prompt step"]]:
+    """Return, of the answers in `idle`, those whose margin source number `k` moves by at most `STILL` of the mean."""
+    most = STILL * float(work.lead.abs().mean())
+    leads = leads_after(work, groups, lambda src: grafted(work, k, src))
+    return {name: idle[name] & ((lead - work.lead).abs() <= most) for name, lead in leads.items()}
 
 
 def wide(groups: Mapping[str, Group]) -> set[str]:

@@ -128,6 +128,32 @@ def test_blocks_of_queries_without_later_keys(layer: Layer, monkeypatch: pytest.
             assert max(queries for queries, _ in lengths) == (2 if most == 100 else 2 * -(-N // 4))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_in_half_precision(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """Of more than twice a block's queries, without gradients."""
+    keys, attend = list[int](), type(anatomy_of(tiny(kind))).attend
+
+    def watched(self, block, q, k, *others):
+        keys.append(k.shape[1])
+        return attend(self, block, q, k, *others)
+
+    with torch.no_grad():
+        layer = Layer(kind, torch.bfloat16)
+        change = AttentionChange(EDGES, math.log(2), CELLS, SRC, layer.keys, layer.values)
+        expected = layer.fast(change), layer.fast(None)
+        monkeypatch.setattr(type(layer.anatomy), "attend", watched)
+        for size in (N // 2, N // 2 - 1):
+            monkeypatch.setattr(attention_changes, "HALF_BLOCK", size)
+            keys.clear()
+            for found, whole in zip((layer.fast(change), layer.fast(None)), expected, strict=True):
+                torch.testing.assert_close(found, whole, rtol=1e-2, atol=1e-3)
+            is_split = size < N // 2 and layer.anatomy.sink(layer.block, layer.q, EVERY) is None
+            assert (min(keys) < N) == is_split
+    keys.clear()
+    layer.fast(None)
+    assert min(keys) == N
+
+
 def test_a_change_keeps_the_bias_of_its_edges_for_other_prompts(layer: Layer):
     """At the same queries it is the same tensor; at others, or in a block of another kind, it is not."""
     change, late = AttentionChange(edges=EDGES, reused=True), torch.tensor([5, N - 1])

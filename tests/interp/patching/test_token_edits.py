@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from interp.patching import (
     logit_diff,
     measure_edited,
     rerunning,
+    token_edits,
 )
 from interp.patching.editing import Place
 from interp.patching.metrics import margin
@@ -60,6 +62,20 @@ def test_readouts_are_those_of_whole_passes(kind: str, own: bool):
         assert torch.equal(found.likeliest, likeliest)
     assert not torch.allclose(edited["bit"].logits, base.logits, atol=1e-3)
     assert torch.equal(edited["nothing"].logits, base.logits)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_half_precision_too_runs_are_shared(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """They round in other places than whole passes of the raw model, and what changes nothing changes no digit."""
+    half = copy.deepcopy(tiny(kind)).bfloat16()
+    whole = {name: readout(half, batch, AT).logits for name, batch in EDITS.items()}
+    monkeypatch.setattr(token_edits, "readout", None)  # not reached
+    base, edited = readouts(half, BASE, EDITS, AT)
+    for name, found in edited.items():
+        assert found.logits.dtype == torch.float32
+        assert (found.logits - whole[name]).abs().max() < 0.1 * whole[name].std()
+    assert torch.equal(edited["nothing"].logits, base.logits)
+    assert (edited["bit"].logits - base.logits).abs().max() > 0.1 * base.logits.std()
 
 
 def test_models_with_hooks_run_whole():

@@ -1,6 +1,7 @@
 """Presence by answer: seen in a head that reads labels in some prompts and rests on them in others, zero in readers."""
 
 import math
+from collections.abc import Mapping
 from functools import cache
 
 import pytest
@@ -139,3 +140,33 @@ def test_the_order_of_removal_and_interchange_changes_nothing(name: str, monkeyp
         for field in ("other_keys", "restored", "interchanged", "twice"):
             assert torch.equal(getattr(lost, field), getattr(found[group], field))
     assert any(bool(lost.restored.any()) for lost in found.values()) == (name == "bias sink")
+
+
+@pytest.mark.parametrize("name", ["bias sink", "A2"])
+def test_of_many_heads_groups_that_lose_nothing_on_the_first_prompts_are_left_out(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    """The groups that are left lose what they lose among all; the others lose nothing, or less than half of enough."""
+    model = planted(name)
+    work, _ = everywhere(model, 24)
+    groups = groups_of(model.model, work.batch, Cells())
+    every = lost_by(work, groups)
+    monkeypatch.setattr(presence_answers, "MANY_UNITS", 0)
+    tried = dict[int, int]()
+    measured = presence_answers.after_removal
+
+    def noted(some: Interchanges, groups: Mapping[str, Group], least: float) -> tuple:
+        tried[len(some.batch)] = len(groups)
+        return measured(some, groups, least)
+
+    monkeypatch.setattr(presence_answers, "after_removal", noted)
+    found = lost_by(work, groups)
+    assert found.keys() == every.keys()
+    for group, lost in found.items():
+        for field in ("other_keys", "restored", "interchanged", "twice"):
+            own, among_all = getattr(lost, field), getattr(every[group], field)
+            assert torch.equal(own, among_all) or not own.any()
+    strongest = max(every, key=lambda group: float(every[group].restored.mean()))
+    assert torch.equal(found[strongest].restored, every[strongest].restored)
+    assert tried[8] == len(groups)
+    assert 0 < tried[24] < len(groups)
