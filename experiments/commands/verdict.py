@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,7 +27,14 @@ from experiments.support.options import (
     WidenedDtype,
     computed,
 )
-from experiments.support.verdict_defaults import PROMPTS, default_lengths, is_unmeasured, pieces_of, usual_arms
+from experiments.support.verdict_defaults import (
+    PROMPTS,
+    default_lengths,
+    is_unmeasured,
+    pieces_of,
+    usual_arms,
+    usual_prompts,
+)
 
 if TYPE_CHECKING:
     from experiments.support.jobs import Processes
@@ -66,16 +74,16 @@ class VerdictCommand:
     """Items of a list or of recall, at least 6."""
     fillers: Number = 0
     """Fillers between the label and the value of a list's item."""
-    prompts: Number = PROMPTS
-    """Prompts at each length, at least 24. On a list or recall: prompts in all, at least 16."""
+    prompts: OptionalNumber = None
+    """Prompts at each length, at least 24. Default: 128; 24 for a model of 100 million parameters and more on a CPU,
+    unless a finished result of 128 is found. On a list or recall: prompts in all, at least 16; by default 128."""
     seed: Number = 0
     """Seed of the prompts and of the choice of steps."""
     arms: Arms = ()
     workers: OptionalNumber = None
-    """Processes that measure at once, with one thread each if there are several. Default on parity and addition: one
-    per CPU core; one for a model on a GPU, or of 100 million parameters and more. Default on a list or recall: one; for
-    a model of 100 million parameters and more on a CPU one per core, or fewer, so that all copies have at most a
-    billion parameters together."""
+    """Processes that measure at once, with one thread each if there are several. Default: one per CPU core, or for a
+    model of 100 million parameters and more fewer, so that all copies have at most a billion parameters together; one
+    for a model on a GPU, and for a smaller one on a list or recall."""
     device: Device = "auto"
     dtype: WidenedDtype = None
     memory: Memory = None
@@ -108,7 +116,7 @@ class VerdictCommand:
         from experiments.support.binding_results import judge_lists
         from experiments.support.console import say
         from experiments.support.finished import take_finished, warn_measured
-        from experiments.support.finished_verdicts import finished_verdict, say_lengths, verdict_options
+        from experiments.support.finished_verdicts import finished_of_any, say_lengths, verdict_options
         from experiments.support.reading import read_calibration
         from experiments.support.results import json_target, replace_whole, result_folder
         from experiments.support.verdict_text import columns_of_output, print_verdict
@@ -119,10 +127,12 @@ class VerdictCommand:
             return judge_lists(self, "recall")
         lengths, arms = self.lengths or default_lengths(runs[0]), self.arms or usual_arms(runs[0])
         target = json_target(self.json, runs[0], self.out, FILES)
-        options = verdict_options(runs, lengths, arms, self.prompts, self.forced)
-        stored, reasons = None, {}
+        usual = usual_prompts(runs)
+        numbers = dict.fromkeys((PROMPTS, usual) if self.prompts is None else (self.prompts,))
+        asked = [verdict_options(runs, lengths, arms, prompts, self.forced) for prompts in numbers]
+        stored, reasons, options = None, {}, asked[-1]
         if not self.fresh:
-            stored, reasons = finished_verdict(runs, options, self.seed, self.out, any_lengths=not self.lengths)
+            stored, reasons, options = finished_of_any(runs, asked, self.seed, self.out, any_lengths=not self.lengths)
         if stored is not None:
             verdict, written = stored.found, stored.data
             to = None if self.out is None else result_folder(runs[0], self.out, FILES) / FILES[0]
@@ -130,7 +140,7 @@ class VerdictCommand:
             say_lengths(verdict, lengths)
         else:
             for run in runs:
-                check_battery(run, lengths, self.prompts, arms)
+                check_battery(run, lengths, options["prompts"], arms)
             folder = result_folder(runs[0], self.out, FILES)
             path = folder / FILES[0]
             warn_measured(path, reasons, self.fresh)
@@ -141,7 +151,7 @@ class VerdictCommand:
             print(json.dumps(written))
             return 0
         sure = how_sure(written, read_calibration(), runs[0].raw.config.model_type)
-        print_verdict(verdict, runs[0], columns_of_output(), self.evidence, self.prompts, sure)
+        print_verdict(verdict, runs[0], columns_of_output(), self.evidence, options["prompts"], sure, usual)
         say(path)
         return 0
 
@@ -160,7 +170,8 @@ class VerdictCommand:
         from experiments.support.results import resume_arms, work_folder, write_result
         from probes import battery, verdict
 
-        kind = [self.prompts, self.seed, str(runs[0].format)]
+        began, resumed, prompts = time.perf_counter(), False, options["prompts"]
+        kind = [prompts, self.seed, str(runs[0].format)]
         total = len(runs) * len(lengths) * pieces_of(arms)
         batteries = []
         with progress_bar(total=total, unit="step") as bar, ExitStack() as kept:  # until the result is written
@@ -169,13 +180,14 @@ class VerdictCommand:
             processes = kept.enter_context(helpers(workers, sources, are_small(runs), begun))
             for run, source in zip(runs, sources, strict=True):
                 work = kept.enter_context(work_folder(folder, run, "verdict", kind))
+                resumed |= any(work.glob("*.json"))
                 step = _reporter(bar, f"{run.name}, " if len(runs) > 1 else "")
                 batteries.append(
                     battery(
                         run,
                         lengths,
                         self.seed,
-                        self.prompts,
+                        prompts,
                         self.forced,
                         arms,
                         step=step,
@@ -184,7 +196,8 @@ class VerdictCommand:
                     )
                 )
             judged = verdict(batteries)
-            data = {"prompts": self.prompts, "options": options, **judged.to_json()}
+            cost = {"seconds": round(time.perf_counter() - began, 1), "processes": workers, "resumed": resumed}
+            data = {"prompts": prompts, "options": options, **judged.to_json(), "cost": cost}
             written = write_result(folder / FILES[0], runs[0], self.seed, data, others=_drawn(judged, folder))
         return judged, written
 

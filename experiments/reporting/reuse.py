@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.commands.circuit import CircuitCommand
 from experiments.commands.evaluate import EvaluateCommand
-from experiments.commands.verdict import VerdictCommand
 from experiments.reporting.schema import ROLES, SCHEMAS, mismatch
 from experiments.support.finished import LARGEST, one_length, why_other_rules, why_other_run, why_other_weights
 from experiments.support.provenance import warn_versions
 from experiments.support.reading import UNREAD, dtype_of
 from experiments.support.results import device_and_dtype, usual_folder
-from experiments.support.verdict_defaults import default_lengths, fits
+from experiments.support.verdict_defaults import PROMPTS, default_lengths, fits, usual_prompts
 from interp.models import read_json
 from interp.models.names import SHIPPED
 from interp.support.printable import visible
@@ -136,13 +135,14 @@ def unusual_size(run: Run, verb: str, data: dict) -> str:
     """
     if verb == "circuit":
         return ""
-    usual = VerdictCommand() if verb == "verdict" else EvaluateCommand(())
+    usual = EvaluateCommand(())
+    prompts = usual_prompts([run]) if verb == "verdict" else usual.prompts
     rows = data["by_length"] if verb == "verdict" else data["accuracy"]
     lengths = list(dict.fromkeys(one_length(row["length"]) for row in rows))
-    default = default_lengths(run) if verb == "verdict" else usual.lengths_of(run)  # type: ignore[union-attr]
+    default = default_lengths(run) if verb == "verdict" else usual.lengths_of(run)
     texts = []
-    if data["prompts"] != usual.prompts:
-        texts.append(f"{data['prompts']} prompts, not {usual.prompts}")
+    if data["prompts"] not in (prompts, PROMPTS if verb == "verdict" else prompts):
+        texts.append(f"{data['prompts']} prompts, not {prompts}")
     if lengths != [*default] if verb == "verdict" else not set(lengths) <= set(default):
         texts.append(f"lengths {_listed(lengths)}, not {_listed(default)}")
     return "; ".join(texts)

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from experiments.commands.circuit import CircuitCommand, lines_of
 from experiments.commands.evaluate import EvaluateCommand
-from experiments.commands.verdict import VerdictCommand
 from experiments.reporting.reduced import fewer_than_usual, left_out
 from experiments.reporting.reuse import stored_result
 from experiments.reporting.section import Picture, SectionData, Source
 from experiments.support.provenance import other_versions
 from experiments.support.reading import read_calibration
 from experiments.support.results import device_and_dtype
-from experiments.support.verdict_defaults import default_lengths, fitting, usual_arms
+from experiments.support.verdict_defaults import default_lengths, fitting, usual_arms, usual_prompts
 
 if TYPE_CHECKING:
     from experiments.commands.report import ReportCommand
@@ -66,8 +65,8 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
         from probes import battery, verdict
         from probes.batteries import DECIDING
 
-        lengths, every, usual, quick = default_lengths(run), usual_arms(run), VerdictCommand(), options.quick
-        prompts, arms = (QUICK_PROMPTS, DECIDING) if quick else (usual.prompts, every)
+        lengths, every, usual, quick = default_lengths(run), usual_arms(run), usual_prompts([run]), options.quick
+        prompts, arms = (min(QUICK_PROMPTS, usual), DECIDING) if quick else (usual, every)
         lengths = lengths[:1] if quick else lengths
         folder, seed = work / "verdict", options.seed
         source = RunOptions(run.source, str(run.format), device=options.device, dtype=options.dtype)
@@ -82,7 +81,7 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
         if quick:
             notes += (
                 f"Left out by --quick: lengths other than {lengths[0]}, the {len(every) - len(arms)} descriptive arms, "
-                f"and all but {prompts} of the {usual.prompts} prompts.",
+                f"and all but {prompts} of the {usual} prompts.",
             )
     data["fewer"] = fewer_than_usual(run, data)
     picture = views.verdict(data, read_calibration())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.support.own_lists import ListTask, check_fillers, list_options, list_task
 from experiments.support.verdict_checks import check_list
+from experiments.support.verdict_defaults import PROMPTS
 from probes.limits import BINDING_TASKS
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ def judge_lists(command: VerdictCommand, task: ListTask) -> int:
 
     check_list_options(command, task)  # here also for a run of recall, whose task no option names
     names = [*command.names, *([str(command.model)] if command.model else [])]
+    command = command if command.prompts is not None else replace(command, prompts=PROMPTS)
     check_list(task, names, command.items, command.prompts)
     source = ListSource.of(names[0], task, command.prompts, command)
     run = source.load()

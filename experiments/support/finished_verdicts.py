@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.support.console import warn
 from experiments.support.finished import (
@@ -33,12 +33,12 @@ FILE = "verdict.json"
 
 def verdict_options(
     runs: Sequence[Run], lengths: Sequence[int], arms: Collection[str], prompts: int, forced: bool
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Return what decides the numbers of a verdict beside the seed, the format and the weights of its first run.
 
     verdict.json holds it as "options". `lengths` are bits, or digits of both operands.
     """
-    options: dict[str, object] = {"lengths": list(lengths), "arms": sorted(set(arms)), "prompts": prompts}
+    options: dict[str, Any] = {"lengths": list(lengths), "arms": sorted(set(arms)), "prompts": prompts}
     options |= {"forced": forced, "labels": _labels(runs[0])}
     if len(runs) > 1:
         options["weights"] = [weights_of(run) for run in runs]
@@ -75,6 +75,20 @@ def finished_verdict(
         beside = {name: value for name, value in options.items() if name != "lengths"}
         found, _ = find_finished([folder / FILE for folder in own], partial(why_not, beside), verdict_from_json)
     return found, reasons
+
+
+def finished_of_any(
+    runs: Sequence[Run], asked: Sequence[dict[str, Any]], seed: int, out: Path | None, any_lengths: bool
+) -> tuple[Finished[Verdict] | None, dict[Path, str], dict[str, Any]]:
+    """Return what `finished_verdict` does for the first of some options that have a result, else for the last ones.
+
+    The options are the third value.
+    """
+    for options in asked:
+        found, reasons = finished_verdict(runs, options, seed, out, any_lengths)
+        if found is not None:
+            return found, reasons, options
+    return None, reasons, options
 
 
 def say_lengths(verdict: Verdict, usual: Sequence[int]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from experiments.support.jobs import Job, Processes
 from experiments.support.kept_groups import KeptGroups
 from experiments.support.own_lists import ListTask
-from experiments.support.pieces import LARGE, helpers, loaded
+from experiments.support.pieces import are_small, copies_on_cpu, helpers, loaded
 from experiments.support.sharing import share_out
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from interp.models import Run
     from probes.binding import Trial
     from probes.binding.pieces import Piece, Prepare
-
-# Parameters that all copies of a model, one per process, have together at most: 4 GB in float32.
-MOST = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -74,16 +71,8 @@ class ListSource:
 
 
 def usual_list_workers(run: Run) -> int:
-    """Return how many processes measure by default: one, but for a large model on a CPU one per thread of torch.
-
-    All their copies of the model have at most `MOST` parameters together.
-    """
-    import torch
-
-    size = sum(p.numel() for p in run.raw.parameters())
-    if run.raw.device.type != "cpu" or size < LARGE:
-        return 1
-    return max(1, min(torch.get_num_threads(), MOST // size))
+    """Return how many processes measure by default: one, but for a large model on a CPU those of `copies_on_cpu`."""
+    return 1 if are_small([run]) else copies_on_cpu([run])
 
 
 @dataclass(frozen=True, eq=False)

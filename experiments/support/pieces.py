@@ -29,8 +29,9 @@ ONE_LENGTH = ({"M6", "shares"}, {"M1", "M2", "M3", "M4", "M5"})
 ALL_LENGTHS = ({"M8"}, {"M9"})
 # The longest piece of a length: it is begun early, so that no process works on it alone at the end.
 LONGEST = "presence"
-# Parameters from which on a model's matrix products are large enough for several threads of one process.
-LARGE = 100_000_000
+# Parameters from which on a model's matrix products are large enough for several threads of one process; and most
+# parameters of all copies of such a model, one per process (4 GB in float32).
+LARGE, MOST = 100_000_000, 1_000_000_000
 
 
 class Source(Protocol):
@@ -68,10 +69,26 @@ def are_small(runs: Sequence[Run]) -> bool:
 
 
 def usual_workers(runs: Sequence[Run]) -> int:
-    """Return how many processes measure by default: one per thread of torch; one on a GPU or for large models."""
+    """Return how many processes measure by default: one per thread of torch, or fewer where copies would be too large.
+
+    One on a GPU.
+    """
     import torch
 
-    return torch.get_num_threads() if are_small(runs) else 1
+    return torch.get_num_threads() if are_small(runs) else copies_on_cpu(runs)
+
+
+def copies_on_cpu(runs: Sequence[Run]) -> int:
+    """Return how many processes hold large models: one per thread of torch with at most `MOST` parameters in all.
+
+    At least one, and one on a GPU.
+    """
+    import torch
+
+    if any(run.raw.device.type != "cpu" for run in runs):
+        return 1
+    size = sum(p.numel() for run in runs for p in run.raw.parameters())
+    return max(1, min(torch.get_num_threads(), MOST // size))
 
 
 @contextmanager

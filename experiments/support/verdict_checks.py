@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from experiments.support.option_checks import check_seed, check_workers
 from experiments.support.own_lists import ListTask
 from experiments.support.run_checks import check_posed, check_runs, or_else, task_of
+from experiments.support.verdict_defaults import PROMPTS
 from interp.models.names import is_folder, no_folder
 from probes.limits import (
     BINDING_TASKS,
@@ -35,8 +36,9 @@ def check_verdict(command: VerdictCommand, task: ListTask | None) -> None:
     check_seed(command.seed)
     if command.workers is not None:
         check_workers("workers", command.workers)
+    prompts = PROMPTS if command.prompts is None else command.prompts
     if task is not None:
-        check_list(task, names, command.items, command.prompts)
+        check_list(task, names, command.items, prompts)
         check_runs(names, command.format, "recall" if command.format else None)
     else:
         check_runs(names, command.format, command.task)
@@ -44,9 +46,9 @@ def check_verdict(command: VerdictCommand, task: ListTask | None) -> None:
             check_posed(names, command.format)
         posed = task_of(names[0], command.format, command.task)
         if posed == "recall":
-            check_list_prompts(command.prompts)
+            check_list_prompts(prompts)
         else:
-            check_asked(command.lengths, command.prompts, command.arms)
+            check_asked(command.lengths, prompts, command.arms)
             check_shortest(min(command.lengths, default=maxsize), posed or "parity")
 
 

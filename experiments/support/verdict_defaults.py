@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 # A trained and an untrained length: bits trained to 20, digits trained to 10 (probes/README.md, Recipes).
 LENGTHS = {"parity": (20, 40), "addition": (10, 14)}
-PROMPTS = 128
+# Prompts at a length: by default, and of a large model on a CPU, where 128 take hours.
+PROMPTS, FEW_PROMPTS = 128, 24
 
 
 def is_unmeasured(names: Sequence[str], out: Path | None) -> bool:
@@ -32,6 +33,13 @@ def usual_arms(run: Run) -> tuple[str, ...]:
     from probes.arms.registry import ARMS, DECIDING
 
     return (*DECIDING, "M7") if is_deep(run) else tuple(ARMS)
+
+
+def usual_prompts(runs: Sequence[Run]) -> int:
+    """Return the prompts at each length of a verdict on parity or addition by default."""
+    from experiments.support.pieces import are_small
+
+    return FEW_PROMPTS if runs[0].raw.device.type == "cpu" and not are_small(runs) else PROMPTS
 
 
 def is_deep(run: Run) -> bool:

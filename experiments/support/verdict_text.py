@@ -25,12 +25,16 @@ _NUMBER = r"(-?(?:\d+\.\d+|inf))"
 _INTERVAL = re.compile(rf"{_NUMBER} \[{_NUMBER}, {_NUMBER}\]( \(interval)?")
 
 
-def print_verdict(verdict: Verdict, run: Run, columns: int, evidence: bool, prompts: int, sure: str = "") -> None:
+def print_verdict(
+    verdict: Verdict, run: Run, columns: int, evidence: bool, prompts: int, sure: str = "", usual: int = PROMPTS
+) -> None:
     """Print a verdict over so many prompts on a terminal of so many columns; `evidence` adds all that was measured.
+
+    `usual`: the prompts by default.
 
     `sure`: how often such verdicts are wrong, from `how_sure` of the report.
     """
-    for line in summary(verdict, run, columns, prompts):
+    for line in summary(verdict, run, columns, prompts, usual):
         say(line)
     say_how_sure(sure, columns)
     if evidence:
@@ -45,7 +49,7 @@ def say_how_sure(sure: str, columns: int) -> None:
         say(line)
 
 
-def summary(verdict: Verdict, run: Run, columns: int, prompts: int) -> Iterator[str]:
+def summary(verdict: Verdict, run: Run, columns: int, prompts: int, usual: int = PROMPTS) -> Iterator[str]:
     """Yield the lines of the answer: label, competence, roles with their effects, why, and what may be claimed.
 
     A verdict that is undecided because intervals over `prompts` are wide also gets what to do next.
@@ -72,7 +76,7 @@ def summary(verdict: Verdict, run: Run, columns: int, prompts: int) -> Iterator[
         yield f"{INDENT}{'remainder':<13}{'':<15}share  {verdict.remainder:.3f}, in none of the measured shares"
     yield from _paragraph("why", _why(verdict), columns)
     if is_open_by_width(verdict):
-        yield from _paragraph("next", more_prompts(prompts), columns)
+        yield from _paragraph("next", more_prompts(prompts, usual), columns)
     yield from _paragraph("may be claimed", with_arm_names(verdict.may_claim), columns)
     yield from _paragraph("may not be claimed", with_arm_names(verdict.may_not_claim), columns)
     recipe = run.record.get("recipe", {})
@@ -109,9 +113,9 @@ def _straddles(reason: str, margin: float, level: float) -> bool:
     return False
 
 
-def more_prompts(prompts: int) -> str:
+def more_prompts(prompts: int, usual: int = PROMPTS) -> str:
     """Return what to do where intervals are too wide, with the number of prompts that they are over."""
-    here = f"{prompts} here, the default" if prompts == PROMPTS else f"{prompts} here; default {PROMPTS}"
+    here = f"{prompts} here, the default" if prompts == usual else f"{prompts} here; default {usual}"
     return f"more --prompts narrow the intervals ({here})"
 
 

@@ -19,7 +19,7 @@ from interp.models.anatomy import Anatomy, Block
 # Queries that one call computes on a CPU: under a causal mask earlier ones need no later keys. Long prompts have larger
 # blocks, so that there are at most `MOST_BLOCKS` calls.
 BLOCK, MOST_BLOCKS = 32, 8
-# In half precision, where no kernel does it all: larger blocks, and only of twice as many queries. They give its digits.
+# In half precision, where no kernel does it all, blocks are larger, and runs are split from twice as many queries on.
 HALF_BLOCK = 64
 # The numbers of a bias from which on it is computed again for each chunk of prompts.
 LARGE = 2**19

@@ -162,7 +162,8 @@ def kl(
     """Return KL(reference || patched) in nats at a step, or its mean over all steps of the role.
 
     `reference`: logits at those steps, as `interp.forward.predict(model, batch, at)` returns, or a function that
-    returns those of some prompts, which takes less memory for many.
+    returns those of some prompts, which takes less memory for many. A run whose logits have another shape raises
+    `ValueError`.
     """
     at, _ = _answers(batch, step, role)
     if isinstance(reference, Tensor) and reference.shape[:2] != (len(batch), len(at)):
@@ -171,6 +172,9 @@ def kl(
     def compute(logits: Tensor, rows: Tensor) -> Tensor:
         some, which = rows.unique(return_inverse=True)  # of all prompts it would take the memory twice
         expected = reference[some] if isinstance(reference, Tensor) else reference(some)
+        if (len(some), *logits.shape[-2:]) != tuple(expected.shape):
+            wanted = f"[row={len(some)} read={logits.shape[-2]} d_vocab={logits.shape[-1]}]"
+            raise ValueError(f"the reference must have logits {wanted} for these prompts; got {tuple(expected.shape)}")
         log_p = expected.log_softmax(dim=-1)[which].to(logits)
         return (log_p.exp() * (log_p - logits.log_softmax(dim=-1))).sum(dim=-1).mean(dim=-1)
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,12 +123,14 @@ def _text(path: Path) -> str:
 def within(n_bytes: int) -> Iterator[None]:
     """Inside the block, passes take about `n_bytes`; the least is one prompt at a time.
 
-    Raises `ValueError` for less than one byte. A sweep (`patch`) needs more at least, and raises it where that is not
-    given.
+    Raises `ValueError` for anything but a whole number from 1 on. A sweep (`patch`) needs more at least, and raises it
+    where that is not given.
 
     >>> with within(2**28):
     ...     effects = knock_out(run.raw, batch, knockout, metric)
     """
+    if isinstance(n_bytes, bool) or not isinstance(n_bytes, Integral):
+        raise ValueError(f"memory is a whole number of bytes; got {n_bytes!r}")
     if n_bytes < 1:
         raise ValueError(f"memory must be at least 1 byte; got {n_bytes}")
     token = _ALLOWED.set(n_bytes)

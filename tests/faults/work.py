@@ -71,7 +71,7 @@ ARGV = {
 # Those that give their work to other processes, which can be lost.
 WITH_WORKERS = ("calibrate", "sweep")
 # What differs between two runs of one command: when, and how long; and a digest over such fields.
-VOLATILE = {"provenance", "digest", "seconds", "training_seconds", "seconds_each"}
+VOLATILE = {"provenance", "digest", "seconds", "resumed", "training_seconds", "seconds_each"}
 
 
 def make_small() -> None:

@@ -238,6 +238,9 @@ def test_a_verdict_goes_on_after_the_arms_that_are_done(monkeypatch, stranger, c
     assert calls == ["measure_swaps", "measure_routes", "measure_routes", "measure_history"]
     same = ("verdict", "roles", "evidence", "competence", "weights")
     assert {k: again[k] for k in same} == {k: whole[k] for k in same}
+    assert [made["cost"]["resumed"] for made in (whole, again)] == [False, True]
+    assert min(made["cost"]["seconds"] for made in (whole, again)) > 0
+    assert whole["cost"]["processes"] >= 1
     assert sorted(p.name for p in out.iterdir()) == ["verdict.json", "verdict.svg"]
     assert "measuring, because" not in capsys.readouterr().err  # it resumed
     judged(*argv, "--out", str(out))

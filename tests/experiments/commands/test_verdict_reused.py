@@ -286,3 +286,17 @@ def test_a_verdict_on_recall_is_printed_too(tmp_path, monkeypatch, capsys):
     data = json.loads(file.read_text())
     change(file, addresses=data["addresses"] | {"order": {"status": "PRESENT", "reason": ""}})
     assert measured_because(capsys, *argv) == "it is not a result file that this version reads"
+
+
+def test_where_few_prompts_are_usual_a_result_of_more_is_printed_first(here, monkeypatch, capsys):
+    asked = [option for option in SMALL if option not in ("--prompts", "24")]
+    assert "it was made with prompts 24, not 128" in measured_because(capsys, RUN, *asked)
+    monkeypatch.setattr("experiments.commands.verdict.usual_prompts", lambda runs: 24)
+    assert main(["verdict", RUN, *asked]) == 0
+    assert f"printed from {FILE};" in capsys.readouterr().err
+    change(FILE, prompts=128, options={**json.loads(FILE.read_text())["options"], "prompts": 128})
+    assert main(["verdict", RUN, *asked]) == 0
+    assert f"printed from {FILE};" in capsys.readouterr().err
+    assert "it was made with prompts 128, not 24" in measured_because(capsys, RUN, *SMALL)
+    change(FILE, options={**json.loads(FILE.read_text())["options"], "prompts": 64})
+    assert "it was made with prompts 64, not 24" in measured_because(capsys, RUN, *asked)

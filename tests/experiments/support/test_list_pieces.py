@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.support.list_pieces import MOST, ListWork, usual_list_workers
-from experiments.support.pieces import LARGE
+from experiments.support.list_pieces import ListWork, usual_list_workers
+from experiments.support.pieces import LARGE, MOST, usual_workers
 from experiments.support.sharing import share_out
 from probes.binding.pieces import Piece
 
@@ -25,6 +25,9 @@ def test_a_large_model_on_a_cpu_is_judged_by_a_process_per_thread(monkeypatch: p
     sizes = (LARGE - 1, LARGE, MOST // 4, MOST // 3, MOST // 2 + 1, 2 * MOST)
     assert [usual_list_workers(sized(n)) for n in sizes] == [1, 4, 4, 3, 1, 1]
     assert usual_list_workers(sized(LARGE, "cuda")) == 1
+    assert [usual_workers([sized(n)]) for n in sizes] == [4, 4, 4, 3, 1, 1]
+    assert usual_workers([sized(MOST // 4), sized(MOST // 4)]) == 2
+    assert usual_workers([sized(1, "cuda")]) == 1
 
 
 def test_each_job_is_begun_once_and_what_fails_elsewhere_is_left() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments.commands.verdict import VerdictCommand
+from experiments.support.verdict_defaults import FEW_PROMPTS, PROMPTS
 from experiments.support.verdict_text import is_open_by_width, more_prompts, print_verdict, summary
 from probes import keys
 from probes.arms.naming import with_arm_names
@@ -172,9 +172,11 @@ def test_an_interval_that_reaches_a_bound_only_at_the_level_of_the_decision_coun
 
 
 def test_the_advice_has_the_default_of_the_command_line():
-    usual = VerdictCommand().prompts
+    usual, few = PROMPTS, FEW_PROMPTS
     assert more_prompts(usual) == f"more --prompts narrow the intervals ({usual} here, the default)"
     assert more_prompts(7) == f"more --prompts narrow the intervals (7 here; default {usual})"
+    assert more_prompts(usual, few) == f"more --prompts narrow the intervals ({usual} here; default {few})"
+    assert more_prompts(few, few) == f"more --prompts narrow the intervals ({few} here, the default)"
 
 
 @pytest.mark.parametrize("case", CASES)

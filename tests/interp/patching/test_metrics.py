@@ -52,6 +52,14 @@ def test_known_values(step):
     assert asked == [[0, 2]]
 
 
+def test_a_reference_of_another_shape_is_refused():
+    logits, rows = logits_for(BATCH, BATCH.at(Role.OUTPUT), 1.5, 0.5), torch.arange(3)
+    with pytest.raises(ValueError, match=r"\[row=3 read=3 d_vocab=\d+\] for these prompts; got \(3, 3, 5\)"):
+        kl(BATCH, logits[..., :5]).compute(logits, rows)
+    with pytest.raises(ValueError, match=r"\[row=2 read=3 d_vocab=\d+\] for these prompts; got \(3, 3, \d+\)"):
+        kl(BATCH, lambda rows: logits).compute(logits[:2], rows[:2])
+
+
 def test_prompts_keep_their_own_answers_in_any_slice_and_stack():
     metric = logit_diff(BATCH, 3)
     logits = predict(tiny("alibi"), BATCH, metric.positions + 1)

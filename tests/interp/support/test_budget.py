@@ -92,6 +92,9 @@ def test_a_block_has_its_budget_and_gives_it_back():
     assert allowed() == DEFAULT
     with pytest.raises(ValueError, match="at least 1 byte; got 0"), within(0):
         pass
+    for wrong in (True, 1.5, "4096"):
+        with pytest.raises(ValueError, match=f"whole number of bytes; got {wrong!r}"), within(wrong):  # type: ignore[arg-type]
+            pass
 
 
 def test_passes_keep_to_it():
