@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,13 +67,13 @@ def judge_lists(command: VerdictCommand, task: ListTask) -> int:
 
     check_list_options(command, task)  # here also for a run of recall, whose task no option names
     names = [*command.names, *([str(command.model)] if command.model else [])]
-    command = command if command.prompts is not None else replace(command, prompts=PROMPTS)
-    check_list(task, names, command.items, command.prompts)
-    source = ListSource.of(names[0], task, command.prompts, command)
+    prompts = PROMPTS if command.prompts is None else command.prompts
+    check_list(task, names, command.items, prompts)
+    source = ListSource.of(names[0], task, prompts, command)
     run = source.load()
     file = file_of(task, command.items)
     copy = json_target(command.json, run, command.out, (file,))
-    options = list_options(task, command.items, command.prompts, command.fillers)
+    options = list_options(task, command.items, prompts, command.fillers)
     stored, reasons = None, {}
     if not command.fresh:
         stored, reasons = finished_list_verdict(run, options, file, command.seed, command.out)
@@ -93,7 +92,7 @@ def judge_lists(command: VerdictCommand, task: ListTask) -> int:
     if command.json == "-":
         print(json.dumps(written))
         return 0
-    for line in summary(verdict, columns_of_output(), command.evidence, more_prompts(command.prompts)):
+    for line in summary(verdict, columns_of_output(), command.evidence, more_prompts(prompts)):
         say(line)
     say_how_sure(how_sure_of_list(written, read_calibration(LIST_CALIBRATION)), columns_of_output())
     say(path)
@@ -116,7 +115,7 @@ def _judged(
         progress_bar(total=0, unit="step") as bar,
     ):
         kept, step = KeptGroups(work), shown_on(bar, len(trials))
-        todo = ListWork(run, source, trials, command.prompts, work, step)
+        todo = ListWork(run, source, trials, source.prompts, work, step)
         measured = measured_list(todo, kept, command.workers)
         verdict = binding_verdict(run.name, measured)
         own = {} if isinstance(source.task, str) else {"list": source.task.to_json()}
