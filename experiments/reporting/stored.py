@@ -79,10 +79,9 @@ def verdict_part(run: Run, options: ReportCommand, work: Path, step: Callable[[s
         command = f"mnemoscope verdict {options.said(run)} --seed {options.seed}{more}"
         sources = (Source("verdict", command, options.seed, now(options)),)
         if quick:
-            notes += (
-                f"Left out by --quick: lengths other than {lengths[0]}, the {len(every) - len(arms)} descriptive arms, "
-                f"and all but {prompts} of the {usual} prompts.",
-            )
+            descriptive, fewer = f"the {len(every) - len(arms)} descriptive arms", prompts < usual
+            missing = f"{descriptive}, and all but {prompts} of the {usual} prompts" if fewer else f"and {descriptive}"
+            notes += (f"Left out by --quick: lengths other than {lengths[0]}, {missing}.",)
     data["fewer"] = fewer_than_usual(run, data)
     picture = views.verdict(data, read_calibration())
     caption = (

@@ -117,13 +117,13 @@ def helpers(
     """Yield `workers` - 1 processes that load the runs at once, or None without any.
 
     This process has one thread meanwhile, as the others: DAS amplifies rounding, which the number of threads changes.
-    `one_thread=False` leaves it all threads where it measures alone. `begun`: processes of `importing`, used if they
+    `one_thread=False` leaves it all threads until work is shared out. `begun`: processes of `importing`, used if they
     are as many.
     """
     import torch
 
     threads = torch.get_num_threads()
-    if workers > 1 or one_thread:
+    if one_thread:
         torch.set_num_threads(1)
     if begun is not None and begun.workers != workers - 1:
         begun.stop(at_once=True)

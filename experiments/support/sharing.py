@@ -23,12 +23,15 @@ def share_out(
 ) -> None:
     """Do jobs in this process and in the others, which each take the next one; `begin` is called as one is taken.
 
-    `there` waits for another process. A job that raises `ValueError` or `Inexact` is left undone: the caller does it
-    again, where it can say what the error means. A job that fails otherwise in another process is left undone too; a
-    warning has the number of these.
+    From then on this process has one thread of torch, as the others. `there` waits for another process. A job that
+    raises `ValueError` or `Inexact` is left undone: the caller does it again, where it can say what the error means. A
+    job that fails otherwise in another process is left undone too; a warning has the number of these.
     """
+    import torch
+
     from interp.support.exactness import Inexact
 
+    torch.set_num_threads(1)
     waiting, lock, failures = deque(jobs), Lock(), list[Exception]()
 
     def take() -> J | None:

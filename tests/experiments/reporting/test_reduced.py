@@ -47,6 +47,14 @@ def test_a_verdict_that_quick_measures_keeps_what_was_reduced(tmp_path):
     assert "the 6 descriptive arms, and all but 48 of the 128 prompts" in part.notes[-1]
 
 
+def test_a_verdict_on_a_large_model_leaves_out_no_prompt_by_quick(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "usual_prompts", lambda runs: 24)
+    run = untrained_run(tmp_path / "untrained")
+    part = stored.verdict_part(run, ReportCommand((run.name,), quick=True), tmp_path, lambda _: None)
+    assert part.data["fewer"] == {"prompts": (24, 128), "lengths": (1, 2)}
+    assert part.notes[-1] == "Left out by --quick: lengths other than 20, and the 6 descriptive arms."
+
+
 @pytest.mark.parametrize("what", PROMPTS)
 def test_each_shortened_section_states_its_prompts(what, monkeypatch):
     (usual, few, deep), run = PROMPTS[what], load(RUN)
