@@ -27,14 +27,7 @@ from experiments.support.options import (
     WidenedDtype,
     computed,
 )
-from experiments.support.verdict_defaults import (
-    PROMPTS,
-    default_lengths,
-    is_unmeasured,
-    pieces_of,
-    usual_arms,
-    usual_prompts,
-)
+from experiments.support.verdict_defaults import default_lengths, is_unmeasured, pieces_of, usual_arms, usual_prompts
 
 if TYPE_CHECKING:
     from experiments.support.jobs import Processes
@@ -116,7 +109,12 @@ class VerdictCommand:
         from experiments.support.binding_results import judge_lists
         from experiments.support.console import say
         from experiments.support.finished import take_finished, warn_measured
-        from experiments.support.finished_verdicts import finished_of_any, say_lengths, verdict_options
+        from experiments.support.finished_verdicts import (
+            finished_of_any,
+            options_in_turn,
+            say_few_prompts,
+            say_lengths,
+        )
         from experiments.support.reading import read_calibration
         from experiments.support.results import json_target, replace_whole, result_folder
         from experiments.support.verdict_text import columns_of_output, print_verdict
@@ -128,8 +126,7 @@ class VerdictCommand:
         lengths, arms = self.lengths or default_lengths(runs[0]), self.arms or usual_arms(runs[0])
         target = json_target(self.json, runs[0], self.out, FILES)
         usual = usual_prompts(runs)
-        numbers = dict.fromkeys((PROMPTS, usual) if self.prompts is None else (self.prompts,))
-        asked = [verdict_options(runs, lengths, arms, prompts, self.forced) for prompts in numbers]
+        asked = options_in_turn(runs, lengths, arms, self.prompts, usual, self.forced)
         stored, reasons, options = None, {}, asked[-1]
         if not self.fresh:
             stored, reasons, options = finished_of_any(runs, asked, self.seed, self.out, any_lengths=not self.lengths)
@@ -144,6 +141,7 @@ class VerdictCommand:
             folder = result_folder(runs[0], self.out, FILES)
             path = folder / FILES[0]
             warn_measured(path, reasons, self.fresh)
+            say_few_prompts(self.prompts, usual)
             verdict, written = self._judge(runs, lengths, arms, options, folder, begun)
         if target is not None:
             replace_whole(target, json.dumps(written, indent=1) + "\n", "--json")

@@ -45,6 +45,24 @@ def verdict_options(
     return options
 
 
+def options_in_turn(
+    runs: Sequence[Run], lengths: Sequence[int], arms: Collection[str], prompts: int | None, usual: int, forced: bool
+) -> list[dict[str, Any]]:
+    """Return the options with which a finished verdict is looked for; a new one has the last ones.
+
+    Without `prompts`, a result of `PROMPTS` comes before one of the `usual` number.
+    """
+    numbers = dict.fromkeys((PROMPTS, usual) if prompts is None else (prompts,))
+    return [verdict_options(runs, lengths, arms, number, forced) for number in numbers]
+
+
+def say_few_prompts(prompts: int | None, usual: int) -> None:
+    """Print one line on standard error where a verdict has fewer prompts than `PROMPTS` and none were asked for."""
+    if prompts is None and usual < PROMPTS:
+        longer = f"--prompts {PROMPTS} takes about {PROMPTS / usual:.0f} times as long, for narrower intervals"
+        warn(f"{usual} prompts at each length, as the model is large; {longer}")
+
+
 def finished_verdict(
     runs: Sequence[Run], options: Mapping[str, object], seed: int, out: Path | None, any_lengths: bool = False
 ) -> tuple[Finished[Verdict] | None, dict[Path, str]]:

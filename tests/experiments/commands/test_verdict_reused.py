@@ -299,4 +299,8 @@ def test_where_few_prompts_are_usual_a_result_of_more_is_printed_first(here, mon
     assert f"printed from {FILE};" in capsys.readouterr().err
     assert "it was made with prompts 128, not 24" in measured_because(capsys, RUN, *SMALL)
     change(FILE, options={**json.loads(FILE.read_text())["options"], "prompts": 64})
+    said = "24 prompts at each length, as the model is large; --prompts 128 takes about 5 times as long"
+    for more, is_said in ((), True), (("--prompts", "24"), False), (("--prompts", "32"), False):
+        assert main(["verdict", RUN, *asked, *more]) == 2
+        assert (said in capsys.readouterr().err) == is_said
     assert "it was made with prompts 64, not 24" in measured_because(capsys, RUN, *asked)

@@ -14,6 +14,7 @@ from experiments.cli import main
 from experiments.support import pieces, verdict_defaults
 from experiments.support.pieces import RunOptions, helpers, importing, measured_by
 from experiments.support.results import resume_arms
+from experiments.support.sharing import share_out
 from experiments.support.verdict_defaults import is_unmeasured
 from interp.models import names
 from probes.batteries import battery
@@ -198,3 +199,21 @@ def test_a_finished_verdict_is_looked_for_where_it_may_be(tmp_path, monkeypatch:
     assert not is_unmeasured(["other"], tmp_path / "out")
     assert is_unmeasured(["other"], None)
     assert not is_unmeasured(["mine"], tmp_path / "elsewhere")  # it would be copied
+
+
+@pytest.mark.parametrize("one_thread", [True, False])
+def test_all_threads_compute_until_work_is_shared_out(one_thread: bool, monkeypatch: pytest.MonkeyPatch):
+    """With one thread from the start only where operators are short."""
+    others = OneOther()
+    monkeypatch.setattr(others, "stop", lambda at_once: None, raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with helpers(2, [SOURCE], one_thread, cast("Any", others)) as executor:
+            assert executor is others
+            assert torch.get_num_threads() == (1 if one_thread else 2)
+            share_out(executor, [1], lambda job: None, lambda job: None, lambda job: None)
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
