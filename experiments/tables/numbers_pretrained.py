@@ -9,6 +9,7 @@ from statistics import median
 from experiments.drawing.zoo import family_of
 from experiments.grid import PRETRAINED
 from experiments.tables.of_files import (
+    ADAPTED_FEW,
     ADAPTED_NUMBERS,
     ADAPTED_PAST,
     ADAPTED_VERDICT,
@@ -22,6 +23,7 @@ from experiments.tables.of_files import (
     left_by_order,
     millions_of_parameters,
     minutes_of_lists,
+    minutes_of_verdict,
     on_list,
     other_labels,
     shares_on_maps,
@@ -103,6 +105,8 @@ OF_PRETRAINED: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
     "adapted-others": (2, other_labels),
     "adapted-past-others": (2, partial(other_labels, ADAPTED_PAST)),
     "adapted-largest": (2, partial(largest_effects, ADAPTED_VERDICT, 20)),
+    "adapted-few-largest": (2, partial(largest_effects, ADAPTED_FEW, 40)),
+    "adapted-few-minutes": (1, minutes_of_verdict),
     **{f"adapted-{name}": (2, partial(evidence_at, *which)) for name, which in ADAPTED_NUMBERS.items()},
     "lora-parameters": (2, lambda: [millions_of_parameters(SHIPPED / "smollm2-parity-aligned" / ADAPTER_WEIGHTS)]),
     **{

@@ -27,6 +27,8 @@ ADAPTED_VERDICT = SHIPPED / "smollm2-parity-aligned" / "verdict.json"
 # The verdict on it at 40 bits, past the trained length.
 BFLOAT16_LIST = FOLDER / "recipes" / "smollm2-135m-list-letters-12-bfloat16.json"
 ADAPTED_PAST = FOLDER / "recipes" / "smollm2-parity-aligned-verdict-40.json"
+# The verdict on it at 20 and 40 bits with all deciding arms, in bfloat16 and on 24 prompts.
+ADAPTED_FEW = FOLDER / "recipes" / "smollm2-parity-aligned-verdict-24-prompts.json"
 # An older verdict at 20 bits, whose layers were measured on all prompts.
 ADAPTED_ROUTES = FOLDER / "recipes" / "smollm2-parity-aligned-routes.json"
 # What its address leaves, by reassignment: measured later than the verdict, whose numbers it repeats.
@@ -60,6 +62,13 @@ _PAST_EVIDENCE = (
     _REST,
     "swap the output labels before",
 )
+_FEW_EVIDENCE = (
+    "swap the input labels of the step and before",
+    "history in V at labels",
+    "largest effect",  # of presence
+    "largest effect on margins",
+    "margins repaired by a key of equal score",
+)
 # The verdict on Gemma 3 270M with adapters at 20 bits, and what the text quotes of it.
 SECOND_VERDICT = FOLDER / "recipes" / "parity-aligned-gemma3-270m-lora4-seed1-verdict.json"
 _SECOND_EVIDENCE = (
@@ -86,6 +95,7 @@ ADAPTED_NUMBERS = {
     "evidence": (ADAPTED_VERDICT, _ADAPTED_EVIDENCE, 20),
     "routes": (ADAPTED_ROUTES, _ROUTES, 20),
     "past": (ADAPTED_PAST, _PAST_EVIDENCE, 40),
+    "few": (ADAPTED_FEW, _FEW_EVIDENCE, 40),
 }
 
 
@@ -183,6 +193,11 @@ def minutes_of_lists() -> list[float]:
     asked = [("letters", 6), *((kind, 12) for kind in ("letters", "numerals", "bullets"))]
     full = [read_result(LISTS / "smollm2-135m" / file_of(f"list-{kind}", items)) for kind, items in asked]
     return [data["cost"]["seconds"] / 60 for data in (*full, read_result(BFLOAT16_LIST))]
+
+
+def minutes_of_verdict(verdict: Path = ADAPTED_FEW) -> list[float]:
+    """Return the minutes in which a verdict was measured."""
+    return [read_result(verdict)["cost"]["seconds"] / 60]
 
 
 def apart_in_both_types() -> list[float]:
