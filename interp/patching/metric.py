@@ -62,20 +62,26 @@ class Metric:
         self, logits: Float[Tensor, "*stack row read d_vocab"], rows: Int[Tensor, " row"]
     ) -> Float[Tensor, "*stack row"]:
         """Return `compute`'s values. Raises `ValueError` unless there is one number per prompt and patched run."""
-        return self._checked(self.compute(precise(logits), rows), logits)
+        return self._computed(self.compute, logits, rows)
 
     def measure_read(
         self, logits: Float[Tensor, "*stack row read token"], rows: Int[Tensor, " row"]
     ) -> Float[Tensor, "*stack row"]:
         """Return the values from logits of `tokens` alone, or of the vocabulary where `tokens` is None."""
-        compute = self.compute if self.compute_tokens is None else self.compute_tokens
-        return self._checked(compute(precise(logits), rows), logits)
+        return self._computed(self.compute if self.compute_tokens is None else self.compute_tokens, logits, rows)
 
     def of_rows(self, rows: Int[Tensor, " row"]) -> Metric:
         """Return the metric with the positions that some prompts read, for logits at these alone."""
         return self if self.own is None or self.narrow is None else self.narrow(self.own[rows].unique())
 
-    def _checked(self, values: Tensor, logits: Tensor) -> Tensor:
+    def _computed(self, compute: Compute, logits: Tensor, rows: Tensor) -> Tensor:
+        try:
+            values = compute(precise(logits), rows)
+        except IndexError as error:  # a metric of one's own rarely says how many prompts it is of
+            asked = f"prompts {int(rows.min())} to {int(rows.max())}"
+            raise ValueError(
+                f"metric {self.name!r} of {asked}: {error}; has it the answers of fewer prompts?"
+            ) from error
         expected = tuple(logits.shape[:-2])
         if not isinstance(values, Tensor) or tuple(values.shape) != expected:
             what = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__

@@ -292,3 +292,18 @@ def test_answers_of_another_number_of_prompts_are_refused():
             message = f"has the answers of 3 prompts, and {size} are measured; make it from the same batch"
             with pytest.raises(ValueError, match=message):
                 patch(tiny("alibi"), prompts(size), prompts(size, seed=1), "resid_pre", metric)
+
+
+def test_a_metric_of_ones_own_with_answers_of_fewer_prompts_says_so():
+    answers = torch.tensor([5, 7])
+
+    def compute(logits, rows):
+        return logits[..., 0, :].gather(-1, answers[rows].unsqueeze(-1)).squeeze(-1)
+
+    own = Metric("logit of two", torch.tensor([3]), compute)
+    logits = torch.randn(3, 1, 10)
+    assert torch.equal(own.measure(logits[:2], torch.arange(2)), logits[[0, 1], 0, answers])
+    with pytest.raises(
+        ValueError, match=r"metric 'logit of two' of prompts 0 to 2: .*; has it the answers of fewer prompts"
+    ):
+        own.measure(logits, torch.arange(3))
