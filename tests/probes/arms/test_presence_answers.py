@@ -15,7 +15,7 @@ from probes.arms.idle_heads import LABELS, all_heads
 from probes.arms.presence_answers import leads_after, lost_by, measure_by_answer
 from probes.arms.presence_cells import KINDS, Cells
 from probes.arms.presence_groups import Group, groups_of
-from probes.arms.presence_interchanges import Interchanges
+from probes.arms.presence_interchanges import Interchanges, grafted
 from probes.arms.presence_metrics import answer_accuracy
 from probes.arms.presence_removals import counted, nulled
 from probes.arms.presence_search import all_cells
@@ -150,7 +150,9 @@ def test_of_many_heads_groups_that_lose_nothing_on_the_first_prompts_are_left_ou
     model = planted(name)
     work, _ = everywhere(model, 24)
     groups = groups_of(model.model, work.batch, Cells())
-    every = lost_by(work, groups)
+    with monkeypatch.context() as few_heads:
+        few_heads.setattr(presence_answers, "losing", None)  # not reached
+        every = lost_by(work, groups)
     monkeypatch.setattr(presence_answers, "MANY_UNITS", 0)
     tried = dict[int, int]()
     measured = presence_answers.after_removal
@@ -170,3 +172,19 @@ def test_of_many_heads_groups_that_lose_nothing_on_the_first_prompts_are_left_ou
     assert torch.equal(found[strongest].restored, every[strongest].restored)
     assert tried[8] == len(groups)
     assert 0 < tried[24] < len(groups)
+    # Those are left that lose half of enough on the first prompts, against one group after another.
+    few, least = presence_answers.on_first(work, 8), presence_answers.least_lost(work) / 2
+    most = presence_answers.STILL * float(few.lead.abs().mean())
+
+    def lost(group: Group) -> float:
+        removed = leads_after(few, {"": group}, lambda src: counted(src, -math.inf))[""]
+        moved = (leads_after(few, {"": group}, lambda src: grafted(few, 0, src))[""] - few.lead).abs()
+        uninformed = (few.lead > 0) & (moved <= most) & (torch.arange(few.lead.shape[1]) > 0)
+        return float((uninformed & (removed <= 0)).double().mean())
+
+    shares = {group: lost(groups[group]) for group in groups}
+    left = {group for group, share in shares.items() if share >= least}
+    assert tried[24] == len(left)
+    assert {group for group in groups if found[group].other_keys.any() or found[group].restored.any()} <= left
+    for bound in sorted(set(shares.values()) - {0.0}):
+        assert presence_answers.losing(few, groups, bound).keys() == {g for g in groups if shares[g] >= bound}
