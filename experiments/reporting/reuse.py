@@ -136,13 +136,13 @@ def unusual_size(run: Run, verb: str, data: dict) -> str:
     if verb == "circuit":
         return ""
     usual = EvaluateCommand(())
-    prompts = usual_prompts([run]) if verb == "verdict" else usual.prompts
+    prompts = {PROMPTS, usual_prompts([run])} if verb == "verdict" else {usual.prompts}
     rows = data["by_length"] if verb == "verdict" else data["accuracy"]
     lengths = list(dict.fromkeys(one_length(row["length"]) for row in rows))
     default = default_lengths(run) if verb == "verdict" else usual.lengths_of(run)
     texts = []
-    if data["prompts"] not in (prompts, PROMPTS if verb == "verdict" else prompts):
-        texts.append(f"{data['prompts']} prompts, not {prompts}")
+    if data["prompts"] not in prompts:
+        texts.append(f"{data['prompts']} prompts, not {min(prompts)}")
     if lengths != [*default] if verb == "verdict" else not set(lengths) <= set(default):
         texts.append(f"lengths {_listed(lengths)}, not {_listed(default)}")
     return "; ".join(texts)

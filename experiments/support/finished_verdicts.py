@@ -60,7 +60,7 @@ def say_few_prompts(prompts: int | None, usual: int) -> None:
     """Print one line on standard error where a verdict has fewer prompts than `PROMPTS` and none were asked for."""
     if prompts is None and usual < PROMPTS:
         longer = f"--prompts {PROMPTS} takes about {PROMPTS / usual:.0f} times as long, for narrower intervals"
-        warn(f"{usual} prompts at each length, as the model is large; {longer}")
+        warn(f"{usual} prompts at each length, as the model is large for a CPU; {longer}")
 
 
 def finished_verdict(
@@ -100,12 +100,13 @@ def finished_of_any(
 ) -> tuple[Finished[Verdict] | None, dict[Path, str], dict[str, Any]]:
     """Return what `finished_verdict` does for the first of some options that have a result, else for the last ones.
 
-    The options are the third value.
+    Results of other lengths come last. The options are the third value.
     """
-    for options in asked:
-        found, reasons = finished_verdict(runs, options, seed, out, any_lengths)
-        if found is not None:
-            return found, reasons, options
+    for others in (False, True) if any_lengths else (False,):
+        for options in asked:
+            found, reasons = finished_verdict(runs, options, seed, out, others)
+            if found is not None:
+                return found, reasons, options
     return None, reasons, options
 
 

@@ -24,8 +24,9 @@ from probes.keys import ADDRESSES, LARGEST_CONTENT, LARGEST_IDENTITY, OWN
 FOLDER = Path(__file__).parent.parent
 # The verdict on the fine-tuned model among the shipped runs.
 ADAPTED_VERDICT = SHIPPED / "smollm2-parity-aligned" / "verdict.json"
-# The verdict on it at 40 bits, past the trained length.
+# A verdict on a list in bfloat16, whose counterpart in float32 is a stored one.
 BFLOAT16_LIST = FOLDER / "recipes" / "smollm2-135m-list-letters-12-bfloat16.json"
+# The verdict on the fine-tuned model at 40 bits, past the trained length.
 ADAPTED_PAST = FOLDER / "recipes" / "smollm2-parity-aligned-verdict-40.json"
 # The verdict on it at 20 and 40 bits with all deciding arms, in bfloat16 and on 24 prompts.
 ADAPTED_FEW = FOLDER / "recipes" / "smollm2-parity-aligned-verdict-24-prompts.json"

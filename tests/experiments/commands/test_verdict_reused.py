@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments.cli import main
+from experiments.support import finished_verdicts
 from experiments.support.finished import options_said
 from experiments.support.list_results import LISTS
 from interp.models.names import SHIPPED
@@ -299,8 +300,29 @@ def test_where_few_prompts_are_usual_a_result_of_more_is_printed_first(here, mon
     assert f"printed from {FILE};" in capsys.readouterr().err
     assert "it was made with prompts 128, not 24" in measured_because(capsys, RUN, *SMALL)
     change(FILE, options={**json.loads(FILE.read_text())["options"], "prompts": 64})
-    said = "24 prompts at each length, as the model is large; --prompts 128 takes about 5 times as long"
+    said = "24 prompts at each length, as the model is large for a CPU; --prompts 128 takes about 5 times as long"
     for more, is_said in ((), True), (("--prompts", "24"), False), (("--prompts", "32"), False):
         assert main(["verdict", RUN, *asked, *more]) == 2
         assert (said in capsys.readouterr().err) == is_said
     assert "it was made with prompts 64, not 24" in measured_because(capsys, RUN, *asked)
+
+
+def test_a_result_of_the_same_lengths_comes_before_one_of_others(monkeypatch):
+    """Of few prompts, too: that is what the command measured."""
+    asked: list = [{"prompts": 128}, {"prompts": 24}]
+    stored = {(24, False): "own", (128, True): "beside the run", (24, True): "own"}
+
+    def found(runs, options, seed, out, any_lengths):
+        return stored.get((options["prompts"], any_lengths)), {}
+
+    monkeypatch.setattr(finished_verdicts, "finished_verdict", found)
+
+    def first(any_lengths: bool = True) -> tuple:
+        return finished_verdicts.finished_of_any([], asked, 0, None, any_lengths)
+
+    assert first() == ("own", {}, asked[1])
+    del stored[24, False]
+    assert first() == ("beside the run", {}, asked[0])
+    assert first(any_lengths=False) == (None, {}, asked[1])
+    stored[128, False] = "of 128"
+    assert first() == ("of 128", {}, asked[0])
