@@ -68,15 +68,16 @@ class VerdictCommand:
     fillers: Number = 0
     """Fillers between the label and the value of a list's item."""
     prompts: OptionalNumber = None
-    """Prompts at each length, at least 24. Default: 128; 24 for a model of 100 million parameters and more on a CPU,
-    unless a finished result of 128 is found. On a list or recall: prompts in all, at least 16; by default 128."""
+    """Prompts at each length, at least 24. Default: 128; for a model of 100 million parameters and more on a CPU 24,
+    where no finished result of 128 is found that can be printed. On a list or recall: prompts in all, at least 16, by
+    default 128."""
     seed: Number = 0
     """Seed of the prompts and of the choice of steps."""
     arms: Arms = ()
     workers: OptionalNumber = None
-    """Processes that measure at once, with one thread each if there are several. Default: one per CPU core, or for a
-    model of 100 million parameters and more fewer, so that all copies have at most a billion parameters together; one
-    for a model on a GPU, and for a smaller one on a list or recall."""
+    """Processes that measure at once, with one thread each if there are several. Default: one per CPU core; one on a
+    GPU, and for a model of less than 100 million parameters on a list or recall. Larger models have fewer where all
+    copies together would have more than a billion parameters."""
     device: Device = "auto"
     dtype: WidenedDtype = None
     memory: Memory = None

@@ -48,7 +48,7 @@ def verdict_options(
 def options_in_turn(
     runs: Sequence[Run], lengths: Sequence[int], arms: Collection[str], prompts: int | None, usual: int, forced: bool
 ) -> list[dict[str, Any]]:
-    """Return the options with which a finished verdict is looked for; a new one has the last ones.
+    """Return the options with which a finished verdict is looked for, in turn; a new one has the last ones.
 
     Without `prompts`, a result of `PROMPTS` comes before one of the `usual` number.
     """
@@ -98,16 +98,19 @@ def finished_verdict(
 def finished_of_any(
     runs: Sequence[Run], asked: Sequence[dict[str, Any]], seed: int, out: Path | None, any_lengths: bool
 ) -> tuple[Finished[Verdict] | None, dict[Path, str], dict[str, Any]]:
-    """Return what `finished_verdict` does for the first of some options that have a result, else for the last ones.
+    """Return the finished verdict of the first of several options that have one, and these options.
 
-    Results of other lengths come last. The options are the third value.
+    In the middle, why each file that was looked at before differs, from the options that it differs least from. Results
+    of other lengths come last, where `any_lengths` allows them. Without a result, the options are the last ones.
     """
+    why = dict[Path, str]()
     for others in (False, True) if any_lengths else (False,):
         for options in asked:
             found, reasons = finished_verdict(runs, options, seed, out, others)
+            why |= {path: min(said, why.get(path, said), key=len) for path, said in reasons.items()}
             if found is not None:
-                return found, reasons, options
-    return None, reasons, options
+                return found, why, options
+    return None, why, asked[-1]
 
 
 def say_lengths(verdict: Verdict, usual: Sequence[int]) -> None:

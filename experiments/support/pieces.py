@@ -116,9 +116,9 @@ def helpers(
 ) -> Iterator[Processes | None]:
     """Yield `workers` - 1 processes that load the runs at once, or None without any.
 
-    This process has one thread meanwhile, as the others: DAS amplifies rounding, which the number of threads changes.
-    `one_thread=False` leaves it all threads until work is shared out. `begun`: processes of `importing`, used if they
-    are as many.
+    Each process has one thread: DAS amplifies rounding, which the number of threads changes. This one has it from the
+    start, or with `one_thread=False` from where work is shared out. `begun`: processes of `importing`, used if they are
+    as many.
     """
     import torch
 

@@ -30,9 +30,7 @@ def print_verdict(
 ) -> None:
     """Print a verdict over so many prompts on a terminal of so many columns; `evidence` adds all that was measured.
 
-    `usual`: the prompts by default.
-
-    `sure`: how often such verdicts are wrong, from `how_sure` of the report.
+    `sure`: how often such verdicts are wrong, from `how_sure` of the report. `usual`: the default number of prompts.
     """
     for line in summary(verdict, run, columns, prompts, usual):
         say(line)

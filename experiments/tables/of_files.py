@@ -69,6 +69,7 @@ _FEW_EVIDENCE = (
     "largest effect",  # of presence
     "largest effect on margins",
     "margins repaired by a key of equal score",
+    "either side",
 )
 # The verdict on Gemma 3 270M with adapters at 20 bits, and what the text quotes of it.
 SECOND_VERDICT = FOLDER / "recipes" / "parity-aligned-gemma3-270m-lora4-seed1-verdict.json"

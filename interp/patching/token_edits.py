@@ -8,6 +8,7 @@ each prompt is read at one position of its own, by one metric, nothing after it 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import torch
 from jaxtyping import Int
@@ -23,6 +24,7 @@ from interp.patching.metric import Metric, MetricLike, bind_metrics, precise
 from interp.patching.rerunning import Measured, Room, measure_unpatched, numbers_kept, unpatched_runs
 from interp.patching.unpatched import Unpatched, run_after
 from interp.sites import Site
+from interp.support.exactness import Inexact
 from interp.support.finite import require_finite
 from interp.tasks import Batch, Prompts
 
@@ -42,9 +44,9 @@ def readouts(
 ) -> tuple[Readout, dict[str, Readout]]:
     """Return the readout of the base at positions `at`, and those of edited copies of it by name.
 
-    `own`: the position in `at` of each prompt; readouts then have these alone, `[batch 1]`. Models without steps run
-    whole for each copy (see `interp.forward.steps_of`). Raises the errors of `readout`, and `ValueError` for a copy of
-    another shape.
+    `own`: the position in `at` of each prompt; readouts then have these alone, `[batch 1]`. Models without steps, or
+    whose steps differ by more than rounding on these prompts, run whole for each copy (see `interp.forward.steps_of`).
+    Raises the errors of `readout`, and `ValueError` for a copy of another shape.
     """
     for name, batch in edited.items():
         if batch.tokens.shape != base.tokens.shape:
@@ -53,7 +55,8 @@ def readouts(
             )
     anatomy = steps_of(raw_of(model), base, at, half=True)  # what changes is read, and all runs round alike
     if anatomy is not None:
-        return _by_steps(model, anatomy, base, edited, at, own)
+        with suppress(Inexact):  # which prompts are compared differs, and in half precision they may just pass or fail
+            return _by_steps(model, anatomy, base, edited, at, own)
     wholes = {name: readout(model, batch, at) for name, batch in (("", base), *edited.items())}
     if own is not None:
         rows, column = torch.arange(len(base)), torch.searchsorted(at, own)

@@ -106,14 +106,15 @@ def measure_by_answer(model: PreTrainedModel, batch: Batch, idle: Cells, seed: i
 def lost_by(work: Interchanges, groups: Mapping[str, Group]) -> dict[str, Lost]:
     """Return what each group loses where labels do not inform the answer; zero where that is less than `FEWEST`.
 
-    Of many heads, only groups are measured on all prompts that lose at least half as much on the first
-    `FEWER_PROMPTS`. All groups that are left meet one source before the next, so that runs of sources are shared.
+    Of many heads, groups are first measured on a quarter of the prompts, at least `FEWER_PROMPTS`; those that lose less
+    than half of `FEWEST` there count as losing nothing. All groups that are left meet one source before the next, so
+    that runs of sources are shared.
     """
     nothing = torch.zeros(len(work.batch), dtype=torch.float64)
     found = dict.fromkeys(groups, Lost(nothing, nothing, nothing, nothing))
     least = least_lost(work)
     if len(all_heads(work.anatomy.raw)) > MANY_UNITS and len(work.batch) > FEWER_PROMPTS:
-        groups = losing(on_first(work, FEWER_PROMPTS), groups, least / 2)
+        groups = losing(on_first(work, max(FEWER_PROMPTS, len(work.batch) // 4)), groups, least / 2)
     left, idle, wrong = after_removal(work, groups, least)
 
     def kept(lost: Mapping[str, Bool[Tensor, "prompt step"]]) -> dict[str, Group]:
@@ -149,7 +150,7 @@ def on_first(work: Interchanges, n_prompts: int) -> Interchanges:
 
 
 def losing(work: Interchanges, groups: Mapping[str, Group], least: float) -> dict[str, Group]:
-    """Return the groups that lose at least this share of the answers which labels do not inform by the first source."""
+    """Return the groups that lose at least this share of all answers, where the first source shows no information."""
     left, idle, wrong = after_removal(work, groups, least)
     done = wide(groups)
     idle |= unmoved(work, 0, {name: group for name, group in left.items() if name not in done}, idle)

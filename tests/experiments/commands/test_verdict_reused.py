@@ -324,5 +324,12 @@ def test_a_result_of_the_same_lengths_comes_before_one_of_others(monkeypatch):
     del stored[24, False]
     assert first() == ("beside the run", {}, asked[0])
     assert first(any_lengths=False) == (None, {}, asked[1])
+    said = {128: "lengths 20, not 20 40", 24: "lengths 20, not 20 40; prompts 128, not 24"}
+    differs = {Path("here"): said[128]}
+    monkeypatch.setattr(
+        finished_verdicts, "finished_verdict", lambda _, options, *__: (None, {Path("here"): said[options["prompts"]]})
+    )
+    assert first() == (None, differs, asked[1])  # of all options, what it differs from least
+    monkeypatch.setattr(finished_verdicts, "finished_verdict", found)
     stored[128, False] = "of 128"
     assert first() == ("of 128", {}, asked[0])

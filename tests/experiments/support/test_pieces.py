@@ -204,15 +204,15 @@ def test_a_finished_verdict_is_looked_for_where_it_may_be(tmp_path, monkeypatch:
 @pytest.mark.parametrize("one_thread", [True, False])
 def test_all_threads_compute_until_work_is_shared_out(one_thread: bool, monkeypatch: pytest.MonkeyPatch):
     """With one thread from the start only where operators are short."""
-    others = OneOther()
+    others: Any = OneOther()
     monkeypatch.setattr(others, "stop", lambda at_once: None, raising=False)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with helpers(2, [SOURCE], one_thread, cast("Any", others)) as executor:
+        with helpers(2, [SOURCE], one_thread, others) as executor:
             assert executor is others
             assert torch.get_num_threads() == (1 if one_thread else 2)
-            share_out(executor, [1], lambda job: None, lambda job: None, lambda job: None)
+            share_out(others, [1], lambda job: None, lambda job: None, lambda job: None)
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
     finally:

@@ -26,6 +26,7 @@ from interp.patching.editing import Place
 from interp.patching.metrics import margin
 from interp.patching.rerunning import numbers_kept
 from interp.patching.token_edits import COPIES, DEPTH, SHARE, followers, readouts
+from interp.support.exactness import Inexact
 from interp.tasks import Role, counterfactual
 from tests.interp.patching.models import prompts, tiny
 
@@ -76,6 +77,21 @@ def test_in_half_precision_too_runs_are_shared(kind: str, monkeypatch: pytest.Mo
         assert (found.logits - whole[name]).abs().max() < 0.1 * whole[name].std()
     assert torch.equal(edited["nothing"].logits, base.logits)
     assert (edited["bit"].logits - base.logits).abs().max() > 0.1 * base.logits.std()
+
+
+def test_where_steps_turn_out_to_differ_the_model_runs_whole(monkeypatch: pytest.MonkeyPatch):
+    """Runs compare other prompts than the first ones, which may just have passed."""
+
+    def differs(*_: Any, **__: Any) -> float:
+        raise Inexact("by too much")
+
+    monkeypatch.setattr(rerunning, "compare_with_raw", differs)
+    for own in (None, AT[STEP - 1]):
+        base, edited = readouts(tiny("alibi"), BASE, EDITS, AT, own=own)
+        for batch, found in ((BASE, base), *((EDITS[name], edited[name]) for name in EDITS)):
+            logits = readout(tiny("alibi"), batch, AT).logits
+            own_logits = logits if own is None else logits[torch.arange(len(BASE)), STEP - 1].unsqueeze(1)
+            assert torch.equal(found.logits, own_logits)
 
 
 def test_models_with_hooks_run_whole():

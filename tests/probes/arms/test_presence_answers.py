@@ -176,13 +176,13 @@ def test_of_many_heads_groups_that_lose_nothing_on_the_first_prompts_are_left_ou
     few, least = presence_answers.on_first(work, 8), presence_answers.least_lost(work) / 2
     most = presence_answers.STILL * float(few.lead.abs().mean())
 
-    def lost(group: Group) -> float:
+    def share_lost(group: Group) -> float:
         removed = leads_after(few, {"": group}, lambda src: counted(src, -math.inf))[""]
         moved = (leads_after(few, {"": group}, lambda src: grafted(few, 0, src))[""] - few.lead).abs()
         uninformed = (few.lead > 0) & (moved <= most) & (torch.arange(few.lead.shape[1]) > 0)
         return float((uninformed & (removed <= 0)).double().mean())
 
-    shares = {group: lost(groups[group]) for group in groups}
+    shares = {group: share_lost(groups[group]) for group in groups}
     left = {group for group, share in shares.items() if share >= least}
     assert tried[24] == len(left)
     assert {group for group in groups if found[group].other_keys.any() or found[group].restored.any()} <= left
