@@ -113,7 +113,7 @@ NUMBERS: dict[str, tuple[int, Callable[[], Iterable[float]]]] = {
         2,
         lambda: by_own_label(
             *(f"parity-numeric-alibi+own60-seed{seed}" for seed in (1, 2, 3)),
-            *(f"parity-aligned-alibi+{name}-seed{seed}" for name in REHEARSED for seed in (2, 3, 4, 5)),
+            *(f"parity-aligned-alibi+{name}-seed{seed}" for name in REHEARSED for seed in (2, 3, 4, 5, 6)),
         ),
     ),
     "rehearsed-own": (3, own_labels),
