@@ -27,6 +27,8 @@ CHUNK_TOKENS = 8192
 CPU_TOKENS = 1024
 # Most tokens in the first pass of decoding on a GPU, whose later passes are bound by launches, whatever their size.
 DECODED_TOKENS = 65_536
+# The module of the hooks with which transformers keeps hidden states and attentions.
+CAPTURING = "transformers.utils.output_capturing"
 # Prompts on which the steps of a model are compared with the raw model.
 CHECKED = 2
 # Share of the memory budget for the logits, the inside of a layer, and cached keys and values: 256 MiB of a GiB. With
@@ -137,8 +139,13 @@ def steps_of(
 
 
 def _has_hooks(raw: PreTrainedModel) -> bool:
-    """Return whether a module has a forward hook: it expects the raw model's passes, with all positions."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in raw.modules())
+    """Return whether a module has a forward hook: it expects the raw model's passes, with all positions.
+
+    Those of transformers do not count. They stay once a call has asked for hidden states or attentions, and do nothing
+    in other calls.
+    """
+    hooks = (hook for m in raw.modules() for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values()))
+    return any(getattr(hook, "__module__", "") != CAPTURING for hook in hooks)
 
 
 @torch.no_grad()

@@ -99,6 +99,22 @@ def test_a_readout_by_steps_is_that_of_the_raw_model(model: PreTrainedModel, mon
     assert torch.equal(found.likeliest, whole.argmax(dim=-1))
 
 
+def test_hooks_that_transformers_leaves_do_not_count():
+    """It keeps them once hidden states or attentions were asked for; then they do nothing until asked again."""
+    raw, batch = tiny("rotary"), sample("parity-aligned", 3, 4, seed=0)
+    at, before = batch.predicted(), readout(raw, batch, batch.predicted())
+    raw(batch.tokens, output_hidden_states=True, output_attentions=True)
+    assert any(module._forward_hooks for module in raw.modules())
+    assert forward.steps_of(raw, batch, at) is not None
+    assert torch.equal(readout(raw, batch, at).logits, before.logits)
+    head = raw.get_output_embeddings()
+    assert head is not None
+    handle = head.register_forward_pre_hook(lambda module, args: None)
+    assert forward.steps_of(raw, batch, at) is None
+    handle.remove()
+    assert forward.steps_of(raw, batch, at) is not None
+
+
 def test_a_readout_of_a_model_with_a_hook_runs_the_raw_model(model: PreTrainedModel):
     batch = sample("parity-aligned", 5, 4, seed=0)
     at, symbols = batch.predicted(), batch.vocabulary.tokens(batch.format.outputs)
