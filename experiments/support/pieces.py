@@ -29,8 +29,8 @@ ONE_LENGTH = ({"M6", "shares"}, {"M1", "M2", "M3", "M4", "M5"})
 ALL_LENGTHS = ({"M8"}, {"M9"})
 # The longest piece of a length: it is begun early, so that no process works on it alone at the end.
 LONGEST = "presence"
-# Parameters from which on a model's matrix products are large enough for several threads of one process; and most
-# parameters of all copies of such a model, one per process (4 GB in float32).
+# Parameters from which on a model's matrix products are large enough for several threads of one process. All copies of
+# such a model, one per process, have at most `MOST` parameters together: 4 GB in float32.
 LARGE, MOST = 100_000_000, 1_000_000_000
 
 

@@ -36,7 +36,7 @@ def usual_arms(run: Run) -> tuple[str, ...]:
 
 
 def usual_prompts(runs: Sequence[Run]) -> int:
-    """Return the prompts at each length of a verdict on parity or addition by default."""
+    """Return the default number of prompts at each length, on parity and addition: few for large models on a CPU."""
     from experiments.support.pieces import are_small
 
     return FEW_PROMPTS if runs[0].raw.device.type == "cpu" and not are_small(runs) else PROMPTS

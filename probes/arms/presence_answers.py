@@ -41,6 +41,8 @@ from probes.intervals import ratio
 
 # Takes labels, and returns a change of the attention on them.
 ChangeAt = Callable[[Bool[Tensor, " pos"]], ChangeOf]
+# By group, which answers are meant.
+Marks = dict[str, Bool[Tensor, "prompt step"]]
 QUESTIONS = {
     keys.UNINFORMED: "labels are removed where they inform no answer: how many answers do other keys lose at most?",
     keys.UNINFORMED_CONSTANT: "labels are removed there: how many answers does a key with their average value restore?",
@@ -114,16 +116,12 @@ def lost_by(work: Interchanges, groups: Mapping[str, Group]) -> dict[str, Lost]:
     found = dict.fromkeys(groups, Lost(nothing, nothing, nothing, nothing))
     least = least_lost(work)
     if len(all_heads(work.anatomy.raw)) > MANY_UNITS and len(work.batch) > FEWER_PROMPTS:
-        groups = losing(on_first(work, max(FEWER_PROMPTS, len(work.batch) // 4)), groups, least / 2)
-    left, idle, wrong = after_removal(work, groups, least)
-
-    def kept(lost: Mapping[str, Bool[Tensor, "prompt step"]]) -> dict[str, Group]:
-        return {name: group for name, group in left.items() if lost[name].double().mean() >= least}
-
-    done = wide(groups)
-    for k in range(N_BY_ANSWER - 1):
-        left = kept({name: idle[name] & wrong[name] for name in left})
-        idle |= unmoved(work, k, {name: group for name, group in left.items() if k or name not in done}, idle)
+        few = on_first(work, max(FEWER_PROMPTS, len(work.batch) // 4))
+        groups = losing(*after_first(few, groups, least / 2), least / 2)
+    left, idle, wrong = after_first(work, groups, least)
+    for k in range(1, N_BY_ANSWER - 1):
+        left = losing(left, idle, wrong, least)
+        idle |= unmoved(work, k, left, idle)
 
     def lost(change: ChangeAt) -> dict[str, Float[Tensor, " prompt"]]:
         leads = leads_after(work, left, change)
@@ -149,34 +147,29 @@ def on_first(work: Interchanges, n_prompts: int) -> Interchanges:
     return Interchanges(work.anatomy.raw, batch, 0, answer_accuracy(batch), sources)
 
 
-def losing(work: Interchanges, groups: Mapping[str, Group], least: float) -> dict[str, Group]:
-    """Return the groups that lose at least this share of all answers, where the first source shows no information."""
-    left, idle, wrong = after_removal(work, groups, least)
-    done = wide(groups)
-    idle |= unmoved(work, 0, {name: group for name, group in left.items() if name not in done}, idle)
-    return {name: group for name, group in left.items() if (idle[name] & wrong[name]).double().mean() >= least}
-
-
-def after_removal(
-    work: Interchanges, groups: Mapping[str, Group], least: float
-) -> tuple[dict[str, Group], dict[str, Bool[Tensor, "prompt step"]], dict[str, Bool[Tensor, "prompt step"]]]:
-    """Return the groups that are left, which answers labels may not inform, and which are lost to other keys.
+def after_first(work: Interchanges, groups: Mapping[str, Group], least: float) -> tuple[dict[str, Group], Marks, Marks]:
+    """Return the groups that may lose `least`, what labels may not inform by the first source, and what removal loses.
 
     Removal comes before interchange: where it loses nothing, none is needed. In wide groups the first source comes
-    before it, because labels inform nearly all of their answers, so that no removal can lose `least`.
+    before it, because labels inform nearly all of their answers.
     """
     right = work.lead > 0
     right[:, 0] = False
-    idle = dict.fromkeys(groups, right)
-    idle |= unmoved(work, 0, {name: groups[name] for name in wide(groups)}, idle)
+    idle, done = dict.fromkeys(groups, right), wide(groups)
+    idle |= unmoved(work, 0, {name: groups[name] for name in done}, idle)
     left = {name: group for name, group in groups.items() if idle[name].double().mean() >= least}
-    leads = leads_after(work, left, lambda src: counted(src, -math.inf))
-    return left, idle, {name: lead <= 0 for name, lead in leads.items()}
+    wrong = {name: lead <= 0 for name, lead in leads_after(work, left, lambda src: counted(src, -math.inf)).items()}
+    left = losing(left, idle, wrong, least)
+    idle |= unmoved(work, 0, {name: group for name, group in left.items() if name not in done}, idle)
+    return left, idle, wrong
 
 
-def unmoved(
-    work: Interchanges, k: int, groups: Mapping[str, Group], idle: Mapping[str, Bool[Tensor, "prompt step"]]
-) -> dict[str, Bool[Tensor, "prompt step"]]:
+def losing(groups: Mapping[str, Group], idle: Marks, wrong: Marks, least: float) -> dict[str, Group]:
+    """Return the groups that lose at least this share of all answers, where labels may not inform them."""
+    return {name: group for name, group in groups.items() if (idle[name] & wrong[name]).double().mean() >= least}
+
+
+def unmoved(work: Interchanges, k: int, groups: Mapping[str, Group], idle: Marks) -> Marks:
     """Return, of the answers in `idle`, those whose margin source number `k` moves by at most `STILL` of the mean."""
     most = STILL * float(work.lead.abs().mean())
     leads = leads_after(work, groups, lambda src: grafted(work, k, src))

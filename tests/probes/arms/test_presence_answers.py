@@ -100,6 +100,14 @@ def test_where_removal_loses_nothing_nothing_is_interchanged(monkeypatch: pytest
     assert not lost_by(work, {"": group})[""].other_keys.any()
 
 
+def test_nor_is_it_on_the_first_prompts(monkeypatch: pytest.MonkeyPatch):
+    """Of many heads, where a quarter of the prompts decides what is measured on all."""
+    work, group = everywhere(planted("unused"), 24)
+    monkeypatch.setattr(presence_answers, "MANY_UNITS", 0)
+    monkeypatch.setattr(presence_answers, "grafted", None)  # not reached
+    assert not lost_by(work, {"": group})[""].other_keys.any()
+
+
 def test_queries_before_every_label_are_not_run(monkeypatch: pytest.MonkeyPatch):
     """Inputs come before the output labels: without these they are what they were."""
     work, _ = everywhere(planted("A2"), 4)
@@ -151,17 +159,17 @@ def test_of_many_heads_groups_that_lose_nothing_on_the_first_prompts_are_left_ou
     work, _ = everywhere(model, 24)
     groups = groups_of(model.model, work.batch, Cells())
     with monkeypatch.context() as few_heads:
-        few_heads.setattr(presence_answers, "losing", None)  # not reached
+        few_heads.setattr(presence_answers, "on_first", None)  # not reached
         every = lost_by(work, groups)
     monkeypatch.setattr(presence_answers, "MANY_UNITS", 0)
     tried = dict[int, int]()
-    measured = presence_answers.after_removal
+    measured = presence_answers.after_first
 
     def noted(some: Interchanges, groups: Mapping[str, Group], least: float) -> tuple:
         tried[len(some.batch)] = len(groups)
         return measured(some, groups, least)
 
-    monkeypatch.setattr(presence_answers, "after_removal", noted)
+    monkeypatch.setattr(presence_answers, "after_first", noted)
     found = lost_by(work, groups)
     assert found.keys() == every.keys()
     for group, lost in found.items():
@@ -187,4 +195,5 @@ def test_of_many_heads_groups_that_lose_nothing_on_the_first_prompts_are_left_ou
     assert tried[24] == len(left)
     assert {group for group in groups if found[group].other_keys.any() or found[group].restored.any()} <= left
     for bound in sorted(set(shares.values()) - {0.0}):
-        assert presence_answers.losing(few, groups, bound).keys() == {g for g in groups if shares[g] >= bound}
+        left_by_bound = presence_answers.losing(*measured(few, groups, bound), bound)
+        assert left_by_bound.keys() == {g for g in groups if shares[g] >= bound}
