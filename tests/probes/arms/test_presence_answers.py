@@ -194,6 +194,14 @@ def test_of_many_heads_groups_that_lose_nothing_on_the_first_prompts_are_left_ou
     left = {group for group, share in shares.items() if share >= least}
     assert tried[24] == len(left)
     assert {group for group in groups if found[group].other_keys.any() or found[group].restored.any()} <= left
+    # Half of what counts is enough on the first prompts.
+    smallest = min(share for share in shares.values() if share)
+    monkeypatch.setattr(
+        presence_answers, "FEWEST", presence_answers.FEWEST * 1.5 * smallest / presence_answers.least_lost(work)
+    )
+    lost_by(work, groups)
+    assert tried[24] == sum(share >= 0.75 * smallest for share in shares.values())
+    assert tried[24] > sum(share >= 1.5 * smallest for share in shares.values())
     for bound in sorted(set(shares.values()) - {0.0}):
         left_by_bound = presence_answers.losing(*measured(few, groups, bound), bound)
         assert left_by_bound.keys() == {g for g in groups if shares[g] >= bound}
