@@ -68,16 +68,15 @@ class VerdictCommand:
     fillers: Number = 0
     """Fillers between the label and the value of a list's item."""
     prompts: OptionalNumber = None
-    """Prompts at each length, at least 24. Default: 128; for a model of 100 million parameters and more on a CPU 24,
-    where no finished result of 128 is found that can be printed. On a list or recall: prompts in all, at least 16, by
-    default 128."""
+    """Prompts at each length, at least 24. Default: 128. Models of 100 million parameters and more have 24 on a CPU,
+    unless a finished result of 128 can be printed. On a list or recall: prompts in all, at least 16; default 128."""
     seed: Number = 0
     """Seed of the prompts and of the choice of steps."""
     arms: Arms = ()
     workers: OptionalNumber = None
-    """Processes that measure at once, with one thread each if there are several. Default: one per CPU core; one on a
-    GPU, and for a model of less than 100 million parameters on a list or recall. Larger models have fewer where all
-    copies together would have more than a billion parameters."""
+    """Processes that measure at once, with one thread each if there are several. Default: one per CPU core. Models of
+    100 million parameters and more have fewer, if all copies together would have more than a billion parameters;
+    smaller ones have one on a list or recall. On a GPU: one."""
     device: Device = "auto"
     dtype: WidenedDtype = None
     memory: Memory = None

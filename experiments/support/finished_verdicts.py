@@ -98,10 +98,10 @@ def finished_verdict(
 def finished_of_any(
     runs: Sequence[Run], asked: Sequence[dict[str, Any]], seed: int, out: Path | None, any_lengths: bool
 ) -> tuple[Finished[Verdict] | None, dict[Path, str], dict[str, Any]]:
-    """Return the finished verdict of the first of several options that have one, and these options.
+    """Return what `finished_verdict` does, for the first of several options that has a result, and these options.
 
-    In the middle, why each file that was looked at before differs, from the options that it differs least from. Results
-    of other lengths come last, where `any_lengths` allows them. Without a result, the options are the last ones.
+    Where `any_lengths` allows results of other lengths, they come after those of all options. Of a file that differs
+    from all options, the shortest difference is returned. Without a result, the options are the last ones.
     """
     why = dict[Path, str]()
     for others in (False, True) if any_lengths else (False,):
