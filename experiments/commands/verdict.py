@@ -134,7 +134,7 @@ class VerdictCommand:
             verdict, written = stored.found, stored.data
             to = None if self.out is None else result_folder(runs[0], self.out, FILES) / FILES[0]
             path = take_finished(stored, to, reasons, partial(_drawn, verdict))
-            say_lengths(verdict, lengths)
+            say_lengths(verdict, lengths, usual)
         else:
             for run in runs:
                 check_battery(run, lengths, options["prompts"], arms)

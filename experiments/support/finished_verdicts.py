@@ -113,12 +113,16 @@ def finished_of_any(
     return None, why, asked[-1]
 
 
-def say_lengths(verdict: Verdict, usual: Sequence[int]) -> None:
-    """Print one line on standard error where a finished verdict is of other lengths than the usual ones."""
+def say_lengths(verdict: Verdict, usual: Sequence[int], prompts: int = PROMPTS) -> None:
+    """Print one line on standard error where a finished verdict is of other lengths than the usual ones.
+
+    `prompts`: how many these are measured on by default.
+    """
     its = [one_length(at.length) for at in verdict.lengths]
     if its != list(usual):
+        few = f", on {prompts} prompts" if prompts < PROMPTS else ""
         here, others = (" ".join(map(str, lengths)) for lengths in (its, usual))
-        warn(f"it is of length{'s' * (len(its) > 1)} {here}; --lengths {others} measures the usual ones")
+        warn(f"it is of length{'s' * (len(its) > 1)} {here}; --lengths {others} measures the usual ones{few}")
 
 
 def finished_list_verdict(

@@ -136,7 +136,11 @@ def test_without_lengths_a_result_beside_the_run_may_be_of_others(tmp_path, monk
         f"printed from {shipped}",
         "it is of lengths 20 40",
     ]
-    assert "--lengths 10 20 measures the usual ones" in said.err
+    assert said.err.endswith("--lengths 10 20 measures the usual ones\n")
+    with monkeypatch.context() as few:
+        few.setattr("experiments.commands.verdict.usual_prompts", lambda runs: 24)
+        assert main(["verdict", RUN]) == 0
+    assert capsys.readouterr().err.endswith("--lengths 10 20 measures the usual ones, on 24 prompts\n")
     for more in (["--lengths", "10", "20"], ["--prompts", "24"], ["--arms", "M5"], ["--seed", "1"]):
         assert main(["verdict", RUN, *more]) == 2
         assert MEASURED in capsys.readouterr().err
